@@ -1,0 +1,153 @@
+//! The dialects of the protocol and the bytes they exchange before a file.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What a server sends first, in every dialect but [`Dialect::Direct`].
+pub const GREETING: &[u8] = b"accio\r\n";
+
+/// What a [`Dialect::Confirm`] client answers to the first greeting.
+pub const FIRST_CONFIRMATION: &[u8] = b"confirm-accio\r\n";
+
+/// What a [`Dialect::Confirm`] client answers to the second greeting.
+pub const SECOND_CONFIRMATION: &[u8] = b"confirm-accio-again\r\n\r\n";
+
+/// Both confirmations in a row.
+pub(crate) const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
+
+/// How one connection is opened; the bytes after the handshake are the same in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Dialect {
+    /// No handshake: content from the first byte.
+    Direct,
+    /// The server greets, then content flows.
+    #[default]
+    Accio,
+    /// The server greets twice and the client confirms each greeting.
+    Confirm,
+}
+
+/// Which dialects a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ServerDialect {
+    /// Greets, then takes each client for what it turns out to speak, [`Dialect::Accio`] or
+    /// [`Dialect::Confirm`]. Loses no byte of any file, unless it begins with both confirmations
+    /// in a row.
+    #[default]
+    Auto,
+    /// This one only.
+    Only(Dialect),
+}
+
+impl Dialect {
+    /// All of them, in the order the courses introduced them.
+    pub const ALL: [Dialect; 3] = [Dialect::Direct, Dialect::Accio, Dialect::Confirm];
+
+    /// The name used on command lines: `direct`, `accio` or `confirm`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dialect::Direct => "direct",
+            Dialect::Accio => "accio",
+            Dialect::Confirm => "confirm",
+        }
+    }
+}
+
+impl ServerDialect {
+    /// The name used on command lines: `auto` or that of the one dialect.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ServerDialect::Auto => "auto",
+            ServerDialect::Only(dialect) => dialect.name(),
+        }
+    }
+}
+
+/// A dialect name that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown dialect {value:?}: use {expected}")]
+pub struct UnknownDialect {
+    value: String,
+    expected: &'static str,
+}
+
+impl FromStr for Dialect {
+    type Err = UnknownDialect;
+
+    fn from_str(value: &str) -> Result<Self, UnknownDialect> {
+        Dialect::ALL.into_iter().find(|dialect| dialect.name() == value).ok_or_else(|| {
+            UnknownDialect {
+                value: value.to_owned(),
+                expected: if value == "auto" {
+                    "accio, confirm or direct (auto is for servers, which hear what a client speaks)"
+                } else {
+                    "accio, confirm or direct"
+                },
+            }
+        })
+    }
+}
+
+impl FromStr for ServerDialect {
+    type Err = UnknownDialect;
+
+    fn from_str(value: &str) -> Result<Self, UnknownDialect> {
+        if value == ServerDialect::Auto.name() {
+            return Ok(ServerDialect::Auto);
+        }
+        value.parse().map(ServerDialect::Only).map_err(|_| UnknownDialect {
+            value: value.to_owned(),
+            expected: "auto, accio, confirm or direct",
+        })
+    }
+}
+
+impl From<Dialect> for ServerDialect {
+    fn from(dialect: Dialect) -> Self {
+        ServerDialect::Only(dialect)
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl fmt::Display for ServerDialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_back() {
+        for dialect in Dialect::ALL {
+            assert_eq!(dialect.to_string().parse(), Ok(dialect));
+            assert_eq!(dialect.name().parse(), Ok(ServerDialect::Only(dialect)));
+        }
+        assert_eq!("auto".parse(), Ok(ServerDialect::Auto));
+    }
+
+    #[test]
+    fn a_wrong_name_is_named_with_the_remedy() {
+        let error = "Accio".parse::<Dialect>().unwrap_err().to_string();
+        assert_eq!(error, "unknown dialect \"Accio\": use accio, confirm or direct");
+        let error = "auto".parse::<Dialect>().unwrap_err().to_string();
+        assert!(error.contains("auto is for servers"), "{error}");
+        assert!("".parse::<ServerDialect>().is_err());
+    }
+
+    #[test]
+    fn constants_have_the_documented_lengths() {
+        assert_eq!(
+            (GREETING.len(), FIRST_CONFIRMATION.len(), SECOND_CONFIRMATION.len()),
+            (7, 15, 23)
+        );
+        assert_eq!(CONFIRMATIONS, [FIRST_CONFIRMATION, SECOND_CONFIRMATION].concat());
+    }
+}

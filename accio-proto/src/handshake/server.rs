@@ -1,0 +1,270 @@
+//! The server's side of the handshake.
+
+use super::{HandshakeError, common_prefix, mismatch};
+use crate::dialect::{CONFIRMATIONS, Dialect, FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION, ServerDialect};
+
+/// A handshake that waits for more bytes from the client.
+///
+/// ```
+/// use accio_proto::{Dialect, ServerDialect, handshake::{ServerHandshake, ServerStep}};
+///
+/// // Greet, and wait for the client's first bytes.
+/// let ServerStep::Wait { send, handshake } = ServerHandshake::begin(ServerDialect::Auto) else {
+///     unreachable!("auto listens before it decides");
+/// };
+/// assert_eq!(send, b"accio\r\n");
+///
+/// // They turn out to be a file that begins like a confirmation.
+/// let step = handshake.receive(b"confirm your order")?;
+/// let ServerStep::Established { dialect, kept, consumed, .. } = step else { unreachable!() };
+/// assert_eq!(dialect, Dialect::Accio);
+/// assert_eq!(kept, b"");                  // nothing from earlier calls
+/// assert_eq!(consumed, 0);                // so all of this input is content
+/// # Ok::<(), accio_proto::handshake::HandshakeError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerHandshake {
+    mode: Mode,
+    /// Bytes of `CONFIRMATIONS` matched so far; always less than all of them.
+    matched: usize,
+}
+
+/// What a mismatch means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// The client speaks `accio`, and all that came is content.
+    Auto,
+    /// The client broke the protocol.
+    Confirm,
+}
+
+/// What the server does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum ServerStep {
+    /// All input is consumed. Send `send` (it may be empty), then feed `handshake` what comes.
+    Wait {
+        /// Bytes to send now.
+        send: &'static [u8],
+        /// The handshake, further on.
+        handshake: ServerHandshake,
+    },
+    /// The handshake is over. The content is `kept` followed by `input[consumed..]` and all that
+    /// comes after. Send `send` (it may be empty); content need not wait for it.
+    Established {
+        /// Bytes to send now.
+        send: &'static [u8],
+        /// The dialect the client speaks.
+        dialect: Dialect,
+        /// Content from earlier calls.
+        kept: &'static [u8],
+        /// How much of this call's input was handshake.
+        consumed: usize,
+    },
+}
+
+impl ServerHandshake {
+    /// The first step of a fresh connection: nothing is received yet.
+    pub fn begin(dialect: ServerDialect) -> ServerStep {
+        let mode = match dialect {
+            ServerDialect::Auto => Mode::Auto,
+            ServerDialect::Only(Dialect::Confirm) => Mode::Confirm,
+            ServerDialect::Only(dialect) => {
+                let send = if dialect == Dialect::Direct { &[] } else { GREETING };
+                return ServerStep::Established { send, dialect, kept: &[], consumed: 0 };
+            }
+        };
+        ServerStep::Wait { send: GREETING, handshake: ServerHandshake { mode, matched: 0 } }
+    }
+
+    /// Takes the next bytes from the client; `input` may be of any size.
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError::Mismatch`] when only `confirm` is spoken and the bytes are not it.
+    pub fn receive(self, input: &[u8]) -> Result<ServerStep, HandshakeError> {
+        let good = common_prefix(CONFIRMATIONS, self.matched, input);
+        let matched = self.matched + good;
+        let first_just_done =
+            (self.matched + 1..=matched).contains(&FIRST_CONFIRMATION.len());
+        let send = if first_just_done { GREETING } else { &[] };
+
+        if matched == CONFIRMATIONS.len() {
+            let dialect = Dialect::Confirm;
+            Ok(ServerStep::Established { send, dialect, kept: &[], consumed: good })
+        } else if good == input.len() {
+            Ok(ServerStep::Wait { send, handshake: ServerHandshake { matched, ..self } })
+        } else {
+            match self.mode {
+                Mode::Auto => Ok(self.content(send)),
+                Mode::Confirm => {
+                    let (line, matched) = due(matched);
+                    Err(mismatch(line, matched, input[good]))
+                }
+            }
+        }
+    }
+
+    /// The client closed its side (FIN).
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError::Closed`] when only `confirm` is spoken and a part of it had come; after no
+    /// byte at all the file is simply empty.
+    pub fn finish(self) -> Result<ServerStep, HandshakeError> {
+        match self.mode {
+            Mode::Auto => Ok(self.content(&[])),
+            Mode::Confirm if self.matched == 0 => {
+                let dialect = Dialect::Confirm;
+                Ok(ServerStep::Established { send: &[], dialect, kept: &[], consumed: 0 })
+            }
+            Mode::Confirm => {
+                let (expected, matched) = due(self.matched);
+                Err(HandshakeError::Closed { expected, matched })
+            }
+        }
+    }
+
+    /// How many bytes are held back because they may still turn out to be handshake.
+    pub fn held_back(self) -> usize {
+        self.matched
+    }
+
+    /// It was no handshake: what was held back, and all of the current input, is content.
+    fn content(self, send: &'static [u8]) -> ServerStep {
+        // Every byte held back matched the confirmations, so it is a slice of them: no copy.
+        let kept = &CONFIRMATIONS[..self.matched];
+        ServerStep::Established { send, dialect: Dialect::Accio, kept, consumed: 0 }
+    }
+}
+
+/// The line that is due after `matched` bytes of both, and how much of it has come.
+fn due(matched: usize) -> (&'static [u8], usize) {
+    match matched.checked_sub(FIRST_CONFIRMATION.len()) {
+        None => (FIRST_CONFIRMATION, matched),
+        Some(matched) => (SECOND_CONFIRMATION, matched),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `pieces` and then FIN through a handshake: what was sent, and the dialect and content.
+    fn run(
+        dialect: ServerDialect,
+        pieces: &[&[u8]],
+    ) -> (Vec<u8>, Result<(Dialect, Vec<u8>), HandshakeError>) {
+        let mut sent = Vec::new();
+        let mut step = ServerHandshake::begin(dialect);
+        let mut pieces = pieces.iter();
+        let mut content = Vec::new();
+        loop {
+            match step {
+                ServerStep::Wait { send, handshake } => {
+                    sent.extend_from_slice(send);
+                    let next = match pieces.next() {
+                        Some(piece) => handshake.receive(piece).inspect(|step| {
+                            if let ServerStep::Established { kept, consumed, .. } = step {
+                                content.extend_from_slice(kept);
+                                content.extend_from_slice(&piece[*consumed..]);
+                            }
+                        }),
+                        None => handshake.finish().inspect(|step| {
+                            if let ServerStep::Established { kept, .. } = step {
+                                content.extend_from_slice(kept);
+                            }
+                        }),
+                    };
+                    match next {
+                        Ok(next) => step = next,
+                        Err(error) => return (sent, Err(error)),
+                    }
+                }
+                ServerStep::Established { send, dialect, .. } => {
+                    sent.extend_from_slice(send);
+                    pieces.for_each(|piece| content.extend_from_slice(piece));
+                    return (sent, Ok((dialect, content)));
+                }
+            }
+        }
+    }
+
+    const AUTO: ServerDialect = ServerDialect::Auto;
+    const CONFIRM: ServerDialect = ServerDialect::Only(Dialect::Confirm);
+    const TWICE: &[u8] = b"accio\r\naccio\r\n";
+
+    #[test]
+    fn direct_and_accio_are_established_at_once() {
+        let (sent, end) = run(Dialect::Direct.into(), &[b"confirm-accio\r\nx"]);
+        assert_eq!((sent, end), (vec![], Ok((Dialect::Direct, b"confirm-accio\r\nx".to_vec()))));
+        let (sent, end) = run(Dialect::Accio.into(), &[b"confirm-accio\r\nx"]);
+        let content = b"confirm-accio\r\nx".to_vec();
+        assert_eq!((sent, end), (GREETING.to_vec(), Ok((Dialect::Accio, content))));
+    }
+
+    #[test]
+    fn confirm_is_recognised_in_one_piece_and_byte_by_byte() {
+        let wire = [FIRST_CONFIRMATION, SECOND_CONFIRMATION, b"content"].concat();
+        let bytes: Vec<&[u8]> = wire.chunks(1).collect();
+        for dialect in [AUTO, CONFIRM] {
+            for pieces in [&[&wire[..]][..], &bytes] {
+                let (sent, end) = run(dialect, pieces);
+                assert_eq!(sent, TWICE);
+                assert_eq!(end, Ok((Dialect::Confirm, b"content".to_vec())));
+            }
+        }
+    }
+
+    #[test]
+    fn auto_keeps_every_byte_of_a_file_that_only_looks_like_a_handshake() {
+        let wire = [FIRST_CONFIRMATION, SECOND_CONFIRMATION].concat();
+        for length in 0..wire.len() {
+            for tail in [&b""[..], b"?", b"?more"] {
+                let file = [&wire[..length], tail].concat();
+                for cut in 0..=file.len() {
+                    let (sent, end) = run(AUTO, &[&file[..cut], &file[cut..]]);
+                    assert_eq!(end, Ok((Dialect::Accio, file.clone())));
+                    assert_eq!(sent == TWICE, length >= FIRST_CONFIRMATION.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn confirm_names_what_it_expected_and_got() {
+        for cut in 0..4 {
+            let (_, end) = run(CONFIRM, &[&b"conX"[..cut], &b"conX"[cut..]]);
+            let error = end.unwrap_err().to_string();
+            assert_eq!(error, r#"expected "confirm-accio\r\n", got "conX""#);
+        }
+        let wire = b"confirm-accio\r\nconfirm-accio-again\r\nX";
+        for cut in 0..wire.len() {
+            let (_, end) = run(CONFIRM, &[&wire[..cut], &wire[cut..]]);
+            let error = end.unwrap_err().to_string();
+            let expected = r#"expected "confirm-accio-again\r\n\r\n", got "confirm-accio-again\r\nX""#;
+            assert_eq!(error, expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn confirm_then_fin_within_the_handshake_is_an_error_but_after_no_byte_an_empty_file() {
+        assert_eq!(run(CONFIRM, &[]).1, Ok((Dialect::Confirm, vec![])));
+        let wire = [FIRST_CONFIRMATION, SECOND_CONFIRMATION].concat();
+        for length in 1..wire.len() {
+            assert!(matches!(
+                run(CONFIRM, &[&wire[..length]]).1,
+                Err(HandshakeError::Closed { .. })
+            ));
+        }
+        let error = run(CONFIRM, &[&wire[..15]]).1.unwrap_err().to_string();
+        assert_eq!(error, r#"closed after 0 of 23 bytes of "confirm-accio-again\r\n\r\n""#);
+    }
+
+    #[test]
+    fn empty_input_changes_nothing() {
+        let ServerStep::Wait { handshake, .. } = ServerHandshake::begin(AUTO) else { panic!() };
+        assert_eq!(handshake.receive(b""), Ok(ServerStep::Wait { send: &[], handshake }));
+        assert_eq!(handshake.held_back(), 0);
+    }
+}

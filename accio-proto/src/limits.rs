@@ -1,0 +1,74 @@
+//! Every time limit, size and cap, each with its reason.
+
+use std::time::Duration;
+
+/// How long a server waits for a byte before it gives a connection up (seconds: 10).
+///
+/// Source: the course documents ask for an error when "no data" comes for over ten seconds.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client takes to resolve a name and connect, over all addresses together (seconds: 10).
+///
+/// Source: the course documents limit the reaction to a server that is not there to ten seconds.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client waits for the whole handshake, not for each byte of it (seconds: 10).
+///
+/// Source: as [`CONNECT_TIMEOUT`]; in total, so that a byte a second holds nobody for a minute.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client goes on when not one byte can be sent (seconds: 10).
+///
+/// Source: the course documents, for a send buffer that stays full.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client waits, after its last byte, for the server to confirm (seconds: 10).
+///
+/// Foreign servers may never close; ours closes as soon as the file is kept.
+pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest time limit that can be set (seconds: one year). Beyond it the clock's arithmetic
+/// could overflow, and nobody waits.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Connections that may wait to be accepted. The kernel caps it at `net.core.somaxconn`, 4096 by
+/// default; asking for all of that costs nothing until they come.
+pub const BACKLOG: i32 = 4096;
+
+/// Connections accepted in one go before the listener is handed to the next worker. A burst is
+/// numbered in few steps, yet its first clients need not wait for its last.
+pub const ACCEPT_BATCH: usize = 16;
+
+/// Bytes received into memory at first (64 KiB): the handshake needs them anyway, and a small file
+/// never needs more.
+pub const FIRST_READ: usize = 64 << 10;
+
+/// Bytes a connection may move before its worker looks at the others (4 MiB): about a millisecond.
+pub const TURN: usize = 4 << 20;
+
+/// Capacity of each worker's pipe (1 MiB): the largest an unprivileged process may ask for, and
+/// twice as fast as the default of 64 KiB.
+pub const PIPE_CAPACITY: usize = 1 << 20;
+
+/// The first step of preallocation (1 MiB): smaller files are better off without.
+pub const PREALLOCATE_MIN: u64 = 1 << 20;
+
+/// The largest step of preallocation (64 MiB): what a crash or a full disk can waste per file.
+pub const PREALLOCATE_MAX: u64 = 64 << 20;
+
+/// How long the listener rests after the system had no descriptor or memory for a new connection
+/// (milliseconds: 100), unless a connection ends earlier. Short against a client's patience, long
+/// against the cost of a failing call.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Descriptors kept out of the connection limit: the standard streams, the listener, the epoll
+/// instance, its two helpers and a few per worker, with room for what the program around needs.
+pub const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// The most connections in service at once, whatever the descriptor limit allows. The slots of a
+/// larger table are never used on one machine's ports.
+pub const MAX_CONNECTIONS: usize = 1 << 20;
+
+/// Bytes handed to one `sendfile` (1 MiB): often enough for a lively progress report, large enough
+/// that the calls cost nothing.
+pub const SEND_CHUNK: usize = 1 << 20;

@@ -1,0 +1,4 @@
+//! The project's own commands.
+#![forbid(unsafe_code)]
+
+fn main() {}
