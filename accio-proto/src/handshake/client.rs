@@ -178,9 +178,6 @@ mod tests {
             panic!()
         };
         let Ok(ClientStep::Wait { handshake, .. }) = handshake.receive(b"acc") else { panic!() };
-        assert_eq!(
-            handshake.closed().to_string(),
-            r#"closed after 3 of 7 bytes of "accio\r\n""#
-        );
+        assert_eq!(handshake.closed().to_string(), r#"closed after 3 of 7 bytes of "accio\r\n""#);
     }
 }

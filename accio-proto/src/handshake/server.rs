@@ -1,7 +1,9 @@
 //! The server's side of the handshake.
 
 use super::{HandshakeError, common_prefix, mismatch};
-use crate::dialect::{CONFIRMATIONS, Dialect, FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION, ServerDialect};
+use crate::dialect::{
+    CONFIRMATIONS, Dialect, FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION, ServerDialect,
+};
 
 /// A handshake that waits for more bytes from the client.
 ///
@@ -85,8 +87,7 @@ impl ServerHandshake {
     pub fn receive(self, input: &[u8]) -> Result<ServerStep, HandshakeError> {
         let good = common_prefix(CONFIRMATIONS, self.matched, input);
         let matched = self.matched + good;
-        let first_just_done =
-            (self.matched + 1..=matched).contains(&FIRST_CONFIRMATION.len());
+        let first_just_done = (self.matched + 1..=matched).contains(&FIRST_CONFIRMATION.len());
         let send = if first_just_done { GREETING } else { &[] };
 
         if matched == CONFIRMATIONS.len() {
@@ -242,7 +243,8 @@ mod tests {
         for cut in 0..wire.len() {
             let (_, end) = run(CONFIRM, &[&wire[..cut], &wire[cut..]]);
             let error = end.unwrap_err().to_string();
-            let expected = r#"expected "confirm-accio-again\r\n\r\n", got "confirm-accio-again\r\nX""#;
+            let expected =
+                r#"expected "confirm-accio-again\r\n\r\n", got "confirm-accio-again\r\nX""#;
             assert_eq!(error, expected, "cut at {cut}");
         }
     }

@@ -1,0 +1,154 @@
+//! What the three programs share above the library: the `ERROR:` line, verbosity, signals.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use log::LevelFilter;
+
+use crate::limits;
+
+/// Why a program ends early: the one `ERROR: …` line and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    line: String,
+    code: u8,
+}
+
+/// The exit code of a usage error.
+pub const USAGE: u8 = 2;
+
+impl Failure {
+    /// `what` failed because of `why`; exit code 1.
+    pub fn new(what: impl Display, why: impl Display) -> Self {
+        Failure { line: format!("{what}: {why}"), code: 1 }
+    }
+
+    /// The same with another exit code.
+    pub fn with_code(self, code: u8) -> Self {
+        Failure { code, ..self }
+    }
+}
+
+/// `-v` and `-q`, to be flattened into a program's arguments.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Verbosity {
+    /// Say more on stderr (-vv: even more); RUST_LOG says it in detail
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Say nothing on stderr but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+impl Verbosity {
+    fn level(self) -> LevelFilter {
+        match (self.quiet, self.verbose) {
+            (true, _) => LevelFilter::Error,
+            (_, 0) => LevelFilter::Warn,
+            (_, 1) => LevelFilter::Info,
+            (_, 2) => LevelFilter::Debug,
+            _ => LevelFilter::Trace,
+        }
+    }
+
+    /// Starts the log on stderr; RUST_LOG, where set, has the last word.
+    pub fn start_log(self) {
+        env_logger::Builder::new()
+            .filter_level(self.level())
+            .parse_default_env()
+            .format_timestamp_millis()
+            .format_target(false)
+            .init();
+    }
+}
+
+/// The `main` of each program: parse the arguments, run, print what went wrong, exit.
+///
+/// Help and version go to stdout with exit code 0; every failure, a usage error too, is one line
+/// `ERROR: what: why` on stderr.
+pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> ExitCode {
+    let outcome = match A::try_parse() {
+        Ok(arguments) => run(arguments),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                return match error.print() {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(_) => ExitCode::FAILURE,
+                };
+            }
+            _ => Err(Failure { line: usage_line(&error), code: USAGE }),
+        },
+    };
+    outcome.unwrap_or_else(|failure| {
+        // Nothing is left to do about a closed stderr.
+        let _ = writeln!(io::stderr().lock(), "ERROR: {}", failure.line);
+        ExitCode::from(failure.code)
+    })
+}
+
+/// clap's several lines as one: what is wrong, then how it is used.
+fn usage_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut line = String::new();
+    for part in lines.filter(|line| !line.starts_with("For more information")) {
+        let gap = match line.chars().last() {
+            None => "",
+            Some(':' | ',') => " ",
+            Some(_) => "; ",
+        };
+        line.push_str(gap);
+        line.push_str(part);
+    }
+    line
+}
+
+/// Parses a time limit in seconds, fractions allowed; for clap's `value_parser`.
+///
+/// # Errors
+///
+/// Says what is wrong with the value: not a number, not above 0, or above
+/// [`limits::MAX_TIMEOUT`].
+pub fn seconds(value: &str) -> Result<Duration, String> {
+    let number: f64 = value.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(duration) if duration.is_zero() => Err("must be above 0 seconds".into()),
+        Ok(duration) if duration <= limits::MAX_TIMEOUT => Ok(duration),
+        _ => Err(format!("must be between 0 and {} seconds", limits::MAX_TIMEOUT.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Arguments {
+        #[arg(long, value_parser = seconds)]
+        timeout: Option<Duration>,
+        file: String,
+    }
+
+    #[test]
+    fn usage_errors_are_one_line() {
+        for arguments in [&["test"][..], &["test", "a", "b"], &["test", "a", "--timeout", "-1"]] {
+            let line = usage_line(&Arguments::try_parse_from(arguments).unwrap_err());
+            assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
+        }
+        let line = usage_line(&Arguments::try_parse_from(["test"]).unwrap_err());
+        assert!(line.contains("required") && line.contains("Usage: test"), "{line}");
+    }
+
+    #[test]
+    fn seconds_take_fractions_and_refuse_the_rest() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for bad in ["0", "-1", "nan", "inf", "1e300", "ten", ""] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}
