@@ -9,7 +9,11 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use log::LevelFilter;
 
-use crate::limits;
+use crate::{DirError, ServerError, limits};
+
+mod serve;
+
+pub use serve::ServeFlags;
 
 /// Why a program ends early: the one `ERROR: …` line and the exit code.
 #[derive(Debug)]
@@ -30,6 +34,18 @@ impl Failure {
     /// The same with another exit code.
     pub fn with_code(self, code: u8) -> Self {
         Failure { code, ..self }
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Failure { line: error.to_string(), code: 1 }
+    }
+}
+
+impl From<DirError> for Failure {
+    fn from(error: DirError) -> Self {
+        Failure { line: error.to_string(), code: 1 }
     }
 }
 
@@ -84,10 +100,22 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> Exit
         },
     };
     outcome.unwrap_or_else(|failure| {
-        // Nothing is left to do about a closed stderr.
-        let _ = writeln!(io::stderr().lock(), "ERROR: {}", failure.line);
+        say(format_args!("ERROR: {}", failure.line));
         ExitCode::from(failure.code)
     })
+}
+
+/// Ends the process at once for a failure that nobody can wait for.
+pub fn exit(failure: Failure) -> ! {
+    say(format_args!("ERROR: {}", failure.line));
+    std::process::exit(failure.code.into())
+}
+
+/// Prints a line on stderr.
+pub fn say(line: impl Display) {
+    // In one write, so that no other process's words come in between. Nothing can be done about a
+    // closed stderr.
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 /// clap's several lines as one: what is wrong, then how it is used.

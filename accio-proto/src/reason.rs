@@ -1,0 +1,34 @@
+//! System errors in the words of an `ERROR:` line.
+
+use std::io;
+
+/// What the system said, without the number and in lower case: `connection refused`.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = match text.rfind(" (os error ") {
+        Some(end) => &text[..end],
+        None => &text,
+    };
+    let text = text.strip_prefix("failed to lookup address information: ").unwrap_or(text);
+    let mut letters = text.chars();
+    match letters.next() {
+        // Not a word in capitals, such as a name.
+        Some(first) if !letters.as_str().starts_with(char::is_uppercase) => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_without_the_number() {
+        let refused = io::Error::from(rustix::io::Errno::CONNREFUSED);
+        assert_eq!(reason(&refused), "connection refused");
+        assert_eq!(reason(&io::Error::other("RPC went wrong")), "RPC went wrong");
+        assert_eq!(reason(&io::Error::other("")), "");
+    }
+}

@@ -1,0 +1,310 @@
+//! The server: many connections at once, each into one file of a sink.
+
+mod deadlines;
+mod listener;
+mod reactor;
+mod slots;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dialect::{Dialect, ServerDialect};
+use crate::fast_path::FastPaths;
+use crate::limits;
+use crate::reason::reason;
+use crate::session::Abort;
+use crate::sink::FileSink;
+use crate::sys::poll::Signal;
+use listener::Listener;
+use reactor::Reactor;
+
+/// A server that listens already; [`run`](Server::run) serves.
+///
+/// Dropped without being run, it stops listening; who had connected is reset.
+pub struct Server<K: FileSink> {
+    reactor: Reactor<K>,
+    address: SocketAddr,
+    workers: usize,
+    handle: ServerHandle,
+}
+
+/// Settings of a [`Server`]; every one has a default.
+#[must_use]
+pub struct ServerBuilder<K> {
+    sink: K,
+    dialect: ServerDialect,
+    idle_timeout: Duration,
+    workers: Option<NonZeroUsize>,
+    max_connections: Option<NonZeroUsize>,
+    paths: FastPaths,
+    on_outcome: Observer,
+}
+
+/// Is told of every connection that ended.
+type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
+
+/// What the reactor needs of the settings.
+struct Config {
+    dialect: ServerDialect,
+    idle_timeout: Duration,
+    max_connections: usize,
+    on_outcome: Observer,
+}
+
+/// Stops a server from elsewhere. Clones stop the same one.
+#[derive(Debug, Clone)]
+pub struct ServerHandle {
+    stop: Arc<Signal>,
+}
+
+/// What became of one connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The number of the connection, from 1 in the order of acceptance.
+    pub id: u64,
+    /// Who connected, where the system knows.
+    pub peer: Option<SocketAddr>,
+    /// What the client spoke, once it was known.
+    pub dialect: Option<Dialect>,
+    /// Content bytes received, whether or not they were kept; no handshake byte among them.
+    pub bytes: u64,
+    /// From accept to commit or abort.
+    pub duration: Duration,
+    /// Whether the file is complete, and if not, why it holds the error marker.
+    pub result: Result<(), Abort>,
+    /// Why not even the error marker could be kept: nothing new is there under this number.
+    pub unmarked: Option<io::Error>,
+}
+
+/// Why a server does not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The address is none, or a host name that has none.
+    #[error("cannot listen: no such address: {}", reason(.0))]
+    Address(#[source] io::Error),
+    /// The address cannot be listened on: it is in use, not this machine's, or needs a privilege.
+    #[error("cannot listen on {address}: {}", reason(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// An idle timeout of nothing, or above [`limits::MAX_TIMEOUT`].
+    #[error(
+        "an idle timeout of {} s: must be above 0 and at most {} s",
+        .0.as_secs_f64(),
+        limits::MAX_TIMEOUT.as_secs()
+    )]
+    Timeout(Duration),
+    /// The system refused an event queue or a thread.
+    #[error("cannot start the workers: {}", reason(.0))]
+    Start(#[source] io::Error),
+    /// The event queue failed while serving; unfinished transfers are aborted.
+    #[error("cannot go on: {}", reason(.0))]
+    Serve(#[source] io::Error),
+}
+
+impl<K: FileSink> Server<K> {
+    /// Settings for a server that keeps its files in `sink`.
+    pub fn builder(sink: K) -> ServerBuilder<K> {
+        ServerBuilder {
+            sink,
+            dialect: ServerDialect::default(),
+            idle_timeout: limits::IDLE_TIMEOUT,
+            workers: None,
+            max_connections: None,
+            paths: FastPaths::default(),
+            on_outcome: Box::new(|_| {}),
+        }
+    }
+
+    /// Where it listens, with the port the system chose if port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle to stop it from another thread.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Serves until it is stopped: by a handle, or by an error that no connection can cause.
+    ///
+    /// When it returns, nobody listens, unfinished transfers are aborted, and every connection's
+    /// outcome was told.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Start`] when a worker cannot be started, [`ServerError::Serve`] when the
+    /// event queue fails.
+    ///
+    /// # Panics
+    ///
+    /// When the sink or the observer panicked in a worker.
+    pub fn run(self) -> Result<(), ServerError> {
+        let Server { reactor, workers, handle, .. } = self;
+        std::thread::scope(|scope| {
+            let work = || {
+                // One that fails or panics takes the others with it, rather than leave a server
+                // that serves half.
+                let _guard = StopOnDrop(&handle);
+                reactor.work().map_err(ServerError::Serve)
+            };
+            let mut threads = Vec::with_capacity(workers);
+            let mut result = Ok(());
+            for number in 1..=workers {
+                let builder = std::thread::Builder::new().name(format!("accio-worker-{number}"));
+                match builder.spawn_scoped(scope, work) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        handle.stop();
+                        result = Err(ServerError::Start(error));
+                        break;
+                    }
+                }
+            }
+            for thread in threads {
+                match thread.join() {
+                    Ok(worked) => result = result.and(worked),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            result
+        })
+    }
+}
+
+/// Stops the server when a worker leaves, for whatever reason.
+struct StopOnDrop<'a>(&'a ServerHandle);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl<K> fmt::Debug for ServerBuilder<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("dialect", &self.dialect)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("workers", &self.workers)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: FileSink> fmt::Debug for Server<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: FileSink> ServerBuilder<K> {
+    /// Which dialects it speaks; [`ServerDialect::Auto`] by default.
+    pub fn dialect(self, dialect: impl Into<ServerDialect>) -> Self {
+        ServerBuilder { dialect: dialect.into(), ..self }
+    }
+
+    /// How long a connection may be silent; [`limits::IDLE_TIMEOUT`] by default.
+    pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
+        ServerBuilder { idle_timeout, ..self }
+    }
+
+    /// How many threads serve; one per core by default. One that is held up by a slow disk holds
+    /// up one connection.
+    pub fn workers(self, workers: NonZeroUsize) -> Self {
+        ServerBuilder { workers: Some(workers), ..self }
+    }
+
+    /// How many connections are in service at once; the others wait in the backlog, neither
+    /// refused nor greeted. By default, and at most, what the descriptor limit of the process
+    /// allows at two descriptors each, and [`limits::MAX_CONNECTIONS`].
+    pub fn max_connections(self, max_connections: NonZeroUsize) -> Self {
+        ServerBuilder { max_connections: Some(max_connections), ..self }
+    }
+
+    /// The kernel's fast paths to try; all by default.
+    pub fn fast_paths(self, paths: FastPaths) -> Self {
+        ServerBuilder { paths, ..self }
+    }
+
+    /// What to call for every connection that ended: after the commit or abort, before the peer
+    /// is told. It is called by a worker, which it holds up.
+    pub fn on_outcome(self, observer: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
+        ServerBuilder { on_outcome: Box::new(observer), ..self }
+    }
+
+    /// Listens on the first of the addresses that works.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Address`] when there is none, [`ServerError::Listen`] when none works, and
+    /// those of [`listen`](ServerBuilder::listen).
+    pub fn bind(self, addresses: impl ToSocketAddrs) -> Result<Server<K>, ServerError> {
+        let none = || io::Error::from(io::ErrorKind::NotFound);
+        let mut error = ServerError::Address(none());
+        for address in addresses.to_socket_addrs().map_err(ServerError::Address)? {
+            match listener::bind(address) {
+                Ok(listener) => return self.listen(listener),
+                Err(source) => error = ServerError::Listen { address, source },
+            }
+        }
+        Err(error)
+    }
+
+    /// Serves on a socket that listens already, such as one handed over by a supervisor.
+    ///
+    /// Sets it non-blocking and its `SO_LINGER` on and zero.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Timeout`] for an idle timeout out of range, [`ServerError::Start`] when the
+    /// system refuses an event queue.
+    pub fn listen(self, socket: TcpListener) -> Result<Server<K>, ServerError> {
+        if self.idle_timeout.is_zero() || self.idle_timeout > limits::MAX_TIMEOUT {
+            return Err(ServerError::Timeout(self.idle_timeout));
+        }
+        let max_connections = self.max_connections.map_or(usize::MAX, NonZeroUsize::get);
+        let max_connections = max_connections.min(descriptors_for_connections());
+        let config = Config {
+            dialect: self.dialect,
+            idle_timeout: self.idle_timeout,
+            max_connections,
+            on_outcome: self.on_outcome,
+        };
+        let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());
+        let listener = Listener::new(socket, max_connections).map_err(ServerError::Start)?;
+        let address = listener.address().map_err(ServerError::Start)?;
+        let stop = Arc::new(Signal::new().map_err(ServerError::Start)?);
+        let handle = ServerHandle { stop: Arc::clone(&stop) };
+        let reactor = Reactor::new(self.sink, config, self.paths, listener, stop)
+            .map_err(ServerError::Start)?;
+        Ok(Server { reactor, address, workers: workers.map_or(1, NonZeroUsize::get), handle })
+    }
+}
+
+impl ServerHandle {
+    /// Stops the server: it accepts no more, aborts what is unfinished and returns from
+    /// [`Server::run`]. Harmless when it stopped already or has yet to run.
+    pub fn stop(&self) {
+        self.stop.raise();
+    }
+}
+
+/// How many connections the descriptor limit allows: each may need its socket and its file.
+fn descriptors_for_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(limits::RESERVED_DESCRIPTORS);
+    usize::try_from(descriptors / 2).unwrap_or(usize::MAX).clamp(1, limits::MAX_CONNECTIONS)
+}

@@ -1,0 +1,272 @@
+//! The reactor: workers that all wait on one event queue and serve whatever comes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::deadlines::Deadlines;
+use super::listener::{Accepted, Listener};
+use super::slots::{Due, Key, Slots};
+use super::{Config, Outcome};
+use crate::copier::Copier;
+use crate::fast_path::FastPaths;
+use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
+use crate::session::{Abort, Ended, Session, TcpSocket, Turn};
+use crate::sink::FileSink;
+use crate::sys::poll::{Interest, Poller, Signal};
+
+/// The tokens that are no slot's: slot indices are far below.
+const LISTENER: u64 = u64::MAX;
+const ALARM: u64 = u64::MAX - 1;
+const STOP: u64 = u64::MAX - 2;
+
+/// The entry of the deadline queue that wakes the listener.
+const LISTENER_RETRY: u32 = u32::MAX;
+
+/// What the workers share.
+pub(super) struct Reactor<K: FileSink> {
+    sink: K,
+    config: Config,
+    paths: Arc<FastPaths>,
+    listener: Listener,
+    poller: Poller,
+    deadlines: Deadlines,
+    slots: Slots<Connection<K>>,
+    stop: Arc<Signal>,
+    /// The number of the last connection. Only the worker with the listener's event adds to it, so
+    /// numbers follow the order of acceptance.
+    last_id: AtomicU64,
+    /// The first slot that no worker has cleared yet when the server stops.
+    cleared: AtomicU32,
+}
+
+/// A session and what the server knows of it beside.
+struct Connection<K: FileSink> {
+    session: Session<TcpSocket, K::File>,
+    about: About,
+}
+
+#[derive(Clone, Copy)]
+struct About {
+    peer: Option<SocketAddr>,
+    since: Instant,
+}
+
+impl<K: FileSink> Reactor<K> {
+    pub(super) fn new(
+        sink: K,
+        config: Config,
+        paths: FastPaths,
+        listener: Listener,
+        stop: Arc<Signal>,
+    ) -> io::Result<Self> {
+        let reactor = Reactor {
+            slots: Slots::new(config.max_connections),
+            sink,
+            config,
+            paths: Arc::new(paths),
+            listener,
+            poller: Poller::new()?,
+            deadlines: Deadlines::new()?,
+            stop,
+            last_id: AtomicU64::new(0),
+            cleared: AtomicU32::new(0),
+        };
+        reactor.poller.add(&reactor.listener, LISTENER, Interest::Read)?;
+        reactor.poller.add(&reactor.deadlines, ALARM, Interest::Read)?;
+        reactor.poller.add_broadcast(&*reactor.stop, STOP)?;
+        Ok(reactor)
+    }
+
+    /// Serves events until the server is stopped, then helps to end the sessions that are left.
+    pub(super) fn work(&self) -> io::Result<()> {
+        let mut copier = Copier::new(Arc::clone(&self.paths));
+        loop {
+            match self.poller.wait()? {
+                STOP => break,
+                LISTENER => self.handle_listener()?,
+                ALARM => self.handle_alarm(&mut copier)?,
+                token => {
+                    let key = Key::from_token(token);
+                    if let Some(Connection { session, about }) = self.slots.take(key) {
+                        let now = Instant::now();
+                        let turn = session.handle_ready(&self.sink, &mut copier, now);
+                        self.settle(key, turn, about, now);
+                    }
+                }
+            }
+        }
+        let end = self.slots.used();
+        loop {
+            let index = self.cleared.fetch_add(1, Ordering::Relaxed);
+            if index >= end {
+                return Ok(());
+            }
+            if let Some((key, Connection { session, about })) = self.slots.evict(index) {
+                self.finish(key, session.abort(&self.sink, Abort::Shutdown), about);
+            }
+        }
+    }
+
+    /// Accepts a batch, then lets another worker have the listener.
+    fn handle_listener(&self) -> io::Result<()> {
+        for _ in 0..ACCEPT_BATCH {
+            match self.listener.accept() {
+                Accepted::Connection(socket, peer) => self.begin(socket, peer),
+                Accepted::Nobody => return self.watch_listener(),
+                Accepted::Failed => log::debug!("a connection failed before it was accepted"),
+                Accepted::Full => {
+                    self.listener.sleep();
+                    // A place may have been freed before anyone could see that we sleep.
+                    return self.wake_listener();
+                }
+                Accepted::Exhausted(error) => {
+                    log::warn!(
+                        "cannot accept connections: {error}; trying again within {} ms",
+                        ACCEPT_RETRY.as_millis()
+                    );
+                    self.listener.sleep();
+                    self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
+                    return Ok(());
+                }
+            }
+        }
+        self.watch_listener()
+    }
+
+    fn watch_listener(&self) -> io::Result<()> {
+        self.poller.arm(&self.listener, LISTENER, Interest::Read)
+    }
+
+    fn wake_listener(&self) -> io::Result<()> {
+        if self.listener.wake() { self.watch_listener() } else { Ok(()) }
+    }
+
+    /// Numbers and greets a connection.
+    fn begin(&self, socket: TcpSocket, peer: Option<SocketAddr>) {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = Instant::now();
+        let about = About { peer, since: now };
+        log::debug!("connection {id}: accepted from {}", Peer(peer));
+        let session = Session::begin(id, socket, self.config.dialect, now);
+        let Some(key) = self.slots.reserve() else {
+            // Never: a place in the listener comes with a slot in the table.
+            let full = io::Error::from(io::ErrorKind::OutOfMemory);
+            return self.report(session.abort(&self.sink, Abort::System(full)), about);
+        };
+        match session.greet(&self.sink) {
+            Turn::Waiting(session) => self.park(key, session, about, Parking::First),
+            Turn::Ended(ended) => self.finish(key, ended, about),
+        }
+    }
+
+    /// Serves one deadline. The alarm is armed before the work, so another worker takes the next.
+    fn handle_alarm(&self, copier: &mut Copier) -> io::Result<()> {
+        let now = Instant::now();
+        let due = self.deadlines.pop_due(now);
+        self.poller.arm(&self.deadlines, ALARM, Interest::Read)?;
+        let index = match due {
+            None => return Ok(()),
+            Some(LISTENER_RETRY) => return self.wake_listener(),
+            Some(index) => index,
+        };
+        let idle = self.config.idle_timeout;
+        let later = |connection: &Connection<K>| {
+            Some(connection.session.deadline(idle)).filter(|deadline| *deadline > now)
+        };
+        match self.slots.take_due(index, later) {
+            Due::Nobody => {}
+            Due::Later(deadline) => self.deadlines.push(deadline, index),
+            Due::Now(key, Connection { session, about }) => {
+                let turn = session.handle_timeout(&self.sink, copier, now, idle);
+                self.settle(key, turn, about, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a session back to wait, or ends it.
+    fn settle(&self, key: Key, turn: Turn<TcpSocket, K::File>, about: About, started: Instant) {
+        match turn {
+            Turn::Waiting(mut session) => {
+                if session.heard() == started {
+                    // However long the sink took over these bytes, the peer was not silent.
+                    session.resume(Instant::now());
+                }
+                self.park(key, session, about, Parking::Again);
+            }
+            Turn::Ended(ended) => self.finish(key, ended, about),
+        }
+    }
+
+    fn park(&self, key: Key, session: Session<TcpSocket, K::File>, about: About, parking: Parking) {
+        let deadline = session.deadline(self.config.idle_timeout);
+        let (token, interest) = (key.token(), session.interest());
+        let parked = self.slots.park(key, Connection { session, about }, |connection| {
+            let socket = connection.session.socket();
+            match parking {
+                Parking::First => self.poller.add(socket, token, interest),
+                Parking::Again => self.poller.arm(socket, token, interest),
+            }
+        });
+        match parked {
+            Ok(true) => self.deadlines.push(deadline, key.index),
+            Ok(false) => {}
+            Err((Connection { session, about }, error)) => {
+                self.finish(key, session.abort(&self.sink, Abort::System(error)), about);
+            }
+        }
+    }
+
+    /// Ends a session and makes its place free.
+    fn finish(&self, key: Key, ended: Ended<TcpSocket>, about: About) {
+        self.report(ended, about);
+        self.slots.release(key);
+        self.listener.leave();
+        if let Err(error) = self.wake_listener() {
+            log::error!("cannot watch the listening socket: {error}");
+        }
+    }
+
+    /// Tells the observer what became of a connection, then the peer.
+    fn report(&self, ended: Ended<TcpSocket>, about: About) {
+        let outcome = Outcome {
+            id: ended.id,
+            peer: about.peer,
+            dialect: ended.dialect,
+            bytes: ended.bytes,
+            duration: about.since.elapsed(),
+            result: ended.result,
+            unmarked: ended.unmarked,
+        };
+        let (id, peer, bytes) = (outcome.id, Peer(about.peer), outcome.bytes);
+        match &outcome.result {
+            Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
+            Err(why) if why.is_peers() => log::info!("connection {id}: ERROR: {why} ({peer})"),
+            Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
+        }
+        (self.config.on_outcome)(&outcome);
+        ended.socket.release(outcome.result.is_ok());
+    }
+}
+
+/// Whether the event queue knows the socket already.
+#[derive(Clone, Copy)]
+enum Parking {
+    First,
+    Again,
+}
+
+/// A peer's address for the log.
+struct Peer(Option<SocketAddr>);
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("an unknown address"),
+        }
+    }
+}
