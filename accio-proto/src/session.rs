@@ -54,23 +54,25 @@ pub trait Socket {
 }
 
 /// A non-blocking TCP connection with `SO_LINGER` on and zero, so that any end but
-/// [`close`](Socket::close), the end of the process included, resets it.
+/// [`close`](Socket::close), the end of the process included, resets it, and with `SO_OOBINLINE`,
+/// so that an urgent byte is a byte like any other.
 #[derive(Debug)]
 pub struct TcpSocket(TcpStream);
 
 impl TcpSocket {
-    /// Takes the connection over and makes it non-blocking.
+    /// Takes the connection over and sets its options.
     ///
     /// # Errors
     ///
     /// The options cannot be set; the connection is closed.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
+        rustix::net::sockopt::set_socket_oobinline(&stream, true)?;
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         Ok(TcpSocket(stream))
     }
 
-    /// For a connection that has both options from its accept.
+    /// For a connection that has these options from its accept.
     pub(crate) fn accepted(stream: TcpStream) -> Self {
         TcpSocket(stream)
     }
@@ -196,6 +198,14 @@ impl<F> Stage<F> {
         }
     }
 
+    /// Goes back to plain reads; false if it was there already.
+    fn give_up_bulk(&mut self) -> bool {
+        match self {
+            Stage::Content { bulk, .. } => std::mem::take(bulk),
+            Stage::Handshake(_) => false,
+        }
+    }
+
     fn take_file(&mut self) -> Option<F> {
         match self {
             Stage::Handshake(_) => None,
@@ -309,6 +319,9 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                     self.heard = now;
                     left = left.saturating_sub(count);
                 }
+                // The socket has something: splicing stops before an urgent byte and would for
+                // ever, where a plain read goes on.
+                Ok(Step::Blocked) if left == limits::TURN && self.stage.give_up_bulk() => {}
                 Ok(Step::Blocked) => break,
                 Ok(Step::End) => return Turn::Ended(self.commit(sink)),
                 Err(why) => return Turn::Ended(self.abort(sink, why)),

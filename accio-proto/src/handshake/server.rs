@@ -151,11 +151,10 @@ fn due(matched: usize) -> (&'static [u8], usize) {
 mod tests {
     use super::*;
 
+    type End = Result<(Dialect, Vec<u8>), HandshakeError>;
+
     /// Runs `pieces` and then FIN through a handshake: what was sent, and the dialect and content.
-    fn run(
-        dialect: ServerDialect,
-        pieces: &[&[u8]],
-    ) -> (Vec<u8>, Result<(Dialect, Vec<u8>), HandshakeError>) {
+    fn run(dialect: ServerDialect, pieces: &[&[u8]]) -> (Vec<u8>, End) {
         let mut sent = Vec::new();
         let mut step = ServerHandshake::begin(dialect);
         let mut pieces = pieces.iter();

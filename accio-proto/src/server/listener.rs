@@ -61,6 +61,8 @@ impl Listener {
         // Accepted connections inherit it: whatever ends them but a graceful close, even the end
         // of this process, resets them, so no peer ever takes that for a kept file.
         socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+        // Inherited too: a byte sent as urgent is a byte of the file like any other.
+        rustix::net::sockopt::set_socket_oobinline(&socket, true)?;
         let live = AtomicUsize::new(0);
         Ok(Listener { socket, limit, live, asleep: AtomicBool::new(false) })
     }

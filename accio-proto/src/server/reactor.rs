@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::deadlines::Deadlines;
@@ -40,6 +40,8 @@ pub(super) struct Reactor<K: FileSink> {
     last_id: AtomicU64,
     /// The first slot that no worker has cleared yet when the server stops.
     cleared: AtomicU32,
+    /// Workers that may still park a session.
+    working: AtomicUsize,
 }
 
 /// A session and what the server knows of it beside.
@@ -73,6 +75,7 @@ impl<K: FileSink> Reactor<K> {
             stop,
             last_id: AtomicU64::new(0),
             cleared: AtomicU32::new(0),
+            working: AtomicUsize::new(0),
         };
         reactor.poller.add(&reactor.listener, LISTENER, Interest::Read)?;
         reactor.poller.add(&reactor.deadlines, ALARM, Interest::Read)?;
@@ -82,31 +85,47 @@ impl<K: FileSink> Reactor<K> {
 
     /// Serves events until the server is stopped, then helps to end the sessions that are left.
     pub(super) fn work(&self) -> io::Result<()> {
-        let mut copier = Copier::new(Arc::clone(&self.paths));
-        loop {
-            match self.poller.wait()? {
-                STOP => break,
-                LISTENER => self.handle_listener()?,
-                ALARM => self.handle_alarm(&mut copier)?,
-                token => {
-                    let key = Key::from_token(token);
-                    if let Some(Connection { session, about }) = self.slots.take(key) {
-                        let now = Instant::now();
-                        let turn = session.handle_ready(&self.sink, &mut copier, now);
-                        self.settle(key, turn, about, now);
-                    }
-                }
-            }
-        }
+        self.working.fetch_add(1, Ordering::SeqCst);
+        let served = self.serve();
+        // All workers share the slots out among them.
         let end = self.slots.used();
         loop {
             let index = self.cleared.fetch_add(1, Ordering::Relaxed);
             if index >= end {
-                return Ok(());
+                break;
             }
-            if let Some((key, Connection { session, about })) = self.slots.evict(index) {
-                self.finish(key, session.abort(&self.sink, Abort::Shutdown), about);
+            self.clear(index);
+        }
+        // While some cleared, others may still have parked; the last one finds what they left.
+        if self.working.fetch_sub(1, Ordering::SeqCst) == 1 {
+            (0..self.slots.used()).for_each(|index| self.clear(index));
+        }
+        served
+    }
+
+    fn serve(&self) -> io::Result<()> {
+        let mut copier = Copier::new(Arc::clone(&self.paths));
+        loop {
+            match self.poller.wait()? {
+                STOP => return Ok(()),
+                LISTENER => self.handle_listener()?,
+                ALARM => self.handle_alarm(&mut copier)?,
+                token => self.handle_socket(Key::from_token(token), &mut copier),
             }
+        }
+    }
+
+    fn clear(&self, index: u32) {
+        if let Some((key, Connection { session, about })) = self.slots.evict(index) {
+            self.finish(key, session.abort(&self.sink, Abort::Shutdown), about);
+        }
+    }
+
+    fn handle_socket(&self, key: Key, copier: &mut Copier) {
+        if let Some(Connection { session, about }) = self.slots.take(key) {
+            let now = Instant::now();
+            let turn = session.handle_ready(&self.sink, copier, now);
+            self.settle(key, turn, about, now);
         }
     }
 
