@@ -25,7 +25,7 @@ pub use port::{InvalidPort, Port};
 pub use server::{Outcome, Server, ServerBuilder, ServerError, ServerHandle};
 pub use session::{Abort, Ended, Session, Socket, TcpSocket, Turn, Unreleased};
 pub use sink::{
-    CountFile, CountSink, Demand, DirError, DirFile, DirSink, ERROR_MARKER, FileSink, MemoryFile,
-    MemorySink, SinkFile, Stored,
+    CountFile, CountSink, Demand, DirError, DirFile, DirOptions, DirSink, ERROR_MARKER, FileSink,
+    MemoryFile, MemorySink, SinkFile, Stored,
 };
 pub use sys::poll::Interest;

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { port, file_dir, workers, max_connections, serve } = arguments;
     serve.verbosity.start_log();
-    let sink = DirSink::create_with(file_dir, serve.fast_paths())?;
+    let sink = DirSink::options().fast_paths(serve.fast_paths()).create(file_dir)?;
     let mut builder = Server::builder(sink);
     if let Some(workers) = workers {
         builder = builder.workers(workers);

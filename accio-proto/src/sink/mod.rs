@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use count::{CountFile, CountSink};
-pub use dir::{DirError, DirFile, DirSink};
+pub use dir::{DirError, DirFile, DirOptions, DirSink};
 pub use memory::{MemoryFile, MemorySink, Stored};
 
 /// What a file holds when its transfer failed: these five bytes and no more.
@@ -33,6 +33,12 @@ pub trait FileSink: Send + Sync + 'static {
     ///
     /// The connection is aborted, and `open` is tried once more to leave the error marker.
     fn open(&self, id: u64) -> io::Result<Self::File>;
+
+    /// Whether there is room for one more file. While there is none, connections wait in the
+    /// backlog, and the question is asked again every [`ACCEPT_RETRY`](crate::limits::ACCEPT_RETRY).
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 /// One connection's file, from its first byte to commit or abort.

@@ -1,10 +1,11 @@
 //! Calls on files and directories, all relative to an open directory.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags};
 
 use super::retry;
 
@@ -76,4 +77,36 @@ pub(crate) fn rewind(file: impl AsFd) -> io::Result<()> {
 /// Allocates disk blocks behind the end without changing the length.
 pub(crate) fn preallocate(file: impl AsFd, offset: u64, length: u64) -> io::Result<()> {
     retry(|| rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, offset, length))
+}
+
+/// Writes the file's bytes, and what is needed to find them, to the disk.
+pub(crate) fn sync_data(file: impl AsFd) -> io::Result<()> {
+    retry(|| rustix::fs::fdatasync(&file))
+}
+
+/// Writes a file or directory to the disk.
+pub(crate) fn sync(file: impl AsFd) -> io::Result<()> {
+    retry(|| rustix::fs::fsync(&file))
+}
+
+/// Bytes that an unprivileged process may still use of the file system.
+pub(crate) fn free_bytes(dir: impl AsFd) -> io::Result<u64> {
+    let stat = retry(|| rustix::fs::fstatvfs(&dir))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Locks the directory for this descriptor alone, unless anyone else has it locked.
+pub(crate) fn lock_alone(dir: impl AsFd) -> rustix::io::Result<()> {
+    rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Locks the directory together with others that do.
+pub(crate) fn lock_shared(dir: impl AsFd) -> rustix::io::Result<()> {
+    rustix::fs::flock(dir, FlockOperation::NonBlockingLockShared)
+}
+
+/// The names in a directory.
+pub(crate) fn names(dir: impl AsFd) -> io::Result<impl Iterator<Item = io::Result<CString>>> {
+    let entries = rustix::fs::Dir::read_from(dir)?;
+    Ok(entries.map(|entry| Ok(entry?.file_name().to_owned())))
 }

@@ -1,7 +1,10 @@
 //! The sink that keeps connection N as `N.file` in a directory.
 
+mod file;
+mod leftovers;
+
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,18 +12,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::{Demand, ERROR_MARKER, FileSink, SinkFile};
+use super::FileSink;
 use crate::fast_path::{FastPath, FastPaths};
-use crate::limits::{PIPE_CAPACITY, PREALLOCATE_MAX, PREALLOCATE_MIN};
 use crate::reason::reason;
-use crate::sys::{self, file};
+use crate::sys::{self, file as calls};
+pub use file::DirFile;
 
 /// Keeps the bytes of connection N in `N.file` of one directory.
 ///
 /// A file has no name until it is complete, or holds [`ERROR_MARKER`] and nothing else; it takes
 /// its name in one step, replacing an `N.file` of an earlier run. Names are relative to the
 /// directory as it was opened, wherever it is moved, and links in it are never followed. Where the
-/// file system has no nameless files, an upload has a hidden name, `.N.file.…`, until then.
+/// file system has no nameless files, an upload has a hidden name, `.N.file.…`, until then; what a
+/// killed process left of those is removed when the directory is opened next.
+///
+/// A commit outlives the process at once, and a power loss some seconds later, when the system has
+/// written the file back; with [`durable`](DirOptions::durable), when the commit returns.
 #[derive(Debug, Clone)]
 pub struct DirSink {
     dir: Arc<Dir>,
@@ -30,23 +37,19 @@ pub struct DirSink {
 struct Dir {
     fd: OwnedFd,
     paths: FastPaths,
+    durable: bool,
+    min_free: u64,
     /// Makes hidden names differ within this process.
     hidden: AtomicU64,
 }
 
-/// A file on its way into a [`DirSink`]; dropped, it leaves nothing behind.
-#[derive(Debug)]
-pub struct DirFile {
-    dir: Arc<Dir>,
-    fd: OwnedFd,
-    id: u64,
-    /// Bytes written so far; the descriptor's position.
-    length: u64,
-    /// Where the preallocated blocks end; never below `length` while `preallocates`.
-    allocated: u64,
-    preallocates: bool,
-    /// The name the file has before its own, where it cannot do without.
-    hidden: Option<String>,
+/// How to use a directory; every setting has a default.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct DirOptions {
+    paths: FastPaths,
+    durable: bool,
+    min_free: u64,
 }
 
 /// A directory that cannot be used as a [`DirSink`].
@@ -59,32 +62,61 @@ pub struct DirError {
 }
 
 impl DirSink {
-    /// Opens the directory at `path`, creating it and its parents when missing.
+    /// Opens the directory at `path` with the default options, creating it and its parents when
+    /// missing.
     ///
     /// # Errors
     ///
     /// The directory cannot be created, is none, or files cannot be created in it.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, DirError> {
-        Self::create_with(path, FastPaths::default())
+        DirOptions::default().create(path)
     }
 
-    /// The same with the fast paths given: of use are [`FastPath::Tmpfile`],
-    /// [`FastPath::EmptyPath`] and [`FastPath::Preallocate`].
+    /// Other options to open a directory with.
+    pub fn options() -> DirOptions {
+        DirOptions::default()
+    }
+}
+
+impl DirOptions {
+    /// The fast paths to try: of use are [`FastPath::Tmpfile`], [`FastPath::EmptyPath`] and
+    /// [`FastPath::Preallocate`]. All by default.
+    pub fn fast_paths(self, paths: FastPaths) -> Self {
+        DirOptions { paths, ..self }
+    }
+
+    /// Whether a commit or abort returns only when the file and its name are on the disk, to
+    /// survive a power loss. Off by default, for it costs some milliseconds each.
+    pub fn durable(self, durable: bool) -> Self {
+        DirOptions { durable, ..self }
+    }
+
+    /// How many bytes of the file system must be free for a new connection to be accepted; 0, the
+    /// default, asks nothing.
+    pub fn min_free(self, min_free: u64) -> Self {
+        DirOptions { min_free, ..self }
+    }
+
+    /// Opens the directory at `path`, creating it and its parents when missing, and removes the
+    /// hidden files that a killed process left there.
     ///
     /// # Errors
     ///
-    /// As [`create`](DirSink::create).
-    pub fn create_with(path: impl AsRef<Path>, paths: FastPaths) -> Result<Self, DirError> {
+    /// As [`DirSink::create`].
+    pub fn create(self, path: impl AsRef<Path>) -> Result<DirSink, DirError> {
         let path = path.as_ref();
         let error = |action| move |source| DirError { action, path: path.to_owned(), source };
-        let fd = match file::open_dir(path) {
+        let fd = match calls::open_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(path).and_then(|()| file::open_dir(path))
+                std::fs::create_dir_all(path).and_then(|()| calls::open_dir(path))
             }
             opened => opened,
         };
         let fd = fd.map_err(error("cannot use directory"))?;
-        let sink = DirSink { dir: Arc::new(Dir { fd, paths, hidden: AtomicU64::new(0) }) };
+        leftovers::remove(&fd, path);
+        let DirOptions { paths, durable, min_free } = self;
+        let hidden = AtomicU64::new(0);
+        let sink = DirSink { dir: Arc::new(Dir { fd, paths, durable, min_free, hidden }) };
         // A first file tells now, not with the first upload, whether the directory takes any.
         sink.open(0).map_err(error("cannot create files in directory"))?;
         Ok(sink)
@@ -95,54 +127,11 @@ impl FileSink for DirSink {
     type File = DirFile;
 
     fn open(&self, id: u64) -> io::Result<DirFile> {
-        let dir = Arc::clone(&self.dir);
-        let preallocates = dir.paths.has(FastPath::Preallocate);
-        let (fd, hidden) = dir.open(id)?;
-        Ok(DirFile { dir, fd, id, length: 0, allocated: 0, preallocates, hidden })
-    }
-}
-
-impl SinkFile for DirFile {
-    fn demand(&self) -> Demand<'_> {
-        Demand::Descriptor(self.fd.as_fd())
+        DirFile::open(&self.dir, id)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        file::write_all(&self.fd, bytes)?;
-        self.advance(bytes.len() as u64);
-        Ok(())
-    }
-
-    fn advance(&mut self, count: u64) {
-        self.length += count;
-        if self.preallocates && self.length + PIPE_CAPACITY as u64 > self.allocated {
-            self.preallocate();
-        }
-    }
-
-    fn commit(mut self) -> io::Result<()> {
-        if self.allocated > self.length {
-            file::truncate(&self.fd, self.length)?;
-        }
-        self.publish()
-    }
-
-    fn abort(mut self) -> io::Result<()> {
-        // The same file: its blocks are free again, so that a full disk has room for five bytes.
-        file::truncate(&self.fd, 0)?;
-        file::rewind(&self.fd)?;
-        file::write_all(&self.fd, ERROR_MARKER)?;
-        self.publish()
-    }
-}
-
-impl Drop for DirFile {
-    fn drop(&mut self) {
-        if let Some(name) = self.hidden.take()
-            && let Err(error) = file::unlink(&self.dir.fd, &name)
-        {
-            log::warn!("cannot remove {name:?}: {error}");
-        }
+    fn has_room(&self) -> bool {
+        self.dir.has_room()
     }
 }
 
@@ -152,7 +141,7 @@ impl Dir {
         // What the process's umask leaves of it.
         let mode = Mode::from_raw_mode(0o666);
         if self.paths.has(FastPath::Tmpfile) {
-            match file::open_anonymous(&self.fd, mode) {
+            match calls::open_anonymous(&self.fd, mode) {
                 Err(error) if has_no_tmpfile(&error) => {
                     self.paths.refused(FastPath::Tmpfile, error);
                 }
@@ -161,7 +150,7 @@ impl Dir {
         }
         loop {
             let name = self.hidden_name(id);
-            match file::create_new(&self.fd, &name, mode) {
+            match calls::create_new(&self.fd, &name, mode) {
                 // Left by a process that was killed.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 created => return created.map(|fd| (fd, Some(name))),
@@ -176,63 +165,38 @@ impl Dir {
 
     /// Gives a nameless file a name that is free.
     fn link(&self, fd: &OwnedFd, name: &str) -> Result<(), Errno> {
-        if self.paths.has(FastPath::EmptyPath) {
-            match file::link_empty_path(fd, &self.fd, name) {
-                Err(error) if error != Errno::EXIST => {
-                    // Older kernels refuse it; if the other way fares better, it was that.
-                    file::link_proc(fd, &self.fd, name)?;
-                    self.paths.refused(FastPath::EmptyPath, error);
-                    return Ok(());
-                }
+        let refused = if self.paths.has(FastPath::EmptyPath) {
+            match calls::link_empty_path(fd, &self.fd, name) {
+                Err(error) if error != Errno::EXIST => Some(error),
                 linked => return linked,
             }
-        }
-        file::link_proc(fd, &self.fd, name)
-    }
-}
-
-impl DirFile {
-    /// Gives the file its name.
-    fn publish(&mut self) -> io::Result<()> {
-        let name = format!("{}.file", self.id);
-        if self.hidden.is_none() {
-            match self.dir.link(&self.fd, &name) {
-                Ok(()) => return Ok(()),
-                // Only a rename replaces atomically, and it needs a name to start from.
-                Err(Errno::EXIST) => {
-                    let hidden = self.dir.hidden_name(self.id);
-                    self.dir.link(&self.fd, &hidden)?;
-                    self.hidden = Some(hidden);
-                }
-                Err(error) => return Err(error.into()),
+        } else {
+            None
+        };
+        match (calls::link_proc(fd, &self.fd, name), refused) {
+            (Ok(()), Some(error)) => {
+                // Older kernels want a privilege for the shorter way.
+                self.paths.refused(FastPath::EmptyPath, error);
+                Ok(())
             }
+            (Err(error), _) if is_no_way_to_link(error) => {
+                // This file is lost, but the next ones need not be: they get a name at once.
+                self.paths.refused(FastPath::Tmpfile, error);
+                Err(error)
+            }
+            (linked, _) => linked,
         }
-        if let Some(hidden) = &self.hidden {
-            file::rename(&self.dir.fd, hidden, &name)?;
-            self.hidden = None;
-        }
-        Ok(())
     }
 
-    /// Takes room ahead, by no more than the file has grown already.
-    fn preallocate(&mut self) {
-        if self.length < PREALLOCATE_MIN {
-            return;
+    fn has_room(&self) -> bool {
+        if self.min_free == 0 {
+            return true;
         }
-        let from = self.allocated.max(self.length);
-        let step = self.length.min(PREALLOCATE_MAX);
-        match file::preallocate(&self.fd, from, step) {
-            Ok(()) => self.allocated = from + step,
+        match calls::free_bytes(&self.fd) {
+            Ok(free) => free >= self.min_free,
             Err(error) => {
-                self.preallocates = false;
-                if sys::is_unsupported(&error) {
-                    self.dir.paths.refused(FastPath::Preallocate, &error);
-                }
-                // A failed call may keep blocks it got; they are released now, or by the abort.
-                if let Err(error) = file::truncate(&self.fd, self.length) {
-                    log::debug!("cannot release preallocated blocks: {error}");
-                }
-                self.allocated = self.length;
+                log::warn!("cannot tell how much space is free: {error}");
+                true
             }
         }
     }
@@ -243,8 +207,13 @@ impl DirFile {
 fn has_no_tmpfile(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
-        Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT | Errno::NOSYS)
+        Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS)
     )
+}
+
+/// Whether nameless files cannot be given a name here at all: no `/proc`, or a policy against it.
+fn is_no_way_to_link(error: Errno) -> bool {
+    sys::is_unsupported(&error.into()) || matches!(error, Errno::NOENT | Errno::ACCESS)
 }
 
 #[cfg(test)]
@@ -252,6 +221,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::sink::{ERROR_MARKER, SinkFile};
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(dir)
@@ -267,10 +237,12 @@ mod tests {
         for without in
             [&[][..], &[FastPath::EmptyPath], &[FastPath::Tmpfile], &[FastPath::Preallocate]]
         {
-            let dir = tempfile::tempdir().unwrap();
             let paths = FastPaths::without(without.iter().copied());
-            let sink = DirSink::create_with(dir.path(), paths).unwrap();
-            test(dir.path(), sink);
+            for durable in [false, true] {
+                let dir = tempfile::tempdir().unwrap();
+                let options = DirSink::options().fast_paths(paths.clone()).durable(durable);
+                test(dir.path(), options.create(dir.path()).unwrap());
+            }
         }
     }
 
@@ -342,25 +314,6 @@ mod tests {
     }
 
     #[test]
-    fn preallocated_blocks_are_released_at_the_commit() {
-        use std::os::unix::fs::MetadataExt;
-        let dir = tempfile::tempdir().unwrap();
-        let sink = DirSink::create(dir.path()).unwrap();
-        let mut file = sink.open(1).unwrap();
-        let mut written = 0;
-        while written < 10 << 20 {
-            file.write(&[7; 1 << 20]).unwrap();
-            written += 1 << 20;
-            assert!(file.allocated <= 2 * written + PREALLOCATE_MIN);
-        }
-        assert!(!file.preallocates || file.allocated > written);
-        file.commit().unwrap();
-        let metadata = fs::metadata(dir.path().join("1.file")).unwrap();
-        assert_eq!(metadata.len(), written);
-        assert!(metadata.blocks() * 512 <= written + (1 << 20), "{}", metadata.blocks());
-    }
-
-    #[test]
     fn a_directory_that_is_none_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = DirSink::create(file.path()).unwrap_err().to_string();
@@ -376,5 +329,34 @@ mod tests {
         let path = dir.path().join("a/b");
         DirSink::create(&path).unwrap().open(1).unwrap().commit().unwrap();
         assert_eq!(names(&path), ["1.file"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_but_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = [".7.file", ".7.file.x-1", ".file.1-1", "7.file", ".x.file.1-1", ".7.file.1-"];
+        for name in kept.iter().chain(&[".7.file.4242-0", ".1.file.1-17"]) {
+            fs::write(dir.path().join(name), "left").unwrap();
+        }
+        let other = DirSink::create(dir.path()).unwrap();
+        let mut kept: Vec<_> = kept.iter().map(|name| name.to_string()).collect();
+        kept.sort();
+        assert_eq!(names(dir.path()), kept);
+
+        // Another server is there: what looks left may be its upload.
+        fs::write(dir.path().join(".8.file.4242-0"), "uploading").unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        assert!(dir.path().join(".8.file.4242-0").exists());
+        drop((other, sink));
+        DirSink::create(dir.path()).unwrap();
+        assert!(!dir.path().join(".8.file.4242-0").exists());
+    }
+
+    #[test]
+    fn too_little_free_space_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = |min_free| DirSink::options().min_free(min_free).create(dir.path()).unwrap();
+        assert!(sink(0).has_room() && sink(1).has_room());
+        assert!(!sink(u64::MAX).has_room());
     }
 }

@@ -1,0 +1,162 @@
+//! One file on its way into a directory.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::Dir;
+use crate::fast_path::FastPath;
+use crate::limits::{PIPE_CAPACITY, PREALLOCATE_MAX, PREALLOCATE_MIN};
+use crate::sink::{Demand, ERROR_MARKER, SinkFile};
+use crate::sys::{self, file as calls};
+
+/// A file on its way into a [`DirSink`](super::DirSink); dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct DirFile {
+    dir: Arc<Dir>,
+    fd: OwnedFd,
+    id: u64,
+    /// Bytes written so far; the descriptor's position.
+    length: u64,
+    /// Where the preallocated blocks end; never below `length` while `preallocates`.
+    allocated: u64,
+    preallocates: bool,
+    /// The name the file has before its own, where it cannot do without.
+    hidden: Option<String>,
+}
+
+impl SinkFile for DirFile {
+    fn demand(&self) -> Demand<'_> {
+        Demand::Descriptor(self.fd.as_fd())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        calls::write_all(&self.fd, bytes)?;
+        self.advance(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn advance(&mut self, count: u64) {
+        self.length += count;
+        if self.preallocates && self.length + PIPE_CAPACITY as u64 > self.allocated {
+            self.preallocate();
+        }
+    }
+
+    fn commit(mut self) -> io::Result<()> {
+        if self.allocated > self.length {
+            calls::truncate(&self.fd, self.length)?;
+        }
+        self.publish()
+    }
+
+    fn abort(mut self) -> io::Result<()> {
+        // The same file: its blocks are free again, so that a full disk has room for five bytes.
+        calls::truncate(&self.fd, 0)?;
+        calls::rewind(&self.fd)?;
+        calls::write_all(&self.fd, ERROR_MARKER)?;
+        self.publish()
+    }
+}
+
+impl Drop for DirFile {
+    fn drop(&mut self) {
+        if let Some(name) = self.hidden.take()
+            && let Err(error) = calls::unlink(&self.dir.fd, &name)
+        {
+            log::warn!("cannot remove {name:?}: {error}");
+        }
+    }
+}
+
+impl DirFile {
+    pub(super) fn open(dir: &Arc<Dir>, id: u64) -> io::Result<DirFile> {
+        let preallocates = dir.paths.has(FastPath::Preallocate);
+        let (fd, hidden) = dir.open(id)?;
+        Ok(DirFile { dir: Arc::clone(dir), fd, id, length: 0, allocated: 0, preallocates, hidden })
+    }
+
+    /// Gives the file its name; with a durable directory, both are on the disk afterwards.
+    fn publish(&mut self) -> io::Result<()> {
+        if self.dir.durable {
+            // Before the name, or a power loss could leave a name with nothing behind it. Should
+            // it fail it is not tried again: the kernel has forgotten which bytes were lost.
+            calls::sync_data(&self.fd)?;
+        }
+        self.take_name()?;
+        if self.dir.durable { calls::sync(&self.dir.fd) } else { Ok(()) }
+    }
+
+    fn take_name(&mut self) -> io::Result<()> {
+        let name = format!("{}.file", self.id);
+        if self.hidden.is_none() {
+            match self.dir.link(&self.fd, &name) {
+                Ok(()) => return Ok(()),
+                // Only a rename replaces atomically, and it needs a name to start from.
+                Err(Errno::EXIST) => {
+                    let hidden = self.dir.hidden_name(self.id);
+                    self.dir.link(&self.fd, &hidden)?;
+                    self.hidden = Some(hidden);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(hidden) = &self.hidden {
+            calls::rename(&self.dir.fd, hidden, &name)?;
+            self.hidden = None;
+        }
+        Ok(())
+    }
+
+    /// Takes room ahead, by no more than the file has grown already.
+    fn preallocate(&mut self) {
+        if self.length < PREALLOCATE_MIN {
+            return;
+        }
+        let from = self.allocated.max(self.length);
+        let step = self.length.min(PREALLOCATE_MAX);
+        match calls::preallocate(&self.fd, from, step) {
+            Ok(()) => self.allocated = from + step,
+            Err(error) => {
+                self.preallocates = false;
+                if sys::is_unsupported(&error) {
+                    self.dir.paths.refused(FastPath::Preallocate, &error);
+                }
+                // A failed call may keep blocks it got; they are released now, or by the abort.
+                if let Err(error) = calls::truncate(&self.fd, self.length) {
+                    log::debug!("cannot release preallocated blocks: {error}");
+                }
+                self.allocated = self.length;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::sink::{DirSink, FileSink};
+
+    #[test]
+    fn preallocated_blocks_are_released_at_the_commit() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        let mut file = sink.open(1).unwrap();
+        let mut written = 0;
+        while written < 10 << 20 {
+            file.write(&[7; 1 << 20]).unwrap();
+            written += 1 << 20;
+            assert!(file.allocated <= 2 * written + PREALLOCATE_MIN);
+        }
+        assert!(!file.preallocates || file.allocated > written);
+        file.commit().unwrap();
+        let metadata = fs::metadata(dir.path().join("1.file")).unwrap();
+        assert_eq!(metadata.len(), written);
+        assert!(metadata.blocks() * 512 <= written + (1 << 20), "{}", metadata.blocks());
+    }
+}
