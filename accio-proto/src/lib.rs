@@ -22,7 +22,9 @@ pub use fast_path::{FastPath, FastPaths, UnknownFastPath};
 
 pub use copier::{Copier, CopyError, Step};
 pub use port::{InvalidPort, Port};
-pub use server::{Outcome, Server, ServerBuilder, ServerError, ServerHandle};
+pub use server::{
+    InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError, ServerHandle,
+};
 pub use session::{Abort, Ended, Session, Socket, TcpSocket, Turn, Unreleased};
 pub use sink::{
     CountFile, CountSink, Demand, DirError, DirFile, DirOptions, DirSink, ERROR_MARKER, FileSink,

@@ -1,5 +1,6 @@
 //! The server: many connections at once, each into one file of a sink.
 
+mod admission;
 mod deadlines;
 mod listener;
 mod reactor;
@@ -8,7 +9,7 @@ mod slots;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::reason::reason;
 use crate::session::Abort;
 use crate::sink::FileSink;
 use crate::sys::poll::Signal;
+use admission::Admission;
+pub use admission::{InvalidNetwork, Network};
 use listener::Listener;
 use reactor::Reactor;
 
@@ -41,6 +44,7 @@ pub struct ServerBuilder<K> {
     workers: Option<NonZeroUsize>,
     max_connections: Option<NonZeroUsize>,
     paths: FastPaths,
+    admission: Admission,
     on_outcome: Observer,
 }
 
@@ -52,6 +56,7 @@ struct Config {
     dialect: ServerDialect,
     idle_timeout: Duration,
     max_connections: usize,
+    admission: Admission,
     on_outcome: Observer,
 }
 
@@ -121,6 +126,7 @@ impl<K: FileSink> Server<K> {
             workers: None,
             max_connections: None,
             paths: FastPaths::default(),
+            admission: Admission::default(),
             on_outcome: Box::new(|_| {}),
         }
     }
@@ -234,6 +240,27 @@ impl<K: FileSink> ServerBuilder<K> {
         ServerBuilder { max_connections: Some(max_connections), ..self }
     }
 
+    /// How many connections one address may have in service at once; as many as all by default.
+    ///
+    /// Who is turned away, by this and the rules below, is reset before any greeting and gets no
+    /// number: numbers stand for files, and there is none.
+    pub fn max_per_ip(mut self, max_per_ip: NonZeroU32) -> Self {
+        self.admission.max_per_ip = Some(max_per_ip);
+        self
+    }
+
+    /// Adds networks that may connect; nobody else may. Without any, everyone may.
+    pub fn allow(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
+        self.admission.allow.extend(networks);
+        self
+    }
+
+    /// Adds networks that may not connect, even if they are allowed too.
+    pub fn deny(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
+        self.admission.deny.extend(networks);
+        self
+    }
+
     /// The kernel's fast paths to try; all by default.
     pub fn fast_paths(self, paths: FastPaths) -> Self {
         ServerBuilder { paths, ..self }
@@ -281,6 +308,7 @@ impl<K: FileSink> ServerBuilder<K> {
             dialect: self.dialect,
             idle_timeout: self.idle_timeout,
             max_connections,
+            admission: self.admission,
             on_outcome: self.on_outcome,
         };
         let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());

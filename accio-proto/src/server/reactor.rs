@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::deadlines::Deadlines;
@@ -40,6 +40,8 @@ pub(super) struct Reactor<K: FileSink> {
     last_id: AtomicU64,
     /// The first slot that no worker has cleared yet when the server stops.
     cleared: AtomicU32,
+    /// Whether the last attempt to accept found no room; said once, not ten times a second.
+    resting: AtomicBool,
     /// Workers that may still park a session.
     working: AtomicUsize,
 }
@@ -75,6 +77,7 @@ impl<K: FileSink> Reactor<K> {
             stop,
             last_id: AtomicU64::new(0),
             cleared: AtomicU32::new(0),
+            resting: AtomicBool::new(false),
             working: AtomicUsize::new(0),
         };
         reactor.poller.add(&reactor.listener, LISTENER, Interest::Read)?;
@@ -131,9 +134,19 @@ impl<K: FileSink> Reactor<K> {
 
     /// Accepts a batch, then lets another worker have the listener.
     fn handle_listener(&self) -> io::Result<()> {
+        if !self.sink.has_room() {
+            return self.rest(format_args!("the sink has no room"));
+        }
         for _ in 0..ACCEPT_BATCH {
             match self.listener.accept() {
-                Accepted::Connection(socket, peer) => self.begin(socket, peer),
+                Accepted::Connection(socket, peer) => match self.config.admission.admit(peer) {
+                    Ok(()) => self.begin(socket, peer),
+                    Err(why) => {
+                        log::info!("refused a connection from {}: {why}", Peer(peer));
+                        drop(socket);
+                        self.listener.leave();
+                    }
+                },
                 Accepted::Nobody => return self.watch_listener(),
                 Accepted::Failed => log::debug!("a connection failed before it was accepted"),
                 Accepted::Full => {
@@ -141,18 +154,20 @@ impl<K: FileSink> Reactor<K> {
                     // A place may have been freed before anyone could see that we sleep.
                     return self.wake_listener();
                 }
-                Accepted::Exhausted(error) => {
-                    log::warn!(
-                        "cannot accept connections: {error}; trying again within {} ms",
-                        ACCEPT_RETRY.as_millis()
-                    );
-                    self.listener.sleep();
-                    self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
-                    return Ok(());
-                }
+                Accepted::Exhausted(error) => return self.rest(format_args!("{error}")),
             }
         }
         self.watch_listener()
+    }
+
+    /// Accepts nothing until a connection ends, or a while has passed.
+    fn rest(&self, why: std::fmt::Arguments<'_>) -> io::Result<()> {
+        if !self.resting.swap(true, Ordering::Relaxed) {
+            log::warn!("accepting no connections for now: {why}");
+        }
+        self.listener.sleep();
+        self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
+        Ok(())
     }
 
     fn watch_listener(&self) -> io::Result<()> {
@@ -165,6 +180,9 @@ impl<K: FileSink> Reactor<K> {
 
     /// Numbers and greets a connection.
     fn begin(&self, socket: TcpSocket, peer: Option<SocketAddr>) {
+        if self.resting.swap(false, Ordering::Relaxed) {
+            log::warn!("accepting connections again");
+        }
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let now = Instant::now();
         let about = About { peer, since: now };
@@ -243,6 +261,7 @@ impl<K: FileSink> Reactor<K> {
     fn finish(&self, key: Key, ended: Ended<TcpSocket>, about: About) {
         self.report(ended, about);
         self.slots.release(key);
+        self.config.admission.leave(about.peer);
         self.listener.leave();
         if let Err(error) = self.wake_listener() {
             log::error!("cannot watch the listening socket: {error}");
