@@ -1,13 +1,16 @@
 //! The Accio receiver: connection N's bytes become `N.file`.
 #![forbid(unsafe_code)]
 
-use std::num::NonZeroUsize;
+mod sandbox;
+
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use accio_proto::cli::{Failure, ServeFlags};
-use accio_proto::{DirSink, Port, Server};
+use accio_proto::cli::{Failure, ServeFlags, bytes};
+use accio_proto::{DirSink, Network, Port, Server};
 use clap::Parser;
+use sandbox::Sandbox;
 
 /// Receives files over TCP: the bytes of connection N become FILE-DIR/N.file
 ///
@@ -30,12 +33,38 @@ struct Arguments {
     /// How many threads serve [default: one per core]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
+    /// Confirm a file only when it is on the disk, to survive a power loss
+    #[arg(long)]
+    durable: bool,
+    /// Give up, once listening, what is not needed: other files, connecting out, running programs
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Sandbox::Try)]
+    sandbox: Sandbox,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    serve: ServeFlags,
+}
+
+/// What one client, or all of them, may take.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct Limits {
     /// How many clients are served at once; more wait, not refused [default: what the descriptor
     /// limit allows]
     #[arg(long, value_name = "N")]
     max_connections: Option<NonZeroUsize>,
-    #[command(flatten)]
-    serve: ServeFlags,
+    /// How many clients of one address are served at once; more are refused
+    #[arg(long, value_name = "N")]
+    max_per_ip: Option<NonZeroU32>,
+    /// How much of the disk must be free to accept a connection: bytes, or with K, M, G or T
+    #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0", hide_default_value = true)]
+    min_free: u64,
+    /// Serve only clients of this network (repeatable): an address, or one such as 10.0.0.0/8
+    #[arg(long, value_name = "CIDR")]
+    allow: Vec<Network>,
+    /// Refuse clients of this network (repeatable), even if it is allowed too
+    #[arg(long, value_name = "CIDR")]
+    deny: Vec<Network>,
 }
 
 fn main() -> ExitCode {
@@ -43,15 +72,22 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { port, file_dir, workers, max_connections, serve } = arguments;
+    let Arguments { port, file_dir, workers, durable, sandbox, limits, serve } = arguments;
     serve.verbosity.start_log();
-    let sink = DirSink::options().fast_paths(serve.fast_paths()).create(file_dir)?;
-    let mut builder = Server::builder(sink);
+    let sink = DirSink::options()
+        .fast_paths(serve.fast_paths())
+        .durable(durable)
+        .min_free(limits.min_free)
+        .create(file_dir)?;
+    let mut builder = Server::builder(sink.clone()).allow(limits.allow).deny(limits.deny);
     if let Some(workers) = workers {
         builder = builder.workers(workers);
     }
-    if let Some(max_connections) = max_connections {
+    if let Some(max_connections) = limits.max_connections {
         builder = builder.max_connections(max_connections);
     }
-    serve.serve(builder, port)
+    if let Some(max_per_ip) = limits.max_per_ip {
+        builder = builder.max_per_ip(max_per_ip);
+    }
+    serve.serve(builder, port, || sandbox.confine(&sink))
 }

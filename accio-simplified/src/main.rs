@@ -45,7 +45,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
                 accio_proto::cli::exit(Failure::new("cannot print to stdout", error));
             }
         });
-    serve.serve(builder, port)
+    serve.serve(builder, port, || Ok(()))
 }
 
 fn print(outcome: &Outcome) -> io::Result<()> {

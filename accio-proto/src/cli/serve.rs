@@ -45,15 +45,17 @@ impl ServeFlags {
         FastPaths::without(self.without.iter().copied())
     }
 
-    /// Listens on `port`, says where on stderr, and serves until a signal ends it.
+    /// Listens on `port`, gives up privileges by `confine`, says on stderr where it listens, and
+    /// serves until a signal ends it.
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, or the server cannot start or go on.
+    /// The address cannot be listened on, `confine` fails, or the server cannot start or go on.
     pub fn serve<K: FileSink>(
         &self,
         builder: ServerBuilder<K>,
         port: Port,
+        confine: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<ExitCode, Failure> {
         raise_descriptor_limit();
         // Before anyone can connect, so that no signal ever ends the process another way.
@@ -69,6 +71,8 @@ impl ServeFlags {
             .fast_paths(self.fast_paths())
             .bind(SocketAddr::new(self.bind, port.number()))
             .map_err(Failure::from)?;
+        // Before any other thread starts, for threads inherit it.
+        confine()?;
         if !self.verbosity.quiet {
             super::say(format_args!("listening on {}", server.local_addr()));
         }

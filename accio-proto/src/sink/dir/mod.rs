@@ -4,7 +4,7 @@ mod file;
 mod leftovers;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,6 +132,13 @@ impl FileSink for DirSink {
 
     fn has_room(&self) -> bool {
         self.dir.has_room()
+    }
+}
+
+impl AsFd for DirSink {
+    /// The directory itself.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.fd.as_fd()
     }
 }
 
