@@ -9,11 +9,13 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use log::LevelFilter;
 
-use crate::{DirError, ServerError, limits};
+use crate::{ClientError, DirError, ServerError, limits};
 
 mod serve;
 
 pub use serve::ServeFlags;
+
+pub use crate::reason::reason;
 
 /// Why a program ends early: the one `ERROR: …` line and the exit code.
 #[derive(Debug)]
@@ -46,6 +48,13 @@ impl From<ServerError> for Failure {
 impl From<DirError> for Failure {
     fn from(error: DirError) -> Self {
         Failure { line: error.to_string(), code: 1 }
+    }
+}
+
+impl From<ClientError> for Failure {
+    /// The error's own text and exit code.
+    fn from(error: ClientError) -> Self {
+        Failure { line: error.to_string(), code: error.exit_code() }
     }
 }
 
