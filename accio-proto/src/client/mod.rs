@@ -111,7 +111,7 @@ impl Client {
         let mut source = source.into();
         let start = Instant::now();
         let (stream, peer) = connect::connect(host, port, self.connect_timeout)?;
-        log::info!("connected to {peer}");
+        log::debug!("connected to {peer}");
         let mut connection = Connection::new(self, stream, peer)?;
         connection.greet()?;
         log::debug!("{} handshake with {peer} complete", self.dialect);

@@ -203,7 +203,7 @@ fn nothing_is_sent_before_the_whole_handshake() {
     for dialect in [Dialect::Accio, Dialect::Confirm] {
         let peer = Peer::new(move |mut stream| {
             stream.set_nodelay(true).unwrap();
-            let mut drip = |stream: &mut TcpStream| {
+            let drip = |stream: &mut TcpStream| {
                 for byte in GREETING {
                     expect_silence(stream);
                     stream.write_all(&[*byte]).unwrap();
