@@ -1,23 +1,19 @@
 //! What the program says at the end, on stderr.
 
-use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::time::Duration;
 
 use accio_proto::Sent;
+use accio_proto::cli::say;
 
 use crate::arguments::Arguments;
 
 /// A note when the server did not confirm, and with `-v` a line about the transfer.
 pub(crate) fn end(sent: &Sent, arguments: &Arguments) {
-    let mut text = String::new();
-    // Writing into a string does not fail, and nothing is left to do about a closed stderr.
     if arguments.verbosity.verbose > 0 {
-        let _ = writeln!(text, "{}", line(sent));
+        say(line(sent));
     } else if !sent.confirmed && !arguments.verbosity.quiet {
-        let _ = writeln!(text, "note: {}", unconfirmed(sent));
+        say(format_args!("note: {}", unconfirmed(sent)));
     }
-    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn line(sent: &Sent) -> String {

@@ -1,4 +1,5 @@
 //! The program as its user meets it: lines, exit codes, and what a server sees of its death.
+#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

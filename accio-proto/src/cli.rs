@@ -15,8 +15,6 @@ mod serve;
 
 pub use serve::ServeFlags;
 
-pub use crate::reason::reason;
-
 /// Why a program ends early: the one `ERROR: …` line and the exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -118,6 +116,11 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> Exit
 pub fn exit(failure: Failure) -> ! {
     say(format_args!("ERROR: {}", failure.line));
     std::process::exit(failure.code.into())
+}
+
+/// What the system said, without the number and in lower case: `connection refused`.
+pub fn reason(error: &io::Error) -> String {
+    crate::reason::reason(error)
 }
 
 /// Prints a line on stderr.
