@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::ClientError;
 use super::connection::{Connection, Received, unblocked};
 use super::source::{Kind, Source};
-use crate::sys::client::{SendFile, send_file, wait};
+use crate::sys::client::{SendFile, is_gone, send_file, wait};
 use crate::{FastPath, limits};
 
 /// What became of one step.
@@ -62,6 +62,9 @@ impl Connection<'_> {
     /// Drops what the server says, and notices that it is gone.
     pub(super) fn check_open(&self) -> Result<(), ClientError> {
         match self.drop_input() {
+            Ok(Received::Fin) if is_gone(&self.stream) => {
+                Err(ClientError::Reset { peer: self.peer, sent: self.meter.sent() })
+            }
             Ok(Received::Fin) => {
                 Err(ClientError::ClosedEarly { peer: self.peer, sent: self.meter.sent() })
             }

@@ -62,6 +62,15 @@ pub(crate) fn wait(stream: &TcpStream, send: bool, timeout: Duration) -> io::Res
     })
 }
 
+/// Whether the connection is gone, both ways. After a reset that another call was told of (a partial
+/// sendfile keeps it to itself), receiving says 0, as if it were a FIN; this tells them apart for
+/// as long as our own side is open.
+pub(crate) fn is_gone(stream: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+}
+
 /// What became of a [`send_file`].
 #[derive(Debug)]
 pub(crate) enum SendFile {
