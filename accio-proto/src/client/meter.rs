@@ -65,11 +65,6 @@ impl<'c> Meter<'c> {
         self.moved = now;
     }
 
-    /// Time went by that the peer is not to blame for.
-    pub(super) fn excuse(&mut self, now: Instant) {
-        self.moved = now;
-    }
-
     /// How long nothing has moved, as of the last [`Meter::look`].
     pub(super) fn stillness(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.moved)

@@ -113,7 +113,7 @@ impl<'s> Pump<'s> {
         Pump { input, sendfile, buffer: Vec::new(), unsent: 0..0 }
     }
 
-    fn push(&mut self, connection: &mut Connection<'_>) -> Result<Pushed, ClientError> {
+    fn push(&mut self, connection: &Connection<'_>) -> Result<Pushed, ClientError> {
         if let (Input::File(file), true) = (&self.input, self.sendfile) {
             match send_file(&connection.stream, file, limits::SEND_CHUNK) {
                 SendFile::Queued(0) => return Ok(Pushed::End),
@@ -127,7 +127,7 @@ impl<'s> Pump<'s> {
             }
             self.sendfile = false;
         }
-        if self.unsent.is_empty() && !self.read(connection)? {
+        if self.unsent.is_empty() && !self.read()? {
             return Ok(Pushed::End);
         }
         let sent = (&connection.stream).write(&self.buffer[self.unsent.clone()]);
@@ -141,7 +141,7 @@ impl<'s> Pump<'s> {
     }
 
     /// Reads the next bytes; false at the end.
-    fn read(&mut self, connection: &mut Connection<'_>) -> Result<bool, ClientError> {
+    fn read(&mut self) -> Result<bool, ClientError> {
         self.buffer.resize(limits::SEND_BUFFER, 0);
         let count = loop {
             let result = match &mut self.input {
@@ -154,8 +154,6 @@ impl<'s> Pump<'s> {
                 Err(source) => return Err(ClientError::Read { source }),
             }
         };
-        // A source that is slow is no fault of the server.
-        connection.meter.excuse(Instant::now());
         self.unsent = 0..count;
         Ok(count > 0)
     }

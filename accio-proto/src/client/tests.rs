@@ -430,6 +430,45 @@ fn a_fin_before_a_small_file() {
 }
 
 #[test]
+fn a_fin_that_was_there_before_ours_confirms_nothing() {
+    let (done, over) = mpsc::channel::<()>();
+    let peer = Peer::new(move |stream| {
+        let flags = rustix::net::SendFlags::MORE;
+        rustix::net::send(&stream, GREETING, flags).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let _ = over.recv_timeout(BOUND);
+    });
+    let client = client();
+    let (stream, address) = connect::connect("127.0.0.1", peer.port, BOUND).unwrap();
+    let mut connection = Connection::new(&client, stream, address).unwrap();
+    connection.greet().unwrap();
+    // Without the checks in between that a send makes.
+    let result = connection.finish();
+    assert!(matches!(result, Err(ClientError::ClosedEarly { .. })), "{result:?}");
+    drop(done);
+    peer.end();
+}
+
+#[test]
+fn a_fin_that_does_not_acknowledge_everything_confirms_nothing() {
+    let (done, over) = mpsc::channel::<()>();
+    let peer = Peer::new(move |mut stream| {
+        socket2::SockRef::from(&stream).set_recv_buffer_size(128 << 10).unwrap();
+        greet(&mut stream, Dialect::Accio);
+        // Long enough for all of the file, and the client's FIN, to be queued.
+        thread::sleep(SHORT);
+        stream.shutdown(Shutdown::Write).unwrap();
+        let _ = over.recv_timeout(BOUND);
+        saw_reset(stream)
+    });
+    let result = client().send("127.0.0.1", peer.port, sparse(1 << 20));
+    let Err(ClientError::ClosedEarly { sent, .. }) = result else { panic!("{result:?}") };
+    assert_eq!(sent, 1 << 20);
+    drop(done);
+    assert!(peer.end());
+}
+
+#[test]
 fn a_server_that_closes_as_the_file_leaves_never_confirms_it() {
     // Whether its FIN is seen before ours leaves or after, it is no confirmation.
     for round in 0..200 {
@@ -533,6 +572,26 @@ fn a_closed_window_is_a_stall_while_sending_and_after_it() {
             assert!(peer.end(), "the server sees a reset, not the end of a file");
         }
     }
+}
+
+#[test]
+fn a_stall_is_noticed_without_the_kernels_own_limit() {
+    let (done, over) = mpsc::channel::<()>();
+    let peer = Peer::new(move |mut stream| {
+        greet(&mut stream, Dialect::Accio);
+        let _ = over.recv_timeout(BOUND);
+    });
+    let client = builder().stall_timeout(SHORT).build().unwrap();
+    let (stream, address) = connect::connect("127.0.0.1", peer.port, BOUND).unwrap();
+    let mut connection = Connection::new(&client, stream, address).unwrap();
+    rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, 0).unwrap();
+    connection.greet().unwrap();
+    let start = Instant::now();
+    let error = connection.send(&mut sparse(64 << 20).into()).unwrap_err();
+    assert!(matches!(error, ClientError::Stalled { .. }), "{error:?}");
+    assert!((SHORT..SHORT + SLACK).contains(&start.elapsed()), "{:?}", start.elapsed());
+    drop(done);
+    peer.end();
 }
 
 #[test]
