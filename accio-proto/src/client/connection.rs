@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::meter::Meter;
 use super::{Client, ClientError};
 use crate::handshake::{ClientHandshake, ClientStep};
+use crate::limits;
 use crate::sys::client::{prepare, wait};
 
 /// A connection that resets when it is dropped, until [`Connection::finish`] made it good.
@@ -115,9 +116,13 @@ impl<'c> Connection<'c> {
     }
 
     /// How long to wait for the peer at most before the next look at the clock and the meter.
+    ///
+    /// Short at first, then longer: an acknowledgement is noticed soon after it came, so that the
+    /// limits that run from it are precise, and a long wait costs little.
     pub(super) fn slice(&self, now: Instant, deadline: Instant) -> Duration {
-        let next = now + crate::limits::PROGRESS_INTERVAL;
-        next.min(deadline).saturating_duration_since(now)
+        let still = self.meter.stillness(now);
+        let slice = still.clamp(Duration::from_millis(1), limits::PROGRESS_INTERVAL);
+        slice.min(deadline.saturating_duration_since(now))
     }
 }
 
