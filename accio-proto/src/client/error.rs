@@ -10,8 +10,10 @@ use crate::{Dialect, limits};
 
 /// Why a file was not sent. Each text says what was being done, then why it failed.
 ///
-/// Whichever it is, the connection was reset (or never was): a server that follows the protocol
-/// has not kept the file. The one exception is [`ClientError::Unconfirmed`], which says so.
+/// Whichever it is, the connection was reset (or never was), so a server that follows the protocol
+/// has not kept the file. With one doubt that no protocol can remove: when the network fails
+/// between the end of the file and its confirmation ([`ClientError::Unconfirmed`], or
+/// [`ClientError::Stalled`] with all bytes sent), the server may have kept it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {

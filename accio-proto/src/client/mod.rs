@@ -101,7 +101,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// See [`ClientError`]. After any of them the server has not kept the file.
+    /// See [`ClientError`], which also says what each means for the file at the server.
     pub fn send<'a>(
         &self,
         host: &str,
