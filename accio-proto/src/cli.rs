@@ -9,7 +9,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use log::LevelFilter;
 
-use crate::{DirError, ServerError, limits};
+use crate::{ClientError, DirError, ServerError, limits};
 
 mod serve;
 
@@ -46,6 +46,13 @@ impl From<ServerError> for Failure {
 impl From<DirError> for Failure {
     fn from(error: DirError) -> Self {
         Failure { line: error.to_string(), code: 1 }
+    }
+}
+
+impl From<ClientError> for Failure {
+    /// The error's own text and exit code.
+    fn from(error: ClientError) -> Self {
+        Failure { line: error.to_string(), code: error.exit_code() }
     }
 }
 
@@ -109,6 +116,11 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> Exit
 pub fn exit(failure: Failure) -> ! {
     say(format_args!("ERROR: {}", failure.line));
     std::process::exit(failure.code.into())
+}
+
+/// What the system said, without the number and in lower case: `connection refused`.
+pub fn reason(error: &io::Error) -> String {
+    crate::reason::reason(error)
 }
 
 /// Prints a line on stderr.

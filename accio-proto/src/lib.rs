@@ -3,6 +3,7 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+mod client;
 mod copier;
 mod dialect;
 mod fast_path;
@@ -20,6 +21,7 @@ pub use dialect::{
 };
 pub use fast_path::{FastPath, FastPaths, UnknownFastPath};
 
+pub use client::{Client, ClientBuilder, ClientError, Progress, Sent, Source};
 pub use copier::{Copier, CopyError, Step};
 pub use port::{InvalidPort, Port};
 pub use server::{

@@ -72,3 +72,11 @@ pub const MAX_CONNECTIONS: usize = 1 << 20;
 /// Bytes handed to one `sendfile` (1 MiB): often enough for a lively progress report, large enough
 /// that the calls cost nothing.
 pub const SEND_CHUNK: usize = 1 << 20;
+
+/// Bytes read at once from a source that is sent portably (256 KiB): few calls, and small against
+/// a client's other memory.
+pub const SEND_BUFFER: usize = 256 << 10;
+
+/// How often a client reports its progress at the most, and asks while it waits how much the peer
+/// has acknowledged (milliseconds: 100). Smooth to the eye, free in CPU time.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);

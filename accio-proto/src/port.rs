@@ -20,7 +20,7 @@ pub struct Port(NonZeroU16);
 
 /// A text that names no port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("port {value:?}: {why}; use a number from 1 to 65535 or a service name such as http")]
+#[error("port {value:?} {why}; use a number from 1 to 65535 or a service name such as http")]
 pub struct InvalidPort {
     value: String,
     why: &'static str,
@@ -149,7 +149,7 @@ mod tests {
             ("٨٠", "is no known TCP service"),
         ] {
             let error = text.parse::<Port>().unwrap_err().to_string();
-            assert!(error.starts_with(&format!("port {text:?}: {why}; use ")), "{error}");
+            assert!(error.starts_with(&format!("port {text:?} {why}; use ")), "{error}");
         }
         let error = "a\x1b\nb".parse::<Port>().unwrap_err().to_string();
         assert!(!error.contains(['\x1b', '\n']), "escaped: {error}");

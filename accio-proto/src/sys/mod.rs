@@ -3,7 +3,9 @@
 //! Each fast path is a function here; whoever calls it has the portable way beside the call and
 //! asks [`FastPaths`](crate::FastPaths) which to take.
 
+pub(crate) mod client;
 pub(crate) mod file;
+pub(crate) mod outq;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod socket;

@@ -1,0 +1,237 @@
+//! The program as its user meets it: lines, exit codes, and what a server sees of its death.
+#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Nothing takes longer, or the test fails.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A program that is ended with the test, however that goes.
+struct Running(Child);
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_accio-client"));
+        command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+        Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + BOUND;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "the client does not end");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn output(mut self) -> Output {
+        let status = self.wait();
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        self.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+        self.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+        Output { status, stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    (listener, port)
+}
+
+/// The next client; fails when none comes.
+fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let end = Instant::now() + BOUND;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(BOUND)).unwrap();
+                return stream;
+            }
+            Err(_) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("no client came: {error}"),
+        }
+    }
+}
+
+fn file(size: usize) -> (tempfile::NamedTempFile, String) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![b'x'; size]).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    (file, path)
+}
+
+/// Runs it to its end, nobody listening: exit code and the one line.
+fn fails(arguments: &[&str]) -> (i32, String) {
+    let start = Instant::now();
+    let output = Running::start(arguments).output();
+    assert!(start.elapsed() < Duration::from_secs(11), "{arguments:?}: {:?}", start.elapsed());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.stdout.is_empty(), "{arguments:?} says something on stdout");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(stderr.starts_with("ERROR: ") && stderr.ends_with('\n'), "{arguments:?}: {stderr}");
+    (output.status.code().expect("it is not killed by a panic"), stderr)
+}
+
+#[test]
+fn usage_errors_are_one_line_and_exit_2() {
+    for bad in ["0", "-1", "65536", "99999999999", "abc", "", "+5", "0x50", " 80"] {
+        let (code, line) = fails(&["127.0.0.1", bad, "/dev/null"]);
+        assert_eq!(code, 2);
+        assert!(
+            line.contains(&format!("port {bad:?} is ")) && line.contains("1 to 65535"),
+            "{line}"
+        );
+    }
+    for (arguments, word) in [
+        (&[][..], "<HOST>"),
+        (&["h"], "<PORT>"),
+        (&["h", "80"], "<FILE>"),
+        (&["h", "80", ""], "<FILE>"),
+        (&["h", "80", "f", "extra"], "'extra'"),
+        (&["h", "80", "f", "--handshake", "auto"], "auto is for servers"),
+        (&["h", "80", "f", "--timeout", "-1"], "'-1'"),
+        (&["h", "80", "f", "--timeout", "0"], "above 0"),
+        (&["h", "80", "f", "--without", "mmap"], "\"mmap\""),
+        (&["h", "80", "f", "-q", "-v"], "--quiet"),
+    ] {
+        let (code, line) = fails(arguments);
+        assert_eq!(code, 2, "{line}");
+        assert!(line.contains(word), "{line}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_before_anyone_is_connected_to() {
+    let (listener, port) = listen();
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("a \"missing\" one");
+    let cases: [(&Path, _); 2] =
+        [(missing.as_path(), "no such file or directory"), (folder.path(), "is a directory")];
+    for (path, why) in cases {
+        let (code, line) = fails(&["127.0.0.1", &port, path.to_str().unwrap()]);
+        assert_eq!((code, line), (26, format!("ERROR: file {path:?}: {why}\n")));
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn no_server_and_no_host() {
+    // The port of a client's own end is taken, and nobody listens on it.
+    let (listener, _) = listen();
+    let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (code, line) = fails(&["127.0.0.1", &port, "/dev/null"]);
+    let expected = format!("ERROR: connect to 127.0.0.1 port {port}: connection refused\n");
+    assert_eq!((code, line), (7, expected));
+    let (code, line) = fails(&["does-not-exist.invalid", &port, "/dev/null"]);
+    assert!(code == 6 || code == 28, "{code}");
+    assert!(line.starts_with("ERROR: resolve \"does-not-exist.invalid\": "), "{line}");
+}
+
+#[test]
+fn a_wrong_server_and_a_silent_one() {
+    let (listener, port) = listen();
+    let client = thread::spawn({
+        let port = port.clone();
+        move || fails(&["127.0.0.1", &port, "/dev/null"])
+    });
+    accept(&listener).write_all(b"220 \x1b[2J\r\n").unwrap();
+    let (code, line) = client.join().unwrap();
+    let why = r#"expected "accio\r\n", got "2""#;
+    let expected = format!("ERROR: accio handshake with 127.0.0.1:{port}: {why}\n");
+    assert_eq!((code, line), (56, expected));
+
+    let client = thread::spawn(move || fails(&["127.0.0.1", &port, "/dev/null", "--timeout=.3"]));
+    let _silent = accept(&listener);
+    let (code, line) = client.join().unwrap();
+    assert_eq!(code, 28);
+    assert!(line.ends_with("not complete within 300ms\n"), "{line}");
+}
+
+#[test]
+fn a_transfer_says_nothing_unless_asked_or_unconfirmed() {
+    let (listener, port) = listen();
+    let (_file, path) = file(100_000);
+    let run = |flags: &[&str], confirm: bool| {
+        let client = Running::start(&[&["127.0.0.1", &port, &path], flags].concat());
+        let mut stream = accept(&listener);
+        stream.write_all(b"accio\r\n").unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, vec![b'x'; 100_000]);
+        let held = (!confirm).then_some(stream);
+        let output = client.output();
+        drop(held);
+        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(run(&[], true), "");
+    assert_eq!(run(&["-q", "--without", "sendfile"], true), "");
+    let line = run(&["-v"], true);
+    assert!(line.starts_with("sent 100000 bytes to 127.0.0.1:"), "{line}");
+    assert!(line.ends_with("/s), confirmed\n") && line.lines().count() == 1, "{line}");
+
+    let note = run(&["--timeout", "0.3"], false);
+    assert!(note.starts_with("note: not confirmed: 127.0.0.1:"), "{note}");
+    assert!(note.contains("acknowledged all 100000 bytes") && note.lines().count() == 1, "{note}");
+    assert_eq!(run(&["--timeout", "0.3", "-q"], false), "");
+    assert!(run(&["--timeout", "0.3", "-v"], false).contains("not confirmed"));
+}
+
+#[test]
+fn killed_mid_file_it_resets() {
+    for flags in [&[][..], &["--without", "sendfile"]] {
+        let (listener, port) = listen();
+        let (_file, path) = file(32 << 20);
+        let mut client = Running::start(&[&["127.0.0.1", &port, &path], flags].concat());
+        let mut stream = accept(&listener);
+        stream.write_all(b"accio\r\n").unwrap();
+        let mut buffer = [0; 10_000];
+        for _ in 0..10 {
+            stream.read_exact(&mut buffer).unwrap();
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(client.0.try_wait().unwrap().is_none(), "it is still at it");
+        client.0.kill().unwrap();
+        client.wait();
+        let mut received = 0;
+        let end = loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => break Ok(()),
+                Ok(count) => received += count,
+                Err(error) => break Err(error.kind()),
+            }
+        };
+        assert_eq!(end, Err(ErrorKind::ConnectionReset), "after {received} bytes more");
+    }
+}
+
+#[test]
+fn killed_while_it_waits_for_the_greeting_it_resets() {
+    let (listener, port) = listen();
+    let mut client = Running::start(&["127.0.0.1", &port, "/dev/null"]);
+    let mut stream = accept(&listener);
+    client.0.kill().unwrap();
+    client.wait();
+    let end: io::Result<usize> = stream.read(&mut [0]);
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}

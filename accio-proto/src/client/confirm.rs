@@ -1,0 +1,81 @@
+//! The end of a connection: our FIN, then the server's, which is its acknowledgement.
+
+use std::io::ErrorKind;
+use std::net::Shutdown;
+use std::time::Instant;
+
+use super::ClientError;
+use super::connection::{Connection, Received};
+use crate::sys::client::{reset_on_close, wait};
+
+impl Connection<'_> {
+    /// Ends the connection gracefully and waits for the server to do the same; whether it did.
+    ///
+    /// False: it did not close in time, but its system has acknowledged every byte and our FIN.
+    pub(super) fn finish(mut self) -> Result<bool, ClientError> {
+        // A server that closed before our FIN cannot have kept the file. Still armed: this resets.
+        self.check_open()?;
+        reset_on_close(&self.stream, false)
+            .map_err(|source| ClientError::Local { what: "disarm the reset", source })?;
+        self.stream.shutdown(Shutdown::Write).map_err(|error| self.broken(error))?;
+        self.meter.add_fin(Instant::now());
+        let confirmed = self.await_fin();
+        if confirmed.is_err() {
+            // What we report as failed must not become complete behind our back.
+            let _ = reset_on_close(&self.stream, true);
+        }
+        confirmed
+    }
+
+    fn await_fin(&mut self) -> Result<bool, ClientError> {
+        let limit = self.client.confirm_timeout;
+        loop {
+            match self.drop_input() {
+                Ok(Received::Fin) => return self.check_fin(),
+                Ok(Received::Bytes(_) | Received::Nothing) => {}
+                Err(error) => return Err(self.not_kept(error)),
+            }
+            let now = Instant::now();
+            self.meter.tick(now);
+            let outstanding = self.meter.look(now);
+            // The time to confirm runs from the last acknowledgement: until then the server is
+            // not even told that the file ends here.
+            let (deadline, late) = match outstanding {
+                Some(0) => (self.meter.still_at(limit), Ok(false)),
+                Some(_) => (self.meter.still_at(self.client.stall_timeout), Err(self.stalled())),
+                None => {
+                    let error = ClientError::Unconfirmed { peer: self.peer, after: limit };
+                    (self.meter.still_at(limit), Err(error))
+                }
+            };
+            if now >= deadline {
+                self.meter.tell(now);
+                return late;
+            }
+            wait(&self.stream, false, self.slice(now, deadline))
+                .map_err(|source| ClientError::Local { what: "wait for the server", source })?;
+        }
+    }
+
+    /// The server's FIN confirms the file if it came after ours: then it acknowledges all we sent.
+    fn check_fin(&mut self) -> Result<bool, ClientError> {
+        let outstanding = self.meter.look(Instant::now());
+        if let Ok(Some(error)) = self.stream.take_error() {
+            return Err(self.not_kept(error));
+        }
+        if outstanding.is_some_and(|bytes| bytes > 0) {
+            return Err(ClientError::ClosedEarly { peer: self.peer, sent: self.meter.sent() });
+        }
+        self.meter.complete();
+        Ok(true)
+    }
+
+    fn not_kept(&self, error: std::io::Error) -> ClientError {
+        match error.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+                ClientError::NotKept { peer: self.peer }
+            }
+            _ => self.broken(error),
+        }
+    }
+}

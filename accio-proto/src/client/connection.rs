@@ -1,0 +1,140 @@
+//! One connection to a server: what its phases share, and the first of them, the handshake.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::meter::Meter;
+use super::{Client, ClientError};
+use crate::handshake::{ClientHandshake, ClientStep};
+use crate::limits;
+use crate::sys::client::{prepare, wait};
+
+/// A connection that resets when it is dropped, until [`Connection::finish`] made it good.
+#[derive(Debug)]
+pub(super) struct Connection<'c> {
+    pub(super) client: &'c Client,
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) meter: Meter<'c>,
+}
+
+/// What a receiving attempt found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Received {
+    Bytes(usize),
+    Fin,
+    Nothing,
+}
+
+impl<'c> Connection<'c> {
+    pub(super) fn new(
+        client: &'c Client,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<Self, ClientError> {
+        prepare(&stream, client.stall_timeout)
+            .map_err(|source| ClientError::Local { what: "prepare a socket", source })?;
+        let meter = Meter::new(&stream, client.on_progress.as_deref());
+        Ok(Connection { client, stream, peer, meter })
+    }
+
+    /// Goes through the whole handshake; not a byte of content is sent before its end.
+    pub(super) fn greet(&mut self) -> Result<(), ClientError> {
+        let (peer, dialect) = (self.peer, self.client.dialect);
+        let after = self.client.handshake_timeout;
+        let late = || ClientError::HandshakeTimeout { peer, dialect, after };
+        let broken = |source| ClientError::HandshakeBroken { peer, dialect, source };
+        let wrong = |source| ClientError::Handshake { peer, dialect, source };
+
+        let deadline = Instant::now() + after;
+        let mut step = ClientHandshake::begin(dialect);
+        let mut input = [0; 512];
+        loop {
+            let (answer, next) = match step {
+                ClientStep::Wait { send, handshake } => (send, Some(handshake)),
+                ClientStep::Established { send, .. } => (send, None),
+            };
+            if !self.answer(answer, deadline).map_err(broken)? {
+                return Err(late());
+            }
+            let Some(handshake) = next else { return Ok(()) };
+            step = loop {
+                // Asked first, so that no stream of bytes gets past the deadline.
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(late());
+                }
+                match self.receive(&mut input).map_err(broken)? {
+                    Received::Bytes(count) => {
+                        break handshake.receive(&input[..count]).map_err(wrong)?;
+                    }
+                    Received::Fin => return Err(wrong(handshake.closed())),
+                    Received::Nothing => {
+                        wait(&self.stream, false, left).map_err(broken)?;
+                    }
+                }
+            };
+        }
+    }
+
+    /// Sends a confirmation; whether that was possible in time.
+    fn answer(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<bool> {
+        while !bytes.is_empty() {
+            match unblocked((&self.stream).write(bytes))? {
+                Some(count) => bytes = &bytes[count..],
+                None => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Ok(false);
+                    }
+                    wait(&self.stream, true, left)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Receives what is there, without waiting.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        Ok(match unblocked((&self.stream).read(buffer))? {
+            Some(0) => Received::Fin,
+            Some(count) => Received::Bytes(count),
+            None => Received::Nothing,
+        })
+    }
+
+    /// Receives and drops what is there: a server has nothing to say after its greetings, but one
+    /// that recognises dialects may greet twice when a file begins like a confirmation.
+    pub(super) fn drop_input(&self) -> io::Result<Received> {
+        self.receive(&mut [0; 4096])
+    }
+
+    pub(super) fn stalled(&self) -> ClientError {
+        let after = self.client.stall_timeout;
+        ClientError::Stalled { peer: self.peer, sent: self.meter.sent(), after }
+    }
+
+    /// How long to wait for the peer at most before the next look at the clock and the meter.
+    ///
+    /// Short at first, then longer: an acknowledgement is noticed soon after it came, so that the
+    /// limits that run from it are precise, and a long wait costs little.
+    pub(super) fn slice(&self, now: Instant, deadline: Instant) -> Duration {
+        let still = self.meter.stillness(now);
+        let slice = still.clamp(Duration::from_millis(1), limits::PROGRESS_INTERVAL);
+        slice.min(deadline.saturating_duration_since(now))
+    }
+}
+
+/// What a call on the socket gave, or `None` when it had to be repeated later.
+pub(super) fn unblocked<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,124 @@
+//! How far a file is: sent, acknowledged, and when either last moved.
+
+use std::fmt;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::{Callback, Progress};
+use crate::limits;
+use crate::sys::outq::OutQueue;
+
+pub(super) struct Meter<'c> {
+    /// `None` where the kernel does not tell.
+    queue: Option<OutQueue>,
+    report: Option<&'c Callback>,
+    reported: Instant,
+    total: Option<u64>,
+    /// Bytes of content handed to the kernel.
+    sent: u64,
+    /// Sequence numbers since the start of the content: `sent`, and 1 for our FIN.
+    queued: u64,
+    /// The part of `queued` that the peer has acknowledged; never above it, never falling.
+    acknowledged: u64,
+    moved: Instant,
+}
+
+impl<'c> Meter<'c> {
+    pub(super) fn new(stream: &TcpStream, report: Option<&'c Callback>) -> Self {
+        let now = Instant::now();
+        let queue = OutQueue::of(stream);
+        if queue.is_none() {
+            log::info!("this system does not tell what the peer has acknowledged");
+        }
+        Meter {
+            queue,
+            report,
+            reported: now,
+            total: None,
+            sent: 0,
+            queued: 0,
+            acknowledged: 0,
+            moved: now,
+        }
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The content begins, of this size if that is known.
+    pub(super) fn start(&mut self, total: Option<u64>, now: Instant) {
+        self.total = total;
+        self.moved = now;
+    }
+
+    /// The kernel took `count` bytes of content.
+    pub(super) fn add(&mut self, count: usize, now: Instant) {
+        self.sent += count as u64;
+        self.queued += count as u64;
+        self.moved = now;
+    }
+
+    /// The kernel took our FIN.
+    pub(super) fn add_fin(&mut self, now: Instant) {
+        self.queued += 1;
+        self.moved = now;
+    }
+
+    /// How long nothing has moved, as of the last [`Meter::look`].
+    pub(super) fn stillness(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.moved)
+    }
+
+    /// When it will have been still for `limit`.
+    pub(super) fn still_at(&self, limit: Duration) -> Instant {
+        self.moved + limit
+    }
+
+    /// Asks the kernel what the peer has not acknowledged.
+    pub(super) fn look(&mut self, now: Instant) -> Option<u64> {
+        let outstanding = self.queue.as_mut()?.outstanding()?;
+        // The handshake's last bytes can be outstanding as well.
+        let acknowledged = self.queued.saturating_sub(outstanding);
+        if acknowledged > self.acknowledged {
+            self.acknowledged = acknowledged;
+            self.moved = now;
+        }
+        Some(outstanding)
+    }
+
+    /// Tells the caller how far it is, if it is time to.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.reported) >= limits::PROGRESS_INTERVAL {
+            self.tell(now);
+        }
+    }
+
+    /// Tells the caller how far it is.
+    pub(super) fn tell(&mut self, now: Instant) {
+        let Some(report) = self.report else { return };
+        self.reported = now;
+        self.look(now);
+        let acknowledged = self.acknowledged.min(self.sent);
+        report(Progress {
+            sent: self.sent,
+            acknowledged: self.queue.is_some().then_some(acknowledged),
+            total: self.total,
+        });
+    }
+
+    /// The peer has it all, as its FIN says: tells the caller a last time.
+    pub(super) fn complete(&mut self) {
+        let Some(report) = self.report else { return };
+        report(Progress { sent: self.sent, acknowledged: Some(self.sent), total: self.total });
+    }
+}
+
+impl fmt::Debug for Meter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meter")
+            .field("sent", &self.sent)
+            .field("acknowledged", &self.acknowledged)
+            .finish_non_exhaustive()
+    }
+}

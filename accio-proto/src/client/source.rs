@@ -1,0 +1,64 @@
+//! Where a client takes its bytes from.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+
+/// What to send. A [`File`] goes within the kernel where it can; anything else is read.
+///
+/// A file is sent from its position to its end *as found*: what it grows by meanwhile is sent
+/// too, and when it shrinks below its size at the start, the sending fails and the connection is
+/// reset. So a file that others write to is sent as one of its states, or not at all, only if
+/// they append.
+pub struct Source<'a>(pub(super) Kind<'a>);
+
+pub(super) enum Kind<'a> {
+    /// A regular file.
+    File(File),
+    /// The rest of the world.
+    Read(Box<dyn Read + Send + 'a>),
+}
+
+impl<'a> Source<'a> {
+    /// All that `reader` has. While it blocks, the server waits, and may give up.
+    pub fn reader(reader: impl Read + Send + 'a) -> Self {
+        Source(Kind::Read(Box::new(reader)))
+    }
+
+    /// How much there is to send, where that is known.
+    pub(super) fn size(&mut self) -> io::Result<Option<u64>> {
+        match &mut self.0 {
+            Kind::File(file) => {
+                let position = file.stream_position()?;
+                Ok(Some(file.metadata()?.len().saturating_sub(position)))
+            }
+            Kind::Read(_) => Ok(None),
+        }
+    }
+}
+
+impl From<File> for Source<'_> {
+    fn from(file: File) -> Self {
+        match file.metadata() {
+            Ok(metadata) if metadata.is_file() => Source(Kind::File(file)),
+            // Pipes and devices have neither a size nor a position; a directory's fault shows in
+            // reading it.
+            _ => Source::reader(file),
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for Source<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Source::reader(bytes)
+    }
+}
+
+impl fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::File(file) => f.debug_tuple("Source").field(file).finish(),
+            Kind::Read(_) => f.write_str("Source(reader)"),
+        }
+    }
+}
