@@ -20,7 +20,7 @@ pub use file::DirFile;
 
 /// Keeps the bytes of connection N in `N.file` of one directory.
 ///
-/// A file has no name until it is complete, or holds [`ERROR_MARKER`] and nothing else; it takes
+/// A file has no name until it is complete, or holds [`ERROR_MARKER`](super::ERROR_MARKER) and nothing else; it takes
 /// its name in one step, replacing an `N.file` of an earlier run. Names are relative to the
 /// directory as it was opened, wherever it is moved, and links in it are never followed. Where the
 /// file system has no nameless files, an upload has a hidden name, `.N.file.…`, until then; what a
