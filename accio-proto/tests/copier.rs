@@ -1,5 +1,7 @@
 //! The copier on real sockets and files, with the kernel's fast paths on and off.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
@@ -99,7 +101,8 @@ fn read_back(file: &mut File) -> Vec<u8> {
 fn content_is_the_same_by_every_path() {
     for (paths, mut copier) in copiers() {
         let dir = tempfile::tempdir().unwrap();
-        let sink = DirSink::create_with(dir.path(), FastPaths::clone(&paths)).unwrap();
+        let sink =
+            DirSink::options().fast_paths(FastPaths::clone(&paths)).create(dir.path()).unwrap();
         for (id, length) in
             [0, 1, 65_535, 65_536, 65_537, 1 << 20, 9_999_999].into_iter().enumerate()
         {

@@ -1,5 +1,7 @@
 //! Properties of both handshakes: nothing depends on how the bytes are cut or interleaved.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
 use std::collections::VecDeque;
 
 use accio_proto::handshake::{

@@ -1,5 +1,7 @@
 //! The whole server on loopback, embedded as any program would.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -281,6 +283,7 @@ fn the_outcome_says_what_there_is_to_know() {
     let server = start(Server::builder(CountSink));
     let mut stream = server.connect();
     let peer = stream.local_addr().unwrap();
+    greeted(&mut stream);
     stream.write_all(b"confirm-accio\r\nconfirm-accio-again\r\n\r\n").unwrap();
     stream.write_all(&[b'x'; 1000]).unwrap();
     std::thread::sleep(Duration::from_millis(50));
@@ -318,8 +321,8 @@ fn five_hundred_silent_connections_end_on_time() {
     let told = server.outcomes.wait(500);
     for (id, told) in told {
         assert_eq!(told.error.as_deref(), Some("no data for 1.5 s"));
-        // From accept; the byte, where one came, came a moment after.
-        let late = idle + Duration::from_millis(500);
+        // From accept to the end; a byte, where one came, came a little after the accept.
+        let late = idle + Duration::from_millis(if id % 3 == 1 { 1000 } else { 500 });
         assert!(told.duration >= idle && told.duration <= late, "{id}: {:?}", told.duration);
         assert_eq!(sink.get(id), Some(Stored::Error));
     }
@@ -355,6 +358,10 @@ fn a_reset_is_never_a_short_file_but_after_a_fin_it_is_harmless() {
             reset(stream);
             server.outcomes.wait(1);
             assert_eq!(sink.get(1), Some(Stored::Error), "{length} bytes and RST");
+            if length > 1000 {
+                // A close with the greeting unread drops what is not sent yet, the FIN included.
+                continue;
+            }
             // Data, FIN, and a reset because the greeting was never read.
             let mut stream = server.connect();
             while stream.peek(&mut [0; 7]).unwrap() < 7 {}
@@ -380,7 +387,7 @@ fn the_portable_paths_keep_the_same_files() {
     for without in [&[][..], &FastPath::ALL] {
         let dir = tempfile::tempdir().unwrap();
         let paths = FastPaths::without(without.iter().copied());
-        let sink = DirSink::create_with(dir.path(), paths.clone()).unwrap();
+        let sink = DirSink::options().fast_paths(paths.clone()).create(dir.path()).unwrap();
         let server = start(Server::builder(sink).fast_paths(paths));
         let contents: Vec<Vec<u8>> = [0, 1, 65_536, 65_537, 6 << 20]
             .into_iter()

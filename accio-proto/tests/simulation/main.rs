@@ -2,6 +2,8 @@
 //! independent oracle. Everything is drawn from a seed: `ACCIO_SIM_SEED=… cargo test -p accio-proto
 //! --test simulation` replays one run, `ACCIO_SIM_RUNS=…` sets how many sessions are run.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test")]
+
 mod oracle;
 mod plan;
 mod sink;
