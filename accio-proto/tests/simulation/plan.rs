@@ -1,5 +1,7 @@
 //! What happens in a run, all of it drawn from one seed.
 
+use std::collections::VecDeque;
+
 use accio_proto::{Dialect, ServerDialect};
 
 /// The idle timeout of every run, in nanoseconds.
@@ -7,18 +9,30 @@ pub(crate) const IDLE: u64 = 10_000_000_000;
 
 const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
 
-/// SplitMix64: a few lines, and the same numbers everywhere and for ever.
+/// SplitMix64: a few lines, and the same numbers everywhere and for ever. A fuzzer's bytes, where
+/// there are any, come first, two for each number.
 #[derive(Clone)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random {
+    state: u64,
+    script: VecDeque<u8>,
+}
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Random(seed)
+        Random::scripted(seed, &[])
+    }
+
+    pub(crate) fn scripted(seed: u64, script: &[u8]) -> Self {
+        Random { state: seed, script: script.iter().copied().collect() }
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
+        if let Some(low) = self.script.pop_front() {
+            let high = self.script.pop_front().unwrap_or(0);
+            return u64::from(high) << 8 | u64::from(low);
+        }
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)

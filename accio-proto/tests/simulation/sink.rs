@@ -10,7 +10,7 @@ use accio_proto::{Demand, FileSink, SinkFile};
 
 use crate::plan::{Fault, Op, Plan, Wants};
 use crate::socket::Clock;
-use crate::{Happening, Log};
+use crate::world::{Happening, Log};
 
 /// What is kept under one number.
 #[derive(Debug, Clone, PartialEq, Eq)]

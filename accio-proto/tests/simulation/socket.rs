@@ -11,7 +11,7 @@ use accio_proto::Socket;
 
 use crate::plan::{Arrival, Plan, Random};
 use crate::sink::Disk;
-use crate::{Happening, Log};
+use crate::world::{Happening, Log};
 
 /// Virtual time in nanoseconds, shared by all that can take some.
 pub(crate) type Clock = Arc<Mutex<u64>>;
