@@ -3,6 +3,8 @@
 mod admission;
 mod deadlines;
 mod listener;
+#[cfg(test)]
+mod model;
 mod reactor;
 mod slots;
 

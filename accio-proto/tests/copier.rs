@@ -1,0 +1,268 @@
+//! The copier on real sockets and files, with the kernel's fast paths on and off.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use accio_proto::{
+    Copier, CopyError, CountSink, Demand, DirSink, FastPath, FastPaths, FileSink, SinkFile, Socket,
+    Step, TcpSocket,
+};
+
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Two ends of a loopback connection: the peer's, blocking, and the server's.
+fn connection() -> (TcpStream, TcpSocket) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    (peer, TcpSocket::new(stream).unwrap())
+}
+
+/// Bytes in which every place is recognisable.
+fn pattern(length: usize, salt: u32) -> Vec<u8> {
+    (0..length as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 11) as u8)
+        .collect()
+}
+
+fn copiers() -> impl Iterator<Item = (Arc<FastPaths>, Copier)> {
+    [vec![], vec![FastPath::Splice], vec![FastPath::Truncate], FastPath::ALL.to_vec()]
+        .into_iter()
+        .map(|without| {
+            let paths = Arc::new(FastPaths::without(without));
+            (Arc::clone(&paths), Copier::new(paths))
+        })
+}
+
+/// Sends `bytes` and FIN while the copier copies.
+fn upload<F: SinkFile>(copier: &mut Copier, file: &mut F, bytes: &[u8]) -> Result<u64, CopyError> {
+    let (mut peer, mut socket) = connection();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // The server may give up and reset.
+            let _ = peer.write_all(bytes);
+        });
+        let copied = copier.copy_to_end(&mut socket, file, IDLE);
+        drop(socket);
+        copied
+    })
+}
+
+/// A file given by its descriptor, which says how its bytes came.
+struct Plain {
+    file: File,
+    written: u64,
+    spliced: u64,
+}
+
+impl Plain {
+    fn new(file: File) -> Self {
+        Plain { file, written: 0, spliced: 0 }
+    }
+}
+
+impl SinkFile for Plain {
+    fn demand(&self) -> Demand<'_> {
+        Demand::Descriptor(self.file.as_fd())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.written += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+
+    fn advance(&mut self, count: u64) {
+        self.spliced += count;
+    }
+
+    fn commit(self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abort(self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn read_back(file: &mut File) -> Vec<u8> {
+    let mut content = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut content).unwrap();
+    content
+}
+
+#[test]
+fn content_is_the_same_by_every_path() {
+    for (paths, mut copier) in copiers() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink =
+            DirSink::options().fast_paths(FastPaths::clone(&paths)).create(dir.path()).unwrap();
+        for (id, length) in
+            [0, 1, 65_535, 65_536, 65_537, 1 << 20, 9_999_999].into_iter().enumerate()
+        {
+            let bytes = pattern(length, id as u32);
+            let mut file = sink.open(id as u64).unwrap();
+            assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), length as u64);
+            file.commit().unwrap();
+            let kept = std::fs::read(dir.path().join(format!("{id}.file"))).unwrap();
+            assert!(kept == bytes, "{length} bytes with {paths:?}");
+        }
+    }
+}
+
+#[test]
+fn splice_is_what_moves_the_bytes_where_it_may() {
+    let bytes = pattern(3 << 20, 1);
+    for without in [vec![], vec![FastPath::Splice]] {
+        let mut copier = Copier::new(Arc::new(FastPaths::without(without.clone())));
+        let mut file = Plain::new(tempfile::tempfile().unwrap());
+        upload(&mut copier, &mut file, &bytes).unwrap();
+        let ways = (file.spliced, file.written);
+        let length = bytes.len() as u64;
+        assert_eq!(ways, if without.is_empty() { (length, 0) } else { (0, length) });
+        assert!(read_back(&mut file.file) == bytes);
+    }
+}
+
+#[test]
+fn counting_is_right_by_every_path() {
+    for (_, mut copier) in copiers() {
+        for length in [0, 1, 65_537, 5_000_000] {
+            let mut file = CountSink.open(1).unwrap();
+            let bytes = pattern(length, 7);
+            assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), length as u64);
+        }
+    }
+}
+
+/// A file opened for appending refuses splicing, after the bytes left the socket: they must go
+/// their way through the buffer, and splicing must stay off.
+#[test]
+fn a_file_that_refuses_splicing_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("appended");
+    let paths = Arc::new(FastPaths::default());
+    let mut copier = Copier::new(Arc::clone(&paths));
+    let appending = OpenOptions::new().create(true).append(true).read(true).open(&path).unwrap();
+    let mut file = Plain::new(appending);
+    let bytes = pattern(4_000_000, 3);
+    assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), bytes.len() as u64);
+    assert_eq!((file.spliced, file.written), (0, bytes.len() as u64));
+    assert!(read_back(&mut file.file) == bytes);
+    assert!(!paths.has(FastPath::Splice), "refused once, never tried again");
+
+    let mut file = Plain::new(tempfile::tempfile().unwrap());
+    upload(&mut copier, &mut file, &bytes).unwrap();
+    assert_eq!((file.spliced, file.written), (0, bytes.len() as u64));
+    assert!(read_back(&mut file.file) == bytes);
+}
+
+/// What a failed write leaves in the pipe is thrown away, and none of it reaches the next file.
+#[test]
+fn bytes_of_a_failed_file_never_surface_in_the_next() {
+    for (paths, mut copier) in copiers() {
+        for round in 0..4 {
+            let mut full = Plain::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+            let foreign = vec![b'!'; 700_000];
+            let error = upload(&mut copier, &mut full, &foreign).unwrap_err();
+            assert!(matches!(error, CopyError::Write(_)), "{error} with {paths:?}");
+
+            let bytes = pattern(300_000, round);
+            let mut file = Plain::new(tempfile::tempfile().unwrap());
+            assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), bytes.len() as u64);
+            assert!(read_back(&mut file.file) == bytes, "with {paths:?}");
+        }
+    }
+}
+
+/// The same for a file that takes a part of the bytes before it is full: a size limit on the
+/// process would reach the other tests, so a sealed memory file stands in for it.
+#[test]
+fn a_file_that_fills_up_half_way_loses_nothing_to_the_next() {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    for (paths, mut copier) in copiers() {
+        let sealed =
+            rustix::fs::memfd_create("sealed", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)
+                .unwrap();
+        rustix::fs::ftruncate(&sealed, 100_000).unwrap();
+        rustix::fs::fcntl_add_seals(&sealed, SealFlags::GROW).unwrap();
+        let mut file = Plain::new(File::from(sealed));
+        let error = upload(&mut copier, &mut file, &pattern(400_000, 1)).unwrap_err();
+        assert!(matches!(error, CopyError::Write(_)), "{error} with {paths:?}");
+
+        let bytes = pattern(200_000, 2);
+        let mut file = Plain::new(tempfile::tempfile().unwrap());
+        upload(&mut copier, &mut file, &bytes).unwrap();
+        assert!(read_back(&mut file.file) == bytes, "with {paths:?}");
+    }
+}
+
+#[test]
+fn a_reset_is_an_error_by_every_path_even_behind_data() {
+    for (paths, mut copier) in copiers() {
+        for counting in [false, true] {
+            let (mut peer, mut socket) = connection();
+            peer.write_all(&pattern(10_000, 0)).unwrap();
+            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(peer);
+            let result = if counting {
+                let mut file = CountSink.open(1).unwrap();
+                copier.copy_to_end(&mut socket, &mut file, IDLE)
+            } else {
+                let mut file = Plain::new(tempfile::tempfile().unwrap());
+                copier.copy_to_end(&mut socket, &mut file, IDLE)
+            };
+            assert!(matches!(result, Err(CopyError::Receive(_))), "{result:?} with {paths:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fin_before_a_reset_is_a_whole_file() {
+    for (paths, mut copier) in copiers() {
+        let (mut peer, mut socket) = connection();
+        let bytes = pattern(10_000, 0);
+        // Our greeting stays unread, so that its close resets; the FIN went first.
+        assert_eq!(socket.send(b"accio\r\n").unwrap(), 7);
+        peer.write_all(&bytes).unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        drop(peer);
+        std::thread::sleep(Duration::from_millis(20));
+        let mut file = Plain::new(tempfile::tempfile().unwrap());
+        let copied = copier.copy_to_end(&mut socket, &mut file, IDLE).unwrap();
+        assert_eq!(copied, bytes.len() as u64, "with {paths:?}");
+        assert!(read_back(&mut file.file) == bytes);
+    }
+}
+
+#[test]
+fn copying_waits_for_each_byte_no_longer_than_the_idle_timeout() {
+    let idle = Duration::from_millis(300);
+    for (_, mut copier) in copiers() {
+        let (mut peer, mut socket) = connection();
+        let mut file = Plain::new(tempfile::tempfile().unwrap());
+        assert_eq!(copier.step(&mut socket, &mut file).unwrap(), Step::Blocked);
+        let started = Instant::now();
+        let talker = std::thread::spawn(move || {
+            // Longer than the timeout in all, but never silent for that long.
+            for byte in 0..5u8 {
+                std::thread::sleep(Duration::from_millis(100));
+                peer.write_all(&[byte]).unwrap();
+            }
+            (Instant::now(), peer)
+        });
+        let error = copier.copy_to_end(&mut socket, &mut file, idle).unwrap_err();
+        let (last, _peer) = talker.join().unwrap();
+        assert!(matches!(error, CopyError::Idle(limit) if limit == idle), "{error}");
+        assert!(started.elapsed() >= Duration::from_millis(790));
+        let late = last.elapsed();
+        assert!(late < idle + Duration::from_millis(400), "{late:?}");
+        assert_eq!(read_back(&mut file.file), [0, 1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,583 @@
+//! The whole server on loopback, embedded as any program would.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use accio_proto::{
+    CountSink, Dialect, DirSink, FastPath, FastPaths, FileSink, MemorySink, Server, ServerBuilder,
+    ServerError, ServerHandle, SinkFile, Stored,
+};
+
+/// The longest any wait here may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is told of a connection, in a form that can be compared.
+#[derive(Debug, Clone)]
+struct Told {
+    dialect: Option<Dialect>,
+    bytes: u64,
+    error: Option<String>,
+    peer: Option<SocketAddr>,
+    duration: Duration,
+}
+
+#[derive(Default)]
+struct Outcomes {
+    told: Mutex<BTreeMap<u64, Told>>,
+    changed: Condvar,
+}
+
+impl Outcomes {
+    /// Waits until `count` connections have ended.
+    fn wait(&self, count: usize) -> BTreeMap<u64, Told> {
+        let told = self.told.lock().unwrap();
+        let few = |told: &mut BTreeMap<u64, Told>| told.len() < count;
+        let (told, _) = self.changed.wait_timeout_while(told, PATIENCE, few).unwrap();
+        assert_eq!(told.len(), count, "connections that ended");
+        told.clone()
+    }
+}
+
+/// A running server, stopped and joined in any case.
+struct Running {
+    address: SocketAddr,
+    handle: ServerHandle,
+    outcomes: Arc<Outcomes>,
+    thread: Option<JoinHandle<Result<(), ServerError>>>,
+}
+
+fn start<K: FileSink>(builder: ServerBuilder<K>) -> Running {
+    start_at(builder, "127.0.0.1:0")
+}
+
+fn start_at<K: FileSink>(builder: ServerBuilder<K>, address: &str) -> Running {
+    let outcomes = Arc::new(Outcomes::default());
+    let server = observed(builder, &outcomes).bind(address).unwrap();
+    run(server, outcomes)
+}
+
+fn observed<K: FileSink>(builder: ServerBuilder<K>, outcomes: &Arc<Outcomes>) -> ServerBuilder<K> {
+    let outcomes = Arc::clone(outcomes);
+    builder.on_outcome(move |outcome| {
+        let told = Told {
+            dialect: outcome.dialect,
+            bytes: outcome.bytes,
+            error: outcome.result.as_ref().err().map(ToString::to_string),
+            peer: outcome.peer,
+            duration: outcome.duration,
+        };
+        let earlier = outcomes.told.lock().unwrap().insert(outcome.id, told);
+        assert!(earlier.is_none(), "connection {} was told twice", outcome.id);
+        outcomes.changed.notify_all();
+    })
+}
+
+fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> Running {
+    let (address, handle) = (server.local_addr(), server.handle());
+    let thread = Some(std::thread::spawn(move || server.run()));
+    Running { address, handle, outcomes, thread }
+}
+
+impl Running {
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Stops the server and waits for it to return.
+    fn stop(mut self) -> Result<(), ServerError> {
+        self.handle.stop();
+        self.join().expect("the server ran")
+    }
+
+    fn join(&mut self) -> Option<Result<(), ServerError>> {
+        let thread = self.thread.take()?;
+        let started = Instant::now();
+        while !thread.is_finished() && started.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(thread.is_finished(), "the server does not return");
+        Some(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.stop();
+        if !std::thread::panicking() {
+            let _ = self.join();
+        }
+    }
+}
+
+fn workers(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap()
+}
+
+fn greeted(stream: &mut TcpStream) {
+    let mut greeting = [0; 7];
+    stream.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"accio\r\n");
+}
+
+/// Sends content and FIN, and waits for the server's.
+fn upload(server: &Running, content: &[u8]) {
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    stream.write_all(content).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+}
+
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// The server reset the connection.
+fn is_reset(stream: &mut TcpStream) -> bool {
+    matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+#[test]
+fn numbers_follow_the_order_of_acceptance() {
+    let sink = MemorySink::new();
+    let server = start(Server::builder(sink.clone()).workers(workers(4)));
+    // All connected before any is greeted in turn, and ended backwards.
+    let streams: Vec<_> = (1..=100).map(|number| (number, server.connect())).collect();
+    for (number, mut stream) in streams.into_iter().rev() {
+        greeted(&mut stream);
+        write!(stream, "I am number {number}").unwrap();
+    }
+    server.outcomes.wait(100);
+    for number in 1..=100u64 {
+        let content = format!("I am number {number}").into_bytes();
+        assert_eq!(sink.get(number), Some(Stored::Complete(content)));
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_thousand_connections_at_once_keep_their_own_content() {
+    let sink = MemorySink::new();
+    let server = start(Server::builder(sink.clone()));
+    let barrier = std::sync::Barrier::new(8);
+    std::thread::scope(|scope| {
+        for part in 0..8u64 {
+            let (server, barrier) = (&server, &barrier);
+            scope.spawn(move || {
+                let mut streams: Vec<_> = (0..125).map(|_| server.connect()).collect();
+                for stream in &mut streams {
+                    greeted(stream);
+                }
+                barrier.wait();
+                for round in 0..3 {
+                    for (index, stream) in streams.iter_mut().enumerate() {
+                        write!(stream, "<{part}.{index}.{round}>").unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let told = server.outcomes.wait(1000);
+    assert!(told.keys().copied().eq(1..=1000));
+    assert!(told.values().all(|told| told.error.is_none() && told.peer.is_some()));
+    let mut kept: Vec<_> = sink.all().into_values().collect();
+    let mut sent: Vec<_> = (0..8)
+        .flat_map(|part| (0..125).map(move |index| (part, index)))
+        .map(|(part, index)| {
+            let rounds = (0..3).map(|round| format!("<{part}.{index}.{round}>"));
+            Stored::Complete(rounds.collect::<String>().into_bytes())
+        })
+        .collect();
+    let key = |stored: &Stored| match stored {
+        Stored::Complete(content) => content.clone(),
+        Stored::Error => Vec::new(),
+    };
+    kept.sort_by_key(key);
+    sent.sort_by_key(key);
+    assert!(kept == sent);
+}
+
+#[test]
+fn at_a_limit_of_one_the_others_wait_unrefused_and_ungreeted() {
+    let sink = MemorySink::new();
+    let server = start(Server::builder(sink.clone()).max_connections(workers(1)));
+    let mut streams: Vec<_> = (0..12).map(|_| server.connect()).collect();
+    for index in 0..streams.len() {
+        let (now, later) = streams[index..].split_first_mut().unwrap();
+        greeted(now);
+        std::thread::sleep(Duration::from_millis(20));
+        for stream in later {
+            stream.set_nonblocking(true).unwrap();
+            let nothing = stream.read(&mut [0]).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock, "not its turn");
+            stream.set_nonblocking(false).unwrap();
+        }
+        write!(now, "{index}").unwrap();
+        now.shutdown(Shutdown::Write).unwrap();
+    }
+    server.outcomes.wait(12);
+    for index in 0..12u64 {
+        let content = index.to_string().into_bytes();
+        assert_eq!(sink.get(index + 1), Some(Stored::Complete(content)));
+    }
+}
+
+#[test]
+fn stopping_aborts_what_is_unfinished_and_tells_of_it() {
+    let sink = MemorySink::new();
+    let server = start(Server::builder(sink.clone()));
+    upload(&server, b"done");
+    let mut streams: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        greeted(stream);
+        stream.write_all(b"not done").unwrap();
+    }
+    let (address, outcomes) = (server.address, Arc::clone(&server.outcomes));
+    let started = Instant::now();
+    server.stop().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1));
+    let told = outcomes.wait(51);
+    assert_eq!(sink.get(1), Some(Stored::Complete(b"done".to_vec())));
+    for id in 2..=51 {
+        assert_eq!(sink.get(id), Some(Stored::Error));
+        assert_eq!(told[&id].error.as_deref(), Some("the server was stopped"));
+    }
+    assert!(streams.iter_mut().all(is_reset));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+/// Sessions that are in a worker's hands when the server stops end as the parked ones do.
+#[test]
+fn stopping_in_the_middle_of_busy_transfers_forgets_none() {
+    for round in 0..60 {
+        let sink = MemorySink::new();
+        let server = start(Server::builder(sink.clone()).workers(workers(4)));
+        let mut streams: Vec<_> = (0..6).map(|_| server.connect()).collect();
+        streams.iter_mut().for_each(greeted);
+        std::thread::scope(|scope| {
+            for mut stream in streams {
+                scope.spawn(move || while stream.write_all(&[7; 20_000]).is_ok() {});
+            }
+            std::thread::sleep(Duration::from_micros(500 + 37 * round));
+            let outcomes = Arc::clone(&server.outcomes);
+            server.stop().unwrap();
+            let told = outcomes.told.lock().unwrap();
+            assert!(told.keys().copied().eq(1..=6), "round {round}: {told:?}");
+        });
+        assert_eq!(sink.all().len(), 6);
+    }
+}
+
+#[test]
+fn the_outcome_says_what_there_is_to_know() {
+    let server = start(Server::builder(CountSink));
+    let mut stream = server.connect();
+    let peer = stream.local_addr().unwrap();
+    greeted(&mut stream);
+    stream.write_all(b"confirm-accio\r\nconfirm-accio-again\r\n\r\n").unwrap();
+    stream.write_all(&[b'x'; 1000]).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    stream.shutdown(Shutdown::Write).unwrap();
+    let told = &server.outcomes.wait(1)[&1];
+    assert_eq!((told.dialect, told.bytes, &told.error), (Some(Dialect::Confirm), 1000, &None));
+    assert_eq!(told.peer, Some(peer));
+    assert!(told.duration >= Duration::from_millis(50) && told.duration < PATIENCE);
+
+    upload(&server, b"");
+    let told = &server.outcomes.wait(2)[&2];
+    assert_eq!((told.dialect, told.bytes, &told.error), (Some(Dialect::Accio), 0, &None));
+}
+
+#[test]
+fn five_hundred_silent_connections_end_on_time() {
+    let idle = Duration::from_millis(1500);
+    let sink = MemorySink::new();
+    let server = start(Server::builder(sink.clone()).idle_timeout(idle));
+    let waiting: Vec<_> = (0..500u64)
+        .map(|index| {
+            let mut stream = server.connect();
+            greeted(&mut stream);
+            if index % 3 == 0 {
+                stream.write_all(b"a byte").unwrap();
+            }
+            (Instant::now(), stream)
+        })
+        .collect();
+    for (since, mut stream) in waiting {
+        assert!(is_reset(&mut stream));
+        // The greeting came after the accept, so the limit was at most a moment earlier.
+        assert!(since.elapsed() >= idle - Duration::from_millis(50), "{:?}", since.elapsed());
+    }
+    let told = server.outcomes.wait(500);
+    for (id, told) in told {
+        assert_eq!(told.error.as_deref(), Some("no data for 1.5 s"));
+        // From accept to the end; a byte, where one came, came a little after the accept.
+        let late = idle + Duration::from_millis(if id % 3 == 1 { 1000 } else { 500 });
+        assert!(told.duration >= idle && told.duration <= late, "{id}: {:?}", told.duration);
+        assert_eq!(sink.get(id), Some(Stored::Error));
+    }
+}
+
+#[test]
+fn a_busy_connection_is_not_idle_and_each_byte_counts() {
+    let idle = Duration::from_millis(600);
+    let sink = MemorySink::new();
+    let server = start(Server::builder(sink.clone()).idle_timeout(idle));
+    let mut stream = server.connect();
+    for byte in b"accio" {
+        std::thread::sleep(Duration::from_millis(250));
+        stream.write_all(&[*byte]).unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    server.outcomes.wait(1);
+    assert_eq!(sink.get(1), Some(Stored::Complete(b"accio".to_vec())));
+}
+
+#[test]
+fn a_reset_is_never_a_short_file_but_after_a_fin_it_is_harmless() {
+    for without in [&[][..], &FastPath::ALL] {
+        for length in [0, 1, 1000, 300_000] {
+            let sink = MemorySink::new();
+            let paths = FastPaths::without(without.iter().copied());
+            let server = start(Server::builder(sink.clone()).fast_paths(paths));
+            let content = vec![b'x'; length];
+            // Data and then a reset.
+            let mut stream = server.connect();
+            greeted(&mut stream);
+            stream.write_all(&content).unwrap();
+            reset(stream);
+            server.outcomes.wait(1);
+            assert_eq!(sink.get(1), Some(Stored::Error), "{length} bytes and RST");
+            if length > 1000 {
+                // A close with the greeting unread drops what is not sent yet, the FIN included.
+                continue;
+            }
+            // Data, FIN, and a reset because the greeting was never read.
+            let mut stream = server.connect();
+            while stream.peek(&mut [0; 7]).unwrap() < 7 {}
+            stream.write_all(&content).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            drop(stream);
+            server.outcomes.wait(2);
+            let kept = sink.get(2) == Some(Stored::Complete(content));
+            assert!(kept, "{length} bytes, FIN and RST");
+            // Data, and a close that resets for the same reason.
+            let mut stream = server.connect();
+            while stream.peek(&mut [0; 7]).unwrap() < 7 {}
+            stream.write_all(b"data").unwrap();
+            drop(stream);
+            server.outcomes.wait(3);
+            assert_eq!(sink.get(3), Some(Stored::Error), "closed with the greeting unread");
+        }
+    }
+}
+
+#[test]
+fn the_portable_paths_keep_the_same_files() {
+    for without in [&[][..], &FastPath::ALL] {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = FastPaths::without(without.iter().copied());
+        let sink = DirSink::options().fast_paths(paths.clone()).create(dir.path()).unwrap();
+        let server = start(Server::builder(sink).fast_paths(paths));
+        let contents: Vec<Vec<u8>> = [0, 1, 65_536, 65_537, 6 << 20]
+            .into_iter()
+            .map(|length| (0..length).map(|i: u32| (i.wrapping_mul(40_503) >> 8) as u8).collect())
+            .collect();
+        for content in &contents {
+            upload(&server, content);
+        }
+        let mut partial = server.connect();
+        greeted(&mut partial);
+        partial.write_all(&contents[4]).unwrap();
+        reset(partial);
+        server.outcomes.wait(6);
+        server.stop().unwrap();
+        for (index, content) in contents.iter().enumerate() {
+            let kept = std::fs::read(dir.path().join(format!("{}.file", index + 1))).unwrap();
+            assert!(kept == *content, "{} bytes", content.len());
+        }
+        assert_eq!(std::fs::read(dir.path().join("6.file")).unwrap(), b"ERROR");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 6);
+    }
+}
+
+/// A sink whose files of some numbers do something else than keep bytes.
+#[derive(Clone)]
+struct Odd {
+    memory: MemorySink,
+    on_write: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+struct OddFile {
+    id: u64,
+    file: <MemorySink as FileSink>::File,
+    on_write: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Odd {
+    fn new(memory: &MemorySink, on_write: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Odd { memory: memory.clone(), on_write: Arc::new(on_write) }
+    }
+}
+
+impl FileSink for Odd {
+    type File = OddFile;
+
+    fn open(&self, id: u64) -> io::Result<OddFile> {
+        Ok(OddFile { id, file: self.memory.open(id)?, on_write: Arc::clone(&self.on_write) })
+    }
+}
+
+impl SinkFile for OddFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (self.on_write)(self.id);
+        self.file.write(bytes)
+    }
+
+    fn commit(self) -> io::Result<()> {
+        self.file.commit()
+    }
+
+    fn abort(self) -> io::Result<()> {
+        self.file.abort()
+    }
+}
+
+#[test]
+fn a_sink_that_blocks_for_one_holds_up_no_other() {
+    let memory = MemorySink::new();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let sink = Odd::new(&memory, move |id| {
+        if id == 1 {
+            let _ = released.lock().unwrap().recv_timeout(PATIENCE);
+        }
+    });
+    let server = start(Server::builder(sink).workers(workers(2)));
+    let mut blocked = server.connect();
+    greeted(&mut blocked);
+    blocked.write_all(b"slow").unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let started = Instant::now();
+    for _ in 0..40 {
+        upload(&server, b"quick");
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(memory.get(1), None);
+    drop(blocked);
+    drop(release);
+    server.outcomes.wait(41);
+    assert_eq!(memory.get(1), Some(Stored::Complete(b"slow".to_vec())));
+}
+
+/// A slow sink eats into nobody's patience: silence counts from when the server listens again.
+#[test]
+fn time_the_sink_takes_is_not_the_peers_silence() {
+    let idle = Duration::from_millis(500);
+    let memory = MemorySink::new();
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let sink = Odd::new(&memory, move |_| {
+        if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(900));
+        }
+    });
+    let server = start(Server::builder(sink).idle_timeout(idle).workers(workers(2)));
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    stream.write_all(b"first ").unwrap();
+    std::thread::sleep(Duration::from_millis(1150));
+    stream.write_all(b"second").unwrap();
+    drop(stream);
+    server.outcomes.wait(1);
+    assert_eq!(memory.get(1), Some(Stored::Complete(b"first second".to_vec())));
+}
+
+#[test]
+fn a_panic_in_the_sink_or_the_observer_ends_the_server_with_it() {
+    let memory = MemorySink::new();
+    let sink = Odd::new(&memory, |id| assert!(id != 2, "the sink panics"));
+    let mut server = start(Server::builder(sink).workers(workers(3)));
+    let mut idle = server.connect();
+    greeted(&mut idle);
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    stream.write_all(b"x").unwrap();
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.join()));
+    let panic = panic.expect_err("run() panics");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the sink panics"));
+    assert!(is_reset(&mut idle) && is_reset(&mut stream));
+    assert_eq!(memory.get(1), Some(Stored::Error));
+    assert_eq!(memory.get(2), None);
+
+    let builder = Server::builder(CountSink).on_outcome(|_| panic!("the observer panics"));
+    let mut server = run(builder.bind("127.0.0.1:0").unwrap(), Arc::default());
+    drop(server.connect());
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.join()));
+    let panic = panic.expect_err("run() panics");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the observer panics"));
+}
+
+#[test]
+fn it_serves_on_a_socket_that_listens_already() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let sink = MemorySink::new();
+    let outcomes = Arc::new(Outcomes::default());
+    // Who connects before it runs is served too.
+    let mut early = TcpStream::connect(address).unwrap();
+    early.set_read_timeout(Some(PATIENCE)).unwrap();
+    let builder = observed(Server::builder(sink.clone()), &outcomes);
+    let server = run(builder.listen(socket).unwrap(), outcomes);
+    assert_eq!(server.address, address);
+    greeted(&mut early);
+    early.write_all(b"early").unwrap();
+    drop(early);
+    upload(&server, b"late");
+    server.outcomes.wait(2);
+    assert_eq!(sink.get(1), Some(Stored::Complete(b"early".to_vec())));
+    assert_eq!(sink.get(2), Some(Stored::Complete(b"late".to_vec())));
+}
+
+#[test]
+fn it_listens_on_ipv6_and_on_all_interfaces_of_both() {
+    let sink = MemorySink::new();
+    match TcpListener::bind("[::1]:0") {
+        Ok(_) => {}
+        Err(error) => {
+            eprintln!("skipped: no IPv6 here: {error}");
+            return;
+        }
+    }
+    let server = start_at(Server::builder(sink.clone()), "[::1]:0");
+    upload(&server, b"six");
+    assert!(server.outcomes.wait(1)[&1].peer.unwrap().is_ipv6());
+    assert_eq!(sink.get(1), Some(Stored::Complete(b"six".to_vec())));
+
+    let mut server = start_at(Server::builder(MemorySink::new()), "[::]:0");
+    server.address.set_ip("127.0.0.1".parse().unwrap());
+    upload(&server, b"four");
+    server.address.set_ip("::1".parse().unwrap());
+    upload(&server, b"six");
+    server.outcomes.wait(2);
+}
+
+#[test]
+fn a_server_that_is_never_run_refuses_whoever_comes_after_it() {
+    let server = Server::builder(CountSink).bind("127.0.0.1:0").unwrap();
+    let (address, handle) = (server.local_addr(), server.handle());
+    let mut stream = TcpStream::connect(address).unwrap();
+    drop(server);
+    assert!(is_reset(&mut stream));
+    assert!(TcpStream::connect(address).is_err());
+    handle.stop();
+}

@@ -1,0 +1,52 @@
+//! What a connection must come to, computed from all of its bytes at once. Shares no code with the
+//! library: the wire constants are spelled out again.
+
+use accio_proto::handshake::HandshakeError;
+use accio_proto::{Dialect, ServerDialect};
+
+const GREETING: &[u8] = b"accio\r\n";
+const FIRST: &[u8] = b"confirm-accio\r\n";
+const SECOND: &[u8] = b"confirm-accio-again\r\n\r\n";
+
+/// What a server must make of `wire`, all that its client sent, followed by FIN.
+pub(crate) struct Expected<'a> {
+    pub(crate) established: Result<(Dialect, &'a [u8]), HandshakeError>,
+    /// What the server sends. A client that breaks the handshake is reset, so whether the second
+    /// greeting reached it first depends on the chunking; these are then the most it may get.
+    pub(crate) sent: Vec<u8>,
+}
+
+pub(crate) fn expect(server: ServerDialect, wire: &[u8]) -> Expected<'_> {
+    let after_both = wire.strip_prefix(FIRST).and_then(|rest| rest.strip_prefix(SECOND));
+    let greetings = match server {
+        ServerDialect::Only(Dialect::Direct) => 0,
+        ServerDialect::Only(Dialect::Accio) => 1,
+        _ if wire.starts_with(FIRST) => 2,
+        _ => 1,
+    };
+    let established = match (server, after_both) {
+        (ServerDialect::Only(Dialect::Confirm) | ServerDialect::Auto, Some(content)) => {
+            Ok((Dialect::Confirm, content))
+        }
+        (ServerDialect::Auto, None) => Ok((Dialect::Accio, wire)),
+        (ServerDialect::Only(Dialect::Confirm), None) if !wire.is_empty() => {
+            Err(broken(wire).expect("neither both lines nor nothing"))
+        }
+        (ServerDialect::Only(dialect), _) => Ok((dialect, wire)),
+    };
+    Expected { established, sent: GREETING.repeat(greetings) }
+}
+
+/// How `wire`, followed by FIN, breaks the handshake of a server that only speaks `confirm`.
+pub(crate) fn broken(wire: &[u8]) -> Option<HandshakeError> {
+    let (expected, rest): (&'static [u8], _) = match wire.strip_prefix(FIRST) {
+        Some(rest) => (SECOND, rest),
+        None => (FIRST, wire),
+    };
+    let wrong = rest.iter().zip(expected).position(|(got, due)| got != due);
+    match wrong {
+        Some(at) => Some(HandshakeError::Mismatch { expected, got: rest[..=at].to_vec() }),
+        None if wire.is_empty() || rest.len() >= expected.len() => None,
+        None => Some(HandshakeError::Closed { expected, matched: rest.len() }),
+    }
+}

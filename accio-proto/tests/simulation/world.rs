@@ -1,0 +1,358 @@
+//! A server's life in virtual time: what comes next, and what every session has to come to.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use accio_proto::handshake::HandshakeError;
+use accio_proto::{
+    Abort, Copier, Dialect, Ended, FastPaths, Interest, ServerDialect, Session, Turn,
+};
+
+use crate::oracle;
+use crate::plan::{Arrival, IDLE, Op, Plan, Random, Run, Wants};
+use crate::sink::{Disk, Kept, SimFile, SimSink};
+use crate::socket::{Clock, End, Line, SimSocket, time};
+
+/// What happened to one connection, in order: what its socket told, and its sink.
+pub(crate) type Log = Arc<Mutex<Vec<Happening>>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Happening {
+    Fin,
+    Reset,
+    Opened,
+    Failed(Op),
+    Stopped,
+}
+
+type SimSession = Session<SimSocket, SimFile>;
+
+/// One connection of a run.
+struct Connection {
+    id: u64,
+    plan: Plan,
+    wire: Vec<u8>,
+    line: Rc<RefCell<Line>>,
+    log: Log,
+    stage: Stage,
+    /// When the last byte was taken, by our own record.
+    heard: u64,
+}
+
+enum Stage {
+    ToCome,
+    Live(Box<SimSession>),
+    Over,
+}
+
+/// What a server would do next with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Begin(usize),
+    Ready(usize),
+    Timeout(usize),
+    Stop,
+}
+
+/// One run.
+pub(crate) struct World {
+    random: Random,
+    dialect: ServerDialect,
+    start: Instant,
+    clock: Clock,
+    sink: SimSink,
+    copier: Copier,
+    connections: Vec<Connection>,
+    stop: Option<u64>,
+    last_id: u64,
+}
+
+impl World {
+    pub(crate) fn new(mut random: Random, null: &Arc<File>) -> Self {
+        let Run { dialect, plans, stop } = Run::draw(&mut random);
+        let clock = Clock::default();
+        let sink = SimSink(Arc::new(Mutex::new(Disk::new(&clock, null))));
+        let connections = plans.into_iter().map(|plan| {
+            let log = Log::default();
+            Connection {
+                id: 0,
+                wire: plan.wire(),
+                line: Rc::new(RefCell::new(Line::new(&plan, &clock, &log))),
+                log,
+                plan,
+                stage: Stage::ToCome,
+                heard: 0,
+            }
+        });
+        World {
+            connections: connections.collect(),
+            random,
+            dialect,
+            start: Instant::now(),
+            clock,
+            sink,
+            copier: Copier::new(Arc::new(FastPaths::default())),
+            stop,
+            last_id: 0,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_nanos(time(&self.clock))
+    }
+
+    /// Runs it to its end and says how many sessions it had, and how many of them were kept.
+    pub(crate) fn run(mut self) -> (u64, u64) {
+        let mut turns = 0;
+        while let Some(event) = self.next_event() {
+            turns += 1;
+            assert!(turns < 1_000_000, "the run does not end");
+            match event {
+                Event::Begin(index) => self.begin(index),
+                Event::Stop => {
+                    self.stop_all();
+                    break;
+                }
+                Event::Ready(index) | Event::Timeout(index) => {
+                    let stage = &mut self.connections[index].stage;
+                    if let Stage::Live(session) = std::mem::replace(stage, Stage::Over) {
+                        self.serve(index, *session, event);
+                    }
+                }
+            }
+        }
+        let disk = self.sink.0.lock().unwrap();
+        let kept = (1..=self.last_id).filter(|id| disk.is_complete(*id)).count();
+        (self.last_id, kept as u64)
+    }
+
+    /// Chooses one of the events that are due, or lets time pass up to the first that will be;
+    /// sometimes more time, for a server can be late, and sometimes an event without a cause.
+    fn next_event(&mut self) -> Option<Event> {
+        let now = time(&self.clock);
+        let mut events: Vec<(u64, Event)> = Vec::new();
+        for (index, connection) in self.connections.iter().enumerate() {
+            match &connection.stage {
+                Stage::ToCome => events.push((connection.plan.begins, Event::Begin(index))),
+                Stage::Live(session) => {
+                    let mut line = connection.line.borrow_mut();
+                    let ready = match session.interest() {
+                        _ if line.is_readable() => Some(now),
+                        Interest::ReadWrite => Some(now + 1_000_000),
+                        Interest::Read => line.next_arrival(),
+                    };
+                    events.extend(ready.map(|at| (at, Event::Ready(index))));
+                    let idle = Duration::from_nanos(IDLE);
+                    let deadline = (session.deadline(idle) - self.start).as_nanos() as u64;
+                    events.push((deadline, Event::Timeout(index)));
+                }
+                Stage::Over => {}
+            }
+        }
+        let first = events.iter().map(|(at, _)| *at).min()?;
+        events.extend(self.stop.map(|at| (at, Event::Stop)));
+        let mut due = now.max(first.min(self.stop.unwrap_or(u64::MAX)));
+        if self.random.one_in(16) {
+            due += self.random.below(2 * IDLE);
+        }
+        *self.clock.lock().unwrap() = due;
+        let whim = self.random.one_in(16);
+        let live: Vec<Event> = events
+            .iter()
+            .filter(|(at, event)| *at <= due || (whim && matches!(event, Event::Timeout(_))))
+            .map(|(_, event)| match event {
+                // Readiness without a cause.
+                Event::Timeout(index) if whim && self.random.one_in(2) => Event::Ready(*index),
+                event => *event,
+            })
+            .collect();
+        Some(live[self.random.below(live.len() as u64) as usize])
+    }
+
+    fn begin(&mut self, index: usize) {
+        self.last_id += 1;
+        let now = self.now();
+        let connection = &mut self.connections[index];
+        connection.id = self.last_id;
+        connection.heard = time(&self.clock);
+        let disk = Arc::clone(&self.sink.0);
+        disk.lock().unwrap().prepare(connection.id, &connection.plan, &connection.log);
+        let socket = SimSocket { id: connection.id, line: Rc::clone(&connection.line), disk };
+        let session = Session::begin(connection.id, socket, self.dialect, now);
+        *self.clock.lock().unwrap() += 1;
+        match session.greet(&self.sink) {
+            Turn::Waiting(session) => self.wait(index, session),
+            Turn::Ended(ended) => self.end(index, ended),
+        }
+    }
+
+    fn serve(&mut self, index: usize, session: SimSession, event: Event) {
+        let called = time(&self.clock);
+        let now = self.now();
+        let idle = Duration::from_nanos(IDLE);
+        let was_due = session.deadline(idle) <= now;
+        let before = self.connections[index].line.borrow().told.bytes;
+        let is_timeout = matches!(event, Event::Timeout(_));
+        let turn = if is_timeout {
+            session.handle_timeout(&self.sink, &mut self.copier, now, idle)
+        } else {
+            session.handle_ready(&self.sink, &mut self.copier, now)
+        };
+        let connection = &mut self.connections[index];
+        let moved = connection.line.borrow().told.bytes > before;
+        match turn {
+            Turn::Waiting(mut session) => {
+                assert!(moved || !(is_timeout && was_due), "a deadline was let pass");
+                assert_eq!(session.heard() == now, moved, "heard is when the last byte came");
+                if moved {
+                    // As the reactor does: time that the sink took is not the peer's silence.
+                    connection.heard = time(&self.clock);
+                    session.resume(self.start + Duration::from_nanos(connection.heard));
+                    *self.clock.lock().unwrap() += 1;
+                }
+                self.wait(index, session);
+            }
+            Turn::Ended(ended) => {
+                if matches!(ended.result, Err(Abort::Idle(_))) {
+                    assert!(is_timeout && !moved);
+                    assert!(called >= connection.heard + IDLE, "idle before the deadline");
+                    let nothing = connection.line.borrow().told.nothing;
+                    assert!(nothing >= Some(called), "idle without a last look");
+                }
+                self.end(index, ended);
+            }
+        }
+    }
+
+    /// Checks a session that goes on.
+    fn wait(&mut self, index: usize, session: SimSession) {
+        let connection = &mut self.connections[index];
+        let line = connection.line.borrow();
+        let got = &connection.wire[..line.told.bytes.min(64)];
+        let greetings = oracle::expect(self.dialect, got).sent;
+        assert!(greetings.starts_with(&line.sent), "sent {:?}", line.sent.escape_ascii());
+        if session.interest() == Interest::Read && !line.is_over() {
+            assert_eq!(line.sent, greetings, "nothing waits to be sent, so all of it was");
+        }
+        drop(line);
+        assert_eq!(session.id(), connection.id);
+        connection.stage = Stage::Live(Box::new(session));
+    }
+
+    fn stop_all(&mut self) {
+        for index in 0..self.connections.len() {
+            let stage = &mut self.connections[index].stage;
+            if let Stage::Live(session) = std::mem::replace(stage, Stage::Over) {
+                self.connections[index].log.lock().unwrap().push(Happening::Stopped);
+                let ended = session.abort(&self.sink, Abort::Shutdown);
+                self.end(index, ended);
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, ended: Ended<SimSocket>) {
+        let connection = &mut self.connections[index];
+        connection.stage = Stage::Over;
+        let line = Rc::clone(&connection.line);
+        assert_eq!(line.borrow().end, None, "the peer is told last");
+        let Ended { id, dialect, bytes, result, unmarked, socket } = ended;
+        assert_eq!(id, connection.id);
+        socket.release(result.is_ok());
+        let end = if result.is_ok() { End::Fin } else { End::Reset };
+        assert_eq!(line.borrow().end, Some(end));
+
+        let disk = self.sink.0.lock().unwrap();
+        let verdict = judge(self.dialect, connection, &line.borrow());
+        match (&verdict.due, &result) {
+            (Due::Kept(spoken, content), Ok(())) => {
+                assert_eq!((dialect, bytes), (Some(*spoken), content.len() as u64));
+                assert!(unmarked.is_none());
+                let Some(Kept::Complete(kept)) = disk.kept(id) else { panic!("nothing is kept") };
+                assert_eq!(kept.bytes.len() as u64 + kept.counted, bytes);
+                assert!(kept.counted == 0 || connection.plan.wants == Wants::Count);
+                assert_eq!(kept.bytes, content[..kept.bytes.len()]);
+            }
+            (Due::Error(why), Err(error)) => {
+                let same = match error {
+                    Abort::Idle(_) => "idle",
+                    Abort::Reset(_) => "reset",
+                    Abort::Handshake(_) => "handshake",
+                    Abort::Sink { action, .. } => action,
+                    Abort::Shutdown => "stopped",
+                    _ => "?",
+                };
+                assert_eq!(same, *why, "{error}");
+                let marked = disk.kept(id) == Some(&Kept::Marker);
+                assert_eq!(marked, verdict.marked, "the marker, or the sink refused it too");
+                assert_eq!(unmarked.is_none(), marked);
+                assert!(!disk.is_complete(id));
+            }
+            (due, result) => panic!("{due:?} was due, but it ended as {result:?}"),
+        }
+    }
+}
+
+/// What a session has to come to.
+struct Verdict<'a> {
+    due: Due<'a>,
+    /// Whether the sink took the error marker.
+    marked: bool,
+}
+
+#[derive(Debug)]
+enum Due<'a> {
+    Kept(Dialect, &'a [u8]),
+    Error(&'static str),
+}
+
+/// The oracle: complete if and only if FIN was the first end and the sink took all of it; every
+/// other first happening has its own error.
+fn judge<'a>(dialect: ServerDialect, connection: &'a Connection, line: &Line) -> Verdict<'a> {
+    let log = connection.log.lock().unwrap();
+    let got = &connection.wire[..line.told.bytes];
+    let fin = log.iter().position(|happening| *happening == Happening::Fin);
+    let strict = dialect == ServerDialect::Only(Dialect::Confirm);
+    let broken = match oracle::broken(got) {
+        Some(HandshakeError::Mismatch { .. }) => strict,
+        Some(_) => strict && fin.is_some(),
+        None => false,
+    };
+    let content = has_content(dialect, got);
+    let cause = log.iter().position(|h| !matches!(h, Happening::Opened | Happening::Fin));
+    let (why, cause) = match cause.map(|cause| log[cause]) {
+        _ if broken => ("handshake", fin),
+        Some(Happening::Failed(Op::Open)) if content || fin.is_some() => ("open", cause),
+        Some(Happening::Failed(Op::Write)) => ("write", cause),
+        Some(Happening::Failed(Op::Commit)) => ("commit", cause),
+        Some(Happening::Stopped) => ("stopped", cause),
+        Some(Happening::Reset) => {
+            assert_eq!(connection.plan.first_end(), Some(&Arrival::Reset));
+            ("reset", cause)
+        }
+        // The file is open if there was anything to put into it.
+        _ if fin.is_none() => ("idle", content.then_some(0)),
+        _ => {
+            assert_eq!(connection.plan.first_end(), Some(&Arrival::Fin));
+            assert_eq!(got, connection.wire, "a FIN comes after all bytes");
+            let (spoken, content) = oracle::expect(dialect, got).established.unwrap();
+            return Verdict { due: Due::Kept(spoken, content), marked: false };
+        }
+    };
+    // The marker goes to the file that is open, and if that fails to a fresh one.
+    let after = &log[cause.map_or(0, |cause| cause + 1)..];
+    assert_ne!(after, [Happening::Failed(Op::Abort)], "no second try to keep the marker");
+    let marked = !matches!(after.last(), Some(Happening::Failed(_)));
+    Verdict { due: Due::Error(why), marked }
+}
+
+/// Whether some of the bytes are content for certain, whatever comes next.
+fn has_content(dialect: ServerDialect, got: &[u8]) -> bool {
+    const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
+    match dialect {
+        ServerDialect::Only(Dialect::Direct | Dialect::Accio) => !got.is_empty(),
+        _ => !CONFIRMATIONS.starts_with(got),
+    }
+}
