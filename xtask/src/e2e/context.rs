@@ -113,13 +113,20 @@ impl Context {
 
     /// The same with a folder of the caller's.
     pub(crate) fn server_into(&self, dir: &Path, flags: &[&str]) -> Verdict<Server> {
-        let (process, port) = self.start(Program::Server, dir, flags)?;
+        let (process, port) = self.start(Program::Server, dir, &[], flags)?;
         Ok(Server { process, port, dir: dir.to_owned() })
+    }
+
+    /// The same, started by `wrapper`, which must become the program it is given.
+    pub(crate) fn server_wrapped(&self, wrapper: &[&str], flags: &[&str]) -> Verdict<Server> {
+        let dir = self.fresh("received");
+        let (process, port) = self.start(Program::Server, &dir, wrapper, flags)?;
+        Ok(Server { process, port, dir })
     }
 
     /// Starts server-s and waits until it listens.
     pub(crate) fn server_s(&self, flags: &[&str]) -> Verdict<ServerS> {
-        let (process, port) = self.start(Program::ServerS, &self.dir, flags)?;
+        let (process, port) = self.start(Program::ServerS, &self.dir, &[], flags)?;
         Ok(ServerS { process, port })
     }
 
@@ -146,7 +153,13 @@ impl Context {
         ensure_success(&client, exit)
     }
 
-    fn start(&self, program: Program, dir: &Path, flags: &[&str]) -> Verdict<(Process, u16)> {
+    fn start(
+        &self,
+        program: Program,
+        dir: &Path,
+        wrapper: &[&str],
+        flags: &[&str],
+    ) -> Verdict<(Process, u16)> {
         let mut taken = String::new();
         for _ in 0..STARTS {
             let port = ports::free()?;
@@ -154,6 +167,11 @@ impl Context {
             let values: [(&str, &OsStr); 2] = [("port", text.as_ref()), ("dir", dir.as_os_str())];
             let mut command = self.subject.template(program).command(&values);
             command.args(flags);
+            if let [outer, words @ ..] = wrapper {
+                let mut outer = Command::new(outer);
+                outer.args(words).arg(command.get_program()).args(command.get_args());
+                command = outer;
+            }
             let mut process = self.spawn(command, Input::Null)?;
             // Its own word for it: a connection to find out would count as one.
             let line = process.stderr().wait(SOON, |bytes, closed| {

@@ -103,6 +103,21 @@ impl Process {
         Ok(rustix::process::kill_process(self.pid, signal)?)
     }
 
+    /// Stops all of it, as a machine that sleeps does; [`Signal::CONT`] wakes it.
+    pub(crate) fn pause(&self) -> Verdict {
+        self.signal(Signal::STOP)?;
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        let until = Instant::now() + Duration::from_secs(5);
+        // Told once its last thread has stopped: from then on it takes nothing in.
+        while rustix::process::waitid(WaitId::Pid(self.pid), options)?.is_none() {
+            if Instant::now() >= until {
+                return Err(Stop::Trouble(format!("{} does not stop", self.name())));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> io::Result<bool> {
         if self.exit.is_none() && self.is_zombie()? {

@@ -2,9 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +10,6 @@ use super::{waits, works};
 use crate::e2e::context::{Context, ensure_failure, ensure_success};
 use crate::e2e::payload;
 use crate::e2e::peer::{Dialect, End, FIRST, GREETING, Listener, Peer, SECOND, SOON, side_by_side};
-use crate::e2e::ports;
 use crate::e2e::process::Process;
 use crate::e2e::runner::Scenario;
 use crate::e2e::verdict::{During, Stop, Verdict, ensure, ensure_eq, ensure_took, ensure_within};
@@ -36,17 +33,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "a reset instead of the server's FIN is an error",
         reset_at_end,
     ),
-    works("client/refused", "a refused connection is an error at once", refused),
-    waits("client/black-hole", "connecting is given up after 10 s", black_hole),
-    waits("client/unknown-host", "an unknown host is an error within 10 s", unknown_host),
-    works("client/localhost", "all addresses of a name are tried", localhost),
-    works("client/ipv6", "both servers and the client over IPv6", ipv6),
 ];
 
 const LOW: Duration = Duration::from_secs(10);
-const HIGH: Duration = Duration::from_millis(10_500);
+pub(super) const HIGH: Duration = Duration::from_millis(10_500);
 /// For what must come at once, on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(2);
+pub(super) const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// A client that has connected to us.
 fn connected(
@@ -137,7 +129,7 @@ fn late(context: &Context) -> Verdict {
 }
 
 /// A fault unless the client fails after 10 s since it was started or `connected`.
-fn expect_given_up(mut client: Process, connected: Instant, high: Duration) -> Verdict {
+pub(super) fn expect_given_up(mut client: Process, connected: Instant, high: Duration) -> Verdict {
     ensure_failure(&mut client, Duration::from_secs(14), &[])?;
     let ended = client.wait(SOON)?.at;
     ensure_took("giving up", (client.started(), connected), ended, LOW, high)
@@ -353,89 +345,4 @@ fn reset_at_end(context: &Context) -> Verdict {
     let sent = Instant::now();
     ensure_failure(&mut client, SOON, &[])?;
     ensure_within("giving up", sent, AT_ONCE)
-}
-
-fn refused(context: &Context) -> Verdict {
-    let port = ports::free()?;
-    let file = context.file(b"never to be sent")?;
-    let mut client = context.client("127.0.0.1", port, &file, &[])?;
-    ensure_failure(&mut client, SOON, &[&port.to_string()])?;
-    ensure_within("giving up", client.started(), AT_ONCE)
-}
-
-fn black_hole(context: &Context) -> Verdict {
-    // A listener whose backlog is full drops what comes: as close to a black hole as loopback gets.
-    let listener = Listener::with(0, None)?;
-    let mut fillers = Vec::new();
-    let full = (0..64).any(|_| {
-        match TcpStream::connect_timeout(&listener.address(), Duration::from_millis(300)) {
-            Ok(filler) => {
-                fillers.push(filler);
-                false
-            }
-            Err(_) => true,
-        }
-    });
-    if !full {
-        return Err(Stop::skip("a full backlog does not drop connections here"));
-    }
-    let file = context.file(b"never to be sent")?;
-    let client = context.client("127.0.0.1", listener.port(), &file, &[])?;
-    let started = client.started();
-    expect_given_up(client, started, HIGH)
-}
-
-fn unknown_host(context: &Context) -> Verdict {
-    const HOST: &str = "no-such-host.invalid";
-    let file = context.file(b"never to be sent")?;
-    let (answer, answers) = mpsc::channel();
-    thread::spawn(move || {
-        let known = (HOST, 9).to_socket_addrs().is_ok();
-        // Nobody waits any more when the resolver was too slow.
-        let _ = answer.send(known);
-    });
-    let mut client = context.client(HOST, 9, &file, &[])?;
-    // However slow the resolver is: the client's ten seconds include it.
-    let failed = ensure_failure(&mut client, Duration::from_secs(12), &[HOST]);
-    if answers.recv_timeout(Duration::ZERO) == Ok(true) {
-        return Err(Stop::skip(format!("the resolver here has an address for {HOST}")));
-    }
-    failed?;
-    let ended = client.wait(SOON)?.at;
-    let started = (client.started(), client.started());
-    ensure_took("giving up", started, ended, Duration::ZERO, HIGH)
-}
-
-fn localhost(context: &Context) -> Verdict {
-    let server = context.server(&[])?;
-    let content = context.content(1, 500);
-    let file = context.file(&content)?;
-    // Where localhost is ::1 first, nobody listens there.
-    let mut client = context.client("localhost", server.port, &file, &[])?;
-    let exit = client.wait(SOON)?;
-    ensure_success(&client, exit)?;
-    server.expect_file(1, &content)?;
-    server.stop()
-}
-
-fn ipv6(context: &Context) -> Verdict {
-    let loopback: SocketAddr = ([0, 0, 0, 0, 0, 0, 0, 1], 0).into();
-    if let Err(error) = std::net::TcpListener::bind(loopback) {
-        return Err(Stop::skip(format!("no IPv6 here: {error}")));
-    }
-    let content = context.content(1, 100_000);
-    let file = context.file(&content)?;
-    for bind in ["::1", "::"] {
-        let server = context.server(&["--bind", bind])?;
-        let server_s = context.server_s(&["--bind", bind])?;
-        for port in [server.port, server_s.port] {
-            let mut client = context.client("::1", port, &file, &[])?;
-            let exit = client.wait(SOON)?;
-            ensure_success(&client, exit).during(|| format!("--bind {bind}"))?;
-        }
-        server.expect_file(1, &content)?;
-        server.stop()?;
-        server_s.stop_after(&["100000"])?;
-    }
-    Ok(())
 }

@@ -160,7 +160,7 @@ fn prefixes(context: &Context) -> Verdict {
             let content = [&lines[..length], tail].concat();
             let place = || format!("a file that is {}", payload::describe(&content));
             // Once a whole first confirmation has come, the server cannot but greet again.
-            let again = if length >= FIRST.len() { GREETING } else { b"" };
+            let again = if content.starts_with(FIRST) { GREETING } else { b"" };
             for mut peer in [server.connect()?, server_s.connect()?] {
                 peer.greet_as_client(Dialect::Accio).during(place)?;
                 peer.send(&content)?;

@@ -19,6 +19,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     works("limits/memory-portable", "the same on the portable paths", memory_portable),
     works("limits/descriptors-back", "every connection gives its descriptors back", leaks),
     waits("limits/no-descriptors", "out of descriptors: others wait, no busy loop", no_descriptors),
+    waits("limits/few-descriptors", "ulimit -n 90: 60 clients at once, every file whole", few),
     works("limits/file-size", "a file that cannot grow is ERROR; the next are whole", file_size),
 ];
 
@@ -156,14 +157,30 @@ fn no_descriptors(context: &Context) -> Verdict {
     let until = Instant::now() + Duration::from_secs(9);
     for (served, peer) in peers.iter_mut().enumerate() {
         peer.greet_as_client(Dialect::Accio).during(|| format!("after {served} were served"))?;
-        peer.send(b"content")?;
-        peer.fin()?;
-        // Where the file itself had no descriptor, it is ERROR and the connection is reset.
+        // Where the file itself finds no descriptor, the transfer is broken off; it ends either way.
+        let _ = peer.send(b"content").and_then(|()| peer.fin());
         let (end, _) = peer.end(SOON)?;
         ensure(end != End::Open, "an end", || "none".into())?;
         ensure(Instant::now() < until, "40 served in 9 s", || format!("{served} served"))?;
     }
     server.connect_greeted()?.complete(b"as ever")?;
+    server.stop()
+}
+
+fn few(context: &Context) -> Verdict {
+    const COUNT: usize = 60;
+    let wrapper = ["sh", "-c", "ulimit -n 90 && exec \"$@\"", "sh"];
+    let server = context.server_wrapped(&wrapper, &[])?;
+    let peers = (0..COUNT).map(|_| server.connect()).collect::<Verdict<Vec<Peer>>>()?;
+    for (number, mut peer) in peers.into_iter().enumerate() {
+        let place = || format!("client {} of {COUNT}", number + 1);
+        peer.greet_as_client(Dialect::Accio).during(place)?;
+        peer.complete(&context.content(number as u64, 100_000)).during(place)?;
+    }
+    for number in 0..COUNT {
+        server.expect_file(number + 1, &context.content(number as u64, 100_000))?;
+    }
+    server.expect_only(1..=COUNT)?;
     server.stop()
 }
 

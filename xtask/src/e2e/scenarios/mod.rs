@@ -3,6 +3,7 @@
 mod arguments;
 mod client;
 mod concurrency;
+mod connect;
 mod content;
 mod dialects;
 mod errors;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         errors::SCENARIOS,
         timeouts::SCENARIOS,
         client::SCENARIOS,
+        connect::SCENARIOS,
         signals::SCENARIOS,
         arguments::SCENARIOS,
         concurrency::SCENARIOS,

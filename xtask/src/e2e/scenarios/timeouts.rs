@@ -9,7 +9,7 @@ use super::waits;
 use crate::e2e::context::Context;
 use crate::e2e::peer::{self, Dialect, End, FIRST, GREETING, Peer, SECOND, side_by_side};
 use crate::e2e::runner::Scenario;
-use crate::e2e::verdict::{During, Stop, Verdict, ensure_eq, ensure_took};
+use crate::e2e::verdict::{During, Verdict, ensure_eq, ensure_took};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     waits("timeouts/stages", "10 s of silence at every stage: ERROR in [10.0, 10.5] s", stages),
@@ -150,13 +150,13 @@ fn server_s(context: &Context) -> Verdict {
 
 fn nine_seconds(context: &Context) -> Verdict {
     let server = context.server(&[])?;
-    let content = b"accio";
+    let content = b"two";
     let mut peer = server.connect_greeted()?;
-    for byte in content[..4].chunks(1) {
+    for byte in content[..2].chunks(1) {
         peer.expect_silence(Duration::from_secs(9))?;
         peer.send(byte)?;
     }
-    peer.complete(&content[4..])?;
+    peer.complete(&content[2..])?;
     server.expect_file(1, content)?;
     server.stop()
 }
@@ -233,17 +233,13 @@ fn our_stall(context: &Context) -> Verdict {
     let mut counted = server_s.connect()?;
     counted.greet_as_client(Dialect::Accio)?;
     let processes = [&server.process, &server_s.process];
-    let signal = |signal| -> Result<(), Stop> {
-        processes.iter().try_for_each(|process| Ok(process.signal(signal)?))
-    };
     for part in [b"first ", b"second"] {
-        signal(Signal::STOP)?;
-        for peer in [&mut kept, &mut counted] {
-            peer.send(part)?;
-        }
+        processes.iter().try_for_each(|process| process.pause())?;
+        kept.send(part).during(|| "accio-server")?;
+        counted.send(part).during(|| "server-s")?;
         // Longer than the timeout, all of it the server's own.
         thread::sleep(Duration::from_millis(1_600));
-        signal(Signal::CONT)?;
+        processes.iter().try_for_each(|process| process.signal(Signal::CONT))?;
         thread::sleep(Duration::from_millis(300));
     }
     kept.complete(b" third").during(|| "accio-server")?;
