@@ -12,7 +12,7 @@ use crate::e2e::payload;
 use crate::e2e::peer::{Dialect, End, FIRST, GREETING, Listener, Peer, SECOND, SOON, side_by_side};
 use crate::e2e::process::Process;
 use crate::e2e::runner::Scenario;
-use crate::e2e::verdict::{During, Stop, Verdict, ensure, ensure_eq, ensure_took, ensure_within};
+use crate::e2e::verdict::{During, Verdict, ensure, ensure_eq, ensure_took, ensure_within};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     works("client/split-greeting", "a greeting in two pieces, cut at every place", split_greeting),
