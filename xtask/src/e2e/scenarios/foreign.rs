@@ -147,10 +147,10 @@ fn shell(context: &Context, line: &str, program: &Path, port: u16, file: &Path) 
 }
 
 /// The file through `line` to both servers.
-fn carries(context: &Context, line: &str, program: &Path) -> Verdict {
+fn carries(context: &Context, line: &str, program: &Path, flags: &[&str]) -> Verdict {
     let file = context.large_file(1, SIZE)?;
-    let server = context.server(&[])?;
-    let server_s = context.server_s(&[])?;
+    let server = context.server(flags)?;
+    let server_s = context.server_s(flags)?;
     shell(context, line, program, server.port, &file)?;
     server.expect_written(1)?;
     payload::ensure_same(&file, &server.path(1))?;
@@ -173,14 +173,15 @@ fn nc(context: &Context) -> Verdict {
     } else {
         ""
     };
-    carries(context, &format!("\"$1\" {closing} 127.0.0.1 \"$2\" < \"$3\""), &program)
+    carries(context, &format!("\"$1\" {closing} 127.0.0.1 \"$2\" < \"$3\""), &program, &[])
 }
 
 fn socat(context: &Context) -> Verdict {
     let program = find("socat")?;
-    carries(context, "\"$1\" -u \"OPEN:$3\" \"TCP:127.0.0.1:$2\"", &program)
-        .during(|| "one way")?;
-    carries(context, "\"$1\" - \"TCP:127.0.0.1:$2\" < \"$3\"", &program).during(|| "both ways")
+    // One that never reads would leave a greeting unread, and so end with a reset.
+    let one_way = "\"$1\" -u \"OPEN:$3\" \"TCP:127.0.0.1:$2\"";
+    carries(context, one_way, &program, &["--handshake", "direct"]).during(|| "one way")?;
+    carries(context, "\"$1\" - \"TCP:127.0.0.1:$2\" < \"$3\"", &program, &[]).during(|| "both ways")
 }
 
 fn telnet(context: &Context) -> Verdict {
