@@ -1,0 +1,399 @@
+//! What a scenario is given: a folder, a seed, and the programs under test.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::peer::{Dialect, Peer, SOON};
+use super::process::{Capture, Exit, Input, Process};
+use super::subject::{Program, Subject};
+use super::verdict::{During, Stop, Verdict, ensure};
+use super::{payload, ports};
+
+/// How often a start is repeated when somebody else was faster to take the port.
+const STARTS: usize = 5;
+/// The content of a file whose transfer failed.
+pub(crate) const ERROR: &[u8] = b"ERROR";
+
+/// What a scenario is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    subject: Arc<Subject>,
+    dir: PathBuf,
+    seed: u64,
+    owner: usize,
+    made: AtomicU32,
+    logs: Mutex<Vec<Log>>,
+}
+
+/// The outputs of a process that a scenario ran.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    /// Its command line.
+    pub(crate) command: String,
+    /// Its standard output.
+    pub(crate) stdout: Arc<Capture>,
+    /// Its standard error.
+    pub(crate) stderr: Arc<Capture>,
+}
+
+impl Context {
+    /// For scenario number `owner`, which may write below `dir`.
+    pub(crate) fn new(subject: Arc<Subject>, dir: PathBuf, seed: u64, owner: usize) -> Context {
+        let (made, logs) = (AtomicU32::new(0), Mutex::default());
+        Context { subject, dir, seed, owner, made, logs }
+    }
+
+    /// The scenario's own folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The outputs of all processes so far.
+    pub(crate) fn logs(&self) -> Vec<Log> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A path that nothing is at yet.
+    pub(crate) fn fresh(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{}-{name}", self.made.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// `length` bytes that no other `tag` gives.
+    pub(crate) fn content(&self, tag: u64, length: usize) -> Vec<u8> {
+        payload::bytes(self.seed.wrapping_add(tag), length)
+    }
+
+    /// A new file with these bytes.
+    pub(crate) fn file(&self, content: &[u8]) -> Verdict<PathBuf> {
+        let path = self.fresh("source");
+        fs::write(&path, content)?;
+        Ok(path)
+    }
+
+    /// A new file of `length` bytes that no other `tag` gives, written in constant memory.
+    pub(crate) fn large_file(&self, tag: u64, length: u64) -> Verdict<PathBuf> {
+        let path = self.fresh("large");
+        payload::write(&path, self.seed.wrapping_add(tag), length)?;
+        Ok(path)
+    }
+
+    /// Runs any command on behalf of the scenario.
+    pub(crate) fn spawn(&self, command: Command, input: Input) -> Verdict<Process> {
+        let process = Process::spawn(command, self.owner, input)?;
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(Log {
+            command: process.command().to_owned(),
+            stdout: Arc::clone(process.stdout()),
+            stderr: Arc::clone(process.stderr()),
+        });
+        Ok(process)
+    }
+
+    /// Runs a program of the subject with these arguments and no others.
+    pub(crate) fn run_bare(&self, program: Program, arguments: &[&OsStr]) -> Verdict<Process> {
+        let mut command = self.subject.template(program).bare();
+        command.args(arguments);
+        self.spawn(command, Input::Null)
+    }
+
+    /// Starts accio-server with a folder of its own and waits until it listens.
+    pub(crate) fn server(&self, flags: &[&str]) -> Verdict<Server> {
+        self.server_into(&self.fresh("received"), flags)
+    }
+
+    /// The same with a folder of the caller's.
+    pub(crate) fn server_into(&self, dir: &Path, flags: &[&str]) -> Verdict<Server> {
+        let (process, port) = self.start(Program::Server, dir, &[], flags)?;
+        Ok(Server { process, port, dir: dir.to_owned() })
+    }
+
+    /// The same, started by `wrapper`, which must become the program it is given.
+    pub(crate) fn server_wrapped(&self, wrapper: &[&str], flags: &[&str]) -> Verdict<Server> {
+        let dir = self.fresh("received");
+        let (process, port) = self.start(Program::Server, &dir, wrapper, flags)?;
+        Ok(Server { process, port, dir })
+    }
+
+    /// Starts server-s and waits until it listens.
+    pub(crate) fn server_s(&self, flags: &[&str]) -> Verdict<ServerS> {
+        let (process, port) = self.start(Program::ServerS, &self.dir, &[], flags)?;
+        Ok(ServerS { process, port })
+    }
+
+    /// Starts the client.
+    pub(crate) fn client(
+        &self,
+        host: &str,
+        port: u16,
+        file: &Path,
+        flags: &[&str],
+    ) -> Verdict<Process> {
+        let port = port.to_string();
+        let values: [(&str, &OsStr); 3] =
+            [("host", host.as_ref()), ("port", port.as_ref()), ("file", file.as_os_str())];
+        let mut command = self.subject.template(Program::Client).command(&values);
+        command.args(flags);
+        self.spawn(command, Input::Null)
+    }
+
+    /// Runs the client to its end, which must be a success without any trouble.
+    pub(crate) fn send(&self, port: u16, file: &Path, flags: &[&str]) -> Verdict {
+        let mut client = self.client("127.0.0.1", port, file, flags)?;
+        let exit = client.wait(Duration::from_secs(60))?;
+        ensure_success(&client, exit)
+    }
+
+    fn start(
+        &self,
+        program: Program,
+        dir: &Path,
+        wrapper: &[&str],
+        flags: &[&str],
+    ) -> Verdict<(Process, u16)> {
+        let mut taken = String::new();
+        for _ in 0..STARTS {
+            let port = ports::free()?;
+            let text = port.to_string();
+            let values: [(&str, &OsStr); 2] = [("port", text.as_ref()), ("dir", dir.as_os_str())];
+            let mut command = self.subject.template(program).command(&values);
+            command.args(flags);
+            if let [outer, words @ ..] = wrapper {
+                let mut outer = Command::new(outer);
+                outer.args(words).arg(command.get_program()).args(command.get_args());
+                command = outer;
+            }
+            let mut process = self.spawn(command, Input::Null)?;
+            // Its own word for it: a connection to find out would count as one.
+            let line = process.stderr().wait(SOON, |bytes, closed| {
+                let text = String::from_utf8_lossy(bytes);
+                let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+                let line = lines.find(|line| line.contains("listening on"));
+                line.map(|line| Some(line.to_owned())).or_else(|| closed.then_some(None))
+            });
+            match line.flatten() {
+                Some(line) => {
+                    let place = format!(":{port}");
+                    ensure(line.contains(&place), format!("it to listen on …{place}"), || line)?;
+                    return Ok((process, port));
+                }
+                None => {
+                    let text = process.stderr().text();
+                    if !text.to_lowercase().contains("in use") {
+                        return Err(Stop::fault(
+                            format!("a line on stderr: listening on ADDRESS:{port}"),
+                            format!(
+                                "{:?}, and it {}",
+                                text,
+                                if process.has_ended()? { "ended" } else { "still runs" }
+                            ),
+                        ))
+                        .during(|| process.command().to_owned());
+                    }
+                    taken = text;
+                }
+            }
+        }
+        Err(Stop::Trouble(format!("no port that stays free in {STARTS} starts: {taken}")))
+    }
+}
+
+/// A running accio-server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// The process.
+    pub(crate) process: Process,
+    /// The port it listens at.
+    pub(crate) port: u16,
+    /// Its FILE-DIR.
+    pub(crate) dir: PathBuf,
+}
+
+impl Server {
+    /// Where to connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// A raw connection.
+    pub(crate) fn connect(&self) -> Verdict<Peer> {
+        Peer::connect(self.address())
+    }
+
+    /// A raw connection that has been greeted, and so numbered.
+    pub(crate) fn connect_greeted(&self) -> Verdict<Peer> {
+        let mut peer = self.connect()?;
+        peer.greet_as_client(Dialect::Accio)?;
+        Ok(peer)
+    }
+
+    /// The path of connection `id`'s file.
+    pub(crate) fn path(&self, id: usize) -> PathBuf {
+        self.dir.join(format!("{id}.file"))
+    }
+
+    /// A fault unless connection `id`'s file appears soon, and with exactly this content.
+    pub(crate) fn expect_file(&self, id: usize, content: &[u8]) -> Verdict {
+        let path = self.path(id);
+        wait_until(SOON, || path.exists());
+        payload::ensure_holds(&path, content)
+    }
+
+    /// A fault unless connection `id`'s file appears soon.
+    pub(crate) fn expect_written(&self, id: usize) -> Verdict {
+        let there = wait_until(SOON, || self.path(id).exists());
+        ensure(there, format!("{id}.file"), || "no such file".into())
+    }
+
+    /// A fault unless connection `id`'s file appears soon and holds exactly `ERROR`.
+    pub(crate) fn expect_error(&self, id: usize) -> Verdict {
+        self.expect_file(id, ERROR)
+    }
+
+    /// A fault unless connection `id`'s file soon holds something else than `before`, and then
+    /// exactly `content`.
+    pub(crate) fn expect_replaced(&self, id: usize, before: &[u8], content: &[u8]) -> Verdict {
+        let path = self.path(id);
+        wait_until(SOON, || fs::read(&path).is_ok_and(|now| now != before));
+        payload::ensure_holds(&path, content)
+    }
+
+    /// A fault unless FILE-DIR holds the files of these connections and nothing else.
+    pub(crate) fn expect_only(&self, ids: impl IntoIterator<Item = usize>) -> Verdict {
+        let expected: BTreeSet<String> = ids.into_iter().map(|id| format!("{id}.file")).collect();
+        let actual = self.listing()?;
+        ensure(actual == expected, format!("only {expected:?} in FILE-DIR"), || {
+            format!("{actual:?}")
+        })
+    }
+
+    /// The same, but for hidden names of files that are still on their way.
+    pub(crate) fn expect_only_or_hidden(&self, ids: impl IntoIterator<Item = usize>) -> Verdict {
+        let expected: BTreeSet<String> = ids.into_iter().map(|id| format!("{id}.file")).collect();
+        let mut actual = self.listing()?;
+        actual.retain(|name| !name.starts_with('.'));
+        ensure(
+            actual == expected,
+            format!("only {expected:?} in FILE-DIR, and hidden ones"),
+            || format!("{actual:?}"),
+        )
+    }
+
+    /// The names in FILE-DIR now.
+    pub(crate) fn listing(&self) -> io::Result<BTreeSet<String>> {
+        fs::read_dir(&self.dir)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    /// A fault unless it is still there, and ends well when told to.
+    pub(crate) fn stop(mut self) -> Verdict {
+        stop(&mut self.process)
+    }
+}
+
+/// A running server-s.
+#[derive(Debug)]
+pub(crate) struct ServerS {
+    /// The process.
+    pub(crate) process: Process,
+    /// The port it listens at.
+    pub(crate) port: u16,
+}
+
+impl ServerS {
+    /// Where to connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// A raw connection.
+    pub(crate) fn connect(&self) -> Verdict<Peer> {
+        Peer::connect(self.address())
+    }
+
+    /// A fault unless line `index` (from 0) of its stdout comes soon and is `text`.
+    pub(crate) fn expect_line(&self, index: usize, text: &str) -> Verdict {
+        let line = self.process.stdout().line(index, SOON);
+        ensure(
+            line.as_deref() == Some(text),
+            format!("line {} on stdout: {text}", index + 1),
+            || {
+                line.map_or_else(
+                    || format!("only {:?} in {SOON:?}", self.process.stdout().text()),
+                    |line| format!("{line:?}"),
+                )
+            },
+        )
+    }
+
+    /// Stops it; a fault unless it ends well, and its stdout was exactly these lines.
+    pub(crate) fn stop_after(mut self, lines: &[&str]) -> Verdict {
+        stop(&mut self.process)?;
+        let expected: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let actual = self.process.stdout().text();
+        ensure(actual == expected, format!("stdout to be {expected:?}"), || format!("{actual:?}"))
+    }
+}
+
+fn stop(process: &mut Process) -> Verdict {
+    let running = !process.has_ended()?;
+    ensure(running, format!("{} to be running still", process.name()), || "it has ended".into())?;
+    process.signal(Signal::TERM)?;
+    let exit = process.wait(SOON)?;
+    ensure(exit.status.code() == Some(0), "exit code 0 after SIGTERM", || exit.describe())
+}
+
+/// A fault unless the process ended with exit code 0 and no `ERROR`.
+pub(crate) fn ensure_success(process: &Process, exit: Exit) -> Verdict {
+    let text = process.stderr().text();
+    let good = exit.status.code() == Some(0) && !text.contains("ERROR");
+    ensure(good, format!("{} to succeed", process.command()), || {
+        format!("{}, stderr {text:?}", exit.describe())
+    })
+}
+
+/// A fault unless the process ends within `limit` as every failing program must: one line `ERROR: …`
+/// on stderr that names one of `names`, nothing on stdout, an exit code that is not zero.
+pub(crate) fn ensure_failure(process: &mut Process, limit: Duration, names: &[&str]) -> Verdict {
+    let exit = process.wait(limit)?;
+    let (out, err) = (process.stdout().text(), process.stderr().text());
+    let lines: Vec<&str> = err.lines().collect();
+    let named = |line: &str| names.is_empty() || names.iter().any(|name| line.contains(name));
+    let good = matches!(lines[..], [line] if line.starts_with("ERROR: ") && named(line))
+        && out.is_empty()
+        // 101 is a panic's.
+        && exit.status.code().is_some_and(|code| code != 0 && code != 101);
+    ensure(
+        good,
+        format!(
+            "{} to end with a code that is not 0 and one line on stderr, ERROR: …{}",
+            process.command(),
+            if names.is_empty() { String::new() } else { format!(", that has one of {names:?}") }
+        ),
+        || format!("{}, stderr {err:?}, stdout {out:?}", exit.describe()),
+    )
+}
+
+/// Asks every few milliseconds until `holds` or the time is over; says which.
+pub(crate) fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        if holds() {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+}

@@ -1,0 +1,166 @@
+//! `cargo xtask test-e2e`: the real programs on loopback, through named scenarios.
+//!
+//! A scenario is a plain function of a [`context::Context`]; it starts the programs under test (the
+//! [`subject`]), plays the other end with raw sockets ([`peer`]) and ends with a
+//! [`verdict::Verdict`]. The [`runner`] runs them side by side and tells people what came of them.
+
+mod context;
+mod lateness;
+mod payload;
+mod peer;
+mod ports;
+mod process;
+mod runner;
+mod scenarios;
+mod subject;
+mod verdict;
+
+use std::env;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use rustix::process::{Resource, Rlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use self::runner::{Options, Scenario};
+use self::subject::Subject;
+use crate::TROUBLE;
+use crate::test::cargo;
+
+/// The packages whose programs are tested.
+const PACKAGES: [&str; 3] = ["accio-server", "accio-client", "accio-simplified"];
+/// Descriptors one scenario of a thousand connections needs, and the others beside it.
+const DESCRIPTORS: u64 = 8192;
+
+/// The options of `cargo xtask test-e2e`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Print the scenarios and what each shows, run none
+    #[arg(long)]
+    list: bool,
+    /// Run only scenarios whose name has this text (repeatable: any of them)
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// Leave the files and outputs of failed scenarios, and say where
+    #[arg(long)]
+    keep: bool,
+    /// Working scenarios at a time; those that mostly wait run side by side anyway [default: one
+    /// per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Make file contents from this number [default: another one each run]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Test the programs in this folder instead of building them
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Whether nothing is to be run.
+    pub(crate) fn only_lists(&self) -> bool {
+        self.list
+    }
+}
+
+/// Builds the programs, runs the scenarios, says what came of them.
+pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    let mut out = anstream::stdout().lock();
+    let wanted = |scenario: &&Scenario| {
+        let filters = &arguments.filter;
+        filters.is_empty() || filters.iter().any(|text| scenario.name.contains(text.as_str()))
+    };
+    let chosen: Vec<&'static Scenario> = scenarios::all().filter(wanted).collect();
+    if arguments.list {
+        let width = chosen.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
+        for scenario in chosen {
+            writeln!(out, "{:width$}  {}", scenario.name, scenario.about)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if chosen.is_empty() {
+        writeln!(
+            io::stderr().lock(),
+            "ERROR: no scenario's name has any of {:?}: see --list",
+            arguments.filter
+        )?;
+        return Ok(ExitCode::from(2));
+    }
+
+    let bin = match &arguments.bin_dir {
+        Some(dir) => std::path::absolute(dir)?,
+        None => match build()? {
+            Some(bin) => bin,
+            // Cargo has said why.
+            None => return Ok(ExitCode::from(TROUBLE)),
+        },
+    };
+    let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
+    let dir = tempfile::Builder::new().prefix("accio-e2e-").tempdir()?;
+    end_all_when_interrupted(dir.path().to_owned())?;
+    raise_descriptor_limit()?;
+    lateness::start();
+
+    let cores = thread::available_parallelism().map_or(2, usize::from);
+    let options = Options {
+        jobs: arguments.jobs.map_or(cores, usize::from),
+        dir: dir.path().to_owned(),
+        keep: arguments.keep,
+        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
+    };
+    let tally = runner::run(&subject, &chosen, &options, &mut out)?;
+    if arguments.keep && tally.failed > 0 {
+        let _ = dir.keep();
+    }
+    Ok(match tally {
+        _ if tally.troubled > 0 => ExitCode::from(TROUBLE),
+        _ if tally.failed > 0 => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+/// Builds the programs; where they are, or `None` when that failed.
+fn build() -> io::Result<Option<PathBuf>> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--bins"]);
+    PACKAGES.iter().for_each(|package| {
+        command.args(["--package", package]);
+    });
+    if !command.status()?.success() {
+        return Ok(None);
+    }
+    // We are target/debug/xtask, or the like in another target folder.
+    let own = env::current_exe()?;
+    let target = own.parent().and_then(Path::parent);
+    let target = target.ok_or_else(|| io::Error::other("this program is in no target folder"))?;
+    Ok(Some(target.join("release")))
+}
+
+/// When somebody stops us, nothing we started goes on, and no file of ours stays.
+fn end_all_when_interrupted(dir: PathBuf) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            process::kill_groups(None);
+            // What is still being written there stays behind; nothing else can be done.
+            let _ = std::fs::remove_dir_all(dir);
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+/// A thousand connections need more descriptors than many systems allow without being asked.
+fn raise_descriptor_limit() -> io::Result<()> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        rustix::process::setrlimit(Resource::Nofile, raised)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! What is tested: programs, each given by a command template.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+/// One of the three programs the courses ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Program {
+    /// The receiver that keeps files.
+    Server,
+    /// The receiver that counts.
+    ServerS,
+    /// The sender.
+    Client,
+}
+
+/// The programs under test.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    server: Template,
+    server_s: Template,
+    client: Template,
+}
+
+impl Program {
+    /// All of them.
+    pub(crate) const ALL: [Program; 3] = [Program::Server, Program::ServerS, Program::Client];
+}
+
+impl Subject {
+    /// Our own programs, built into the folder `bin`.
+    pub(crate) fn own(bin: &Path) -> Result<Subject, String> {
+        let template = |text: &str| Template::parse(text).map(|template| template.inside(bin));
+        Ok(Subject {
+            server: template("accio-server {port} {dir}")?,
+            server_s: template("server-s {port}")?,
+            client: template("accio-client {host} {port} {file}")?,
+        })
+    }
+
+    /// How `program` is run.
+    pub(crate) fn template(&self, program: Program) -> &Template {
+        match program {
+            Program::Server => &self.server,
+            Program::ServerS => &self.server_s,
+            Program::Client => &self.client,
+        }
+    }
+}
+
+/// A command line with places for `{port}`, `{dir}`, `{host}` and `{file}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Template {
+    words: Vec<String>,
+}
+
+impl Template {
+    /// Splits `text` into words as a shell does with single and double quotes and the backslash.
+    pub(crate) fn parse(text: &str) -> Result<Template, String> {
+        let mut words = Vec::new();
+        let mut word: Option<String> = None;
+        let mut quote = None;
+        let mut characters = text.chars();
+        while let Some(c) = characters.next() {
+            match (quote, c) {
+                (Some(open), _) if c == open => quote = None,
+                (None, '\'' | '"') => {
+                    quote = Some(c);
+                    word.get_or_insert_default();
+                }
+                (None | Some('"'), '\\') => {
+                    let escaped = characters.next().ok_or("a backslash at the end")?;
+                    word.get_or_insert_default().push(escaped);
+                }
+                (None, _) if c.is_whitespace() => words.extend(word.take()),
+                _ => word.get_or_insert_default().push(c),
+            }
+        }
+        if let Some(quote) = quote {
+            return Err(format!("{text:?} has no closing {quote}"));
+        }
+        words.extend(word);
+        if words.is_empty() {
+            return Err("an empty command".into());
+        }
+        Ok(Template { words })
+    }
+
+    /// The command with every `{name}` replaced by its value.
+    pub(crate) fn command(&self, values: &[(&str, &OsStr)]) -> Command {
+        let mut words = self.words.iter().map(|word| {
+            let mut filled = word.clone();
+            for (name, value) in values {
+                // Paths we make up ourselves, so they are text.
+                filled = filled.replace(&format!("{{{name}}}"), &value.to_string_lossy());
+            }
+            filled
+        });
+        // `parse` lets no empty template pass.
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+
+    /// The command up to its first place, for arguments of another number and kind.
+    pub(crate) fn bare(&self) -> Command {
+        let fixed = self.words.iter().take_while(|word| !is_place(word)).cloned().collect();
+        Template { words: fixed }.command(&[])
+    }
+
+    /// The same with the program looked for in `folder`.
+    fn inside(mut self, folder: &Path) -> Template {
+        if let Some(program) = self.words.first_mut() {
+            *program = folder.join(&*program).to_string_lossy().into_owned();
+        }
+        self
+    }
+}
+
+fn is_place(word: &str) -> bool {
+    ["{port}", "{dir}", "{host}", "{file}"].iter().any(|place| word.contains(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(command: &Command) -> Vec<String> {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn templates_are_split_like_a_shell_does_and_filled_after_that() {
+        let template =
+            Template::parse(r#"python3 'my server.py' "a\"b" c\ d {port} x={dir}"#).unwrap();
+        let command = template.command(&[("port", "5".as_ref()), ("dir", "some where".as_ref())]);
+        assert_eq!(
+            words(&command),
+            ["python3", "my server.py", "a\"b", "c d", "5", "x=some where"]
+        );
+        assert_eq!(words(&template.bare()), ["python3", "my server.py", "a\"b", "c d"]);
+    }
+
+    #[test]
+    fn empty_words_stay_and_mistakes_are_named() {
+        assert_eq!(words(&Template::parse("a '' b").unwrap().command(&[])), ["a", "", "b"]);
+        assert!(Template::parse("  ").is_err());
+        assert!(Template::parse("a 'b").unwrap_err().contains("no closing '"));
+        assert!(Template::parse("a\\").is_err());
+    }
+
+    #[test]
+    fn our_own_programs_come_from_one_folder() {
+        let subject = Subject::own(Path::new("/some bin")).unwrap();
+        let command = subject.template(Program::ServerS).command(&[("port", "7".as_ref())]);
+        assert_eq!(words(&command), ["/some bin/server-s", "7"]);
+    }
+}
