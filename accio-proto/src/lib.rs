@@ -1,4 +1,42 @@
-//! Accio.
+//! Accio, a file drop over raw TCP: a client connects, the server greets it, the client streams a
+//! file and closes; the server keeps the file as a whole, or the word `ERROR` and nothing of it.
+//!
+//! The two ends of it, a server that keeps files in memory and a client that sends one:
+//!
+//! ```
+//! use accio_proto::{Client, MemorySink, Server, Stored};
+//!
+//! let files = MemorySink::new();
+//! let server = Server::builder(files.clone()).bind("127.0.0.1:0")?;
+//! let (port, handle) = (server.local_addr().port(), server.handle());
+//! let serving = std::thread::spawn(move || server.run());
+//!
+//! let sent = Client::builder().build()?.send("127.0.0.1", port, &b"some content"[..])?;
+//! assert!(sent.confirmed, "the server closed, so it has kept the file");
+//! assert_eq!(files.get(1), Some(Stored::Complete(b"some content".to_vec())));
+//!
+//! handle.stop();
+//! serving.join().expect("no panic in the server")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The parts
+//!
+//! - [`Server`] accepts connections and serves all of them with a few threads; a [`FileSink`] says
+//!   where files go: [`DirSink`], [`CountSink`], [`MemorySink`] or your own.
+//! - [`Client`] sends a file and waits until the server has kept it.
+//! - [`handshake`] has both sides of the [`Dialect`]s as sans-IO parsers, for a runtime of your own.
+//! - [`Copier`] moves bytes from a socket into a file by the fastest way the kernel has, and
+//!   [`Session`] is one connection from greeting to commit; both are driven from outside.
+//!
+//! # The guarantees
+//!
+//! A file is complete exactly if the first thing to end its connection was the client's FIN, and
+//! then it is byte for byte what the client sent after the handshake. In every other case, silence
+//! for longer than [`limits::IDLE_TIMEOUT`], a reset, a broken handshake, a sink that fails, a server
+//! that stops, it is [`ERROR_MARKER`] and nothing else. The server closes a connection gracefully
+//! only after the file is committed and resets it otherwise, even when its process is killed; that
+//! is the receipt that [`Client`] waits for.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
