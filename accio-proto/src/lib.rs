@@ -65,7 +65,7 @@ pub use port::{InvalidPort, Port};
 pub use server::{
     InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError, ServerHandle,
 };
-pub use session::{Abort, Ended, Session, Socket, TcpSocket, Turn, Unreleased};
+pub use session::{Abort, Ended, Session, SessionLimits, Socket, TcpSocket, Turn, Unreleased};
 pub use sink::{
     CountFile, CountSink, Demand, DirError, DirFile, DirOptions, DirSink, ERROR_MARKER, FileSink,
     MemoryFile, MemorySink, SinkFile, Stored,

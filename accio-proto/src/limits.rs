@@ -7,6 +7,10 @@ use std::time::Duration;
 /// Source: the course documents ask for an error when "no data" comes for over ten seconds.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Over how long a minimum rate is measured (seconds: 10). Shorter would punish a lost packet, whose
+/// retransmission may take some seconds.
+pub const RATE_WINDOW: Duration = Duration::from_secs(10);
+
 /// How long a client takes to resolve a name and connect, over all addresses together (seconds: 10).
 ///
 /// Source: the course documents limit the reaction to a server that is not there to ten seconds.

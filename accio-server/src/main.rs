@@ -6,8 +6,9 @@ mod sandbox;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use accio_proto::cli::{Failure, ServeFlags, bytes};
+use accio_proto::cli::{Failure, ServeFlags, bytes, seconds};
 use accio_proto::{DirSink, Network, Port, Server};
 use clap::Parser;
 use sandbox::Sandbox;
@@ -56,6 +57,15 @@ struct Limits {
     /// How many clients of one address are served at once; more are refused
     #[arg(long, value_name = "N")]
     max_per_ip: Option<NonZeroU32>,
+    /// How large a file may be: bytes, or with K, M, G or T
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    max_size: Option<u64>,
+    /// How long a transfer may take, however busy it is
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    max_duration: Option<Duration>,
+    /// How many bytes a second a client must send, over any ten seconds; with K, M, G or T
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    min_rate: Option<u64>,
     /// How much of the disk must be free to accept a connection: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0", hide_default_value = true)]
     min_free: u64,
@@ -88,6 +98,15 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
     if let Some(max_per_ip) = limits.max_per_ip {
         builder = builder.max_per_ip(max_per_ip);
+    }
+    if let Some(max_size) = limits.max_size {
+        builder = builder.max_size(max_size);
+    }
+    if let Some(max_duration) = limits.max_duration {
+        builder = builder.max_duration(max_duration);
+    }
+    if let Some(min_rate) = limits.min_rate {
+        builder = builder.min_rate(min_rate);
     }
     serve.serve(builder, port, || sandbox.confine(&sink))
 }

@@ -19,7 +19,7 @@ use crate::dialect::{Dialect, ServerDialect};
 use crate::fast_path::FastPaths;
 use crate::limits;
 use crate::reason::reason;
-use crate::session::Abort;
+use crate::session::{Abort, SessionLimits};
 use crate::sink::FileSink;
 use crate::sys::poll::Signal;
 use admission::Admission;
@@ -42,7 +42,7 @@ pub struct Server<K: FileSink> {
 pub struct ServerBuilder<K> {
     sink: K,
     dialect: ServerDialect,
-    idle_timeout: Duration,
+    limits: SessionLimits,
     workers: Option<NonZeroUsize>,
     max_connections: Option<NonZeroUsize>,
     paths: FastPaths,
@@ -56,7 +56,7 @@ type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
 /// What the reactor needs of the settings.
 struct Config {
     dialect: ServerDialect,
-    idle_timeout: Duration,
+    limits: SessionLimits,
     max_connections: usize,
     admission: Admission,
     on_outcome: Observer,
@@ -103,9 +103,9 @@ pub enum ServerError {
         /// Why.
         source: io::Error,
     },
-    /// An idle timeout of nothing, or above [`limits::MAX_TIMEOUT`].
+    /// A time limit of nothing, or above [`limits::MAX_TIMEOUT`].
     #[error(
-        "an idle timeout of {} s: must be above 0 and at most {} s",
+        "a time limit of {} s: must be above 0 and at most {} s",
         .0.as_secs_f64(),
         limits::MAX_TIMEOUT.as_secs()
     )]
@@ -124,7 +124,7 @@ impl<K: FileSink> Server<K> {
         ServerBuilder {
             sink,
             dialect: ServerDialect::default(),
-            idle_timeout: limits::IDLE_TIMEOUT,
+            limits: SessionLimits::default(),
             workers: None,
             max_connections: None,
             paths: FastPaths::default(),
@@ -202,7 +202,7 @@ impl<K> fmt::Debug for ServerBuilder<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerBuilder")
             .field("dialect", &self.dialect)
-            .field("idle_timeout", &self.idle_timeout)
+            .field("limits", &self.limits)
             .field("workers", &self.workers)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
@@ -225,8 +225,28 @@ impl<K: FileSink> ServerBuilder<K> {
     }
 
     /// How long a connection may be silent; [`limits::IDLE_TIMEOUT`] by default.
-    pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
-        ServerBuilder { idle_timeout, ..self }
+    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.limits.idle_timeout = idle_timeout;
+        self
+    }
+
+    /// How large a file may be, in bytes; as large as there is room for by default.
+    pub fn max_size(mut self, max_size: u64) -> Self {
+        self.limits.max_size = Some(max_size);
+        self
+    }
+
+    /// How long a transfer may take, however busy it is; as long as it likes by default.
+    pub fn max_duration(mut self, max_duration: Duration) -> Self {
+        self.limits.max_duration = Some(max_duration);
+        self
+    }
+
+    /// How many bytes a second a client must send, over [`limits::RATE_WINDOW`]; any number by
+    /// default, so that a byte every nine seconds holds a connection for ever.
+    pub fn min_rate(mut self, min_rate: u64) -> Self {
+        self.limits.min_rate = Some(min_rate);
+        self
     }
 
     /// How many threads serve; one per core by default. One that is held up by a slow disk holds
@@ -298,17 +318,20 @@ impl<K: FileSink> ServerBuilder<K> {
     ///
     /// # Errors
     ///
-    /// [`ServerError::Timeout`] for an idle timeout out of range, [`ServerError::Start`] when the
+    /// [`ServerError::Timeout`] for a time limit out of range, [`ServerError::Start`] when the
     /// system refuses an event queue.
     pub fn listen(self, socket: TcpListener) -> Result<Server<K>, ServerError> {
-        if self.idle_timeout.is_zero() || self.idle_timeout > limits::MAX_TIMEOUT {
-            return Err(ServerError::Timeout(self.idle_timeout));
+        let times = [Some(self.limits.idle_timeout), self.limits.max_duration];
+        for time in times.into_iter().flatten() {
+            if time.is_zero() || time > limits::MAX_TIMEOUT {
+                return Err(ServerError::Timeout(time));
+            }
         }
         let max_connections = self.max_connections.map_or(usize::MAX, NonZeroUsize::get);
         let max_connections = max_connections.min(descriptors_for_connections());
         let config = Config {
             dialect: self.dialect,
-            idle_timeout: self.idle_timeout,
+            limits: self.limits,
             max_connections,
             admission: self.admission,
             on_outcome: self.on_outcome,

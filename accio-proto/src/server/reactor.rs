@@ -127,7 +127,7 @@ impl<K: FileSink> Reactor<K> {
     fn handle_socket(&self, key: Key, copier: &mut Copier) {
         if let Some(Connection { session, about }) = self.slots.take(key) {
             let now = Instant::now();
-            let turn = session.handle_ready(&self.sink, copier, now);
+            let turn = session.handle_ready(&self.sink, copier, &self.config.limits, now);
             self.settle(key, turn, about, now);
         }
     }
@@ -209,15 +209,15 @@ impl<K: FileSink> Reactor<K> {
             Some(LISTENER_RETRY) => return self.wake_listener(),
             Some(index) => index,
         };
-        let idle = self.config.idle_timeout;
+        let limits = &self.config.limits;
         let later = |connection: &Connection<K>| {
-            Some(connection.session.deadline(idle)).filter(|deadline| *deadline > now)
+            Some(connection.session.deadline(limits)).filter(|deadline| *deadline > now)
         };
         match self.slots.take_due(index, later) {
             Due::Nobody => {}
             Due::Later(deadline) => self.deadlines.push(deadline, index),
             Due::Now(key, Connection { session, about }) => {
-                let turn = session.handle_timeout(&self.sink, copier, now, idle);
+                let turn = session.handle_timeout(&self.sink, copier, limits, now);
                 self.settle(key, turn, about, now);
             }
         }
@@ -230,7 +230,7 @@ impl<K: FileSink> Reactor<K> {
             Turn::Waiting(mut session) => {
                 if session.heard() == started {
                     // However long the sink took over these bytes, the peer was not silent.
-                    session.resume(Instant::now());
+                    session.resume(started, Instant::now());
                 }
                 self.park(key, session, about, Parking::Again);
             }
@@ -239,7 +239,7 @@ impl<K: FileSink> Reactor<K> {
     }
 
     fn park(&self, key: Key, session: Session<TcpSocket, K::File>, about: About, parking: Parking) {
-        let deadline = session.deadline(self.config.idle_timeout);
+        let deadline = session.deadline(&self.config.limits);
         let (token, interest) = (key.token(), session.interest());
         let parked = self.slots.park(key, Connection { session, about }, |connection| {
             let socket = connection.session.socket();

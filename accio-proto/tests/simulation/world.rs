@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use accio_proto::handshake::HandshakeError;
 use accio_proto::{
-    Abort, Copier, Dialect, Ended, FastPaths, Interest, ServerDialect, Session, Turn,
+    Abort, Copier, Dialect, Ended, FastPaths, Interest, ServerDialect, Session, SessionLimits, Turn,
 };
 
 use crate::oracle;
@@ -145,8 +145,8 @@ impl World {
                         Interest::Read => line.next_arrival(),
                     };
                     events.extend(ready.map(|at| (at, Event::Ready(index))));
-                    let idle = Duration::from_nanos(IDLE);
-                    let deadline = (session.deadline(idle) - self.start).as_nanos() as u64;
+                    let deadline =
+                        (session.deadline(&session_limits()) - self.start).as_nanos() as u64;
                     events.push((deadline, Event::Timeout(index)));
                 }
                 Stage::Over => {}
@@ -192,14 +192,14 @@ impl World {
     fn serve(&mut self, index: usize, session: SimSession, event: Event) {
         let called = time(&self.clock);
         let now = self.now();
-        let idle = Duration::from_nanos(IDLE);
-        let was_due = session.deadline(idle) <= now;
+        let limits = session_limits();
+        let was_due = session.deadline(&limits) <= now;
         let before = self.connections[index].line.borrow().told.bytes;
         let is_timeout = matches!(event, Event::Timeout(_));
         let turn = if is_timeout {
-            session.handle_timeout(&self.sink, &mut self.copier, now, idle)
+            session.handle_timeout(&self.sink, &mut self.copier, &limits, now)
         } else {
-            session.handle_ready(&self.sink, &mut self.copier, now)
+            session.handle_ready(&self.sink, &mut self.copier, &limits, now)
         };
         let connection = &mut self.connections[index];
         let moved = connection.line.borrow().told.bytes > before;
@@ -210,7 +210,7 @@ impl World {
                 if moved {
                     // As the reactor does: time that the sink took is not the peer's silence.
                     connection.heard = time(&self.clock);
-                    session.resume(self.start + Duration::from_nanos(connection.heard));
+                    session.resume(now, self.start + Duration::from_nanos(connection.heard));
                     *self.clock.lock().unwrap() += 1;
                 }
                 self.wait(index, session);
@@ -355,4 +355,11 @@ fn has_content(dialect: ServerDialect, got: &[u8]) -> bool {
         ServerDialect::Only(Dialect::Direct | Dialect::Accio) => !got.is_empty(),
         _ => !CONFIRMATIONS.starts_with(got),
     }
+}
+
+/// An idle timeout and no other limit.
+fn session_limits() -> SessionLimits {
+    let mut limits = SessionLimits::default();
+    limits.idle_timeout = Duration::from_nanos(IDLE);
+    limits
 }

@@ -1,163 +1,23 @@
 //! One accepted connection: handshake → copy → commit or abort.
 
+mod abort;
+mod pace;
+mod socket;
+
 use std::io;
-use std::net::TcpStream;
-use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::copier::{Copier, CopyError, Step};
+pub use abort::Abort;
+pub use pace::SessionLimits;
+pub use socket::{Socket, TcpSocket};
+
+use crate::copier::{Copier, Step};
 use crate::dialect::{Dialect, GREETING, ServerDialect};
-use crate::handshake::{HandshakeError, ServerHandshake, ServerStep};
+use crate::handshake::{ServerHandshake, ServerStep};
 use crate::limits;
-use crate::reason::reason;
 use crate::sink::{FileSink, SinkFile};
-use crate::sys;
 use crate::sys::poll::Interest;
-
-/// What a session needs of its connection. No call waits.
-///
-/// An implementation reports an error of the connection once, as the kernel does; the session acts
-/// on it at once and never asks again.
-pub trait Socket {
-    /// Receives what is there; 0 is the peer's FIN.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::WouldBlock`] when nothing is there; others end the session.
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-
-    /// Drops up to `scratch.len()` received bytes and says how many; what is in `scratch`
-    /// afterwards means nothing.
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](Socket::recv).
-    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
-        self.recv(scratch)
-    }
-
-    /// Sends what fits of `bytes`.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::WouldBlock`] when nothing fits; others end the session, but for
-    /// [`io::ErrorKind::BrokenPipe`], which says that the peer was done before it reset.
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
-
-    /// The descriptor to splice from, if there is one.
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    /// Closes the connection with FIN: all is well. Dropping it instead must reset it.
-    fn close(self);
-}
-
-/// A non-blocking TCP connection with `SO_LINGER` on and zero, so that any end but
-/// [`close`](Socket::close), the end of the process included, resets it, and with `SO_OOBINLINE`,
-/// so that an urgent byte is a byte like any other.
-#[derive(Debug)]
-pub struct TcpSocket(TcpStream);
-
-impl TcpSocket {
-    /// Takes the connection over and sets its options.
-    ///
-    /// # Errors
-    ///
-    /// The options cannot be set; the connection is closed.
-    pub fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        rustix::net::sockopt::set_socket_oobinline(&stream, true)?;
-        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        Ok(TcpSocket(stream))
-    }
-
-    /// For a connection that has these options from its accept.
-    pub(crate) fn accepted(stream: TcpStream) -> Self {
-        TcpSocket(stream)
-    }
-}
-
-impl Socket for TcpSocket {
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        sys::socket::recv(&self.0, buffer)
-    }
-
-    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
-        sys::socket::discard(&self.0, scratch)
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sys::socket::send(&self.0, bytes)
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(std::os::fd::AsFd::as_fd(&self.0))
-    }
-
-    fn close(self) {
-        // Should it fail, the peer sees a reset although the file is kept: the safe side to err on.
-        if let Err(error) = socket2::SockRef::from(&self.0).set_linger(None) {
-            log::debug!("cannot close a connection gracefully: {error}");
-        }
-    }
-}
-
-impl std::os::fd::AsFd for TcpSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// Why a transfer failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Abort {
-    /// The peer sent no byte for the idle timeout.
-    #[error("no data for {} s", .0.as_secs_f64())]
-    Idle(Duration),
-    /// The peer reset the connection, or the network is gone.
-    #[error("connection lost: {}", reason(.0))]
-    Reset(#[source] io::Error),
-    /// The peer broke the handshake.
-    #[error("handshake: {0}")]
-    Handshake(#[from] HandshakeError),
-    /// The sink did not take the file: no room, no permission, a broken disk.
-    #[error("cannot {action} the file: {}", reason(source))]
-    Sink {
-        /// What failed: `open`, `write` or `commit`.
-        action: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The system could not watch the connection: no memory, or a limit of the kernel's.
-    #[error("cannot serve the connection: {}", reason(.0))]
-    System(#[source] io::Error),
-    /// The server was stopped.
-    #[error("the server was stopped")]
-    Shutdown,
-}
-
-impl From<CopyError> for Abort {
-    fn from(error: CopyError) -> Self {
-        match error {
-            CopyError::Receive(source) => Abort::Reset(source),
-            CopyError::Write(source) => Abort::Sink { action: "write", source },
-            CopyError::Idle(limit) => Abort::Idle(limit),
-        }
-    }
-}
-
-impl Abort {
-    fn sink(action: &'static str) -> impl FnOnce(io::Error) -> Abort {
-        move |source| Abort::Sink { action, source }
-    }
-
-    /// Whether the cause lies with the peer or the network, not with the server.
-    pub fn is_peers(&self) -> bool {
-        matches!(self, Abort::Idle(_) | Abort::Reset(_) | Abort::Handshake(_))
-    }
-}
+use pace::Pace;
 
 /// A connection in service. Generic over its socket and its sink, so that it can be driven through
 /// any sequence of events without a network, a disk or a clock.
@@ -170,8 +30,7 @@ pub struct Session<S, F> {
     unsent: &'static [u8],
     /// Content bytes that came, whether or not they are kept in the end.
     bytes: u64,
-    /// When the last byte came, or the connection itself.
-    heard: Instant,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -263,7 +122,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             ServerStep::Wait { send, handshake } => (send, Stage::Handshake(handshake)),
             ServerStep::Established { send, dialect, .. } => (send, Stage::content(dialect)),
         };
-        Session { id, socket, stage, unsent, bytes: 0, heard: now }
+        Session { id, socket, stage, unsent, bytes: 0, pace: Pace::new(now) }
     }
 
     /// The number of the connection.
@@ -278,7 +137,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
 
     /// When the last byte came, or the connection itself.
     pub fn heard(&self) -> Instant {
-        self.heard
+        self.pace.heard()
     }
 
     /// What the socket is to be watched for.
@@ -286,15 +145,16 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         if self.unsent.is_empty() { Interest::Read } else { Interest::ReadWrite }
     }
 
-    /// The time to call [`handle_timeout`](Session::handle_timeout), unless a byte comes first.
-    pub fn deadline(&self, idle: Duration) -> Instant {
-        self.heard + idle
+    /// The time to call [`handle_timeout`](Session::handle_timeout), unless bytes come first. It
+    /// only ever moves later.
+    pub fn deadline(&self, limits: &SessionLimits) -> Instant {
+        self.pace.deadline(limits)
     }
 
-    /// The server was busy with this session until `now`: silence counts from here, for the peer
-    /// may have been waiting for us.
-    pub fn resume(&mut self, now: Instant) {
-        self.heard = now;
+    /// The server was busy with bytes of this session from `started` until `now`: silence counts
+    /// from here, for the peer may have been waiting for us.
+    pub fn resume(&mut self, started: Instant, now: Instant) {
+        self.pace.resume(started, now);
     }
 
     /// Sends the greeting of a fresh connection, without looking for bytes yet.
@@ -310,19 +170,28 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         mut self,
         sink: &K,
         copier: &mut Copier,
+        limits: &SessionLimits,
         now: Instant,
     ) -> Turn<S, F> {
         let mut left = limits::TURN;
         while left > 0 {
             match self.flush().and_then(|()| self.step(sink, copier)) {
                 Ok(Step::Moved(count)) => {
-                    self.heard = now;
+                    self.pace.receive(count, now);
                     left = left.saturating_sub(count);
+                    if let Some(max_size) = limits.max_size
+                        && self.bytes > max_size
+                    {
+                        return Turn::Ended(self.abort(sink, Abort::Large(max_size)));
+                    }
                 }
                 // The socket has something: splicing stops before an urgent byte and would for
                 // ever, where a plain read goes on.
                 Ok(Step::Blocked) if left == limits::TURN && self.stage.give_up_bulk() => {}
-                Ok(Step::Blocked) => break,
+                Ok(Step::Blocked) => {
+                    self.pace.wait();
+                    break;
+                }
                 Ok(Step::End) => return Turn::Ended(self.commit(sink)),
                 Err(why) => return Turn::Ended(self.abort(sink, why)),
             }
@@ -331,19 +200,20 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     }
 
     /// The deadline has come: looks for bytes once more, for a stall of ours is never the peer's
-    /// fault, and aborts if there are none.
+    /// fault, and aborts if a limit is exceeded even so.
     pub fn handle_timeout<K: FileSink<File = F>>(
         self,
         sink: &K,
         copier: &mut Copier,
+        limits: &SessionLimits,
         now: Instant,
-        idle: Duration,
     ) -> Turn<S, F> {
-        match self.handle_ready(sink, copier, now) {
-            Turn::Waiting(session) if session.deadline(idle) <= now => {
-                Turn::Ended(session.abort(sink, Abort::Idle(idle)))
-            }
-            turn => turn,
+        match self.handle_ready(sink, copier, limits, now) {
+            Turn::Waiting(mut session) => match session.pace.check(limits, now) {
+                Ok(()) => Turn::Waiting(session),
+                Err(why) => Turn::Ended(session.abort(sink, why)),
+            },
+            ended => ended,
         }
     }
 

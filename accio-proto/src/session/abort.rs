@@ -1,0 +1,73 @@
+//! Why a transfer failed.
+
+use std::io;
+use std::time::Duration;
+
+use crate::copier::CopyError;
+use crate::handshake::HandshakeError;
+use crate::limits;
+use crate::reason::reason;
+
+/// Why a transfer failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Abort {
+    /// The peer sent no byte for the idle timeout.
+    #[error("no data for {} s", .0.as_secs_f64())]
+    Idle(Duration),
+    /// The peer sent fewer bytes per second than it must, over [`limits::RATE_WINDOW`].
+    #[error("only {got} bytes in {} s, below {min_rate} a second", limits::RATE_WINDOW.as_secs())]
+    Slow {
+        /// Bytes that came.
+        got: u64,
+        /// Bytes a second that must come.
+        min_rate: u64,
+    },
+    /// The transfer took longer than it may.
+    #[error("not complete after {} s", .0.as_secs_f64())]
+    Long(Duration),
+    /// The file is larger than it may be.
+    #[error("larger than {0} bytes")]
+    Large(u64),
+    /// The peer reset the connection, or the network is gone.
+    #[error("connection lost: {}", reason(.0))]
+    Reset(#[source] io::Error),
+    /// The peer broke the handshake.
+    #[error("handshake: {0}")]
+    Handshake(#[from] HandshakeError),
+    /// The sink did not take the file: no room, no permission, a broken disk.
+    #[error("cannot {action} the file: {}", reason(source))]
+    Sink {
+        /// What failed: `open`, `write` or `commit`.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system could not watch the connection: no memory, or a limit of the kernel's.
+    #[error("cannot serve the connection: {}", reason(.0))]
+    System(#[source] io::Error),
+    /// The server was stopped.
+    #[error("the server was stopped")]
+    Shutdown,
+}
+
+impl From<CopyError> for Abort {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Receive(source) => Abort::Reset(source),
+            CopyError::Write(source) => Abort::Sink { action: "write", source },
+            CopyError::Idle(limit) => Abort::Idle(limit),
+        }
+    }
+}
+
+impl Abort {
+    pub(super) fn sink(action: &'static str) -> impl FnOnce(io::Error) -> Abort {
+        move |source| Abort::Sink { action, source }
+    }
+
+    /// Whether the cause lies with the peer or the network, not with the server.
+    pub fn is_peers(&self) -> bool {
+        !matches!(self, Abort::Sink { .. } | Abort::System(_) | Abort::Shutdown)
+    }
+}
