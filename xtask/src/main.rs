@@ -14,7 +14,7 @@ use clap::Parser;
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
     /// Run every test: the crates' own, then the end-to-end scenarios
-    Test(test::Arguments),
+    Test(e2e::Arguments),
     /// Run the real programs through the end-to-end scenarios
     TestE2e(e2e::Arguments),
 }
@@ -32,4 +32,15 @@ fn main() -> ExitCode {
         let _ = writeln!(io::stderr().lock(), "ERROR: {error}");
         ExitCode::from(TROUBLE)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Command::command().debug_assert();
+    }
 }

@@ -145,10 +145,14 @@ fn end_all_when_interrupted(dir: PathBuf) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            process::kill_groups(None);
-            // What is still being written there stays behind; nothing else can be done.
-            let _ = std::fs::remove_dir_all(dir);
-            std::process::exit(128 + signal);
+            process::kill_all_groups(|| {
+                // Scenarios still write there for a moment; what cannot be removed stays.
+                let _ = (0..5).try_for_each(|_| match std::fs::remove_dir_all(&dir) {
+                    Ok(()) => Err(()),
+                    Err(_) => Ok(()),
+                });
+                std::process::exit(128 + signal)
+            })
         }
     });
     Ok(())

@@ -233,10 +233,21 @@ fn groups() -> MutexGuard<'static, Vec<(Pid, usize)>> {
     GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends every group of the scenario `owner`; `None`: of all scenarios.
-pub(crate) fn kill_groups(owner: Option<usize>) {
+/// Ends every group of the scenario `owner`.
+pub(crate) fn kill_groups_of(owner: usize) {
+    kill(groups().iter().filter(|(_, of)| *of == owner));
+}
+
+/// Ends all groups, and lets no other start while `then` is done.
+pub(crate) fn kill_all_groups<T>(then: impl FnOnce() -> T) -> T {
+    let groups = groups();
+    kill(groups.iter());
+    then()
+}
+
+fn kill<'a>(groups: impl Iterator<Item = &'a (Pid, usize)>) {
     // A group leaves the list before its number is free again, so these are all ours.
-    for (pid, _) in groups().iter().filter(|(_, of)| owner.is_none_or(|owner| owner == *of)) {
+    for (pid, _) in groups {
         // No such group: it has just ended by itself.
         let _ = rustix::process::kill_process_group(*pid, Signal::KILL);
     }

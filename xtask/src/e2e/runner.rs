@@ -221,7 +221,7 @@ impl Running {
         if self.ending {
             return true;
         }
-        process::kill_groups(Some(self.index));
+        process::kill_groups_of(self.index);
         self.until = Instant::now() + GRACE;
         self.ending = true;
         false
