@@ -63,7 +63,7 @@ pub use client::{Client, ClientBuilder, ClientError, Progress, Sent, Source};
 pub use copier::{Copier, CopyError, Step};
 pub use port::{InvalidPort, Port};
 pub use server::{
-    InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError, ServerHandle,
+    InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError, ServerHandle, Stats,
 };
 pub use session::{Abort, Ended, Session, SessionLimits, Socket, TcpSocket, Turn, Unreleased};
 pub use sink::{

@@ -1,9 +1,9 @@
-//! The listening socket: binding it, and accepting as many as there is room for.
+//! The listening sockets: binding them, and accepting as many connections as there is room for.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -12,15 +12,24 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::limits;
 use crate::session::TcpSocket;
 use crate::sys;
+use crate::sys::poll::{Interest, Poller};
 
-/// A listening socket that accepts connections up to a limit.
+/// The sockets a server listens on, and the places for connections that they share.
 #[derive(Debug)]
-pub(super) struct Listener {
-    socket: TcpListener,
+pub(super) struct Listeners {
+    sockets: Vec<Listener>,
     limit: usize,
-    /// Connections in service; each holds a place from its accept to its end.
-    live: AtomicUsize,
-    /// Nobody watches the socket: the limit is reached, or the system had no room. Whoever makes
+    /// Places taken: by a connection from its accept to its end, or by an attempt to accept.
+    taken: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Listener {
+    /// `None` once it is closed.
+    socket: Mutex<Option<TcpListener>>,
+    /// The token of its events.
+    token: u64,
+    /// Nobody watches the socket: the places are taken, or the system had no room. Whoever makes
     /// room, or the retry deadline, swaps this back and watches it again; only one of them can.
     asleep: AtomicBool,
 }
@@ -28,7 +37,7 @@ pub(super) struct Listener {
 /// What one attempt to accept brought.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    /// A connection, which holds a place until [`Listener::leave`].
+    /// A connection, which holds a place until [`Listeners::leave`].
     Connection(TcpSocket, Option<SocketAddr>),
     /// Nobody waits.
     Nobody,
@@ -38,6 +47,8 @@ pub(super) enum Accepted {
     Full,
     /// The system has no descriptor or no memory left, or the socket itself is broken.
     Exhausted(io::Error),
+    /// The socket is closed.
+    Closed,
 }
 
 /// Binds `address` and listens there.
@@ -54,62 +65,111 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-impl Listener {
-    /// Takes a listening socket over.
-    pub(super) fn new(socket: TcpListener, limit: usize) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        // Accepted connections inherit it: whatever ends them but a graceful close, even the end
-        // of this process, resets them, so no peer ever takes that for a kept file.
-        socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
-        // Inherited too: a byte sent as urgent is a byte of the file like any other.
-        rustix::net::sockopt::set_socket_oobinline(&socket, true)?;
-        let live = AtomicUsize::new(0);
-        Ok(Listener { socket, limit, live, asleep: AtomicBool::new(false) })
+impl Listeners {
+    /// Takes listening sockets over; the first has token `first_token`, the next one the next.
+    pub(super) fn new(
+        sockets: Vec<TcpListener>,
+        limit: usize,
+        first_token: u64,
+    ) -> io::Result<Self> {
+        let sockets = (first_token..)
+            .zip(sockets)
+            .map(|(token, socket)| {
+                socket.set_nonblocking(true)?;
+                // Accepted connections inherit it: whatever ends them but a graceful close, even
+                // the end of this process, resets them, so no peer takes that for a kept file.
+                socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+                // Inherited too: a byte sent as urgent is a byte of the file like any other.
+                rustix::net::sockopt::set_socket_oobinline(&socket, true)?;
+                let socket = Mutex::new(Some(socket));
+                Ok(Listener { socket, token, asleep: AtomicBool::new(false) })
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Listeners { sockets, limit, taken: AtomicUsize::new(0) })
     }
 
-    pub(super) fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    /// Adds all sockets to the event queue.
+    pub(super) fn watch(&self, poller: &Poller) -> io::Result<()> {
+        self.sockets.iter().try_for_each(|listener| match &*listener.socket() {
+            Some(socket) => poller.add(socket, listener.token, Interest::Read),
+            None => Ok(()),
+        })
+    }
+
+    /// Arms one socket again, if it is still open.
+    pub(super) fn arm(&self, poller: &Poller, index: usize) -> io::Result<()> {
+        let listener = &self.sockets[index];
+        match &*listener.socket() {
+            Some(socket) => poller.arm(socket, listener.token, Interest::Read),
+            None => Ok(()),
+        }
     }
 
     /// Accepts one connection. Only whoever was handed the socket's event may call it.
-    pub(super) fn accept(&self) -> Accepted {
-        if self.live.load(Ordering::SeqCst) >= self.limit {
+    pub(super) fn accept(&self, index: usize) -> Accepted {
+        if self.taken.fetch_add(1, Ordering::SeqCst) >= self.limit {
+            self.leave();
             return Accepted::Full;
         }
-        match sys::socket::accept(&self.socket) {
-            Ok((fd, peer)) => {
-                self.live.fetch_add(1, Ordering::SeqCst);
-                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                Accepted::Connection(TcpSocket::accepted(TcpStream::from(fd)), peer)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
-            Err(error) if is_of_one_connection(&error) => Accepted::Failed,
-            Err(error) => Accepted::Exhausted(error),
-        }
+        let failed = match &*self.sockets[index].socket() {
+            None => Accepted::Closed,
+            Some(socket) => match sys::socket::accept(socket) {
+                Ok((fd, peer)) => {
+                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                    let socket = TcpSocket::accepted(TcpStream::from(fd));
+                    return Accepted::Connection(socket, peer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
+                Err(error) if is_of_one_connection(&error) => Accepted::Failed,
+                Err(error) => Accepted::Exhausted(error),
+            },
+        };
+        self.leave();
+        failed
     }
 
-    /// Lets the socket sleep until [`wake`](Listener::wake).
-    pub(super) fn sleep(&self) {
-        self.asleep.store(true, Ordering::SeqCst);
-    }
-
-    /// Gives a place back, after the connection's descriptors are closed.
+    /// Gives a place back; of a connection, after its descriptors are closed.
+    /// [`wake`](Listeners::wake) is to follow.
     pub(super) fn leave(&self) {
-        self.live.fetch_sub(1, Ordering::SeqCst);
+        self.taken.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether the caller is to watch the socket again: it slept, there is room, and nobody else
-    /// was asked to.
-    pub(super) fn wake(&self) -> bool {
-        self.live.load(Ordering::SeqCst) < self.limit
-            && self.asleep.load(Ordering::SeqCst)
-            && self.asleep.swap(false, Ordering::SeqCst)
+    /// How many places are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    /// Lets a socket sleep until [`wake`](Listeners::wake).
+    pub(super) fn sleep(&self, index: usize) {
+        self.sockets[index].asleep.store(true, Ordering::SeqCst);
+    }
+
+    /// Arms the sockets that sleep, if there is room.
+    pub(super) fn wake(&self, poller: &Poller) -> io::Result<()> {
+        for (index, listener) in self.sockets.iter().enumerate() {
+            if self.taken() < self.limit
+                && listener.asleep.load(Ordering::SeqCst)
+                && listener.asleep.swap(false, Ordering::SeqCst)
+            {
+                self.arm(poller, index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops listening. Where another process has a descriptor of the same socket, it goes on.
+    pub(super) fn close(&self) {
+        for listener in &self.sockets {
+            listener.socket().take();
+        }
     }
 }
 
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+impl Listener {
+    /// Held over calls that never block.
+    fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {
+        // It is only ever emptied, so a panic elsewhere leaves it whole.
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,6 +7,7 @@ mod listener;
 mod model;
 mod reactor;
 mod slots;
+mod stats;
 
 use std::fmt;
 use std::io;
@@ -24,15 +25,16 @@ use crate::sink::FileSink;
 use crate::sys::poll::Signal;
 use admission::Admission;
 pub use admission::{InvalidNetwork, Network};
-use listener::Listener;
 use reactor::Reactor;
+use stats::Counters;
+pub use stats::Stats;
 
 /// A server that listens already; [`run`](Server::run) serves.
 ///
 /// Dropped without being run, it stops listening; who had connected is reset.
 pub struct Server<K: FileSink> {
     reactor: Reactor<K>,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     workers: usize,
     handle: ServerHandle,
 }
@@ -47,6 +49,7 @@ pub struct ServerBuilder<K> {
     max_connections: Option<NonZeroUsize>,
     paths: FastPaths,
     admission: Admission,
+    first_id: u64,
     on_outcome: Observer,
 }
 
@@ -59,13 +62,22 @@ struct Config {
     limits: SessionLimits,
     max_connections: usize,
     admission: Admission,
+    first_id: u64,
     on_outcome: Observer,
 }
 
-/// Stops a server from elsewhere. Clones stop the same one.
+/// Stops a server from elsewhere, and tells what it does. Clones are of the same one.
 #[derive(Debug, Clone)]
 pub struct ServerHandle {
-    stop: Arc<Signal>,
+    controls: Arc<Controls>,
+}
+
+/// What a server and its handles share.
+#[derive(Debug)]
+struct Controls {
+    stop: Signal,
+    drain: Signal,
+    counters: Counters,
 }
 
 /// What became of one connection.
@@ -129,13 +141,20 @@ impl<K: FileSink> Server<K> {
             max_connections: None,
             paths: FastPaths::default(),
             admission: Admission::default(),
+            first_id: 1,
             on_outcome: Box::new(|_| {}),
         }
     }
 
-    /// Where it listens, with the port the system chose if port 0 was asked for.
+    /// Where it listens, with the port the system chose if port 0 was asked for; the first address
+    /// if there are several.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// All addresses where it listens, in the order of their sockets; at least one.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// A handle to stop it from another thread.
@@ -212,7 +231,7 @@ impl<K> fmt::Debug for ServerBuilder<K> {
 impl<K: FileSink> fmt::Debug for Server<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("address", &self.address)
+            .field("addresses", &self.addresses)
             .field("workers", &self.workers)
             .finish_non_exhaustive()
     }
@@ -283,6 +302,11 @@ impl<K: FileSink> ServerBuilder<K> {
         self
     }
 
+    /// The number of the first connection; 1 by default.
+    pub fn first_id(self, first_id: u64) -> Self {
+        ServerBuilder { first_id, ..self }
+    }
+
     /// The kernel's fast paths to try; all by default.
     pub fn fast_paths(self, paths: FastPaths) -> Self {
         ServerBuilder { paths, ..self }
@@ -305,28 +329,57 @@ impl<K: FileSink> ServerBuilder<K> {
         let mut error = ServerError::Address(none());
         for address in addresses.to_socket_addrs().map_err(ServerError::Address)? {
             match listener::bind(address) {
-                Ok(listener) => return self.listen(listener),
+                Ok(socket) => return self.listen(socket),
                 Err(source) => error = ServerError::Listen { address, source },
             }
         }
         Err(error)
     }
 
+    /// Listens on all of the addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Listen`] for the first that does not work, and those of
+    /// [`listen_all`](ServerBuilder::listen_all).
+    pub fn bind_all(self, addresses: &[SocketAddr]) -> Result<Server<K>, ServerError> {
+        let bind = |address: &SocketAddr| {
+            let address = *address;
+            listener::bind(address).map_err(|source| ServerError::Listen { address, source })
+        };
+        let sockets = addresses.iter().map(bind).collect::<Result<_, _>>()?;
+        self.listen_all(sockets)
+    }
+
     /// Serves on a socket that listens already, such as one handed over by a supervisor.
     ///
-    /// Sets it non-blocking and its `SO_LINGER` on and zero.
+    /// Sets it non-blocking, its `SO_LINGER` on and zero, and its `SO_OOBINLINE`.
     ///
     /// # Errors
     ///
     /// [`ServerError::Timeout`] for a time limit out of range, [`ServerError::Start`] when the
     /// system refuses an event queue.
     pub fn listen(self, socket: TcpListener) -> Result<Server<K>, ServerError> {
+        self.listen_all(vec![socket])
+    }
+
+    /// The same with several sockets, whose connections are counted together.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](ServerBuilder::listen), and [`ServerError::Address`] for no socket at all.
+    pub fn listen_all(self, sockets: Vec<TcpListener>) -> Result<Server<K>, ServerError> {
         let times = [Some(self.limits.idle_timeout), self.limits.max_duration];
         for time in times.into_iter().flatten() {
             if time.is_zero() || time > limits::MAX_TIMEOUT {
                 return Err(ServerError::Timeout(time));
             }
         }
+        if sockets.is_empty() {
+            return Err(ServerError::Address(io::ErrorKind::NotFound.into()));
+        }
+        let addresses = sockets.iter().map(TcpListener::local_addr);
+        let addresses = addresses.collect::<io::Result<_>>().map_err(ServerError::Start)?;
         let max_connections = self.max_connections.map_or(usize::MAX, NonZeroUsize::get);
         let max_connections = max_connections.min(descriptors_for_connections());
         let config = Config {
@@ -334,16 +387,24 @@ impl<K: FileSink> ServerBuilder<K> {
             limits: self.limits,
             max_connections,
             admission: self.admission,
+            first_id: self.first_id,
             on_outcome: self.on_outcome,
         };
         let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());
-        let listener = Listener::new(socket, max_connections).map_err(ServerError::Start)?;
-        let address = listener.address().map_err(ServerError::Start)?;
-        let stop = Arc::new(Signal::new().map_err(ServerError::Start)?);
-        let handle = ServerHandle { stop: Arc::clone(&stop) };
-        let reactor = Reactor::new(self.sink, config, self.paths, listener, stop)
+        let workers = workers.map_or(1, NonZeroUsize::get);
+        let controls = Controls::new().map_err(ServerError::Start)?;
+        let handle = ServerHandle { controls: Arc::new(controls) };
+        let controls = Arc::clone(&handle.controls);
+        let reactor = Reactor::new(self.sink, config, self.paths, sockets, controls)
             .map_err(ServerError::Start)?;
-        Ok(Server { reactor, address, workers: workers.map_or(1, NonZeroUsize::get), handle })
+        Ok(Server { reactor, addresses, workers, handle })
+    }
+}
+
+impl Controls {
+    fn new() -> io::Result<Self> {
+        let (stop, drain) = (Signal::new()?, Signal::new()?);
+        Ok(Controls { stop, drain, counters: Counters::default() })
     }
 }
 
@@ -351,7 +412,18 @@ impl ServerHandle {
     /// Stops the server: it accepts no more, aborts what is unfinished and returns from
     /// [`Server::run`]. Harmless when it stopped already or has yet to run.
     pub fn stop(&self) {
-        self.stop.raise();
+        self.controls.stop.raise();
+    }
+
+    /// Lets the server finish: it listens no more, and returns from [`Server::run`] when the last
+    /// connection in service has ended. [`stop`](ServerHandle::stop) still cuts that short.
+    pub fn drain(&self) {
+        self.controls.drain.raise();
+    }
+
+    /// What the server has done so far.
+    pub fn stats(&self) -> Stats {
+        self.controls.counters.stats()
     }
 }
 

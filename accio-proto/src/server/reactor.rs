@@ -1,28 +1,30 @@
 //! The reactor: workers that all wait on one event queue and serve whatever comes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::deadlines::Deadlines;
-use super::listener::{Accepted, Listener};
+use super::listener::{Accepted, Listeners};
 use super::slots::{Due, Key, Slots};
-use super::{Config, Outcome};
+use super::{Config, Controls, Outcome};
 use crate::copier::Copier;
 use crate::fast_path::FastPaths;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
 use crate::session::{Abort, Ended, Session, TcpSocket, Turn};
 use crate::sink::FileSink;
-use crate::sys::poll::{Interest, Poller, Signal};
+use crate::sys::poll::{Interest, Poller};
 
-/// The tokens that are no slot's: slot indices are far below.
-const LISTENER: u64 = u64::MAX;
-const ALARM: u64 = u64::MAX - 1;
-const STOP: u64 = u64::MAX - 2;
+/// The tokens that are no slot's: slot indices are far below their lower half.
+const ALARM: u64 = u64::MAX;
+const STOP: u64 = u64::MAX - 1;
+const DRAIN: u64 = u64::MAX - 2;
+/// The token of the first listening socket; the others follow.
+const LISTENERS: u64 = u64::MAX - 0xffff;
 
-/// The entry of the deadline queue that wakes the listener.
+/// The entry of the deadline queue that wakes the listening sockets.
 const LISTENER_RETRY: u32 = u32::MAX;
 
 /// What the workers share.
@@ -30,14 +32,16 @@ pub(super) struct Reactor<K: FileSink> {
     sink: K,
     config: Config,
     paths: Arc<FastPaths>,
-    listener: Listener,
+    listeners: Listeners,
     poller: Poller,
     deadlines: Deadlines,
     slots: Slots<Connection<K>>,
-    stop: Arc<Signal>,
-    /// The number of the last connection. Only the worker with the listener's event adds to it, so
-    /// numbers follow the order of acceptance.
-    last_id: AtomicU64,
+    controls: Arc<Controls>,
+    /// The number of the next connection. Only the worker with a listening socket's event adds to
+    /// it, so numbers follow the order of acceptance.
+    next_id: AtomicU64,
+    /// No more connections are accepted; the end of the last one stops the server.
+    draining: AtomicBool,
     /// The first slot that no worker has cleared yet when the server stops.
     cleared: AtomicU32,
     /// Whether the last attempt to accept found no room; said once, not ten times a second.
@@ -63,26 +67,28 @@ impl<K: FileSink> Reactor<K> {
         sink: K,
         config: Config,
         paths: FastPaths,
-        listener: Listener,
-        stop: Arc<Signal>,
+        sockets: Vec<TcpListener>,
+        controls: Arc<Controls>,
     ) -> io::Result<Self> {
         let reactor = Reactor {
+            listeners: Listeners::new(sockets, config.max_connections, LISTENERS)?,
+            next_id: AtomicU64::new(config.first_id),
             slots: Slots::new(config.max_connections),
             sink,
             config,
             paths: Arc::new(paths),
-            listener,
             poller: Poller::new()?,
             deadlines: Deadlines::new()?,
-            stop,
-            last_id: AtomicU64::new(0),
+            controls,
+            draining: AtomicBool::new(false),
             cleared: AtomicU32::new(0),
             resting: AtomicBool::new(false),
             working: AtomicUsize::new(0),
         };
-        reactor.poller.add(&reactor.listener, LISTENER, Interest::Read)?;
+        reactor.listeners.watch(&reactor.poller)?;
         reactor.poller.add(&reactor.deadlines, ALARM, Interest::Read)?;
-        reactor.poller.add_broadcast(&*reactor.stop, STOP)?;
+        reactor.poller.add(&reactor.controls.drain, DRAIN, Interest::Read)?;
+        reactor.poller.add_broadcast(&reactor.controls.stop, STOP)?;
         Ok(reactor)
     }
 
@@ -111,8 +117,9 @@ impl<K: FileSink> Reactor<K> {
         loop {
             match self.poller.wait()? {
                 STOP => return Ok(()),
-                LISTENER => self.handle_listener()?,
+                DRAIN => self.handle_drain(),
                 ALARM => self.handle_alarm(&mut copier)?,
+                token @ LISTENERS.. => self.handle_listener((token - LISTENERS) as usize)?,
                 token => self.handle_socket(Key::from_token(token), &mut copier),
             }
         }
@@ -132,50 +139,68 @@ impl<K: FileSink> Reactor<K> {
         }
     }
 
-    /// Accepts a batch, then lets another worker have the listener.
-    fn handle_listener(&self) -> io::Result<()> {
+    /// Closes the listening sockets; who is in service may finish.
+    fn handle_drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.listeners.close();
+        self.stop_if_drained();
+    }
+
+    fn stop_if_drained(&self) {
+        if self.draining.load(Ordering::SeqCst) && self.listeners.taken() == 0 {
+            self.controls.stop.raise();
+        }
+    }
+
+    /// Accepts a batch, then lets another worker have the socket.
+    fn handle_listener(&self, index: usize) -> io::Result<()> {
         if !self.sink.has_room() {
-            return self.rest(format_args!("the sink has no room"));
+            return self.rest(index, format_args!("the sink has no room"));
         }
         for _ in 0..ACCEPT_BATCH {
-            match self.listener.accept() {
+            match self.listeners.accept(index) {
                 Accepted::Connection(socket, peer) => match self.config.admission.admit(peer) {
                     Ok(()) => self.begin(socket, peer),
                     Err(why) => {
                         log::info!("refused a connection from {}: {why}", Peer(peer));
+                        self.controls.counters.refused();
                         drop(socket);
-                        self.listener.leave();
+                        self.make_room();
                     }
                 },
-                Accepted::Nobody => return self.watch_listener(),
-                Accepted::Failed => log::debug!("a connection failed before it was accepted"),
-                Accepted::Full => {
-                    self.listener.sleep();
-                    // A place may have been freed before anyone could see that we sleep.
-                    return self.wake_listener();
+                Accepted::Nobody => break,
+                Accepted::Failed => {
+                    log::debug!("a connection failed before it was accepted");
+                    self.controls.counters.accept_error();
                 }
-                Accepted::Exhausted(error) => return self.rest(format_args!("{error}")),
+                Accepted::Full => {
+                    self.listeners.sleep(index);
+                    // A place may have been freed before anyone could see that we sleep.
+                    return self.listeners.wake(&self.poller);
+                }
+                Accepted::Exhausted(error) => {
+                    self.controls.counters.accept_error();
+                    return self.rest(index, format_args!("{error}"));
+                }
+                Accepted::Closed => {
+                    self.stop_if_drained();
+                    return Ok(());
+                }
             }
         }
-        self.watch_listener()
+        // An attempt that brought nobody held a place that another socket may have wanted.
+        self.listeners.wake(&self.poller)?;
+        self.listeners.arm(&self.poller, index)
     }
 
     /// Accepts nothing until a connection ends, or a while has passed.
-    fn rest(&self, why: std::fmt::Arguments<'_>) -> io::Result<()> {
+    fn rest(&self, index: usize, why: std::fmt::Arguments<'_>) -> io::Result<()> {
         if !self.resting.swap(true, Ordering::Relaxed) {
             log::warn!("accepting no connections for now: {why}");
         }
-        self.listener.sleep();
+        self.listeners.sleep(index);
         self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
         Ok(())
-    }
-
-    fn watch_listener(&self) -> io::Result<()> {
-        self.poller.arm(&self.listener, LISTENER, Interest::Read)
-    }
-
-    fn wake_listener(&self) -> io::Result<()> {
-        if self.listener.wake() { self.watch_listener() } else { Ok(()) }
     }
 
     /// Numbers and greets a connection.
@@ -183,7 +208,8 @@ impl<K: FileSink> Reactor<K> {
         if self.resting.swap(false, Ordering::Relaxed) {
             log::warn!("accepting connections again");
         }
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.controls.counters.accepted();
         let now = Instant::now();
         let about = About { peer, since: now };
         log::debug!("connection {id}: accepted from {}", Peer(peer));
@@ -206,7 +232,7 @@ impl<K: FileSink> Reactor<K> {
         self.poller.arm(&self.deadlines, ALARM, Interest::Read)?;
         let index = match due {
             None => return Ok(()),
-            Some(LISTENER_RETRY) => return self.wake_listener(),
+            Some(LISTENER_RETRY) => return self.listeners.wake(&self.poller),
             Some(index) => index,
         };
         let limits = &self.config.limits;
@@ -262,10 +288,16 @@ impl<K: FileSink> Reactor<K> {
         self.report(ended, about);
         self.slots.release(key);
         self.config.admission.leave(about.peer);
-        self.listener.leave();
-        if let Err(error) = self.wake_listener() {
+        self.make_room();
+    }
+
+    /// Gives a place back, to whoever waits for it.
+    fn make_room(&self) {
+        self.listeners.leave();
+        if let Err(error) = self.listeners.wake(&self.poller) {
             log::error!("cannot watch the listening socket: {error}");
         }
+        self.stop_if_drained();
     }
 
     /// Tells the observer what became of a connection, then the peer.
@@ -285,6 +317,7 @@ impl<K: FileSink> Reactor<K> {
             Err(why) if why.is_peers() => log::info!("connection {id}: ERROR: {why} ({peer})"),
             Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
         }
+        self.controls.counters.ended(&outcome);
         (self.config.on_outcome)(&outcome);
         ended.socket.release(outcome.result.is_ok());
     }

@@ -1,0 +1,79 @@
+//! What a server has done so far, for those who watch it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Outcome;
+
+/// Counts since the start of a server, and what it does right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections that got a number.
+    pub accepted: u64,
+    /// Connections in service right now.
+    pub in_service: u64,
+    /// Connections that ended with a complete file.
+    pub completed: u64,
+    /// Connections that ended with the error marker.
+    pub failed: u64,
+    /// Connections that were turned away before they got a number.
+    pub refused: u64,
+    /// Attempts to accept that the system failed.
+    pub accept_errors: u64,
+    /// Content bytes of complete files.
+    pub bytes: u64,
+}
+
+/// The counts as the workers keep them.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    accepted: AtomicU64,
+    completed: AtomicU64,
+    failed: AtomicU64,
+    refused: AtomicU64,
+    accept_errors: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn accept_error(&self) {
+        self.accept_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn ended(&self, outcome: &Outcome) {
+        match outcome.result {
+            Ok(()) => {
+                self.bytes.fetch_add(outcome.bytes, Ordering::Relaxed);
+                self.completed.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        // Ended before accepted: each connection is accepted first, so the difference is never
+        // below zero.
+        let completed = self.completed.load(Ordering::Acquire);
+        let failed = self.failed.load(Ordering::Acquire);
+        let accepted = self.accepted.load(Ordering::Acquire);
+        Stats {
+            accepted,
+            in_service: accepted.saturating_sub(completed + failed),
+            completed,
+            failed,
+            refused: self.refused.load(Ordering::Relaxed),
+            accept_errors: self.accept_errors.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
