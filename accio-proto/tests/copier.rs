@@ -153,7 +153,17 @@ fn a_file_that_refuses_splicing_loses_nothing() {
     let appending = OpenOptions::new().create(true).append(true).read(true).open(&path).unwrap();
     let mut file = Plain::new(appending);
     let bytes = pattern(4_000_000, 3);
-    assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), bytes.len() as u64);
+    let (mut peer, mut socket) = connection();
+    let (first, rest) = bytes.split_at(120_000);
+    // More than the buffer holds is there at once, and all of it gets stuck in the pipe.
+    peer.write_all(first).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let step = copier.step(&mut socket, &mut file).unwrap();
+    assert!(matches!(step, Step::Moved(count) if count > 65_536), "{step:?}");
+    std::thread::scope(|scope| {
+        scope.spawn(move || peer.write_all(rest).unwrap());
+        copier.copy_to_end(&mut socket, &mut file, IDLE).unwrap();
+    });
     assert_eq!((file.spliced, file.written), (0, bytes.len() as u64));
     assert!(read_back(&mut file.file) == bytes);
     assert!(!paths.has(FastPath::Splice), "refused once, never tried again");
