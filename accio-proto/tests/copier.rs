@@ -286,3 +286,34 @@ fn copying_waits_for_each_byte_no_longer_than_the_idle_timeout() {
         assert_eq!(read_back(&mut file.file), [0, 1, 2, 3, 4]);
     }
 }
+
+/// Splicing stops before a byte that was sent as urgent, whether or not the end is behind it.
+#[test]
+fn urgent_bytes_are_content() {
+    for (paths, mut copier) in copiers() {
+        for finished_first in [false, true] {
+            let (peer, mut socket) = connection();
+            let talk = move || {
+                let mut peer = peer;
+                for piece in [&[b'a'; 20_000][..], &[b'b'; 20_000], b""] {
+                    peer.write_all(piece).unwrap();
+                    assert_eq!(socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap(), 1);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            };
+            let mut file = Plain::new(tempfile::tempfile().unwrap());
+            let copied = if finished_first {
+                talk();
+                copier.copy_to_end(&mut socket, &mut file, IDLE)
+            } else {
+                let talker = std::thread::spawn(talk);
+                let copied = copier.copy_to_end(&mut socket, &mut file, IDLE);
+                talker.join().unwrap();
+                copied
+            };
+            assert_eq!(copied.unwrap(), 40_003, "{finished_first} with {paths:?}");
+            let content = [&[b'a'; 20_000][..], b"!", &[b'b'; 20_000], b"!!"].concat();
+            assert!(read_back(&mut file.file) == content);
+        }
+    }
+}

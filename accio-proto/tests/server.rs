@@ -431,8 +431,9 @@ fn urgent_bytes_are_content() {
             content.push(b'!');
         }
         stream.shutdown(Shutdown::Write).unwrap();
+        let told = &server.outcomes.wait(1)[&1];
+        assert_eq!((told.bytes, &told.error), (content.len() as u64, &None), "{without:?}");
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
-        server.outcomes.wait(1);
         assert!(std::fs::read(dir.path().join("1.file")).unwrap() == content);
     }
 }
