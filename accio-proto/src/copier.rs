@@ -89,39 +89,7 @@ impl Copier {
         socket: &mut S,
         file: &mut F,
     ) -> Result<Step, CopyError> {
-        let moved = match file.demand() {
-            Demand::Count if self.paths.has(FastPath::Truncate) => {
-                let moved = socket.discard(&mut self.scratch).map_err(CopyError::Receive);
-                file.advance(*moved.as_ref().unwrap_or(&0) as u64);
-                moved
-            }
-            Demand::Descriptor(target) if self.paths.has(FastPath::Splice) => {
-                match socket.as_fd() {
-                    Some(source) => match self.splice(source, target) {
-                        Ok(Spliced::All(count)) => {
-                            file.advance(count as u64);
-                            Ok(count)
-                        }
-                        Ok(Spliced::Stuck { moved, stuck }) => {
-                            file.advance(moved as u64);
-                            self.unload(stuck, file).map(|()| moved + stuck)
-                        }
-                        Ok(Spliced::NotOffered) => self.through_buffer(socket, file),
-                        Err(error) => Err(error),
-                    },
-                    None => self.through_buffer(socket, file),
-                }
-            }
-            _ => self.through_buffer(socket, file),
-        };
-        match moved {
-            Ok(0) => Ok(Step::End),
-            Ok(count) => Ok(Step::Moved(count)),
-            Err(CopyError::Receive(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                Ok(Step::Blocked)
-            }
-            Err(error) => Err(error),
-        }
+        into_step(self.transfer(socket, file))
     }
 
     /// Moves everything up to the peer's FIN into the file and returns the number of bytes. The
@@ -137,16 +105,59 @@ impl Copier {
         idle: Duration,
     ) -> Result<u64, CopyError> {
         let mut total = 0;
+        let mut woken = false;
         loop {
-            match self.step(socket, file)? {
+            let step = match self.step(socket, file)? {
+                // Splicing stops before an urgent byte and would for ever; a plain read goes on.
+                Step::Blocked if woken => into_step(self.through_buffer(socket, file))?,
+                step => step,
+            };
+            woken = false;
+            match step {
                 Step::Moved(count) => total += count as u64,
                 Step::End => return Ok(total),
                 Step::Blocked => {
+                    woken = true;
                     if !wait_readable(AsFd::as_fd(socket), idle).map_err(CopyError::Receive)? {
                         return Err(CopyError::Idle(idle));
                     }
                 }
             }
+        }
+    }
+
+    fn transfer<S: Socket, F: SinkFile>(
+        &mut self,
+        socket: &mut S,
+        file: &mut F,
+    ) -> Result<usize, CopyError> {
+        match file.demand() {
+            Demand::Count if self.paths.has(FastPath::Truncate) => {
+                let moved = socket.discard(&mut self.scratch).map_err(CopyError::Receive);
+                file.advance(*moved.as_ref().unwrap_or(&0) as u64);
+                moved
+            }
+            Demand::Descriptor(target) if self.paths.has(FastPath::Splice) => {
+                match socket.as_fd() {
+                    Some(source) => match self.splice(source, target) {
+                        // The end, or an urgent byte with the end somewhere behind it: splicing
+                        // stops before that byte and then tells of the end. A plain read knows.
+                        Ok(Spliced::All(0)) => self.through_buffer(socket, file),
+                        Ok(Spliced::All(count)) => {
+                            file.advance(count as u64);
+                            Ok(count)
+                        }
+                        Ok(Spliced::Stuck { moved, stuck }) => {
+                            file.advance(moved as u64);
+                            self.unload(stuck, file).map(|()| moved + stuck)
+                        }
+                        Ok(Spliced::NotOffered) => self.through_buffer(socket, file),
+                        Err(error) => Err(error),
+                    },
+                    None => self.through_buffer(socket, file),
+                }
+            }
+            _ => self.through_buffer(socket, file),
         }
     }
 
@@ -216,6 +227,18 @@ impl Copier {
             stuck -= count;
         }
         Ok(())
+    }
+}
+
+/// Tells the end, and that nothing is there, from bytes and from errors.
+fn into_step(moved: Result<usize, CopyError>) -> Result<Step, CopyError> {
+    match moved {
+        Ok(0) => Ok(Step::End),
+        Ok(count) => Ok(Step::Moved(count)),
+        Err(CopyError::Receive(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+            Ok(Step::Blocked)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -5,7 +5,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,7 +153,17 @@ fn a_file_that_refuses_splicing_loses_nothing() {
     let appending = OpenOptions::new().create(true).append(true).read(true).open(&path).unwrap();
     let mut file = Plain::new(appending);
     let bytes = pattern(4_000_000, 3);
-    assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), bytes.len() as u64);
+    let (mut peer, mut socket) = connection();
+    let (first, rest) = bytes.split_at(120_000);
+    // More than the buffer holds is there at once, and all of it gets stuck in the pipe.
+    peer.write_all(first).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let step = copier.step(&mut socket, &mut file).unwrap();
+    assert!(matches!(step, Step::Moved(count) if count > 65_536), "{step:?}");
+    std::thread::scope(|scope| {
+        scope.spawn(move || peer.write_all(rest).unwrap());
+        copier.copy_to_end(&mut socket, &mut file, IDLE).unwrap();
+    });
     assert_eq!((file.spliced, file.written), (0, bytes.len() as u64));
     assert!(read_back(&mut file.file) == bytes);
     assert!(!paths.has(FastPath::Splice), "refused once, never tried again");
@@ -166,37 +177,46 @@ fn a_file_that_refuses_splicing_loses_nothing() {
 /// What a failed write leaves in the pipe is thrown away, and none of it reaches the next file.
 #[test]
 fn bytes_of_a_failed_file_never_surface_in_the_next() {
+    // Files that can be spliced into, unlike most that fail on demand: the one fails at once, the
+    // other takes a part first, as a disk does that fills up.
+    let broken = || {
+        let (socket, _) = UnixStream::pair().unwrap();
+        (socket, None)
+    };
+    let filling = || {
+        let (socket, reader) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        (socket, Some(reader))
+    };
+    let makers: [&dyn Fn() -> (UnixStream, Option<UnixStream>); 2] = [&broken, &filling];
     for (paths, mut copier) in copiers() {
-        for round in 0..4 {
-            let mut full = Plain::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
-            let foreign = vec![b'!'; 700_000];
-            let error = upload(&mut copier, &mut full, &foreign).unwrap_err();
+        let splices = paths.has(FastPath::Splice);
+        for round in 0..6 {
+            let (socket, _reader) = makers[round as usize % 2]();
+            let mut bad = Plain::new(File::from(OwnedFd::from(socket)));
+            let foreign = vec![b'!'; 2_000_000];
+            let error = upload(&mut copier, &mut bad, &foreign).unwrap_err();
             assert!(matches!(error, CopyError::Write(_)), "{error} with {paths:?}");
 
             let bytes = pattern(300_000, round);
             let mut file = Plain::new(tempfile::tempfile().unwrap());
             assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), bytes.len() as u64);
             assert!(read_back(&mut file.file) == bytes, "with {paths:?}");
+            assert_eq!(file.spliced > 0, splices, "a full disk is no reason to stop splicing");
         }
     }
 }
 
-/// The same for a file that takes a part of the bytes before it is full: a size limit on the
-/// process would reach the other tests, so a sealed memory file stands in for it.
+/// The same where the file refuses splicing and then fails: the device that is always full.
 #[test]
-fn a_file_that_fills_up_half_way_loses_nothing_to_the_next() {
-    use rustix::fs::{MemfdFlags, SealFlags};
+fn a_full_device_fails_the_write_by_every_path() {
     for (paths, mut copier) in copiers() {
-        let sealed =
-            rustix::fs::memfd_create("sealed", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)
-                .unwrap();
-        rustix::fs::ftruncate(&sealed, 100_000).unwrap();
-        rustix::fs::fcntl_add_seals(&sealed, SealFlags::GROW).unwrap();
-        let mut file = Plain::new(File::from(sealed));
-        let error = upload(&mut copier, &mut file, &pattern(400_000, 1)).unwrap_err();
-        assert!(matches!(error, CopyError::Write(_)), "{error} with {paths:?}");
+        let mut full = Plain::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let error = upload(&mut copier, &mut full, &vec![b'!'; 700_000]).unwrap_err();
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        assert!(matches!(&error, CopyError::Write(error) if is_full(error)), "{error}");
 
-        let bytes = pattern(200_000, 2);
+        let bytes = pattern(300_000, 2);
         let mut file = Plain::new(tempfile::tempfile().unwrap());
         upload(&mut copier, &mut file, &bytes).unwrap();
         assert!(read_back(&mut file.file) == bytes, "with {paths:?}");
@@ -264,5 +284,36 @@ fn copying_waits_for_each_byte_no_longer_than_the_idle_timeout() {
         let late = last.elapsed();
         assert!(late < idle + Duration::from_millis(400), "{late:?}");
         assert_eq!(read_back(&mut file.file), [0, 1, 2, 3, 4]);
+    }
+}
+
+/// Splicing stops before a byte that was sent as urgent, whether or not the end is behind it.
+#[test]
+fn urgent_bytes_are_content() {
+    for (paths, mut copier) in copiers() {
+        for finished_first in [false, true] {
+            let (peer, mut socket) = connection();
+            let talk = move || {
+                let mut peer = peer;
+                for piece in [&[b'a'; 20_000][..], &[b'b'; 20_000], b""] {
+                    peer.write_all(piece).unwrap();
+                    assert_eq!(socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap(), 1);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            };
+            let mut file = Plain::new(tempfile::tempfile().unwrap());
+            let copied = if finished_first {
+                talk();
+                copier.copy_to_end(&mut socket, &mut file, IDLE)
+            } else {
+                let talker = std::thread::spawn(talk);
+                let copied = copier.copy_to_end(&mut socket, &mut file, IDLE);
+                talker.join().unwrap();
+                copied
+            };
+            assert_eq!(copied.unwrap(), 40_003, "{finished_first} with {paths:?}");
+            let content = [&[b'a'; 20_000][..], b"!", &[b'b'; 20_000], b"!!"].concat();
+            assert!(read_back(&mut file.file) == content);
+        }
     }
 }

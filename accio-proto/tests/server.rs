@@ -411,6 +411,33 @@ fn the_portable_paths_keep_the_same_files() {
     }
 }
 
+/// A byte sent as urgent is content like any other, also where splicing stops before it.
+#[test]
+fn urgent_bytes_are_content() {
+    for without in [&[][..], &FastPath::ALL] {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        let paths = FastPaths::without(without.iter().copied());
+        let server = start(Server::builder(sink).fast_paths(paths));
+        let mut stream = server.connect();
+        greeted(&mut stream);
+        let mut content = Vec::new();
+        for round in 0..4 {
+            let piece = vec![b'a' + round; 300_000];
+            stream.write_all(&piece).unwrap();
+            content.extend_from_slice(&piece);
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(socket2::SockRef::from(&stream).send_out_of_band(b"!").unwrap(), 1);
+            content.push(b'!');
+        }
+        stream.shutdown(Shutdown::Write).unwrap();
+        let told = &server.outcomes.wait(1)[&1];
+        assert_eq!((told.bytes, &told.error), (content.len() as u64, &None), "{without:?}");
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        assert!(std::fs::read(dir.path().join("1.file")).unwrap() == content);
+    }
+}
+
 /// A sink whose files of some numbers do something else than keep bytes.
 #[derive(Clone)]
 struct Odd {

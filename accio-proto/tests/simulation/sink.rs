@@ -135,7 +135,12 @@ impl SinkFile for SimFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         assert!(!self.broken && !bytes.is_empty());
         self.disk.lock().unwrap().call(self.id, Op::Write).inspect_err(|_| self.broken = true)?;
-        self.content.bytes.extend_from_slice(bytes);
+        if self.content.counted > 0 {
+            // Counting may go back to plain writes; their place is no longer known.
+            self.content.counted += bytes.len() as u64;
+        } else {
+            self.content.bytes.extend_from_slice(bytes);
+        }
         Ok(())
     }
 

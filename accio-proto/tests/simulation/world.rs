@@ -273,7 +273,7 @@ impl World {
                 let Some(Kept::Complete(kept)) = disk.kept(id) else { panic!("nothing is kept") };
                 assert_eq!(kept.bytes.len() as u64 + kept.counted, bytes);
                 assert!(kept.counted == 0 || connection.plan.wants == Wants::Count);
-                assert_eq!(kept.bytes, content[..kept.bytes.len()]);
+                assert!(kept.bytes == content[..kept.bytes.len()], "other bytes than were sent");
             }
             (Due::Error(why), Err(error)) => {
                 let same = match error {
@@ -290,7 +290,8 @@ impl World {
                 assert_eq!(unmarked.is_none(), marked);
                 assert!(!disk.is_complete(id));
             }
-            (due, result) => panic!("{due:?} was due, but it ended as {result:?}"),
+            (Due::Kept(..), result) => panic!("to be kept, but it ended as {result:?}"),
+            (Due::Error(why), result) => panic!("{why} was due, but it ended as {result:?}"),
         }
     }
 }
@@ -302,7 +303,6 @@ struct Verdict<'a> {
     marked: bool,
 }
 
-#[derive(Debug)]
 enum Due<'a> {
     Kept(Dialect, &'a [u8]),
     Error(&'static str),
