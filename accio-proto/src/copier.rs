@@ -7,9 +7,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 
 use crate::fast_path::{FastPath, FastPaths};
 use crate::limits::{FIRST_READ, PIPE_CAPACITY};
@@ -254,11 +255,18 @@ enum Spliced {
 
 /// Waits until the socket has bytes or an end to tell; false after `limit`.
 fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
-    let limit = Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    };
-    let mut entry = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
-    let ready = sys::retry(|| rustix::event::poll(&mut entry, Some(&limit)))?;
-    Ok(ready > 0)
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut entry = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+        match rustix::event::poll(&mut entry, Some(&left)) {
+            // A signal; what is left of the limit counts on.
+            Err(Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
+        }
+    }
 }
