@@ -37,37 +37,62 @@
 //! that stops, it is [`ERROR_MARKER`] and nothing else. The server closes a connection gracefully
 //! only after the file is committed and resets it otherwise, even when its process is killed; that
 //! is the receipt that [`Client`] waits for.
+//!
+//! # Features
+//!
+//! | feature | brings | and with it |
+//! |---|---|---|
+//! | none | [`Dialect`], [`handshake`], [`Port`], [`limits`] | thiserror |
+//! | `io` | [`Copier`], [`Session`], the sinks | log, rustix, socket2 |
+//! | `client` (default) | [`Client`] and `io` | |
+//! | `server` (default) | [`Server`] and `io` | ipnet |
+//! | `cli` | what Accio's own programs share | clap, env_logger, signal-hook |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "io")]
 mod copier;
 mod dialect;
+#[cfg(feature = "io")]
 mod fast_path;
 pub mod handshake;
 pub mod limits;
 mod port;
+#[cfg(feature = "io")]
 mod reason;
+#[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "io")]
 mod session;
+#[cfg(feature = "io")]
 mod sink;
+#[cfg(feature = "io")]
 mod sys;
 
+#[cfg(feature = "client")]
+pub use client::{Client, ClientBuilder, ClientError, Progress, Sent, Source};
+#[cfg(feature = "io")]
+pub use copier::{Copier, CopyError, Step};
 pub use dialect::{
     Dialect, FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION, ServerDialect, UnknownDialect,
 };
+#[cfg(feature = "io")]
 pub use fast_path::{FastPath, FastPaths, UnknownFastPath};
-
-pub use client::{Client, ClientBuilder, ClientError, Progress, Sent, Source};
-pub use copier::{Copier, CopyError, Step};
 pub use port::{InvalidPort, Port};
+#[cfg(feature = "server")]
 pub use server::{
     InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError, ServerHandle, Stats,
 };
-pub use session::{Abort, Ended, Session, SessionLimits, Socket, TcpSocket, Turn, Unreleased};
+#[cfg(feature = "io")]
+pub use session::{
+    Abort, Ended, Interest, Session, SessionLimits, Socket, TcpSocket, Turn, Unreleased,
+};
+#[cfg(feature = "io")]
 pub use sink::{
     CountFile, CountSink, Demand, DirError, DirFile, DirOptions, DirSink, ERROR_MARKER, FileSink,
     MemoryFile, MemorySink, SinkFile, Stored,
 };
-pub use sys::poll::Interest;

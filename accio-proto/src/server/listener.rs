@@ -10,9 +10,10 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
+use crate::session::Interest;
 use crate::session::TcpSocket;
 use crate::sys;
-use crate::sys::poll::{Interest, Poller};
+use crate::sys::poll::Poller;
 
 /// The sockets a server listens on, and the places for connections that they share.
 #[derive(Debug)]
@@ -113,7 +114,7 @@ impl Listeners {
         }
         let failed = match &*self.sockets[index].socket() {
             None => Accepted::Closed,
-            Some(socket) => match sys::socket::accept(socket) {
+            Some(socket) => match sys::accept::accept(socket) {
                 Ok((fd, peer)) => {
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                     let socket = TcpSocket::accepted(TcpStream::from(fd));

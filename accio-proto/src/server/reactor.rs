@@ -13,9 +13,10 @@ use super::{Config, Controls, Outcome};
 use crate::copier::Copier;
 use crate::fast_path::FastPaths;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
+use crate::session::Interest;
 use crate::session::{Abort, Ended, Session, TcpSocket, Turn};
 use crate::sink::FileSink;
-use crate::sys::poll::{Interest, Poller};
+use crate::sys::poll::Poller;
 
 /// The tokens that are no slot's: slot indices are far below their lower half.
 const ALARM: u64 = u64::MAX;

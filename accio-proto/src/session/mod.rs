@@ -16,7 +16,6 @@ use crate::dialect::{Dialect, GREETING, ServerDialect};
 use crate::handshake::{ServerHandshake, ServerStep};
 use crate::limits;
 use crate::sink::{FileSink, SinkFile};
-use crate::sys::poll::Interest;
 use pace::Pace;
 
 /// A connection in service. Generic over its socket and its sink, so that it can be driven through
@@ -75,6 +74,15 @@ impl<F> Stage<F> {
 
 /// Both greetings in a row, of which any end may still have to be sent.
 const GREETING_TWICE: &[u8] = b"accio\r\naccio\r\n";
+
+/// What a session's socket is to be watched for. Data after the end, errors and resets are always reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes or the end of the stream.
+    Read,
+    /// Room in the send buffer too.
+    ReadWrite,
+}
 
 /// Where a session is after its turn.
 #[derive(Debug)]

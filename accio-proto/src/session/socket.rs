@@ -66,6 +66,7 @@ impl TcpSocket {
     }
 
     /// For a connection that has these options from its accept.
+    #[cfg(feature = "server")]
     pub(crate) fn accepted(stream: TcpStream) -> Self {
         TcpSocket(stream)
     }

@@ -3,10 +3,15 @@
 //! Each fast path is a function here; whoever calls it has the portable way beside the call and
 //! asks [`FastPaths`](crate::FastPaths) which to take.
 
+#[cfg(feature = "server")]
+pub(crate) mod accept;
+#[cfg(feature = "client")]
 pub(crate) mod client;
 pub(crate) mod file;
+#[cfg(feature = "client")]
 pub(crate) mod outq;
 pub(crate) mod pipe;
+#[cfg(feature = "server")]
 pub(crate) mod poll;
 pub(crate) mod socket;
 

@@ -12,15 +12,7 @@ use rustix::time::{
 };
 
 use super::retry;
-
-/// What a descriptor is watched for. Data after the end, errors and resets are always reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
-    /// Bytes or the end of the stream.
-    Read,
-    /// Room in the send buffer too.
-    ReadWrite,
-}
+use crate::session::Interest;
 
 /// An epoll instance whose entries are all one-shot: an event is handed to one waiter, and the
 /// entry sleeps until it is armed again.

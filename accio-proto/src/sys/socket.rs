@@ -1,9 +1,9 @@
 //! Calls on sockets.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::retry;
 
@@ -24,10 +24,4 @@ pub(crate) fn discard(socket: impl AsFd, scratch: &mut [u8]) -> io::Result<usize
 /// Sends what fits; a broken connection is an error, never a signal.
 pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     retry(|| rustix::net::send(&socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))
-}
-
-/// Accepts one connection, non-blocking and closed on exec.
-pub(crate) fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    retry(|| rustix::net::acceptfrom_with(&listener, flags))
 }
