@@ -438,6 +438,27 @@ fn urgent_bytes_are_content() {
     }
 }
 
+/// Splicing gets stuck before an urgent byte; what comes behind it must count as it comes, not
+/// only when the end is there.
+#[test]
+fn what_follows_an_urgent_byte_is_heard_in_time() {
+    let idle = Duration::from_millis(600);
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(Server::builder(DirSink::create(dir.path()).unwrap()).idle_timeout(idle));
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    // Enough for the server to splice.
+    stream.write_all(&[b'a'; 1 << 20]).unwrap();
+    for _ in 0..4 {
+        std::thread::sleep(idle / 2);
+        assert_eq!(socket2::SockRef::from(&stream).send_out_of_band(b"!").unwrap(), 1);
+        stream.write_all(b"b").unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    let told = &server.outcomes.wait(1)[&1];
+    assert_eq!((told.bytes, &told.error), ((1 << 20) + 8, &None));
+}
+
 /// A sink whose files of some numbers do something else than keep bytes.
 #[derive(Clone)]
 struct Odd {
