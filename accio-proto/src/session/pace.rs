@@ -99,7 +99,8 @@ impl Pace {
         {
             let got = self.received;
             let least = min_rate.saturating_mul(limits::RATE_WINDOW.as_secs());
-            if self.waited && got < least {
+            // Bytes that were found only now had been waiting for us.
+            if self.waited && self.heard < now && got < least {
                 return Err(Abort::Slow { got, min_rate });
             }
             (self.window, self.received, self.waited) = (now, 0, false);

@@ -1,0 +1,123 @@
+//! What a session may take, by a scripted socket: its share of a turn, and the limits set for it.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use accio_proto::{
+    Abort, Copier, Dialect, FastPaths, MemoryFile, MemorySink, Session, SessionLimits, Socket,
+    Stored, Turn, limits,
+};
+
+/// Has so many bytes to give, then nothing, or the end.
+struct Source {
+    left: usize,
+    ends: bool,
+}
+
+impl Socket for Source {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.left.min(buffer.len());
+        self.left -= count;
+        match (count, self.ends) {
+            (0, false) => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(count),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn close(self) {}
+}
+
+struct World {
+    sink: MemorySink,
+    copier: Copier,
+    limits: SessionLimits,
+    start: Instant,
+}
+
+impl World {
+    fn new(change: impl FnOnce(&mut SessionLimits)) -> Self {
+        let mut limits = SessionLimits::default();
+        change(&mut limits);
+        let copier = Copier::new(Arc::new(FastPaths::default()));
+        World { sink: MemorySink::new(), copier, limits, start: Instant::now() }
+    }
+
+    fn begin(&self, left: usize, ends: bool) -> Session<Source, MemoryFile> {
+        Session::begin(1, Source { left, ends }, Dialect::Direct.into(), self.start)
+    }
+
+    fn ready(&mut self, session: Session<Source, MemoryFile>) -> Turn<Source, MemoryFile> {
+        session.handle_ready(&self.sink, &mut self.copier, &self.limits, self.start)
+    }
+}
+
+#[test]
+fn a_turn_is_bounded_and_the_next_one_goes_on() {
+    let mut world = World::new(|_| {});
+    let session = world.begin(3 * limits::TURN, true);
+    let Turn::Waiting(session) = world.ready(session) else { panic!("all in one turn") };
+    let left = session.socket().left;
+    assert!((3 * limits::TURN - left) >= limits::TURN, "a turn is used up");
+    assert!(left >= 2 * limits::TURN - limits::FIRST_READ, "and not exceeded by more than a step");
+    let Turn::Waiting(session) = world.ready(session) else { panic!("two turns") };
+    let mut turn = world.ready(session);
+    while let Turn::Waiting(session) = turn {
+        turn = world.ready(session);
+    }
+    assert!(
+        matches!(world.sink.get(1), Some(Stored::Complete(all)) if all.len() == 3 * limits::TURN)
+    );
+}
+
+#[test]
+fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
+    for (size, fits) in [(0, true), (999, true), (1000, true), (1001, false), (900_000, false)] {
+        for ends in [true, false] {
+            let mut world = World::new(|limits| limits.max_size = Some(1000));
+            let session = world.begin(size, ends);
+            match (world.ready(session), fits) {
+                (Turn::Waiting(_), true) => assert!(!ends),
+                (Turn::Ended(ended), true) => assert!(ends && ended.result.is_ok()),
+                (Turn::Ended(ended), false) => {
+                    assert!(matches!(ended.result, Err(Abort::Large(1000))), "{:?}", ended.result);
+                    assert_eq!(world.sink.get(1), Some(Stored::Error));
+                }
+                (Turn::Waiting(_), false) => panic!("{size} bytes were taken"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_earliest_limit_sets_the_deadline_and_ours_is_no_slowness_of_the_peers() {
+    let mut world = World::new(|limits| {
+        limits.idle_timeout = Duration::from_secs(30);
+        limits.max_duration = Some(Duration::from_secs(20));
+        limits.min_rate = Some(1);
+    });
+    let mut session = world.begin(5, false);
+    for (seconds, ends) in [(10, false), (20, true)] {
+        let now = world.start + Duration::from_secs(seconds);
+        assert!(session.deadline(&world.limits) <= now, "{seconds} s");
+        let limits = world.limits;
+        match session.handle_timeout(&world.sink, &mut world.copier, &limits, now) {
+            Turn::Waiting(waiting) => {
+                // Its five bytes were there all the time; it was us who looked only now.
+                assert!(!ends);
+                session = waiting;
+            }
+            Turn::Ended(ended) => {
+                assert!(ends, "{:?} after {seconds} s", ended.result);
+                return assert!(matches!(ended.result, Err(Abort::Long(_))));
+            }
+        }
+    }
+    panic!("it never ended");
+}
