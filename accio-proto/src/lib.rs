@@ -74,7 +74,10 @@ mod sink;
 mod sys;
 
 #[cfg(feature = "client")]
-pub use client::{Client, ClientBuilder, ClientError, Progress, Sent, Source};
+pub use client::{
+    Client, ClientBuilder, ClientError, ClientEvent, Family, Finding, Heard, Probe, Probed,
+    Progress, Sent, Source,
+};
 #[cfg(feature = "io")]
 pub use copier::{Copier, CopyError, Step};
 pub use dialect::{

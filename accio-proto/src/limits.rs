@@ -16,6 +16,19 @@ pub const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// Source: the course documents limit the reaction to a server that is not there to ten seconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client waits for one of a host's addresses before it tries the next beside it
+/// (milliseconds: 250).
+///
+/// Source: RFC 8305, section 5, "Connection Attempt Delay".
+pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+
+/// How long a probe listens for more once a server has said something (milliseconds: 200): what one
+/// says in one go comes in one go.
+pub const PROBE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Bytes a probe listens to at the most (256): a greeting is 7, a banner of another protocol a line.
+pub const PROBE_BYTES: usize = 256;
+
 /// How long a client waits for the whole handshake, not for each byte of it (seconds: 10).
 ///
 /// Source: as [`CONNECT_TIMEOUT`]; in total, so that a byte a second holds nobody for a minute.

@@ -1,72 +1,113 @@
 //! From a host's name to a connection, within one time limit.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use super::race::{Failures, interleave, race};
+use super::{Client, ClientError, ClientEvent};
 
-use super::ClientError;
-use crate::sys::client::open;
+/// Which of a host's addresses are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Family {
+    /// All of them.
+    #[default]
+    Any,
+    /// The IPv4 ones.
+    Ipv4,
+    /// The IPv6 ones.
+    Ipv6,
+}
 
-/// Connects to the first address of `host` that takes it. The socket is armed to reset.
-pub(super) fn connect(
-    host: &str,
-    port: u16,
-    limit: Duration,
-) -> Result<(TcpStream, SocketAddr), ClientError> {
-    let deadline = Instant::now() + limit;
-    let addresses = resolve(host, port, deadline, limit)?;
-    log::debug!("{host:?} is {addresses:?}");
-    let mut failures = Vec::new();
-    for (tried, address) in addresses.iter().enumerate() {
-        // A fair share of what is left: one silent address must not take it all.
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        match attempt(*address, share)? {
-            Ok(stream) => return Ok((stream, *address)),
-            Err(error) => {
-                log::debug!("connect to {address}: {error}");
-                failures.push((*address, error));
-            }
+impl Family {
+    /// The family of `ip`.
+    pub const fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Family::Ipv4,
+            IpAddr::V6(_) => Family::Ipv6,
         }
     }
+
+    /// Whether `ip` belongs to it.
+    pub const fn has(self, ip: IpAddr) -> bool {
+        match self {
+            Family::Any => true,
+            Family::Ipv4 => ip.is_ipv4(),
+            Family::Ipv6 => ip.is_ipv6(),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Family::Any => "IP",
+            Family::Ipv4 => "IPv4",
+            Family::Ipv6 => "IPv6",
+        })
+    }
+}
+
+impl Client {
+    /// Connects to the first address of `host` that takes it. The socket is armed to reset.
+    pub(super) fn connect(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<(TcpStream, SocketAddr), ClientError> {
+        let limit = self.connect_timeout;
+        let start = Instant::now();
+        let deadline = start + limit;
+        let addresses = self.resolve(host, port, deadline)?;
+        log::debug!("{host:?} is {addresses:?}");
+        self.tell(|| ClientEvent::Resolved { addresses: addresses.clone(), took: start.elapsed() });
+        let start = Instant::now();
+        match race(&addresses, self.source_address, deadline)? {
+            Ok((stream, peer)) => {
+                log::debug!("connected to {peer}");
+                self.tell(|| ClientEvent::Connected {
+                    peer,
+                    local: stream.local_addr().ok(),
+                    took: start.elapsed(),
+                });
+                Ok((stream, peer))
+            }
+            Err(failures) => Err(nobody(host, port, limit, failures)),
+        }
+    }
+
+    /// The host's addresses that may be used, in the order to try them.
+    pub(super) fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, ClientError> {
+        let mut addresses = resolve(host, port, deadline, self.connect_timeout)?;
+        let families = [self.family, self.source_address.map_or(Family::Any, Family::of)];
+        for family in families {
+            addresses.retain(|address| family.has(address.ip()));
+            if addresses.is_empty() {
+                let source = io::Error::other(format!("it has no {family} address"));
+                return Err(ClientError::Resolve { host: host.to_owned(), source });
+            }
+        }
+        Ok(interleave(addresses))
+    }
+}
+
+/// The error for a host none of whose addresses connected.
+pub(super) fn nobody(host: &str, port: u16, after: Duration, failures: Failures) -> ClientError {
     let host = host.to_owned();
     let silent = |(_, error): &(_, io::Error)| error.kind() == io::ErrorKind::TimedOut;
     if !failures.is_empty() && failures.iter().all(silent) {
-        return Err(ClientError::ConnectTimeout { host, port, after: limit });
+        return ClientError::ConnectTimeout { host, port, after };
     }
-    Err(ClientError::Connect { host, port, failures })
-}
-
-/// One address. The outer error is this machine's fault and ends it all.
-fn attempt(
-    address: SocketAddr,
-    share: Duration,
-) -> Result<Result<TcpStream, io::Error>, ClientError> {
-    if share.is_zero() {
-        return Ok(Err(Errno::TIMEDOUT.into()));
-    }
-    let socket = match open(address) {
-        Ok(socket) => socket,
-        // A kernel without IPv6: the other addresses may do.
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
-            return Ok(Err(error));
-        }
-        Err(source) => return Err(ClientError::Local { what: "open a socket", source }),
-    };
-    if let Err(error) = socket.connect_timeout(&address.into(), share) {
-        return Ok(Err(error));
-    }
-    let stream = TcpStream::from(socket);
-    // A port of this machine's own ephemeral range that nobody listens on can connect to itself.
-    match (stream.local_addr(), stream.peer_addr()) {
-        (Ok(local), Ok(peer)) if local == peer => Ok(Err(Errno::CONNREFUSED.into())),
-        (Ok(_), Ok(_)) => Ok(Ok(stream)),
-        (Err(error), _) | (_, Err(error)) => Ok(Err(error)),
-    }
+    ClientError::Connect { host, port, failures }
 }
 
 /// The host's addresses. The system's resolver knows no time limit, so it runs in a thread of its

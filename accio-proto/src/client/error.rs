@@ -1,7 +1,7 @@
 //! What can go wrong in sending a file.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::handshake::HandshakeError;
@@ -41,6 +41,14 @@ pub enum ClientError {
         host: String,
         /// The time limit.
         after: Duration,
+    },
+    /// The source address cannot be used.
+    #[error("source address {ip}: {}", reason(.source))]
+    Source {
+        /// The address.
+        ip: IpAddr,
+        /// What the system said.
+        source: io::Error,
     },
     /// No address of the host took the connection.
     #[error("connect to {} port {port}: {}", .host.escape_debug(), reasons(.failures))]
@@ -177,13 +185,14 @@ pub enum ClientError {
 impl ClientError {
     /// The exit code for a program that has nothing better to do: curl's numbers.
     ///
-    /// 2 usage, 6 resolve, 7 connect, 26 read the file, 28 any time limit, 55 send, 56 receive
-    /// (the handshake and the confirmation).
+    /// 2 usage, 6 resolve, 7 connect, 26 read the file, 28 any time limit, 45 the source address, 55
+    /// send, 56 receive (the handshake and the confirmation).
     pub fn exit_code(&self) -> u8 {
         match self {
             ClientError::Limit { .. } => 2,
             ClientError::Resolve { .. } => 6,
             ClientError::Connect { .. } | ClientError::Local { .. } => 7,
+            ClientError::Source { .. } => 45,
             ClientError::Read { .. } | ClientError::Shrank { .. } => 26,
             ClientError::ResolveTimeout { .. }
             | ClientError::ConnectTimeout { .. }
@@ -199,11 +208,66 @@ impl ClientError {
         }
     }
 
+    /// A name for each kind of error that stays the same in all versions, for programs to read.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ClientError::Limit { .. } => "limit",
+            ClientError::Resolve { .. } => "resolve",
+            ClientError::ResolveTimeout { .. } => "resolve-timeout",
+            ClientError::Source { .. } => "source-address",
+            ClientError::Connect { .. } => "connect",
+            ClientError::ConnectTimeout { .. } => "connect-timeout",
+            ClientError::Handshake { .. } => "handshake",
+            ClientError::HandshakeTimeout { .. } => "handshake-timeout",
+            ClientError::HandshakeBroken { .. } => "handshake-broken",
+            ClientError::Reset { .. } => "reset",
+            ClientError::ClosedEarly { .. } => "closed-early",
+            ClientError::Stalled { .. } => "stalled",
+            ClientError::Send { .. } => "send",
+            ClientError::NotKept { .. } => "not-kept",
+            ClientError::Unconfirmed { .. } => "unconfirmed",
+            ClientError::Read { .. } => "read",
+            ClientError::Shrank { .. } => "shrank",
+            ClientError::Local { .. } => "local",
+        }
+    }
+
+    /// The server that had taken the connection, unless it failed earlier than that. An Accio server
+    /// has counted the connection then, and holds a file for it.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match *self {
+            ClientError::Handshake { peer, .. }
+            | ClientError::HandshakeTimeout { peer, .. }
+            | ClientError::HandshakeBroken { peer, .. }
+            | ClientError::Reset { peer, .. }
+            | ClientError::ClosedEarly { peer, .. }
+            | ClientError::Stalled { peer, .. }
+            | ClientError::Send { peer, .. }
+            | ClientError::NotKept { peer }
+            | ClientError::Unconfirmed { peer, .. } => Some(peer),
+            _ => None,
+        }
+    }
+
+    /// Whether the same upload may work a little later: the network or the server failed, not this
+    /// machine or the caller, and the server is not of another kind or dialect.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            // The standard library keeps the resolver's code to itself; this is EAI_AGAIN.
+            ClientError::Resolve { source, .. } => source.to_string().contains("emporary failure"),
+            ClientError::Handshake { source, .. } => {
+                matches!(source, HandshakeError::Closed { .. })
+            }
+            error => !error.is_local(),
+        }
+    }
+
     /// Whether this machine or the caller is to blame, not the network or the server.
     pub fn is_local(&self) -> bool {
         matches!(
             self,
             ClientError::Limit { .. }
+                | ClientError::Source { .. }
                 | ClientError::Read { .. }
                 | ClientError::Shrank { .. }
                 | ClientError::Local { .. }

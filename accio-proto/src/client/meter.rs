@@ -65,6 +65,14 @@ impl<'c> Meter<'c> {
         self.moved = now;
     }
 
+    /// It is not the peer's turn: the time without progress starts anew, unless the peer still owes
+    /// an acknowledgement.
+    pub(super) fn rest(&mut self, now: Instant) {
+        if self.look(now).is_none_or(|outstanding| outstanding == 0) {
+            self.moved = now;
+        }
+    }
+
     /// How long nothing has moved, as of the last [`Meter::look`].
     pub(super) fn stillness(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.moved)

@@ -4,22 +4,32 @@
 //! whatever ends a client early, being killed included, reads as a reset at the server, and never
 //! as a complete file.
 
+mod builder;
 mod confirm;
 mod connect;
 mod connection;
 mod error;
+mod event;
 mod meter;
+mod pace;
+mod probe;
+mod race;
 mod send;
 mod source;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use builder::ClientBuilder;
+pub use connect::Family;
 pub use error::ClientError;
+pub use event::ClientEvent;
+pub use probe::{Finding, Heard, Probe, Probed};
 pub use source::Source;
 
 use crate::{Dialect, FastPaths, limits};
@@ -42,12 +52,19 @@ pub struct Client {
     handshake_timeout: Duration,
     stall_timeout: Duration,
     confirm_timeout: Duration,
+    family: Family,
+    source_address: Option<IpAddr>,
+    rate_limit: Option<NonZeroU64>,
     fast_paths: Arc<FastPaths>,
     on_progress: Option<Arc<Callback>>,
+    on_event: Option<Arc<EventCallback>>,
 }
 
 /// What [`ClientBuilder::on_progress`] takes.
 type Callback = dyn Fn(Progress) + Send + Sync;
+
+/// What [`ClientBuilder::on_event`] takes.
+type EventCallback = dyn Fn(&ClientEvent) + Send + Sync;
 
 /// A file that is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,8 +106,12 @@ impl Client {
                 handshake_timeout: limits::HANDSHAKE_TIMEOUT,
                 stall_timeout: limits::STALL_TIMEOUT,
                 confirm_timeout: limits::CONFIRM_TIMEOUT,
+                family: Family::default(),
+                source_address: None,
+                rate_limit: None,
                 fast_paths: Arc::default(),
                 on_progress: None,
+                on_event: None,
             },
         }
     }
@@ -110,16 +131,27 @@ impl Client {
     ) -> Result<Sent, ClientError> {
         let mut source = source.into();
         let start = Instant::now();
-        let (stream, peer) = connect::connect(host, port, self.connect_timeout)?;
-        log::debug!("connected to {peer}");
+        let (stream, peer) = self.connect(host, port)?;
         let mut connection = Connection::new(self, stream, peer)?;
+        let connected = Instant::now();
         connection.greet()?;
         log::debug!("{} handshake with {peer} complete", self.dialect);
+        let dialect = self.dialect;
+        self.tell(|| ClientEvent::Greeted { peer, dialect, took: connected.elapsed() });
+        let greeted = Instant::now();
         connection.send(&mut source)?;
         let bytes = connection.meter.sent();
         log::debug!("all {bytes} bytes handed to the system");
+        self.tell(|| ClientEvent::Sent { peer, bytes, took: greeted.elapsed() });
         let confirmed = connection.finish()?;
-        Ok(Sent { bytes, confirmed, peer, dialect: self.dialect, duration: start.elapsed() })
+        Ok(Sent { bytes, confirmed, peer, dialect, duration: start.elapsed() })
+    }
+
+    /// Tells the caller of a step, if it wants to know.
+    fn tell(&self, event: impl FnOnce() -> ClientEvent) {
+        if let Some(report) = &self.on_event {
+            report(&event());
+        }
     }
 }
 
@@ -131,80 +163,10 @@ impl fmt::Debug for Client {
             .field("handshake_timeout", &self.handshake_timeout)
             .field("stall_timeout", &self.stall_timeout)
             .field("confirm_timeout", &self.confirm_timeout)
+            .field("family", &self.family)
+            .field("source_address", &self.source_address)
+            .field("rate_limit", &self.rate_limit)
             .field("fast_paths", &self.fast_paths)
             .finish_non_exhaustive()
-    }
-}
-
-/// Sets up a [`Client`]. Each time limit is ten seconds unless set.
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct ClientBuilder {
-    client: Client,
-}
-
-impl ClientBuilder {
-    /// The dialect to speak.
-    pub fn dialect(mut self, dialect: Dialect) -> Self {
-        self.client.dialect = dialect;
-        self
-    }
-
-    /// The time for name resolution and connecting, over all addresses together.
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.client.connect_timeout = limit;
-        self
-    }
-
-    /// The time for the whole handshake.
-    pub fn handshake_timeout(mut self, limit: Duration) -> Self {
-        self.client.handshake_timeout = limit;
-        self
-    }
-
-    /// The time without any progress, neither in sending nor in acknowledgement, that ends it.
-    pub fn stall_timeout(mut self, limit: Duration) -> Self {
-        self.client.stall_timeout = limit;
-        self
-    }
-
-    /// The time the server has to confirm, from its acknowledgement of the last byte.
-    pub fn confirm_timeout(mut self, limit: Duration) -> Self {
-        self.client.confirm_timeout = limit;
-        self
-    }
-
-    /// Which of the kernel's fast paths are tried; the client's is
-    /// [`FastPath::Sendfile`](crate::FastPath::Sendfile).
-    pub fn fast_paths(mut self, fast_paths: FastPaths) -> Self {
-        self.client.fast_paths = Arc::new(fast_paths);
-        self
-    }
-
-    /// Calls `report` while a file is sent, about ten times a second, and once at its end. It runs
-    /// between two sends: one that takes long slows the transfer down.
-    pub fn on_progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.client.on_progress = Some(Arc::new(report));
-        self
-    }
-
-    /// The client.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Limit`] for a time limit that is zero or above [`limits::MAX_TIMEOUT`].
-    pub fn build(self) -> Result<Client, ClientError> {
-        let client = self.client;
-        for (name, value) in [
-            ("connect_timeout", client.connect_timeout),
-            ("handshake_timeout", client.handshake_timeout),
-            ("stall_timeout", client.stall_timeout),
-            ("confirm_timeout", client.confirm_timeout),
-        ] {
-            if value.is_zero() || value > limits::MAX_TIMEOUT {
-                return Err(ClientError::Limit { name, value });
-            }
-        }
-        Ok(client)
     }
 }

@@ -3,18 +3,22 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::ClientError;
 use super::connection::{Connection, Received, unblocked};
+use super::pace::Pace;
 use super::source::{Kind, Source};
-use crate::sys::client::{SendFile, is_gone, send_file, wait};
-use crate::{FastPath, limits};
+use crate::sys::client::{Moved, is_gone, send_file, send_pipe, wait, wait_source};
+use crate::{FastPath, FastPaths, limits};
 
 /// What became of one step.
 enum Pushed {
     Bytes(usize),
     Full,
+    /// The next bytes are read, and not sent yet.
+    Read,
     /// The source has no more.
     End,
 }
@@ -23,20 +27,41 @@ impl Connection<'_> {
     /// Hands all of the source to the kernel.
     pub(super) fn send(&mut self, source: &mut Source<'_>) -> Result<(), ClientError> {
         let total = source.size().map_err(|source| ClientError::Read { source })?;
-        self.meter.start(total, Instant::now());
-        let mut pump = Pump::new(source, self.client.fast_paths.has(FastPath::Sendfile));
+        let now = Instant::now();
+        self.meter.start(total, now);
+        let mut pace = self.client.rate_limit.map(|rate| Pace::new(rate, now));
+        let mut pump = Pump::new(source, &self.client.fast_paths);
         loop {
             let now = Instant::now();
             self.meter.tick(now);
+            let budget = match pace.as_mut().map_or(Ok(limits::SEND_CHUNK), |pace| pace.ask(now)) {
+                Ok(budget) => budget,
+                Err(pause) => {
+                    self.pause(None, pause)?;
+                    continue;
+                }
+            };
+            if let Some(source) = pump.waits_for()
+                && !self.pause(Some(source), limits::PROGRESS_INTERVAL)?
+            {
+                continue;
+            }
             let stalled_at = self.meter.still_at(self.client.stall_timeout);
             let ready = wait(&self.stream, true, self.slice(now, stalled_at))
                 .map_err(|source| ClientError::Local { what: "wait for the server", source })?;
             if ready.receive {
                 self.check_open()?;
             }
-            let pushed = if ready.send { pump.push(self)? } else { Pushed::Full };
+            let pushed = if ready.send { pump.push(self, budget)? } else { Pushed::Full };
             match pushed {
-                Pushed::Bytes(count) => self.meter.add(count, Instant::now()),
+                Pushed::Bytes(count) => {
+                    self.meter.add(count, Instant::now());
+                    if let Some(pace) = &mut pace {
+                        pace.spend(count);
+                    }
+                }
+                // A source that took its time is no stall.
+                Pushed::Read => self.meter.rest(Instant::now()),
                 Pushed::End => break,
                 Pushed::Full => {
                     let now = Instant::now();
@@ -57,6 +82,35 @@ impl Connection<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Waits for the source, if there is one to wait for, with an eye on the server, for at most
+    /// `time`; whether the source is ready.
+    ///
+    /// A server that owes nothing may be silent as long as we are.
+    fn pause(
+        &mut self,
+        source: Option<BorrowedFd<'_>>,
+        time: Duration,
+    ) -> Result<bool, ClientError> {
+        let time = time.min(limits::PROGRESS_INTERVAL);
+        let found = match source {
+            Some(source) => wait_source(&self.stream, source, time),
+            None => wait(&self.stream, false, time).map(|ready| (ready.receive, false)),
+        };
+        let (receive, ready) =
+            found.map_err(|source| ClientError::Local { what: "wait for the server", source })?;
+        if receive {
+            self.check_open()?;
+        }
+        if !ready || self.meter.stillness(Instant::now()) > limits::PROGRESS_INTERVAL {
+            let now = Instant::now();
+            self.meter.rest(now);
+            if self.meter.stillness(now) >= self.client.stall_timeout {
+                return Err(self.stalled());
+            }
+        }
+        Ok(ready)
     }
 
     /// Drops what the server says, and notices that it is gone.
@@ -88,11 +142,12 @@ impl Connection<'_> {
     }
 }
 
-/// The source, on the fast way or the portable one. Both go by the file's own position, so it can
-/// change from one to the other at any byte.
+/// The source, on the fast way or the portable one. Both go by the descriptor's own position, so it
+/// can change from one to the other at any byte.
 struct Pump<'s> {
     input: Input<'s>,
-    sendfile: bool,
+    /// How the kernel moves it by itself, while it does.
+    fast: Option<FastPath>,
     /// Allocated when first used.
     buffer: Vec<u8>,
     /// The part of `buffer` that is read and not yet sent.
@@ -101,36 +156,49 @@ struct Pump<'s> {
 
 enum Input<'s> {
     File(&'s File),
+    Stream(&'s File),
     Read(&'s mut dyn Read),
 }
 
 impl<'s> Pump<'s> {
-    fn new(source: &'s mut Source<'_>, sendfile: bool) -> Self {
-        let input = match &mut source.0 {
-            Kind::File(file) => Input::File(file),
-            Kind::Read(reader) => Input::Read(reader),
+    fn new(source: &'s mut Source<'_>, paths: &FastPaths) -> Self {
+        let (input, fast) = match &mut source.0 {
+            Kind::File(file) => (Input::File(file), Some(FastPath::Sendfile)),
+            Kind::Stream(file, true) => (Input::Stream(file), Some(FastPath::Splice)),
+            Kind::Stream(file, false) => (Input::Stream(file), None),
+            Kind::Read(reader) => (Input::Read(reader), None),
         };
-        Pump { input, sendfile, buffer: Vec::new(), unsent: 0..0 }
+        let fast = fast.filter(|path| paths.has(*path));
+        Pump { input, fast, buffer: Vec::new(), unsent: 0..0 }
     }
 
-    fn push(&mut self, connection: &Connection<'_>) -> Result<Pushed, ClientError> {
-        if let (Input::File(file), true) = (&self.input, self.sendfile) {
-            match send_file(&connection.stream, file, limits::SEND_CHUNK) {
-                SendFile::Queued(0) => return Ok(Pushed::End),
-                SendFile::Queued(count) => return Ok(Pushed::Bytes(count)),
-                SendFile::Full => return Ok(Pushed::Full),
-                SendFile::Broken(error) => return Err(connection.broken(error)),
-                SendFile::Refused(error) => {
-                    connection.client.fast_paths.refused(FastPath::Sendfile, error);
-                }
-                SendFile::Fault => {}
+    /// The descriptor that must be readable for the next step.
+    fn waits_for(&self) -> Option<BorrowedFd<'s>> {
+        match self.input {
+            Input::Stream(file) if self.unsent.is_empty() => Some(file.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// Moves up to `budget` bytes.
+    fn push(&mut self, connection: &Connection<'_>, budget: usize) -> Result<Pushed, ClientError> {
+        if let (Some(path), Input::File(file) | Input::Stream(file)) = (self.fast, &self.input) {
+            let send = if path == FastPath::Sendfile { send_file } else { send_pipe };
+            match send(&connection.stream, file, budget.min(limits::SEND_CHUNK)) {
+                Moved::Queued(0) => return Ok(Pushed::End),
+                Moved::Queued(count) => return Ok(Pushed::Bytes(count)),
+                Moved::Full => return Ok(Pushed::Full),
+                Moved::Broken(error) => return Err(connection.broken(error)),
+                Moved::Refused(error) => connection.client.fast_paths.refused(path, error),
+                Moved::Fault => {}
             }
-            self.sendfile = false;
+            self.fast = None;
         }
-        if self.unsent.is_empty() && !self.read()? {
-            return Ok(Pushed::End);
+        if self.unsent.is_empty() {
+            return self.read();
         }
-        let sent = (&connection.stream).write(&self.buffer[self.unsent.clone()]);
+        let end = self.unsent.end.min(self.unsent.start.saturating_add(budget));
+        let sent = (&connection.stream).write(&self.buffer[self.unsent.start..end]);
         match unblocked(sent).map_err(|error| connection.broken(error))? {
             Some(count) => {
                 self.unsent.start += count;
@@ -140,21 +208,28 @@ impl<'s> Pump<'s> {
         }
     }
 
-    /// Reads the next bytes; false at the end.
-    fn read(&mut self) -> Result<bool, ClientError> {
+    /// Reads the next bytes.
+    fn read(&mut self) -> Result<Pushed, ClientError> {
         self.buffer.resize(limits::SEND_BUFFER, 0);
-        let count = loop {
-            let result = match &mut self.input {
-                Input::File(file) => file.read(&mut self.buffer),
-                Input::Read(reader) => reader.read(&mut self.buffer),
-            };
-            match result {
-                Ok(count) => break count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(source) => return Err(ClientError::Read { source }),
-            }
+        let result = match &mut self.input {
+            Input::File(file) | Input::Stream(file) => file.read(&mut self.buffer),
+            Input::Read(reader) => reader.read(&mut self.buffer),
         };
-        self.unsent = 0..count;
-        Ok(count > 0)
+        match result {
+            Ok(0) => Ok(Pushed::End),
+            Ok(count) => {
+                self.unsent = 0..count;
+                Ok(Pushed::Read)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Pushed::Read),
+            // Someone else has read it, or it was made not to block.
+            Err(error)
+                if error.kind() == ErrorKind::WouldBlock
+                    && matches!(self.input, Input::Stream(_)) =>
+            {
+                Ok(Pushed::Read)
+            }
+            Err(source) => Err(ClientError::Read { source }),
+        }
     }
 }

@@ -3,24 +3,33 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::FileTypeExt;
 
-/// What to send. A [`File`] goes within the kernel where it can; anything else is read.
+/// What to send. A [`File`] goes within the kernel where it can, be it a regular one or a pipe;
+/// anything else is read.
 ///
 /// A file is sent from its position to its end *as found*: what it grows by meanwhile is sent
 /// too, and when it shrinks below its size at the start, the sending fails and the connection is
 /// reset. So a file that others write to is sent as one of its states, or not at all, only if
 /// they append.
+///
+/// A [`File`] that is none, such as a pipe, a terminal or a socket, is sent until its end. It may be
+/// silent for as long as it likes: the client waits for it and for the server at once, so it notices
+/// when the server has had enough of waiting (an Accio server after ten seconds).
 pub struct Source<'a>(pub(super) Kind<'a>);
 
 pub(super) enum Kind<'a> {
     /// A regular file.
     File(File),
+    /// Another descriptor that can be waited for, and whether it is a pipe.
+    Stream(File, bool),
     /// The rest of the world.
     Read(Box<dyn Read + Send + 'a>),
 }
 
 impl<'a> Source<'a> {
-    /// All that `reader` has. While it blocks, the server waits, and may give up.
+    /// All that `reader` has. While it blocks, the server waits, and may give up; that is noticed
+    /// when the reader comes back. Where it reads a descriptor, better give that as a [`File`].
     pub fn reader(reader: impl Read + Send + 'a) -> Self {
         Source(Kind::Read(Box::new(reader)))
     }
@@ -32,7 +41,7 @@ impl<'a> Source<'a> {
                 let position = file.stream_position()?;
                 Ok(Some(file.metadata()?.len().saturating_sub(position)))
             }
-            Kind::Read(_) => Ok(None),
+            Kind::Stream(..) | Kind::Read(_) => Ok(None),
         }
     }
 }
@@ -43,7 +52,8 @@ impl From<File> for Source<'_> {
             Ok(metadata) if metadata.is_file() => Source(Kind::File(file)),
             // Pipes and devices have neither a size nor a position; a directory's fault shows in
             // reading it.
-            _ => Source::reader(file),
+            Ok(metadata) => Source(Kind::Stream(file, metadata.file_type().is_fifo())),
+            Err(_) => Source(Kind::Stream(file, false)),
         }
     }
 }
@@ -57,7 +67,9 @@ impl<'a> From<&'a [u8]> for Source<'a> {
 impl fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::File(file) => f.debug_tuple("Source").field(file).finish(),
+            Kind::File(file) | Kind::Stream(file, _) => {
+                f.debug_tuple("Source").field(file).finish()
+            }
             Kind::Read(_) => f.write_str("Source(reader)"),
         }
     }

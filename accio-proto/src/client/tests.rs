@@ -393,7 +393,7 @@ fn a_reset_that_another_call_was_told_of_is_still_a_reset() {
         told.send(()).unwrap();
     });
     let client = client();
-    let (stream, address) = connect::connect("127.0.0.1", peer.port, BOUND).unwrap();
+    let (stream, address) = client.connect("127.0.0.1", peer.port).unwrap();
     let mut connection = Connection::new(&client, stream, address).unwrap();
     connection.greet().unwrap();
     tell.recv_timeout(BOUND).unwrap();
@@ -439,7 +439,7 @@ fn a_fin_that_was_there_before_ours_confirms_nothing() {
         let _ = over.recv_timeout(BOUND);
     });
     let client = client();
-    let (stream, address) = connect::connect("127.0.0.1", peer.port, BOUND).unwrap();
+    let (stream, address) = client.connect("127.0.0.1", peer.port).unwrap();
     let mut connection = Connection::new(&client, stream, address).unwrap();
     connection.greet().unwrap();
     // Without the checks in between that a send makes.
@@ -582,7 +582,7 @@ fn a_stall_is_noticed_without_the_kernels_own_limit() {
         let _ = over.recv_timeout(BOUND);
     });
     let client = builder().stall_timeout(SHORT).build().unwrap();
-    let (stream, address) = connect::connect("127.0.0.1", peer.port, BOUND).unwrap();
+    let (stream, address) = client.connect("127.0.0.1", peer.port).unwrap();
     let mut connection = Connection::new(&client, stream, address).unwrap();
     rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, 0).unwrap();
     connection.greet().unwrap();
@@ -664,6 +664,285 @@ fn a_source_that_fails_resets_the_connection() {
         assert_eq!((error.exit_code(), error.is_local()), (26, true));
         assert!(peer.end(), "{why}");
     }
+}
+
+/// A pipe, its far end fed by `feed` on a thread of its own.
+fn pipe(feed: impl FnOnce(File) + Send + 'static) -> (File, JoinHandle<()>) {
+    let (read, write) = io::pipe().unwrap();
+    let file = |end: std::os::fd::OwnedFd| File::from(end);
+    let write = file(write.into());
+    (file(read.into()), thread::spawn(move || feed(write)))
+}
+
+#[test]
+fn pipes_are_sent_to_their_end_by_both_paths() {
+    let content = pattern(5 << 20);
+    for size in [0, 1, 70_000, content.len()] {
+        for paths in [FastPaths::default(), FastPaths::without([FastPath::Splice])] {
+            let fast = paths.has(FastPath::Splice);
+            let peer = good(Dialect::Accio);
+            let bytes = content[..size].to_vec();
+            let (source, feeder) = pipe(move |mut end| end.write_all(&bytes).unwrap());
+            let client = builder().fast_paths(paths).build().unwrap();
+            let sent = client.send("127.0.0.1", peer.port, source).unwrap();
+            assert_eq!((sent.bytes, sent.confirmed), (size as u64, true));
+            assert_eq!(client.fast_paths.has(FastPath::Splice), fast, "never refused here");
+            feeder.join().unwrap();
+            assert!(peer.end() == content[..size], "{size} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_socket_is_sent_like_a_pipe_and_a_character_device_too() {
+    let peer = good(Dialect::Accio);
+    let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    near.write_all(b"from a socket").unwrap();
+    drop(near);
+    let source = File::from(std::os::fd::OwnedFd::from(far));
+    client().send("127.0.0.1", peer.port, source).unwrap();
+    assert_eq!(peer.end(), b"from a socket");
+    let peer = good(Dialect::Accio);
+    client().send("127.0.0.1", peer.port, File::open("/dev/null").unwrap()).unwrap();
+    assert_eq!(peer.end(), b"");
+}
+
+#[test]
+fn a_pipe_that_pauses_is_no_stall() {
+    let peer = good(Dialect::Accio);
+    let (source, feeder) = pipe(|mut end| {
+        for part in [b"one", b"two"] {
+            thread::sleep(SHORT * 3);
+            end.write_all(part).unwrap();
+        }
+        thread::sleep(SHORT * 3);
+    });
+    let calls = Arc::new(Mutex::new(0));
+    let counted = calls.clone();
+    let client = builder().stall_timeout(SHORT).on_progress(move |_| *counted.lock().unwrap() += 1);
+    let sent = client.build().unwrap().send("127.0.0.1", peer.port, source).unwrap();
+    assert!(sent.confirmed && sent.duration >= SHORT * 9);
+    feeder.join().unwrap();
+    assert_eq!(peer.end(), b"onetwo");
+    assert!(*calls.lock().unwrap() >= 10, "progress is told while the pipe is silent");
+}
+
+#[test]
+fn a_server_that_goes_away_is_noticed_while_the_pipe_is_silent() {
+    type End = fn(TcpStream);
+    let ends: [(End, fn(&ClientError) -> bool); 2] = [
+        (reset, |error| matches!(error, ClientError::Reset { .. })),
+        (drop, |error| matches!(error, ClientError::ClosedEarly { .. })),
+    ];
+    for (end, expected) in ends {
+        for paths in [FastPaths::default(), FastPaths::without([FastPath::Splice])] {
+            let peer = Peer::new(move |mut stream| {
+                greet(&mut stream, Dialect::Accio);
+                expect(&mut stream, b"some");
+                end(stream);
+            });
+            let (done, over) = mpsc::channel::<()>();
+            let (source, feeder) = pipe(move |mut end| {
+                end.write_all(b"some").unwrap();
+                let _ = over.recv_timeout(BOUND);
+            });
+            let start = Instant::now();
+            let client = builder().fast_paths(paths).build().unwrap();
+            let error = client.send("127.0.0.1", peer.port, source).unwrap_err();
+            assert!(expected(&error), "{error:?}");
+            assert!(start.elapsed() < SLACK, "at once, not when the pipe says something");
+            assert_eq!(error.exit_code(), 55);
+            drop(done);
+            feeder.join().unwrap();
+            peer.end();
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_owes_an_acknowledgement_is_a_stall_even_while_the_pipe_is_silent() {
+    let (done, over) = mpsc::channel::<()>();
+    let peer = Peer::new(move |mut stream| {
+        socket2::SockRef::from(&stream).set_recv_buffer_size(64 << 10).unwrap();
+        greet(&mut stream, Dialect::Accio);
+        let _ = over.recv_timeout(BOUND);
+    });
+    let (finish, finished) = mpsc::channel::<()>();
+    // More than the peer's buffer holds and less than both do.
+    let (source, feeder) = pipe(move |mut end| {
+        let _ = end.write_all(&pattern(1 << 20));
+        let _ = finished.recv_timeout(BOUND);
+    });
+    let client = builder().stall_timeout(SHORT).build().unwrap();
+    let start = Instant::now();
+    let error = client.send("127.0.0.1", peer.port, source).unwrap_err();
+    let ClientError::Stalled { sent, .. } = error else { panic!("{error:?}") };
+    assert_eq!(sent, 1 << 20, "all that the pipe had");
+    assert!(start.elapsed() < SHORT + SLACK);
+    drop((done, finish));
+    feeder.join().unwrap();
+    peer.end();
+}
+
+#[test]
+fn a_rate_limit_holds_on_every_path() {
+    let content = pattern(300_000);
+    let rate = NonZeroU64::new(500_000).unwrap();
+    let sources: [fn(&[u8]) -> Source<'static>; 3] = [
+        |content| file(content).into(),
+        |content| {
+            let content = content.to_vec();
+            pipe(move |mut end| end.write_all(&content).unwrap()).0.into()
+        },
+        |content| Source::reader(io::Cursor::new(content.to_vec())),
+    ];
+    for source in sources {
+        for paths in
+            [FastPaths::default(), FastPaths::without([FastPath::Sendfile, FastPath::Splice])]
+        {
+            let peer = good(Dialect::Accio);
+            let client = builder().rate_limit(rate).fast_paths(paths).build().unwrap();
+            let sent = client.send("127.0.0.1", peer.port, source(&content)).unwrap();
+            assert!(peer.end() == content);
+            let took = sent.duration;
+            assert!((SHORT * 2..SHORT * 2 + SLACK).contains(&took), "{took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_rate_below_the_stall_timeout_is_no_stall() {
+    let peer = good(Dialect::Accio);
+    let rate = NonZeroU64::new(2).unwrap();
+    let client = builder().rate_limit(rate).stall_timeout(SHORT).build().unwrap();
+    let sent = client.send("127.0.0.1", peer.port, file(b"abc")).unwrap();
+    assert!(sent.duration >= Duration::from_millis(1500), "{sent:?}");
+    assert_eq!(peer.end(), b"abc");
+}
+
+#[test]
+fn the_family_and_the_source_address_choose_among_the_addresses() {
+    for family in [Family::Any, Family::Ipv4] {
+        let peer = good(Dialect::Accio);
+        let client = builder().family(family).build().unwrap();
+        let sent = client.send("127.0.0.1", peer.port, &b""[..]).unwrap();
+        assert!(family.has(sent.peer.ip()));
+        peer.end();
+    }
+    for (builder, why) in [
+        (builder().family(Family::Ipv6), "IPv6"),
+        (builder().source_address("::1".parse().unwrap()), "IPv6"),
+    ] {
+        let error = builder.build().unwrap().send("127.0.0.1", 9, &b""[..]).unwrap_err();
+        assert_eq!(error.to_string(), format!(r#"resolve "127.0.0.1": it has no {why} address"#));
+        assert_eq!(error.exit_code(), 6);
+    }
+
+    let source: IpAddr = "127.0.0.9".parse().unwrap();
+    let peer = Peer::new(|mut stream| {
+        greet(&mut stream, Dialect::Accio);
+        stream.peer_addr().unwrap().ip()
+    });
+    let client = builder().source_address(source).build().unwrap();
+    // Its end closes without reading to the end; only where it came from matters.
+    let _ = client.send("127.0.0.1", peer.port, &b""[..]);
+    assert_eq!(peer.end(), source);
+
+    // Documentation's own network: no address of this machine.
+    let foreign: IpAddr = "203.0.113.7".parse().unwrap();
+    let client = builder().source_address(foreign).build().unwrap();
+    let error = client.send("127.0.0.1", 9, &b""[..]).unwrap_err();
+    let expected = "source address 203.0.113.7: cannot assign requested address";
+    assert_eq!((error.to_string().as_str(), error.exit_code()), (expected, 45));
+    assert!(error.is_local() && !error.is_transient());
+}
+
+#[test]
+fn events_come_in_order() {
+    for dialect in Dialect::ALL {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let kept = events.clone();
+        let peer = good(dialect);
+        let client = builder()
+            .dialect(dialect)
+            .on_event(move |event| kept.lock().unwrap().push(event.clone()))
+            .build()
+            .unwrap();
+        let sent = client.send("127.0.0.1", peer.port, file(b"content")).unwrap();
+        peer.end();
+        let events = events.lock().unwrap();
+        let [
+            ClientEvent::Resolved { addresses, .. },
+            ClientEvent::Connected { peer: connected, local: Some(_), .. },
+            ClientEvent::Greeted { peer: greeted, dialect: spoken, .. },
+            ClientEvent::Sent { bytes: 7, .. },
+        ] = &events[..]
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!((&addresses[..], *spoken), (&[sent.peer][..], dialect));
+        assert_eq!([connected, greeted], [&sent.peer; 2]);
+    }
+}
+
+#[test]
+fn a_probe_says_what_it_hears_and_sends_nothing() {
+    let quiet = SHORT;
+    for (wire, stays, finding) in [
+        (&b"accio\r\n"[..], true, Finding::Greets),
+        (b"", true, Finding::Silent),
+        (b"acc", true, Finding::Stops),
+        (b"acc", false, Finding::Hangs),
+        (b"", false, Finding::Hangs),
+        (b"accio\r\n", false, Finding::Hangs),
+        (b"accio\r\naccio\r\n", true, Finding::Foreign),
+        (b"220 \x1b[2J ready\r\n", true, Finding::Foreign),
+        (&[b'x'; 5000], true, Finding::Foreign),
+    ] {
+        let peer = Peer::new(move |mut stream| {
+            stream.write_all(wire).unwrap();
+            if !stays {
+                stream.shutdown(Shutdown::Write).unwrap();
+            }
+            let mut sent = Vec::new();
+            let end = stream.read_to_end(&mut sent).map_err(|error| error.kind());
+            (sent, end)
+        });
+        let client = builder().handshake_timeout(quiet).build().unwrap();
+        let start = Instant::now();
+        let probe = client.probe("127.0.0.1", peer.port).unwrap();
+        assert!(start.elapsed() < quiet + SLACK);
+        assert_eq!(probe.addresses.len(), 1);
+        let [Probed { address, result: Ok(heard), .. }] = &probe.probed[..] else {
+            panic!("{probe:?}")
+        };
+        assert_eq!((address.port(), heard.finding), (peer.port, finding), "{heard:?}");
+        assert_eq!(heard.bytes, wire[..wire.len().min(limits::PROBE_BYTES)]);
+        assert_eq!(heard.spoke_after.is_some(), !wire.is_empty());
+        assert_eq!(peer.end(), (vec![], Err(ErrorKind::ConnectionReset)), "{finding:?}");
+    }
+}
+
+#[test]
+fn a_probe_tries_both_families() {
+    let v4 = Peer::at("127.0.0.1:0", |mut stream| {
+        greet(&mut stream, Dialect::Accio);
+        saw_reset(stream)
+    });
+    // localhost is both, or at least IPv4, on every machine; only one is listened on.
+    let client = builder().handshake_timeout(SHORT).build().unwrap();
+    let probe = client.probe("localhost", v4.port).unwrap();
+    for probed in &probe.probed {
+        match &probed.result {
+            Ok(heard) => assert!(probed.address.is_ipv4() && heard.finding == Finding::Greets),
+            Err(error) => {
+                assert!(probed.address.is_ipv6());
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+            }
+        }
+    }
+    assert!(probe.probed.iter().any(|probed| probed.result.is_ok()));
+    assert!(v4.end());
 }
 
 /// Sends a file whose size changes after its first part has left.

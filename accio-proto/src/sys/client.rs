@@ -3,19 +3,52 @@
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::sockopt;
+use rustix::pipe::{SpliceFlags, splice};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Opens a TCP socket for `address`, armed to reset from the start.
+/// Opens a TCP socket for `address` that never blocks, armed to reset from the start.
 pub(crate) fn open(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// What became of a [`start_connect`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Started {
+    /// Connected at once.
+    Connected,
+    /// [`wait_any`] says when it is over, and the socket's error says how.
+    Pending,
+}
+
+/// Begins to connect.
+pub(crate) fn start_connect(socket: &Socket, address: SocketAddr) -> io::Result<Started> {
+    match socket.connect(&address.into()) {
+        Ok(()) => Ok(Started::Connected),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::INPROGRESS | Errno::INTR) => Ok(Started::Pending),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Waits until an attempt to connect is over, for at most `timeout`; for each, whether it is.
+pub(crate) fn wait_any<'a>(
+    sockets: impl Iterator<Item = &'a Socket>,
+    timeout: Duration,
+) -> io::Result<Vec<bool>> {
+    let mut fds: Vec<_> = sockets.map(|socket| PollFd::new(socket, PollFlags::OUT)).collect();
+    poll_for(&mut fds, timeout)?;
+    Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
 /// Prepares a connected socket: it never blocks, and the kernel gives up what stays
@@ -47,19 +80,42 @@ pub(crate) fn wait(stream: &TcpStream, send: bool, timeout: Duration) -> io::Res
     let mut wanted = PollFlags::IN;
     wanted.set(PollFlags::OUT, send);
     let mut fds = [PollFd::new(stream, wanted)];
+    poll_for(&mut fds, timeout)?;
+    let found = fds[0].revents();
+    Ok(Ready { receive: found.intersects(SPEAKS), send: found.contains(PollFlags::OUT) })
+}
+
+/// Waits until something can be received, or read from `source`, for at most `timeout`; which.
+pub(crate) fn wait_source(
+    stream: &TcpStream,
+    source: BorrowedFd<'_>,
+    timeout: Duration,
+) -> io::Result<(bool, bool)> {
+    let mut fds = [PollFd::new(stream, PollFlags::IN), PollFd::new(&source, PollFlags::IN)];
+    poll_for(&mut fds, timeout)?;
+    // Whatever is up with the source, reading it will tell.
+    Ok((fds[0].revents().intersects(SPEAKS), !fds[1].revents().is_empty()))
+}
+
+/// Bytes, FIN or an error to receive.
+const SPEAKS: PollFlags = PollFlags::IN.union(PollFlags::ERR).union(PollFlags::HUP);
+
+/// Polls; a signal counts as nothing found.
+fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
     let timeout = Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     };
-    match poll(&mut fds, Some(&timeout)) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(error) => return Err(error.into()),
+    match poll(fds, Some(&timeout)) {
+        Ok(_) => Ok(()),
+        Err(Errno::INTR) => {
+            for fd in fds {
+                fd.clear_revents();
+            }
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
     }
-    let found = fds[0].revents();
-    Ok(Ready {
-        receive: found.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP),
-        send: found.contains(PollFlags::OUT),
-    })
 }
 
 /// Whether the connection is gone, both ways. After a reset that another call was told of (a partial
@@ -71,28 +127,39 @@ pub(crate) fn is_gone(stream: &TcpStream) -> bool {
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
-/// What became of a [`send_file`].
+/// What became of a [`send_file`] or a [`send_pipe`].
 #[derive(Debug)]
-pub(crate) enum SendFile {
-    /// This many bytes are queued and the file's position is as much further on; 0 at its end.
+pub(crate) enum Moved {
+    /// This many bytes are queued and the source is as much further on; 0 at its end.
     Queued(usize),
-    /// The socket has no room.
+    /// The socket has no room, or the pipe is empty.
     Full,
-    /// The kernel or the file system has no sendfile for this.
+    /// The kernel or the file system has no such call for this.
     Refused(io::Error),
-    /// The file or the machine has a fault; reading the file will tell.
+    /// The source or the machine has a fault; reading the source will tell.
     Fault,
     /// The connection is broken.
     Broken(io::Error),
 }
 
 /// Sends up to `count` bytes from the file's position, within the kernel.
-pub(crate) fn send_file(stream: &TcpStream, file: &File, count: usize) -> SendFile {
-    match sendfile(stream, file, None, count) {
-        Ok(sent) => SendFile::Queued(sent),
-        Err(Errno::AGAIN | Errno::INTR) => SendFile::Full,
+pub(crate) fn send_file(stream: &TcpStream, file: &File, count: usize) -> Moved {
+    moved(sendfile(stream, file, None, count))
+}
+
+/// Sends up to `count` bytes of what the pipe holds, within the kernel.
+pub(crate) fn send_pipe(stream: &TcpStream, pipe: &File, count: usize) -> Moved {
+    // Never blocks on the pipe, and the socket is made not to.
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    moved(splice(pipe.as_fd(), None, stream.as_fd(), None, count, flags))
+}
+
+fn moved(result: rustix::io::Result<usize>) -> Moved {
+    match result {
+        Ok(count) => Moved::Queued(count),
+        Err(Errno::AGAIN | Errno::INTR) => Moved::Full,
         Err(error @ (Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)) => {
-            SendFile::Refused(error.into())
+            Moved::Refused(error.into())
         }
         Err(
             error @ (Errno::PIPE
@@ -105,7 +172,7 @@ pub(crate) fn send_file(stream: &TcpStream, file: &File, count: usize) -> SendFi
             | Errno::NETUNREACH
             | Errno::NETDOWN
             | Errno::NETRESET),
-        ) => SendFile::Broken(error.into()),
-        Err(_) => SendFile::Fault,
+        ) => Moved::Broken(error.into()),
+        Err(_) => Moved::Fault,
     }
 }

@@ -1,0 +1,78 @@
+//! The rate limit: a bucket of bytes that fills with time.
+
+use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
+
+/// Lets no more bytes pass than the rate allows since the start, however late it is asked.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Bytes per second.
+    rate: f64,
+    /// Bytes that may be sent now.
+    saved: f64,
+    filled: Instant,
+}
+
+impl Pace {
+    /// What the bucket holds, in time: a pause of ours costs the rest.
+    const DEPTH: f64 = 0.1;
+
+    pub(super) fn new(rate: NonZeroU64, now: Instant) -> Self {
+        Pace { rate: rate.get() as f64, saved: 0.0, filled: now }
+    }
+
+    /// Bytes that may be sent now, or how long to wait until some may. Not one by one, where the
+    /// rate allows larger pieces.
+    pub(super) fn ask(&mut self, now: Instant) -> Result<usize, Duration> {
+        let depth = (self.rate * Self::DEPTH).max(1.0);
+        let gained = now.saturating_duration_since(self.filled).as_secs_f64() * self.rate;
+        self.saved = (self.saved + gained).min(depth);
+        self.filled = now;
+        let least = (depth / 2.0).max(1.0);
+        if self.saved >= least {
+            // A float beyond the type's range becomes its largest value.
+            return Ok(self.saved as usize);
+        }
+        Err(Duration::from_secs_f64((least - self.saved) / self.rate) + Duration::from_micros(1))
+    }
+
+    /// `count` bytes were sent.
+    pub(super) fn spend(&mut self, count: usize) {
+        self.saved -= count as f64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_above_the_rate_and_close_below_it() {
+        for rate in [1, 7, 1000, 1 << 20, 10_000_000_000] {
+            let start = Instant::now();
+            let mut now = start;
+            let mut pace = Pace::new(NonZeroU64::new(rate).unwrap(), start);
+            let mut sent = 0u64;
+            while now - start < Duration::from_secs(20) {
+                match pace.ask(now) {
+                    Ok(count) => {
+                        let count = count.min(1 << 30);
+                        pace.spend(count);
+                        sent += count as u64;
+                        let allowed = (now - start).as_secs_f64() * rate as f64 + 1e-3;
+                        assert!(sent as f64 <= allowed, "{sent} of {allowed} at {rate}");
+                    }
+                    Err(pause) => now += pause,
+                }
+            }
+            assert!(sent >= rate * 19, "{sent} at {rate}");
+        }
+    }
+
+    #[test]
+    fn a_pause_saves_up_a_tenth_of_a_second_at_most() {
+        let start = Instant::now();
+        let mut pace = Pace::new(NonZeroU64::new(1000).unwrap(), start);
+        assert_eq!(pace.ask(start + Duration::from_secs(3600)), Ok(100));
+    }
+}

@@ -1,0 +1,149 @@
+//! A look at a server that sends it nothing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, Received};
+use super::race::race;
+use super::{Client, ClientError, Family};
+use crate::dialect::GREETING;
+use crate::limits;
+use crate::sys::client::{is_gone, wait};
+
+/// What [`Client::probe`] found out about a host.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Probe {
+    /// The host's addresses that the client may use.
+    pub addresses: Vec<SocketAddr>,
+    /// How long it took to learn them.
+    pub resolved_in: Duration,
+    /// The first address of each family, tried one after the other.
+    pub probed: Vec<Probed>,
+}
+
+/// What one address did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Probed {
+    /// The address.
+    pub address: SocketAddr,
+    /// What it said, or why it took no connection.
+    pub result: Result<Heard, io::Error>,
+}
+
+/// What a server said to a client that says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Heard {
+    /// How long it took to connect.
+    pub connected_in: Duration,
+    /// How long it took from there to the first byte.
+    pub spoke_after: Option<Duration>,
+    /// The bytes, [`limits::PROBE_BYTES`] at most.
+    pub bytes: Vec<u8>,
+    /// What it amounts to.
+    pub finding: Finding,
+}
+
+/// What a server's first words amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Finding {
+    /// The greeting and nothing else: the dialects `accio` and `confirm`, which begin alike.
+    Greets,
+    /// Nothing: the dialect `direct`, a server that is busy with others, or no Accio server.
+    Silent,
+    /// It ended the connection after a part of the greeting, or before it.
+    Hangs,
+    /// A part of the greeting, and no more within the time to listen.
+    Stops,
+    /// Something else.
+    Foreign,
+}
+
+impl Client {
+    /// Resolves `host` and connects to the first of its addresses of each family, listens to each and
+    /// resets the connection. Not a byte is sent.
+    ///
+    /// It listens for [`handshake_timeout`](super::ClientBuilder::handshake_timeout), or until the
+    /// server has said something and falls silent. An Accio server counts the connection, and holds
+    /// an `ERROR` under its number.
+    ///
+    /// # Errors
+    ///
+    /// The name does not resolve, or this machine fails. An address that takes no connection is no
+    /// error: see [`Probed::result`].
+    pub fn probe(&self, host: &str, port: u16) -> Result<Probe, ClientError> {
+        let start = Instant::now();
+        let addresses = self.resolve(host, port, start + self.connect_timeout)?;
+        let resolved_in = start.elapsed();
+        let first = |family: Family| addresses.iter().find(move |at| family.has(at.ip()));
+        let mut targets: Vec<_> =
+            first(Family::Ipv4).into_iter().chain(first(Family::Ipv6)).collect();
+        targets.sort_by_key(|target| addresses.iter().position(|address| address == *target));
+        let probed = targets.into_iter().map(|address| self.probe_one(*address));
+        let probed = probed.collect::<Result<_, _>>()?;
+        Ok(Probe { addresses, resolved_in, probed })
+    }
+
+    fn probe_one(&self, address: SocketAddr) -> Result<Probed, ClientError> {
+        let start = Instant::now();
+        let result = match race(&[address], self.source_address, start + self.connect_timeout)? {
+            Ok((stream, peer)) => {
+                let connected_in = start.elapsed();
+                let connection = Connection::new(self, stream, peer)?;
+                connection.listen(connected_in)
+            }
+            Err(mut failures) => Err(match failures.pop() {
+                Some((_, error)) => error,
+                None => io::ErrorKind::TimedOut.into(),
+            }),
+        };
+        Ok(Probed { address, result })
+    }
+}
+
+impl Connection<'_> {
+    /// Hears what the server says, and resets the connection.
+    fn listen(self, connected_in: Duration) -> io::Result<Heard> {
+        let start = Instant::now();
+        let mut deadline = start + self.client.handshake_timeout;
+        let mut spoke_after = None;
+        let mut bytes = Vec::new();
+        let mut buffer = [0; limits::PROBE_BYTES];
+        let ended = loop {
+            let room = limits::PROBE_BYTES - bytes.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if room == 0 || left.is_zero() {
+                break false;
+            }
+            match self.receive(&mut buffer[..room]) {
+                Ok(Received::Bytes(count)) => {
+                    spoke_after.get_or_insert_with(|| start.elapsed());
+                    bytes.extend_from_slice(&buffer[..count]);
+                    // The pieces of a greeting may come as slowly as the time allows.
+                    if !GREETING.starts_with(&bytes) || bytes.len() == GREETING.len() {
+                        deadline = deadline.min(Instant::now() + limits::PROBE_PAUSE);
+                    }
+                }
+                Ok(Received::Nothing) => drop(wait(&self.stream, false, left)?),
+                Ok(Received::Fin) => break true,
+                Err(_) => break true,
+            }
+        };
+        let ended = ended || is_gone(&self.stream);
+        Ok(Heard { connected_in, spoke_after, finding: finding(&bytes, ended), bytes })
+    }
+}
+
+fn finding(bytes: &[u8], ended: bool) -> Finding {
+    match bytes {
+        _ if bytes == GREETING && !ended => Finding::Greets,
+        _ if !GREETING.starts_with(bytes) => Finding::Foreign,
+        _ if ended => Finding::Hangs,
+        [] => Finding::Silent,
+        _ => Finding::Stops,
+    }
+}

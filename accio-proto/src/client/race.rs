@@ -1,0 +1,275 @@
+//! Connecting to one of several addresses, in the manner of RFC 8305 ("happy eyeballs").
+//!
+//! The addresses take turns by family, and a new attempt starts a quarter of a second after the one
+//! before it, or as soon as one has failed. The first to connect wins.
+//!
+//! A server numbers every connection that reaches it, be it only to be closed again. So a loser must
+//! not reach it: it is closed while its SYN is unanswered, and an answer that comes later finds no
+//! socket and is reset by the kernel, before the server's kernel has a connection to hand over.
+//! What is left is the case of two answers within the few microseconds between the last wait and the
+//! close. That loser is reset, and the server holds an ERROR for it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Instant;
+
+use rustix::io::Errno;
+use socket2::Socket;
+
+use super::ClientError;
+use crate::limits::CONNECT_STAGGER;
+use crate::sys::client::{Started, open, start_connect, wait_any};
+
+/// The addresses in the order to try them: the families in turns, the system's order within each
+/// and for who begins.
+pub(super) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_ipv4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv4() == first_is_ipv4);
+    let longest = first.len().max(second.len());
+    let turns = (0..longest).flat_map(|turn| [first.get(turn), second.get(turn)]);
+    turns.flatten().copied().collect()
+}
+
+/// What each address that did not connect said, in the order tried.
+pub(super) type Failures = Vec<(SocketAddr, io::Error)>;
+
+/// Connects to the first address that answers. The outer error is this machine's fault and ends
+/// it all.
+pub(super) fn race(
+    addresses: &[SocketAddr],
+    source: Option<IpAddr>,
+    deadline: Instant,
+) -> Result<Result<(TcpStream, SocketAddr), Failures>, ClientError> {
+    let mut race = Race { source, running: Vec::new(), failures: Vec::new() };
+    let mut waiting = addresses.iter().copied();
+    let mut next_at = Instant::now();
+    let winner = loop {
+        let now = Instant::now();
+        if now >= deadline {
+            break None;
+        }
+        if now >= next_at || race.running.is_empty() {
+            if let Some(address) = waiting.next() {
+                let running = race.running.len();
+                if let Some(stream) = race.start(address)? {
+                    break Some((stream, address));
+                }
+                if race.running.len() > running {
+                    next_at = now + CONNECT_STAGGER;
+                }
+                continue;
+            }
+            if race.running.is_empty() {
+                break None;
+            }
+        }
+        let until = if waiting.len() > 0 { next_at.min(deadline) } else { deadline };
+        let failed = race.failures.len();
+        if let Some(winner) = race.wait(until)? {
+            break Some(winner);
+        }
+        if race.failures.len() > failed {
+            next_at = Instant::now();
+        }
+    };
+    if let Some(winner) = winner {
+        return Ok(Ok(winner));
+    }
+    let Race { running, mut failures, .. } = race;
+    let late = running.into_iter().map(|(address, _)| address).chain(waiting);
+    failures.extend(late.map(|address| (address, Errno::TIMEDOUT.into())));
+    failures.sort_by_key(|(address, _)| addresses.iter().position(|tried| tried == address));
+    Ok(Err(failures))
+}
+
+struct Race {
+    source: Option<IpAddr>,
+    /// Attempts under way, in the order they were started.
+    running: Vec<(SocketAddr, Socket)>,
+    failures: Failures,
+}
+
+impl Race {
+    /// Begins an attempt, which may be over at once.
+    fn start(&mut self, address: SocketAddr) -> Result<Option<TcpStream>, ClientError> {
+        let socket = match open(address) {
+            Ok(socket) => socket,
+            // A kernel without IPv6: the other addresses may do.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
+                self.fail(address, error);
+                return Ok(None);
+            }
+            Err(source) => return Err(ClientError::Local { what: "open a socket", source }),
+        };
+        if let Some(ip) = self.source {
+            socket
+                .bind(&SocketAddr::new(ip, 0).into())
+                .map_err(|source| ClientError::Source { ip, source })?;
+        }
+        match start_connect(&socket, address) {
+            Ok(Started::Connected) => return Ok(self.end(address, socket)),
+            Ok(Started::Pending) => self.running.push((address, socket)),
+            Err(error) => self.fail(address, error),
+        }
+        Ok(None)
+    }
+
+    /// Waits until an attempt is over; its stream if it is connected.
+    fn wait(&mut self, until: Instant) -> Result<Option<(TcpStream, SocketAddr)>, ClientError> {
+        let timeout = until.saturating_duration_since(Instant::now());
+        let over = wait_any(self.running.iter().map(|(_, socket)| socket), timeout)
+            .map_err(|source| ClientError::Local { what: "wait for a connection", source })?;
+        let (mut still, mut ended) = (Vec::new(), Vec::new());
+        for (attempt, over) in std::mem::take(&mut self.running).into_iter().zip(over) {
+            if over { ended.push(attempt) } else { still.push(attempt) }
+        }
+        self.running = still;
+        for (address, socket) in ended {
+            if let Some(stream) = self.end(address, socket) {
+                return Ok(Some((stream, address)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The stream of an attempt that is over, unless it failed.
+    fn end(&mut self, address: SocketAddr, socket: Socket) -> Option<TcpStream> {
+        let stream = match socket.take_error() {
+            Ok(None) => TcpStream::from(socket),
+            Ok(Some(error)) | Err(error) => {
+                self.fail(address, error);
+                return None;
+            }
+        };
+        // A port of this machine's own ephemeral range that nobody listens on can connect to itself.
+        match (stream.local_addr(), stream.peer_addr()) {
+            (Ok(local), Ok(peer)) if local == peer => {
+                self.fail(address, Errno::CONNREFUSED.into());
+                None
+            }
+            (Ok(_), Ok(_)) => Some(stream),
+            (Err(error), _) | (_, Err(error)) => {
+                self.fail(address, error);
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, address: SocketAddr, error: io::Error) {
+        log::debug!("connect to {address}: {error}");
+        self.failures.push((address, error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 9)).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_the_systems_first_choice_begins() {
+        for (given, order) in [
+            (&[][..], &[][..]),
+            (&["1.1.1.1"], &["1.1.1.1"]),
+            (&["::1", "::2", "::3", "1.1.1.1"], &["::1", "1.1.1.1", "::2", "::3"]),
+            (&["1.1.1.1", "2.2.2.2", "::1"], &["1.1.1.1", "::1", "2.2.2.2"]),
+        ] {
+            assert_eq!(interleave(addresses(given)), addresses(order));
+        }
+    }
+
+    /// A listener with a full backlog: it drops further SYNs.
+    fn silent(ip: &str) -> (Socket, Vec<io::Result<TcpStream>>, SocketAddr) {
+        let any = SocketAddr::new(ip.parse().unwrap(), 0);
+        let listener =
+            Socket::new(socket2::Domain::for_address(any), socket2::Type::STREAM, None).unwrap();
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let short = Duration::from_millis(50);
+        let waiting = (0..3).map(|_| TcpStream::connect_timeout(&address, short)).collect();
+        (listener, waiting, address)
+    }
+
+    fn refusing(ip: &str) -> (Socket, SocketAddr) {
+        let any = SocketAddr::new(ip.parse().unwrap(), 0);
+        let socket =
+            Socket::new(socket2::Domain::for_address(any), socket2::Type::STREAM, None).unwrap();
+        socket.bind(&any.into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, address)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn a_silent_address_delays_the_next_by_the_stagger_alone() {
+        let (_listener, _waiting, silent) = silent("::1");
+        let good = TcpListener::bind("127.0.0.1:0").unwrap();
+        let start = Instant::now();
+        let order = [silent, good.local_addr().unwrap()];
+        let (_, winner) = race(&order, None, soon()).unwrap().unwrap();
+        assert_eq!(winner, order[1]);
+        let took = start.elapsed();
+        assert!((CONNECT_STAGGER..CONNECT_STAGGER * 4).contains(&took), "{took:?}");
+        // Nobody but the winner is in either queue.
+        good.set_nonblocking(true).unwrap();
+        assert!(good.accept().is_ok());
+        assert_eq!(good.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn an_answer_that_comes_while_a_later_attempt_runs_still_wins() {
+        // The first answers a SYN again once its backlog has room; the second never does.
+        let (listener, waiting, first) = silent("127.0.0.1");
+        let (_other, _others, second) = silent("::1");
+        let room = std::thread::spawn(move || {
+            std::thread::sleep(CONNECT_STAGGER * 2);
+            while let Ok((socket, _)) = listener.accept() {
+                drop(socket);
+                if waiting.len() < 2 {
+                    break;
+                }
+                listener.set_nonblocking(true).unwrap();
+            }
+            listener
+        });
+        let (_, winner) = race(&[first, second], None, soon()).unwrap().unwrap();
+        assert_eq!(winner, first);
+        drop(room.join().unwrap());
+    }
+
+    #[test]
+    fn a_refusal_starts_the_next_at_once() {
+        let refused: Vec<_> = (0..4).map(|_| refusing("127.0.0.1")).collect();
+        let good = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut order: Vec<_> = refused.iter().map(|(_, address)| *address).collect();
+        order.push(good.local_addr().unwrap());
+        let start = Instant::now();
+        let (_, winner) = race(&order, None, soon()).unwrap().unwrap();
+        assert_eq!(winner, order[4]);
+        assert!(start.elapsed() < CONNECT_STAGGER, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn failures_are_told_in_the_order_of_the_addresses() {
+        let (_listener, _waiting, silent) = silent("127.0.0.1");
+        let (_socket, refused) = refusing("127.0.0.1");
+        let deadline = Instant::now() + Duration::from_millis(400);
+        let failures = race(&[silent, refused], None, deadline).unwrap().unwrap_err();
+        let kinds: Vec<_> = failures.iter().map(|(at, error)| (*at, error.kind())).collect();
+        assert_eq!(
+            kinds,
+            [(silent, io::ErrorKind::TimedOut), (refused, io::ErrorKind::ConnectionRefused)]
+        );
+    }
+}
