@@ -1,19 +1,26 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use accio_proto::cli::{Verbosity, seconds};
-use accio_proto::{Dialect, FastPath, Port};
-use clap::Parser;
+use accio_proto::cli::{ColorFlag, Failure, USAGE, Verbosity, bytes, seconds};
+use accio_proto::{Client, ClientBuilder, Dialect, Family, FastPath, FastPaths, Port};
+use clap::{Parser, ValueEnum};
 
-/// Sends a file to an Accio server
+/// Sends files to an Accio server
 ///
 /// Connects to HOST, waits for the server's greeting, sends FILE and waits until the server has
 /// confirmed it by closing the connection. Whatever ends the transfer early resets the connection,
 /// so the server never takes a part for the whole.
+///
+/// Each FILE has a connection of its own; all are attempted, whatever becomes of the others. What a
+/// file grows by while it is sent is sent too; if it shrinks, the transfer fails. The addresses of
+/// HOST are tried a quarter of a second apart, IPv6 and IPv4 in turns, and the first to answer is
+/// used.
 #[derive(Debug, Parser)]
-#[command(version, after_long_help = EXIT_CODES)]
+#[command(version, override_usage = USES, after_help = SHORT, after_long_help = LONG)]
 pub(crate) struct Arguments {
     /// Name or address of the server, IPv4 or IPv6
     pub(crate) host: String,
@@ -21,41 +28,229 @@ pub(crate) struct Arguments {
     // A negative number is a wrong port, not an unknown flag.
     #[arg(allow_negative_numbers = true)]
     pub(crate) port: Port,
-    /// The file to send
-    pub(crate) file: PathBuf,
+    /// The files to send, in this order; - is standard input
+    #[arg(value_name = "FILE", required_unless_present = "probe", conflicts_with = "probe")]
+    pub(crate) files: Vec<PathBuf>,
 
     /// How the connection is opened: accio, confirm or direct
-    #[arg(long, value_name = "DIALECT", default_value_t)]
+    #[arg(long, value_name = "DIALECT", default_value_t, env = "ACCIO_HANDSHAKE", hide_env = true)]
     pub(crate) handshake: Dialect,
-    /// The limit for connecting, the handshake, a send without progress and the confirmation, each
-    /// [default: 10]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
-    pub(crate) timeout: Option<Duration>,
+    /// How many files are sent at once
+    #[arg(short, long, value_name = "N", default_value = "1", env = "ACCIO_JOBS", hide_env = true)]
+    pub(crate) jobs: NonZeroUsize,
+    /// Send a file that failed once more, up to N times
+    ///
+    /// For what may pass: no connection, a time limit, a reset. Each is a whole new upload on a new
+    /// connection. The server counts that as another, so it holds a second file, and most likely ERROR
+    /// as the first. What a pipe gave is gone, so it is not sent again. The pause before it is 1 s, then 2 s, 4 s and so on up to 60 s, less
+    /// up to a half of it by chance.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "0",
+        hide_default_value = true,
+        env = "ACCIO_RETRY",
+        hide_env = true
+    )]
+    pub(crate) retry: u32,
+    /// Send no more than this per second and file: bytes, or with K, M, G or T
+    ///
+    /// The suffixes stand for powers of 1024, as with curl.
+    #[arg(long, value_name = "SPEED", value_parser = rate, env = "ACCIO_LIMIT_RATE", hide_env = true)]
+    pub(crate) limit_rate: Option<NonZeroU64>,
+    /// Only look: connect, show what the server says, send nothing
+    ///
+    /// Connects over IPv4 and IPv6, listens for 3 seconds or --timeout, shows how long each step took
+    /// and the exact bytes of the greeting, and resets the connection. An accio-server counts it all
+    /// the same, and will hold an ERROR under its number. The exit code is 0 if one address greets as
+    /// --handshake asks (with direct: is silent).
+    #[arg(long)]
+    pub(crate) probe: bool,
 
     #[command(flatten)]
-    pub(crate) verbosity: Verbosity,
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) output: Output,
 
-    /// Do without a fast path of the kernel, such as sendfile (repeatable)
-    #[arg(long, value_name = "FASTPATH", help_heading = "Diagnostics", hide_short_help = true)]
+    /// Do without a fast path of the kernel: sendfile, splice (repeatable)
+    #[arg(
+        long,
+        value_name = "FASTPATH",
+        help_heading = "Diagnostics",
+        hide_short_help = true,
+        env = "ACCIO_WITHOUT",
+        hide_env = true,
+        value_delimiter = ','
+    )]
     pub(crate) without: Vec<FastPath>,
 }
 
-const EXIT_CODES: &str = "\
-Exit codes, as curl has them:
+/// How to reach the server.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Network")]
+pub(crate) struct Network {
+    /// The limit for connecting, the handshake, a send without progress and the confirmation, each
+    /// [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
+          env = "ACCIO_TIMEOUT", hide_env = true)]
+    pub(crate) timeout: Option<Duration>,
+    /// The limit for resolving and connecting alone, over all addresses [default: as --timeout]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
+          env = "ACCIO_CONNECT_TIMEOUT", hide_env = true)]
+    pub(crate) connect_timeout: Option<Duration>,
+    /// Connect from this address of the machine
+    #[arg(long, value_name = "ADDR", env = "ACCIO_SOURCE", hide_env = true)]
+    pub(crate) source: Option<IpAddr>,
+    /// Use IPv4 only
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// Use IPv6 only
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
+}
+
+/// What is said, and where.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Output {
+    /// Progress on stderr: auto (a bar on a terminal), plain (a line a second) or none
+    ///
+    /// It shows the bytes that the peer has acknowledged, not those handed to this machine's kernel.
+    /// With -q there is none, and with -v no bar.
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "auto",
+        hide_possible_values = true,
+        env = "ACCIO_PROGRESS",
+        hide_env = true
+    )]
+    pub(crate) progress: ProgressStyle,
+    /// Print an event per line on stdout, each a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) color: ColorFlag,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressStyle {
+    /// A bar for each file on a terminal, nothing elsewhere
+    Auto,
+    /// A line a second
+    Plain,
+    /// Nothing
+    None,
+}
+
+impl Arguments {
+    /// What the parser cannot see.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let usage = |what: &str, why: &str| Err(Failure::new(what, why).with_code(USAGE));
+        if self.files.iter().filter(|file| is_stdin(file)).count() > 1 {
+            return usage("FILE \"-\"", "standard input can be sent once only");
+        }
+        match (self.network.source, self.family()) {
+            (Some(source), family) if !family.has(source) => usage(
+                &format!("--source {source}"),
+                &format!("is no {family} address; leave one of the two flags out"),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The client they ask for.
+    pub(crate) fn client(&self) -> ClientBuilder {
+        let network = &self.network;
+        let mut client = Client::builder()
+            .dialect(self.handshake)
+            .family(self.family())
+            .fast_paths(FastPaths::without(self.without.iter().copied()));
+        if let Some(limit) = network.timeout {
+            client = client
+                .connect_timeout(limit)
+                .handshake_timeout(limit)
+                .stall_timeout(limit)
+                .confirm_timeout(limit);
+        }
+        if let Some(limit) = network.connect_timeout {
+            client = client.connect_timeout(limit);
+        }
+        if let Some(source) = network.source {
+            client = client.source_address(source);
+        }
+        if let Some(rate) = self.limit_rate {
+            client = client.rate_limit(rate);
+        }
+        client
+    }
+
+    fn family(&self) -> Family {
+        match (self.network.ipv4, self.network.ipv6) {
+            (true, _) => Family::Ipv4,
+            (_, true) => Family::Ipv6,
+            _ => Family::Any,
+        }
+    }
+}
+
+/// Whether this FILE stands for standard input.
+pub(crate) fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+fn rate(value: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(bytes(value)?).ok_or_else(|| "must be above 0 bytes per second".to_owned())
+}
+
+const USES: &str = "accio-client [OPTIONS] <HOST> <PORT> <FILE>...
+       accio-client [OPTIONS] --probe <HOST> <PORT>";
+
+const SHORT: &str = "--help tells more, with examples and exit codes.";
+
+const LONG: &str = "\
+Examples:
+  Send a file, with a bar on the terminal:
+    accio-client localhost 5000 photo.jpg
+  Send all of them, four at a time, and start over up to three times where one fails:
+    accio-client --jobs 4 --retry 3 files.example 5000 *.jpg
+  Send a folder as it is packed; the server must get a byte every 10 seconds:
+    tar -cz folder | accio-client localhost 5000 -
+  Leave room for others on the line, over IPv4 only:
+    accio-client -4 --limit-rate 2M files.example 5000 disk.img
+  See what listens there:
+    accio-client --probe files.example 5000
+  For a script:
+    accio-client -q --json localhost 5000 photo.jpg | jq -r 'select(.event == \"failed\").code'
+
+Exit codes, as curl has them; with several files, that of the first in their order that failed:
    0  sent; a note says when the server did not confirm
    2  wrong usage
    6  the host's name has no address
    7  no connection
+  23  standard output does not take the events of --json
   26  the file cannot be read
   28  a time limit
+  45  the address of --source cannot be used
   55  the sending broke off
-  56  the handshake was wrong, or the server reset the connection instead of confirming";
+  56  the handshake was wrong, or the server reset the connection instead of confirming
+
+Environment:
+  Each flag that takes a value can be set by a variable: ACCIO_ and its name, such as
+  ACCIO_TIMEOUT=30 or ACCIO_LIMIT_RATE=2M. The command line has precedence.
+  NO_COLOR turns colours off, and RUST_LOG=debug shows each step on stderr.";
 
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    fn parse(line: &str) -> Arguments {
+        Arguments::try_parse_from(line.split(' ')).unwrap()
+    }
 
     #[test]
     fn the_definition_is_sound() {
@@ -64,15 +259,46 @@ mod tests {
 
     #[test]
     fn flags_and_positions() {
-        let line = "accio-client h 80 f --handshake confirm --timeout 0.5 --without sendfile -v";
-        let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+        let arguments =
+            parse("accio-client h 80 f --handshake confirm --timeout 0.5 --without sendfile -v");
         assert_eq!((arguments.host.as_str(), arguments.port.number()), ("h", 80));
         assert_eq!(arguments.handshake, Dialect::Confirm);
-        assert_eq!(arguments.timeout, Some(Duration::from_millis(500)));
+        assert_eq!(arguments.network.timeout, Some(Duration::from_millis(500)));
         assert_eq!(arguments.without, [FastPath::Sendfile]);
-        let arguments = Arguments::try_parse_from(["accio-client", "h", "http", "-v", "f"]);
-        let arguments = arguments.unwrap();
+        let arguments = parse("accio-client h http -v f");
         assert_eq!((arguments.port.number(), arguments.handshake), (80, Dialect::Accio));
-        assert_eq!((arguments.timeout, arguments.verbosity.verbose), (None, 1));
+        assert_eq!((arguments.network.timeout, arguments.output.verbosity.verbose), (None, 1));
+        assert_eq!((arguments.retry, arguments.jobs.get(), arguments.probe), (0, 1, false));
+    }
+
+    #[test]
+    fn several_files_and_standard_input() {
+        let arguments = parse("accio-client -4 h 80 a - b --limit-rate 2k --jobs 3");
+        assert_eq!(arguments.files, ["a", "-", "b"].map(PathBuf::from));
+        assert_eq!(arguments.limit_rate.unwrap().get(), 2048);
+        assert_eq!((arguments.family(), arguments.jobs.get()), (Family::Ipv4, 3));
+        assert!(arguments.check().is_ok());
+        assert!(parse("accio-client h 80 - a -").check().is_err());
+        assert!(parse("accio-client --probe h 80").files.is_empty());
+        let dashed = parse("accio-client h 80 -- -x");
+        assert_eq!(dashed.files, [PathBuf::from("-x")]);
+    }
+
+    #[test]
+    fn a_source_of_the_wrong_family_is_refused() {
+        assert!(parse("accio-client -6 --source 127.0.0.1 h 80 f").check().is_err());
+        assert!(parse("accio-client -6 --source ::1 h 80 f").check().is_ok());
+        assert!(parse("accio-client --source 127.0.0.1 h 80 f").check().is_ok());
+    }
+
+    #[test]
+    fn each_flag_with_a_value_has_its_variable() {
+        for argument in Arguments::command().get_arguments() {
+            let Some(long) = argument.get_long() else { continue };
+            if argument.get_num_args().is_some_and(|count| count.takes_values()) {
+                let variable = format!("ACCIO_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(argument.get_env(), Some(variable.as_ref()), "--{long}");
+            }
+        }
     }
 }

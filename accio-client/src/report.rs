@@ -1,54 +1,62 @@
-//! What the program says at the end, on stderr.
+//! Sizes, rates and names for people, and what is said at the end of a file.
 
+use std::path::Path;
 use std::time::Duration;
 
 use accio_proto::Sent;
-use accio_proto::cli::say;
 
-use crate::arguments::Arguments;
+use crate::arguments::is_stdin;
 
-/// A note when the server did not confirm, and with `-v` a line about the transfer.
-pub(crate) fn end(sent: &Sent, arguments: &Arguments) {
-    if arguments.verbosity.verbose > 0 {
-        say(line(sent));
-    } else if !sent.confirmed && !arguments.verbosity.quiet {
-        say(format_args!("note: {}", unconfirmed(sent)));
+/// The last line about a file that was sent.
+pub(crate) fn end(name: &str, sent: &Sent) -> String {
+    let start = format!(
+        "sent {name} to {}: {} bytes in {:.3} s ({})",
+        sent.peer,
+        sent.bytes,
+        sent.duration.as_secs_f64(),
+        rate(sent.bytes, sent.duration),
+    );
+    match sent.confirmed {
+        true => format!("{start}, confirmed"),
+        false => format!(
+            "note: {start}, not confirmed: it has acknowledged all bytes but did not close the \
+             connection"
+        ),
     }
 }
 
-fn line(sent: &Sent) -> String {
-    let confirmation = match sent.confirmed {
-        true => "confirmed".to_owned(),
-        false => unconfirmed(sent),
-    };
-    format!(
-        "sent {} bytes to {} in {:.3} s ({}), {confirmation}",
-        sent.bytes,
-        sent.peer,
-        sent.duration.as_secs_f64(),
-        rate(sent.bytes, sent.duration),
-    )
-}
-
-fn unconfirmed(sent: &Sent) -> String {
-    format!(
-        "not confirmed: {} has acknowledged all {} bytes but did not close the connection",
-        sent.peer, sent.bytes
-    )
+/// A file's name, on one line whatever it contains.
+pub(crate) fn name(file: &Path) -> String {
+    match is_stdin(file) {
+        true => "standard input".to_owned(),
+        false => file.to_string_lossy().escape_debug().to_string(),
+    }
 }
 
 /// Bytes per second in units of a thousand.
-fn rate(bytes: u64, duration: Duration) -> String {
-    let mut rate = bytes as f64 / duration.as_secs_f64().max(1e-9);
-    let mut unit = "B/s";
-    for larger in ["kB/s", "MB/s", "GB/s"] {
-        if rate < 999.95 {
+pub(crate) fn rate(bytes: u64, duration: Duration) -> String {
+    size(bytes as f64 / duration.as_secs_f64().max(1e-9)) + "/s"
+}
+
+/// Bytes in units of a thousand.
+pub(crate) fn size(mut bytes: f64) -> String {
+    let mut unit = "B";
+    for larger in ["kB", "MB", "GB"] {
+        if bytes < 999.95 {
             break;
         }
-        rate /= 1000.0;
+        bytes /= 1000.0;
         unit = larger;
     }
-    format!("{rate:.1} {unit}")
+    format!("{bytes:.1} {unit}")
+}
+
+/// A short time with a unit that fits.
+pub(crate) fn time(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1000.0),
+        seconds => format!("{seconds:.2} s"),
+    }
 }
 
 #[cfg(test)]
@@ -68,5 +76,18 @@ mod tests {
             assert_eq!(rate(bytes, Duration::from_millis(milliseconds)), text);
         }
         assert!(rate(7, Duration::ZERO).ends_with("GB/s"));
+    }
+
+    #[test]
+    fn names_are_one_line() {
+        assert_eq!(name(Path::new("a\x1b\nb")), r"a\u{1b}\nb");
+        assert_eq!(name(Path::new("-")), "standard input");
+        assert_eq!(name(Path::new("./-")), "./-");
+    }
+
+    #[test]
+    fn times_have_a_unit_that_fits() {
+        assert_eq!(time(Duration::from_micros(1240)), "1.2 ms");
+        assert_eq!(time(Duration::from_millis(1500)), "1.50 s");
     }
 }

@@ -11,8 +11,10 @@ use log::LevelFilter;
 
 use crate::{ClientError, DirError, ServerError, limits};
 
+mod color;
 mod serve;
 
+pub use color::{Color, ColorFlag};
 pub use serve::ServeFlags;
 
 /// Why a program ends early: the one `ERROR: …` line and the exit code.
@@ -34,6 +36,28 @@ impl Failure {
     /// The same with another exit code.
     pub fn with_code(self, code: u8) -> Self {
         Failure { code, ..self }
+    }
+
+    /// The same with `advice` on what to do next.
+    pub fn with_advice(self, advice: impl Display) -> Self {
+        Failure { line: format!("{}; {advice}", self.line), ..self }
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// The line as it is printed.
+    pub fn line(&self) -> String {
+        format!("{} {}", color::error_prefix(), self.line)
+    }
+}
+
+impl Display for Failure {
+    /// What failed and why.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.line)
     }
 }
 
@@ -83,6 +107,7 @@ impl Verbosity {
         env_logger::Builder::new()
             .filter_level(self.level())
             .parse_default_env()
+            .write_style(color::choose().into())
             .format_timestamp_millis()
             .format_target(false)
             .init();
@@ -94,7 +119,7 @@ impl Verbosity {
 /// Help and version go to stdout with exit code 0; every failure, a usage error too, is one line
 /// `ERROR: what: why` on stderr.
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> ExitCode {
-    let outcome = match A::try_parse() {
+    let outcome = match parse::<A>() {
         Ok(arguments) => run(arguments),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -107,14 +132,21 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> Exit
         },
     };
     outcome.unwrap_or_else(|failure| {
-        say(format_args!("ERROR: {}", failure.line));
+        say(failure.line());
         ExitCode::from(failure.code)
     })
 }
 
+/// What `A::try_parse` does, in the colours asked for.
+fn parse<A: Parser>() -> Result<A, clap::Error> {
+    let mut command = A::command().color(color::choose().into());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
 /// Ends the process at once for a failure that nobody can wait for.
 pub fn exit(failure: Failure) -> ! {
-    say(format_args!("ERROR: {}", failure.line));
+    say(failure.line());
     std::process::exit(failure.code.into())
 }
 

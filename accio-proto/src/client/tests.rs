@@ -729,8 +729,8 @@ fn a_pipe_that_pauses_is_no_stall() {
 
 #[test]
 fn a_server_that_goes_away_is_noticed_while_the_pipe_is_silent() {
-    type End = fn(TcpStream);
-    let ends: [(End, fn(&ClientError) -> bool); 2] = [
+    type Case = (fn(TcpStream), fn(&ClientError) -> bool);
+    let ends: [Case; 2] = [
         (reset, |error| matches!(error, ClientError::Reset { .. })),
         (drop, |error| matches!(error, ClientError::ClosedEarly { .. })),
     ];

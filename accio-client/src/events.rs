@@ -1,0 +1,198 @@
+//! `--json`: what happens, as an object per line on stdout. docs/client.md is its reference.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use accio_proto::cli::{Failure, reason};
+use accio_proto::{ClientEvent, Finding, Progress, Sent};
+use serde::Serialize;
+
+/// The events' way out.
+#[derive(Debug)]
+pub(crate) struct Events {
+    /// `None` without `--json`; then the first error, after which nothing more is written.
+    state: Option<Mutex<io::Result<()>>>,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) file: Option<&'a Path>,
+    /// The file's place on the command line, from 1.
+    pub(crate) number: usize,
+    /// From 1; more than that are retries.
+    pub(crate) attempt: u32,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    number: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    attempt: usize,
+    #[serde(flatten)]
+    details: Details<'a>,
+}
+
+/// What is particular to an event.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Details<'a> {
+    Resolved {
+        addresses: &'a [SocketAddr],
+        seconds: f64,
+    },
+    Connected {
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+        seconds: f64,
+    },
+    Greeted {
+        peer: SocketAddr,
+        dialect: &'static str,
+        seconds: f64,
+    },
+    Progress {
+        sent: u64,
+        acknowledged: Option<u64>,
+        total: Option<u64>,
+    },
+    Sent {
+        peer: SocketAddr,
+        bytes: u64,
+        seconds: f64,
+    },
+    End {
+        peer: SocketAddr,
+        dialect: &'static str,
+        bytes: u64,
+        seconds: f64,
+    },
+    Retrying {
+        code: &'static str,
+        message: String,
+        peer: Option<SocketAddr>,
+        seconds: f64,
+    },
+    Failed {
+        code: &'static str,
+        exit: u8,
+        message: String,
+        peer: Option<SocketAddr>,
+    },
+    Heard {
+        peer: SocketAddr,
+        finding: &'static str,
+        heard: String,
+        connected_seconds: f64,
+        spoke_seconds: Option<f64>,
+    },
+    Unreachable {
+        peer: SocketAddr,
+        message: String,
+    },
+}
+
+impl Events {
+    pub(crate) fn new(json: bool) -> Self {
+        Events { state: json.then(|| Mutex::new(Ok(()))) }
+    }
+
+    /// Writes an event, if events are wanted.
+    pub(crate) fn tell(&self, event: &'static str, subject: Subject<'_>, details: Details<'_>) {
+        let Some(state) = &self.state else { return };
+        let line = Line {
+            event,
+            file: subject.file.map(|file| file.to_string_lossy().into_owned()),
+            number: subject.number,
+            attempt: subject.attempt as usize,
+            details,
+        };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.is_ok() {
+            *state = write(&line);
+        }
+    }
+
+    pub(crate) fn step(&self, subject: Subject<'_>, event: &ClientEvent) {
+        let (event, details) = match event {
+            ClientEvent::Resolved { addresses, took, .. } => {
+                ("resolved", Details::Resolved { addresses, seconds: took.as_secs_f64() })
+            }
+            ClientEvent::Connected { peer, local, took, .. } => (
+                "connected",
+                Details::Connected { peer: *peer, local: *local, seconds: took.as_secs_f64() },
+            ),
+            ClientEvent::Greeted { peer, dialect, took, .. } => (
+                "greeted",
+                Details::Greeted {
+                    peer: *peer,
+                    dialect: dialect.name(),
+                    seconds: took.as_secs_f64(),
+                },
+            ),
+            ClientEvent::Sent { peer, bytes, took, .. } => {
+                ("sent", Details::Sent { peer: *peer, bytes: *bytes, seconds: took.as_secs_f64() })
+            }
+            // The library may learn more steps than this program knows.
+            _ => return,
+        };
+        self.tell(event, subject, details);
+    }
+
+    pub(crate) fn progress(&self, subject: Subject<'_>, at: Progress) {
+        let Progress { sent, acknowledged, total, .. } = at;
+        self.tell("progress", subject, Details::Progress { sent, acknowledged, total });
+    }
+
+    pub(crate) fn success(&self, subject: Subject<'_>, sent: &Sent) {
+        let event = if sent.confirmed { "confirmed" } else { "unconfirmed" };
+        let details = Details::End {
+            peer: sent.peer,
+            dialect: sent.dialect.name(),
+            bytes: sent.bytes,
+            seconds: sent.duration.as_secs_f64(),
+        };
+        self.tell(event, subject, details);
+    }
+
+    /// Whether all events could be written.
+    pub(crate) fn end(&self) -> Result<(), Failure> {
+        /// The exit code for an output that cannot be written, as curl has it.
+        const WRITE: u8 = 23;
+        let Some(state) = &self.state else { return Ok(()) };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *state, Ok(()))
+            .map_err(|error| Failure::new("standard output", reason(&error)).with_code(WRITE))
+    }
+}
+
+/// The name of a finding.
+pub(crate) fn finding(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Greets => "greets",
+        Finding::Silent => "silent",
+        Finding::Hangs => "closes",
+        Finding::Stops => "stops",
+        _ => "foreign",
+    }
+}
+
+/// In one write, for whoever reads along.
+fn write(line: &Line<'_>) -> io::Result<()> {
+    let mut text = serde_json::to_string(line)?;
+    text.push('\n');
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}

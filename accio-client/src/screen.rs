@@ -1,0 +1,180 @@
+//! Progress on stderr: bars on a terminal, plain lines on request, and the lines in between.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use accio_proto::Progress;
+use accio_proto::cli::say;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
+
+use crate::arguments::{Output, ProgressStyle};
+use crate::report::{rate, size};
+
+/// Where progress goes.
+#[derive(Debug)]
+pub(crate) enum Screen {
+    Nothing,
+    Plain,
+    Bars(MultiProgress),
+}
+
+/// The progress of one attempt to send a file.
+#[derive(Debug)]
+pub(crate) struct Track {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Nothing,
+    /// Since when, and when the last line was.
+    Plain(Mutex<(Instant, Instant)>),
+    Bar(ProgressBar),
+}
+
+/// The time between plain lines.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Screen {
+    pub(crate) fn new(output: &Output) -> Self {
+        // What -v says would go through the bars.
+        let bars = || io::stderr().is_terminal() && output.verbosity.verbose == 0;
+        match output.progress {
+            _ if output.verbosity.quiet => Screen::Nothing,
+            ProgressStyle::Plain => Screen::Plain,
+            ProgressStyle::Auto if bars() => Screen::Bars(MultiProgress::new()),
+            ProgressStyle::Auto | ProgressStyle::None => Screen::Nothing,
+        }
+    }
+
+    /// Starts to show a file.
+    pub(crate) fn track(&self, name: &str) -> Track {
+        let kind = match self {
+            Screen::Nothing => Kind::Nothing,
+            Screen::Plain => {
+                let now = Instant::now();
+                Kind::Plain(Mutex::new((now, now)))
+            }
+            Screen::Bars(bars) => {
+                let bar = ProgressBar::new_spinner()
+                    .with_style(style("{prefix} {spinner} connecting"))
+                    .with_prefix(name.to_owned());
+                let bar = bars.add(bar);
+                bar.tick();
+                Kind::Bar(bar)
+            }
+        };
+        Track { name: name.to_owned(), kind }
+    }
+
+    /// Prints a line on stderr, above the bars.
+    pub(crate) fn line(&self, line: impl Display) {
+        match self {
+            Screen::Bars(bars) => bars.suspend(|| say(line)),
+            Screen::Nothing | Screen::Plain => say(line),
+        }
+    }
+}
+
+impl Track {
+    /// The handshake is over.
+    pub(crate) fn start(&self) {
+        match &self.kind {
+            Kind::Nothing => {}
+            Kind::Plain(times) => {
+                let now = Instant::now();
+                *times.lock().unwrap_or_else(PoisonError::into_inner) = (now, now);
+            }
+            Kind::Bar(bar) => {
+                bar.reset();
+                bar.set_style(style(WITHOUT_TOTAL));
+            }
+        }
+    }
+
+    pub(crate) fn show(&self, at: Progress) {
+        // Where the system does not tell what is acknowledged, what is sent has to do.
+        let done = at.acknowledged.unwrap_or(at.sent);
+        match &self.kind {
+            Kind::Nothing => {}
+            Kind::Plain(times) => {
+                let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                if now.duration_since(times.1) >= PLAIN_INTERVAL {
+                    times.1 = now;
+                    say(plain(&self.name, done, at.total, now.duration_since(times.0)));
+                }
+            }
+            Kind::Bar(bar) => {
+                if let Some(total) = at.total
+                    && bar.length() != Some(total.max(done))
+                {
+                    bar.set_style(style(WITH_TOTAL).progress_chars("=> "));
+                    bar.set_length(total.max(done));
+                }
+                bar.set_position(done);
+            }
+        }
+    }
+}
+
+impl Drop for Track {
+    fn drop(&mut self) {
+        if let Kind::Bar(bar) = &self.kind {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+const WITH_TOTAL: &str = "{prefix} [{wide_bar}] {percent:>3}% {decimal_bytes} of \
+    {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+const WITHOUT_TOTAL: &str =
+    "{prefix} {spinner} {decimal_bytes}, {decimal_bytes_per_sec}, {elapsed} so far";
+
+fn style(template: &str) -> BarStyle {
+    // Ours are constants, and a test has tried them.
+    BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar())
+}
+
+fn plain(name: &str, done: u64, total: Option<u64>, elapsed: Duration) -> String {
+    let speed = rate(done, elapsed);
+    let Some(total) = total.filter(|total| *total >= done && *total > 0) else {
+        return format!("{name}: {}, {speed}", size(done as f64));
+    };
+    let share = 100.0 * done as f64 / total as f64;
+    let left = match done {
+        0 => String::new(),
+        _ => {
+            let seconds = elapsed.as_secs_f64() * (total - done) as f64 / done as f64;
+            format!(", {seconds:.0} s left")
+        }
+    };
+    format!("{name}: {share:.0}%, {} of {}, {speed}{left}", size(done as f64), size(total as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_are_sound() {
+        for template in [WITH_TOTAL, WITHOUT_TOTAL, "{prefix} {spinner} connecting"] {
+            assert!(BarStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
+
+    #[test]
+    fn plain_lines() {
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            plain("f", 250_000, Some(1_000_000), second),
+            "f: 25%, 250.0 kB of 1.0 MB, 250.0 kB/s, 3 s left"
+        );
+        assert_eq!(plain("f", 0, Some(10), second), "f: 0%, 0.0 B of 10.0 B, 0.0 B/s");
+        assert_eq!(plain("f", 20, Some(10), second), "f: 20.0 B, 20.0 B/s", "it grew");
+        assert_eq!(plain("f", 20, None, second), "f: 20.0 B, 20.0 B/s");
+    }
+}

@@ -1,0 +1,123 @@
+//! What the tests share: the program, and peers on loopback.
+#![allow(dead_code, reason = "each test file takes what it needs")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Nothing takes longer, or the test fails.
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
+
+/// A program that is ended with the test, however that goes.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Running::with(arguments, |_| {})
+    }
+
+    /// The same after `change`s to its surroundings.
+    pub(crate) fn with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_accio-client"));
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("ACCIO_") || ["RUST_LOG", "NO_COLOR", "COLUMNS"].contains(&&*name) {
+                command.env_remove(&*name);
+            }
+        }
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        change(&mut command);
+        Running(command.spawn().unwrap())
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + BOUND;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "the client does not end");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub(crate) fn output(mut self) -> Output {
+        let status = self.wait();
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        self.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+        self.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+        Output { status, stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    (listener, port)
+}
+
+/// The next client; fails when none comes.
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let end = Instant::now() + BOUND;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(BOUND)).unwrap();
+                return stream;
+            }
+            Err(_) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("no client came: {error}"),
+        }
+    }
+}
+
+pub(crate) fn file(size: usize) -> (tempfile::NamedTempFile, String) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![b'x'; size]).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    (file, path)
+}
+
+/// Runs it to its end, nobody listening: exit code and the one line.
+pub(crate) fn fails(arguments: &[&str]) -> (i32, String) {
+    let start = Instant::now();
+    let output = Running::start(arguments).output();
+    assert!(start.elapsed() < Duration::from_secs(11), "{arguments:?}: {:?}", start.elapsed());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.stdout.is_empty(), "{arguments:?} says something on stdout");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(stderr.starts_with("ERROR: ") && stderr.ends_with('\n'), "{arguments:?}: {stderr}");
+    (output.status.code().expect("it is not killed by a panic"), stderr)
+}
+
+/// A server that greets each of `count` clients and keeps what they send.
+pub(crate) fn serve(count: usize) -> (String, thread::JoinHandle<Vec<Vec<u8>>>) {
+    let (listener, port) = listen();
+    let serving = thread::spawn(move || {
+        let receive = |_| {
+            let mut stream = accept(&listener);
+            stream.write_all(b"accio\r\n").unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            bytes
+        };
+        (0..count).map(receive).collect()
+    });
+    (port, serving)
+}
+
+/// What a program said, as text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}

@@ -1,0 +1,104 @@
+//! `--color`: when what the programs say is coloured.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set or TERM is dumb
+    #[default]
+    Auto,
+    /// Whatever the output is
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// `--color`, to be flattened into a program's arguments. [`main`](super::main) acts on it.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct ColorFlag {
+    /// Colour in help and errors: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", env = VARIABLE, hide_env = true,
+          hide_possible_values = true)]
+    pub color: Color,
+}
+
+/// The variable that stands for the flag.
+const VARIABLE: &str = "ACCIO_COLOR";
+
+static CHOSEN: OnceLock<Color> = OnceLock::new();
+
+/// Takes the choice from the command line before that is parsed: its own faults are coloured too.
+pub(super) fn choose() -> Color {
+    let variable = || std::env::var_os(VARIABLE);
+    let chosen = || named(std::env::args_os().skip(1)).or_else(|| parse(&variable()?));
+    *CHOSEN.get_or_init(|| chosen().unwrap_or_default())
+}
+
+/// `ERROR:`, coloured where it is to be.
+pub(super) fn error_prefix() -> &'static str {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    let on = match CHOSEN.get().copied().unwrap_or_default() {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => io::stderr().is_terminal() && !no_color && !dumb,
+    };
+    if on { "\x1b[1;31mERROR:\x1b[0m" } else { "ERROR:" }
+}
+
+impl From<Color> for clap::ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => clap::ColorChoice::Auto,
+            Color::Always => clap::ColorChoice::Always,
+            Color::Never => clap::ColorChoice::Never,
+        }
+    }
+}
+
+impl From<Color> for env_logger::WriteStyle {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => env_logger::WriteStyle::Auto,
+            Color::Always => env_logger::WriteStyle::Always,
+            Color::Never => env_logger::WriteStyle::Never,
+        }
+    }
+}
+
+/// The flag's value; one that is none is for the parser to complain about.
+fn named(arguments: impl Iterator<Item = OsString>) -> Option<Color> {
+    let mut arguments = arguments.take_while(|argument| argument != "--");
+    while let Some(argument) = arguments.next() {
+        if argument == "--color" {
+            return parse(&arguments.next()?);
+        }
+        if let Some(value) = argument.to_str().and_then(|text| text.strip_prefix("--color=")) {
+            return parse(value.as_ref());
+        }
+    }
+    None
+}
+
+fn parse(value: &std::ffi::OsStr) -> Option<Color> {
+    clap::ValueEnum::from_str(value.to_str()?, false).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_is_found_wherever_it_is() {
+        let found = |line: &str| named(line.split(' ').map(OsString::from));
+        assert_eq!(found("h 80 f --color never -v"), Some(Color::Never));
+        assert_eq!(found("--color=always h"), Some(Color::Always));
+        for line in ["h 80 f", "--color", "--color mauve", "h -- --color=always", "--colors=never"]
+        {
+            assert_eq!(found(line), None, "{line}");
+        }
+    }
+}
