@@ -10,7 +10,7 @@ use super::ClientError;
 use super::connection::{Connection, Received, unblocked};
 use super::pace::Pace;
 use super::source::{Kind, Source};
-use crate::sys::client::{Moved, is_gone, send_file, send_pipe, wait, wait_source};
+use crate::sys::client::{Moved, is_gone, send_file, send_pipe, wait, wait_source, widen};
 use crate::{FastPath, FastPaths, limits};
 
 /// What became of one step.
@@ -61,7 +61,12 @@ impl Connection<'_> {
                     }
                 }
                 // A source that took its time is no stall.
-                Pushed::Read => self.meter.rest(Instant::now()),
+                Pushed::Read => {
+                    let now = Instant::now();
+                    if self.meter.stillness(now) > limits::PROGRESS_INTERVAL {
+                        self.meter.rest(now);
+                    }
+                }
                 Pushed::End => break,
                 Pushed::Full => {
                     let now = Instant::now();
@@ -169,6 +174,9 @@ impl<'s> Pump<'s> {
             Kind::Read(reader) => (Input::Read(reader), None),
         };
         let fast = fast.filter(|path| paths.has(*path));
+        if let (Some(FastPath::Splice), Input::Stream(pipe)) = (fast, &input) {
+            widen(pipe);
+        }
         Pump { input, fast, buffer: Vec::new(), unsent: 0..0 }
     }
 

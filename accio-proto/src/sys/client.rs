@@ -10,8 +10,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use rustix::pipe::{SpliceFlags, splice};
+use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::limits::PIPE_CAPACITY;
 
 /// Opens a TCP socket for `address` that never blocks, armed to reset from the start.
 pub(crate) fn open(address: SocketAddr) -> io::Result<Socket> {
@@ -145,6 +147,14 @@ pub(crate) enum Moved {
 /// Sends up to `count` bytes from the file's position, within the kernel.
 pub(crate) fn send_file(stream: &TcpStream, file: &File, count: usize) -> Moved {
     moved(sendfile(stream, file, None, count))
+}
+
+/// Lets a pipe hold more at once, so that its two ends wait for each other less often.
+pub(crate) fn widen(pipe: &File) {
+    if fcntl_getpipe_size(pipe).is_ok_and(|size| size < PIPE_CAPACITY) {
+        // A process with many pipes may be refused the size; the default works too.
+        let _ = fcntl_setpipe_size(pipe, PIPE_CAPACITY);
+    }
 }
 
 /// Sends up to `count` bytes of what the pipe holds, within the kernel.
