@@ -315,7 +315,7 @@ fn events_tell_it_all_in_order() {
         assert_eq!((event["file"].as_str(), &event["number"]), (Some(&*path), &1.into()));
     }
     let progress = named(&events, "progress");
-    assert!(progress.len() >= 3, "{progress:?}");
+    assert!(progress.len() >= 2, "{progress:?}");
     assert_eq!(progress.last().unwrap()["acknowledged"], 300_000);
     assert_eq!(progress[0]["total"], 300_000);
     let confirmed = named(&events, "confirmed")[0];
@@ -354,7 +354,7 @@ fn plain_progress_is_lines_and_quiet_is_nothing() {
     };
     let plain = run(&["--progress", "plain"]);
     let lines: Vec<_> = plain.lines().collect();
-    assert_eq!(lines.len(), 2, "{plain}");
+    assert!(lines.len() >= 2, "{plain}");
     assert!(lines[0].contains("%, ") && lines[0].contains(" of 1.5 MB, "), "{plain}");
     assert_eq!(run(&["--progress=plain", "-q"]), "");
     let auto = run(&[]);
@@ -405,7 +405,7 @@ fn a_terminal_shows_a_bar_for_each_file_of_what_is_acknowledged() {
         for stream in &mut streams {
             stream.write_all(b"accio\r\n").unwrap();
         }
-        thread::sleep(Duration::from_millis(700));
+        thread::sleep(Duration::from_millis(1200));
         for stream in &mut streams {
             stream.read_to_end(&mut Vec::new()).unwrap();
         }
@@ -424,8 +424,18 @@ fn a_terminal_shows_a_bar_for_each_file_of_what_is_acknowledged() {
         bytes if bytes < 1e6 => format!("% {:.2} kB of ", bytes / 1e3),
         bytes => format!("% {:.2} MB of ", bytes / 1e6),
     };
-    // The same for the whole time that the server does not read.
-    let stuck = &named(&events, "progress")[4..6];
+    // What stays the same for several reports, while the server does not read, is on the screen.
+    let progress = named(&events, "progress");
+    let stuck: Vec<_> = progress
+        .iter()
+        .filter(|event| {
+            let same = |other: &&&Value| {
+                ["file", "acknowledged", "sent"].iter().all(|key| other[key] == event[key])
+            };
+            event["sent"] != event["total"] && progress.iter().filter(same).count() >= 4
+        })
+        .collect();
+    assert!(!stuck.is_empty(), "{progress:?}");
     for event in stuck {
         assert!(event["acknowledged"].as_u64() < event["sent"].as_u64(), "{event}");
         assert!(shown.contains(&size(event, "acknowledged")), "{event}: {shown:?}");

@@ -213,18 +213,25 @@ mod tests {
 
     #[test]
     fn a_silent_address_delays_the_next_by_the_stagger_alone() {
-        let (_listener, _waiting, silent) = silent("::1");
+        let (listener, waiting, silent) = silent("::1");
         let good = TcpListener::bind("127.0.0.1:0").unwrap();
         let start = Instant::now();
         let order = [silent, good.local_addr().unwrap()];
         let (_, winner) = race(&order, None, soon()).unwrap().unwrap();
         assert_eq!(winner, order[1]);
         let took = start.elapsed();
-        assert!((CONNECT_STAGGER..CONNECT_STAGGER * 4).contains(&took), "{took:?}");
-        // Nobody but the winner is in either queue.
-        good.set_nonblocking(true).unwrap();
-        assert!(good.accept().is_ok());
-        assert_eq!(good.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!((CONNECT_STAGGER..CONNECT_STAGGER * 12).contains(&took), "{took:?}");
+        // Nobody but the winner reaches a server, now or when a second SYN would be due: the other
+        // queue has only those that filled it.
+        let count = |listener: Socket| {
+            listener.set_nonblocking(true).unwrap();
+            std::iter::from_fn(|| listener.accept().ok()).count()
+        };
+        let filled = waiting.iter().filter(|stream| stream.is_ok()).count();
+        let second = listener.try_clone().unwrap();
+        assert_eq!(count(listener), filled);
+        std::thread::sleep(Duration::from_millis(1300));
+        assert_eq!((count(second), count(Socket::from(good))), (0, 1));
     }
 
     #[test]
@@ -257,7 +264,7 @@ mod tests {
         let start = Instant::now();
         let (_, winner) = race(&order, None, soon()).unwrap().unwrap();
         assert_eq!(winner, order[4]);
-        assert!(start.elapsed() < CONNECT_STAGGER, "{:?}", start.elapsed());
+        assert!(start.elapsed() < CONNECT_STAGGER * 3, "{:?}", start.elapsed());
     }
 
     #[test]
