@@ -38,15 +38,16 @@ pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure>
     } else {
         print(&text(&probe, arguments, patience))?;
     }
-    let reached = probe.probed.iter().filter(|probed| probed.result.is_ok()).count();
+    let may_count = |heard: &Heard| heard.finding != Finding::Foreign;
+    let heard = probe.probed.iter().filter_map(|probed| probed.result.as_ref().ok());
+    let reached = heard.clone().filter(|heard| may_count(heard)).count();
     if reached > 0 && !arguments.output.verbosity.quiet {
         say(format_args!(
             "note: an Accio server has counted {}, and holds ERROR for it",
             if reached == 1 { "this connection" } else { "both connections, each" },
         ));
     }
-    let best = probe.probed.iter().filter_map(|probed| probed.result.as_ref().ok());
-    let code = best.map(|heard| code(heard.finding, arguments.handshake)).min();
+    let code = heard.map(|heard| code(heard.finding, arguments.handshake)).min();
     match code {
         Some(code) => Ok(code),
         None => Err(fail(unreachable(probe, arguments))),

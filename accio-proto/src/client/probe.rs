@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Received};
 use super::race::race;
-use super::{Client, ClientError, Family};
+use super::{Client, ClientError};
 use crate::dialect::GREETING;
 use crate::limits;
 use crate::sys::client::{is_gone, wait};
@@ -79,11 +79,8 @@ impl Client {
         let start = Instant::now();
         let addresses = self.resolve(host, port, start + self.connect_timeout)?;
         let resolved_in = start.elapsed();
-        let first = |family: Family| addresses.iter().find(move |at| family.has(at.ip()));
-        let mut targets: Vec<_> =
-            first(Family::Ipv4).into_iter().chain(first(Family::Ipv6)).collect();
-        targets.sort_by_key(|target| addresses.iter().position(|address| address == *target));
-        let probed = targets.into_iter().map(|address| self.probe_one(*address));
+        let targets = first_of_each(&addresses);
+        let probed = targets.into_iter().map(|address| self.probe_one(address));
         let probed = probed.collect::<Result<_, _>>()?;
         Ok(Probe { addresses, resolved_in, probed })
     }
@@ -138,6 +135,15 @@ impl Connection<'_> {
     }
 }
 
+/// The first address of each family, in the order given.
+fn first_of_each(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_first = |(place, address): &(usize, &SocketAddr)| {
+        let family = |other: &SocketAddr| other.is_ipv4() == address.is_ipv4();
+        !addresses[..*place].iter().any(family)
+    };
+    addresses.iter().enumerate().filter(is_first).map(|(_, address)| *address).collect()
+}
+
 fn finding(bytes: &[u8], ended: bool) -> Finding {
     match bytes {
         _ if bytes == GREETING && !ended => Finding::Greets,
@@ -145,5 +151,25 @@ fn finding(bytes: &[u8], ended: bool) -> Finding {
         _ if ended => Finding::Hangs,
         [] => Finding::Silent,
         _ => Finding::Stops,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_of_each_family() {
+        let parse = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 9)).collect()
+        };
+        for (given, chosen) in [
+            (&["::1", "1.1.1.1", "::2", "2.2.2.2"][..], &["::1", "1.1.1.1"][..]),
+            (&["1.1.1.1", "2.2.2.2", "::1"], &["1.1.1.1", "::1"]),
+            (&["::2", "::1"], &["::2"]),
+            (&[], &[]),
+        ] {
+            assert_eq!(first_of_each(&parse(given)), parse(chosen));
+        }
     }
 }

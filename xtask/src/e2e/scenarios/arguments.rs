@@ -77,7 +77,23 @@ fn counts(context: &Context) -> Verdict {
             expect_failure(context, program, &good[..length], &[])?;
         }
         let extra = [&good[..], &["superfluous".as_ref()]].concat();
-        expect_failure(context, program, &extra, &["superfluous"])
+        if program != Program::Client {
+            return expect_failure(context, program, &extra, &["superfluous"]);
+        }
+        // The client's further arguments are further files, each with a line of its own.
+        let mut client = context.run_bare(program, &extra)?;
+        let exit = client.wait(LIMIT)?;
+        let text = client.stderr().text();
+        let lines: Vec<_> = text.lines().collect();
+        let good = matches!(lines[..], [first, second]
+            if first.starts_with("ERROR: ") && first.contains(&port)
+                && second.starts_with("ERROR: ") && second.contains("superfluous"));
+        ensure(
+            good && !exit.status.success(),
+            "two lines, ERROR: …, of which the last names the \
+            second file",
+            || format!("{}, stderr {text:?}", exit.describe()),
+        )
     })
 }
 
