@@ -11,9 +11,11 @@ use log::LevelFilter;
 
 use crate::{ClientError, DirError, ServerError, limits};
 
+#[cfg(feature = "serve")]
 mod serve;
 
-pub use serve::ServeFlags;
+#[cfg(feature = "serve")]
+pub use serve::{Program, ServeFlags};
 
 /// Why a program ends early: the one `ERROR: …` line and the exit code.
 #[derive(Debug)]
