@@ -79,7 +79,7 @@ impl ServeFlags {
 
         let handle = server.handle();
         let (finished, is_finished) = mpsc::channel::<()>();
-        std::thread::spawn(move || {
+        let watch = move || {
             if let Some(signal) = signals.forever().next() {
                 log::info!("stopping on signal {signal}");
                 handle.stop();
@@ -88,7 +88,12 @@ impl ServeFlags {
                     std::process::exit(0);
                 }
             }
-        });
+        };
+        // Dropped, its handle lets it go on by itself.
+        std::thread::Builder::new()
+            .name("accio-signals".into())
+            .spawn(watch)
+            .map_err(|error| Failure::new("cannot watch for signals", error))?;
         let served = server.run();
         drop(finished);
         served.map_err(Failure::from)?;
