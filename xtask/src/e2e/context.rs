@@ -99,6 +99,11 @@ impl Context {
         Ok(process)
     }
 
+    /// A program of the subject, with no arguments yet.
+    pub(crate) fn command(&self, program: Program) -> Command {
+        self.subject.template(program).bare()
+    }
+
     /// Runs a program of the subject with these arguments and no others.
     pub(crate) fn run_bare(&self, program: Program, arguments: &[&OsStr]) -> Verdict<Process> {
         let mut command = self.subject.template(program).bare();
