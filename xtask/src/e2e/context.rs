@@ -54,6 +54,11 @@ impl Context {
         Context { subject, dir, seed, owner, made, logs }
     }
 
+    /// What its contents are made from.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The scenario's own folder.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir

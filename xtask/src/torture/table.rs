@@ -120,7 +120,7 @@ pub(crate) fn failures(name: &str) -> Option<Failures> {
         "prctl" => Errors(&["EPERM", "EINVAL"]),
         "prlimit64" => Errors(&["EPERM", "EINVAL"]),
         "rt_sigaction" => Errors(&["EINVAL"]),
-        "getrandom" => Errors(&["ENOSYS", "EINTR", "EAGAIN"]),
+        "getrandom" => Errors(&["ENOSYS", "EINTR"]),
         "sched_getaffinity" => Errors(&["EPERM", "ENOSYS"]),
         "access" => Errors(&["EACCES"]),
         "landlock_create_ruleset" => Errors(&["ENOSYS", "EOPNOTSUPP", "ENOMEM", "EMFILE"]),
