@@ -303,6 +303,8 @@ impl<K: FileSink> Reactor<K> {
         self.listeners.leave();
         if let Err(error) = self.listeners.wake(&self.poller) {
             log::error!("cannot watch the listening socket: {error}");
+            // It sleeps on. Were that only said, nobody might be accepted ever after.
+            self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
         }
         self.stop_if_drained();
     }
