@@ -44,20 +44,20 @@ pub(crate) struct Arguments {
     list: bool,
     /// Run only scenarios whose name has this text (repeatable: any of them)
     #[arg(long, value_name = "TEXT")]
-    filter: Vec<String>,
+    pub(crate) filter: Vec<String>,
     /// Leave the files and outputs of failed scenarios, and say where
     #[arg(long)]
-    keep: bool,
+    pub(crate) keep: bool,
     /// Working scenarios at a time; those that mostly wait run side by side anyway [default: one
     /// per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    pub(crate) jobs: Option<u16>,
     /// Make file contents from this number [default: another one each run]
     #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// Test the programs in this folder instead of building them
     #[arg(long, value_name = "DIR")]
-    bin_dir: Option<PathBuf>,
+    pub(crate) bin_dir: Option<PathBuf>,
 }
 
 impl Arguments {

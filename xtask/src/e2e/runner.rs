@@ -158,7 +158,11 @@ pub(crate) fn run(
                     failures.push_str(&explain(scenario.name, scenario.about, stop, &one.context));
                 }
             }
-            tidy(&one.context, verdict.is_err_and(|stop| !matches!(stop, Stop::Skip(_))), options.keep)?;
+            tidy(
+                &one.context,
+                verdict.is_err_and(|stop| !matches!(stop, Stop::Skip(_))),
+                options.keep,
+            )?;
         }
     }
 

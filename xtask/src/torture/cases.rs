@@ -146,12 +146,7 @@ impl Runner {
         out.flush()
     }
 
-    fn run_batch(
-        &mut self,
-        out: &mut impl Write,
-        cases: Vec<Case>,
-        jobs: usize,
-    ) -> io::Result<()> {
+    fn run_batch(&mut self, out: &mut impl Write, cases: Vec<Case>, jobs: usize) -> io::Result<()> {
         let mut queue = VecDeque::with_capacity(cases.len());
         for case in cases {
             let context = self.context(&case.name)?;
@@ -163,7 +158,8 @@ impl Runner {
         thread::scope(|scope| -> io::Result<()> {
             for _ in 0..jobs {
                 let (queue, running, report) = (&queue, &running, report.clone());
-                thread::Builder::new().spawn_scoped(scope, move || work(queue, running, &report))?;
+                thread::Builder::new()
+                    .spawn_scoped(scope, move || work(queue, running, &report))?;
             }
             drop(report);
             loop {

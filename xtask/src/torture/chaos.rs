@@ -92,20 +92,27 @@ fn chaos(context: &Context, flags: &[&str], transfers: usize) -> Verdict<String>
     let mut starts = found.starts.clone();
     starts.sort_unstable();
     expected.starts.sort_unstable();
-    ensure(starts == expected.starts, "the files that were half-closed, as far as they came", || {
-        let differ = |one: &[(u64, usize)], other: &[(u64, usize)]| -> Vec<(u64, usize)> {
-            one.iter().copied().filter(|start| !other.contains(start)).collect()
-        };
-        let (lost, surplus) = (differ(&expected.starts, &starts), differ(&starts, &expected.starts));
-        format!("without {lost:?}, with {surplus:?}")
-    })?;
+    ensure(
+        starts == expected.starts,
+        "the files that were half-closed, as far as they came",
+        || {
+            let differ = |one: &[(u64, usize)], other: &[(u64, usize)]| -> Vec<(u64, usize)> {
+                one.iter().copied().filter(|start| !other.contains(start)).collect()
+            };
+            let (lost, surplus) =
+                (differ(&expected.starts, &starts), differ(&starts, &expected.starts));
+            format!("without {lost:?}, with {surplus:?}")
+        },
+    )?;
     ensure_eq("empty files", expected.empty, found.empty)?;
     ensure_eq("error markers", expected.errors, found.errors)?;
     ensure(found.hidden.is_empty(), "no hidden name", || format!("{:?}", found.hidden))?;
     server.stop()?;
     let (whole, starts) = (expected.whole.len(), expected.starts.len());
     let (empty, errors) = (expected.empty, expected.errors);
-    Ok(format!("{total} transfers: {whole} whole, {starts} half-closed, {empty} empty, {errors} ERROR"))
+    Ok(format!(
+        "{total} transfers: {whole} whole, {starts} half-closed, {empty} empty, {errors} ERROR"
+    ))
 }
 
 /// Transfers one after the other through a proxy of their own.

@@ -92,7 +92,11 @@ fn full(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
             }
         });
         let fates = fates.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let told: Vec<u64> = fates.iter().filter(|(_, fate)| *fate == Fate::Confirmed).map(|(tag, _)| *tag).collect();
+        let told: Vec<u64> = fates
+            .iter()
+            .filter(|(_, fate)| *fate == Fate::Confirmed)
+            .map(|(tag, _)| *tag)
+            .collect();
         let silent = fates.iter().filter(|(_, fate)| *fate == Fate::Silent).count();
         ensure(silent == 0, "every client to be told", || format!("{silent} are not"))?;
         let found = survey(&dir)?;

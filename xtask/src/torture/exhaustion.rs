@@ -19,9 +19,11 @@ use crate::e2e::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 
 pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = vec![
-        Case::new("exhaustion/nofile-64-hard", "200 clients, 64 descriptors, all whole", |context| {
-            few(context, "--nofile=64:64")
-        }),
+        Case::new(
+            "exhaustion/nofile-64-hard",
+            "200 clients, 64 descriptors, all whole",
+            |context| few(context, "--nofile=64:64"),
+        ),
         Case::new("exhaustion/nofile-64-soft", "the soft limit is raised, all whole", |context| {
             few(context, "--nofile=64:4096")
         }),
@@ -30,11 +32,11 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     let silent = plan.scale(1_000, 9_800);
     let name = |seconds: &str| format!("exhaustion/silent-{silent}-for-{seconds}-s");
     let about = "real uploads among silent ones; all silent ones end within [T, T + 0.5 s]";
-    cases.push(
-        Case::new(name("3"), about, move |context| idle(context, silent, Some("3"))).alone(),
-    );
+    cases
+        .push(Case::new(name("3"), about, move |context| idle(context, silent, Some("3"))).alone());
     if !plan.quick {
-        cases.push(Case::new(name("10"), about, move |context| idle(context, silent, None)).alone());
+        cases
+            .push(Case::new(name("10"), about, move |context| idle(context, silent, None)).alone());
     }
     cases
 }
@@ -81,9 +83,11 @@ fn emfile(context: &Context) -> Verdict<String> {
         worst = worst.max(freed.elapsed());
         next.reset()?;
     }
-    ensure(worst < Duration::from_millis(200), "service within 200 ms of a free descriptor", || {
-        format!("{worst:?}")
-    })?;
+    ensure(
+        worst < Duration::from_millis(200),
+        "service within 200 ms of a free descriptor",
+        || format!("{worst:?}"),
+    )?;
     // The limit is lifted without anybody's end: the server finds out by itself.
     let mut next = waiting.next().ok_or_else(|| Stop::Trouble("nobody waits".into()))?;
     limit(&server, open + 200)?;
@@ -160,9 +164,11 @@ fn idle(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<Strin
     let ends = ends(&peers, Duration::from_secs(seconds + 8))?;
     let (fates, worst) =
         others.join().map_err(|_| Stop::Trouble("an uploading thread panicked".into()))?;
-    ensure(fates.iter().all(|fate| *fate == Fate::Confirmed), "all uploads to be confirmed", || {
-        format!("{fates:?}")
-    })?;
+    ensure(
+        fates.iter().all(|fate| *fate == Fate::Confirmed),
+        "all uploads to be confirmed",
+        || format!("{fates:?}"),
+    )?;
     let (low, high) = (Duration::from_secs(seconds), Duration::from_millis(seconds * 1_000 + 500));
     let (mut shortest, mut longest) = (Duration::MAX, Duration::ZERO);
     for (number, (end, times)) in ends.iter().zip(&heard).enumerate() {

@@ -66,19 +66,21 @@ fn servers(context: &Context, flags: &[&str], points: usize) -> Verdict<String> 
         let sizes: Vec<usize> = (0..64).map(|_| size(&mut random)).collect();
         thread::scope(|scope| -> Verdict {
             for _ in 0..CLIENTS {
-                scope.spawn(|| loop {
-                    let own = {
-                        let mut tags = tags.lock().unwrap_or_else(PoisonError::into_inner);
-                        **tags += 1;
-                        **tags
-                    };
-                    let length = sizes[own as usize % sizes.len()];
-                    match send(address, &content(own, length), SOON) {
-                        Fate::Confirmed => {
-                            told.lock().unwrap_or_else(PoisonError::into_inner).push(own);
+                scope.spawn(|| {
+                    loop {
+                        let own = {
+                            let mut tags = tags.lock().unwrap_or_else(PoisonError::into_inner);
+                            **tags += 1;
+                            **tags
+                        };
+                        let length = sizes[own as usize % sizes.len()];
+                        match send(address, &content(own, length), SOON) {
+                            Fate::Confirmed => {
+                                told.lock().unwrap_or_else(PoisonError::into_inner).push(own);
+                            }
+                            // The server is dead.
+                            Fate::Refused | Fate::Silent => break,
                         }
-                        // The server is dead.
-                        Fate::Refused | Fate::Silent => break,
                     }
                 });
             }

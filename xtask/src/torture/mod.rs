@@ -34,7 +34,7 @@ use crate::TROUBLE;
 use crate::e2e::context::Context;
 use crate::e2e::subject::Subject;
 use crate::e2e::verdict::{Stop, Verdict};
-use crate::e2e::{build, end_all_when_interrupted};
+use crate::e2e::{self, build, end_all_when_interrupted};
 use cases::{Case, Plan};
 
 /// The options of `cargo xtask torture`.
@@ -112,21 +112,21 @@ impl Part {
 }
 
 /// The share that belongs to `cargo xtask test`: no privilege, no tracer, about a minute.
-pub(crate) fn run_bounded(
-    seed: Option<u64>,
-    jobs: Option<u16>,
-    bin_dir: Option<PathBuf>,
-) -> io::Result<ExitCode> {
+pub(crate) fn run_bounded(options: &e2e::Arguments) -> io::Result<ExitCode> {
+    if options.only_lists() || !options.filter.is_empty() {
+        // Those name scenarios.
+        return Ok(ExitCode::SUCCESS);
+    }
     run(&Arguments {
         parts: Vec::new(),
         quick: true,
         unprivileged: true,
-        seed,
+        seed: options.seed,
         filter: Vec::new(),
         list: false,
-        keep: false,
-        jobs,
-        bin_dir,
+        keep: options.keep,
+        jobs: options.jobs,
+        bin_dir: options.bin_dir.clone(),
     })
 }
 

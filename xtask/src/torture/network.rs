@@ -34,7 +34,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         cases.push(case.within(Duration::from_secs(240)));
     }
     for dialect in ["accio", "confirm"] {
-        let about = "all is lost mid-transfer: the client gives up in 10 to 13 s, the file is ERROR";
+        let about =
+            "all is lost mid-transfer: the client gives up in 10 to 13 s, the file is ERROR";
         cases.push(Case::new(format!("network/black-hole-{dialect}"), about, move |context| {
             black_hole(context, unprivileged, dialect)
         }));
@@ -60,7 +61,8 @@ impl Pair {
         ensure_tool("ip")?;
         ensure_tool("nft")?;
         let unique = format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let pair = Pair { server: format!("accio-s-{unique}"), client: format!("accio-c-{unique}") };
+        let pair =
+            Pair { server: format!("accio-s-{unique}"), client: format!("accio-c-{unique}") };
         let missing = |why| Stop::skip(format!("no network namespaces: {why}"));
         let ip = |words: &str| {
             let words: Vec<&str> = words.split(' ').collect();
@@ -149,7 +151,8 @@ fn loss(context: &Context, unprivileged: bool, percent: u32, uploads: usize) -> 
         let size = if number % 2 == 0 { 500 } else { 4 << 20 };
         let file = context.file(&content(tag, size))?;
         let dialect = if number % 4 < 2 { "accio" } else { "confirm" };
-        let mut client = pair.client(context, server.port, &file, &["-v", "--handshake", dialect])?;
+        let mut client =
+            pair.client(context, server.port, &file, &["-v", "--handshake", dialect])?;
         let exit = client.wait(Duration::from_secs(60))?;
         ensure(exit.status.code() == Some(0), "the client to succeed", || {
             format!("{}: {}", exit.describe(), client.stderr().text())
@@ -171,8 +174,8 @@ fn loss(context: &Context, unprivileged: bool, percent: u32, uploads: usize) -> 
 fn black_hole(context: &Context, unprivileged: bool, dialect: &str) -> Verdict<String> {
     let pair = Pair::new(unprivileged)?;
     let server = pair.server(context, &[])?;
-    // A file that is slow to come: the transfer is under way for as long as we like.
-    let file = context.large_file(1, 3 << 30)?;
+    // Large enough to be under way for a while.
+    let file = context.large_file(1, 1 << 30)?;
     let mut client = pair.client(context, server.port, &file, &["--handshake", dialect])?;
     let began = wait_until(Duration::from_secs(5), || {
         server.process.cpu_ticks().is_ok_and(|ticks| ticks > 2)

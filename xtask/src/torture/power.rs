@@ -81,18 +81,20 @@ fn losses(
         let sizes: Vec<usize> = (0..64).map(|_| size(&mut random)).collect();
         let outcome = thread::scope(|scope| -> Verdict {
             for _ in 0..CLIENTS {
-                scope.spawn(|| loop {
-                    let own = {
-                        let mut tags = tags.lock().unwrap_or_else(PoisonError::into_inner);
-                        **tags += 1;
-                        **tags
-                    };
-                    let length = sizes[own as usize % sizes.len()];
-                    match send(address, &content(own, length), SOON) {
-                        Fate::Confirmed => {
-                            told.lock().unwrap_or_else(PoisonError::into_inner).push(own);
+                scope.spawn(|| {
+                    loop {
+                        let own = {
+                            let mut tags = tags.lock().unwrap_or_else(PoisonError::into_inner);
+                            **tags += 1;
+                            **tags
+                        };
+                        let length = sizes[own as usize % sizes.len()];
+                        match send(address, &content(own, length), SOON) {
+                            Fate::Confirmed => {
+                                told.lock().unwrap_or_else(PoisonError::into_inner).push(own);
+                            }
+                            Fate::Refused | Fate::Silent => break,
                         }
-                        Fate::Refused | Fate::Silent => break,
                     }
                 });
             }

@@ -149,7 +149,12 @@ enum Pumped {
 }
 
 impl Way {
-    fn pump(&mut self, mut from: &TcpStream, mut to: &TcpStream, most: usize) -> io::Result<Pumped> {
+    fn pump(
+        &mut self,
+        mut from: &TcpStream,
+        mut to: &TcpStream,
+        most: usize,
+    ) -> io::Result<Pumped> {
         if self.ended {
             return Ok(Pumped::Nothing);
         }

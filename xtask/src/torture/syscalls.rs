@@ -276,8 +276,7 @@ fn record_server(context: &Context, subject: Subject) -> Verdict<((Counts, Count
     thread::sleep(Duration::from_millis(100));
     strace::release(server.process.pid())?;
     drop(server);
-    let start_up =
-        (strace::before(&record, RUNTIME_READY)?, strace::before(&record, "clone3(")?);
+    let start_up = (strace::before(&record, RUNTIME_READY)?, strace::before(&record, "clone3(")?);
 
     let server = start(context, subject, &[])?;
     let record = context.fresh("service.trace");
@@ -499,9 +498,9 @@ fn check_lines(text: &str, outcome: &Told) -> Verdict {
     let lines: Vec<&str> = text.lines().collect();
     for line in &lines {
         let number = line.parse::<usize>().ok();
-        let known = *line == "ERROR" || number.is_some_and(|number| {
-            number == 0 || (1..=20).any(|tag| length(tag) == number)
-        });
+        let known = *line == "ERROR"
+            || number
+                .is_some_and(|number| number == 0 || (1..=20).any(|tag| length(tag) == number));
         ensure(known, "only counts of what was sent, or ERROR", || format!("{line:?}"))?;
     }
     for tag in &outcome.confirmed {
@@ -548,12 +547,7 @@ fn run_client(
     Ok((context.spawn(command, Input::Null)?, Instant::now()))
 }
 
-fn fail_client(
-    context: &Context,
-    flags: &[&str],
-    size: usize,
-    fault: &Fault,
-) -> Verdict<String> {
+fn fail_client(context: &Context, flags: &[&str], size: usize, fault: &Fault) -> Verdict<String> {
     let server = context.server(&["--timeout", "2"])?;
     let file = context.file(&source(size))?;
     let record = context.fresh("trace");
@@ -610,9 +604,11 @@ fn sync_fails(context: &Context) -> Verdict<String> {
     let after: Vec<&str> = trace.lines().skip_while(|line| !line.contains("INJECTED")).collect();
     let calls = ["fdatasync", "ftruncate"];
     let next = after.iter().skip(1).find(|line| calls.iter().any(|name| call(line, name)));
-    ensure(next.is_some_and(|line| call(line, "ftruncate")), "the bytes to be dropped next", || {
-        trace.clone()
-    })?;
+    ensure(
+        next.is_some_and(|line| call(line, "ftruncate")),
+        "the bytes to be dropped next",
+        || trace.clone(),
+    )?;
     let found = folder::survey(&server.dir)?;
     ensure(found.errors == 1 && !found.whole.contains_key(&1), "1.file to be ERROR", || {
         format!("{found:?}")

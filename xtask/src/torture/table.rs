@@ -56,18 +56,19 @@ pub(crate) fn failures(name: &str) -> Option<Failures> {
         "getsockname" | "getpeername" => Errors(&["ENOBUFS", "ENOTCONN"]),
         // Bytes.
         "splice" => Errors(&[
-            "EINVAL", "ENOSPC", "EIO", "EDQUOT", "EFBIG", "ENOMEM", "ECONNRESET", "EINTR", "EAGAIN",
-        ]),
-        "sendfile" => Errors(&[
             "EINVAL",
-            "ENOSYS",
+            "ENOSPC",
             "EIO",
+            "EDQUOT",
+            "EFBIG",
             "ENOMEM",
             "ECONNRESET",
-            "EPIPE",
             "EINTR",
             "EAGAIN",
         ]),
+        "sendfile" => {
+            Errors(&["EINVAL", "ENOSYS", "EIO", "ENOMEM", "ECONNRESET", "EPIPE", "EINTR", "EAGAIN"])
+        }
         "write" => {
             Errors(&["ENOSPC", "EIO", "EDQUOT", "EFBIG", "EROFS", "EPERM", "EINTR", "EAGAIN"])
         }
