@@ -371,6 +371,7 @@ fn fail_start(context: &Context, subject: Subject, fault: &Fault) -> Verdict<Str
             let spoken = errors == 1 || fault.call == "write";
             ensure(spoken, "one line on stderr: ERROR: …", || format!("{text:?}"))?;
         }
+        start_again(context, &server.dir, subject, fault)?;
         check_folder(&server.dir, subject, &Told::default())?;
         return Ok("does not start".into());
     }
@@ -379,11 +380,9 @@ fn fail_start(context: &Context, subject: Subject, fault: &Fault) -> Verdict<Str
     ensure(outcome.confirmed.len() == UPLOADS, "it to serve well once it listens", || {
         format!("confirmed {:?}", outcome.confirmed)
     })?;
-    if fault.call == "unlinkat" {
-        // What could not be removed goes with the next start.
-        context.server_into(&server.dir, subject.flags)?.stop()?;
-    }
-    finish(&mut server, subject, &outcome)?;
+    stop(&mut server)?;
+    start_again(context, &server.dir, subject, fault)?;
+    check(&server, subject, &outcome)?;
     Ok("serves".into())
 }
 
@@ -414,10 +413,6 @@ fn fail_service(context: &Context, subject: Subject, fault: &Fault) -> Verdict<S
     }
     outcome.confirmed.push(next);
     outcome.fates.push(fate);
-    if fault.call == "unlinkat" && !subject.counts {
-        // What could not be removed goes with the next start.
-        context.server_into(&server.dir, subject.flags)?.stop()?;
-    }
     // The pipe of its one worker stays.
     let back = wait_until(Duration::from_secs(2), || {
         server.process.descriptors().is_ok_and(|now| now <= descriptors + 2)
@@ -425,7 +420,9 @@ fn fail_service(context: &Context, subject: Subject, fault: &Fault) -> Verdict<S
     ensure(back, format!("{descriptors} descriptors, and a pipe"), || {
         format!("{:?}", server.process.descriptors())
     })?;
-    finish(&mut server, subject, &outcome)?;
+    stop(&mut server)?;
+    start_again(context, &server.dir, subject, fault)?;
+    check(&server, subject, &outcome)?;
     Ok(format!("{injected} faults"))
 }
 
@@ -453,8 +450,16 @@ fn expect_idle(process: &Process) -> Verdict {
     ensure(used <= 9, "at most 9 clock ticks in 0.6 idle seconds", || format!("{used}"))
 }
 
-/// It ends well when told to, and left nothing but what it may.
-fn finish(server: &mut Started, subject: Subject, outcome: &Told) -> Verdict {
+/// What could not be removed goes with the next start on the same folder.
+fn start_again(context: &Context, dir: &Path, subject: Subject, fault: &Fault) -> Verdict {
+    if fault.call == "unlinkat" && !subject.counts {
+        context.server_into(dir, subject.flags)?.stop()?;
+    }
+    Ok(())
+}
+
+/// A fault unless it ends well when told to.
+fn stop(server: &mut Started) -> Verdict {
     server.process.signal(Signal::TERM)?;
     let told = Instant::now();
     let exit = server.process.wait(SOON)?;
@@ -462,7 +467,11 @@ fn finish(server: &mut Started, subject: Subject, outcome: &Told) -> Verdict {
     let good = exit.status.code() == Some(0) && took < Duration::from_millis(1_200);
     ensure(good, "exit code 0 within a second of SIGTERM", || {
         format!("{} after {took:?}: {}", exit.describe(), server.process.stderr().text())
-    })?;
+    })
+}
+
+/// A fault unless it left nothing but what it may.
+fn check(server: &Started, subject: Subject, outcome: &Told) -> Verdict {
     if subject.counts {
         check_lines(&server.process.stdout().text(), outcome)
     } else {
@@ -613,6 +622,6 @@ fn sync_fails(context: &Context) -> Verdict<String> {
     ensure(found.errors == 1 && !found.whole.contains_key(&1), "1.file to be ERROR", || {
         format!("{found:?}")
     })?;
-    finish(&mut server, subject, &Told::default())?;
+    stop(&mut server)?;
     Ok("1 fault".into())
 }
