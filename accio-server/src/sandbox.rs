@@ -73,3 +73,125 @@ fn restrict(
         .restrict_self()?;
     Ok(status.ruleset)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::{ErrorKind, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+    use std::path::Path;
+    use std::process::Command;
+    use std::thread;
+
+    use accio_proto::{DirSink, FileSink, SinkFile};
+    use landlock::{CompatLevel, RulesetStatus};
+
+    use super::*;
+
+    /// Runs `attempt` in a thread of its own that is confined to `dir`; false if this kernel
+    /// cannot confine. A thread confines itself and what it starts, nobody else.
+    fn confined(dir: &Path, attempt: impl FnOnce(&DirSink) + Send) -> bool {
+        let sink = DirSink::create(dir).unwrap();
+        let folder: OwnedFd = File::open(dir).unwrap().into();
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let status = restrict(CompatLevel::BestEffort, folder).unwrap();
+                if status == RulesetStatus::NotEnforced {
+                    let _ = writeln!(std::io::stderr(), "skipped: the kernel has no Landlock");
+                    return false;
+                }
+                attempt(&sink);
+                true
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    fn denied<T>(result: std::io::Result<T>) -> bool {
+        result.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    }
+
+    #[test]
+    fn nothing_outside_the_folder_can_be_touched() {
+        let outside = tempfile::tempdir().unwrap();
+        let secret = outside.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        let dir = outside.path().join("received");
+        confined(&dir, |_| {
+            assert!(denied(File::open(&secret)), "read");
+            assert!(denied(File::options().append(true).open(&secret)), "write");
+            assert!(denied(File::create(outside.path().join("new"))), "create");
+            assert!(denied(fs::remove_file(&secret)), "remove");
+            assert!(denied(fs::create_dir(outside.path().join("sub"))), "make a folder");
+            assert!(denied(fs::read_dir(outside.path())), "list");
+            assert!(denied(fs::rename(&secret, dir.join("1.file"))), "move in");
+            assert!(denied(File::open("/etc/passwd")), "read the system's files");
+        });
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+    }
+
+    #[test]
+    fn what_was_received_cannot_be_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("9.file"), "another's").unwrap();
+        confined(dir.path(), |_| {
+            assert!(denied(File::open(dir.path().join("9.file"))), "read in the folder");
+            assert!(denied(fs::read_dir(dir.path())), "list the folder");
+        });
+    }
+
+    #[test]
+    fn no_program_can_be_run() {
+        let dir = tempfile::tempdir().unwrap();
+        confined(dir.path(), |_| {
+            let own = std::env::current_exe().unwrap();
+            assert!(denied(Command::new(own).arg("--list").output()), "run a program");
+            assert!(denied(Command::new("/bin/sh").args(["-c", "true"]).output()), "run a shell");
+        });
+    }
+
+    #[test]
+    fn nobody_can_be_connected_to_but_who_connected_is_served() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        confined(dir.path(), |_| {
+            match TcpStream::connect(address) {
+                Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
+                // Landlock knows of networks since Linux 6.7.
+                Ok(_) => {
+                    let _ = writeln!(std::io::stderr(), "skipped: Landlock without networks");
+                }
+            }
+        });
+        let client = thread::spawn(move || TcpStream::connect(address).map(drop));
+        confined(dir.path(), |_| assert!(listener.accept().is_ok(), "accept"));
+        client.join().unwrap().ok();
+    }
+
+    #[test]
+    fn the_folder_works_in_every_way_to_make_a_file() {
+        use accio_proto::{FastPath, FastPaths};
+        for without in [&[][..], &[FastPath::EmptyPath], &[FastPath::Tmpfile]] {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = FastPaths::without(without.iter().copied());
+            let sink = DirSink::options().fast_paths(paths).durable(true).create(dir.path());
+            let sink = sink.unwrap();
+            let folder: OwnedFd = File::open(dir.path()).unwrap().into();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    restrict(CompatLevel::BestEffort, folder).unwrap();
+                    for content in [&b"one"[..], b"two, in its place"] {
+                        let mut file = sink.open(1).unwrap();
+                        file.write(content).unwrap();
+                        file.commit().unwrap();
+                    }
+                    sink.open(2).unwrap().abort().unwrap();
+                });
+            });
+            assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), b"two, in its place");
+            assert_eq!(fs::read(dir.path().join("2.file")).unwrap(), b"ERROR");
+        }
+    }
+}

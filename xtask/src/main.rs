@@ -3,6 +3,7 @@
 
 mod e2e;
 mod test;
+mod torture;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ enum Command {
     Test(e2e::Arguments),
     /// Run the real programs through the end-to-end scenarios
     TestE2e(e2e::Arguments),
+    /// Make everything fail that can: system calls, processes, disks, networks
+    Torture(torture::Arguments),
 }
 
 /// The exit code of a failure that says nothing about what was tested.
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Test(arguments) => test::run(&arguments),
         Command::TestE2e(arguments) => e2e::run(&arguments),
+        Command::Torture(arguments) => torture::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         // Nothing is left to do about a closed stderr.

@@ -145,14 +145,14 @@ impl Listeners {
         self.sockets[index].asleep.store(true, Ordering::SeqCst);
     }
 
-    /// Arms the sockets that sleep, if there is room.
+    /// Arms the sockets that sleep, if there is room. One that cannot be armed sleeps on.
     pub(super) fn wake(&self, poller: &Poller) -> io::Result<()> {
         for (index, listener) in self.sockets.iter().enumerate() {
             if self.taken() < self.limit
                 && listener.asleep.load(Ordering::SeqCst)
                 && listener.asleep.swap(false, Ordering::SeqCst)
             {
-                self.arm(poller, index)?;
+                self.arm(poller, index).inspect_err(|_| self.sleep(index))?;
             }
         }
         Ok(())

@@ -158,6 +158,7 @@ impl<K: FileSink> Reactor<K> {
         if !self.sink.has_room() {
             return self.rest(index, format_args!("the sink has no room"));
         }
+        let mut failed = 0;
         for _ in 0..ACCEPT_BATCH {
             match self.listeners.accept(index) {
                 Accepted::Connection(socket, peer) => match self.config.admission.admit(peer) {
@@ -173,6 +174,7 @@ impl<K: FileSink> Reactor<K> {
                 Accepted::Failed => {
                     log::debug!("a connection failed before it was accepted");
                     self.controls.counters.accept_error();
+                    failed += 1;
                 }
                 Accepted::Full => {
                     self.listeners.sleep(index);
@@ -188,6 +190,10 @@ impl<K: FileSink> Reactor<K> {
                     return Ok(());
                 }
             }
+        }
+        if failed == ACCEPT_BATCH {
+            // Not one connection in so many: whatever it is, asking at full speed does not help.
+            return self.rest(index, format_args!("connections fail before they are accepted"));
         }
         // An attempt that brought nobody held a place that another socket may have wanted.
         self.listeners.wake(&self.poller)?;
@@ -297,6 +303,8 @@ impl<K: FileSink> Reactor<K> {
         self.listeners.leave();
         if let Err(error) = self.listeners.wake(&self.poller) {
             log::error!("cannot watch the listening socket: {error}");
+            // It sleeps on. Were that only said, nobody might be accepted ever after.
+            self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
         }
         self.stop_if_drained();
     }

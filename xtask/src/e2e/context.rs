@@ -54,6 +54,11 @@ impl Context {
         Context { subject, dir, seed, owner, made, logs }
     }
 
+    /// What its contents are made from.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The scenario's own folder.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -97,6 +102,11 @@ impl Context {
             stderr: Arc::clone(process.stderr()),
         });
         Ok(process)
+    }
+
+    /// A program of the subject, with no arguments yet.
+    pub(crate) fn command(&self, program: Program) -> Command {
+        self.subject.template(program).bare()
     }
 
     /// Runs a program of the subject with these arguments and no others.

@@ -4,16 +4,16 @@
 //! [`subject`]), plays the other end with raw sockets ([`peer`]) and ends with a
 //! [`verdict::Verdict`]. The [`runner`] runs them side by side and tells people what came of them.
 
-mod context;
+pub(crate) mod context;
 mod lateness;
-mod payload;
-mod peer;
-mod ports;
-mod process;
-mod runner;
+pub(crate) mod payload;
+pub(crate) mod peer;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod runner;
 mod scenarios;
-mod subject;
-mod verdict;
+pub(crate) mod subject;
+pub(crate) mod verdict;
 
 use std::env;
 use std::io::{self, Write};
@@ -44,20 +44,20 @@ pub(crate) struct Arguments {
     list: bool,
     /// Run only scenarios whose name has this text (repeatable: any of them)
     #[arg(long, value_name = "TEXT")]
-    filter: Vec<String>,
+    pub(crate) filter: Vec<String>,
     /// Leave the files and outputs of failed scenarios, and say where
     #[arg(long)]
-    keep: bool,
+    pub(crate) keep: bool,
     /// Working scenarios at a time; those that mostly wait run side by side anyway [default: one
     /// per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    pub(crate) jobs: Option<u16>,
     /// Make file contents from this number [default: another one each run]
     #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// Test the programs in this folder instead of building them
     #[arg(long, value_name = "DIR")]
-    bin_dir: Option<PathBuf>,
+    pub(crate) bin_dir: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -124,7 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
 }
 
 /// Builds the programs; where they are, or `None` when that failed.
-fn build() -> io::Result<Option<PathBuf>> {
+pub(crate) fn build() -> io::Result<Option<PathBuf>> {
     let mut command = cargo();
     command.args(["build", "--release", "--bins"]);
     PACKAGES.iter().for_each(|package| {
@@ -141,7 +141,7 @@ fn build() -> io::Result<Option<PathBuf>> {
 }
 
 /// When somebody stops us, nothing we started goes on, and no file of ours stays.
-fn end_all_when_interrupted(dir: PathBuf) -> io::Result<()> {
+pub(crate) fn end_all_when_interrupted(dir: PathBuf) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {

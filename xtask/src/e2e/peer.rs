@@ -100,6 +100,11 @@ impl Peer {
         &self.stream
     }
 
+    /// The bare socket.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Sends all of `bytes`.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Verdict {
         self.stream.write_all(bytes).map_err(|error| {

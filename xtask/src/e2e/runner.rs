@@ -154,10 +154,15 @@ pub(crate) fn run(
                 Err(stop) => {
                     tally.failed += 1;
                     tally.troubled += usize::from(matches!(stop, Stop::Trouble(_)));
-                    failures.push_str(&explain(scenarios[one.index], stop, &one.context));
+                    let scenario = scenarios[one.index];
+                    failures.push_str(&explain(scenario.name, scenario.about, stop, &one.context));
                 }
             }
-            tidy(&one.context, verdict.is_err_and(|stop| !matches!(stop, Stop::Skip(_))), options)?;
+            tidy(
+                &one.context,
+                verdict.is_err_and(|stop| !matches!(stop, Stop::Skip(_))),
+                options.keep,
+            )?;
         }
     }
 
@@ -236,8 +241,8 @@ fn overdue(one: &Running) -> Stop {
 }
 
 /// What went wrong, for people.
-fn explain(scenario: &Scenario, stop: &Stop, context: &Context) -> String {
-    let mut text = format!("\n{}: {}\n", scenario.name, scenario.about);
+pub(crate) fn explain(name: &str, about: &str, stop: &Stop, context: &Context) -> String {
+    let mut text = format!("\n{name}: {about}\n");
     // Writing to a string does not fail.
     let _ = match stop {
         Stop::Fault(fault) => {
@@ -263,8 +268,8 @@ fn explain(scenario: &Scenario, stop: &Stop, context: &Context) -> String {
 }
 
 /// Removes a scenario's folder, or completes it with the outputs.
-fn tidy(context: &Context, failed: bool, options: &Options) -> io::Result<()> {
-    if !(failed && options.keep) {
+pub(crate) fn tidy(context: &Context, failed: bool, keep: bool) -> io::Result<()> {
+    if !(failed && keep) {
         // A scenario that was given up on may still write there; the whole folder goes in the end.
         let _ = fs::remove_dir_all(context.dir());
         return Ok(());

@@ -53,10 +53,13 @@ impl SinkFile for DirFile {
     }
 
     fn abort(mut self) -> io::Result<()> {
-        // The same file: its blocks are free again, so that a full disk has room for five bytes.
-        calls::truncate(&self.fd, 0)?;
-        calls::rewind(&self.fd)?;
-        calls::write_all(&self.fd, ERROR_MARKER)?;
+        // Over its first bytes, then cut: on a full disk the file's own first block is sure to be
+        // there, while blocks that are given back go to whichever upload asks first.
+        if self.mark().is_err() {
+            // Nothing of its own to write over, or a file system that always writes elsewhere.
+            calls::truncate(&self.fd, 0)?;
+            self.mark()?;
+        }
         self.publish()
     }
 }
@@ -81,6 +84,13 @@ impl DirFile {
             calls::set_mode(&file.fd, mode)?;
         }
         Ok(file)
+    }
+
+    /// Makes the error marker all that the file holds.
+    fn mark(&self) -> io::Result<()> {
+        calls::rewind(&self.fd)?;
+        calls::write_all(&self.fd, ERROR_MARKER)?;
+        calls::truncate(&self.fd, ERROR_MARKER.len() as u64)
     }
 
     /// Gives the file its name; with a durable directory, both are on the disk afterwards.
