@@ -175,7 +175,7 @@ fn each_failure_has_its_code() {
             "reads no more",
             |mut s| {
                 s.write_all(b"accio\r\n").unwrap();
-                thread::sleep(Duration::from_secs(2));
+                thread::sleep(Duration::from_secs(3));
             },
             28,
             "stalled",
@@ -196,7 +196,7 @@ fn each_failure_has_its_code() {
     File::create(&large).unwrap().set_len(64 << 20).unwrap();
     let large = large.to_str().unwrap();
     let run = |flags: &[&str], port: &str, path: &str| {
-        let start = ["127.0.0.1", port, path, "--timeout=.5", "--json"];
+        let start = ["127.0.0.1", port, path, "--timeout=1", "--json"];
         Running::start(&[&start, flags].concat())
     };
     let check = |what: &str, output: Output, exit: i32, name: &str| {
@@ -516,8 +516,9 @@ fn variables_stand_for_flags_and_flags_have_precedence() {
 fn a_probe_shows_the_greeting_and_sends_nothing() {
     let look = |wire: &'static [u8], flags: &[&str]| {
         let (listener, port) = listen();
-        let start = ["--probe", "-4", "localhost", &port, "--timeout=.4"];
-        let client = Running::start(&[&start, flags].concat());
+        let flags = [flags, &["--timeout=.4", "--connect-timeout=10"]].concat();
+        let start = ["--probe", "-4", "localhost", &port];
+        let client = Running::start(&[&start, &flags[..]].concat());
         let mut stream = accept(&listener);
         stream.write_all(wire).unwrap();
         let mut sent = Vec::new();

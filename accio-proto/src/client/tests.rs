@@ -774,8 +774,13 @@ fn a_peer_that_owes_an_acknowledgement_is_a_stall_even_while_the_pipe_is_silent(
         let _ = finished.recv_timeout(BOUND);
     });
     let client = builder().stall_timeout(SHORT).build().unwrap();
+    let (stream, address) = client.connect("127.0.0.1", peer.port).unwrap();
+    let mut connection = Connection::new(&client, stream, address).unwrap();
+    // Without the kernel's own limit.
+    rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, 0).unwrap();
+    connection.greet().unwrap();
     let start = Instant::now();
-    let error = client.send("127.0.0.1", peer.port, source).unwrap_err();
+    let error = connection.send(&mut source.into()).unwrap_err();
     let ClientError::Stalled { sent, .. } = error else { panic!("{error:?}") };
     assert_eq!(sent, 1 << 20, "all that the pipe had");
     assert!(start.elapsed() < SHORT + SLACK);
