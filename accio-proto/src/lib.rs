@@ -96,6 +96,6 @@ pub use session::{
 };
 #[cfg(feature = "io")]
 pub use sink::{
-    CountFile, CountSink, Demand, DirError, DirFile, DirOptions, DirSink, ERROR_MARKER, FileSink,
-    MemoryFile, MemorySink, SinkFile, Stored,
+    CountFile, CountSink, Demand, DirError, DirFile, DirOptions, DirSink, ERROR_MARKER, Existing,
+    FileSink, MemoryFile, MemorySink, SinkFile, Stored,
 };

@@ -52,14 +52,14 @@ pub(super) enum Accepted {
     Closed,
 }
 
-/// Binds `address` and listens there.
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds `address` and listens there; on `[::]` for IPv4 too if `dual` says so.
+pub(super) fn bind(address: SocketAddr, dual: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted server need not wait for old connections to fade.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `[::]` is every interface, IPv4 included, whatever the system's default.
-        socket.set_only_v6(false)?;
+        // Whatever the system's default.
+        socket.set_only_v6(!dual)?;
     }
     socket.bind(&address.into())?;
     socket.listen(limits::BACKLOG)?;

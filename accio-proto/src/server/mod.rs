@@ -328,7 +328,7 @@ impl<K: FileSink> ServerBuilder<K> {
         let none = || io::Error::from(io::ErrorKind::NotFound);
         let mut error = ServerError::Address(none());
         for address in addresses.to_socket_addrs().map_err(ServerError::Address)? {
-            match listener::bind(address) {
+            match listener::bind(address, true) {
                 Ok(socket) => return self.listen(socket),
                 Err(source) => error = ServerError::Listen { address, source },
             }
@@ -336,16 +336,18 @@ impl<K: FileSink> ServerBuilder<K> {
         Err(error)
     }
 
-    /// Listens on all of the addresses.
+    /// Listens on all of the addresses. `[::]` is every interface, IPv4 included; beside an IPv4
+    /// address it is IPv6 alone.
     ///
     /// # Errors
     ///
     /// [`ServerError::Listen`] for the first that does not work, and those of
     /// [`listen_all`](ServerBuilder::listen_all).
     pub fn bind_all(self, addresses: &[SocketAddr]) -> Result<Server<K>, ServerError> {
+        let dual = !addresses.iter().any(SocketAddr::is_ipv4);
         let bind = |address: &SocketAddr| {
             let address = *address;
-            listener::bind(address).map_err(|source| ServerError::Listen { address, source })
+            listener::bind(address, dual).map_err(|source| ServerError::Listen { address, source })
         };
         let sockets = addresses.iter().map(bind).collect::<Result<_, _>>()?;
         self.listen_all(sockets)

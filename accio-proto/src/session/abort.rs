@@ -66,6 +66,30 @@ impl Abort {
         move |source| Abort::Sink { action, source }
     }
 
+    /// One word for machines to tell the causes apart; it stays as it is, unlike the text.
+    ///
+    /// `idle`, `slow`, `long`, `large`, `reset`, `handshake`, `system`, `shutdown`; and for a sink
+    /// that failed `exists`, `full` or, for any other cause, `sink`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Abort::Idle(_) => "idle",
+            Abort::Slow { .. } => "slow",
+            Abort::Long(_) => "long",
+            Abort::Large(_) => "large",
+            Abort::Reset(_) => "reset",
+            Abort::Handshake(_) => "handshake",
+            Abort::Sink { source, .. } => match source.kind() {
+                io::ErrorKind::AlreadyExists => "exists",
+                io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::FileTooLarge => "full",
+                _ => "sink",
+            },
+            Abort::System(_) => "system",
+            Abort::Shutdown => "shutdown",
+        }
+    }
+
     /// Whether the cause lies with the peer or the network, not with the server.
     pub fn is_peers(&self) -> bool {
         !matches!(self, Abort::Sink { .. } | Abort::System(_) | Abort::Shutdown)

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags};
 
 use super::retry;
 
@@ -46,6 +46,22 @@ pub(crate) fn link_proc(file: impl AsFd, dir: impl AsFd, name: &str) -> rustix::
 /// Renames within the directory, replacing what has the new name.
 pub(crate) fn rename(dir: impl AsFd, from: &str, to: &str) -> io::Result<()> {
     retry(|| rustix::fs::renameat(&dir, from, &dir, to))
+}
+
+/// Renames within the directory, to a name that nothing has. Says whether the old name is gone: it
+/// stays, beside the new one, where the file system cannot do both in one step.
+pub(crate) fn rename_new(dir: impl AsFd, from: &str, to: &str) -> io::Result<bool> {
+    match retry(|| rustix::fs::renameat_with(&dir, from, &dir, to, RenameFlags::NOREPLACE)) {
+        Err(error) if super::is_unsupported(&error) => {
+            retry(|| rustix::fs::linkat(&dir, from, &dir, to, AtFlags::empty())).map(|()| false)
+        }
+        renamed => renamed.map(|()| true),
+    }
+}
+
+/// Sets who may do what with the file, whatever the process's umask.
+pub(crate) fn set_mode(file: impl AsFd, mode: Mode) -> io::Result<()> {
+    retry(|| rustix::fs::fchmod(&file, mode))
 }
 
 /// Removes a name from the directory.

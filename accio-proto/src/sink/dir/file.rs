@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::Dir;
+use super::{Dir, Existing};
 use crate::fast_path::FastPath;
 use crate::limits::{PIPE_CAPACITY, PREALLOCATE_MAX, PREALLOCATE_MIN};
 use crate::sink::{Demand, ERROR_MARKER, SinkFile};
@@ -75,7 +75,12 @@ impl DirFile {
     pub(super) fn open(dir: &Arc<Dir>, id: u64) -> io::Result<DirFile> {
         let preallocates = dir.paths.has(FastPath::Preallocate);
         let (fd, hidden) = dir.open(id)?;
-        Ok(DirFile { dir: Arc::clone(dir), fd, id, length: 0, allocated: 0, preallocates, hidden })
+        let file =
+            DirFile { dir: Arc::clone(dir), fd, id, length: 0, allocated: 0, preallocates, hidden };
+        if let Some(mode) = dir.mode {
+            calls::set_mode(&file.fd, mode)?;
+        }
+        Ok(file)
     }
 
     /// Gives the file its name; with a durable directory, both are on the disk afterwards.
@@ -95,7 +100,7 @@ impl DirFile {
             match self.dir.link(&self.fd, &name) {
                 Ok(()) => return Ok(()),
                 // Only a rename replaces atomically, and it needs a name to start from.
-                Err(Errno::EXIST) => {
+                Err(Errno::EXIST) if self.dir.existing == Existing::Replace => {
                     let hidden = self.dir.hidden_name(self.id);
                     self.dir.link(&self.fd, &hidden)?;
                     self.hidden = Some(hidden);
@@ -104,8 +109,18 @@ impl DirFile {
             }
         }
         if let Some(hidden) = &self.hidden {
-            calls::rename(&self.dir.fd, hidden, &name)?;
-            self.hidden = None;
+            match self.dir.existing {
+                Existing::Replace => {
+                    calls::rename(&self.dir.fd, hidden, &name)?;
+                    self.hidden = None;
+                }
+                Existing::Keep => {
+                    // Where the old name is left, it goes when this is dropped.
+                    if calls::rename_new(&self.dir.fd, hidden, &name)? {
+                        self.hidden = None;
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -39,6 +39,9 @@ struct Dir {
     paths: FastPaths,
     durable: bool,
     min_free: u64,
+    existing: Existing,
+    /// Of the files; `None` is what the process's umask leaves of 0666.
+    mode: Option<Mode>,
     /// Makes hidden names differ within this process.
     hidden: AtomicU64,
 }
@@ -50,6 +53,18 @@ pub struct DirOptions {
     paths: FastPaths,
     durable: bool,
     min_free: u64,
+    existing: Existing,
+    mode: Option<Mode>,
+}
+
+/// What becomes of a file that has a connection's name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// The new file takes its place, in one step.
+    #[default]
+    Replace,
+    /// It stays, and the transfer fails: neither its content nor an error marker is kept.
+    Keep,
 }
 
 /// A directory that cannot be used as a [`DirSink`].
@@ -76,6 +91,19 @@ impl DirSink {
     pub fn options() -> DirOptions {
         DirOptions::default()
     }
+
+    /// The highest N of all the `N.file` that are there now.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read.
+    pub fn highest(&self) -> io::Result<Option<u64>> {
+        let mut highest = None;
+        for name in calls::names(&self.dir.fd)? {
+            highest = highest.max(name?.to_str().ok().and_then(number_of));
+        }
+        Ok(highest)
+    }
 }
 
 impl DirOptions {
@@ -97,6 +125,17 @@ impl DirOptions {
         DirOptions { min_free, ..self }
     }
 
+    /// What becomes of an `N.file` that is there when connection N ends; replaced by default.
+    pub fn existing(self, existing: Existing) -> Self {
+        DirOptions { existing, ..self }
+    }
+
+    /// The permissions of the files, such as `0o640`, exactly; by default, what the process's
+    /// umask leaves of `0o666`. Only the nine bits of reading, writing and executing count.
+    pub fn mode(self, mode: u32) -> Self {
+        DirOptions { mode: Some(Mode::from_raw_mode(mode & 0o777)), ..self }
+    }
+
     /// Opens the directory at `path`, creating it and its parents when missing, and removes the
     /// hidden files that a killed process left there.
     ///
@@ -114,9 +153,10 @@ impl DirOptions {
         };
         let fd = fd.map_err(error("cannot use directory"))?;
         leftovers::remove(&fd, path);
-        let DirOptions { paths, durable, min_free } = self;
+        let DirOptions { paths, durable, min_free, existing, mode } = self;
         let hidden = AtomicU64::new(0);
-        let sink = DirSink { dir: Arc::new(Dir { fd, paths, durable, min_free, hidden }) };
+        let dir = Dir { fd, paths, durable, min_free, existing, mode, hidden };
+        let sink = DirSink { dir: Arc::new(dir) };
         // A first file tells now, not with the first upload, whether the directory takes any.
         sink.open(0).map_err(error("cannot create files in directory"))?;
         Ok(sink)
@@ -209,6 +249,12 @@ impl Dir {
     }
 }
 
+/// N, if the name is `N.file` as a server would write it.
+fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".file")?;
+    digits.parse().ok().filter(|number: &u64| number.to_string() == digits)
+}
+
 /// Whether the file system has no nameless files: some say so, some take the flag for a plain
 /// attempt to open the directory for writing.
 fn has_no_tmpfile(error: &io::Error) -> bool {
@@ -296,6 +342,65 @@ mod tests {
             assert!(fs::symlink_metadata(dir.join("2.file")).unwrap().is_file());
             assert_eq!(fs::read(outside.path()).unwrap(), b"");
         });
+    }
+
+    #[test]
+    fn an_existing_file_is_kept_where_that_is_asked_for() {
+        for without in [&[][..], &[FastPath::EmptyPath], &[FastPath::Tmpfile]] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = DirSink::options()
+                .existing(Existing::Keep)
+                .fast_paths(FastPaths::without(without.iter().copied()));
+            let sink = options.create(dir.path()).unwrap();
+            fs::write(dir.path().join("1.file"), "old").unwrap();
+            let mut file = sink.open(1).unwrap();
+            file.write(b"new").unwrap();
+            assert_eq!(file.commit().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            let error = sink.open(1).unwrap().abort().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            let mut file = sink.open(2).unwrap();
+            file.write(b"new").unwrap();
+            file.commit().unwrap();
+            assert_eq!(names(dir.path()), ["1.file", "2.file"]);
+            assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), b"old");
+            assert_eq!(fs::read(dir.path().join("2.file")).unwrap(), b"new");
+        }
+    }
+
+    #[test]
+    fn the_mode_is_exact() {
+        use std::os::unix::fs::PermissionsExt;
+        // 0o666 is more than any usual umask leaves, 0o400 no writable file.
+        for mode in [0o666, 0o640, 0o400, 0] {
+            for without in [&[][..], &[FastPath::Tmpfile]] {
+                let dir = tempfile::tempdir().unwrap();
+                let options = DirSink::options()
+                    .mode(mode)
+                    .fast_paths(FastPaths::without(without.iter().copied()));
+                let sink = options.create(dir.path()).unwrap();
+                sink.open(1).unwrap().commit().unwrap();
+                sink.open(2).unwrap().abort().unwrap();
+                for name in ["1.file", "2.file"] {
+                    let metadata = fs::metadata(dir.path().join(name)).unwrap();
+                    assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_highest_number_counts_only_what_a_server_would_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        assert_eq!(sink.highest().unwrap(), None);
+        for name in ["007.file", "+9.file", "8.files", ".9.file.1-1", "99999999999999999999.file"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(sink.highest().unwrap(), None);
+        for name in ["9.file", "10.file"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(sink.highest().unwrap(), Some(10));
     }
 
     #[test]
