@@ -12,10 +12,12 @@ use log::LevelFilter;
 use crate::{ClientError, DirError, ServerError, limits};
 
 mod color;
+#[cfg(feature = "serve")]
 mod serve;
 
 pub use color::{Color, ColorFlag};
-pub use serve::ServeFlags;
+#[cfg(feature = "serve")]
+pub use serve::{Program, ServeFlags};
 
 /// Why a program ends early: the one `ERROR: …` line and the exit code.
 #[derive(Debug)]
