@@ -1,7 +1,7 @@
-//! What the server gives up once it listens: every file but those in its folder, connecting out,
-//! running programs, and new privileges.
+//! What the server gives up once it listens: every file but those in its folder and its journal,
+//! connecting out, running programs, and new privileges.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use accio_proto::cli::Failure;
 use clap::ValueEnum;
@@ -22,14 +22,19 @@ pub(crate) enum Sandbox {
 }
 
 impl Sandbox {
-    /// Confines this thread, and those it starts from now on, to the folder that `dir` is open on.
-    pub(crate) fn confine(self, dir: impl AsFd) -> Result<(), Failure> {
+    /// Confines this thread, and those it starts from now on, to the folder that `dir` is open on,
+    /// and to making and writing files where the journal is.
+    pub(crate) fn confine(
+        self,
+        dir: impl AsFd,
+        journal: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Failure> {
         let required = match self {
             Sandbox::Off => return Ok(()),
             Sandbox::Try => CompatLevel::BestEffort,
             Sandbox::Require => CompatLevel::HardRequirement,
         };
-        let status = restrict(required, dir).map_err(|error| {
+        let status = restrict(required, dir, journal).map_err(|error| {
             Failure::new("cannot confine the server (--sandbox try goes on without)", error)
         })?;
         match status {
@@ -47,7 +52,14 @@ impl Sandbox {
 const IN_FOLDER: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
 
-fn restrict(required: CompatLevel, dir: impl AsFd) -> Result<RulesetStatus, RulesetError> {
+/// What it does where its journal is: open the file anew, after that was moved away.
+const AT_JOURNAL: BitFlags<AccessFs> = make_bitflags!(AccessFs::{WriteFile | MakeReg});
+
+fn restrict(
+    required: CompatLevel,
+    dir: impl AsFd,
+    journal: Option<BorrowedFd<'_>>,
+) -> Result<RulesetStatus, RulesetError> {
     let status = Ruleset::default()
         // The first version knows all that matters for files; later ones add to it.
         .set_compatibility(required)
@@ -57,6 +69,7 @@ fn restrict(required: CompatLevel, dir: impl AsFd) -> Result<RulesetStatus, Rule
         .handle_access(AccessNet::from_all(ABI::V5))?
         .create()?
         .add_rule(PathBeneath::new(dir, IN_FOLDER))?
+        .add_rules(journal.map(|dir| Ok::<_, RulesetError>(PathBeneath::new(dir, AT_JOURNAL))))?
         .restrict_self()?;
     Ok(status.ruleset)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use accio_proto::cli::{Failure, ServeFlags};
+use accio_proto::cli::{Failure, Program, ServeFlags};
 use accio_proto::{CountSink, Outcome, Port, Server};
 use clap::Parser;
 
@@ -18,8 +18,8 @@ use clap::Parser;
 #[command(
     name = "server-s",
     version,
-    after_help = "Exit codes: 0 stopped by SIGINT, SIGTERM or \
-SIGQUIT; 1 cannot listen or cannot print; 2 usage."
+    after_help = SHORT_END,
+    after_long_help = END
 )]
 struct Arguments {
     /// The port to listen on: 1 to 65535, or a service name
@@ -29,6 +29,31 @@ struct Arguments {
     serve: ServeFlags,
 }
 
+const SHORT_END: &str = "Exit codes: 0 stopped by SIGINT, SIGTERM or SIGQUIT; 1 cannot listen or \
+cannot print; 2 usage. See --help for more, and for examples.";
+
+const END: &str = "\
+Examples:
+  server-s 5000
+      Count what each client sends.
+  server-s 5000 --handshake direct --timeout 3
+      The same for clients that wait for no greeting, and give up on them sooner.
+  server-s 5000 --journal accio.ndjson >counts
+      Keep the counts in one file, and who sent them in another.
+
+Environment:
+  Each flag but -v and -q can be given as a variable: ACCIO_TIMEOUT=3 is --timeout 3. The command
+  line wins. Where a flag is repeatable, commas separate the values.
+  RUST_LOG says what is logged, NO_COLOR that it is not coloured.
+
+Signals:
+  SIGTERM, SIGINT, SIGQUIT end the server (see --drain), SIGHUP opens the journal anew.
+
+Exit codes:
+  0  stopped by a signal
+  1  cannot listen, or cannot print or use the journal
+  2  wrong usage";
+
 fn main() -> ExitCode {
     accio_proto::cli::main(run)
 }
@@ -36,16 +61,25 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { port, serve } = arguments;
     serve.verbosity.start_log();
-    let builder = Server::builder(CountSink)
-        .workers(NonZeroUsize::MIN)
-        .max_connections(NonZeroUsize::MIN)
-        .on_outcome(|outcome| {
-            if let Err(error) = print(outcome) {
-                // A count that nobody can read is no count: better to end than to go on silently.
-                accio_proto::cli::exit(Failure::new("cannot print to stdout", error));
-            }
-        });
-    serve.serve(builder, port, || Ok(()))
+    let builder =
+        Server::builder(CountSink).workers(NonZeroUsize::MIN).max_connections(NonZeroUsize::MIN);
+    serve.serve(builder, port, Counter)
+}
+
+/// Prints the counts.
+struct Counter;
+
+impl Program for Counter {
+    fn has_stdout(&self) -> bool {
+        false
+    }
+
+    fn observe(&self, outcome: &Outcome) {
+        if let Err(error) = print(outcome) {
+            // A count that nobody can read is no count: better to end than to go on silently.
+            accio_proto::cli::exit(Failure::new("cannot print to stdout", error));
+        }
+    }
 }
 
 fn print(outcome: &Outcome) -> io::Result<()> {

@@ -18,9 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::SIGXFSZ;
 
 use super::{Failure, USAGE, Verbosity, seconds};
-use crate::{
-    FastPath, FastPaths, FileSink, Outcome, Port, Server, ServerBuilder, ServerDialect,
-};
+use crate::{FastPath, FastPaths, FileSink, Outcome, Port, Server, ServerBuilder, ServerDialect};
 use end::End;
 use journal::Journal;
 
@@ -28,15 +26,20 @@ use journal::Journal;
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeFlags {
     /// The dialect to speak: auto, accio, confirm or direct
-    #[arg(long, value_name = "DIALECT", env = "ACCIO_HANDSHAKE", hide_env = true,
-          default_value_t)]
+    #[arg(long, value_name = "DIALECT", env = "ACCIO_HANDSHAKE", hide_env = true, default_value_t)]
     pub handshake: ServerDialect,
     /// The address to listen on, IPv4 or IPv6 (repeatable)
     ///
     /// `::` is every interface, IPv6 and IPv4; beside an IPv4 address it is IPv6 alone. Without
     /// effect when systemd hands over sockets.
-    #[arg(long, value_name = "ADDR", env = "ACCIO_BIND", hide_env = true, value_delimiter = ',',
-          default_value = "0.0.0.0")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "ACCIO_BIND",
+        hide_env = true,
+        value_delimiter = ',',
+        default_value = "0.0.0.0"
+    )]
     pub bind: Vec<IpAddr>,
     /// How long a client may be silent, in seconds; fractions allowed
     #[arg(long, value_name = "SECONDS", env = "ACCIO_TIMEOUT", hide_env = true,
@@ -66,8 +69,15 @@ pub struct ServeFlags {
     pub metrics: Option<SocketAddr>,
     /// Do without one of the kernel's fast paths (repeatable): splice, truncate, tmpfile,
     /// preallocate, empty-path
-    #[arg(long, value_name = "FAST-PATH", help_heading = "Diagnostics", hide_short_help = true,
-          env = "ACCIO_WITHOUT", hide_env = true, value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "FAST-PATH",
+        help_heading = "Diagnostics",
+        hide_short_help = true,
+        env = "ACCIO_WITHOUT",
+        hide_env = true,
+        value_delimiter = ','
+    )]
     pub without: Vec<FastPath>,
     #[expect(missing_docs, reason = "a doc comment would become its help")]
     #[command(flatten)]

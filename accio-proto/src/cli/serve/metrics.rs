@@ -88,7 +88,11 @@ impl Metrics {
     }
 
     /// Serves from now on, until the process ends. `ending` is true when it is not well any more.
-    pub(super) fn serve(self, handle: ServerHandle, ending: Arc<AtomicBool>) -> Result<(), Failure> {
+    pub(super) fn serve(
+        self,
+        handle: ServerHandle,
+        ending: Arc<AtomicBool>,
+    ) -> Result<(), Failure> {
         let Metrics { listener, told, descriptors, .. } = self;
         let mut registry = Registry::with_prefix("accio");
         let help = "How long connections took, from accept to commit or abort";
@@ -292,7 +296,8 @@ mod tests {
         let descriptors = Descriptors::open().unwrap();
         // Other tests open and close some too, but not this many.
         let before = descriptors.free().unwrap();
-        let files: Vec<_> = (0..500).map(|_| std::fs::File::open("/proc/self/fd").unwrap()).collect();
+        let files: Vec<_> =
+            (0..500).map(|_| std::fs::File::open("/proc/self/fd").unwrap()).collect();
         let after = descriptors.free().unwrap();
         assert!((400..=600).contains(&(before - after)), "{before} {after}");
         drop(files);

@@ -1,0 +1,274 @@
+//! `--on-commit`: a command for every file that is complete.
+//!
+//! A helper, a second process of this program, runs the commands. It is started before the server
+//! gives up running programs, and knows from its start what it will run; all that the server can
+//! tell it is for which file. The pipe between them is the queue.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use accio_proto::Outcome;
+use accio_proto::cli::{Failure, USAGE, Verbosity, reason};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+/// The first argument of a helper, which is no port.
+const HELPER: &str = "__on-commit";
+
+/// The size of the queue; a file takes about 60 bytes of it.
+const QUEUE: usize = 1 << 20;
+
+/// How long commands have to end themselves once they are told to.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether the helper is done.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What to run, and how.
+#[derive(Debug)]
+pub(crate) struct OnCommit {
+    pub(crate) command: Vec<String>,
+    pub(crate) jobs: NonZeroUsize,
+    /// The folder of the files, absolute.
+    pub(crate) folder: PathBuf,
+    pub(crate) verbosity: Verbosity,
+}
+
+/// The helper, as the server sees it.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    child: Child,
+    pipe: ChildStdin,
+    /// The last file could not be told; said once, not for every file.
+    behind: AtomicBool,
+}
+
+/// A complete file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Job {
+    id: u64,
+    bytes: u64,
+    peer: Option<SocketAddr>,
+}
+
+/// Splits a command line as a shell would, and looks whether its program is there.
+pub(crate) fn parse(line: &str) -> Result<Vec<String>, Failure> {
+    let failure = |why: &dyn std::fmt::Display| {
+        Failure::new(format_args!("--on-commit {line:?}"), why).with_code(USAGE)
+    };
+    let command = shell_words::split(line).map_err(|error| failure(&error))?;
+    let program = command.first().ok_or_else(|| failure(&"no command"))?;
+    let is_program = |path: &Path| {
+        fs::metadata(path)
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    let found = if program.contains('/') {
+        is_program(Path::new(program))
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| is_program(&dir.join(program)))
+    };
+    if found { Ok(command) } else { Err(failure(&format_args!("no program {program:?}"))) }
+}
+
+impl OnCommit {
+    /// Starts the helper.
+    pub(crate) fn start(&self) -> Result<Helper, Failure> {
+        let start = || -> io::Result<Helper> {
+            let mut child = Command::new("/proc/self/exe")
+                .arg0("accio-server")
+                .arg(HELPER)
+                .arg(if self.verbosity.quiet {
+                    "q".into()
+                } else {
+                    self.verbosity.verbose.to_string()
+                })
+                .arg(self.jobs.to_string())
+                .arg(&self.folder)
+                .args(&self.command)
+                .env_remove("NOTIFY_SOCKET")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                // Signals that a terminal sends to the server are not for the commands.
+                .process_group(0)
+                .spawn()?;
+            // Asked for just above.
+            let pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+            rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
+            if let Err(error) = rustix::pipe::fcntl_setpipe_size(&pipe, QUEUE) {
+                log::debug!("the queue of --on-commit is small: {error}");
+            }
+            Ok(Helper { child, pipe, behind: AtomicBool::new(false) })
+        };
+        start()
+            .map_err(|error| Failure::new("cannot start the helper of --on-commit", reason(&error)))
+    }
+}
+
+impl Helper {
+    /// Has the command run for a file that is complete; never waits.
+    pub(crate) fn run(&self, outcome: &Outcome) {
+        let job = Job { id: outcome.id, bytes: outcome.bytes, peer: outcome.peer };
+        // Numbers and an address always have a form in JSON.
+        let mut line = serde_json::to_vec(&job).unwrap_or_default();
+        line.push(b'\n');
+        // So short a line is written as a whole or not at all.
+        match rustix::io::write(&self.pipe, &line) {
+            Ok(_) => self.behind.store(false, Ordering::Relaxed),
+            Err(error) => {
+                let why = match error {
+                    rustix::io::Errno::AGAIN => "too many wait already".to_owned(),
+                    error => format!("the helper is gone: {}", reason(&error.into())),
+                };
+                let id = outcome.id;
+                if self.behind.swap(true, Ordering::Relaxed) {
+                    log::info!("connection {id}: --on-commit is not run: {why}");
+                } else {
+                    log::error!("connection {id}: --on-commit is not run: {why}");
+                }
+            }
+        }
+    }
+
+    /// Lets the helper finish what is queued until `deadline()`, then ends it and its commands.
+    pub(crate) fn finish(self, deadline: &dyn Fn() -> Instant) {
+        let Helper { mut child, pipe, .. } = self;
+        // The end of the queue.
+        drop(pipe);
+        if wait(&mut child, deadline) {
+            return;
+        }
+        log::warn!("commands of --on-commit did not finish in time");
+        // Its own group, which exists at least until it is waited for.
+        let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return };
+        let end = |signal| {
+            if let Err(error) = rustix::process::kill_process_group(group, signal) {
+                log::debug!("cannot end the commands of --on-commit: {error}");
+            }
+        };
+        end(Signal::TERM);
+        let grace = Instant::now() + GRACE;
+        if !wait(&mut child, &|| grace) {
+            end(Signal::KILL);
+        }
+    }
+}
+
+/// Whether the process ended before `deadline()`.
+fn wait(child: &mut Child, deadline: &dyn Fn() -> Instant) -> bool {
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() >= deadline() {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    true
+}
+
+/// If this process is a helper, does its work.
+pub(crate) fn help() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != HELPER {
+        return None;
+    }
+    let mut text = || arguments.next().and_then(|value| value.into_string().ok());
+    let (level, jobs) = (text()?, text()?.parse::<usize>().ok()?);
+    let (folder, command) = (PathBuf::from(arguments.next()?), arguments.collect::<Vec<_>>());
+    Verbosity { quiet: level == "q", verbose: level.parse().unwrap_or(0) }.start_log();
+    // Told to end, it finishes what runs and begins nothing more; the commands themselves have
+    // every signal at its default.
+    let ending = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&ending)) {
+            log::warn!("--on-commit: cannot watch for signals: {}", reason(&error));
+        }
+    }
+    let queue = Mutex::new(BufReader::new(io::stdin()));
+    std::thread::scope(|scope| {
+        let mut threads = 0;
+        for _ in 1..jobs {
+            let work = || work(&queue, &folder, &command, &ending);
+            threads += usize::from(std::thread::Builder::new().spawn_scoped(scope, work).is_ok());
+        }
+        log::debug!("--on-commit: {} at once", threads + 1);
+        work(&queue, &folder, &command, &ending);
+    });
+    Some(ExitCode::SUCCESS)
+}
+
+/// Runs the command for one file after the other.
+fn work(queue: &Mutex<impl BufRead>, folder: &Path, command: &[OsString], ending: &AtomicBool) {
+    let mut line = String::new();
+    while !ending.load(Ordering::SeqCst) {
+        line.clear();
+        match lock(queue).read_line(&mut line) {
+            Ok(0) => return,
+            Ok(_) if ending.load(Ordering::SeqCst) => return,
+            Ok(_) => {}
+            Err(error) => return log::error!("--on-commit: {}", reason(&error)),
+        }
+        let job: Job = match serde_json::from_str(&line) {
+            Ok(job) => job,
+            Err(error) => {
+                log::error!("--on-commit: {error}");
+                continue;
+            }
+        };
+        let (id, started) = (job.id, Instant::now());
+        match run(&job, folder, command) {
+            Ok(status) if status.success() => {
+                log::debug!("connection {id}: --on-commit took {:.3?}", started.elapsed());
+            }
+            Ok(status) => log::warn!("connection {id}: --on-commit failed: {status}"),
+            Err(error) => log::warn!("connection {id}: --on-commit: {}", reason(&error)),
+        }
+    }
+}
+
+fn run(job: &Job, folder: &Path, command: &[OsString]) -> io::Result<ExitStatus> {
+    let [program, arguments @ ..] = command else { return Err(io::ErrorKind::NotFound.into()) };
+    let canonical = |peer: SocketAddr| SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    Command::new(program)
+        .args(arguments)
+        .env("ACCIO_ID", job.id.to_string())
+        .env("ACCIO_PATH", folder.join(format!("{}.file", job.id)))
+        .env("ACCIO_BYTES", job.bytes.to_string())
+        .env("ACCIO_PEER", job.peer.map(|peer| canonical(peer).to_string()).unwrap_or_default())
+        .stdin(Stdio::null())
+        // The server's own stdout may be its journal.
+        .stdout(io::stderr())
+        .status()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_split_like_a_shell_would_and_looked_for() {
+        assert_eq!(
+            parse("sh -c 'echo \"$ACCIO_ID\"'").unwrap(),
+            ["sh", "-c", "echo \"$ACCIO_ID\""]
+        );
+        assert_eq!(parse("/bin/sh").unwrap(), ["/bin/sh"]);
+        for bad in ["", "  ", "sh 'open", "/no/such/program", "no-such-program-at-all", "/tmp"] {
+            parse(bad).unwrap_err();
+        }
+    }
+}
