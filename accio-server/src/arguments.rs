@@ -31,12 +31,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Sandbox::Try,
           env = "ACCIO_SANDBOX", hide_env = true)]
     pub(crate) sandbox: Sandbox,
+    // Before those that begin a heading.
+    #[command(flatten)]
+    pub(crate) serve: ServeFlags,
     #[command(flatten)]
     pub(crate) files: Files,
     #[command(flatten)]
     pub(crate) limits: Limits,
-    #[command(flatten)]
-    pub(crate) serve: ServeFlags,
 }
 
 /// How the files are kept.
@@ -146,8 +147,8 @@ Examples:
       Go on where the last run ended, lose nothing to a power loss, and let transfers finish.
   accio-server 5000 received --journal log/accio.ndjson --metrics 9090 -v
       Tell about every connection in a file, on http://127.0.0.1:9090/metrics, and on stderr.
-  accio-server 5000 received --on-commit 'mv -n \"$ACCIO_PATH\" /archive/'
-      Does not work: there is no shell to look at $ACCIO_PATH. Use a script, or sh -c '...'.
+  accio-server 5000 received --on-commit ./index.sh
+      Run a script for each complete file; it finds the file under \"$ACCIO_PATH\".
 
 Environment:
   Each flag but -v and -q can be given as a variable: ACCIO_MAX_SIZE=1G is --max-size 1G. The

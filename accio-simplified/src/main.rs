@@ -18,6 +18,8 @@ use clap::Parser;
 #[command(
     name = "server-s",
     version,
+    // Its stdout has the counts.
+    mut_arg("journal", |journal| journal.help(JOURNAL).long_help(JOURNAL_LONG)),
     after_help = SHORT_END,
     after_long_help = END
 )]
@@ -28,6 +30,14 @@ struct Arguments {
     #[command(flatten)]
     serve: ServeFlags,
 }
+
+const JOURNAL: &str = "Write a line of JSON for every connection to this file";
+
+const JOURNAL_LONG: &str = "\
+Write a line of JSON for every connection to this file
+
+Fields: time, id, peer, dialect, bytes, duration, outcome (complete or error), and for an error \
+reason (one stable word) and error (text). SIGHUP opens the file anew, for rotation.";
 
 const SHORT_END: &str = "Exit codes: 0 stopped by SIGINT, SIGTERM or SIGQUIT; 1 cannot listen or \
 cannot print; 2 usage. See --help for more, and for examples.";

@@ -1,0 +1,11 @@
+//! The program as its operator meets it: flags, lines, files beside the files, signals, exit codes.
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
+
+mod drain;
+mod files;
+mod harness;
+mod journal;
+mod metrics;
+mod on_commit;
+mod systemd;
+mod usage;

@@ -1,0 +1,127 @@
+//! `--metrics`: the numbers, and whether the server is well.
+#![cfg(feature = "metrics")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::harness::{BOUND, Place, Server, connect, finish, until, upload};
+use super::usage::fails;
+
+fn address(server: &Server) -> SocketAddr {
+    let line = server.line("metrics on http://");
+    line["metrics on http://".len()..].strip_suffix("/metrics").unwrap().parse().unwrap()
+}
+
+fn ask(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+}
+
+/// The value of a metric.
+fn value(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+#[test]
+fn the_numbers_follow_what_happens() {
+    let place = Place::new();
+    let server =
+        Server::start(&place, &["--metrics", "0", "--timeout", "0.3", "--deny", "127.0.0.9"]);
+    let metrics = address(&server);
+    assert!(metrics.ip().is_loopback());
+    let text = get(metrics, "/metrics");
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert_eq!(value(&text, "accio_connections_total{outcome=\"complete\"}"), 0.0);
+    let free = value(&text, "accio_free_descriptors");
+
+    upload(server.address(), &[7; 5000]).unwrap();
+    upload(server.address(), b"").unwrap();
+    let mut silent = connect(server.address()).unwrap();
+    silent.write_all(b"x").unwrap();
+    let text = get(metrics, "/metrics");
+    assert_eq!(value(&text, "accio_in_service"), 1.0);
+    assert!(value(&text, "accio_free_descriptors") <= free - 1.0);
+    finish(silent).unwrap();
+    let silent = connect(server.address()).unwrap();
+    until("it is aborted", || {
+        let text = get(metrics, "/metrics");
+        value(&text, "accio_connections_total{outcome=\"error\"}") == 1.0
+    });
+    drop(silent);
+    let text = get(metrics, "/metrics");
+    assert_eq!(value(&text, "accio_errors_total{reason=\"idle\"}"), 1.0);
+    assert_eq!(value(&text, "accio_connections_total{outcome=\"complete\"}"), 3.0);
+    assert_eq!(value(&text, "accio_connections_total{outcome=\"refused\"}"), 0.0);
+    assert_eq!(value(&text, "accio_accepted_total"), 4.0);
+    assert_eq!(value(&text, "accio_accept_errors_total"), 0.0);
+    assert_eq!(value(&text, "accio_received_bytes_total"), 5001.0);
+    assert_eq!(value(&text, "accio_in_service"), 0.0);
+    assert_eq!(value(&text, "accio_connection_duration_seconds_count"), 4.0);
+    assert_eq!(value(&text, "accio_connection_duration_seconds_bucket{le=\"+Inf\"}"), 4.0);
+    assert_eq!(value(&text, "accio_connection_duration_seconds_bucket{le=\"0.1\"}"), 3.0);
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn health_tells_when_the_end_has_begun() {
+    let place = Place::new();
+    let mut server = Server::start(&place, &["--metrics", "127.0.0.1:0", "--drain", "15"]);
+    let metrics = address(&server);
+    assert!(get(metrics, "/health").ends_with("\r\n\r\nserving\n"));
+    let stream = connect(server.address()).unwrap();
+    server.signal(Signal::TERM);
+    until("it is not well", || get(metrics, "/health").starts_with("HTTP/1.1 503 "));
+    assert_eq!(value(&get(metrics, "/metrics"), "accio_in_service"), 1.0);
+    finish(stream).unwrap();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn whoever_asks_anything_else_is_answered_or_dropped() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--metrics", "0"]);
+    let metrics = address(&server);
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", "404"),
+        ("GET /metrics?x HTTP/1.0\r\n\r\n", "200"),
+        ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
+        ("accio\r\n\0\r\n\r\n", "400"),
+    ] {
+        let answer = ask(metrics, request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+    }
+    let head = ask(metrics, "HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+    // One who says nothing is in the way for two seconds, no longer.
+    let silent = TcpStream::connect(metrics).unwrap();
+    let start = Instant::now();
+    get(metrics, "/health");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    drop(silent);
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn a_bad_address_and_one_in_use_are_named() {
+    let place = Place::new();
+    let line = fails(2, &["5000", &place.dir(), "--metrics", "localhost"]);
+    assert!(line.contains("localhost"), "{line}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let port = super::harness::free_port().to_string();
+    let line = fails(1, &[&port, &place.dir(), "--metrics", &address]);
+    assert!(line.contains(&format!("cannot serve metrics on {address}")), "{line}");
+}

@@ -1,0 +1,109 @@
+//! `--on-commit`: a command for every complete file, and no harm from it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::harness::{Place, Server, connect, until, upload};
+use super::usage::fails;
+
+const SOON: Duration = Duration::from_secs(2);
+
+fn lines(place: &Place, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(place.path(name)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn it_is_told_of_complete_files_alone() {
+    let place = Place::new();
+    let script = place.script(
+        "hook",
+        "echo \"$ACCIO_ID $ACCIO_BYTES $ACCIO_PEER $(cat \"$ACCIO_PATH\") $# $1\" >>\"$0.out\"",
+    );
+    // Confined where the kernel can; the command is not.
+    let flags = ["--on-commit", &format!("{script} 'one  argument; $(touch x)'")];
+    let server = Server::start(&place, &[&flags[..], &["--timeout", "0.3"]].concat());
+    let aborted = connect(server.address()).unwrap();
+    until("it is aborted", || place.read(1).is_some());
+    let stream = connect(server.address()).unwrap();
+    let peer = stream.local_addr().unwrap();
+    std::io::Write::write_all(&mut &stream, b"content").unwrap();
+    super::harness::finish(stream).unwrap();
+    until("the command ran", || !lines(&place, "hook.out").is_empty());
+    drop(aborted);
+    server.stop(SOON);
+    let expected = format!("2 7 {peer} content 1 one  argument; $(touch x)");
+    assert_eq!(lines(&place, "hook.out"), [expected]);
+}
+
+#[test]
+fn its_failure_is_logged_and_harms_nothing() {
+    let place = Place::new();
+    let script = place.script("hook", "echo from the hook; exit 3");
+    let server = Server::start(&place, &["--on-commit", &script]);
+    upload(server.address(), b"content").unwrap();
+    server.line("from the hook");
+    server.line("connection 1: --on-commit failed: exit status: 3");
+    fs::remove_file(place.path("hook")).unwrap();
+    upload(server.address(), b"content").unwrap();
+    server.line("connection 2: --on-commit: no such file or directory");
+    assert_eq!(place.read(2).unwrap(), b"content");
+    server.stop(SOON);
+}
+
+#[test]
+fn no_more_run_at_once_than_allowed_and_none_is_left_out() {
+    let place = Place::new();
+    let script = place.script("hook", "echo + >>\"$0.out\"; sleep 0.1; echo - >>\"$0.out\"");
+    let flags = ["--on-commit", &script, "--on-commit-jobs", "3", "--drain", "15"];
+    let server = Server::start(&place, &flags);
+    for _ in 0..20 {
+        upload(server.address(), b"content").unwrap();
+    }
+    // They are waited for.
+    server.stop(Duration::from_secs(10));
+    let (mut running, mut most) = (0_i32, 0);
+    let lines = lines(&place, "hook.out");
+    for line in &lines {
+        running += if line == "+" { 1 } else { -1 };
+        most = most.max(running);
+    }
+    assert_eq!((lines.len(), running, most), (40, 0, 3));
+}
+
+#[test]
+fn one_that_does_not_end_is_ended_with_the_server() {
+    for (drain, stubborn) in [("0", false), ("1", true)] {
+        let place = Place::new();
+        let trap = if stubborn { "trap '' TERM;" } else { "" };
+        let script = place.script("hook", &format!("{trap} echo $$ >\"$0.pid\"; sleep 300 & wait"));
+        let server = Server::start(&place, &["--on-commit", &script, "--drain", drain]);
+        upload(server.address(), b"content").unwrap();
+        until("it runs", || lines(&place, "hook.pid").len() == 1);
+        let pid = lines(&place, "hook.pid")[0].clone();
+        let start = Instant::now();
+        server.stop(Duration::from_millis(2100));
+        if drain == "0" {
+            assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        }
+        // Gone, or dead and waiting for init to notice.
+        until("it is gone", || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        });
+    }
+}
+
+#[test]
+fn a_command_that_is_none_is_a_usage_error() {
+    let place = Place::new();
+    for (command, why) in [
+        ("", "no command"),
+        ("/no/such/program", "no program \"/no/such/program\""),
+        ("sh 'open", "missing closing quote"),
+    ] {
+        let line = fails(2, &["5000", &place.dir(), "--on-commit", command]);
+        assert!(line.contains(why), "{line}");
+    }
+    assert!(!place.path("received").exists());
+}

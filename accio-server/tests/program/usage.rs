@@ -1,0 +1,89 @@
+//! Help, errors and exit codes, word for word.
+
+use std::process::Stdio;
+
+use super::harness::{Place, Server, program, upload, wait};
+
+/// Runs it to its end: it fails with this code and one line, which is returned.
+pub(crate) fn fails(code: i32, arguments: &[&str]) -> String {
+    let mut child = program().args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let status = wait(&mut child);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut text).unwrap();
+    assert_eq!(status.code(), Some(code), "{arguments:?}: {text}");
+    assert!(text.starts_with("ERROR: ") && text.lines().count() == 1, "{text}");
+    text
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    let output = program().args(arguments).stdout(Stdio::piped()).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+// Without the feature, a flag is missing.
+#[cfg(feature = "metrics")]
+#[test]
+fn help() {
+    snapbox::assert_data_eq!(stdout(&["-h"]), snapbox::file!["../snapshots/help-short.txt"].raw());
+    snapbox::assert_data_eq!(
+        stdout(&["--help"]),
+        snapbox::file!["../snapshots/help-long.txt"].raw()
+    );
+}
+
+#[test]
+fn errors() {
+    let cases: &[&[&str]] = &[
+        &[],
+        &["5000"],
+        &["5000", "d", "more"],
+        &["0", "d"],
+        &["5000", "d", "--no-such-flag"],
+        &["5000", "d", "--bind", "localhost"],
+        &["5000", "d", "--drain", "-1"],
+        &["5000", "d", "--existing", "ask"],
+        &["5000", "d", "--ids-from", "0"],
+        &["5000", "d", "--mode", "rw-r-----"],
+        &["5000", "d", "--on-commit", "''"],
+        &["5000", "d", "--on-commit-jobs", "0"],
+        &["5000", "d", "--max-size", "1.5G"],
+        &["5000", "d", "--allow", "10.0.0.0/33"],
+        &["5000", "d", "--handshake", "http"],
+        &["5000", "d", "--sandbox", "strong"],
+    ];
+    let mut all = String::new();
+    for arguments in cases {
+        all += &format!("$ accio-server {}\n{}", arguments.join(" "), fails(2, arguments));
+    }
+    snapbox::assert_data_eq!(all, snapbox::file!["../snapshots/errors.txt"].raw());
+    assert!(!std::path::Path::new("d").exists());
+}
+
+#[test]
+fn flags_come_from_the_environment_too() {
+    let place = Place::new();
+    let mut command = program();
+    command
+        .env("ACCIO_BIND", "127.0.0.1,::1")
+        .env("ACCIO_IDS_FROM", "7")
+        .env("ACCIO_DURABLE", "1")
+        .env("ACCIO_MAX_SIZE", "1K")
+        .env("ACCIO_MODE", "600");
+    let server = Server::start_as(command, &place, &["--mode", "640"]);
+    upload(server.address(), &[b'x'; 1025]).unwrap_err();
+    upload(server.address(), b"content").unwrap();
+    upload(std::net::SocketAddr::new("::1".parse().unwrap(), server.address().port()), b"six")
+        .unwrap();
+    server.stop(std::time::Duration::from_secs(2));
+    assert_eq!([7, 8, 9].map(|id| place.read(id).unwrap()), [&b"ERROR"[..], b"content", b"six"]);
+    // The command line wins.
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = std::fs::metadata(place.path("received/8.file")).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+
+    let output = program().args(["5000", "d"]).env("ACCIO_MODE", "999").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let output = String::from_utf8(output.stderr).unwrap();
+    assert!(output.contains("--mode") && output.contains("999"), "{output}");
+}
