@@ -96,7 +96,7 @@ mod tests {
         let folder: OwnedFd = File::open(dir).unwrap().into();
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let status = restrict(CompatLevel::BestEffort, folder).unwrap();
+                let status = restrict(CompatLevel::BestEffort, folder, None).unwrap();
                 if status == RulesetStatus::NotEnforced {
                     let _ = writeln!(std::io::stderr(), "skipped: the kernel has no Landlock");
                     return false;
@@ -181,7 +181,7 @@ mod tests {
             let folder: OwnedFd = File::open(dir.path()).unwrap().into();
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    restrict(CompatLevel::BestEffort, folder).unwrap();
+                    restrict(CompatLevel::BestEffort, folder, None).unwrap();
                     for content in [&b"one"[..], b"two, in its place"] {
                         let mut file = sink.open(1).unwrap();
                         file.write(content).unwrap();

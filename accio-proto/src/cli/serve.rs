@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::SIGXFSZ;
 
-use super::{Failure, USAGE, Verbosity, seconds};
+use super::{ColorFlag, Failure, USAGE, Verbosity, seconds};
 use crate::{FastPath, FastPaths, FileSink, Outcome, Port, Server, ServerBuilder, ServerDialect};
 use end::End;
 use journal::Journal;
@@ -82,6 +82,9 @@ pub struct ServeFlags {
     #[expect(missing_docs, reason = "a doc comment would become its help")]
     #[command(flatten)]
     pub verbosity: Verbosity,
+    #[expect(missing_docs, reason = "a doc comment would become its help")]
+    #[command(flatten)]
+    pub color: ColorFlag,
 }
 
 /// What one of the servers does beside serving.
