@@ -52,6 +52,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         jobs: files.on_commit_jobs,
         folder: folder.clone(),
         verbosity: serve.verbosity,
+        color: serve.color.color,
     });
     let receiver = Receiver { folder, sink, sandbox, on_commit, helper: OnceLock::new() };
     serve.serve(builder, port, receiver)

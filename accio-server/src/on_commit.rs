@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use accio_proto::Outcome;
-use accio_proto::cli::{Failure, USAGE, Verbosity, reason};
+use accio_proto::cli::{Color, Failure, USAGE, Verbosity, reason};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,7 @@ pub(crate) struct OnCommit {
     /// The folder of the files, absolute.
     pub(crate) folder: PathBuf,
     pub(crate) verbosity: Verbosity,
+    pub(crate) color: Color,
 }
 
 /// The helper, as the server sees it.
@@ -90,6 +91,8 @@ impl OnCommit {
             let mut child = Command::new("/proc/self/exe")
                 .arg0("accio-server")
                 .arg(HELPER)
+                // Where the library looks for it, before any of the command's own.
+                .arg(format!("--color={}", self.color()))
                 .arg(if self.verbosity.quiet {
                     "q".into()
                 } else {
@@ -114,6 +117,14 @@ impl OnCommit {
         };
         start()
             .map_err(|error| Failure::new("cannot start the helper of --on-commit", reason(&error)))
+    }
+
+    fn color(&self) -> &'static str {
+        match self.color {
+            Color::Auto => "auto",
+            Color::Always => "always",
+            Color::Never => "never",
+        }
     }
 }
 
@@ -183,6 +194,7 @@ pub(crate) fn help() -> Option<ExitCode> {
     if arguments.next()? != HELPER {
         return None;
     }
+    arguments.next()?;
     let mut text = || arguments.next().and_then(|value| value.into_string().ok());
     let (level, jobs) = (text()?, text()?.parse::<usize>().ok()?);
     let (folder, command) = (PathBuf::from(arguments.next()?), arguments.collect::<Vec<_>>());

@@ -15,6 +15,7 @@ pub(crate) fn fails(code: i32, arguments: &[&str]) -> String {
     text
 }
 
+#[cfg(feature = "metrics")]
 fn stdout(arguments: &[&str]) -> String {
     let output = program().args(arguments).stdout(Stdio::piped()).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
@@ -58,6 +59,29 @@ fn errors() {
     }
     snapbox::assert_data_eq!(all, snapbox::file!["../snapshots/errors.txt"].raw());
     assert!(!std::path::Path::new("d").exists());
+}
+
+#[test]
+fn colour_is_used_as_asked() {
+    let error = |flags: &[&str], no_color: &str| {
+        let mut command = program();
+        command.args(["0", "d"]).args(flags).env("NO_COLOR", no_color);
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    assert!(error(&["--color", "always"], "").starts_with("\x1b["));
+    for (flags, no_color) in [(&["--color", "never"][..], ""), (&[], "1"), (&[], "")] {
+        assert!(error(flags, no_color).starts_with("ERROR: "));
+    }
+    for (color, coloured) in [("always", true), ("never", false)] {
+        let place = Place::new();
+        let script = place.script("hook", "exit 3");
+        let server = Server::start(&place, &["-v", "--color", color, "--on-commit", &script]);
+        upload(server.address(), b"content").unwrap();
+        for line in [server.line("7 bytes from"), server.line("exit status: 3")] {
+            assert_eq!(line.contains('\x1b'), coloured, "{line:?}");
+        }
+        server.stop(std::time::Duration::from_secs(2));
+    }
 }
 
 #[test]
