@@ -95,3 +95,25 @@ impl Abort {
         !matches!(self, Abort::Sink { .. } | Abort::System(_) | Abort::Shutdown)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peers_faults_are_told_from_ours() {
+        let io = || io::Error::from(io::ErrorKind::Other);
+        let peers = [
+            Abort::Idle(Duration::from_secs(10)),
+            Abort::Slow { got: 1, min_rate: 2 },
+            Abort::Long(Duration::from_secs(1)),
+            Abort::Large(1),
+            Abort::Reset(io()),
+            Abort::Handshake(HandshakeError::Closed { expected: b"x", matched: 0 }),
+        ];
+        let ours =
+            [Abort::Sink { action: "write", source: io() }, Abort::System(io()), Abort::Shutdown];
+        assert!(peers.iter().all(Abort::is_peers));
+        assert!(!ours.iter().any(Abort::is_peers));
+    }
+}
