@@ -19,7 +19,7 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::process::{Resource, Rlimit};
@@ -101,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     };
     let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
     let dir = tempfile::Builder::new().prefix("accio-e2e-").tempdir()?;
-    end_all_when_interrupted(dir.path().to_owned())?;
+    end_all_when_interrupted(|| (), dir.path().to_owned())?;
     raise_descriptor_limit()?;
     lateness::start();
 
@@ -140,17 +140,37 @@ pub(crate) fn build() -> io::Result<Option<PathBuf>> {
     Ok(Some(target.join("release")))
 }
 
-/// When somebody stops us, nothing we started goes on, and no file of ours stays.
-pub(crate) fn end_all_when_interrupted(dir: PathBuf) -> io::Result<()> {
+/// What is to be done when somebody stops us: first this, then the folder goes.
+static LEFTOVERS: Mutex<Vec<Leftovers>> = Mutex::new(Vec::new());
+
+struct Leftovers {
+    first: fn(),
+    dir: PathBuf,
+}
+
+/// When somebody stops us, nothing we started goes on, and no file of ours stays. `first` is called
+/// when all processes are ended.
+pub(crate) fn end_all_when_interrupted(first: fn(), dir: PathBuf) -> io::Result<()> {
+    let mut leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    leftovers.push(Leftovers { first, dir });
+    if leftovers.len() > 1 {
+        // Somebody watches already.
+        return Ok(());
+    }
+    drop(leftovers);
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             process::kill_all_groups(|| {
-                // Scenarios still write there for a moment; what cannot be removed stays.
-                let _ = (0..5).try_for_each(|_| match std::fs::remove_dir_all(&dir) {
-                    Ok(()) => Err(()),
-                    Err(_) => Ok(()),
-                });
+                let leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
+                for Leftovers { first, dir } in leftovers.iter() {
+                    first();
+                    // Scenarios still write there for a moment; what cannot be removed stays.
+                    let _ = (0..5).try_for_each(|_| match std::fs::remove_dir_all(dir) {
+                        Ok(()) => Err(()),
+                        Err(_) => Ok(()),
+                    });
+                }
                 std::process::exit(128 + signal)
             })
         }

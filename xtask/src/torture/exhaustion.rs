@@ -13,6 +13,7 @@ use super::ensure_tool;
 use super::folder::{content, survey};
 use super::load::{Fate, send};
 use crate::e2e::context::{Context, Server, wait_until};
+use crate::e2e::end_all_when_interrupted;
 use crate::e2e::peer::{Dialect, End, GREETING, Peer, SOON, side_by_side};
 use crate::e2e::process::Process;
 use crate::e2e::verdict::{During, Stop, Verdict, ensure, ensure_eq};
@@ -132,7 +133,18 @@ fn idle(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<Strin
     }
     let flags: Vec<&str> = timeout.iter().flat_map(|seconds| ["--timeout", seconds]).collect();
     let seconds: u64 = timeout.map_or(10, |text| text.parse().unwrap_or(10));
-    let server = context.server(&flags)?;
+    // In memory where that can be had: ten thousand error markers at once are a disk's business,
+    // and the time is ours.
+    let builder = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("accio-torture-");
+        builder
+    };
+    let memory = builder().tempdir_in("/dev/shm");
+    let place = memory.as_ref().map_or("on the disk", |_| "in memory");
+    let dir = memory.or_else(|_| builder().tempdir_in(context.dir()))?;
+    end_all_when_interrupted(|| (), dir.path().to_owned())?;
+    let server = context.server_into(&dir.path().join("received"), &flags)?;
     // All silent at first; then a byte from every second one, so that half of them hold files too.
     let mut peers = Vec::with_capacity(count);
     for _ in 0..count {
@@ -193,7 +205,7 @@ fn idle(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<Strin
     ensure_eq("error markers", count, found.errors)?;
     server.stop()?;
     Ok(format!(
-        "ends after {:.3} to {:.3} s, uploads among them in {} ms at the most",
+        "ends after {:.3} to {:.3} s, uploads among them in {} ms at the most, {place}",
         shortest.as_secs_f64(),
         longest.as_secs_f64(),
         worst.as_millis()

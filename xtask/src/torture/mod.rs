@@ -143,7 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     };
     let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
     let dir = tempfile::Builder::new().prefix("accio-torture-").tempdir()?;
-    end_all_when_interrupted(dir.path().to_owned())?;
+    end_all_when_interrupted(undo, dir.path().to_owned())?;
     raise_descriptor_limit()?;
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -198,6 +198,12 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         _ if tally.failed > 0 => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     })
+}
+
+/// Takes back what outlives us.
+fn undo() {
+    volume::unmount_all();
+    network::remove_all();
 }
 
 /// Ten thousand connections need as many descriptors here as there.

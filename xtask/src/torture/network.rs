@@ -7,6 +7,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,20 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
+/// The namespaces there are now.
+static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn names() -> MutexGuard<'static, Vec<String>> {
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes whatever there is.
+pub(super) fn remove_all() {
+    for name in names().iter() {
+        let _ = command("ip", &["netns", "del", name], &[]);
+    }
+}
+
 /// Two namespaces with a cable between them; they go with their handle.
 #[derive(Debug)]
 struct Pair {
@@ -70,6 +85,7 @@ impl Pair {
         };
         let Pair { server, client } = &pair;
         for name in [server, client] {
+            names().push(name.clone());
             ip(&format!("netns add {name}")).map_err(missing)?;
         }
         ip(&format!("link add a0 netns {server} type veth peer name b0 netns {client}"))
@@ -131,6 +147,7 @@ impl Drop for Pair {
         for name in [&self.server, &self.client] {
             // It may never have been made.
             let _ = command("ip", &["netns", "del", name], &[]);
+            names().retain(|other| other != name);
         }
     }
 }

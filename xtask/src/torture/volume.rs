@@ -3,10 +3,26 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{ensure_root, ensure_tool};
-use crate::e2e::context::Context;
+use crate::e2e::context::{Context, wait_until};
+use crate::e2e::peer::SOON;
 use crate::e2e::verdict::{Stop, Verdict};
+
+/// Where file systems are mounted now.
+static MOUNTED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn mounted() -> MutexGuard<'static, Vec<PathBuf>> {
+    MOUNTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Unmounts whatever is mounted, whoever uses it.
+pub(crate) fn unmount_all() {
+    for path in mounted().iter() {
+        let _ = command("umount", &["-l"], &[path]);
+    }
+}
 
 /// A mounted file system; unmounted with its handle.
 #[derive(Debug)]
@@ -25,6 +41,7 @@ impl Volume {
         fs::create_dir(&at)?;
         command("mount", &["-t", "tmpfs", "-o", options, "accio"], &[&at])
             .map_err(|why| Stop::skip(format!("cannot mount a tmpfs: {why}")))?;
+        mounted().push(at.clone());
         Ok(Volume { at, image: None, mounted: true })
     }
 
@@ -65,14 +82,22 @@ impl Volume {
         if let Some(image) = &self.image {
             command("mount", &["-o", "loop"], &[image, &self.at]).map_err(Stop::Trouble)?;
             self.mounted = true;
+            mounted().push(self.at.clone());
         }
         Ok(())
     }
 
     /// Unmounts it.
     pub(crate) fn unmount(&mut self) -> Verdict {
-        command("umount", &[], &[&self.at]).map_err(Stop::Trouble)?;
+        // A process that is being started has, for a moment, all that we have open.
+        let mut last = Ok(());
+        wait_until(SOON, || {
+            last = command("umount", &[], &[&self.at]);
+            last.is_ok()
+        });
+        last.map_err(Stop::Trouble)?;
         self.mounted = false;
+        mounted().retain(|path| *path != self.at);
         Ok(())
     }
 
@@ -90,6 +115,7 @@ impl Drop for Volume {
         if self.mounted && command("umount", &[], &[&self.at]).is_err() {
             let _ = command("umount", &["-l"], &[&self.at]);
         }
+        mounted().retain(|path| *path != self.at);
     }
 }
 
