@@ -124,6 +124,7 @@ pub(crate) fn failures(name: &str) -> Option<Failures> {
         "getrandom" => Errors(&["ENOSYS", "EINTR"]),
         "sched_getaffinity" => Errors(&["EPERM", "ENOSYS"]),
         "access" => Errors(&["EACCES"]),
+        "readlink" | "readlinkat" => Errors(&["ENOENT", "EINVAL", "EACCES", "EIO", "ENOSYS"]),
         "landlock_create_ruleset" => Errors(&["ENOSYS", "EOPNOTSUPP", "ENOMEM", "EMFILE"]),
         "landlock_add_rule" | "landlock_restrict_self" => Errors(&["EPERM", "ENOMEM", "EINVAL"]),
         // Left alone.
