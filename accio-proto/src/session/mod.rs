@@ -227,11 +227,10 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
 
     /// Ends the session early; the file holds the error marker.
     pub fn abort<K: FileSink<File = F>>(mut self, sink: &K, why: Abort) -> Ended<S> {
-        let mark = || sink.open(self.id)?.abort();
         let marked = match self.stage.take_file() {
-            // The same file first: on a full disk only its own blocks are free for the marker.
-            Some(file) => file.abort().or_else(|_| mark()),
-            None => mark(),
+            // The same file first: on a full disk its own blocks are sure to be there.
+            Some(file) => file.abort().or_else(|_| sink.mark(self.id)),
+            None => sink.mark(self.id),
         };
         let unmarked = marked.err().inspect(|error| {
             log::error!("connection {}: cannot keep the error marker: {error}", self.id);

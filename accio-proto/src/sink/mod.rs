@@ -31,8 +31,18 @@ pub trait FileSink: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The connection is aborted, and `open` is tried once more to leave the error marker.
+    /// The connection is aborted, and [`mark`](FileSink::mark) is to leave the error marker.
     fn open(&self, id: u64) -> io::Result<Self::File>;
+
+    /// Keeps [`ERROR_MARKER`] for connection `id`, whose file could not be opened or not even be
+    /// aborted.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is kept; the error is logged and told in the outcome.
+    fn mark(&self, id: u64) -> io::Result<()> {
+        self.open(id)?.abort()
+    }
 
     /// Whether there is room for one more file. While there is none, connections wait in the
     /// backlog, and the question is asked again every [`ACCEPT_RETRY`](crate::limits::ACCEPT_RETRY).
@@ -67,14 +77,14 @@ pub trait SinkFile: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Nothing may be left of it; the file is opened anew and aborted.
+    /// Nothing may be left of it; [`FileSink::mark`] is to leave the error marker.
     fn commit(self) -> io::Result<()>;
 
     /// The transfer failed: keep [`ERROR_MARKER`] and nothing of the partial content.
     ///
     /// # Errors
     ///
-    /// Nothing is kept at all; the error is logged and told in the outcome.
+    /// Nothing may be left of it; [`FileSink::mark`] is to leave the marker.
     fn abort(self) -> io::Result<()>;
 }
 

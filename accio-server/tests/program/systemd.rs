@@ -25,7 +25,13 @@ fn with_socket(socket: &TcpListener) -> Command {
 
 fn receive(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 1024];
-    let count = socket.recv(&mut buffer).unwrap();
+    // A signal to the tests may interrupt a call that has a time limit.
+    let count = loop {
+        match socket.recv(&mut buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            received => break received.unwrap(),
+        }
+    };
     String::from_utf8(buffer[..count].to_vec()).unwrap()
 }
 

@@ -4,9 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
-use super::{Dir, Existing};
+use super::Dir;
 use crate::fast_path::FastPath;
 use crate::limits::{PIPE_CAPACITY, PREALLOCATE_MAX, PREALLOCATE_MIN};
 use crate::sink::{Demand, ERROR_MARKER, SinkFile};
@@ -100,39 +98,25 @@ impl DirFile {
             // it fail it is not tried again: the kernel has forgotten which bytes were lost.
             calls::sync_data(&self.fd)?;
         }
-        self.take_name()?;
+        self.dir.publish(&self.fd, &mut self.hidden, self.id)?;
         if self.dir.durable { calls::sync(&self.dir.fd) } else { Ok(()) }
     }
 
-    fn take_name(&mut self) -> io::Result<()> {
-        let name = format!("{}.file", self.id);
-        if self.hidden.is_none() {
-            match self.dir.link(&self.fd, &name) {
-                Ok(()) => return Ok(()),
-                // Only a rename replaces atomically, and it needs a name to start from.
-                Err(Errno::EXIST) if self.dir.existing == Existing::Replace => {
-                    let hidden = self.dir.hidden_name(self.id);
-                    self.dir.link(&self.fd, &hidden)?;
-                    self.hidden = Some(hidden);
-                }
-                Err(error) => return Err(error.into()),
+    /// Makes it the file that stands in for markers; `None` when it has a name, or no room.
+    pub(super) fn into_spare(self) -> Option<OwnedFd> {
+        if self.hidden.is_some() {
+            return None;
+        }
+        let ready = self
+            .mark()
+            .and_then(|()| if self.dir.durable { calls::sync_data(&self.fd) } else { Ok(()) });
+        match ready.and_then(|()| self.fd.try_clone()) {
+            Ok(spare) => Some(spare),
+            Err(error) => {
+                log::warn!("no spare error marker: {error}");
+                None
             }
         }
-        if let Some(hidden) = &self.hidden {
-            match self.dir.existing {
-                Existing::Replace => {
-                    calls::rename(&self.dir.fd, hidden, &name)?;
-                    self.hidden = None;
-                }
-                Existing::Keep => {
-                    // Where the old name is left, it goes when this is dropped.
-                    if calls::rename_new(&self.dir.fd, hidden, &name)? {
-                        self.hidden = None;
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Takes room ahead, by no more than the file has grown already.

@@ -6,13 +6,13 @@ mod leftovers;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::FileSink;
+use super::{FileSink, SinkFile};
 use crate::fast_path::{FastPath, FastPaths};
 use crate::reason::reason;
 use crate::sys::{self, file as calls};
@@ -20,8 +20,8 @@ pub use file::DirFile;
 
 /// Keeps the bytes of connection N in `N.file` of one directory.
 ///
-/// A file has no name until it is complete, or holds [`ERROR_MARKER`](super::ERROR_MARKER) and nothing else; it takes
-/// its name in one step, replacing an `N.file` of an earlier run. Names are relative to the
+/// A file has no name until it is complete, or holds the [marker](super::ERROR_MARKER) and nothing else; it takes its
+/// name in one step, replacing an `N.file` of an earlier run. Names are relative to the
 /// directory as it was opened, wherever it is moved, and links in it are never followed. Where the
 /// file system has no nameless files, an upload has a hidden name, `.N.file.…`, until then; what a
 /// killed process left of those is removed when the directory is opened next.
@@ -44,6 +44,9 @@ struct Dir {
     mode: Option<Mode>,
     /// Makes hidden names differ within this process.
     hidden: AtomicU64,
+    /// A nameless file that holds the marker. When there is no block, no inode or no descriptor
+    /// left for another, connections that fail share this one: a further name costs none of them.
+    spare: OnceLock<OwnedFd>,
 }
 
 /// How to use a directory; every setting has a default.
@@ -155,10 +158,14 @@ impl DirOptions {
         leftovers::remove(&fd, path);
         let DirOptions { paths, durable, min_free, existing, mode } = self;
         let hidden = AtomicU64::new(0);
-        let dir = Dir { fd, paths, durable, min_free, existing, mode, hidden };
+        let spare = OnceLock::new();
+        let dir = Dir { fd, paths, durable, min_free, existing, mode, hidden, spare };
         let sink = DirSink { dir: Arc::new(dir) };
         // A first file tells now, not with the first upload, whether the directory takes any.
-        sink.open(0).map_err(error("cannot create files in directory"))?;
+        let first = sink.open(0).map_err(error("cannot create files in directory"))?;
+        if let Some(spare) = first.into_spare() {
+            sink.dir.spare.get_or_init(|| spare);
+        }
         Ok(sink)
     }
 }
@@ -168,6 +175,10 @@ impl FileSink for DirSink {
 
     fn open(&self, id: u64) -> io::Result<DirFile> {
         DirFile::open(&self.dir, id)
+    }
+
+    fn mark(&self, id: u64) -> io::Result<()> {
+        self.open(id).and_then(SinkFile::abort).or_else(|error| self.dir.mark_by_spare(id, error))
     }
 
     fn has_room(&self) -> bool {
@@ -210,29 +221,79 @@ impl Dir {
         format!(".{id}.file.{}-{count}", std::process::id())
     }
 
+    /// Gives a file the name of connection `id`, in one step. `hidden` is the name that it has
+    /// before that, or has to take on the way.
+    fn publish(&self, fd: &OwnedFd, hidden: &mut Option<String>, id: u64) -> io::Result<()> {
+        let name = format!("{id}.file");
+        if hidden.is_none() {
+            match self.link(fd, &name) {
+                Ok(()) => return Ok(()),
+                // Only a rename replaces atomically, and it needs a name to start from.
+                Err(Errno::EXIST) if self.existing == Existing::Replace => {
+                    let on_the_way = self.hidden_name(id);
+                    self.link(fd, &on_the_way)?;
+                    *hidden = Some(on_the_way);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Some(from) = &*hidden else { return Ok(()) };
+        match self.existing {
+            Existing::Replace => {
+                calls::rename(&self.fd, from, &name)?;
+                *hidden = None;
+            }
+            Existing::Keep => {
+                // Where the old name is left, it goes when the file is dropped.
+                if calls::rename_new(&self.fd, from, &name)? {
+                    *hidden = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Gives a nameless file a name that is free.
     fn link(&self, fd: &OwnedFd, name: &str) -> Result<(), Errno> {
-        let refused = if self.paths.has(FastPath::EmptyPath) {
-            match calls::link_empty_path(fd, &self.fd, name) {
-                Err(error) if error != Errno::EXIST => Some(error),
-                linked => return linked,
-            }
-        } else {
-            None
-        };
-        match (calls::link_proc(fd, &self.fd, name), refused) {
-            (Ok(()), Some(error)) => {
+        let linked = self.link_either_way(fd, name);
+        // The spare cannot be linked either when all its names were removed.
+        let is_spare = self.spare.get().is_some_and(|spare| std::ptr::eq(spare, fd));
+        if let Err(error) = linked
+            && is_no_way_to_link(error)
+            && !is_spare
+        {
+            // This file is lost, but the next ones need not be: they get a name at once.
+            self.paths.refused(FastPath::Tmpfile, error);
+        }
+        linked
+    }
+
+    fn link_either_way(&self, fd: &OwnedFd, name: &str) -> Result<(), Errno> {
+        if !self.paths.has(FastPath::EmptyPath) {
+            return calls::link_proc(fd, &self.fd, name);
+        }
+        match calls::link_empty_path(fd, &self.fd, name) {
+            Err(error) if error != Errno::EXIST => {
+                calls::link_proc(fd, &self.fd, name)?;
                 // Older kernels want a privilege for the shorter way.
                 self.paths.refused(FastPath::EmptyPath, error);
                 Ok(())
             }
-            (Err(error), _) if is_no_way_to_link(error) => {
-                // This file is lost, but the next ones need not be: they get a name at once.
-                self.paths.refused(FastPath::Tmpfile, error);
-                Err(error)
-            }
-            (linked, _) => linked,
+            linked => linked,
         }
+    }
+
+    /// Keeps the marker for connection `id` when there was no file for it, for `error`.
+    fn mark_by_spare(&self, id: u64, error: io::Error) -> io::Result<()> {
+        let Some(spare) = self.spare.get() else { return Err(error) };
+        let mut hidden = None;
+        let published = self.publish(spare, &mut hidden, id);
+        if let Some(hidden) = hidden {
+            let _ = calls::unlink(&self.fd, &hidden);
+        }
+        published?;
+        log::debug!("connection {id}: the marker shares its file with others: {error}");
+        if self.durable { calls::sync(&self.fd) } else { Ok(()) }
     }
 
     fn has_room(&self) -> bool {
@@ -274,7 +335,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::sink::{ERROR_MARKER, SinkFile};
+    use crate::sink::ERROR_MARKER;
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(dir)
@@ -401,6 +462,26 @@ mod tests {
             fs::write(dir.path().join(name), "").unwrap();
         }
         assert_eq!(sink.highest().unwrap(), Some(10));
+    }
+
+    #[test]
+    fn connections_that_no_file_can_be_made_for_share_a_marker() {
+        for durable in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("3.file"), "old").unwrap();
+            let sink = DirSink::options().durable(durable).create(dir.path()).unwrap();
+            for id in 1..=3 {
+                sink.dir.mark_by_spare(id, io::ErrorKind::StorageFull.into()).unwrap();
+            }
+            assert_eq!(names(dir.path()), ["1.file", "2.file", "3.file"]);
+            for name in names(dir.path()) {
+                assert_eq!(fs::read(dir.path().join(name)).unwrap(), ERROR_MARKER);
+            }
+            // The next one that can be made is its own.
+            sink.mark(4).unwrap();
+            fs::write(dir.path().join("4.file"), "changed").unwrap();
+            assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), ERROR_MARKER);
+        }
     }
 
     #[test]
