@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -160,7 +160,9 @@ impl Server {
     /// Waits for its end, and all it said.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = wait(&mut self.child);
-        self.reader.take().map(thread::JoinHandle::join);
+        // Commands that it left behind would hold its stderr open.
+        let reader = self.reader.take();
+        until("its stderr ends", || reader.as_ref().is_none_or(|reader| reader.is_finished()));
         status
     }
 
@@ -189,6 +191,15 @@ pub(crate) fn wait(child: &mut Child) -> ExitStatus {
         }
         assert!(Instant::now() < end, "the server does not end");
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Says that it is over when dropped, so that a test that fails ends those who work until then.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::harness::{Place, Server, connect, json_lines, program, upload};
+use super::harness::{Over, Place, Server, connect, json_lines, program, upload};
 use super::usage::fails;
 
 const SOON: Duration = Duration::from_secs(2);
@@ -67,6 +67,7 @@ fn rotation_under_load_loses_and_splits_no_line() {
     let server = Server::start(&place, &["--journal", &journal, "-v"]);
     let over = AtomicBool::new(false);
     let sent: u64 = thread::scope(|scope| {
+        let end = Over(&over);
         let load = || {
             let mut sent = 0;
             while !over.load(Ordering::SeqCst) {

@@ -76,7 +76,7 @@ fn one_that_does_not_end_is_ended_with_the_server() {
     for (drain, stubborn) in [("0", false), ("1", true)] {
         let place = Place::new();
         let trap = if stubborn { "trap '' TERM;" } else { "" };
-        let script = place.script("hook", &format!("{trap} echo $$ >\"$0.pid\"; sleep 300 & wait"));
+        let script = place.script("hook", &format!("{trap} echo $$ >\"$0.pid\"; sleep 60 & wait"));
         let server = Server::start(&place, &["--on-commit", &script, "--drain", drain]);
         upload(server.address(), b"content").unwrap();
         until("it runs", || lines(&place, "hook.pid").len() == 1);

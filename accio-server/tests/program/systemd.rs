@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::harness::{BOUND, Place, Server, clean, connect, finish, json_lines, program, upload};
+use super::harness::{
+    BOUND, Over, Place, Server, clean, connect, finish, json_lines, program, upload,
+};
 
 /// The server, with `socket` as its first handed-over descriptor.
 fn with_socket(socket: &TcpListener) -> Command {
@@ -110,6 +112,7 @@ fn a_restart_under_load_refuses_nobody_and_loses_nothing() {
     let over = AtomicBool::new(false);
     let mut sent: Vec<Vec<u8>> = thread::scope(|scope| {
         let mut server = start(generations[0]);
+        let end = Over(&over);
         let over = &over;
         let threads: Vec<_> =
             (0..8).map(|number| scope.spawn(move || load(address, number, over))).collect();
@@ -122,7 +125,7 @@ fn a_restart_under_load_refuses_nobody_and_loses_nothing() {
             server = next;
         }
         thread::sleep(Duration::from_millis(150));
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         let sent = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         server.stop(Duration::from_secs(2));
         sent
