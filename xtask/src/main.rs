@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod e2e;
 mod test;
 
@@ -17,6 +18,8 @@ enum Command {
     Test(e2e::Arguments),
     /// Run the real programs through the end-to-end scenarios
     TestE2e(e2e::Arguments),
+    /// Measure throughput, CPU time and memory, side by side with whatever else is installed
+    Bench(bench::Arguments),
 }
 
 /// The exit code of a failure that says nothing about what was tested.
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Test(arguments) => test::run(&arguments),
         Command::TestE2e(arguments) => e2e::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         // Nothing is left to do about a closed stderr.
