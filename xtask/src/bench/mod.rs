@@ -18,6 +18,7 @@ mod workloads;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -74,25 +75,25 @@ pub(crate) struct Arguments {
 
 /// Runs the benchmark, or the part of it that is asked for.
 pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
-    try_run(arguments).map_err(|error| io::Error::other(format!("{error:#}")))?;
-    Ok(ExitCode::SUCCESS)
+    try_run(arguments).map_err(|error| io::Error::other(format!("{error:#}")))
 }
 
-fn try_run(arguments: &Arguments) -> Result<()> {
+fn try_run(arguments: &Arguments) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     if let Some(role) = &arguments.role {
         drop(out);
-        return role.play();
+        return role.play().map(|()| ExitCode::SUCCESS);
     }
     if let Some([before, after]) = arguments.compare.as_deref() {
         let (before, after) = (compare::read(before)?, compare::read(after)?);
-        return Ok(compare::write(&before, &after, &mut out)?);
+        compare::write(&before, &after, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
     }
     if arguments.install_hint {
-        return install_hint(&mut out);
+        return install_hint(&mut out).map(|()| ExitCode::SUCCESS);
     }
     if arguments.list {
-        return list(&mut out);
+        return list(&mut out).map(|()| ExitCode::SUCCESS);
     }
     drop(out);
     let report = measure(arguments)?;
@@ -107,7 +108,7 @@ fn try_run(arguments: &Arguments) -> Result<()> {
             writeln!(out, "drawn: {}", file.display())?;
         }
     }
-    Ok(())
+    Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn measure(arguments: &Arguments) -> Result<Report> {
@@ -133,11 +134,21 @@ fn measure(arguments: &Arguments) -> Result<Report> {
         rounds: arguments.rounds,
         peers: arguments.peers.clone(),
         strace: !arguments.no_strace && peers::strace().is_some(),
+        started: Instant::now(),
     };
     let mut workloads = Vec::new();
+    let mut failures = Vec::new();
     for kind in kinds {
         bench.progress(format_args!("{}: {}", kind.name, kind.about));
-        workloads.push((kind.run)(&bench, kind).with_context(|| kind.name)?);
+        match (kind.run)(&bench, kind) {
+            Ok(workload) => workloads.push(workload),
+            // The others are worth having nevertheless.
+            Err(error) => {
+                let failure = format!("{}: {error:#}", kind.name);
+                bench.progress(format_args!("FAILED: {failure}"));
+                failures.push(failure);
+            }
+        }
     }
     machine.disturbance = others.share(machine.cores);
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
@@ -146,6 +157,7 @@ fn measure(arguments: &Arguments) -> Result<Report> {
         command: format!("cargo xtask {command}"),
         machine,
         missing: missing(),
+        failures,
         workloads,
         goals: Vec::new(),
     };

@@ -18,6 +18,9 @@ pub(super) struct Report {
     pub(super) machine: Machine,
     /// Programs that could not be compared with, for want of them.
     pub(super) missing: Vec<String>,
+    /// Workloads that could not be measured, and why.
+    #[serde(default)]
+    pub(super) failures: Vec<String>,
     pub(super) workloads: Vec<Workload>,
     pub(super) goals: Vec<Goal>,
 }

@@ -24,6 +24,9 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if !report.missing.is_empty() {
         writeln!(out, "\nNot compared, for want of it: {}.", report.missing.join(", "))?;
     }
+    for failure in &report.failures {
+        writeln!(out, "\nFAILED: {failure}")?;
+    }
     for workload in &report.workloads {
         writeln!(out, "\n### {}: {}\n", workload.name, workload.title)?;
         write_workload(workload, out)?;

@@ -97,7 +97,7 @@ pub(super) fn run(
     for station in &mut stations {
         memory.push(station.upload(&source, true)?.1);
     }
-    let rounds = bench.rounds(3, if size > 1024 * MIB { 3 } else { 7 });
+    let rounds = bench.rounds(3, if size > 1024 * MIB { 3 } else { 6 });
     let mut measures = vec![Vec::new(); stations.len()];
     for round in 0..rounds {
         bench.progress(format_args!("{}: round {} of {rounds}", kind.name, round + 1));

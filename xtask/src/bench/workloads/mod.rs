@@ -8,6 +8,7 @@ mod small;
 mod start;
 
 use std::io::Write;
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -26,6 +27,7 @@ pub(super) struct Bench {
     /// Parts of the names of the peers wanted; ours are always there.
     pub(super) peers: Vec<String>,
     pub(super) strace: bool,
+    pub(super) started: Instant,
 }
 
 /// A workload by its name.
@@ -165,7 +167,8 @@ impl Bench {
     /// Says on stderr what is going on.
     pub(super) fn progress(&self, line: impl std::fmt::Display) {
         // A closed stderr is no reason to stop.
-        let _ = writeln!(std::io::stderr().lock(), "  {line}");
+        let _ =
+            writeln!(std::io::stderr().lock(), "{:4} s  {line}", self.started.elapsed().as_secs());
     }
 }
 
