@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod e2e;
 mod test;
 mod torture;
@@ -20,6 +21,8 @@ enum Command {
     TestE2e(e2e::Arguments),
     /// Make everything fail that can: system calls, processes, disks, networks
     Torture(torture::Arguments),
+    /// Measure throughput, CPU time and memory, side by side with whatever else is installed
+    Bench(bench::Arguments),
 }
 
 /// The exit code of a failure that says nothing about what was tested.
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::TestE2e(arguments) => e2e::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         // Nothing is left to do about a closed stderr.

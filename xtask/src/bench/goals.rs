@@ -1,0 +1,124 @@
+//! What is to be reached, and whether it is.
+
+use serde::{Deserialize, Serialize};
+
+use super::report::{Figure, Report};
+use super::stats::Sample;
+
+/// One line of the goals' table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Goal {
+    pub(super) id: String,
+    pub(super) what: String,
+    pub(super) figure: Sample,
+    pub(super) at_least: Option<f64>,
+    pub(super) at_most: Option<f64>,
+}
+
+impl Goal {
+    pub(super) fn is_reached(&self) -> bool {
+        self.at_least.is_none_or(|limit| self.figure.median >= limit)
+            && self.at_most.is_none_or(|limit| self.figure.median <= limit)
+    }
+
+    pub(super) fn limit(&self) -> String {
+        match (self.at_least, self.at_most) {
+            (Some(limit), _) => format!("≥ {limit}"),
+            (None, Some(limit)) => format!("≤ {limit}"),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+enum Limit {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+use Limit::{AtLeast, AtMost};
+
+/// Servers and clients of other people, which store what they get.
+const STRANGERS: &[&str] = &["nginx", "nc", "ncat", "socat", "rsync", "vsftpd", "python"];
+
+/// Every goal that the run has the figures for.
+pub(super) fn of(report: &Report) -> Vec<Goal> {
+    let sample =
+        |workload: &str, peer: &str, figure| report.workload(workload)?.sample(peer, figure);
+    let ratio = |workload: &str, ours: &str, theirs: &str, figure| {
+        Some(sample(workload, ours, figure)?.ratio_to(sample(workload, theirs, figure)?))
+    };
+    let best = |workload: &str, of: &[&str], figure| best_of(report, workload, of, figure);
+    let mut goals = Vec::new();
+    let mut goal = |id: &str, what: String, figure: Option<Sample>, limit: Limit| {
+        let Some(figure) = figure else { return };
+        let (at_least, at_most) = match limit {
+            AtLeast(limit) => (Some(limit), None),
+            AtMost(limit) => (None, Some(limit)),
+        };
+        goals.push(Goal { id: id.into(), what, figure, at_least, at_most });
+    };
+
+    let disk = "disk-256m";
+    if let Some(fastest) = best(disk, STRANGERS, Figure::Throughput) {
+        let figure = ratio(disk, "accio", &fastest, Figure::Throughput);
+        goal("P1", format!("256 MiB to the disk, against {fastest}"), figure, AtLeast(2.0));
+    }
+    let figure = ratio(disk, "accio", "nc", Figure::Throughput);
+    goal("P1", "256 MiB to the disk, against nc".into(), figure, AtLeast(5.0));
+    let figure = ratio(disk, "accio", "server-s", Figure::Throughput);
+    goal("P2", "the same, as a share of server-s".into(), figure, AtLeast(0.85));
+    let figure = ratio(disk, "accio", "nginx", Figure::ServerCpu);
+    goal("P3", "server CPU per GB, against nginx".into(), figure, AtMost(0.5));
+    let figure = ratio("count", "server-s", "iperf3", Figure::Throughput);
+    goal("P4", "server-s against iperf3".into(), figure, AtLeast(1.0));
+    if report.missing.iter().any(|missing| missing.starts_with("iperf3")) {
+        // What iperf3 --skip-rx-copy does, and nothing else.
+        let figure = ratio("count", "server-s", "limit", Figure::Throughput);
+        goal("P4", "server-s against sendfile → MSG_TRUNC alone".into(), figure, AtLeast(1.0));
+    }
+    let small = "small-1k";
+    if let Some(nginx) = best(small, &["nginx"], Figure::Rate) {
+        let figure = ratio(small, "accio", &nginx, Figure::Rate);
+        goal("P5", format!("1 KiB uploads per second, against {nginx}"), figure, AtLeast(1.5));
+        let figure = ratio(small, "accio", &nginx, Figure::ServerCpu);
+        goal("P5", format!("server CPU per 1 KiB upload, against {nginx}"), figure, AtMost(0.7));
+    }
+    if let Some(floor) = best(small, &["floor"], Figure::Rate) {
+        let figure = ratio(small, "accio", &floor, Figure::Rate);
+        goal("P6", format!("1 KiB uploads per second, against {floor}"), figure, AtLeast(0.6));
+    }
+    let many = "at-once-100";
+    let figure = ratio(many, "accio", "accio, one alone", Figure::Throughput);
+    goal("P7", "100 files at once against one alone".into(), figure, AtLeast(1.2));
+    let figure = sample(many, "accio", Figure::LastToFirst).cloned();
+    goal("P7", "the last of 100 done against the first".into(), figure, AtMost(1.5));
+    let figure = sample("idle", "accio", Figure::PerConnection).cloned();
+    goal("P8", "user memory for each idle connection".into(), figure, AtMost(1024.0));
+    let figure = sample("idle", "accio", Figure::ServerCpu).cloned();
+    goal("P8", "CPU while all are idle".into(), figure, AtMost(1.0));
+    let figure = sample("idle", "accio", Figure::Slowdown).cloned();
+    goal("P8", "256 MiB among them, against none".into(), figure, AtMost(1.1));
+    let (few, many) = ("accio, 16 at a time", "accio, 5000 at a time");
+    let figure = ratio("crowd", many, few, Figure::ServerCpu);
+    goal("P9", "CPU per 1 KiB upload, 5,000 at a time against 16".into(), figure, AtMost(1.2));
+    for stranger in ["curl", "nc"] {
+        let figure = ratio("client", "accio-client", stranger, Figure::ClientCpu);
+        goal("P10", format!("client CPU per GB, against {stranger}"), figure, AtMost(0.6));
+    }
+    let start = |figure| sample("start", "accio-server", figure).cloned();
+    goal("P11", "start to listening".into(), start(Figure::Start), AtMost(5.0));
+    goal("P11", "idle memory".into(), start(Figure::ServerMemory), AtMost(4.0));
+    goal("P11", "size of accio-server".into(), start(Figure::Size), AtMost(2.0));
+    goals
+}
+
+/// The peer with the highest median among those whose names begin with one of `of`.
+fn best_of(report: &Report, workload: &str, of: &[&str], figure: Figure) -> Option<String> {
+    let rows = &report.workload(workload)?.rows;
+    let medians = rows.iter().filter_map(|row| {
+        let first = row.peer.split([' ', ',']).next()?;
+        let median = row.figures.get(&figure)?.median;
+        of.contains(&first).then_some((median, &row.peer))
+    });
+    medians.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, peer)| peer.clone())
+}

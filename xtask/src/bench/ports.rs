@@ -1,0 +1,76 @@
+//! Ports to listen on, and whether somebody does.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::process::Running;
+
+/// Below the range the system picks a client's ports from, so that no upload takes one away.
+const FIRST: u16 = 20_000;
+const LAST: u16 = 32_000;
+
+/// A port nobody listens on.
+pub(super) fn free() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let spread = (std::process::id() % u32::from(LAST - FIRST)) as u16;
+    for _ in FIRST..LAST {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (spread.wrapping_mul(7).wrapping_add(step)) % (LAST - FIRST);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port from {FIRST} to {LAST} on 127.0.0.1")
+}
+
+/// Waits until somebody listens on `port`, without connecting: a server for one connection would
+/// take that for its client.
+pub(super) fn await_listener(port: u16, server: &mut Running) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !is_listening(port) {
+        if server.child().try_wait()?.is_some() {
+            // It ended; this says how.
+            server.finish(Duration::ZERO)?;
+            bail!("a server ended before it listened on port {port}");
+        }
+        if Instant::now() > end {
+            bail!("nobody listens on port {port} after 10 s");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Waits until `count` connections wait to be accepted on `port`, or for a second: some servers'
+/// queues are shorter.
+pub(super) fn await_queue(port: u16, count: usize) {
+    let end = Instant::now() + Duration::from_secs(1);
+    while queue_length(port).is_some_and(|queued| queued < count) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn is_listening(port: u16) -> bool {
+    queue_length(port).is_some()
+}
+
+/// How many connections wait to be accepted on `port`, if anybody listens there. The listening
+/// sockets come first in the table; what follows may be long and is not read.
+fn queue_length(port: u16) -> Option<usize> {
+    let wanted = format!(":{port:04X}");
+    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|table| {
+        let lines = BufReader::new(File::open(table).ok()?).lines().skip(1);
+        let listening = lines.map_while(Result::ok).map_while(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, state, queues) = (fields.next()?, fields.nth(1)?, fields.next()?);
+            let queued = usize::from_str_radix(queues.split(':').nth(1)?, 16).ok()?;
+            (state == "0A").then(|| (local.to_owned(), queued))
+        });
+        listening.into_iter().find_map(|(local, queued)| local.ends_with(&wanted).then_some(queued))
+    })
+}

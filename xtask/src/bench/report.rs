@@ -1,0 +1,130 @@
+//! What a run found, as it is kept and compared.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::goals::Goal;
+use super::machine::Machine;
+use super::stats::{Better, Sample};
+
+/// Raised when an older reader could no longer make sense of the rest.
+pub(super) const VERSION: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) version: u32,
+    pub(super) command: String,
+    pub(super) machine: Machine,
+    /// Programs that could not be compared with, for want of them.
+    pub(super) missing: Vec<String>,
+    /// Workloads that could not be measured, and why.
+    #[serde(default)]
+    pub(super) failures: Vec<String>,
+    pub(super) workloads: Vec<Workload>,
+    pub(super) goals: Vec<Goal>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Workload {
+    pub(super) name: String,
+    pub(super) title: String,
+    pub(super) rows: Vec<Row>,
+}
+
+/// What one peer did.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) peer: String,
+    pub(super) figures: BTreeMap<Figure, Sample>,
+    /// The calls behind the number of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) calls: BTreeMap<Figure, String>,
+}
+
+/// What is measured. The order is that of the table's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Figure {
+    /// GB/s
+    Throughput,
+    /// Uploads per second.
+    Rate,
+    /// How long one took.
+    Wall,
+    /// From the start of the program to its first listening.
+    Start,
+    /// User and system time of the server's processes, per GB, per upload or per second.
+    ServerCpu,
+    ClientCpu,
+    ServerMemory,
+    ClientMemory,
+    /// The part of the server's that is its alone, its program's pages left out.
+    PrivateMemory,
+    /// System calls per upload.
+    ServerCalls,
+    ClientCalls,
+    /// When the last of many was done, over when the first was.
+    LastToFirst,
+    /// Memory for each connection held.
+    PerConnection,
+    /// Upload among held connections, over one without any.
+    Slowdown,
+    Size,
+    Connections,
+}
+
+impl Figure {
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Figure::Throughput => "throughput",
+            Figure::Rate => "uploads",
+            Figure::Wall => "wall",
+            Figure::ServerCpu => "server CPU",
+            Figure::ClientCpu => "client CPU",
+            Figure::ServerMemory => "server memory",
+            Figure::ClientMemory => "client memory",
+            Figure::PrivateMemory => "of it private",
+            Figure::ServerCalls => "server calls",
+            Figure::ClientCalls => "client calls",
+            Figure::LastToFirst => "last/first",
+            Figure::PerConnection => "per connection",
+            Figure::Slowdown => "slowdown",
+            Figure::Start => "start",
+            Figure::Size => "size",
+            Figure::Connections => "connections",
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn workload(&self, name: &str) -> Option<&Workload> {
+        self.workloads.iter().find(|workload| workload.name == name)
+    }
+}
+
+impl Workload {
+    pub(super) fn row(&self, peer: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.peer == peer)
+    }
+
+    pub(super) fn sample(&self, peer: &str, figure: Figure) -> Option<&Sample> {
+        self.row(peer)?.figures.get(&figure)
+    }
+}
+
+impl Row {
+    pub(super) fn new(peer: impl Into<String>) -> Self {
+        Row { peer: peer.into(), figures: BTreeMap::new(), calls: BTreeMap::new() }
+    }
+
+    pub(super) fn add(&mut self, figure: Figure, unit: &str, values: Vec<f64>) {
+        let better = match figure {
+            Figure::Throughput | Figure::Rate | Figure::Connections => Better::Higher,
+            _ => Better::Lower,
+        };
+        if !values.is_empty() {
+            self.figures.insert(figure, Sample::new(unit, better, values));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the benchmark runs as processes of their own: the baselines and the load.
+
+mod baseline;
+mod drain;
+mod floor;
+mod hold;
+mod load;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+/// Part of the benchmark in a process of its own, so that its cost can be told apart.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(in crate::bench) enum Role {
+    /// Keep uploads with a plain loop of read and write
+    #[command(hide = true)]
+    ServeLoop { port: u16, dir: PathBuf },
+    /// Keep uploads with std::io::copy
+    #[command(hide = true)]
+    ServeCopy { port: u16, dir: PathBuf },
+    /// Drop uploads in the kernel
+    #[command(hide = true)]
+    Drain { port: u16, dialect: drain::Speaks },
+    /// Read small uploads and forget them
+    #[command(hide = true)]
+    Floor { port: u16, threads: usize, design: floor::Design },
+    /// Send a file with a plain loop of read and write
+    #[command(hide = true)]
+    SendLoop { port: u16, file: PathBuf },
+    /// Send a file with std::io::copy
+    #[command(hide = true)]
+    SendCopy { port: u16, file: PathBuf },
+    /// Send a file with sendfile alone
+    #[command(hide = true)]
+    SendFile { port: u16, file: PathBuf },
+    /// Upload many small files
+    #[command(hide = true)]
+    Load(load::Plan),
+    /// Hold many connections open
+    #[command(hide = true)]
+    Hold(hold::Plan),
+}
+
+impl Role {
+    pub(in crate::bench) fn play(&self) -> Result<()> {
+        match self {
+            Role::ServeLoop { port, dir } => baseline::serve(*port, dir, baseline::copy_by_loop),
+            Role::ServeCopy { port, dir } => baseline::serve(*port, dir, baseline::copy_by_std),
+            Role::Drain { port, dialect } => drain::serve(*port, *dialect),
+            Role::Floor { port, threads, design } => floor::serve(*port, *threads, *design),
+            Role::SendLoop { port, file } => baseline::send(*port, file, baseline::send_by_loop),
+            Role::SendCopy { port, file } => baseline::send(*port, file, baseline::send_by_std),
+            Role::SendFile { port, file } => {
+                baseline::send(*port, file, baseline::send_by_sendfile)
+            }
+            Role::Load(plan) => load::run(plan),
+            Role::Hold(plan) => hold::run(plan),
+        }
+    }
+}
+
+pub(in crate::bench) use drain::Speaks;
+pub(in crate::bench) use floor::Design;
+pub(in crate::bench) use load::{Speech, pattern};
+
+/// A listening socket on the loopback interface, with as long a queue as the system grants.
+fn listen(port: u16) -> Result<std::net::TcpListener> {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
