@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod e2e;
+mod kit;
 mod test;
 
 use std::io::{self, Write};
