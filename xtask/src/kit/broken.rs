@@ -1,9 +1,10 @@
 //! Servers that misbehave, by name: what a client must bear with, and what it must not.
 
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::e2e::peer::{Dialect, End, GREETING, Peer};
+use crate::e2e::peer::{Dialect, End, GREETING, Listener, Peer};
 use crate::e2e::verdict::Verdict;
 
 /// How long a peer by hand goes on at the most.
@@ -18,6 +19,8 @@ pub(crate) struct Broken {
     pub(crate) about: &'static str,
     /// Does it, and says what came from the client. Whoever drops the peer then closes.
     pub(crate) play: fn(&mut Peer, Dialect) -> Verdict<Seen>,
+    /// Whether the connection must be kept after that, for it to be what it is.
+    pub(crate) keeps: bool,
 }
 
 /// What came from a client.
@@ -31,22 +34,62 @@ pub(crate) struct Seen {
 
 /// All of them but `accepts-nothing`, which never has a client.
 pub(crate) static ALL: &[Broken] = &[
-    Broken { name: "silent", about: "takes the connection and says nothing", play: silent },
-    Broken { name: "drip", about: "greets at a byte a second", play: drip },
-    Broken { name: "split-1", about: "greets in two pieces, cut after 1 byte", play: split::<1> },
-    Broken { name: "split-2", about: "… after 2 bytes", play: split::<2> },
-    Broken { name: "split-3", about: "… after 3 bytes", play: split::<3> },
-    Broken { name: "split-4", about: "… after 4 bytes", play: split::<4> },
-    Broken { name: "split-5", about: "… after 5 bytes", play: split::<5> },
-    Broken { name: "split-6", about: "… between \\r and \\n", play: split::<6> },
-    Broken { name: "wrong", about: "greets with something else", play: wrong },
-    Broken { name: "endless", about: "greets with something that never ends", play: endless },
-    Broken { name: "late-9.5", about: "greets after 9.5 s, in time", play: late::<9_500> },
-    Broken { name: "late-12", about: "greets after 12 s, too late", play: late::<12_000> },
-    Broken { name: "zero-window", about: "greets, then reads nothing", play: zero_window },
-    Broken { name: "reset-mid-file", about: "resets after 100 kB", play: reset_mid_file },
-    Broken { name: "fin-mid-file", about: "closes after 100 kB", play: fin_mid_file },
-    Broken { name: "never-closes", about: "takes all and never closes", play: never_closes },
+    Broken {
+        name: "silent",
+        about: "takes the connection and says nothing",
+        play: silent,
+        keeps: false,
+    },
+    Broken { name: "drip", about: "greets at a byte a second", play: drip, keeps: false },
+    Broken {
+        name: "split-1",
+        about: "greets in two pieces, cut after 1 byte",
+        play: split::<1>,
+        keeps: false,
+    },
+    Broken { name: "split-2", about: "… after 2 bytes", play: split::<2>, keeps: false },
+    Broken { name: "split-3", about: "… after 3 bytes", play: split::<3>, keeps: false },
+    Broken { name: "split-4", about: "… after 4 bytes", play: split::<4>, keeps: false },
+    Broken { name: "split-5", about: "… after 5 bytes", play: split::<5>, keeps: false },
+    Broken { name: "split-6", about: "… between \\r and \\n", play: split::<6>, keeps: false },
+    Broken { name: "wrong", about: "greets with something else", play: wrong, keeps: false },
+    Broken {
+        name: "endless",
+        about: "greets with something that never ends",
+        play: endless,
+        keeps: false,
+    },
+    Broken {
+        name: "late-9.5",
+        about: "greets after 9.5 s, in time",
+        play: late::<9_500>,
+        keeps: false,
+    },
+    Broken {
+        name: "late-12",
+        about: "greets after 12 s, too late",
+        play: late::<12_000>,
+        keeps: false,
+    },
+    Broken {
+        name: "zero-window",
+        about: "greets, then reads nothing",
+        play: zero_window,
+        keeps: true,
+    },
+    Broken {
+        name: "reset-mid-file",
+        about: "resets after 100 kB",
+        play: reset_mid_file,
+        keeps: false,
+    },
+    Broken { name: "fin-mid-file", about: "closes after 100 kB", play: fin_mid_file, keeps: false },
+    Broken {
+        name: "never-closes",
+        about: "takes all and never closes",
+        play: never_closes,
+        keeps: true,
+    },
 ];
 
 /// The name of the one that takes no connection at all.
@@ -55,6 +98,20 @@ pub(crate) const ACCEPTS_NOTHING: &str = "accepts-nothing";
 /// The one with this name.
 pub(crate) fn named(name: &str) -> Option<&'static Broken> {
     ALL.iter().find(|broken| broken.name == name)
+}
+
+/// Fills the backlog, so that the next who connects gets no answer: as close to a dead host as
+/// loopback gets. Nothing if that does not work here.
+pub(crate) fn fill(listener: &Listener) -> Option<Vec<TcpStream>> {
+    let address = SocketAddr::from(([127, 0, 0, 1], listener.port()));
+    let mut fillers = Vec::new();
+    for _ in 0..64 {
+        match TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+            Ok(filler) => fillers.push(filler),
+            Err(_) => return Some(fillers),
+        }
+    }
+    None
 }
 
 /// Reads what else comes until the client ends.

@@ -6,7 +6,7 @@
 //! emulated ([`proxy`], [`namespace`]). [`grade`] runs them on a submission, [`report`] says what
 //! came of it.
 
-mod broken;
+pub(crate) mod broken;
 mod check;
 mod checks;
 mod diag;
@@ -20,4 +20,4 @@ mod report;
 mod sockets;
 mod trial;
 
-pub(crate) use options::{Options, Run};
+pub(crate) use options::{Options, Run, dialect};

@@ -255,7 +255,8 @@ fn shell_word(word: &str) -> String {
     }
 }
 
-fn dialect(text: &str) -> Result<Dialect, String> {
+/// The dialect with this name.
+pub(crate) fn dialect(text: &str) -> Result<Dialect, String> {
     let named = Dialect::ALL.into_iter().find(|dialect| dialect.name() == text);
     named.ok_or_else(|| "must be direct, accio or confirm".to_owned())
 }

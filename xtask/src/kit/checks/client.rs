@@ -1,6 +1,6 @@
 //! The client.
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -306,25 +306,12 @@ fn not_there(trial: &Trial<'_>) -> Verdict {
 
 fn nobody_answers(trial: &Trial<'_>) -> Verdict {
     let listener = Listener::with(0, None)?;
-    let Some(_fillers) = fill(&listener) else {
+    let Some(_fillers) = broken::fill(&listener) else {
         return Err(Stop::Trouble("a full backlog drops no connections here".into()));
     };
     let mut client = trial.client("127.0.0.1", listener.port(), b"content")?;
     let since = client.started();
     fails(&mut client, since, GIVE_UP).map(drop)
-}
-
-/// Fills the backlog, so that the next who connects gets no answer: as close to a dead host as
-/// loopback gets.
-pub(crate) fn fill(listener: &Listener) -> Option<Vec<TcpStream>> {
-    let mut fillers = Vec::new();
-    for _ in 0..64 {
-        match TcpStream::connect_timeout(&listener.address(), Duration::from_millis(300)) {
-            Ok(filler) => fillers.push(filler),
-            Err(_) => return Some(fillers),
-        }
-    }
-    None
 }
 
 fn nothing_early(trial: &Trial<'_>) -> Verdict {
@@ -420,7 +407,7 @@ fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
     let mut peer = trial.accept(&listener, &client)?;
     (broken.play)(&mut peer, trial.dialect)?;
     let since = Instant::now();
-    let kept = (broken.name == "zero-window").then_some(peer);
+    let kept = broken.keeps.then_some(peer);
     // Until the client's own buffer is full it makes progress, a moment from now.
     let gave_up = fails(&mut client, since, GIVE_UP + Duration::from_millis(500));
     drop(kept);
