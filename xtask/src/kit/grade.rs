@@ -108,6 +108,8 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     /// The wall time.
     pub(crate) took: Duration,
+    /// Why there was nothing to grade, if there was nothing.
+    pub(crate) problem: Option<String>,
 }
 
 /// Points of several checks.
@@ -174,9 +176,10 @@ impl Report {
         self.rows.iter().filter(|row| which(&row.outcome)).count()
     }
 
-    /// Whether anything failed.
+    /// Whether anything failed, or nothing could be graded.
     pub(crate) fn has_failed(&self) -> bool {
-        self.count(|outcome| matches!(outcome, Outcome::Failed { .. })) > 0
+        self.problem.is_some()
+            || self.count(|outcome| matches!(outcome, Outcome::Failed { .. })) > 0
     }
 
     /// Whether the kit itself failed somewhere.
@@ -260,6 +263,7 @@ pub(crate) fn grade(
         seed: settings.seed,
         rows: rows.into_iter().flatten().collect(),
         took: began.elapsed(),
+        problem: None,
     })
 }
 

@@ -12,12 +12,14 @@ mod checks;
 mod diag;
 mod find;
 mod grade;
+mod interop;
 pub(crate) mod namespace;
 mod options;
 mod proxy;
 mod reference;
 mod report;
 mod sockets;
+mod submissions;
 mod trial;
 
 pub(crate) use options::{Options, Run, dialect};

@@ -3,12 +3,15 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 
 use super::check::Check;
 use super::checks;
 use super::find;
 use super::grade::{self, Report, Settings, Submission};
-use super::report::{self, gradescope::Results, json, junit, table};
+use super::interop;
+use super::report::{self, gradescope::Results, html, json, junit, table};
+use super::submissions;
 use super::trial::Network;
 use crate::TROUBLE;
 use crate::e2e::guard::Limits;
@@ -17,6 +20,8 @@ use crate::e2e::subject::Subject;
 
 /// The exit code of a command line that makes no sense.
 const USAGE: u8 = 2;
+/// The dialect of the courses since 2022.
+const COURSES: Dialect = Dialect::Confirm;
 
 /// The options of the checks.
 #[derive(Debug, clap::Args)]
@@ -37,6 +42,17 @@ pub(crate) struct Options {
     /// Grade the programs in this folder: client.py, server.py and server-s.py, or compiled ones
     #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "client", "server_s"])]
     subject: Option<PathBuf>,
+    /// Grade the programs in each folder of this one
+    #[arg(long, value_name = "DIR",
+          conflicts_with_all = ["subject", "server", "client", "server_s", "gradescope"])]
+    submissions: Option<PathBuf>,
+    /// Submissions graded at a time [default: one per core]
+    #[arg(long, value_name = "N", requires = "submissions",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    at_once: Option<u16>,
+    /// Where each submission's own files go
+    #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
+    results: PathBuf,
     /// The dialect the programs speak [default: confirm, the courses' since 2022]
     #[arg(long, value_name = "DIALECT", value_parser = dialect)]
     handshake: Option<Dialect>,
@@ -61,6 +77,12 @@ pub(crate) struct Options {
     /// Write the outcome as Gradescope's results.json, as it goes
     #[arg(long, value_name = "FILE")]
     gradescope: Option<PathBuf>,
+    /// Write a page of all submissions and checks
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Run every client with every server, the reference too, and write the outcome in Markdown
+    #[arg(long, value_name = "FILE")]
+    matrix: Option<PathBuf>,
 }
 
 /// What the run as a whole has for the checks.
@@ -88,6 +110,7 @@ impl Options {
             || self.client.is_some()
             || self.server_s.is_some()
             || self.subject.is_some()
+            || self.submissions.is_some()
     }
 
     /// The checks that any of these texts mean; all for none.
@@ -118,15 +141,57 @@ impl Options {
         run: &Run<'_>,
         out: &mut impl Write,
     ) -> io::Result<ExitCode> {
-        let submissions = match self.submissions(run.bin) {
-            Ok(submissions) => submissions,
+        let found = match &self.submissions {
+            Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
+            None => self.given(run.bin).map(|all| all.into_iter().map(|one| (one, None)).collect()),
+        };
+        let found = match found {
+            Ok(found) => found,
             Err(why) => {
                 writeln!(io::stderr().lock(), "ERROR: {why}")?;
                 return Ok(ExitCode::from(USAGE));
             }
         };
+        let reports = match self.submissions {
+            Some(_) => self.grade_class(&found, chosen, run, out)?,
+            None => self.grade_each(&found, chosen, run, out)?,
+        };
+        self.write(&reports, out)?;
+        if let Some(path) = &self.matrix {
+            let all: Vec<Submission> = found.into_iter().map(|(one, _)| one).collect();
+            let settings = self.settings(run, run.jobs, run.dir.join("interop"));
+            report::write(path, interop::run(&all, &settings)?)?;
+        }
+        Ok(exit_code(&reports))
+    }
+
+    fn grade_class(
+        &self,
+        found: &[(Submission, Option<String>)],
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<Vec<Report>> {
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        let at_once = self.at_once.map_or(cores, usize::from);
+        let settings = self.settings(run, run.jobs, run.dir.to_owned());
+        let reports = submissions::grade(found, chosen, &settings, at_once, &self.results)?;
+        if !self.json {
+            submissions::summary(out, &reports)?;
+            writeln!(out, "\neach submission's own report: {}", self.results.display())?;
+        }
+        Ok(reports)
+    }
+
+    fn grade_each(
+        &self,
+        found: &[(Submission, Option<String>)],
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<Vec<Report>> {
         let mut reports = Vec::new();
-        for submission in &submissions {
+        for (submission, _) in found {
             let report = self.grade_one(submission, chosen, run, out)?;
             if !self.json {
                 table::failures(out, &report)?;
@@ -135,8 +200,7 @@ impl Options {
             }
             reports.push(report);
         }
-        self.write(&reports, out)?;
-        Ok(exit_code(&reports))
+        Ok(reports)
     }
 
     fn grade_one(
@@ -184,11 +248,14 @@ impl Options {
         if let Some(path) = &self.junit {
             report::write(path, junit::text(reports).map_err(io::Error::other)?)?;
         }
+        if let Some(path) = &self.html {
+            report::write(path, html::text(reports))?;
+        }
         Ok(())
     }
 
     /// What is to be graded.
-    fn submissions(&self, bin: &Path) -> Result<Vec<Submission>, String> {
+    fn given(&self, bin: &Path) -> Result<Vec<Submission>, String> {
         if !self.is_foreign() {
             let dialects = self.handshake.map_or(Dialect::ALL.to_vec(), |dialect| vec![dialect]);
             return dialects
@@ -203,7 +270,7 @@ impl Options {
                 })
                 .collect();
         }
-        let dialect = self.handshake.unwrap_or(Dialect::Confirm);
+        let dialect = self.handshake.unwrap_or(COURSES);
         let mut options = String::new();
         let (name, programs) = match &self.subject {
             Some(dir) => {
@@ -246,7 +313,7 @@ fn exit_code(reports: &[Report]) -> ExitCode {
 }
 
 /// A word as a shell takes it.
-fn shell_word(word: &str) -> String {
+pub(crate) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

@@ -4,6 +4,7 @@ pub(crate) mod gradescope;
 pub(crate) mod html;
 pub(crate) mod json;
 pub(crate) mod junit;
+pub(crate) mod matrix;
 pub(crate) mod table;
 
 use std::fs;
