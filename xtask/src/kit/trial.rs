@@ -345,8 +345,8 @@ impl Running {
     }
 
     fn entry(&self, peer: &Peer) -> Option<sockets::Entry> {
-        let own = peer.stream().local_addr().ok()?;
-        sockets::connection(self.listener, self.address, own)
+        let (near, far) = (peer.stream().local_addr().ok()?, peer.stream().peer_addr().ok()?);
+        sockets::connection(self.listener, far, near)
     }
 
     /// A whole transfer over a raw connection, which stays open on our side.

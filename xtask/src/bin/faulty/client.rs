@@ -111,7 +111,7 @@ fn greeting(way: &Way, mut stream: &TcpStream, deadline: Instant) -> io::Result<
 
 fn send(way: &Way, mut stream: &TcpStream, file: &str, began: Instant) -> io::Result<()> {
     if way.has("whole-file") {
-        return stream.write_all(&fs::read(file)?);
+        return write_all(stream, &fs::read(file)?);
     }
     let mut file = File::open(file)?;
     let mut buffer = vec![0; 64 << 10];
@@ -134,7 +134,7 @@ fn send(way: &Way, mut stream: &TcpStream, file: &str, began: Instant) -> io::Re
         }
         match way.has("send-ignored") {
             true => drop(stream.write(&buffer[..count])),
-            false => stream.write_all(&buffer[..count])?,
+            false => write_all(stream, &buffer[..count])?,
         }
         sent += count as u64;
     }
@@ -148,4 +148,17 @@ fn send(way: &Way, mut stream: &TcpStream, file: &str, began: Instant) -> io::Re
         std::process::exit(0);
     }
     stream.set_nonblocking(false)
+}
+
+/// A write that is stuck half-way gives what it has written when its time is over, not an error.
+fn write_all(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let began = Instant::now();
+        let count = stream.write(bytes)?;
+        if began.elapsed() > TEN - Duration::from_millis(100) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        bytes = &bytes[count..];
+    }
+    Ok(())
 }
