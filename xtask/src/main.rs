@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod broken_server;
+mod demo_server;
 mod e2e;
+mod kit;
 mod test;
 mod torture;
 
@@ -17,12 +20,17 @@ use clap::Parser;
 enum Command {
     /// Run every test: the crates' own, then the end-to-end scenarios
     Test(e2e::Arguments),
-    /// Run the real programs through the end-to-end scenarios
+    /// Run the real programs through the end-to-end scenarios, or grade any by the courses' checks
     TestE2e(e2e::Arguments),
     /// Make everything fail that can: system calls, processes, disks, networks
     Torture(torture::Arguments),
     /// Measure throughput, CPU time and memory, side by side with whatever else is installed
     Bench(bench::Arguments),
+    /// Run a server that misbehaves, to try a client on
+    #[command(after_help = broken_server::names())]
+    BrokenServer(broken_server::Arguments),
+    /// Run the good server, and see who connects and what comes
+    DemoServer(demo_server::Arguments),
 }
 
 /// The exit code of a failure that says nothing about what was tested.
@@ -34,6 +42,8 @@ fn main() -> ExitCode {
         Command::TestE2e(arguments) => e2e::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::BrokenServer(arguments) => broken_server::run(&arguments),
+        Command::DemoServer(arguments) => demo_server::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         // Nothing is left to do about a closed stderr.

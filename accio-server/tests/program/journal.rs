@@ -50,15 +50,6 @@ fn a_line_says_all_about_a_connection() {
     assert_eq!(mode & 0o137, 0, "it is not for everyone to read");
 }
 
-/// Raises a flag when it goes.
-struct Raise<'a>(&'a AtomicBool);
-
-impl Drop for Raise<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 #[test]
 fn rotation_under_load_loses_and_splits_no_line() {
     let place = Place::new();
@@ -77,8 +68,6 @@ fn rotation_under_load_loses_and_splits_no_line() {
             sent
         };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
-        // Also when something below fails: the threads would be waited for in vain.
-        let end = Raise(&over);
         for round in 0..10 {
             thread::sleep(Duration::from_millis(20));
             fs::rename(&journal, place.path(&format!("log/journal.{round}"))).unwrap();

@@ -7,13 +7,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::guard::{self, Limits};
 use super::peer::{Dialect, Peer, SOON};
 use super::process::{Capture, Exit, Input, Process};
 use super::subject::{Program, Subject};
@@ -34,6 +35,7 @@ pub(crate) struct Context {
     owner: usize,
     made: AtomicU32,
     logs: Mutex<Vec<Log>>,
+    limits: Option<Limits>,
 }
 
 /// The outputs of a process that a scenario ran.
@@ -48,13 +50,30 @@ pub(crate) struct Log {
 }
 
 impl Context {
-    /// For scenario number `owner`, which may write below `dir`.
-    pub(crate) fn new(subject: Arc<Subject>, dir: PathBuf, seed: u64, owner: usize) -> Context {
+    /// For one scenario, which may write below `dir`.
+    pub(crate) fn new(subject: Arc<Subject>, dir: PathBuf, seed: u64) -> Context {
+        static OWNERS: AtomicUsize = AtomicUsize::new(0);
+        let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
         let (made, logs) = (AtomicU32::new(0), Mutex::default());
-        Context { subject, dir, seed, owner, made, logs }
+        Context { subject, dir, seed, owner, made, logs, limits: None }
     }
 
-    /// What its contents are made from.
+    /// The same with limits to what its processes may take.
+    pub(crate) fn guarded(self, limits: Limits) -> Context {
+        Context { limits: Some(limits), ..self }
+    }
+
+    /// What its processes are known by.
+    pub(crate) fn owner(&self) -> usize {
+        self.owner
+    }
+
+    /// What is tested.
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// What contents are made from.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
@@ -96,6 +115,9 @@ impl Context {
     /// Runs any command on behalf of the scenario.
     pub(crate) fn spawn(&self, command: Command, input: Input) -> Verdict<Process> {
         let process = Process::spawn(command, self.owner, input)?;
+        if let Some(limits) = self.limits {
+            guard::watch(process.pid(), self.owner, limits);
+        }
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(Log {
             command: process.command().to_owned(),
             stdout: Arc::clone(process.stdout()),
@@ -105,13 +127,13 @@ impl Context {
     }
 
     /// A program of the subject, with no arguments yet.
-    pub(crate) fn command(&self, program: Program) -> Command {
-        self.subject.template(program).bare()
+    pub(crate) fn command(&self, program: Program) -> Verdict<Command> {
+        Ok(self.subject.template(program)?.bare())
     }
 
     /// Runs a program of the subject with these arguments and no others.
     pub(crate) fn run_bare(&self, program: Program, arguments: &[&OsStr]) -> Verdict<Process> {
-        let mut command = self.subject.template(program).bare();
+        let mut command = self.subject.template(program)?.bare();
         command.args(arguments);
         self.spawn(command, Input::Null)
     }
@@ -151,7 +173,7 @@ impl Context {
         let port = port.to_string();
         let values: [(&str, &OsStr); 3] =
             [("host", host.as_ref()), ("port", port.as_ref()), ("file", file.as_os_str())];
-        let mut command = self.subject.template(Program::Client).command(&values);
+        let mut command = self.subject.template(Program::Client)?.command(&values);
         command.args(flags);
         self.spawn(command, Input::Null)
     }
@@ -175,7 +197,7 @@ impl Context {
             let port = ports::free()?;
             let text = port.to_string();
             let values: [(&str, &OsStr); 2] = [("port", text.as_ref()), ("dir", dir.as_os_str())];
-            let mut command = self.subject.template(program).command(&values);
+            let mut command = self.subject.template(program)?.command(&values);
             command.args(flags);
             if let [outer, words @ ..] = wrapper {
                 let mut outer = Command::new(outer);

@@ -5,7 +5,9 @@
 //! [`verdict::Verdict`]. The [`runner`] runs them side by side and tells people what came of them.
 
 pub(crate) mod context;
-mod lateness;
+pub(crate) mod engine;
+pub(crate) mod guard;
+pub(crate) mod lateness;
 pub(crate) mod payload;
 pub(crate) mod peer;
 pub(crate) mod ports;
@@ -29,6 +31,7 @@ use signal_hook::iterator::Signals;
 use self::runner::{Options, Scenario};
 use self::subject::Subject;
 use crate::TROUBLE;
+use crate::kit;
 use crate::test::cargo;
 
 /// The packages whose programs are tested.
@@ -58,6 +61,8 @@ pub(crate) struct Arguments {
     /// Test the programs in this folder instead of building them
     #[arg(long, value_name = "DIR")]
     pub(crate) bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    kit: kit::Options,
 }
 
 impl Arguments {
@@ -67,7 +72,7 @@ impl Arguments {
     }
 }
 
-/// Builds the programs, runs the scenarios, says what came of them.
+/// Builds the programs, runs the scenarios or the checks, says what came of them.
 pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let mut out = anstream::stdout().lock();
     let wanted = |scenario: &&Scenario| {
@@ -75,17 +80,25 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         filters.is_empty() || filters.iter().any(|text| scenario.name.contains(text.as_str()))
     };
     let chosen: Vec<&'static Scenario> = scenarios::all().filter(wanted).collect();
+    let checks = kit::Options::chosen(&arguments.filter);
+    // What means no scenario may mean checks.
+    let grades = arguments.kit.are_given() || chosen.is_empty() && !checks.is_empty();
     if arguments.list {
         let width = chosen.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
-        for scenario in chosen {
-            writeln!(out, "{:width$}  {}", scenario.name, scenario.about)?;
+        if !grades {
+            for scenario in chosen {
+                writeln!(out, "{:width$}  {}", scenario.name, scenario.about)?;
+            }
+            writeln!(out)?;
         }
+        kit::Options::list(&checks, &mut out)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if chosen.is_empty() {
+    if if grades { checks.is_empty() } else { chosen.is_empty() } {
+        let what = if grades { "check" } else { "scenario" };
         writeln!(
             io::stderr().lock(),
-            "ERROR: no scenario's name has any of {:?}: see --list",
+            "ERROR: no {what} is meant by any of {:?}: see --list",
             arguments.filter
         )?;
         return Ok(ExitCode::from(2));
@@ -93,25 +106,27 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
 
     let bin = match &arguments.bin_dir {
         Some(dir) => std::path::absolute(dir)?,
+        None if arguments.kit.is_foreign() => PathBuf::new(),
         None => match build()? {
             Some(bin) => bin,
             // Cargo has said why.
             None => return Ok(ExitCode::from(TROUBLE)),
         },
     };
-    let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
     let dir = tempfile::Builder::new().prefix("accio-e2e-").tempdir()?;
-    end_all_when_interrupted(|| (), dir.path().to_owned())?;
+    end_all_when_interrupted(kit::namespace::remove_all, dir.path().to_owned())?;
     raise_descriptor_limit()?;
     lateness::start();
 
     let cores = thread::available_parallelism().map_or(2, usize::from);
-    let options = Options {
-        jobs: arguments.jobs.map_or(cores, usize::from),
-        dir: dir.path().to_owned(),
-        keep: arguments.keep,
-        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
-    };
+    let jobs = arguments.jobs.map_or(cores, usize::from);
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    if grades {
+        let run = kit::Run { dir: dir.path(), jobs, seed, bin: &bin };
+        return arguments.kit.run(&checks, &run, &mut out);
+    }
+    let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
+    let options = Options { jobs, dir: dir.path().to_owned(), keep: arguments.keep, seed };
     let tally = runner::run(&subject, &chosen, &options, &mut out)?;
     if arguments.keep && tally.failed > 0 {
         let _ = dir.keep();

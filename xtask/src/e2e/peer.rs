@@ -312,11 +312,23 @@ impl Listener {
 
     /// The same with a backlog, and a receive buffer for the connections it takes.
     pub(crate) fn with(backlog: i32, receive_buffer: Option<usize>) -> Verdict<Listener> {
+        Listener::at((Ipv4Addr::LOCALHOST, 0).into(), backlog, receive_buffer)
+    }
+
+    /// The same at any address.
+    pub(crate) fn at(
+        address: SocketAddr,
+        backlog: i32,
+        receive_buffer: Option<usize>,
+    ) -> Verdict<Listener> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         if let Some(size) = receive_buffer {
             socket.set_recv_buffer_size(size)?;
         }
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        if address.port() != 0 {
+            socket.set_reuse_address(true)?;
+        }
+        socket.bind(&address.into())?;
         socket.listen(backlog)?;
         let address = socket.local_addr()?.as_socket();
         let address = address.ok_or_else(|| Stop::Trouble("a socket without an address".into()))?;
@@ -331,6 +343,11 @@ impl Listener {
     /// The port it listens at.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// The next connection, whenever it comes.
+    pub(crate) fn next(&self) -> Verdict<Peer> {
+        Peer::new(self.socket.accept()?.0.into())
     }
 
     /// The next connection; a fault if none comes soon.

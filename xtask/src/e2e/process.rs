@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
+use super::guard;
 use super::verdict::{Stop, Verdict};
 
 /// How much of an output is kept; the rest is read and dropped, so that nobody blocks on us.
@@ -52,6 +53,7 @@ impl Process {
     /// Starts `command` in a new process group on behalf of the scenario `owner`.
     pub(crate) fn spawn(mut command: Command, owner: usize, input: Input) -> io::Result<Process> {
         let line = command_line(&command);
+        command.env(guard::MARK, guard::mark(owner));
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(if input == Input::Null { Stdio::null() } else { Stdio::piped() });
         let started = Instant::now();
@@ -198,6 +200,7 @@ impl Process {
         let mut groups = groups();
         // No such group: nothing is left of it.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        guard::forget(self.pid);
         let status = self.child.wait()?;
         groups.retain(|(pid, _)| *pid != self.pid);
         self.exit = Some(Exit { status, at });
@@ -233,15 +236,17 @@ fn groups() -> MutexGuard<'static, Vec<(Pid, usize)>> {
     GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends every group of the scenario `owner`.
-pub(crate) fn kill_groups_of(owner: usize) {
+/// Ends every group of the scenario `owner`, and whoever left one.
+pub(crate) fn end_all_of(owner: usize) {
     kill(groups().iter().filter(|(_, of)| *of == owner));
+    guard::sweep(owner);
 }
 
 /// Ends all groups, and lets no other start while `then` is done.
 pub(crate) fn kill_all_groups<T>(then: impl FnOnce() -> T) -> T {
     let groups = groups();
     kill(groups.iter());
+    groups.iter().for_each(|(_, owner)| guard::sweep(*owner));
     then()
 }
 

@@ -1,25 +1,20 @@
-//! Runs scenarios: those that mostly wait all at once, the others a few at a time; each on a thread
-//! of its own, with a limit on its time.
+//! Runs scenarios and tells people what came of them.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
-use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 
 use super::context::Context;
-use super::process;
+use super::engine::{self, Job, Pace};
 use super::subject::Subject;
 use super::verdict::{Stop, Verdict};
 
-/// Beyond its limit a scenario's processes are ended; then its thread has this long to notice.
-const GRACE: Duration = Duration::from_secs(20);
+pub(crate) use super::engine::Load;
+
 /// Lines of an output shown with a failure.
 const TAIL: usize = 8;
 /// Processes whose output is shown with a failure.
@@ -36,25 +31,6 @@ pub(crate) struct Scenario {
     pub(crate) load: Load,
     /// How it is shown.
     pub(crate) run: fn(&Context) -> Verdict,
-}
-
-/// What a scenario costs the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Load {
-    /// Next to nothing: it mostly waits, so all of these run side by side.
-    Waits,
-    /// Processor or disk: as many at once as there are jobs.
-    Works,
-}
-
-impl Load {
-    /// How long such a scenario may take at the most, on a slow and busy machine.
-    fn limit(self) -> Duration {
-        match self {
-            Load::Waits => Duration::from_secs(75),
-            Load::Works => Duration::from_secs(120),
-        }
-    }
 }
 
 /// How a run is done.
@@ -91,80 +67,37 @@ pub(crate) fn run(
     out: &mut impl Write,
 ) -> io::Result<Tally> {
     let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
-    let (report, reports) = mpsc::channel();
-    let mut queue: VecDeque<usize> = (0..scenarios.len()).collect();
-    let mut running: Vec<Running> = Vec::new();
     let mut failures = String::new();
     let mut tally = Tally::default();
+    let jobs = scenarios
+        .iter()
+        .map(|scenario| job(scenario, subject, options))
+        .collect::<io::Result<Vec<Job>>>()?;
 
-    loop {
-        // Start what may start.
-        let mut working = running.iter().filter(|one| one.load == Load::Works).count();
-        let mut later = VecDeque::new();
-        for index in queue {
-            let scenario = scenarios[index];
-            if scenario.load == Load::Works && working >= options.jobs {
-                later.push_back(index);
-                continue;
-            }
-            working += usize::from(scenario.load == Load::Works);
-            running.push(Running::start(index, scenario, subject, options, report.clone())?);
-        }
-        queue = later;
-        if running.is_empty() {
-            break;
-        }
-
-        // Wait for an end, or for a limit.
-        let next = running.iter().map(|one| one.until).min().unwrap_or_else(Instant::now);
-        let wait = next.saturating_duration_since(Instant::now());
-        let mut ended = Vec::new();
-        match reports.recv_timeout(wait) {
-            Ok((index, verdict)) => {
-                // An abandoned one may still report; it has been counted.
-                if let Some(place) = running.iter().position(|one| one.index == index) {
-                    let one = running.swap_remove(place);
-                    let verdict = if one.ending { Err(overdue(&one)) } else { verdict };
-                    ended.push((one, verdict));
-                }
-            }
-            Err(_) => {
-                for one in running.extract_if(.., |one| one.is_hopeless()) {
-                    let fault = overdue(&one);
-                    ended.push((one, Err(fault)));
-                }
+    engine::drive(&jobs, Pace::Working(options.jobs), |ended| {
+        let (scenario, context) = (scenarios[ended.index], &jobs[ended.index].context);
+        let name = scenario.name;
+        let (word, colour, why) = match &ended.verdict {
+            Ok(()) => ("passed", AnsiColor::Green, ""),
+            Err(Stop::Skip(why)) => ("skipped", AnsiColor::Yellow, why.as_str()),
+            Err(Stop::Fault(_)) => ("FAILED", AnsiColor::Red, ""),
+            Err(Stop::Trouble(_)) => ("TROUBLE", AnsiColor::Magenta, ""),
+        };
+        let style = Style::new().fg_color(Some(colour.into()));
+        let time = ended.took.as_secs_f64();
+        writeln!(out, "{name:width$}  {style}{word:7}{style:#}  {time:5.1} s  {why}")?;
+        out.flush()?;
+        match &ended.verdict {
+            Ok(()) => tally.passed += 1,
+            Err(Stop::Skip(_)) => tally.skipped += 1,
+            Err(stop) => {
+                tally.failed += 1;
+                tally.troubled += usize::from(matches!(stop, Stop::Trouble(_)));
+                failures.push_str(&explain(name, scenario.about, stop, context));
             }
         }
-
-        for (one, verdict) in ended {
-            let name = scenarios[one.index].name;
-            let (word, colour, why) = match &verdict {
-                Ok(()) => ("passed", AnsiColor::Green, ""),
-                Err(Stop::Skip(why)) => ("skipped", AnsiColor::Yellow, why.as_str()),
-                Err(Stop::Fault(_)) => ("FAILED", AnsiColor::Red, ""),
-                Err(Stop::Trouble(_)) => ("TROUBLE", AnsiColor::Magenta, ""),
-            };
-            let style = Style::new().fg_color(Some(colour.into()));
-            let time = one.began.elapsed().as_secs_f64();
-            writeln!(out, "{name:width$}  {style}{word:7}{style:#}  {time:5.1} s  {why}")?;
-            out.flush()?;
-            match &verdict {
-                Ok(()) => tally.passed += 1,
-                Err(Stop::Skip(_)) => tally.skipped += 1,
-                Err(stop) => {
-                    tally.failed += 1;
-                    tally.troubled += usize::from(matches!(stop, Stop::Trouble(_)));
-                    let scenario = scenarios[one.index];
-                    failures.push_str(&explain(scenario.name, scenario.about, stop, &one.context));
-                }
-            }
-            tidy(
-                &one.context,
-                verdict.is_err_and(|stop| !matches!(stop, Stop::Skip(_))),
-                options.keep,
-            )?;
-        }
-    }
+        tidy(context, ended.verdict.is_err_and(|stop| !matches!(stop, Stop::Skip(_))), options.keep)
+    })?;
 
     write!(out, "{failures}")?;
     if tally.failed > 0 {
@@ -178,66 +111,22 @@ pub(crate) fn run(
     Ok(tally)
 }
 
-struct Running {
-    index: usize,
-    load: Load,
-    context: Arc<Context>,
-    began: Instant,
-    /// The end of its time, or of its grace.
-    until: Instant,
-    /// Whether its processes have been ended.
-    ending: bool,
+fn job(scenario: &'static Scenario, subject: &Arc<Subject>, options: &Options) -> io::Result<Job> {
+    let dir = options.dir.join(scenario.name.replace('/', "-"));
+    fs::create_dir_all(&dir)?;
+    let seed = seed_for(scenario.name, options.seed);
+    Ok(Job {
+        name: scenario.name.to_owned(),
+        load: scenario.load,
+        context: Arc::new(Context::new(Arc::clone(subject), dir, seed)),
+        work: Arc::new(scenario.run),
+    })
 }
 
-impl Running {
-    fn start(
-        index: usize,
-        scenario: &'static Scenario,
-        subject: &Arc<Subject>,
-        options: &Options,
-        report: mpsc::Sender<(usize, Verdict)>,
-    ) -> io::Result<Running> {
-        let dir = options.dir.join(scenario.name.replace('/', "-"));
-        fs::create_dir_all(&dir)?;
-        // Contents depend on the scenario, not on what else runs.
-        let seed = scenario.name.bytes().fold(options.seed, |seed, byte| {
-            seed.wrapping_mul(0x0100_0000_01b3).wrapping_add(byte.into())
-        });
-        let context = Arc::new(Context::new(Arc::clone(subject), dir, seed, index));
-        let shared = Arc::clone(&context);
-        let began = Instant::now();
-        thread::Builder::new().name(scenario.name.into()).spawn(move || {
-            let verdict = panic::catch_unwind(AssertUnwindSafe(|| (scenario.run)(&shared)));
-            let verdict =
-                verdict.unwrap_or_else(|_| Err(Stop::Trouble("the scenario panicked".into())));
-            // The runner may have given up on us.
-            let _ = report.send((index, verdict));
-        })?;
-        let (load, until) = (scenario.load, began + scenario.load.limit());
-        Ok(Running { index, load, context, began, until, ending: false })
-    }
-
-    /// At its limit its processes are ended, so that what waits for them goes on; a while later
-    /// there is no hope.
-    fn is_hopeless(&mut self) -> bool {
-        if Instant::now() < self.until {
-            return false;
-        }
-        if self.ending {
-            return true;
-        }
-        process::kill_groups_of(self.index);
-        self.until = Instant::now() + GRACE;
-        self.ending = true;
-        false
-    }
-}
-
-fn overdue(one: &Running) -> Stop {
-    Stop::fault(
-        format!("the scenario to end within {} s", one.load.limit().as_secs()),
-        "it did not; its processes were ended",
-    )
+/// Contents depend on the scenario, not on what else runs.
+pub(crate) fn seed_for(name: &str, seed: u64) -> u64 {
+    name.bytes()
+        .fold(seed, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3).wrapping_add(byte.into()))
 }
 
 /// What went wrong, for people.

@@ -4,6 +4,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
+use super::peer::Dialect;
+use super::verdict::{Stop, Verdict};
+
 /// One of the three programs the courses ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Program {
@@ -15,17 +18,29 @@ pub(crate) enum Program {
     Client,
 }
 
-/// The programs under test.
-#[derive(Debug)]
+/// The programs under test, all or some of the three.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Subject {
-    server: Template,
-    server_s: Template,
-    client: Template,
+    /// The receiver that keeps files.
+    pub(crate) server: Option<Template>,
+    /// The receiver that counts.
+    pub(crate) server_s: Option<Template>,
+    /// The sender.
+    pub(crate) client: Option<Template>,
 }
 
 impl Program {
     /// All of them.
     pub(crate) const ALL: [Program; 3] = [Program::Server, Program::ServerS, Program::Client];
+
+    /// Its name in ids of checks and on command lines.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Program::Server => "server",
+            Program::ServerS => "server-s",
+            Program::Client => "client",
+        }
+    }
 }
 
 impl Subject {
@@ -33,19 +48,32 @@ impl Subject {
     pub(crate) fn own(bin: &Path) -> Result<Subject, String> {
         let template = |text: &str| Template::parse(text).map(|template| template.inside(bin));
         Ok(Subject {
-            server: template("accio-server {port} {dir}")?,
-            server_s: template("server-s {port}")?,
-            client: template("accio-client {host} {port} {file}")?,
+            server: Some(template("accio-server {port} {dir}")?),
+            server_s: Some(template("server-s {port}")?),
+            client: Some(template("accio-client {host} {port} {file}")?),
         })
     }
 
+    /// The same, made to speak one dialect.
+    pub(crate) fn own_in(bin: &Path, dialect: Dialect) -> Result<Subject, String> {
+        let mut subject = Subject::own(bin)?;
+        let templates = [&mut subject.server, &mut subject.server_s, &mut subject.client];
+        for template in templates.into_iter().flatten() {
+            // Before the places, so that they are there for arguments of another number too.
+            let flags = ["--handshake", dialect.name()].map(str::to_owned);
+            template.words.splice(1..1, flags);
+        }
+        Ok(subject)
+    }
+
     /// How `program` is run.
-    pub(crate) fn template(&self, program: Program) -> &Template {
-        match program {
+    pub(crate) fn template(&self, program: Program) -> Verdict<&Template> {
+        let template = match program {
             Program::Server => &self.server,
             Program::ServerS => &self.server_s,
             Program::Client => &self.client,
-        }
+        };
+        template.as_ref().ok_or_else(|| Stop::skip(format!("no {} was given", program.name())))
     }
 }
 
@@ -109,6 +137,16 @@ impl Template {
         Template { words: fixed }.command(&[])
     }
 
+    /// The same with the words replaced for which `replace`, given place and word, has another.
+    pub(crate) fn map(mut self, replace: impl Fn(usize, &str) -> Option<String>) -> Template {
+        for (index, word) in self.words.iter_mut().enumerate() {
+            if let Some(other) = replace(index, word) {
+                *word = other;
+            }
+        }
+        self
+    }
+
     /// The same with the program looked for in `folder`.
     fn inside(mut self, folder: &Path) -> Template {
         if let Some(program) = self.words.first_mut() {
@@ -154,7 +192,8 @@ mod tests {
     #[test]
     fn our_own_programs_come_from_one_folder() {
         let subject = Subject::own(Path::new("/some bin")).unwrap();
-        let command = subject.template(Program::ServerS).command(&[("port", "7".as_ref())]);
+        let command =
+            subject.template(Program::ServerS).unwrap().command(&[("port", "7".as_ref())]);
         assert_eq!(words(&command), ["/some bin/server-s", "7"]);
     }
 }

@@ -114,7 +114,7 @@ impl Runner {
         let seed = name.bytes().fold(self.plan.seed, |seed, byte| {
             seed.wrapping_mul(0x0100_0000_01b3).wrapping_add(byte.into())
         });
-        Ok(Context::new(Arc::clone(&self.subject), dir, seed, self.owners))
+        Ok(Context::new(Arc::clone(&self.subject), dir, seed))
     }
 
     /// Counts something as skipped.
@@ -150,7 +150,8 @@ impl Runner {
         let mut queue = VecDeque::with_capacity(cases.len());
         for case in cases {
             let context = self.context(&case.name)?;
-            queue.push_back((case, context, self.owners));
+            let owner = context.owner();
+            queue.push_back((case, context, owner));
         }
         let queue = Mutex::new(queue);
         let running = Running::default();
@@ -266,7 +267,7 @@ fn end_overdue(running: &Running) {
     let now = Instant::now();
     for (owner, until) in running.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         if *until < now {
-            process::kill_groups_of(*owner);
+            process::end_all_of(*owner);
         }
     }
 }

@@ -136,7 +136,7 @@ impl Pair {
     ) -> Verdict<Process> {
         let [outer, words @ ..] = Pair::inside(&self.client);
         let mut command = Command::new(outer);
-        command.args(words).arg(context.command(Program::Client).get_program());
+        command.args(words).arg(context.command(Program::Client)?.get_program());
         command.args([SERVER.to_string(), port.to_string()]).arg(file).args(flags);
         context.spawn(command, Input::Null)
     }

@@ -224,7 +224,7 @@ fn start_once(context: &Context, subject: Subject, wrapper: &[String]) -> Verdic
     let port = ports::free()?;
     let mut words: Vec<String> = wrapper.to_vec();
     let program = if subject.counts { Program::ServerS } else { Program::Server };
-    words.push(context.command(program).get_program().to_string_lossy().into_owned());
+    words.push(context.command(program)?.get_program().to_string_lossy().into_owned());
     words.push(port.to_string());
     if !subject.counts {
         words.push(dir.to_string_lossy().into_owned());
@@ -550,7 +550,7 @@ fn run_client(
 ) -> Verdict<(Process, Instant)> {
     let words = strace::wrapper(options, record);
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).arg(context.command(Program::Client).get_program());
+    command.args(&words[1..]).arg(context.command(Program::Client)?.get_program());
     command.args(["127.0.0.1", &port.to_string()]).arg(file);
     command.args(["--timeout", "1", "-v"]).args(flags);
     Ok((context.spawn(command, Input::Null)?, Instant::now()))

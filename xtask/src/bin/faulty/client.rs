@@ -1,0 +1,164 @@
+//! The client.
+
+use std::fs::{self, File};
+use std::io::{self, Error, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Way;
+use crate::wire::{CONFIRMATIONS, GREETING};
+
+const TEN: Duration = Duration::from_secs(10);
+const FOREVER: Duration = Duration::from_secs(1000);
+
+pub(crate) fn run(way: &Way, arguments: &[String]) -> io::Result<u8> {
+    let [host, port, file] = arguments else {
+        return match way.has("no-usage") {
+            true => Ok(0),
+            false => Err(Error::other("usage: HOST PORT FILE")),
+        };
+    };
+    let port: u16 = port.parse().map_err(|_| Error::other("bad port"))?;
+    let stream = connect(way, host, port)?;
+    let began = Instant::now();
+    handshake(way, &stream)?;
+    let wait = if way.has("no-send-timeout") { FOREVER } else { TEN };
+    stream.set_write_timeout(Some(wait))?;
+    send(way, &stream, file, began)?;
+    stream.shutdown(Shutdown::Write)?;
+    let wait = if way.has("waits-for-close") { FOREVER } else { Duration::from_secs(5) };
+    stream.set_read_timeout(Some(wait))?;
+    // Whether it closes or not: everything is sent.
+    let _ = (&stream).read(&mut [0; 16]);
+    Ok(0)
+}
+
+fn connect(way: &Way, host: &str, port: u16) -> io::Result<TcpStream> {
+    if way.has("no-names") {
+        let ip: IpAddr = host.parse().map_err(|_| Error::other("no address"))?;
+        return TcpStream::connect_timeout(&(ip, port).into(), TEN);
+    }
+    let wait = if way.has("no-connect-timeout") { FOREVER } else { TEN };
+    let mut last = Error::other("no address");
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, wait) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn handshake(way: &Way, mut stream: &TcpStream) -> io::Result<()> {
+    if !way.greets() {
+        return Ok(());
+    }
+    let deadline = Instant::now() + if way.has("no-handshake-timeout") { FOREVER } else { TEN };
+    let mut answers = CONFIRMATIONS.map(<[u8]>::to_vec);
+    if way.has("swapped") {
+        answers.swap(0, 1);
+    }
+    if way.has("no-blank-line") {
+        answers[1].truncate(answers[1].len() - 2);
+    }
+    if way.has("no-wait") {
+        if way.confirms() {
+            stream.write_all(&answers.concat())?;
+        }
+        return Ok(());
+    }
+    let times = if way.confirms() { 2 } else { 1 };
+    for (time, answer) in answers.iter().enumerate().take(times) {
+        // The second time it has gone on already.
+        if !(way.has("early") && time == 1) {
+            greeting(way, stream, deadline)?;
+        }
+        if way.confirms() {
+            stream.write_all(answer)?;
+        }
+    }
+    Ok(())
+}
+
+fn greeting(way: &Way, mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
+    let mut got = Vec::new();
+    let mut buffer = [0; 7];
+    if way.has("spins") {
+        stream.set_nonblocking(true)?;
+    }
+    while got.len() < GREETING.len() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::other("no greeting in time"));
+        }
+        stream.set_read_timeout(Some(left))?;
+        let room = GREETING.len() - got.len();
+        match stream.read(&mut buffer[..room]) {
+            Ok(0) => return Err(Error::other("the server closed")),
+            Ok(count) => got.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        }
+        let wrong = !GREETING.starts_with(&got) || way.has("one-recv") && got != GREETING;
+        if wrong && !way.has("any-greeting") {
+            return Err(Error::other("a wrong greeting"));
+        }
+    }
+    stream.set_nonblocking(false)
+}
+
+fn send(way: &Way, mut stream: &TcpStream, file: &str, began: Instant) -> io::Result<()> {
+    if way.has("whole-file") {
+        return write_all(stream, &fs::read(file)?);
+    }
+    let mut file = File::open(file)?;
+    let mut buffer = vec![0; 64 << 10];
+    if way.has("send-ignored") {
+        // Small, as on other systems: what does not fit at once is lost.
+        socket2::SockRef::from(stream).set_send_buffer_size(8 << 10)?;
+        stream.set_nonblocking(true)?;
+    }
+    let mut sent = 0_u64;
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        if way.has("total-timeout") && began.elapsed() > TEN {
+            return Err(Error::other("the transfer takes too long"));
+        }
+        if way.has("first-megabyte") && sent >= 1 << 20 {
+            break;
+        }
+        match way.has("send-ignored") {
+            true => drop(stream.write(&buffer[..count])),
+            false => write_all(stream, &buffer[..count])?,
+        }
+        sent += count as u64;
+    }
+    if way.has("extra-newline") {
+        stream.write_all(b"\n")?;
+    }
+    if way.has("reset-at-the-end") {
+        // As a process that exits with something unread.
+        thread::sleep(Duration::from_millis(50));
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+        std::process::exit(0);
+    }
+    stream.set_nonblocking(false)
+}
+
+/// A write that is stuck half-way gives what it has written when its time is over, not an error.
+fn write_all(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let began = Instant::now();
+        let count = stream.write(bytes)?;
+        if began.elapsed() > TEN - Duration::from_millis(100) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}

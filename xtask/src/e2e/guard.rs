@@ -1,0 +1,185 @@
+//! Limits for programs that nobody vouches for: the memory and the number of processes of a whole
+//! group are looked at all the time, and whoever left the group is found by a mark in its
+//! environment.
+
+use std::fs;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+
+/// The variable that marks everything a check starts.
+pub(crate) const MARK: &str = "ACCIO_KIT_CHECK";
+/// How often groups are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// Rounds of ending who left the group: one that forks meanwhile is found in the next.
+const ROUNDS: usize = 20;
+
+/// What a group of processes may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Resident memory, in KiB.
+    pub(crate) memory: u64,
+    /// Processes and threads' worth of them.
+    pub(crate) processes: usize,
+    /// The largest file, in bytes.
+    pub(crate) file: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { memory: 1 << 20, processes: 200, file: 2 << 30 }
+    }
+}
+
+struct Watched {
+    group: Pid,
+    owner: usize,
+    limits: Limits,
+}
+
+static WATCHED: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
+static ENDED: Mutex<Vec<(usize, String)>> = Mutex::new(Vec::new());
+static WATCH: Once = Once::new();
+
+/// The mark of what `owner` starts; other runs, at the same time too, have others.
+pub(crate) fn mark(owner: usize) -> String {
+    static RUN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let run = RUN.get_or_init(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        format!("{}-{}", std::process::id(), now.as_nanos())
+    });
+    format!("{run}-{owner}.")
+}
+
+/// Holds the group led by `group` to `limits` from now on.
+pub(crate) fn watch(group: Pid, owner: usize, limits: Limits) {
+    let files = Rlimit { current: Some(limits.file), maximum: Some(limits.file) };
+    // It may have ended by now, or the file system's own limits do.
+    let _ = rustix::process::prlimit(Some(group), Resource::Fsize, files);
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::prlimit(Some(group), Resource::Core, none);
+    lock(&WATCHED).push(Watched { group, owner, limits });
+    WATCH.call_once(|| {
+        thread::spawn(|| {
+            loop {
+                thread::sleep(LOOK);
+                look();
+            }
+        });
+    });
+}
+
+/// No longer looks at `group`; to be called before its number is let go.
+pub(crate) fn forget(group: Pid) {
+    lock(&WATCHED).retain(|one| one.group != group);
+}
+
+/// Why processes of `owner` were ended for what they took.
+pub(crate) fn reasons(owner: usize) -> Vec<String> {
+    let ended = lock(&ENDED);
+    ended.iter().filter(|(of, _)| *of == owner).map(|(_, why)| why.clone()).collect()
+}
+
+/// Ends every process marked by `owner`, in whatever group it hides.
+pub(crate) fn sweep(owner: usize) {
+    let mark = format!("{MARK}={}", mark(owner));
+    for _ in 0..ROUNDS {
+        let mut found = false;
+        for pid in pids() {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let marked = environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
+            if let (true, Some(pid)) = (marked, Pid::from_raw(pid)) {
+                found = true;
+                // It may have ended by itself.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+        if !found {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The processes in the group led by `group`.
+pub(crate) fn members(group: Pid) -> Vec<i32> {
+    let own = group.as_raw_nonzero().get();
+    stats().into_iter().filter(|stat| stat.group == own).map(|stat| stat.pid).collect()
+}
+
+/// The most memory the processes of the group ever had resident, added up, in KiB.
+pub(crate) fn peak_memory(group: Pid) -> u64 {
+    let peak = |pid: i32| -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().trim_end_matches("kB").trim().parse().ok()
+    };
+    members(group).into_iter().filter_map(peak).sum()
+}
+
+/// The processor time the processes of the group have used, in clock ticks.
+pub(crate) fn cpu_ticks(group: Pid) -> u64 {
+    let own = group.as_raw_nonzero().get();
+    stats().into_iter().filter(|stat| stat.group == own).map(|stat| stat.ticks).sum()
+}
+
+struct Stat {
+    pid: i32,
+    group: i32,
+    ticks: u64,
+    /// Resident pages.
+    resident: u64,
+}
+
+fn look() {
+    if lock(&WATCHED).is_empty() {
+        return;
+    }
+    let stats = stats();
+    let page = rustix::param::page_size() as u64 >> 10;
+    // Held over the kill: a group is forgotten before its number is free for others.
+    let mut watched = lock(&WATCHED);
+    watched.retain(|one| {
+        let own = one.group.as_raw_nonzero().get();
+        let members = stats.iter().filter(|stat| stat.group == own);
+        let count = members.clone().count();
+        let resident: u64 = members.map(|stat| stat.resident * page).sum();
+        let why = if resident > one.limits.memory {
+            format!("more than {} MiB of memory", one.limits.memory >> 10)
+        } else if count > one.limits.processes {
+            format!("more than {} processes", one.limits.processes)
+        } else {
+            return true;
+        };
+        let _ = rustix::process::kill_process_group(one.group, Signal::KILL);
+        lock(&ENDED).push((one.owner, why));
+        false
+    });
+}
+
+fn stats() -> Vec<Stat> {
+    let stat = |pid: i32| -> Option<Stat> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The fields after the command's name, which may hold anything: state is the first.
+        let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
+        let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        Some(Stat {
+            pid,
+            group: fields.get(2)?.parse().ok()?,
+            ticks: number(11)? + number(12)?,
+            resident: number(21)?,
+        })
+    };
+    pids().filter_map(stat).collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

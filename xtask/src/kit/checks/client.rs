@@ -1,0 +1,489 @@
+//! The client.
+
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::receiver::{LARGE, SMALL, expect_idle};
+use crate::e2e::engine::Load::{Waits, Works};
+use crate::e2e::peer::{Dialect, End, FIRST, GREETING, Listener, SECOND, SOON, side_by_side};
+use crate::e2e::verdict::{During, Stop, Verdict, ensure, ensure_eq};
+use crate::e2e::{guard, payload, ports};
+use crate::kit::broken;
+use crate::kit::check::{ANY, CONFIRMED, Check, GREETED};
+use crate::kit::proxy::{Profile, Proxy};
+use crate::kit::reference::ReferenceServer;
+use crate::kit::trial::{GIVE_UP, Trial, fails, succeeds};
+
+const BASE: Check = Check {
+    id: "",
+    points: 0,
+    about: "",
+    rule: "",
+    dialects: ANY,
+    load: Works,
+    with_client: false,
+    run: None,
+};
+
+const ARGUMENTS: &str = "three arguments: HOST PORT FILE";
+const WRONG: &str = "an incorrect host or port: ERROR: on stderr, a non-zero exit code";
+const TEN: &str = "the reaction to network or server errors takes no longer than 10 s: ERROR: on \
+                   stderr, a non-zero exit code";
+const WHOLE: &str = "nothing is sent until the full accio\\r\\n has been received, which may come \
+                     in small parts, character by character";
+const CONFIRM: &str = "each accio\\r\\n is answered: confirm-accio\\r\\n, then \
+                       confirm-accio-again\\r\\n\\r\\n";
+const TRANSFER: &str = "the file is transferred, the connection ended gracefully, the exit code 0";
+const LARGE_FILES: &str = "reasonably large files (100 MiB or more) are supported";
+
+pub(super) static CHECKS: &[Check] = &[
+    Check {
+        id: "client/1",
+        points: 5,
+        about: "repository: at least 3 commits",
+        rule: "the repository is looked at by the course",
+        ..BASE
+    },
+    Check {
+        id: "client/2",
+        points: 5,
+        about: "another number of arguments than three is an error",
+        rule: ARGUMENTS,
+        run: Some(arguments),
+        ..BASE
+    },
+    Check {
+        id: "client/3",
+        points: 5,
+        about: "unknown host, bad port: ERROR: on stderr, an exit code that is not 0",
+        rule: WRONG,
+        load: Waits,
+        run: Some(bad_target),
+        ..BASE
+    },
+    Check {
+        id: "client/4",
+        points: 10,
+        about: "connects to a live server",
+        rule: TRANSFER,
+        run: Some(|trial| trial.connected(b"content").map(drop)),
+        ..BASE
+    },
+    Check {
+        id: "client/5",
+        points: 5,
+        about: "fails on a server that is not there",
+        rule: TEN,
+        run: Some(not_there),
+        ..BASE
+    },
+    Check {
+        id: "client/6",
+        points: 10,
+        about: "… after 10 seconds at the most, when nobody answers",
+        rule: TEN,
+        load: Waits,
+        run: Some(nobody_answers),
+        ..BASE
+    },
+    Check {
+        id: "client/7",
+        points: 10,
+        about: "sends nothing before the whole greeting, even byte by byte",
+        rule: WHOLE,
+        dialects: GREETED,
+        load: Waits,
+        run: Some(nothing_early),
+        ..BASE
+    },
+    Check {
+        id: "client/8",
+        points: 10,
+        about: "sends exactly the right confirmations",
+        rule: CONFIRM,
+        dialects: CONFIRMED,
+        run: Some(confirmations),
+        ..BASE
+    },
+    Check {
+        id: "client/9",
+        points: 5,
+        about: "gives up within 10 s when the server or the network dies mid-transfer",
+        rule: TEN,
+        load: Waits,
+        run: Some(dies_mid_transfer),
+        ..BASE
+    },
+    Check {
+        id: "client/10",
+        points: 5,
+        about: "a small file (500 bytes) to the reference server",
+        rule: TRANSFER,
+        run: Some(|trial| transfers(trial, SMALL)),
+        ..BASE
+    },
+    Check {
+        id: "client/11",
+        points: 10,
+        about: "a small file over a network with delay and loss",
+        rule: TRANSFER,
+        run: Some(|trial| trial.send_far_away(&trial.context.content(1, SMALL))),
+        ..BASE
+    },
+    Check {
+        id: "client/12",
+        points: 10,
+        about: "a large file (10 MiB) to the reference server",
+        rule: TRANSFER,
+        run: Some(|trial| transfers(trial, LARGE)),
+        ..BASE
+    },
+    Check {
+        id: "client/13",
+        points: 10,
+        about: "a large file over a network with delay and loss",
+        rule: TRANSFER,
+        run: Some(|trial| trial.send_far_away(&trial.context.content(1, LARGE))),
+        ..BASE
+    },
+    Check {
+        id: "client/handshake-timeout",
+        about: "gives up within 10 s when no greeting comes, or only after 12 s",
+        rule: TEN,
+        dialects: GREETED,
+        load: Waits,
+        run: Some(|trial| {
+            side_by_side(["silent", "late-12"], |name| gives_up_on(trial, name).during(|| name))
+        }),
+        ..BASE
+    },
+    Check {
+        id: "client/endless-greeting",
+        about: "gives up within 10 s when the greeting never ends",
+        rule: TEN,
+        dialects: GREETED,
+        load: Waits,
+        run: Some(|trial| gives_up_on(trial, "endless")),
+        ..BASE
+    },
+    Check {
+        id: "client/wrong-greeting",
+        about: "sends no file after a wrong greeting",
+        rule: WHOLE,
+        dialects: GREETED,
+        load: Waits,
+        run: Some(|trial| gives_up_on(trial, "wrong")),
+        ..BASE
+    },
+    Check {
+        id: "client/late-greeting",
+        about: "a greeting after 9.5 s is in time",
+        rule: TEN,
+        dialects: GREETED,
+        load: Waits,
+        run: Some(|trial| bears_with(trial, "late-9.5")),
+        ..BASE
+    },
+    Check {
+        id: "client/drip",
+        about: "a greeting at a byte a second is in time",
+        rule: WHOLE,
+        dialects: GREETED,
+        load: Waits,
+        run: Some(|trial| bears_with(trial, "drip")),
+        ..BASE
+    },
+    Check {
+        id: "client/split",
+        about: "a greeting in two pieces, cut at every place",
+        rule: WHOLE,
+        dialects: GREETED,
+        run: Some(|trial| {
+            let names = broken::ALL.iter().map(|broken| broken.name);
+            side_by_side(names.filter(|name| name.starts_with("split-")), |name| {
+                bears_with(trial, name).during(|| name)
+            })
+        }),
+        ..BASE
+    },
+    Check {
+        id: "client/never-closes",
+        about: "ends within 10 s when the server never closes",
+        rule: TEN,
+        load: Waits,
+        run: Some(never_closes),
+        ..BASE
+    },
+    Check {
+        id: "client/slow-reader",
+        about: "a transfer of 12 s without a stall of 10 s is whole",
+        rule: "10 s without being able to send are an error, not 10 s of transfer",
+        load: Waits,
+        run: Some(slow_reader),
+        ..BASE
+    },
+    Check {
+        id: "client/empty",
+        about: "an empty file",
+        rule: TRANSFER,
+        run: Some(|trial| transfers(trial, 0)),
+        ..BASE
+    },
+    Check {
+        id: "client/100mib",
+        about: "100mib: sent in bounded memory",
+        rule: LARGE_FILES,
+        run: Some(huge),
+        ..BASE
+    },
+    Check {
+        id: "client/name",
+        about: "connects by a host's name",
+        rule: "the host is a name or an IP address",
+        run: Some(by_name),
+        ..BASE
+    },
+    Check {
+        id: "client/idle",
+        about: "uses no processor time while it waits",
+        rule: "no busy loop",
+        dialects: GREETED,
+        load: Waits,
+        run: Some(|trial| {
+            let (client, _peer) = trial.connected(b"content")?;
+            expect_idle(client.pid()).during(|| "waiting for the greeting")
+        }),
+        ..BASE
+    },
+    Check {
+        id: "client/loss",
+        about: "a large file over a network that really loses packets",
+        rule: TRANSFER,
+        run: Some(|trial| trial.send_with_loss(&trial.context.content(1, LARGE))),
+        ..BASE
+    },
+];
+
+fn arguments(trial: &Trial<'_>) -> Verdict {
+    let port = ports::free()?.to_string();
+    let words = ["127.0.0.1", &port, "/dev/null", "superfluous"];
+    side_by_side([0, 1, 2, 4], |count| {
+        let mut client = trial.run_with(&words[..count])?;
+        let exit = client.wait(GIVE_UP).during(|| format!("{count} arguments"))?;
+        ensure(
+            exit.status.code().is_some_and(|code| code != 0),
+            format!("{} to exit with a code that is not 0", client.command()),
+            || exit.describe(),
+        )
+    })
+}
+
+fn bad_target(trial: &Trial<'_>) -> Verdict {
+    let targets = [
+        ("no-such-host.invalid", "9999"),
+        ("127.0.0.1", "0"),
+        ("127.0.0.1", "-1"),
+        ("127.0.0.1", "65536"),
+        ("127.0.0.1", "100000"),
+        ("127.0.0.1", "notaport"),
+    ];
+    let file = trial.context.file(b"content")?;
+    let file = file.to_string_lossy();
+    side_by_side(targets, |(host, port)| {
+        let mut client = trial.run_with(&[host, port, &file])?;
+        fails(&mut client, Instant::now(), GIVE_UP)
+            .during(|| format!("host {host}, port {port}"))
+            .map(drop)
+    })
+}
+
+fn not_there(trial: &Trial<'_>) -> Verdict {
+    let mut client = trial.client("127.0.0.1", ports::free()?, b"content")?;
+    let since = client.started();
+    fails(&mut client, since, GIVE_UP).map(drop)
+}
+
+fn nobody_answers(trial: &Trial<'_>) -> Verdict {
+    let listener = Listener::with(0, None)?;
+    let Some(_fillers) = broken::fill(&listener) else {
+        return Err(Stop::Trouble("a full backlog drops no connections here".into()));
+    };
+    let mut client = trial.client("127.0.0.1", listener.port(), b"content")?;
+    let since = client.started();
+    fails(&mut client, since, GIVE_UP).map(drop)
+}
+
+fn nothing_early(trial: &Trial<'_>) -> Verdict {
+    let (_client, mut peer) = trial.connected(&trial.context.content(1, SMALL))?;
+    let confirmed = trial.dialect == Dialect::Confirm;
+    let times = if confirmed { 2 } else { 1 };
+    for time in 1..=times {
+        for (index, byte) in GREETING.chunks(1).enumerate() {
+            peer.expect_silence(Duration::from_millis(250)).during(|| {
+                format!("greeting {time} of {times}, {index} of {} bytes sent", GREETING.len())
+            })?;
+            peer.send(byte)?;
+        }
+        // What comes now is another check's matter; something must.
+        let length = match (confirmed, time) {
+            (true, 1) => FIRST.len(),
+            (true, _) => SECOND.len(),
+            _ => 1,
+        };
+        // One with a confirmation too short is silent after it.
+        let wait = if confirmed && time == 1 { Duration::from_secs(2) } else { SOON };
+        let came = peer.receive(length, wait)?;
+        ensure(!came.is_empty(), format!("an answer to greeting {time}"), || "none".into())?;
+    }
+    Ok(())
+}
+
+fn confirmations(trial: &Trial<'_>) -> Verdict {
+    let content = trial.context.content(1, SMALL);
+    let (_client, mut peer) = trial.connected(&content)?;
+    peer.send(GREETING)?;
+    peer.expect(FIRST).during(|| "after the first greeting")?;
+    peer.expect_silence(Duration::from_millis(300)).during(|| "after the first confirmation")?;
+    peer.send(GREETING)?;
+    peer.expect(SECOND).during(|| "after the second greeting")?;
+    peer.expect(&content).during(|| "after the second confirmation")
+}
+
+/// The broken server `name` and a client that must give up on it, without having sent its file.
+fn gives_up_on(trial: &Trial<'_>, name: &str) -> Verdict {
+    let broken = known(name)?;
+    let content = trial.context.content(1, SMALL);
+    let (mut client, mut peer) = trial.connected(&content)?;
+    let since = Instant::now();
+    let dialect = trial.dialect;
+    thread::scope(|scope| {
+        let played = scope.spawn(move || (broken.play)(&mut peer, dialect));
+        fails(&mut client, since, GIVE_UP)?;
+        // The client is gone, so it ends.
+        let seen =
+            played.join().map_err(|_| Stop::Trouble("a broken server panicked".into()))??;
+        ensure_eq("bytes sent by the client", 0, seen.bytes)
+    })
+}
+
+/// The broken server `name` and a client that must send its file all the same.
+fn bears_with(trial: &Trial<'_>, name: &str) -> Verdict {
+    let broken = known(name)?;
+    let content = trial.context.content(1, SMALL);
+    let (mut client, mut peer) = trial.connected(&content)?;
+    let seen = (broken.play)(&mut peer, trial.dialect)?;
+    let expected = trial.dialect.confirmations().len() + content.len();
+    ensure_eq("bytes and the client's end", (expected as u64, End::Fin), (seen.bytes, seen.end))?;
+    drop(peer);
+    succeeds(&mut client, SOON)
+}
+
+fn known(name: &str) -> Verdict<&'static broken::Broken> {
+    broken::named(name).ok_or_else(|| Stop::Trouble(format!("no broken server {name}")))
+}
+
+fn dies_mid_transfer(trial: &Trial<'_>) -> Verdict {
+    side_by_side(["zero-window", "reset-mid-file", "reset by the network"], |how| {
+        dies(trial, how).during(|| how)
+    })
+}
+
+fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
+    // A small buffer: the client is stuck at once, not after megabytes.
+    let listener = Listener::with(8, Some(64 << 10))?;
+    let Some(broken) = broken::named(how) else {
+        let profile = Profile { reset_at: Some(300_000), stall_every: u64::MAX, ..Profile::POOR };
+        let local = Ipv4Addr::LOCALHOST.into();
+        let proxy = Proxy::start(local, listener.address(), profile, trial.context.seed())?;
+        let mut client = trial.client_with_sparse(proxy.address().port())?;
+        let mut peer = trial.accept(&listener, &client)?;
+        peer.greet_as_server(trial.dialect)?;
+        let (end, _) = peer.end(SOON)?;
+        ensure_eq("the network's reset", End::Reset, end)?;
+        return fails(&mut client, Instant::now(), GIVE_UP).map(drop);
+    };
+    let mut client = trial.client_with_sparse(listener.port())?;
+    let mut peer = trial.accept(&listener, &client)?;
+    (broken.play)(&mut peer, trial.dialect)?;
+    let since = Instant::now();
+    let kept = broken.keeps.then_some(peer);
+    // Until the client's own buffer is full it makes progress, a moment from now.
+    let gave_up = fails(&mut client, since, GIVE_UP + Duration::from_millis(500));
+    drop(kept);
+    gave_up.map(drop)
+}
+
+fn transfers(trial: &Trial<'_>, length: usize) -> Verdict {
+    let server = ReferenceServer::start(Ipv4Addr::LOCALHOST.into(), trial.dialect)?;
+    let content = trial.context.content(1, length);
+    trial.send_by_client(server.address().port(), &content)?;
+    server.expect(1, &content)
+}
+
+fn never_closes(trial: &Trial<'_>) -> Verdict {
+    let (mut client, mut peer) = trial.connected(b"content")?;
+    let broken = known("never-closes")?;
+    let seen = (broken.play)(&mut peer, trial.dialect)?;
+    ensure_eq("the client's end", End::Fin, seen.end)?;
+    let ended = client.wait(GIVE_UP);
+    drop(peer);
+    ended.map(drop)
+}
+
+fn slow_reader(trial: &Trial<'_>) -> Verdict {
+    let content = trial.context.content(1, 6 << 20);
+    let file = trial.context.file(&content)?;
+    let listener = Listener::with(8, Some(64 << 10))?;
+    let mut client = trial.client_of_file(listener.port(), &file)?;
+    let mut peer = trial.accept(&listener, &client)?;
+    peer.greet_as_server(trial.dialect)?;
+    let mut received = Vec::new();
+    for _ in 0..4 {
+        thread::sleep(Duration::from_secs(3));
+        received.extend(peer.receive(400_000, SOON)?);
+    }
+    let (rest, end) = peer.receive_all(Duration::from_secs(20))?;
+    received.extend(rest);
+    ensure_eq("the client's end", End::Fin, end)?;
+    ensure(received == content, payload::describe(&content), || payload::describe(&received))?;
+    drop(peer);
+    succeeds(&mut client, SOON)
+}
+
+fn huge(trial: &Trial<'_>) -> Verdict {
+    /// How much memory a client may have in all, in KiB: less than the file.
+    const MOST: u64 = 64 << 10;
+    const SIZE: u64 = 100 << 20;
+    let file = trial.context.large_file(1, SIZE)?;
+    let listener = Listener::bind()?;
+    let mut client = trial.client_of_file(listener.port(), &file)?;
+    let mut peer = trial.accept(&listener, &client)?;
+    peer.greet_as_server(trial.dialect)?;
+    let (mut read, mut peak) = (0, 0);
+    // As long as so much is left, it cannot be in the buffers between: the client lives and holds
+    // what it holds.
+    while read < SIZE - (48 << 20) {
+        let came = peer.receive(1 << 20, SOON)?.len() as u64;
+        ensure(came > 0, format!("{SIZE} bytes"), || format!("{read} bytes and no more"))?;
+        read += came;
+        if read % (8 << 20) == 0 {
+            peak = peak.max(guard::peak_memory(client.pid()));
+        }
+    }
+    let (end, rest) = peer.end(Duration::from_secs(30))?;
+    ensure_eq("bytes and the client's end", (SIZE, End::Fin), (read + rest, end))?;
+    drop(peer);
+    succeeds(&mut client, SOON)?;
+    ensure(peak <= MOST, format!("at most {} MiB of memory", MOST >> 10), || {
+        format!("{} MiB", peak >> 10)
+    })
+}
+
+fn by_name(trial: &Trial<'_>) -> Verdict {
+    let server = ReferenceServer::start(Ipv4Addr::LOCALHOST.into(), trial.dialect)?;
+    let content = trial.context.content(1, SMALL);
+    let mut client = trial.client("localhost", server.address().port(), &content)?;
+    succeeds(&mut client, GIVE_UP)?;
+    server.expect(1, &content)
+}

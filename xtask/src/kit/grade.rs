@@ -1,0 +1,411 @@
+//! Runs the checks on one submission and says what it earned.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::check::Check;
+use super::trial::{Network, STARTING, Trial};
+use crate::e2e::context::Context;
+use crate::e2e::engine::{self, Job, Pace};
+use crate::e2e::guard::{self, Limits};
+use crate::e2e::peer::Dialect;
+use crate::e2e::runner::seed_for;
+use crate::e2e::subject::{Program, Subject};
+use crate::e2e::verdict::{Stop, Verdict};
+
+/// Lines of an output kept with a failure.
+const TAIL: usize = 8;
+/// Processes whose output is kept with a failure.
+const PROCESSES: usize = 3;
+
+/// What is graded.
+#[derive(Debug, Clone)]
+pub(crate) struct Submission {
+    /// Its name in reports.
+    pub(crate) name: String,
+    /// Its programs.
+    pub(crate) programs: Subject,
+    /// The dialect it should speak.
+    pub(crate) dialect: Dialect,
+    /// The options that name it on a command line.
+    pub(crate) options: String,
+}
+
+/// How it is graded.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// What contents and the proxy's plans are made from.
+    pub(crate) seed: u64,
+    /// Working checks at a time.
+    pub(crate) jobs: usize,
+    /// How delay and loss are made.
+    pub(crate) network: Network,
+    /// What one check's processes may take.
+    pub(crate) limits: Limits,
+    /// Where programs run, if not in a folder of their own each.
+    pub(crate) workdir: Option<PathBuf>,
+    /// Where checks write.
+    pub(crate) dir: PathBuf,
+    /// Whether a failed check is run once more alone.
+    pub(crate) retry: bool,
+}
+
+/// What a check came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It held.
+    Passed,
+    /// It did not.
+    Failed {
+        /// What should have come.
+        expected: String,
+        /// What came.
+        actual: String,
+        /// Where, from the outside in.
+        during: Vec<String>,
+    },
+    /// It cannot be shown with what is here; says why.
+    Skipped(String),
+    /// It is not for a program to show; says why.
+    NotGraded(String),
+    /// Something of the kit's failed, which says nothing about the submission.
+    Trouble(String),
+}
+
+/// A check and what it came to.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    /// The check.
+    pub(crate) check: &'static Check,
+    /// What it came to.
+    pub(crate) outcome: Outcome,
+    /// How long it took, the last time.
+    pub(crate) took: Duration,
+    /// How often it was run.
+    pub(crate) attempts: u32,
+    /// What there is to say beside.
+    pub(crate) notes: Vec<String>,
+    /// What the programs said on stderr, if the check failed.
+    pub(crate) said: Vec<String>,
+    /// The command that repeats it.
+    pub(crate) command: String,
+}
+
+/// What a submission came to.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    /// Its name.
+    pub(crate) name: String,
+    /// The dialect it was graded in.
+    pub(crate) dialect: Dialect,
+    /// What everything was made from.
+    pub(crate) seed: u64,
+    /// All checks of its programs, in the order of the tables.
+    pub(crate) rows: Vec<Row>,
+    /// The wall time.
+    pub(crate) took: Duration,
+    /// Why there was nothing to grade, if there was nothing.
+    pub(crate) problem: Option<String>,
+}
+
+/// Points of several checks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Score {
+    /// Points of those that passed.
+    pub(crate) earned: u32,
+    /// Points of those that passed or failed.
+    pub(crate) possible: u32,
+    /// Points of all.
+    pub(crate) published: u32,
+}
+
+impl Outcome {
+    /// One word for it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Outcome::Passed => "passed",
+            Outcome::Failed { .. } => "FAILED",
+            Outcome::Skipped(_) => "skipped",
+            Outcome::NotGraded(_) => "not graded",
+            Outcome::Trouble(_) => "TROUBLE",
+        }
+    }
+
+    /// Why it was not run to an end, where that is so.
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            Outcome::Skipped(why) | Outcome::NotGraded(why) | Outcome::Trouble(why) => why,
+            Outcome::Passed | Outcome::Failed { .. } => "",
+        }
+    }
+}
+
+impl Report {
+    /// The points of `program`'s checks, or of all.
+    pub(crate) fn score(&self, program: Option<Program>) -> Score {
+        let mut score = Score::default();
+        for row in &self.rows {
+            if program.is_some_and(|program| row.check.program() != program) {
+                continue;
+            }
+            let points = row.check.points;
+            score.published += points;
+            match row.outcome {
+                Outcome::Passed => {
+                    score.earned += points;
+                    score.possible += points;
+                }
+                Outcome::Failed { .. } => score.possible += points,
+                _ => {}
+            }
+        }
+        score
+    }
+
+    /// The programs it has checks of.
+    pub(crate) fn programs(&self) -> BTreeSet<Program> {
+        self.rows.iter().map(|row| row.check.program()).collect()
+    }
+
+    /// How many checks came to this.
+    pub(crate) fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
+        self.rows.iter().filter(|row| which(&row.outcome)).count()
+    }
+
+    /// Whether anything failed, or nothing could be graded.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.problem.is_some()
+            || self.count(|outcome| matches!(outcome, Outcome::Failed { .. })) > 0
+    }
+
+    /// Whether the kit itself failed somewhere.
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.count(|outcome| matches!(outcome, Outcome::Trouble(_))) > 0
+    }
+}
+
+/// The checks among `chosen` that are about programs of the submission.
+pub(crate) fn checks_for(
+    submission: &Submission,
+    chosen: &[&'static Check],
+) -> Vec<&'static Check> {
+    let has = |check: &Check| submission.programs.template(check.program()).is_ok();
+    chosen.iter().copied().filter(|check| has(check)).collect()
+}
+
+/// Grades a submission; tells of each check's outcome as it comes, of failed ones a second time
+/// when they have been run again.
+pub(crate) fn grade(
+    submission: &Submission,
+    chosen: &[&'static Check],
+    settings: &Settings,
+    mut tell: impl FnMut(&Row, bool),
+) -> io::Result<Report> {
+    let began = Instant::now();
+    let checks = checks_for(submission, chosen);
+    let mut rows: Vec<Option<Row>> = vec![None; checks.len()];
+    let mut to_run = Vec::new();
+    for (index, check) in checks.iter().enumerate() {
+        match not_run(check, submission) {
+            Some(outcome) => {
+                let row = row(submission, settings, check, outcome);
+                tell(&row, true);
+                rows[index] = Some(row);
+            }
+            None => to_run.push(index),
+        }
+    }
+
+    let mut again = Vec::new();
+    let first = jobs(submission, &checks, &to_run, settings, 1)?;
+    engine::drive(&first.jobs(), Pace::Working(settings.jobs), |ended| {
+        let (place, run) = (to_run[ended.index], &first.0[ended.index]);
+        let mut row = row(submission, settings, checks[place], Outcome::Passed);
+        run.finish(&mut row, ended.verdict, ended.took);
+        let stands =
+            !settings.retry || !matches!(row.outcome, Outcome::Failed { .. } | Outcome::Trouble(_));
+        tell(&row, stands);
+        if !stands {
+            again.push(place);
+        }
+        rows[place] = Some(row);
+        Ok(())
+    })?;
+
+    // One that does not even start does not start for the others either.
+    again.sort_unstable();
+    let mut hopeless: BTreeSet<String> = BTreeSet::new();
+    for place in again {
+        let Some(row) = &mut rows[place] else { continue };
+        if start_failure(&row.outcome).is_some_and(|what| hopeless.contains(&what)) {
+            tell(row, true);
+            continue;
+        }
+        let second = jobs(submission, &checks, &[place], settings, 2)?;
+        engine::drive(&second.jobs(), Pace::Alone, |ended| {
+            row.attempts = 2;
+            second.0[0].finish(row, ended.verdict, ended.took);
+            if row.outcome == Outcome::Passed {
+                row.notes.push("passed when run once more, alone".into());
+            }
+            hopeless.extend(start_failure(&row.outcome));
+            tell(row, true);
+            Ok(())
+        })?;
+    }
+    Ok(Report {
+        name: submission.name.clone(),
+        dialect: submission.dialect,
+        seed: settings.seed,
+        rows: rows.into_iter().flatten().collect(),
+        took: began.elapsed(),
+        problem: None,
+    })
+}
+
+/// Why a check is not even tried.
+fn not_run(check: &Check, submission: &Submission) -> Option<Outcome> {
+    let dialect = submission.dialect;
+    if check.run.is_none() {
+        return Some(Outcome::NotGraded("about the repository, which no program shows".into()));
+    }
+    if !check.dialects.contains(&dialect) {
+        let why = format!("means nothing in the dialect {}", dialect.name());
+        return Some(Outcome::NotGraded(why));
+    }
+    let has_client = submission.programs.client.is_some();
+    (check.with_client && !has_client).then(|| Outcome::Skipped("no client was given".into()))
+}
+
+/// The program that did not start, if that was the fault.
+fn start_failure(outcome: &Outcome) -> Option<String> {
+    let Outcome::Failed { during, .. } = outcome else { return None };
+    during.iter().find(|place| place.starts_with(STARTING)).cloned()
+}
+
+fn row(
+    submission: &Submission,
+    settings: &Settings,
+    check: &'static Check,
+    outcome: Outcome,
+) -> Row {
+    let network = match settings.network {
+        Network::Auto => "",
+        Network::Proxy => " --network proxy",
+    };
+    let command = format!(
+        "cargo xtask test-e2e {}{network} --filter {} --seed {}",
+        submission.options, check.id, settings.seed
+    );
+    let (notes, said) = (Vec::new(), Vec::new());
+    Row { check, outcome, took: Duration::ZERO, attempts: 1, notes, said, command }
+}
+
+/// A check about to be run, or running.
+struct Run {
+    job: Job,
+    notes: Arc<Mutex<Vec<String>>>,
+}
+
+struct Runs(Vec<Run>);
+
+impl Runs {
+    fn jobs(&self) -> Vec<Job> {
+        self.0.iter().map(|run| run.job.clone()).collect()
+    }
+}
+
+fn jobs(
+    submission: &Submission,
+    checks: &[&'static Check],
+    places: &[usize],
+    settings: &Settings,
+    attempt: u32,
+) -> io::Result<Runs> {
+    let programs = Arc::new(submission.programs.clone());
+    let run = |place: &usize| -> io::Result<Run> {
+        let check = checks[*place];
+        let name = check.id.replace('/', "-");
+        let dir = settings.dir.join(format!("{name}-{attempt}"));
+        fs::create_dir_all(&dir)?;
+        let seed = seed_for(check.id, settings.seed);
+        let context = Context::new(Arc::clone(&programs), dir, seed).guarded(settings.limits);
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let for_work = Arc::clone(&notes);
+        let (dialect, network) = (submission.dialect, settings.network);
+        let workdir = settings.workdir.clone();
+        let work = move |context: &Context| -> Verdict {
+            let run = check.run.ok_or_else(|| Stop::skip("nothing to run"))?;
+            run(&Trial {
+                context,
+                dialect,
+                program: check.program(),
+                workdir: workdir.as_deref(),
+                network,
+                notes: &for_work,
+            })
+        };
+        let job = Job {
+            name: check.id.to_owned(),
+            load: check.load,
+            context: Arc::new(context),
+            work: Arc::new(work),
+        };
+        Ok(Run { job, notes })
+    };
+    places.iter().map(run).collect::<io::Result<Vec<_>>>().map(Runs)
+}
+
+impl Run {
+    /// Puts what came of it into `row`, and its folder away.
+    fn finish(&self, row: &mut Row, verdict: Verdict, took: Duration) {
+        let context = &self.job.context;
+        row.took = took;
+        row.notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        row.said = Vec::new();
+        let ended = guard::reasons(context.owner());
+        row.outcome = match verdict {
+            Ok(()) => Outcome::Passed,
+            Err(Stop::Skip(why)) => Outcome::Skipped(why),
+            Err(Stop::Trouble(why)) => Outcome::Trouble(why),
+            Err(Stop::Fault(mut fault)) => {
+                fault.during.reverse();
+                let ended = ended.iter().map(|why| format!("; the kit ended it: {why}"));
+                let actual = fault.actual + &ended.collect::<String>();
+                let dir = context.dir();
+                row.said = said(context);
+                Outcome::Failed {
+                    expected: tidy(&fault.expected, dir),
+                    actual: tidy(&actual, dir),
+                    during: fault.during.iter().map(|place| tidy(place, dir)).collect(),
+                }
+            }
+        };
+        // One that was given up on may still write there; the whole folder goes in the end.
+        let _ = fs::remove_dir_all(context.dir());
+    }
+}
+
+/// Without the folders of the run, which mean nothing to anybody.
+fn tidy(text: &str, dir: &Path) -> String {
+    text.replace(&format!("{}/", dir.to_string_lossy()), "")
+}
+
+/// The last things that programs said on stderr, escaped.
+fn said(context: &Context) -> Vec<String> {
+    let logs = context.logs();
+    let spoken = logs.iter().rev().filter(|log| !log.stderr.text().is_empty()).take(PROCESSES);
+    let mut said = Vec::new();
+    for log in spoken {
+        said.push(format!("stderr of {}", tidy(&log.command, context.dir())));
+        let stderr = log.stderr.text();
+        let lines: Vec<&str> = stderr.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(TAIL)..];
+        said.extend(tail.iter().map(|line| format!("  | {}", line.escape_debug())));
+    }
+    said
+}

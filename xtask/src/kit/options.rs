@@ -1,0 +1,329 @@
+//! What `cargo xtask test-e2e` has for the checks.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+
+use super::check::Check;
+use super::checks;
+use super::find;
+use super::grade::{self, Report, Settings, Submission};
+use super::interop;
+use super::report::{self, gradescope::Results, html, json, junit, table};
+use super::submissions;
+use super::trial::Network;
+use crate::TROUBLE;
+use crate::e2e::guard::Limits;
+use crate::e2e::peer::Dialect;
+use crate::e2e::subject::Subject;
+
+/// The exit code of a command line that makes no sense.
+const USAGE: u8 = 2;
+/// The dialect of the courses since 2022.
+const COURSES: Dialect = Dialect::Confirm;
+
+/// The options of the checks.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Checks of what the courses grade")]
+pub(crate) struct Options {
+    /// Grade our own programs, in each dialect unless --handshake names one
+    #[arg(long)]
+    checks: bool,
+    /// Grade this server: a command with {port} and {dir}
+    #[arg(long, value_name = "TEMPLATE")]
+    server: Option<String>,
+    /// Grade this client: a command with {host}, {port} and {file}
+    #[arg(long, value_name = "TEMPLATE")]
+    client: Option<String>,
+    /// Grade this server-s: a command with {port}
+    #[arg(long, value_name = "TEMPLATE")]
+    server_s: Option<String>,
+    /// Grade the programs in this folder: client.py, server.py and server-s.py, or compiled ones
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "client", "server_s"])]
+    subject: Option<PathBuf>,
+    /// Grade the programs in each folder of this one
+    #[arg(long, value_name = "DIR",
+          conflicts_with_all = ["subject", "server", "client", "server_s", "gradescope"])]
+    submissions: Option<PathBuf>,
+    /// Submissions graded at a time [default: one per core]
+    #[arg(long, value_name = "N", requires = "submissions",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    at_once: Option<u16>,
+    /// Where each submission's own files go
+    #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
+    results: PathBuf,
+    /// The dialect the programs speak [default: confirm, the courses' since 2022]
+    #[arg(long, value_name = "DIALECT", value_parser = dialect)]
+    handshake: Option<Dialect>,
+    /// Run the programs in this folder [default: a fresh one each time]
+    #[arg(long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+    /// How much memory the programs of one check may have, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory: u64,
+    /// How delay and loss are emulated
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
+    network: Network,
+    /// Do not run failed checks once more
+    #[arg(long)]
+    no_retry: bool,
+    /// Print the outcome as JSON, instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Write the outcome as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write the outcome as Gradescope's results.json, as it goes
+    #[arg(long, value_name = "FILE")]
+    gradescope: Option<PathBuf>,
+    /// Write a page of all submissions and checks
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Run every client with every server, the reference too, and write the outcome in Markdown
+    #[arg(long, value_name = "FILE")]
+    matrix: Option<PathBuf>,
+}
+
+/// What the run as a whole has for the checks.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    /// Where checks write.
+    pub(crate) dir: &'a Path,
+    /// Working checks at a time.
+    pub(crate) jobs: usize,
+    /// What contents are made from.
+    pub(crate) seed: u64,
+    /// Where our own programs are.
+    pub(crate) bin: &'a Path,
+}
+
+impl Options {
+    /// Whether the checks are to be run, rather than our own scenarios.
+    pub(crate) fn are_given(&self) -> bool {
+        self.checks || self.handshake.is_some() || self.is_foreign()
+    }
+
+    /// Whether somebody else's programs are graded, so that ours are not needed.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.server.is_some()
+            || self.client.is_some()
+            || self.server_s.is_some()
+            || self.subject.is_some()
+            || self.submissions.is_some()
+    }
+
+    /// The checks that any of these texts mean; all for none.
+    pub(crate) fn chosen(filter: &[String]) -> Vec<&'static Check> {
+        let means =
+            |check: &&Check| filter.is_empty() || filter.iter().any(|text| check.is_meant_by(text));
+        checks::all().filter(means).collect()
+    }
+
+    /// Prints the checks, their points and rules.
+    pub(crate) fn list(chosen: &[&'static Check], out: &mut impl Write) -> io::Result<()> {
+        for check in chosen {
+            let points = match check.points {
+                0 => "-".to_owned(),
+                points => points.to_string(),
+            };
+            let graded = if check.run.is_none() { " (not graded here)" } else { "" };
+            writeln!(out, "{:25} {points:>3}  {}{graded}", check.id, check.about)?;
+            writeln!(out, "{:30} rule: {}", "", check.rule)?;
+        }
+        Ok(())
+    }
+
+    /// Grades, reports, and gives the exit code.
+    pub(crate) fn run(
+        &self,
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<ExitCode> {
+        let found = match &self.submissions {
+            Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
+            None => self.given(run.bin).map(|all| all.into_iter().map(|one| (one, None)).collect()),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(why) => {
+                writeln!(io::stderr().lock(), "ERROR: {why}")?;
+                return Ok(ExitCode::from(USAGE));
+            }
+        };
+        let reports = match self.submissions {
+            Some(_) => self.grade_class(&found, chosen, run, out)?,
+            None => self.grade_each(&found, chosen, run, out)?,
+        };
+        self.write(&reports, out)?;
+        if let Some(path) = &self.matrix {
+            let all: Vec<Submission> = found.into_iter().map(|(one, _)| one).collect();
+            let settings = self.settings(run, run.jobs, run.dir.join("interop"));
+            report::write(path, interop::run(&all, &settings)?)?;
+        }
+        Ok(exit_code(&reports))
+    }
+
+    fn grade_class(
+        &self,
+        found: &[(Submission, Option<String>)],
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<Vec<Report>> {
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        let at_once = self.at_once.map_or(cores, usize::from);
+        let settings = self.settings(run, run.jobs, run.dir.to_owned());
+        let reports = submissions::grade(found, chosen, &settings, at_once, &self.results)?;
+        if !self.json {
+            submissions::summary(out, &reports)?;
+            writeln!(out, "\neach submission's own report: {}", self.results.display())?;
+        }
+        Ok(reports)
+    }
+
+    fn grade_each(
+        &self,
+        found: &[(Submission, Option<String>)],
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<Vec<Report>> {
+        let mut reports = Vec::new();
+        for (submission, _) in found {
+            let report = self.grade_one(submission, chosen, run, out)?;
+            if !self.json {
+                table::failures(out, &report)?;
+                table::scores(out, &report)?;
+                out.flush()?;
+            }
+            reports.push(report);
+        }
+        Ok(reports)
+    }
+
+    fn grade_one(
+        &self,
+        submission: &Submission,
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<Report> {
+        let settings = self.settings(run, run.jobs, run.dir.join(submission.dialect.name()));
+        let checks = grade::checks_for(submission, chosen);
+        let mut results = self.gradescope.as_ref().map(|path| Results::new(path, &checks));
+        let mut failed = Ok(());
+        let report = grade::grade(submission, chosen, &settings, |row, stands| {
+            let told = results.as_mut().map_or(Ok(()), |results| results.add(row));
+            let told = told.and_then(|()| match stands && !self.json {
+                true => table::line(out, row).and_then(|()| out.flush()),
+                false => Ok(()),
+            });
+            if failed.is_ok() {
+                failed = told;
+            }
+        })?;
+        failed?;
+        results.map_or(Ok(()), |mut results| results.finish())?;
+        Ok(report)
+    }
+
+    fn settings(&self, run: &Run<'_>, jobs: usize, dir: PathBuf) -> Settings {
+        Settings {
+            seed: run.seed,
+            jobs,
+            network: self.network,
+            limits: Limits { memory: self.memory << 10, ..Limits::default() },
+            workdir: self.workdir.clone(),
+            dir,
+            retry: !self.no_retry,
+        }
+    }
+
+    fn write(&self, reports: &[Report], out: &mut impl Write) -> io::Result<()> {
+        if self.json {
+            writeln!(out, "{}", json::text(reports)?)?;
+        }
+        if let Some(path) = &self.junit {
+            report::write(path, junit::text(reports).map_err(io::Error::other)?)?;
+        }
+        if let Some(path) = &self.html {
+            report::write(path, html::text(reports))?;
+        }
+        Ok(())
+    }
+
+    /// What is to be graded.
+    fn given(&self, bin: &Path) -> Result<Vec<Submission>, String> {
+        if !self.is_foreign() {
+            let dialects = self.handshake.map_or(Dialect::ALL.to_vec(), |dialect| vec![dialect]);
+            return dialects
+                .into_iter()
+                .map(|dialect| {
+                    Ok(Submission {
+                        name: "our own programs".into(),
+                        programs: Subject::own_in(bin, dialect)?,
+                        dialect,
+                        options: format!("--handshake {}", dialect.name()),
+                    })
+                })
+                .collect();
+        }
+        let dialect = self.handshake.unwrap_or(COURSES);
+        let mut options = String::new();
+        let (name, programs) = match &self.subject {
+            Some(dir) => {
+                options.push_str(&format!("--subject {} ", shell_word(&dir.to_string_lossy())));
+                let name = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+                let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                (name, find::programs(dir)?)
+            }
+            None => {
+                let mut template = |option: &str, text: &Option<String>, places: &[&str]| {
+                    let Some(text) = text else { return Ok(None) };
+                    if let Some(place) = places.iter().find(|place| !text.contains(**place)) {
+                        return Err(format!("{option} {text:?}: has no {place}"));
+                    }
+                    options.push_str(&format!("{option} {} ", shell_word(text)));
+                    find::template(text).map(Some).map_err(|why| format!("{option}: {why}"))
+                };
+                let programs = Subject {
+                    server: template("--server", &self.server, &["{port}", "{dir}"])?,
+                    server_s: template("--server-s", &self.server_s, &["{port}"])?,
+                    client: template("--client", &self.client, &["{host}", "{port}", "{file}"])?,
+                };
+                ("subject".to_owned(), programs)
+            }
+        };
+        options.push_str(&format!("--handshake {}", dialect.name()));
+        Ok(vec![Submission { name, programs, dialect, options }])
+    }
+}
+
+/// 0 all passed, 1 some failed, 3 the kit's own trouble.
+fn exit_code(reports: &[Report]) -> ExitCode {
+    if reports.iter().any(Report::is_troubled) {
+        ExitCode::from(TROUBLE)
+    } else if reports.iter().any(Report::has_failed) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// A word as a shell takes it.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// The dialect with this name.
+pub(crate) fn dialect(text: &str) -> Result<Dialect, String> {
+    let named = Dialect::ALL.into_iter().find(|dialect| dialect.name() == text);
+    named.ok_or_else(|| "must be direct, accio or confirm".to_owned())
+}
