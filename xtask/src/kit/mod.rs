@@ -2,7 +2,7 @@
 //!
 //! A [`check::Check`] is a row of the courses' tables, or something their documents ask for beside;
 //! it is shown in a [`trial::Trial`] of the subject's programs, against the reference side made of
-//! accio-proto ([`reference`]) and peers that misbehave ([`broken`]), over a network that may be
+//! accio-proto ([`mod@reference`]) and peers that misbehave ([`broken`]), over a network that may be
 //! emulated ([`proxy`], [`namespace`]). [`grade`] runs them on a submission, [`report`] says what
 //! came of it.
 
