@@ -359,8 +359,10 @@ fn gives_up_on(trial: &Trial<'_>, name: &str) -> Verdict {
     let dialect = trial.dialect;
     thread::scope(|scope| {
         let played = scope.spawn(move || (broken.play)(&mut peer, dialect));
-        fails(&mut client, since, GIVE_UP)?;
-        // The client is gone, so it ends.
+        let gave_up = fails(&mut client, since, GIVE_UP);
+        // One way or another the client goes now, and with it the other end.
+        drop(client);
+        gave_up?;
         let seen =
             played.join().map_err(|_| Stop::Trouble("a broken server panicked".into()))??;
         ensure_eq("bytes sent by the client", 0, seen.bytes)
@@ -432,7 +434,9 @@ fn never_closes(trial: &Trial<'_>) -> Verdict {
 }
 
 fn slow_reader(trial: &Trial<'_>) -> Verdict {
-    let content = trial.context.content(1, 6 << 20);
+    // More than the client's own buffer each time, so that it can go on sending each time.
+    const STEP: usize = 5 << 20;
+    let content = trial.context.content(1, 40 << 20);
     let file = trial.context.file(&content)?;
     let listener = Listener::with(8, Some(64 << 10))?;
     let mut client = trial.client_of_file(listener.port(), &file)?;
@@ -441,7 +445,7 @@ fn slow_reader(trial: &Trial<'_>) -> Verdict {
     let mut received = Vec::new();
     for _ in 0..4 {
         thread::sleep(Duration::from_secs(3));
-        received.extend(peer.receive(400_000, SOON)?);
+        received.extend(peer.receive(STEP, SOON)?);
     }
     let (rest, end) = peer.receive_all(Duration::from_secs(20))?;
     received.extend(rest);
