@@ -13,6 +13,7 @@ use crate::kit::broken;
 use crate::kit::check::{ANY, CONFIRMED, Check, GREETED};
 use crate::kit::proxy::{Profile, Proxy};
 use crate::kit::reference::ReferenceServer;
+use crate::kit::sockets;
 use crate::kit::trial::{GIVE_UP, Trial, fails, succeeds};
 
 const BASE: Check = Check {
@@ -310,7 +311,15 @@ fn nobody_answers(trial: &Trial<'_>) -> Verdict {
         return Err(Stop::Trouble("a full backlog drops no connections here".into()));
     };
     let mut client = trial.client("127.0.0.1", listener.port(), b"content")?;
-    let since = client.started();
+    // From its first packet on: what it takes to start is another matter.
+    let mut since = client.started();
+    while since.elapsed() < SOON && !client.has_ended()? {
+        if sockets::is_called(client.pid(), listener.address()) {
+            since = Instant::now();
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
     fails(&mut client, since, GIVE_UP).map(drop)
 }
 
