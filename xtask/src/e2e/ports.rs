@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use socket2::{Domain, Socket, Type};
 
+use super::process;
+
 /// Ports handed out in this run; none is given twice.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
@@ -21,7 +23,7 @@ pub(crate) fn free() -> io::Result<u16> {
     for _ in 0..1_000 {
         // A range too small to choose from: let the kernel choose.
         let wanted = if range.len() < 1_000 { 0 } else { fastrand::u16(range.clone()) };
-        let Ok(port) = bind(wanted) else { continue };
+        let Ok(port) = process::while_none_starts(|| bind(wanted)) else { continue };
         if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return Ok(port);
         }
@@ -32,9 +34,9 @@ pub(crate) fn free() -> io::Result<u16> {
 /// Binds `port` on all interfaces as the servers will, and lets it go again.
 fn bind(port: u16) -> io::Result<u16> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
+    // Without reusing the address: a program may not do that either, and what is left of old
+    // connections would be in its way.
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
-    // Only listening clashes with another listener when both reuse the address.
     socket.listen(1)?;
     let address = socket.local_addr()?.as_socket_ipv4();
     Ok(address.as_ref().map_or(port, SocketAddrV4::port))

@@ -236,6 +236,13 @@ fn groups() -> MutexGuard<'static, Vec<(Pid, usize)>> {
     GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Does `work` while no process is being started: one that is has copies of all our descriptors
+/// until it becomes another program, so that a port just closed is still in use.
+pub(crate) fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
+    let _none = groups();
+    work()
+}
+
 /// Ends every group of the scenario `owner`, and whoever left one.
 pub(crate) fn end_all_of(owner: usize) {
     kill(groups().iter().filter(|(_, of)| *of == owner));

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::e2e::process;
+
 /// Packets of a thousand that are lost, in each direction.
 pub(crate) const LOST: u32 = 15;
 /// What the names of ours begin with; the number of the process follows.
@@ -122,6 +124,7 @@ pub(crate) fn remove_all() {
 
 fn remove(name: &str) {
     // The interfaces go with it. If it cannot be removed, the next run tries again.
+    // Not by `feed`: whoever ends all processes starts none, and comes here.
     let _ = Command::new("ip")
         .args(["netns", "del", name])
         .stdout(Stdio::null())
@@ -133,7 +136,8 @@ fn remove(name: &str) {
 fn feed(program: &str, arguments: &[&str], input: &str) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("cannot run {program}: {error}"))?;
+    let child = process::while_none_starts(|| command.spawn());
+    let mut child = child.map_err(|error| format!("cannot run {program}: {error}"))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A command that ends early says why.
         let _ = stdin.write_all(input.as_bytes());

@@ -13,6 +13,8 @@ use crate::e2e::guard;
 
 /// The state of a socket that listens.
 const LISTENS: u8 = 0x0a;
+/// The state of one that has asked for a connection.
+const CALLS: u8 = 0x02;
 
 /// One TCP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,11 @@ pub(crate) fn connection(pid: Pid, server: SocketAddr, client: SocketAddr) -> Op
     table(pid).into_iter().find(|entry| {
         entry.local.port() == server.port() && entry.remote == client && entry.state != LISTENS
     })
+}
+
+/// Whether somebody waits for an answer from `server`, where nobody gives one.
+pub(crate) fn is_called(pid: Pid, server: SocketAddr) -> bool {
+    table(pid).into_iter().any(|entry| entry.state == CALLS && entry.remote == server)
 }
 
 /// Whether what the kernel tells us is about the sockets of `pid`.

@@ -60,7 +60,8 @@ pub(crate) fn grade(
     results: &Path,
 ) -> io::Result<Vec<Report>> {
     let at_once = at_once.clamp(1, submissions.len().max(1));
-    let jobs = settings.jobs.div_ceil(at_once);
+    // Two at least: a check that fails mostly waits.
+    let jobs = settings.jobs.div_ceil(at_once).max(2);
     let checks: usize =
         submissions.iter().map(|(one, _)| grade::checks_for(one, chosen).len()).sum();
     let bar = ProgressBar::new(checks as u64);

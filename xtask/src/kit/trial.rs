@@ -23,7 +23,7 @@ use crate::e2e::verdict::{During, Stop, Verdict, ensure};
 use crate::e2e::{lateness, payload, ports};
 
 /// How often a start is repeated when somebody else was faster to take the port.
-const STARTS: usize = 4;
+const STARTS: usize = 8;
 /// What the place of a program that does not start begins with.
 pub(crate) const STARTING: &str = "starting ";
 /// The most that a reaction within ten seconds may take, starting a process included.

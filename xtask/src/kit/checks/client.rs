@@ -13,6 +13,7 @@ use crate::kit::broken;
 use crate::kit::check::{ANY, CONFIRMED, Check, GREETED};
 use crate::kit::proxy::{Profile, Proxy};
 use crate::kit::reference::ReferenceServer;
+use crate::kit::sockets;
 use crate::kit::trial::{GIVE_UP, Trial, fails, succeeds};
 
 const BASE: Check = Check {
@@ -310,7 +311,15 @@ fn nobody_answers(trial: &Trial<'_>) -> Verdict {
         return Err(Stop::Trouble("a full backlog drops no connections here".into()));
     };
     let mut client = trial.client("127.0.0.1", listener.port(), b"content")?;
-    let since = client.started();
+    // From its first packet on: what it takes to start is another matter.
+    let mut since = client.started();
+    while since.elapsed() < SOON && !client.has_ended()? {
+        if sockets::is_called(client.pid(), listener.address()) {
+            since = Instant::now();
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
     fails(&mut client, since, GIVE_UP).map(drop)
 }
 
@@ -359,8 +368,10 @@ fn gives_up_on(trial: &Trial<'_>, name: &str) -> Verdict {
     let dialect = trial.dialect;
     thread::scope(|scope| {
         let played = scope.spawn(move || (broken.play)(&mut peer, dialect));
-        fails(&mut client, since, GIVE_UP)?;
-        // The client is gone, so it ends.
+        let gave_up = fails(&mut client, since, GIVE_UP);
+        // One way or another the client goes now, and with it the other end.
+        drop(client);
+        gave_up?;
         let seen =
             played.join().map_err(|_| Stop::Trouble("a broken server panicked".into()))??;
         ensure_eq("bytes sent by the client", 0, seen.bytes)
@@ -432,7 +443,9 @@ fn never_closes(trial: &Trial<'_>) -> Verdict {
 }
 
 fn slow_reader(trial: &Trial<'_>) -> Verdict {
-    let content = trial.context.content(1, 6 << 20);
+    // More than the client's own buffer each time, so that it can go on sending each time.
+    const STEP: usize = 5 << 20;
+    let content = trial.context.content(1, 40 << 20);
     let file = trial.context.file(&content)?;
     let listener = Listener::with(8, Some(64 << 10))?;
     let mut client = trial.client_of_file(listener.port(), &file)?;
@@ -441,7 +454,7 @@ fn slow_reader(trial: &Trial<'_>) -> Verdict {
     let mut received = Vec::new();
     for _ in 0..4 {
         thread::sleep(Duration::from_secs(3));
-        received.extend(peer.receive(400_000, SOON)?);
+        received.extend(peer.receive(STEP, SOON)?);
     }
     let (rest, end) = peer.receive_all(Duration::from_secs(20))?;
     received.extend(rest);
