@@ -305,8 +305,9 @@ impl Peer {
             Peer::Limit | Peer::Floor { .. } => own_client(lab, "send-file", &name, source),
             Peer::Iperf => {
                 let mut command = IPERF.command()?;
-                let size = std::fs::metadata(source)?.len().to_string();
-                command.args(["-c", "127.0.0.1", "-p", &name, "-n", &size, "-Z", "-J"]);
+                // For a second, whatever that is in bytes: told to drop what it gets, it rounds the
+                // time of a given number of bytes up to one.
+                command.args(["-c", "127.0.0.1", "-p", &name, "-t", "1", "-Z", "-J"]);
                 if iperf_skips_the_copy() {
                     command.arg("--skip-rx-copy");
                 }

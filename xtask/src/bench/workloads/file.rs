@@ -208,16 +208,16 @@ impl<'a> Station<'a> {
             (client_exit.at, settled_cpu(pid).saturating_sub(cpu_before))
         };
         let memory = watched.map(Watch::finish).unwrap_or_default();
-        let mut wall = ended - started;
+        let mut measure = Measure { wall: ended - started, server_cpu, client_cpu: client_exit.cpu };
         if peer == Peer::Iperf {
-            wall = iperf_time(&mut client, std::fs::metadata(source)?.len())?;
+            measure = iperf_share(&mut client, std::fs::metadata(source)?.len(), measure)?;
         }
         if peer.stores() {
             let stored = peer.stored(&self.dir, number);
             check_copy(source, &stored).with_context(|| format!("stored by {}", peer.name()))?;
             std::fs::remove_file(stored)?;
         }
-        Ok((Measure { wall, server_cpu, client_cpu: client_exit.cpu }, memory))
+        Ok((measure, memory))
     }
 
     /// One more upload, not timed, to count the calls of both sides.
@@ -265,13 +265,19 @@ pub(super) fn settled_cpu(pid: u32) -> Duration {
     last
 }
 
-/// What iperf3 itself says it took.
-fn iperf_time(client: &mut Running, size: u64) -> Result<Duration> {
+/// What iperf3 took for `size` bytes, of a run in which it sent what it could.
+fn iperf_share(client: &mut Running, size: u64, whole: Measure) -> Result<Measure> {
     let output = client.child().stdout.take().context("no output")?;
     let output: serde_json::Value = serde_json::from_reader(output)?;
-    let rate = output["end"]["sum_received"]["bits_per_second"].as_f64();
-    let rate = rate.context("iperf3 names no rate")?;
-    Ok(Duration::from_secs_f64(size as f64 * 8.0 / rate))
+    let received = &output["end"]["sum_received"];
+    let named = |name: &str| received[name].as_f64().filter(|figure| *figure > 0.0);
+    let rate = named("bits_per_second").context("iperf3 names no rate")?;
+    let share = size as f64 / named("bytes").context("iperf3 names no number of bytes")?;
+    Ok(Measure {
+        wall: Duration::from_secs_f64(size as f64 * 8.0 / rate),
+        server_cpu: whole.server_cpu.mul_f64(share),
+        client_cpu: whole.client_cpu.mul_f64(share),
+    })
 }
 
 /// A thread that looks at memory during an upload which is not timed.
