@@ -12,6 +12,7 @@ use crate::bench::lab::{Lab, Storage, check_copy};
 use crate::bench::peers::{Peer, Server};
 use crate::bench::process::{Running, tree_cpu, tree_memory};
 use crate::bench::report::{Figure, Row, Workload};
+use crate::bench::roles::Idea;
 use crate::bench::strace::{self, Attached};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -54,6 +55,13 @@ pub(super) fn without_each() -> Vec<Peer> {
     let sets: [&[&str]; 6] =
         [&[], &["splice"], &["preallocate"], &["tmpfile"], &["empty-path"], &["sendfile"]];
     sets.into_iter().map(|without| Peer::Accio { without }).collect()
+}
+
+pub(super) fn ideas() -> Vec<Peer> {
+    let mut peers = vec![Peer::Accio { without: &[] }];
+    peers.extend(Idea::ALL.map(Peer::Idea));
+    peers.push(Peer::Count { without: &[] });
+    peers
 }
 
 /// A peer, its directory and, between uploads, its server.
@@ -118,7 +126,8 @@ pub(super) fn run(
         row.add(Figure::ClientCpu, "s/GB", per_gb(each(|measure| measure.client_cpu)));
         row.add(Figure::ServerMemory, "MiB", vec![memory.server as f64 / 1024.0]);
         row.add(Figure::ClientMemory, "MiB", vec![memory.client as f64 / 1024.0]);
-        if bench.strace {
+        // iperf3 moves as many bytes as it can, so its calls would mean nothing.
+        if bench.strace && station.peer != Peer::Iperf {
             station.count_calls(&source, &mut row)?;
         }
         rows.push(row);
@@ -208,7 +217,8 @@ impl<'a> Station<'a> {
             (client_exit.at, settled_cpu(pid).saturating_sub(cpu_before))
         };
         let memory = watched.map(Watch::finish).unwrap_or_default();
-        let mut measure = Measure { wall: ended - started, server_cpu, client_cpu: client_exit.cpu };
+        let mut measure =
+            Measure { wall: ended - started, server_cpu, client_cpu: client_exit.cpu };
         if peer == Peer::Iperf {
             measure = iperf_share(&mut client, std::fs::metadata(source)?.len(), measure)?;
         }
