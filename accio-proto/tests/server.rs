@@ -207,6 +207,19 @@ fn a_thousand_connections_at_once_keep_their_own_content() {
     assert!(kept == sent);
 }
 
+/// One after the other, so that nothing else wakes a worker: each must be told of its end at once,
+/// not when the next event comes. Should it wait, `upload` runs into its time limit.
+#[test]
+fn each_of_many_in_a_row_is_told_of_its_end() {
+    let sink = CountSink;
+    let server = start(Server::builder(sink).workers(workers(4)));
+    for _ in 0..10_000 {
+        upload(&server, b"content");
+    }
+    server.outcomes.wait(10_000);
+    server.stop().unwrap();
+}
+
 #[test]
 fn at_a_limit_of_one_the_others_wait_unrefused_and_ungreeted() {
     let sink = MemorySink::new();

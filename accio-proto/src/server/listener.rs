@@ -159,9 +159,11 @@ impl Listeners {
     }
 
     /// Stops listening. Where another process has a descriptor of the same socket, it goes on.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&self, poller: &Poller) {
         for listener in &self.sockets {
-            listener.socket().take();
+            if let Some(socket) = listener.socket().take() {
+                poller.remove(socket);
+            }
         }
     }
 }

@@ -143,7 +143,7 @@ impl<K: FileSink> Reactor<K> {
     /// Closes the listening sockets; who is in service may finish.
     fn handle_drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        self.listeners.close();
+        self.listeners.close(&self.poller);
         self.stop_if_drained();
     }
 
@@ -328,6 +328,7 @@ impl<K: FileSink> Reactor<K> {
         }
         self.controls.counters.ended(&outcome);
         (self.config.on_outcome)(&outcome);
+        self.poller.remove(ended.socket.socket());
         ended.socket.release(outcome.result.is_ok());
     }
 }

@@ -26,7 +26,7 @@ impl Poller {
         Ok(Poller { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
-    /// Starts to watch a descriptor. It leaves the queue when it is closed.
+    /// Starts to watch a descriptor, until it is [removed](Poller::remove).
     pub(crate) fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), one_shot(interest))?)
     }
@@ -34,6 +34,14 @@ impl Poller {
     /// Arms an entry again.
     pub(crate) fn arm(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), one_shot(interest))?)
+    }
+
+    /// Stops to watch a descriptor, before it is closed: else the close may wait. A waiter that is
+    /// just looking at it holds a reference to its file, and the kernel puts a last reference down
+    /// only when that waiter is next given an event: the peer would not hear of the end until then.
+    pub(crate) fn remove(&self, fd: impl AsFd) {
+        // Not there at all is as good; nothing else can go wrong.
+        let _ = epoll::delete(&self.epoll, fd);
     }
 
     /// Adds a descriptor that wakes every waiter for as long as it is readable.
