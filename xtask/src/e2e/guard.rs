@@ -5,7 +5,7 @@
 use std::fs;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
@@ -13,6 +13,8 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 pub(crate) const MARK: &str = "ACCIO_KIT_CHECK";
 /// How often groups are looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// Looks in a row that find a group at rest.
+const RESTS: u32 = 3;
 /// Rounds of ending who left the group: one that forks meanwhile is found in the next.
 const ROUNDS: usize = 20;
 
@@ -134,6 +136,22 @@ pub(crate) fn wants_to_run(group: Pid) -> bool {
             stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with('R'))
         })
     })
+}
+
+/// Waits until nothing of the group wants to run, so that what it would do it has done; no longer
+/// than `limit`. Whether it came to rest.
+pub(crate) fn settles(group: Pid, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    let mut rested = 0;
+    while Instant::now() < until {
+        // Once is not enough: it may sleep between two things it does.
+        rested = if wants_to_run(group) { 0 } else { rested + 1 };
+        if rested == RESTS {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    false
 }
 
 struct Stat {
