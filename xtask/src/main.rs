@@ -1,11 +1,13 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 #![forbid(unsafe_code)]
 
+mod api;
 mod bench;
 mod broken_server;
 mod demo_server;
 mod dist;
 mod e2e;
+mod features;
 mod kit;
 mod test;
 mod torture;
@@ -29,6 +31,10 @@ enum Command {
     Bench(bench::Arguments),
     /// Pack the programs: a tarball and a Debian package
     Dist(dist::Arguments),
+    /// Compare the library's public items with those written down, or write them down anew
+    Api(api::Arguments),
+    /// Check each set of features by itself, and what the smallest brings
+    Features,
     /// Run a server that misbehaves, to try a client on
     #[command(after_help = broken_server::names())]
     BrokenServer(broken_server::Arguments),
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
         Command::Torture(arguments) => torture::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Dist(arguments) => dist::run(&arguments),
+        Command::Api(arguments) => api::run(&arguments),
+        Command::Features => features::run(),
         Command::BrokenServer(arguments) => broken_server::run(&arguments),
         Command::DemoServer(arguments) => demo_server::run(&arguments),
     };
