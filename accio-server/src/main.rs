@@ -4,6 +4,8 @@
 mod arguments;
 mod on_commit;
 mod sandbox;
+#[cfg(feature = "store")]
+mod store;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
