@@ -35,17 +35,17 @@ const RETRIES: usize = 8;
 
 /// Where the files go, and as whose.
 #[derive(Debug)]
-pub(crate) struct Connection<'a> {
-    pub(crate) address: &'a str,
-    pub(crate) node: &'a str,
-    pub(crate) memory: u64,
-    pub(crate) ids_from: u64,
-    pub(crate) ids_from_store: bool,
+pub(super) struct Connection<'a> {
+    pub(super) address: &'a str,
+    pub(super) node: &'a str,
+    pub(super) memory: u64,
+    pub(super) ids_from: u64,
+    pub(super) ids_from_store: bool,
 }
 
 /// Connects, clears away what an earlier run left, and finds the number to begin with.
-pub(crate) fn connect(connection: &Connection<'_>) -> Result<(StoreSink, u64), Failure> {
-    let address = connection.address;
+pub(super) fn connect(connection: &Connection<'_>) -> Result<(StoreSink, u64), Failure> {
+    let address = without_secret(connection.address);
     let failure = |why: &dyn Display| Failure::new(format_args!("cannot use store {address}"), why);
     // Nobody else chooses one in this process, so there is none yet; an error would be one to use.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -55,7 +55,8 @@ pub(crate) fn connect(connection: &Connection<'_>) -> Result<(StoreSink, u64), F
         .enable_all()
         .build()
         .map_err(|error| failure(&reason(&error)))?;
-    let (store, root) = open(address, connection.node).map_err(|error| failure(&error))?;
+    let (store, root) =
+        open(connection.address, connection.node).map_err(|error| failure(&error))?;
     let memory = usize::try_from(connection.memory).unwrap_or(usize::MAX);
     let sink = store.into_sink(runtime, root, connection.node, memory);
     let (sink, count) = sink.map_err(|error| failure(&error))?;
@@ -82,6 +83,17 @@ pub(crate) fn connect(connection: &Connection<'_>) -> Result<(StoreSink, u64), F
     Ok((sink, first.max(connection.ids_from)))
 }
 
+/// The address without what only its store may know.
+fn without_secret(address: &str) -> String {
+    match Url::parse(address) {
+        Ok(mut url) if url.password().is_some() => match url.set_password(None) {
+            Ok(()) => url.into(),
+            Err(()) => url.scheme().to_owned(),
+        },
+        _ => address.escape_debug().to_string(),
+    }
+}
+
 /// A store by its kind.
 enum Store {
     S3(AmazonS3),
@@ -96,11 +108,8 @@ fn open(address: &str, node: &str) -> Result<(Store, Path), String> {
     let (scheme, prefix) = ObjectStoreScheme::parse(&url).map_err(|error| error.to_string())?;
     let root = prefix.join(node);
     let told = |error: Error| error.to_string();
-    let retry = RetryConfig {
-        max_retries: RETRIES,
-        retry_timeout: RETRY,
-        ..RetryConfig::default()
-    };
+    let retry =
+        RetryConfig { max_retries: RETRIES, retry_timeout: RETRY, ..RetryConfig::default() };
     let store = match scheme {
         ObjectStoreScheme::AmazonS3 => {
             let builder = AmazonS3Builder::new()
@@ -116,7 +125,9 @@ fn open(address: &str, node: &str) -> Result<(Store, Path), String> {
             let builder = environment("google_", builder, |builder, key, value| {
                 GoogleCloudStorageBuilder::with_config(builder, key, value)
             });
-            Store::Cloud(Arc::new(builder.with_url(address).with_retry(retry).build().map_err(told)?))
+            Store::Cloud(Arc::new(
+                builder.with_url(address).with_retry(retry).build().map_err(told)?,
+            ))
         }
         ObjectStoreScheme::MicrosoftAzure => {
             let builder = MicrosoftAzureBuilder::new()
@@ -124,7 +135,9 @@ fn open(address: &str, node: &str) -> Result<(Store, Path), String> {
             let builder = environment("azure_", builder, |builder, key, value| {
                 MicrosoftAzureBuilder::with_config(builder, key, value)
             });
-            Store::Cloud(Arc::new(builder.with_url(address).with_retry(retry).build().map_err(told)?))
+            Store::Cloud(Arc::new(
+                builder.with_url(address).with_retry(retry).build().map_err(told)?,
+            ))
         }
         ObjectStoreScheme::Http => {
             let client = ClientOptions::new().with_config(ClientConfigKey::Timeout, REQUEST);

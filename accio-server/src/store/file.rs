@@ -19,7 +19,7 @@ const FLYING: usize = 3;
 
 /// The bytes of one connection, on their way into the store.
 #[derive(Debug)]
-pub(crate) struct StoreFile {
+pub(super) struct StoreFile {
     shared: Arc<Shared>,
     id: u64,
     path: Path,

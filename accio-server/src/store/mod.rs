@@ -11,6 +11,7 @@ mod file;
 mod leftovers;
 mod parts;
 mod put;
+mod serve;
 #[cfg(test)]
 mod tests;
 
@@ -29,8 +30,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use budget::Budget;
-pub(crate) use connect::{Connection, connect};
-pub(crate) use file::StoreFile;
+use file::StoreFile;
+pub(crate) use serve::{StoreFlags, serve};
 
 /// How long putting things right may take while serving: aborting an upload, marking it failed.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -43,7 +44,7 @@ const THREADS: usize = 2;
 
 /// Keeps files in an object store. Clones keep them in the same.
 #[derive(Debug, Clone)]
-pub(crate) struct StoreSink {
+struct StoreSink {
     shared: Arc<Shared>,
 }
 
@@ -96,7 +97,7 @@ impl StoreSink {
     }
 
     /// Nobody waits for memory or for the store any longer; what is unfinished fails.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         self.shared.closing.send_replace(true);
         self.shared.budget.close();
     }
@@ -142,10 +143,9 @@ impl Shared {
             });
             match select(pin!(work), limit).await {
                 Either::Left((result, _)) => result,
-                Either::Right(_) => Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the store does not answer",
-                )),
+                Either::Right(_) => {
+                    Err(io::Error::new(io::ErrorKind::TimedOut, "the store does not answer"))
+                }
             }
         })
     }

@@ -37,7 +37,12 @@ enum Owner {
 impl Shared {
     /// Puts an object that is not there yet. That it is there already is an error, unless an
     /// earlier try of ours put it there.
-    pub(super) async fn create(&self, path: &Path, payload: PutPayload, what: &str) -> io::Result<()> {
+    pub(super) async fn create(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        what: &str,
+    ) -> io::Result<()> {
         let mut pause = PAUSE;
         let mut tries = 1;
         // What a store that is never asked to refuse would overwrite.
