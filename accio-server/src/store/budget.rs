@@ -5,6 +5,9 @@
 //! So the bytes are given out as a bank gives credit: only when, afterwards, there is still an
 //! upload that could get the rest of its part. It can be filled, is sent, and frees at least as
 //! much as any other upload may need. What is on its way to the store comes back by itself.
+//!
+//! An eighth is for the first bytes of uploads alone: small ones need no more, and get through when
+//! large ones hold all the rest.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,15 +20,23 @@ const STEP: usize = 16 << 10;
 /// The largest; it divides [`PART`].
 const LARGEST_STEP: usize = 1 << 20;
 
+/// What an upload may hold of the eighth for small ones.
+const SMALL: usize = 256 << 10;
+
 /// The memory of all uploads together.
 #[derive(Debug)]
 pub(super) struct Budget {
+    /// All but the eighth.
+    main: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Of the eighth for small uploads.
+    small: usize,
+    /// Of the rest, as is all that follows.
     free: usize,
     /// On its way to the store: it will be free, whatever any client does.
     leaving: usize,
@@ -34,6 +45,7 @@ struct State {
     /// The most that was ever in use.
     #[cfg(test)]
     peak: usize,
+    #[cfg(test)]
     total: usize,
     closed: bool,
 }
@@ -47,6 +59,8 @@ pub(super) struct Closed;
 pub(super) struct Claim {
     budget: Arc<Budget>,
     held: usize,
+    /// Whether that is of the eighth for small uploads.
+    small: bool,
 }
 
 /// Memory of a part that is on its way to the store; free again when dropped.
@@ -59,17 +73,20 @@ pub(super) struct Leaving {
 impl Budget {
     /// Of `total` bytes; at least a part is needed, or nothing would move.
     pub(super) fn new(total: usize) -> Arc<Self> {
-        let total = total.max(PART);
+        let total = total.max(PART + SMALL);
+        let small = (total / 8).min(total - PART);
         let state = State {
-            free: total,
+            small,
+            free: total - small,
             leaving: 0,
             needs: BTreeMap::new(),
             #[cfg(test)]
             peak: 0,
+            #[cfg(test)]
             total,
             closed: false,
         };
-        Arc::new(Budget { state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(Budget { main: total - small, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Nobody waits any longer.
@@ -78,8 +95,9 @@ impl Budget {
         self.changed.notify_all();
     }
 
-    pub(super) fn total(&self) -> usize {
-        self.lock().total
+    /// What large uploads share.
+    pub(super) fn main(&self) -> usize {
+        self.main
     }
 
     #[cfg(test)]
@@ -90,7 +108,7 @@ impl Budget {
     #[cfg(test)]
     pub(super) fn in_use(&self) -> usize {
         let state = self.lock();
-        state.total - state.free
+        state.used()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -99,24 +117,26 @@ impl Budget {
 }
 
 impl State {
-    /// Gives `step` bytes to an upload that holds `held`, if everybody can still go on.
-    fn give(&mut self, held: usize, step: usize) -> bool {
+    /// Has an upload hold `new` bytes instead of `old`, if everybody can still go on.
+    fn give(&mut self, old: usize, new: usize) -> bool {
+        let step = new - old;
         if step > self.free {
             return false;
         }
-        self.replace(held, held + step);
+        self.replace(old, new);
         self.free -= step;
         let least = self.needs.keys().next().copied().unwrap_or(0);
         if least <= self.free + self.leaving {
-            #[cfg(test)]
-            {
-                self.peak = self.peak.max(self.total - self.free);
-            }
             return true;
         }
-        self.replace(held + step, held);
+        self.replace(new, old);
         self.free += step;
         false
+    }
+
+    #[cfg(test)]
+    fn used(&self) -> usize {
+        self.total - self.free - self.small
     }
 
     fn replace(&mut self, old: usize, new: usize) {
@@ -137,7 +157,7 @@ impl State {
 
 impl Claim {
     pub(super) fn new(budget: &Arc<Budget>) -> Self {
-        Claim { budget: Arc::clone(budget), held: 0 }
+        Claim { budget: Arc::clone(budget), held: 0, small: true }
     }
 
     /// Gets the next step, waiting for it when the part cannot be sent yet; how many bytes it is,
@@ -150,14 +170,27 @@ impl Claim {
             if state.closed {
                 return Err(Closed);
             }
-            if state.give(self.held, step) {
-                self.held += step;
-                return Ok(Some(step));
+            let new = self.held + step;
+            if self.small && new <= SMALL && step <= state.small {
+                state.small -= step;
+            } else if self.small && state.give(0, new) {
+                // It is no small one, or there is no room for such.
+                self.small = false;
+                state.small += self.held;
+                budget.changed.notify_all();
+            } else if self.small || !state.give(self.held, new) {
+                if self.held >= PART {
+                    return Ok(None);
+                }
+                state = budget.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            if self.held >= PART {
-                return Ok(None);
+            self.held = new;
+            #[cfg(test)]
+            {
+                state.peak = state.peak.max(state.used());
             }
-            state = budget.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            return Ok(Some(step));
         }
     }
 
@@ -165,10 +198,17 @@ impl Claim {
     pub(super) fn leave(&mut self) -> Leaving {
         let held = std::mem::take(&mut self.held);
         let mut state = self.budget.lock();
-        state.replace(held, 0);
-        state.leaving += held;
+        if self.small {
+            // Never a part: it is given back at once.
+            state.small += held;
+        } else {
+            state.replace(held, 0);
+            state.leaving += held;
+        }
         drop(state);
         self.budget.changed.notify_all();
+        let held = if self.small { 0 } else { held };
+        self.small = true;
         Leaving { budget: Arc::clone(&self.budget), held }
     }
 }
@@ -212,9 +252,9 @@ mod tests {
     }
 
     #[test]
-    fn all_fill_their_parts_at_once_with_memory_for_one_and_a_half() {
+    fn all_fill_their_parts_at_once_with_memory_for_hardly_two() {
         const UPLOADS: usize = 24;
-        let budget = Budget::new(PART + PART / 2);
+        let budget = Budget::new(PART * 7 / 4);
         let start = Arc::new(Barrier::new(UPLOADS));
         let (done, finished) = mpsc::channel();
         for _ in 0..UPLOADS {
@@ -242,12 +282,12 @@ mod tests {
             });
         }
         assert_eq!(budget.in_use(), 0);
-        assert!(budget.peak() <= PART + PART / 2, "{budget:?}");
+        assert!(budget.peak() <= PART * 7 / 4, "{budget:?}");
     }
 
     #[test]
     fn a_full_part_is_sent_rather_than_waited_for() {
-        let budget = Budget::new(PART);
+        let budget = Budget::new(PART + SMALL);
         let mut claim = Claim::new(&budget);
         while claim.held < PART {
             claim.grow().unwrap();
@@ -256,15 +296,33 @@ mod tests {
     }
 
     #[test]
+    fn small_ones_get_through_when_large_ones_hold_the_rest() {
+        let budget = Budget::new(4 * PART);
+        let mut large = Claim::new(&budget);
+        let mut flying = Vec::new();
+        while budget.lock().free >= PART {
+            while large.held < PART {
+                large.grow().unwrap();
+            }
+            flying.push(large.leave());
+        }
+        while large.grow().unwrap().is_some_and(|_| budget.lock().free >= LARGEST_STEP) {}
+        let mut small = Claim::new(&budget);
+        assert_eq!(small.grow().unwrap(), Some(STEP));
+        drop((small, large, flying));
+        assert_eq!(budget.in_use(), 0);
+    }
+
+    #[test]
     fn a_stop_ends_every_wait() {
-        let budget = Budget::new(PART);
+        let budget = Budget::new(PART + SMALL);
         let mut all = Claim::new(&budget);
         while all.grow().unwrap().is_some() {}
         let waiting = {
             let mut claim = Claim::new(&budget);
-            thread::spawn(move || claim.grow().is_err())
+            thread::spawn(move || while claim.grow().is_ok() {})
         };
         budget.close();
-        assert!(waiting.join().unwrap());
+        waiting.join().unwrap();
     }
 }

@@ -36,7 +36,8 @@ pub(super) struct StoreFile {
 #[derive(Debug)]
 struct Upload {
     multipart: Box<dyn MultipartUpload>,
-    flying: VecDeque<JoinHandle<object_store::Result<()>>>,
+    /// With their sizes.
+    flying: VecDeque<(JoinHandle<object_store::Result<()>>, usize)>,
     parts: usize,
     bytes: u64,
 }
@@ -58,7 +59,7 @@ impl StoreFile {
     /// Makes room for more, sending what is held if it is enough for a part.
     fn make_room(&mut self) -> io::Result<()> {
         let index = self.upload.as_ref().map_or(0, |upload| upload.parts);
-        let full = self.held >= parts::size(index, self.shared.budget.total());
+        let full = self.held >= parts::size(index, self.shared.budget.main());
         // A part in flight that failed is known before its successors are waited for.
         if full || self.claim.grow_is_refused(&mut self.filling, &mut self.pieces)? {
             self.send()?;
@@ -87,21 +88,23 @@ impl StoreFile {
                 "larger than {MOST_PARTS} parts: a larger --store-memory makes them larger"
             )));
         }
-        while upload.flying.len() >= FLYING {
+        // One upload alone must not hold all the memory.
+        while upload.is_ahead(self.held, shared.budget.main()) {
             shared.wait(upload.land())?;
         }
         let payload = take(&mut self.pieces, &mut self.filling);
         upload.parts += 1;
         upload.bytes += self.held as u64;
-        self.held = 0;
+        let size = std::mem::take(&mut self.held);
         let leaving = self.claim.leave();
         let part = upload.multipart.put_part(payload);
-        upload.flying.push_back(shared.runtime.spawn(async move {
+        let flying = shared.runtime.spawn(async move {
             // The bytes go with the part.
             let result = part.await;
             drop(leaving);
             result
-        }));
+        });
+        upload.flying.push_back((flying, size));
         Ok(())
     }
 
@@ -186,9 +189,15 @@ impl Drop for StoreFile {
 }
 
 impl Upload {
+    /// Whether enough parts are on their way to wait before another of `size` follows.
+    fn is_ahead(&self, size: usize, memory: usize) -> bool {
+        let bytes: usize = self.flying.iter().map(|(_, size)| size).sum();
+        self.flying.len() >= FLYING || (!self.flying.is_empty() && bytes + size > memory / 2)
+    }
+
     /// The oldest part in flight has arrived.
     async fn land(&mut self) -> io::Result<()> {
-        let Some(part) = self.flying.front_mut() else { return Ok(()) };
+        let Some((part, _)) = self.flying.front_mut() else { return Ok(()) };
         let result = part.await;
         self.flying.pop_front();
         match result {
@@ -200,10 +209,10 @@ impl Upload {
 
     async fn abort(&mut self) -> io::Result<()> {
         // A part that arrives after the abort could stay for ever.
-        for part in &self.flying {
+        for (part, _) in &self.flying {
             part.abort();
         }
-        for part in self.flying.drain(..) {
+        for (part, _) in self.flying.drain(..) {
             let _ = part.await;
         }
         match self.multipart.abort().await {

@@ -36,7 +36,7 @@ mod tests {
         assert!(most(usize::MAX) > 5 << 40, "{}", most(usize::MAX));
         // With the default, with 2 GiB, and in the worst case, the least memory there can be.
         assert_eq!(most(512 << 20) >> 30, 867);
-        assert_eq!(most(2 << 30) >> 30, 2992);
+        assert_eq!(most(2 << 30) >> 30, 2492);
         assert_eq!(most(0) >> 30, 78);
     }
 
