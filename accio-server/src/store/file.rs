@@ -131,12 +131,18 @@ impl StoreFile {
             while !upload.flying.is_empty() {
                 upload.land().await?;
             }
-            // Takes the name. From here on the object is the mark, until it is complete.
-            shared.create(path, PutPayload::from_static(ERROR_MARKER), put::ERROR).await?;
+            if shared.traits.conditional {
+                // Takes the name. From here on the object is the mark, until it is complete.
+                shared.create(path, PutPayload::from_static(ERROR_MARKER), put::ERROR).await?;
+            } else {
+                // Where that protects nothing it may do harm: to Garage, a put ends all uploads
+                // under the name that began before.
+                shared.vacant(path).await?;
+            }
             match upload.multipart.complete().await {
                 Ok(_) => Ok(()),
-                // The name is ours, so if it has our size it is ours: the answer got lost.
-                Err(_) if shared.size(path).await == Some(upload.bytes) => Ok(()),
+                // The answer got lost.
+                Err(_) if shared.arrived(path, upload.bytes).await => Ok(()),
                 Err(error) => Err(told(&error)),
             }
         })?;

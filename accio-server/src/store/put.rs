@@ -86,9 +86,14 @@ impl Shared {
         }
     }
 
-    /// How many bytes the object has, if it is there.
-    pub(super) async fn size(&self, path: &Path) -> Option<u64> {
-        self.store.head(path).await.ok().map(|meta| meta.size)
+    /// Whether an upload of ours that took the name is complete.
+    pub(super) async fn arrived(&self, path: &Path, bytes: u64) -> bool {
+        let ours = match self.owner(path).await {
+            Ok(Owner::We(what)) => what == CONTENT,
+            Ok(Owner::Other) => !self.traits.notes,
+            Ok(Owner::Nobody) | Err(_) => false,
+        };
+        ours && self.store.head(path).await.is_ok_and(|meta| meta.size == bytes)
     }
 
     /// What goes with an object of ours.
