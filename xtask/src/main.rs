@@ -3,6 +3,7 @@
 
 mod bench;
 mod broken_server;
+mod cluster;
 mod demo_server;
 mod e2e;
 mod kit;
@@ -24,6 +25,8 @@ enum Command {
     TestE2e(e2e::Arguments),
     /// Make everything fail that can: system calls, processes, disks, networks
     Torture(torture::Arguments),
+    /// Kill receivers and store nodes of a real cluster, and see what became of every upload
+    TestCluster(cluster::Arguments),
     /// Measure throughput, CPU time and memory, side by side with whatever else is installed
     Bench(bench::Arguments),
     /// Run a server that misbehaves, to try a client on
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::TestE2e(arguments) => e2e::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
+        Command::TestCluster(arguments) => cluster::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BrokenServer(arguments) => broken_server::run(&arguments),
         Command::DemoServer(arguments) => demo_server::run(&arguments),

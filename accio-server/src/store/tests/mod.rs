@@ -257,7 +257,12 @@ fn a_stop_ends_what_a_store_holds_up_and_marks_it() {
     let (done, finished) = mpsc::channel();
     {
         let sink = sink.clone();
-        thread::spawn(move || done.send(put(&sink, 1, &content(20 * PART, 0)).is_err()).unwrap());
+        let bytes = content(6 * PART, 0);
+        thread::spawn(move || done.send(put(&sink, 1, &bytes).is_err()).unwrap());
+    }
+    let began = Instant::now();
+    while plan.open.load(Ordering::SeqCst) == 0 && began.elapsed() < BOUND {
+        thread::sleep(Duration::from_millis(5));
     }
     // It hangs: the store takes nothing.
     finished.recv_timeout(Duration::from_millis(300)).unwrap_err();
