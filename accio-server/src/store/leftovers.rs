@@ -18,6 +18,10 @@ use super::told;
 /// How long a signed address holds.
 const VALID: Duration = Duration::from_secs(60);
 
+/// How often a store that is in trouble is asked, and the pause after the first time; it doubles.
+const TRIES: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Pages of a thousand uploads that are looked at.
 const PAGES: usize = 100;
 
@@ -56,11 +60,7 @@ pub(super) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
         // Of the bucket, not of an object.
         let address = s3.signed_url_opts(Method::GET, &Path::default(), VALID, &options).await;
         let address = address.map_err(|error| told(&error))?;
-        // The address holds the signature, and must not be told.
-        let answer = client.get(address).send().await;
-        let answer = answer.and_then(reqwest::Response::error_for_status);
-        let answer = answer.map_err(|error| io::Error::other(error.without_url()))?;
-        let text = answer.text().await.map_err(|error| io::Error::other(error.without_url()))?;
+        let text = fetch(&client, address).await?;
         let page: Page = quick_xml::de::from_str(&text).map_err(io::Error::other)?;
         for left in page.uploads {
             let Ok(path) = Path::parse(&left.key) else { continue };
@@ -80,6 +80,28 @@ pub(super) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
         markers = (page.next_key_marker, page.next_upload_id_marker);
     }
     Ok(count)
+}
+
+/// Asks until there is an answer, some times.
+async fn fetch(client: &reqwest::Client, address: reqwest::Url) -> io::Result<String> {
+    let mut pause = PAUSE;
+    let mut tries = 1;
+    let answer = loop {
+        let answer = client.get(address.clone()).send().await;
+        let settled = answer.as_ref().is_ok_and(|answer| !answer.status().is_server_error());
+        if settled || tries == TRIES {
+            break answer;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+        tries += 1;
+    };
+    let text = match answer.and_then(reqwest::Response::error_for_status) {
+        Ok(answer) => answer.text().await,
+        Err(error) => Err(error),
+    };
+    // The address holds the signature, and must not be told.
+    text.map_err(|error| io::Error::other(error.without_url()))
 }
 
 /// Removes the staging files beside those in a folder that stands for a store.

@@ -33,6 +33,12 @@ pub(crate) struct Arguments {
     /// Let nothing die
     #[arg(long)]
     calm: bool,
+    /// Connect to the receivers in turn, as behind a balancer that passes resets on (LVS, ECMP)
+    ///
+    /// haproxy does not: it ends a connection in the same way whatever ended its other side, so a
+    /// client whose last byte it has taken cannot tell a receiver's death from its confirmation.
+    #[arg(long)]
+    direct: bool,
     /// The garage to use, if it is not in PATH
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_GARAGE")]
     garage: Option<PathBuf>,
@@ -85,16 +91,17 @@ fn test(arguments: &Arguments, tools: &Tools, out: &mut impl Write) -> Result<bo
         .status()?;
     anyhow::ensure!(built.success(), "accio-server does not build");
     let mut cluster = Cluster::start(tools).context("start")?;
-    writeln!(out, "three store nodes, three receivers, haproxy before both; sending")?;
+    let through = if arguments.direct { "the store" } else { "both" };
+    writeln!(out, "three store nodes, three receivers, haproxy before {through}; sending")?;
 
     let began = Instant::now();
     let uploads = arguments.uploads;
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let told = Mutex::new(BTreeMap::new());
-    let address = cluster.receivers_port();
+    let ports = cluster.receivers_ports(arguments.direct);
     std::thread::scope(|scope| -> Result<()> {
         for _ in 0..CLIENTS {
-            scope.spawn(|| send_all(uploads, address, &next, &done, &told));
+            scope.spawn(|| send_all(uploads, &ports, &next, &done, &told));
         }
         if !arguments.calm {
             while done.load(Ordering::SeqCst) < uploads as usize / 2 {
@@ -125,7 +132,7 @@ fn test(arguments: &Arguments, tools: &Tools, out: &mut impl Write) -> Result<bo
 
 fn send_all(
     uploads: u64,
-    port: u16,
+    ports: &[u16],
     next: &AtomicUsize,
     done: &AtomicUsize,
     told: &Mutex<BTreeMap<u64, Told>>,
@@ -137,6 +144,7 @@ fn send_all(
         if index >= uploads {
             return;
         }
+        let port = ports[index as usize % ports.len()];
         let sent = client.send("127.0.0.1", port, &content(index)[..]);
         let result = match sent {
             Ok(sent) if sent.confirmed => Told::Kept,

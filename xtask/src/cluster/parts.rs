@@ -169,8 +169,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    pub(super) fn receivers_port(&self) -> u16 {
-        self.ports.clients
+    /// Where clients connect.
+    pub(super) fn receivers_ports(&self, direct: bool) -> Vec<u16> {
+        if direct { self.ports.receivers.clone() } else { vec![self.ports.clients] }
     }
 
     pub(super) fn store(&self) -> &Bucket {
