@@ -143,7 +143,9 @@ impl Trial<'_> {
 
     /// The client's connection.
     pub(crate) fn accept(&self, listener: &Listener, client: &Process) -> Verdict<Peer> {
-        listener.accept().during(|| client.command().to_owned())
+        // One that does not come here comes nowhere: a reason to try no check of it twice.
+        let peer = listener.accept().during(|| client.command().to_owned());
+        peer.during(|| format!("{STARTING}{}", Program::Client.name()))
     }
 
     /// Sends `content` by the client to `port` of this machine; the client must be content.
