@@ -15,11 +15,17 @@ use accio_proto::{
 struct Source {
     left: usize,
     ends: bool,
+    given: usize,
 }
 
 impl Socket for Source {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.left.min(buffer.len());
+        // The beginning of a confirmation, and then anything.
+        for byte in &mut buffer[..count] {
+            *byte = b"confirm-accio\r\n".get(self.given).copied().unwrap_or(0);
+            self.given += 1;
+        }
         self.left -= count;
         match (count, self.ends) {
             (0, false) => Err(io::ErrorKind::WouldBlock.into()),
@@ -50,7 +56,7 @@ impl World {
     }
 
     fn begin(&self, left: usize, ends: bool) -> Session<Source, MemoryFile> {
-        Session::begin(1, Source { left, ends }, Dialect::Direct.into(), self.start)
+        Session::begin(1, Source { left, ends, given: 0 }, Dialect::Direct.into(), self.start)
     }
 
     fn ready(&mut self, session: Session<Source, MemoryFile>) -> Turn<Source, MemoryFile> {
@@ -92,6 +98,18 @@ fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
                 (Turn::Waiting(_), false) => panic!("{size} bytes were taken"),
             }
         }
+    }
+}
+
+/// What is held back as a handshake only becomes content when the end comes.
+#[test]
+fn a_handshake_that_was_none_counts_as_content() {
+    for (max_size, fits) in [(15, true), (14, false)] {
+        let mut world = World::new(|limits| limits.max_size = Some(max_size));
+        let socket = Source { left: 15, ends: true, given: 0 };
+        let session = Session::begin(1, socket, accio_proto::ServerDialect::Auto, world.start);
+        let Turn::Ended(ended) = world.ready(session) else { panic!("it waits") };
+        assert_eq!(ended.result.is_ok(), fits, "{:?}", ended.result);
     }
 }
 

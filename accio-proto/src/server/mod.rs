@@ -197,13 +197,15 @@ impl<K: FileSink> Server<K> {
                     }
                 }
             }
+            let mut panicked = None;
             for thread in threads {
                 match thread.join() {
                     Ok(worked) => result = result.and(worked),
-                    Err(panic) => std::panic::resume_unwind(panic),
+                    Err(panic) => panicked = panicked.or(Some(panic)),
                 }
             }
-            result
+            reactor.clear_rest();
+            panicked.map_or(result, |panic| std::panic::resume_unwind(panic))
         })
     }
 }

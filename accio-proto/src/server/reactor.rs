@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::deadlines::Deadlines;
@@ -47,8 +47,6 @@ pub(super) struct Reactor<K: FileSink> {
     cleared: AtomicU32,
     /// Whether the last attempt to accept found no room; said once, not ten times a second.
     resting: AtomicBool,
-    /// Workers that may still park a session.
-    working: AtomicUsize,
 }
 
 /// A session and what the server knows of it beside.
@@ -84,7 +82,6 @@ impl<K: FileSink> Reactor<K> {
             draining: AtomicBool::new(false),
             cleared: AtomicU32::new(0),
             resting: AtomicBool::new(false),
-            working: AtomicUsize::new(0),
         };
         reactor.listeners.watch(&reactor.poller)?;
         reactor.poller.add(&reactor.deadlines, ALARM, Interest::Read)?;
@@ -95,7 +92,6 @@ impl<K: FileSink> Reactor<K> {
 
     /// Serves events until the server is stopped, then helps to end the sessions that are left.
     pub(super) fn work(&self) -> io::Result<()> {
-        self.working.fetch_add(1, Ordering::SeqCst);
         let served = self.serve();
         // All workers share the slots out among them.
         let end = self.slots.used();
@@ -106,11 +102,13 @@ impl<K: FileSink> Reactor<K> {
             }
             self.clear(index);
         }
-        // While some cleared, others may still have parked; the last one finds what they left.
-        if self.working.fetch_sub(1, Ordering::SeqCst) == 1 {
-            (0..self.slots.used()).for_each(|index| self.clear(index));
-        }
         served
+    }
+
+    /// Ends what is left when no worker works any more: while some cleared, others may still have
+    /// parked, and one that panicked has cleared nothing.
+    pub(super) fn clear_rest(&self) {
+        (0..self.slots.used()).for_each(|index| self.clear(index));
     }
 
     fn serve(&self) -> io::Result<()> {

@@ -5,6 +5,7 @@ mod drain;
 mod files;
 mod harness;
 mod journal;
+mod limits;
 mod metrics;
 mod on_commit;
 mod systemd;
