@@ -4,6 +4,7 @@
 mod api;
 mod bench;
 mod broken_server;
+mod cluster;
 mod demo_server;
 mod dist;
 mod e2e;
@@ -27,6 +28,8 @@ enum Command {
     TestE2e(e2e::Arguments),
     /// Make everything fail that can: system calls, processes, disks, networks
     Torture(torture::Arguments),
+    /// Kill receivers and store nodes of a real cluster, and see what became of every upload
+    TestCluster(cluster::Arguments),
     /// Measure throughput, CPU time and memory, side by side with whatever else is installed
     Bench(bench::Arguments),
     /// Pack the programs: a tarball and a Debian package
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::TestE2e(arguments) => e2e::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
+        Command::TestCluster(arguments) => cluster::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Api(arguments) => api::run(&arguments),
