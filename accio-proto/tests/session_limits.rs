@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accio_proto::{
-    Abort, Copier, Dialect, FastPaths, MemoryFile, MemorySink, Session, SessionLimits, Socket,
-    Stored, Turn, limits,
+    Abort, Copier, CountSink, Dialect, FastPaths, MemoryFile, MemorySink, Session, SessionLimits,
+    Socket, Stored, Turn, limits,
 };
 
 /// Has so many bytes to give, then nothing, or the end.
@@ -97,6 +97,54 @@ fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
                 }
                 (Turn::Waiting(_), false) => panic!("{size} bytes were taken"),
             }
+        }
+    }
+}
+
+/// A source that counts how often it was told to drop what it has.
+struct Dropping(Source, usize);
+
+impl Socket for Dropping {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buffer)
+    }
+
+    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        self.1 += 1;
+        self.0.recv(scratch)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes)
+    }
+
+    fn close(self) {}
+}
+
+/// Only a read that filled the buffer promises enough to make the way in bulk worth it.
+#[test]
+fn what_is_small_is_received_and_what_is_large_goes_in_bulk() {
+    for (size, in_bulk) in [(10, false), (limits::FIRST_READ, true), (3 * limits::FIRST_READ, true)]
+    {
+        for drops in [false, true] {
+            let mut world = World::new(|_| {});
+            let source = Source { left: size, ends: true, given: 0 };
+            let (limits, start) = (world.limits, world.start);
+            let dialect = Dialect::Direct.into();
+            let (result, bytes, dropped) = if drops {
+                let session = Session::begin(1, Dropping(source, 0), dialect, start);
+                let turn = session.handle_ready(&CountSink, &mut world.copier, &limits, start);
+                let Turn::Ended(ended) = turn else { panic!("it waits") };
+                (ended.result, ended.bytes, ended.socket.socket().1 > 0)
+            } else {
+                // The trait's own way to drop bytes is to receive them.
+                let session = Session::begin(1, source, dialect, start);
+                let turn = session.handle_ready(&CountSink, &mut world.copier, &limits, start);
+                let Turn::Ended(ended) = turn else { panic!("it waits") };
+                (ended.result, ended.bytes, false)
+            };
+            assert!(result.is_ok(), "{result:?}");
+            assert_eq!((bytes, dropped), (size as u64, drops && in_bulk));
         }
     }
 }
