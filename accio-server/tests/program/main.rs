@@ -7,5 +7,7 @@ mod harness;
 mod journal;
 mod metrics;
 mod on_commit;
+#[cfg(feature = "proxy-protocol")]
+mod proxied;
 mod systemd;
 mod usage;
