@@ -56,6 +56,13 @@ pub const BACKLOG: i32 = 4096;
 /// numbered in few steps, yet its first clients need not wait for its last.
 pub const ACCEPT_BATCH: usize = 16;
 
+/// The longest header of the PROXY protocol, version 2 (4 KiB): addresses take 52 bytes, and what
+/// proxies add is some hundred, or a few thousand with a client's certificate.
+pub const PROXY_HEADER_MAX: usize = 4096;
+
+/// The longest header of the PROXY protocol, version 1 (107). Source: its specification, section 2.1.
+pub const PROXY_LINE_MAX: usize = 107;
+
 /// Bytes received into memory at first (64 KiB): the handshake needs them anyway, and a small file
 /// never needs more.
 pub const FIRST_READ: usize = 64 << 10;

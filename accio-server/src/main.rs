@@ -118,6 +118,10 @@ impl Limits {
         if let Some(max_per_ip) = self.max_per_ip {
             builder = builder.max_per_ip(max_per_ip);
         }
+        #[cfg(feature = "proxy-protocol")]
+        {
+            builder = builder.proxy_protocol(self.proxy_protocol);
+        }
         if let Some(max_size) = self.max_size {
             builder = builder.max_size(max_size);
         }

@@ -6,6 +6,8 @@ mod deadlines;
 mod listener;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "proxy-protocol")]
+mod proxy;
 mod reactor;
 mod service;
 mod slots;
@@ -62,6 +64,8 @@ pub struct ServerBuilder<K> {
     max_connections: Option<NonZeroUsize>,
     paths: FastPaths,
     admission: Admission,
+    #[cfg(feature = "proxy-protocol")]
+    proxy_protocol: bool,
     first_id: u64,
     on_outcome: Observer,
 }
@@ -75,6 +79,8 @@ struct Config {
     limits: SessionLimits,
     max_connections: usize,
     admission: Admission,
+    #[cfg(feature = "proxy-protocol")]
+    proxy_protocol: bool,
     first_id: u64,
     on_outcome: Observer,
 }
@@ -155,6 +161,8 @@ impl<K: FileSink> Server<K> {
             max_connections: None,
             paths: FastPaths::default(),
             admission: Admission::default(),
+            #[cfg(feature = "proxy-protocol")]
+            proxy_protocol: false,
             first_id: 1,
             on_outcome: Box::new(|_| {}),
         }
@@ -309,6 +317,23 @@ impl<K: FileSink> ServerBuilder<K> {
         self
     }
 
+    /// Whether each connection comes from a proxy, such as haproxy, that says in a header of the
+    /// PROXY protocol, version 1 or 2, whom it speaks for: that peer is then the one of the rules
+    /// above and of the [outcome](Outcome::peer). Off by default.
+    ///
+    /// The header comes before everything else, the greeting included, and must be complete as
+    /// soon as a silent client would be given up. A connection without one, or with one that is
+    /// malformed or longer than [`limits::PROXY_HEADER_MAX`], is reset and gets no number; numbers
+    /// follow the order in which headers are complete. Where the header names no internet address,
+    /// the peer is the proxy. When the proxy speaks for itself, as in a health check of version 2
+    /// (`LOCAL`), it is greeted and let go, without a number.
+    ///
+    /// Whoever can connect can claim any address: let nobody but the proxy.
+    #[cfg(feature = "proxy-protocol")]
+    pub fn proxy_protocol(self, proxy_protocol: bool) -> Self {
+        ServerBuilder { proxy_protocol, ..self }
+    }
+
     /// The number of the first connection; 1 by default.
     pub fn first_id(self, first_id: u64) -> Self {
         ServerBuilder { first_id, ..self }
@@ -397,6 +422,8 @@ impl<K: FileSink> ServerBuilder<K> {
             limits: self.limits,
             max_connections,
             admission: self.admission,
+            #[cfg(feature = "proxy-protocol")]
+            proxy_protocol: self.proxy_protocol,
             first_id: self.first_id,
             on_outcome: self.on_outcome,
         };

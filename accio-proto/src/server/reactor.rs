@@ -1,20 +1,19 @@
 //! The reactor: workers that all wait on one event queue and serve whatever comes.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::deadlines::Deadlines;
 use super::listener::{Accepted, Listeners};
-use super::service::{About, Service};
+use super::service::{Guest, Over, Service, Visit};
 use super::slots::{Due, Key, Slots};
 use super::{ServerError, ServerHandle, StopOnDrop};
 use crate::copier::Copier;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
-use crate::session::Interest;
-use crate::session::{Abort, Ended, Session, TcpSocket, Turn};
+use crate::session::{Abort, Interest};
 use crate::sink::FileSink;
 use crate::sys::poll::Poller;
 
@@ -34,17 +33,11 @@ pub(super) struct Reactor<K: FileSink> {
     listeners: Listeners,
     poller: Poller,
     deadlines: Deadlines,
-    slots: Slots<Connection<K>>,
+    slots: Slots<Guest<K>>,
     /// No more connections are accepted; the end of the last one stops the server.
     draining: AtomicBool,
     /// The first slot that no worker has cleared yet when the server stops.
     cleared: AtomicU32,
-}
-
-/// A session and what the server knows of it beside.
-struct Connection<K: FileSink> {
-    session: Session<TcpSocket, K::File>,
-    about: About,
 }
 
 impl<K: FileSink> Reactor<K> {
@@ -136,17 +129,14 @@ impl<K: FileSink> Reactor<K> {
     }
 
     fn clear(&self, index: u32) {
-        if let Some((key, Connection { session, about })) = self.slots.evict(index) {
-            self.finish(key, self.service.abort(session, Abort::Shutdown), about);
+        if let Some((key, guest)) = self.slots.evict(index) {
+            self.finish(key, self.service.abort(guest, Abort::Shutdown));
         }
     }
 
     fn handle_socket(&self, key: Key, copier: &mut Copier) {
-        if let Some(Connection { session, about }) = self.slots.take(key) {
-            let now = Instant::now();
-            let Service { sink, config, .. } = &self.service;
-            let turn = session.handle_ready(sink, copier, &config.limits, now);
-            self.settle(key, turn, about, now);
+        if let Some(guest) = self.slots.take(key) {
+            self.settle(key, self.service.handle_ready(guest, copier), Parking::Again);
         }
     }
 
@@ -171,14 +161,13 @@ impl<K: FileSink> Reactor<K> {
         let mut failed = 0;
         for _ in 0..ACCEPT_BATCH {
             match self.listeners.accept(index) {
-                Accepted::Connection(socket, peer) => {
-                    if self.service.admit(peer) {
-                        self.begin(socket, peer);
-                    } else {
-                        drop(socket);
+                Accepted::Connection(socket, peer) => match self.service.receive(socket, peer) {
+                    Ok(guest) => self.begin(guest),
+                    Err(over) => {
+                        self.service.end(over, |_| {});
                         self.make_room();
                     }
-                }
+                },
                 Accepted::Nobody => break,
                 Accepted::Failed => {
                     log::debug!("a connection failed before it was accepted");
@@ -217,18 +206,14 @@ impl<K: FileSink> Reactor<K> {
         Ok(())
     }
 
-    /// Numbers and greets a connection.
-    fn begin(&self, socket: TcpSocket, peer: Option<SocketAddr>) {
-        let (session, about) = self.service.begin(socket, peer);
+    /// Greets a connection.
+    fn begin(&self, guest: Guest<K>) {
         let Some(key) = self.slots.reserve() else {
             // Never: a place in the listener comes with a slot in the table.
-            let full = io::Error::from(io::ErrorKind::OutOfMemory);
-            return self.report(self.service.abort(session, Abort::System(full)), about);
+            let full = Abort::System(io::ErrorKind::OutOfMemory.into());
+            return self.end(self.service.abort(guest, full));
         };
-        match session.greet(&self.service.sink) {
-            Turn::Waiting(session) => self.park(key, session, about, Parking::First),
-            Turn::Ended(ended) => self.finish(key, ended, about),
-        }
+        self.settle(key, self.service.greet(guest), Parking::First);
     }
 
     /// Serves one deadline. The alarm is armed before the work, so another worker takes the next.
@@ -241,61 +226,52 @@ impl<K: FileSink> Reactor<K> {
             Some(LISTENER_RETRY) => return self.listeners.wake(&self.poller),
             Some(index) => index,
         };
-        let Service { sink, config, .. } = &self.service;
-        let limits = &config.limits;
-        let later = |connection: &Connection<K>| {
-            Some(connection.session.deadline(limits)).filter(|deadline| *deadline > now)
-        };
+        let config = &self.service.config;
+        let later = |guest: &Guest<K>| Some(guest.deadline(config)).filter(|time| *time > now);
         match self.slots.take_due(index, later) {
             Due::Nobody => {}
             Due::Later(deadline) => self.deadlines.push(deadline, index),
-            Due::Now(key, Connection { session, about }) => {
-                let turn = session.handle_timeout(sink, copier, limits, now);
-                self.settle(key, turn, about, now);
+            Due::Now(key, guest) => {
+                self.settle(key, self.service.handle_timeout(guest, copier), Parking::Again);
             }
         }
         Ok(())
     }
 
-    /// Puts a session back to wait, or ends it.
-    fn settle(&self, key: Key, turn: Turn<TcpSocket, K::File>, about: About, started: Instant) {
-        match turn {
-            Turn::Waiting(mut session) => {
-                if session.heard() == started {
-                    // However long the sink took over these bytes, the peer was not silent.
-                    session.resume(started, Instant::now());
-                }
-                self.park(key, session, about, Parking::Again);
-            }
-            Turn::Ended(ended) => self.finish(key, ended, about),
+    /// Puts a connection back to wait, or ends it and makes its place free.
+    fn settle(&self, key: Key, visit: Visit<K>, parking: Parking) {
+        match visit {
+            Visit::Waiting(guest) => self.park(key, guest, parking),
+            Visit::Over(over) => self.finish(key, over),
         }
     }
 
-    fn park(&self, key: Key, session: Session<TcpSocket, K::File>, about: About, parking: Parking) {
-        let deadline = session.deadline(&self.service.config.limits);
-        let (token, interest) = (key.token(), session.interest());
-        let parked = self.slots.park(key, Connection { session, about }, |connection| {
-            let socket = connection.session.socket();
-            match parking {
-                Parking::First => self.poller.add(socket, token, interest),
-                Parking::Again => self.poller.arm(socket, token, interest),
-            }
+    fn park(&self, key: Key, guest: Guest<K>, parking: Parking) {
+        let deadline = guest.deadline(&self.service.config);
+        let (token, interest) = (key.token(), guest.interest());
+        let parked = self.slots.park(key, guest, |guest| match parking {
+            Parking::First => self.poller.add(guest.socket(), token, interest),
+            Parking::Again => self.poller.arm(guest.socket(), token, interest),
         });
         match parked {
             Ok(true) => self.deadlines.push(deadline, key.index),
             Ok(false) => {}
-            Err((Connection { session, about }, error)) => {
-                self.finish(key, self.service.abort(session, Abort::System(error)), about);
+            Err((guest, error)) => {
+                self.finish(key, self.service.abort(guest, Abort::System(error)))
             }
         }
     }
 
-    /// Ends a session and makes its place free.
-    fn finish(&self, key: Key, ended: Ended<TcpSocket>, about: About) {
-        self.report(ended, about);
+    /// Ends a connection and makes its place free.
+    fn finish(&self, key: Key, over: Over) {
+        self.end(over);
         self.slots.release(key);
-        self.service.leave(about.peer);
         self.make_room();
+    }
+
+    /// A socket leaves the event queue before it is closed.
+    fn end(&self, over: Over) {
+        self.service.end(over, |socket| self.poller.remove(socket));
     }
 
     /// Gives a place back, to whoever waits for it.
@@ -307,13 +283,6 @@ impl<K: FileSink> Reactor<K> {
             self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
         }
         self.stop_if_drained();
-    }
-
-    /// Tells the observer what became of a connection, then the peer.
-    fn report(&self, ended: Ended<TcpSocket>, about: About) {
-        let farewell = self.service.report(ended, about);
-        self.poller.remove(farewell.socket());
-        farewell.say();
     }
 }
 

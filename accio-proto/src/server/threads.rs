@@ -18,11 +18,11 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::crew::Crew;
 use super::listener::{self, Accepted};
-use super::service::{About, Service};
+use super::service::{Guest, Over, Service, Visit};
 use super::{ServerError, ServerHandle};
 use crate::copier::Copier;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
-use crate::session::{Abort, Interest, Session, TcpSocket, Turn};
+use crate::session::{Abort, Interest};
 use crate::sink::FileSink;
 use crate::sys::wait::wait;
 
@@ -36,13 +36,10 @@ pub(super) struct Threads<K: FileSink> {
 struct Running<'a, K: FileSink> {
     service: &'a Service<K>,
     handle: &'a ServerHandle,
-    crew: Crew<Job<K>>,
+    crew: Crew<Guest<K>>,
     /// What the first thread to panic panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
-
-/// A session that begins.
-type Job<K> = (Session<TcpSocket, <K as FileSink>::File>, About);
 
 /// What the accepting thread was woken for.
 enum Woken {
@@ -163,11 +160,10 @@ impl<K: FileSink> Running<'_, K> {
                 return ControlFlow::Continue(());
             }
             match listener::accept(socket) {
-                Accepted::Connection(socket, peer) => {
-                    if self.service.admit(peer) {
-                        self.crew.give(self.service.begin(socket, peer));
-                    }
-                }
+                Accepted::Connection(socket, peer) => match self.service.receive(socket, peer) {
+                    Ok(guest) => self.crew.give(guest),
+                    Err(over) => self.service.end(over, |_| {}),
+                },
                 Accepted::Failed => {
                     log::debug!("a connection failed before it was accepted");
                     controls.counters.accept_error();
@@ -205,8 +201,9 @@ impl<K: FileSink> Running<'_, K> {
     fn work(&self) {
         let worked = catch_unwind(AssertUnwindSafe(|| {
             let mut copier = Copier::new(Arc::clone(&self.service.paths));
-            while let Some((session, about)) = self.crew.next() {
-                self.serve(session, about, &mut copier);
+            while let Some(guest) = self.crew.next() {
+                let over = self.serve(guest, &mut copier);
+                self.service.end(over, |_| {});
                 if !self.crew.done() {
                     break;
                 }
@@ -220,52 +217,34 @@ impl<K: FileSink> Running<'_, K> {
         self.crew.leave();
     }
 
-    /// Serves a session from its greeting to its end.
-    fn serve(&self, session: Session<TcpSocket, K::File>, about: About, copier: &mut Copier) {
-        let Service { sink, config, .. } = self.service;
-        let limits = &config.limits;
-        let mut turn = session.greet(sink);
-        if let Turn::Waiting(session) = &mut turn {
-            // However long the thread took to start, nobody was to say anything before that.
-            session.resume(about.since, Instant::now());
+    /// Serves a connection from its greeting to its end.
+    fn serve(&self, guest: Guest<K>, copier: &mut Copier) -> Over {
+        let mut visit = self.service.greet(guest);
+        loop {
+            let guest = match visit {
+                Visit::Waiting(guest) => guest,
+                Visit::Over(over) => return over,
+            };
+            visit = match self.wait_for(&guest) {
+                Ok(Some(Due::Ready)) => self.service.handle_ready(guest, copier),
+                Ok(Some(Due::Late)) => self.service.handle_timeout(guest, copier),
+                Ok(None) => return self.service.abort(guest, Abort::Shutdown),
+                Err(error) => return self.service.abort(guest, Abort::System(error)),
+            };
         }
-        let ended = loop {
-            let session = match turn {
-                Turn::Waiting(session) => session,
-                Turn::Ended(ended) => break ended,
-            };
-            let due = match self.wait_for(&session) {
-                Ok(Some(due)) => due,
-                Ok(None) => break self.service.abort(session, Abort::Shutdown),
-                Err(error) => break self.service.abort(session, Abort::System(error)),
-            };
-            let now = Instant::now();
-            turn = match due {
-                Due::Ready => session.handle_ready(sink, copier, limits, now),
-                Due::Late => session.handle_timeout(sink, copier, limits, now),
-            };
-            if let Turn::Waiting(session) = &mut turn
-                && session.heard() == now
-            {
-                // However long the sink took over these bytes, the peer was not silent.
-                session.resume(now, Instant::now());
-            }
-        };
-        self.service.report(ended, about).say();
-        self.service.leave(about.peer);
     }
 
-    /// Waits for what a session waits for; `None` when the server is stopped.
-    fn wait_for(&self, session: &Session<TcpSocket, K::File>) -> io::Result<Option<Due>> {
-        let wanted = match session.interest() {
+    /// Waits for what a connection waits for; `None` when the server is stopped.
+    fn wait_for(&self, guest: &Guest<K>) -> io::Result<Option<Due>> {
+        let wanted = match guest.interest() {
             Interest::Read => PollFlags::IN,
             Interest::ReadWrite => PollFlags::IN | PollFlags::OUT,
         };
         let mut fds = [
             PollFd::new(&self.service.controls.stop, PollFlags::IN),
-            PollFd::new(session.socket(), wanted),
+            PollFd::new(guest.socket(), wanted),
         ];
-        let ready = wait(&mut fds, Some(session.deadline(&self.service.config.limits)))?;
+        let ready = wait(&mut fds, Some(guest.deadline(&self.service.config)))?;
         Ok(match fds[0].revents().is_empty() {
             false => None,
             true if ready == 0 => Some(Due::Late),

@@ -17,27 +17,27 @@ use super::THREADING;
 use crate::ALONE;
 
 /// The longest any wait here may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is told of a connection, in a form that can be compared.
 #[derive(Debug, Clone)]
-struct Told {
-    dialect: Option<Dialect>,
-    bytes: u64,
-    error: Option<String>,
-    peer: Option<SocketAddr>,
-    duration: Duration,
+pub(super) struct Told {
+    pub(super) dialect: Option<Dialect>,
+    pub(super) bytes: u64,
+    pub(super) error: Option<String>,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) duration: Duration,
 }
 
 #[derive(Default)]
-struct Outcomes {
+pub(super) struct Outcomes {
     told: Mutex<BTreeMap<u64, Told>>,
     changed: Condvar,
 }
 
 impl Outcomes {
     /// Waits until `count` connections have ended.
-    fn wait(&self, count: usize) -> BTreeMap<u64, Told> {
+    pub(super) fn wait(&self, count: usize) -> BTreeMap<u64, Told> {
         let told = self.told.lock().unwrap();
         let few = |told: &mut BTreeMap<u64, Told>| told.len() < count;
         let (told, _) = self.changed.wait_timeout_while(told, PATIENCE, few).unwrap();
@@ -47,14 +47,14 @@ impl Outcomes {
 }
 
 /// A running server, stopped and joined in any case.
-struct Running {
-    address: SocketAddr,
-    handle: ServerHandle,
-    outcomes: Arc<Outcomes>,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
+    pub(super) handle: ServerHandle,
+    pub(super) outcomes: Arc<Outcomes>,
     thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
 
-fn start<K: FileSink>(builder: ServerBuilder<K>) -> Running {
+pub(super) fn start<K: FileSink>(builder: ServerBuilder<K>) -> Running {
     start_at(builder, "127.0.0.1:0")
 }
 
@@ -64,7 +64,10 @@ fn start_at<K: FileSink>(builder: ServerBuilder<K>, address: &str) -> Running {
     run(server, outcomes)
 }
 
-fn observed<K: FileSink>(builder: ServerBuilder<K>, outcomes: &Arc<Outcomes>) -> ServerBuilder<K> {
+pub(super) fn observed<K: FileSink>(
+    builder: ServerBuilder<K>,
+    outcomes: &Arc<Outcomes>,
+) -> ServerBuilder<K> {
     let outcomes = Arc::clone(outcomes);
     builder.threading(THREADING).on_outcome(move |outcome| {
         let told = Told {
@@ -80,14 +83,14 @@ fn observed<K: FileSink>(builder: ServerBuilder<K>, outcomes: &Arc<Outcomes>) ->
     })
 }
 
-fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> Running {
+pub(super) fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> Running {
     let (address, handle) = (server.local_addr(), server.handle());
     let thread = Some(std::thread::spawn(move || server.run()));
     Running { address, handle, outcomes, thread }
 }
 
 impl Running {
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -95,7 +98,7 @@ impl Running {
     }
 
     /// Stops the server and waits for it to return.
-    fn stop(mut self) -> Result<(), ServerError> {
+    pub(super) fn stop(mut self) -> Result<(), ServerError> {
         self.handle.stop();
         self.join().expect("the server ran")
     }
@@ -120,18 +123,18 @@ impl Drop for Running {
     }
 }
 
-fn workers(count: usize) -> NonZeroUsize {
+pub(super) fn workers(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
 }
 
-fn greeted(stream: &mut TcpStream) {
+pub(super) fn greeted(stream: &mut TcpStream) {
     let mut greeting = [0; 7];
     stream.read_exact(&mut greeting).unwrap();
     assert_eq!(&greeting, b"accio\r\n");
 }
 
 /// Sends content and FIN, and waits for the server's.
-fn upload(server: &Running, content: &[u8]) {
+pub(super) fn upload(server: &Running, content: &[u8]) {
     let mut stream = server.connect();
     greeted(&mut stream);
     stream.write_all(content).unwrap();
@@ -139,12 +142,12 @@ fn upload(server: &Running, content: &[u8]) {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
 }
 
-fn reset(stream: TcpStream) {
+pub(super) fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// The server reset the connection.
-fn is_reset(stream: &mut TcpStream) -> bool {
+pub(super) fn is_reset(stream: &mut TcpStream) -> bool {
     matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
 }
 

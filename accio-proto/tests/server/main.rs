@@ -9,6 +9,9 @@ mod reactor {
 
     #[path = "cases.rs"]
     mod cases;
+    #[cfg(feature = "proxy-protocol")]
+    #[path = "proxied.rs"]
+    mod proxied;
 }
 
 /// A thread for each session.
@@ -18,6 +21,9 @@ mod per_session {
 
     #[path = "cases.rs"]
     mod cases;
+    #[cfg(feature = "proxy-protocol")]
+    #[path = "proxied.rs"]
+    mod proxied;
 }
 
 mod choice;

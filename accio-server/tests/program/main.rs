@@ -8,5 +8,7 @@ mod journal;
 mod limits;
 mod metrics;
 mod on_commit;
+#[cfg(feature = "proxy-protocol")]
+mod proxied;
 mod systemd;
 mod usage;

@@ -15,7 +15,7 @@ pub(crate) fn fails(code: i32, arguments: &[&str]) -> String {
     text
 }
 
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
 fn stdout(arguments: &[&str]) -> String {
     let output = program().args(arguments).stdout(Stdio::piped()).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
@@ -23,7 +23,7 @@ fn stdout(arguments: &[&str]) -> String {
 }
 
 // Without the feature, a flag is missing.
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
 #[test]
 fn help() {
     snapbox::assert_data_eq!(stdout(&["-h"]), snapbox::file!["../snapshots/help-short.txt"].raw());
