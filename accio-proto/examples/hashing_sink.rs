@@ -69,3 +69,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(*sums, BTreeMap::from([(1, Some(expected.finish()))]));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_runs() -> Result<(), Box<dyn std::error::Error>> {
+        super::main()
+    }
+}

@@ -12,6 +12,7 @@ use log::LevelFilter;
 use crate::{ClientError, DirError, ServerError, limits};
 
 mod color;
+mod generate;
 #[cfg(feature = "serve")]
 mod serve;
 
@@ -122,7 +123,11 @@ impl Verbosity {
 /// `ERROR: what: why` on stderr.
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> ExitCode {
     let outcome = match parse::<A>() {
-        Ok(arguments) => run(arguments),
+        Ok(Parsed::Arguments(arguments)) => run(arguments),
+        Ok(Parsed::Generated(text)) => {
+            let printed = io::stdout().lock().write_all(&text);
+            printed.map(|()| ExitCode::SUCCESS).map_err(|why| Failure::new("cannot print", why))
+        }
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 return match error.print() {
@@ -139,11 +144,22 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> Exit
     })
 }
 
-/// What `A::try_parse` does, in the colours asked for.
-fn parse<A: Parser>() -> Result<A, clap::Error> {
-    let mut command = A::command().color(color::choose().into());
+/// What a command line came to.
+enum Parsed<A> {
+    Arguments(A),
+    /// What was to be generated from the arguments' definitions.
+    Generated(Vec<u8>),
+}
+
+/// What `A::try_parse` does, in the colours asked for, and `--generate`.
+fn parse<A: Parser>() -> Result<Parsed<A>, clap::Error> {
+    let mut command = generate::add(A::command()).color(color::choose().into());
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    if let Some(kind) = generate::wanted(&matches) {
+        return Ok(Parsed::Generated(generate::text(kind, command)?));
+    }
+    let arguments = A::from_arg_matches_mut(&mut matches);
+    arguments.map(Parsed::Arguments).map_err(|error| error.format(&mut command))
 }
 
 /// Ends the process at once for a failure that nobody can wait for.

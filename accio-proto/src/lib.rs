@@ -89,6 +89,7 @@ pub use port::{InvalidPort, Port};
 #[cfg(feature = "server")]
 pub use server::{
     InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError, ServerHandle, Stats,
+    Threading,
 };
 #[cfg(feature = "io")]
 pub use session::{

@@ -88,6 +88,15 @@ pub const RESERVED_DESCRIPTORS: u64 = 64;
 /// larger table are never used on one machine's ports.
 pub const MAX_CONNECTIONS: usize = 1 << 20;
 
+/// The most connections in service at once where each has a thread of its own, unless told otherwise
+/// (1024): far below what a system or a container has threads for, and some 100 MiB of memory if all
+/// are used.
+pub const MAX_THREADS: usize = 1024;
+
+/// Threads that are kept for the next connections when they have nothing to do (4), where each
+/// connection has its own: a small upload then need not wait for one to start.
+pub const IDLE_THREADS: usize = 4;
+
 /// Bytes handed to one `sendfile` (1 MiB): often enough for a lively progress report, large enough
 /// that the calls cost nothing.
 pub const SEND_CHUNK: usize = 1 << 20;

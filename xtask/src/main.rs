@@ -5,6 +5,7 @@ mod bench;
 mod broken_server;
 mod cluster;
 mod demo_server;
+mod dist;
 mod e2e;
 mod kit;
 mod test;
@@ -29,6 +30,8 @@ enum Command {
     TestCluster(cluster::Arguments),
     /// Measure throughput, CPU time and memory, side by side with whatever else is installed
     Bench(bench::Arguments),
+    /// Pack the programs: a tarball and a Debian package
+    Dist(dist::Arguments),
     /// Run a server that misbehaves, to try a client on
     #[command(after_help = broken_server::names())]
     BrokenServer(broken_server::Arguments),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Torture(arguments) => torture::run(&arguments),
         Command::TestCluster(arguments) => cluster::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Dist(arguments) => dist::run(&arguments),
         Command::BrokenServer(arguments) => broken_server::run(&arguments),
         Command::DemoServer(arguments) => demo_server::run(&arguments),
     };

@@ -1,10 +1,5 @@
 #![no_main]
 
-use std::fs::File;
-use std::sync::{Arc, LazyLock};
-
-use libfuzzer_sys::fuzz_target;
-
 #[path = "../../tests/simulation/oracle.rs"]
 mod oracle;
 #[path = "../../tests/simulation/plan.rs"]
@@ -15,10 +10,7 @@ mod sink;
 mod socket;
 #[path = "../../tests/simulation/world.rs"]
 mod world;
+#[path = "../targets/sessions.rs"]
+mod target;
 
-static NULL: LazyLock<Arc<File>> =
-    LazyLock::new(|| Arc::new(File::options().write(true).open("/dev/null").unwrap()));
-
-fuzz_target!(|bytes: &[u8]| {
-    world::World::new(plan::Random::scripted(0, bytes), &NULL).run();
-});
+libfuzzer_sys::fuzz_target!(|input: target::Input<'_>| target::run(input));

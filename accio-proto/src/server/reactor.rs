@@ -3,15 +3,15 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::deadlines::Deadlines;
 use super::listener::{Accepted, Listeners};
+use super::service::{About, Service};
 use super::slots::{Due, Key, Slots};
-use super::{Config, Controls, Outcome};
+use super::{ServerError, ServerHandle, StopOnDrop};
 use crate::copier::Copier;
-use crate::fast_path::FastPaths;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
 use crate::session::Interest;
 use crate::session::{Abort, Ended, Session, TcpSocket, Turn};
@@ -30,23 +30,15 @@ const LISTENER_RETRY: u32 = u32::MAX;
 
 /// What the workers share.
 pub(super) struct Reactor<K: FileSink> {
-    sink: K,
-    config: Config,
-    paths: Arc<FastPaths>,
+    service: Service<K>,
     listeners: Listeners,
     poller: Poller,
     deadlines: Deadlines,
     slots: Slots<Connection<K>>,
-    controls: Arc<Controls>,
-    /// The number of the next connection. Only the worker with a listening socket's event adds to
-    /// it, so numbers follow the order of acceptance.
-    next_id: AtomicU64,
     /// No more connections are accepted; the end of the last one stops the server.
     draining: AtomicBool,
     /// The first slot that no worker has cleared yet when the server stops.
     cleared: AtomicU32,
-    /// Whether the last attempt to accept found no room; said once, not ten times a second.
-    resting: AtomicBool,
     /// Workers that may still park a session.
     working: AtomicUsize,
 }
@@ -57,44 +49,61 @@ struct Connection<K: FileSink> {
     about: About,
 }
 
-#[derive(Clone, Copy)]
-struct About {
-    peer: Option<SocketAddr>,
-    since: Instant,
-}
-
 impl<K: FileSink> Reactor<K> {
-    pub(super) fn new(
-        sink: K,
-        config: Config,
-        paths: FastPaths,
-        sockets: Vec<TcpListener>,
-        controls: Arc<Controls>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(service: Service<K>, sockets: Vec<TcpListener>) -> io::Result<Self> {
+        let max_connections = service.config.max_connections;
         let reactor = Reactor {
-            listeners: Listeners::new(sockets, config.max_connections, LISTENERS)?,
-            next_id: AtomicU64::new(config.first_id),
-            slots: Slots::new(config.max_connections),
-            sink,
-            config,
-            paths: Arc::new(paths),
+            listeners: Listeners::new(sockets, max_connections, LISTENERS)?,
+            slots: Slots::new(max_connections),
+            service,
             poller: Poller::new()?,
             deadlines: Deadlines::new()?,
-            controls,
             draining: AtomicBool::new(false),
             cleared: AtomicU32::new(0),
-            resting: AtomicBool::new(false),
             working: AtomicUsize::new(0),
         };
+        let controls = &reactor.service.controls;
         reactor.listeners.watch(&reactor.poller)?;
         reactor.poller.add(&reactor.deadlines, ALARM, Interest::Read)?;
-        reactor.poller.add(&reactor.controls.drain, DRAIN, Interest::Read)?;
-        reactor.poller.add_broadcast(&reactor.controls.stop, STOP)?;
+        reactor.poller.add(&controls.drain, DRAIN, Interest::Read)?;
+        reactor.poller.add_broadcast(&controls.stop, STOP)?;
         Ok(reactor)
     }
 
+    /// Serves with so many workers until the server is stopped.
+    pub(super) fn run(self, workers: usize, handle: &ServerHandle) -> Result<(), ServerError> {
+        std::thread::scope(|scope| {
+            let work = || {
+                // One that fails or panics takes the others with it, rather than leave a server
+                // that serves half.
+                let _guard = StopOnDrop(handle);
+                self.work().map_err(ServerError::Serve)
+            };
+            let mut threads = Vec::with_capacity(workers);
+            let mut result = Ok(());
+            for number in 1..=workers {
+                let builder = std::thread::Builder::new().name(format!("accio-worker-{number}"));
+                match builder.spawn_scoped(scope, work) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        handle.stop();
+                        result = Err(ServerError::Start(error));
+                        break;
+                    }
+                }
+            }
+            for thread in threads {
+                match thread.join() {
+                    Ok(worked) => result = result.and(worked),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            result
+        })
+    }
+
     /// Serves events until the server is stopped, then helps to end the sessions that are left.
-    pub(super) fn work(&self) -> io::Result<()> {
+    fn work(&self) -> io::Result<()> {
         self.working.fetch_add(1, Ordering::SeqCst);
         let served = self.serve();
         // All workers share the slots out among them.
@@ -114,7 +123,7 @@ impl<K: FileSink> Reactor<K> {
     }
 
     fn serve(&self) -> io::Result<()> {
-        let mut copier = Copier::new(Arc::clone(&self.paths));
+        let mut copier = Copier::new(Arc::clone(&self.service.paths));
         loop {
             match self.poller.wait()? {
                 STOP => return Ok(()),
@@ -128,14 +137,15 @@ impl<K: FileSink> Reactor<K> {
 
     fn clear(&self, index: u32) {
         if let Some((key, Connection { session, about })) = self.slots.evict(index) {
-            self.finish(key, session.abort(&self.sink, Abort::Shutdown), about);
+            self.finish(key, self.service.abort(session, Abort::Shutdown), about);
         }
     }
 
     fn handle_socket(&self, key: Key, copier: &mut Copier) {
         if let Some(Connection { session, about }) = self.slots.take(key) {
             let now = Instant::now();
-            let turn = session.handle_ready(&self.sink, copier, &self.config.limits, now);
+            let Service { sink, config, .. } = &self.service;
+            let turn = session.handle_ready(sink, copier, &config.limits, now);
             self.settle(key, turn, about, now);
         }
     }
@@ -143,37 +153,36 @@ impl<K: FileSink> Reactor<K> {
     /// Closes the listening sockets; who is in service may finish.
     fn handle_drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        self.listeners.close();
+        self.listeners.close(&self.poller);
         self.stop_if_drained();
     }
 
     fn stop_if_drained(&self) {
         if self.draining.load(Ordering::SeqCst) && self.listeners.taken() == 0 {
-            self.controls.stop.raise();
+            self.service.controls.stop.raise();
         }
     }
 
     /// Accepts a batch, then lets another worker have the socket.
     fn handle_listener(&self, index: usize) -> io::Result<()> {
-        if !self.sink.has_room() {
+        if !self.service.sink.has_room() {
             return self.rest(index, format_args!("the sink has no room"));
         }
         let mut failed = 0;
         for _ in 0..ACCEPT_BATCH {
             match self.listeners.accept(index) {
-                Accepted::Connection(socket, peer) => match self.config.admission.admit(peer) {
-                    Ok(()) => self.begin(socket, peer),
-                    Err(why) => {
-                        log::info!("refused a connection from {}: {why}", Peer(peer));
-                        self.controls.counters.refused();
+                Accepted::Connection(socket, peer) => {
+                    if self.service.admit(peer) {
+                        self.begin(socket, peer);
+                    } else {
                         drop(socket);
                         self.make_room();
                     }
-                },
+                }
                 Accepted::Nobody => break,
                 Accepted::Failed => {
                     log::debug!("a connection failed before it was accepted");
-                    self.controls.counters.accept_error();
+                    self.service.controls.counters.accept_error();
                     failed += 1;
                 }
                 Accepted::Full => {
@@ -182,7 +191,7 @@ impl<K: FileSink> Reactor<K> {
                     return self.listeners.wake(&self.poller);
                 }
                 Accepted::Exhausted(error) => {
-                    self.controls.counters.accept_error();
+                    self.service.controls.counters.accept_error();
                     return self.rest(index, format_args!("{error}"));
                 }
                 Accepted::Closed => {
@@ -202,9 +211,7 @@ impl<K: FileSink> Reactor<K> {
 
     /// Accepts nothing until a connection ends, or a while has passed.
     fn rest(&self, index: usize, why: std::fmt::Arguments<'_>) -> io::Result<()> {
-        if !self.resting.swap(true, Ordering::Relaxed) {
-            log::warn!("accepting no connections for now: {why}");
-        }
+        self.service.rest(why);
         self.listeners.sleep(index);
         self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
         Ok(())
@@ -212,21 +219,13 @@ impl<K: FileSink> Reactor<K> {
 
     /// Numbers and greets a connection.
     fn begin(&self, socket: TcpSocket, peer: Option<SocketAddr>) {
-        if self.resting.swap(false, Ordering::Relaxed) {
-            log::warn!("accepting connections again");
-        }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.controls.counters.accepted();
-        let now = Instant::now();
-        let about = About { peer, since: now };
-        log::debug!("connection {id}: accepted from {}", Peer(peer));
-        let session = Session::begin(id, socket, self.config.dialect, now);
+        let (session, about) = self.service.begin(socket, peer);
         let Some(key) = self.slots.reserve() else {
             // Never: a place in the listener comes with a slot in the table.
             let full = io::Error::from(io::ErrorKind::OutOfMemory);
-            return self.report(session.abort(&self.sink, Abort::System(full)), about);
+            return self.report(self.service.abort(session, Abort::System(full)), about);
         };
-        match session.greet(&self.sink) {
+        match session.greet(&self.service.sink) {
             Turn::Waiting(session) => self.park(key, session, about, Parking::First),
             Turn::Ended(ended) => self.finish(key, ended, about),
         }
@@ -242,7 +241,8 @@ impl<K: FileSink> Reactor<K> {
             Some(LISTENER_RETRY) => return self.listeners.wake(&self.poller),
             Some(index) => index,
         };
-        let limits = &self.config.limits;
+        let Service { sink, config, .. } = &self.service;
+        let limits = &config.limits;
         let later = |connection: &Connection<K>| {
             Some(connection.session.deadline(limits)).filter(|deadline| *deadline > now)
         };
@@ -250,7 +250,7 @@ impl<K: FileSink> Reactor<K> {
             Due::Nobody => {}
             Due::Later(deadline) => self.deadlines.push(deadline, index),
             Due::Now(key, Connection { session, about }) => {
-                let turn = session.handle_timeout(&self.sink, copier, limits, now);
+                let turn = session.handle_timeout(sink, copier, limits, now);
                 self.settle(key, turn, about, now);
             }
         }
@@ -272,7 +272,7 @@ impl<K: FileSink> Reactor<K> {
     }
 
     fn park(&self, key: Key, session: Session<TcpSocket, K::File>, about: About, parking: Parking) {
-        let deadline = session.deadline(&self.config.limits);
+        let deadline = session.deadline(&self.service.config.limits);
         let (token, interest) = (key.token(), session.interest());
         let parked = self.slots.park(key, Connection { session, about }, |connection| {
             let socket = connection.session.socket();
@@ -285,7 +285,7 @@ impl<K: FileSink> Reactor<K> {
             Ok(true) => self.deadlines.push(deadline, key.index),
             Ok(false) => {}
             Err((Connection { session, about }, error)) => {
-                self.finish(key, session.abort(&self.sink, Abort::System(error)), about);
+                self.finish(key, self.service.abort(session, Abort::System(error)), about);
             }
         }
     }
@@ -294,7 +294,7 @@ impl<K: FileSink> Reactor<K> {
     fn finish(&self, key: Key, ended: Ended<TcpSocket>, about: About) {
         self.report(ended, about);
         self.slots.release(key);
-        self.config.admission.leave(about.peer);
+        self.service.leave(about.peer);
         self.make_room();
     }
 
@@ -311,24 +311,9 @@ impl<K: FileSink> Reactor<K> {
 
     /// Tells the observer what became of a connection, then the peer.
     fn report(&self, ended: Ended<TcpSocket>, about: About) {
-        let outcome = Outcome {
-            id: ended.id,
-            peer: about.peer,
-            dialect: ended.dialect,
-            bytes: ended.bytes,
-            duration: about.since.elapsed(),
-            result: ended.result,
-            unmarked: ended.unmarked,
-        };
-        let (id, peer, bytes) = (outcome.id, Peer(about.peer), outcome.bytes);
-        match &outcome.result {
-            Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
-            Err(why) if why.is_peers() => log::info!("connection {id}: ERROR: {why} ({peer})"),
-            Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
-        }
-        self.controls.counters.ended(&outcome);
-        (self.config.on_outcome)(&outcome);
-        ended.socket.release(outcome.result.is_ok());
+        let farewell = self.service.report(ended, about);
+        self.poller.remove(farewell.socket());
+        farewell.say();
     }
 }
 
@@ -337,16 +322,4 @@ impl<K: FileSink> Reactor<K> {
 enum Parking {
     First,
     Again,
-}
-
-/// A peer's address for the log.
-struct Peer(Option<SocketAddr>);
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(address) => address.fmt(f),
-            None => f.write_str("an unknown address"),
-        }
-    }
 }

@@ -115,6 +115,11 @@ pub struct Ended<S> {
 pub struct Unreleased<S>(S);
 
 impl<S: Socket> Unreleased<S> {
+    /// The connection itself.
+    pub fn socket(&self) -> &S {
+        &self.0
+    }
+
     /// Tells the peer: FIN when the file is `kept`, a reset when not.
     pub fn release(self, kept: bool) {
         if kept {

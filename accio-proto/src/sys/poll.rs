@@ -1,11 +1,10 @@
-//! The event queue: one epoll instance, its alarm and its wake-up call.
+//! The event queue: one epoll instance and its alarm.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -26,7 +25,7 @@ impl Poller {
         Ok(Poller { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
-    /// Starts to watch a descriptor. It leaves the queue when it is closed.
+    /// Starts to watch a descriptor, until it is [removed](Poller::remove).
     pub(crate) fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), one_shot(interest))?)
     }
@@ -34,6 +33,14 @@ impl Poller {
     /// Arms an entry again.
     pub(crate) fn arm(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), one_shot(interest))?)
+    }
+
+    /// Stops to watch a descriptor, before it is closed: else the close may wait. A waiter that is
+    /// just looking at it holds a reference to its file, and the kernel puts a last reference down
+    /// only when that waiter is next given an event: the peer would not hear of the end until then.
+    pub(crate) fn remove(&self, fd: impl AsFd) {
+        // Not there at all is as good; nothing else can go wrong.
+        let _ = epoll::delete(&self.epoll, fd);
     }
 
     /// Adds a descriptor that wakes every waiter for as long as it is readable.
@@ -86,27 +93,6 @@ impl Alarm {
 }
 
 impl AsFd for Alarm {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// A descriptor that becomes readable once and for all.
-#[derive(Debug)]
-pub(crate) struct Signal(OwnedFd);
-
-impl Signal {
-    pub(crate) fn new() -> io::Result<Signal> {
-        Ok(Signal(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
-    }
-
-    pub(crate) fn raise(&self) {
-        // The counter can only be full when it is raised already.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-}
-
-impl AsFd for Signal {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -169,7 +169,7 @@ fn missing() -> Vec<String> {
     let tools = peers::TOOLS.iter().filter(|tool| tool.find().is_none());
     let mut missing: Vec<String> = tools.map(|tool| tool.program.to_owned()).collect();
     if !missing.contains(&"iperf3".to_owned()) && !peers::iperf_skips_the_copy() {
-        missing.push("iperf3 with --skip-rx-copy (3.17 or newer)".into());
+        missing.push("iperf3 with --skip-rx-copy (newer than 3.18)".into());
     }
     missing
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::lab::Lab;
 use super::ports;
 use super::process::Running;
-use super::roles::{Design, Speech};
+use super::roles::{Design, Idea, Speech};
 
 mod config;
 mod tools;
@@ -40,6 +40,8 @@ pub(super) enum Peer {
     Python(usize),
     Loop,
     Copy,
+    /// Our client, into a bare loop.
+    Idea(Idea),
     /// Uncopied at both ends, nothing stored.
     Limit,
     /// Its own figure is taken: it spends long on setting up.
@@ -80,6 +82,9 @@ impl Peer {
             Peer::Python(size) => format!("python {} KiB", size >> 10),
             Peer::Loop => "read/write".into(),
             Peer::Copy => "io::copy".into(),
+            Peer::Idea(Idea::Splice) => "splice alone".into(),
+            Peer::Idea(Idea::SpliceThreads) => "splice, 2 threads".into(),
+            Peer::Idea(Idea::BufferThreads) => "buffers, 2 threads".into(),
             Peer::Limit => "limit".into(),
             Peer::Iperf => "iperf3".into(),
             Peer::Floor { design: Design::Threads, threads } => format!("floor, {threads} threads"),
@@ -102,9 +107,19 @@ impl Peer {
             Peer::Python(_) => "a plain Python client → threaded Python server",
             Peer::Loop => "read and write, 64 KiB, at both ends, a thread each",
             Peer::Copy => "std::io::copy at both ends, a thread each",
+            Peer::Idea(Idea::Splice) => "accio-client → splice in, splice out, nothing else",
+            Peer::Idea(Idea::SpliceThreads) => "accio-client → the same, by a thread each",
+            Peer::Idea(Idea::BufferThreads) => "accio-client → read and write by a thread each",
             Peer::Limit => "sendfile → recv(MSG_TRUNC), stores nothing",
             Peer::Iperf => "iperf3 -Z (--skip-rx-copy where it has it), stores nothing",
             Peer::Floor { .. } => "accept, greet, read to the end, close; stores nothing",
+        }
+    }
+
+    fn lacks(&self, path: &str) -> bool {
+        match self {
+            Peer::Accio { without } | Peer::Count { without } => without.contains(&path),
+            _ => false,
         }
     }
 
@@ -230,6 +245,11 @@ impl Peer {
                 command.arg(&number).arg(dir);
                 command
             }
+            Peer::Idea(idea) => {
+                let mut command = lab.role("serve-idea");
+                command.arg(&number).arg(dir).arg(idea.name());
+                command
+            }
             Peer::Limit => {
                 let mut command = lab.role("drain");
                 command.args([&number, "accio"]);
@@ -260,10 +280,10 @@ impl Peer {
         let name = port.to_string();
         let from_file = || std::fs::File::open(source);
         let mut command = match self {
-            Peer::Accio { without } | Peer::Count { without } => {
+            Peer::Accio { .. } | Peer::Count { .. } | Peer::Idea(_) => {
                 let mut command = lab.program("accio-client");
                 command.args(["127.0.0.1", &name]).arg(source);
-                if without.contains(&"sendfile") {
+                if self.lacks("sendfile") {
                     command.args(["--without", "sendfile"]);
                 }
                 command
@@ -305,8 +325,9 @@ impl Peer {
             Peer::Limit | Peer::Floor { .. } => own_client(lab, "send-file", &name, source),
             Peer::Iperf => {
                 let mut command = IPERF.command()?;
-                let size = std::fs::metadata(source)?.len().to_string();
-                command.args(["-c", "127.0.0.1", "-p", &name, "-n", &size, "-Z", "-J"]);
+                // For a second, whatever that is in bytes: told to drop what it gets, it rounds the
+                // time of a given number of bytes up to one.
+                command.args(["-c", "127.0.0.1", "-p", &name, "-t", "1", "-Z", "-J"]);
                 if iperf_skips_the_copy() {
                     command.arg("--skip-rx-copy");
                 }

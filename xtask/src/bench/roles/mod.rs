@@ -4,6 +4,7 @@ mod baseline;
 mod drain;
 mod floor;
 mod hold;
+mod ideas;
 mod load;
 
 use std::path::PathBuf;
@@ -19,6 +20,9 @@ pub(in crate::bench) enum Role {
     /// Keep uploads with std::io::copy
     #[command(hide = true)]
     ServeCopy { port: u16, dir: PathBuf },
+    /// Keep uploads one at a time, in a way that was tried
+    #[command(hide = true)]
+    ServeIdea { port: u16, dir: PathBuf, idea: Idea },
     /// Drop uploads in the kernel
     #[command(hide = true)]
     Drain { port: u16, dialect: drain::Speaks },
@@ -47,6 +51,7 @@ impl Role {
         match self {
             Role::ServeLoop { port, dir } => baseline::serve(*port, dir, baseline::copy_by_loop),
             Role::ServeCopy { port, dir } => baseline::serve(*port, dir, baseline::copy_by_std),
+            Role::ServeIdea { port, dir, idea } => baseline::serve(*port, dir, idea.copy()),
             Role::Drain { port, dialect } => drain::serve(*port, *dialect),
             Role::Floor { port, threads, design } => floor::serve(*port, *threads, *design),
             Role::SendLoop { port, file } => baseline::send(*port, file, baseline::send_by_loop),
@@ -62,6 +67,7 @@ impl Role {
 
 pub(in crate::bench) use drain::Speaks;
 pub(in crate::bench) use floor::Design;
+pub(in crate::bench) use ideas::Idea;
 pub(in crate::bench) use load::{Speech, pattern};
 
 /// A listening socket on the loopback interface, with as long a queue as the system grants.

@@ -12,6 +12,7 @@ use crate::bench::lab::{Lab, Storage, check_copy};
 use crate::bench::peers::{Peer, Server};
 use crate::bench::process::{Running, tree_cpu, tree_memory};
 use crate::bench::report::{Figure, Row, Workload};
+use crate::bench::roles::Idea;
 use crate::bench::strace::{self, Attached};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -54,6 +55,13 @@ pub(super) fn without_each() -> Vec<Peer> {
     let sets: [&[&str]; 6] =
         [&[], &["splice"], &["preallocate"], &["tmpfile"], &["empty-path"], &["sendfile"]];
     sets.into_iter().map(|without| Peer::Accio { without }).collect()
+}
+
+pub(super) fn ideas() -> Vec<Peer> {
+    let mut peers = vec![Peer::Accio { without: &[] }];
+    peers.extend(Idea::ALL.map(Peer::Idea));
+    peers.push(Peer::Count { without: &[] });
+    peers
 }
 
 /// A peer, its directory and, between uploads, its server.
@@ -118,7 +126,8 @@ pub(super) fn run(
         row.add(Figure::ClientCpu, "s/GB", per_gb(each(|measure| measure.client_cpu)));
         row.add(Figure::ServerMemory, "MiB", vec![memory.server as f64 / 1024.0]);
         row.add(Figure::ClientMemory, "MiB", vec![memory.client as f64 / 1024.0]);
-        if bench.strace {
+        // iperf3 moves as many bytes as it can, so its calls would mean nothing.
+        if bench.strace && station.peer != Peer::Iperf {
             station.count_calls(&source, &mut row)?;
         }
         rows.push(row);
@@ -208,16 +217,17 @@ impl<'a> Station<'a> {
             (client_exit.at, settled_cpu(pid).saturating_sub(cpu_before))
         };
         let memory = watched.map(Watch::finish).unwrap_or_default();
-        let mut wall = ended - started;
+        let mut measure =
+            Measure { wall: ended - started, server_cpu, client_cpu: client_exit.cpu };
         if peer == Peer::Iperf {
-            wall = iperf_time(&mut client, std::fs::metadata(source)?.len())?;
+            measure = iperf_share(&mut client, std::fs::metadata(source)?.len(), measure)?;
         }
         if peer.stores() {
             let stored = peer.stored(&self.dir, number);
             check_copy(source, &stored).with_context(|| format!("stored by {}", peer.name()))?;
             std::fs::remove_file(stored)?;
         }
-        Ok((Measure { wall, server_cpu, client_cpu: client_exit.cpu }, memory))
+        Ok((measure, memory))
     }
 
     /// One more upload, not timed, to count the calls of both sides.
@@ -265,13 +275,19 @@ pub(super) fn settled_cpu(pid: u32) -> Duration {
     last
 }
 
-/// What iperf3 itself says it took.
-fn iperf_time(client: &mut Running, size: u64) -> Result<Duration> {
+/// What iperf3 took for `size` bytes, of a run in which it sent what it could.
+fn iperf_share(client: &mut Running, size: u64, whole: Measure) -> Result<Measure> {
     let output = client.child().stdout.take().context("no output")?;
     let output: serde_json::Value = serde_json::from_reader(output)?;
-    let rate = output["end"]["sum_received"]["bits_per_second"].as_f64();
-    let rate = rate.context("iperf3 names no rate")?;
-    Ok(Duration::from_secs_f64(size as f64 * 8.0 / rate))
+    let received = &output["end"]["sum_received"];
+    let named = |name: &str| received[name].as_f64().filter(|figure| *figure > 0.0);
+    let rate = named("bits_per_second").context("iperf3 names no rate")?;
+    let share = size as f64 / named("bytes").context("iperf3 names no number of bytes")?;
+    Ok(Measure {
+        wall: Duration::from_secs_f64(size as f64 * 8.0 / rate),
+        server_cpu: whole.server_cpu.mul_f64(share),
+        client_cpu: whole.client_cpu.mul_f64(share),
+    })
 }
 
 /// A thread that looks at memory during an upload which is not timed.

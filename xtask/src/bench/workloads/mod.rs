@@ -142,6 +142,12 @@ pub(super) const ALL: &[Kind] = &[
         run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, file::without_each()),
     },
     Kind {
+        name: "ideas-256m",
+        about: "256 MiB to the disk, by bare loops: what there would be to gain",
+        quick: false,
+        run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, file::ideas()),
+    },
+    Kind {
         name: "paths-1k",
         about: "1 KiB to tmpfs, each fast path switched off in turn",
         quick: false,
@@ -181,6 +187,7 @@ fn rotated(count: usize, round: usize) -> impl Iterator<Item = usize> {
 pub(super) fn all_peers() -> Vec<Peer> {
     let mut peers = file::everyone(false);
     peers.extend(file::counters().into_iter().skip(2));
+    peers.extend(file::ideas().into_iter().filter(|peer| matches!(peer, Peer::Idea(_))));
     peers.extend(small::floors());
     peers
 }

@@ -1,0 +1,13 @@
+//! Any text: no panic, and what parses prints back to the same.
+
+use accio_proto::Port;
+
+/// What the fuzzer makes of its bytes.
+pub(crate) type Input<'a> = &'a str;
+
+pub(crate) fn run(text: Input<'_>) {
+    match text.parse::<Port>() {
+        Ok(port) => assert_eq!(port.number().to_string().parse::<Port>().unwrap(), port),
+        Err(error) => assert!(!error.to_string().contains('\n'), "one line, whatever the value"),
+    }
+}

@@ -1,0 +1,16 @@
+//! The bytes decide what happens in the simulation; its oracle judges.
+
+use std::fs::File;
+use std::sync::{Arc, LazyLock};
+
+use crate::{plan, world};
+
+static NULL: LazyLock<Arc<File>> =
+    LazyLock::new(|| Arc::new(File::options().write(true).open("/dev/null").unwrap()));
+
+/// What the fuzzer makes of its bytes.
+pub(crate) type Input<'a> = &'a [u8];
+
+pub(crate) fn run(bytes: Input<'_>) {
+    world::World::new(plan::Random::scripted(0, bytes), &NULL).run();
+}

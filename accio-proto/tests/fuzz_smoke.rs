@@ -1,0 +1,85 @@
+//! The fuzz targets on the stable toolchain: the same functions, fed with seeded bytes in which the
+//! protocol's words come up. A search it is not, but no target can rot, and what a fuzzer once found
+//! is tried each time. `ACCIO_FUZZ_RUNS=…` sets how often each is run.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
+#[path = "../fuzz/targets/client_handshake.rs"]
+mod client_handshake;
+#[path = "../fuzz/targets/networks.rs"]
+mod networks;
+#[path = "simulation/oracle.rs"]
+mod oracle;
+#[path = "simulation/plan.rs"]
+mod plan;
+#[path = "../fuzz/targets/ports.rs"]
+mod ports;
+#[path = "../fuzz/targets/server_handshake.rs"]
+mod server_handshake;
+#[path = "../fuzz/targets/sessions.rs"]
+mod sessions;
+#[path = "simulation/sink.rs"]
+mod sink;
+#[path = "simulation/socket.rs"]
+mod socket;
+#[path = "simulation/world.rs"]
+mod world;
+
+use arbitrary::{Arbitrary, Unstructured};
+use plan::Random;
+
+/// What blind bytes would hardly ever hit upon.
+const WORDS: [&[u8]; 12] = [
+    b"accio\r\n",
+    b"confirm-accio\r\n",
+    b"confirm-accio-again\r\n\r\n",
+    b"confirm-",
+    b"\r\n",
+    b"10.0.0.0/8",
+    b"::ffff:10.1.2.3/104",
+    b"fe80::1%eth0",
+    b"/",
+    b"65535",
+    b"+1",
+    b"ERROR",
+];
+
+/// Bytes of a seed: words and noise.
+fn bytes(random: &mut Random) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..random.below(12) {
+        if random.below(2) == 0 {
+            bytes.extend_from_slice(WORDS[random.below(WORDS.len() as u64) as usize]);
+        } else {
+            bytes.extend((0..random.below(24)).map(|_| random.below(256) as u8));
+        }
+    }
+    bytes
+}
+
+fn smoke<'a, T: Arbitrary<'a>>(inputs: &'a [Vec<u8>], run: fn(T)) {
+    for (seed, input) in inputs.iter().enumerate() {
+        if let Ok(input) = T::arbitrary_take_rest(Unstructured::new(input)) {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(input)));
+            if let Err(panic) = outcome {
+                eprintln!("with the bytes of seed {seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+fn inputs() -> Vec<Vec<u8>> {
+    let runs = std::env::var("ACCIO_FUZZ_RUNS").map_or(20_000, |runs| runs.parse().unwrap());
+    (0..runs).map(|seed| bytes(&mut Random::new(seed))).collect()
+}
+
+#[test]
+fn no_target_fails() {
+    let inputs = inputs();
+    smoke(&inputs, client_handshake::run);
+    smoke(&inputs, server_handshake::run);
+    smoke(&inputs, ports::run);
+    smoke(&inputs, networks::run);
+    smoke(&inputs, sessions::run);
+}

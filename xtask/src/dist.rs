@@ -1,0 +1,169 @@
+//! `cargo xtask dist`: the programs with their man pages, completions, units and licences, as a
+//! tarball and as a Debian package.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use crate::e2e;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const PROGRAMS: [&str; 3] = ["accio-client", "accio-server", "server-s"];
+/// Of the repository, where users look for documentation.
+const DOCUMENTS: [&str; 9] = [
+    "README.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "docs/client.md",
+    "docs/operators.md",
+    "docs/instructors.md",
+    "docs/students.md",
+];
+
+/// Where the packages go.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// Where the packages go
+    #[arg(long, value_name = "DIR", default_value = "target/dist")]
+    out: PathBuf,
+}
+
+/// Builds the programs and packs them.
+pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    let Some(bin) = e2e::build()? else { return Ok(ExitCode::from(crate::TROUBLE)) };
+    let out = &arguments.out;
+    fs::create_dir_all(out)?;
+    let work = tempfile::tempdir_in(out)?;
+    let mut stdout = io::stdout().lock();
+
+    let name = format!("accio-{VERSION}-{}-{}", std::env::consts::OS, std::env::consts::ARCH);
+    let tree = Tree { root: work.path().join(&name), prefix: "" };
+    tree.fill(&bin)?;
+    let tarball = out.join(format!("{name}.tar.gz"));
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--gzip", "--file"]).arg(&tarball).arg("--directory");
+    execute(tar.arg(work.path()).arg(&name))?;
+    writeln!(stdout, "{}", tarball.display())?;
+
+    if !is_there("dpkg-deb") {
+        writeln!(
+            stdout,
+            "skipped: the Debian package: there is no dpkg-deb here (apt install dpkg)"
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tree = Tree { root: work.path().join("deb"), prefix: "usr/" };
+    tree.fill(&bin)?;
+    tree.put(
+        "etc/logrotate.d/accio-server",
+        &fs::read("accio-server/dist/accio-server.logrotate")?,
+    )?;
+    let architecture = output(Command::new("dpkg").arg("--print-architecture"))?;
+    let architecture = String::from_utf8_lossy(&architecture).trim().to_owned();
+    tree.put("DEBIAN/conffiles", b"/etc/logrotate.d/accio-server\n")?;
+    tree.put("DEBIAN/control", control(&architecture, &glibc(&bin)?).as_bytes())?;
+    let package = out.join(format!("accio_{VERSION}_{architecture}.deb"));
+    let mut deb = Command::new("dpkg-deb");
+    deb.args(["--build", "--root-owner-group"]).arg(&tree.root).arg(&package);
+    execute(deb.stdout(Stdio::null()))?;
+    writeln!(stdout, "{}", package.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is packed, as it lies on a user's disk.
+struct Tree {
+    root: PathBuf,
+    /// Before `bin`, `lib` and `share`.
+    prefix: &'static str,
+}
+
+impl Tree {
+    fn fill(&self, bin: &Path) -> io::Result<()> {
+        let prefix = self.prefix;
+        for program in PROGRAMS {
+            let path = bin.join(program);
+            let generated = |kind: &str| output(Command::new(&path).args(["--generate", kind]));
+            self.put(&format!("{prefix}bin/{program}"), &fs::read(&path)?)?;
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(self.root.join(format!("{prefix}bin/{program}")), mode)?;
+            for (kind, place) in [
+                ("man", format!("man/man1/{program}.1")),
+                ("complete-bash", format!("bash-completion/completions/{program}")),
+                ("complete-zsh", format!("zsh/vendor-completions/_{program}")),
+                ("complete-fish", format!("fish/vendor_completions.d/{program}.fish")),
+            ] {
+                self.put(&format!("{prefix}share/{place}"), &generated(kind)?)?;
+            }
+        }
+        for unit in ["accio-server.service", "accio-server.socket"] {
+            let text = fs::read(Path::new("accio-server/dist").join(unit))?;
+            self.put(&format!("{prefix}lib/systemd/system/{unit}"), &text)?;
+        }
+        for document in DOCUMENTS {
+            let name = Path::new(document).file_name().unwrap_or_default().to_string_lossy();
+            self.put(&format!("{prefix}share/doc/accio/{name}"), &fs::read(document)?)?;
+        }
+        let copyright = "The authors of Accio.\n\nMIT OR Apache-2.0, at your choice: LICENSE-MIT and \
+                         LICENSE-APACHE in this folder.\n";
+        self.put(&format!("{prefix}share/doc/accio/copyright"), copyright.as_bytes())
+    }
+
+    fn put(&self, place: &str, content: &[u8]) -> io::Result<()> {
+        let path = self.root.join(place);
+        fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        fs::write(&path, content)?;
+        // Whatever the umask here.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
+    }
+}
+
+fn control(architecture: &str, glibc: &str) -> String {
+    format!(
+        "Package: accio\nVersion: {VERSION}\nArchitecture: {architecture}\nMaintainer: Accio <accio@localhost>\n\
+         Section: net\nPriority: optional\nDepends: libc6 (>= {glibc}), libgcc-s1\n\
+         Description: file drop over raw TCP\n \
+         accio-server keeps what clients send, each connection a file that is whole or says ERROR;\n \
+         accio-client sends files; server-s counts what it is sent.\n"
+    )
+}
+
+/// The newest version of the C library that any of the programs asks for.
+fn glibc(bin: &Path) -> io::Result<String> {
+    const MARK: &[u8] = b"GLIBC_2.";
+    let mut newest = 0;
+    for program in PROGRAMS {
+        let bytes = fs::read(bin.join(program))?;
+        for (place, _) in bytes.windows(MARK.len()).enumerate().filter(|(_, found)| *found == MARK)
+        {
+            let digits =
+                bytes[place + MARK.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+            let minor = digits.fold(0, |minor, digit| minor * 10 + u32::from(digit - b'0'));
+            newest = newest.max(minor);
+        }
+    }
+    match newest {
+        0 => Err(io::Error::other("the programs name no version of glibc")),
+        minor => Ok(format!("2.{minor}")),
+    }
+}
+
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok()
+}
+
+fn execute(command: &mut Command) -> io::Result<()> {
+    output(command).map(drop)
+}
+
+/// What a command prints, if it succeeds.
+fn output(command: &mut Command) -> io::Result<Vec<u8>> {
+    let output = command.stderr(Stdio::inherit()).output()?;
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(io::Error::other(format!("{command:?}: {}", output.status))),
+    }
+}
