@@ -1,4 +1,4 @@
-//! The store as seen by anybody but the receivers: through curl and Garage's own command.
+//! The store as seen by anybody but the receivers: through curl.
 
 use std::process::{Command, Stdio};
 
@@ -10,7 +10,6 @@ use super::parts::Tools;
 #[derive(Debug)]
 pub(super) struct Bucket {
     pub(super) tools: Tools,
-    pub(super) config: std::path::PathBuf,
     /// `http://127.0.0.1:PORT`
     pub(super) endpoint: String,
     pub(super) key: String,
@@ -63,10 +62,5 @@ impl Bucket {
         // Asked of the store's index: the bucket's own count comes true only some time later.
         let page = String::from_utf8(self.curl("?uploads=")?).context("a list in UTF-8")?;
         Ok(page.matches("<UploadId>").count())
-    }
-
-    /// Runs a command of Garage's on the first node.
-    pub(super) fn garage(&self, arguments: &[&str]) -> Result<String> {
-        self.tools.garage(&self.config, arguments)
     }
 }
