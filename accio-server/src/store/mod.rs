@@ -113,6 +113,10 @@ impl FileSink for StoreSink {
     fn mark(&self, id: u64) -> io::Result<()> {
         self.shared.mark(id)
     }
+
+    fn blocks(&self) -> bool {
+        true
+    }
 }
 
 impl Shared {

@@ -184,7 +184,7 @@ struct Verdict {
     half: Vec<String>,
     /// Told to be kept, and are not.
     lost: Vec<u64>,
-    unfinished: u64,
+    unfinished: usize,
 }
 
 fn judge(cluster: &Cluster, told: &BTreeMap<u64, Told>) -> Result<Verdict> {

@@ -151,7 +151,6 @@ impl Cluster {
         let ports = Ports::take()?;
         let bucket = Bucket {
             tools: tools.clone(),
-            config: folder.path().join("node0.toml"),
             endpoint: format!("http://127.0.0.1:{}", ports.store),
             key: format!("GK{}", hex(24)),
             secret: hex(64),
