@@ -24,6 +24,8 @@ use crate::torture::strace::{self, Fault, Tracer, When};
 
 /// The idle timeout of the servers, so that one upload of the workload can see it.
 const TIMEOUT: &str = "0.25";
+/// The one thread that serves.
+const WORKER: &str = "accio-worker-1";
 /// The content that is in the folder before the server starts.
 const OLD: u64 = 1_000;
 
@@ -124,10 +126,10 @@ fn worker(server: &Started) -> Verdict<Pid> {
     let pid = server.process.pid();
     let mut worker = None;
     wait_until(SOON, || {
-        worker = strace::thread_named(pid, "accio-worker-1");
+        worker = strace::thread_named(pid, WORKER);
         worker.is_some()
     });
-    worker.ok_or_else(|| Stop::fault("a thread accio-worker-1", "none"))
+    worker.ok_or_else(|| Stop::fault(format!("a thread {WORKER}"), "none"))
 }
 /// The calls of the start (those of the runtime before it, and all), and those of the service.
 pub(super) fn record_server(
@@ -157,9 +159,11 @@ pub(super) fn fail_start(context: &Context, subject: Subject, fault: &Fault) -> 
     let record = context.fresh("trace");
     let wrapper = strace::wrapper(&fault.options(), &record);
     let mut server = start(context, subject, &wrapper)?;
-    // It listens before it starts the threads that serve: main, the signals', the worker.
+    // It listens before it starts the thread that serves, which may be what fails.
     let pid = server.process.pid();
-    wait_until(SOON, || server.process.has_ended().unwrap_or(true) || strace::threads(pid) >= 3);
+    wait_until(SOON, || {
+        server.process.has_ended().unwrap_or(true) || strace::thread_named(pid, WORKER).is_some()
+    });
     if !server.listens || server.process.has_ended()? {
         let exit = server.process.wait(SOON)?;
         let text = server.process.stderr().text();
