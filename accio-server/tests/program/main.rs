@@ -3,6 +3,8 @@
 
 mod drain;
 mod files;
+#[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
+mod haproxy;
 mod harness;
 mod journal;
 mod limits;
