@@ -4,19 +4,19 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
-#[path = "../fuzz/targets/client_handshake.rs"]
+#[path = "fuzz_targets/client_handshake.rs"]
 mod client_handshake;
-#[path = "../fuzz/targets/networks.rs"]
+#[path = "fuzz_targets/networks.rs"]
 mod networks;
 #[path = "simulation/oracle.rs"]
 mod oracle;
 #[path = "simulation/plan.rs"]
 mod plan;
-#[path = "../fuzz/targets/ports.rs"]
+#[path = "fuzz_targets/ports.rs"]
 mod ports;
-#[path = "../fuzz/targets/server_handshake.rs"]
+#[path = "fuzz_targets/server_handshake.rs"]
 mod server_handshake;
-#[path = "../fuzz/targets/sessions.rs"]
+#[path = "fuzz_targets/sessions.rs"]
 mod sessions;
 #[path = "simulation/sink.rs"]
 mod sink;

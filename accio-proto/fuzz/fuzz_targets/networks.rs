@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../targets/networks.rs"]
+#[path = "../../tests/fuzz_targets/networks.rs"]
 mod target;
 
 libfuzzer_sys::fuzz_target!(|input: target::Input<'_>| target::run(input));

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../targets/ports.rs"]
+#[path = "../../tests/fuzz_targets/ports.rs"]
 mod target;
 
 libfuzzer_sys::fuzz_target!(|input: target::Input<'_>| target::run(input));

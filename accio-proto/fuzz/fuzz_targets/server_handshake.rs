@@ -3,7 +3,7 @@
 #[path = "../../tests/simulation/oracle.rs"]
 #[expect(dead_code, reason = "what is sent is for the tests to check")]
 mod oracle;
-#[path = "../targets/server_handshake.rs"]
+#[path = "../../tests/fuzz_targets/server_handshake.rs"]
 mod target;
 
 libfuzzer_sys::fuzz_target!(|input: target::Input| target::run(input));

@@ -10,7 +10,7 @@ mod sink;
 mod socket;
 #[path = "../../tests/simulation/world.rs"]
 mod world;
-#[path = "../targets/sessions.rs"]
+#[path = "../../tests/fuzz_targets/sessions.rs"]
 mod target;
 
 libfuzzer_sys::fuzz_target!(|input: target::Input<'_>| target::run(input));
