@@ -9,8 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 
 use crate::fast_path::{FastPath, FastPaths};
 use crate::limits::{FIRST_READ, PIPE_CAPACITY};
@@ -255,18 +254,6 @@ enum Spliced {
 
 /// Waits until the socket has bytes or an end to tell; false after `limit`.
 fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let mut entry = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
-        match rustix::event::poll(&mut entry, Some(&left)) {
-            // A signal; what is left of the limit counts on.
-            Err(Errno::INTR) => {}
-            ready => return Ok(ready? > 0),
-        }
-    }
+    let mut entry = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    Ok(sys::wait::wait(&mut entry, Some(Instant::now() + limit))? > 0)
 }

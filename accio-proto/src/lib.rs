@@ -46,6 +46,7 @@
 //! | `io` | [`Copier`], [`Session`], the sinks | log, rustix, socket2 |
 //! | `client` (default) | [`Client`] and `io` | |
 //! | `server` (default) | [`Server`] and `io` | ipnet |
+//! | `proxy-protocol` | `ServerBuilder::proxy_protocol` | proxy-header |
 //! | `cli` | what Accio's own programs share | clap, env_logger, signal-hook |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -89,6 +90,7 @@ pub use port::{InvalidPort, Port};
 #[cfg(feature = "server")]
 pub use server::{
     InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError, ServerHandle, Stats,
+    Threading,
 };
 #[cfg(feature = "io")]
 pub use session::{

@@ -56,6 +56,13 @@ pub const BACKLOG: i32 = 4096;
 /// numbered in few steps, yet its first clients need not wait for its last.
 pub const ACCEPT_BATCH: usize = 16;
 
+/// The longest header of the PROXY protocol, version 2 (4 KiB): addresses take 52 bytes, and what
+/// proxies add is some hundred, or a few thousand with a client's certificate.
+pub const PROXY_HEADER_MAX: usize = 4096;
+
+/// The longest header of the PROXY protocol, version 1 (107). Source: its specification, section 2.1.
+pub const PROXY_LINE_MAX: usize = 107;
+
 /// Bytes received into memory at first (64 KiB): the handshake needs them anyway, and a small file
 /// never needs more.
 pub const FIRST_READ: usize = 64 << 10;
@@ -87,6 +94,15 @@ pub const RESERVED_DESCRIPTORS: u64 = 64;
 /// The most connections in service at once, whatever the descriptor limit allows. The slots of a
 /// larger table are never used on one machine's ports.
 pub const MAX_CONNECTIONS: usize = 1 << 20;
+
+/// The most connections in service at once where each has a thread of its own, unless told otherwise
+/// (1024): far below what a system or a container has threads for, and some 100 MiB of memory if all
+/// are used.
+pub const MAX_THREADS: usize = 1024;
+
+/// Threads that are kept for the next connections when they have nothing to do (4), where each
+/// connection has its own: a small upload then need not wait for one to start.
+pub const IDLE_THREADS: usize = 4;
 
 /// Bytes handed to one `sendfile` (1 MiB): often enough for a lively progress report, large enough
 /// that the calls cost nothing.

@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     pub(crate) serve: ServeFlags,
     #[command(flatten)]
     pub(crate) files: Files,
+    #[cfg(feature = "store")]
+    #[command(flatten)]
+    pub(crate) store: crate::store::StoreFlags,
     #[command(flatten)]
     pub(crate) limits: Limits,
 }
@@ -108,6 +111,15 @@ pub(crate) struct Limits {
     /// Refuse clients of this network (repeatable), even if it is allowed too
     #[arg(long, value_name = "CIDR", env = "ACCIO_DENY", hide_env = true, value_delimiter = ',')]
     pub(crate) deny: Vec<Network>,
+    /// Each connection comes from a proxy that says in a PROXY header whom it is for
+    ///
+    /// Versions 1 and 2, as of haproxy's send-proxy and send-proxy-v2. Limits, networks, journal and
+    /// log then see that peer; a connection without such a header is reset and gets no number.
+    /// Whoever can connect can claim any address, so let nobody but the proxy.
+    #[cfg(feature = "proxy-protocol")]
+    #[arg(long, help_heading = "Behind a balancer", env = "ACCIO_PROXY_PROTOCOL", hide_env = true,
+          value_parser = FalseyValueParser::new())]
+    pub(crate) proxy_protocol: bool,
 }
 
 /// What becomes of an `N.file` of an earlier run.

@@ -38,7 +38,7 @@ struct Listener {
 /// What one attempt to accept brought.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    /// A connection, which holds a place until [`Listeners::leave`].
+    /// A connection; one of [`Listeners`] holds a place until [`Listeners::leave`].
     Connection(TcpSocket, Option<SocketAddr>),
     /// Nobody waits.
     Nobody,
@@ -66,6 +66,29 @@ pub(super) fn bind(address: SocketAddr, dual: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Makes a listening socket ready to [`accept`] from.
+pub(super) fn prepare(socket: &TcpListener) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    // Accepted connections inherit it: whatever ends them but a graceful close, even the end of
+    // this process, resets them, so no peer takes that for a kept file.
+    socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO))?;
+    // Inherited too: a byte sent as urgent is a byte of the file like any other.
+    rustix::net::sockopt::set_socket_oobinline(socket, true).map_err(io::Error::from)
+}
+
+/// Accepts one connection of a socket that is [`prepare`]d.
+pub(super) fn accept(socket: &TcpListener) -> Accepted {
+    match sys::accept::accept(socket) {
+        Ok((fd, peer)) => {
+            let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+            Accepted::Connection(TcpSocket::accepted(TcpStream::from(fd)), peer)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
+        Err(error) if is_of_one_connection(&error) => Accepted::Failed,
+        Err(error) => Accepted::Exhausted(error),
+    }
+}
+
 impl Listeners {
     /// Takes listening sockets over; the first has token `first_token`, the next one the next.
     pub(super) fn new(
@@ -76,12 +99,7 @@ impl Listeners {
         let sockets = (first_token..)
             .zip(sockets)
             .map(|(token, socket)| {
-                socket.set_nonblocking(true)?;
-                // Accepted connections inherit it: whatever ends them but a graceful close, even
-                // the end of this process, resets them, so no peer takes that for a kept file.
-                socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
-                // Inherited too: a byte sent as urgent is a byte of the file like any other.
-                rustix::net::sockopt::set_socket_oobinline(&socket, true)?;
+                prepare(&socket)?;
                 let socket = Mutex::new(Some(socket));
                 Ok(Listener { socket, token, asleep: AtomicBool::new(false) })
             })
@@ -114,15 +132,9 @@ impl Listeners {
         }
         let failed = match &*self.sockets[index].socket() {
             None => Accepted::Closed,
-            Some(socket) => match sys::accept::accept(socket) {
-                Ok((fd, peer)) => {
-                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                    let socket = TcpSocket::accepted(TcpStream::from(fd));
-                    return Accepted::Connection(socket, peer);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
-                Err(error) if is_of_one_connection(&error) => Accepted::Failed,
-                Err(error) => Accepted::Exhausted(error),
+            Some(socket) => match accept(socket) {
+                connection @ Accepted::Connection(..) => return connection,
+                failed => failed,
             },
         };
         self.leave();

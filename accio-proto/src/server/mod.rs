@@ -1,13 +1,19 @@
 //! The server: many connections at once, each into one file of a sink.
 
 mod admission;
+mod crew;
 mod deadlines;
 mod listener;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "proxy-protocol")]
+mod proxy;
 mod reactor;
+mod service;
 mod slots;
 mod stats;
+mod threading;
+mod threads;
 
 use std::fmt;
 use std::io;
@@ -22,21 +28,29 @@ use crate::limits;
 use crate::reason::reason;
 use crate::session::{Abort, SessionLimits};
 use crate::sink::FileSink;
-use crate::sys::poll::Signal;
+use crate::sys::signal::Signal;
 use admission::Admission;
 pub use admission::{InvalidNetwork, Network};
 use reactor::Reactor;
+use service::Service;
 use stats::Counters;
 pub use stats::Stats;
+pub use threading::Threading;
+use threads::Threads;
 
 /// A server that listens already; [`run`](Server::run) serves.
 ///
 /// Dropped without being run, it stops listening; who had connected is reset.
 pub struct Server<K: FileSink> {
-    reactor: Reactor<K>,
+    backend: Backend<K>,
     addresses: Vec<SocketAddr>,
-    workers: usize,
     handle: ServerHandle,
+}
+
+/// How it serves.
+enum Backend<K: FileSink> {
+    Reactor { reactor: Box<Reactor<K>>, workers: usize },
+    PerSession(Box<Threads<K>>),
 }
 
 /// Settings of a [`Server`]; every one has a default.
@@ -45,10 +59,13 @@ pub struct ServerBuilder<K> {
     sink: K,
     dialect: ServerDialect,
     limits: SessionLimits,
+    threading: Option<Threading>,
     workers: Option<NonZeroUsize>,
     max_connections: Option<NonZeroUsize>,
     paths: FastPaths,
     admission: Admission,
+    #[cfg(feature = "proxy-protocol")]
+    proxy_protocol: bool,
     first_id: u64,
     on_outcome: Observer,
 }
@@ -56,12 +73,14 @@ pub struct ServerBuilder<K> {
 /// Is told of every connection that ended.
 type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
 
-/// What the reactor needs of the settings.
+/// What serving needs of the settings.
 struct Config {
     dialect: ServerDialect,
     limits: SessionLimits,
     max_connections: usize,
     admission: Admission,
+    #[cfg(feature = "proxy-protocol")]
+    proxy_protocol: bool,
     first_id: u64,
     on_outcome: Observer,
 }
@@ -137,10 +156,13 @@ impl<K: FileSink> Server<K> {
             sink,
             dialect: ServerDialect::default(),
             limits: SessionLimits::default(),
+            threading: None,
             workers: None,
             max_connections: None,
             paths: FastPaths::default(),
             admission: Admission::default(),
+            #[cfg(feature = "proxy-protocol")]
+            proxy_protocol: false,
             first_id: 1,
             on_outcome: Box::new(|_| {}),
         }
@@ -169,44 +191,26 @@ impl<K: FileSink> Server<K> {
     ///
     /// # Errors
     ///
-    /// [`ServerError::Start`] when a worker cannot be started, [`ServerError::Serve`] when the
-    /// event queue fails.
+    /// [`ServerError::Start`] when a worker of the [reactor](Threading::Reactor) cannot be started,
+    /// [`ServerError::Serve`] when the event queue fails.
     ///
     /// # Panics
     ///
     /// When the sink or the observer panicked in a worker.
     pub fn run(self) -> Result<(), ServerError> {
-        let Server { reactor, workers, handle, .. } = self;
-        std::thread::scope(|scope| {
-            let work = || {
-                // One that fails or panics takes the others with it, rather than leave a server
-                // that serves half.
-                let _guard = StopOnDrop(&handle);
-                reactor.work().map_err(ServerError::Serve)
-            };
-            let mut threads = Vec::with_capacity(workers);
-            let mut result = Ok(());
-            for number in 1..=workers {
-                let builder = std::thread::Builder::new().name(format!("accio-worker-{number}"));
-                match builder.spawn_scoped(scope, work) {
-                    Ok(thread) => threads.push(thread),
-                    Err(error) => {
-                        handle.stop();
-                        result = Err(ServerError::Start(error));
-                        break;
-                    }
-                }
-            }
-            let mut panicked = None;
-            for thread in threads {
-                match thread.join() {
-                    Ok(worked) => result = result.and(worked),
-                    Err(panic) => panicked = panicked.or(Some(panic)),
-                }
-            }
-            reactor.clear_rest();
-            panicked.map_or(result, |panic| std::panic::resume_unwind(panic))
-        })
+        let Server { backend, handle, .. } = self;
+        match backend {
+            Backend::Reactor { reactor, workers } => reactor.run(workers, &handle),
+            Backend::PerSession(threads) => threads.run(&handle),
+        }
+    }
+
+    /// How it serves: as asked for, or what suits the sink and the system.
+    pub fn threading(&self) -> Threading {
+        match self.backend {
+            Backend::Reactor { .. } => Threading::Reactor,
+            Backend::PerSession(_) => Threading::PerSession,
+        }
     }
 }
 
@@ -224,6 +228,7 @@ impl<K> fmt::Debug for ServerBuilder<K> {
         f.debug_struct("ServerBuilder")
             .field("dialect", &self.dialect)
             .field("limits", &self.limits)
+            .field("threading", &self.threading)
             .field("workers", &self.workers)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
@@ -234,7 +239,7 @@ impl<K: FileSink> fmt::Debug for Server<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("addresses", &self.addresses)
-            .field("workers", &self.workers)
+            .field("threading", &self.threading())
             .finish_non_exhaustive()
     }
 }
@@ -270,15 +275,23 @@ impl<K: FileSink> ServerBuilder<K> {
         self
     }
 
-    /// How many threads serve; one per core by default. One that is held up by a slow disk holds
-    /// up one connection.
+    /// How connections are shared out among threads. By default, what suits the sink and the
+    /// system: see [`Threading`].
+    pub fn threading(self, threading: Threading) -> Self {
+        ServerBuilder { threading: Some(threading), ..self }
+    }
+
+    /// How many threads of the [reactor](Threading::Reactor) serve; one per core by default. One
+    /// that is held up by a slow disk holds up one connection. Without effect with a
+    /// [thread per session](Threading::PerSession).
     pub fn workers(self, workers: NonZeroUsize) -> Self {
         ServerBuilder { workers: Some(workers), ..self }
     }
 
     /// How many connections are in service at once; the others wait in the backlog, neither
     /// refused nor greeted. By default, and at most, what the descriptor limit of the process
-    /// allows at two descriptors each, and [`limits::MAX_CONNECTIONS`].
+    /// allows at two descriptors each, and [`limits::MAX_CONNECTIONS`]; with a
+    /// [thread per session](Threading::PerSession), [`limits::MAX_THREADS`] by default.
     pub fn max_connections(self, max_connections: NonZeroUsize) -> Self {
         ServerBuilder { max_connections: Some(max_connections), ..self }
     }
@@ -302,6 +315,23 @@ impl<K: FileSink> ServerBuilder<K> {
     pub fn deny(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
         self.admission.deny.extend(networks);
         self
+    }
+
+    /// Whether each connection comes from a proxy, such as haproxy, that says in a header of the
+    /// PROXY protocol, version 1 or 2, whom it speaks for: that peer is then the one of the rules
+    /// above and of the [outcome](Outcome::peer). Off by default.
+    ///
+    /// The header comes before everything else, the greeting included, and must be complete as
+    /// soon as a silent client would be given up. A connection without one, or with one that is
+    /// malformed or longer than [`limits::PROXY_HEADER_MAX`], is reset and gets no number; numbers
+    /// follow the order in which headers are complete. Where the header names no internet address,
+    /// the peer is the proxy. When the proxy speaks for itself, as in a health check of version 2
+    /// (`LOCAL`), it is greeted and let go, without a number.
+    ///
+    /// Whoever can connect can claim any address: let nobody but the proxy.
+    #[cfg(feature = "proxy-protocol")]
+    pub fn proxy_protocol(self, proxy_protocol: bool) -> Self {
+        ServerBuilder { proxy_protocol, ..self }
     }
 
     /// The number of the first connection; 1 by default.
@@ -384,24 +414,34 @@ impl<K: FileSink> ServerBuilder<K> {
         }
         let addresses = sockets.iter().map(TcpListener::local_addr);
         let addresses = addresses.collect::<io::Result<_>>().map_err(ServerError::Start)?;
-        let max_connections = self.max_connections.map_or(usize::MAX, NonZeroUsize::get);
+        let threading = Threading::choose(self.threading, self.sink.blocks());
+        let max_connections = self.max_connections.map_or(threading.default_max(), usize::from);
         let max_connections = max_connections.min(descriptors_for_connections());
         let config = Config {
             dialect: self.dialect,
             limits: self.limits,
             max_connections,
             admission: self.admission,
+            #[cfg(feature = "proxy-protocol")]
+            proxy_protocol: self.proxy_protocol,
             first_id: self.first_id,
             on_outcome: self.on_outcome,
         };
-        let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());
-        let workers = workers.map_or(1, NonZeroUsize::get);
-        let controls = Controls::new().map_err(ServerError::Start)?;
-        let handle = ServerHandle { controls: Arc::new(controls) };
-        let controls = Arc::clone(&handle.controls);
-        let reactor = Reactor::new(self.sink, config, self.paths, sockets, controls)
-            .map_err(ServerError::Start)?;
-        Ok(Server { reactor, addresses, workers, handle })
+        let controls = Arc::new(Controls::new().map_err(ServerError::Start)?);
+        let handle = ServerHandle { controls: Arc::clone(&controls) };
+        let service = Service::new(self.sink, config, self.paths, controls);
+        let backend = match threading {
+            Threading::Reactor => {
+                let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());
+                let workers = workers.map_or(1, NonZeroUsize::get);
+                Reactor::new(service, sockets)
+                    .map(|reactor| Backend::Reactor { reactor: Box::new(reactor), workers })
+            }
+            Threading::PerSession => {
+                Threads::new(service, sockets).map(|threads| Backend::PerSession(Box::new(threads)))
+            }
+        };
+        Ok(Server { backend: backend.map_err(ServerError::Start)?, addresses, handle })
     }
 }
 

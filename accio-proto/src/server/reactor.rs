@@ -1,20 +1,19 @@
 //! The reactor: workers that all wait on one event queue and serve whatever comes.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::deadlines::Deadlines;
 use super::listener::{Accepted, Listeners};
+use super::service::{Guest, Over, Service, Visit};
 use super::slots::{Due, Key, Slots};
-use super::{Config, Controls, Outcome};
+use super::{ServerError, ServerHandle, StopOnDrop};
 use crate::copier::Copier;
-use crate::fast_path::FastPaths;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
-use crate::session::Interest;
-use crate::session::{Abort, Ended, Session, TcpSocket, Turn};
+use crate::session::{Abort, Interest};
 use crate::sink::FileSink;
 use crate::sys::poll::Poller;
 
@@ -30,68 +29,73 @@ const LISTENER_RETRY: u32 = u32::MAX;
 
 /// What the workers share.
 pub(super) struct Reactor<K: FileSink> {
-    sink: K,
-    config: Config,
-    paths: Arc<FastPaths>,
+    service: Service<K>,
     listeners: Listeners,
     poller: Poller,
     deadlines: Deadlines,
-    slots: Slots<Connection<K>>,
-    controls: Arc<Controls>,
-    /// The number of the next connection. Only the worker with a listening socket's event adds to
-    /// it, so numbers follow the order of acceptance.
-    next_id: AtomicU64,
+    slots: Slots<Guest<K>>,
     /// No more connections are accepted; the end of the last one stops the server.
     draining: AtomicBool,
     /// The first slot that no worker has cleared yet when the server stops.
     cleared: AtomicU32,
-    /// Whether the last attempt to accept found no room; said once, not ten times a second.
-    resting: AtomicBool,
-}
-
-/// A session and what the server knows of it beside.
-struct Connection<K: FileSink> {
-    session: Session<TcpSocket, K::File>,
-    about: About,
-}
-
-#[derive(Clone, Copy)]
-struct About {
-    peer: Option<SocketAddr>,
-    since: Instant,
 }
 
 impl<K: FileSink> Reactor<K> {
-    pub(super) fn new(
-        sink: K,
-        config: Config,
-        paths: FastPaths,
-        sockets: Vec<TcpListener>,
-        controls: Arc<Controls>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(service: Service<K>, sockets: Vec<TcpListener>) -> io::Result<Self> {
+        let max_connections = service.config.max_connections;
         let reactor = Reactor {
-            listeners: Listeners::new(sockets, config.max_connections, LISTENERS)?,
-            next_id: AtomicU64::new(config.first_id),
-            slots: Slots::new(config.max_connections),
-            sink,
-            config,
-            paths: Arc::new(paths),
+            listeners: Listeners::new(sockets, max_connections, LISTENERS)?,
+            slots: Slots::new(max_connections),
+            service,
             poller: Poller::new()?,
             deadlines: Deadlines::new()?,
-            controls,
             draining: AtomicBool::new(false),
             cleared: AtomicU32::new(0),
-            resting: AtomicBool::new(false),
         };
+        let controls = &reactor.service.controls;
         reactor.listeners.watch(&reactor.poller)?;
         reactor.poller.add(&reactor.deadlines, ALARM, Interest::Read)?;
-        reactor.poller.add(&reactor.controls.drain, DRAIN, Interest::Read)?;
-        reactor.poller.add_broadcast(&reactor.controls.stop, STOP)?;
+        reactor.poller.add(&controls.drain, DRAIN, Interest::Read)?;
+        reactor.poller.add_broadcast(&controls.stop, STOP)?;
         Ok(reactor)
     }
 
+    /// Serves with so many workers until the server is stopped.
+    pub(super) fn run(self, workers: usize, handle: &ServerHandle) -> Result<(), ServerError> {
+        std::thread::scope(|scope| {
+            let work = || {
+                // One that fails or panics takes the others with it, rather than leave a server
+                // that serves half.
+                let _guard = StopOnDrop(handle);
+                self.work().map_err(ServerError::Serve)
+            };
+            let mut threads = Vec::with_capacity(workers);
+            let mut result = Ok(());
+            for number in 1..=workers {
+                let builder = std::thread::Builder::new().name(format!("accio-worker-{number}"));
+                match builder.spawn_scoped(scope, work) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        handle.stop();
+                        result = Err(ServerError::Start(error));
+                        break;
+                    }
+                }
+            }
+            let mut panicked = None;
+            for thread in threads {
+                match thread.join() {
+                    Ok(worked) => result = result.and(worked),
+                    Err(panic) => panicked = panicked.or(Some(panic)),
+                }
+            }
+            self.clear_rest();
+            panicked.map_or(result, |panic| std::panic::resume_unwind(panic))
+        })
+    }
+
     /// Serves events until the server is stopped, then helps to end the sessions that are left.
-    pub(super) fn work(&self) -> io::Result<()> {
+    fn work(&self) -> io::Result<()> {
         let served = self.serve();
         // All workers share the slots out among them.
         let end = self.slots.used();
@@ -107,12 +111,12 @@ impl<K: FileSink> Reactor<K> {
 
     /// Ends what is left when no worker works any more: while some cleared, others may still have
     /// parked, and one that panicked has cleared nothing.
-    pub(super) fn clear_rest(&self) {
+    fn clear_rest(&self) {
         (0..self.slots.used()).for_each(|index| self.clear(index));
     }
 
     fn serve(&self) -> io::Result<()> {
-        let mut copier = Copier::new(Arc::clone(&self.paths));
+        let mut copier = Copier::new(Arc::clone(&self.service.paths));
         loop {
             match self.poller.wait()? {
                 STOP => return Ok(()),
@@ -125,16 +129,14 @@ impl<K: FileSink> Reactor<K> {
     }
 
     fn clear(&self, index: u32) {
-        if let Some((key, Connection { session, about })) = self.slots.evict(index) {
-            self.finish(key, session.abort(&self.sink, Abort::Shutdown), about);
+        if let Some((key, guest)) = self.slots.evict(index) {
+            self.finish(key, self.service.abort(guest, Abort::Shutdown));
         }
     }
 
     fn handle_socket(&self, key: Key, copier: &mut Copier) {
-        if let Some(Connection { session, about }) = self.slots.take(key) {
-            let now = Instant::now();
-            let turn = session.handle_ready(&self.sink, copier, &self.config.limits, now);
-            self.settle(key, turn, about, now);
+        if let Some(guest) = self.slots.take(key) {
+            self.settle(key, self.service.handle_ready(guest, copier), Parking::Again);
         }
     }
 
@@ -147,31 +149,29 @@ impl<K: FileSink> Reactor<K> {
 
     fn stop_if_drained(&self) {
         if self.draining.load(Ordering::SeqCst) && self.listeners.taken() == 0 {
-            self.controls.stop.raise();
+            self.service.controls.stop.raise();
         }
     }
 
     /// Accepts a batch, then lets another worker have the socket.
     fn handle_listener(&self, index: usize) -> io::Result<()> {
-        if !self.sink.has_room() {
+        if !self.service.sink.has_room() {
             return self.rest(index, format_args!("the sink has no room"));
         }
         let mut failed = 0;
         for _ in 0..ACCEPT_BATCH {
             match self.listeners.accept(index) {
-                Accepted::Connection(socket, peer) => match self.config.admission.admit(peer) {
-                    Ok(()) => self.begin(socket, peer),
-                    Err(why) => {
-                        log::info!("refused a connection from {}: {why}", Peer(peer));
-                        self.controls.counters.refused();
-                        drop(socket);
+                Accepted::Connection(socket, peer) => match self.service.receive(socket, peer) {
+                    Ok(guest) => self.begin(guest),
+                    Err(over) => {
+                        self.service.end(over, |_| {});
                         self.make_room();
                     }
                 },
                 Accepted::Nobody => break,
                 Accepted::Failed => {
                     log::debug!("a connection failed before it was accepted");
-                    self.controls.counters.accept_error();
+                    self.service.controls.counters.accept_error();
                     failed += 1;
                 }
                 Accepted::Full => {
@@ -180,7 +180,7 @@ impl<K: FileSink> Reactor<K> {
                     return self.listeners.wake(&self.poller);
                 }
                 Accepted::Exhausted(error) => {
-                    self.controls.counters.accept_error();
+                    self.service.controls.counters.accept_error();
                     return self.rest(index, format_args!("{error}"));
                 }
                 Accepted::Closed => {
@@ -200,34 +200,20 @@ impl<K: FileSink> Reactor<K> {
 
     /// Accepts nothing until a connection ends, or a while has passed.
     fn rest(&self, index: usize, why: std::fmt::Arguments<'_>) -> io::Result<()> {
-        if !self.resting.swap(true, Ordering::Relaxed) {
-            log::warn!("accepting no connections for now: {why}");
-        }
+        self.service.rest(why);
         self.listeners.sleep(index);
         self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
         Ok(())
     }
 
-    /// Numbers and greets a connection.
-    fn begin(&self, socket: TcpSocket, peer: Option<SocketAddr>) {
-        if self.resting.swap(false, Ordering::Relaxed) {
-            log::warn!("accepting connections again");
-        }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.controls.counters.accepted();
-        let now = Instant::now();
-        let about = About { peer, since: now };
-        log::debug!("connection {id}: accepted from {}", Peer(peer));
-        let session = Session::begin(id, socket, self.config.dialect, now);
+    /// Greets a connection.
+    fn begin(&self, guest: Guest<K>) {
         let Some(key) = self.slots.reserve() else {
             // Never: a place in the listener comes with a slot in the table.
-            let full = io::Error::from(io::ErrorKind::OutOfMemory);
-            return self.report(session.abort(&self.sink, Abort::System(full)), about);
+            let full = Abort::System(io::ErrorKind::OutOfMemory.into());
+            return self.end(self.service.abort(guest, full));
         };
-        match session.greet(&self.sink) {
-            Turn::Waiting(session) => self.park(key, session, about, Parking::First),
-            Turn::Ended(ended) => self.finish(key, ended, about),
-        }
+        self.settle(key, self.service.greet(guest), Parking::First);
     }
 
     /// Serves one deadline. The alarm is armed before the work, so another worker takes the next.
@@ -240,60 +226,52 @@ impl<K: FileSink> Reactor<K> {
             Some(LISTENER_RETRY) => return self.listeners.wake(&self.poller),
             Some(index) => index,
         };
-        let limits = &self.config.limits;
-        let later = |connection: &Connection<K>| {
-            Some(connection.session.deadline(limits)).filter(|deadline| *deadline > now)
-        };
+        let config = &self.service.config;
+        let later = |guest: &Guest<K>| Some(guest.deadline(config)).filter(|time| *time > now);
         match self.slots.take_due(index, later) {
             Due::Nobody => {}
             Due::Later(deadline) => self.deadlines.push(deadline, index),
-            Due::Now(key, Connection { session, about }) => {
-                let turn = session.handle_timeout(&self.sink, copier, limits, now);
-                self.settle(key, turn, about, now);
+            Due::Now(key, guest) => {
+                self.settle(key, self.service.handle_timeout(guest, copier), Parking::Again);
             }
         }
         Ok(())
     }
 
-    /// Puts a session back to wait, or ends it.
-    fn settle(&self, key: Key, turn: Turn<TcpSocket, K::File>, about: About, started: Instant) {
-        match turn {
-            Turn::Waiting(mut session) => {
-                if session.heard() == started {
-                    // However long the sink took over these bytes, the peer was not silent.
-                    session.resume(started, Instant::now());
-                }
-                self.park(key, session, about, Parking::Again);
-            }
-            Turn::Ended(ended) => self.finish(key, ended, about),
+    /// Puts a connection back to wait, or ends it and makes its place free.
+    fn settle(&self, key: Key, visit: Visit<K>, parking: Parking) {
+        match visit {
+            Visit::Waiting(guest) => self.park(key, guest, parking),
+            Visit::Over(over) => self.finish(key, over),
         }
     }
 
-    fn park(&self, key: Key, session: Session<TcpSocket, K::File>, about: About, parking: Parking) {
-        let deadline = session.deadline(&self.config.limits);
-        let (token, interest) = (key.token(), session.interest());
-        let parked = self.slots.park(key, Connection { session, about }, |connection| {
-            let socket = connection.session.socket();
-            match parking {
-                Parking::First => self.poller.add(socket, token, interest),
-                Parking::Again => self.poller.arm(socket, token, interest),
-            }
+    fn park(&self, key: Key, guest: Guest<K>, parking: Parking) {
+        let deadline = guest.deadline(&self.service.config);
+        let (token, interest) = (key.token(), guest.interest());
+        let parked = self.slots.park(key, guest, |guest| match parking {
+            Parking::First => self.poller.add(guest.socket(), token, interest),
+            Parking::Again => self.poller.arm(guest.socket(), token, interest),
         });
         match parked {
             Ok(true) => self.deadlines.push(deadline, key.index),
             Ok(false) => {}
-            Err((Connection { session, about }, error)) => {
-                self.finish(key, session.abort(&self.sink, Abort::System(error)), about);
+            Err((guest, error)) => {
+                self.finish(key, self.service.abort(guest, Abort::System(error)))
             }
         }
     }
 
-    /// Ends a session and makes its place free.
-    fn finish(&self, key: Key, ended: Ended<TcpSocket>, about: About) {
-        self.report(ended, about);
+    /// Ends a connection and makes its place free.
+    fn finish(&self, key: Key, over: Over) {
+        self.end(over);
         self.slots.release(key);
-        self.config.admission.leave(about.peer);
         self.make_room();
+    }
+
+    /// A socket leaves the event queue before it is closed.
+    fn end(&self, over: Over) {
+        self.service.end(over, |socket| self.poller.remove(socket));
     }
 
     /// Gives a place back, to whoever waits for it.
@@ -306,29 +284,6 @@ impl<K: FileSink> Reactor<K> {
         }
         self.stop_if_drained();
     }
-
-    /// Tells the observer what became of a connection, then the peer.
-    fn report(&self, ended: Ended<TcpSocket>, about: About) {
-        let outcome = Outcome {
-            id: ended.id,
-            peer: about.peer,
-            dialect: ended.dialect,
-            bytes: ended.bytes,
-            duration: about.since.elapsed(),
-            result: ended.result,
-            unmarked: ended.unmarked,
-        };
-        let (id, peer, bytes) = (outcome.id, Peer(about.peer), outcome.bytes);
-        match &outcome.result {
-            Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
-            Err(why) if why.is_peers() => log::info!("connection {id}: ERROR: {why} ({peer})"),
-            Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
-        }
-        self.controls.counters.ended(&outcome);
-        (self.config.on_outcome)(&outcome);
-        self.poller.remove(ended.socket.socket());
-        ended.socket.release(outcome.result.is_ok());
-    }
 }
 
 /// Whether the event queue knows the socket already.
@@ -336,16 +291,4 @@ impl<K: FileSink> Reactor<K> {
 enum Parking {
     First,
     Again,
-}
-
-/// A peer's address for the log.
-struct Peer(Option<SocketAddr>);
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(address) => address.fmt(f),
-            None => f.write_str("an unknown address"),
-        }
-    }
 }

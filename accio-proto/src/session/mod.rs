@@ -95,6 +95,7 @@ pub enum Turn<S, F> {
 
 /// A session that is over: the file is kept, or the error marker. The peer does not know yet.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Ended<S> {
     /// The number of the connection.
     pub id: u64,

@@ -70,6 +70,17 @@ impl TcpSocket {
     pub(crate) fn accepted(stream: TcpStream) -> Self {
         TcpSocket(stream)
     }
+
+    /// What is there, without taking it; 0 is the peer's FIN.
+    #[cfg(feature = "proxy-protocol")]
+    pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.peek(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
 }
 
 impl Socket for TcpSocket {

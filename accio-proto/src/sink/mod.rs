@@ -20,7 +20,8 @@ pub const ERROR_MARKER: &[u8] = b"ERROR";
 /// [`SinkFile`], then ends it by exactly one of [`commit`](SinkFile::commit) and
 /// [`abort`](SinkFile::abort). All calls for one file come from one thread at a time, not always
 /// the same; different files are served at the same time. A call may block: it holds up its own
-/// connection and one worker.
+/// connection and one worker (see [`blocks`](FileSink::blocks)). The time it takes is never counted
+/// as the peer's silence.
 pub trait FileSink: Send + Sync + 'static {
     /// One connection's file.
     type File: SinkFile;
@@ -48,6 +49,14 @@ pub trait FileSink: Send + Sync + 'static {
     /// backlog, and the question is asked again every [`ACCEPT_RETRY`](crate::limits::ACCEPT_RETRY).
     fn has_room(&self) -> bool {
         true
+    }
+
+    /// Whether calls may block for long, as those of a store at the other end of a network do. The
+    /// server then gives each connection a thread of its own
+    /// ([`PerSession`](crate::Threading::PerSession)), unless it is told otherwise: a few workers
+    /// would all be held up at once. Asked once.
+    fn blocks(&self) -> bool {
+        false
     }
 }
 
@@ -90,6 +99,7 @@ pub trait SinkFile: Send + 'static {
 
 /// How a file wants its next bytes.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Demand<'a> {
     /// In a buffer, by [`SinkFile::write`].
     Bytes,

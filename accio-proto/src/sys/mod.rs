@@ -13,7 +13,10 @@ pub(crate) mod outq;
 pub(crate) mod pipe;
 #[cfg(feature = "server")]
 pub(crate) mod poll;
+#[cfg(feature = "server")]
+pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod wait;
 
 use std::io;
 

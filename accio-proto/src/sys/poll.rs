@@ -1,11 +1,10 @@
-//! The event queue: one epoll instance, its alarm and its wake-up call.
+//! The event queue: one epoll instance and its alarm.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -94,27 +93,6 @@ impl Alarm {
 }
 
 impl AsFd for Alarm {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// A descriptor that becomes readable once and for all.
-#[derive(Debug)]
-pub(crate) struct Signal(OwnedFd);
-
-impl Signal {
-    pub(crate) fn new() -> io::Result<Signal> {
-        Ok(Signal(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
-    }
-
-    pub(crate) fn raise(&self) {
-        // The counter can only be full when it is raised already.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-}
-
-impl AsFd for Signal {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }

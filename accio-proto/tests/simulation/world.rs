@@ -322,7 +322,7 @@ impl World {
         *self.ends.entry(code).or_default() += 1;
         let line = Rc::clone(&connection.line);
         assert_eq!(line.borrow().end, None, "the peer is told last");
-        let Ended { id, dialect, bytes, result, unmarked, socket } = ended;
+        let Ended { id, dialect, bytes, result, unmarked, socket, .. } = ended;
         assert_eq!(id, connection.id);
         socket.release(result.is_ok());
         let end = if result.is_ok() { End::Fin } else { End::Reset };

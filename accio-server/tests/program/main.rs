@@ -3,10 +3,14 @@
 
 mod drain;
 mod files;
+#[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
+mod haproxy;
 mod harness;
 mod journal;
 mod limits;
 mod metrics;
 mod on_commit;
+#[cfg(feature = "proxy-protocol")]
+mod proxied;
 mod systemd;
 mod usage;

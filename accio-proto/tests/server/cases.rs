@@ -1,6 +1,4 @@
-//! The whole server on loopback, embedded as any program would.
-
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+//! The cases, for the threading that the module above names.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -15,28 +13,31 @@ use accio_proto::{
     ServerError, ServerHandle, SinkFile, Stored,
 };
 
+use super::THREADING;
+use crate::ALONE;
+
 /// The longest any wait here may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is told of a connection, in a form that can be compared.
 #[derive(Debug, Clone)]
-struct Told {
-    dialect: Option<Dialect>,
-    bytes: u64,
-    error: Option<String>,
-    peer: Option<SocketAddr>,
-    duration: Duration,
+pub(super) struct Told {
+    pub(super) dialect: Option<Dialect>,
+    pub(super) bytes: u64,
+    pub(super) error: Option<String>,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) duration: Duration,
 }
 
 #[derive(Default)]
-struct Outcomes {
+pub(super) struct Outcomes {
     told: Mutex<BTreeMap<u64, Told>>,
     changed: Condvar,
 }
 
 impl Outcomes {
     /// Waits until `count` connections have ended.
-    fn wait(&self, count: usize) -> BTreeMap<u64, Told> {
+    pub(super) fn wait(&self, count: usize) -> BTreeMap<u64, Told> {
         let told = self.told.lock().unwrap();
         let few = |told: &mut BTreeMap<u64, Told>| told.len() < count;
         let (told, _) = self.changed.wait_timeout_while(told, PATIENCE, few).unwrap();
@@ -46,14 +47,14 @@ impl Outcomes {
 }
 
 /// A running server, stopped and joined in any case.
-struct Running {
-    address: SocketAddr,
-    handle: ServerHandle,
-    outcomes: Arc<Outcomes>,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
+    pub(super) handle: ServerHandle,
+    pub(super) outcomes: Arc<Outcomes>,
     thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
 
-fn start<K: FileSink>(builder: ServerBuilder<K>) -> Running {
+pub(super) fn start<K: FileSink>(builder: ServerBuilder<K>) -> Running {
     start_at(builder, "127.0.0.1:0")
 }
 
@@ -63,9 +64,12 @@ fn start_at<K: FileSink>(builder: ServerBuilder<K>, address: &str) -> Running {
     run(server, outcomes)
 }
 
-fn observed<K: FileSink>(builder: ServerBuilder<K>, outcomes: &Arc<Outcomes>) -> ServerBuilder<K> {
+pub(super) fn observed<K: FileSink>(
+    builder: ServerBuilder<K>,
+    outcomes: &Arc<Outcomes>,
+) -> ServerBuilder<K> {
     let outcomes = Arc::clone(outcomes);
-    builder.on_outcome(move |outcome| {
+    builder.threading(THREADING).on_outcome(move |outcome| {
         let told = Told {
             dialect: outcome.dialect,
             bytes: outcome.bytes,
@@ -79,14 +83,14 @@ fn observed<K: FileSink>(builder: ServerBuilder<K>, outcomes: &Arc<Outcomes>) ->
     })
 }
 
-fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> Running {
+pub(super) fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> Running {
     let (address, handle) = (server.local_addr(), server.handle());
     let thread = Some(std::thread::spawn(move || server.run()));
     Running { address, handle, outcomes, thread }
 }
 
 impl Running {
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -94,7 +98,7 @@ impl Running {
     }
 
     /// Stops the server and waits for it to return.
-    fn stop(mut self) -> Result<(), ServerError> {
+    pub(super) fn stop(mut self) -> Result<(), ServerError> {
         self.handle.stop();
         self.join().expect("the server ran")
     }
@@ -119,18 +123,18 @@ impl Drop for Running {
     }
 }
 
-fn workers(count: usize) -> NonZeroUsize {
+pub(super) fn workers(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
 }
 
-fn greeted(stream: &mut TcpStream) {
+pub(super) fn greeted(stream: &mut TcpStream) {
     let mut greeting = [0; 7];
     stream.read_exact(&mut greeting).unwrap();
     assert_eq!(&greeting, b"accio\r\n");
 }
 
 /// Sends content and FIN, and waits for the server's.
-fn upload(server: &Running, content: &[u8]) {
+pub(super) fn upload(server: &Running, content: &[u8]) {
     let mut stream = server.connect();
     greeted(&mut stream);
     stream.write_all(content).unwrap();
@@ -138,12 +142,12 @@ fn upload(server: &Running, content: &[u8]) {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
 }
 
-fn reset(stream: TcpStream) {
+pub(super) fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// The server reset the connection.
-fn is_reset(stream: &mut TcpStream) -> bool {
+pub(super) fn is_reset(stream: &mut TcpStream) -> bool {
     matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
 }
 
@@ -340,32 +344,54 @@ fn the_outcome_says_what_there_is_to_know() {
 
 #[test]
 fn five_hundred_silent_connections_end_on_time() {
+    // Not beside its twin: what is measured here is the server, not the machine.
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Too early is never right; too late may be the fault of whatever else runs here, once.
+    let on_time = (0..4).any(|_| lateness_of_silence(500) <= Duration::from_millis(500));
+    assert!(on_time, "late each time");
+}
+
+/// Lets so many connections be silent; how late the last one was ended.
+fn lateness_of_silence(count: u64) -> Duration {
     let idle = Duration::from_millis(1500);
     let sink = MemorySink::new();
     let server = start(Server::builder(sink.clone()).idle_timeout(idle));
-    let waiting: Vec<_> = (0..500u64)
-        .map(|index| {
+    let waiting: Vec<_> = (0..count)
+        .map(|_| {
+            // Silence counts from the accept or the greeting, which both come later.
+            let since = Instant::now();
             let mut stream = server.connect();
             greeted(&mut stream);
-            if index % 3 == 0 {
-                stream.write_all(b"a byte").unwrap();
-            }
-            (Instant::now(), stream)
+            (since, stream)
         })
         .collect();
     for (since, mut stream) in waiting {
         assert!(is_reset(&mut stream));
-        // The greeting came after the accept, so the limit was at most a moment earlier.
-        assert!(since.elapsed() >= idle - Duration::from_millis(50), "{:?}", since.elapsed());
+        assert!(since.elapsed() >= idle, "{:?}", since.elapsed());
     }
-    let told = server.outcomes.wait(500);
-    for (id, told) in told {
+    let told = server.outcomes.wait(count as usize);
+    for (id, told) in &told {
         assert_eq!(told.error.as_deref(), Some("no data for 1.5 s"));
-        // From accept to the end; a byte, where one came, came a little after the accept.
-        let late = idle + Duration::from_millis(if id % 3 == 1 { 1000 } else { 500 });
-        assert!(told.duration >= idle && told.duration <= late, "{id}: {:?}", told.duration);
-        assert_eq!(sink.get(id), Some(Stored::Error));
+        assert!(told.duration >= idle, "{id}: {:?}", told.duration);
+        assert_eq!(sink.get(*id), Some(Stored::Error));
     }
+    let longest = told.values().map(|told| told.duration).max();
+    longest.unwrap_or_default().saturating_sub(idle)
+}
+
+/// A byte is as good as any: silence counts from it.
+#[test]
+fn silence_counts_from_the_last_byte() {
+    let idle = Duration::from_millis(800);
+    let server = start(Server::builder(MemorySink::new()).idle_timeout(idle));
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    std::thread::sleep(idle / 2);
+    let since = Instant::now();
+    stream.write_all(b"a byte").unwrap();
+    assert!(is_reset(&mut stream));
+    assert!(since.elapsed() >= idle, "{:?}", since.elapsed());
+    assert_eq!(server.outcomes.wait(1)[&1].error.as_deref(), Some("no data for 0.8 s"));
 }
 
 #[test]
@@ -608,7 +634,8 @@ fn a_panic_in_the_sink_or_the_observer_ends_the_server_with_it() {
     assert_eq!(memory.get(1), Some(Stored::Error));
     assert_eq!(memory.get(2), None);
 
-    let builder = Server::builder(CountSink).on_outcome(|_| panic!("the observer panics"));
+    let builder = Server::builder(CountSink).threading(THREADING);
+    let builder = builder.on_outcome(|_| panic!("the observer panics"));
     let mut server = run(builder.bind("127.0.0.1:0").unwrap(), Arc::default());
     drop(server.connect());
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.join()));
@@ -662,11 +689,65 @@ fn it_listens_on_ipv6_and_on_all_interfaces_of_both() {
 
 #[test]
 fn a_server_that_is_never_run_refuses_whoever_comes_after_it() {
-    let server = Server::builder(CountSink).bind("127.0.0.1:0").unwrap();
+    let server = Server::builder(CountSink).threading(THREADING).bind("127.0.0.1:0").unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     let mut stream = TcpStream::connect(address).unwrap();
     drop(server);
     assert!(is_reset(&mut stream));
     assert!(TcpStream::connect(address).is_err());
     handle.stop();
+}
+
+#[test]
+fn draining_lets_those_in_service_finish_and_nobody_else_in() {
+    let sink = MemorySink::new();
+    let mut server = start(Server::builder(sink.clone()).max_connections(workers(8)));
+    let mut streams: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        greeted(stream);
+        stream.write_all(b"first half, ").unwrap();
+    }
+    server.handle.drain();
+    let started = Instant::now();
+    while TcpStream::connect(server.address).is_ok() {
+        assert!(started.elapsed() < PATIENCE, "it still listens");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for mut stream in streams {
+        stream.write_all(b"second half").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+    }
+    server.join().unwrap().unwrap();
+    let stats = server.handle.stats();
+    assert_eq!((stats.accepted, stats.completed, stats.in_service), (8, 8, 0));
+    assert!(
+        sink.all()
+            .values()
+            .all(|stored| { *stored == Stored::Complete(b"first half, second half".to_vec()) })
+    );
+}
+
+#[test]
+fn who_is_turned_away_gets_no_number_and_the_place_is_free_again() {
+    let sink = MemorySink::new();
+    let one = std::num::NonZeroU32::MIN;
+    let server = start(Server::builder(sink.clone()).max_per_ip(one).max_connections(workers(2)));
+    for round in 1..=3u64 {
+        let mut kept = server.connect();
+        greeted(&mut kept);
+        for _ in 0..5 {
+            assert!(is_reset(&mut server.connect()), "one connection is all it may have");
+        }
+        kept.write_all(b"kept").unwrap();
+        drop(kept);
+        server.outcomes.wait(round as usize);
+        let started = Instant::now();
+        // The place is given back after the outcome was told.
+        while server.handle.stats().in_service > 0 && started.elapsed() < PATIENCE {}
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(sink.get(round), Some(Stored::Complete(b"kept".to_vec())));
+    }
+    let stats = server.handle.stats();
+    assert_eq!((stats.accepted, stats.refused), (3, 15));
 }

@@ -1,0 +1,121 @@
+//! Which way to serve is taken, and what is different about a thread for each session.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use accio_proto::{
+    CountSink, FileSink, MemoryFile, MemorySink, Server, ServerBuilder, ServerHandle, SinkFile,
+    Stored, Threading,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A sink that says of itself that it blocks, and does, until it is released.
+struct Slow {
+    memory: MemorySink,
+    gates: Mutex<mpsc::Sender<mpsc::Sender<()>>>,
+}
+
+struct SlowFile {
+    file: MemoryFile,
+    gate: mpsc::Receiver<()>,
+}
+
+impl FileSink for Slow {
+    type File = SlowFile;
+
+    fn open(&self, id: u64) -> io::Result<SlowFile> {
+        let (open, gate) = mpsc::channel();
+        self.gates.lock().unwrap().send(open).unwrap();
+        Ok(SlowFile { file: self.memory.open(id)?, gate })
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+}
+
+impl SinkFile for SlowFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let _ = self.gate.recv_timeout(PATIENCE);
+        self.file.write(bytes)
+    }
+
+    fn commit(self) -> io::Result<()> {
+        self.file.commit()
+    }
+
+    fn abort(self) -> io::Result<()> {
+        self.file.abort()
+    }
+}
+
+/// Ends the server when the test does, however that ends.
+struct Stop(ServerHandle);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+fn threading(builder: ServerBuilder<impl FileSink>) -> Threading {
+    builder.bind("127.0.0.1:0").unwrap().threading()
+}
+
+#[test]
+fn a_sink_that_blocks_gets_a_thread_per_session_unless_told_otherwise() {
+    let slow = || Slow { memory: MemorySink::new(), gates: Mutex::new(mpsc::channel().0) };
+    assert_eq!(threading(Server::builder(slow())), Threading::PerSession);
+    let asked = Server::builder(CountSink).threading(Threading::PerSession);
+    assert_eq!(threading(asked), Threading::PerSession);
+    // Where there is an event queue.
+    if threading(Server::builder(CountSink)) == Threading::Reactor {
+        let asked = Server::builder(slow()).threading(Threading::Reactor);
+        assert_eq!(threading(asked), Threading::Reactor);
+    }
+}
+
+/// Far more sessions than cores are stuck in the sink at once, longer than a client may be silent,
+/// and each goes on where it was.
+#[test]
+fn sessions_stuck_in_the_sink_hold_up_no_other_and_are_not_idle() {
+    let memory = MemorySink::new();
+    let (gates, opened) = mpsc::channel();
+    let sink = Slow { memory: memory.clone(), gates: Mutex::new(gates) };
+    let idle = Duration::from_millis(400);
+    let server = Server::builder(sink).idle_timeout(idle).bind("127.0.0.1:0").unwrap();
+    let (address, handle) = (server.local_addr(), server.handle());
+    thread::scope(|scope| {
+        let _stop = Stop(handle.clone());
+        let serving = scope.spawn(|| server.run());
+        let streams: Vec<_> = (0..64)
+            .map(|_| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.read_exact(&mut [0; 7]).unwrap();
+                stream.write_all(b"stuck").unwrap();
+                stream
+            })
+            .collect();
+        let gates: Vec<_> =
+            (0..64).map(|_| opened.recv_timeout(PATIENCE).expect("all get to the sink")).collect();
+        thread::sleep(2 * idle);
+        assert_eq!(handle.stats().failed, 0, "our own slowness is nobody's silence");
+        drop(gates);
+        let wait = Instant::now();
+        for mut stream in streams {
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+        }
+        assert!(wait.elapsed() < PATIENCE);
+        assert_eq!(memory.all().len(), 64);
+        assert!(memory.all().values().all(|file| *file == Stored::Complete(b"stuck".to_vec())));
+        handle.stop();
+        serving.join().unwrap().unwrap();
+    });
+}

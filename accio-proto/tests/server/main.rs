@@ -1,0 +1,32 @@
+//! The whole server on loopback, embedded as any program would: once for each way to serve.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::duplicate_mod, reason = "a test")]
+
+/// A few workers and an event queue.
+#[path = "."]
+mod reactor {
+    const THREADING: accio_proto::Threading = accio_proto::Threading::Reactor;
+
+    #[path = "cases.rs"]
+    mod cases;
+    #[cfg(feature = "proxy-protocol")]
+    #[path = "proxied.rs"]
+    mod proxied;
+}
+
+/// A thread for each session.
+#[path = "."]
+mod per_session {
+    const THREADING: accio_proto::Threading = accio_proto::Threading::PerSession;
+
+    #[path = "cases.rs"]
+    mod cases;
+    #[cfg(feature = "proxy-protocol")]
+    #[path = "proxied.rs"]
+    mod proxied;
+}
+
+mod choice;
+
+/// Held by tests that measure times.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());

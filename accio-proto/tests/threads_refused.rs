@@ -1,0 +1,58 @@
+//! What becomes of connections when the system has no thread for them. A test program of its own:
+//! it limits the memory of its process.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use accio_proto::{MemorySink, Server, Stored, Threading};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Allows so many bytes more than the process has mapped, or as many as it may have.
+fn limit_memory(more: Option<u64>) {
+    let Rlimit { maximum, .. } = getrlimit(Resource::As);
+    let current = more.map(|more| {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+        pages * rustix::param::page_size() as u64 + more
+    });
+    setrlimit(Resource::As, Rlimit { current: current.or(maximum), maximum }).unwrap();
+}
+
+#[test]
+fn connections_wait_unrefused_until_there_are_threads_again() {
+    let sink = MemorySink::new();
+    let builder = Server::builder(sink.clone()).threading(Threading::PerSession);
+    let server = builder.bind("127.0.0.1:0").unwrap();
+    let (address, handle) = (server.local_addr(), server.handle());
+    let serving = thread::spawn(move || server.run());
+    // Not enough for the stack of one thread.
+    limit_memory(Some(1 << 20));
+    let streams: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    thread::sleep(Duration::from_millis(350));
+    for mut stream in &streams {
+        stream.set_nonblocking(true).unwrap();
+        let nothing = stream.read(&mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock, "neither greeted nor reset");
+        stream.set_nonblocking(false).unwrap();
+    }
+    assert_eq!(handle.stats().accepted, 0);
+    limit_memory(None);
+    let started = Instant::now();
+    for mut stream in streams {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.read_exact(&mut [0; 7]).unwrap();
+        stream.write_all(b"late but whole").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+    assert!(started.elapsed() < Duration::from_secs(20));
+    for id in 1..=3 {
+        assert_eq!(sink.get(id), Some(Stored::Complete(b"late but whole".to_vec())));
+    }
+    handle.stop();
+    serving.join().unwrap().unwrap();
+}
