@@ -13,7 +13,7 @@ pub(crate) mod peer;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod runner;
-mod scenarios;
+pub(crate) mod scenarios;
 pub(crate) mod subject;
 pub(crate) mod verdict;
 

@@ -14,6 +14,8 @@ mod kill;
 mod load;
 mod network;
 mod power;
+#[cfg(test)]
+mod promises;
 mod proxy;
 mod strace;
 mod syscalls;

@@ -21,6 +21,9 @@ const PLACES: usize = 12;
 /// Lines that only appear after the runtime's own start: what is before `main` is not ours.
 const RUNTIME_READY: &str = "SIGBUS, {";
 
+const SYNC: &str = "syscalls/fdatasync-is-not-retried";
+const TABLE: &str = "syscalls/table-is-complete";
+
 /// A client in a certain mode: flags, bytes to send.
 const CLIENTS: [(&str, &[&str], usize, bool); 4] = [
     ("accio-client", &[], 700_000, false),
@@ -62,11 +65,11 @@ pub(crate) fn cases(context: &Context, plan: &Plan) -> Verdict<Vec<Case>> {
         }
     }
     let about = "what could not be synced is not kept, and not synced again";
-    cases.push(Case::new("syscalls/fdatasync-is-not-retried", about, sync_fails));
+    cases.push(Case::new(SYNC, about, sync_fails));
     let calls = count_calls(&cases);
     let Others { left_alone, unknown } = others;
     let about = "every recorded call is in the table";
-    cases.push(Case::new("syscalls/table-is-complete", about, move |_| {
+    cases.push(Case::new(TABLE, about, move |_| {
         let names = || format!("{unknown:?} are not");
         ensure(unknown.is_empty(), "every recorded call to be in the table", names)?;
         Ok(calls)
@@ -150,3 +153,15 @@ fn faults(
 
 /// Calls by name.
 type Counts = BTreeMap<String, usize>;
+
+/// Names such as the cases have, without a recorded run.
+#[cfg(test)]
+pub(super) fn sample_names() -> Vec<String> {
+    let fault = Fault { call: "close".into(), errno: "EIO", when: When::Once(1) }.name();
+    let servers = SERVERS.iter().flat_map(|subject| {
+        ["start", "service"].map(|when| format!("syscalls/{}/{when}/{fault}", subject.name))
+    });
+    let clients = CLIENTS.iter().map(|(name, ..)| format!("syscalls/{name}/{fault}"));
+    let others = [SYNC, TABLE].map(String::from);
+    servers.chain(clients).chain(others).collect()
+}
