@@ -450,6 +450,10 @@ fn a_fin_that_was_there_before_ours_confirms_nothing() {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(target_os = "linux", not(accio_portable))),
+    ignore = "only Linux tells what is acknowledged"
+)]
 fn a_fin_that_does_not_acknowledge_everything_confirms_nothing() {
     let (done, over) = mpsc::channel::<()>();
     let peer = Peer::new(move |mut stream| {
@@ -515,6 +519,10 @@ fn a_server_that_closes_late_but_in_time_confirms() {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(target_os = "linux", not(accio_portable))),
+    ignore = "only Linux tells what is acknowledged"
+)]
 fn a_server_that_never_closes_has_it_unconfirmed_and_stray_bytes_gain_it_no_time() {
     for stray in [false, true] {
         let (done, over) = mpsc::channel::<()>();
@@ -542,6 +550,10 @@ fn a_server_that_never_closes_has_it_unconfirmed_and_stray_bytes_gain_it_no_time
 }
 
 #[test]
+#[cfg_attr(
+    not(all(target_os = "linux", not(accio_portable))),
+    ignore = "only Linux tells what is acknowledged"
+)]
 fn a_closed_window_is_a_stall_while_sending_and_after_it() {
     for paths in [FastPaths::default(), FastPaths::without([FastPath::Sendfile])] {
         // The larger does not fit into the buffers, so the client is stuck before its FIN; the
@@ -595,6 +607,10 @@ fn a_stall_is_noticed_without_the_kernels_own_limit() {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(target_os = "linux", not(accio_portable))),
+    ignore = "only Linux tells what is acknowledged"
+)]
 fn a_server_that_reads_slowly_is_no_stall() {
     // It reads for longer than the limits, with no pause as long as they are.
     let content = pattern(6 << 20);
@@ -675,6 +691,7 @@ fn pipe(feed: impl FnOnce(File) + Send + 'static) -> (File, JoinHandle<()>) {
 }
 
 #[test]
+#[cfg_attr(not(all(target_os = "linux", not(accio_portable))), ignore = "only Linux splices")]
 fn pipes_are_sent_to_their_end_by_both_paths() {
     let content = pattern(5 << 20);
     for size in [0, 1, 70_000, content.len()] {
@@ -760,6 +777,10 @@ fn a_server_that_goes_away_is_noticed_while_the_pipe_is_silent() {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(target_os = "linux", not(accio_portable))),
+    ignore = "only Linux tells what is acknowledged"
+)]
 fn a_peer_that_owes_an_acknowledgement_is_a_stall_even_while_the_pipe_is_silent() {
     let (done, over) = mpsc::channel::<()>();
     let peer = Peer::new(move |mut stream| {
@@ -983,6 +1004,10 @@ fn a_file_that_shrinks_is_an_error_and_one_that_grows_is_sent_to_its_end() {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(target_os = "linux", not(accio_portable))),
+    ignore = "only Linux tells what is acknowledged"
+)]
 fn progress_rises_to_the_whole() {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let kept = reports.clone();
