@@ -70,7 +70,7 @@ fn smoke<'a, T: Arbitrary<'a>>(inputs: &'a [Vec<u8>], run: fn(T)) {
 }
 
 fn inputs() -> Vec<Vec<u8>> {
-    let runs = std::env::var("ACCIO_FUZZ_RUNS").map_or(20_000, |runs| runs.parse().unwrap());
+    let runs = std::env::var("ACCIO_FUZZ_RUNS").map_or(5_000, |runs| runs.parse().unwrap());
     (0..runs).map(|seed| bytes(&mut Random::new(seed))).collect()
 }
 

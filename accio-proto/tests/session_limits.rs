@@ -7,19 +7,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accio_proto::{
-    Abort, Copier, Dialect, FastPaths, MemoryFile, MemorySink, Session, SessionLimits, Socket,
-    Stored, Turn, limits,
+    Abort, Copier, CountSink, Dialect, FastPaths, MemoryFile, MemorySink, Session, SessionLimits,
+    Socket, Stored, Turn, limits,
 };
 
 /// Has so many bytes to give, then nothing, or the end.
 struct Source {
     left: usize,
     ends: bool,
+    given: usize,
 }
 
 impl Socket for Source {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.left.min(buffer.len());
+        // The beginning of a confirmation, and then anything.
+        for byte in &mut buffer[..count] {
+            *byte = b"confirm-accio\r\n".get(self.given).copied().unwrap_or(0);
+            self.given += 1;
+        }
         self.left -= count;
         match (count, self.ends) {
             (0, false) => Err(io::ErrorKind::WouldBlock.into()),
@@ -50,7 +56,7 @@ impl World {
     }
 
     fn begin(&self, left: usize, ends: bool) -> Session<Source, MemoryFile> {
-        Session::begin(1, Source { left, ends }, Dialect::Direct.into(), self.start)
+        Session::begin(1, Source { left, ends, given: 0 }, Dialect::Direct.into(), self.start)
     }
 
     fn ready(&mut self, session: Session<Source, MemoryFile>) -> Turn<Source, MemoryFile> {
@@ -92,6 +98,66 @@ fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
                 (Turn::Waiting(_), false) => panic!("{size} bytes were taken"),
             }
         }
+    }
+}
+
+/// A source that counts how often it was told to drop what it has.
+struct Dropping(Source, usize);
+
+impl Socket for Dropping {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buffer)
+    }
+
+    fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        self.1 += 1;
+        self.0.recv(scratch)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes)
+    }
+
+    fn close(self) {}
+}
+
+/// Only a read that filled the buffer promises enough to make the way in bulk worth it.
+#[test]
+fn what_is_small_is_received_and_what_is_large_goes_in_bulk() {
+    for (size, in_bulk) in [(10, false), (limits::FIRST_READ, true), (3 * limits::FIRST_READ, true)]
+    {
+        for drops in [false, true] {
+            let mut world = World::new(|_| {});
+            let source = Source { left: size, ends: true, given: 0 };
+            let (limits, start) = (world.limits, world.start);
+            let dialect = Dialect::Direct.into();
+            let (result, bytes, dropped) = if drops {
+                let session = Session::begin(1, Dropping(source, 0), dialect, start);
+                let turn = session.handle_ready(&CountSink, &mut world.copier, &limits, start);
+                let Turn::Ended(ended) = turn else { panic!("it waits") };
+                (ended.result, ended.bytes, ended.socket.socket().1 > 0)
+            } else {
+                // The trait's own way to drop bytes is to receive them.
+                let session = Session::begin(1, source, dialect, start);
+                let turn = session.handle_ready(&CountSink, &mut world.copier, &limits, start);
+                let Turn::Ended(ended) = turn else { panic!("it waits") };
+                (ended.result, ended.bytes, false)
+            };
+            assert!(result.is_ok(), "{result:?}");
+            assert_eq!((bytes, dropped), (size as u64, drops && in_bulk));
+        }
+    }
+}
+
+/// What is held back as a handshake only becomes content when the end comes.
+#[test]
+fn a_handshake_that_was_none_counts_as_content() {
+    for (max_size, fits) in [(15, true), (14, false)] {
+        let mut world = World::new(|limits| limits.max_size = Some(max_size));
+        let socket = Source { left: 15, ends: true, given: 0 };
+        let session = Session::begin(1, socket, accio_proto::ServerDialect::Auto, world.start);
+        let Turn::Ended(ended) = world.ready(session) else { panic!("it waits") };
+        assert_eq!(ended.result.is_ok(), fits, "{:?}", ended.result);
     }
 }
 

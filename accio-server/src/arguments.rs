@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     pub(crate) serve: ServeFlags,
     #[command(flatten)]
     pub(crate) files: Files,
+    #[cfg(feature = "store")]
+    #[command(flatten)]
+    pub(crate) store: crate::store::StoreFlags,
     #[command(flatten)]
     pub(crate) limits: Limits,
 }

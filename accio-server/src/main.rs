@@ -4,6 +4,8 @@
 mod arguments;
 mod on_commit;
 mod sandbox;
+#[cfg(feature = "store")]
+mod store;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use accio_proto::cli::{Failure, Program, reason, say};
-use accio_proto::{DirSink, Outcome, Server, ServerBuilder};
+use accio_proto::{DirSink, FileSink, Outcome, Server, ServerBuilder};
 use arguments::{Arguments, Files, Limits, WithExisting};
 use on_commit::{Helper, OnCommit};
 use sandbox::Sandbox;
@@ -25,7 +27,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { port, file_dir, workers, sandbox, files, limits, serve } = arguments;
+    if let Some(address) = store_address(&arguments.file_dir) {
+        return into_store(&address, arguments);
+    }
+    let Arguments { port, file_dir, workers, sandbox, files, limits, serve, .. } = arguments;
     serve.verbosity.start_log();
     let command = files.on_commit.as_deref().map(on_commit::parse).transpose()?;
     let mut options = DirSink::options()
@@ -58,6 +63,28 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     serve.serve(builder, port, receiver)
 }
 
+/// What stands for a folder, if it is the address of a store: `s3://...` and not `./s3://...`.
+fn store_address(path: &Path) -> Option<String> {
+    let (scheme, _) = path.to_str()?.split_once("://")?;
+    let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let is_scheme =
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(letter);
+    is_scheme.then(|| path.to_str().map(str::to_owned))?
+}
+
+#[cfg(feature = "store")]
+use store::serve as into_store;
+
+#[cfg(not(feature = "store"))]
+fn into_store(address: &str, _: Arguments) -> Result<ExitCode, Failure> {
+    // What may hold a password is not told.
+    let scheme = address.split("://").next().unwrap_or_default();
+    let what = format_args!("cannot keep files in a store ({scheme}://)").to_string();
+    let how = "this accio-server has no object stores; build one that has: cargo build --release \
+               -p accio-server --features store";
+    Err(Failure::new(what, how).with_code(accio_proto::cli::USAGE))
+}
+
 /// The number to begin with.
 fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u64, Failure> {
     let asked = files.ids_from;
@@ -83,7 +110,7 @@ fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u
 }
 
 impl Limits {
-    fn apply(self, builder: ServerBuilder<DirSink>) -> ServerBuilder<DirSink> {
+    fn apply<K: FileSink>(self, builder: ServerBuilder<K>) -> ServerBuilder<K> {
         let mut builder = builder.allow(self.allow).deny(self.deny);
         if let Some(max_connections) = self.max_connections {
             builder = builder.max_connections(max_connections);
@@ -145,6 +172,21 @@ impl Program for Receiver {
         };
         if let Some(helper) = helper.and_then(take) {
             helper.finish(deadline);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_told_from_a_folder() {
+        for store in ["s3://b/p", "gs://b", "http://h/", "file:///x", "s3://"] {
+            assert_eq!(store_address(Path::new(store)).as_deref(), Some(store));
+        }
+        for folder in ["received", "./s3://b", "/a://b", "://", "3://b", "a b://c", "s3:/b"] {
+            assert_eq!(store_address(Path::new(folder)), None, "{folder}");
         }
     }
 }

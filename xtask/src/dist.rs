@@ -11,18 +11,9 @@ use crate::e2e;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAMS: [&str; 3] = ["accio-client", "accio-server", "server-s"];
-/// Of the repository, where users look for documentation.
-const DOCUMENTS: [&str; 9] = [
-    "README.md",
-    "CHANGELOG.md",
-    "SECURITY.md",
-    "LICENSE-APACHE",
-    "LICENSE-MIT",
-    "docs/client.md",
-    "docs/operators.md",
-    "docs/instructors.md",
-    "docs/students.md",
-];
+/// Of the repository, beside the pages of `docs/`.
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-APACHE", "LICENSE-MIT"];
 
 /// Where the packages go.
 #[derive(Debug, Clone, clap::Args)]
@@ -104,12 +95,27 @@ impl Tree {
             self.put(&format!("{prefix}lib/systemd/system/{unit}"), &text)?;
         }
         for document in DOCUMENTS {
-            let name = Path::new(document).file_name().unwrap_or_default().to_string_lossy();
-            self.put(&format!("{prefix}share/doc/accio/{name}"), &fs::read(document)?)?;
+            self.put(&format!("{prefix}share/doc/accio/{document}"), &fs::read(document)?)?;
         }
+        // Their links to each other hold, as they lie beside the pages above as in the repository.
+        self.copy("docs", &format!("{prefix}share/doc/accio/docs"))?;
         let copyright = "The authors of Accio.\n\nMIT OR Apache-2.0, at your choice: LICENSE-MIT and \
                          LICENSE-APACHE in this folder.\n";
         self.put(&format!("{prefix}share/doc/accio/copyright"), copyright.as_bytes())
+    }
+
+    /// A folder's pages and pictures, and those of the folders within.
+    fn copy(&self, from: &str, to: &str) -> io::Result<()> {
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let (from, to) = (format!("{from}/{name}"), format!("{to}/{name}"));
+            match entry.file_type()?.is_dir() {
+                true => self.copy(&from, &to)?,
+                false => self.put(&to, &fs::read(&from)?)?,
+            }
+        }
+        Ok(())
     }
 
     fn put(&self, place: &str, content: &[u8]) -> io::Result<()> {

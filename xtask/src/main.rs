@@ -1,11 +1,14 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 #![forbid(unsafe_code)]
 
+mod api;
 mod bench;
 mod broken_server;
+mod cluster;
 mod demo_server;
 mod dist;
 mod e2e;
+mod features;
 mod kit;
 mod test;
 mod test_portable;
@@ -28,10 +31,16 @@ enum Command {
     TestE2e(e2e::Arguments),
     /// Make everything fail that can: system calls, processes, disks, networks
     Torture(torture::Arguments),
+    /// Kill receivers and store nodes of a real cluster, and see what became of every upload
+    TestCluster(cluster::Arguments),
     /// Measure throughput, CPU time and memory, side by side with whatever else is installed
     Bench(bench::Arguments),
     /// Pack the programs: a tarball and a Debian package
     Dist(dist::Arguments),
+    /// Compare the library's public items with those written down, or write them down anew
+    Api(api::Arguments),
+    /// Check each set of features by itself, and what the smallest brings
+    Features,
     /// Run a server that misbehaves, to try a client on
     #[command(after_help = broken_server::names())]
     BrokenServer(broken_server::Arguments),
@@ -48,8 +57,11 @@ fn main() -> ExitCode {
         Command::TestPortable => test_portable::run(),
         Command::TestE2e(arguments) => e2e::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
+        Command::TestCluster(arguments) => cluster::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Dist(arguments) => dist::run(&arguments),
+        Command::Api(arguments) => api::run(&arguments),
+        Command::Features => features::run(),
         Command::BrokenServer(arguments) => broken_server::run(&arguments),
         Command::DemoServer(arguments) => demo_server::run(&arguments),
     };

@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// Nothing takes longer, or the test fails.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
@@ -120,4 +122,24 @@ pub(crate) fn serve(count: usize) -> (String, thread::JoinHandle<Vec<Vec<u8>>>) 
 /// What a program said, as text.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+pub(crate) fn code(output: &Output) -> i32 {
+    output.status.code().expect("it is not killed by a signal")
+}
+
+/// The events of a run, each of which must be an object on a line of its own.
+pub(crate) fn events(output: &Output) -> Vec<Value> {
+    let lines = text(&output.stdout);
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+pub(crate) fn named<'e>(events: &'e [Value], name: &str) -> Vec<&'e Value> {
+    events.iter().filter(|event| event["event"] == name).collect()
+}
+
+/// How a peer ends a connection.
+pub(crate) fn reset(stream: TcpStream) {
+    let linger = rustix::net::sockopt::set_socket_linger;
+    linger(&stream, Some(Duration::ZERO)).unwrap();
 }

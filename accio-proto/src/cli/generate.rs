@@ -23,6 +23,7 @@ pub(super) fn add(command: Command) -> Command {
         .value_name("KIND")
         .value_parser(value_parser!(Kind))
         .exclusive(true)
+        .help_heading("Packaging")
         .hide_short_help(true)
         .hide_possible_values(true)
         .help("Print the man page (man) or completions (complete-bash, -zsh, -fish)");

@@ -115,6 +115,14 @@ pub trait Program: Send + Sync + 'static {
         let _ = outcome;
     }
 
+    /// What is unfinished is about to be aborted: from now on, nothing may hold a worker up.
+    fn stopping(&self) {}
+
+    /// How long that may take before the process ends regardless.
+    fn grace(&self) -> Duration {
+        end::GRACE
+    }
+
     /// The last connection has ended: waits for what they left to do, until `deadline()` at most,
     /// which a second signal may move.
     fn finish(&self, deadline: &dyn Fn() -> Instant) {
@@ -179,7 +187,7 @@ impl ServeFlags {
         let server = self.listen(builder, port, handed)?;
         program.confine(journal.as_ref().and_then(|journal| journal.directory()))?;
         let listening = self.announce(&server);
-        let ending = end.control(server.handle())?;
+        let ending = end.control(server.handle(), program.clone())?;
         #[cfg(feature = "metrics")]
         if let Some(metrics) = metrics {
             if !self.verbosity.quiet {

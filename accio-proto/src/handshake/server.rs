@@ -267,5 +267,7 @@ mod tests {
         let ServerStep::Wait { handshake, .. } = ServerHandshake::begin(AUTO) else { panic!() };
         assert_eq!(handshake.receive(b""), Ok(ServerStep::Wait { send: &[], handshake }));
         assert_eq!(handshake.held_back(), 0);
+        let Ok(ServerStep::Wait { handshake, .. }) = handshake.receive(b"conf") else { panic!() };
+        assert_eq!(handshake.held_back(), 4);
     }
 }

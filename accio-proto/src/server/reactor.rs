@@ -3,7 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::deadlines::Deadlines;
@@ -39,8 +39,6 @@ pub(super) struct Reactor<K: FileSink> {
     draining: AtomicBool,
     /// The first slot that no worker has cleared yet when the server stops.
     cleared: AtomicU32,
-    /// Workers that may still park a session.
-    working: AtomicUsize,
 }
 
 impl<K: FileSink> Reactor<K> {
@@ -54,7 +52,6 @@ impl<K: FileSink> Reactor<K> {
             deadlines: Deadlines::new()?,
             draining: AtomicBool::new(false),
             cleared: AtomicU32::new(0),
-            working: AtomicUsize::new(0),
         };
         let controls = &reactor.service.controls;
         reactor.listeners.watch(&reactor.poller)?;
@@ -86,19 +83,20 @@ impl<K: FileSink> Reactor<K> {
                     }
                 }
             }
+            let mut panicked = None;
             for thread in threads {
                 match thread.join() {
                     Ok(worked) => result = result.and(worked),
-                    Err(panic) => std::panic::resume_unwind(panic),
+                    Err(panic) => panicked = panicked.or(Some(panic)),
                 }
             }
-            result
+            self.clear_rest();
+            panicked.map_or(result, |panic| std::panic::resume_unwind(panic))
         })
     }
 
     /// Serves events until the server is stopped, then helps to end the sessions that are left.
     fn work(&self) -> io::Result<()> {
-        self.working.fetch_add(1, Ordering::SeqCst);
         let served = self.serve();
         // All workers share the slots out among them.
         let end = self.slots.used();
@@ -109,11 +107,13 @@ impl<K: FileSink> Reactor<K> {
             }
             self.clear(index);
         }
-        // While some cleared, others may still have parked; the last one finds what they left.
-        if self.working.fetch_sub(1, Ordering::SeqCst) == 1 {
-            (0..self.slots.used()).for_each(|index| self.clear(index));
-        }
         served
+    }
+
+    /// Ends what is left when no worker works any more: while some cleared, others may still have
+    /// parked, and one that panicked has cleared nothing.
+    fn clear_rest(&self) {
+        (0..self.slots.used()).for_each(|index| self.clear(index));
     }
 
     fn serve(&self) -> io::Result<()> {

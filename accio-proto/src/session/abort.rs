@@ -101,6 +101,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_cause_has_its_word() {
+        let io = io::Error::from;
+        let sink = |kind| Abort::Sink { action: "write", source: io(kind) };
+        for (abort, code) in [
+            (Abort::Idle(Duration::from_secs(10)), "idle"),
+            (Abort::Slow { got: 1, min_rate: 2 }, "slow"),
+            (Abort::Long(Duration::from_secs(1)), "long"),
+            (Abort::Large(1), "large"),
+            (Abort::Reset(io(io::ErrorKind::ConnectionReset)), "reset"),
+            (Abort::Handshake(HandshakeError::Closed { expected: b"x", matched: 0 }), "handshake"),
+            (sink(io::ErrorKind::AlreadyExists), "exists"),
+            (sink(io::ErrorKind::StorageFull), "full"),
+            (sink(io::ErrorKind::QuotaExceeded), "full"),
+            (sink(io::ErrorKind::FileTooLarge), "full"),
+            (sink(io::ErrorKind::PermissionDenied), "sink"),
+            (Abort::System(io(io::ErrorKind::OutOfMemory)), "system"),
+            (Abort::Shutdown, "shutdown"),
+        ] {
+            assert_eq!(abort.code(), code, "{abort}");
+        }
+    }
+
+    #[test]
     fn the_peers_faults_are_told_from_ours() {
         let io = || io::Error::from(io::ErrorKind::Other);
         let peers = [

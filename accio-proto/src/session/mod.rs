@@ -95,6 +95,7 @@ pub enum Turn<S, F> {
 
 /// A session that is over: the file is kept, or the error marker. The peer does not know yet.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Ended<S> {
     /// The number of the connection.
     pub id: u64,
@@ -188,15 +189,17 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     ) -> Turn<S, F> {
         let mut left = limits::TURN;
         while left > 0 {
-            match self.flush().and_then(|()| self.step(sink, copier)) {
+            let step = self.flush().and_then(|()| self.step(sink, copier));
+            // At the end too: bytes that were held back as a handshake may turn out to be content.
+            if let (Ok(_), Some(max_size)) = (&step, limits.max_size)
+                && self.bytes > max_size
+            {
+                return Turn::Ended(self.abort(sink, Abort::Large(max_size)));
+            }
+            match step {
                 Ok(Step::Moved(count)) => {
                     self.pace.receive(count, now);
                     left = left.saturating_sub(count);
-                    if let Some(max_size) = limits.max_size
-                        && self.bytes > max_size
-                    {
-                        return Turn::Ended(self.abort(sink, Abort::Large(max_size)));
-                    }
                 }
                 // The socket has something: splicing stops before an urgent byte and would for
                 // ever, where a plain read goes on.

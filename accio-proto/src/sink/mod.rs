@@ -99,6 +99,7 @@ pub trait SinkFile: Send + 'static {
 
 /// How a file wants its next bytes.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Demand<'a> {
     /// In a buffer, by [`SinkFile::write`].
     Bytes,

@@ -11,12 +11,12 @@ mod socket;
 mod world;
 
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use plan::Random;
-use world::World;
+use world::{Ends, World};
 
 /// Sessions in a normal test run: a few seconds without optimisation.
 const SESSIONS: u64 = 100_000;
@@ -35,8 +35,8 @@ impl Drop for Replay {
     }
 }
 
-/// Runs one seed and says how many sessions it had, and how many of them were kept.
-fn run(seed: u64, null: &Arc<File>) -> (u64, u64) {
+/// Runs one seed and says how its sessions ended.
+fn run(seed: u64, null: &Arc<File>) -> Ends {
     let _replay = Replay(seed);
     World::new(Random::new(seed), null).run()
 }
@@ -54,22 +54,28 @@ fn sessions_keep_their_promises_whatever_happens() {
         return;
     }
     let wanted = number("ACCIO_SIM_RUNS").unwrap_or(SESSIONS);
-    let (seeds, sessions, kept) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (seeds, sessions, ends) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(Ends::new()));
     let started = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, |count| count.get()) {
             scope.spawn(|| {
                 while sessions.load(Ordering::Relaxed) < wanted {
-                    let (run, complete) = run(seeds.fetch_add(1, Ordering::Relaxed), &null);
-                    sessions.fetch_add(run, Ordering::Relaxed);
-                    kept.fetch_add(complete, Ordering::Relaxed);
+                    let run = run(seeds.fetch_add(1, Ordering::Relaxed), &null);
+                    sessions.fetch_add(run.values().sum(), Ordering::Relaxed);
+                    let mut ends = ends.lock().unwrap();
+                    run.iter().for_each(|(end, count)| *ends.entry(end).or_default() += count);
                 }
             });
         }
     });
-    let (sessions, kept) = (sessions.into_inner(), kept.into_inner());
+    let (sessions, ends) = (sessions.into_inner(), ends.into_inner().unwrap());
     let rate = sessions as f64 / started.elapsed().as_secs_f64();
-    println!("{sessions} sessions, {kept} kept, {rate:.0} a second");
+    println!("{sessions} sessions, {rate:.0} a second: {ends:?}");
     // A simulation in which everything fails, or nothing does, shows nothing.
-    assert!(kept > sessions / 5 && kept < sessions * 4 / 5, "{kept} of {sessions}");
+    let count = |end| ends.get(end).copied().unwrap_or(0);
+    let kept = count("kept");
+    assert!(kept > sessions / 5 && kept < sessions * 4 / 5, "{ends:?}");
+    for end in ["idle", "slow", "long", "large", "reset", "handshake", "full", "shutdown"] {
+        assert!(sessions < 10_000 || count(end) >= sessions / 2_000, "{end}: {ends:?}");
+    }
 }

@@ -1,8 +1,9 @@
 //! What happens in a run, all of it drawn from one seed.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use accio_proto::{Dialect, ServerDialect};
+use accio_proto::{Dialect, ServerDialect, SessionLimits};
 
 /// The idle timeout of every run, in nanoseconds.
 pub(crate) const IDLE: u64 = 10_000_000_000;
@@ -104,6 +105,7 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) dialect: ServerDialect,
+    pub(crate) limits: SessionLimits,
     pub(crate) plans: Vec<Plan>,
     pub(crate) stop: Option<u64>,
 }
@@ -182,8 +184,26 @@ impl Run {
         ]);
         let plans = (0..random.pick(&[1, 4, 16])).map(|_| Plan::draw(random)).collect();
         let stop = random.one_in(6).then(|| random.below(5 * IDLE));
-        Run { dialect, plans, stop }
+        Run { dialect, limits: draw_limits(random), plans, stop }
     }
+}
+
+/// The idle timeout, and now and then each of the others.
+fn draw_limits(random: &mut Random) -> SessionLimits {
+    let mut limits = SessionLimits::default();
+    limits.idle_timeout = Duration::from_nanos(IDLE);
+    if random.one_in(6) {
+        // Within what a handshake may hold back, about the size of most files, and a large one's.
+        limits.max_size = Some(random.pick(&[0, 1, 20, 37, 50, 65_536, 200_000]));
+    }
+    if random.one_in(6) {
+        let most = random.pick(&[1_000_000, IDLE / 2, IDLE, 3 * IDLE]);
+        limits.max_duration = Some(Duration::from_nanos(most));
+    }
+    if random.one_in(6) {
+        limits.min_rate = Some(random.pick(&[1, 2, 5, 1_000]));
+    }
+    limits
 }
 
 /// What a client sends: a good handshake or none, a broken one, and content that may begin like one.

@@ -99,6 +99,11 @@ impl Line {
         self.fin || self.dead
     }
 
+    /// Whether nothing that is sent can arrive any more.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead
+    }
+
     /// Whether a receiving call would say anything.
     pub(crate) fn is_readable(&mut self) -> bool {
         self.deliver();

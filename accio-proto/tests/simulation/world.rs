@@ -1,6 +1,7 @@
 //! A server's life in virtual time: what comes next, and what every session has to come to.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -28,6 +29,9 @@ pub(crate) enum Happening {
     Stopped,
 }
 
+/// Over how long a rate is measured, in nanoseconds: spelled out again, as the limits say.
+const WINDOW: u64 = 10_000_000_000;
+
 type SimSession = Session<SimSocket, SimFile>;
 
 /// One connection of a run.
@@ -38,8 +42,40 @@ struct Connection {
     line: Rc<RefCell<Line>>,
     log: Log,
     stage: Stage,
+    /// When it was accepted, by our own record.
+    began: u64,
     /// When the last byte was taken, by our own record.
     heard: u64,
+    /// When bytes were taken, and how many in all by then.
+    taken: Vec<(u64, usize)>,
+}
+
+impl Connection {
+    /// That it ended for being late, at a deadline that was handled at `called`, must be so.
+    fn check_late(&self, why: &Abort, limits: &SessionLimits, called: u64, moved: bool) {
+        let silent = called >= self.heard + IDLE && !moved;
+        match why {
+            Abort::Idle(_) => {
+                assert!(silent, "idle before the deadline");
+                let nothing = self.line.borrow().told.nothing;
+                assert!(nothing >= Some(called), "idle without a last look");
+            }
+            Abort::Long(_) => {
+                let most = limits.max_duration.unwrap().as_nanos() as u64;
+                assert!(called >= self.began + most && !silent, "long before the deadline");
+            }
+            Abort::Slow { got, min_rate } => {
+                assert_eq!(Some(*min_rate), limits.min_rate);
+                assert!(*got < min_rate * 10 && !moved && !silent, "not slow: {got} bytes");
+                assert!(called >= self.began + WINDOW, "slow before the window is over");
+                let all = self.taken.last().map_or(0, |(_, all)| *all);
+                let earlier = self.taken.iter().rev().find(|(at, _)| at + WINDOW <= called);
+                let lately = all - earlier.map_or(0, |(_, all)| *all);
+                assert!(lately as u64 <= *got, "{lately} bytes within the window");
+            }
+            _ => unreachable!("{why}"),
+        }
+    }
 }
 
 enum Stage {
@@ -61,6 +97,7 @@ enum Event {
 pub(crate) struct World {
     random: Random,
     dialect: ServerDialect,
+    limits: SessionLimits,
     start: Instant,
     clock: Clock,
     sink: SimSink,
@@ -68,11 +105,15 @@ pub(crate) struct World {
     connections: Vec<Connection>,
     stop: Option<u64>,
     last_id: u64,
+    ends: Ends,
 }
+
+/// How many sessions ended in which way, by [`Abort::code`]; `kept` are those that did well.
+pub(crate) type Ends = BTreeMap<&'static str, u64>;
 
 impl World {
     pub(crate) fn new(mut random: Random, null: &Arc<File>) -> Self {
-        let Run { dialect, plans, stop } = Run::draw(&mut random);
+        let Run { dialect, limits, plans, stop } = Run::draw(&mut random);
         let clock = Clock::default();
         let sink = SimSink(Arc::new(Mutex::new(Disk::new(&clock, null))));
         let connections = plans.into_iter().map(|plan| {
@@ -84,19 +125,23 @@ impl World {
                 log,
                 plan,
                 stage: Stage::ToCome,
+                began: 0,
                 heard: 0,
+                taken: Vec::new(),
             }
         });
         World {
             connections: connections.collect(),
             random,
             dialect,
+            limits,
             start: Instant::now(),
             clock,
             sink,
             copier: Copier::new(Arc::new(FastPaths::default())),
             stop,
             last_id: 0,
+            ends: Ends::new(),
         }
     }
 
@@ -104,8 +149,8 @@ impl World {
         self.start + Duration::from_nanos(time(&self.clock))
     }
 
-    /// Runs it to its end and says how many sessions it had, and how many of them were kept.
-    pub(crate) fn run(mut self) -> (u64, u64) {
+    /// Runs it to its end and says how its sessions ended.
+    pub(crate) fn run(mut self) -> Ends {
         let mut turns = 0;
         while let Some(event) = self.next_event() {
             turns += 1;
@@ -125,8 +170,11 @@ impl World {
             }
         }
         let disk = self.sink.0.lock().unwrap();
-        let kept = (1..=self.last_id).filter(|id| disk.is_complete(*id)).count();
-        (self.last_id, kept as u64)
+        let kept = (1..=self.last_id).filter(|id| disk.is_complete(*id)).count() as u64;
+        assert_eq!(kept, self.ends.get("kept").copied().unwrap_or(0));
+        assert_eq!(self.last_id, self.ends.values().sum::<u64>(), "every session ends once");
+        drop(disk);
+        self.ends
     }
 
     /// Chooses one of the events that are due, or lets time pass up to the first that will be;
@@ -145,8 +193,7 @@ impl World {
                         Interest::Read => line.next_arrival(),
                     };
                     events.extend(ready.map(|at| (at, Event::Ready(index))));
-                    let deadline =
-                        (session.deadline(&session_limits()) - self.start).as_nanos() as u64;
+                    let deadline = (session.deadline(&self.limits) - self.start).as_nanos() as u64;
                     events.push((deadline, Event::Timeout(index)));
                 }
                 Stage::Over => {}
@@ -178,6 +225,7 @@ impl World {
         let connection = &mut self.connections[index];
         connection.id = self.last_id;
         connection.heard = time(&self.clock);
+        connection.began = connection.heard;
         let disk = Arc::clone(&self.sink.0);
         disk.lock().unwrap().prepare(connection.id, &connection.plan, &connection.log);
         let socket = SimSocket { id: connection.id, line: Rc::clone(&connection.line), disk };
@@ -192,8 +240,8 @@ impl World {
     fn serve(&mut self, index: usize, session: SimSession, event: Event) {
         let called = time(&self.clock);
         let now = self.now();
-        let limits = session_limits();
-        let was_due = session.deadline(&limits) <= now;
+        let limits = self.limits;
+        let deadline = session.deadline(&limits);
         let before = self.connections[index].line.borrow().told.bytes;
         let is_timeout = matches!(event, Event::Timeout(_));
         let turn = if is_timeout {
@@ -202,10 +250,16 @@ impl World {
             session.handle_ready(&self.sink, &mut self.copier, &limits, now)
         };
         let connection = &mut self.connections[index];
-        let moved = connection.line.borrow().told.bytes > before;
+        let got = connection.line.borrow().told.bytes;
+        let moved = got > before;
+        if moved {
+            connection.taken.push((called, got));
+        }
         match turn {
             Turn::Waiting(mut session) => {
-                assert!(moved || !(is_timeout && was_due), "a deadline was let pass");
+                let next = session.deadline(&limits);
+                assert!(next > now || !is_timeout, "a deadline was let pass");
+                assert!(next >= deadline, "a deadline came nearer");
                 assert_eq!(session.heard() == now, moved, "heard is when the last byte came");
                 if moved {
                     // As the reactor does: time that the sink took is not the peer's silence.
@@ -216,11 +270,11 @@ impl World {
                 self.wait(index, session);
             }
             Turn::Ended(ended) => {
-                if matches!(ended.result, Err(Abort::Idle(_))) {
-                    assert!(is_timeout && !moved);
-                    assert!(called >= connection.heard + IDLE, "idle before the deadline");
-                    let nothing = connection.line.borrow().told.nothing;
-                    assert!(nothing >= Some(called), "idle without a last look");
+                if let Err(why @ (Abort::Idle(_) | Abort::Long(_) | Abort::Slow { .. })) =
+                    &ended.result
+                {
+                    assert!(is_timeout, "{why}");
+                    connection.check_late(why, &limits, called, moved);
                 }
                 self.end(index, ended);
             }
@@ -238,6 +292,14 @@ impl World {
             assert_eq!(line.sent, greetings, "nothing waits to be sent, so all of it was");
         }
         drop(line);
+        let latest = session.deadline(&self.limits).duration_since(self.start).as_nanos() as u64;
+        assert!(latest <= connection.heard + IDLE, "silence may go on for too long");
+        if let Some(most) = self.limits.max_duration {
+            assert!(latest <= connection.began + most.as_nanos() as u64, "it may take too long");
+        }
+        if self.limits.min_rate.is_some() {
+            assert!(latest <= time(&self.clock) + WINDOW, "it may be slow for too long");
+        }
         assert_eq!(session.id(), connection.id);
         connection.stage = Stage::Live(Box::new(session));
     }
@@ -256,20 +318,27 @@ impl World {
     fn end(&mut self, index: usize, ended: Ended<SimSocket>) {
         let connection = &mut self.connections[index];
         connection.stage = Stage::Over;
+        let code = ended.result.as_ref().map_or_else(Abort::code, |()| "kept");
+        *self.ends.entry(code).or_default() += 1;
         let line = Rc::clone(&connection.line);
         assert_eq!(line.borrow().end, None, "the peer is told last");
-        let Ended { id, dialect, bytes, result, unmarked, socket } = ended;
+        let Ended { id, dialect, bytes, result, unmarked, socket, .. } = ended;
         assert_eq!(id, connection.id);
         socket.release(result.is_ok());
         let end = if result.is_ok() { End::Fin } else { End::Reset };
         assert_eq!(line.borrow().end, Some(end));
 
         let disk = self.sink.0.lock().unwrap();
-        let verdict = judge(self.dialect, connection, &line.borrow());
+        let verdict = judge(self.dialect, self.limits.max_size, connection, &line.borrow());
         match (&verdict.due, &result) {
             (Due::Kept(spoken, content), Ok(())) => {
                 assert_eq!((dialect, bytes), (Some(*spoken), content.len() as u64));
                 assert!(unmarked.is_none());
+                let line = line.borrow();
+                if connection.plan.full == 0 && !line.is_dead() {
+                    let due = oracle::expect(self.dialect, &connection.wire).sent;
+                    assert_eq!(line.sent, due, "there was room for all greetings");
+                }
                 let Some(Kept::Complete(kept)) = disk.kept(id) else { panic!("nothing is kept") };
                 assert_eq!(kept.bytes.len() as u64 + kept.counted, bytes);
                 assert!(kept.counted == 0 || connection.plan.wants == Wants::Count);
@@ -277,7 +346,8 @@ impl World {
             }
             (Due::Error(why), Err(error)) => {
                 let same = match error {
-                    Abort::Idle(_) => "idle",
+                    Abort::Idle(_) | Abort::Long(_) | Abort::Slow { .. } => "late",
+                    Abort::Large(_) => "large",
                     Abort::Reset(_) => "reset",
                     Abort::Handshake(_) => "handshake",
                     Abort::Sink { action, .. } => action,
@@ -310,7 +380,12 @@ enum Due<'a> {
 
 /// The oracle: complete if and only if FIN was the first end and the sink took all of it; every
 /// other first happening has its own error.
-fn judge<'a>(dialect: ServerDialect, connection: &'a Connection, line: &Line) -> Verdict<'a> {
+fn judge<'a>(
+    dialect: ServerDialect,
+    max_size: Option<u64>,
+    connection: &'a Connection,
+    line: &Line,
+) -> Verdict<'a> {
     let log = connection.log.lock().unwrap();
     let got = &connection.wire[..line.told.bytes];
     let fin = log.iter().position(|happening| *happening == Happening::Fin);
@@ -321,11 +396,19 @@ fn judge<'a>(dialect: ServerDialect, connection: &'a Connection, line: &Line) ->
         None => false,
     };
     let content = has_content(dialect, got);
+    let size = match oracle::expect(dialect, got).established {
+        Ok((_, bytes)) if content || fin.is_some() => bytes.len() as u64,
+        _ => 0,
+    };
     let cause = log.iter().position(|h| !matches!(h, Happening::Opened | Happening::Fin));
     let (why, cause) = match cause.map(|cause| log[cause]) {
         _ if broken => ("handshake", fin),
         Some(Happening::Failed(Op::Open)) if content || fin.is_some() => ("open", cause),
         Some(Happening::Failed(Op::Write)) => ("write", cause),
+        // What is too large was written; how it ended does not matter any more.
+        _ if max_size.is_some_and(|max_size| size > max_size) => {
+            ("large", log.iter().position(|happening| *happening == Happening::Opened))
+        }
         Some(Happening::Failed(Op::Commit)) => ("commit", cause),
         Some(Happening::Stopped) => ("stopped", cause),
         Some(Happening::Reset) => {
@@ -333,7 +416,7 @@ fn judge<'a>(dialect: ServerDialect, connection: &'a Connection, line: &Line) ->
             ("reset", cause)
         }
         // The file is open if there was anything to put into it.
-        _ if fin.is_none() => ("idle", content.then_some(0)),
+        _ if fin.is_none() => ("late", content.then_some(0)),
         _ => {
             assert_eq!(connection.plan.first_end(), Some(&Arrival::Fin));
             assert_eq!(got, connection.wire, "a FIN comes after all bytes");
@@ -355,11 +438,4 @@ fn has_content(dialect: ServerDialect, got: &[u8]) -> bool {
         ServerDialect::Only(Dialect::Direct | Dialect::Accio) => !got.is_empty(),
         _ => !CONFIRMATIONS.starts_with(got),
     }
-}
-
-/// An idle timeout and no other limit.
-fn session_limits() -> SessionLimits {
-    let mut limits = SessionLimits::default();
-    limits.idle_timeout = Duration::from_nanos(IDLE);
-    limits
 }

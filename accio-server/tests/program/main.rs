@@ -7,6 +7,7 @@ mod files;
 mod haproxy;
 mod harness;
 mod journal;
+mod limits;
 mod metrics;
 mod on_commit;
 #[cfg(feature = "proxy-protocol")]

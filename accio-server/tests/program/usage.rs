@@ -27,10 +27,21 @@ fn stdout(arguments: &[&str]) -> String {
 #[test]
 fn help() {
     snapbox::assert_data_eq!(stdout(&["-h"]), snapbox::file!["../snapshots/help-short.txt"].raw());
-    snapbox::assert_data_eq!(
-        stdout(&["--help"]),
+    let long = if cfg!(feature = "store") {
+        snapbox::file!["../snapshots/help-long-store.txt"].raw()
+    } else {
         snapbox::file!["../snapshots/help-long.txt"].raw()
-    );
+    };
+    snapbox::assert_data_eq!(stdout(&["--help"]), long);
+}
+
+#[cfg(not(feature = "store"))]
+#[test]
+fn a_store_needs_another_build() {
+    let output = program().args(["5000", "s3://bucket/secret"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.starts_with("ERROR: ") && error.contains("--features store"), "{error}");
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //! group are looked at all the time, and whoever left the group is found by a mark in its
 //! environment.
 
+use std::collections::HashSet;
 use std::fs;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
@@ -13,6 +14,8 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 pub(crate) const MARK: &str = "ACCIO_KIT_CHECK";
 /// How often groups are looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// Looks in a row that find a group at rest.
+const RESTS: u32 = 3;
 /// Rounds of ending who left the group: one that forks meanwhile is found in the next.
 const ROUNDS: usize = 20;
 
@@ -82,12 +85,13 @@ pub(crate) fn reasons(owner: usize) -> Vec<String> {
     ended.iter().filter(|(of, _)| *of == owner).map(|(_, why)| why.clone()).collect()
 }
 
-/// Ends every process marked by `owner`, in whatever group it hides.
-pub(crate) fn sweep(owner: usize) {
+/// Ends every process marked by `owner`, in whatever group it hides. Those in one of `others` are
+/// known to be somebody else's: to read what hundreds of processes were given takes its time.
+pub(crate) fn sweep(owner: usize, others: &HashSet<Pid>) {
     let mark = format!("{MARK}={}", mark(owner));
     for _ in 0..ROUNDS {
         let mut found = false;
-        for pid in pids() {
+        for pid in pids().filter(|pid| group_of(*pid).is_none_or(|one| !others.contains(&one))) {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             let marked = environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
             if let (true, Some(pid)) = (marked, Pid::from_raw(pid)) {
@@ -105,8 +109,7 @@ pub(crate) fn sweep(owner: usize) {
 
 /// The processes in the group led by `group`.
 pub(crate) fn members(group: Pid) -> Vec<i32> {
-    let own = group.as_raw_nonzero().get();
-    stats().into_iter().filter(|stat| stat.group == own).map(|stat| stat.pid).collect()
+    pids().filter(|pid| group_of(*pid) == Some(group)).collect()
 }
 
 /// The most memory the processes of the group ever had resident, added up, in KiB.
@@ -121,8 +124,7 @@ pub(crate) fn peak_memory(group: Pid) -> u64 {
 
 /// The processor time the processes of the group have used, in clock ticks.
 pub(crate) fn cpu_ticks(group: Pid) -> u64 {
-    let own = group.as_raw_nonzero().get();
-    stats().into_iter().filter(|stat| stat.group == own).map(|stat| stat.ticks).sum()
+    stats(&HashSet::from([group])).into_iter().map(|stat| stat.ticks).sum()
 }
 
 /// Whether any thread of the group runs, or would if a processor were free.
@@ -136,25 +138,40 @@ pub(crate) fn wants_to_run(group: Pid) -> bool {
     })
 }
 
+/// Waits until nothing of the group wants to run, so that what it would do it has done; no longer
+/// than `limit`. Whether it came to rest.
+pub(crate) fn settles(group: Pid, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    let mut rested = 0;
+    while Instant::now() < until {
+        // Once is not enough: it may sleep between two things it does.
+        rested = if wants_to_run(group) { 0 } else { rested + 1 };
+        if rested == RESTS {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
 struct Stat {
-    pid: i32,
-    group: i32,
+    group: Pid,
     ticks: u64,
     /// Resident pages.
     resident: u64,
 }
 
 fn look() {
-    if lock(&WATCHED).is_empty() {
+    let groups: HashSet<Pid> = lock(&WATCHED).iter().map(|one| one.group).collect();
+    if groups.is_empty() {
         return;
     }
-    let stats = stats();
+    let stats = stats(&groups);
     let page = rustix::param::page_size() as u64 >> 10;
     // Held over the kill: a group is forgotten before its number is free for others.
     let mut watched = lock(&WATCHED);
     watched.retain(|one| {
-        let own = one.group.as_raw_nonzero().get();
-        let members = stats.iter().filter(|stat| stat.group == own);
+        let members = stats.iter().filter(|stat| stat.group == one.group);
         let count = members.clone().count();
         let resident: u64 = members.map(|stat| stat.resident * page).sum();
         let why = if resident > one.limits.memory {
@@ -170,20 +187,24 @@ fn look() {
     });
 }
 
-fn stats() -> Vec<Stat> {
+/// What there is to know of the processes in these groups.
+fn stats(groups: &HashSet<Pid>) -> Vec<Stat> {
     let stat = |pid: i32| -> Option<Stat> {
+        let group = group_of(pid).filter(|group| groups.contains(group))?;
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The fields after the command's name, which may hold anything: state is the first.
         let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-        Some(Stat {
-            pid,
-            group: fields.get(2)?.parse().ok()?,
-            ticks: number(11)? + number(12)?,
-            resident: number(21)?,
-        })
+        Some(Stat { group, ticks: number(11)? + number(12)?, resident: number(21)? })
     };
     pids().filter_map(stat).collect()
+}
+
+/// The group that a process is in: asking costs far less than reading its files.
+fn group_of(pid: i32) -> Option<Pid> {
+    // Not by rustix: one of a group outside our PID namespace is in group 0, which it calls a bug.
+    let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok()?;
+    Pid::from_raw(group.as_raw())
 }
 
 fn pids() -> impl Iterator<Item = i32> {

@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         filters.is_empty() || filters.iter().any(|text| scenario.name.contains(text.as_str()))
     };
     let chosen: Vec<&'static Scenario> = scenarios::all().filter(wanted).collect();
-    let checks = kit::Options::chosen(&arguments.filter);
+    let checks = arguments.kit.chosen(&arguments.filter);
     // What means no scenario may mean checks.
     let grades = arguments.kit.are_given() || chosen.is_empty() && !checks.is_empty();
     if arguments.list {

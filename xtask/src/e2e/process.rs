@@ -1,6 +1,7 @@
 //! Child processes: each in a process group of its own, their output captured up to a cap, every
 //! wait bounded, the whole group ended when the handle goes.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -245,15 +246,19 @@ pub(crate) fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
 
 /// Ends every group of the scenario `owner`, and whoever left one.
 pub(crate) fn end_all_of(owner: usize) {
-    kill(groups().iter().filter(|(_, of)| *of == owner));
-    guard::sweep(owner);
+    let others = {
+        let groups = groups();
+        kill(groups.iter().filter(|(_, of)| *of == owner));
+        groups.iter().filter(|(_, of)| *of != owner).map(|(pid, _)| *pid).collect()
+    };
+    guard::sweep(owner, &others);
 }
 
 /// Ends all groups, and lets no other start while `then` is done.
 pub(crate) fn kill_all_groups<T>(then: impl FnOnce() -> T) -> T {
     let groups = groups();
     kill(groups.iter());
-    groups.iter().for_each(|(_, owner)| guard::sweep(*owner));
+    groups.iter().for_each(|(_, owner)| guard::sweep(*owner, &HashSet::new()));
     then()
 }
 

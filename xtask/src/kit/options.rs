@@ -65,6 +65,9 @@ pub(crate) struct Options {
     /// How delay and loss are emulated
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
     network: Network,
+    /// Leave out checks that have this text in their id or description (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    without: Vec<String>,
     /// Do not run failed checks once more
     #[arg(long)]
     no_retry: bool,
@@ -101,7 +104,7 @@ pub(crate) struct Run<'a> {
 impl Options {
     /// Whether the checks are to be run, rather than our own scenarios.
     pub(crate) fn are_given(&self) -> bool {
-        self.checks || self.handshake.is_some() || self.is_foreign()
+        self.checks || !self.without.is_empty() || self.handshake.is_some() || self.is_foreign()
     }
 
     /// Whether somebody else's programs are graded, so that ours are not needed.
@@ -113,10 +116,13 @@ impl Options {
             || self.submissions.is_some()
     }
 
-    /// The checks that any of these texts mean; all for none.
-    pub(crate) fn chosen(filter: &[String]) -> Vec<&'static Check> {
-        let means =
-            |check: &&Check| filter.is_empty() || filter.iter().any(|text| check.is_meant_by(text));
+    /// The checks that any of these texts mean, all for none; but for those that are left out.
+    pub(crate) fn chosen(&self, filter: &[String]) -> Vec<&'static Check> {
+        let named =
+            |check: &Check, texts: &[String]| texts.iter().any(|text| check.is_meant_by(text));
+        let means = |check: &&Check| {
+            (filter.is_empty() || named(check, filter)) && !named(check, &self.without)
+        };
         checks::all().filter(means).collect()
     }
 

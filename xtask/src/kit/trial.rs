@@ -20,7 +20,7 @@ use crate::e2e::peer::{Dialect, Listener, Peer, SOON};
 use crate::e2e::process::{Exit, Input, Process};
 use crate::e2e::subject::Program;
 use crate::e2e::verdict::{During, Stop, Verdict, ensure};
-use crate::e2e::{lateness, payload, ports};
+use crate::e2e::{guard, lateness, payload, ports};
 
 /// How often a start is repeated when somebody else was faster to take the port.
 const STARTS: usize = 8;
@@ -31,6 +31,8 @@ pub(crate) const GIVE_UP: Duration = Duration::from_millis(11_500);
 /// When a server may find ten seconds of silence over, at the earliest and at the latest.
 pub(crate) const SILENCE: (Duration, Duration) =
     (Duration::from_millis(9_500), Duration::from_secs(13));
+/// How long a program is given to do what it is about to do, on a busy machine.
+const RESTING: Duration = Duration::from_secs(3);
 /// How long a server may take to end when told to.
 pub(crate) const ENDING: Duration = Duration::from_secs(5);
 
@@ -141,7 +143,9 @@ impl Trial<'_> {
 
     /// The client's connection.
     pub(crate) fn accept(&self, listener: &Listener, client: &Process) -> Verdict<Peer> {
-        listener.accept().during(|| client.command().to_owned())
+        // One that does not come here comes nowhere: a reason to try no check of it twice.
+        let peer = listener.accept().during(|| client.command().to_owned());
+        peer.during(|| format!("{STARTING}{}", Program::Client.name()))
     }
 
     /// Sends `content` by the client to `port` of this machine; the client must be content.
@@ -344,6 +348,22 @@ impl Running {
         })
     }
 
+    /// Gives the server the time to read all that was sent, on a busy machine too; what it does not
+    /// read is for others to notice.
+    pub(crate) fn lets_read(&self, peer: &Peer) {
+        wait_until(RESTING, || self.entry(peer).is_none_or(|entry| entry.unread == 0));
+    }
+
+    /// A fault if anything comes within `time`, or as long as the server is busy with what came.
+    pub(crate) fn expect_silence(&self, peer: &mut Peer, time: Duration) -> Verdict {
+        expect_silence(self.process.pid(), peer, time)
+    }
+
+    /// Waits until the server rests.
+    pub(crate) fn settles(&self) {
+        guard::settles(self.process.pid(), RESTING);
+    }
+
     fn entry(&self, peer: &Peer) -> Option<sockets::Entry> {
         let (near, far) = (peer.stream().local_addr().ok()?, peer.stream().peer_addr().ok()?);
         sockets::connection(self.listener, far, near)
@@ -403,7 +423,12 @@ impl Running {
             let text = stdout.text();
             lines(text.clone()).len() >= count && text.ends_with('\n')
         };
-        if !wait_until(Duration::from_secs(3), || all(&stdout)) {
+        // On a busy machine it may not have come to print what it has counted.
+        let printed = wait_until(Duration::from_secs(3), || all(&stdout)) || {
+            self.settles();
+            wait_until(Duration::from_millis(50), || all(&stdout))
+        };
+        if !printed {
             self.signal(Signal::INT)?;
             let until = Instant::now() + ENDING;
             while !self.process.has_ended()? && Instant::now() < until {
@@ -468,6 +493,15 @@ fn counted(line: &str) -> String {
         (None, _) if line.contains("ERROR") => "ERROR".to_owned(),
         _ => line.to_owned(),
     }
+}
+
+/// A fault if anything comes to `peer` within `time`, or as long as `group` wants to run: on a busy
+/// machine what is sent too early still comes late.
+pub(crate) fn expect_silence(group: Pid, peer: &mut Peer, time: Duration) -> Verdict {
+    peer.expect_silence(time)?;
+    // One that is busy for ever has ten seconds for its handshake all the same.
+    guard::settles(group, Duration::from_secs(1));
+    peer.expect_silence(Duration::from_millis(1))
 }
 
 /// Whether the file is exactly that by now.

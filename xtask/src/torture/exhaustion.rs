@@ -1,6 +1,7 @@
 //! No more descriptors, and ten thousand clients that say nothing.
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use super::cases::{Case, Plan};
 use super::ensure_tool;
 use super::folder::{content, survey};
 use super::load::{Fate, send};
+use super::strace;
+use super::volume::Volume;
 use crate::e2e::context::{Context, Server, wait_until};
 use crate::e2e::end_all_when_interrupted;
 use crate::e2e::peer::{Dialect, End, GREETING, Peer, SOON, side_by_side};
@@ -28,16 +31,39 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         Case::new("exhaustion/nofile-64-soft", "the soft limit is raised, all whole", |context| {
             few(context, "--nofile=64:4096")
         }),
+        Case::new(
+            "exhaustion/nofile-64-held",
+            "200 clients wait for one that is silent: idle, then on within 200 ms",
+            held,
+        )
+        .alone(),
+        Case::new("exhaustion/monotonic", "no timer follows the wall clock", monotonic),
+        Case::new("exhaustion/wall-clock-set", "the clock is set while clients are silent", |_| {
+            Err(Stop::skip("the wall clock is the whole machine's, and no namespace has its own"))
+        }),
         Case::new("exhaustion/emfile", "none left: idle, then back within 200 ms", emfile).alone(),
     ];
     let silent = plan.scale(1_000, 9_800);
     let name = |seconds: &str| format!("exhaustion/silent-{silent}-for-{seconds}-s");
     let about = "real uploads among silent ones; all silent ones end within [T, T + 0.5 s]";
-    cases
-        .push(Case::new(name("3"), about, move |context| idle(context, silent, Some("3"))).alone());
+    cases.push(
+        Case::new(name("3"), about, move |context| idle_in_memory(context, silent, Some("3")))
+            .alone(),
+    );
     if !plan.quick {
-        cases
-            .push(Case::new(name("10"), about, move |context| idle(context, silent, None)).alone());
+        cases.push(
+            Case::new(name("10"), about, move |context| idle_in_memory(context, silent, None))
+                .alone(),
+        );
+        let unprivileged = plan.unprivileged;
+        let name = format!("{}-on-ext4", name("10"));
+        let about = "the same with as many error markers on a disk";
+        let case = Case::new(name, about, move |context| {
+            let volume = Volume::ext4(context, unprivileged, 256 << 20, &["-N", "24000"])?;
+            let dir = volume.path().join("received");
+            idle(context, &dir, silent, None).map(|note| note + ", on ext4")
+        });
+        cases.push(case.alone());
     }
     cases
 }
@@ -56,6 +82,53 @@ fn few(context: &Context, limit: &str) -> Verdict<String> {
     expect_idle(&server.process).during(|| "afterwards")?;
     server.stop()?;
     Ok("200 uploads".into())
+}
+
+/// One client has the only place and says nothing, which costs nothing; when it goes, the next
+/// has it at once.
+fn held(context: &Context) -> Verdict<String> {
+    ensure_tool("prlimit")?;
+    let wrapper = ["prlimit", "--nofile=64:64", "--"];
+    let server = context.server_wrapped(&wrapper, &["--timeout", "60"])?;
+    let mut inside = server.connect_greeted()?;
+    let waiting: Vec<Peer> = (0..200).map(|_| server.connect()).collect::<Verdict<_>>()?;
+    let used = expect_idle(&server.process).during(|| "while 200 wait")?;
+    let mut worst = Duration::ZERO;
+    for mut next in waiting.into_iter().take(20) {
+        inside.reset()?;
+        let freed = Instant::now();
+        next.expect(GREETING)?;
+        worst = worst.max(freed.elapsed());
+        inside = next;
+    }
+    ensure(worst < Duration::from_millis(200), "service within 200 ms of a free place", || {
+        format!("{worst:?}")
+    })?;
+    drop(inside);
+    server.stop()?;
+    Ok(format!("{used} ticks in a second; served after {} ms at the most", worst.as_millis()))
+}
+
+/// What the kernel is asked to time is timed by the clock that nobody sets. (Times that are only
+/// read need no system call; the library reads no other clock, which a test of its own sees to.)
+fn monotonic(context: &Context) -> Verdict<String> {
+    strace::ensure_available()?;
+    let record = context.fresh("trace");
+    let options = ["-e", "trace=timerfd_create,timer_create,timerfd_settime"].map(String::from);
+    let wrapper = strace::wrapper(&options, &record);
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    let server = context.server_wrapped(&wrapper, &["--timeout", "0.3"])?;
+    let mut silent = server.connect_greeted()?;
+    silent.send(b"x")?;
+    ensure_eq("the end of a silent connection", End::Reset, silent.end(SOON)?.0)?;
+    strace::release(server.process.pid())?;
+    server.stop()?;
+    let trace = std::fs::read_to_string(&record)?;
+    let created = trace.matches("timerfd_create(CLOCK_MONOTONIC").count();
+    let set = trace.matches("timerfd_settime(").count();
+    let made = trace.matches("timerfd_create(").count() + trace.matches("timer_create(").count();
+    ensure(created > 0 && created == made && set > 0, "monotonic timers alone", || trace.clone())?;
+    Ok(format!("{created} timer, set {set} times"))
 }
 
 /// The limit of the running process is taken below what it uses: accept itself fails.
@@ -117,24 +190,18 @@ fn limit(server: &Server, descriptors: usize) -> Verdict {
     if output.status.success() { Ok(()) } else { Err(why()) }
 }
 
-fn expect_idle(process: &Process) -> Verdict {
+/// A fault if the process is busy while nothing can go on; the clock ticks that it used.
+pub(super) fn expect_idle(process: &Process) -> Verdict<u64> {
     let before = process.cpu_ticks()?;
     thread::sleep(Duration::from_secs(1));
     let used = process.cpu_ticks()? - before;
-    ensure(used <= 3, "at most 3 clock ticks in an idle second", || format!("{used}"))
+    ensure(used <= 3, "at most 3 clock ticks in an idle second", || format!("{used}"))?;
+    Ok(used)
 }
 
-/// Silent clients by the thousand, and some that have something to say.
-fn idle(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<String> {
-    let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let needed = count as u64 + 500;
-    if limit < needed {
-        return Err(Stop::skip(format!("a descriptor limit of {limit}: {needed} are needed")));
-    }
-    let flags: Vec<&str> = timeout.iter().flat_map(|seconds| ["--timeout", seconds]).collect();
-    let seconds: u64 = timeout.map_or(10, |text| text.parse().unwrap_or(10));
-    // In memory where that can be had: ten thousand error markers at once are a disk's business,
-    // and the time is ours.
+/// In memory where that can be had: ten thousand error markers at once are a disk's business, and
+/// the time is ours.
+fn idle_in_memory(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<String> {
     let builder = || {
         let mut builder = tempfile::Builder::new();
         builder.prefix("accio-torture-");
@@ -144,7 +211,20 @@ fn idle(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<Strin
     let place = memory.as_ref().map_or("on the disk", |_| "in memory");
     let dir = memory.or_else(|_| builder().tempdir_in(context.dir()))?;
     end_all_when_interrupted(|| (), dir.path().to_owned())?;
-    let server = context.server_into(&dir.path().join("received"), &flags)?;
+    let note = idle(context, &dir.path().join("received"), count, timeout)?;
+    Ok(format!("{note}, {place}"))
+}
+
+/// Silent clients by the thousand, and some that have something to say.
+fn idle(context: &Context, dir: &Path, count: usize, timeout: Option<&str>) -> Verdict<String> {
+    let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let needed = count as u64 + 500;
+    if limit < needed {
+        return Err(Stop::skip(format!("a descriptor limit of {limit}: {needed} are needed")));
+    }
+    let flags: Vec<&str> = timeout.iter().flat_map(|seconds| ["--timeout", seconds]).collect();
+    let seconds: u64 = timeout.map_or(10, |text| text.parse().unwrap_or(10));
+    let server = context.server_into(dir, &flags)?;
     // All silent at first; then a byte from every second one, so that half of them hold files too.
     let mut peers = Vec::with_capacity(count);
     for _ in 0..count {
@@ -181,7 +261,8 @@ fn idle(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<Strin
         "all uploads to be confirmed",
         || format!("{fates:?}"),
     )?;
-    let (low, high) = (Duration::from_secs(seconds), Duration::from_millis(seconds * 1_000 + 500));
+    let low = Duration::from_secs(seconds);
+    let high = low + Duration::from_millis(500);
     let (mut shortest, mut longest) = (Duration::MAX, Duration::ZERO);
     for (number, (end, times)) in ends.iter().zip(&heard).enumerate() {
         let Some((end, at)) = end else {
@@ -205,7 +286,7 @@ fn idle(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<Strin
     ensure_eq("error markers", count, found.errors)?;
     server.stop()?;
     Ok(format!(
-        "ends after {:.3} to {:.3} s, uploads among them in {} ms at the most, {place}",
+        "ends after {:.3} to {:.3} s, uploads among them in {} ms at the most",
         shortest.as_secs_f64(),
         longest.as_secs_f64(),
         worst.as_millis()

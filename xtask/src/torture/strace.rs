@@ -171,11 +171,6 @@ fn most(record: &str) -> BTreeMap<String, usize> {
     most
 }
 
-/// How many threads a process has.
-pub(crate) fn threads(process: Pid) -> usize {
-    tasks(process).len()
-}
-
 /// The thread of a process that has this name.
 pub(crate) fn thread_named(process: Pid, name: &str) -> Option<Pid> {
     tasks(process).into_iter().find(|task| status(*task, "Name").is_some_and(|own| own == name))

@@ -72,6 +72,11 @@ impl Volume {
         Ok(volume)
     }
 
+    /// Whether it is one that would survive being unmounted.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.image.is_some()
+    }
+
     /// Where it is mounted.
     pub(crate) fn path(&self) -> &Path {
         &self.at

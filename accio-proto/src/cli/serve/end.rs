@@ -11,13 +11,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::journal::Journal;
-use super::systemd;
+use super::{Program, systemd};
 use crate::ServerHandle;
 use crate::cli::{Failure, reason};
 
 /// How long a stopped server may take to abort what is unfinished. It exits within a second, even
 /// if a disk or a pipe holds a worker up.
-const GRACE: Duration = Duration::from_millis(900);
+pub(super) const GRACE: Duration = Duration::from_millis(900);
 
 /// How much of that is for what the connections left to do.
 const FINISH: Duration = Duration::from_millis(500);
@@ -63,7 +63,11 @@ impl End {
     }
 
     /// Acts on signals from now on.
-    pub(super) fn control(self, handle: ServerHandle) -> Result<Ending, Failure> {
+    pub(super) fn control(
+        self,
+        handle: ServerHandle,
+        program: Arc<dyn Program>,
+    ) -> Result<Ending, Failure> {
         let End { mut signals, journal, drain } = self;
         let shared = Arc::new(Shared {
             started: Arc::new(AtomicBool::new(false)),
@@ -81,7 +85,7 @@ impl End {
             }
         })?;
         let ending = Ending { shared: Arc::clone(&shared), events };
-        spawn("accio-end", move || shared.control(&received, &handle, drain))?;
+        spawn("accio-end", move || shared.control(&received, &handle, &*program, drain))?;
         Ok(ending)
     }
 }
@@ -108,7 +112,13 @@ impl Ending {
 }
 
 impl Shared {
-    fn control(&self, events: &Receiver<Event>, handle: &ServerHandle, drain: Duration) {
+    fn control(
+        &self,
+        events: &Receiver<Event>,
+        handle: &ServerHandle,
+        program: &dyn Program,
+        drain: Duration,
+    ) {
         let Ok(Event::Signal(signal)) = events.recv() else { return };
         self.started.store(true, Ordering::SeqCst);
         if drain.is_zero() {
@@ -141,9 +151,11 @@ impl Shared {
         }
         let now = Instant::now();
         self.stop_at(now);
+        program.stopping();
         handle.stop();
+        let grace = program.grace();
         loop {
-            match events.recv_timeout((now + GRACE).saturating_duration_since(Instant::now())) {
+            match events.recv_timeout((now + grace).saturating_duration_since(Instant::now())) {
                 Ok(Event::Signal(_)) => {}
                 Ok(Event::Finished) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {

@@ -82,7 +82,10 @@ impl Journal {
             && is_inside(parent, folder)
         {
             let what = format_args!("the journal {path:?}").to_string();
-            let why = format_args!("inside {folder:?}, where the clients' files are").to_string();
+            let why = format_args!(
+                "inside {folder:?}, where the clients' files are; choose a place outside"
+            )
+            .to_string();
             return Err(Failure::new(what, why).with_code(USAGE));
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -62,6 +62,7 @@ pub struct DirOptions {
 
 /// What becomes of a file that has a connection's name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Existing {
     /// The new file takes its place, in one step.
     #[default]

@@ -14,7 +14,7 @@ use crate::kit::check::{ANY, CONFIRMED, Check, GREETED};
 use crate::kit::proxy::{Profile, Proxy};
 use crate::kit::reference::ReferenceServer;
 use crate::kit::sockets;
-use crate::kit::trial::{GIVE_UP, Trial, fails, succeeds};
+use crate::kit::trial::{GIVE_UP, Trial, expect_silence, fails, succeeds};
 
 const BASE: Check = Check {
     id: "",
@@ -324,12 +324,18 @@ fn nobody_answers(trial: &Trial<'_>) -> Verdict {
 }
 
 fn nothing_early(trial: &Trial<'_>) -> Verdict {
-    let (_client, mut peer) = trial.connected(&trial.context.content(1, SMALL))?;
+    let (client, mut peer) = trial.connected(&trial.context.content(1, SMALL))?;
     let confirmed = trial.dialect == Dialect::Confirm;
     let times = if confirmed { 2 } else { 1 };
     for time in 1..=times {
         for (index, byte) in GREETING.chunks(1).enumerate() {
-            peer.expect_silence(Duration::from_millis(250)).during(|| {
+            let quiet = Duration::from_millis(250);
+            let silent = match index {
+                // What it would say to the greeting before.
+                0 => expect_silence(client.pid(), &mut peer, quiet),
+                _ => peer.expect_silence(quiet),
+            };
+            silent.during(|| {
                 format!("greeting {time} of {times}, {index} of {} bytes sent", GREETING.len())
             })?;
             peer.send(byte)?;
@@ -350,10 +356,11 @@ fn nothing_early(trial: &Trial<'_>) -> Verdict {
 
 fn confirmations(trial: &Trial<'_>) -> Verdict {
     let content = trial.context.content(1, SMALL);
-    let (_client, mut peer) = trial.connected(&content)?;
+    let (client, mut peer) = trial.connected(&content)?;
     peer.send(GREETING)?;
     peer.expect(FIRST).during(|| "after the first greeting")?;
-    peer.expect_silence(Duration::from_millis(300)).during(|| "after the first confirmation")?;
+    expect_silence(client.pid(), &mut peer, Duration::from_millis(300))
+        .during(|| "after the first confirmation")?;
     peer.send(GREETING)?;
     peer.expect(SECOND).during(|| "after the second greeting")?;
     peer.expect(&content).during(|| "after the second confirmation")

@@ -67,7 +67,7 @@ pub(super) fn greets(trial: &Trial<'_>) -> Verdict {
     let server = trial.server()?;
     let mut peer = server.connect()?;
     peer.expect(GREETING)?;
-    peer.expect_silence(Duration::from_millis(500)).during(|| "after the greeting")
+    server.expect_silence(&mut peer, Duration::from_millis(500)).during(|| "after the greeting")
 }
 
 pub(super) fn receives(trial: &Trial<'_>) -> Verdict {
@@ -78,18 +78,18 @@ pub(super) fn receives(trial: &Trial<'_>) -> Verdict {
 }
 
 pub(super) fn next(trial: &Trial<'_>) -> Verdict {
-    let mut server = trial.server()?;
+    let server = trial.server()?;
     let contents = [trial.context.content(1, SMALL), trial.context.content(2, 700)];
     let mut peers = Vec::new();
     for (index, content) in contents.iter().enumerate() {
         let peer = server.transfer(content).during(|| format!("connection {}", index + 1))?;
         server.has_read_all(&peer)?;
+        // What is printed is another check's matter.
+        if trial.program == Program::Server {
+            server.expect_file(index + 1, content)?;
+        }
         peers.push(peer);
     }
-    if trial.program == Program::Server {
-        return server.expect(&contents.each_ref().map(|content| Result::Content(content)));
-    }
-    // What is printed is another check's matter.
     Ok(())
 }
 
@@ -234,6 +234,7 @@ pub(super) fn piecemeal(trial: &Trial<'_>) -> Verdict {
         for byte in bytes.chunks(1) {
             peer.send(byte)?;
             thread::sleep(Duration::from_millis(15));
+            server.lets_read(peer);
         }
         Ok(())
     };
@@ -299,7 +300,7 @@ pub(super) fn patient(trial: &Trial<'_>) -> Verdict {
 }
 
 pub(super) fn survives_reset(trial: &Trial<'_>) -> Verdict {
-    let server = trial.server()?;
+    let mut server = trial.server()?;
     let mut broken = server.greeted()?;
     broken.send(b"partial")?;
     server.has_read_all(&broken)?;
@@ -307,8 +308,13 @@ pub(super) fn survives_reset(trial: &Trial<'_>) -> Verdict {
     // And one that is gone before it is greeted.
     server.connect()?.reset()?;
     thread::sleep(Duration::from_millis(100));
+    server.settles();
     let peer = server.transfer(b"whole").during(|| "the connection after two resets")?;
-    server.has_read_all(&peer)
+    server.has_read_all(&peer)?;
+    server.settles();
+    ensure(!server.process.has_ended()?, "the server to go on after two resets", || {
+        "it ended".into()
+    })
 }
 
 pub(super) fn closes(trial: &Trial<'_>) -> Verdict {
@@ -332,9 +338,10 @@ pub(super) fn second_greeting(trial: &Trial<'_>) -> Verdict {
     let mut peer = server.connect()?;
     peer.expect(GREETING)?;
     peer.send(&FIRST[..8])?;
-    peer.expect_silence(Duration::from_millis(400)).during(|| "half a confirmation sent")?;
+    let quiet = Duration::from_millis(400);
+    server.expect_silence(&mut peer, quiet).during(|| "half a confirmation sent")?;
     peer.send(&FIRST[8..])?;
     peer.expect(GREETING).during(|| "the first confirmation sent")?;
     peer.send(SECOND)?;
-    peer.expect_silence(Duration::from_millis(400)).during(|| "the second confirmation sent")
+    server.expect_silence(&mut peer, quiet).during(|| "the second confirmation sent")
 }

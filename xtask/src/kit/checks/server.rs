@@ -433,9 +433,11 @@ fn at_once(trial: &Trial<'_>) -> Verdict {
 }
 
 fn only_files(trial: &Trial<'_>) -> Verdict {
-    let mut server = trial.server()?;
-    let _peers = [server.transfer(b"one")?, server.transfer(b"two")?];
-    server.expect(&[Result::Content(b"one"), Result::Content(b"two")])?;
+    let server = trial.server()?;
+    let _first = server.transfer(b"one")?;
+    server.expect_file(1, b"one")?;
+    let _second = server.transfer(b"two")?;
+    server.expect_file(2, b"two")?;
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(&server.dir)? {
         names.insert(entry?.file_name().to_string_lossy().into_owned());

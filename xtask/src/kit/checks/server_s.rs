@@ -338,6 +338,9 @@ fn turns(trial: &Trial<'_>) -> Verdict {
         let index = next_turn(&server, trial.dialect, &waiting).during(place)?;
         // Time enough for a server that would greet others, too.
         std::thread::sleep(Duration::from_millis(if turn < 3 { 500 } else { 20 }));
+        if turn < 3 {
+            server.settles();
+        }
         let begun = (0..waiting.len())
             .filter(|other| has_turn(&server, trial.dialect, &waiting[*other]))
             .count();

@@ -1,0 +1,227 @@
+//! What is said: events, progress, colours.
+#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Running, accept, code, events, file, listen, named, serve, text};
+use serde_json::Value;
+
+#[test]
+fn events_tell_it_all_in_order() {
+    let (port, serving) = serve(1);
+    let (_file, path) = file(300_000);
+    let flags = ["127.0.0.1", &port, &path, "--json", "-q", "--limit-rate", "1M"];
+    let output = Running::start(&flags).output();
+    serving.join().unwrap();
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let events = events(&output);
+    let mut steps: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    steps.dedup();
+    let without_progress: Vec<_> = steps.iter().filter(|step| **step != "progress").collect();
+    assert_eq!(without_progress, [&"resolved", &"connected", &"greeted", &"sent", &"confirmed"]);
+    for event in &events {
+        assert_eq!((event["file"].as_str(), &event["number"]), (Some(&*path), &1.into()));
+    }
+    let progress = named(&events, "progress");
+    assert!(progress.len() >= 2, "{progress:?}");
+    assert_eq!(progress.last().unwrap()["acknowledged"], 300_000);
+    assert_eq!(progress[0]["total"], 300_000);
+    let confirmed = named(&events, "confirmed")[0];
+    assert_eq!((&confirmed["bytes"], &confirmed["dialect"]), (&300_000.into(), &"accio".into()));
+    assert!(confirmed["seconds"].as_f64().unwrap() > 0.2);
+}
+
+#[test]
+fn a_reader_of_events_that_goes_away_does_not_stop_the_transfer() {
+    let (port, serving) = serve(1);
+    let (_file, path) = file(100);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let client = Running::with(&["127.0.0.1", &port, &path, "--json", "-q"], |command| {
+        command.stdout(writer);
+    });
+    let mut client = client;
+    let status = client.wait();
+    let mut stderr = String::new();
+    client.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(status.code(), Some(23));
+    assert_eq!(stderr, "ERROR: standard output: broken pipe\n");
+    assert_eq!(serving.join().unwrap()[0].len(), 100);
+}
+
+#[test]
+fn plain_progress_is_lines_and_quiet_is_nothing() {
+    let run = |flags: &[&str]| {
+        let (port, serving) = serve(1);
+        let (_file, path) = file(1_500_000);
+        let start = ["127.0.0.1", &port, &path, "--limit-rate", "1M"];
+        let output = Running::start(&[&start, flags].concat()).output();
+        serving.join().unwrap();
+        assert!(code(&output) == 0 && output.stdout.is_empty(), "{output:?}");
+        text(&output.stderr)
+    };
+    let plain = run(&["--progress", "plain"]);
+    let lines: Vec<_> = plain.lines().collect();
+    assert!(lines.len() >= 2, "{plain}");
+    assert!(lines[0].contains("%, ") && lines[0].contains(" of 1.5 MB, "), "{plain}");
+    assert_eq!(run(&["--progress=plain", "-q"]), "");
+    let auto = run(&[]);
+    assert!(auto.lines().count() == 1 && auto.starts_with("sent "), "{auto}");
+}
+
+/// Both ends of a new terminal of 100 columns.
+fn terminal() -> (File, OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&near).unwrap();
+    unlockpt(&near).unwrap();
+    let name = ptsname(&near, Vec::new()).unwrap();
+    let far = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let size = rustix::termios::Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&far, size).unwrap();
+    (near.into(), far.into())
+}
+
+/// Runs it on a terminal: what that shows, and stdout.
+fn on_terminal(arguments: &[&str]) -> (String, Vec<u8>) {
+    let (mut near, far) = terminal();
+    let client = Running::with(arguments, |command| {
+        command.stderr(far).env("TERM", "xterm");
+    });
+    let reading = thread::spawn(move || {
+        let mut shown = Vec::new();
+        // The last to hold the far end closes it; reading then fails with EIO.
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = near.read(&mut buffer) {
+            shown.extend_from_slice(&buffer[..count]);
+        }
+        shown
+    });
+    let mut client = client;
+    client.wait();
+    let mut stdout = Vec::new();
+    client.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+    (text(&reading.join().unwrap()), stdout)
+}
+
+#[test]
+fn a_terminal_shows_a_bar_for_each_file_of_what_is_acknowledged() {
+    let (listener, port) = listen();
+    // More than arrives, and less than all buffers take: handed to the kernel at once.
+    let serving = thread::spawn(move || {
+        let mut streams: Vec<_> = (0..2).map(|_| accept(&listener)).collect();
+        for stream in &mut streams {
+            stream.write_all(b"accio\r\n").unwrap();
+        }
+        thread::sleep(Duration::from_millis(1200));
+        for stream in &mut streams {
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["first", "second"].map(|name| folder.path().join(name));
+    for name in &names {
+        File::create(name).unwrap().set_len(20 << 20).unwrap();
+    }
+    let [first, second] = names.each_ref().map(|name| name.to_str().unwrap());
+    let (shown, stdout) = on_terminal(&["127.0.0.1", &port, first, second, "--jobs=2", "--json"]);
+    serving.join().unwrap();
+    let events: Vec<Value> =
+        text(&stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let size = |event: &Value, which: &str| match event[which].as_f64().unwrap() {
+        bytes if bytes < 1e6 => format!("% {:.2} kB of ", bytes / 1e3),
+        bytes => format!("% {:.2} MB of ", bytes / 1e6),
+    };
+    // What stays the same for several reports, while the server does not read, is on the screen.
+    let progress = named(&events, "progress");
+    let stuck: Vec<_> = progress
+        .iter()
+        .filter(|event| {
+            let same = |other: &&&Value| {
+                ["file", "acknowledged", "sent"].iter().all(|key| other[key] == event[key])
+            };
+            event["sent"] != event["total"] && progress.iter().filter(same).count() >= 4
+        })
+        .collect();
+    assert!(!stuck.is_empty(), "{progress:?}");
+    for event in stuck {
+        assert!(event["acknowledged"].as_u64() < event["sent"].as_u64(), "{event}");
+        assert!(shown.contains(&size(event, "acknowledged")), "{event}: {shown:?}");
+        assert!(!shown.contains(&size(event, "sent")), "{event}: {shown:?}");
+    }
+    for name in [first, second] {
+        assert!(shown.contains(&format!("{name} [")), "{shown:?}");
+        assert!(shown.contains(&format!("sent {name} to ")), "{shown:?}");
+    }
+    assert!(shown.contains(" of 20.97 MB, ") && shown.contains(" left"), "{shown:?}");
+}
+
+#[test]
+fn a_terminal_shows_nothing_on_request_and_colours_errors() {
+    let (port, serving) = serve(2);
+    let (_file, path) = file(1000);
+    let (shown, _) = on_terminal(&["127.0.0.1", &port, &path, "--progress=none"]);
+    assert!(shown.starts_with("sent ") && !shown.contains('\x1b'), "{shown:?}");
+    let (shown, _) = on_terminal(&["127.0.0.1", &port, &path, "-q"]);
+    assert_eq!(shown, "");
+    serving.join().unwrap();
+
+    let (shown, _) = on_terminal(&["h", "80", "/no/such"]);
+    assert!(shown.starts_with("\x1b[1;31mERROR:\x1b[0m file "), "{shown:?}");
+    for never in
+        [&["h", "80", "/no/such", "--color=never"][..], &["h", "0", "f", "--color", "never"]]
+    {
+        let (shown, _) = on_terminal(never);
+        assert!(shown.starts_with("ERROR: "), "{shown:?}");
+    }
+}
+
+#[test]
+fn colour_follows_the_flag_then_the_variables() {
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let output = Running::with(arguments, |command| {
+            command.envs(variables.iter().copied());
+        })
+        .output();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let coloured = |text: &str| text.contains('\x1b');
+    let error = ["h", "0", "f"];
+    assert!(!coloured(&run(&error, &[]).1));
+    assert!(coloured(&run(&["h", "0", "f", "--color=always"], &[("NO_COLOR", "1")]).1));
+    assert!(coloured(&run(&error, &[("ACCIO_COLOR", "always")]).1));
+    assert!(!coloured(&run(&["h", "0", "f", "--color=never"], &[("ACCIO_COLOR", "always")]).1));
+    assert!(coloured(&run(&["--help", "--color=always"], &[]).0));
+    assert!(!coloured(&run(&["--help"], &[]).0));
+}
+
+#[test]
+fn variables_stand_for_flags_and_flags_have_precedence() {
+    let variable = |name: &str, value: &str, arguments: &[&str]| {
+        let output = Running::with(arguments, |command| {
+            command.env(name, value);
+        })
+        .output();
+        (code(&output), text(&output.stderr))
+    };
+    let (listener, port) = listen();
+    let file = ["127.0.0.1", &port, "/dev/null"];
+    let start = Instant::now();
+    let (exit, _) = variable("ACCIO_TIMEOUT", "0.3", &file);
+    assert!(exit == 28 && start.elapsed() < Duration::from_secs(5));
+    let (exit, stderr) = variable("ACCIO_SOURCE", "203.0.113.7", &file);
+    assert_eq!(exit, 45, "{stderr}");
+    let (exit, stderr) = variable("ACCIO_TIMEOUT", "never", &file);
+    assert!(exit == 2 && stderr.contains("'never'"), "{stderr}");
+    let start = Instant::now();
+    let (exit, _) =
+        variable("ACCIO_TIMEOUT", "9", &["127.0.0.1", &port, "/dev/null", "--timeout=.3"]);
+    assert!(exit == 28 && start.elapsed() < Duration::from_secs(5));
+    drop(listener);
+}

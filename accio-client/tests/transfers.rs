@@ -1,0 +1,277 @@
+//! Several files, standard input, exit codes, retries.
+#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Running, accept, code, events, file, listen, named, reset, serve, text};
+
+#[test]
+fn several_files_in_order_and_every_failure_told() {
+    let (port, serving) = serve(2);
+    let ((_a, a), (_b, b)) = (file(10), file(20));
+    let output = Running::start(&["127.0.0.1", &port, &a, "/no/such", &b, "/"]).output();
+    let received: Vec<_> = serving.join().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(received, [10, 20], "a connection each, in order");
+    assert_eq!(code(&output), 26);
+    let stderr = text(&output.stderr);
+    let lines: Vec<_> = stderr.lines().collect();
+    let begins = [
+        &format!("sent {a} "),
+        "ERROR: file \"/no/such\"",
+        &format!("sent {b} "),
+        "ERROR: file \"/\"",
+    ];
+    assert_eq!(lines.len(), begins.len(), "{stderr}");
+    for (line, begin) in lines.iter().zip(begins) {
+        assert!(line.starts_with(begin), "{line}");
+    }
+}
+
+#[test]
+fn the_exit_code_is_that_of_the_first_file_that_failed_however_they_end() {
+    // The second file fails at once, the first one later.
+    let (listener, port) = listen();
+    let (_file, path) = file(10);
+    let arguments =
+        ["127.0.0.1", &port, &path, "/no/such", "--jobs", "2", "--timeout", "0.5", "-q"];
+    let client = Running::start(&arguments);
+    let _silent = accept(&listener);
+    let output = client.output();
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("ERROR: file \"/no/such\""), "{stderr}");
+    assert_eq!((code(&output), stderr.lines().count()), (28, 2), "{stderr}");
+}
+
+#[test]
+fn jobs_are_sent_at_once_and_no_more_than_asked_for() {
+    let (listener, port) = listen();
+    let (_file, path) = file(1000);
+    let arguments = ["127.0.0.1", &port, &path, &path, &path, &path, &path, "--jobs=3"];
+    let client = Running::start(&arguments);
+    let mut open: Vec<_> = (0..3).map(|_| accept(&listener)).collect();
+    thread::sleep(Duration::from_millis(200));
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "three, not four");
+    for served in 0..5 {
+        let mut stream = open.remove(0);
+        stream.write_all(b"accio\r\n").unwrap();
+        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 1000);
+        drop(stream);
+        if served < 2 {
+            open.push(accept(&listener));
+        }
+    }
+    let output = client.output();
+    assert_eq!((code(&output), text(&output.stderr).lines().count()), (0, 5));
+}
+
+#[test]
+fn standard_input_from_a_pipe_and_from_a_file_at_its_position() {
+    for without in [&[][..], &["--without", "splice,sendfile"]] {
+        let (port, serving) = serve(2);
+        let arguments = [&["127.0.0.1", &port, "-"], without].concat();
+        let mut client = Running::with(&arguments, |command| {
+            command.stdin(Stdio::piped());
+        });
+        let mut pipe = client.0.stdin.take().unwrap();
+        pipe.write_all(&[b'p'; 200_000]).unwrap();
+        drop(pipe);
+        let output = client.output();
+        assert!(text(&output.stderr).starts_with("sent standard input to "), "{output:?}");
+
+        let mut content = tempfile::tempfile().unwrap();
+        content.write_all(b"skipped, sent").unwrap();
+        content.seek(SeekFrom::Start(9)).unwrap();
+        let client = Running::with(&arguments, |command| {
+            command.stdin(content);
+        });
+        assert_eq!(code(&client.output()), 0);
+        assert_eq!(serving.join().unwrap(), [vec![b'p'; 200_000], b"sent".to_vec()]);
+    }
+}
+
+#[test]
+fn a_server_that_goes_away_ends_it_while_the_pipe_is_silent() {
+    let (listener, port) = listen();
+    let mut client = Running::with(&["127.0.0.1", &port, "-"], |command| {
+        command.stdin(Stdio::piped());
+    });
+    // Held open, and silent.
+    let pipe = client.0.stdin.take();
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    thread::sleep(Duration::from_millis(100));
+    reset(stream);
+    let start = Instant::now();
+    let output = client.output();
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    let stderr = text(&output.stderr);
+    assert_eq!(code(&output), 55, "{stderr}");
+    assert!(stderr.contains("a server gives up when no byte comes for 10 seconds"), "{stderr}");
+    drop(pipe);
+}
+
+/// A server's part in [`each_failure_has_its_code`].
+type Script = fn(TcpStream);
+
+#[test]
+fn each_failure_has_its_code() {
+    let cases: [(&str, Script, i32, &str); 8] = [
+        ("silent", |stream| drain(stream), 28, "handshake-timeout"),
+        ("wrong greeting", |mut s| drop(s.write_all(b"HTTP/1.1 400\r\n")), 56, "handshake"),
+        ("closed in the handshake", |mut s| drop(s.write_all(b"acc")), 56, "handshake"),
+        ("reset in the handshake", reset, 56, "handshake-broken"),
+        (
+            "reset mid-file",
+            |mut s| {
+                s.write_all(b"accio\r\n").unwrap();
+                s.read_exact(&mut [0; 1000]).unwrap();
+                reset(s);
+            },
+            55,
+            "reset",
+        ),
+        (
+            "FIN mid-file",
+            |mut s| {
+                s.write_all(b"accio\r\n").unwrap();
+                s.read_exact(&mut [0; 1000]).unwrap();
+                s.shutdown(Shutdown::Write).unwrap();
+                drain(s);
+            },
+            55,
+            "closed-early",
+        ),
+        (
+            "reads no more",
+            |mut s| {
+                s.write_all(b"accio\r\n").unwrap();
+                thread::sleep(Duration::from_secs(3));
+            },
+            28,
+            "stalled",
+        ),
+        (
+            "reset instead of FIN",
+            |mut s| {
+                s.write_all(b"accio\r\n").unwrap();
+                s.read_to_end(&mut Vec::new()).unwrap();
+                reset(s);
+            },
+            56,
+            "not-kept",
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("large");
+    File::create(&large).unwrap().set_len(64 << 20).unwrap();
+    let large = large.to_str().unwrap();
+    let run = |flags: &[&str], port: &str, path: &str| {
+        let start = ["127.0.0.1", port, path, "--timeout=1", "--json"];
+        Running::start(&[&start, flags].concat())
+    };
+    let check = |what: &str, output: Output, exit: i32, name: &str| {
+        let failed = events(&output).pop().unwrap();
+        assert_eq!((code(&output), failed["event"].as_str()), (exit, Some("failed")), "{what}");
+        assert_eq!((&failed["code"], &failed["exit"]), (&name.into(), &exit.into()), "{what}");
+        let message = failed["message"].as_str().unwrap();
+        assert_eq!(text(&output.stderr), format!("ERROR: {message}\n"), "{what}");
+    };
+    for (what, script, exit, name) in cases {
+        let (listener, port) = listen();
+        let client = run(&[], &port, large);
+        let serving = thread::spawn(move || script(accept(&listener)));
+        check(what, client.output(), exit, name);
+        serving.join().unwrap();
+    }
+    let (listener, port) = listen();
+    check("family", run(&["-6"], &port, large).output(), 6, "resolve");
+    let source = run(&["--source=203.0.113.7"], &port, large);
+    check("source", source.output(), 45, "source-address");
+    check("no file", run(&[], &port, "/no/such").output(), 26, "read");
+    drop(listener);
+    check("refused", run(&[], &port, large).output(), 7, "connect");
+}
+
+fn drain(mut stream: TcpStream) {
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+#[test]
+fn an_address_that_does_not_answer_takes_the_connect_timeout_alone() {
+    // A full backlog drops further SYNs.
+    let (listener, port) = listen();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let short = Duration::from_millis(50);
+    let _waiting: Vec<_> = (0..3).map(|_| TcpStream::connect_timeout(&address, short)).collect();
+    let start = Instant::now();
+    let output =
+        Running::start(&["127.0.0.1", &port, "/dev/null", "--connect-timeout=.4"]).output();
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    let stderr = text(&output.stderr);
+    assert_eq!(code(&output), 28, "{stderr}");
+    assert!(stderr.contains("no answer within 400ms; check the address, or allow"), "{stderr}");
+}
+
+#[test]
+fn a_retry_is_a_whole_new_upload_and_says_what_it_costs() {
+    let (listener, port) = listen();
+    let (_file, path) = file(50_000);
+    let client = Running::start(&["127.0.0.1", &port, &path, "--retry", "3", "--json"]);
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    stream.read_exact(&mut [0; 1000]).unwrap();
+    reset(stream);
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 50_000, "from its start");
+    drop(stream);
+    let output = client.output();
+    let stderr = text(&output.stderr);
+    assert_eq!(code(&output), 0, "{stderr}");
+    let (retry, sent) = stderr.split_once('\n').unwrap();
+    assert!(retry.starts_with(&format!("retry: {path}: ")), "{retry}");
+    assert!(retry.contains("attempt 2 of 4 in "), "{retry}");
+    assert!(retry.ends_with("the server has counted this attempt, and will hold a second file"));
+    assert!(sent.starts_with("sent ") && sent.ends_with("confirmed\n"), "{sent}");
+    let events = events(&output);
+    let retrying = named(&events, "retrying");
+    assert_eq!((retrying.len(), retrying[0]["attempt"].as_u64()), (1, Some(1)));
+    assert!((0.5..=1.0).contains(&retrying[0]["seconds"].as_f64().unwrap()));
+    assert_eq!(named(&events, "confirmed")[0]["attempt"], 2);
+}
+
+#[test]
+fn what_no_retry_can_mend_is_not_tried_again() {
+    let (listener, port) = listen();
+    for (wire, exit) in [(&b"220 smtp\r\n"[..], 56), (b"", 26)] {
+        let path = if exit == 26 { "/no/such" } else { "/dev/null" };
+        let client = Running::start(&["127.0.0.1", &port, path, "--retry=5"]);
+        if exit == 56 {
+            accept(&listener).write_all(wire).unwrap();
+        }
+        let output = client.output();
+        assert_eq!((code(&output), text(&output.stderr).lines().count()), (exit, 1));
+    }
+    // A pipe's bytes are gone once they are sent.
+    let mut client = Running::with(&["127.0.0.1", &port, "-", "--retry=5"], |command| {
+        command.stdin(Stdio::piped());
+    });
+    client.0.stdin.as_ref().unwrap().write_all(b"some").unwrap();
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    stream.read_exact(&mut [0; 4]).unwrap();
+    reset(stream);
+    let pipe = client.0.stdin.take();
+    let output = client.output();
+    assert_eq!((code(&output), text(&output.stderr).lines().count()), (55, 1));
+    drop(pipe);
+}

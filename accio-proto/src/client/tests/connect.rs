@@ -1,0 +1,199 @@
+//! Reaching a server: addresses, families, limits, the probe.
+
+use super::*;
+
+#[test]
+fn names_and_ipv6_addresses_connect() {
+    for (listen, host) in [("127.0.0.1:0", "localhost"), ("[::1]:0", "::1"), ("[::1]:0", "[::1]")] {
+        let peer = Peer::at(listen, |mut stream| {
+            greet(&mut stream, Dialect::Accio);
+            rest(&mut stream).unwrap()
+        });
+        client().send(host, peer.port, &b"hello"[..]).unwrap();
+        assert_eq!(peer.end(), b"hello");
+    }
+}
+
+#[test]
+fn a_refused_connection() {
+    let port = {
+        // Bound and not listening: refused, and nobody else can take the port.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into()).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        let error = client().send("127.0.0.1", port, file(b"x")).unwrap_err();
+        assert!(matches!(error, ClientError::Connect { .. }), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            format!("connect to 127.0.0.1 port {port}: connection refused")
+        );
+        assert_eq!((error.exit_code(), error.is_local()), (7, false));
+        port
+    };
+    let error = client().send("localhost", port, file(b"x")).unwrap_err();
+    assert!(error.to_string().ends_with(": connection refused"), "{error}");
+}
+
+#[test]
+fn an_address_that_never_answers() {
+    // A listener whose backlog is full drops further SYNs.
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let listener = listener.unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    listener.bind(&any.into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let waiting: Vec<_> =
+        (0..3).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(50))).collect();
+    assert!(waiting.last().unwrap().is_err(), "the backlog is full");
+
+    let start = Instant::now();
+    let client = builder().connect_timeout(SHORT).build().unwrap();
+    let error = client.send("127.0.0.1", address.port(), file(b"x")).unwrap_err();
+    assert!(matches!(error, ClientError::ConnectTimeout { .. }), "{error:?}");
+    // The connecting poll counts in milliseconds, and rounds down.
+    let least = SHORT - Duration::from_millis(2);
+    assert!((least..SHORT + SLACK).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert_eq!(error.exit_code(), 28);
+    assert!(error.to_string().ends_with("no answer within 300ms"), "{error}");
+}
+
+#[test]
+fn an_unknown_host_within_bounded_time() {
+    let start = Instant::now();
+    let client = builder().connect_timeout(SHORT * 3).build().unwrap();
+    let error = client.send("does-not-exist.invalid", 9, file(b"x")).unwrap_err();
+    assert!(start.elapsed() < SHORT * 3 + SLACK);
+    match &error {
+        ClientError::Resolve { .. } => assert_eq!(error.exit_code(), 6),
+        ClientError::ResolveTimeout { .. } => assert_eq!(error.exit_code(), 28),
+        _ => panic!("{error:?}"),
+    }
+    assert!(error.to_string().starts_with(r#"resolve "does-not-exist.invalid": "#), "{error}");
+
+    for host in ["", "nul\0nul", "two words"] {
+        let error = client.send(host, 9, file(b"x")).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("resolve {host:?}: ")), "{error}");
+    }
+}
+
+#[test]
+fn the_family_and_the_source_address_choose_among_the_addresses() {
+    for family in [Family::Any, Family::Ipv4] {
+        let peer = good(Dialect::Accio);
+        let client = builder().family(family).build().unwrap();
+        let sent = client.send("127.0.0.1", peer.port, &b""[..]).unwrap();
+        assert!(family.has(sent.peer.ip()));
+        peer.end();
+    }
+    for (builder, why) in [
+        (builder().family(Family::Ipv6), "IPv6"),
+        (builder().source_address("::1".parse().unwrap()), "IPv6"),
+    ] {
+        let error = builder.build().unwrap().send("127.0.0.1", 9, &b""[..]).unwrap_err();
+        assert_eq!(error.to_string(), format!(r#"resolve "127.0.0.1": it has no {why} address"#));
+        assert_eq!(error.exit_code(), 6);
+    }
+
+    let source: IpAddr = "127.0.0.9".parse().unwrap();
+    let peer = Peer::new(|mut stream| {
+        greet(&mut stream, Dialect::Accio);
+        stream.peer_addr().unwrap().ip()
+    });
+    let client = builder().source_address(source).build().unwrap();
+    // Its end closes without reading to the end; only where it came from matters.
+    let _ = client.send("127.0.0.1", peer.port, &b""[..]);
+    assert_eq!(peer.end(), source);
+
+    // Documentation's own network: no address of this machine.
+    let foreign: IpAddr = "203.0.113.7".parse().unwrap();
+    let client = builder().source_address(foreign).build().unwrap();
+    let error = client.send("127.0.0.1", 9, &b""[..]).unwrap_err();
+    let expected = "source address 203.0.113.7: cannot assign requested address";
+    assert_eq!((error.to_string().as_str(), error.exit_code()), (expected, 45));
+    assert!(error.is_local() && !error.is_transient());
+}
+
+#[test]
+fn a_probe_says_what_it_hears_and_sends_nothing() {
+    // Longer than a busy machine may keep the peer from its first word.
+    let quiet = SHORT * 4;
+    for (wire, stays, finding) in [
+        (&b"accio\r\n"[..], true, Finding::Greets),
+        (b"", true, Finding::Silent),
+        (b"acc", true, Finding::Stops),
+        (b"acc", false, Finding::Hangs),
+        (b"", false, Finding::Hangs),
+        (b"accio\r\n", false, Finding::Hangs),
+        (b"accio\r\naccio\r\n", true, Finding::Foreign),
+        (b"220 \x1b[2J ready\r\n", true, Finding::Foreign),
+        (&[b'x'; 5000], true, Finding::Foreign),
+    ] {
+        let peer = Peer::new(move |mut stream| {
+            if stays {
+                stream.write_all(wire).unwrap();
+            } else {
+                // In one segment with the FIN.
+                rustix::net::send(&stream, wire, rustix::net::SendFlags::MORE).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+            }
+            let mut sent = Vec::new();
+            let end = stream.read_to_end(&mut sent).map_err(|error| error.kind());
+            (sent, end)
+        });
+        let client = builder().handshake_timeout(quiet).build().unwrap();
+        let start = Instant::now();
+        let probe = client.probe("127.0.0.1", peer.port).unwrap();
+        assert!(start.elapsed() < quiet + SLACK);
+        assert_eq!(probe.addresses.len(), 1);
+        let [Probed { address, result: Ok(heard), .. }] = &probe.probed[..] else {
+            panic!("{probe:?}")
+        };
+        assert_eq!((address.port(), heard.finding), (peer.port, finding), "{heard:?}");
+        assert_eq!(heard.bytes, wire[..wire.len().min(limits::PROBE_BYTES)]);
+        assert_eq!(heard.spoke_after.is_some(), !wire.is_empty());
+        assert_eq!(peer.end(), (vec![], Err(ErrorKind::ConnectionReset)), "{finding:?}");
+    }
+}
+
+#[test]
+fn a_probe_tries_both_families() {
+    let v4 = Peer::at("127.0.0.1:0", |mut stream| {
+        greet(&mut stream, Dialect::Accio);
+        saw_reset(stream)
+    });
+    // localhost is both, or at least IPv4, on every machine; only one is listened on.
+    let client = builder().handshake_timeout(SHORT).build().unwrap();
+    let probe = client.probe("localhost", v4.port).unwrap();
+    for probed in &probe.probed {
+        match &probed.result {
+            Ok(heard) => assert!(probed.address.is_ipv4() && heard.finding == Finding::Greets),
+            Err(error) => {
+                assert!(probed.address.is_ipv6());
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+            }
+        }
+    }
+    assert!(probe.probed.iter().any(|probed| probed.result.is_ok()));
+    assert!(v4.end());
+}
+
+#[test]
+fn time_limits_are_checked() {
+    for (name, builder) in [
+        ("connect_timeout", Client::builder().connect_timeout(Duration::ZERO)),
+        ("handshake_timeout", Client::builder().handshake_timeout(Duration::MAX)),
+        ("stall_timeout", Client::builder().stall_timeout(Duration::ZERO)),
+        (
+            "confirm_timeout",
+            Client::builder().confirm_timeout(limits::MAX_TIMEOUT + Duration::from_nanos(1)),
+        ),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(error.to_string().starts_with(name), "{error}");
+        assert_eq!((error.exit_code(), error.is_local()), (2, true));
+    }
+    assert!(Client::builder().stall_timeout(limits::MAX_TIMEOUT).build().is_ok());
+}

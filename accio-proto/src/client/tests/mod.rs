@@ -1,0 +1,148 @@
+//! The client against scripted peers on loopback.
+
+mod connect;
+mod content;
+mod ends;
+mod handshake;
+mod pace;
+mod pipes;
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use super::*;
+use crate::dialect::{FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION};
+use crate::sys::client::reset_on_close;
+use crate::{FastPath, handshake::HandshakeError};
+
+/// Nothing in a test takes longer, or it fails.
+const BOUND: Duration = Duration::from_secs(20);
+/// The clients' limits, where one is to pass.
+const SHORT: Duration = Duration::from_millis(300);
+/// What a limit may be late by on a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+struct Peer<T> {
+    port: u16,
+    thread: JoinHandle<T>,
+}
+
+impl<T: Send + 'static> Peer<T> {
+    /// Accepts one connection and plays `script` with it.
+    fn new(script: impl FnOnce(TcpStream) -> T + Send + 'static) -> Self {
+        Peer::at("127.0.0.1:0", script)
+    }
+
+    fn at(address: &str, script: impl FnOnce(TcpStream) -> T + Send + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        listener.set_nonblocking(true).unwrap();
+        let thread = thread::spawn(move || {
+            let end = Instant::now() + BOUND;
+            let stream = loop {
+                match listener.accept() {
+                    Ok((stream, _)) => break stream,
+                    Err(_) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
+                    Err(error) => panic!("no client came: {error}"),
+                }
+            };
+            stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(BOUND)).unwrap();
+            script(stream)
+        });
+        Peer { port, thread }
+    }
+
+    fn end(self) -> T {
+        self.thread.join().unwrap()
+    }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder()
+        .connect_timeout(BOUND)
+        .handshake_timeout(BOUND)
+        .stall_timeout(BOUND)
+        .confirm_timeout(BOUND)
+}
+
+fn client() -> Client {
+    builder().build().unwrap()
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i % 251) as u8 ^ (i >> 8) as u8).collect()
+}
+
+fn file(content: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(content).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+/// A file of zeroes, made at once.
+fn sparse(size: u64) -> File {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(size).unwrap();
+    file
+}
+
+fn rest(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).map(|_| bytes)
+}
+
+fn expect(stream: &mut TcpStream, due: &[u8]) {
+    let mut bytes = vec![0; due.len()];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes, due);
+}
+
+/// No byte comes for a while.
+fn expect_silence(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
+    let error = stream.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+}
+
+fn greet(stream: &mut TcpStream, dialect: Dialect) {
+    if dialect != Dialect::Direct {
+        stream.write_all(GREETING).unwrap();
+    }
+    if dialect == Dialect::Confirm {
+        expect(stream, FIRST_CONFIRMATION);
+        stream.write_all(GREETING).unwrap();
+        expect(stream, SECOND_CONFIRMATION);
+    }
+}
+
+/// A server that does everything right.
+fn good(dialect: Dialect) -> Peer<Vec<u8>> {
+    Peer::new(move |mut stream| {
+        greet(&mut stream, dialect);
+        rest(&mut stream).unwrap()
+    })
+}
+
+fn reset(stream: TcpStream) {
+    reset_on_close(&stream, true).unwrap();
+}
+
+/// The peer sees the connection reset, never a clean end.
+fn saw_reset(mut stream: TcpStream) -> bool {
+    matches!(rest(&mut stream), Err(error) if error.kind() == ErrorKind::ConnectionReset)
+}
+
+/// A pipe, its far end fed by `feed` on a thread of its own.
+fn pipe(feed: impl FnOnce(File) + Send + 'static) -> (File, JoinHandle<()>) {
+    let (read, write) = io::pipe().unwrap();
+    let file = |end: std::os::fd::OwnedFd| File::from(end);
+    let write = file(write.into());
+    (file(read.into()), thread::spawn(move || feed(write)))
+}

@@ -1,0 +1,328 @@
+//! One budget of memory for all uploads: whoever has no room waits, and TCP makes its peer wait.
+//!
+//! A store wants its parts whole, so an upload holds what has come of one until there is enough to
+//! send. If all of them waited like that for memory that the others hold, none would ever go on.
+//! So the bytes are given out as a bank gives credit: only when, afterwards, there is still an
+//! upload that could get the rest of its part. It can be filled, is sent, and frees at least as
+//! much as any other upload may need. What is on its way to the store comes back by itself.
+//!
+//! An eighth is for the first bytes of uploads alone: small ones need no more, and get through when
+//! large ones hold all the rest.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::parts::PART;
+
+/// The smallest step that memory is given out in.
+const STEP: usize = 16 << 10;
+
+/// The largest; it divides [`PART`].
+const LARGEST_STEP: usize = 1 << 20;
+
+/// What an upload may hold of the eighth for small ones.
+const SMALL: usize = 256 << 10;
+
+/// The memory of all uploads together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// All but the eighth.
+    main: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Of the eighth for small uploads.
+    small: usize,
+    /// Of the rest, as is all that follows.
+    free: usize,
+    /// On its way to the store: it will be free, whatever any client does.
+    leaving: usize,
+    /// How many uploads still need so much for a part that can be sent, of those that hold some.
+    needs: BTreeMap<usize, usize>,
+    /// The most that was ever in use.
+    #[cfg(test)]
+    peak: usize,
+    #[cfg(test)]
+    total: usize,
+    closed: bool,
+}
+
+/// The server is stopping: nobody gets memory any more.
+#[derive(Debug)]
+pub(super) struct Closed;
+
+/// What one upload holds of the part it is filling.
+#[derive(Debug)]
+pub(super) struct Claim {
+    budget: Arc<Budget>,
+    held: usize,
+    /// Whether that is of the eighth for small uploads.
+    small: bool,
+}
+
+/// Memory of a part that is on its way to the store; free again when dropped.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    budget: Arc<Budget>,
+    held: usize,
+}
+
+impl Budget {
+    /// Of `total` bytes; at least a part is needed, or nothing would move.
+    pub(super) fn new(total: usize) -> Arc<Self> {
+        let total = total.max(PART + SMALL);
+        let small = (total / 8).min(total - PART);
+        let state = State {
+            small,
+            free: total - small,
+            leaving: 0,
+            needs: BTreeMap::new(),
+            #[cfg(test)]
+            peak: 0,
+            #[cfg(test)]
+            total,
+            closed: false,
+        };
+        Arc::new(Budget { main: total - small, state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    /// Nobody waits any longer.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// What large uploads share.
+    pub(super) fn main(&self) -> usize {
+        self.main
+    }
+
+    #[cfg(test)]
+    pub(super) fn peak(&self) -> usize {
+        self.lock().peak
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_use(&self) -> usize {
+        let state = self.lock();
+        state.used()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Has an upload hold `new` bytes instead of `old`, if everybody can still go on.
+    fn give(&mut self, old: usize, new: usize) -> bool {
+        let step = new - old;
+        if step > self.free {
+            return false;
+        }
+        self.replace(old, new);
+        self.free -= step;
+        let least = self.needs.keys().next().copied().unwrap_or(0);
+        if least <= self.free + self.leaving {
+            return true;
+        }
+        self.replace(new, old);
+        self.free += step;
+        false
+    }
+
+    #[cfg(test)]
+    fn used(&self) -> usize {
+        self.total - self.free - self.small
+    }
+
+    fn replace(&mut self, old: usize, new: usize) {
+        // Who holds nothing needs nothing back, and stands in nobody's way.
+        if old > 0
+            && let Some(count) = self.needs.get_mut(&PART.saturating_sub(old))
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.needs.remove(&PART.saturating_sub(old));
+            }
+        }
+        if new > 0 {
+            *self.needs.entry(PART.saturating_sub(new)).or_default() += 1;
+        }
+    }
+}
+
+impl Claim {
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Claim { budget: Arc::clone(budget), held: 0, small: true }
+    }
+
+    /// Gets the next step, waiting for it when the part cannot be sent yet; how many bytes it is,
+    /// or none when the part is to be sent as it is.
+    pub(super) fn grow(&mut self) -> Result<Option<usize>, Closed> {
+        let step = self.held.clamp(STEP, LARGEST_STEP);
+        let budget = &*self.budget;
+        let mut state = budget.lock();
+        loop {
+            if state.closed {
+                return Err(Closed);
+            }
+            let new = self.held + step;
+            if self.small && new <= SMALL && step <= state.small {
+                state.small -= step;
+            } else if self.small && state.give(0, new) {
+                // It is no small one, or there is no room for such.
+                self.small = false;
+                state.small += self.held;
+                budget.changed.notify_all();
+            } else if self.small || !state.give(self.held, new) {
+                if self.held >= PART {
+                    return Ok(None);
+                }
+                state = budget.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            self.held = new;
+            #[cfg(test)]
+            {
+                state.peak = state.peak.max(state.used());
+            }
+            return Ok(Some(step));
+        }
+    }
+
+    /// The part is on its way.
+    pub(super) fn leave(&mut self) -> Leaving {
+        let held = std::mem::take(&mut self.held);
+        let mut state = self.budget.lock();
+        if self.small {
+            // Never a part: it is given back at once.
+            state.small += held;
+        } else {
+            state.replace(held, 0);
+            state.leaving += held;
+        }
+        drop(state);
+        self.budget.changed.notify_all();
+        let held = if self.small { 0 } else { held };
+        self.small = true;
+        Leaving { budget: Arc::clone(&self.budget), held }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        drop(self.leave());
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let mut state = self.budget.lock();
+        state.leaving -= self.held;
+        state.free += self.held;
+        drop(state);
+        self.budget.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn steps_fill_a_part_exactly() {
+        let budget = Budget::new(2 * PART);
+        let mut claim = Claim::new(&budget);
+        let mut held = 0;
+        while held < PART {
+            held += claim.grow().unwrap().unwrap();
+        }
+        assert_eq!(held, PART);
+        drop(claim.leave());
+        assert_eq!(budget.in_use(), 0);
+    }
+
+    #[test]
+    fn all_fill_their_parts_at_once_with_memory_for_hardly_two() {
+        const UPLOADS: usize = 24;
+        let budget = Budget::new(PART * 7 / 4);
+        let start = Arc::new(Barrier::new(UPLOADS));
+        let (done, finished) = mpsc::channel();
+        for _ in 0..UPLOADS {
+            let (budget, start, done) = (Arc::clone(&budget), Arc::clone(&start), done.clone());
+            thread::spawn(move || {
+                let mut claim = Claim::new(&budget);
+                // Everybody holds some of a part before anybody goes on.
+                claim.grow().unwrap();
+                start.wait();
+                for _ in 0..3 {
+                    let mut held = claim.held;
+                    while held < PART {
+                        held += claim.grow().unwrap().unwrap();
+                        thread::yield_now();
+                    }
+                    drop(claim.leave());
+                }
+                drop(claim);
+                done.send(()).unwrap();
+            });
+        }
+        for left in (0..UPLOADS).rev() {
+            finished.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
+                panic!("{} uploads wait for each other: {budget:?}", left + 1);
+            });
+        }
+        assert_eq!(budget.in_use(), 0);
+        assert!(budget.peak() <= PART * 7 / 4, "{budget:?}");
+    }
+
+    #[test]
+    fn a_full_part_is_sent_rather_than_waited_for() {
+        let budget = Budget::new(PART + SMALL);
+        let mut claim = Claim::new(&budget);
+        while claim.held < PART {
+            claim.grow().unwrap();
+        }
+        assert!(claim.grow().unwrap().is_none());
+    }
+
+    #[test]
+    fn small_ones_get_through_when_large_ones_hold_the_rest() {
+        let budget = Budget::new(4 * PART);
+        let mut large = Claim::new(&budget);
+        let mut flying = Vec::new();
+        while budget.lock().free >= PART {
+            while large.held < PART {
+                large.grow().unwrap();
+            }
+            flying.push(large.leave());
+        }
+        while large.grow().unwrap().is_some_and(|_| budget.lock().free >= LARGEST_STEP) {}
+        let mut small = Claim::new(&budget);
+        assert_eq!(small.grow().unwrap(), Some(STEP));
+        drop((small, large, flying));
+        assert_eq!(budget.in_use(), 0);
+    }
+
+    #[test]
+    fn a_stop_ends_every_wait() {
+        let budget = Budget::new(PART + SMALL);
+        let mut all = Claim::new(&budget);
+        while all.grow().unwrap().is_some() {}
+        let waiting = {
+            let mut claim = Claim::new(&budget);
+            thread::spawn(move || while claim.grow().is_ok() {})
+        };
+        budget.close();
+        waiting.join().unwrap();
+    }
+}

@@ -1,0 +1,266 @@
+//! One connection's object, from its first byte to commit or abort.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use accio_proto::{ERROR_MARKER, SinkFile};
+use bytes::{Bytes, BytesMut};
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
+use tokio::task::JoinHandle;
+
+use super::budget::{Claim, Closed};
+use super::parts::{self, MOST_PARTS, PART};
+use super::{Shared, put, stopping, told};
+
+/// Parts of one upload that are on their way at once, while the next fills.
+const FLYING: usize = 3;
+
+/// The bytes of one connection, on their way into the store.
+#[derive(Debug)]
+pub(super) struct StoreFile {
+    shared: Arc<Shared>,
+    id: u64,
+    path: Path,
+    claim: Claim,
+    /// What came of the next part: full pieces, and the one that fills.
+    pieces: Vec<Bytes>,
+    filling: BytesMut,
+    /// Bytes in both.
+    held: usize,
+    upload: Option<Upload>,
+}
+
+/// An upload in parts.
+#[derive(Debug)]
+struct Upload {
+    multipart: Box<dyn MultipartUpload>,
+    /// With their sizes.
+    flying: VecDeque<(JoinHandle<object_store::Result<()>>, usize)>,
+    parts: usize,
+    bytes: u64,
+}
+
+impl StoreFile {
+    pub(super) fn new(shared: &Arc<Shared>, id: u64) -> Self {
+        StoreFile {
+            path: shared.path(id),
+            claim: Claim::new(&shared.budget),
+            shared: Arc::clone(shared),
+            id,
+            pieces: Vec::new(),
+            filling: BytesMut::new(),
+            held: 0,
+            upload: None,
+        }
+    }
+
+    /// Makes room for more, sending what is held if it is enough for a part.
+    fn make_room(&mut self) -> io::Result<()> {
+        let index = self.upload.as_ref().map_or(0, |upload| upload.parts);
+        let full = self.held >= parts::size(index, self.shared.budget.main());
+        // A part in flight that failed is known before its successors are waited for.
+        if full || self.claim.grow_is_refused(&mut self.filling, &mut self.pieces)? {
+            self.send()?;
+            return self.make_room();
+        }
+        Ok(())
+    }
+
+    /// Sends what is held as the next part.
+    fn send(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        if !shared.traits.multipart {
+            return Err(io::Error::other(format!(
+                "larger than {PART} bytes, and this store takes no object in parts"
+            )));
+        }
+        let upload = match &mut self.upload {
+            Some(upload) => upload,
+            None => {
+                let begun = shared.wait(shared.begin(&self.path))?;
+                self.upload.insert(begun)
+            }
+        };
+        if upload.parts == MOST_PARTS {
+            return Err(io::Error::other(format!(
+                "larger than {MOST_PARTS} parts: a larger --store-memory makes them larger"
+            )));
+        }
+        // One upload alone must not hold all the memory.
+        while upload.is_ahead(self.held, shared.budget.main()) {
+            shared.wait(upload.land())?;
+        }
+        let payload = take(&mut self.pieces, &mut self.filling);
+        upload.parts += 1;
+        upload.bytes += self.held as u64;
+        let size = std::mem::take(&mut self.held);
+        let leaving = self.claim.leave();
+        let part = upload.multipart.put_part(payload);
+        let flying = shared.runtime.spawn(async move {
+            // The bytes go with the part.
+            let result = part.await;
+            drop(leaving);
+            result
+        });
+        upload.flying.push_back((flying, size));
+        Ok(())
+    }
+
+    /// Drops what is held and whatever the store has of it.
+    fn discard(&mut self) -> io::Result<()> {
+        self.pieces.clear();
+        self.filling = BytesMut::new();
+        let Some(mut upload) = self.upload.take() else { return Ok(()) };
+        self.shared.tidy(async { upload.abort().await })
+    }
+
+    fn keep(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        if self.upload.is_none() {
+            let payload = take(&mut self.pieces, &mut self.filling);
+            return shared.wait(shared.create(&self.path, payload, put::CONTENT));
+        }
+        if self.held > 0 {
+            self.send()?;
+        }
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        let path = &self.path;
+        shared.wait(async {
+            while !upload.flying.is_empty() {
+                upload.land().await?;
+            }
+            if shared.traits.conditional {
+                // Takes the name. From here on the object is the mark, until it is complete.
+                shared.create(path, PutPayload::from_static(ERROR_MARKER), put::ERROR).await?;
+            } else {
+                // Where that protects nothing it may do harm: to Garage, a put ends all uploads
+                // under the name that began before.
+                shared.vacant(path).await?;
+            }
+            match upload.multipart.complete().await {
+                Ok(_) => Ok(()),
+                // The answer got lost.
+                Err(_) if shared.arrived(path, upload.bytes).await => Ok(()),
+                Err(error) => Err(told(&error)),
+            }
+        })?;
+        // Complete: nothing is left to abort.
+        self.upload = None;
+        Ok(())
+    }
+}
+
+impl SinkFile for StoreFile {
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.filling.len() == self.filling.capacity() {
+                self.make_room()?;
+            }
+            let count = bytes.len().min(self.filling.capacity() - self.filling.len());
+            self.filling.extend_from_slice(&bytes[..count]);
+            self.held += count;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    fn commit(mut self) -> io::Result<()> {
+        self.keep().inspect_err(|_| {
+            if let Err(error) = self.discard() {
+                log::error!("connection {}: cannot abort its upload: {error}", self.id);
+            }
+        })
+    }
+
+    fn abort(mut self) -> io::Result<()> {
+        let discarded = self.discard();
+        // The mark matters more: whoever reads the store sees it.
+        self.shared.mark(self.id)?;
+        if let Err(error) = discarded {
+            log::error!("connection {}: cannot abort its upload: {error}", self.id);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for StoreFile {
+    fn drop(&mut self) {
+        // Only after a panic: commit and abort leave none.
+        if let Err(error) = self.discard() {
+            log::error!("connection {}: cannot abort its upload: {error}", self.id);
+        }
+    }
+}
+
+impl Upload {
+    /// Whether enough parts are on their way to wait before another of `size` follows.
+    fn is_ahead(&self, size: usize, memory: usize) -> bool {
+        let bytes: usize = self.flying.iter().map(|(_, size)| size).sum();
+        self.flying.len() >= FLYING || (!self.flying.is_empty() && bytes + size > memory / 2)
+    }
+
+    /// The oldest part in flight has arrived.
+    async fn land(&mut self) -> io::Result<()> {
+        let Some((part, _)) = self.flying.front_mut() else { return Ok(()) };
+        let result = part.await;
+        self.flying.pop_front();
+        match result {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(told(&error)),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    async fn abort(&mut self) -> io::Result<()> {
+        // A part that arrives after the abort could stay for ever.
+        for (part, _) in &self.flying {
+            part.abort();
+        }
+        for (part, _) in self.flying.drain(..) {
+            let _ = part.await;
+        }
+        match self.multipart.abort().await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(told(&error)),
+        }
+    }
+}
+
+impl Shared {
+    async fn begin(&self, path: &Path) -> io::Result<Upload> {
+        // Rather than after gigabytes.
+        self.vacant(path).await?;
+        let options = PutMultipartOptions {
+            attributes: self.note(put::CONTENT),
+            ..PutMultipartOptions::default()
+        };
+        let multipart = self.store.put_multipart_opts(path, options).await;
+        let multipart = multipart.map_err(|error| told(&error))?;
+        Ok(Upload { multipart, flying: VecDeque::new(), parts: 0, bytes: 0 })
+    }
+}
+
+impl Claim {
+    /// Gets room for the next piece; true if there is none and what is held is to be sent.
+    fn grow_is_refused(
+        &mut self,
+        filling: &mut BytesMut,
+        pieces: &mut Vec<Bytes>,
+    ) -> io::Result<bool> {
+        let Some(room) = self.grow().map_err(|Closed| stopping())? else { return Ok(true) };
+        if !filling.is_empty() {
+            pieces.push(std::mem::take(filling).freeze());
+        }
+        *filling = BytesMut::with_capacity(room);
+        Ok(false)
+    }
+}
+
+/// What is held, without copying it.
+fn take(pieces: &mut Vec<Bytes>, filling: &mut BytesMut) -> PutPayload {
+    let last = std::mem::take(filling).freeze();
+    let pieces = std::mem::take(pieces);
+    pieces.into_iter().chain((!last.is_empty()).then_some(last)).collect()
+}

@@ -1,0 +1,48 @@
+//! How large the parts of a large upload are.
+
+/// The smallest part that is sent, but for the last (8 MiB): stores want 5 MiB at the least.
+/// What is smaller altogether is put in one request.
+pub(super) const PART: usize = 8 << 20;
+
+/// How many parts a store takes: S3's limit, and that of those that speak like it.
+pub(super) const MOST_PARTS: usize = 10_000;
+
+/// Parts of one size, before it doubles.
+const SAME: usize = 1000;
+
+/// S3's largest part, 5 GiB; beyond, not even memory helps.
+const LARGEST: usize = 5 << 30;
+
+/// How large part `index` is to be, counted from 0, of an upload whose end nobody knows: parts
+/// double every thousand. 7.8 GiB come in parts of 8 MiB, and the ten thousandth part ends at
+/// 7.9 TiB. None takes more than a quarter of the memory for all uploads.
+pub(super) fn size(index: usize, memory: usize) -> usize {
+    let doublings = u32::try_from(index / SAME).unwrap_or(u32::MAX).min(20);
+    (PART << doublings).min(LARGEST).min(memory / 4).max(PART)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fits into ten thousand parts.
+    fn most(memory: usize) -> u128 {
+        (0..MOST_PARTS).map(|index| size(index, memory) as u128).sum()
+    }
+
+    #[test]
+    fn five_gibibytes_and_far_more_fit() {
+        // At S3's own limit for an object.
+        assert!(most(usize::MAX) > 5 << 40, "{}", most(usize::MAX));
+        // With the default, with 2 GiB, and in the worst case, the least memory there can be.
+        assert_eq!(most(512 << 20) >> 30, 867);
+        assert_eq!(most(2 << 30) >> 30, 2492);
+        assert_eq!(most(0) >> 30, 78);
+    }
+
+    #[test]
+    fn what_most_uploads_need_comes_in_equal_parts() {
+        assert!((0..1000).all(|index| size(index, usize::MAX) == PART));
+        assert_eq!(size(1000, usize::MAX), 2 * PART);
+    }
+}

@@ -1,0 +1,150 @@
+//! A store in memory that does as it is told: fails, loses answers, takes its time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Faulty {
+    pub(super) inner: InMemory,
+    pub(super) plan: Arc<Plan>,
+}
+
+/// How many of the next calls go wrong, and how.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Puts that fail and do nothing.
+    pub(super) puts: AtomicU32,
+    /// Puts that are done and whose answer is lost.
+    pub(super) puts_unheard: AtomicU32,
+    pub(super) parts: AtomicU32,
+    pub(super) completes: AtomicU32,
+    pub(super) completes_unheard: AtomicU32,
+    /// Whether it overwrites what it was asked not to.
+    pub(super) careless: AtomicBool,
+    /// Whether parts do not arrive for now.
+    pub(super) stuck: AtomicBool,
+    /// Whether parts are counted and dropped.
+    pub(super) forgetful: AtomicBool,
+    /// Uploads in parts that were neither completed nor aborted.
+    pub(super) open: AtomicUsize,
+}
+
+fn due(fault: &AtomicU32) -> bool {
+    fault.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+fn trouble() -> Error {
+    Error::Generic { store: "faulty", source: "out of order\nfor now".into() }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(
+        &self,
+        to: &Path,
+        bytes: PutPayload,
+        mut how: PutOptions,
+    ) -> Result<PutResult> {
+        if due(&self.plan.puts) {
+            return Err(trouble());
+        }
+        if self.plan.careless.load(Ordering::SeqCst) {
+            how.mode = PutMode::Overwrite;
+        }
+        let result = self.inner.put_opts(to, bytes, how).await?;
+        if due(&self.plan.puts_unheard) { Err(trouble()) } else { Ok(result) }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        to: &Path,
+        how: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let inner = self.inner.put_multipart_opts(to, how).await?;
+        self.plan.open.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(Parts { inner, plan: Arc::clone(&self.plan) }))
+    }
+
+    async fn get_opts(&self, from: &Path, how: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(from, how).await
+    }
+
+    fn delete_stream(
+        &self,
+        which: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(which)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, how).await
+    }
+}
+
+#[derive(Debug)]
+struct Parts {
+    inner: Box<dyn MultipartUpload>,
+    plan: Arc<Plan>,
+}
+
+#[async_trait]
+impl MultipartUpload for Parts {
+    fn put_part(&mut self, bytes: PutPayload) -> UploadPart {
+        let plan = Arc::clone(&self.plan);
+        let forgetful = plan.forgetful.load(Ordering::SeqCst);
+        let part = if forgetful { None } else { Some(self.inner.put_part(bytes.clone())) };
+        Box::pin(async move {
+            if due(&plan.parts) {
+                return Err(trouble());
+            }
+            while plan.stuck.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            drop(bytes);
+            match part {
+                Some(part) => part.await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        if due(&self.plan.completes) {
+            return Err(trouble());
+        }
+        let result = self.inner.complete().await?;
+        self.plan.open.fetch_sub(1, Ordering::SeqCst);
+        if due(&self.plan.completes_unheard) { Err(trouble()) } else { Ok(result) }
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.plan.open.fetch_sub(1, Ordering::SeqCst);
+        self.inner.abort().await
+    }
+}

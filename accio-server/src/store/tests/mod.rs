@@ -1,0 +1,275 @@
+//! The sink against a store in memory, one in a folder, and one that misbehaves.
+
+mod faulty;
+mod served;
+
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use accio_proto::SinkFile;
+use object_store::ObjectStoreExt;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+
+use super::parts::PART;
+use super::*;
+use faulty::{Faulty, Plan};
+
+/// Nothing takes longer, or the test fails.
+const BOUND: Duration = Duration::from_secs(60);
+
+const CLOUD: Traits = Traits { conditional: true, notes: true, multipart: true };
+const MEMORY: usize = 4 * PART;
+
+fn sink(store: Arc<dyn ObjectStore>, traits: Traits, memory: usize) -> StoreSink {
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
+    StoreSink::new(runtime, store, traits, (Path::from("p/node"), "node".to_owned()), memory)
+}
+
+fn faulty() -> (StoreSink, Arc<Plan>) {
+    let store = Faulty::default();
+    let plan = Arc::clone(&store.plan);
+    (sink(Arc::new(store), CLOUD, MEMORY), plan)
+}
+
+/// Bytes in which no piece looks like another.
+fn content(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|i| ((i ^ (i >> 9) ^ (i >> 20)) as u8).wrapping_add(seed)).collect()
+}
+
+fn write(file: &mut StoreFile, bytes: &[u8]) -> io::Result<()> {
+    bytes.chunks(100_003).try_for_each(|chunk| file.write(chunk))
+}
+
+fn put(sink: &StoreSink, id: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut file = sink.open(id)?;
+    match write(&mut file, bytes) {
+        Ok(()) => file.commit(),
+        Err(error) => {
+            file.abort()?;
+            Err(error)
+        }
+    }
+}
+
+fn get(sink: &StoreSink, id: u64) -> Option<Vec<u8>> {
+    let Shared { runtime, store, .. } = &*sink.shared;
+    let path = sink.shared.path(id);
+    runtime.block_on(async { Some(store.get(&path).await.ok()?.bytes().await.unwrap().to_vec()) })
+}
+
+fn every_length_is_kept(sink: &StoreSink) {
+    for (id, len) in (1..).zip([0, 1, 5, PART - 1, PART, PART + 1, 3 * PART + 7]) {
+        let bytes = content(len, 0);
+        put(sink, id, &bytes).unwrap();
+        assert!(get(sink, id).unwrap() == bytes, "{len} bytes");
+    }
+    for len in [0, 10, 2 * PART] {
+        let id = 100 + len as u64;
+        let mut file = sink.open(id).unwrap();
+        write(&mut file, &content(len, 0)).unwrap();
+        assert_eq!(get(sink, id), None, "shown before the end");
+        file.abort().unwrap();
+        assert_eq!(get(sink, id).unwrap(), b"ERROR");
+    }
+    sink.mark(50).unwrap();
+    assert_eq!(get(sink, 50).unwrap(), b"ERROR");
+    assert_eq!(sink.shared.budget.in_use(), 0);
+}
+
+#[test]
+fn every_length_is_kept_in_memory() {
+    every_length_is_kept(&sink(Arc::new(InMemory::new()), CLOUD, MEMORY));
+}
+
+#[test]
+fn every_length_is_kept_in_a_folder_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+    let traits = Traits { notes: false, ..CLOUD };
+    every_length_is_kept(&sink(Arc::new(store), traits, MEMORY));
+    let names = std::fs::read_dir(dir.path().join("p/node")).unwrap();
+    for name in names {
+        let name = name.unwrap().file_name();
+        assert!(name.to_str().unwrap().ends_with(".file"), "left: {name:?}");
+    }
+}
+
+#[test]
+fn every_length_is_kept_in_a_store_that_overwrites() {
+    let store = Faulty::default();
+    store.plan.careless.store(true, Ordering::SeqCst);
+    let plan = Arc::clone(&store.plan);
+    every_length_is_kept(&sink(Arc::new(store), Traits { conditional: false, ..CLOUD }, MEMORY));
+    assert_eq!(plan.open.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_store_without_parts_takes_what_fits_in_one() {
+    let traits = Traits { conditional: false, notes: false, multipart: false };
+    let sink = sink(Arc::new(InMemory::new()), traits, MEMORY);
+    let bytes = content(PART, 0);
+    put(&sink, 1, &bytes).unwrap();
+    assert!(get(&sink, 1).unwrap() == bytes);
+    let why = put(&sink, 2, &content(PART + 1, 0)).unwrap_err().to_string();
+    assert!(why.contains("no object in parts"), "{why}");
+    assert_eq!(get(&sink, 2).unwrap(), b"ERROR");
+}
+
+#[test]
+fn of_two_receivers_of_one_name_one_fails() {
+    let lengths = [(10, 20), (2 * PART, 20), (10, 2 * PART), (2 * PART, 3 * PART)];
+    for ((first, second), conditional) in lengths.into_iter().flat_map(|x| [(x, true), (x, false)])
+    {
+        let store = Faulty::default();
+        store.plan.careless.store(!conditional, Ordering::SeqCst);
+        let store: Arc<dyn ObjectStore> = Arc::new(store);
+        let traits = Traits { conditional, ..CLOUD };
+        let (a, b) = (sink(Arc::clone(&store), traits, MEMORY), sink(store, traits, MEMORY));
+        let (ours, theirs) = (content(first, 1), content(second, 2));
+        // Both begin before either ends.
+        let (mut one, mut other) = (a.open(1).unwrap(), b.open(1).unwrap());
+        write(&mut one, &ours).unwrap();
+        write(&mut other, &theirs).unwrap();
+        one.commit().unwrap();
+        let error = other.commit().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains("--node"), "{error}");
+        assert_eq!(b.mark(1).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert!(get(&a, 1).unwrap() == ours, "overwritten");
+    }
+}
+
+#[test]
+fn what_fails_for_a_moment_is_tried_again() {
+    let (sink, plan) = faulty();
+    for (id, len) in [(1, 10), (2, 2 * PART)] {
+        plan.puts.store(2, Ordering::SeqCst);
+        let bytes = content(len, 0);
+        put(&sink, id, &bytes).unwrap();
+        assert!(get(&sink, id).unwrap() == bytes);
+    }
+    assert_eq!(plan.open.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_lost_answer_is_no_failure() {
+    let (sink, plan) = faulty();
+    for (id, len) in [(1, 10), (2, 2 * PART)] {
+        plan.puts_unheard.store(1, Ordering::SeqCst);
+        plan.completes_unheard.store(1, Ordering::SeqCst);
+        let bytes = content(len, 0);
+        put(&sink, id, &bytes).unwrap();
+        assert!(get(&sink, id).unwrap() == bytes);
+    }
+    assert_eq!(plan.open.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn content_that_is_there_though_it_failed_becomes_the_mark() {
+    let (sink, plan) = faulty();
+    // Done, but never heard of, and the mark finds it.
+    let shared = Arc::clone(&sink.shared);
+    let path = shared.path(1);
+    let stored = shared.create(&path, PutPayload::from_static(b"content"), put::CONTENT);
+    shared.runtime.block_on(stored).unwrap();
+    sink.mark(1).unwrap();
+    assert_eq!(get(&sink, 1).unwrap(), b"ERROR");
+    assert_eq!(plan.open.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_store_that_keeps_failing_fails_the_upload_and_says_why() {
+    let (sink, plan) = faulty();
+    plan.puts.store(u32::MAX, Ordering::SeqCst);
+    let error = put(&sink, 1, b"content").unwrap_err().to_string();
+    assert!(error.contains("out of order for now"), "{error}");
+    sink.mark(1).unwrap_err();
+    assert_eq!(get(&sink, 1), None);
+    plan.puts.store(0, Ordering::SeqCst);
+    sink.mark(1).unwrap();
+    assert_eq!(get(&sink, 1).unwrap(), b"ERROR");
+}
+
+#[test]
+fn a_part_or_a_completion_that_fails_leaves_no_upload() {
+    let (sink, plan) = faulty();
+    plan.parts.store(1, Ordering::SeqCst);
+    put(&sink, 1, &content(6 * PART, 0)).unwrap_err();
+    plan.completes.store(1, Ordering::SeqCst);
+    put(&sink, 2, &content(2 * PART, 0)).unwrap_err();
+    sink.mark(2).unwrap();
+    for id in [1, 2] {
+        assert_eq!(get(&sink, id).unwrap(), b"ERROR");
+    }
+    assert_eq!(plan.open.load(Ordering::SeqCst), 0);
+    assert_eq!(sink.shared.budget.in_use(), 0);
+}
+
+#[test]
+fn a_file_that_is_dropped_leaves_nothing() {
+    let (sink, plan) = faulty();
+    let mut file = sink.open(1).unwrap();
+    write(&mut file, &content(2 * PART, 0)).unwrap();
+    assert_eq!(plan.open.load(Ordering::SeqCst), 1);
+    drop(file);
+    assert_eq!(plan.open.load(Ordering::SeqCst), 0);
+    assert_eq!(get(&sink, 1), None);
+    assert_eq!(sink.shared.budget.in_use(), 0);
+}
+
+#[test]
+fn many_uploads_finish_with_memory_for_two_parts() {
+    const UPLOADS: u64 = 40;
+    let store = Faulty::default();
+    store.plan.forgetful.store(true, Ordering::SeqCst);
+    let sink = sink(Arc::new(store), CLOUD, 2 * PART);
+    let (done, finished) = mpsc::channel();
+    for id in 1..=UPLOADS {
+        let (sink, done) = (sink.clone(), done.clone());
+        thread::spawn(move || {
+            let mut file = sink.open(id).unwrap();
+            let piece = vec![7; 64 << 10];
+            // More than two parts each, a little at a time, so that all hold some at once.
+            for _ in 0..(2 * PART / piece.len() + 3) {
+                file.write(&piece).unwrap();
+                thread::yield_now();
+            }
+            done.send(file.abort().is_ok()).unwrap();
+        });
+    }
+    for left in (0..UPLOADS).rev() {
+        let ended = finished.recv_timeout(BOUND);
+        assert_eq!(ended, Ok(true), "{} uploads wait for each other", left + 1);
+    }
+    assert!(sink.shared.budget.peak() <= 2 * PART);
+    assert_eq!(sink.shared.budget.in_use(), 0);
+}
+
+#[test]
+fn a_stop_ends_what_a_store_holds_up_and_marks_it() {
+    let (sink, plan) = faulty();
+    plan.stuck.store(true, Ordering::SeqCst);
+    let (done, finished) = mpsc::channel();
+    {
+        let sink = sink.clone();
+        let bytes = content(6 * PART, 0);
+        thread::spawn(move || done.send(put(&sink, 1, &bytes).is_err()).unwrap());
+    }
+    let began = Instant::now();
+    while plan.open.load(Ordering::SeqCst) == 0 && began.elapsed() < BOUND {
+        thread::sleep(Duration::from_millis(5));
+    }
+    // It hangs: the store takes nothing.
+    finished.recv_timeout(Duration::from_millis(300)).unwrap_err();
+    let began = Instant::now();
+    sink.close();
+    assert_eq!(finished.recv_timeout(BOUND), Ok(true));
+    assert!(began.elapsed() < LAST_CLEANUP * 2, "took {:?}", began.elapsed());
+    assert_eq!(get(&sink, 1).unwrap(), b"ERROR");
+    assert_eq!(plan.open.load(Ordering::SeqCst), 0);
+}

@@ -1,0 +1,181 @@
+//! The limits an operator can set, each by its flag, with somebody who exceeds it and somebody who
+//! does not.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::harness::{BOUND, Place, Server, connect, finish, until, upload};
+
+/// A connection from another address of loopback, and what it is told first.
+fn connect_from(source: [u8; 4], address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.connect(&address.into())?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(BOUND))?;
+    let mut greeting = [0; 7];
+    stream.read_exact(&mut greeting)?;
+    assert_eq!(&greeting, b"accio\r\n");
+    Ok(stream)
+}
+
+/// Whether a connection is reset before any greeting.
+fn is_refused(tried: io::Result<TcpStream>) -> bool {
+    // A reset may come before the attempt to connect has returned.
+    matches!(tried, Err(error) if error.kind() == ErrorKind::ConnectionReset)
+}
+
+/// Whether the server has said nothing to it yet.
+fn is_waiting(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let waiting =
+        matches!(stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).unwrap();
+    waiting
+}
+
+/// Sends until the server breaks off.
+fn expect_reset(mut stream: TcpStream) {
+    let _ = stream.write_all(b"more");
+    let error = stream.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn max_connections_lets_the_others_wait() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--max-connections", "2"]);
+    let first = connect(server.address()).unwrap();
+    let _second = connect(server.address()).unwrap();
+    let mut third = TcpStream::connect(server.address()).unwrap();
+    thread::sleep(Duration::from_millis(200));
+    assert!(is_waiting(&third), "neither greeted nor refused");
+    finish(first).unwrap();
+    third.set_read_timeout(Some(BOUND)).unwrap();
+    third.read_exact(&mut [0; 7]).unwrap();
+    finish(third).unwrap();
+    assert_eq!(place.read(3).unwrap(), b"");
+}
+
+#[test]
+fn max_per_ip_refuses_one_more_of_the_same_address_without_a_number() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--max-per-ip", "2", "-v"]);
+    let first = connect(server.address()).unwrap();
+    let second = connect(server.address()).unwrap();
+    for _ in 0..3 {
+        assert!(is_refused(connect(server.address())));
+    }
+    let mut other = connect_from([127, 0, 0, 2], server.address()).unwrap();
+    other.write_all(b"from elsewhere").unwrap();
+    finish(other).unwrap();
+    assert_eq!(place.read(3).unwrap(), b"from elsewhere", "the refused have no number");
+    finish(first).unwrap();
+    // The place is free once the server is done with the connection, not when we know of it.
+    until("the place is free", || connect(server.address()).is_ok());
+    until("the operator is told", || server.count("it has 2 connections already") >= 3);
+    finish(second).unwrap();
+}
+
+#[test]
+fn max_size_is_the_largest_size() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--max-size", "64K", "-v"]);
+    upload(server.address(), &[7; 64 << 10]).unwrap();
+    let mut large = connect(server.address()).unwrap();
+    large.write_all(&[7; (64 << 10) + 1]).unwrap();
+    expect_reset(large);
+    assert_eq!(place.read(1).unwrap().len(), 64 << 10);
+    assert_eq!(place.read(2).unwrap(), b"ERROR");
+    server.line("larger than 65536 bytes");
+    upload(server.address(), b"small").unwrap();
+}
+
+#[test]
+fn max_duration_ends_a_transfer_however_busy_it_is() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--max-duration", "1.2", "-v"]);
+    let mut busy = connect(server.address()).unwrap();
+    let start = Instant::now();
+    while busy.write_all(b"x").is_ok() {
+        assert!(start.elapsed() < BOUND, "it goes on for ever");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(start.elapsed() >= Duration::from_millis(1_150), "{:?}", start.elapsed());
+    server.line("not complete after 1.2 s");
+    assert_eq!(place.read(1).unwrap(), b"ERROR");
+    upload(server.address(), b"quick").unwrap();
+}
+
+/// The promised remedy against a byte every nine seconds; the window is ten seconds and no flag.
+#[test]
+fn min_rate_ends_a_byte_now_and_then_and_nobody_who_is_faster() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--min-rate", "100", "-v"]);
+    let mut slow = connect(server.address()).unwrap();
+    let mut fast = connect(server.address()).unwrap();
+    let start = Instant::now();
+    // Three times the rate; a busy machine may lose half of it.
+    let mut sent = 0;
+    while slow.write_all(b"x").is_ok() {
+        assert!(start.elapsed() < BOUND, "it goes on for ever");
+        for _ in 0..5 {
+            fast.write_all(&[b'f'; 60]).unwrap();
+            sent += 60;
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+    assert!(start.elapsed() >= Duration::from_millis(9_900), "{:?}", start.elapsed());
+    server.line("below 100 a second");
+    finish(fast).unwrap();
+    assert_eq!(place.read(1).unwrap(), b"ERROR");
+    assert_eq!(place.read(2).unwrap().len(), sent);
+}
+
+#[test]
+fn min_free_lets_everybody_wait() {
+    let place = Place::new();
+    // No disk has so much.
+    let server = Server::start(&place, &["--min-free", "1000000T"]);
+    let stream = TcpStream::connect(server.address()).unwrap();
+    server.line("accepting no connections for now: the sink has no room");
+    thread::sleep(Duration::from_millis(300));
+    assert!(is_waiting(&stream), "neither greeted nor refused");
+    assert_eq!(server.count("accepting no connections"), 1, "said once");
+    server.stop(Duration::from_secs(1));
+    assert_eq!(place.read(1), None, "it was never accepted");
+
+    let server = Server::start(&place, &["--min-free", "1"]);
+    upload(server.address(), b"there is room").unwrap();
+}
+
+#[test]
+fn allow_and_deny_tell_networks_apart() {
+    let place = Place::new();
+    let flags = ["--allow", "127.0.0.0/28,::1", "--deny", "127.0.0.9", "--deny", "127.0.0.4/31"];
+    // On [::], an IPv4 client comes with an IPv6 address.
+    for bind in ["127.0.0.1", "::"] {
+        if bind == "::" && std::net::TcpListener::bind("[::1]:0").is_err() {
+            continue;
+        }
+        let flags = [&["-v", "--bind", bind], &flags[..]].concat();
+        let server = Server::start_as(super::harness::program(), &place, &flags);
+        let address = SocketAddr::from(([127, 0, 0, 1], server.address().port()));
+        for (last, welcome) in
+            [(1, true), (4, false), (5, false), (6, true), (9, false), (15, true), (16, false)]
+        {
+            let tried = connect_from([127, 0, 0, last], address);
+            assert_eq!(tried.is_ok(), welcome, "127.0.0.{last} on {bind}: {tried:?}");
+            match tried {
+                Ok(stream) => finish(stream).unwrap(),
+                refused => assert!(is_refused(refused)),
+            }
+        }
+        server.line("in the denied network 127.0.0.9");
+        server.line("in the denied network 127.0.0.4/31");
+        server.line("in none of the allowed networks");
+        assert!(place.read(3).is_some() && place.read(4).is_none(), "the refused have no number");
+    }
+}

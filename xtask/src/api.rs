@@ -1,0 +1,108 @@
+//! `cargo xtask api`: the library's public items, one per line, as they are and as they were
+//! written down. What changes for those who build on it shows in the change's diff.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+/// The kept tool that lists them, from what a nightly rustdoc says.
+const TOOL: &str = "cargo-public-api";
+const SNAPSHOT: &str = "accio-proto/public-api.txt";
+/// What others build on; the features above are for Accio's own programs.
+const FEATURES: &str = "client,server";
+
+/// What to do about a difference.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// Write the items down anew
+    #[arg(long)]
+    write: bool,
+    /// Fail where they cannot be listed, for want of a tool
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Compares, or writes down.
+pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    let Some(now) = items(Path::new("."))? else {
+        writeln!(io::stdout().lock(), "{}", skipped())?;
+        return Ok(if arguments.strict { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+    };
+    if arguments.write {
+        fs::write(SNAPSHOT, now)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let differences = differences(&fs::read_to_string(SNAPSHOT)?, &now);
+    let mut stdout = io::stdout().lock();
+    for difference in &differences {
+        writeln!(stdout, "{difference}")?;
+    }
+    if differences.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(stdout, "if that is meant: cargo xtask api --write, and a line in CHANGELOG.md")?;
+    Ok(ExitCode::FAILURE)
+}
+
+/// The items as the tool lists them; none where it, or a nightly toolchain, is missing.
+fn items(root: &Path) -> io::Result<Option<String>> {
+    let there =
+        |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    if !there(Command::new(TOOL).arg("--version"))
+        || !there(Command::new("rustc").arg("+nightly").arg("--version"))
+    {
+        return Ok(None);
+    }
+    let mut tool = Command::new(TOOL);
+    // As rustup's proxies see it, the toolchain that runs this is chosen for all below it.
+    tool.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
+    tool.current_dir(root).args(["public-api", "--package", "accio-proto", "--color", "never"]);
+    // Blanket and automatic implementations follow from the rest.
+    tool.args(["-sss", "--no-default-features", "--features", FEATURES]);
+    tool.args(["--target-dir", "target/public-api"]);
+    let output = tool.output()?;
+    match output.status.success() {
+        true => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+    }
+}
+
+fn skipped() -> String {
+    format!(
+        "skipped: the public items: needs {TOOL} (cargo install {TOOL}) and a nightly toolchain \
+         (rustup toolchain install nightly --profile minimal)"
+    )
+}
+
+/// The lines of one that the other has not.
+fn differences(was: &str, is: &str) -> Vec<String> {
+    let missing = |from: &str, other: &str, sign: char| -> Vec<String> {
+        let others: std::collections::BTreeSet<_> = other.lines().collect();
+        let lines = from.lines().filter(|line| !others.contains(line));
+        lines.map(|line| format!("{sign} {line}")).collect()
+    };
+    [missing(was, is, '-'), missing(is, was, '+')].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_what_is_gone_and_what_is_new() {
+        assert_eq!(differences("a\nb\n", "b\nc\n"), ["- a", "+ c"]);
+        assert!(differences("a\nb\n", "a\nb\n").is_empty());
+    }
+
+    /// Takes half a minute and a nightly toolchain, so it is not in the default run: `cargo test -p
+    /// xtask -- --ignored public_items`.
+    #[test]
+    #[ignore = "builds the documentation with a nightly toolchain"]
+    fn the_public_items_are_those_written_down() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let Some(now) = items(&root).unwrap() else { panic!("{}", skipped()) };
+        let was = fs::read_to_string(root.join(SNAPSHOT)).unwrap();
+        assert_eq!(differences(&was, &now), Vec::<String>::new());
+    }
+}

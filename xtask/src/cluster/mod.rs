@@ -1,0 +1,264 @@
+//! `cargo xtask test-cluster`: the receiver of a store with real parts around it, some of which die.
+//!
+//! Three nodes of Garage that keep everything three times, haproxy before them and before three
+//! receivers, all on loopback; then uploads of all sizes, and half-way one receiver is killed and
+//! one node of the store stopped. What the clients were told is then compared with what is stored.
+
+mod parts;
+mod store;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use accio_proto::Client;
+use anyhow::{Context, Result};
+
+use crate::test::cargo;
+use parts::{Cluster, Tools};
+
+/// The options of `cargo xtask test-cluster`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Say how to install what is missing, and do nothing else
+    #[arg(long)]
+    install: bool,
+    /// How many files are sent
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..))]
+    uploads: u64,
+    /// Let nothing die
+    #[arg(long)]
+    calm: bool,
+    /// Connect to the receivers in turn, as behind a balancer that passes resets on (LVS, ECMP)
+    ///
+    /// haproxy does not: it ends a connection in the same way whatever ended its other side, so a
+    /// client whose last byte it has taken cannot tell a receiver's death from its confirmation.
+    #[arg(long)]
+    direct: bool,
+    /// The garage to use, if it is not in PATH
+    #[arg(long, value_name = "PROGRAM", env = "ACCIO_GARAGE")]
+    garage: Option<PathBuf>,
+}
+
+const INSTALL: &str = "\
+garage   cargo install garage --version 2.5.0 --locked      (an S3 store; AGPL, only ever run)
+haproxy  apt-get install haproxy
+curl     apt-get install curl                               (7.75 or later)";
+
+/// Clients at once.
+const CLIENTS: usize = 16;
+
+/// Runs it all, if all is installed.
+pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    if arguments.install {
+        writeln!(out, "{INSTALL}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tools = match Tools::find(arguments.garage.as_deref()) {
+        Ok(tools) => tools,
+        Err(missing) => {
+            writeln!(
+                out,
+                "skipped: test-cluster: no {missing} here; --install says how to get it"
+            )?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    match test(arguments, &tools, &mut out) {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
+        Err(error) => Err(io::Error::other(format!("test-cluster: {error:#}"))),
+    }
+}
+
+/// What a client was told of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Kept,
+    Failed,
+}
+
+fn test(arguments: &Arguments, tools: &Tools, out: &mut impl Write) -> Result<bool> {
+    let built = cargo()
+        .args(["build", "--quiet", "--package", "accio-server", "--features", "store"])
+        // Beside the one without, which the other commands run.
+        .args(["--target-dir", "target/cluster"])
+        .status()?;
+    anyhow::ensure!(built.success(), "accio-server does not build");
+    let mut cluster = Cluster::start(tools).context("start")?;
+    let through = if arguments.direct { "the store" } else { "both" };
+    writeln!(out, "three store nodes, three receivers, haproxy before {through}; sending")?;
+
+    let began = Instant::now();
+    let uploads = arguments.uploads;
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let told = Mutex::new(BTreeMap::new());
+    let ports = cluster.receivers_ports(arguments.direct);
+    std::thread::scope(|scope| -> Result<()> {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| send_all(uploads, &ports, &next, &done, &told));
+        }
+        if !arguments.calm {
+            while done.load(Ordering::SeqCst) < uploads as usize / 2 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            cluster.kill_receiver(1)?;
+            cluster.stop_node(2)?;
+        }
+        Ok(())
+    })?;
+    let told = told.into_inner().unwrap_or_default();
+    let seconds = began.elapsed().as_secs_f64();
+
+    // It clears away what its predecessor left; then all end as they would in service.
+    if !arguments.calm {
+        cluster.start_receiver(1)?;
+    }
+    cluster.stop_receivers()?;
+    let verdict = judge(&cluster, &told)?;
+    let kept = told.values().filter(|told| **told == Told::Kept).count();
+    let died = if arguments.calm { "nothing died" } else { "1 receiver killed, 1 node stopped" };
+    writeln!(out, "{} uploads, {died}, {seconds:.1} s", told.len())?;
+    writeln!(out, "  confirmed                     {kept}")?;
+    writeln!(out, "  failed at their client        {}", told.len() - kept)?;
+    verdict.write(out)?;
+    Ok(verdict.holds())
+}
+
+fn send_all(
+    uploads: u64,
+    ports: &[u16],
+    next: &AtomicUsize,
+    done: &AtomicUsize,
+    told: &Mutex<BTreeMap<u64, Told>>,
+) {
+    // The default limits are in range.
+    let Ok(client) = Client::builder().build() else { return };
+    loop {
+        let index = next.fetch_add(1, Ordering::SeqCst) as u64;
+        if index >= uploads {
+            return;
+        }
+        let port = ports[index as usize % ports.len()];
+        let sent = client.send("127.0.0.1", port, &content(index)[..]);
+        let result = match sent {
+            Ok(sent) if sent.confirmed => Told::Kept,
+            Ok(_) | Err(_) => Told::Failed,
+        };
+        if let Ok(mut told) = told.lock() {
+            told.insert(index, result);
+        }
+        done.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The bytes of upload `index`, which say that they are: empty ones, small ones, parts.
+fn content(index: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(index);
+    let len = match index % 20 {
+        0 => return Vec::new(),
+        1..13 => random.usize(16..64 << 10),
+        13..17 => random.usize(64 << 10..2 << 20),
+        17..19 => random.usize(2 << 20..8 << 20),
+        _ => random.usize(9 << 20..20 << 20),
+    };
+    let mut bytes = vec![0; len];
+    random.fill(&mut bytes);
+    bytes[..8].copy_from_slice(&index.to_le_bytes());
+    bytes
+}
+
+/// What is stored, against what was told.
+#[derive(Debug, Default)]
+struct Verdict {
+    complete: usize,
+    empty: usize,
+    marked: usize,
+    /// Complete, though the client was not told.
+    unheard: usize,
+    half: Vec<String>,
+    /// Told to be kept, and are not.
+    lost: Vec<u64>,
+    unfinished: usize,
+}
+
+fn judge(cluster: &Cluster, told: &BTreeMap<u64, Told>) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    let mut stored = BTreeMap::<u64, usize>::new();
+    for key in cluster.store().keys()? {
+        let bytes = cluster.store().get(&key)?;
+        match &bytes[..] {
+            [] => verdict.empty += 1,
+            b"ERROR" => verdict.marked += 1,
+            index if index.len() >= 16 => {
+                let mut number = [0; 8];
+                number.copy_from_slice(&index[..8]);
+                let number = u64::from_le_bytes(number);
+                if told.contains_key(&number) && content(number) == index {
+                    verdict.complete += 1;
+                    *stored.entry(number).or_default() += 1;
+                } else {
+                    verdict.half.push(key);
+                }
+            }
+            _ => verdict.half.push(key),
+        }
+    }
+    let is_empty = |index: u64| content_is_empty(index);
+    for (index, told) in told {
+        match (told, stored.contains_key(index)) {
+            (Told::Kept, false) if !is_empty(*index) => verdict.lost.push(*index),
+            (Told::Failed, true) => verdict.unheard += 1,
+            _ => {}
+        }
+    }
+    // Empty ones look alike: there must be enough of them.
+    let empty = told.iter().filter(|(index, told)| **told == Told::Kept && is_empty(**index));
+    let missing = empty.clone().count().saturating_sub(verdict.empty);
+    verdict.lost.extend(empty.map(|(index, _)| index).take(missing));
+    verdict.unfinished = cluster.store().unfinished()?;
+    Ok(verdict)
+}
+
+fn content_is_empty(index: u64) -> bool {
+    index.is_multiple_of(20)
+}
+
+impl Verdict {
+    fn holds(&self) -> bool {
+        self.half.is_empty() && self.lost.is_empty() && self.unfinished == 0
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "  complete in the store         {} and {} empty",
+            self.complete, self.empty
+        )?;
+        writeln!(out, "  ERROR in the store            {}", self.marked)?;
+        writeln!(out, "  complete, but not confirmed   {}", self.unheard)?;
+        writeln!(out, "  confirmed, but not there      {} {:?}", self.lost.len(), self.lost)?;
+        writeln!(out, "  neither whole nor ERROR       {} {:?}", self.half.len(), self.half)?;
+        writeln!(out, "  uploads left unfinished       {}", self.unfinished)?;
+        writeln!(out, "{}", if self.holds() { "passed" } else { "FAILED" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_tell_which_they_are() {
+        for index in 0..40 {
+            let bytes = content(index);
+            assert_eq!(bytes.is_empty(), content_is_empty(index));
+            assert!(bytes.is_empty() || bytes[..8] == index.to_le_bytes());
+        }
+    }
+}

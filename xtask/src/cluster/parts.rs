@@ -1,0 +1,327 @@
+//! The programs of the cluster: found, set up, started, and ended in any case.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::store::{BUCKET, Bucket};
+
+const NODES: usize = 3;
+const RECEIVERS: usize = 3;
+
+/// Nothing takes longer to start or to end.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Where the programs are that are not ours.
+#[derive(Debug, Clone)]
+pub(super) struct Tools {
+    garage: PathBuf,
+    haproxy: PathBuf,
+    pub(super) curl: PathBuf,
+}
+
+impl Tools {
+    /// All of them, or the name of one that is missing.
+    pub(super) fn find(garage: Option<&Path>) -> Result<Tools, &'static str> {
+        let garage = garage.map_or_else(|| find("garage"), |path| Some(path.to_owned()));
+        Ok(Tools {
+            garage: garage.filter(|path| path.is_file()).ok_or("garage")?,
+            haproxy: find("haproxy").ok_or("haproxy")?,
+            curl: find("curl").ok_or("curl")?,
+        })
+    }
+
+    pub(super) fn garage(&self, config: &Path, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(&self.garage)
+            .arg("-c")
+            .arg(config)
+            .args(arguments)
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "garage {}: {error}", arguments.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+/// A program in PATH, or where Debian keeps those of administrators.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// A program that is killed when dropped.
+#[derive(Debug)]
+struct Program {
+    name: String,
+    child: Child,
+}
+
+impl Program {
+    fn start(name: &str, command: &mut Command, log: &Path) -> Result<Program> {
+        let log = File::options().create(true).append(true).open(log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        Ok(Program { name: name.to_owned(), child })
+    }
+
+    /// Asks it to end, and waits.
+    fn end(&mut self) -> Result<()> {
+        // A process that was not waited for keeps its number.
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            kill_process(pid, Signal::TERM)?;
+        }
+        let began = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            ensure!(began.elapsed() < BOUND, "{} does not end", self.name);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.kill();
+    }
+}
+
+/// All that runs. Fields end in their order: those who talk before those who are talked to.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    balancer: Option<Program>,
+    receivers: Vec<Program>,
+    nodes: Vec<Program>,
+    ports: Ports,
+    bucket: Bucket,
+    folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Ports {
+    /// The balancer's, for clients and for the store.
+    clients: u16,
+    store: u16,
+    receivers: Vec<u16>,
+    /// Each node's for S3 and for the others.
+    nodes: Vec<(u16, u16)>,
+}
+
+impl Ports {
+    fn take() -> Result<Ports> {
+        // All at once, so that they differ; they are let go just before they are used.
+        let mut held = Vec::new();
+        let mut take = || -> Result<u16> {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let port = listener.local_addr()?.port();
+            held.push(listener);
+            Ok(port)
+        };
+        let (clients, store) = (take()?, take()?);
+        let receivers = (0..RECEIVERS).map(|_| take()).collect::<Result<_>>()?;
+        let nodes = (0..NODES).map(|_| Ok((take()?, take()?))).collect::<Result<_>>()?;
+        Ok(Ports { clients, store, receivers, nodes })
+    }
+}
+
+impl Cluster {
+    pub(super) fn start(tools: &Tools) -> Result<Cluster> {
+        let folder = tempfile::Builder::new().prefix("accio-cluster-").tempdir()?;
+        let ports = Ports::take()?;
+        let bucket = Bucket {
+            tools: tools.clone(),
+            endpoint: format!("http://127.0.0.1:{}", ports.store),
+            key: format!("GK{}", hex(24)),
+            secret: hex(64),
+        };
+        let (balancer, receivers, nodes) = (None, Vec::new(), Vec::new());
+        let mut cluster = Cluster { balancer, receivers, nodes, ports, bucket, folder };
+        cluster.start_nodes().context("the store")?;
+        cluster.start_balancer(tools).context("haproxy")?;
+        for index in 0..RECEIVERS {
+            let receiver = cluster.receiver(index)?;
+            cluster.receivers.push(receiver);
+        }
+        // So that its checks have seen them all.
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(cluster)
+    }
+
+    /// Where clients connect.
+    pub(super) fn receivers_ports(&self, direct: bool) -> Vec<u16> {
+        if direct { self.ports.receivers.clone() } else { vec![self.ports.clients] }
+    }
+
+    pub(super) fn store(&self) -> &Bucket {
+        &self.bucket
+    }
+
+    /// SIGKILL: nothing can be tidied up.
+    pub(super) fn kill_receiver(&mut self, index: usize) -> Result<()> {
+        self.receivers[index].kill()
+    }
+
+    pub(super) fn stop_node(&mut self, index: usize) -> Result<()> {
+        self.nodes[index].end()
+    }
+
+    /// Starts the successor of a receiver that was killed.
+    pub(super) fn start_receiver(&mut self, index: usize) -> Result<()> {
+        self.receivers[index] = self.receiver(index)?;
+        Ok(())
+    }
+
+    pub(super) fn stop_receivers(&mut self) -> Result<()> {
+        self.receivers.iter_mut().try_for_each(Program::end)
+    }
+
+    fn start_nodes(&mut self) -> Result<()> {
+        let tools = self.bucket.tools.clone();
+        let shared = hex(64);
+        let configs: Vec<_> =
+            (0..NODES).map(|index| self.path(&format!("node{index}.toml"))).collect();
+        for (index, (config, (s3, rpc))) in configs.iter().zip(&self.ports.nodes).enumerate() {
+            let place = self.path(&format!("node{index}"));
+            fs::create_dir(&place)?;
+            let text = format!(
+                "metadata_dir = {:?}\ndata_dir = {:?}\ndb_engine = \"lmdb\"\n\
+                 replication_factor = 3\nrpc_bind_addr = \"127.0.0.1:{rpc}\"\n\
+                 rpc_public_addr = \"127.0.0.1:{rpc}\"\nrpc_secret = \"{shared}\"\n\
+                 [s3_api]\ns3_region = \"garage\"\napi_bind_addr = \"127.0.0.1:{s3}\"\n",
+                place.join("meta"),
+                place.join("data"),
+            );
+            fs::write(config, text)?;
+            let mut command = Command::new(&tools.garage);
+            command.arg("-c").arg(config).arg("server").env("RUST_LOG", "warn");
+            let name = format!("node{index}");
+            let log = self.path(&format!("{name}.log"));
+            self.nodes.push(Program::start(&name, &mut command, &log)?);
+        }
+        let ids = configs.iter().map(|config| {
+            let id = patiently(|| tools.garage(config, &["node", "id", "-q"]))?;
+            Ok(id.trim().to_owned())
+        });
+        let ids = ids.collect::<Result<Vec<String>>>()?;
+        let run = |arguments: &[&str]| patiently(|| tools.garage(&configs[0], arguments));
+        for (index, id) in ids.iter().enumerate() {
+            if index > 0 {
+                run(&["node", "connect", id])?;
+            }
+            let short = id.split('@').next().unwrap_or(id);
+            run(&["layout", "assign", "-z", &format!("zone{index}"), "-c", "10G", short])?;
+        }
+        run(&["layout", "apply", "--version", "1"])?;
+        run(&["bucket", "create", BUCKET])?;
+        run(&["key", "import", "--yes", "-n", "test", &self.bucket.key, &self.bucket.secret])?;
+        run(&["bucket", "allow", "--read", "--write", "--owner", BUCKET, "--key", "test"])?;
+        Ok(())
+    }
+
+    fn start_balancer(&mut self, tools: &Tools) -> Result<()> {
+        let Ports { clients, store, receivers, nodes } = &self.ports;
+        let mut text = format!(
+            "global\n  maxconn 2000\n\
+             defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 60s\n  \
+             timeout server 60s\n  timeout check 2s\n  retries 3\n  option redispatch\n  \
+             default-server check inter 300ms fall 2 rise 1\n\
+             frontend clients\n  bind 127.0.0.1:{clients}\n  default_backend receivers\n\
+             frontend requests\n  bind 127.0.0.1:{store}\n  default_backend nodes\n\
+             backend receivers\n  balance leastconn\n"
+        );
+        for (index, port) in receivers.iter().enumerate() {
+            // A plain connect would take a number, and leave an empty object.
+            let checked = metrics_port(*port);
+            text += &format!("  server r{index} 127.0.0.1:{port} port {checked}\n");
+        }
+        text += "backend nodes\n";
+        for (index, (port, _)) in nodes.iter().enumerate() {
+            text +=
+                &format!("  server n{index} 127.0.0.1:{port} on-marked-down shutdown-sessions\n");
+        }
+        let config = self.path("haproxy.cfg");
+        fs::write(&config, text)?;
+        let mut command = Command::new(&tools.haproxy);
+        // In one process, so that it ends with the handle.
+        command.args(["-db", "-f"]).arg(config);
+        self.balancer = Some(Program::start("haproxy", &mut command, &self.path("haproxy.log"))?);
+        answers(*store)
+    }
+
+    fn receiver(&self, index: usize) -> Result<Program> {
+        let port = self.ports.receivers[index];
+        let mut command = Command::new("target/cluster/debug/accio-server");
+        command
+            .arg(port.to_string())
+            .arg(format!("s3://{BUCKET}/received"))
+            .args(["--bind", "127.0.0.1", "--ids-from-store", "-v"])
+            .args(["--node", &format!("receiver{index}")])
+            .args(["--metrics", &metrics_port(port).to_string()])
+            .env("AWS_ACCESS_KEY_ID", &self.bucket.key)
+            .env("AWS_SECRET_ACCESS_KEY", &self.bucket.secret)
+            .env("AWS_ENDPOINT", &self.bucket.endpoint)
+            .env("AWS_REGION", "garage")
+            .env("AWS_ALLOW_HTTP", "true");
+        let name = format!("receiver{index}");
+        let log = self.path(&format!("{name}.log"));
+        let mut program = Program::start(&name, &mut command, &log)?;
+        // Its own port would count a connection.
+        if let Err(error) = answers(metrics_port(port)) {
+            let ended = program.child.try_wait()?;
+            let mut text = String::new();
+            File::open(&log)?.read_to_string(&mut text)?;
+            bail!("{name} ({ended:?}): {error:#}: {text}");
+        }
+        Ok(program)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// Where a receiver tells its numbers, out of the way of the ports the system gives.
+fn metrics_port(port: u16) -> u16 {
+    10_000 + port % 10_000
+}
+
+fn answers(port: u16) -> Result<()> {
+    patiently(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop).map_err(Into::into))
+}
+
+/// Tries until it works, but not for ever.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if began.elapsed() > BOUND => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            done => return done,
+        }
+    }
+}
+
+fn hex(digits: usize) -> String {
+    (0..digits).map(|_| char::from_digit(fastrand::u32(..16), 16).unwrap_or('0')).collect()
+}

@@ -1,0 +1,116 @@
+//! `cargo xtask features`: every set of features compiles, and none brings more than it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::process::{Command, ExitCode};
+
+use crate::test::cargo;
+
+/// What the library may depend on without a feature, at run time.
+const HANDSHAKE_ONLY: [&str; 2] = ["accio-proto", "thiserror"];
+
+/// A feature and the features of the same package that it turns on.
+type Features = BTreeMap<String, BTreeSet<String>>;
+
+/// Checks each set of each published package's features by itself.
+pub(crate) fn run() -> io::Result<ExitCode> {
+    let mut good = true;
+    for (package, features) in packages()? {
+        for set in sets(&features) {
+            let list = set.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+            writeln!(io::stdout().lock(), "{package} [{list}]")?;
+            let mut check = cargo();
+            check.args(["clippy", "--quiet", "--no-default-features", "--package", &package]);
+            check.args(["--features", &list, "--", "-Dwarnings"]);
+            good &= check.status()?.success();
+        }
+    }
+    let brought = handshake_only()?;
+    if brought != HANDSHAKE_ONLY {
+        let text = brought.join(", ");
+        writeln!(io::stdout().lock(), "FAIL: the handshake alone brings {text}")?;
+        good = false;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The sets that differ in what they turn on: the closed ones.
+fn sets(features: &Features) -> BTreeSet<BTreeSet<String>> {
+    let mut sets = BTreeSet::from([BTreeSet::new()]);
+    for feature in features.keys() {
+        for set in sets.clone() {
+            let mut set = set;
+            turn_on(feature, features, &mut set);
+            sets.insert(set);
+        }
+    }
+    sets
+}
+
+fn turn_on(feature: &str, features: &Features, set: &mut BTreeSet<String>) {
+    if set.insert(feature.to_owned()) {
+        for implied in &features[feature] {
+            turn_on(implied, features, set);
+        }
+    }
+}
+
+/// The packages that are published, without `default`, which is a set like others.
+fn packages() -> io::Result<BTreeMap<String, Features>> {
+    let text = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: serde_json::Value = serde_json::from_slice(&text)?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let published = packages.filter(|package| package["publish"].is_null());
+    let read = published.map(|package| {
+        let all = package["features"].as_object().into_iter().flatten();
+        let own = all.filter(|(name, _)| *name != "default");
+        let features: Features = own
+            .map(|(name, turns_on)| {
+                let turns_on = turns_on.as_array().into_iter().flatten();
+                let names = turns_on.filter_map(|value| value.as_str());
+                let same_package = |name: &&str| !name.contains(['/', ':']);
+                (name.clone(), names.filter(same_package).map(str::to_owned).collect())
+            })
+            .collect();
+        (package["name"].as_str().unwrap_or_default().to_owned(), features)
+    });
+    Ok(read.collect())
+}
+
+/// What `accio-proto` brings without a feature, macros of the build apart.
+fn handshake_only() -> io::Result<Vec<String>> {
+    let mut tree = cargo();
+    tree.args(["tree", "--package", "accio-proto", "--no-default-features"]);
+    tree.args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{lib}"]);
+    let text = String::from_utf8_lossy(&output(&mut tree)?).replace('_', "-");
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+fn output(command: &mut Command) -> io::Result<Vec<u8>> {
+    let output = command.output()?;
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_closed_and_each_is_there_once() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let features: Features = [("io", &[][..]), ("client", &["io"]), ("server", &["io"])]
+            .map(|(name, implied)| (name.to_owned(), names(implied)))
+            .into();
+        let expected: [&[&str]; 5] =
+            [&[], &["io"], &["client", "io"], &["io", "server"], &["client", "io", "server"]];
+        assert_eq!(sets(&features), expected.map(names).into());
+    }
+
+    #[test]
+    fn the_handshake_alone_brings_next_to_nothing() {
+        assert_eq!(handshake_only().unwrap(), HANDSHAKE_ONLY);
+    }
+}
