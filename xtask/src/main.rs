@@ -11,6 +11,7 @@ mod e2e;
 mod features;
 mod kit;
 mod test;
+mod test_portable;
 mod torture;
 
 use std::io::{self, Write};
@@ -24,6 +25,8 @@ use clap::Parser;
 enum Command {
     /// Run every test: the crates' own, then the end-to-end scenarios
     Test(e2e::Arguments),
+    /// Run the library's tests without what only Linux has: epoll, splice and the like
+    TestPortable,
     /// Run the real programs through the end-to-end scenarios, or grade any by the courses' checks
     TestE2e(e2e::Arguments),
     /// Make everything fail that can: system calls, processes, disks, networks
@@ -51,6 +54,7 @@ const TROUBLE: u8 = 3;
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Test(arguments) => test::run(&arguments),
+        Command::TestPortable => test_portable::run(),
         Command::TestE2e(arguments) => e2e::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
         Command::TestCluster(arguments) => cluster::run(&arguments),

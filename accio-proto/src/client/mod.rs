@@ -16,7 +16,9 @@ mod probe;
 mod race;
 mod send;
 mod source;
+// With calls of Linux's.
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 
 use std::fmt;

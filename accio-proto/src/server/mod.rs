@@ -2,14 +2,20 @@
 
 mod admission;
 mod crew;
+#[cfg(all(target_os = "linux", not(accio_portable)))]
 mod deadlines;
 mod listener;
+#[cfg(all(target_os = "linux", not(accio_portable)))]
+mod listeners;
 #[cfg(test)]
+#[cfg(all(target_os = "linux", not(accio_portable)))]
 mod model;
 #[cfg(feature = "proxy-protocol")]
 mod proxy;
+#[cfg(all(target_os = "linux", not(accio_portable)))]
 mod reactor;
 mod service;
+#[cfg(all(target_os = "linux", not(accio_portable)))]
 mod slots;
 mod stats;
 mod threading;
@@ -31,6 +37,7 @@ use crate::sink::FileSink;
 use crate::sys::signal::Signal;
 use admission::Admission;
 pub use admission::{InvalidNetwork, Network};
+#[cfg(all(target_os = "linux", not(accio_portable)))]
 use reactor::Reactor;
 use service::Service;
 use stats::Counters;
@@ -49,7 +56,11 @@ pub struct Server<K: FileSink> {
 
 /// How it serves.
 enum Backend<K: FileSink> {
-    Reactor { reactor: Box<Reactor<K>>, workers: usize },
+    #[cfg(all(target_os = "linux", not(accio_portable)))]
+    Reactor {
+        reactor: Box<Reactor<K>>,
+        workers: usize,
+    },
     PerSession(Box<Threads<K>>),
 }
 
@@ -200,6 +211,7 @@ impl<K: FileSink> Server<K> {
     pub fn run(self) -> Result<(), ServerError> {
         let Server { backend, handle, .. } = self;
         match backend {
+            #[cfg(all(target_os = "linux", not(accio_portable)))]
             Backend::Reactor { reactor, workers } => reactor.run(workers, &handle),
             Backend::PerSession(threads) => threads.run(&handle),
         }
@@ -208,6 +220,7 @@ impl<K: FileSink> Server<K> {
     /// How it serves: as asked for, or what suits the sink and the system.
     pub fn threading(&self) -> Threading {
         match self.backend {
+            #[cfg(all(target_os = "linux", not(accio_portable)))]
             Backend::Reactor { .. } => Threading::Reactor,
             Backend::PerSession(_) => Threading::PerSession,
         }
@@ -215,8 +228,10 @@ impl<K: FileSink> Server<K> {
 }
 
 /// Stops the server when a worker leaves, for whatever reason.
+#[cfg(all(target_os = "linux", not(accio_portable)))]
 struct StopOnDrop<'a>(&'a ServerHandle);
 
+#[cfg(all(target_os = "linux", not(accio_portable)))]
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.stop();
@@ -431,13 +446,14 @@ impl<K: FileSink> ServerBuilder<K> {
         let handle = ServerHandle { controls: Arc::clone(&controls) };
         let service = Service::new(self.sink, config, self.paths, controls);
         let backend = match threading {
+            #[cfg(all(target_os = "linux", not(accio_portable)))]
             Threading::Reactor => {
                 let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());
                 let workers = workers.map_or(1, NonZeroUsize::get);
                 Reactor::new(service, sockets)
                     .map(|reactor| Backend::Reactor { reactor: Box::new(reactor), workers })
             }
-            Threading::PerSession => {
+            _ => {
                 Threads::new(service, sockets).map(|threads| Backend::PerSession(Box::new(threads)))
             }
         };

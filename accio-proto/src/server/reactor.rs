@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::deadlines::Deadlines;
-use super::listener::{Accepted, Listeners};
+use super::listener::Accepted;
+use super::listeners::Listeners;
 use super::service::{Guest, Over, Service, Visit};
 use super::slots::{Due, Key, Slots};
 use super::{ServerError, ServerHandle, StopOnDrop};

@@ -22,6 +22,9 @@ pub enum Threading {
 impl Threading {
     /// What to use, when `asked` is what the program wants, if it does.
     pub(super) fn choose(asked: Option<Threading>, sink_blocks: bool) -> Threading {
+        if cfg!(not(all(target_os = "linux", not(accio_portable)))) {
+            return Threading::PerSession;
+        }
         match asked {
             Some(threading) => threading,
             None if sink_blocks => Threading::PerSession,

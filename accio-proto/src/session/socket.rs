@@ -66,7 +66,7 @@ impl TcpSocket {
     }
 
     /// For a connection that has these options from its accept.
-    #[cfg(feature = "server")]
+    #[cfg(all(feature = "server", target_os = "linux", not(accio_portable)))]
     pub(crate) fn accepted(stream: TcpStream) -> Self {
         TcpSocket(stream)
     }
@@ -89,7 +89,7 @@ impl Socket for TcpSocket {
     }
 
     fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
-        sys::socket::discard(&self.0, scratch)
+        sys::discard::discard(&self.0, scratch)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {

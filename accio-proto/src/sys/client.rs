@@ -1,19 +1,15 @@
 //! System calls of the client alone.
 
-use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::sockopt;
-use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::limits::PIPE_CAPACITY;
+pub(crate) use super::send::{send_file, send_pipe, widen};
 
 /// Opens a TCP socket for `address` that never blocks, armed to reset from the start.
 pub(crate) fn open(address: SocketAddr) -> io::Result<Socket> {
@@ -59,8 +55,7 @@ pub(crate) fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> 
     stream.set_nonblocking(true)?;
     // Nice to have, both: the client's own clock watches the same limit, and a delayed last
     // segment costs only time.
-    let milliseconds = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-    let _ = sockopt::set_tcp_user_timeout(stream, milliseconds.clamp(1, i32::MAX as u32));
+    let _ = super::send::give_up_after(stream, patience);
     let _ = stream.set_nodelay(true);
     Ok(())
 }
@@ -131,6 +126,10 @@ pub(crate) fn is_gone(stream: &TcpStream) -> bool {
 
 /// What became of a [`send_file`] or a [`send_pipe`].
 #[derive(Debug)]
+#[cfg_attr(
+    not(all(target_os = "linux", not(accio_portable))),
+    expect(dead_code, reason = "elsewhere it is always refused")
+)]
 pub(crate) enum Moved {
     /// This many bytes are queued and the source is as much further on; 0 at its end.
     Queued(usize),
@@ -142,47 +141,4 @@ pub(crate) enum Moved {
     Fault,
     /// The connection is broken.
     Broken(io::Error),
-}
-
-/// Sends up to `count` bytes from the file's position, within the kernel.
-pub(crate) fn send_file(stream: &TcpStream, file: &File, count: usize) -> Moved {
-    moved(sendfile(stream, file, None, count))
-}
-
-/// Lets a pipe hold more at once, so that its two ends wait for each other less often.
-pub(crate) fn widen(pipe: &File) {
-    if fcntl_getpipe_size(pipe).is_ok_and(|size| size < PIPE_CAPACITY) {
-        // A process with many pipes may be refused the size; the default works too.
-        let _ = fcntl_setpipe_size(pipe, PIPE_CAPACITY);
-    }
-}
-
-/// Sends up to `count` bytes of what the pipe holds, within the kernel.
-pub(crate) fn send_pipe(stream: &TcpStream, pipe: &File, count: usize) -> Moved {
-    // Never blocks on the pipe, and the socket is made not to.
-    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-    moved(splice(pipe.as_fd(), None, stream.as_fd(), None, count, flags))
-}
-
-fn moved(result: rustix::io::Result<usize>) -> Moved {
-    match result {
-        Ok(count) => Moved::Queued(count),
-        Err(Errno::AGAIN | Errno::INTR) => Moved::Full,
-        Err(error @ (Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)) => {
-            Moved::Refused(error.into())
-        }
-        Err(
-            error @ (Errno::PIPE
-            | Errno::CONNRESET
-            | Errno::CONNABORTED
-            | Errno::NOTCONN
-            | Errno::TIMEDOUT
-            | Errno::HOSTUNREACH
-            | Errno::HOSTDOWN
-            | Errno::NETUNREACH
-            | Errno::NETDOWN
-            | Errno::NETRESET),
-        ) => Moved::Broken(error.into()),
-        Err(_) => Moved::Fault,
-    }
 }

@@ -10,8 +10,8 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::retry;
 use crate::session::Interest;
+use crate::sys::retry;
 
 /// An epoll instance whose entries are all one-shot: an event is handed to one waiter, and the
 /// entry sleeps until it is armed again.

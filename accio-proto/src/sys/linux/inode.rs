@@ -1,0 +1,51 @@
+//! What Linux has for files on their way to a name.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+
+use crate::sys::{is_unsupported, retry};
+
+/// A file in the directory that has no name and vanishes with its descriptor.
+pub(crate) fn open_anonymous(dir: impl AsFd, mode: Mode) -> io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    retry(|| rustix::fs::openat(&dir, ".", flags, mode))
+}
+
+/// Gives the open file a name, by its descriptor alone. Older kernels want a privilege for it.
+pub(crate) fn link_empty_path(
+    file: impl AsFd,
+    dir: impl AsFd,
+    name: &str,
+) -> rustix::io::Result<()> {
+    rustix::fs::linkat(&file, "", &dir, name, AtFlags::EMPTY_PATH)
+}
+
+/// Gives the open file a name, through `/proc`.
+pub(crate) fn link_proc(file: impl AsFd, dir: impl AsFd, name: &str) -> rustix::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    rustix::fs::linkat(CWD, path, &dir, name, AtFlags::SYMLINK_FOLLOW)
+}
+
+/// Renames within the directory, to a name that nothing has. Says whether the old name is gone: it
+/// stays, beside the new one, where the file system cannot do both in one step.
+pub(crate) fn rename_new(dir: impl AsFd, from: &str, to: &str) -> io::Result<bool> {
+    match retry(|| rustix::fs::renameat_with(&dir, from, &dir, to, RenameFlags::NOREPLACE)) {
+        Err(error) if is_unsupported(&error) => {
+            retry(|| rustix::fs::linkat(&dir, from, &dir, to, AtFlags::empty())).map(|()| false)
+        }
+        renamed => renamed.map(|()| true),
+    }
+}
+
+/// Allocates disk blocks behind the end without changing the length.
+pub(crate) fn preallocate(file: impl AsFd, offset: u64, length: u64) -> io::Result<()> {
+    retry(|| rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, offset, length))
+}
+
+/// Writes the file's bytes, and what is needed to find them, to the disk.
+pub(crate) fn sync_data(file: impl AsFd) -> io::Result<()> {
+    retry(|| rustix::fs::fdatasync(&file))
+}

@@ -1,0 +1,64 @@
+//! Sending within the kernel, and what else Linux has for a client.
+
+use std::fs::File;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::fs::sendfile;
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
+
+use crate::limits::PIPE_CAPACITY;
+use crate::sys::client::Moved;
+
+/// Lets the kernel give the connection up when nothing is acknowledged for so long.
+pub(crate) fn give_up_after(stream: &TcpStream, patience: Duration) -> io::Result<()> {
+    let milliseconds = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    Ok(sockopt::set_tcp_user_timeout(stream, milliseconds.clamp(1, i32::MAX as u32))?)
+}
+
+/// Sends up to `count` bytes from the file's position, within the kernel.
+pub(crate) fn send_file(stream: &TcpStream, file: &File, count: usize) -> Moved {
+    moved(sendfile(stream, file, None, count))
+}
+
+/// Lets a pipe hold more at once, so that its two ends wait for each other less often.
+pub(crate) fn widen(pipe: &File) {
+    if fcntl_getpipe_size(pipe).is_ok_and(|size| size < PIPE_CAPACITY) {
+        // A process with many pipes may be refused the size; the default works too.
+        let _ = fcntl_setpipe_size(pipe, PIPE_CAPACITY);
+    }
+}
+
+/// Sends up to `count` bytes of what the pipe holds, within the kernel.
+pub(crate) fn send_pipe(stream: &TcpStream, pipe: &File, count: usize) -> Moved {
+    // Never blocks on the pipe, and the socket is made not to.
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    moved(splice(pipe.as_fd(), None, stream.as_fd(), None, count, flags))
+}
+
+fn moved(result: rustix::io::Result<usize>) -> Moved {
+    match result {
+        Ok(count) => Moved::Queued(count),
+        Err(Errno::AGAIN | Errno::INTR) => Moved::Full,
+        Err(error @ (Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)) => {
+            Moved::Refused(error.into())
+        }
+        Err(
+            error @ (Errno::PIPE
+            | Errno::CONNRESET
+            | Errno::CONNABORTED
+            | Errno::NOTCONN
+            | Errno::TIMEDOUT
+            | Errno::HOSTUNREACH
+            | Errno::HOSTDOWN
+            | Errno::NETUNREACH
+            | Errno::NETDOWN
+            | Errno::NETRESET),
+        ) => Moved::Broken(error.into()),
+        Err(_) => Moved::Fault,
+    }
+}

@@ -1,0 +1,33 @@
+//! Accepting connections.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use rustix::io::Errno;
+
+use crate::session::TcpSocket;
+
+/// Accepts one connection and gives it all the options it must have, inherited or not.
+pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpSocket, Option<SocketAddr>)> {
+    let (stream, peer) = listener.accept()?;
+    #[cfg(target_vendor = "apple")]
+    socket2::SockRef::from(&stream).set_nosigpipe(true)?;
+    Ok((TcpSocket::new(stream)?, Some(peer)))
+}
+
+/// Whether accept failed for the one connection it took from the queue. Some systems say that an
+/// option cannot be set, or that there is no address, when it was reset already.
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
+        || matches!(
+            Errno::from_io_error(error),
+            Some(
+                Errno::CONNABORTED
+                    | Errno::CONNRESET
+                    | Errno::PROTO
+                    | Errno::PERM
+                    | Errno::NOTCONN
+                    | Errno::INVAL
+            )
+        )
+}

@@ -1,0 +1,39 @@
+//! Files on their way to a name, by what every system has.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
+
+use crate::sys::retry;
+
+/// There are no nameless files here.
+pub(crate) fn open_anonymous(_: impl AsFd, _: Mode) -> io::Result<OwnedFd> {
+    Err(Errno::OPNOTSUPP.into())
+}
+
+/// Nor names for them.
+pub(crate) fn link_empty_path(_: impl AsFd, _: impl AsFd, _: &str) -> rustix::io::Result<()> {
+    Err(Errno::NOSYS)
+}
+
+/// In no way.
+pub(crate) fn link_proc(_: impl AsFd, _: impl AsFd, _: &str) -> rustix::io::Result<()> {
+    Err(Errno::NOSYS)
+}
+
+/// Gives the file a second name, one that nothing has; says that the old one is still there.
+pub(crate) fn rename_new(dir: impl AsFd, from: &str, to: &str) -> io::Result<bool> {
+    retry(|| rustix::fs::linkat(&dir, from, &dir, to, AtFlags::empty())).map(|()| false)
+}
+
+/// Room comes as it is needed here.
+pub(crate) fn preallocate(_: impl AsFd, _: u64, _: u64) -> io::Result<()> {
+    Err(Errno::OPNOTSUPP.into())
+}
+
+/// Writes the file to the disk.
+pub(crate) fn sync_data(file: impl AsFd) -> io::Result<()> {
+    super::file::sync(file)
+}

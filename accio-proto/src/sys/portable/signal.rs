@@ -1,0 +1,36 @@
+//! Wake-up calls between threads.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// A descriptor that becomes readable when it is raised, and stays so until it is cleared: a pipe.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+impl Signal {
+    pub(crate) fn new() -> io::Result<Signal> {
+        let (reader, writer) = io::pipe()?;
+        rustix::io::ioctl_fionbio(&reader, true)?;
+        rustix::io::ioctl_fionbio(&writer, true)?;
+        Ok(Signal { reader, writer })
+    }
+
+    pub(crate) fn raise(&self) {
+        // The pipe can only be full when it is raised already.
+        let _ = rustix::io::write(&self.writer, &[1]);
+    }
+
+    pub(crate) fn clear(&self) {
+        // Until it is empty, which is an error, or cut short.
+        while rustix::io::read(&self.reader, &mut [0; 512]).is_ok_and(|count| count == 512) {}
+    }
+}
+
+impl AsFd for Signal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}

@@ -1,0 +1,31 @@
+//! `cargo xtask test-portable`: the library without what only Linux has.
+
+use std::env;
+use std::io;
+use std::process::ExitCode;
+
+use crate::test::cargo;
+
+/// What the library's own tests of the portable path need of it.
+const TESTS: [&str; 6] = [
+    "--lib",
+    "--test=copier",
+    "--test=server",
+    "--test=session_limits",
+    "--test=simulation",
+    "--test=handshake_properties",
+];
+
+/// Builds the library as on a system without epoll, splice and the like, in a folder of its own, and
+/// runs its tests.
+pub(crate) fn run() -> io::Result<ExitCode> {
+    let flags = env::var("RUSTFLAGS").unwrap_or_default();
+    let passed = cargo()
+        .args(["test", "--package=accio-proto", "--target-dir=target/portable"])
+        .arg("--features=client,server,proxy-protocol")
+        .args(TESTS)
+        .env("RUSTFLAGS", format!("{flags} --cfg accio_portable"))
+        .status()?
+        .success();
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
