@@ -28,7 +28,13 @@ fn connections_wait_unrefused_until_there_are_threads_again() {
     let builder = Server::builder(sink.clone()).threading(Threading::PerSession);
     let server = builder.bind("127.0.0.1:0").unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
-    let serving = thread::spawn(move || server.run());
+    let (started, starts) = std::sync::mpsc::channel();
+    let serving = thread::spawn(move || {
+        started.send(()).unwrap();
+        server.run()
+    });
+    // A thread that is just being started takes memory of its own, and cannot do without.
+    starts.recv().unwrap();
     // Not enough for the stack of one thread.
     limit_memory(Some(1 << 20));
     let streams: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
