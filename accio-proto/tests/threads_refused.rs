@@ -23,6 +23,7 @@ fn limit_memory(more: Option<u64>) {
 }
 
 #[test]
+#[ignore = "the C library's own maps race with the limit: where they win, the process is aborted"]
 fn connections_wait_unrefused_until_there_are_threads_again() {
     let sink = MemorySink::new();
     let builder = Server::builder(sink.clone()).threading(Threading::PerSession);
