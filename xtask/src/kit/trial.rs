@@ -521,12 +521,8 @@ pub(crate) fn succeeds(client: &mut Process, limit: Duration) -> Verdict {
 
 /// A fault unless the program fails, as every program must, within `limit` of `since`.
 pub(crate) fn fails(process: &mut Process, since: Instant, limit: Duration) -> Verdict<Exit> {
-    let left = limit.saturating_sub(since.elapsed()) + lateness::worst_since(since);
     let expected = format!("{} to give up within {limit:?}", process.command());
-    let exit = match process.wait(left) {
-        Err(Stop::Fault(fault)) => return Err(Stop::fault(expected, fault.actual)),
-        other => other?,
-    };
+    let exit = ends(process, since, limit, expected)?;
     let said = process.stderr().text();
     let good = exit.status.code().is_some_and(|code| code != 0)
         && said.lines().any(|line| line.starts_with("ERROR:"));
@@ -539,4 +535,32 @@ pub(crate) fn fails(process: &mut Process, since: Instant, limit: Duration) -> V
         || format!("{}, stderr {said:?}", exit.describe()),
     )?;
     Ok(exit)
+}
+
+/// Waits until the program ends; a fault when it runs on after `limit` from `since`, where nothing
+/// but itself keeps it: the time in which this process was kept from looking, and the program from
+/// running, is not its own.
+pub(crate) fn ends(
+    process: &mut Process,
+    since: Instant,
+    limit: Duration,
+    expected: String,
+) -> Verdict<Exit> {
+    loop {
+        let left = (limit + lateness::worst_since(since)).saturating_sub(since.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        match process.wait(left) {
+            Err(Stop::Fault(_)) => {}
+            other => return other,
+        }
+    }
+    let rests = guard::settles(process.pid(), RESTING);
+    if process.has_ended()? {
+        return process.wait(SOON);
+    }
+    let how = if rests { "and waits" } else { "and is busy" };
+    let after = since.elapsed().as_secs_f64();
+    Err(Stop::fault(expected, format!("it still runs after {after:.1} s, {how}")))
 }

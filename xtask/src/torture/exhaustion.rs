@@ -61,8 +61,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         let case = Case::new(name, about, move |context| {
             let volume = Volume::ext4(context, unprivileged, 256 << 20, &["-N", "24000"])?;
             let dir = volume.path().join("received");
-            idle(context, &dir, silent, None, Duration::from_millis(500))
-                .map(|note| note + ", on ext4")
+            idle(context, &dir, silent, None).map(|note| note + ", on ext4")
         });
         cases.push(case.alone());
     }
