@@ -129,6 +129,11 @@ impl Process {
         Ok(self.exit.is_some())
     }
 
+    /// The same, of one that is only looked at.
+    pub(crate) fn is_over(&self) -> io::Result<bool> {
+        Ok(self.exit.is_some() || self.is_zombie()?)
+    }
+
     /// Waits until it has ended and all its output is here; a fault after `limit`.
     pub(crate) fn wait(&mut self, limit: Duration) -> Verdict<Exit> {
         let until = Instant::now() + limit;

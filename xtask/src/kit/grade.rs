@@ -1,6 +1,6 @@
 //! Runs the checks on one submission and says what it earned.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::check::Check;
+use super::proof::Proofs;
 use super::trial::{Network, STARTING, Trial};
 use crate::e2e::context::Context;
 use crate::e2e::engine::{self, Job, Pace};
@@ -236,19 +237,33 @@ pub(crate) fn grade(
         Ok(())
     })?;
 
-    // One that does not even start does not start for the others either.
+    // A program that does not start again, first: nothing of it is run once more then.
     again.sort_unstable();
     let mut hopeless: BTreeSet<String> = BTreeSet::new();
-    for place in again {
-        let Some(row) = &mut rows[place] else { continue };
-        if start_failure(&row.outcome).is_some_and(|what| hopeless.contains(&what)) {
-            tell(row, true);
-            continue;
+    let mut proofs: BTreeMap<String, usize> = BTreeMap::new();
+    for place in &again {
+        if let Some(what) = rows[*place].as_ref().and_then(|row| start_failure(&row.outcome)) {
+            proofs.entry(what).or_insert(*place);
         }
-        let second = jobs(submission, &checks, &[place], settings, 2)?;
-        engine::drive(&second.jobs(), Pace::Alone, |ended| {
+    }
+    let proofs: Vec<usize> = proofs.into_values().collect();
+    again.retain(|place| !proofs.contains(place));
+    // These mostly wait, for one program each.
+    let batches = [proofs].into_iter().chain(again.into_iter().map(|place| vec![place]));
+    for mut batch in batches {
+        batch.retain(|place| match &mut rows[*place] {
+            Some(row) if is_hopeless(row, &hopeless) => {
+                row.notes.push("not run once more: the program does not start".into());
+                tell(row, true);
+                false
+            }
+            row => row.is_some(),
+        });
+        let second = jobs(submission, &checks, &batch, settings, 2)?;
+        engine::drive(&second.jobs(), Pace::Working(batch.len()), |ended| {
+            let Some(row) = &mut rows[batch[ended.index]] else { return Ok(()) };
             row.attempts = 2;
-            second.0[0].finish(row, ended.verdict, ended.took);
+            second.0[ended.index].finish(row, ended.verdict, ended.took);
             if row.outcome == Outcome::Passed {
                 row.notes.push("passed when run once more, alone".into());
             }
@@ -279,6 +294,13 @@ fn not_run(check: &Check, submission: &Submission) -> Option<Outcome> {
     }
     let has_client = submission.programs.client.is_some();
     (check.with_client && !has_client).then(|| Outcome::Skipped("no client was given".into()))
+}
+
+/// Whether a program that the check needs is known not to start.
+fn is_hopeless(row: &Row, hopeless: &BTreeSet<String>) -> bool {
+    let own = format!("{STARTING}{}", row.check.program().name());
+    hopeless.contains(&own)
+        || start_failure(&row.outcome).is_some_and(|what| hopeless.contains(&what))
 }
 
 /// The program that did not start, if that was the fault.
@@ -327,6 +349,7 @@ fn jobs(
     attempt: u32,
 ) -> io::Result<Runs> {
     let programs = Arc::new(submission.programs.clone());
+    let proofs = Arc::new(Proofs::default());
     let run = |place: &usize| -> io::Result<Run> {
         let check = checks[*place];
         let name = check.id.replace('/', "-");
@@ -336,6 +359,7 @@ fn jobs(
         let context = Context::new(Arc::clone(&programs), dir, seed).guarded(settings.limits);
         let notes = Arc::new(Mutex::new(Vec::new()));
         let for_work = Arc::clone(&notes);
+        let proofs = Arc::clone(&proofs);
         let (dialect, network) = (submission.dialect, settings.network);
         let workdir = settings.workdir.clone();
         let work = move |context: &Context| -> Verdict {
@@ -347,6 +371,7 @@ fn jobs(
                 workdir: workdir.as_deref(),
                 network,
                 notes: &for_work,
+                proofs: &proofs,
             })
         };
         let job = Job {

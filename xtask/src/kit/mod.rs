@@ -15,6 +15,7 @@ mod grade;
 mod interop;
 pub(crate) mod namespace;
 mod options;
+mod proof;
 mod proxy;
 mod reference;
 mod report;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use super::namespace::{LOST, Namespace};
+use super::proof::Proofs;
 use super::proxy::{Profile, Proxy};
 use super::reference::ReferenceServer;
 use super::sockets;
@@ -60,6 +61,8 @@ pub(crate) struct Trial<'a> {
     pub(crate) network: Network,
     /// What the report should say beside the outcome.
     pub(crate) notes: &'a Mutex<Vec<String>>,
+    /// What is known of programs that do not start.
+    pub(crate) proofs: &'a Proofs,
 }
 
 /// A running server of the subject.
@@ -144,12 +147,31 @@ impl Trial<'_> {
     /// The client's connection.
     pub(crate) fn accept(&self, listener: &Listener, client: &Process) -> Verdict<Peer> {
         // One that does not come here comes nowhere: a reason to try no check of it twice.
-        let peer = listener.accept().during(|| client.command().to_owned());
-        peer.during(|| format!("{STARTING}{}", Program::Client.name()))
+        let peer = self.comes(listener, client).during(|| client.command().to_owned());
+        self.proofs.keep(Program::Client, peer)
+    }
+
+    fn comes(&self, listener: &Listener, client: &Process) -> Verdict<Peer> {
+        const LOOK: Duration = Duration::from_millis(100);
+        loop {
+            let (ended, since) = (client.is_over()?, client.started());
+            if let Some(peer) = listener.accept_within(LOOK)? {
+                return Ok(peer);
+            }
+            let expected = "the client to connect";
+            if ended {
+                return Err(Stop::fault(expected, "it ended and did not"));
+            }
+            if since.elapsed() > SOON + lateness::worst_since(since) {
+                return Err(Stop::fault(expected, "it did not"));
+            }
+            self.proofs.stand(Program::Client)?;
+        }
     }
 
     /// Sends `content` by the client to `port` of this machine; the client must be content.
     pub(crate) fn send_by_client(&self, port: u16, content: &[u8]) -> Verdict {
+        self.proofs.stand(Program::Client)?;
         let mut client = self.client("127.0.0.1", port, content)?;
         succeeds(&mut client, Duration::from_secs(40))
     }
@@ -167,6 +189,7 @@ impl Trial<'_> {
     }
 
     fn send_through(&self, namespace: Option<Namespace>, content: &[u8]) -> Verdict {
+        self.proofs.stand(Program::Client)?;
         let local = IpAddr::from(Ipv4Addr::LOCALHOST);
         let server = ReferenceServer::start(local, self.dialect)?;
         let host = namespace.as_ref().map_or(local, |namespace| namespace.outer().into());
@@ -207,9 +230,14 @@ impl Trial<'_> {
     }
 
     fn start(&self, namespace: Option<Namespace>) -> Verdict<Running> {
+        self.proofs.stand(self.program)?;
+        let running = self.listens(namespace);
+        self.proofs.keep(self.program, running)
+    }
+
+    fn listens(&self, namespace: Option<Namespace>) -> Verdict<Running> {
         let program = self.program;
         let template = self.context.subject().template(program)?;
-        let place = || format!("{STARTING}{}", program.name());
         for _ in 0..STARTS {
             let port = ports::free()?;
             let dir = self.context.fresh("received");
@@ -218,7 +246,7 @@ impl Trial<'_> {
             let values: [(&str, &OsStr); 2] = [("port", text.as_ref()), ("dir", dir.as_os_str())];
             let mut process = self.spawn(template.command(&values), namespace.as_ref())?;
             let expected = format!("{} to listen at port {port}", process.command());
-            let until = Instant::now() + SOON + lateness::worst_since(process.started());
+            let started = process.started();
             loop {
                 if let Some((entry, listener)) = sockets::listener(process.pid(), port) {
                     let host = namespace.as_ref().map_or(Ipv4Addr::LOCALHOST, Namespace::inner);
@@ -241,12 +269,13 @@ impl Trial<'_> {
                         break;
                     }
                     let actual = format!("it ended: {}, stderr {said:?}", exit.describe());
-                    return Err(Stop::fault(expected, actual)).during(place);
+                    return Err(Stop::fault(expected, actual));
                 }
-                if Instant::now() >= until {
+                if started.elapsed() >= SOON + lateness::worst_since(started) {
                     let actual = format!("it runs, but does not listen after {SOON:?}");
-                    return Err(Stop::fault(expected, actual)).during(place);
+                    return Err(Stop::fault(expected, actual));
                 }
+                self.proofs.stand(program)?;
                 thread::sleep(Duration::from_millis(10));
             }
         }

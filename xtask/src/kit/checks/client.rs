@@ -56,6 +56,7 @@ pub(super) static CHECKS: &[Check] = &[
         points: 5,
         about: "another number of arguments than three is an error",
         rule: ARGUMENTS,
+        load: Waits,
         run: Some(arguments),
         ..BASE
     },
@@ -81,6 +82,7 @@ pub(super) static CHECKS: &[Check] = &[
         points: 5,
         about: "fails on a server that is not there",
         rule: TEN,
+        load: Waits,
         run: Some(not_there),
         ..BASE
     },
@@ -322,10 +324,14 @@ fn nobody_answers(trial: &Trial<'_>) -> Verdict {
         let known = ports.collect::<std::io::Result<Vec<u16>>>()?;
         let mut client = trial.client("127.0.0.1", listener.port(), b"content")?;
         let started = client.started();
+        let may_connect = |client: &Process| {
+            let busy = started.elapsed() < STARTED && guard::wants_to_run(client.pid());
+            busy || started.elapsed() < SOON
+        };
         let call = |client: &Process| sockets::call(client.pid(), listener.address(), &known);
         // From its first packet on: what it takes to start is another matter.
         let mut since = None;
-        while since.is_none() && !client.has_ended()? && started.elapsed() < STARTED {
+        while since.is_none() && !client.has_ended()? && may_connect(&client) {
             since = (call(&client) == Call::Waits).then(Instant::now);
             thread::sleep(Duration::from_millis(20));
         }
