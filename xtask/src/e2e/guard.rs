@@ -127,13 +127,13 @@ pub(crate) fn cpu_ticks(group: Pid) -> u64 {
     stats(&HashSet::from([group])).into_iter().map(|stat| stat.ticks).sum()
 }
 
-/// Whether any thread of the group runs, or would if a processor were free.
+/// Whether any thread of the group runs, or would if a processor or the disk were free.
 pub(crate) fn wants_to_run(group: Pid) -> bool {
     members(group).into_iter().any(|pid| {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         threads.into_iter().any(|thread| {
             let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with('R'))
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['R', 'D']))
         })
     })
 }

@@ -8,6 +8,7 @@ use super::receiver::{LARGE, SMALL, expect_idle};
 use crate::e2e::engine::Load::{Waits, Works};
 use crate::e2e::peer::{Dialect, End, FIRST, GREETING, Listener, SECOND, SOON, side_by_side};
 use crate::e2e::process::Process;
+use crate::e2e::subject::Program;
 use crate::e2e::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 use crate::e2e::{guard, payload, ports};
 use crate::kit::broken;
@@ -15,7 +16,7 @@ use crate::kit::check::{ANY, CONFIRMED, Check, GREETED};
 use crate::kit::proxy::{Profile, Proxy};
 use crate::kit::reference::ReferenceServer;
 use crate::kit::sockets::{self, Call};
-use crate::kit::trial::{GIVE_UP, Trial, ends, expect_silence, fails, succeeds};
+use crate::kit::trial::{GIVE_UP, STARTED, Trial, ends, expect_silence, fails, succeeds};
 
 const BASE: Check = Check {
     id: "",
@@ -27,10 +28,6 @@ const BASE: Check = Check {
     with_client: false,
     run: None,
 };
-
-/// How long a client that nobody answers may take to connect, the slowest interpreter on the
-/// busiest machine included.
-const STARTED: Duration = Duration::from_secs(30);
 
 const ARGUMENTS: &str = "three arguments: HOST PORT FILE";
 const WRONG: &str = "an incorrect host or port: ERROR: on stderr, a non-zero exit code";
@@ -324,22 +321,28 @@ fn nobody_answers(trial: &Trial<'_>) -> Verdict {
         let known = ports.collect::<std::io::Result<Vec<u16>>>()?;
         let mut client = trial.client("127.0.0.1", listener.port(), b"content")?;
         let started = client.started();
-        let may_connect = |client: &Process| {
-            let busy = started.elapsed() < STARTED && guard::wants_to_run(client.pid());
-            busy || started.elapsed() < SOON
-        };
+        let may_connect =
+            || started.elapsed() < STARTED && trial.proofs.stand(Program::Client).is_ok();
         let call = |client: &Process| sockets::call(client.pid(), listener.address(), &known);
         // From its first packet on: what it takes to start is another matter.
         let mut since = None;
-        while since.is_none() && !client.has_ended()? && may_connect(&client) {
+        while since.is_none() && !client.has_ended()? && may_connect() {
             since = (call(&client) == Call::Waits).then(Instant::now);
             thread::sleep(Duration::from_millis(20));
         }
         let gave_up = fails(&mut client, since.unwrap_or(started), GIVE_UP);
         match call(&client) {
             Call::Taken => continue,
-            Call::Waits => return gave_up.map(drop).during(|| "its connection is not answered"),
-            Call::None => return gave_up.map(drop),
+            now => {
+                let connected = since.map(|since| since - started);
+                return gave_up.map(drop).during(|| match connected {
+                    Some(after) => format!(
+                        "it asked for a connection {:.1} s after its start; now: {now:?}",
+                        after.as_secs_f64()
+                    ),
+                    None => "it asked for no connection".to_owned(),
+                });
+            }
         }
     }
     Err(Stop::Trouble(format!("a full backlog took a connection, {TRIES} times")))
