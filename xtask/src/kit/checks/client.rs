@@ -3,9 +3,8 @@
 mod shown;
 
 use self::shown::{
-    arguments, bad_target, bears_with, by_name, confirmations, dies, dies_mid_transfer,
-    gives_up_on, huge, never_closes, nobody_answers, not_there, nothing_early, slow_reader,
-    transfers,
+    arguments, bad_target, bears_with, by_name, confirmations, dies_mid_transfer, gives_up_on,
+    huge, never_closes, nobody_answers, not_there, nothing_early, slow_reader, transfers,
 };
 use super::receiver::{LARGE, SMALL, expect_idle};
 use crate::e2e::engine::Load::{Waits, Works};

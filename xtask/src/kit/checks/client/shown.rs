@@ -179,7 +179,7 @@ pub(super) fn dies_mid_transfer(trial: &Trial<'_>) -> Verdict {
     })
 }
 
-pub(super) fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
+fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
     // A small buffer: the client is stuck at once, not after megabytes.
     let listener = Listener::with(8, Some(64 << 10))?;
     let Some(broken) = broken::named(how) else {
