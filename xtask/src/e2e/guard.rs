@@ -63,6 +63,12 @@ pub(crate) fn watch(group: Pid, owner: usize, limits: Limits) {
     let _ = rustix::process::prlimit(Some(group), Resource::Fsize, files);
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::prlimit(Some(group), Resource::Core, none);
+    // Where looking comes too late: no process far beyond the limit, and when memory runs out all
+    // the same, it is the first to go, not we or somebody else.
+    let most = Some(limits.memory.saturating_mul(4 << 10));
+    let data = Rlimit { current: most, maximum: most };
+    let _ = rustix::process::prlimit(Some(group), Resource::Data, data);
+    let _ = fs::write(format!("/proc/{}/oom_score_adj", group.as_raw_nonzero()), "1000");
     lock(&WATCHED).push(Watched { group, owner, limits });
     WATCH.call_once(|| {
         thread::spawn(|| {
