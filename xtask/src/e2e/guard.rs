@@ -63,6 +63,12 @@ pub(crate) fn watch(group: Pid, owner: usize, limits: Limits) {
     let _ = rustix::process::prlimit(Some(group), Resource::Fsize, files);
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::prlimit(Some(group), Resource::Core, none);
+    // Where looking comes too late: no process far beyond the limit, and when memory runs out all
+    // the same, it is the first to go, not we or somebody else.
+    let most = Some(limits.memory.saturating_mul(4 << 10));
+    let data = Rlimit { current: most, maximum: most };
+    let _ = rustix::process::prlimit(Some(group), Resource::Data, data);
+    let _ = fs::write(format!("/proc/{}/oom_score_adj", group.as_raw_nonzero()), "1000");
     lock(&WATCHED).push(Watched { group, owner, limits });
     WATCH.call_once(|| {
         thread::spawn(|| {
@@ -127,13 +133,13 @@ pub(crate) fn cpu_ticks(group: Pid) -> u64 {
     stats(&HashSet::from([group])).into_iter().map(|stat| stat.ticks).sum()
 }
 
-/// Whether any thread of the group runs, or would if a processor were free.
+/// Whether any thread of the group runs, or would if a processor or the disk were free.
 pub(crate) fn wants_to_run(group: Pid) -> bool {
     members(group).into_iter().any(|pid| {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         threads.into_iter().any(|thread| {
             let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with('R'))
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['R', 'D']))
         })
     })
 }

@@ -14,6 +14,7 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod runner;
 pub(crate) mod scenarios;
+mod servers;
 pub(crate) mod subject;
 pub(crate) mod verdict;
 

@@ -352,15 +352,21 @@ impl Listener {
 
     /// The next connection; a fault if none comes soon.
     pub(crate) fn accept(&self) -> Verdict<Peer> {
+        let peer = self.accept_within(SOON)?;
+        peer.ok_or_else(|| Stop::fault("the client to connect", "it did not"))
+    }
+
+    /// The next connection, if one comes within `time`.
+    pub(crate) fn accept_within(&self, time: Duration) -> Verdict<Option<Peer>> {
         let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
-        let until = Instant::now() + SOON;
+        let until = Instant::now() + time;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match rustix::event::poll(&mut descriptors, Timespec::try_from(left).ok().as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
-                Ok(0) => return Err(Stop::fault("the client to connect", "it did not")),
-                Ok(_) => return Peer::new(self.socket.accept()?.0.into()),
+                Ok(0) => return Ok(None),
+                Ok(_) => return Peer::new(self.socket.accept()?.0.into()).map(Some),
             }
         }
     }

@@ -57,9 +57,10 @@ impl Process {
         command.env(guard::MARK, guard::mark(owner));
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(if input == Input::Null { Stdio::null() } else { Stdio::piped() });
-        let started = Instant::now();
         // Held over the start, so that an interruption finds every group that there is.
         let mut groups = groups();
+        // Not before: where hundreds are to start, this one has waited for seconds by now.
+        let started = Instant::now();
         let mut child = command
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("cannot run {line}: {error}")))?;
@@ -127,6 +128,11 @@ impl Process {
             self.reap()?;
         }
         Ok(self.exit.is_some())
+    }
+
+    /// The same, of one that is only looked at.
+    pub(crate) fn is_over(&self) -> io::Result<bool> {
+        Ok(self.exit.is_some() || self.is_zombie()?)
     }
 
     /// Waits until it has ended and all its output is here; a fault after `limit`.

@@ -1,7 +1,8 @@
-//! Asks the kernel about one TCP socket (NETLINK_SOCK_DIAG), however many others there are: the
+//! Asks the kernel about single TCP sockets (NETLINK_SOCK_DIAG), however many others there are: the
 //! tables in /proc are of no use on a machine with tens of thousands of them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -12,8 +13,13 @@ use super::sockets::Entry;
 const BY_FAMILY: u16 = 20;
 /// NLM_F_REQUEST.
 const REQUEST: u16 = 1;
+/// NLM_F_DUMP: all that match.
+const DUMP: u16 = 0x300;
+/// NLMSG_ERROR and NLMSG_DONE.
+const ENDS: [u16; 2] = [2, 3];
 const TCP: u8 = 6;
 const V4: u8 = 2;
+const V6: u8 = 10;
 /// The header of a netlink message, and with it the request.
 const HEADER: usize = 16;
 const LENGTH: usize = HEADER + 56;
@@ -21,19 +27,40 @@ const LENGTH: usize = HEADER + 56;
 /// The socket at `local` that listens, or that is connected with `remote`, in our own network;
 /// nothing when there is none or the kernel does not tell.
 pub(crate) fn find(local: (Ipv4Addr, u16), remote: Option<(Ipv4Addr, u16)>) -> Option<Entry> {
-    ask(&request(local, remote)).ok().flatten()
+    let remote = remote.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
+    ask(&request(REQUEST, V4, u32::MAX, local, remote)).ok().flatten()
 }
 
-fn request(local: (Ipv4Addr, u16), remote: Option<(Ipv4Addr, u16)>) -> Vec<u8> {
-    let (remote_host, remote_port) = remote.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
+/// The sockets in our own network that are in one of `states`, a bit for each, and whose other end
+/// is `remote`; nothing when the kernel does not tell.
+pub(crate) fn all_to(remote: SocketAddr, states: u32) -> Option<Vec<Entry>> {
+    let nowhere = (Ipv4Addr::UNSPECIFIED, 0);
+    let to = (Ipv4Addr::UNSPECIFIED, remote.port());
+    let mut found = Vec::new();
+    // A client may reach IPv4 by a socket for IPv6.
+    for family in [V4, V6] {
+        let message = request(REQUEST | DUMP, family, states, nowhere, to);
+        found.extend(ask_for_all(&message).ok()?);
+    }
+    found.retain(|entry| entry.remote == remote);
+    Some(found)
+}
+
+fn request(
+    flags: u16,
+    family: u8,
+    states: u32,
+    local: (Ipv4Addr, u16),
+    (remote_host, remote_port): (Ipv4Addr, u16),
+) -> Vec<u8> {
     let mut message = Vec::with_capacity(LENGTH);
     // LENGTH fits.
     message.extend(u32::try_from(LENGTH).unwrap_or_default().to_ne_bytes());
     message.extend(BY_FAMILY.to_ne_bytes());
-    message.extend(REQUEST.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([V4, TCP, 0, 0]);
-    message.extend(u32::MAX.to_ne_bytes());
+    message.extend([family, TCP, 0, 0]);
+    message.extend(states.to_ne_bytes());
     message.extend(local.1.to_be_bytes());
     message.extend(remote_port.to_be_bytes());
     for host in [local.0, remote_host] {
@@ -46,7 +73,7 @@ fn request(local: (Ipv4Addr, u16), remote: Option<(Ipv4Addr, u16)>) -> Vec<u8> {
     message
 }
 
-fn ask(message: &[u8]) -> Result<Option<Entry>, Errno> {
+fn sent(message: &[u8]) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
@@ -54,6 +81,35 @@ fn ask(message: &[u8]) -> Result<Option<Entry>, Errno> {
         Some(rustix::net::netlink::SOCK_DIAG),
     )?;
     rustix::net::send(&socket, message, SendFlags::empty())?;
+    Ok(socket)
+}
+
+fn ask_for_all(message: &[u8]) -> Result<Vec<Entry>, Errno> {
+    let socket = sent(message)?;
+    let mut buffer = vec![0; 64 << 10];
+    let mut found = Vec::new();
+    loop {
+        let (count, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let mut left = &buffer[..count];
+        while let Some((length, kind)) = header(left) {
+            if ENDS.contains(&kind) {
+                return Ok(found);
+            }
+            found.extend(parse(left));
+            left = left.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// The length and the kind of the first message; nothing if there is none.
+fn header(messages: &[u8]) -> Option<(usize, u16)> {
+    let length = u32::from_ne_bytes(messages.get(..4)?.try_into().ok()?) as usize;
+    let kind = u16::from_ne_bytes(messages.get(4..6)?.try_into().ok()?);
+    (length >= HEADER).then_some((length, kind))
+}
+
+fn ask(message: &[u8]) -> Result<Option<Entry>, Errno> {
+    let socket = sent(message)?;
     let mut answer = [0; 1024];
     let (count, _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
     Ok(parse(&answer[..count]))

@@ -1,6 +1,6 @@
 //! Runs the checks on one submission and says what it earned.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::check::Check;
+use super::outcome::{Outcome, Report, Row};
+use super::proof::Proofs;
 use super::trial::{Network, STARTING, Trial};
 use crate::e2e::context::Context;
 use crate::e2e::engine::{self, Job, Pace};
 use crate::e2e::guard::{self, Limits};
 use crate::e2e::peer::Dialect;
 use crate::e2e::runner::seed_for;
-use crate::e2e::subject::{Program, Subject};
+use crate::e2e::subject::Subject;
 use crate::e2e::verdict::{Stop, Verdict};
 
 /// Lines of an output kept with a failure.
@@ -52,140 +54,6 @@ pub(crate) struct Settings {
     pub(crate) dir: PathBuf,
     /// Whether a failed check is run once more alone.
     pub(crate) retry: bool,
-}
-
-/// What a check came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It held.
-    Passed,
-    /// It did not.
-    Failed {
-        /// What should have come.
-        expected: String,
-        /// What came.
-        actual: String,
-        /// Where, from the outside in.
-        during: Vec<String>,
-    },
-    /// It cannot be shown with what is here; says why.
-    Skipped(String),
-    /// It is not for a program to show; says why.
-    NotGraded(String),
-    /// Something of the kit's failed, which says nothing about the submission.
-    Trouble(String),
-}
-
-/// A check and what it came to.
-#[derive(Debug, Clone)]
-pub(crate) struct Row {
-    /// The check.
-    pub(crate) check: &'static Check,
-    /// What it came to.
-    pub(crate) outcome: Outcome,
-    /// How long it took, the last time.
-    pub(crate) took: Duration,
-    /// How often it was run.
-    pub(crate) attempts: u32,
-    /// What there is to say beside.
-    pub(crate) notes: Vec<String>,
-    /// What the programs said on stderr, if the check failed.
-    pub(crate) said: Vec<String>,
-    /// The command that repeats it.
-    pub(crate) command: String,
-}
-
-/// What a submission came to.
-#[derive(Debug, Clone)]
-pub(crate) struct Report {
-    /// Its name.
-    pub(crate) name: String,
-    /// The dialect it was graded in.
-    pub(crate) dialect: Dialect,
-    /// What everything was made from.
-    pub(crate) seed: u64,
-    /// All checks of its programs, in the order of the tables.
-    pub(crate) rows: Vec<Row>,
-    /// The wall time.
-    pub(crate) took: Duration,
-    /// Why there was nothing to grade, if there was nothing.
-    pub(crate) problem: Option<String>,
-}
-
-/// Points of several checks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Score {
-    /// Points of those that passed.
-    pub(crate) earned: u32,
-    /// Points of those that passed or failed.
-    pub(crate) possible: u32,
-    /// Points of all.
-    pub(crate) published: u32,
-}
-
-impl Outcome {
-    /// One word for it.
-    pub(crate) fn word(&self) -> &'static str {
-        match self {
-            Outcome::Passed => "passed",
-            Outcome::Failed { .. } => "FAILED",
-            Outcome::Skipped(_) => "skipped",
-            Outcome::NotGraded(_) => "not graded",
-            Outcome::Trouble(_) => "TROUBLE",
-        }
-    }
-
-    /// Why it was not run to an end, where that is so.
-    pub(crate) fn why(&self) -> &str {
-        match self {
-            Outcome::Skipped(why) | Outcome::NotGraded(why) | Outcome::Trouble(why) => why,
-            Outcome::Passed | Outcome::Failed { .. } => "",
-        }
-    }
-}
-
-impl Report {
-    /// The points of `program`'s checks, or of all.
-    pub(crate) fn score(&self, program: Option<Program>) -> Score {
-        let mut score = Score::default();
-        for row in &self.rows {
-            if program.is_some_and(|program| row.check.program() != program) {
-                continue;
-            }
-            let points = row.check.points;
-            score.published += points;
-            match row.outcome {
-                Outcome::Passed => {
-                    score.earned += points;
-                    score.possible += points;
-                }
-                Outcome::Failed { .. } => score.possible += points,
-                _ => {}
-            }
-        }
-        score
-    }
-
-    /// The programs it has checks of.
-    pub(crate) fn programs(&self) -> BTreeSet<Program> {
-        self.rows.iter().map(|row| row.check.program()).collect()
-    }
-
-    /// How many checks came to this.
-    pub(crate) fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
-        self.rows.iter().filter(|row| which(&row.outcome)).count()
-    }
-
-    /// Whether anything failed, or nothing could be graded.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.problem.is_some()
-            || self.count(|outcome| matches!(outcome, Outcome::Failed { .. })) > 0
-    }
-
-    /// Whether the kit itself failed somewhere.
-    pub(crate) fn is_troubled(&self) -> bool {
-        self.count(|outcome| matches!(outcome, Outcome::Trouble(_))) > 0
-    }
 }
 
 /// The checks among `chosen` that are about programs of the submission.
@@ -236,19 +104,33 @@ pub(crate) fn grade(
         Ok(())
     })?;
 
-    // One that does not even start does not start for the others either.
+    // A program that does not start again, first: nothing of it is run once more then.
     again.sort_unstable();
     let mut hopeless: BTreeSet<String> = BTreeSet::new();
-    for place in again {
-        let Some(row) = &mut rows[place] else { continue };
-        if start_failure(&row.outcome).is_some_and(|what| hopeless.contains(&what)) {
-            tell(row, true);
-            continue;
+    let mut proofs: BTreeMap<String, usize> = BTreeMap::new();
+    for place in &again {
+        if let Some(what) = rows[*place].as_ref().and_then(|row| start_failure(&row.outcome)) {
+            proofs.entry(what).or_insert(*place);
         }
-        let second = jobs(submission, &checks, &[place], settings, 2)?;
-        engine::drive(&second.jobs(), Pace::Alone, |ended| {
+    }
+    let proofs: Vec<usize> = proofs.into_values().collect();
+    again.retain(|place| !proofs.contains(place));
+    // These mostly wait, for one program each.
+    let batches = [proofs].into_iter().chain(again.into_iter().map(|place| vec![place]));
+    for mut batch in batches {
+        batch.retain(|place| match &mut rows[*place] {
+            Some(row) if is_hopeless(row, &hopeless) => {
+                row.notes.push("not run once more: the program does not start".into());
+                tell(row, true);
+                false
+            }
+            row => row.is_some(),
+        });
+        let second = jobs(submission, &checks, &batch, settings, 2)?;
+        engine::drive(&second.jobs(), Pace::Working(batch.len()), |ended| {
+            let Some(row) = &mut rows[batch[ended.index]] else { return Ok(()) };
             row.attempts = 2;
-            second.0[0].finish(row, ended.verdict, ended.took);
+            second.0[ended.index].finish(row, ended.verdict, ended.took);
             if row.outcome == Outcome::Passed {
                 row.notes.push("passed when run once more, alone".into());
             }
@@ -279,6 +161,13 @@ fn not_run(check: &Check, submission: &Submission) -> Option<Outcome> {
     }
     let has_client = submission.programs.client.is_some();
     (check.with_client && !has_client).then(|| Outcome::Skipped("no client was given".into()))
+}
+
+/// Whether a program that the check needs is known not to start.
+fn is_hopeless(row: &Row, hopeless: &BTreeSet<String>) -> bool {
+    let own = format!("{STARTING}{}", row.check.program().name());
+    hopeless.contains(&own)
+        || start_failure(&row.outcome).is_some_and(|what| hopeless.contains(&what))
 }
 
 /// The program that did not start, if that was the fault.
@@ -327,6 +216,7 @@ fn jobs(
     attempt: u32,
 ) -> io::Result<Runs> {
     let programs = Arc::new(submission.programs.clone());
+    let proofs = Arc::new(Proofs::default());
     let run = |place: &usize| -> io::Result<Run> {
         let check = checks[*place];
         let name = check.id.replace('/', "-");
@@ -336,6 +226,7 @@ fn jobs(
         let context = Context::new(Arc::clone(&programs), dir, seed).guarded(settings.limits);
         let notes = Arc::new(Mutex::new(Vec::new()));
         let for_work = Arc::clone(&notes);
+        let proofs = Arc::clone(&proofs);
         let (dialect, network) = (submission.dialect, settings.network);
         let workdir = settings.workdir.clone();
         let work = move |context: &Context| -> Verdict {
@@ -347,6 +238,7 @@ fn jobs(
                 workdir: workdir.as_deref(),
                 network,
                 notes: &for_work,
+                proofs: &proofs,
             })
         };
         let job = Job {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::grade::{Settings, Submission};
+use super::proof::Proofs;
 use super::reference::{self, ReferenceServer};
 use super::report::matrix::{self, Pair};
 use super::trial::Trial;
@@ -84,7 +85,7 @@ fn job(
     let (by_reference, to_reference) = (client.is_none(), server.is_none());
     let (network, workdir) = (settings.network, settings.workdir.clone());
     let work = move |context: &Context| -> Verdict {
-        let notes = Mutex::default();
+        let (notes, proofs) = (Mutex::default(), Proofs::default());
         let trial = Trial {
             context,
             dialect,
@@ -92,6 +93,7 @@ fn job(
             workdir: workdir.as_deref(),
             network,
             notes: &notes,
+            proofs: &proofs,
         };
         let send = |address: SocketAddr, content: &[u8]| match by_reference {
             true => reference::send(address, dialect, content).map(drop),

@@ -8,8 +8,9 @@ use std::thread;
 use super::check::Check;
 use super::checks;
 use super::find;
-use super::grade::{self, Report, Settings, Submission};
+use super::grade::{self, Settings, Submission};
 use super::interop;
+use super::outcome::Report;
 use super::report::{self, gradescope::Results, html, json, junit, table};
 use super::submissions;
 use super::trial::Network;
@@ -46,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR",
           conflicts_with_all = ["subject", "server", "client", "server_s", "gradescope"])]
     submissions: Option<PathBuf>,
-    /// Submissions graded at a time [default: one per core]
+    /// Submissions graded at a time [default: three per core, for they mostly wait]
     #[arg(long, value_name = "N", requires = "submissions",
           value_parser = clap::value_parser!(u16).range(1..))]
     at_once: Option<u16>,
@@ -179,7 +180,7 @@ impl Options {
         out: &mut impl Write,
     ) -> io::Result<Vec<Report>> {
         let cores = thread::available_parallelism().map_or(2, usize::from);
-        let at_once = self.at_once.map_or(cores, usize::from);
+        let at_once = self.at_once.map_or(3 * cores, usize::from);
         let settings = self.settings(run, run.jobs, run.dir.to_owned());
         let reports = submissions::grade(found, chosen, &settings, at_once, &self.results)?;
         if !self.json {

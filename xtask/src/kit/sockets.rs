@@ -13,6 +13,8 @@ use crate::e2e::guard;
 
 /// The state of a socket that listens.
 const LISTENS: u8 = 0x0a;
+/// The state of one that has a connection.
+const CONNECTED: u8 = 0x01;
 /// The state of one that has asked for a connection.
 const CALLS: u8 = 0x02;
 
@@ -68,9 +70,32 @@ pub(crate) fn connection(pid: Pid, server: SocketAddr, client: SocketAddr) -> Op
     })
 }
 
-/// Whether somebody waits for an answer from `server`, where nobody gives one.
-pub(crate) fn is_called(pid: Pid, server: SocketAddr) -> bool {
-    table(pid).into_iter().any(|entry| entry.state == CALLS && entry.remote == server)
+/// How far those have come who connect to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Nobody does.
+    None,
+    /// Somebody waits for an answer.
+    Waits,
+    /// Somebody has a connection.
+    Taken,
+}
+
+/// What has become of the connections to `server` that `pid` may have asked for: all but those from
+/// `known` ports of ours.
+pub(crate) fn call(pid: Pid, server: SocketAddr, known: &[u16]) -> Call {
+    let told = diag::all_to(server, 1 << CONNECTED | 1 << CALLS);
+    let entries = told.unwrap_or_else(|| table(pid));
+    let states: Vec<u8> = entries
+        .into_iter()
+        .filter(|entry| entry.remote == server && !known.contains(&entry.local.port()))
+        .map(|entry| entry.state)
+        .collect();
+    match (states.contains(&CONNECTED), states.contains(&CALLS)) {
+        (true, _) => Call::Taken,
+        (_, true) => Call::Waits,
+        _ => Call::None,
+    }
 }
 
 /// Whether what the kernel tells us is about the sockets of `pid`.
@@ -138,7 +163,11 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
+    use socket2::{Domain, Socket, Type};
+
     use crate::e2e::context::wait_until;
+    use crate::e2e::peer::Listener;
+    use crate::kit::broken;
 
     #[test]
     fn our_own_sockets_are_seen_as_they_are() {
@@ -169,6 +198,32 @@ mod tests {
             drop((server, client));
             assert_eq!(diag::find((Ipv4Addr::LOCALHOST, 1), None), None);
         }
+    }
+
+    #[test]
+    fn a_call_is_told_from_a_connection() {
+        let own = Pid::from_raw(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let listener = Listener::with(0, None).unwrap();
+        let server = listener.address();
+        assert_eq!(call(own, server, &[]), Call::None);
+        let fillers = broken::fill(&listener).unwrap();
+        let known: Vec<u16> =
+            fillers.iter().map(|filler| filler.local_addr().unwrap().port()).collect();
+        assert_eq!(call(own, server, &[]), Call::Taken);
+        assert_eq!(call(own, server, &known), Call::None);
+        for domain in [Domain::IPV4, Domain::IPV6] {
+            let Ok(caller) = Socket::new(domain, Type::STREAM, None) else { continue };
+            caller.set_nonblocking(true).unwrap();
+            let to = match (domain, server) {
+                (Domain::IPV6, SocketAddr::V4(server)) => {
+                    SocketAddr::from((server.ip().to_ipv6_mapped(), server.port()))
+                }
+                _ => server,
+            };
+            caller.connect(&to.into()).unwrap_err();
+            assert_eq!(call(own, server, &known), Call::Waits, "{domain:?}");
+        }
+        assert_eq!(call(own, server, &known), Call::None);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::check::Check;
 use super::find;
-use super::grade::{self, Report, Settings, Submission};
+use super::grade::{self, Settings, Submission};
+use super::outcome::Report;
 use super::report::{self, json, table};
 use crate::e2e::peer::Dialect;
 use crate::e2e::subject::{Program, Subject};

@@ -67,7 +67,10 @@ fn grade(class: &Path, dialect: &str, more: &[&str]) -> (Vec<Graded>, i32) {
                 "failed" => {
                     // What a fault that is not lost as it should be came to.
                     if std::env::var_os("KIT_TELL").is_some() {
-                        eprintln!("{name}, {id}: {} / {}", check["expected"], check["actual"]);
+                        eprintln!(
+                            "{name}, {id}: {} / {} / {}",
+                            check["expected"], check["actual"], check["during"]
+                        );
                     }
                     lost.insert(id.split('/').nth(1).unwrap().to_owned());
                 }

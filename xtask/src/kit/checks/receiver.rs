@@ -11,8 +11,10 @@ use crate::e2e::guard;
 use crate::e2e::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
 use crate::e2e::subject::Program;
 use crate::e2e::verdict::{During, Stop, Verdict, ensure, ensure_eq, ensure_took};
+use crate::kit::judge::{SILENCE, fails};
 use crate::kit::reference;
-use crate::kit::trial::{Result, Running, SILENCE, Trial, fails, holds};
+use crate::kit::running::{Result, Running, holds};
+use crate::kit::trial::Trial;
 
 /// What a small file has.
 pub(super) const SMALL: usize = 500;

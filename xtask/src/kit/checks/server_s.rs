@@ -8,7 +8,8 @@ use crate::e2e::peer::{Dialect, Peer, SOON};
 use crate::e2e::verdict::{During, Stop, Verdict, ensure};
 use crate::kit::check::{ANY, CONFIRMED, Check, GREETED};
 use crate::kit::reference;
-use crate::kit::trial::{Result, Running, Trial};
+use crate::kit::running::{Result, Running};
+use crate::kit::trial::Trial;
 
 const BASE: Check = Check {
     id: "",

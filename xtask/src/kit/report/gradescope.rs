@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::write;
 use crate::kit::check::Check;
-use crate::kit::grade::{Outcome, Row};
+use crate::kit::outcome::{Outcome, Row};
 
 /// How often the file is written at the most, but for its last version.
 const PAUSE: Duration = Duration::from_millis(300);

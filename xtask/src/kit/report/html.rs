@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::kit::check::Check;
-use crate::kit::grade::{Outcome, Report, Row};
+use crate::kit::outcome::{Outcome, Report, Row};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--line:#8886;--ok:#0a7d36;--bad:#c02020;--dim:#777}

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::kit::grade::{Outcome, Report, Row};
+use crate::kit::outcome::{Outcome, Report, Row};
 
 /// All reports of a run.
 #[derive(Debug, Serialize)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, TestSuite};
 
-use crate::kit::grade::{Outcome, Report, Row};
+use crate::kit::outcome::{Outcome, Report, Row};
 
 /// The reports as one JUnit document.
 pub(crate) fn text(reports: &[Report]) -> Result<String, quick_junit::SerializeError> {

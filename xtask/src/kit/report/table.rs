@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use crate::e2e::subject::Program;
-use crate::kit::grade::{Outcome, Report, Row};
+use crate::kit::outcome::{Outcome, Report, Row};
 
 /// Wide enough for the longest id and what it is about.
 const ID: usize = 25;

@@ -1,0 +1,98 @@
+//! How the checks are shown.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::e2e::context::wait_until;
+use crate::e2e::payload;
+use crate::e2e::peer::{Peer, SOON, side_by_side};
+use crate::e2e::verdict::{During, Verdict, ensure};
+use crate::kit::checks::receiver::{LARGE, SMALL};
+use crate::kit::reference;
+use crate::kit::running::{Result, Running, holds};
+use crate::kit::trial::Trial;
+
+/// How many transfers "all of 1.file … 10.file" are.
+const COUNT: usize = 10;
+
+pub(super) fn by_reference(trial: &Trial<'_>, address: SocketAddr, content: &[u8]) -> Verdict {
+    reference::send(address, trial.dialect, content).map(drop)
+}
+
+fn contents(trial: &Trial<'_>) -> Vec<Vec<u8>> {
+    (0..COUNT).map(|tag| trial.context.content(tag as u64, LARGE + tag)).collect()
+}
+
+/// Ten large files, one after another: each under its own number.
+pub(super) fn in_turn(
+    trial: &Trial<'_>,
+    server: &Running,
+    send: &(dyn Fn(&[u8]) -> Verdict + Sync),
+) -> Verdict {
+    for (index, content) in contents(trial).iter().enumerate() {
+        let place = || format!("file {} of {COUNT}", index + 1);
+        send(content).during(place)?;
+        server.expect_file(index + 1, content).during(place)?;
+    }
+    Ok(())
+}
+
+/// Ten large files at once: only the server knows which came first, so each must be there once.
+pub(super) fn together(
+    trial: &Trial<'_>,
+    server: &Running,
+    send: &(dyn Fn(&[u8]) -> Verdict + Sync),
+) -> Verdict {
+    let contents = contents(trial);
+    side_by_side(&contents, |content| send(content))?;
+    let mut left: BTreeSet<usize> = (0..COUNT).collect();
+    for id in 1..=COUNT {
+        let path = server.path(id);
+        let length = || std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        // Their lengths tell them apart.
+        wait_until(SOON, || length() >= LARGE as u64);
+        let index = usize::try_from(length()).unwrap_or(0).wrapping_sub(LARGE);
+        ensure(left.remove(&index), format!("{id}.file to be one of the {COUNT} sent"), || {
+            format!("{} bytes, or another file's content once more", length())
+        })?;
+        wait_until(Duration::from_secs(1), || holds(&path, &contents[index]));
+        payload::ensure_holds(&path, &contents[index])?;
+    }
+    Ok(())
+}
+
+pub(super) fn at_once(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server()?;
+    let contents: Vec<Vec<u8>> =
+        (0..COUNT).map(|tag| trial.context.content(tag as u64, SMALL + tag)).collect();
+    let mut peers = Vec::new();
+    for number in 1..=COUNT {
+        peers.push(server.greeted().during(|| format!("connection {number} of {COUNT}"))?);
+    }
+    // The last to come is the first to be done: numbers are by coming.
+    let mut done: Vec<Peer> = Vec::new();
+    for (mut peer, content) in peers.into_iter().zip(&contents).rev() {
+        peer.send(content)?;
+        peer.fin()?;
+        server.has_read_all(&peer)?;
+        done.push(peer);
+    }
+    let results: Vec<Result<'_>> =
+        contents.iter().map(|content| Result::Content(content)).collect();
+    server.expect(&results)
+}
+
+pub(super) fn only_files(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    let _first = server.transfer(b"one")?;
+    server.expect_file(1, b"one")?;
+    let _second = server.transfer(b"two")?;
+    server.expect_file(2, b"two")?;
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(&server.dir)? {
+        names.insert(entry?.file_name().to_string_lossy().into_owned());
+    }
+    let expected = BTreeSet::from(["1.file".to_owned(), "2.file".to_owned()]);
+    ensure(names == expected, format!("only {expected:?} in FILE-DIR"), || format!("{names:?}"))
+}
