@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::parts::PART;
+use super::pieces::{Piece, Pieces};
 
 /// The smallest step that memory is given out in.
 const STEP: usize = 16 << 10;
@@ -30,6 +31,7 @@ pub(super) struct Budget {
     main: usize,
     state: Mutex<State>,
     changed: Condvar,
+    pieces: Arc<Pieces>,
 }
 
 #[derive(Debug)]
@@ -86,13 +88,23 @@ impl Budget {
             total,
             closed: false,
         };
-        Arc::new(Budget { main: total - small, state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(Budget {
+            main: total - small,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            pieces: Pieces::new(LARGEST_STEP, total),
+        })
     }
 
     /// Nobody waits any longer.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
+    }
+
+    /// Where the memory comes from.
+    pub(super) fn pieces(&self) -> &Arc<Pieces> {
+        &self.pieces
     }
 
     /// What large uploads share.
@@ -192,6 +204,11 @@ impl Claim {
             }
             return Ok(Some(step));
         }
+    }
+
+    /// The memory itself, of a step that was given.
+    pub(super) fn piece(&self, step: usize) -> Piece {
+        self.budget.pieces.get(step)
     }
 
     /// The part is on its way.

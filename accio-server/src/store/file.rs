@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use accio_proto::{ERROR_MARKER, SinkFile};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
 use tokio::task::JoinHandle;
 
 use super::budget::{Claim, Closed};
 use super::parts::{self, MOST_PARTS, PART};
+use super::pieces::Piece;
 use super::{Shared, put, stopping, told};
 
 /// Parts of one upload that are on their way at once, while the next fills.
@@ -26,7 +28,7 @@ pub(super) struct StoreFile {
     claim: Claim,
     /// What came of the next part: full pieces, and the one that fills.
     pieces: Vec<Bytes>,
-    filling: BytesMut,
+    filling: Piece,
     /// Bytes in both.
     held: usize,
     upload: Option<Upload>,
@@ -47,10 +49,10 @@ impl StoreFile {
         StoreFile {
             path: shared.path(id),
             claim: Claim::new(&shared.budget),
+            filling: Piece::none(shared.budget.pieces()),
             shared: Arc::clone(shared),
             id,
             pieces: Vec::new(),
-            filling: BytesMut::new(),
             held: 0,
             upload: None,
         }
@@ -92,10 +94,10 @@ impl StoreFile {
         while upload.is_ahead(self.held, shared.budget.main()) {
             shared.wait(upload.land())?;
         }
-        let payload = take(&mut self.pieces, &mut self.filling);
+        let payload = take(&shared, &mut self.pieces, &mut self.filling);
         upload.parts += 1;
         upload.bytes += self.held as u64;
-        let size = std::mem::take(&mut self.held);
+        let size = mem::take(&mut self.held);
         let leaving = self.claim.leave();
         let part = upload.multipart.put_part(payload);
         let flying = shared.runtime.spawn(async move {
@@ -110,8 +112,7 @@ impl StoreFile {
 
     /// Drops what is held and whatever the store has of it.
     fn discard(&mut self) -> io::Result<()> {
-        self.pieces.clear();
-        self.filling = BytesMut::new();
+        drop(take(&self.shared, &mut self.pieces, &mut self.filling));
         let Some(mut upload) = self.upload.take() else { return Ok(()) };
         self.shared.tidy(async { upload.abort().await })
     }
@@ -119,7 +120,7 @@ impl StoreFile {
     fn keep(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         if self.upload.is_none() {
-            let payload = take(&mut self.pieces, &mut self.filling);
+            let payload = take(&shared, &mut self.pieces, &mut self.filling);
             return shared.wait(shared.create(&self.path, payload, put::CONTENT));
         }
         if self.held > 0 {
@@ -155,11 +156,10 @@ impl StoreFile {
 impl SinkFile for StoreFile {
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            if self.filling.len() == self.filling.capacity() {
+            if self.filling.is_full() {
                 self.make_room()?;
             }
-            let count = bytes.len().min(self.filling.capacity() - self.filling.len());
-            self.filling.extend_from_slice(&bytes[..count]);
+            let count = self.filling.fill(bytes);
             self.held += count;
             bytes = &bytes[count..];
         }
@@ -246,21 +246,21 @@ impl Claim {
     /// Gets room for the next piece; true if there is none and what is held is to be sent.
     fn grow_is_refused(
         &mut self,
-        filling: &mut BytesMut,
+        filling: &mut Piece,
         pieces: &mut Vec<Bytes>,
     ) -> io::Result<bool> {
         let Some(room) = self.grow().map_err(|Closed| stopping())? else { return Ok(true) };
-        if !filling.is_empty() {
-            pieces.push(std::mem::take(filling).freeze());
+        let filled = mem::replace(filling, self.piece(room));
+        if !filled.is_empty() {
+            pieces.push(filled.freeze());
         }
-        *filling = BytesMut::with_capacity(room);
         Ok(false)
     }
 }
 
 /// What is held, without copying it.
-fn take(pieces: &mut Vec<Bytes>, filling: &mut BytesMut) -> PutPayload {
-    let last = std::mem::take(filling).freeze();
-    let pieces = std::mem::take(pieces);
-    pieces.into_iter().chain((!last.is_empty()).then_some(last)).collect()
+fn take(shared: &Shared, pieces: &mut Vec<Bytes>, filling: &mut Piece) -> PutPayload {
+    let last = mem::replace(filling, Piece::none(shared.budget.pieces()));
+    let pieces = mem::take(pieces);
+    pieces.into_iter().chain((!last.is_empty()).then(|| last.freeze())).collect()
 }

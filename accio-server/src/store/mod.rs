@@ -10,6 +10,7 @@ mod connect;
 mod file;
 mod leftovers;
 mod parts;
+mod pieces;
 mod put;
 mod serve;
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! `cargo xtask test-cluster`: the receiver of a store with real parts around it, some of which die.
 //!
-//! Three nodes of Garage that keep everything three times, haproxy before them and before three
-//! receivers, all on loopback; then uploads of all sizes, and half-way one receiver is killed and
-//! one node of the store stopped. What the clients were told is then compared with what is stored.
+//! Three nodes of Garage that keep everything three times, haproxy before them, a balancer before
+//! three receivers, all on loopback; then uploads of all sizes, and half-way one receiver is killed
+//! and one node of the store stopped. What the clients were told is then compared with what is
+//! stored.
 
+mod balance;
 mod parts;
 mod store;
+mod throughput;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,12 +16,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use accio_proto::Client;
 use anyhow::{Context, Result};
 
 use crate::test::cargo;
+use balance::{Namespace, Way};
 use parts::{Cluster, Tools};
 
 /// The options of `cargo xtask test-cluster`.
@@ -33,12 +37,27 @@ pub(crate) struct Arguments {
     /// Let nothing die
     #[arg(long)]
     calm: bool,
-    /// Connect to the receivers in turn, as behind a balancer that passes resets on (LVS, ECMP)
+    /// What stands before the receivers [default: nft, or direct where that cannot be]
     ///
-    /// haproxy does not: it ends a connection in the same way whatever ended its other side, so a
-    /// client whose last byte it has taken cannot tell a receiver's death from its confirmation.
-    #[arg(long)]
+    /// Through haproxy a client whose last byte it has taken cannot tell a receiver's death from
+    /// its confirmation: what it confirms so is counted, and is of those that were open there.
+    #[arg(long, value_enum, value_name = "WAY")]
+    through: Option<Way>,
+    /// The same as --through direct
+    #[arg(long, conflicts_with = "through")]
     direct: bool,
+    /// Measure instead: how fast one, two and three receivers store, and the store's usual client
+    #[arg(long)]
+    throughput: bool,
+    /// How many rounds of that
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How many MiB each of its eight files has
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    mib: u32,
+    /// This is the run within the namespace
+    #[arg(long, hide = true)]
+    inside: bool,
     /// The garage to use, if it is not in PATH
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_GARAGE")]
     garage: Option<PathBuf>,
@@ -47,7 +66,9 @@ pub(crate) struct Arguments {
 const INSTALL: &str = "\
 garage   cargo install garage --version 2.5.0 --locked      (an S3 store; AGPL, only ever run)
 haproxy  apt-get install haproxy
-curl     apt-get install curl                               (7.75 or later)";
+curl     apt-get install curl                               (7.75 or later)
+nft      apt-get install nftables iproute2 util-linux       (for a balancer below TCP)
+rclone   apt-get install rclone                             (only compared with, by --throughput)";
 
 /// Clients at once.
 const CLIENTS: usize = 16;
@@ -69,11 +90,71 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    match test(arguments, &tools, &mut out) {
+    let way = match choose(arguments, &mut out)? {
+        Chosen::Here(way) => way,
+        Chosen::Done(code) => return Ok(code),
+    };
+    let result = build(arguments.throughput).and_then(|()| {
+        if arguments.throughput {
+            throughput::measure(&tools, arguments.rounds, arguments.mib, &mut out)?;
+            return Ok(true);
+        }
+        test(arguments, way, &tools, &mut out)
+    });
+    match result {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::FAILURE),
         Err(error) => Err(io::Error::other(format!("test-cluster: {error:#}"))),
     }
+}
+
+/// What comes of choosing a way.
+enum Chosen {
+    /// It is taken by this process.
+    Here(Way),
+    /// It was another's, or there is none.
+    Done(ExitCode),
+}
+
+/// The way that was asked for, or the best there is.
+fn choose(arguments: &Arguments, out: &mut impl Write) -> io::Result<Chosen> {
+    if arguments.direct || arguments.throughput {
+        return Ok(Chosen::Here(Way::Direct));
+    }
+    if arguments.inside {
+        balance::settle().map_err(io::Error::other)?;
+        return Ok(Chosen::Here(Way::Nft));
+    }
+    match arguments.through {
+        Some(way @ (Way::Haproxy | Way::Direct)) => return Ok(Chosen::Here(way)),
+        Some(Way::Nft) | None => {}
+    }
+    match Namespace::find() {
+        Ok(namespace) => {
+            // What this needs of the network is not within.
+            build(false).map_err(io::Error::other)?;
+            namespace.enter().map(Chosen::Done).map_err(io::Error::other)
+        }
+        Err(why) if arguments.through.is_some() => {
+            writeln!(out, "skipped: test-cluster --through nft: {why}")?;
+            Ok(Chosen::Done(ExitCode::SUCCESS))
+        }
+        Err(why) => {
+            writeln!(out, "skipped: a balancer below TCP: {why}; going on as with --direct")?;
+            Ok(Chosen::Here(Way::Direct))
+        }
+    }
+}
+
+/// Builds the receiver, beside the one without a store, which the other commands run.
+fn build(release: bool) -> Result<()> {
+    let built = cargo()
+        .args(["build", "--quiet", "--package", "accio-server", "--features", "store"])
+        .args(release.then_some("--release"))
+        .args(["--target-dir", "target/cluster"])
+        .status()?;
+    anyhow::ensure!(built.success(), "accio-server does not build");
+    Ok(())
 }
 
 /// What a client was told of its file.
@@ -83,31 +164,39 @@ enum Told {
     Failed,
 }
 
-fn test(arguments: &Arguments, tools: &Tools, out: &mut impl Write) -> Result<bool> {
-    let built = cargo()
-        .args(["build", "--quiet", "--package", "accio-server", "--features", "store"])
-        // Beside the one without, which the other commands run.
-        .args(["--target-dir", "target/cluster"])
-        .status()?;
-    anyhow::ensure!(built.success(), "accio-server does not build");
-    let mut cluster = Cluster::start(tools).context("start")?;
-    let through = if arguments.direct { "the store" } else { "both" };
-    writeln!(out, "three store nodes, three receivers, haproxy before {through}; sending")?;
+fn test(arguments: &Arguments, way: Way, tools: &Tools, out: &mut impl Write) -> Result<bool> {
+    let mut cluster = Cluster::start(tools, "debug").context("start")?;
+    let through = match way {
+        Way::Nft => "nftables before the receivers, haproxy before the store",
+        Way::Haproxy => "haproxy before both",
+        Way::Direct => "haproxy before the store",
+    };
+    if way == Way::Nft {
+        cluster.spread(&[0, 1, 2])?;
+    }
+    writeln!(out, "three store nodes, three receivers, {through}; sending")?;
 
     let began = Instant::now();
     let uploads = arguments.uploads;
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let told = Mutex::new(BTreeMap::new());
-    let ports = cluster.receivers_ports(arguments.direct);
+    let ports = cluster.receivers_ports(way == Way::Direct);
+    let mut killed = None;
     std::thread::scope(|scope| -> Result<()> {
         for _ in 0..CLIENTS {
-            scope.spawn(|| send_all(uploads, &ports, &next, &done, &told));
+            scope.spawn(|| send_all(uploads, way, &ports, &next, &done, &told));
         }
         if !arguments.calm {
             while done.load(Ordering::SeqCst) < uploads as usize / 2 {
                 std::thread::sleep(Duration::from_millis(5));
             }
+            killed = Some(SystemTime::now());
             cluster.kill_receiver(1)?;
+            if way == Way::Nft {
+                // A balancer's checks take a moment to notice; who comes meanwhile is refused.
+                std::thread::sleep(Duration::from_millis(100));
+                cluster.spread(&[0, 2])?;
+            }
             cluster.stop_node(2)?;
         }
         Ok(())
@@ -120,7 +209,13 @@ fn test(arguments: &Arguments, tools: &Tools, out: &mut impl Write) -> Result<bo
         cluster.start_receiver(1)?;
     }
     cluster.stop_receivers()?;
-    let verdict = judge(&cluster, &told)?;
+    let open = match killed {
+        Some(moment) if way == Way::Haproxy => {
+            balance::open_at(&cluster.balancers_log()?, "r1", moment)
+        }
+        _ => Vec::new(),
+    };
+    let verdict = judge(&cluster, &told, &open)?;
     let kept = told.values().filter(|told| **told == Told::Kept).count();
     let died = if arguments.calm { "nothing died" } else { "1 receiver killed, 1 node stopped" };
     writeln!(out, "{} uploads, {died}, {seconds:.1} s", told.len())?;
@@ -132,19 +227,24 @@ fn test(arguments: &Arguments, tools: &Tools, out: &mut impl Write) -> Result<bo
 
 fn send_all(
     uploads: u64,
+    way: Way,
     ports: &[u16],
     next: &AtomicUsize,
     done: &AtomicUsize,
     told: &Mutex<BTreeMap<u64, Told>>,
 ) {
-    // The default limits are in range.
-    let Ok(client) = Client::builder().build() else { return };
     loop {
         let index = next.fetch_add(1, Ordering::SeqCst) as u64;
         if index >= uploads {
             return;
         }
         let port = ports[index as usize % ports.len()];
+        let mut client = Client::builder();
+        if way == Way::Haproxy {
+            client = client.source_address(balance::source(index).into());
+        }
+        // The default limits are in range.
+        let Ok(client) = client.build() else { return };
         let sent = client.send("127.0.0.1", port, &content(index)[..]);
         let result = match sent {
             Ok(sent) if sent.confirmed => Told::Kept,
@@ -184,10 +284,12 @@ struct Verdict {
     half: Vec<String>,
     /// Told to be kept, and are not.
     lost: Vec<u64>,
+    /// The same, but told by the proxy alone: it had them open at the receiver that was killed.
+    proxys: Vec<u64>,
     unfinished: usize,
 }
 
-fn judge(cluster: &Cluster, told: &BTreeMap<u64, Told>) -> Result<Verdict> {
+fn judge(cluster: &Cluster, told: &BTreeMap<u64, Told>, open: &[u64]) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     let mut stored = BTreeMap::<u64, usize>::new();
     for key in cluster.store().keys()? {
@@ -219,8 +321,11 @@ fn judge(cluster: &Cluster, told: &BTreeMap<u64, Told>) -> Result<Verdict> {
     }
     // Empty ones look alike: there must be enough of them.
     let empty = told.iter().filter(|(index, told)| **told == Told::Kept && is_empty(**index));
-    let missing = empty.clone().count().saturating_sub(verdict.empty);
-    verdict.lost.extend(empty.map(|(index, _)| index).take(missing));
+    let mut empty: Vec<u64> = empty.map(|(index, _)| *index).collect();
+    let missing = empty.len().saturating_sub(verdict.empty);
+    empty.sort_by_key(|index| !open.contains(index));
+    verdict.lost.extend(empty.into_iter().take(missing));
+    (verdict.proxys, verdict.lost) = verdict.lost.iter().partition(|index| open.contains(index));
     verdict.unfinished = cluster.store().unfinished()?;
     Ok(verdict)
 }
@@ -243,6 +348,15 @@ impl Verdict {
         writeln!(out, "  ERROR in the store            {}", self.marked)?;
         writeln!(out, "  complete, but not confirmed   {}", self.unheard)?;
         writeln!(out, "  confirmed, but not there      {} {:?}", self.lost.len(), self.lost)?;
+        if !self.proxys.is_empty() {
+            writeln!(
+                out,
+                "  confirmed by the proxy alone  {} {:?}\n    \
+                 (open at the receiver that was killed: haproxy turns its reset into a FIN)",
+                self.proxys.len(),
+                self.proxys
+            )?;
+        }
         writeln!(out, "  neither whole nor ERROR       {} {:?}", self.half.len(), self.half)?;
         writeln!(out, "  uploads left unfinished       {}", self.unfinished)?;
         writeln!(out, "{}", if self.holds() { "passed" } else { "FAILED" })

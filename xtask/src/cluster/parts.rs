@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::balance::{self, LOG_FORMAT};
 use super::store::{BUCKET, Bucket};
 
 const NODES: usize = 3;
@@ -53,7 +54,7 @@ impl Tools {
 }
 
 /// A program in PATH, or where Debian keeps those of administrators.
-fn find(name: &str) -> Option<PathBuf> {
+pub(super) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders =
         std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
@@ -115,6 +116,8 @@ pub(super) struct Cluster {
     nodes: Vec<Program>,
     ports: Ports,
     bucket: Bucket,
+    /// Of what cargo builds.
+    profile: &'static str,
     folder: TempDir,
 }
 
@@ -146,7 +149,7 @@ impl Ports {
 }
 
 impl Cluster {
-    pub(super) fn start(tools: &Tools) -> Result<Cluster> {
+    pub(super) fn start(tools: &Tools, profile: &'static str) -> Result<Cluster> {
         let folder = tempfile::Builder::new().prefix("accio-cluster-").tempdir()?;
         let ports = Ports::take()?;
         let bucket = Bucket {
@@ -156,7 +159,7 @@ impl Cluster {
             secret: hex(64),
         };
         let (balancer, receivers, nodes) = (None, Vec::new(), Vec::new());
-        let mut cluster = Cluster { balancer, receivers, nodes, ports, bucket, folder };
+        let mut cluster = Cluster { balancer, receivers, nodes, ports, bucket, profile, folder };
         cluster.start_nodes().context("the store")?;
         cluster.start_balancer(tools).context("haproxy")?;
         for index in 0..RECEIVERS {
@@ -171,6 +174,30 @@ impl Cluster {
     /// Where clients connect.
     pub(super) fn receivers_ports(&self, direct: bool) -> Vec<u16> {
         if direct { self.ports.receivers.clone() } else { vec![self.ports.clients] }
+    }
+
+    /// Has the kernel give connections to these receivers.
+    pub(super) fn spread(&self, receivers: &[usize]) -> Result<()> {
+        let ports: Vec<u16> = receivers.iter().map(|index| self.ports.receivers[*index]).collect();
+        balance::spread(self.ports.clients, &ports)
+    }
+
+    /// What haproxy has logged so far.
+    pub(super) fn balancers_log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.path("haproxy.log"))?)
+    }
+
+    /// The processes of the store with the proxy before it, and of the receivers.
+    pub(super) fn processes(&self) -> (Vec<u32>, Vec<u32>) {
+        let id = |program: &Program| program.child.id();
+        (
+            self.nodes.iter().chain(&self.balancer).map(id).collect(),
+            self.receivers.iter().map(id).collect(),
+        )
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(super) fn store(&self) -> &Bucket {
@@ -242,11 +269,12 @@ impl Cluster {
     fn start_balancer(&mut self, tools: &Tools) -> Result<()> {
         let Ports { clients, store, receivers, nodes } = &self.ports;
         let mut text = format!(
-            "global\n  maxconn 2000\n\
+            "global\n  maxconn 2000\n  log stdout format raw local0\n\
              defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 60s\n  \
              timeout server 60s\n  timeout check 2s\n  retries 3\n  option redispatch\n  \
              default-server check inter 300ms fall 2 rise 1\n\
-             frontend clients\n  bind 127.0.0.1:{clients}\n  default_backend receivers\n\
+             frontend clients\n  bind 127.0.0.1:{clients}\n  default_backend receivers\n  \
+             log global\n  log-format \"{LOG_FORMAT}\"\n\
              frontend requests\n  bind 127.0.0.1:{store}\n  default_backend nodes\n\
              backend receivers\n  balance leastconn\n"
         );
@@ -271,7 +299,7 @@ impl Cluster {
 
     fn receiver(&self, index: usize) -> Result<Program> {
         let port = self.ports.receivers[index];
-        let mut command = Command::new("target/cluster/debug/accio-server");
+        let mut command = self.accio_server();
         command
             .arg(port.to_string())
             .arg(format!("s3://{BUCKET}/received"))
@@ -283,9 +311,33 @@ impl Cluster {
             .env("AWS_ENDPOINT", &self.bucket.endpoint)
             .env("AWS_REGION", "garage")
             .env("AWS_ALLOW_HTTP", "true");
-        let name = format!("receiver{index}");
+        self.start_receiving(&format!("receiver{index}"), port, &mut command)
+    }
+
+    /// One more, into a folder, and its port.
+    pub(super) fn start_folder_receiver(&mut self) -> Result<u16> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let place = self.path("received");
+        fs::create_dir(&place)?;
+        let mut command = self.accio_server();
+        command.arg(port.to_string()).arg(place).args([
+            "--bind",
+            "127.0.0.1",
+            "--metrics",
+            &metrics_port(port).to_string(),
+        ]);
+        let receiver = self.start_receiving("folder", port, &mut command)?;
+        self.receivers.push(receiver);
+        Ok(port)
+    }
+
+    fn accio_server(&self) -> Command {
+        Command::new(Path::new("target/cluster").join(self.profile).join("accio-server"))
+    }
+
+    fn start_receiving(&self, name: &str, port: u16, command: &mut Command) -> Result<Program> {
         let log = self.path(&format!("{name}.log"));
-        let mut program = Program::start(&name, &mut command, &log)?;
+        let mut program = Program::start(name, command, &log)?;
         // Its own port would count a connection.
         if let Err(error) = answers(metrics_port(port)) {
             let ended = program.child.try_wait()?;

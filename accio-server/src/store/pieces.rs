@@ -1,0 +1,153 @@
+//! The memory that uploads hold, in pieces that are used again.
+//!
+//! Freed pieces of this size stay with the C library, spread over the heaps of all threads: with
+//! many uploads it keeps half as much again as is in use. So the large ones, which are nearly all
+//! there is, are not freed but lie here until the next upload wants one.
+
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+/// Pieces of one size that lie ready, and how much memory all pieces are.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    /// The size of those that are kept.
+    size: usize,
+    /// The most that is kept, with what is in use.
+    most: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Vec<u8>>,
+    /// Bytes in use and idle.
+    all: usize,
+}
+
+/// Room for bytes, and those that are in it; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Piece {
+    bytes: Vec<u8>,
+    /// What it was asked for as.
+    room: usize,
+    pieces: Arc<Pieces>,
+}
+
+impl Pieces {
+    /// Keeps those of `size`, as long as all together are no more than `most`.
+    pub(super) fn new(size: usize, most: usize) -> Arc<Self> {
+        Arc::new(Pieces { size, most, state: Mutex::default() })
+    }
+
+    /// An empty one of so many bytes.
+    pub(super) fn get(self: &Arc<Self>, room: usize) -> Piece {
+        let mut state = self.lock();
+        let idle = if room == self.size { state.idle.pop() } else { None };
+        let mut dropped = Vec::new();
+        if idle.is_none() {
+            state.all += room;
+            // What lies idle makes way.
+            while state.all > self.most {
+                let Some(piece) = state.idle.pop() else { break };
+                state.all -= self.size;
+                dropped.push(piece);
+            }
+        }
+        drop(state);
+        drop(dropped);
+        let bytes = idle.unwrap_or_else(|| Vec::with_capacity(room));
+        Piece { bytes, room, pieces: Arc::clone(self) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Piece {
+    /// Of no bytes.
+    pub(super) fn none(pieces: &Arc<Pieces>) -> Self {
+        Piece { bytes: Vec::new(), room: 0, pieces: Arc::clone(pieces) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() == self.room
+    }
+
+    /// Takes as many as there is room for; how many.
+    pub(super) fn fill(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.room - self.bytes.len());
+        self.bytes.extend_from_slice(&bytes[..count]);
+        count
+    }
+
+    /// Its bytes, to be sent; whoever drops the last of them gives the piece back.
+    pub(super) fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if self.room == 0 {
+            return;
+        }
+        let mut bytes = mem::take(&mut self.bytes);
+        let mut state = self.pieces.lock();
+        if self.room == self.pieces.size && state.all <= self.pieces.most {
+            bytes.clear();
+            state.idle.push(bytes);
+        } else {
+            state.all -= self.room;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle(pieces: &Pieces) -> usize {
+        pieces.lock().idle.len()
+    }
+
+    #[test]
+    fn large_ones_come_back_empty_once_their_bytes_are_dropped() {
+        let pieces = Pieces::new(8, 32);
+        let mut piece = pieces.get(8);
+        assert_eq!(piece.fill(b"123456789"), 8);
+        assert!(piece.is_full());
+        let bytes = piece.freeze();
+        let part = bytes.slice(2..4);
+        drop(bytes);
+        assert_eq!((&part[..], idle(&pieces)), (&b"34"[..], 0));
+        drop(part);
+        assert_eq!((idle(&pieces), pieces.lock().all), (1, 8));
+        assert!(pieces.get(8).is_empty());
+        assert_eq!(idle(&pieces), 1, "the same one again");
+    }
+
+    #[test]
+    fn small_ones_are_freed_and_idle_ones_make_way_for_them() {
+        let pieces = Pieces::new(8, 16);
+        drop((pieces.get(8), pieces.get(8)));
+        assert_eq!(idle(&pieces), 2);
+        let small = pieces.get(4);
+        assert_eq!((idle(&pieces), pieces.lock().all), (1, 12));
+        drop(small);
+        drop(Piece::none(&pieces));
+        assert_eq!((idle(&pieces), pieces.lock().all), (1, 8));
+    }
+}

@@ -1,0 +1,147 @@
+//! What stands before the receivers: the kernel's own translation of addresses, or haproxy.
+//!
+//! A balancer below TCP passes on what ends a connection as it is. Here nftables gives each new
+//! connection to the next receiver, in a network namespace of the run's own, in which everything
+//! happens: this program starts itself again within.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+
+/// How clients get to a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Way {
+    /// Each connection's addresses are translated, as LVS, ECMP or a cloud's balancer would
+    Nft,
+    /// haproxy in TCP mode, which ends a connection in the same way whatever ended its other side
+    Haproxy,
+    /// Connect to the receivers in turn
+    Direct,
+}
+
+/// How `unshare` makes a namespace where that works: as root, or as the root of one's own.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    arguments: &'static [&'static str],
+}
+
+impl Namespace {
+    /// Tries both, with a rule as it will be used; why neither works.
+    pub(super) fn find() -> Result<Namespace, String> {
+        let mut why = String::new();
+        for arguments in [&["--net"][..], &["--user", "--map-root-user", "--net"][..]] {
+            let mut command = Command::new("unshare");
+            command.args(arguments).args(["nft", "-f", "-"]);
+            match feed(&mut command, &rules(1, &[2, 3])) {
+                Ok(()) => return Ok(Namespace { arguments }),
+                Err(error) => why = format!("{error:#}"),
+            }
+        }
+        Err(format!("no network namespace with nftables: {why}"))
+    }
+
+    /// Runs this command again, within.
+    pub(super) fn enter(&self) -> Result<ExitCode> {
+        let status = Command::new("unshare")
+            .args(self.arguments)
+            .arg(std::env::current_exe()?)
+            .args(std::env::args_os().skip(1))
+            .arg("--inside")
+            .status()?;
+        Ok(status.code().map_or(ExitCode::FAILURE, |code| {
+            u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+        }))
+    }
+}
+
+/// Within: the loopback of a new namespace is down.
+pub(super) fn settle() -> Result<()> {
+    feed(Command::new("ip").args(["-batch", "-"]), "link set lo up\n")
+}
+
+/// Gives each connection to `port` to the next of the receivers, from now on. Those that are made
+/// stay where they are.
+pub(super) fn spread(port: u16, receivers: &[u16]) -> Result<()> {
+    feed(Command::new("nft").args(["-f", "-"]), &rules(port, receivers))
+}
+
+fn rules(port: u16, receivers: &[u16]) -> String {
+    let map: Vec<_> =
+        receivers.iter().enumerate().map(|(index, port)| format!("{index} : {port}")).collect();
+    format!(
+        "add table ip accio\nflush table ip accio\ntable ip accio {{\n chain out {{\n  \
+         type nat hook output priority -100\n  \
+         ip daddr 127.0.0.1 tcp dport {port} redirect to :numgen inc mod {} map {{ {} }}\n }}\n}}\n",
+        receivers.len(),
+        map.join(", ")
+    )
+}
+
+fn feed(command: &mut Command, input: &str) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| name.clone())?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that ends early says why.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    ensure!(output.status.success(), "{name}: {said}");
+    Ok(())
+}
+
+/// What haproxy logs of each connection from a client: who it was, where it went, when.
+pub(super) const LOG_FORMAT: &str = "session %ci %s %Ts.%ms %Tt";
+
+/// The address upload `index` comes from through haproxy, so that its log tells which it was.
+pub(super) fn source(index: u64) -> Ipv4Addr {
+    // The first of 127/8 are used by others.
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 16, 0, 1)) + (index as u32 & 0xf_ffff))
+}
+
+/// The uploads that haproxy had open at `server` at a moment, by its log.
+pub(super) fn open_at(log: &str, server: &str, moment: SystemTime) -> Vec<u64> {
+    // Its clock is read before a connection is handed on, and counts in milliseconds.
+    const SLACK: f64 = 0.05;
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let moment = since.as_secs_f64();
+    let mut sessions = BTreeMap::new();
+    for line in log.lines() {
+        let Some((_, rest)) = line.split_once("session ") else { continue };
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let [from, at, began, lasted] = words[..] else { continue };
+        let (Ok(from), Ok(began), Ok(lasted)) =
+            (from.parse::<Ipv4Addr>(), began.parse::<f64>(), lasted.parse::<f64>())
+        else {
+            continue;
+        };
+        let index = u32::from(from).wrapping_sub(u32::from(source(0)));
+        let open = began - SLACK <= moment && moment <= began + lasted / 1000.0 + SLACK;
+        sessions.insert(u64::from(index), at == server && open);
+    }
+    sessions.into_iter().filter(|(_, open)| *open).map(|(index, _)| index).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_tells_what_was_open_where() {
+        let log = "session 127.16.0.1 r1 1000.100 500\nsession 127.16.0.2 r1 1000.100 10\n\
+                   <134>session 127.16.0.3 r2 1000.100 500\nsession 127.16.1.1 r1 1000.700 90\n\
+                   session 127.16.0.6 r1 1000.290 1\nnoise\n";
+        let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_300);
+        assert_eq!(open_at(log, "r1", moment), [0, 5]);
+    }
+
+    #[test]
+    fn every_receiver_has_its_turn() {
+        assert!(rules(7, &[8, 9]).contains("numgen inc mod 2 map { 0 : 8, 1 : 9 }"));
+    }
+}
