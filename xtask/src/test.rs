@@ -6,13 +6,17 @@ use std::process::{Command, ExitCode};
 
 use crate::{e2e, torture};
 
+/// All but `store`, which brings a hundred crates for those who want it: its tests are a command of
+/// their own, `cargo test --package accio-server --all-features`.
+const FEATURES: &str = "accio-server/proxy-protocol";
+
 /// Runs the crates' tests, the end-to-end scenarios and a bounded share of the torture, each
 /// whatever came of the others.
 pub(crate) fn run(arguments: &e2e::Arguments) -> io::Result<ExitCode> {
     let crates = if arguments.only_lists() {
         true
     } else {
-        cargo().args(["test", "--workspace", "--all-features"]).status()?.success()
+        cargo().args(["test", "--workspace", "--features", FEATURES]).status()?.success()
     };
     let scenarios = e2e::run(arguments)?;
     let torture = torture::run_bounded(arguments)?;
