@@ -35,10 +35,13 @@ fn a_class_with_hostile_submissions_is_graded_fairly_and_leaves_nothing() {
     }
     fs::create_dir(class.path().join("nothing-in-it")).unwrap();
 
-    let quick = ["client/3", "client/4", "server/4", "server/14", "server-s/4", "server-s/14"];
+    let quick = ["client/3", "client/4", "server/14", "server-s/14"];
     let filters: Vec<&str> = quick.iter().flat_map(|check| ["--filter", check]).collect();
-    let (graded, code) =
-        grade(class.path(), "confirm", &[&filters[..], &["--at-once", "12"]].concat());
+    let (graded, code) = grade(
+        class.path(),
+        "confirm",
+        &[&filters[..], &["--at-once", "12", "--memory", "256"]].concat(),
+    );
     assert_eq!(code, 1);
     assert_eq!(graded.len(), 12);
     for (name, lost) in &graded {
