@@ -14,7 +14,7 @@ use socket2::SockRef;
 pub(crate) use self::dialect::{Dialect, FIRST, GREETING, SECOND};
 pub(crate) use self::listener::Listener;
 use super::payload;
-use super::verdict::{Stop, Verdict, ensure};
+use super::verdict::{Stop, Verdict, ensure, is_shortage};
 
 /// How long something that should come at once may take on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(8);
@@ -40,6 +40,9 @@ impl Peer {
     /// Connects to a server on this machine.
     pub(crate) fn connect(address: SocketAddr) -> Verdict<Peer> {
         let stream = TcpStream::connect_timeout(&address, SOON).map_err(|error| {
+            if is_shortage(&error) {
+                return Stop::Trouble(format!("cannot connect to {address}: {error}"));
+            }
             Stop::fault(format!("a connection to {address}"), error.to_string())
         })?;
         Peer::new(stream)

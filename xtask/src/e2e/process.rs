@@ -18,7 +18,7 @@ pub(crate) use self::capture::Capture;
 use self::groups::groups;
 pub(crate) use self::groups::{end_all_of, kill_all_groups, while_none_starts};
 use super::guard;
-use super::verdict::{Stop, Verdict};
+use super::verdict::{Stop, Verdict, is_shortage};
 
 /// How often a process is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(4);
@@ -54,7 +54,8 @@ pub(crate) enum Input {
 }
 
 impl Process {
-    /// Starts `command` in a new process group on behalf of the scenario `owner`.
+    /// Starts `command` in a new process group on behalf of the scenario `owner`. An error of the
+    /// kind `ResourceBusy` is for want of something of this machine's.
     pub(crate) fn spawn(mut command: Command, owner: usize, input: Input) -> io::Result<Process> {
         let line = command_line(&command);
         command.env(guard::MARK, guard::mark(owner));
@@ -64,9 +65,11 @@ impl Process {
         let mut groups = groups();
         // Not before: where hundreds are to start, this one has waited for seconds by now.
         let started = Instant::now();
-        let mut child = command
-            .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot run {line}: {error}")))?;
+        let mut child = command.spawn().map_err(|error| {
+            let short = is_shortage(&error);
+            let kind = if short { io::ErrorKind::ResourceBusy } else { error.kind() };
+            io::Error::new(kind, format!("cannot run {line}: {error}"))
+        })?;
         let pid = Pid::from_child(&child);
         groups.push((pid, owner));
         drop(groups);

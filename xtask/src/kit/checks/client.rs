@@ -65,7 +65,7 @@ pub(super) static CHECKS: &[Check] = &[
         id: "client/4",
         points: 10,
         about: "connects to a live server",
-        rule: TRANSFER,
+        rule: "the client connects to the host and port it is given",
         run: Some(|trial| trial.connected(b"content").map(drop)),
         ..BASE
     },

@@ -24,6 +24,7 @@ const IDLE: &str = "no data for over 10 s: abort the connection; the file holds 
                     ERROR without a line end, and nothing of what came before";
 const NAMES: &str = "connection N's bytes, and nothing else, are FILE-DIR/N.file, N counted from 1 \
                      as connections are established";
+const LISTENS: &str = "the server listens at the port it is given and accepts connections";
 const MANY: &str = "at least 10 connections are served at the same time";
 const LARGE_FILES: &str = "files of 100 MiB or more are accepted";
 
@@ -56,7 +57,7 @@ pub(super) static CHECKS: &[Check] = &[
         id: "server/4",
         points: 5,
         about: "accepts a connection",
-        rule: MANY,
+        rule: LISTENS,
         run: Some(receiver::accepts),
         ..BASE
     },
@@ -81,7 +82,7 @@ pub(super) static CHECKS: &[Check] = &[
         id: "server/7",
         points: 5,
         about: "takes the next connection after the first is done",
-        rule: NAMES,
+        rule: "all connections are counted and saved, 1 for the first, 2 for the second and so on",
         run: Some(receiver::next),
         ..BASE
     },

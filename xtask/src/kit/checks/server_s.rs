@@ -57,7 +57,7 @@ pub(super) static CHECKS: &[Check] = &[
         id: "server-s/4",
         points: 5,
         about: "accepts a connection",
-        rule: ONE,
+        rule: "the server listens at the port it is given and accepts connections",
         run: Some(receiver::accepts),
         ..BASE
     },
