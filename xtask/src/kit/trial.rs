@@ -240,7 +240,10 @@ impl Trial<'_> {
                 // One that would run is late because of others.
                 let pid = process.pid();
                 if late && (started.elapsed() > STARTED || guard::settles(pid, RESTING)) {
-                    let actual = format!("it runs, but does not listen after {SOON:?}");
+                    let actual = match sockets::listens_at(pid, port) {
+                        Some(host) => format!("it listens at {host} alone: not on all interfaces"),
+                        None => format!("it runs, but does not listen after {SOON:?}"),
+                    };
                     return Err(Stop::fault(expected, actual));
                 }
                 self.proofs.stand(program)?;
