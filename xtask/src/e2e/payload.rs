@@ -109,6 +109,18 @@ pub(crate) fn describe(bytes: &[u8]) -> String {
     format!("{} byte{plural} \"{}{dots}\"", bytes.len(), start.escape_ascii())
 }
 
+/// A line that a program wrote, for people: as it is, but for what would move the cursor.
+pub(crate) fn escape_line(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c {
+            '\'' | '"' => escaped.push(c),
+            c => escaped.extend(c.escape_debug()),
+        }
+    }
+    escaped
+}
+
 fn first_difference(expected: &[u8], actual: &[u8]) -> String {
     match expected.iter().zip(actual).position(|(expected, actual)| expected != actual) {
         Some(offset) => format!(", different from offset {offset} on"),
@@ -163,5 +175,6 @@ mod tests {
         assert_eq!(describe(b"a\x1b\r\n"), r#"4 bytes "a\x1b\r\n""#);
         assert_eq!(describe(b"x"), r#"1 byte "x""#);
         assert!(describe(&[b'x'; 100]).ends_with("…\""));
+        assert_eq!(escape_line("b'é' \"\x1b[2J"), r#"b'é' "\u{1b}[2J"#);
     }
 }

@@ -14,6 +14,7 @@ use super::trial::{Network, STARTING, Trial};
 use crate::e2e::context::Context;
 use crate::e2e::engine::{self, Job, Pace};
 use crate::e2e::guard::{self, Limits};
+use crate::e2e::payload;
 use crate::e2e::peer::Dialect;
 use crate::e2e::runner::{self, seed_for};
 use crate::e2e::subject::Subject;
@@ -301,7 +302,7 @@ fn said(context: &Context) -> Vec<String> {
         let stderr = log.stderr.text();
         let lines: Vec<&str> = stderr.lines().collect();
         let tail = &lines[lines.len().saturating_sub(TAIL)..];
-        said.extend(tail.iter().map(|line| format!("  | {}", line.escape_debug())));
+        said.extend(tail.iter().map(|line| format!("  | {}", payload::escape_line(line))));
     }
     said
 }
