@@ -267,6 +267,8 @@ impl Run {
             Err(Stop::Trouble(why)) => Outcome::Trouble(why),
             Err(Stop::Fault(mut fault)) => {
                 fault.during.reverse();
+                // A program's start is a place to whoever starts it and to whoever keeps count.
+                fault.during.dedup();
                 let ended = ended.iter().map(|why| format!("; the kit ended it: {why}"));
                 let actual = fault.actual + &ended.collect::<String>();
                 let dir = context.dir();
