@@ -66,6 +66,7 @@ pub(crate) struct Arguments {
 const INSTALL: &str = "\
 garage   cargo install garage --version 2.5.0 --locked      (an S3 store; AGPL, only ever run)
 haproxy  apt-get install haproxy
+envoy    as www.envoyproxy.io says, 1.40 or later            (only for --through envoy)
 curl     apt-get install curl                               (7.75 or later)
 nft      apt-get install nftables iproute2 util-linux       (for a balancer below TCP)
 rclone   apt-get install rclone                             (only compared with, by --throughput)";
@@ -80,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         writeln!(out, "{INSTALL}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let tools = match Tools::find(arguments.garage.as_deref()) {
+    let tools = match Tools::find(arguments.garage.as_deref(), arguments.through) {
         Ok(tools) => tools,
         Err(missing) => {
             writeln!(
@@ -126,7 +127,7 @@ fn choose(arguments: &Arguments, out: &mut impl Write) -> io::Result<Chosen> {
         return Ok(Chosen::Here(Way::Nft));
     }
     match arguments.through {
-        Some(way @ (Way::Haproxy | Way::Direct)) => return Ok(Chosen::Here(way)),
+        Some(way @ (Way::Haproxy | Way::Envoy | Way::Direct)) => return Ok(Chosen::Here(way)),
         Some(Way::Nft) | None => {}
     }
     match Namespace::find() {
@@ -149,7 +150,8 @@ fn choose(arguments: &Arguments, out: &mut impl Write) -> io::Result<Chosen> {
 /// Builds the receiver, beside the one without a store, which the other commands run.
 fn build(release: bool) -> Result<()> {
     let built = cargo()
-        .args(["build", "--quiet", "--package", "accio-server", "--features", "store"])
+        .args(["build", "--quiet", "--package", "accio-server"])
+        .args(["--features", "store,proxy-protocol"])
         .args(release.then_some("--release"))
         .args(["--target-dir", "target/cluster"])
         .status()?;
@@ -169,6 +171,7 @@ fn test(arguments: &Arguments, way: Way, tools: &Tools, out: &mut impl Write) ->
     let through = match way {
         Way::Nft => "nftables before the receivers, haproxy before the store",
         Way::Haproxy => "haproxy before both",
+        Way::Envoy => "Envoy before the receivers, haproxy before the store",
         Way::Direct => "haproxy before the store",
     };
     if way == Way::Nft {
@@ -180,7 +183,7 @@ fn test(arguments: &Arguments, way: Way, tools: &Tools, out: &mut impl Write) ->
     let uploads = arguments.uploads;
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let told = Mutex::new(BTreeMap::new());
-    let ports = cluster.receivers_ports(way == Way::Direct);
+    let ports = cluster.front(way);
     let mut killed = None;
     std::thread::scope(|scope| -> Result<()> {
         for _ in 0..CLIENTS {
@@ -293,7 +296,7 @@ fn judge(cluster: &Cluster, told: &BTreeMap<u64, Told>, open: &[u64]) -> Result<
     let mut verdict = Verdict::default();
     let mut stored = BTreeMap::<u64, usize>::new();
     for key in cluster.store().keys()? {
-        let bytes = cluster.store().get(&key)?;
+        let Some(bytes) = cluster.store().get(&key)? else { continue };
         match &bytes[..] {
             [] => verdict.empty += 1,
             b"ERROR" => verdict.marked += 1,

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::balance::{self, LOG_FORMAT};
+use super::balance::{self, LOG_FORMAT, Way};
 use super::store::{BUCKET, Bucket};
 
 const NODES: usize = 3;
@@ -25,14 +26,21 @@ const BOUND: Duration = Duration::from_secs(30);
 pub(super) struct Tools {
     garage: PathBuf,
     haproxy: PathBuf,
+    /// Where the way through it was chosen.
+    envoy: Option<PathBuf>,
     pub(super) curl: PathBuf,
 }
 
 impl Tools {
     /// All of them, or the name of one that is missing.
-    pub(super) fn find(garage: Option<&Path>) -> Result<Tools, &'static str> {
+    pub(super) fn find(garage: Option<&Path>, way: Option<Way>) -> Result<Tools, &'static str> {
         let garage = garage.map_or_else(|| find("garage"), |path| Some(path.to_owned()));
+        let envoy = match way {
+            Some(Way::Envoy) => Some(find("envoy").ok_or("envoy")?),
+            _ => None,
+        };
         Ok(Tools {
+            envoy,
             garage: garage.filter(|path| path.is_file()).ok_or("garage")?,
             haproxy: find("haproxy").ok_or("haproxy")?,
             curl: find("curl").ok_or("curl")?,
@@ -111,6 +119,7 @@ impl Drop for Program {
 /// All that runs. Fields end in their order: those who talk before those who are talked to.
 #[derive(Debug)]
 pub(super) struct Cluster {
+    envoy: Option<Program>,
     balancer: Option<Program>,
     receivers: Vec<Program>,
     nodes: Vec<Program>,
@@ -126,6 +135,7 @@ struct Ports {
     /// The balancer's, for clients and for the store.
     clients: u16,
     store: u16,
+    envoy: u16,
     receivers: Vec<u16>,
     /// Each node's for S3 and for the others.
     nodes: Vec<(u16, u16)>,
@@ -141,10 +151,10 @@ impl Ports {
             held.push(listener);
             Ok(port)
         };
-        let (clients, store) = (take()?, take()?);
+        let (clients, store, envoy) = (take()?, take()?, take()?);
         let receivers = (0..RECEIVERS).map(|_| take()).collect::<Result<_>>()?;
         let nodes = (0..NODES).map(|_| Ok((take()?, take()?))).collect::<Result<_>>()?;
-        Ok(Ports { clients, store, receivers, nodes })
+        Ok(Ports { clients, store, envoy, receivers, nodes })
     }
 }
 
@@ -158,13 +168,17 @@ impl Cluster {
             key: format!("GK{}", hex(24)),
             secret: hex(64),
         };
-        let (balancer, receivers, nodes) = (None, Vec::new(), Vec::new());
-        let mut cluster = Cluster { balancer, receivers, nodes, ports, bucket, profile, folder };
+        let (envoy, balancer, receivers, nodes) = (None, None, Vec::new(), Vec::new());
+        let mut cluster =
+            Cluster { envoy, balancer, receivers, nodes, ports, bucket, profile, folder };
         cluster.start_nodes().context("the store")?;
         cluster.start_balancer(tools).context("haproxy")?;
         for index in 0..RECEIVERS {
             let receiver = cluster.receiver(index)?;
             cluster.receivers.push(receiver);
+        }
+        if let Some(program) = &tools.envoy {
+            cluster.start_envoy(program).context("envoy")?;
         }
         // So that its checks have seen them all.
         std::thread::sleep(Duration::from_secs(1));
@@ -172,8 +186,12 @@ impl Cluster {
     }
 
     /// Where clients connect.
-    pub(super) fn receivers_ports(&self, direct: bool) -> Vec<u16> {
-        if direct { self.ports.receivers.clone() } else { vec![self.ports.clients] }
+    pub(super) fn front(&self, way: Way) -> Vec<u16> {
+        match way {
+            Way::Direct => self.ports.receivers.clone(),
+            Way::Envoy => vec![self.ports.envoy],
+            Way::Haproxy | Way::Nft => vec![self.ports.clients],
+        }
     }
 
     /// Has the kernel give connections to these receivers.
@@ -267,7 +285,7 @@ impl Cluster {
     }
 
     fn start_balancer(&mut self, tools: &Tools) -> Result<()> {
-        let Ports { clients, store, receivers, nodes } = &self.ports;
+        let Ports { clients, store, receivers, nodes, .. } = &self.ports;
         let mut text = format!(
             "global\n  maxconn 2000\n  log stdout format raw local0\n\
              defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 60s\n  \
@@ -297,6 +315,19 @@ impl Cluster {
         answers(*store)
     }
 
+    fn start_envoy(&mut self, program: &Path) -> Result<()> {
+        let receivers: Vec<_> =
+            self.ports.receivers.iter().map(|port| (*port, metrics_port(*port))).collect();
+        let config = self.path("envoy.yaml");
+        let admin = self.path("envoy.sock");
+        fs::write(&config, balance::envoys(self.ports.envoy, &receivers, &admin))?;
+        let mut command = Command::new(program);
+        command.args(["--disable-hot-restart", "--config-path"]).arg(config);
+        self.envoy = Some(Program::start("envoy", &mut command, &self.path("envoy.log"))?);
+        // Through its own port a receiver would count a connection.
+        patiently(|| UnixStream::connect(&admin).map(drop).map_err(Into::into))
+    }
+
     fn receiver(&self, index: usize) -> Result<Program> {
         let port = self.ports.receivers[index];
         let mut command = self.accio_server();
@@ -306,6 +337,7 @@ impl Cluster {
             .args(["--bind", "127.0.0.1", "--ids-from-store", "-v"])
             .args(["--node", &format!("receiver{index}")])
             .args(["--metrics", &metrics_port(port).to_string()])
+            .args(self.bucket.tools.envoy.as_ref().map(|_| "--proxy-protocol"))
             .env("AWS_ACCESS_KEY_ID", &self.bucket.key)
             .env("AWS_SECRET_ACCESS_KEY", &self.bucket.secret)
             .env("AWS_ENDPOINT", &self.bucket.endpoint)

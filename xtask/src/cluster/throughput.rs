@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use accio_proto::{Client, Source};
 use anyhow::{Context, Result, ensure};
 
+use super::balance::Way;
 use super::parts::{Cluster, Tools, find};
 use super::store::BUCKET;
 
@@ -42,7 +43,7 @@ struct Taken {
 pub(super) fn measure(tools: &Tools, rounds: u32, mib: u32, out: &mut impl Write) -> Result<()> {
     let mut cluster = Cluster::start(tools, "release").context("start")?;
     let folder_port = cluster.start_folder_receiver()?;
-    let ports = cluster.receivers_ports(true);
+    let ports = cluster.front(Way::Direct);
     let rclone = find("rclone");
     let mut subjects =
         vec![Subject::Receivers(1), Subject::Receivers(2), Subject::Receivers(3), Subject::Folder];
