@@ -23,6 +23,7 @@ const CONFIRM: &str = "each accio\\r\\n is answered: confirm-accio\\r\\n, then \
                        confirm-accio-again\\r\\n\\r\\n";
 const TRANSFER: &str = "the file is transferred, the connection ended gracefully, the exit code 0";
 const LARGE_FILES: &str = "reasonably large files (100 MiB or more) are supported";
+const CONNECTS: &str = "the client connects to the host and port it is given";
 const REPOSITORY: &str = "the repository is looked at by the course";
 const NO_BUSY_LOOP: &str = "no busy loop";
 const STALL: &str = "10 s without being able to send are an error, not 10 s of transfer";
@@ -41,7 +42,7 @@ pub(super) fn checks() -> Vec<Check> {
             .worth(5)
             .waits()
             .run(bad_target),
-        check("4", "connects to a live server", TRANSFER)
+        check("4", "connects to a live server", CONNECTS)
             .worth(10)
             .run(|trial| trial.connected(b"content").map(drop)),
         check("5", "fails on a server that is not there", TEN).worth(5).waits().run(not_there),

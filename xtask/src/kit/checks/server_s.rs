@@ -24,7 +24,6 @@ const TURNS: &str =
 pub(super) fn checks() -> Vec<Check> {
     let check = |name, about, rule| Check::new(Program::ServerS, name, about, rule);
     vec![
-        check("4", "accepts a connection", ONE).worth(5).run(receiver::accepts),
         check("7", "takes the next connection after the first is done", ONE)
             .worth(5)
             .run(receiver::next),

@@ -10,6 +10,7 @@ const NETWORK: &str = "tested with emulated delays and transmission errors";
 const REPOSITORY: &str = "the repository is looked at by the course";
 const PORT: &str =
     "an incorrect port ends the server with ERROR: on stderr and a non-zero exit code";
+const LISTENS: &str = "the server listens at the port it is given and accepts connections";
 const GREETING: &str = "after the connection is established the server sends accio\\r\\n";
 const RECEIVES: &str = "after the handshake the server receives whatever the client sends";
 const PORTS: &str = "ports are 1 to 65535";
@@ -32,6 +33,7 @@ pub(super) fn checks(program: Program) -> Vec<Check> {
             .worth(5)
             .waits()
             .run(receiver::sigint),
+        check("4", "accepts a connection", LISTENS).worth(5).run(receiver::accepts),
         check("5", "sends the greeting before anything comes, and nothing more", GREETING)
             .worth(5)
             .in_dialects(GREETED)
