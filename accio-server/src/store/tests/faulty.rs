@@ -16,14 +16,14 @@ use object_store::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Faulty {
+pub(in super::super) struct Faulty {
     pub(super) inner: InMemory,
-    pub(super) plan: Arc<Plan>,
+    pub(in super::super) plan: Arc<Plan>,
 }
 
 /// How many of the next calls go wrong, and how.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(in super::super) struct Plan {
     /// Puts that fail and do nothing.
     pub(super) puts: AtomicU32,
     /// Puts that are done and whose answer is lost.
@@ -33,12 +33,26 @@ pub(super) struct Plan {
     pub(super) completes_unheard: AtomicU32,
     /// Whether it overwrites what it was asked not to.
     pub(super) careless: AtomicBool,
+    /// Whether a put ends the uploads in parts that began before.
+    pub(super) sweeping: AtomicBool,
+    /// Puts that were done.
+    done: AtomicUsize,
     /// Whether parts do not arrive for now.
     pub(super) stuck: AtomicBool,
     /// Whether parts are counted and dropped.
     pub(super) forgetful: AtomicBool,
     /// Uploads in parts that were neither completed nor aborted.
     pub(super) open: AtomicUsize,
+}
+
+impl Plan {
+    pub(in super::super) fn careless(&self) {
+        self.careless.store(true, Ordering::SeqCst);
+    }
+
+    pub(in super::super) fn fail_puts(&self, count: u32) {
+        self.puts.store(count, Ordering::SeqCst);
+    }
 }
 
 fn due(fault: &AtomicU32) -> bool {
@@ -70,6 +84,7 @@ impl ObjectStore for Faulty {
             how.mode = PutMode::Overwrite;
         }
         let result = self.inner.put_opts(to, bytes, how).await?;
+        self.plan.done.fetch_add(1, Ordering::SeqCst);
         if due(&self.plan.puts_unheard) { Err(trouble()) } else { Ok(result) }
     }
 
@@ -80,7 +95,8 @@ impl ObjectStore for Faulty {
     ) -> Result<Box<dyn MultipartUpload>> {
         let inner = self.inner.put_multipart_opts(to, how).await?;
         self.plan.open.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(Parts { inner, plan: Arc::clone(&self.plan) }))
+        let began = self.plan.done.load(Ordering::SeqCst);
+        Ok(Box::new(Parts { inner, plan: Arc::clone(&self.plan), began }))
     }
 
     async fn get_opts(&self, from: &Path, how: GetOptions) -> Result<GetResult> {
@@ -111,6 +127,8 @@ impl ObjectStore for Faulty {
 struct Parts {
     inner: Box<dyn MultipartUpload>,
     plan: Arc<Plan>,
+    /// After so many puts.
+    began: usize,
 }
 
 #[async_trait]
@@ -135,7 +153,9 @@ impl MultipartUpload for Parts {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        if due(&self.plan.completes) {
+        let swept = self.plan.sweeping.load(Ordering::SeqCst)
+            && self.plan.done.load(Ordering::SeqCst) != self.began;
+        if due(&self.plan.completes) || swept {
             return Err(trouble());
         }
         let result = self.inner.complete().await?;
