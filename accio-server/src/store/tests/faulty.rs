@@ -33,8 +33,11 @@ pub(in super::super) struct Plan {
     pub(super) completes_unheard: AtomicU32,
     /// Whether it overwrites what it was asked not to.
     pub(super) careless: AtomicBool,
-    /// Whether a put ends the uploads in parts that began before.
+    /// Whether a put ends the uploads in parts that began before, and is refused if it must not
+    /// overwrite; an abort does nothing.
     pub(super) sweeping: AtomicBool,
+    /// Whether such parts are there.
+    hidden: AtomicBool,
     /// Puts that were done.
     done: AtomicUsize,
     /// Whether parts do not arrive for now.
@@ -83,7 +86,11 @@ impl ObjectStore for Faulty {
         if self.plan.careless.load(Ordering::SeqCst) {
             how.mode = PutMode::Overwrite;
         }
+        if how.mode == PutMode::Create && self.plan.hidden.load(Ordering::SeqCst) {
+            return Err(Error::AlreadyExists { path: to.to_string(), source: "parts".into() });
+        }
         let result = self.inner.put_opts(to, bytes, how).await?;
+        self.plan.hidden.store(false, Ordering::SeqCst);
         self.plan.done.fetch_add(1, Ordering::SeqCst);
         if due(&self.plan.puts_unheard) { Err(trouble()) } else { Ok(result) }
     }
@@ -135,6 +142,7 @@ struct Parts {
 impl MultipartUpload for Parts {
     fn put_part(&mut self, bytes: PutPayload) -> UploadPart {
         let plan = Arc::clone(&self.plan);
+        plan.hidden.store(plan.sweeping.load(Ordering::SeqCst), Ordering::SeqCst);
         let forgetful = plan.forgetful.load(Ordering::SeqCst);
         let part = if forgetful { None } else { Some(self.inner.put_part(bytes.clone())) };
         Box::pin(async move {
@@ -159,6 +167,7 @@ impl MultipartUpload for Parts {
             return Err(trouble());
         }
         let result = self.inner.complete().await?;
+        self.plan.hidden.store(false, Ordering::SeqCst);
         self.plan.open.fetch_sub(1, Ordering::SeqCst);
         if due(&self.plan.completes_unheard) { Err(trouble()) } else { Ok(result) }
     }

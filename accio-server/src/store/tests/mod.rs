@@ -120,6 +120,16 @@ fn a_large_upload_is_kept_where_a_put_ends_those_of_its_name() {
     let first = sink(Arc::clone(&store), traits, MEMORY);
     let bytes = content(3 * PART + 7, 0);
     put(&first, 1, &bytes).unwrap();
+    // What is given up leaves parts, which are in nobody's way.
+    let mut given_up = first.open(2).unwrap();
+    write(&mut given_up, &bytes).unwrap();
+    given_up.abort().unwrap();
+    assert_eq!(get(&first, 2).unwrap(), b"ERROR");
+    let mut dropped = first.open(3).unwrap();
+    write(&mut dropped, &bytes).unwrap();
+    drop(dropped);
+    put(&first, 3, b"small").unwrap();
+    assert_eq!(get(&first, 3).unwrap(), b"small");
     // Another receiver of the same name still sees that it is taken.
     let second = sink(store, traits, MEMORY);
     assert_eq!(put(&second, 1, &bytes).unwrap_err().kind(), ErrorKind::AlreadyExists);
