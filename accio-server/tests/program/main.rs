@@ -9,8 +9,12 @@ mod harness;
 mod journal;
 mod limits;
 mod metrics;
+#[cfg(feature = "store")]
+mod network;
 mod on_commit;
 #[cfg(feature = "proxy-protocol")]
 mod proxied;
+#[cfg(feature = "store-core")]
+mod store;
 mod systemd;
 mod usage;

@@ -14,7 +14,8 @@ use accio_proto::{Client, Source};
 use anyhow::{Context, Result, ensure};
 
 use super::balance::Way;
-use super::parts::{Cluster, Tools, find};
+use super::parts::{Cluster, Tools};
+use super::program::find;
 use super::store::BUCKET;
 
 /// Files at once, each with a connection of its own.
@@ -40,8 +41,13 @@ struct Taken {
     receivers: f64,
 }
 
-pub(super) fn measure(tools: &Tools, rounds: u32, mib: u32, out: &mut impl Write) -> Result<()> {
-    let mut cluster = Cluster::start(tools, "release").context("start")?;
+pub(super) fn measure(
+    tools: &Tools,
+    server: &Path,
+    (rounds, mib): (u32, u32),
+    out: &mut impl Write,
+) -> Result<()> {
+    let mut cluster = Cluster::start(tools, server).context("start")?;
     let folder_port = cluster.start_folder_receiver()?;
     let ports = cluster.front(Way::Direct);
     let rclone = find("rclone");
