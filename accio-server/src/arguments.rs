@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     pub(crate) serve: ServeFlags,
     #[command(flatten)]
     pub(crate) files: Files,
-    #[cfg(feature = "store")]
+    #[cfg(feature = "store-core")]
     #[command(flatten)]
     pub(crate) store: crate::store::StoreFlags,
     #[command(flatten)]

@@ -4,7 +4,7 @@
 mod arguments;
 mod on_commit;
 mod sandbox;
-#[cfg(feature = "store")]
+#[cfg(feature = "store-core")]
 mod store;
 
 use std::os::fd::BorrowedFd;
@@ -72,17 +72,26 @@ fn store_address(path: &Path) -> Option<String> {
     is_scheme.then(|| path.to_str().map(str::to_owned))?
 }
 
-#[cfg(feature = "store")]
+#[cfg(feature = "store-core")]
 use store::serve as into_store;
 
-#[cfg(not(feature = "store"))]
+#[cfg(not(feature = "store-core"))]
 fn into_store(address: &str, _: Arguments) -> Result<ExitCode, Failure> {
+    Err(another_build(address))
+}
+
+/// Such a store is for one that was built with more features.
+#[cfg(not(feature = "store"))]
+fn another_build(address: &str) -> Failure {
     // What may hold a password is not told.
     let scheme = address.split("://").next().unwrap_or_default();
     let what = format_args!("cannot keep files in a store ({scheme}://)").to_string();
-    let how = "this accio-server has no object stores; build one that has: cargo build --release \
-               -p accio-server --features store";
-    Err(Failure::new(what, how).with_code(accio_proto::cli::USAGE))
+    let stores = if cfg!(feature = "store-core") { "stores but file://" } else { "object stores" };
+    let how = format_args!(
+        "this accio-server has no {stores}; build one that has: cargo build --release \
+         -p accio-server --features store"
+    );
+    Failure::new(what, how).with_code(accio_proto::cli::USAGE)
 }
 
 /// The number to begin with.

@@ -6,9 +6,9 @@ use std::process::{Command, ExitCode};
 
 use crate::{e2e, torture};
 
-/// All but `store`, which brings a hundred crates for those who want it: its tests are a command of
-/// their own, `cargo test --package accio-server --all-features`.
-const FEATURES: &str = "accio-server/proxy-protocol";
+/// All but `store`, whose HTTP and TLS are fifty crates more: its tests are a command of their own,
+/// `cargo test --package accio-server --all-features`. The sink itself is tested here.
+const FEATURES: &str = "accio-server/proxy-protocol,accio-server/store-core";
 
 /// Runs the crates' tests, the end-to-end scenarios and a bounded share of the torture, each
 /// whatever came of the others.

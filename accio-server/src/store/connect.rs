@@ -2,36 +2,20 @@
 
 use std::fmt::Display;
 use std::io;
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use accio_proto::cli::{Failure, reason};
 use futures_util::TryStreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::ClientConfigKey;
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions,
-    PutPayload, RetryConfig,
+    Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload,
 };
 use tokio::runtime::Runtime;
 use url::Url;
 
 use super::{Shared, StoreSink, THREADS, Traits, leftovers, told};
-
-/// How long one request may take by default (seconds: 120): a part, over a slow line.
-const REQUEST: &str = "120 seconds";
-
-/// How long a request that fails is repeated, at the most.
-const RETRY: Duration = Duration::from_secs(30);
-
-/// How often, at the most.
-const RETRIES: usize = 8;
 
 /// Where the files go, and as whose.
 #[derive(Debug)]
@@ -45,18 +29,14 @@ pub(super) struct Connection<'a> {
 
 /// Connects, clears away what an earlier run left, and finds the number to begin with.
 pub(super) fn connect(connection: &Connection<'_>) -> Result<(StoreSink, u64), Failure> {
-    let address = without_secret(connection.address);
-    let failure = |why: &dyn Display| Failure::new(format_args!("cannot use store {address}"), why);
-    // Nobody else chooses one in this process, so there is none yet; an error would be one to use.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let failure = |why: &dyn Display| unusable(connection.address, why);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("accio-store")
         .enable_all()
         .build()
         .map_err(|error| failure(&reason(&error)))?;
-    let (store, root) =
-        open(connection.address, connection.node).map_err(|error| failure(&error))?;
+    let (store, root) = open(connection.address, connection.node)?;
     let memory = usize::try_from(connection.memory).unwrap_or(usize::MAX);
     let sink = store.into_sink(runtime, root, connection.node, memory);
     let (sink, count) = sink.map_err(|error| failure(&error))?;
@@ -83,6 +63,30 @@ pub(super) fn connect(connection: &Connection<'_>) -> Result<(StoreSink, u64), F
     Ok((sink, first.max(connection.ids_from)))
 }
 
+/// A store that was opened, and what is to be known of it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// As its kind has them.
+    pub(super) traits: Traits,
+    pub(super) earlier: Earlier,
+}
+
+/// Where to look for what an earlier run left unfinished.
+#[derive(Debug)]
+pub(super) enum Earlier {
+    Folder(PathBuf),
+    #[cfg(feature = "store")]
+    S3(object_store::aws::AmazonS3),
+    /// The store removes it by itself, or its operator has it do so.
+    #[cfg(feature = "store")]
+    Nowhere,
+}
+
+fn unusable(address: &str, why: &dyn Display) -> Failure {
+    Failure::new(format_args!("cannot use store {}", without_secret(address)), why)
+}
+
 /// The address without what only its store may know.
 fn without_secret(address: &str) -> String {
     match Url::parse(address) {
@@ -94,82 +98,47 @@ fn without_secret(address: &str) -> String {
     }
 }
 
-/// A store by its kind.
-enum Store {
-    S3(AmazonS3),
-    Cloud(Arc<dyn ObjectStore>),
-    Folder(LocalFileSystem, std::path::PathBuf),
-    WebDav(Arc<dyn ObjectStore>),
-}
-
 /// The store an address means, and the receiver's own place in it.
-fn open(address: &str, node: &str) -> Result<(Store, Path), String> {
-    let url = Url::parse(address).map_err(|error| error.to_string())?;
-    let (scheme, prefix) = ObjectStoreScheme::parse(&url).map_err(|error| error.to_string())?;
-    let root = prefix.join(node);
-    let told = |error: Error| error.to_string();
-    let retry =
-        RetryConfig { max_retries: RETRIES, retry_timeout: RETRY, ..RetryConfig::default() };
-    let store = match scheme {
-        ObjectStoreScheme::AmazonS3 => {
-            let builder = AmazonS3Builder::new()
-                .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
-            let builder = environment("aws_", builder, |builder, key, value| {
-                AmazonS3Builder::with_config(builder, key, value)
-            });
-            Store::S3(builder.with_url(address).with_retry(retry).build().map_err(told)?)
+fn open(address: &str, node: &str) -> Result<(Opened, Path), Failure> {
+    let failure = |why: &dyn Display| unusable(address, why);
+    let url = Url::parse(address).map_err(|error| failure(&error))?;
+    let (scheme, prefix) = match ObjectStoreScheme::parse(&url) {
+        Ok((ObjectStoreScheme::Memory, _)) | Err(_) => {
+            return Err(failure(&"not s3://, gs://, az://, http://, https:// or file://"));
         }
-        ObjectStoreScheme::GoogleCloudStorage => {
-            let builder = GoogleCloudStorageBuilder::new()
-                .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
-            let builder = environment("google_", builder, |builder, key, value| {
-                GoogleCloudStorageBuilder::with_config(builder, key, value)
-            });
-            Store::Cloud(Arc::new(
-                builder.with_url(address).with_retry(retry).build().map_err(told)?,
-            ))
-        }
-        ObjectStoreScheme::MicrosoftAzure => {
-            let builder = MicrosoftAzureBuilder::new()
-                .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
-            let builder = environment("azure_", builder, |builder, key, value| {
-                MicrosoftAzureBuilder::with_config(builder, key, value)
-            });
-            Store::Cloud(Arc::new(
-                builder.with_url(address).with_retry(retry).build().map_err(told)?,
-            ))
-        }
-        ObjectStoreScheme::Http => {
-            let client = ClientOptions::new().with_config(ClientConfigKey::Timeout, REQUEST);
-            let client = client.with_config(ClientConfigKey::AllowHttp, "true");
-            let builder = HttpBuilder::new().with_client_options(client).with_retry(retry);
-            let host = &url[..url::Position::BeforePath];
-            Store::WebDav(Arc::new(builder.with_url(host).build().map_err(told)?))
-        }
-        ObjectStoreScheme::Local => {
-            let folder = url.to_file_path().map_err(|()| "no path of this machine".to_owned())?;
-            Store::Folder(LocalFileSystem::new(), folder.join(node))
-        }
-        _ => return Err("not s3://, gs://, az://, http://, https:// or file://".to_owned()),
+        Ok(parsed) => parsed,
     };
-    Ok((store, root))
-}
-
-/// Applies the environment's settings whose names the builder knows.
-fn environment<B, K: FromStr>(start: &str, builder: B, apply: impl Fn(B, K, String) -> B) -> B {
-    std::env::vars_os().fold(builder, |builder, (name, value)| {
-        let setting = name.to_str().map(str::to_ascii_lowercase).zip(value.into_string().ok());
-        match setting {
-            Some((name, value)) if name.starts_with(start) => match name.parse() {
-                Ok(key) => apply(builder, key, value),
-                Err(_) => builder,
-            },
-            _ => builder,
+    let opened = match scheme {
+        ObjectStoreScheme::Local => {
+            let folder = url.to_file_path();
+            folder_store(folder.map_err(|()| failure(&"no path of this machine"))?.join(node))
         }
-    })
+        #[cfg(feature = "store")]
+        scheme => {
+            let settings = super::network::settings(std::env::vars_os());
+            super::network::open(scheme, &url, &settings).map_err(|why| failure(&why))?
+        }
+        #[cfg(not(feature = "store"))]
+        _ => return Err(crate::another_build(address)),
+    };
+    Ok((opened, prefix.join(node)))
 }
 
-impl Store {
+fn folder_store(folder: PathBuf) -> Opened {
+    Opened {
+        store: Arc::new(LocalFileSystem::new()),
+        traits: Traits {
+            conditional: true,
+            notes: false,
+            multipart: true,
+            parts_outlive_puts: true,
+        },
+        earlier: Earlier::Folder(folder),
+    }
+}
+
+impl Opened {
+    /// Clears away what an earlier run left; how much that was.
     fn into_sink(
         self,
         runtime: Runtime,
@@ -177,27 +146,24 @@ impl Store {
         node: &str,
         memory: usize,
     ) -> io::Result<(StoreSink, usize)> {
-        let notes = matches!(self, Store::S3(_) | Store::Cloud(_));
-        let multipart = !matches!(self, Store::WebDav(_));
-        let (store, count): (Arc<dyn ObjectStore>, usize) = match self {
-            Store::S3(s3) => {
-                let count = runtime.block_on(leftovers::reap(&s3, &root))?;
-                (Arc::new(s3), count)
-            }
-            Store::Folder(store, folder) => (Arc::new(store), leftovers::reap_files(&folder)?),
-            Store::Cloud(store) | Store::WebDav(store) => (store, 0),
+        let count = match &self.earlier {
+            Earlier::Folder(folder) => leftovers::reap(folder)?,
+            #[cfg(feature = "store")]
+            Earlier::S3(s3) => runtime.block_on(super::unfinished::reap(s3, &root))?,
+            #[cfg(feature = "store")]
+            Earlier::Nowhere => 0,
         };
-        let conditional = match (notes, multipart) {
-            (true, _) => runtime.block_on(refuses(&*store, &root))?,
-            (false, multipart) => multipart,
-        };
-        if !conditional {
+        let Opened { store, mut traits, .. } = self;
+        // Others than those their kind is named after speak its language, and not all of it.
+        if traits.conditional && traits.notes {
+            traits.conditional = runtime.block_on(refuses(&*store, &root))?;
+        }
+        if !traits.conditional {
             log::warn!(
                 "this store overwrites what it is asked not to: that another receiver has the same \
                  --node is still noticed, unless two uploads meet within moments"
             );
         }
-        let traits = Traits { conditional, notes, multipart };
         Ok((StoreSink::new(runtime, store, traits, (root, node.to_owned()), memory), count))
     }
 }
@@ -226,13 +192,83 @@ impl Shared {
     async fn highest(&self) -> io::Result<Option<u64>> {
         let objects = self.store.list(Some(&self.root));
         let highest = objects.try_fold(None, |highest: Option<u64>, object| {
-            let number = object.location.filename().and_then(|name| {
-                // As we write it: no sign, no leading zero.
-                let id = name.strip_suffix(".file")?;
-                id.parse().ok().filter(|number: &u64| number.to_string() == id)
-            });
-            std::future::ready(Ok(highest.max(number)))
+            std::future::ready(Ok(highest.max(self.number(&object.location))))
         });
         highest.await.map_err(|error| told(&error))
+    }
+
+    /// The number of an object that is named as we name ours: no folder, no sign, no leading zero.
+    fn number(&self, path: &Path) -> Option<u64> {
+        let mut steps = path.prefix_match(&self.root)?;
+        let name = steps.next().filter(|_| steps.next().is_none())?;
+        let id = name.as_ref().strip_suffix(".file")?;
+        id.parse().ok().filter(|number: &u64| number.to_string() == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::super::tests::{self, Faulty};
+    use super::*;
+
+    fn runtime() -> Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_password_is_not_told() {
+        let told = without_secret("https://me:hush@example.org/in");
+        assert_eq!(told, "https://me@example.org/in");
+        assert_eq!(without_secret("s3://bucket/a\nb"), "s3://bucket/a\\nb");
+    }
+
+    #[test]
+    fn addresses_that_mean_no_store() {
+        let why = |address: &str| open(address, "n").unwrap_err().to_string();
+        for address in ["memory:///x", "ftp://host/x", "s3:///x"] {
+            assert!(why(address).contains("not s3://, gs://"), "{}", why(address));
+        }
+        assert!(why("file://host/x").starts_with("cannot use store file://host/x: "));
+    }
+
+    #[test]
+    fn a_store_is_tried_for_what_it_claims() {
+        let root = Path::from("p/n");
+        let faulty = Faulty::default();
+        let plan = Arc::clone(&faulty.plan);
+        let answer = |store: &Faulty| runtime().block_on(refuses(store, &root));
+        assert!(answer(&faulty).unwrap());
+        plan.careless();
+        assert!(!answer(&faulty).unwrap());
+        plan.fail_puts(1);
+        let why = answer(&faulty).unwrap_err().to_string();
+        assert!(why.contains("out of order for now"), "{why}");
+        let left = runtime().block_on(faulty.list(None).try_collect::<Vec<_>>()).unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        // One that was cut short is no reason to fail for ever.
+        let store = InMemory::new();
+        let probe = root.clone().join(".accio-probe");
+        runtime().block_on(store.put(&probe, PutPayload::new())).unwrap();
+        assert!(runtime().block_on(refuses(&store, &root)).unwrap());
+        assert!(runtime().block_on(refuses(&store, &root)).unwrap());
+    }
+
+    #[test]
+    fn the_highest_number_is_that_of_a_name_we_write() {
+        let store = InMemory::new();
+        let root = Path::from("p/node");
+        let names = ["7.file", "12.file", "013.file", "+14.file", "15.files", "sub/16.file", "x"];
+        for name in names {
+            let path = Path::from(format!("{root}/{name}"));
+            runtime().block_on(store.put(&path, PutPayload::new())).unwrap();
+        }
+        let other = Path::from("p/node2/99.file");
+        runtime().block_on(store.put(&other, PutPayload::new())).unwrap();
+        let sink = tests::sink(Arc::new(store), tests::CLOUD, 0);
+        assert_eq!(sink.shared.runtime.block_on(sink.shared.highest()).unwrap(), Some(12));
+        let empty = tests::sink(Arc::new(InMemory::new()), tests::CLOUD, 0);
+        assert_eq!(empty.shared.runtime.block_on(empty.shared.highest()).unwrap(), None);
     }
 }

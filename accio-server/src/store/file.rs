@@ -132,12 +132,12 @@ impl StoreFile {
             while !upload.flying.is_empty() {
                 upload.land().await?;
             }
-            if shared.traits.conditional {
+            if shared.traits.conditional && shared.traits.parts_outlive_puts {
                 // Takes the name. From here on the object is the mark, until it is complete.
                 shared.create(path, PutPayload::from_static(ERROR_MARKER), put::ERROR).await?;
             } else {
-                // Where that protects nothing it may do harm: to Garage, a put ends all uploads
-                // under the name that began before.
+                // Taking it would protect nothing, or do harm: to Garage and to Azure, a put ends
+                // all uploads under the name that began before.
                 shared.vacant(path).await?;
             }
             match upload.multipart.complete().await {

@@ -9,12 +9,16 @@ mod budget;
 mod connect;
 mod file;
 mod leftovers;
+#[cfg(feature = "store")]
+mod network;
 mod parts;
 mod pieces;
 mod put;
 mod serve;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "store")]
+mod unfinished;
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
@@ -72,6 +76,8 @@ struct Traits {
     notes: bool,
     /// It takes an object in parts.
     multipart: bool,
+    /// Parts of an upload that is not complete stay when its name is put to.
+    parts_outlive_puts: bool,
 }
 
 impl StoreSink {

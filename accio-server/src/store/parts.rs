@@ -10,12 +10,12 @@ pub(super) const MOST_PARTS: usize = 10_000;
 /// Parts of one size, before it doubles.
 const SAME: usize = 1000;
 
-/// S3's largest part, 5 GiB; beyond, not even memory helps.
-const LARGEST: usize = 5 << 30;
+/// The largest part that every store takes: Azure's 4000 MiB, before the 5 GiB of the others.
+const LARGEST: usize = 4000 << 20;
 
 /// How large part `index` is to be, counted from 0, of an upload whose end nobody knows: parts
 /// double every thousand. 7.8 GiB come in parts of 8 MiB, and the ten thousandth part ends at
-/// 7.9 TiB. None takes more than a quarter of the memory for all uploads.
+/// 7.7 TiB. None takes more than a quarter of the memory for all uploads.
 pub(super) fn size(index: usize, memory: usize) -> usize {
     let doublings = u32::try_from(index / SAME).unwrap_or(u32::MAX).min(20);
     (PART << doublings).min(LARGEST).min(memory / 4).max(PART)

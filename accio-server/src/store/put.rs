@@ -47,10 +47,12 @@ impl Shared {
         let mut tries = 1;
         // What a store that is never asked to refuse would overwrite.
         let mut look = !self.traits.conditional;
+        // Whether what is there may be parts alone, of an upload that was never completed.
+        let mut parts = false;
         loop {
             let mode = if look {
                 match self.owner(path).await? {
-                    Owner::Nobody if self.traits.conditional => PutMode::Create,
+                    Owner::Nobody if self.traits.conditional && !parts => PutMode::Create,
                     Owner::Nobody => PutMode::Overwrite,
                     Owner::We(noted) if noted == what => return Ok(()),
                     // Such as content whose acknowledgement never came, now to be the mark.
@@ -68,7 +70,7 @@ impl Shared {
                     return Err(self.taken(path));
                 }
                 Err(error) if tries == TRIES || hopeless(&error) => return Err(told(&error)),
-                Err(Error::AlreadyExists { .. }) => {}
+                Err(Error::AlreadyExists { .. }) => parts = !self.traits.parts_outlive_puts,
                 Err(error) => log::info!("{path}: {}; trying again", told(&error)),
             }
             look = true;

@@ -6,13 +6,17 @@
 //! stored.
 
 mod balance;
+mod memory;
 mod parts;
+mod program;
 mod store;
+mod stub;
 mod throughput;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +28,7 @@ use anyhow::{Context, Result};
 use crate::test::cargo;
 use balance::{Namespace, Way};
 use parts::{Cluster, Tools};
+use verdict::judge;
 
 /// The options of `cargo xtask test-cluster`.
 #[derive(Debug, clap::Args)]
@@ -52,20 +57,31 @@ pub(crate) struct Arguments {
     /// How many rounds of that
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How many MiB each of its eight files has
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
-    mib: u32,
+    /// Measure instead: the memory of one receiver under many uploads at once, into a store on
+    /// loopback that discards them; nothing else is needed
+    #[arg(long, conflicts_with = "throughput")]
+    memory: bool,
+    /// How many of those there are
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    at_once: u32,
+    /// How many MiB each file has that is measured with [default: 16, with --memory 128]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    mib: Option<u32>,
     /// This is the run within the namespace
     #[arg(long, hide = true)]
     inside: bool,
     /// The garage to use, if it is not in PATH
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_GARAGE")]
     garage: Option<PathBuf>,
+    /// The accio-server to use, with the feature store, instead of building one
+    #[arg(long, value_name = "PROGRAM", env = "ACCIO_STORE_SERVER")]
+    server: Option<PathBuf>,
 }
 
 const INSTALL: &str = "\
 garage   cargo install garage --version 2.5.0 --locked      (an S3 store; AGPL, only ever run)
 haproxy  apt-get install haproxy
+envoy    as www.envoyproxy.io says, 1.40 or later            (only for --through envoy)
 curl     apt-get install curl                               (7.75 or later)
 nft      apt-get install nftables iproute2 util-linux       (for a balancer below TCP)
 rclone   apt-get install rclone                             (only compared with, by --throughput)";
@@ -80,7 +96,22 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         writeln!(out, "{INSTALL}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let tools = match Tools::find(arguments.garage.as_deref()) {
+    let result = if arguments.memory {
+        measure_memory(arguments, &mut out)
+    } else {
+        test_or_measure(arguments, &mut out)
+    };
+    result.map_err(|error| io::Error::other(format!("test-cluster: {error:#}")))
+}
+
+fn measure_memory(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCode> {
+    let server = server(arguments, true)?;
+    let held = memory::measure(&server, arguments.at_once, arguments.mib.unwrap_or(128), out)?;
+    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn test_or_measure(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCode> {
+    let tools = match Tools::find(arguments.garage.as_deref(), arguments.through) {
         Ok(tools) => tools,
         Err(missing) => {
             writeln!(
@@ -90,22 +121,19 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let way = match choose(arguments, &mut out)? {
+    if arguments.throughput {
+        let server = server(arguments, true)?;
+        let sizes = (arguments.rounds, arguments.mib.unwrap_or(16));
+        throughput::measure(&tools, &server, sizes, out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let way = match choose(arguments, out)? {
         Chosen::Here(way) => way,
         Chosen::Done(code) => return Ok(code),
     };
-    let result = build(arguments.throughput).and_then(|()| {
-        if arguments.throughput {
-            throughput::measure(&tools, arguments.rounds, arguments.mib, &mut out)?;
-            return Ok(true);
-        }
-        test(arguments, way, &tools, &mut out)
-    });
-    match result {
-        Ok(true) => Ok(ExitCode::SUCCESS),
-        Ok(false) => Ok(ExitCode::FAILURE),
-        Err(error) => Err(io::Error::other(format!("test-cluster: {error:#}"))),
-    }
+    let server = server(arguments, false)?;
+    let held = test(arguments, way, &tools, &server, out)?;
+    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What comes of choosing a way.
@@ -117,23 +145,23 @@ enum Chosen {
 }
 
 /// The way that was asked for, or the best there is.
-fn choose(arguments: &Arguments, out: &mut impl Write) -> io::Result<Chosen> {
-    if arguments.direct || arguments.throughput {
+fn choose(arguments: &Arguments, out: &mut impl Write) -> Result<Chosen> {
+    if arguments.direct {
         return Ok(Chosen::Here(Way::Direct));
     }
     if arguments.inside {
-        balance::settle().map_err(io::Error::other)?;
+        balance::settle()?;
         return Ok(Chosen::Here(Way::Nft));
     }
     match arguments.through {
-        Some(way @ (Way::Haproxy | Way::Direct)) => return Ok(Chosen::Here(way)),
+        Some(way @ (Way::Haproxy | Way::Envoy | Way::Direct)) => return Ok(Chosen::Here(way)),
         Some(Way::Nft) | None => {}
     }
     match Namespace::find() {
         Ok(namespace) => {
             // What this needs of the network is not within.
-            build(false).map_err(io::Error::other)?;
-            namespace.enter().map(Chosen::Done).map_err(io::Error::other)
+            server(arguments, false)?;
+            namespace.enter().map(Chosen::Done)
         }
         Err(why) if arguments.through.is_some() => {
             writeln!(out, "skipped: test-cluster --through nft: {why}")?;
@@ -146,15 +174,21 @@ fn choose(arguments: &Arguments, out: &mut impl Write) -> io::Result<Chosen> {
     }
 }
 
-/// Builds the receiver, beside the one without a store, which the other commands run.
-fn build(release: bool) -> Result<()> {
+/// The receiver: built beside the one without a store, which the other commands run.
+fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
+    if let Some(server) = &arguments.server {
+        return Ok(server.clone());
+    }
     let built = cargo()
-        .args(["build", "--quiet", "--package", "accio-server", "--features", "store"])
+        .args(["build", "--quiet", "--package", "accio-server"])
+        .args(["--features", "store,proxy-protocol"])
         .args(release.then_some("--release"))
         .args(["--target-dir", "target/cluster"])
-        .status()?;
-    anyhow::ensure!(built.success(), "accio-server does not build");
-    Ok(())
+        .status()
+        .context("cargo, to build accio-server; or give it with --server")?;
+    anyhow::ensure!(built.success(), "accio-server does not build; or give it with --server");
+    let profile = if release { "release" } else { "debug" };
+    Ok(Path::new("target/cluster").join(profile).join("accio-server"))
 }
 
 /// What a client was told of its file.
@@ -164,11 +198,18 @@ enum Told {
     Failed,
 }
 
-fn test(arguments: &Arguments, way: Way, tools: &Tools, out: &mut impl Write) -> Result<bool> {
-    let mut cluster = Cluster::start(tools, "debug").context("start")?;
+fn test(
+    arguments: &Arguments,
+    way: Way,
+    tools: &Tools,
+    server: &Path,
+    out: &mut impl Write,
+) -> Result<bool> {
+    let mut cluster = Cluster::start(tools, server).context("start")?;
     let through = match way {
         Way::Nft => "nftables before the receivers, haproxy before the store",
         Way::Haproxy => "haproxy before both",
+        Way::Envoy => "Envoy before the receivers, haproxy before the store",
         Way::Direct => "haproxy before the store",
     };
     if way == Way::Nft {
@@ -180,7 +221,7 @@ fn test(arguments: &Arguments, way: Way, tools: &Tools, out: &mut impl Write) ->
     let uploads = arguments.uploads;
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let told = Mutex::new(BTreeMap::new());
-    let ports = cluster.receivers_ports(way == Way::Direct);
+    let ports = cluster.front(way);
     let mut killed = None;
     std::thread::scope(|scope| -> Result<()> {
         for _ in 0..CLIENTS {
@@ -271,108 +312,4 @@ fn content(index: u64) -> Vec<u8> {
     random.fill(&mut bytes);
     bytes[..8].copy_from_slice(&index.to_le_bytes());
     bytes
-}
-
-/// What is stored, against what was told.
-#[derive(Debug, Default)]
-struct Verdict {
-    complete: usize,
-    empty: usize,
-    marked: usize,
-    /// Complete, though the client was not told.
-    unheard: usize,
-    half: Vec<String>,
-    /// Told to be kept, and are not.
-    lost: Vec<u64>,
-    /// The same, but told by the proxy alone: it had them open at the receiver that was killed.
-    proxys: Vec<u64>,
-    unfinished: usize,
-}
-
-fn judge(cluster: &Cluster, told: &BTreeMap<u64, Told>, open: &[u64]) -> Result<Verdict> {
-    let mut verdict = Verdict::default();
-    let mut stored = BTreeMap::<u64, usize>::new();
-    for key in cluster.store().keys()? {
-        let bytes = cluster.store().get(&key)?;
-        match &bytes[..] {
-            [] => verdict.empty += 1,
-            b"ERROR" => verdict.marked += 1,
-            index if index.len() >= 16 => {
-                let mut number = [0; 8];
-                number.copy_from_slice(&index[..8]);
-                let number = u64::from_le_bytes(number);
-                if told.contains_key(&number) && content(number) == index {
-                    verdict.complete += 1;
-                    *stored.entry(number).or_default() += 1;
-                } else {
-                    verdict.half.push(key);
-                }
-            }
-            _ => verdict.half.push(key),
-        }
-    }
-    let is_empty = |index: u64| content_is_empty(index);
-    for (index, told) in told {
-        match (told, stored.contains_key(index)) {
-            (Told::Kept, false) if !is_empty(*index) => verdict.lost.push(*index),
-            (Told::Failed, true) => verdict.unheard += 1,
-            _ => {}
-        }
-    }
-    // Empty ones look alike: there must be enough of them.
-    let empty = told.iter().filter(|(index, told)| **told == Told::Kept && is_empty(**index));
-    let mut empty: Vec<u64> = empty.map(|(index, _)| *index).collect();
-    let missing = empty.len().saturating_sub(verdict.empty);
-    empty.sort_by_key(|index| !open.contains(index));
-    verdict.lost.extend(empty.into_iter().take(missing));
-    (verdict.proxys, verdict.lost) = verdict.lost.iter().partition(|index| open.contains(index));
-    verdict.unfinished = cluster.store().unfinished()?;
-    Ok(verdict)
-}
-
-fn content_is_empty(index: u64) -> bool {
-    index.is_multiple_of(20)
-}
-
-impl Verdict {
-    fn holds(&self) -> bool {
-        self.half.is_empty() && self.lost.is_empty() && self.unfinished == 0
-    }
-
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(
-            out,
-            "  complete in the store         {} and {} empty",
-            self.complete, self.empty
-        )?;
-        writeln!(out, "  ERROR in the store            {}", self.marked)?;
-        writeln!(out, "  complete, but not confirmed   {}", self.unheard)?;
-        writeln!(out, "  confirmed, but not there      {} {:?}", self.lost.len(), self.lost)?;
-        if !self.proxys.is_empty() {
-            writeln!(
-                out,
-                "  confirmed by the proxy alone  {} {:?}\n    \
-                 (open at the receiver that was killed: haproxy turns its reset into a FIN)",
-                self.proxys.len(),
-                self.proxys
-            )?;
-        }
-        writeln!(out, "  neither whole nor ERROR       {} {:?}", self.half.len(), self.half)?;
-        writeln!(out, "  uploads left unfinished       {}", self.unfinished)?;
-        writeln!(out, "{}", if self.holds() { "passed" } else { "FAILED" })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn contents_tell_which_they_are() {
-        for index in 0..40 {
-            let bytes = content(index);
-            assert_eq!(bytes.is_empty(), content_is_empty(index));
-            assert!(bytes.is_empty() || bytes[..8] == index.to_le_bytes());
-        }
-    }
 }

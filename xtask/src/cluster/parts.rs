@@ -1,38 +1,42 @@
-//! The programs of the cluster: found, set up, started, and ended in any case.
+//! The parts of the cluster: set up, started, and ended in any case.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use super::balance::{self, LOG_FORMAT};
+use super::balance::{self, LOG_FORMAT, Way};
+use super::program::{Program, answers, find, metrics_port, patiently};
 use super::store::{BUCKET, Bucket};
 
 const NODES: usize = 3;
 const RECEIVERS: usize = 3;
-
-/// Nothing takes longer to start or to end.
-const BOUND: Duration = Duration::from_secs(30);
 
 /// Where the programs are that are not ours.
 #[derive(Debug, Clone)]
 pub(super) struct Tools {
     garage: PathBuf,
     haproxy: PathBuf,
+    /// Where the way through it was chosen.
+    envoy: Option<PathBuf>,
     pub(super) curl: PathBuf,
 }
 
 impl Tools {
     /// All of them, or the name of one that is missing.
-    pub(super) fn find(garage: Option<&Path>) -> Result<Tools, &'static str> {
+    pub(super) fn find(garage: Option<&Path>, way: Option<Way>) -> Result<Tools, &'static str> {
         let garage = garage.map_or_else(|| find("garage"), |path| Some(path.to_owned()));
+        let envoy = match way {
+            Some(Way::Envoy) => Some(find("envoy").ok_or("envoy")?),
+            _ => None,
+        };
         Ok(Tools {
+            envoy,
             garage: garage.filter(|path| path.is_file()).ok_or("garage")?,
             haproxy: find("haproxy").ok_or("haproxy")?,
             curl: find("curl").ok_or("curl")?,
@@ -53,71 +57,17 @@ impl Tools {
     }
 }
 
-/// A program in PATH, or where Debian keeps those of administrators.
-pub(super) fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders =
-        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
-}
-
-/// A program that is killed when dropped.
-#[derive(Debug)]
-struct Program {
-    name: String,
-    child: Child,
-}
-
-impl Program {
-    fn start(name: &str, command: &mut Command, log: &Path) -> Result<Program> {
-        let log = File::options().create(true).append(true).open(log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {name}"))?;
-        Ok(Program { name: name.to_owned(), child })
-    }
-
-    /// Asks it to end, and waits.
-    fn end(&mut self) -> Result<()> {
-        // A process that was not waited for keeps its number.
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            kill_process(pid, Signal::TERM)?;
-        }
-        let began = Instant::now();
-        while self.child.try_wait()?.is_none() {
-            ensure!(began.elapsed() < BOUND, "{} does not end", self.name);
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    }
-
-    fn kill(&mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.kill();
-    }
-}
-
 /// All that runs. Fields end in their order: those who talk before those who are talked to.
 #[derive(Debug)]
 pub(super) struct Cluster {
+    envoy: Option<Program>,
     balancer: Option<Program>,
     receivers: Vec<Program>,
     nodes: Vec<Program>,
     ports: Ports,
     bucket: Bucket,
-    /// Of what cargo builds.
-    profile: &'static str,
+    /// The program that receives.
+    server: PathBuf,
     folder: TempDir,
 }
 
@@ -126,6 +76,7 @@ struct Ports {
     /// The balancer's, for clients and for the store.
     clients: u16,
     store: u16,
+    envoy: u16,
     receivers: Vec<u16>,
     /// Each node's for S3 and for the others.
     nodes: Vec<(u16, u16)>,
@@ -141,15 +92,15 @@ impl Ports {
             held.push(listener);
             Ok(port)
         };
-        let (clients, store) = (take()?, take()?);
+        let (clients, store, envoy) = (take()?, take()?, take()?);
         let receivers = (0..RECEIVERS).map(|_| take()).collect::<Result<_>>()?;
         let nodes = (0..NODES).map(|_| Ok((take()?, take()?))).collect::<Result<_>>()?;
-        Ok(Ports { clients, store, receivers, nodes })
+        Ok(Ports { clients, store, envoy, receivers, nodes })
     }
 }
 
 impl Cluster {
-    pub(super) fn start(tools: &Tools, profile: &'static str) -> Result<Cluster> {
+    pub(super) fn start(tools: &Tools, server: &Path) -> Result<Cluster> {
         let folder = tempfile::Builder::new().prefix("accio-cluster-").tempdir()?;
         let ports = Ports::take()?;
         let bucket = Bucket {
@@ -158,13 +109,18 @@ impl Cluster {
             key: format!("GK{}", hex(24)),
             secret: hex(64),
         };
-        let (balancer, receivers, nodes) = (None, Vec::new(), Vec::new());
-        let mut cluster = Cluster { balancer, receivers, nodes, ports, bucket, profile, folder };
+        let (envoy, balancer, receivers, nodes) = (None, None, Vec::new(), Vec::new());
+        let server = server.to_owned();
+        let mut cluster =
+            Cluster { envoy, balancer, receivers, nodes, ports, bucket, server, folder };
         cluster.start_nodes().context("the store")?;
         cluster.start_balancer(tools).context("haproxy")?;
         for index in 0..RECEIVERS {
             let receiver = cluster.receiver(index)?;
             cluster.receivers.push(receiver);
+        }
+        if let Some(program) = &tools.envoy {
+            cluster.start_envoy(program).context("envoy")?;
         }
         // So that its checks have seen them all.
         std::thread::sleep(Duration::from_secs(1));
@@ -172,8 +128,12 @@ impl Cluster {
     }
 
     /// Where clients connect.
-    pub(super) fn receivers_ports(&self, direct: bool) -> Vec<u16> {
-        if direct { self.ports.receivers.clone() } else { vec![self.ports.clients] }
+    pub(super) fn front(&self, way: Way) -> Vec<u16> {
+        match way {
+            Way::Direct => self.ports.receivers.clone(),
+            Way::Envoy => vec![self.ports.envoy],
+            Way::Haproxy | Way::Nft => vec![self.ports.clients],
+        }
     }
 
     /// Has the kernel give connections to these receivers.
@@ -189,10 +149,9 @@ impl Cluster {
 
     /// The processes of the store with the proxy before it, and of the receivers.
     pub(super) fn processes(&self) -> (Vec<u32>, Vec<u32>) {
-        let id = |program: &Program| program.child.id();
         (
-            self.nodes.iter().chain(&self.balancer).map(id).collect(),
-            self.receivers.iter().map(id).collect(),
+            self.nodes.iter().chain(&self.balancer).map(Program::id).collect(),
+            self.receivers.iter().map(Program::id).collect(),
         )
     }
 
@@ -267,7 +226,7 @@ impl Cluster {
     }
 
     fn start_balancer(&mut self, tools: &Tools) -> Result<()> {
-        let Ports { clients, store, receivers, nodes } = &self.ports;
+        let Ports { clients, store, receivers, nodes, .. } = &self.ports;
         let mut text = format!(
             "global\n  maxconn 2000\n  log stdout format raw local0\n\
              defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 60s\n  \
@@ -297,21 +256,34 @@ impl Cluster {
         answers(*store)
     }
 
+    fn start_envoy(&mut self, program: &Path) -> Result<()> {
+        let receivers: Vec<_> =
+            self.ports.receivers.iter().map(|port| (*port, metrics_port(*port))).collect();
+        let config = self.path("envoy.yaml");
+        let admin = self.path("envoy.sock");
+        fs::write(&config, balance::envoys(self.ports.envoy, &receivers, &admin))?;
+        let mut command = Command::new(program);
+        command.args(["--disable-hot-restart", "--config-path"]).arg(config);
+        self.envoy = Some(Program::start("envoy", &mut command, &self.path("envoy.log"))?);
+        // Through its own port a receiver would count a connection.
+        patiently(|| UnixStream::connect(&admin).map(drop).map_err(Into::into))
+    }
+
     fn receiver(&self, index: usize) -> Result<Program> {
         let port = self.ports.receivers[index];
-        let mut command = self.accio_server();
+        let mut command = Program::command(&self.server);
         command
             .arg(port.to_string())
             .arg(format!("s3://{BUCKET}/received"))
             .args(["--bind", "127.0.0.1", "--ids-from-store", "-v"])
             .args(["--node", &format!("receiver{index}")])
-            .args(["--metrics", &metrics_port(port).to_string()])
+            .args(self.bucket.tools.envoy.as_ref().map(|_| "--proxy-protocol"))
             .env("AWS_ACCESS_KEY_ID", &self.bucket.key)
             .env("AWS_SECRET_ACCESS_KEY", &self.bucket.secret)
             .env("AWS_ENDPOINT", &self.bucket.endpoint)
             .env("AWS_REGION", "garage")
             .env("AWS_ALLOW_HTTP", "true");
-        self.start_receiving(&format!("receiver{index}"), port, &mut command)
+        Program::receiver(&format!("receiver{index}"), port, &mut command, self.folder())
     }
 
     /// One more, into a folder, and its port.
@@ -319,58 +291,15 @@ impl Cluster {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let place = self.path("received");
         fs::create_dir(&place)?;
-        let mut command = self.accio_server();
-        command.arg(port.to_string()).arg(place).args([
-            "--bind",
-            "127.0.0.1",
-            "--metrics",
-            &metrics_port(port).to_string(),
-        ]);
-        let receiver = self.start_receiving("folder", port, &mut command)?;
+        let mut command = Program::command(&self.server);
+        command.arg(port.to_string()).arg(place).args(["--bind", "127.0.0.1"]);
+        let receiver = Program::receiver("folder", port, &mut command, self.folder())?;
         self.receivers.push(receiver);
         Ok(port)
     }
 
-    fn accio_server(&self) -> Command {
-        Command::new(Path::new("target/cluster").join(self.profile).join("accio-server"))
-    }
-
-    fn start_receiving(&self, name: &str, port: u16, command: &mut Command) -> Result<Program> {
-        let log = self.path(&format!("{name}.log"));
-        let mut program = Program::start(name, command, &log)?;
-        // Its own port would count a connection.
-        if let Err(error) = answers(metrics_port(port)) {
-            let ended = program.child.try_wait()?;
-            let mut text = String::new();
-            File::open(&log)?.read_to_string(&mut text)?;
-            bail!("{name} ({ended:?}): {error:#}: {text}");
-        }
-        Ok(program)
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-}
-
-/// Where a receiver tells its numbers, out of the way of the ports the system gives.
-fn metrics_port(port: u16) -> u16 {
-    10_000 + port % 10_000
-}
-
-fn answers(port: u16) -> Result<()> {
-    patiently(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop).map_err(Into::into))
-}
-
-/// Tries until it works, but not for ever.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let began = Instant::now();
-    loop {
-        match attempt() {
-            Err(error) if began.elapsed() > BOUND => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            done => return done,
-        }
     }
 }
 

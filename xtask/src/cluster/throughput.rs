@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use accio_proto::{Client, Source};
 use anyhow::{Context, Result, ensure};
 
-use super::parts::{Cluster, Tools, find};
+use super::balance::Way;
+use super::parts::{Cluster, Tools};
+use super::program::find;
 use super::store::BUCKET;
 
 /// Files at once, each with a connection of its own.
@@ -39,10 +41,15 @@ struct Taken {
     receivers: f64,
 }
 
-pub(super) fn measure(tools: &Tools, rounds: u32, mib: u32, out: &mut impl Write) -> Result<()> {
-    let mut cluster = Cluster::start(tools, "release").context("start")?;
+pub(super) fn measure(
+    tools: &Tools,
+    server: &Path,
+    (rounds, mib): (u32, u32),
+    out: &mut impl Write,
+) -> Result<()> {
+    let mut cluster = Cluster::start(tools, server).context("start")?;
     let folder_port = cluster.start_folder_receiver()?;
-    let ports = cluster.receivers_ports(true);
+    let ports = cluster.front(Way::Direct);
     let rclone = find("rclone");
     let mut subjects =
         vec![Subject::Receivers(1), Subject::Receivers(2), Subject::Receivers(3), Subject::Folder];

@@ -118,7 +118,7 @@ impl Context {
     pub(crate) fn try_spawn(&self, command: Command, input: Input) -> io::Result<Process> {
         let process = Process::spawn(command, self.owner, input)?;
         if let Some(limits) = self.limits {
-            guard::watch(process.pid(), self.owner, limits);
+            guard::watch(&process, self.owner, limits);
         }
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(Log {
             command: process.command().to_owned(),

@@ -66,7 +66,7 @@ pub(crate) fn checks_for(
     submission: &Submission,
     chosen: &[&'static Check],
 ) -> Vec<&'static Check> {
-    let has = |check: &Check| submission.programs.template(check.program()).is_ok();
+    let has = |check: &Check| submission.programs.template(check.program).is_ok();
     chosen.iter().copied().filter(|check| has(check)).collect()
 }
 
@@ -170,7 +170,7 @@ fn not_run(check: &Check, submission: &Submission) -> Option<Outcome> {
 
 /// Whether a program that the check needs is known not to start.
 fn is_hopeless(row: &Row, hopeless: &BTreeSet<String>) -> bool {
-    let own = format!("{STARTING}{}", row.check.program().name());
+    let own = format!("{STARTING}{}", row.check.program.name());
     hopeless.contains(&own)
         || start_failure(&row.outcome).is_some_and(|what| hopeless.contains(&what))
 }
@@ -223,7 +223,7 @@ fn jobs(
         let name = check.id.replace('/', "-");
         let dir = settings.dir.join(format!("{name}-{attempt}"));
         fs::create_dir_all(&dir)?;
-        let seed = seed_for(check.id, settings.seed);
+        let seed = seed_for(&check.id, settings.seed);
         let context = Context::new(Arc::clone(&programs), dir, seed).guarded(settings.limits);
         let notes = Arc::new(Mutex::new(Vec::new()));
         let for_work = Arc::clone(&notes);
@@ -235,7 +235,7 @@ fn jobs(
             run(&Trial {
                 context,
                 dialect,
-                program: check.program(),
+                program: check.program,
                 workdir: workdir.as_deref(),
                 network,
                 notes: &for_work,

@@ -16,14 +16,14 @@ use object_store::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Faulty {
+pub(in super::super) struct Faulty {
     pub(super) inner: InMemory,
-    pub(super) plan: Arc<Plan>,
+    pub(in super::super) plan: Arc<Plan>,
 }
 
 /// How many of the next calls go wrong, and how.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(in super::super) struct Plan {
     /// Puts that fail and do nothing.
     pub(super) puts: AtomicU32,
     /// Puts that are done and whose answer is lost.
@@ -33,12 +33,29 @@ pub(super) struct Plan {
     pub(super) completes_unheard: AtomicU32,
     /// Whether it overwrites what it was asked not to.
     pub(super) careless: AtomicBool,
+    /// Whether a put ends the uploads in parts that began before, and is refused if it must not
+    /// overwrite; an abort does nothing.
+    pub(super) sweeping: AtomicBool,
+    /// Whether such parts are there.
+    hidden: AtomicBool,
+    /// Puts that were done.
+    done: AtomicUsize,
     /// Whether parts do not arrive for now.
     pub(super) stuck: AtomicBool,
     /// Whether parts are counted and dropped.
     pub(super) forgetful: AtomicBool,
     /// Uploads in parts that were neither completed nor aborted.
     pub(super) open: AtomicUsize,
+}
+
+impl Plan {
+    pub(in super::super) fn careless(&self) {
+        self.careless.store(true, Ordering::SeqCst);
+    }
+
+    pub(in super::super) fn fail_puts(&self, count: u32) {
+        self.puts.store(count, Ordering::SeqCst);
+    }
 }
 
 fn due(fault: &AtomicU32) -> bool {
@@ -69,7 +86,12 @@ impl ObjectStore for Faulty {
         if self.plan.careless.load(Ordering::SeqCst) {
             how.mode = PutMode::Overwrite;
         }
+        if how.mode == PutMode::Create && self.plan.hidden.load(Ordering::SeqCst) {
+            return Err(Error::AlreadyExists { path: to.to_string(), source: "parts".into() });
+        }
         let result = self.inner.put_opts(to, bytes, how).await?;
+        self.plan.hidden.store(false, Ordering::SeqCst);
+        self.plan.done.fetch_add(1, Ordering::SeqCst);
         if due(&self.plan.puts_unheard) { Err(trouble()) } else { Ok(result) }
     }
 
@@ -80,7 +102,8 @@ impl ObjectStore for Faulty {
     ) -> Result<Box<dyn MultipartUpload>> {
         let inner = self.inner.put_multipart_opts(to, how).await?;
         self.plan.open.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(Parts { inner, plan: Arc::clone(&self.plan) }))
+        let began = self.plan.done.load(Ordering::SeqCst);
+        Ok(Box::new(Parts { inner, plan: Arc::clone(&self.plan), began }))
     }
 
     async fn get_opts(&self, from: &Path, how: GetOptions) -> Result<GetResult> {
@@ -111,12 +134,15 @@ impl ObjectStore for Faulty {
 struct Parts {
     inner: Box<dyn MultipartUpload>,
     plan: Arc<Plan>,
+    /// After so many puts.
+    began: usize,
 }
 
 #[async_trait]
 impl MultipartUpload for Parts {
     fn put_part(&mut self, bytes: PutPayload) -> UploadPart {
         let plan = Arc::clone(&self.plan);
+        plan.hidden.store(plan.sweeping.load(Ordering::SeqCst), Ordering::SeqCst);
         let forgetful = plan.forgetful.load(Ordering::SeqCst);
         let part = if forgetful { None } else { Some(self.inner.put_part(bytes.clone())) };
         Box::pin(async move {
@@ -135,10 +161,13 @@ impl MultipartUpload for Parts {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        if due(&self.plan.completes) {
+        let swept = self.plan.sweeping.load(Ordering::SeqCst)
+            && self.plan.done.load(Ordering::SeqCst) != self.began;
+        if due(&self.plan.completes) || swept {
             return Err(trouble());
         }
         let result = self.inner.complete().await?;
+        self.plan.hidden.store(false, Ordering::SeqCst);
         self.plan.open.fetch_sub(1, Ordering::SeqCst);
         if due(&self.plan.completes_unheard) { Err(trouble()) } else { Ok(result) }
     }

@@ -16,15 +16,17 @@ use object_store::memory::InMemory;
 
 use super::parts::PART;
 use super::*;
-use faulty::{Faulty, Plan};
+pub(super) use faulty::Faulty;
+use faulty::Plan;
 
 /// Nothing takes longer, or the test fails.
 const BOUND: Duration = Duration::from_secs(60);
 
-const CLOUD: Traits = Traits { conditional: true, notes: true, multipart: true };
+pub(super) const CLOUD: Traits =
+    Traits { conditional: true, notes: true, multipart: true, parts_outlive_puts: true };
 const MEMORY: usize = 4 * PART;
 
-fn sink(store: Arc<dyn ObjectStore>, traits: Traits, memory: usize) -> StoreSink {
+pub(super) fn sink(store: Arc<dyn ObjectStore>, traits: Traits, memory: usize) -> StoreSink {
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
     StoreSink::new(runtime, store, traits, (Path::from("p/node"), "node".to_owned()), memory)
@@ -109,8 +111,35 @@ fn every_length_is_kept_in_a_store_that_overwrites() {
 }
 
 #[test]
+fn a_large_upload_is_kept_where_a_put_ends_those_of_its_name() {
+    let store = Faulty::default();
+    store.plan.sweeping.store(true, Ordering::SeqCst);
+    let plan = Arc::clone(&store.plan);
+    let store: Arc<dyn ObjectStore> = Arc::new(store);
+    let traits = Traits { parts_outlive_puts: false, ..CLOUD };
+    let first = sink(Arc::clone(&store), traits, MEMORY);
+    let bytes = content(3 * PART + 7, 0);
+    put(&first, 1, &bytes).unwrap();
+    // What is given up leaves parts, which are in nobody's way.
+    let mut given_up = first.open(2).unwrap();
+    write(&mut given_up, &bytes).unwrap();
+    given_up.abort().unwrap();
+    assert_eq!(get(&first, 2).unwrap(), b"ERROR");
+    let mut dropped = first.open(3).unwrap();
+    write(&mut dropped, &bytes).unwrap();
+    drop(dropped);
+    put(&first, 3, b"small").unwrap();
+    assert_eq!(get(&first, 3).unwrap(), b"small");
+    // Another receiver of the same name still sees that it is taken.
+    let second = sink(store, traits, MEMORY);
+    assert_eq!(put(&second, 1, &bytes).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert!(get(&first, 1).unwrap() == bytes);
+    assert_eq!(plan.open.load(Ordering::SeqCst), 0);
+}
+
+#[test]
 fn a_store_without_parts_takes_what_fits_in_one() {
-    let traits = Traits { conditional: false, notes: false, multipart: false };
+    let traits = Traits { conditional: false, notes: false, multipart: false, ..CLOUD };
     let sink = sink(Arc::new(InMemory::new()), traits, MEMORY);
     let bytes = content(PART, 0);
     put(&sink, 1, &bytes).unwrap();

@@ -57,6 +57,12 @@ impl Capture {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many bytes have come so far, those that were dropped included.
+    pub(crate) fn length(&self) -> u64 {
+        let output = self.lock();
+        output.bytes.len() as u64 + output.dropped
+    }
+
     /// What has come so far.
     pub(crate) fn text(&self) -> String {
         let output = self.lock();

@@ -30,7 +30,7 @@ impl Options {
             problem.is_none() && grade::checks_for(one, chosen).is_empty()
         };
         found.iter().all(nothing).then(|| {
-            let ids: Vec<&str> = chosen.iter().map(|check| check.id).take(3).collect();
+            let ids: Vec<&str> = chosen.iter().map(|check| check.id.as_str()).take(3).collect();
             format!(
                 "nothing to grade: {} and the like are about programs that are not there",
                 ids.join(", ")

@@ -85,7 +85,7 @@ fn check(row: &Row) -> Check<'_> {
         Outcome::Trouble(_) => ("trouble", None, None, Vec::new()),
     };
     Check {
-        id: row.check.id,
+        id: &row.check.id,
         points: row.check.points,
         about: row.check.about,
         rule: row.check.rule,

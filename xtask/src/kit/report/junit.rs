@@ -63,7 +63,7 @@ fn case(row: &Row) -> TestCase {
         }
     };
     let mut case = TestCase::new(format!("{} {}", row.check.id, row.check.about), status);
-    case.set_classname(row.check.program().name()).set_time(row.took);
+    case.set_classname(row.check.program.name()).set_time(row.took);
     if !row.said.is_empty() {
         case.set_system_err(row.said.join("\n"));
     }

@@ -1,0 +1,181 @@
+//! The stores that are reached over HTTP: which one an address and the environment mean.
+
+use std::ffi::OsString;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::ClientConfigKey;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::http::HttpBuilder;
+use object_store::{ClientOptions, Error, ObjectStoreScheme, RetryConfig};
+use url::Url;
+
+use super::Traits;
+use super::connect::{Earlier, Opened};
+
+/// How long one request may take by default (seconds: 120): a part, over a slow line.
+const REQUEST: &str = "120 seconds";
+
+/// How long a request that fails is repeated, at the most.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// How often, at the most.
+const RETRIES: usize = 8;
+
+/// Names in lower case, and values.
+pub(super) type Settings = Vec<(String, String)>;
+
+/// Those of the environment that can be settings.
+pub(super) fn settings(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Settings {
+    let setting = |(name, value): (OsString, OsString)| {
+        Some((name.to_str()?.to_ascii_lowercase(), value.into_string().ok()?))
+    };
+    variables.into_iter().filter_map(setting).collect()
+}
+
+/// The store at an address.
+pub(super) fn open(
+    scheme: ObjectStoreScheme,
+    url: &Url,
+    settings: &Settings,
+) -> Result<Opened, String> {
+    // Nobody else chooses one in this process, so there is none yet; an error would be one to use.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let told = |error: Error| error.to_string();
+    let retry =
+        RetryConfig { max_retries: RETRIES, retry_timeout: RETRY, ..RetryConfig::default() };
+    let cloud =
+        Traits { conditional: true, notes: true, multipart: true, parts_outlive_puts: true };
+    let opened = match scheme {
+        ObjectStoreScheme::AmazonS3 => {
+            let builder = AmazonS3Builder::new()
+                .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
+            let builder = apply("aws_", settings, builder, AmazonS3Builder::with_config);
+            let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(told)?;
+            Opened { store: Arc::new(store.clone()), traits: cloud, earlier: Earlier::S3(store) }
+        }
+        ObjectStoreScheme::GoogleCloudStorage => {
+            let builder = GoogleCloudStorageBuilder::new()
+                .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
+            let builder =
+                apply("google_", settings, builder, GoogleCloudStorageBuilder::with_config);
+            let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(told)?;
+            Opened { store: Arc::new(store), traits: cloud, earlier: Earlier::Nowhere }
+        }
+        ObjectStoreScheme::MicrosoftAzure => {
+            let builder = MicrosoftAzureBuilder::new()
+                .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
+            let builder = apply("azure_", settings, builder, MicrosoftAzureBuilder::with_config);
+            let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(told)?;
+            // A put of the whole blob discards the blocks that were sent for it.
+            let traits = Traits { parts_outlive_puts: false, ..cloud };
+            Opened { store: Arc::new(store), traits, earlier: Earlier::Nowhere }
+        }
+        ObjectStoreScheme::Http => {
+            let client = ClientOptions::new().with_config(ClientConfigKey::Timeout, REQUEST);
+            let client = client.with_config(ClientConfigKey::AllowHttp, "true");
+            let builder = HttpBuilder::new().with_client_options(client).with_retry(retry);
+            let host = &url[..url::Position::BeforePath];
+            let store = builder.with_url(host).build().map_err(told)?;
+            let traits = Traits {
+                conditional: false,
+                notes: false,
+                multipart: false,
+                parts_outlive_puts: false,
+            };
+            Opened { store: Arc::new(store), traits, earlier: Earlier::Nowhere }
+        }
+        _ => return Err("not a store that is reached over HTTP".to_owned()),
+    };
+    Ok(opened)
+}
+
+/// Applies the settings whose names the builder knows.
+fn apply<B, K: FromStr>(
+    start: &str,
+    settings: &Settings,
+    builder: B,
+    with: impl Fn(B, K, String) -> B,
+) -> B {
+    let known = settings.iter().filter(|(name, _)| name.starts_with(start));
+    known.fold(builder, |builder, (name, value)| match name.parse() {
+        Ok(key) => with(builder, key, value.clone()),
+        Err(_) => builder,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::path::Path;
+    use object_store::signer::{Method, Signer};
+
+    use super::*;
+
+    fn open_with(address: &str, variables: &[(&str, &str)]) -> Result<Opened, String> {
+        let url = Url::parse(address).unwrap();
+        let (scheme, _) = ObjectStoreScheme::parse(&url).unwrap();
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        open(scheme, &url, &settings(variables))
+    }
+
+    /// Where requests go, and as whom: nothing is asked of a network.
+    fn signed(store: &impl Signer) -> String {
+        let path = Path::from("p/n/1.file");
+        let address = store.signed_url(Method::PUT, &path, Duration::from_secs(9));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(address).unwrap().to_string()
+    }
+
+    #[test]
+    fn an_s3_store_by_address_and_environment() {
+        let opened = open_with(
+            "s3://bucket/p",
+            &[
+                ("AWS_ACCESS_KEY_ID", "somebody"),
+                ("AWS_SECRET_ACCESS_KEY", "hush"),
+                ("AWS_REGION", "mars"),
+                ("AWS_ENDPOINT", "https://s3.example.org"),
+                ("AWS_NO_SUCH_SETTING", "x"),
+                ("GOOGLE_BUCKET", "another"),
+            ],
+        )
+        .unwrap();
+        let Earlier::S3(store) = &opened.earlier else { panic!("{opened:?}") };
+        let address = signed(store);
+        assert!(address.starts_with("https://s3.example.org/bucket/p/n/1.file?"), "{address}");
+        assert!(address.contains("Credential=somebody%2F"), "{address}");
+        assert!(address.contains("%2Fmars%2Fs3%2F"), "{address}");
+        assert!(opened.traits.conditional && opened.traits.parts_outlive_puts);
+    }
+
+    #[test]
+    fn an_azure_store_by_address_and_environment() {
+        let account =
+            [("AZURE_STORAGE_ACCOUNT_NAME", "somebody"), ("AZURE_STORAGE_KEY", "aHVzaA==")];
+        let opened = open_with("az://container/p", &account).unwrap();
+        let name = opened.store.to_string();
+        assert!(name.contains("somebody") && name.contains("container"), "{name}");
+        assert!(opened.traits.conditional && !opened.traits.parts_outlive_puts);
+        let why = open_with("az://container/p", &[]).unwrap_err();
+        assert!(why.contains("Account must be specified"), "{why}");
+    }
+
+    #[test]
+    fn a_google_store_by_address_and_environment() {
+        let opened = open_with("gs://bucket/p", &[("GOOGLE_SKIP_SIGNATURE", "true")]).unwrap();
+        assert!(opened.store.to_string().contains("bucket"), "{}", opened.store);
+        assert!(opened.traits.conditional && opened.traits.parts_outlive_puts);
+        let key = [("GOOGLE_SERVICE_ACCOUNT", "/no/such/key.json")];
+        let why = open_with("gs://bucket/p", &key).unwrap_err();
+        assert!(why.contains("/no/such/key.json"), "{why}");
+    }
+
+    #[test]
+    fn a_webdav_store_promises_little() {
+        let opened = open_with("http://example.org/p", &[]).unwrap();
+        assert!(!opened.traits.conditional && !opened.traits.multipart);
+    }
+}

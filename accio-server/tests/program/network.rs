@@ -1,0 +1,96 @@
+//! Stores beyond a network, as far as there are servers of their kind on this machine. Where one is
+//! missing, its test is skipped and says so.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::harness::{Place, Server, connect, finish, free_port, program, until, upload};
+use super::usage::fails;
+
+const STOP: Duration = Duration::from_secs(10);
+
+/// A store's server, killed with the test however that goes.
+struct Store {
+    child: Child,
+    port: u16,
+}
+
+impl Store {
+    /// Starts it by what `command` makes of its port; `None` where it is not installed.
+    fn start(name: &str, command: impl Fn(u16) -> Command) -> Option<Self> {
+        let port = free_port();
+        let mut command = command(port);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(child) = command.spawn() else {
+            let _ = writeln!(io::stderr(), "skipped: {name} is not installed");
+            return None;
+        };
+        let store = Store { child, port };
+        until(name, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        Some(store)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn receiver(address: &str, flags: &[&str]) -> Command {
+    let mut command = program();
+    command.arg(free_port().to_string()).arg(address);
+    command.args(["--bind", "127.0.0.1", "--node", "here"]).args(flags);
+    command
+}
+
+/// With this much and no more, a store without parts is content.
+const WHOLE: usize = 8 << 20;
+
+#[test]
+fn webdav_takes_what_fits_into_one_request() {
+    let place = Place::new();
+    let folder = place.path("dav");
+    std::fs::create_dir(&folder).unwrap();
+    let served = folder.clone();
+    let Some(store) = Store::start("rclone", move |port| {
+        let mut command = Command::new("rclone");
+        command.args(["serve", "webdav", "--addr", &format!("127.0.0.1:{port}")]);
+        // What is put into the folder beside it is there at once.
+        command.args(["--dir-cache-time", "0s"]).arg(&served);
+        command
+    }) else {
+        return;
+    };
+    let address = format!("http://127.0.0.1:{}/in", store.port);
+    let read = |id: u64| std::fs::read(folder.join(format!("in/here/{id}.file"))).ok();
+    let whole: Vec<u8> = (0..WHOLE).map(|i| (i ^ (i >> 11)) as u8).collect();
+
+    let server = Server::spawn(receiver(&address, &[]));
+    upload(server.address(), b"small").unwrap();
+    finish(connect(server.address()).unwrap()).unwrap();
+    upload(server.address(), &whole).unwrap();
+    upload(server.address(), &[&whole[..], b"!"].concat()).unwrap_err();
+    server.line("this store takes no object in parts");
+    until("all are there", || read(4).is_some());
+    assert_eq!(read(1).unwrap(), b"small");
+    assert_eq!(read(2).unwrap(), b"");
+    assert!(read(3).unwrap() == whole);
+    assert_eq!(read(4).unwrap(), b"ERROR");
+    std::fs::write(folder.join("in/here/5.file"), "another's").unwrap();
+    upload(server.address(), b"ours").unwrap_err();
+    server.line("5.file is there already");
+    assert_eq!(read(5).unwrap(), b"another's");
+    server.stop(STOP);
+
+    let port = free_port().to_string();
+    let error = fails(1, &[&port, &address, "--bind", "127.0.0.1", "--node", "here", "-q"]);
+    assert!(error.contains("here/5.file are there: --ids-from-store"), "{error}");
+    let server = Server::spawn(receiver(&address, &["--ids-from-store"]));
+    upload(server.address(), b"next").unwrap();
+    assert_eq!(read(6).unwrap(), b"next");
+    server.stop(STOP);
+}

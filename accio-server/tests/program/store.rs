@@ -1,0 +1,110 @@
+//! Files in a store: a folder behind `file://`, which takes the same way as those beyond a network.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::harness::{Place, Server, connect, finish, free_port, program, until, upload};
+use super::usage::fails;
+
+const STOP: Duration = Duration::from_secs(10);
+
+fn address(place: &Place) -> String {
+    format!("file://{}/in", place.text("store"))
+}
+
+fn start(place: &Place, flags: &[&str]) -> Server {
+    std::fs::create_dir_all(place.path("store")).unwrap();
+    let mut command = program();
+    command.arg(free_port().to_string()).arg(address(place));
+    command.args(["--bind", "127.0.0.1", "--node", "here"]).args(flags);
+    Server::spawn(command)
+}
+
+fn object(place: &Place, name: &str) -> PathBuf {
+    place.path("store").join("in/here").join(name)
+}
+
+fn read(place: &Place, id: u64) -> Option<Vec<u8>> {
+    std::fs::read(object(place, &format!("{id}.file"))).ok()
+}
+
+#[test]
+fn objects_are_complete_empty_or_marked() {
+    let place = Place::new();
+    let server = start(&place, &[]);
+    // More than one part.
+    let large: Vec<u8> = (0..20 << 20).map(|i: u32| (i ^ (i >> 11)) as u8).collect();
+    upload(server.address(), b"small").unwrap();
+    upload(server.address(), &large).unwrap();
+    finish(connect(server.address()).unwrap()).unwrap();
+    let mut failed = connect(server.address()).unwrap();
+    std::io::Write::write_all(&mut failed, &large[..10 << 20]).unwrap();
+    // Closing it is a reset.
+    socket2::SockRef::from(&failed).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(failed);
+    until("the reset is marked", || read(&place, 4).is_some());
+    assert_eq!(read(&place, 1).unwrap(), b"small");
+    assert!(read(&place, 2).unwrap() == large);
+    assert_eq!(read(&place, 3).unwrap(), b"");
+    assert_eq!(read(&place, 4).unwrap(), b"ERROR");
+    server.stop(STOP);
+    assert_eq!(std::fs::read_dir(object(&place, ".")).unwrap().count(), 4);
+}
+
+#[test]
+fn a_restart_goes_on_only_when_told_to_and_clears_what_was_left() {
+    let place = Place::new();
+    let mut server = start(&place, &[]);
+    upload(server.address(), b"first").unwrap();
+    let mut stream = connect(server.address()).unwrap();
+    std::io::Write::write_all(&mut stream, &vec![7; 20 << 20]).unwrap();
+    let staged = || {
+        let names = std::fs::read_dir(object(&place, ".")).unwrap();
+        names.filter(|name| name.as_ref().unwrap().path().to_str().unwrap().contains('#')).count()
+    };
+    until("an upload in parts is under way", || staged() == 1);
+    server.signal(Signal::KILL);
+    server.wait();
+    assert_eq!(staged(), 1);
+
+    let server = start(&place, &["--ids-from-store", "-v"]);
+    assert_eq!(staged(), 0);
+    upload(server.address(), b"second").unwrap();
+    assert_eq!(read(&place, 1).unwrap(), b"first");
+    assert_eq!(read(&place, 2).unwrap(), b"second");
+    server.stop(STOP);
+
+    let address = address(&place);
+    let port = free_port().to_string();
+    let error = fails(1, &[&port, &address, "--bind", "127.0.0.1", "--node", "here"]);
+    assert!(error.contains("here/2.file are there: --ids-from-store"), "{error}");
+}
+
+#[test]
+fn an_object_that_is_there_is_not_overwritten() {
+    let place = Place::new();
+    let server = start(&place, &[]);
+    std::fs::create_dir_all(place.path("store/in/here")).unwrap();
+    std::fs::write(object(&place, "1.file"), "another's").unwrap();
+    upload(server.address(), b"ours").unwrap_err();
+    server.line("in/here/1.file is there already: does another receiver write as \"here\"?");
+    assert_eq!(read(&place, 1).unwrap(), b"another's");
+    server.stop(STOP);
+}
+
+#[test]
+fn flags_for_folders_and_wrong_addresses() {
+    let place = Place::new();
+    let address = address(&place);
+    let port = free_port().to_string();
+    for flags in [&["--on-commit", "true"][..], &["--existing", "keep"], &["--min-free", "1"]] {
+        let error = fails(2, &[&[&*port, &*address], flags].concat());
+        assert!(error.contains("it is for folders"), "{error}");
+    }
+    let error = fails(1, &[&port, "ftp://host/x"]);
+    assert!(error.contains("not s3://, gs://, az://"), "{error}");
+    fails(2, &[&port, &address, "--node", "a/b"]);
+    fails(2, &[&port, &address, "--store-memory", "1M"]);
+}
