@@ -22,9 +22,10 @@ impl Options {
                 file.display()
             ));
         }
-        let missing = found.iter().find_map(|(one, _)| find::missing(&one.programs));
-        if missing.is_some() {
-            return missing;
+        for (submission, _) in found {
+            if let Some(why) = find::missing(&submission.programs) {
+                return Some(format!("{}: {why}", submission.name));
+            }
         }
         let nothing = |(one, problem): &(Submission, Option<String>)| {
             problem.is_none() && grade::checks_for(one, chosen).is_empty()
