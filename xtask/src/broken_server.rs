@@ -46,8 +46,9 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let backlog = if played.is_none() { 0 } else { 128 };
     // A small buffer: who is not read notices soon.
     let listener = Listener::at(address, backlog, Some(64 << 10)).map_err(told);
-    let listener =
-        listener.map_err(|error| io::Error::other(format!("listen at port {port}: {error}")))?;
+    let listener = listener.map_err(|error| {
+        io::Error::other(format!("cannot listen at port {port}: {error}: choose another"))
+    })?;
     let mut out = io::stdout().lock();
     writeln!(out, "broken server {name}, {}, port {}", handshake.name(), listener.port())?;
     out.flush()?;

@@ -12,7 +12,7 @@ use crate::copier::Copier;
 use crate::fast_path::FastPaths;
 #[cfg(feature = "proxy-protocol")]
 use crate::session::Socket;
-use crate::session::{Abort, Ended, Interest, Session, TcpSocket, Turn, Unreleased};
+use crate::session::{Abort, Ended, Interest, Session, SessionLimits, TcpSocket, Turn, Unreleased};
 use crate::sink::FileSink;
 
 /// The state of a server, however it serves.
@@ -114,30 +114,12 @@ impl<K: FileSink> Service<K> {
 
     /// The socket is ready.
     pub(super) fn handle_ready(&self, guest: Guest<K>, copier: &mut Copier) -> Visit<K> {
-        let now = Instant::now();
-        match guest {
-            #[cfg(feature = "proxy-protocol")]
-            Guest::Arriving(arrival) => self.handle_arrival(arrival, now),
-            Guest::Serving(session, about) => {
-                let limits = &self.config.limits;
-                let turn = session.handle_ready(&self.sink, copier, limits, now);
-                Self::settle(turn, about, now)
-            }
-        }
+        self.take_turn(guest, copier, Session::handle_ready)
     }
 
     /// The deadline has come.
     pub(super) fn handle_timeout(&self, guest: Guest<K>, copier: &mut Copier) -> Visit<K> {
-        let now = Instant::now();
-        match guest {
-            #[cfg(feature = "proxy-protocol")]
-            Guest::Arriving(arrival) => self.handle_arrival(arrival, now),
-            Guest::Serving(session, about) => {
-                let limits = &self.config.limits;
-                let turn = session.handle_timeout(&self.sink, copier, limits, now);
-                Self::settle(turn, about, now)
-            }
-        }
+        self.take_turn(guest, copier, Session::handle_timeout)
     }
 
     /// Ends a connection early.
@@ -235,12 +217,18 @@ impl<K: FileSink> Service<K> {
         })
     }
 
-    fn settle(turn: Turn<TcpSocket, K::File>, about: About, started: Instant) -> Visit<K> {
-        match turn {
+    fn take_turn(&self, guest: Guest<K>, copier: &mut Copier, handle: Handle<K>) -> Visit<K> {
+        let now = Instant::now();
+        let (session, about) = match guest {
+            #[cfg(feature = "proxy-protocol")]
+            Guest::Arriving(arrival) => return self.handle_arrival(arrival, now),
+            Guest::Serving(session, about) => (session, about),
+        };
+        match handle(session, &self.sink, copier, &self.config.limits, now) {
             Turn::Waiting(mut session) => {
-                if session.heard() == started {
+                if session.heard() == now {
                     // However long the sink took over these bytes, the peer was not silent.
-                    session.resume(started, Instant::now());
+                    session.resume(now, Instant::now());
                 }
                 Visit::Waiting(Guest::Serving(session, about))
             }
@@ -248,6 +236,15 @@ impl<K: FileSink> Service<K> {
         }
     }
 }
+
+/// What a session does at an event.
+type Handle<K> = fn(
+    Session<TcpSocket, <K as FileSink>::File>,
+    &K,
+    &mut Copier,
+    &SessionLimits,
+    Instant,
+) -> Turn<TcpSocket, <K as FileSink>::File>;
 
 impl<K: FileSink> Guest<K> {
     pub(super) fn socket(&self) -> &TcpSocket {

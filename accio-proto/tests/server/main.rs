@@ -7,7 +7,6 @@
 mod reactor {
     const THREADING: accio_proto::Threading = accio_proto::Threading::Reactor;
 
-    #[path = "cases.rs"]
     mod cases;
     #[cfg(feature = "proxy-protocol")]
     #[path = "proxied.rs"]
@@ -19,7 +18,6 @@ mod reactor {
 mod per_session {
     const THREADING: accio_proto::Threading = accio_proto::Threading::PerSession;
 
-    #[path = "cases.rs"]
     mod cases;
     #[cfg(feature = "proxy-protocol")]
     #[path = "proxied.rs"]

@@ -153,6 +153,13 @@ impl Server {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// How it is by the kernel's account: `T` for stopped.
+    #[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
+    pub(crate) fn state(&self) -> char {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        stat.rsplit(')').next().unwrap().trim_start().chars().next().unwrap()
+    }
+
     pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.child
     }

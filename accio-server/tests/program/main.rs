@@ -1,10 +1,10 @@
 //! The program as its operator meets it: flags, lines, files beside the files, signals, exit codes.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
+#[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
+mod balanced;
 mod drain;
 mod files;
-#[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
-mod haproxy;
 mod harness;
 mod journal;
 mod limits;

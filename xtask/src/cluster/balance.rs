@@ -1,4 +1,4 @@
-//! What stands before the receivers: the kernel's own translation of addresses, or haproxy.
+//! What stands before the receivers: the kernel's own translation of addresses, haproxy or Envoy.
 //!
 //! A balancer below TCP passes on what ends a connection as it is. Here nftables gives each new
 //! connection to the next receiver, in a network namespace of the run's own, in which everything
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +22,8 @@ pub(super) enum Way {
     Nft,
     /// haproxy in TCP mode, which ends a connection in the same way whatever ended its other side
     Haproxy,
+    /// Envoy, 1.40 or later, which passes on what ended the other side
+    Envoy,
     /// Connect to the receivers in turn
     Direct,
 }
@@ -103,6 +105,24 @@ fn feed(command: &mut Command, input: &str) -> Result<()> {
     Ok(())
 }
 
+/// Envoy's configuration, as it comes with the server, for these receivers and the ports where they
+/// tell how they are.
+pub(super) fn envoys(port: u16, receivers: &[(u16, u16)], admin: &Path) -> String {
+    let mut text = include_str!("../../../accio-server/dist/envoy.yaml")
+        .replace("0.0.0.0, port_value: 5000", &format!("127.0.0.1, port_value: {port}"))
+        .replace("interval: 2s", "interval: 0.3s")
+        .replace("/run/envoy/admin.sock", &admin.to_string_lossy());
+    for (index, (receiver, health)) in receivers.iter().enumerate() {
+        let shipped = format!("192.0.2.1{}, port_value: 5000", index + 1);
+        text = text.replace(&shipped, &format!("127.0.0.1, port_value: {receiver}")).replacen(
+            "port_value: 9090",
+            &format!("port_value: {health}"),
+            1,
+        );
+    }
+    text
+}
+
 /// What haproxy logs of each connection from a client: who it was, where it went, when.
 pub(super) const LOG_FORMAT: &str = "session %ci %s %Ts.%ms %Tt";
 
@@ -146,6 +166,19 @@ mod tests {
                    session 127.16.0.6 r1 1000.290 1\nnoise\n";
         let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_300);
         assert_eq!(open_at(log, "r1", moment), [0, 5]);
+    }
+
+    #[test]
+    fn envoys_configuration_is_the_shipped_one_with_these_ports() {
+        let text = envoys(7, &[(8, 18), (9, 19), (10, 20)], Path::new("here"));
+        let of = |text: &str| {
+            let ports = text.split("port_value: ").skip(1).map(|rest| {
+                rest.split([' ', '}']).next().and_then(|port| port.parse::<u16>().ok())
+            });
+            ports.map(Option::unwrap_or_default).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&text), [7, 8, 18, 9, 19, 10, 20]);
+        assert!(text.contains("path: here,"));
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(crate) struct Arguments {
     /// The garage to use, if it is not in PATH
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_GARAGE")]
     garage: Option<PathBuf>,
-    /// The accio-server to use, with the feature store, instead of building one
+    /// The accio-server to use, with the features store and proxy-protocol, instead of building one
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_STORE_SERVER")]
     server: Option<PathBuf>,
 }
@@ -81,6 +81,7 @@ pub(crate) struct Arguments {
 const INSTALL: &str = "\
 garage   cargo install garage --version 2.5.0 --locked      (an S3 store; AGPL, only ever run)
 haproxy  apt-get install haproxy
+envoy    as www.envoyproxy.io says, 1.40 or later            (only for --through envoy)
 curl     apt-get install curl                               (7.75 or later)
 nft      apt-get install nftables iproute2 util-linux       (for a balancer below TCP)
 rclone   apt-get install rclone                             (only compared with, by --throughput)";
@@ -110,7 +111,7 @@ fn measure_memory(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCod
 }
 
 fn test_or_measure(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCode> {
-    let tools = match Tools::find(arguments.garage.as_deref()) {
+    let tools = match Tools::find(arguments.garage.as_deref(), arguments.through) {
         Ok(_) if arguments.server.is_none() && cargo().arg("--version").output().is_err() => {
             writeln!(
                 out,
@@ -160,7 +161,7 @@ fn choose(arguments: &Arguments, out: &mut impl Write) -> Result<Chosen> {
         return Ok(Chosen::Here(Way::Nft));
     }
     match arguments.through {
-        Some(way @ (Way::Haproxy | Way::Direct)) => return Ok(Chosen::Here(way)),
+        Some(way @ (Way::Haproxy | Way::Envoy | Way::Direct)) => return Ok(Chosen::Here(way)),
         Some(Way::Nft) | None => {}
     }
     match Namespace::find() {
@@ -186,7 +187,8 @@ fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
         return server.canonicalize().with_context(|| format!("--server {}", server.display()));
     }
     let built = cargo()
-        .args(["build", "--quiet", "--package", "accio-server", "--features", "store"])
+        .args(["build", "--quiet", "--package", "accio-server"])
+        .args(["--features", "store,proxy-protocol"])
         .args(release.then_some("--release"))
         .args(["--target-dir", "target/cluster"])
         .status()
@@ -214,6 +216,7 @@ fn test(
     let through = match way {
         Way::Nft => "nftables before the receivers, haproxy before the store",
         Way::Haproxy => "haproxy before both",
+        Way::Envoy => "Envoy before the receivers, haproxy before the store",
         Way::Direct => "haproxy before the store",
     };
     if way == Way::Nft {
@@ -225,7 +228,7 @@ fn test(
     let uploads = arguments.uploads;
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let told = Mutex::new(BTreeMap::new());
-    let ports = cluster.receivers_ports(way == Way::Direct);
+    let ports = cluster.front(way);
     let mut killed = None;
     std::thread::scope(|scope| -> Result<()> {
         for _ in 0..CLIENTS {

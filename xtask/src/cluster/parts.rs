@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use super::balance::{self, LOG_FORMAT};
+use super::balance::{self, LOG_FORMAT, Way};
 use super::program::{Program, answers, find, metrics_port, patiently};
 use super::store::{BUCKET, Bucket};
 
@@ -21,14 +22,21 @@ const RECEIVERS: usize = 3;
 pub(super) struct Tools {
     garage: PathBuf,
     haproxy: PathBuf,
+    /// Where the way through it was chosen.
+    envoy: Option<PathBuf>,
     pub(super) curl: PathBuf,
 }
 
 impl Tools {
     /// All of them, or the name of one that is missing.
-    pub(super) fn find(garage: Option<&Path>) -> Result<Tools, &'static str> {
+    pub(super) fn find(garage: Option<&Path>, way: Option<Way>) -> Result<Tools, &'static str> {
         let garage = garage.map_or_else(|| find("garage"), |path| Some(path.to_owned()));
+        let envoy = match way {
+            Some(Way::Envoy) => Some(find("envoy").ok_or("envoy")?),
+            _ => None,
+        };
         Ok(Tools {
+            envoy,
             garage: garage.filter(|path| path.is_file()).ok_or("garage")?,
             haproxy: find("haproxy").ok_or("haproxy")?,
             curl: find("curl").ok_or("curl")?,
@@ -52,6 +60,7 @@ impl Tools {
 /// All that runs. Fields end in their order: those who talk before those who are talked to.
 #[derive(Debug)]
 pub(super) struct Cluster {
+    envoy: Option<Program>,
     balancer: Option<Program>,
     receivers: Vec<Program>,
     nodes: Vec<Program>,
@@ -67,6 +76,7 @@ struct Ports {
     /// The balancer's, for clients and for the store.
     clients: u16,
     store: u16,
+    envoy: u16,
     receivers: Vec<u16>,
     /// Each node's for S3 and for the others.
     nodes: Vec<(u16, u16)>,
@@ -82,10 +92,10 @@ impl Ports {
             held.push(listener);
             Ok(port)
         };
-        let (clients, store) = (take()?, take()?);
+        let (clients, store, envoy) = (take()?, take()?, take()?);
         let receivers = (0..RECEIVERS).map(|_| take()).collect::<Result<_>>()?;
         let nodes = (0..NODES).map(|_| Ok((take()?, take()?))).collect::<Result<_>>()?;
-        Ok(Ports { clients, store, receivers, nodes })
+        Ok(Ports { clients, store, envoy, receivers, nodes })
     }
 }
 
@@ -99,14 +109,18 @@ impl Cluster {
             key: format!("GK{}", hex(24)),
             secret: hex(64),
         };
-        let (balancer, receivers, nodes) = (None, Vec::new(), Vec::new());
+        let (envoy, balancer, receivers, nodes) = (None, None, Vec::new(), Vec::new());
         let server = server.to_owned();
-        let mut cluster = Cluster { balancer, receivers, nodes, ports, bucket, server, folder };
+        let mut cluster =
+            Cluster { envoy, balancer, receivers, nodes, ports, bucket, server, folder };
         cluster.start_nodes().context("the store")?;
         cluster.start_balancer(tools).context("haproxy")?;
         for index in 0..RECEIVERS {
             let receiver = cluster.receiver(index)?;
             cluster.receivers.push(receiver);
+        }
+        if let Some(program) = &tools.envoy {
+            cluster.start_envoy(program).context("envoy")?;
         }
         // So that its checks have seen them all.
         std::thread::sleep(Duration::from_secs(1));
@@ -114,8 +128,12 @@ impl Cluster {
     }
 
     /// Where clients connect.
-    pub(super) fn receivers_ports(&self, direct: bool) -> Vec<u16> {
-        if direct { self.ports.receivers.clone() } else { vec![self.ports.clients] }
+    pub(super) fn front(&self, way: Way) -> Vec<u16> {
+        match way {
+            Way::Direct => self.ports.receivers.clone(),
+            Way::Envoy => vec![self.ports.envoy],
+            Way::Haproxy | Way::Nft => vec![self.ports.clients],
+        }
     }
 
     /// Has the kernel give connections to these receivers.
@@ -208,7 +226,7 @@ impl Cluster {
     }
 
     fn start_balancer(&mut self, tools: &Tools) -> Result<()> {
-        let Ports { clients, store, receivers, nodes } = &self.ports;
+        let Ports { clients, store, receivers, nodes, .. } = &self.ports;
         let mut text = format!(
             "global\n  maxconn 2000\n  log stdout format raw local0\n\
              defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 60s\n  \
@@ -238,6 +256,19 @@ impl Cluster {
         answers(*store)
     }
 
+    fn start_envoy(&mut self, program: &Path) -> Result<()> {
+        let receivers: Vec<_> =
+            self.ports.receivers.iter().map(|port| (*port, metrics_port(*port))).collect();
+        let config = self.path("envoy.yaml");
+        let admin = self.path("envoy.sock");
+        fs::write(&config, balance::envoys(self.ports.envoy, &receivers, &admin))?;
+        let mut command = Command::new(program);
+        command.args(["--disable-hot-restart", "--config-path"]).arg(config);
+        self.envoy = Some(Program::start("envoy", &mut command, &self.path("envoy.log"))?);
+        // Through its own port a receiver would count a connection.
+        patiently(|| UnixStream::connect(&admin).map(drop).map_err(Into::into))
+    }
+
     fn receiver(&self, index: usize) -> Result<Program> {
         let port = self.ports.receivers[index];
         let mut command = Program::command(&self.server);
@@ -246,6 +277,7 @@ impl Cluster {
             .arg(format!("s3://{BUCKET}/received"))
             .args(["--bind", "127.0.0.1", "--ids-from-store", "-v"])
             .args(["--node", &format!("receiver{index}")])
+            .args(self.bucket.tools.envoy.as_ref().map(|_| "--proxy-protocol"))
             .env("AWS_ACCESS_KEY_ID", &self.bucket.key)
             .env("AWS_SECRET_ACCESS_KEY", &self.bucket.secret)
             .env("AWS_ENDPOINT", &self.bucket.endpoint)

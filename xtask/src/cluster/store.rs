@@ -1,6 +1,7 @@
 //! The store as seen by anybody but the receivers: through curl.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -15,6 +16,9 @@ pub(super) struct Bucket {
     pub(super) key: String,
     pub(super) secret: String,
 }
+
+/// How long an object may be listed that cannot be had.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Its name.
 pub(super) const BUCKET: &str = "accio";
@@ -39,9 +43,18 @@ impl Bucket {
         }
     }
 
-    /// What is stored under a key.
-    pub(super) fn get(&self, key: &str) -> Result<Vec<u8>> {
-        self.curl(&format!("/{key}"))
+    /// What is stored under a key that was listed; nothing if the store lists it no longer. Garage
+    /// may list an object for a moment whose upload a receiver is just aborting.
+    pub(super) fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let began = Instant::now();
+        loop {
+            match self.curl(&format!("/{key}")) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(_) if !self.keys()?.iter().any(|listed| listed == key) => return Ok(None),
+                Err(error) if began.elapsed() > PATIENCE => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
     }
 
     fn curl(&self, what: &str) -> Result<Vec<u8>> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use accio_proto::{Client, Source};
 use anyhow::{Context, Result, ensure};
 
+use super::balance::Way;
 use super::parts::{Cluster, Tools};
 use super::program::find;
 use super::store::BUCKET;
@@ -48,7 +49,7 @@ pub(super) fn measure(
 ) -> Result<()> {
     let mut cluster = Cluster::start(tools, server).context("start")?;
     let folder_port = cluster.start_folder_receiver()?;
-    let ports = cluster.receivers_ports(true);
+    let ports = cluster.front(Way::Direct);
     let rclone = find("rclone");
     let mut subjects =
         vec![Subject::Receivers(1), Subject::Receivers(2), Subject::Receivers(3), Subject::Folder];

@@ -33,7 +33,7 @@ pub(super) fn judge(
     let mut verdict = Verdict::default();
     let mut stored = BTreeMap::<u64, usize>::new();
     for key in cluster.store().keys()? {
-        let bytes = cluster.store().get(&key)?;
+        let Some(bytes) = cluster.store().get(&key)? else { continue };
         match &bytes[..] {
             [] => verdict.empty += 1,
             b"ERROR" => verdict.marked += 1,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -110,9 +111,14 @@ impl Context {
 
     /// Runs any command on behalf of the scenario.
     pub(crate) fn spawn(&self, command: Command, input: Input) -> Verdict<Process> {
+        Ok(self.try_spawn(command, input)?)
+    }
+
+    /// The same, for those who ask what is to blame; see [`Process::spawn`].
+    pub(crate) fn try_spawn(&self, command: Command, input: Input) -> io::Result<Process> {
         let process = Process::spawn(command, self.owner, input)?;
         if let Some(limits) = self.limits {
-            guard::watch(process.pid(), self.owner, limits);
+            guard::watch(&process, self.owner, limits);
         }
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(Log {
             command: process.command().to_owned(),

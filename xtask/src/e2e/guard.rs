@@ -1,14 +1,16 @@
-//! Limits for programs that nobody vouches for: the memory and the number of processes of a whole
-//! group are looked at all the time, and whoever left the group is found by a mark in its
+//! Limits for programs that nobody vouches for: the memory, the number of processes and the output of
+//! a whole group are looked at all the time, and whoever left the group is found by a mark in its
 //! environment.
 
 use std::collections::HashSet;
 use std::fs;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
+
+use super::process::{Capture, Process};
 
 /// The variable that marks everything a check starts.
 pub(crate) const MARK: &str = "ACCIO_KIT_CHECK";
@@ -28,11 +30,13 @@ pub(crate) struct Limits {
     pub(crate) processes: usize,
     /// The largest file, in bytes.
     pub(crate) file: u64,
+    /// What is written to stdout and stderr, in bytes.
+    pub(crate) output: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { memory: 1 << 20, processes: 200, file: 2 << 30 }
+        Limits { memory: 1 << 20, processes: 200, file: 2 << 30, output: 256 << 20 }
     }
 }
 
@@ -40,6 +44,7 @@ struct Watched {
     group: Pid,
     owner: usize,
     limits: Limits,
+    outputs: [Arc<Capture>; 2],
 }
 
 static WATCHED: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
@@ -56,8 +61,9 @@ pub(crate) fn mark(owner: usize) -> String {
     format!("{run}-{owner}.")
 }
 
-/// Holds the group led by `group` to `limits` from now on.
-pub(crate) fn watch(group: Pid, owner: usize, limits: Limits) {
+/// Holds the group that `process` leads to `limits` from now on.
+pub(crate) fn watch(process: &Process, owner: usize, limits: Limits) {
+    let group = process.pid();
     let files = Rlimit { current: Some(limits.file), maximum: Some(limits.file) };
     // It may have ended by now, or the file system's own limits do.
     let _ = rustix::process::prlimit(Some(group), Resource::Fsize, files);
@@ -69,7 +75,8 @@ pub(crate) fn watch(group: Pid, owner: usize, limits: Limits) {
     let data = Rlimit { current: most, maximum: most };
     let _ = rustix::process::prlimit(Some(group), Resource::Data, data);
     let _ = fs::write(format!("/proc/{}/oom_score_adj", group.as_raw_nonzero()), "1000");
-    lock(&WATCHED).push(Watched { group, owner, limits });
+    let outputs = [process.stdout(), process.stderr()].map(Arc::clone);
+    lock(&WATCHED).push(Watched { group, owner, limits, outputs });
     WATCH.call_once(|| {
         thread::spawn(|| {
             loop {
@@ -180,10 +187,13 @@ fn look() {
         let members = stats.iter().filter(|stat| stat.group == one.group);
         let count = members.clone().count();
         let resident: u64 = members.map(|stat| stat.resident * page).sum();
+        let written: u64 = one.outputs.iter().map(|output| output.length()).sum();
         let why = if resident > one.limits.memory {
             format!("more than {} MiB of memory", one.limits.memory >> 10)
         } else if count > one.limits.processes {
             format!("more than {} processes", one.limits.processes)
+        } else if written > one.limits.output {
+            format!("more than {} MiB of output", one.limits.output >> 20)
         } else {
             return true;
         };

@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// Run only scenarios whose name has this text (repeatable: any of them)
     #[arg(long, value_name = "TEXT")]
     pub(crate) filter: Vec<String>,
-    /// Leave the files and outputs of failed scenarios, and say where
+    /// Leave the files and outputs of failed scenarios or checks, and say where
     #[arg(long)]
     pub(crate) keep: bool,
     /// Working scenarios at a time; those that mostly wait run side by side anyway [default: one
@@ -59,8 +59,9 @@ pub(crate) struct Arguments {
     /// Make file contents from this number [default: another one each run]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Test the programs in this folder instead of building them
-    #[arg(long, value_name = "DIR")]
+    /// Test our own programs in this folder instead of building them
+    #[arg(long, value_name = "DIR",
+          conflicts_with_all = ["server", "client", "server_s", "subject", "submissions"])]
     pub(crate) bin_dir: Option<PathBuf>,
     #[command(flatten)]
     kit: kit::Options,
@@ -114,7 +115,9 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
             None => return Ok(ExitCode::from(TROUBLE)),
         },
     };
-    let dir = tempfile::Builder::new().prefix("accio-e2e-").tempdir()?;
+    let dir = tempfile::Builder::new().prefix("accio-e2e-").tempdir().map_err(|error| {
+        io::Error::other(format!("no folder to work in: {error}: name one with TMPDIR"))
+    })?;
     end_all_when_interrupted(kit::namespace::remove_all, dir.path().to_owned())?;
     raise_descriptor_limit()?;
     lateness::start();
@@ -123,8 +126,13 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let jobs = arguments.jobs.map_or(cores, usize::from);
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     if grades {
-        let run = kit::Run { dir: dir.path(), jobs, seed, bin: &bin };
-        return arguments.kit.run(&checks, &run, &mut out);
+        let (bin_dir, keep) = (arguments.bin_dir.as_deref(), arguments.keep);
+        let run = kit::Run { dir: dir.path(), jobs, seed, bin: &bin, bin_dir, keep };
+        let code = arguments.kit.run(&checks, &run, &mut out);
+        if keep && code.as_ref().is_ok_and(|code| *code != ExitCode::SUCCESS) {
+            let _ = dir.keep();
+        }
+        return code;
     }
     let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
     let options = Options { jobs, dir: dir.path().to_owned(), keep: arguments.keep, seed };

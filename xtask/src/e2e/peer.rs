@@ -1,67 +1,23 @@
 //! Raw scripted sockets: the other end of what is tested, byte for byte.
 
+mod dialect;
+mod listener;
+
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
+pub(crate) use self::dialect::{Dialect, FIRST, GREETING, SECOND};
+pub(crate) use self::listener::Listener;
 use super::payload;
-use super::verdict::{Stop, Verdict, ensure};
-
-/// What a server sends first.
-pub(crate) const GREETING: &[u8] = b"accio\r\n";
-/// What a `confirm` client answers to the first greeting.
-pub(crate) const FIRST: &[u8] = b"confirm-accio\r\n";
-/// What a `confirm` client answers to the second greeting.
-pub(crate) const SECOND: &[u8] = b"confirm-accio-again\r\n\r\n";
+use super::verdict::{Stop, Verdict, ensure, is_shortage};
 
 /// How long something that should come at once may take on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(8);
-
-/// How a connection is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    /// No handshake.
-    Direct,
-    /// The server greets.
-    Accio,
-    /// Two greetings, each confirmed.
-    Confirm,
-}
-
-impl Dialect {
-    /// All of them.
-    pub(crate) const ALL: [Dialect; 3] = [Dialect::Direct, Dialect::Accio, Dialect::Confirm];
-
-    /// Its name on command lines.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Dialect::Direct => "direct",
-            Dialect::Accio => "accio",
-            Dialect::Confirm => "confirm",
-        }
-    }
-
-    /// What the server sends, in all.
-    pub(crate) fn greetings(self) -> &'static [u8] {
-        match self {
-            Dialect::Direct => b"",
-            Dialect::Accio => GREETING,
-            Dialect::Confirm => b"accio\r\naccio\r\n",
-        }
-    }
-
-    /// What the client sends before the content, in all.
-    pub(crate) fn confirmations(self) -> &'static [u8] {
-        match self {
-            Dialect::Direct | Dialect::Accio => b"",
-            Dialect::Confirm => b"confirm-accio\r\nconfirm-accio-again\r\n\r\n",
-        }
-    }
-}
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +40,9 @@ impl Peer {
     /// Connects to a server on this machine.
     pub(crate) fn connect(address: SocketAddr) -> Verdict<Peer> {
         let stream = TcpStream::connect_timeout(&address, SOON).map_err(|error| {
+            if is_shortage(&error) {
+                return Stop::Trouble(format!("cannot connect to {address}: {error}"));
+            }
             Stop::fault(format!("a connection to {address}"), error.to_string())
         })?;
         Peer::new(stream)
@@ -295,81 +254,6 @@ pub(crate) fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant
     }
     let at = Instant::now();
     Ok(ends.into_iter().map(|end| end.unwrap_or((End::Open, at))).collect())
-}
-
-/// A listening socket, ours to script.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    socket: Socket,
-    address: SocketAddr,
-}
-
-impl Listener {
-    /// Listens on 127.0.0.1 at a port of the kernel's choice.
-    pub(crate) fn bind() -> Verdict<Listener> {
-        Listener::with(128, None)
-    }
-
-    /// The same with a backlog, and a receive buffer for the connections it takes.
-    pub(crate) fn with(backlog: i32, receive_buffer: Option<usize>) -> Verdict<Listener> {
-        Listener::at((Ipv4Addr::LOCALHOST, 0).into(), backlog, receive_buffer)
-    }
-
-    /// The same at any address.
-    pub(crate) fn at(
-        address: SocketAddr,
-        backlog: i32,
-        receive_buffer: Option<usize>,
-    ) -> Verdict<Listener> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        if let Some(size) = receive_buffer {
-            socket.set_recv_buffer_size(size)?;
-        }
-        if address.port() != 0 {
-            socket.set_reuse_address(true)?;
-        }
-        socket.bind(&address.into())?;
-        socket.listen(backlog)?;
-        let address = socket.local_addr()?.as_socket();
-        let address = address.ok_or_else(|| Stop::Trouble("a socket without an address".into()))?;
-        Ok(Listener { socket, address })
-    }
-
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The port it listens at.
-    pub(crate) fn port(&self) -> u16 {
-        self.address.port()
-    }
-
-    /// The next connection, whenever it comes.
-    pub(crate) fn next(&self) -> Verdict<Peer> {
-        Peer::new(self.socket.accept()?.0.into())
-    }
-
-    /// The next connection; a fault if none comes soon.
-    pub(crate) fn accept(&self) -> Verdict<Peer> {
-        let peer = self.accept_within(SOON)?;
-        peer.ok_or_else(|| Stop::fault("the client to connect", "it did not"))
-    }
-
-    /// The next connection, if one comes within `time`.
-    pub(crate) fn accept_within(&self, time: Duration) -> Verdict<Option<Peer>> {
-        let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
-        let until = Instant::now() + time;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match rustix::event::poll(&mut descriptors, Timespec::try_from(left).ok().as_ref()) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-                Ok(0) => return Ok(None),
-                Ok(_) => return Peer::new(self.socket.accept()?.0.into()).map(Some),
-            }
-        }
-    }
 }
 
 /// Runs `work` for all `items` at once and gives the first thing that went wrong.

@@ -1,22 +1,25 @@
 //! Child processes: each in a process group of its own, their output captured up to a cap, every
 //! wait bounded, the whole group ended when the handle goes.
 
-use std::collections::HashSet;
+mod capture;
+mod groups;
+
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
+pub(crate) use self::capture::Capture;
+use self::groups::groups;
+pub(crate) use self::groups::{end_all_of, kill_all_groups, while_none_starts};
 use super::guard;
-use super::verdict::{Stop, Verdict};
+use super::verdict::{Stop, Verdict, is_shortage};
 
-/// How much of an output is kept; the rest is read and dropped, so that nobody blocks on us.
-const KEPT: usize = 1 << 20;
 /// How often a process is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(4);
 
@@ -51,7 +54,8 @@ pub(crate) enum Input {
 }
 
 impl Process {
-    /// Starts `command` in a new process group on behalf of the scenario `owner`.
+    /// Starts `command` in a new process group on behalf of the scenario `owner`. An error of the
+    /// kind `ResourceBusy` is for want of something of this machine's.
     pub(crate) fn spawn(mut command: Command, owner: usize, input: Input) -> io::Result<Process> {
         let line = command_line(&command);
         command.env(guard::MARK, guard::mark(owner));
@@ -61,9 +65,11 @@ impl Process {
         let mut groups = groups();
         // Not before: where hundreds are to start, this one has waited for seconds by now.
         let started = Instant::now();
-        let mut child = command
-            .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot run {line}: {error}")))?;
+        let mut child = command.spawn().map_err(|error| {
+            let short = is_shortage(&error);
+            let kind = if short { io::ErrorKind::ResourceBusy } else { error.kind() };
+            io::Error::new(kind, format!("cannot run {line}: {error}"))
+        })?;
         let pid = Pid::from_child(&child);
         groups.push((pid, owner));
         drop(groups);
@@ -233,137 +239,6 @@ impl Exit {
             (None, Some(signal)) => format!("death by signal {signal}"),
             (None, None) => self.status.to_string(),
         }
-    }
-}
-
-/// The groups that live, and the scenario each belongs to.
-static GROUPS: Mutex<Vec<(Pid, usize)>> = Mutex::new(Vec::new());
-
-fn groups() -> MutexGuard<'static, Vec<(Pid, usize)>> {
-    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Does `work` while no process is being started: one that is has copies of all our descriptors
-/// until it becomes another program, so that a port just closed is still in use.
-pub(crate) fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
-    let _none = groups();
-    work()
-}
-
-/// Ends every group of the scenario `owner`, and whoever left one.
-pub(crate) fn end_all_of(owner: usize) {
-    let others = {
-        let groups = groups();
-        kill(groups.iter().filter(|(_, of)| *of == owner));
-        groups.iter().filter(|(_, of)| *of != owner).map(|(pid, _)| *pid).collect()
-    };
-    guard::sweep(owner, &others);
-}
-
-/// Ends all groups, and lets no other start while `then` is done.
-pub(crate) fn kill_all_groups<T>(then: impl FnOnce() -> T) -> T {
-    let groups = groups();
-    kill(groups.iter());
-    groups.iter().for_each(|(_, owner)| guard::sweep(*owner, &HashSet::new()));
-    then()
-}
-
-fn kill<'a>(groups: impl Iterator<Item = &'a (Pid, usize)>) {
-    // A group leaves the list before its number is free again, so these are all ours.
-    for (pid, _) in groups {
-        // No such group: it has just ended by itself.
-        let _ = rustix::process::kill_process_group(*pid, Signal::KILL);
-    }
-}
-
-/// One output of a process, as it comes.
-#[derive(Debug, Default)]
-pub(crate) struct Capture {
-    state: Mutex<Output>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Output {
-    bytes: Vec<u8>,
-    dropped: u64,
-    closed: bool,
-}
-
-impl Capture {
-    fn of(pipe: Option<impl Read + Send + 'static>) -> Arc<Capture> {
-        let capture = Arc::new(Capture::default());
-        let shared = Arc::clone(&capture);
-        thread::spawn(move || {
-            let mut buffer = [0; 8192];
-            if let Some(mut pipe) = pipe {
-                loop {
-                    match pipe.read(&mut buffer) {
-                        Ok(0) => break,
-                        Ok(count) => shared.add(&buffer[..count]),
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(_) => break,
-                    }
-                }
-            }
-            shared.lock().closed = true;
-            shared.changed.notify_all();
-        });
-        capture
-    }
-
-    fn add(&self, bytes: &[u8]) {
-        let mut output = self.lock();
-        let room = bytes.len().min(KEPT - output.bytes.len());
-        output.bytes.extend_from_slice(&bytes[..room]);
-        output.dropped += (bytes.len() - room) as u64;
-        drop(output);
-        self.changed.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Output> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What has come so far.
-    pub(crate) fn text(&self) -> String {
-        let output = self.lock();
-        let mut text = String::from_utf8_lossy(&output.bytes).into_owned();
-        if output.dropped > 0 {
-            text.push_str(&format!("\n… and {} bytes more", output.dropped));
-        }
-        text
-    }
-
-    /// Waits until `find` finds something in what has come so far (its second argument: and no
-    /// more will come); `None` after `limit`.
-    pub(crate) fn wait<T>(
-        &self,
-        limit: Duration,
-        mut find: impl FnMut(&[u8], bool) -> Option<T>,
-    ) -> Option<T> {
-        let until = Instant::now() + limit;
-        let mut output = self.lock();
-        loop {
-            if let Some(found) = find(&output.bytes, output.closed) {
-                return Some(found);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if output.closed || left.is_zero() {
-                return None;
-            }
-            output =
-                self.changed.wait_timeout(output, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// Waits for the line number `index` (from 0), without its end.
-    pub(crate) fn line(&self, index: usize, limit: Duration) -> Option<String> {
-        self.wait(limit, |bytes, _| {
-            let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
-            let line = lines.nth(index)?.strip_suffix(b"\n")?;
-            Some(String::from_utf8_lossy(line).into_owned())
-        })
     }
 }
 

@@ -115,6 +115,12 @@ impl Template {
         Ok(Template { words })
     }
 
+    /// The program that it runs.
+    pub(crate) fn program(&self) -> &str {
+        // `parse` lets no empty template pass.
+        self.words.first().map_or("", String::as_str)
+    }
+
     /// The command with every `{name}` replaced by its value.
     pub(crate) fn command(&self, values: &[(&str, &OsStr)]) -> Command {
         let mut words = self.words.iter().map(|word| {

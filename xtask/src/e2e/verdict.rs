@@ -55,6 +55,20 @@ impl From<rustix::io::Errno> for Stop {
     }
 }
 
+/// Whether an error is for want of something of this machine's, and so nobody's fault but ours.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [
+        Errno::AGAIN,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ADDRNOTAVAIL,
+    ];
+    Errno::from_io_error(error).is_some_and(|error| short.contains(&error))
+}
+
 /// Says where in a scenario a step failed.
 pub(crate) trait During {
     /// Adds `place` to a fault or a trouble.

@@ -9,8 +9,10 @@ use crate::e2e::verdict::Verdict;
 /// One thing a submission must do.
 #[derive(Debug)]
 pub(crate) struct Check {
+    /// The program it is about.
+    pub(crate) program: Program,
     /// The program, a slash, and a number for what is graded or a word for what is not.
-    pub(crate) id: &'static str,
+    pub(crate) id: String,
     /// What it is worth; nothing for what is not graded.
     pub(crate) points: u32,
     /// What must hold, in a line.
@@ -27,21 +29,61 @@ pub(crate) struct Check {
     pub(crate) run: Option<fn(&Trial<'_>) -> Verdict>,
 }
 
-/// All dialects.
-pub(crate) const ANY: &[Dialect] = &Dialect::ALL;
 /// Those with a greeting.
 pub(crate) const GREETED: &[Dialect] = &[Dialect::Accio, Dialect::Confirm];
 /// The one with confirmations.
 pub(crate) const CONFIRMED: &[Dialect] = &[Dialect::Confirm];
 
 impl Check {
-    /// The program it is about.
-    pub(crate) fn program(&self) -> Program {
-        match self.id.split('/').next() {
-            Some("client") => Program::Client,
-            Some("server-s") => Program::ServerS,
-            _ => Program::Server,
+    /// The check `name` of a program: in all dialects, worth nothing, and not to be tried, unless
+    /// the methods below say otherwise.
+    pub(crate) fn new(
+        program: Program,
+        name: &str,
+        about: &'static str,
+        rule: &'static str,
+    ) -> Check {
+        Check {
+            program,
+            id: format!("{}/{name}", program.name()),
+            points: 0,
+            about,
+            rule,
+            dialects: &Dialect::ALL,
+            load: Load::Works,
+            with_client: false,
+            run: None,
         }
+    }
+
+    /// Is graded, with so many points.
+    pub(crate) fn worth(self, points: u32) -> Check {
+        Check { points, ..self }
+    }
+
+    /// Means something in these dialects only.
+    pub(crate) fn in_dialects(self, dialects: &'static [Dialect]) -> Check {
+        Check { dialects, ..self }
+    }
+
+    /// Waits more than it works.
+    pub(crate) fn waits(self) -> Check {
+        Check { load: Load::Waits, ..self }
+    }
+
+    /// Needs the submitted client, too.
+    pub(crate) fn with_client(self) -> Check {
+        Check { with_client: true, ..self }
+    }
+
+    /// Is found out like this.
+    pub(crate) fn run(self, run: fn(&Trial<'_>) -> Verdict) -> Check {
+        Check { run: Some(run), ..self }
+    }
+
+    /// Its number, where the courses grade it.
+    pub(crate) fn number(&self) -> Option<u32> {
+        self.id.rsplit('/').next()?.parse().ok()
     }
 
     /// Whether `text`, an id or a part of one, or of what it is about, means this check.

@@ -1,5 +1,6 @@
 //! Finds a submission's programs in its folder.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,26 @@ pub(crate) fn template(text: &str) -> Result<Template, String> {
         // A command without a slash is looked for in PATH.
         if index == 0 && !word.contains('/') { None } else { absolute(word) }
     }))
+}
+
+/// A program that could not even be tried, and what to do about it: that is no fault of who wrote
+/// the submission.
+pub(crate) fn missing(programs: &Subject) -> Option<String> {
+    let all = [&programs.client, &programs.server_s, &programs.server];
+    let program = all.into_iter().flatten().map(Template::program).find(|word| !is_there(word))?;
+    Some(if program.contains('/') {
+        format!("{program}: no such program: is it built, and does the path lead there from here?")
+    } else {
+        format!("{program}: not in PATH: install it, or give the path of another")
+    })
+}
+
+fn is_there(program: &str) -> bool {
+    if program.contains('/') {
+        return Path::new(program).is_file();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn find(dir: &Path, program: Program) -> Result<Option<Template>, String> {
@@ -103,5 +124,17 @@ mod tests {
         let command = subject.template(Program::ServerS).unwrap().bare();
         assert_eq!(command.get_program(), "python3");
         assert!(programs(Path::new("/nowhere")).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_named_with_the_remedy() {
+        let with = |client: &str| Subject {
+            client: Some(template(client).unwrap()),
+            ..Subject::default()
+        };
+        assert_eq!(missing(&with("sh -c true")), None);
+        assert_eq!(missing(&with("/bin/sh -c true")), None);
+        assert!(missing(&with("no-such-interpreter x")).unwrap().contains("install it"));
+        assert!(missing(&with("./no/such/client x")).unwrap().contains("is it built"));
     }
 }

@@ -15,7 +15,7 @@ use crate::e2e::context::Context;
 use crate::e2e::engine::{self, Job, Pace};
 use crate::e2e::guard::{self, Limits};
 use crate::e2e::peer::Dialect;
-use crate::e2e::runner::seed_for;
+use crate::e2e::runner::{self, seed_for};
 use crate::e2e::subject::Subject;
 use crate::e2e::verdict::{Stop, Verdict};
 
@@ -54,6 +54,10 @@ pub(crate) struct Settings {
     pub(crate) dir: PathBuf,
     /// Whether a failed check is run once more alone.
     pub(crate) retry: bool,
+    /// Whether the files of a failed check stay.
+    pub(crate) keep: bool,
+    /// Options without which a check run again would not be the same.
+    pub(crate) repeat: String,
 }
 
 /// The checks among `chosen` that are about programs of the submission.
@@ -61,7 +65,7 @@ pub(crate) fn checks_for(
     submission: &Submission,
     chosen: &[&'static Check],
 ) -> Vec<&'static Check> {
-    let has = |check: &Check| submission.programs.template(check.program()).is_ok();
+    let has = |check: &Check| submission.programs.template(check.program).is_ok();
     chosen.iter().copied().filter(|check| has(check)).collect()
 }
 
@@ -93,7 +97,7 @@ pub(crate) fn grade(
     engine::drive(&first.jobs(), Pace::Working(settings.jobs), |ended| {
         let (place, run) = (to_run[ended.index], &first.0[ended.index]);
         let mut row = row(submission, settings, checks[place], Outcome::Passed);
-        run.finish(&mut row, ended.verdict, ended.took);
+        run.finish(&mut row, ended.verdict, ended.took, settings.keep);
         let stands =
             !settings.retry || !matches!(row.outcome, Outcome::Failed { .. } | Outcome::Trouble(_));
         tell(&row, stands);
@@ -130,7 +134,7 @@ pub(crate) fn grade(
         engine::drive(&second.jobs(), Pace::Working(batch.len()), |ended| {
             let Some(row) = &mut rows[batch[ended.index]] else { return Ok(()) };
             row.attempts = 2;
-            second.0[ended.index].finish(row, ended.verdict, ended.took);
+            second.0[ended.index].finish(row, ended.verdict, ended.took, settings.keep);
             if row.outcome == Outcome::Passed {
                 row.notes.push("passed when run once more, alone".into());
             }
@@ -165,7 +169,7 @@ fn not_run(check: &Check, submission: &Submission) -> Option<Outcome> {
 
 /// Whether a program that the check needs is known not to start.
 fn is_hopeless(row: &Row, hopeless: &BTreeSet<String>) -> bool {
-    let own = format!("{STARTING}{}", row.check.program().name());
+    let own = format!("{STARTING}{}", row.check.program.name());
     hopeless.contains(&own)
         || start_failure(&row.outcome).is_some_and(|what| hopeless.contains(&what))
 }
@@ -182,13 +186,9 @@ fn row(
     check: &'static Check,
     outcome: Outcome,
 ) -> Row {
-    let network = match settings.network {
-        Network::Auto => "",
-        Network::Proxy => " --network proxy",
-    };
     let command = format!(
-        "cargo xtask test-e2e {}{network} --filter {} --seed {}",
-        submission.options, check.id, settings.seed
+        "cargo xtask test-e2e {}{} --filter {} --seed {}",
+        submission.options, settings.repeat, check.id, settings.seed
     );
     let (notes, said) = (Vec::new(), Vec::new());
     Row { check, outcome, took: Duration::ZERO, attempts: 1, notes, said, command }
@@ -222,7 +222,7 @@ fn jobs(
         let name = check.id.replace('/', "-");
         let dir = settings.dir.join(format!("{name}-{attempt}"));
         fs::create_dir_all(&dir)?;
-        let seed = seed_for(check.id, settings.seed);
+        let seed = seed_for(&check.id, settings.seed);
         let context = Context::new(Arc::clone(&programs), dir, seed).guarded(settings.limits);
         let notes = Arc::new(Mutex::new(Vec::new()));
         let for_work = Arc::clone(&notes);
@@ -234,7 +234,7 @@ fn jobs(
             run(&Trial {
                 context,
                 dialect,
-                program: check.program(),
+                program: check.program,
                 workdir: workdir.as_deref(),
                 network,
                 notes: &for_work,
@@ -254,7 +254,7 @@ fn jobs(
 
 impl Run {
     /// Puts what came of it into `row`, and its folder away.
-    fn finish(&self, row: &mut Row, verdict: Verdict, took: Duration) {
+    fn finish(&self, row: &mut Row, verdict: Verdict, took: Duration, keep: bool) {
         let context = &self.job.context;
         row.took = took;
         row.notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -277,8 +277,12 @@ impl Run {
                 }
             }
         };
-        // One that was given up on may still write there; the whole folder goes in the end.
-        let _ = fs::remove_dir_all(context.dir());
+        let keeps = keep && matches!(row.outcome, Outcome::Failed { .. });
+        // A disk that is full by now changes nothing about the outcome.
+        let _ = runner::tidy(context, keeps, keep);
+        if keeps {
+            row.said.push(format!("files and outputs: {}", context.dir().display()));
+        }
     }
 }
 

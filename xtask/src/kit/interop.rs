@@ -32,7 +32,12 @@ pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> io::Result
     let mut jobs = Vec::new();
     for (client, client_of) in clients.iter().enumerate() {
         for (server, server_of) in servers.iter().enumerate() {
-            if client_of.is_none() && server_of.is_none() {
+            // The reference speaks every dialect; of two others each speaks its own.
+            let fit = match (client_of, server_of) {
+                (Some(client), Some(server)) => client.dialect == server.dialect,
+                (client, server) => client.is_some() || server.is_some(),
+            };
+            if !fit {
                 continue;
             }
             places.push((client, server));

@@ -1,5 +1,7 @@
 //! What `cargo xtask test-e2e` has for the checks.
 
+mod before;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +25,8 @@ use crate::e2e::subject::Subject;
 const USAGE: u8 = 2;
 /// The dialect of the courses since 2022.
 const COURSES: Dialect = Dialect::Confirm;
+/// What one check's programs may have, in MiB.
+const MEMORY: u64 = 1024;
 
 /// The options of the checks.
 #[derive(Debug, clap::Args)]
@@ -61,7 +65,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     workdir: Option<PathBuf>,
     /// How much memory the programs of one check may have, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     memory: u64,
     /// How delay and loss are emulated
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
@@ -100,12 +105,26 @@ pub(crate) struct Run<'a> {
     pub(crate) seed: u64,
     /// Where our own programs are.
     pub(crate) bin: &'a Path,
+    /// The same, if it was said.
+    pub(crate) bin_dir: Option<&'a Path>,
+    /// Whether the files of failed checks stay.
+    pub(crate) keep: bool,
 }
 
 impl Options {
     /// Whether the checks are to be run, rather than our own scenarios.
     pub(crate) fn are_given(&self) -> bool {
-        self.checks || !self.without.is_empty() || self.handshake.is_some() || self.is_foreign()
+        let reports = [&self.junit, &self.gradescope, &self.html, &self.matrix];
+        self.checks
+            || !self.without.is_empty()
+            || self.handshake.is_some()
+            || self.workdir.is_some()
+            || self.network != Network::Auto
+            || self.memory != MEMORY
+            || self.no_retry
+            || self.json
+            || reports.iter().any(|file| file.is_some())
+            || self.is_foreign()
     }
 
     /// Whether somebody else's programs are graded, so that ours are not needed.
@@ -150,8 +169,12 @@ impl Options {
     ) -> io::Result<ExitCode> {
         let found = match &self.submissions {
             Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
-            None => self.given(run.bin).map(|all| all.into_iter().map(|one| (one, None)).collect()),
+            None => self.given(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
         };
+        let found = found.and_then(|found: Vec<_>| match self.refusal(&found, chosen) {
+            Some(why) => Err(why),
+            None => Ok(found),
+        });
         let found = match found {
             Ok(found) => found,
             Err(why) => {
@@ -159,6 +182,7 @@ impl Options {
                 return Ok(ExitCode::from(USAGE));
             }
         };
+        self.try_places()?;
         let reports = match self.submissions {
             Some(_) => self.grade_class(&found, chosen, run, out)?,
             None => self.grade_each(&found, chosen, run, out)?,
@@ -219,7 +243,9 @@ impl Options {
     ) -> io::Result<Report> {
         let settings = self.settings(run, run.jobs, run.dir.join(submission.dialect.name()));
         let checks = grade::checks_for(submission, chosen);
-        let mut results = self.gradescope.as_ref().map(|path| Results::new(path, &checks));
+        let own = self.subject.as_ref().map(|dir| named(dir));
+        let mut results =
+            self.gradescope.as_ref().map(|path| Results::new(path, &checks, own.as_deref()));
         let mut failed = Ok(());
         let report = grade::grade(submission, chosen, &settings, |row, stands| {
             let told = results.as_mut().map_or(Ok(()), |results| results.add(row));
@@ -242,9 +268,12 @@ impl Options {
             jobs,
             network: self.network,
             limits: Limits { memory: self.memory << 10, ..Limits::default() },
-            workdir: self.workdir.clone(),
+            // Programs are started elsewhere, too.
+            workdir: self.workdir.as_ref().and_then(|dir| std::path::absolute(dir).ok()),
             dir,
             retry: !self.no_retry,
+            keep: run.keep,
+            repeat: self.repeat(),
         }
     }
 
@@ -261,18 +290,35 @@ impl Options {
         Ok(())
     }
 
+    /// The options beside what names the submission that a repetition needs.
+    fn repeat(&self) -> String {
+        let mut options = String::new();
+        if let Some(dir) = &self.workdir {
+            options.push_str(&format!(" --workdir {}", shell_word(&dir.to_string_lossy())));
+        }
+        if self.memory != MEMORY {
+            options.push_str(&format!(" --memory {}", self.memory));
+        }
+        if self.network == Network::Proxy {
+            options.push_str(" --network proxy");
+        }
+        options
+    }
+
     /// What is to be graded.
-    fn given(&self, bin: &Path) -> Result<Vec<Submission>, String> {
+    fn given(&self, run: &Run<'_>) -> Result<Vec<Submission>, String> {
         if !self.is_foreign() {
+            let bin_dir = run.bin_dir.map(|dir| shell_word(&dir.to_string_lossy()));
+            let bin_dir = bin_dir.map_or_else(String::new, |dir| format!("--bin-dir {dir} "));
             let dialects = self.handshake.map_or(Dialect::ALL.to_vec(), |dialect| vec![dialect]);
             return dialects
                 .into_iter()
                 .map(|dialect| {
                     Ok(Submission {
                         name: "our own programs".into(),
-                        programs: Subject::own_in(bin, dialect)?,
+                        programs: Subject::own_in(run.bin, dialect)?,
                         dialect,
-                        options: format!("--handshake {}", dialect.name()),
+                        options: format!("{bin_dir}--handshake {}", dialect.name()),
                     })
                 })
                 .collect();
@@ -281,7 +327,7 @@ impl Options {
         let mut options = String::new();
         let (name, programs) = match &self.subject {
             Some(dir) => {
-                options.push_str(&format!("--subject {} ", shell_word(&dir.to_string_lossy())));
+                options.push_str(&format!("{} ", named(dir)));
                 let name = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
                 let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 (name, find::programs(dir)?)
@@ -290,7 +336,9 @@ impl Options {
                 let mut template = |option: &str, text: &Option<String>, places: &[&str]| {
                     let Some(text) = text else { return Ok(None) };
                     if let Some(place) = places.iter().find(|place| !text.contains(**place)) {
-                        return Err(format!("{option} {text:?}: has no {place}"));
+                        return Err(format!(
+                            "{option} {text:?}: has no {place}: where does it go?"
+                        ));
                     }
                     options.push_str(&format!("{option} {} ", shell_word(text)));
                     find::template(text).map(Some).map_err(|why| format!("{option}: {why}"))
@@ -306,6 +354,11 @@ impl Options {
         options.push_str(&format!("--handshake {}", dialect.name()));
         Ok(vec![Submission { name, programs, dialect, options }])
     }
+}
+
+/// The option that names a submission's folder.
+fn named(dir: &Path) -> String {
+    format!("--subject {}", shell_word(&dir.to_string_lossy()))
 }
 
 /// 0 all passed, 1 some failed, 3 the kit's own trouble.

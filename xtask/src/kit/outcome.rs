@@ -102,7 +102,7 @@ impl Report {
     pub(crate) fn score(&self, program: Option<Program>) -> Score {
         let mut score = Score::default();
         for row in &self.rows {
-            if program.is_some_and(|program| row.check.program() != program) {
+            if program.is_some_and(|program| row.check.program != program) {
                 continue;
             }
             let points = row.check.points;
@@ -121,7 +121,7 @@ impl Report {
 
     /// The programs it has checks of.
     pub(crate) fn programs(&self) -> BTreeSet<Program> {
-        self.rows.iter().map(|row| row.check.program()).collect()
+        self.rows.iter().map(|row| row.check.program).collect()
     }
 
     /// How many checks came to this.

@@ -21,6 +21,9 @@ use crate::e2e::{guard, payload};
 /// How long a server may take to end when told to.
 pub(crate) const ENDING: Duration = Duration::from_secs(5);
 
+/// How much longer than soon a server that is at work may take, on a machine that is busy.
+const BUSY: Duration = Duration::from_secs(12);
+
 /// A running server of the subject.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -65,7 +68,7 @@ impl Running {
 
     /// A fault unless the server soon takes the connection.
     pub(crate) fn accepted(&self, peer: &Peer) -> Verdict {
-        let taken = wait_until(SOON, || self.has_accepted(peer));
+        let taken = self.comes_to(|| self.has_accepted(peer));
         ensure(taken, "the connection to be accepted", || "it waits in the backlog".into())
     }
 
@@ -76,7 +79,7 @@ impl Running {
 
     /// A fault unless the server soon has read all that was sent.
     pub(crate) fn has_read_all(&self, peer: &Peer) -> Verdict {
-        let read = wait_until(SOON, || self.entry(peer).is_none_or(|entry| entry.unread == 0));
+        let read = self.comes_to(|| self.entry(peer).is_none_or(|entry| entry.unread == 0));
         ensure(read, "the server to read what came", || {
             let left = self.entry(peer).map_or(0, |entry| entry.unread);
             format!("{left} bytes unread after {SOON:?}")
@@ -97,6 +100,14 @@ impl Running {
     /// Waits until the server rests.
     pub(crate) fn settles(&self) {
         guard::settles(self.process.pid(), RESTING);
+    }
+
+    /// Whether the server comes to this soon, or a while later if it has been at work until then.
+    fn comes_to(&self, holds: impl Fn() -> bool) -> bool {
+        wait_until(SOON, &holds) || {
+            guard::settles(self.process.pid(), BUSY);
+            holds()
+        }
     }
 
     fn entry(&self, peer: &Peer) -> Option<sockets::Entry> {
@@ -140,7 +151,7 @@ impl Running {
     /// A fault unless connection `id`'s file soon holds exactly this.
     pub(crate) fn expect_file(&self, id: usize, content: &[u8]) -> Verdict {
         let path = self.path(id);
-        wait_until(SOON, || holds(&path, content));
+        self.comes_to(|| holds(&path, content));
         payload::ensure_holds(&path, content)
     }
 

@@ -26,14 +26,17 @@ pub(crate) fn find(
     dialect: Dialect,
 ) -> Result<Vec<(Submission, Option<String>)>, String> {
     let entries = fs::read_dir(dir)
-        .map_err(|error| format!("submissions {}: {error}", dir.display()))?
+        .map_err(|error| format!("--submissions {}: {error}", dir.display()))?
         .flatten()
         .filter(|entry| entry.path().is_dir());
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.retain(|path| path.file_name().is_none_or(|name| name.as_encoded_bytes()[0] != b'.'));
     paths.sort();
     if paths.is_empty() {
-        return Err(format!("submissions {}: no folder in it", dir.display()));
+        return Err(format!(
+            "--submissions {}: no folder in it: each submission is one",
+            dir.display()
+        ));
     }
     let submission = |path: PathBuf| {
         let (programs, problem) = match find::programs(&path) {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Command;
@@ -176,7 +177,7 @@ impl Trial<'_> {
     pub(crate) fn run_with(&self, arguments: &[&str]) -> Verdict<Process> {
         let mut command = self.context.subject().template(self.program)?.bare();
         command.args(arguments);
-        self.spawn(command, None)
+        self.spawn(self.program, command, None)
     }
 
     fn client_with(
@@ -190,7 +191,7 @@ impl Trial<'_> {
         let values: [(&str, &OsStr); 3] =
             [("host", host.as_ref()), ("port", port.as_ref()), ("file", file.as_os_str())];
         let command = self.context.subject().template(Program::Client)?.command(&values);
-        self.spawn(command, namespace)
+        self.spawn(Program::Client, command, namespace)
     }
 
     fn start(&self, namespace: Option<Namespace>) -> Verdict<Running> {
@@ -208,7 +209,7 @@ impl Trial<'_> {
             fs::create_dir(&dir)?;
             let text = port.to_string();
             let values: [(&str, &OsStr); 2] = [("port", text.as_ref()), ("dir", dir.as_os_str())];
-            let mut process = self.spawn(template.command(&values), namespace.as_ref())?;
+            let mut process = self.spawn(program, template.command(&values), namespace.as_ref())?;
             let expected = format!("{} to listen at port {port}", process.command());
             let started = process.started();
             loop {
@@ -246,10 +247,17 @@ impl Trial<'_> {
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        Err(Stop::Trouble(format!("no port that stays free in {STARTS} starts")))
+        // Each was free a moment before: so often nobody else is faster.
+        let expected = format!("the {} to listen at a port that is free", program.name());
+        Err(Stop::fault(expected, format!("it said of {STARTS} such ports that they are in use")))
     }
 
-    fn spawn(&self, mut command: Command, namespace: Option<&Namespace>) -> Verdict<Process> {
+    fn spawn(
+        &self,
+        program: Program,
+        mut command: Command,
+        namespace: Option<&Namespace>,
+    ) -> Verdict<Process> {
         let dir = match self.workdir {
             Some(dir) => dir.to_owned(),
             None => {
@@ -263,11 +271,13 @@ impl Trial<'_> {
         if let Some(namespace) = namespace {
             command = namespace.wrap(&command);
         }
-        match self.context.spawn(command, Input::Null) {
-            Err(Stop::Trouble(why)) => Err(Stop::fault("a command that can be run", why))
-                .during(|| format!("{STARTING}{}", self.program.name())),
-            other => other,
-        }
+        let starts = self.context.try_spawn(command, Input::Null).map_err(|error| {
+            if error.kind() == ErrorKind::ResourceBusy {
+                return Stop::from(error);
+            }
+            Stop::fault("a command that can be run", error.to_string())
+        });
+        starts.during(|| format!("{STARTING}{}", program.name()))
     }
 
     /// A namespace where there can be one and it is wanted.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +9,7 @@ use rustix::process::Signal;
 
 use super::cases::{Case, Plan};
 use super::folder::{content, survey};
-use super::load::{Fate, send};
+use super::load::load_until;
 use crate::e2e::context::{Context, wait_until};
 use crate::e2e::peer::SOON;
 use crate::e2e::verdict::{During, Verdict, ensure};
@@ -61,35 +59,14 @@ fn servers(context: &Context, flags: &[&str], points: usize) -> Verdict<String> 
         let address = server.address();
         let life = Duration::from_micros(random.u64(..LIFE));
         let first = tag;
-        let told = Mutex::new(Vec::new());
-        let tags = Mutex::new(&mut tag);
         let sizes: Vec<usize> = (0..64).map(|_| size(&mut random)).collect();
-        thread::scope(|scope| -> Verdict {
-            for _ in 0..CLIENTS {
-                scope.spawn(|| {
-                    loop {
-                        let own = {
-                            let mut tags = tags.lock().unwrap_or_else(PoisonError::into_inner);
-                            **tags += 1;
-                            **tags
-                        };
-                        let length = sizes[own as usize % sizes.len()];
-                        match send(address, &content(own, length), SOON) {
-                            Fate::Confirmed => {
-                                told.lock().unwrap_or_else(PoisonError::into_inner).push(own);
-                            }
-                            // The server is dead.
-                            Fate::Refused | Fate::Silent => break,
-                        }
-                    }
-                });
-            }
+        let (killed, told) = load_until(address, CLIENTS, &mut tag, &sizes, || {
             thread::sleep(life);
-            Ok(server.process.signal(Signal::KILL)?)
-        })?;
+            server.process.signal(Signal::KILL)
+        });
+        killed?;
         let mut server = server;
         server.process.wait(SOON)?;
-        let told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
         let place = || format!("point {point}, killed after {life:?}, contents from {first}");
 
         let mut found = survey(&dir).during(place)?;

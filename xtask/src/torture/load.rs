@@ -2,12 +2,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::e2e::peer::{Dialect, FIRST, GREETING, SECOND};
+use super::folder::content;
+use crate::e2e::peer::{Dialect, FIRST, GREETING, SECOND, SOON};
 
 /// What a client was told of its upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,38 @@ pub(crate) fn upload(
 /// The same in the default dialect, to its FIN.
 pub(crate) fn send(address: SocketAddr, content: &[u8], patience: Duration) -> Fate {
     upload(address, Dialect::Accio, content, Ending::Fin, patience)
+}
+
+/// `clients` side by side send one content after another, numbered from `tag` on, of these sizes in
+/// turn, until `end` has ended the server; what that came to, and the numbers that were confirmed.
+pub(crate) fn load_until<T>(
+    address: SocketAddr,
+    clients: usize,
+    tag: &mut u64,
+    sizes: &[usize],
+    end: impl FnOnce() -> T,
+) -> (T, Vec<u64>) {
+    let (next, told) = (AtomicU64::new(*tag), Mutex::new(Vec::new()));
+    let ended = thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                loop {
+                    let own = next.fetch_add(1, Ordering::Relaxed) + 1;
+                    let content = content(own, sizes[own as usize % sizes.len()]);
+                    match send(address, &content, SOON) {
+                        Fate::Confirmed => {
+                            told.lock().unwrap_or_else(PoisonError::into_inner).push(own);
+                        }
+                        // The server is gone.
+                        Fate::Refused | Fate::Silent => break,
+                    }
+                }
+            });
+        }
+        end()
+    });
+    *tag = next.into_inner();
+    (ended, told.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn attempt(

@@ -5,7 +5,6 @@
 //! not on the disk then is gone, as when the power fails.
 
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,11 +12,10 @@ use rustix::process::Signal;
 
 use super::cases::{Case, Plan};
 use super::ensure_tool;
-use super::folder::{Found, content, survey};
-use super::load::{Fate, send};
+use super::folder::{Found, survey};
+use super::load::load_until;
 use super::volume::Volume;
 use crate::e2e::context::Context;
-use crate::e2e::peer::SOON;
 use crate::e2e::verdict::{During, Stop, Verdict, ensure};
 
 /// Clients that upload side by side.
@@ -76,28 +74,8 @@ fn losses(
         rustix::fs::syncfs(std::fs::File::open(volume.path())?)?;
         let address = server.address();
         let life = Duration::from_millis(random.u64(5..400));
-        let told = Mutex::new(Vec::new());
-        let tags = Mutex::new(&mut tag);
         let sizes: Vec<usize> = (0..64).map(|_| size(&mut random)).collect();
-        let outcome = thread::scope(|scope| -> Verdict {
-            for _ in 0..CLIENTS {
-                scope.spawn(|| {
-                    loop {
-                        let own = {
-                            let mut tags = tags.lock().unwrap_or_else(PoisonError::into_inner);
-                            **tags += 1;
-                            **tags
-                        };
-                        let length = sizes[own as usize % sizes.len()];
-                        match send(address, &content(own, length), SOON) {
-                            Fate::Confirmed => {
-                                told.lock().unwrap_or_else(PoisonError::into_inner).push(own);
-                            }
-                            Fate::Refused | Fate::Silent => break,
-                        }
-                    }
-                });
-            }
+        let (cut, told) = load_until(address, CLIENTS, &mut tag, &sizes, || -> Verdict {
             thread::sleep(life);
             let cut = shut_down(volume.path());
             // Without power nobody says anything any more; what is confirmed is confirmed.
@@ -105,8 +83,7 @@ fn losses(
             cut
         });
         drop(server);
-        outcome?;
-        let told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        cut?;
         let place = || format!("point {point}, power lost after {life:?}");
 
         volume.unmount()?;

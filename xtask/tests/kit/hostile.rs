@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::{grade, script, set, submit};
+use crate::{grade, kit, script, set, submit};
 
 const ALL: [&str; 3] = ["client", "server", "server-s"];
 
@@ -55,6 +55,24 @@ fn a_class_with_hostile_submissions_is_graded_fairly_and_leaves_nothing() {
         }
     }
     assert_eq!(commands_with(class.path()), Vec::<String>::new(), "still there");
+}
+
+#[test]
+fn whoever_takes_too_much_is_told_of_what() {
+    let class = tempfile::tempdir().unwrap();
+    for (name, what) in [("floods", "256 MiB of output"), ("takes-memory", "256 MiB of memory")] {
+        let text = HOSTILE.iter().find(|(hostile, _)| *hostile == name).unwrap().1;
+        let own = class.path().join(name);
+        script(&own.join("server"), text);
+        let output = kit()
+            .args(["--handshake", "confirm", "--network", "proxy", "--memory", "256"])
+            .args(["--no-retry", "--filter", "server/14", "--subject"])
+            .arg(own)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains(&format!("the kit ended it: more than {what}")), "{said}");
+    }
 }
 
 /// The command lines of processes that name something in `dir`.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use quick_xml::events::{BytesStart, Event};
@@ -185,4 +186,38 @@ fn a_command_line_without_sense_is_2_and_trouble_of_its_own_is_3() {
     let no_file = dir.path().to_str().unwrap();
     let arguments = ["--subject", subject, "--filter", "client/2", "--junit", no_file];
     assert_eq!(code(&arguments), Some(3));
+}
+
+/// What the only check of this run expected and what came, and the command that repeats it.
+fn failed(output: &[u8]) -> (Vec<Value>, String) {
+    let run: Value = serde_json::from_slice(output).unwrap();
+    let check = &run["submissions"][0]["checks"][0];
+    assert_eq!(check["outcome"], "failed", "{check:#}");
+    let what = ["id", "expected", "actual", "during"].map(|field| check[field].clone());
+    (what.to_vec(), check["command"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn the_command_of_a_failure_repeats_it_with_the_same_contents() {
+    let dir = tempfile::tempdir().unwrap();
+    // The contents, cut by the proxy, are in what is said of it.
+    submit(dir.path(), "a class/it's one", &["client"], "confirm", "extra-newline");
+    let run = |seed: &str| {
+        kit()
+            .args(["--json", "--network", "proxy", "--memory", "512", "--filter", "client/11"])
+            .args(["--no-retry", "--seed", seed, "--client"])
+            .arg("'a class/it'\\''s one/client' {host} {port} {file}")
+            .current_dir(dir.path())
+            .output()
+            .unwrap()
+            .stdout
+    };
+    let (first, command) = failed(&run("7"));
+    let own = env!("CARGO_BIN_EXE_xtask");
+    let line = command.replacen("cargo xtask", &format!("'{own}'"), 1) + " --json";
+    assert!(line.contains("--memory 512 --network proxy"), "{line}");
+    let again = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
+    assert_eq!(again.status.code(), Some(1), "{line}");
+    assert_eq!(failed(&again.stdout), (first.clone(), command));
+    assert_ne!(failed(&run("8")).0, first);
 }

@@ -38,8 +38,7 @@ fn a_reset_that_another_call_was_told_of_is_still_a_reset() {
         told.send(()).unwrap();
     });
     let client = client();
-    let (stream, address) = client.connect("127.0.0.1", peer.port).unwrap();
-    let mut connection = Connection::new(&client, stream, address).unwrap();
+    let mut connection = connect(&client, peer.port);
     connection.greet().unwrap();
     tell.recv_timeout(BOUND).unwrap();
     peer.end();
@@ -84,8 +83,7 @@ fn a_fin_that_was_there_before_ours_confirms_nothing() {
         let _ = over.recv_timeout(BOUND);
     });
     let client = client();
-    let (stream, address) = client.connect("127.0.0.1", peer.port).unwrap();
-    let mut connection = Connection::new(&client, stream, address).unwrap();
+    let mut connection = connect(&client, peer.port);
     connection.greet().unwrap();
     // Without the checks in between that a send makes.
     let result = connection.finish();

@@ -74,6 +74,12 @@ fn client() -> Client {
     builder().build().unwrap()
 }
 
+/// Connects as [`Client::send`] does, to be taken on step by step.
+fn connect(client: &Client, port: u16) -> Connection<'_> {
+    let (stream, address) = client.connect("127.0.0.1", port).unwrap();
+    Connection::new(client, stream, address).unwrap()
+}
+
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i % 251) as u8 ^ (i >> 8) as u8).collect()
 }

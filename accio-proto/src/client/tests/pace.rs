@@ -47,8 +47,7 @@ fn a_stall_is_noticed_without_the_kernels_own_limit() {
         let _ = over.recv_timeout(BOUND);
     });
     let client = builder().stall_timeout(SHORT).build().unwrap();
-    let (stream, address) = client.connect("127.0.0.1", peer.port).unwrap();
-    let mut connection = Connection::new(&client, stream, address).unwrap();
+    let mut connection = connect(&client, peer.port);
     rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, 0).unwrap();
     connection.greet().unwrap();
     let start = Instant::now();

@@ -107,8 +107,7 @@ fn a_peer_that_owes_an_acknowledgement_is_a_stall_even_while_the_pipe_is_silent(
         let _ = finished.recv_timeout(BOUND);
     });
     let client = builder().stall_timeout(SHORT).build().unwrap();
-    let (stream, address) = client.connect("127.0.0.1", peer.port).unwrap();
-    let mut connection = Connection::new(&client, stream, address).unwrap();
+    let mut connection = connect(&client, peer.port);
     // Without the kernel's own limit.
     rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, 0).unwrap();
     connection.greet().unwrap();

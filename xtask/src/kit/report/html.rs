@@ -21,6 +21,7 @@ tbody th{position:sticky;left:0;background:Canvas;z-index:1}
 td a{display:block;min-width:1.9rem;padding:.35rem .2rem;text-decoration:none;color:inherit}
 td a:hover,td a:focus{outline:2px solid}
 .passed{color:var(--ok)}.failed{color:#fff;background:var(--bad);font-weight:700}
+.problem{text-align:left;padding:.2rem .6rem}
 .skipped,.not-graded{color:var(--dim)}.trouble{font-weight:700;background:#fc08}
 section{display:none;border:2px solid var(--line);border-radius:.4rem;padding:.2rem 1rem 1rem;margin:1rem 0}
 section:target{display:block}
@@ -66,7 +67,15 @@ pub(crate) fn text(reports: &[Report]) -> String {
             score.earned,
             score.possible
         );
-        for check in &checks {
+        if let Some(problem) = &report.problem {
+            let _ = write!(
+                page,
+                "<td class=\"problem\" colspan=\"{}\">nothing to grade: {}</td>",
+                checks.len().max(1),
+                escaped(problem)
+            );
+        }
+        for check in checks.iter().filter(|_| report.problem.is_none()) {
             match report.rows.iter().find(|row| row.check.id == check.id) {
                 Some(row) => {
                     let (class, sign, word) = sign(&row.outcome);

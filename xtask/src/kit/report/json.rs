@@ -21,6 +21,8 @@ struct Submission<'a> {
     earned: u32,
     possible: u32,
     published: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a str>,
     checks: Vec<Check<'a>>,
 }
 
@@ -64,6 +66,7 @@ fn submission(report: &Report) -> Submission<'_> {
         earned: score.earned,
         possible: score.possible,
         published: score.published,
+        problem: report.problem.as_deref(),
         checks: report.rows.iter().map(check).collect(),
     }
 }
@@ -82,7 +85,7 @@ fn check(row: &Row) -> Check<'_> {
         Outcome::Trouble(_) => ("trouble", None, None, Vec::new()),
     };
     Check {
-        id: row.check.id,
+        id: &row.check.id,
         points: row.check.points,
         about: row.check.about,
         rule: row.check.rule,

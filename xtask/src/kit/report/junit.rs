@@ -15,6 +15,7 @@ pub(crate) fn text(reports: &[Report]) -> Result<String, quick_junit::SerializeE
         suite.set_time(report.took);
         suite.add_property(("seed", report.seed.to_string().as_str()));
         suite.add_test_cases(report.rows.iter().map(case));
+        suite.add_test_cases(report.problem.as_deref().map(nothing));
         document.add_test_suite(suite);
         total += report.took;
     }
@@ -22,6 +23,15 @@ pub(crate) fn text(reports: &[Report]) -> Result<String, quick_junit::SerializeE
     // The schema that Jenkins holds reports to knows this count of suites only, not of their whole.
     let skipped = document.test_suites.iter().map(|suite| suite.skipped).sum::<usize>();
     Ok(document.to_string()?.replacen(&format!(" skipped=\"{skipped}\""), "", 1))
+}
+
+/// A submission in which there is nothing to grade: a case of its own, which has failed.
+fn nothing(problem: &str) -> TestCase {
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+    status.set_message(problem).set_type("nothing to grade");
+    let mut case = TestCase::new("the submission's programs", status);
+    case.set_classname("submission").set_time(Duration::ZERO);
+    case
 }
 
 fn case(row: &Row) -> TestCase {
@@ -53,7 +63,7 @@ fn case(row: &Row) -> TestCase {
         }
     };
     let mut case = TestCase::new(format!("{} {}", row.check.id, row.check.about), status);
-    case.set_classname(row.check.program().name()).set_time(row.took);
+    case.set_classname(row.check.program.name()).set_time(row.took);
     if !row.said.is_empty() {
         case.set_system_err(row.said.join("\n"));
     }

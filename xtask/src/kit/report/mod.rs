@@ -9,17 +9,41 @@ pub(crate) mod table;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Whether `path` can be written: to be known before a class is graded, not after.
+pub(crate) fn try_out(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::Error::other(format!(
+            "cannot write {}: it is a folder: name a file in it",
+            path.display()
+        )));
+    }
+    let part = begun(path, "")?;
+    fs::remove_file(part)
+}
 
 /// Writes a file so that whoever reads it sees the one before or this one, never a part.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
-    let named = |error: io::Error| {
-        io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
-    };
+    let part = begun(path, content)?;
+    fs::rename(part, path).map_err(|error| named(path, &error))
+}
+
+/// Writes the content beside `path`; where.
+fn begun(path: &Path, content: impl AsRef<[u8]>) -> io::Result<PathBuf> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(named)?;
+        fs::create_dir_all(folder).map_err(|error| named(path, &error))?;
     }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    fs::write(&name, content).and_then(|()| fs::rename(&name, path)).map_err(named)
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    fs::write(&part, content).map_err(|error| named(path, &error))?;
+    Ok(part.into())
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    let text = format!(
+        "cannot write {}: {error}: name a place where you may write, on a disk with room",
+        path.display()
+    );
+    io::Error::new(error.kind(), text)
 }

@@ -70,6 +70,9 @@ pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> 
 /// The points of each program.
 pub(crate) fn scores(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "\n{}, dialect {}, seed {}", report.name, report.dialect.name(), report.seed)?;
+    if let Some(problem) = &report.problem {
+        return writeln!(out, "  nothing to grade: {problem}");
+    }
     for program in report.programs() {
         writeln!(out, "  {:9} {}", program.name(), points(report, program))?;
     }

@@ -1,0 +1,120 @@
+//! What is kept is what was sent, however it comes and ends.
+
+use super::*;
+
+#[test]
+fn a_reset_is_never_a_short_file_but_after_a_fin_it_is_harmless() {
+    for without in [&[][..], &FastPath::ALL] {
+        for length in [0, 1, 1000, 300_000] {
+            let sink = MemorySink::new();
+            let paths = FastPaths::without(without.iter().copied());
+            let server = start(Server::builder(sink.clone()).fast_paths(paths));
+            let content = vec![b'x'; length];
+            // Data and then a reset.
+            let mut stream = server.connect();
+            greeted(&mut stream);
+            stream.write_all(&content).unwrap();
+            reset(stream);
+            server.outcomes.wait(1);
+            assert_eq!(sink.get(1), Some(Stored::Error), "{length} bytes and RST");
+            if length > 1000 {
+                // A close with the greeting unread drops what is not sent yet, the FIN included.
+                continue;
+            }
+            // Data, FIN, and a reset because the greeting was never read.
+            let mut stream = server.connect();
+            while stream.peek(&mut [0; 7]).unwrap() < 7 {}
+            stream.write_all(&content).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            drop(stream);
+            server.outcomes.wait(2);
+            let kept = sink.get(2) == Some(Stored::Complete(content));
+            assert!(kept, "{length} bytes, FIN and RST");
+            // Data, and a close that resets for the same reason.
+            let mut stream = server.connect();
+            while stream.peek(&mut [0; 7]).unwrap() < 7 {}
+            stream.write_all(b"data").unwrap();
+            drop(stream);
+            server.outcomes.wait(3);
+            assert_eq!(sink.get(3), Some(Stored::Error), "closed with the greeting unread");
+        }
+    }
+}
+
+#[test]
+fn the_portable_paths_keep_the_same_files() {
+    for without in [&[][..], &FastPath::ALL] {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = FastPaths::without(without.iter().copied());
+        let sink = DirSink::options().fast_paths(paths.clone()).create(dir.path()).unwrap();
+        let server = start(Server::builder(sink).fast_paths(paths));
+        let contents: Vec<Vec<u8>> = [0, 1, 65_536, 65_537, 6 << 20]
+            .into_iter()
+            .map(|length| (0..length).map(|i: u32| (i.wrapping_mul(40_503) >> 8) as u8).collect())
+            .collect();
+        for content in &contents {
+            upload(&server, content);
+        }
+        let mut partial = server.connect();
+        greeted(&mut partial);
+        partial.write_all(&contents[4]).unwrap();
+        reset(partial);
+        server.outcomes.wait(6);
+        server.stop().unwrap();
+        for (index, content) in contents.iter().enumerate() {
+            let kept = std::fs::read(dir.path().join(format!("{}.file", index + 1))).unwrap();
+            assert!(kept == *content, "{} bytes", content.len());
+        }
+        assert_eq!(std::fs::read(dir.path().join("6.file")).unwrap(), b"ERROR");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 6);
+    }
+}
+
+/// A byte sent as urgent is content like any other, also where splicing stops before it.
+#[test]
+fn urgent_bytes_are_content() {
+    for without in [&[][..], &FastPath::ALL] {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        let paths = FastPaths::without(without.iter().copied());
+        let server = start(Server::builder(sink).fast_paths(paths));
+        let mut stream = server.connect();
+        greeted(&mut stream);
+        let mut content = Vec::new();
+        for round in 0..4 {
+            let piece = vec![b'a' + round; 300_000];
+            stream.write_all(&piece).unwrap();
+            content.extend_from_slice(&piece);
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(socket2::SockRef::from(&stream).send_out_of_band(b"!").unwrap(), 1);
+            content.push(b'!');
+        }
+        stream.shutdown(Shutdown::Write).unwrap();
+        let told = &server.outcomes.wait(1)[&1];
+        assert_eq!((told.bytes, &told.error), (content.len() as u64, &None), "{without:?}");
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        assert!(std::fs::read(dir.path().join("1.file")).unwrap() == content);
+    }
+}
+
+/// Splicing gets stuck before an urgent byte; what comes behind it must count as it comes, not
+/// only when the end is there.
+#[test]
+fn what_follows_an_urgent_byte_is_heard_in_time() {
+    let idle = Duration::from_millis(600);
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(Server::builder(DirSink::create(dir.path()).unwrap()).idle_timeout(idle));
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    // Enough for the server to splice.
+    stream.write_all(&[b'a'; 1 << 20]).unwrap();
+    // One alone: a second would make the first a byte like any other.
+    assert_eq!(socket2::SockRef::from(&stream).send_out_of_band(b"!").unwrap(), 1);
+    for _ in 0..4 {
+        std::thread::sleep(idle / 2);
+        stream.write_all(b"b").unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    let told = &server.outcomes.wait(1)[&1];
+    assert_eq!((told.bytes, &told.error), ((1 << 20) + 5, &None));
+}

@@ -1,0 +1,159 @@
+//! The cases, for the threading that the module above names.
+
+mod content;
+mod listening;
+mod serving;
+mod silence;
+mod sinks;
+mod stopping;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use accio_proto::{
+    CountSink, Dialect, DirSink, FastPath, FastPaths, FileSink, MemorySink, Server, ServerBuilder,
+    ServerError, ServerHandle, SinkFile, Stored,
+};
+
+use super::THREADING;
+use crate::ALONE;
+
+/// The longest any wait here may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is told of a connection, in a form that can be compared.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) dialect: Option<Dialect>,
+    pub(super) bytes: u64,
+    pub(super) error: Option<String>,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) duration: Duration,
+}
+
+#[derive(Default)]
+pub(super) struct Outcomes {
+    told: Mutex<BTreeMap<u64, Told>>,
+    changed: Condvar,
+}
+
+impl Outcomes {
+    /// Waits until `count` connections have ended.
+    pub(super) fn wait(&self, count: usize) -> BTreeMap<u64, Told> {
+        let told = self.told.lock().unwrap();
+        let few = |told: &mut BTreeMap<u64, Told>| told.len() < count;
+        let (told, _) = self.changed.wait_timeout_while(told, PATIENCE, few).unwrap();
+        assert_eq!(told.len(), count, "connections that ended");
+        told.clone()
+    }
+}
+
+/// A running server, stopped and joined in any case.
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
+    pub(super) handle: ServerHandle,
+    pub(super) outcomes: Arc<Outcomes>,
+    thread: Option<JoinHandle<Result<(), ServerError>>>,
+}
+
+pub(super) fn start<K: FileSink>(builder: ServerBuilder<K>) -> Running {
+    start_at(builder, "127.0.0.1:0")
+}
+
+fn start_at<K: FileSink>(builder: ServerBuilder<K>, address: &str) -> Running {
+    let outcomes = Arc::new(Outcomes::default());
+    let server = observed(builder, &outcomes).bind(address).unwrap();
+    run(server, outcomes)
+}
+
+pub(super) fn observed<K: FileSink>(
+    builder: ServerBuilder<K>,
+    outcomes: &Arc<Outcomes>,
+) -> ServerBuilder<K> {
+    let outcomes = Arc::clone(outcomes);
+    builder.threading(THREADING).on_outcome(move |outcome| {
+        let told = Told {
+            dialect: outcome.dialect,
+            bytes: outcome.bytes,
+            error: outcome.result.as_ref().err().map(ToString::to_string),
+            peer: outcome.peer,
+            duration: outcome.duration,
+        };
+        let earlier = outcomes.told.lock().unwrap().insert(outcome.id, told);
+        assert!(earlier.is_none(), "connection {} was told twice", outcome.id);
+        outcomes.changed.notify_all();
+    })
+}
+
+pub(super) fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> Running {
+    let (address, handle) = (server.local_addr(), server.handle());
+    let thread = Some(std::thread::spawn(move || server.run()));
+    Running { address, handle, outcomes, thread }
+}
+
+impl Running {
+    pub(super) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Stops the server and waits for it to return.
+    pub(super) fn stop(mut self) -> Result<(), ServerError> {
+        self.handle.stop();
+        self.join().expect("the server ran")
+    }
+
+    fn join(&mut self) -> Option<Result<(), ServerError>> {
+        let thread = self.thread.take()?;
+        let started = Instant::now();
+        while !thread.is_finished() && started.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(thread.is_finished(), "the server does not return");
+        Some(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.stop();
+        if !std::thread::panicking() {
+            let _ = self.join();
+        }
+    }
+}
+
+pub(super) fn workers(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap()
+}
+
+pub(super) fn greeted(stream: &mut TcpStream) {
+    let mut greeting = [0; 7];
+    stream.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"accio\r\n");
+}
+
+/// Sends content and FIN, and waits for the server's.
+pub(super) fn upload(server: &Running, content: &[u8]) {
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    stream.write_all(content).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+}
+
+pub(super) fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// The server reset the connection.
+pub(super) fn is_reset(stream: &mut TcpStream) -> bool {
+    matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
+}

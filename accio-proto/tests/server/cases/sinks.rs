@@ -1,0 +1,94 @@
+//! Sinks that are slow.
+
+use super::*;
+
+/// A sink whose files of some numbers do something else than keep bytes.
+#[derive(Clone)]
+pub(super) struct Odd {
+    memory: MemorySink,
+    on_write: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+pub(super) struct OddFile {
+    id: u64,
+    file: <MemorySink as FileSink>::File,
+    on_write: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Odd {
+    pub(super) fn new(memory: &MemorySink, on_write: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Odd { memory: memory.clone(), on_write: Arc::new(on_write) }
+    }
+}
+
+impl FileSink for Odd {
+    type File = OddFile;
+
+    fn open(&self, id: u64) -> io::Result<OddFile> {
+        Ok(OddFile { id, file: self.memory.open(id)?, on_write: Arc::clone(&self.on_write) })
+    }
+}
+
+impl SinkFile for OddFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (self.on_write)(self.id);
+        self.file.write(bytes)
+    }
+
+    fn commit(self) -> io::Result<()> {
+        self.file.commit()
+    }
+
+    fn abort(self) -> io::Result<()> {
+        self.file.abort()
+    }
+}
+
+#[test]
+fn a_sink_that_blocks_for_one_holds_up_no_other() {
+    let memory = MemorySink::new();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let sink = Odd::new(&memory, move |id| {
+        if id == 1 {
+            let _ = released.lock().unwrap().recv_timeout(PATIENCE);
+        }
+    });
+    let server = start(Server::builder(sink).workers(workers(2)));
+    let mut blocked = server.connect();
+    greeted(&mut blocked);
+    blocked.write_all(b"slow").unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let started = Instant::now();
+    for _ in 0..40 {
+        upload(&server, b"quick");
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(memory.get(1), None);
+    drop(blocked);
+    drop(release);
+    server.outcomes.wait(41);
+    assert_eq!(memory.get(1), Some(Stored::Complete(b"slow".to_vec())));
+}
+
+/// A slow sink eats into nobody's patience: silence counts from when the server listens again.
+#[test]
+fn time_the_sink_takes_is_not_the_peers_silence() {
+    let idle = Duration::from_millis(500);
+    let memory = MemorySink::new();
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let sink = Odd::new(&memory, move |_| {
+        if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(900));
+        }
+    });
+    let server = start(Server::builder(sink).idle_timeout(idle).workers(workers(2)));
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    stream.write_all(b"first ").unwrap();
+    std::thread::sleep(Duration::from_millis(1150));
+    stream.write_all(b"second").unwrap();
+    drop(stream);
+    server.outcomes.wait(1);
+    assert_eq!(memory.get(1), Some(Stored::Complete(b"first second".to_vec())));
+}

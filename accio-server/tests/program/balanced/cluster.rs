@@ -1,0 +1,161 @@
+//! A balancer with three receivers behind it, on loopback.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use super::super::harness::{
+    Place, Server, connect, finish, free_port, json_lines, program, until,
+};
+
+/// A balancer that a configuration comes for with the server.
+pub(super) struct Balancer {
+    /// The program.
+    pub(super) name: &'static str,
+    /// Its argument that makes it tell its version.
+    pub(super) version: &'static str,
+    /// What it is given before the name of its configuration.
+    pub(super) arguments: &'static [&'static str],
+    /// The name its configuration needs.
+    pub(super) file: &'static str,
+    /// The configuration that is tried.
+    pub(super) config: &'static str,
+    /// Makes it one of this machine and this moment.
+    pub(super) settle: fn(String, &Settings) -> String,
+}
+
+/// What is in no configuration for everybody.
+pub(super) struct Settings {
+    pub(super) front: u16,
+    /// Of all receivers, whose addresses are 127.0.0.11 to 13.
+    pub(super) port: u16,
+    pub(super) metrics: u16,
+    /// Where the balancer takes orders.
+    pub(super) admin: String,
+}
+
+/// A balancer, its receivers, and where clients go. All end with it.
+pub(super) struct Cluster {
+    balancer: Child,
+    pub(super) receivers: Vec<Receiver>,
+    pub(super) front: SocketAddr,
+    /// Who saw that it listens; a peer like any other.
+    first: String,
+    place: Place,
+}
+
+pub(super) struct Receiver {
+    pub(super) server: Option<Server>,
+    pub(super) place: Place,
+    pub(super) address: SocketAddr,
+}
+
+/// A port that is free on all the addresses that the receivers have here.
+fn port() -> u16 {
+    loop {
+        let port = free_port();
+        if (11..=13)
+            .all(|last| TcpListener::bind(SocketAddr::from(([127, 0, 0, last], port))).is_ok())
+        {
+            return port;
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts three receivers with these flags beside the usual ones, and the balancer with `change`
+    /// made to its configuration; `None` where it is not installed.
+    pub(super) fn start(
+        balancer: &Balancer,
+        flags: &[&str],
+        change: impl Fn(String) -> String,
+    ) -> Option<Self> {
+        let Balancer { name, version, arguments, file, config, settle } = balancer;
+        if Command::new(name).arg(version).stdout(Stdio::null()).status().is_err() {
+            let _ = writeln!(io::stderr(), "skipped: {name} is not installed");
+            return None;
+        }
+        let (port, metrics, front) = (port(), port(), free_port());
+        let start = |last: u8| {
+            let place = Place::new();
+            let ip = format!("127.0.0.{last}");
+            let mut command = program();
+            command.arg(port.to_string()).arg(place.dir()).args([
+                "--bind",
+                &ip,
+                "--proxy-protocol",
+            ]);
+            command.args(["--metrics", &format!("{ip}:{metrics}"), "-v"]);
+            command.args(["--journal", &place.text("log/journal")]).args(flags);
+            let server = Server::spawn(command);
+            let address = server.address();
+            Receiver { server: Some(server), place, address }
+        };
+        let receivers: Vec<_> = (11..=13).map(start).collect();
+
+        let place = Place::new();
+        let admin = place.text("admin.sock");
+        let config =
+            settle(change((*config).to_owned()), &Settings { front, port, metrics, admin });
+        let file = place.path(file);
+        std::fs::write(&file, config.replace("192.0.2.", "127.0.0.")).unwrap();
+        let balancer = Command::new(name)
+            .args(*arguments)
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let front = SocketAddr::from(([127, 0, 0, 1], front));
+        let mut cluster = Cluster { balancer, receivers, front, first: String::new(), place };
+        until(&format!("{name} serves"), || {
+            let Ok(stream) = connect(front) else { return false };
+            cluster.first = stream.local_addr().unwrap().to_string();
+            finish(stream).is_ok()
+        });
+        Some(cluster)
+    }
+
+    /// Gives it an order.
+    pub(super) fn ask(&self, order: &str) {
+        let mut socket = UnixStream::connect(self.place.path("admin.sock")).unwrap();
+        writeln!(socket, "{order}").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer.trim(), "", "{order}");
+    }
+
+    /// What the journals say of each peer: the receiver, the number and the line.
+    pub(super) fn journals(&self) -> BTreeMap<String, (usize, u64, serde_json::Value)> {
+        let mut all = BTreeMap::new();
+        for (index, receiver) in self.receivers.iter().enumerate() {
+            for line in json_lines(&receiver.place.path("log/journal")) {
+                let peer = line["peer"].as_str().unwrap().to_owned();
+                if peer == self.first {
+                    continue;
+                }
+                let earlier = all.insert(peer, (index, line["id"].as_u64().unwrap(), line));
+                assert!(earlier.is_none(), "{earlier:?}");
+            }
+        }
+        all
+    }
+
+    /// Waits for the line about a peer; the file and the line.
+    pub(super) fn told_of(&self, peer: SocketAddr) -> (Vec<u8>, serde_json::Value) {
+        let peer = peer.to_string();
+        until(&format!("a line about {peer}"), || self.journals().contains_key(&peer));
+        let (index, id, line) = self.journals().remove(&peer).unwrap();
+        (self.receivers[index].place.read(id).unwrap(), line)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.balancer.kill();
+        let _ = self.balancer.wait();
+    }
+}

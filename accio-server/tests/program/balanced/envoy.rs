@@ -1,0 +1,98 @@
+//! Envoy, which passes resets on.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::super::harness::{connect, until};
+use super::cluster::{Balancer, Cluster, Settings};
+use super::shared;
+
+const ENVOY: Balancer = Balancer {
+    name: "envoy",
+    version: "--version",
+    arguments: &["--disable-hot-restart", "--concurrency", "2", "--config-path"],
+    file: "envoy.yaml",
+    config: include_str!("../../../dist/envoy.yaml"),
+    settle,
+};
+
+fn settle(config: String, settings: &Settings) -> String {
+    let Settings { front, port, metrics, admin } = settings;
+    config
+        .replace("0.0.0.0, port_value: 5000", &format!("127.0.0.1, port_value: {front}"))
+        .replace("port_value: 5000", &format!("port_value: {port}"))
+        .replace("port_value: 9090", &format!("port_value: {metrics}"))
+        .replace("interval: 2s", "interval: 0.1s")
+        .replace("/run/envoy/admin.sock", admin)
+}
+
+#[test]
+fn uploads_arrive_exactly_and_the_journals_name_the_real_peers() {
+    shared::uploads_arrive_exactly_and_the_journals_name_the_real_peers(&ENVOY);
+}
+
+#[test]
+fn nothing_is_confirmed_before_it_is_kept() {
+    shared::nothing_is_confirmed_before_it_is_kept(&ENVOY);
+}
+
+#[test]
+fn a_reset_becomes_an_error_wherever_it_hits() {
+    shared::a_reset_becomes_an_error_wherever_it_hits(&ENVOY);
+}
+
+#[test]
+fn what_the_receiver_gives_up_ends_for_the_client_too() {
+    shared::what_the_receiver_gives_up_ends_for_the_client_too(&ENVOY);
+}
+
+/// What haproxy makes a confirmation of.
+#[test]
+fn a_refusal_after_the_clients_end_is_a_reset() {
+    let limit = ["--max-size", "100K"];
+    let Some(cluster) = Cluster::start(&ENVOY, &limit, |config| config) else { return };
+    for size in [102_401, 120_000, 150_000, 300_000] {
+        let mut stream = connect(cluster.front).unwrap();
+        let peer = stream.local_addr().unwrap();
+        // Whichever call is told of it.
+        assert!(send_all(&mut stream, size).is_err(), "{size} bytes");
+        assert_eq!(cluster.told_of(peer).0, b"ERROR");
+    }
+}
+
+#[test]
+fn a_receivers_death_after_the_clients_end_is_a_reset() {
+    let Some(cluster) = Cluster::start(&ENVOY, &[], |config| config) else { return };
+    let mut streams: Vec<_> = (0..6).map(|_| connect(cluster.front).unwrap()).collect();
+    let signal = |signal| {
+        let servers = cluster.receivers.iter().filter_map(|receiver| receiver.server.as_ref());
+        servers.for_each(|server| server.signal(signal));
+    };
+    // They take in no byte of what is sent now.
+    signal(Signal::STOP);
+    for server in cluster.receivers.iter().filter_map(|receiver| receiver.server.as_ref()) {
+        until("it has stopped", || server.state() == 'T');
+    }
+    for stream in &mut streams {
+        stream.write_all(&[7; 100_000]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+    // Time for it to be on the other side.
+    thread::sleep(Duration::from_millis(200));
+    signal(Signal::KILL);
+    for mut stream in streams {
+        let end = stream.read(&mut [0]).unwrap_err();
+        assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+/// Sends so much and ends; what comes back.
+fn send_all(stream: &mut TcpStream, size: usize) -> io::Result<usize> {
+    stream.write_all(&vec![7; size])?;
+    stream.shutdown(Shutdown::Write)?;
+    stream.read(&mut [0])
+}

@@ -1,0 +1,101 @@
+//! What holds behind any of them.
+
+use std::io::{self, Read, Write};
+use std::thread;
+use std::time::Duration;
+
+use super::super::harness::{connect, finish};
+use super::cluster::{Balancer, Cluster};
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i.wrapping_mul(40_503) >> 7) as u8).collect()
+}
+
+pub(super) fn uploads_arrive_exactly_and_the_journals_name_the_real_peers(balancer: &Balancer) {
+    let Some(cluster) = Cluster::start(balancer, &[], |config| config) else { return };
+    let sizes = [0, 1, 7, 1000, 16_384, 65_537, 1 << 20, 5_000_000];
+    let sent: Vec<_> = thread::scope(|scope| {
+        let front = cluster.front;
+        let threads: Vec<_> = (0..6)
+            .map(|_| {
+                scope.spawn(move || {
+                    sizes.map(|size| {
+                        let mut stream = connect(front).unwrap();
+                        let peer = stream.local_addr().unwrap();
+                        stream.write_all(&bytes(size)).unwrap();
+                        // Half a connection: the balancer passes the FIN on, and brings ours back.
+                        finish(stream).unwrap();
+                        (peer, size)
+                    })
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let journals = cluster.journals();
+    assert_eq!(journals.len(), sent.len(), "who is confirmed is in a journal already");
+    let mut used = [0; 3];
+    for (peer, size) in sent {
+        let (index, id, line) = &journals[&peer.to_string()];
+        assert_eq!((&line["outcome"], &line["bytes"]), (&"complete".into(), &size.into()));
+        assert!(cluster.receivers[*index].place.read(*id).unwrap() == bytes(size), "{size} bytes");
+        used[*index] += 1;
+    }
+    assert!(used.iter().all(|count| *count > 0), "all receivers have their share: {used:?}");
+}
+
+pub(super) fn nothing_is_confirmed_before_it_is_kept(balancer: &Balancer) {
+    let Some(cluster) = Cluster::start(balancer, &[], |config| config) else { return };
+    for _ in 0..20 {
+        let stream = connect(cluster.front).unwrap();
+        let peer = stream.local_addr().unwrap();
+        finish(stream).unwrap();
+        assert!(cluster.journals().contains_key(&peer.to_string()));
+    }
+}
+
+/// A client that breaks off is no client that has ended, through haproxy too.
+pub(super) fn a_reset_becomes_an_error_wherever_it_hits(balancer: &Balancer) {
+    let Some(cluster) = Cluster::start(balancer, &[], |config| config) else { return };
+    for round in 0..40 {
+        let mut stream = connect(cluster.front).unwrap();
+        let peer = stream.local_addr().unwrap();
+        let size = [0, 1, 1000, 20_000, 300_000, 3_000_000][round % 6];
+        stream.write_all(&bytes(size)).unwrap();
+        if round % 2 == 0 {
+            thread::sleep(Duration::from_millis(20));
+        }
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        let (file, line) = cluster.told_of(peer);
+        assert_eq!(file, b"ERROR", "{size} bytes and a reset: {line}");
+        assert_eq!(line["reason"], "reset", "{line}");
+    }
+}
+
+/// A receiver that gives up ends the client's connection before the client has, which confirms
+/// nothing.
+pub(super) fn what_the_receiver_gives_up_ends_for_the_client_too(balancer: &Balancer) {
+    let flags = ["--timeout", "0.4", "--max-size", "100K"];
+    let Some(cluster) = Cluster::start(balancer, &flags, |config| config) else { return };
+    for size in [0, 1, 1000, 50_000] {
+        let mut stream = connect(cluster.front).unwrap();
+        let peer = stream.local_addr().unwrap();
+        stream.write_all(&bytes(size)).unwrap();
+        match stream.read(&mut [0]) {
+            Ok(count) => assert_eq!(count, 0, "nothing after the greeting"),
+            Err(error) => assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "no end at all"),
+        }
+        let (file, line) = cluster.told_of(peer);
+        assert_eq!((&file[..], &line["reason"]), (&b"ERROR"[..], &"idle".into()));
+    }
+    // More than fits anywhere on the way.
+    let much = vec![7; 64 << 20];
+    for _ in 0..5 {
+        let mut stream = connect(cluster.front).unwrap();
+        let peer = stream.local_addr().unwrap();
+        stream.write_all(&much).unwrap_err();
+        let (file, line) = cluster.told_of(peer);
+        assert_eq!((&file[..], &line["reason"]), (&b"ERROR"[..], &"large".into()));
+    }
+}
