@@ -20,7 +20,7 @@ pub(super) const ERROR: &str = "error";
 const TRIES: u32 = 4;
 
 /// The pause before the second try; it doubles.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 200 });
 
 /// The name of the note, which every store accepts as one.
 const NOTE: &str = "accio";

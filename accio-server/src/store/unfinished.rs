@@ -107,7 +107,95 @@ async fn fetch(client: &reqwest::Client, address: reqwest::Url) -> io::Result<St
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use object_store::aws::AmazonS3Builder;
+
     use super::*;
+
+    /// A page with these, and where the next one begins if there is one.
+    fn page(uploads: &[(&str, &str)], next: Option<(&str, &str)>) -> String {
+        let mut page = String::from("<ListMultipartUploadsResult>");
+        for (key, id) in uploads {
+            page += &format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId></Upload>");
+        }
+        page += &format!("<IsTruncated>{}</IsTruncated>", next.is_some());
+        if let Some((key, id)) = next {
+            page += &format!("<NextKeyMarker>{key}</NextKeyMarker>");
+            page += &format!("<NextUploadIdMarker>{id}</NextUploadIdMarker>");
+        }
+        page + "</ListMultipartUploadsResult>"
+    }
+
+    /// Has a store give these answers, one after the other; what came of it, and the requests.
+    fn reaped(answers: Vec<(&'static str, String)>) -> (io::Result<usize>, Vec<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let store = thread::spawn(move || {
+            let answer = |(status, body): (&str, String)| {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(VALID)).unwrap();
+                let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                let first = lines.next()?;
+                lines.find(String::is_empty)?;
+                let length = body.len();
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n");
+                write!(stream, "{head}Connection: close\r\n\r\n{body}").unwrap();
+                Some(first)
+            };
+            answers.into_iter().map_while(answer).collect::<Vec<_>>()
+        });
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let s3 = AmazonS3Builder::new()
+            .with_bucket_name("b")
+            .with_endpoint(format!("http://{address}"))
+            .with_allow_http(true)
+            .with_access_key_id("somebody")
+            .with_secret_access_key("hush")
+            .build()
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let count = runtime.block_on(reap(&s3, &Path::from("p/n")));
+        // Should it still wait for a request: there is none.
+        drop(TcpStream::connect(address));
+        (count, store.join().unwrap())
+    }
+
+    #[test]
+    fn all_of_ours_and_none_of_others_are_aborted() {
+        let first = page(&[("p/n/1.file", "u1"), ("p/n2/1.file", "u2")], Some(("k m", "u2")));
+        let second = page(&[("p/n/3.file", "u3"), ("p/n/4.file", "u4")], None);
+        let (count, requests) = reaped(vec![
+            ("503 Slow Down", String::new()),
+            ("200 OK", first),
+            ("204 No Content", String::new()),
+            ("200 OK", second),
+            // Somebody was faster.
+            ("404 Not Found", "<Error><Code>NoSuchUpload</Code></Error>".to_owned()),
+            ("204 No Content", String::new()),
+        ]);
+        assert_eq!(count.unwrap(), 2, "{requests:#?}");
+        let said = |index: usize, text: &str| {
+            assert!(requests[index].contains(text), "no {text} in {requests:#?}");
+        };
+        said(0, "GET /b");
+        said(0, "prefix=p%2Fn%2F");
+        said(2, "DELETE /b/p/n/1.file?uploadId=u1 ");
+        said(3, "key-marker=k%20m");
+        said(3, "upload-id-marker=u2");
+        said(4, "DELETE /b/p/n/3.file?uploadId=u3 ");
+        said(5, "DELETE /b/p/n/4.file?uploadId=u4 ");
+    }
+
+    #[test]
+    fn a_refusal_is_told_without_the_signature() {
+        let (count, requests) = reaped(vec![("403 Forbidden", String::new())]);
+        let why = count.unwrap_err().to_string();
+        assert!(requests[0].contains("X-Amz-Signature="), "{requests:#?}");
+        assert!(why.contains("403") && !why.contains("Signature"), "{why}");
+    }
 
     #[test]
     fn a_page_of_uploads_is_read() {

@@ -71,6 +71,7 @@ fn a_restart_goes_on_only_when_told_to_and_clears_what_was_left() {
 
     let server = start(&place, &["--ids-from-store", "-v"]);
     assert_eq!(staged(), 0);
+    server.line("1 unfinished uploads of an earlier run are gone");
     upload(server.address(), b"second").unwrap();
     assert_eq!(read(&place, 1).unwrap(), b"first");
     assert_eq!(read(&place, 2).unwrap(), b"second");
@@ -80,6 +81,16 @@ fn a_restart_goes_on_only_when_told_to_and_clears_what_was_left() {
     let port = free_port().to_string();
     let error = fails(1, &[&port, &address, "--bind", "127.0.0.1", "--node", "here"]);
     assert!(error.contains("here/2.file are there: --ids-from-store"), "{error}");
+}
+
+#[test]
+fn numbers_end() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path("store/in/here")).unwrap();
+    std::fs::write(object(&place, &format!("{}.file", u64::MAX)), "").unwrap();
+    let (port, address) = (free_port().to_string(), address(&place));
+    let error = fails(1, &[&port, &address, "--node", "here", "--ids-from-store"]);
+    assert!(error.contains("no number is above the highest there"), "{error}");
 }
 
 #[test]

@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+
+use super::program::find;
 
 /// How clients get to a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -38,7 +40,7 @@ impl Namespace {
         let mut why = String::new();
         for arguments in [&["--net"][..], &["--user", "--map-root-user", "--net"][..]] {
             let mut command = Command::new("unshare");
-            command.args(arguments).args(["nft", "-f", "-"]);
+            command.args(arguments).arg(program("nft")).args(["-f", "-"]);
             match feed(&mut command, &rules(1, &[2, 3])) {
                 Ok(()) => return Ok(Namespace { arguments }),
                 Err(error) => why = format!("{error:#}"),
@@ -63,13 +65,13 @@ impl Namespace {
 
 /// Within: the loopback of a new namespace is down.
 pub(super) fn settle() -> Result<()> {
-    feed(Command::new("ip").args(["-batch", "-"]), "link set lo up\n")
+    feed(Command::new(program("ip")).args(["-batch", "-"]), "link set lo up\n")
 }
 
 /// Gives each connection to `port` to the next of the receivers, from now on. Those that are made
 /// stay where they are.
 pub(super) fn spread(port: u16, receivers: &[u16]) -> Result<()> {
-    feed(Command::new("nft").args(["-f", "-"]), &rules(port, receivers))
+    feed(Command::new(program("nft")).args(["-f", "-"]), &rules(port, receivers))
 }
 
 fn rules(port: u16, receivers: &[u16]) -> String {
@@ -82,6 +84,11 @@ fn rules(port: u16, receivers: &[u16]) -> String {
         receivers.len(),
         map.join(", ")
     )
+}
+
+/// Where it is, if it is not in everybody's PATH.
+fn program(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| name.into())
 }
 
 fn feed(command: &mut Command, input: &str) -> Result<()> {
