@@ -1,15 +1,16 @@
 //! What `cargo xtask test-e2e` has for the checks.
 
 mod before;
+mod what;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
+pub(crate) use self::what::shell_word;
 use super::check::Check;
 use super::checks;
-use super::find;
 use super::grade::{self, Settings, Submission};
 use super::interop;
 use super::outcome::Report;
@@ -19,7 +20,6 @@ use super::trial::Network;
 use crate::TROUBLE;
 use crate::e2e::guard::Limits;
 use crate::e2e::peer::Dialect;
-use crate::e2e::subject::Subject;
 
 /// The exit code of a command line that makes no sense.
 const USAGE: u8 = 2;
@@ -247,7 +247,7 @@ impl Options {
     ) -> io::Result<Report> {
         let settings = self.settings(run, run.jobs, run.dir.join(submission.dialect.name()));
         let checks = grade::checks_for(submission, chosen);
-        let own = self.subject.as_ref().map(|dir| named(dir));
+        let own = self.subject.as_ref().map(|dir| what::named(dir));
         let mut results = self
             .gradescope
             .as_ref()
@@ -295,76 +295,6 @@ impl Options {
         }
         Ok(())
     }
-
-    /// The options beside what names the submission that a repetition needs.
-    fn repeat(&self) -> String {
-        let mut options = String::new();
-        if let Some(dir) = &self.workdir {
-            options.push_str(&format!(" --workdir {}", shell_word(&dir.to_string_lossy())));
-        }
-        if self.memory != MEMORY {
-            options.push_str(&format!(" --memory {}", self.memory));
-        }
-        if self.network == Network::Proxy {
-            options.push_str(" --network proxy");
-        }
-        options
-    }
-
-    /// What is to be graded.
-    fn given(&self, run: &Run<'_>) -> Result<Vec<Submission>, String> {
-        if !self.is_foreign() {
-            let bin_dir = run.bin_dir.map(|dir| shell_word(&dir.to_string_lossy()));
-            let bin_dir = bin_dir.map_or_else(String::new, |dir| format!("--bin-dir {dir} "));
-            let dialects = self.handshake.map_or(Dialect::ALL.to_vec(), |dialect| vec![dialect]);
-            return dialects
-                .into_iter()
-                .map(|dialect| {
-                    Ok(Submission {
-                        name: "our own programs".into(),
-                        programs: Subject::own_in(run.bin, dialect)?,
-                        dialect,
-                        options: format!("{bin_dir}--handshake {}", dialect.name()),
-                    })
-                })
-                .collect();
-        }
-        let dialect = self.handshake.unwrap_or(COURSES);
-        let mut options = String::new();
-        let (name, programs) = match &self.subject {
-            Some(dir) => {
-                options.push_str(&format!("{} ", named(dir)));
-                let name = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-                let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                (name, find::programs(dir)?)
-            }
-            None => {
-                let mut template = |option: &str, text: &Option<String>, places: &[&str]| {
-                    let Some(text) = text else { return Ok(None) };
-                    if let Some(place) = places.iter().find(|place| !text.contains(**place)) {
-                        return Err(format!(
-                            "{option} {text:?}: has no {place}: where does it go?"
-                        ));
-                    }
-                    options.push_str(&format!("{option} {} ", shell_word(text)));
-                    find::template(text).map(Some).map_err(|why| format!("{option}: {why}"))
-                };
-                let programs = Subject {
-                    server: template("--server", &self.server, &["{port}", "{dir}"])?,
-                    server_s: template("--server-s", &self.server_s, &["{port}"])?,
-                    client: template("--client", &self.client, &["{host}", "{port}", "{file}"])?,
-                };
-                ("subject".to_owned(), programs)
-            }
-        };
-        options.push_str(&format!("--handshake {}", dialect.name()));
-        Ok(vec![Submission { name, programs, dialect, options }])
-    }
-}
-
-/// The option that names a submission's folder.
-fn named(dir: &Path) -> String {
-    format!("--subject {}", shell_word(&dir.to_string_lossy()))
 }
 
 /// 0 all passed, 1 some failed, 3 the kit's own trouble.
@@ -375,16 +305,6 @@ fn exit_code(reports: &[Report]) -> ExitCode {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
-    }
-}
-
-/// A word as a shell takes it.
-pub(crate) fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 
