@@ -193,6 +193,9 @@ fn a_command_line_without_sense_is_2_and_trouble_of_its_own_is_3() {
         Some(2),
         "there is no server"
     );
+    let class = dir.path().to_str().unwrap();
+    let within = format!("{class}/results");
+    assert_eq!(code(&["--submissions", class, "--results", &within]), Some(2));
     let limits = ["--workdir", "/no/such/folder", "--filter", "client/2", "--subject", subject];
     assert_eq!(code(&limits), Some(2));
     fs::create_dir(dir.path().join("empty")).unwrap();

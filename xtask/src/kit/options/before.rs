@@ -1,6 +1,7 @@
 //! What must hold before anything is graded: better said at once than after an hour.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::{Options, Submission};
 use crate::kit::check::Check;
@@ -20,6 +21,18 @@ impl Options {
             return Some(format!(
                 "--gradescope {}: is about one submission in one dialect: name it with --handshake",
                 file.display()
+            ));
+        }
+        let among = |dir: &PathBuf| {
+            let results = std::path::absolute(&self.results).ok()?;
+            let around = results.parent()?.canonicalize().ok()?;
+            Some(around == dir.canonicalize().ok()?)
+        };
+        if self.submissions.as_ref().and_then(among) == Some(true) {
+            return Some(format!(
+                "--results {}: among the submissions, as one of which it would be graded next time: \
+                 name a folder elsewhere",
+                self.results.display()
             ));
         }
         for (submission, _) in found {

@@ -26,7 +26,11 @@ pub(crate) fn try_out(path: &Path) -> io::Result<()> {
 /// Writes a file so that whoever reads it sees the one before or this one, never a part.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
     let part = begun(path, content)?;
-    fs::rename(part, path).map_err(|error| named(path, &error))
+    fs::rename(&part, path).map_err(|error| {
+        // What cannot be put there is in nobody's way.
+        let _ = fs::remove_file(&part);
+        named(path, &error)
+    })
 }
 
 /// Writes the content beside `path`; where.
