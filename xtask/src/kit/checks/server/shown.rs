@@ -20,8 +20,10 @@ pub(super) fn by_reference(trial: &Trial<'_>, address: SocketAddr, content: &[u8
     reference::send(address, trial.dialect, content).map(drop)
 }
 
-fn contents(trial: &Trial<'_>) -> Vec<Vec<u8>> {
-    (0..COUNT).map(|tag| trial.context.content(tag as u64, LARGE + tag)).collect()
+/// One of the contents; made when it is wanted, for with all of them in memory a class would need
+/// gigabytes.
+fn content(trial: &Trial<'_>, index: usize) -> Vec<u8> {
+    trial.context.content(index as u64, LARGE + index)
 }
 
 /// Ten large files, one after another: each under its own number.
@@ -30,10 +32,11 @@ pub(super) fn in_turn(
     server: &Running,
     send: &(dyn Fn(&[u8]) -> Verdict + Sync),
 ) -> Verdict {
-    for (index, content) in contents(trial).iter().enumerate() {
+    for index in 0..COUNT {
         let place = || format!("file {} of {COUNT}", index + 1);
-        send(content).during(place)?;
-        server.expect_file(index + 1, content).during(place)?;
+        let content = content(trial, index);
+        send(&content).during(place)?;
+        server.expect_file(index + 1, &content).during(place)?;
     }
     Ok(())
 }
@@ -44,8 +47,7 @@ pub(super) fn together(
     server: &Running,
     send: &(dyn Fn(&[u8]) -> Verdict + Sync),
 ) -> Verdict {
-    let contents = contents(trial);
-    side_by_side(&contents, |content| send(content))?;
+    side_by_side(0..COUNT, |index| send(&content(trial, index)))?;
     let mut left: BTreeSet<usize> = (0..COUNT).collect();
     for id in 1..=COUNT {
         let path = server.path(id);
@@ -56,8 +58,9 @@ pub(super) fn together(
         ensure(left.remove(&index), format!("{id}.file to be one of the {COUNT} sent"), || {
             format!("{} bytes, or another file's content once more", length())
         })?;
-        wait_until(Duration::from_secs(1), || holds(&path, &contents[index]));
-        payload::ensure_holds(&path, &contents[index])?;
+        let content = content(trial, index);
+        wait_until(Duration::from_secs(1), || holds(&path, &content));
+        payload::ensure_holds(&path, &content)?;
     }
     Ok(())
 }
