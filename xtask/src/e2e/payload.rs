@@ -121,7 +121,8 @@ pub(crate) fn escape_line(line: &str) -> String {
     escaped
 }
 
-fn first_difference(expected: &[u8], actual: &[u8]) -> String {
+/// Where two contents begin to differ, for people; nothing if one begins the other.
+pub(crate) fn first_difference(expected: &[u8], actual: &[u8]) -> String {
     match expected.iter().zip(actual).position(|(expected, actual)| expected != actual) {
         Some(offset) => format!(", different from offset {offset} on"),
         None => String::new(),

@@ -272,8 +272,8 @@ pub(super) fn slow_reader(trial: &Trial<'_>) -> Verdict {
         ensure(!came.is_empty(), "more of the file", || "nothing more".into()).during(place)?;
         let mut expected = vec![0; came.len()];
         sent.read_exact(&mut expected)?;
-        ensure(came == expected, payload::describe(&expected), || payload::describe(&came))
-            .during(place)?;
+        let actual = || payload::describe(&came) + &payload::first_difference(&expected, &came);
+        ensure(came == expected, payload::describe(&expected), actual).during(place)?;
         left -= came.len() as u64;
     }
     ensure_eq("the client's end", (End::Fin, 0), peer.end(SOON)?)?;
