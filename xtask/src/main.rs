@@ -66,8 +66,10 @@ fn main() -> ExitCode {
         Command::DemoServer(arguments) => demo_server::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
-        // Nothing is left to do about a closed stderr.
-        let _ = writeln!(io::stderr().lock(), "ERROR: {error}");
+        // Whoever read our output has seen enough of it. Nothing is left to do about a closed stderr.
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            let _ = writeln!(io::stderr().lock(), "ERROR: {error}");
+        }
         ExitCode::from(TROUBLE)
     })
 }

@@ -26,7 +26,7 @@ const ROUNDS: usize = 20;
 pub(crate) struct Limits {
     /// Resident memory, in KiB.
     pub(crate) memory: u64,
-    /// Processes and threads' worth of them.
+    /// Processes.
     pub(crate) processes: usize,
     /// The largest file, in bytes.
     pub(crate) file: u64,

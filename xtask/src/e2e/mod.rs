@@ -43,10 +43,10 @@ const DESCRIPTORS: u64 = 8192;
 /// The options of `cargo xtask test-e2e`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Print the scenarios and what each shows, run none
+    /// Print the scenarios and what each shows, and the checks with points and rules; run none
     #[arg(long)]
     list: bool,
-    /// Run only scenarios whose name has this text (repeatable: any of them)
+    /// Run only scenarios or checks whose name has this text (repeatable: any of them)
     #[arg(long, value_name = "TEXT")]
     pub(crate) filter: Vec<String>,
     /// Leave the files and outputs of failed scenarios or checks, and say where
@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     /// per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
-    /// Make file contents from this number [default: another one each run]
+    /// Make file contents, and what the proxy does, from this number [default: another one each run]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
     /// Test our own programs in this folder instead of building them

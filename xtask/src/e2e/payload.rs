@@ -10,6 +10,8 @@ use super::verdict::{Stop, Verdict};
 const BLOCK: usize = 1 << 20;
 /// How far stamps are apart: no two pages of a content, or of two contents, are alike.
 const PAGE: usize = 4096;
+/// How much of the start of bytes is shown to people.
+const START: usize = 48;
 
 /// `length` bytes that no other `seed` gives.
 pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
@@ -56,7 +58,12 @@ pub(crate) fn ensure_holds(path: &Path, expected: &[u8]) -> Verdict {
         Ok(actual) if actual == expected => Ok(()),
         Ok(actual) => Err(Stop::fault(
             format!("{name} to hold {}", describe(expected)),
-            format!("{}{}", describe(&actual), first_difference(expected, &actual)),
+            format!(
+                "{}{}{}",
+                describe(&actual),
+                first_difference(expected, &actual),
+                last(&actual)
+            ),
         )),
         Err(error) => {
             Err(Stop::fault(format!("{name} to hold {}", describe(expected)), error.to_string()))
@@ -96,11 +103,22 @@ pub(crate) fn ensure_same(source: &Path, received: &Path) -> Verdict {
 
 /// Some bytes for people: their number, and what they begin with.
 pub(crate) fn describe(bytes: &[u8]) -> String {
-    const SHOWN: usize = 48;
-    let dots = if bytes.len() > SHOWN { "…" } else { "" };
-    let start = &bytes[..bytes.len().min(SHOWN)];
+    let dots = if bytes.len() > START { "…" } else { "" };
+    let start = &bytes[..bytes.len().min(START)];
     let plural = if bytes.len() == 1 { "" } else { "s" };
     format!("{} byte{plural} \"{}{dots}\"", bytes.len(), start.escape_ascii())
+}
+
+/// A line that a program wrote, for people: as it is, but for what would move the cursor.
+pub(crate) fn escape_line(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c {
+            '\'' | '"' => escaped.push(c),
+            c => escaped.extend(c.escape_debug()),
+        }
+    }
+    escaped
 }
 
 fn first_difference(expected: &[u8], actual: &[u8]) -> String {
@@ -108,6 +126,15 @@ fn first_difference(expected: &[u8], actual: &[u8]) -> String {
         Some(offset) => format!(", different from offset {offset} on"),
         None => String::new(),
     }
+}
+
+/// The end of what is too long to be shown: there is what was appended to a file.
+fn last(bytes: &[u8]) -> String {
+    const SHOWN: usize = 12;
+    if bytes.len() <= START {
+        return String::new();
+    }
+    format!(", at the end \"…{}\"", bytes[bytes.len() - SHOWN..].escape_ascii())
 }
 
 #[cfg(test)]
@@ -138,6 +165,9 @@ mod tests {
         assert!(fault.actual.contains("2097152"), "{fault:?}");
         std::fs::write(&two, &content[..7]).unwrap();
         assert!(matches!(ensure_same(&one, &two), Err(Stop::Fault(_))));
+        std::fs::write(&two, [&content[..100], b"ERROR"].concat()).unwrap();
+        let Err(Stop::Fault(fault)) = ensure_holds(&two, b"ERROR") else { panic!("not found") };
+        assert!(fault.actual.ends_with("ERROR\""), "{fault:?}");
     }
 
     #[test]
@@ -145,5 +175,6 @@ mod tests {
         assert_eq!(describe(b"a\x1b\r\n"), r#"4 bytes "a\x1b\r\n""#);
         assert_eq!(describe(b"x"), r#"1 byte "x""#);
         assert!(describe(&[b'x'; 100]).ends_with("…\""));
+        assert_eq!(escape_line("b'é' \"\x1b[2J"), r#"b'é' "\u{1b}[2J"#);
     }
 }

@@ -10,6 +10,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::context::Context;
 use super::engine::{self, Job, Pace};
+use super::payload;
 use super::subject::Subject;
 use super::verdict::{Stop, Verdict};
 
@@ -171,7 +172,7 @@ pub(crate) fn explain(name: &str, about: &str, stop: &Stop, context: &Context) -
         let tail = &lines[lines.len().saturating_sub(TAIL)..];
         let _ = writeln!(text, "  stderr of {}", log.command);
         for line in tail {
-            let _ = writeln!(text, "    | {}", line.escape_debug());
+            let _ = writeln!(text, "    | {}", payload::escape_line(line));
         }
     }
     text

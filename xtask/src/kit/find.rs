@@ -25,9 +25,15 @@ pub(crate) fn programs(dir: &Path) -> Result<Subject, String> {
         client: find(&dir, Program::Client)?,
     };
     if Program::ALL.iter().all(|program| subject.template(*program).is_err()) {
+        // Archives made elsewhere lose it.
+        let mut files = Program::ALL.iter().map(|program| dir.join(program.name()));
+        let remedy = match files.any(|file| file.is_file()) {
+            true => "; what has such a name may not be executed: chmod +x",
+            false => "",
+        };
         return Err(format!(
             "submission {}: neither client, server nor server-s is there, as .py, .pl, .rb, .js \
-             or compiled",
+             or compiled{remedy}",
             dir.display()
         ));
     }
@@ -111,8 +117,9 @@ mod tests {
     fn scripts_and_programs_are_found_and_others_are_not() {
         let dir = tempfile::tempdir().unwrap();
         assert!(programs(dir.path()).unwrap_err().contains("neither client"));
-        fs::write(dir.path().join("server-s.py"), "").unwrap();
         fs::write(dir.path().join("client"), "no program").unwrap();
+        assert!(programs(dir.path()).unwrap_err().ends_with("chmod +x"));
+        fs::write(dir.path().join("server-s.py"), "").unwrap();
         fs::create_dir(dir.path().join("build")).unwrap();
         let server = dir.path().join("build/server");
         fs::write(&server, "").unwrap();

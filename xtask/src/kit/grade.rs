@@ -14,6 +14,7 @@ use super::trial::{Network, STARTING, Trial};
 use crate::e2e::context::Context;
 use crate::e2e::engine::{self, Job, Pace};
 use crate::e2e::guard::{self, Limits};
+use crate::e2e::payload;
 use crate::e2e::peer::Dialect;
 use crate::e2e::runner::{self, seed_for};
 use crate::e2e::subject::Subject;
@@ -266,6 +267,8 @@ impl Run {
             Err(Stop::Trouble(why)) => Outcome::Trouble(why),
             Err(Stop::Fault(mut fault)) => {
                 fault.during.reverse();
+                // A program's start is a place to whoever starts it and to whoever keeps count.
+                fault.during.dedup();
                 let ended = ended.iter().map(|why| format!("; the kit ended it: {why}"));
                 let actual = fault.actual + &ended.collect::<String>();
                 let dir = context.dir();
@@ -301,7 +304,7 @@ fn said(context: &Context) -> Vec<String> {
         let stderr = log.stderr.text();
         let lines: Vec<&str> = stderr.lines().collect();
         let tail = &lines[lines.len().saturating_sub(TAIL)..];
-        said.extend(tail.iter().map(|line| format!("  | {}", line.escape_debug())));
+        said.extend(tail.iter().map(|line| format!("  | {}", payload::escape_line(line))));
     }
     said
 }

@@ -13,7 +13,7 @@ use super::find;
 use super::grade::{self, Settings, Submission};
 use super::interop;
 use super::outcome::Report;
-use super::report::{self, gradescope::Results, html, json, junit, table};
+use super::report::{self, gradescope, html, json, junit, table};
 use super::submissions;
 use super::trial::Network;
 use crate::TROUBLE;
@@ -171,6 +171,10 @@ impl Options {
             Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
             None => self.given(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
         };
+        if let (Err(why), Some(file), Some(_)) = (&found, &self.gradescope, &self.subject) {
+            // Whoever handed it in is to be told so, not that the grading failed.
+            gradescope::write_nothing(file, why)?;
+        }
         let found = found.and_then(|found: Vec<_>| match self.refusal(&found, chosen) {
             Some(why) => Err(why),
             None => Ok(found),
@@ -244,8 +248,10 @@ impl Options {
         let settings = self.settings(run, run.jobs, run.dir.join(submission.dialect.name()));
         let checks = grade::checks_for(submission, chosen);
         let own = self.subject.as_ref().map(|dir| named(dir));
-        let mut results =
-            self.gradescope.as_ref().map(|path| Results::new(path, &checks, own.as_deref()));
+        let mut results = self
+            .gradescope
+            .as_ref()
+            .map(|path| gradescope::Results::new(path, &checks, own.as_deref()));
         let mut failed = Ok(());
         let report = grade::grade(submission, chosen, &settings, |row, stands| {
             let told = results.as_mut().map_or(Ok(()), |results| results.add(row));

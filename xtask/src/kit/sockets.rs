@@ -57,6 +57,13 @@ pub(crate) fn listener(group: Pid, port: u16) -> Option<(Entry, Pid)> {
     holds(leader).or_else(|| guard::members(group).into_iter().find_map(holds))
 }
 
+/// The address at which somebody listens at `port` in the network of `group`, be it one where nobody
+/// looks for it.
+pub(crate) fn listens_at(group: Pid, port: u16) -> Option<IpAddr> {
+    let listens = |entry: &Entry| entry.state == LISTENS && entry.local.port() == port;
+    table(group).into_iter().find(listens).map(|entry| entry.local.ip())
+}
+
 /// The server's end, at `server`, of the connection from `client`; `pid` is the server's.
 pub(crate) fn connection(pid: Pid, server: SocketAddr, client: SocketAddr) -> Option<Entry> {
     if shares_our_network(pid) {

@@ -240,7 +240,10 @@ impl Trial<'_> {
                 // One that would run is late because of others.
                 let pid = process.pid();
                 if late && (started.elapsed() > STARTED || guard::settles(pid, RESTING)) {
-                    let actual = format!("it runs, but does not listen after {SOON:?}");
+                    let actual = match sockets::listens_at(pid, port) {
+                        Some(host) => format!("it listens at {host} alone: not on all interfaces"),
+                        None => format!("it runs, but does not listen after {SOON:?}"),
+                    };
                     return Err(Stop::fault(expected, actual));
                 }
                 self.proofs.stand(program)?;
@@ -271,11 +274,16 @@ impl Trial<'_> {
         if let Some(namespace) = namespace {
             command = namespace.wrap(&command);
         }
+        let is_there = Path::new(command.get_program()).is_file();
         let starts = self.context.try_spawn(command, Input::Null).map_err(|error| {
-            if error.kind() == ErrorKind::ResourceBusy {
-                return Stop::from(error);
-            }
-            Stop::fault("a command that can be run", error.to_string())
+            let hint = match error.kind() {
+                ErrorKind::ResourceBusy => return Stop::from(error),
+                ErrorKind::NotFound if is_there => {
+                    "; it is there, but not the interpreter its first line names: are lines ended by \\r\\n?"
+                }
+                _ => "",
+            };
+            Stop::fault("a command that can be run", format!("{error}{hint}"))
         });
         starts.during(|| format!("{STARTING}{}", program.name()))
     }

@@ -28,6 +28,7 @@ fn a_click_on_a_cell_shows_what_came_of_the_check_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     submit(dir.path(), "class/ann", &["client"], "confirm", "none");
     submit(dir.path(), "class/ben & <co>", &["client"], "confirm", "no-usage");
+    fs::create_dir(dir.path().join("class/cy")).unwrap();
     let page = dir.path().join("page.html");
     let status = kit()
         .args(["--filter", "client/2", "--filter", "client/4", "--submissions"])
@@ -42,6 +43,7 @@ fn a_click_on_a_cell_shows_what_came_of_the_check_and_nothing_else() {
     assert_eq!(status.code(), Some(1));
     let text = fs::read_to_string(&page).unwrap();
     assert!(!text.contains("http"), "the page stands alone");
+    assert!(text.contains(">nothing to grade: "), "{text}");
     fs::write(&page, text.replace("</body>", &format!("{CLICK}</body>"))).unwrap();
 
     for width in [1200, 390] {

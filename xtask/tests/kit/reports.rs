@@ -179,6 +179,8 @@ fn a_command_line_without_sense_is_2_and_trouble_of_its_own_is_3() {
     assert_eq!(code(&["--no-such-flag"]), Some(2));
     assert_eq!(code(&["--subject", "/no/such/folder"]), Some(2));
     assert_eq!(code(&["--server", "python3 server.py"]), Some(2), "without {{port}}");
+    let absent = ["--server-s", "no-such-interpreter server-s.xy {port}"];
+    assert_eq!(code(&absent), Some(2), "not the fault of who wrote server-s.xy");
     let dir = tempfile::tempdir().unwrap();
     submit(dir.path(), "one", &["client"], "confirm", "none");
     let subject = dir.path().join("one");
@@ -186,6 +188,20 @@ fn a_command_line_without_sense_is_2_and_trouble_of_its_own_is_3() {
     let no_file = dir.path().to_str().unwrap();
     let arguments = ["--subject", subject, "--filter", "client/2", "--junit", no_file];
     assert_eq!(code(&arguments), Some(3));
+    assert_eq!(
+        code(&["--subject", subject, "--filter", "server/9"]),
+        Some(2),
+        "there is no server"
+    );
+    let limits = ["--workdir", "/no/such/folder", "--filter", "client/2", "--subject", subject];
+    assert_eq!(code(&limits), Some(2));
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    let (empty, results) = (dir.path().join("empty"), dir.path().join("results.json"));
+    let (empty, file) = (empty.to_str().unwrap(), results.to_str().unwrap());
+    assert_eq!(code(&["--subject", empty, "--gradescope", file]), Some(2));
+    let results = read(&results);
+    assert_eq!(results["score"], 0.0);
+    assert!(results["output"].as_str().unwrap().starts_with("nothing to grade: "), "{results}");
 }
 
 /// What the only check of this run expected and what came, and the command that repeats it.

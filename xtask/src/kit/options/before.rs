@@ -43,7 +43,7 @@ impl Options {
         let files = [&self.junit, &self.gradescope, &self.html, &self.matrix];
         files.into_iter().flatten().try_for_each(|file| report::try_out(file))?;
         match self.submissions {
-            Some(_) => report::try_out(&self.results.join("results")),
+            Some(_) => report::try_out(&self.results.join("NAME.txt")),
             None => Ok(()),
         }
     }

@@ -53,6 +53,19 @@ struct Test {
     visibility: &'static str,
 }
 
+/// Writes `path` for a submission in which there is nothing to grade, and says why.
+pub(crate) fn write_nothing(path: &Path, why: &str) -> io::Result<()> {
+    let document = Document {
+        score: 0.0,
+        execution_time: 0,
+        output: format!("nothing to grade: {why}"),
+        visibility: "visible",
+        stdout_visibility: "hidden",
+        tests: Vec::new(),
+    };
+    write(path, serde_json::to_string_pretty(&document)?)
+}
+
 impl Results {
     /// Will write `path`; `checks` are those that may come; `own` is the option that names the
     /// submission.

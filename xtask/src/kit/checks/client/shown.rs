@@ -1,6 +1,7 @@
 //! How the checks are shown.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, ToSocketAddrs};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,15 +32,39 @@ pub(super) fn arguments(trial: &Trial<'_>) -> Verdict {
     })
 }
 
+/// A name that nobody has: RFC 6761 keeps it free.
+const UNKNOWN: &str = "no-such-host.invalid";
+
+/// Why this machine cannot show what a client does with an unknown name, if it cannot: a client can do
+/// nothing about a resolver that is slow, or that makes up answers.
+fn unknown_is_known() -> Option<&'static str> {
+    const SOON_ENOUGH: Duration = Duration::from_secs(4);
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    let why = WHY.get_or_init(|| {
+        let began = Instant::now();
+        let found = (UNKNOWN, 9999).to_socket_addrs().is_ok();
+        let took = began.elapsed();
+        if found {
+            return Some("the resolver here has an address for it".into());
+        }
+        let slow = took > SOON_ENOUGH;
+        slow.then(|| format!("the resolver here takes {:.0} s for it", took.as_secs_f64()))
+    });
+    why.as_deref()
+}
+
 pub(super) fn bad_target(trial: &Trial<'_>) -> Verdict {
-    let targets = [
-        ("no-such-host.invalid", "9999"),
+    let mut targets = vec![
         ("127.0.0.1", "0"),
         ("127.0.0.1", "-1"),
         ("127.0.0.1", "65536"),
         ("127.0.0.1", "100000"),
         ("127.0.0.1", "notaport"),
     ];
+    match unknown_is_known() {
+        None => targets.push((UNKNOWN, "9999")),
+        Some(why) => trial.note(format!("host {UNKNOWN} not tried: {why}")),
+    }
     let file = trial.context.file(b"content")?;
     let file = file.to_string_lossy();
     side_by_side(targets, |(host, port)| {
