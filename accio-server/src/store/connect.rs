@@ -259,7 +259,8 @@ mod tests {
     fn the_highest_number_is_that_of_a_name_we_write() {
         let store = InMemory::new();
         let root = Path::from("p/node");
-        let names = ["7.file", "12.file", "013.file", "+14.file", "15.files", "sub/16.file", "x"];
+        let names =
+            ["7.file", "12.file", "013.file", "+14.file", "15.files", "s/16.file", "17.file/x"];
         for name in names {
             let path = Path::from(format!("{root}/{name}"));
             runtime().block_on(store.put(&path, PutPayload::new())).unwrap();

@@ -40,6 +40,8 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
         .env("AWS_ALLOW_HTTP", "true");
     let mut receiver = Program::receiver("receiver", port, &mut command, folder.path())?;
 
+    // Those of its start are not an upload's.
+    let before = stub.requests();
     let began = Instant::now();
     let told: Vec<Result<bool>> = std::thread::scope(|scope| {
         let sending: Vec<_> = (0..at_once).map(|_| scope.spawn(|| send(&content, port))).collect();
@@ -50,6 +52,7 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
     });
     let seconds = began.elapsed().as_secs_f64();
     let peak = peak(receiver.id())?;
+    let each = (stub.requests() - before) as f64 / f64::from(at_once);
     receiver.end()?;
 
     let confirmed = told.iter().filter(|told| matches!(told, Ok(true))).count();
@@ -59,8 +62,9 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
     let (stored, unfinished) = (stub.objects_of(u64::from(mib) << 20), stub.unfinished());
     writeln!(
         out,
-        "| uploads at once | confirmed | stored | seconds | peak |\n|---|---|---|---|---|\n\
-         | {at_once} of {mib} MiB | {confirmed} | {stored} | {seconds:.1} | {} MiB |",
+        "| uploads at once | confirmed | stored | seconds | peak | requests each |\n\
+         |---|---|---|---|---|---|\n\
+         | {at_once} of {mib} MiB | {confirmed} | {stored} | {seconds:.1} | {} MiB | {each:.1} |",
         peak >> 20
     )?;
     let all = at_once as usize;

@@ -37,35 +37,38 @@ pub(crate) struct Arguments {
     #[arg(long)]
     install: bool,
     /// How many files are sent
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..))]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..),
+          conflicts_with = "measured")]
     uploads: u64,
     /// Let nothing die
-    #[arg(long)]
+    #[arg(long, conflicts_with = "measured")]
     calm: bool,
     /// What stands before the receivers [default: nft, or direct where that cannot be]
     ///
     /// Through haproxy a client whose last byte it has taken cannot tell a receiver's death from
     /// its confirmation: what it confirms so is counted, and is of those that were open there.
-    #[arg(long, value_enum, value_name = "WAY")]
+    #[arg(long, value_enum, value_name = "WAY", conflicts_with = "measured")]
     through: Option<Way>,
     /// The same as --through direct
-    #[arg(long, conflicts_with = "through")]
+    #[arg(long, conflicts_with_all = ["through", "measured"])]
     direct: bool,
     /// Measure instead: how fast one, two and three receivers store, and the store's usual client
-    #[arg(long)]
+    #[arg(long, group = "measured")]
     throughput: bool,
     /// How many rounds of that
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..),
+          requires = "throughput", conflicts_with = "memory")]
     rounds: u32,
     /// Measure instead: the memory of one receiver under many uploads at once, into a store on
     /// loopback that discards them; nothing else is needed
-    #[arg(long, conflicts_with = "throughput")]
+    #[arg(long, group = "measured")]
     memory: bool,
     /// How many of those there are
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..),
+          requires = "memory", conflicts_with = "throughput")]
     at_once: u32,
     /// How many MiB each file has that is measured with [default: 16, with --memory 128]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), requires = "measured")]
     mib: Option<u32>,
     /// This is the run within the namespace
     #[arg(long, hide = true)]
@@ -319,4 +322,39 @@ fn content(index: u64) -> Vec<u8> {
     random.fill(&mut bytes);
     bytes[..8].copy_from_slice(&index.to_le_bytes());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn no_flag_is_ignored() {
+        let parses = |line: &str| {
+            <Line as clap::Parser>::try_parse_from(format!("x {line}").split_whitespace()).is_ok()
+        };
+        for line in ["", "--calm --uploads 20", "--throughput --mib 4 --rounds 1", "--memory"] {
+            assert!(parses(line), "{line}");
+        }
+        assert!(parses("--memory --at-once 20 --mib 64"));
+        let meaningless = [
+            "--mib 4",
+            "--rounds 1",
+            "--at-once 5",
+            "--memory --rounds 2",
+            "--throughput --at-once 5",
+            "--memory --throughput",
+            "--memory --calm",
+            "--throughput --direct",
+        ];
+        for line in meaningless {
+            assert!(!parses(line), "{line}");
+        }
+    }
 }

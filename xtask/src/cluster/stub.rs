@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -35,6 +35,7 @@ pub(super) struct Stub {
 #[derive(Debug, Default)]
 struct Shared {
     kept: Mutex<Kept>,
+    requests: AtomicU64,
     over: AtomicBool,
 }
 
@@ -73,6 +74,11 @@ impl Stub {
 
     pub(super) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// How many requests there were so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::SeqCst)
     }
 
     /// How many objects have so many bytes.
@@ -119,6 +125,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(IDLE))?;
     let mut input = BufReader::with_capacity(BUFFER, stream);
     while let Some(request) = Request::read(&mut input)? {
+        shared.requests.fetch_add(1, Ordering::SeqCst);
         let text = if request.is("POST", "delete") {
             if request.length > LONGEST {
                 return Err(invalid("too long a list"));
@@ -427,6 +434,7 @@ mod tests {
         assert!(ask(&connection, "POST /b?delete HTTP/1.1", keys).2.contains("<Deleted>"));
         assert_eq!(ask(&connection, "HEAD /b/p/1.file HTTP/1.1", b"").0, 404);
         assert_eq!(ask(&connection, "PATCH /b HTTP/1.1", b"").0, 501);
+        assert_eq!(stub.requests(), 8);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::e2e::{guard, payload};
 pub(crate) const ENDING: Duration = Duration::from_secs(5);
 
 /// How much longer than soon a server that is at work may take, on a machine that is busy.
-const BUSY: Duration = Duration::from_secs(12);
+pub(crate) const BUSY: Duration = Duration::from_secs(12);
 
 /// A running server of the subject.
 #[derive(Debug)]

@@ -306,3 +306,13 @@ fn a_stop_ends_what_a_store_holds_up_and_marks_it() {
     assert_eq!(get(&sink, 1).unwrap(), b"ERROR");
     assert_eq!(plan.open.load(Ordering::SeqCst), 0);
 }
+
+#[test]
+fn a_store_that_never_answers_holds_up_no_stop() {
+    let (sink, _) = faulty();
+    sink.close();
+    let began = Instant::now();
+    let error = sink.shared.tidy(std::future::pending::<io::Result<()>>()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!((LAST_CLEANUP..BOUND).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
