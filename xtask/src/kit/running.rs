@@ -103,7 +103,7 @@ impl Running {
     }
 
     /// Whether the server comes to this soon, or a while later if it has been at work until then.
-    fn comes_to(&self, holds: impl Fn() -> bool) -> bool {
+    pub(crate) fn comes_to(&self, holds: impl Fn() -> bool) -> bool {
         wait_until(SOON, &holds) || {
             guard::settles(self.process.pid(), BUSY);
             holds()

@@ -45,7 +45,7 @@ pub(crate) fn find(
         };
         let subject = super::options::shell_word(&path.to_string_lossy());
         let submission = Submission {
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: printable(&path),
             programs,
             dialect,
             options: format!("--subject {subject} --handshake {}", dialect.name()),
@@ -53,6 +53,19 @@ pub(crate) fn find(
         (submission, problem)
     };
     Ok(paths.into_iter().map(submission).collect())
+}
+
+/// A folder's name, without what a terminal would obey.
+fn printable(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = String::new();
+    for char in name.chars() {
+        match char.is_control() {
+            true => text.extend(char.escape_debug()),
+            false => text.push(char),
+        }
+    }
+    text
 }
 
 /// Grades them, `at_once` at a time, and writes a file for each to `results`.
@@ -147,4 +160,15 @@ pub(crate) fn summary(out: &mut impl Write, reports: &[Report]) -> io::Result<()
         writeln!(out, "  {:5.1} s", report.took.as_secs_f64())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_command_no_terminal() {
+        assert_eq!(printable(Path::new("class/O'Brien, Zoë")), "O'Brien, Zoë");
+        assert_eq!(printable(Path::new("class/\u{1b}[2J\n")), "\\u{1b}[2J\\n");
+    }
 }

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use crate::e2e::context::wait_until;
 use crate::e2e::payload;
-use crate::e2e::peer::{Peer, SOON, side_by_side};
-use crate::e2e::verdict::{During, Verdict, ensure};
+use crate::e2e::peer::{Peer, side_by_side};
+use crate::e2e::verdict::{During, Stop, Verdict, ensure};
 use crate::kit::checks::receiver::{LARGE, SMALL};
 use crate::kit::reference;
 use crate::kit::running::{Result, Running, holds};
@@ -51,16 +49,26 @@ pub(super) fn together(
     let mut left: BTreeSet<usize> = (0..COUNT).collect();
     for id in 1..=COUNT {
         let path = server.path(id);
-        let length = || std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
         // Their lengths tell them apart.
-        wait_until(SOON, || length() >= LARGE as u64);
-        let index = usize::try_from(length()).unwrap_or(0).wrapping_sub(LARGE);
-        ensure(left.remove(&index), format!("{id}.file to be one of the {COUNT} sent"), || {
-            format!("{} bytes, or another file's content once more", length())
-        })?;
-        let content = content(trial, index);
-        wait_until(Duration::from_secs(1), || holds(&path, &content));
-        payload::ensure_holds(&path, &content)?;
+        let sent = || -> Option<usize> {
+            let length = std::fs::metadata(&path).ok()?.len();
+            let index = usize::try_from(length).ok()?.checked_sub(LARGE)?;
+            left.contains(&index).then_some(index)
+        };
+        let is_whole = |index| holds(&path, &content(trial, index));
+        if !server.comes_to(|| sent().is_some_and(is_whole)) {
+            if let Some(index) = sent() {
+                payload::ensure_holds(&path, &content(trial, index))?;
+            }
+            let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            return Err(Stop::fault(
+                format!("{id}.file to be one of the {COUNT} sent"),
+                format!("{length} bytes, or another file's content once more"),
+            ));
+        }
+        if let Some(index) = sent() {
+            left.remove(&index);
+        }
     }
     Ok(())
 }
