@@ -59,8 +59,13 @@ fn a_class_with_hostile_submissions_is_graded_fairly_and_leaves_nothing() {
 
 #[test]
 fn whoever_takes_too_much_is_told_of_what() {
+    // Where looking comes too late, memory ends at a limit of the system's, and `tail` says so.
+    let told: [(&str, &[&str]); 2] = [
+        ("floods", &["the kit ended it: more than 256 MiB of output"]),
+        ("takes-memory", &["the kit ended it: more than 256 MiB of memory", "memory exhausted"]),
+    ];
     let class = tempfile::tempdir().unwrap();
-    for (name, what) in [("floods", "256 MiB of output"), ("takes-memory", "256 MiB of memory")] {
+    for (name, any) in told {
         let text = HOSTILE.iter().find(|(hostile, _)| *hostile == name).unwrap().1;
         let own = class.path().join(name);
         script(&own.join("server"), text);
@@ -71,7 +76,7 @@ fn whoever_takes_too_much_is_told_of_what() {
             .output()
             .unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
-        assert!(said.contains(&format!("the kit ended it: more than {what}")), "{said}");
+        assert!(any.iter().any(|what| said.contains(what)), "{said}");
     }
 }
 
