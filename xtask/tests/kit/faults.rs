@@ -199,6 +199,22 @@ fn lost_by_correct_ones(more: &[&str]) -> Vec<String> {
     })
 }
 
+/// On a busy machine what comes too late may be nobody's fault.
+#[test]
+fn a_server_that_works_is_waited_for_and_one_that_sleeps_is_not() {
+    let one = |fault: &str, more: &[&str]| {
+        let class = tempfile::tempdir().unwrap();
+        submit(class.path(), fault, &["server"], "confirm", fault);
+        let checks = ["--filter", "server/9", "--filter", "server/14"];
+        grade(class.path(), "confirm", &[&checks[..], more].concat()).0.remove(0).1
+    };
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| one("held", &[]));
+        assert_eq!(one("late", &["--no-retry"]), set("9 14"));
+        assert_eq!(held.join().unwrap(), BTreeSet::new());
+    });
+}
+
 /// Perl is neither ours nor the courses' language.
 #[test]
 fn programs_in_perl_pass_and_lose_what_a_changed_line_breaks() {

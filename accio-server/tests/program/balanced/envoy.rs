@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::super::harness::{connect, until};
+use super::super::harness::{connect, finish, until, upload};
 use super::cluster::{Balancer, Cluster, Settings};
 use super::shared;
 
@@ -88,6 +88,44 @@ fn a_receivers_death_after_the_clients_end_is_a_reset() {
         let end = stream.read(&mut [0]).unwrap_err();
         assert_eq!(end.kind(), ErrorKind::ConnectionReset);
     }
+}
+
+/// Whom the checks call unwell, and whom they do not know to be gone yet: another one is tried.
+#[test]
+fn receivers_that_drain_or_are_gone_get_no_more() {
+    let flags = ["--drain", "15"];
+    let Some(mut cluster) = Cluster::start(&ENVOY, &flags, |config| config) else { return };
+    let uploads = |cluster: &Cluster| {
+        (0..30).for_each(|_| upload(cluster.front, b"meanwhile").unwrap());
+    };
+    until("all are known to be well", || {
+        upload(cluster.front, b"early").unwrap();
+        cluster.receivers.iter().all(|receiver| receiver.place.read(1).is_some())
+    });
+    let gone = cluster.receivers[1].server.take().unwrap();
+    let address = cluster.receivers[1].address;
+    drop(gone);
+    until("it is gone", || TcpStream::connect(address).is_err());
+    uploads(&cluster);
+
+    // One transfer in service at the other two, or more.
+    let mut streams: Vec<_> = (0..6).map(|_| connect(cluster.front).unwrap()).collect();
+    for stream in &mut streams {
+        stream.write_all(b"first half, ").unwrap();
+    }
+    let mut draining = cluster.receivers[0].server.take().unwrap();
+    draining.signal(Signal::TERM);
+    draining.line("draining on signal");
+    // Who waits in its backlog just then is lost.
+    let address = cluster.receivers[0].address;
+    until("it takes nobody in", || TcpStream::connect(address).is_err());
+    uploads(&cluster);
+    for mut stream in streams {
+        stream.write_all(b"second half").unwrap();
+        finish(stream).unwrap();
+    }
+    assert_eq!(draining.wait().code(), Some(0));
+    uploads(&cluster);
 }
 
 /// Sends so much and ends; what comes back.
