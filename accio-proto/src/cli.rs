@@ -170,7 +170,7 @@ pub fn exit(failure: Failure) -> ! {
 
 /// What the system said, without the number and in lower case: `connection refused`.
 pub fn reason(error: &io::Error) -> String {
-    crate::reason::reason(error)
+    crate::os_error::reason(error)
 }
 
 /// Prints a line on stderr.

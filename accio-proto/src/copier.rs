@@ -13,9 +13,9 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::fast_path::{FastPath, FastPaths};
 use crate::limits::{FIRST_READ, PIPE_CAPACITY};
-use crate::reason::reason;
-use crate::session::Socket;
+use crate::os_error::reason;
 use crate::sink::{Demand, SinkFile};
+use crate::socket::Socket;
 use crate::sys;
 use crate::sys::pipe::Pipe;
 use std::sync::Arc;

@@ -62,15 +62,17 @@ mod dialect;
 mod fast_path;
 pub mod handshake;
 pub mod limits;
-mod port;
 #[cfg(feature = "io")]
-mod reason;
+mod os_error;
+mod port;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "io")]
 mod session;
 #[cfg(feature = "io")]
 mod sink;
+#[cfg(feature = "io")]
+mod socket;
 #[cfg(feature = "io")]
 mod sys;
 
@@ -93,11 +95,11 @@ pub use server::{
     Threading,
 };
 #[cfg(feature = "io")]
-pub use session::{
-    Abort, Ended, Interest, Session, SessionLimits, Socket, TcpSocket, Turn, Unreleased,
-};
+pub use session::{Abort, Ended, Session, SessionLimits, Turn, Unreleased};
 #[cfg(feature = "io")]
 pub use sink::{
     CountFile, CountSink, Demand, DirError, DirFile, DirOptions, DirSink, ERROR_MARKER, Existing,
     FileSink, MemoryFile, MemorySink, SinkFile, Stored,
 };
+#[cfg(feature = "io")]
+pub use socket::{Interest, Socket, TcpSocket};

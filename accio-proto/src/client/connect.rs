@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::race::{Failures, interleave, race};
+use super::happy_eyeballs::{Failures, interleave, race};
 use super::{Client, ClientError, ClientEvent};
 
 /// Which of a host's addresses are used.

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::meter::Meter;
+use super::progress::Meter;
 use super::{Client, ClientError};
 use crate::handshake::{ClientHandshake, ClientStep};
 use crate::limits;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::handshake::HandshakeError;
-use crate::reason::reason;
+use crate::os_error::reason;
 use crate::{Dialect, limits};
 
 /// Why a file was not sent. Each text says what was being done, then why it failed.

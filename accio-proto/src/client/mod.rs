@@ -10,10 +10,10 @@ mod connect;
 mod connection;
 mod error;
 mod event;
-mod meter;
-mod pace;
+mod happy_eyeballs;
 mod probe;
-mod race;
+mod progress;
+mod rate_limit;
 mod send;
 mod source;
 // With calls of Linux's.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Received};
-use super::race::race;
+use super::happy_eyeballs::race;
 use super::{Client, ClientError};
 use crate::dialect::GREETING;
 use crate::limits;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::ClientError;
 use super::connection::{Connection, Received, unblocked};
-use super::pace::Pace;
+use super::rate_limit::Pace;
 use super::source::{Kind, Source};
 use crate::sys::client::{Moved, is_gone, send_file, send_pipe, wait, wait_source, widen};
 use crate::{FastPath, FastPaths, limits};

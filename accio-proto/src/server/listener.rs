@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
-use crate::session::TcpSocket;
+use crate::socket::TcpSocket;
 use crate::sys;
 
 /// What one attempt to accept brought.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::Outcome;
+use super::outcome::Outcome;
 
 /// Counts since the start of a server, and what it does right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::copier::CopyError;
 use crate::handshake::HandshakeError;
 use crate::limits;
-use crate::reason::reason;
+use crate::os_error::reason;
 
 /// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,22 +1,21 @@
 //! One accepted connection: handshake → copy → commit or abort.
 
 mod abort;
-mod pace;
-mod socket;
+mod time_limits;
 
 use std::io;
 use std::time::Instant;
 
 pub use abort::Abort;
-pub use pace::SessionLimits;
-pub use socket::{Socket, TcpSocket};
+pub use time_limits::SessionLimits;
 
 use crate::copier::{Copier, Step};
 use crate::dialect::{Dialect, GREETING, ServerDialect};
 use crate::handshake::{ServerHandshake, ServerStep};
 use crate::limits;
 use crate::sink::{FileSink, SinkFile};
-use pace::Pace;
+use crate::socket::{Interest, Socket};
+use time_limits::Pace;
 
 /// A connection in service. Generic over its socket and its sink, so that it can be driven through
 /// any sequence of events without a network, a disk or a clock.
@@ -74,15 +73,6 @@ impl<F> Stage<F> {
 
 /// Both greetings in a row, of which any end may still have to be sent.
 const GREETING_TWICE: &[u8] = b"accio\r\naccio\r\n";
-
-/// What a session's socket is to be watched for. Data after the end, errors and resets are always reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
-    /// Bytes or the end of the stream.
-    Read,
-    /// Room in the send buffer too.
-    ReadWrite,
-}
 
 /// Where a session is after its turn.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
-pub(crate) use super::inode::{
+use super::retry;
+pub(crate) use super::unnamed_file::{
     link_empty_path, link_proc, open_anonymous, preallocate, rename_new, sync_data,
 };
-use super::retry;
 
 /// Opens a directory to work in.
 pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {

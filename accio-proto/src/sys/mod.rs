@@ -17,13 +17,6 @@ pub(crate) mod client;
 #[cfg_attr(not(all(target_os = "linux", not(accio_portable))), path = "portable/discard.rs")]
 pub(crate) mod discard;
 pub(crate) mod file;
-#[cfg_attr(all(target_os = "linux", not(accio_portable)), path = "linux/inode.rs")]
-#[cfg_attr(not(all(target_os = "linux", not(accio_portable))), path = "portable/inode.rs")]
-mod inode;
-#[cfg_attr(all(target_os = "linux", not(accio_portable)), path = "linux/outq.rs")]
-#[cfg_attr(not(all(target_os = "linux", not(accio_portable))), path = "portable/outq.rs")]
-#[cfg(feature = "client")]
-pub(crate) mod outq;
 #[cfg_attr(all(target_os = "linux", not(accio_portable)), path = "linux/pipe.rs")]
 #[cfg_attr(not(all(target_os = "linux", not(accio_portable))), path = "portable/pipe.rs")]
 pub(crate) mod pipe;
@@ -39,6 +32,13 @@ mod send;
 #[cfg(feature = "server")]
 pub(crate) mod signal;
 pub(crate) mod socket;
+#[cfg_attr(all(target_os = "linux", not(accio_portable)), path = "linux/unacked.rs")]
+#[cfg_attr(not(all(target_os = "linux", not(accio_portable))), path = "portable/unacked.rs")]
+#[cfg(feature = "client")]
+pub(crate) mod unacked;
+#[cfg_attr(all(target_os = "linux", not(accio_portable)), path = "linux/unnamed_file.rs")]
+#[cfg_attr(not(all(target_os = "linux", not(accio_portable))), path = "portable/unnamed_file.rs")]
+mod unnamed_file;
 pub(crate) mod wait;
 
 use std::io;

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::{FileSink, SinkFile};
 use crate::fast_path::{FastPath, FastPaths};
-use crate::reason::reason;
+use crate::os_error::reason;
 use crate::sys::{self, file as calls};
 pub use file::DirFile;
 

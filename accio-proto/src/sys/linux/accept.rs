@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
-use crate::session::TcpSocket;
+use crate::socket::TcpSocket;
 use crate::sys::retry;
 
 /// Accepts one connection, non-blocking and closed on exec; the rest it has from the listener.

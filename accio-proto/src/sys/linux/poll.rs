@@ -10,7 +10,7 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use crate::session::Interest;
+use crate::socket::Interest;
 use crate::sys::retry;
 
 /// An epoll instance whose entries are all one-shot: an event is handed to one waiter, and the

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use rustix::io::Errno;
 
-use crate::session::TcpSocket;
+use crate::socket::TcpSocket;
 
 /// Accepts one connection and gives it all the options it must have, inherited or not.
 pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpSocket, Option<SocketAddr>)> {

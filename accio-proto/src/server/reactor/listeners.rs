@@ -5,8 +5,8 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::listener::{Accepted, accept, prepare};
-use crate::session::Interest;
+use crate::server::listener::{Accepted, accept, prepare};
+use crate::socket::Interest;
 use crate::sys::poll::Poller;
 
 /// The sockets a server listens on, and the places for connections that they share.

@@ -5,6 +5,8 @@
 //! session, waits with `poll` for its socket, the stop signal or its deadline, and gives it its
 //! turns until it ends.
 
+mod thread_pool;
+
 use std::any::Any;
 use std::io;
 use std::net::TcpListener;
@@ -16,15 +18,17 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::crew::Crew;
+use super::connections::{Guest, Over, Service, Visit};
+use super::error::ServerError;
+use super::handle::ServerHandle;
 use super::listener::{self, Accepted};
-use super::service::{Guest, Over, Service, Visit};
-use super::{ServerError, ServerHandle};
 use crate::copier::Copier;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
-use crate::session::{Abort, Interest};
+use crate::session::Abort;
 use crate::sink::FileSink;
+use crate::socket::Interest;
 use crate::sys::wait::wait;
+use thread_pool::Crew;
 
 /// A server whose sessions have a thread each.
 pub(super) struct Threads<K: FileSink> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Callback, Progress};
 use crate::limits;
-use crate::sys::outq::OutQueue;
+use crate::sys::unacked::OutQueue;
 
 pub(super) struct Meter<'c> {
     /// `None` where the kernel does not tell.

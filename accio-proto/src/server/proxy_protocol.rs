@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 
-use super::Config;
+use super::builder::Config;
 use crate::dialect::{Dialect, GREETING, ServerDialect};
 use crate::limits::{PROXY_HEADER_MAX, PROXY_LINE_MAX};
-use crate::reason::reason;
-use crate::session::{Socket, TcpSocket};
+use crate::os_error::reason;
+use crate::socket::{Socket, TcpSocket};
 
 /// A connection whose header is not complete yet.
 #[derive(Debug)]

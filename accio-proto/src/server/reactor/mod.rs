@@ -1,22 +1,30 @@
 //! The reactor: workers that all wait on one event queue and serve whatever comes.
 
+mod deadlines;
+mod listeners;
+#[cfg(test)]
+mod model_test;
+mod slots;
+
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
-use super::deadlines::Deadlines;
+use super::connections::{Guest, Over, Service, Visit};
+use super::error::ServerError;
+use super::handle::{ServerHandle, StopOnDrop};
 use super::listener::Accepted;
-use super::listeners::Listeners;
-use super::service::{Guest, Over, Service, Visit};
-use super::slots::{Due, Key, Slots};
-use super::{ServerError, ServerHandle, StopOnDrop};
 use crate::copier::Copier;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
-use crate::session::{Abort, Interest};
+use crate::session::Abort;
 use crate::sink::FileSink;
+use crate::socket::Interest;
 use crate::sys::poll::Poller;
+use deadlines::Deadlines;
+use listeners::Listeners;
+use slots::{Due, Key, Slots};
 
 /// The tokens that are no slot's: slot indices are far below their lower half.
 const ALARM: u64 = u64::MAX;

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::builder::Config;
+use super::handle::Controls;
+use super::outcome::Outcome;
 #[cfg(feature = "proxy-protocol")]
-use super::proxy::{Arrival, Arriving};
-use super::{Config, Controls, Outcome};
+use super::proxy_protocol::{Arrival, Arriving};
 use crate::copier::Copier;
 use crate::fast_path::FastPaths;
-#[cfg(feature = "proxy-protocol")]
-use crate::session::Socket;
-use crate::session::{Abort, Ended, Interest, Session, SessionLimits, TcpSocket, Turn, Unreleased};
+use crate::session::{Abort, Ended, Session, SessionLimits, Turn, Unreleased};
 use crate::sink::FileSink;
+#[cfg(feature = "proxy-protocol")]
+use crate::socket::Socket;
+use crate::socket::{Interest, TcpSocket};
 
 /// The state of a server, however it serves.
 pub(super) struct Service<K: FileSink> {

@@ -46,6 +46,15 @@ pub trait Socket {
     fn close(self);
 }
 
+/// What a session's socket is to be watched for. Data after the end, errors and resets are always reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes or the end of the stream.
+    Read,
+    /// Room in the send buffer too.
+    ReadWrite,
+}
+
 /// A non-blocking TCP connection with `SO_LINGER` on and zero, so that any end but
 /// [`close`](Socket::close), the end of the process included, resets it, and with `SO_OOBINLINE`,
 /// so that an urgent byte is a byte like any other.

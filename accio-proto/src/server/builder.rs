@@ -1,0 +1,298 @@
+//! A server's settings, and listening with them.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admission::{Admission, Network};
+use super::connections::Service;
+use super::error::ServerError;
+use super::handle::{Controls, ServerHandle};
+use super::listener;
+use super::outcome::Outcome;
+use super::per_session::Threads;
+#[cfg(all(target_os = "linux", not(accio_portable)))]
+use super::reactor::Reactor;
+use super::threading_mode::Threading;
+use super::{Backend, Server};
+use crate::dialect::ServerDialect;
+use crate::fast_path::FastPaths;
+use crate::limits;
+use crate::session::SessionLimits;
+use crate::sink::FileSink;
+
+/// Settings of a [`Server`]; every one has a default.
+#[must_use]
+pub struct ServerBuilder<K> {
+    sink: K,
+    dialect: ServerDialect,
+    limits: SessionLimits,
+    threading: Option<Threading>,
+    workers: Option<NonZeroUsize>,
+    max_connections: Option<NonZeroUsize>,
+    paths: FastPaths,
+    admission: Admission,
+    #[cfg(feature = "proxy-protocol")]
+    proxy_protocol: bool,
+    first_id: u64,
+    on_outcome: Observer,
+}
+
+/// Is told of every connection that ended.
+pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
+
+/// What serving needs of the settings.
+pub(super) struct Config {
+    pub(super) dialect: ServerDialect,
+    pub(super) limits: SessionLimits,
+    pub(super) max_connections: usize,
+    pub(super) admission: Admission,
+    #[cfg(feature = "proxy-protocol")]
+    pub(super) proxy_protocol: bool,
+    pub(super) first_id: u64,
+    pub(super) on_outcome: Observer,
+}
+
+impl<K: FileSink> Server<K> {
+    /// Settings for a server that keeps its files in `sink`.
+    pub fn builder(sink: K) -> ServerBuilder<K> {
+        ServerBuilder {
+            sink,
+            dialect: ServerDialect::default(),
+            limits: SessionLimits::default(),
+            threading: None,
+            workers: None,
+            max_connections: None,
+            paths: FastPaths::default(),
+            admission: Admission::default(),
+            #[cfg(feature = "proxy-protocol")]
+            proxy_protocol: false,
+            first_id: 1,
+            on_outcome: Box::new(|_| {}),
+        }
+    }
+}
+
+impl<K> fmt::Debug for ServerBuilder<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("dialect", &self.dialect)
+            .field("limits", &self.limits)
+            .field("threading", &self.threading)
+            .field("workers", &self.workers)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: FileSink> ServerBuilder<K> {
+    /// Which dialects it speaks; [`ServerDialect::Auto`] by default.
+    pub fn dialect(self, dialect: impl Into<ServerDialect>) -> Self {
+        ServerBuilder { dialect: dialect.into(), ..self }
+    }
+
+    /// How long a connection may be silent; [`limits::IDLE_TIMEOUT`] by default.
+    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.limits.idle_timeout = idle_timeout;
+        self
+    }
+
+    /// How large a file may be, in bytes; as large as there is room for by default.
+    pub fn max_size(mut self, max_size: u64) -> Self {
+        self.limits.max_size = Some(max_size);
+        self
+    }
+
+    /// How long a transfer may take, however busy it is; as long as it likes by default.
+    pub fn max_duration(mut self, max_duration: Duration) -> Self {
+        self.limits.max_duration = Some(max_duration);
+        self
+    }
+
+    /// How many bytes a second a client must send, over [`limits::RATE_WINDOW`]; any number by
+    /// default, so that a byte every nine seconds holds a connection for ever.
+    pub fn min_rate(mut self, min_rate: u64) -> Self {
+        self.limits.min_rate = Some(min_rate);
+        self
+    }
+
+    /// How connections are shared out among threads. By default, what suits the sink and the
+    /// system: see [`Threading`].
+    pub fn threading(self, threading: Threading) -> Self {
+        ServerBuilder { threading: Some(threading), ..self }
+    }
+
+    /// How many threads of the [reactor](Threading::Reactor) serve; one per core by default. One
+    /// that is held up by a slow disk holds up one connection. Without effect with a
+    /// [thread per session](Threading::PerSession).
+    pub fn workers(self, workers: NonZeroUsize) -> Self {
+        ServerBuilder { workers: Some(workers), ..self }
+    }
+
+    /// How many connections are in service at once; the others wait in the backlog, neither
+    /// refused nor greeted. By default, and at most, what the descriptor limit of the process
+    /// allows at two descriptors each, and [`limits::MAX_CONNECTIONS`]; with a
+    /// [thread per session](Threading::PerSession), [`limits::MAX_THREADS`] by default.
+    pub fn max_connections(self, max_connections: NonZeroUsize) -> Self {
+        ServerBuilder { max_connections: Some(max_connections), ..self }
+    }
+
+    /// How many connections one address may have in service at once; as many as all by default.
+    ///
+    /// Who is turned away, by this and the rules below, is reset before any greeting and gets no
+    /// number: numbers stand for files, and there is none.
+    pub fn max_per_ip(mut self, max_per_ip: NonZeroU32) -> Self {
+        self.admission.max_per_ip = Some(max_per_ip);
+        self
+    }
+
+    /// Adds networks that may connect; nobody else may. Without any, everyone may.
+    pub fn allow(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
+        self.admission.allow.extend(networks);
+        self
+    }
+
+    /// Adds networks that may not connect, even if they are allowed too.
+    pub fn deny(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
+        self.admission.deny.extend(networks);
+        self
+    }
+
+    /// Whether each connection comes from a proxy, such as haproxy, that says in a header of the
+    /// PROXY protocol, version 1 or 2, whom it speaks for: that peer is then the one of the rules
+    /// above and of the [outcome](Outcome::peer). Off by default.
+    ///
+    /// The header comes before everything else, the greeting included, and must be complete as
+    /// soon as a silent client would be given up. A connection without one, or with one that is
+    /// malformed or longer than [`limits::PROXY_HEADER_MAX`], is reset and gets no number; numbers
+    /// follow the order in which headers are complete. Where the header names no internet address,
+    /// the peer is the proxy. When the proxy speaks for itself, as in a health check of version 2
+    /// (`LOCAL`), it is greeted and let go, without a number.
+    ///
+    /// Whoever can connect can claim any address: let nobody but the proxy.
+    #[cfg(feature = "proxy-protocol")]
+    pub fn proxy_protocol(self, proxy_protocol: bool) -> Self {
+        ServerBuilder { proxy_protocol, ..self }
+    }
+
+    /// The number of the first connection; 1 by default.
+    pub fn first_id(self, first_id: u64) -> Self {
+        ServerBuilder { first_id, ..self }
+    }
+
+    /// The kernel's fast paths to try; all by default.
+    pub fn fast_paths(self, paths: FastPaths) -> Self {
+        ServerBuilder { paths, ..self }
+    }
+
+    /// What to call for every connection that ended: after the commit or abort, before the peer
+    /// is told. It is called by a worker, which it holds up.
+    pub fn on_outcome(self, observer: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
+        ServerBuilder { on_outcome: Box::new(observer), ..self }
+    }
+
+    /// Listens on the first of the addresses that works.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Address`] when there is none, [`ServerError::Listen`] when none works, and
+    /// those of [`listen`](ServerBuilder::listen).
+    pub fn bind(self, addresses: impl ToSocketAddrs) -> Result<Server<K>, ServerError> {
+        let none = || io::Error::from(io::ErrorKind::NotFound);
+        let mut error = ServerError::Address(none());
+        for address in addresses.to_socket_addrs().map_err(ServerError::Address)? {
+            match listener::bind(address, true) {
+                Ok(socket) => return self.listen(socket),
+                Err(source) => error = ServerError::Listen { address, source },
+            }
+        }
+        Err(error)
+    }
+
+    /// Listens on all of the addresses. `[::]` is every interface, IPv4 included; beside an IPv4
+    /// address it is IPv6 alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Listen`] for the first that does not work, and those of
+    /// [`listen_all`](ServerBuilder::listen_all).
+    pub fn bind_all(self, addresses: &[SocketAddr]) -> Result<Server<K>, ServerError> {
+        let dual = !addresses.iter().any(SocketAddr::is_ipv4);
+        let bind = |address: &SocketAddr| {
+            let address = *address;
+            listener::bind(address, dual).map_err(|source| ServerError::Listen { address, source })
+        };
+        let sockets = addresses.iter().map(bind).collect::<Result<_, _>>()?;
+        self.listen_all(sockets)
+    }
+
+    /// Serves on a socket that listens already, such as one handed over by a supervisor.
+    ///
+    /// Sets it non-blocking, its `SO_LINGER` on and zero, and its `SO_OOBINLINE`.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Timeout`] for a time limit out of range, [`ServerError::Start`] when the
+    /// system refuses an event queue.
+    pub fn listen(self, socket: TcpListener) -> Result<Server<K>, ServerError> {
+        self.listen_all(vec![socket])
+    }
+
+    /// The same with several sockets, whose connections are counted together.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](ServerBuilder::listen), and [`ServerError::Address`] for no socket at all.
+    pub fn listen_all(self, sockets: Vec<TcpListener>) -> Result<Server<K>, ServerError> {
+        let times = [Some(self.limits.idle_timeout), self.limits.max_duration];
+        for time in times.into_iter().flatten() {
+            if time.is_zero() || time > limits::MAX_TIMEOUT {
+                return Err(ServerError::Timeout(time));
+            }
+        }
+        if sockets.is_empty() {
+            return Err(ServerError::Address(io::ErrorKind::NotFound.into()));
+        }
+        let addresses = sockets.iter().map(TcpListener::local_addr);
+        let addresses = addresses.collect::<io::Result<_>>().map_err(ServerError::Start)?;
+        let threading = Threading::choose(self.threading, self.sink.blocks());
+        let max_connections = self.max_connections.map_or(threading.default_max(), usize::from);
+        let max_connections = max_connections.min(descriptors_for_connections());
+        let config = Config {
+            dialect: self.dialect,
+            limits: self.limits,
+            max_connections,
+            admission: self.admission,
+            #[cfg(feature = "proxy-protocol")]
+            proxy_protocol: self.proxy_protocol,
+            first_id: self.first_id,
+            on_outcome: self.on_outcome,
+        };
+        let controls = Arc::new(Controls::new().map_err(ServerError::Start)?);
+        let handle = ServerHandle::new(Arc::clone(&controls));
+        let service = Service::new(self.sink, config, self.paths, controls);
+        let backend = match threading {
+            #[cfg(all(target_os = "linux", not(accio_portable)))]
+            Threading::Reactor => {
+                let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());
+                let workers = workers.map_or(1, NonZeroUsize::get);
+                Reactor::new(service, sockets)
+                    .map(|reactor| Backend::Reactor { reactor: Box::new(reactor), workers })
+            }
+            _ => {
+                Threads::new(service, sockets).map(|threads| Backend::PerSession(Box::new(threads)))
+            }
+        };
+        Ok(Server { backend: backend.map_err(ServerError::Start)?, addresses, handle })
+    }
+}
+
+/// How many connections the descriptor limit allows: each may need its socket and its file.
+fn descriptors_for_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(limits::RESERVED_DESCRIPTORS);
+    usize::try_from(descriptors / 2).unwrap_or(usize::MAX).clamp(1, limits::MAX_CONNECTIONS)
+}

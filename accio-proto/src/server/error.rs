@@ -1,0 +1,38 @@
+//! Why a server does not serve.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::limits;
+use crate::os_error::reason;
+
+/// Why a server does not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The address is none, or a host name that has none.
+    #[error("cannot listen: no such address: {}", reason(.0))]
+    Address(#[source] io::Error),
+    /// The address cannot be listened on: it is in use, not this machine's, or needs a privilege.
+    #[error("cannot listen on {address}: {}", reason(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A time limit of nothing, or above [`limits::MAX_TIMEOUT`].
+    #[error(
+        "a time limit of {} s: must be above 0 and at most {} s",
+        .0.as_secs_f64(),
+        limits::MAX_TIMEOUT.as_secs()
+    )]
+    Timeout(Duration),
+    /// The system refused an event queue or a thread.
+    #[error("cannot start the workers: {}", reason(.0))]
+    Start(#[source] io::Error),
+    /// The event queue failed while serving; unfinished transfers are aborted.
+    #[error("cannot go on: {}", reason(.0))]
+    Serve(#[source] io::Error),
+}
