@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
+use accio_cli::{Failure, reason};
 use accio_proto::ClientError;
-use accio_proto::cli::{Failure, reason};
 use accio_proto::handshake::HandshakeError;
 
 use crate::arguments::is_stdin;

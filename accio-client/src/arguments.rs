@@ -5,7 +5,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use accio_proto::cli::{ColorFlag, Failure, USAGE, Verbosity, bytes, seconds};
+use accio_cli::{ColorFlag, Failure, USAGE, Verbosity, bytes, seconds};
 use accio_proto::{Client, ClientBuilder, Dialect, Family, FastPath, FastPaths, Port};
 use clap::{Parser, ValueEnum};
 

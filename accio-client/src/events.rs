@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use accio_proto::cli::{Failure, reason};
+use accio_cli::{Failure, reason};
 use accio_proto::{ClientEvent, Finding, Progress, Sent};
 use serde::Serialize;
 

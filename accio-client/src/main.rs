@@ -12,13 +12,13 @@ mod upload;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use accio_proto::cli::{self, Failure};
+use accio_cli::Failure;
 
 use arguments::Arguments;
 use events::Events;
 
 fn main() -> ExitCode {
-    cli::main(run)
+    accio_cli::main(run)
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use accio_proto::cli::{Failure, reason, say};
+use accio_cli::{Failure, reason, say};
 use accio_proto::{ClientError, Dialect, Finding, Heard, Probe};
 
 use crate::advice;

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use accio_cli::say;
 use accio_proto::Progress;
-use accio_proto::cli::say;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
 
 use crate::arguments::{Output, ProgressStyle};

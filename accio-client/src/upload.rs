@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use accio_proto::cli::Failure;
+use accio_cli::Failure;
 use accio_proto::{ClientError, ClientEvent, Sent};
 
 use crate::advice;

@@ -47,12 +47,9 @@
 //! | `client` (default) | [`Client`] and `io` | |
 //! | `server` (default) | [`Server`] and `io` | ipnet |
 //! | `proxy-protocol` | `ServerBuilder::proxy_protocol` | proxy-header |
-//! | `cli` | what Accio's own programs share | clap, env_logger, signal-hook |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "cli")]
-pub mod cli;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "io")]
@@ -88,6 +85,8 @@ pub use dialect::{
 };
 #[cfg(feature = "io")]
 pub use fast_path::{FastPath, FastPaths, UnknownFastPath};
+#[cfg(feature = "io")]
+pub use os_error::reason as os_error_text;
 pub use port::{InvalidPort, Port};
 #[cfg(feature = "server")]
 pub use server::{

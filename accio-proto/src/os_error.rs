@@ -3,7 +3,7 @@
 use std::io;
 
 /// What the system said, without the number and in lower case: `connection refused`.
-pub(crate) fn reason(error: &io::Error) -> String {
+pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = match text.rfind(" (os error ") {
         Some(end) => &text[..end],

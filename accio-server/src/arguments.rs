@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use accio_proto::cli::{ServeFlags, bytes, seconds};
+use accio_cli::{ServeFlags, bytes, seconds};
 use accio_proto::{Existing, Network, Port};
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use accio_proto::cli::{Failure, Program, reason, say};
+use accio_cli::{Failure, Program, reason, say};
 use accio_proto::{DirSink, FileSink, Outcome, Server, ServerBuilder};
 use arguments::{Arguments, Files, Limits, WithExisting};
 use on_commit::{Helper, OnCommit};
@@ -22,7 +22,7 @@ use sandbox::Sandbox;
 fn main() -> ExitCode {
     match on_commit::help() {
         Some(code) => code,
-        None => accio_proto::cli::main(run),
+        None => accio_cli::main(run),
     }
 }
 
@@ -91,7 +91,7 @@ fn another_build(address: &str) -> Failure {
         "this accio-server has no {stores}; build one that has: cargo build --release \
          -p accio-server --features store"
     );
-    Failure::new(what, how).with_code(accio_proto::cli::USAGE)
+    Failure::new(what, how).with_code(accio_cli::USAGE)
 }
 
 /// The number to begin with.

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use accio_cli::{Color, Failure, USAGE, Verbosity, reason};
 use accio_proto::Outcome;
-use accio_proto::cli::{Color, Failure, USAGE, Verbosity, reason};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use accio_proto::cli::{Failure, Program, ServeFlags};
+use accio_cli::{Failure, Program, ServeFlags};
 use accio_proto::{CountSink, Outcome, Port, Server};
 use clap::Parser;
 
@@ -65,7 +65,7 @@ Exit codes:
   2  wrong usage";
 
 fn main() -> ExitCode {
-    accio_proto::cli::main(run)
+    accio_cli::main(run)
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -87,7 +87,7 @@ impl Program for Counter {
     fn observe(&self, outcome: &Outcome) {
         if let Err(error) = print(outcome) {
             // A count that nobody can read is no count: better to end than to go on silently.
-            accio_proto::cli::exit(Failure::new("cannot print to stdout", error));
+            accio_cli::exit(Failure::new("cannot print to stdout", error));
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use accio_cli::{Failure, Program, USAGE, bytes};
 use accio_proto::Server;
-use accio_proto::cli::{Failure, Program, USAGE, bytes};
 use clap::builder::FalseyValueParser;
 
 use super::connect::{Connection, connect};

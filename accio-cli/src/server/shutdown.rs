@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use accio_proto::ServerHandle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::journal::Journal;
 use super::{Program, systemd};
-use crate::ServerHandle;
-use crate::cli::{Failure, reason};
+use crate::{Failure, reason};
 
 /// How long a stopped server may take to abort what is unfinished. It exits within a second, even
 /// if a disk or a pipe holds a worker up.

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use accio_proto::{Abort, Dialect, Outcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use serde::Serialize;
 
-use crate::cli::{Failure, USAGE, reason};
-use crate::{Abort, Dialect, Outcome, sys};
+use crate::{Failure, USAGE, reason};
 
 /// How long a pipe that nobody empties may hold up the server, once.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ impl Journal {
             return Err(Failure::new(what, why).with_code(USAGE));
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = sys::retry(|| openat(CWD, parent, flags, Mode::empty())).map_err(failure)?;
+        let dir = retry(|| openat(CWD, parent, flags, Mode::empty())).map_err(failure)?;
         let place = Place { dir, path: path.clone() };
         let fd = place.open().map_err(failure)?;
         Ok(Journal { file: Some(place), writer: Mutex::new(Writer::new(fd)) })
@@ -152,7 +152,7 @@ impl Place {
             | OFlags::NOCTTY
             | OFlags::NONBLOCK
             | OFlags::CLOEXEC;
-        sys::retry(|| openat(&self.dir, name, flags, Mode::from_raw_mode(0o640)))
+        retry(|| openat(&self.dir, name, flags, Mode::from_raw_mode(0o640)))
     }
 }
 
@@ -173,7 +173,7 @@ impl Writer {
         };
         let mut rest = line;
         while !rest.is_empty() {
-            match sys::retry(|| rustix::io::write(&self.fd, rest)) {
+            match retry(|| rustix::io::write(&self.fd, rest)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     rest = &rest[count..];
@@ -194,7 +194,7 @@ impl Writer {
         let patience = if self.lost == 0 { PATIENCE } else { Duration::ZERO };
         let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };
         let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
-        match sys::retry(|| poll(&mut fds, Some(&patience)))? {
+        match retry(|| poll(&mut fds, Some(&patience)))? {
             0 => Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")),
             _ => Ok(()),
         }
@@ -221,6 +221,11 @@ fn line(outcome: &Outcome, time: jiff::Timestamp) -> Vec<u8> {
     let mut line = serde_json::to_vec(&line).unwrap_or_default();
     line.push(b'\n');
     line
+}
+
+/// Repeats a call that a signal interrupted.
+fn retry<T>(call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    rustix::io::retry_on_intr(call).map_err(io::Error::from)
 }
 
 /// The absolute path with no link in it, whether or not the file is there.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use accio_proto::{Outcome, ServerHandle};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -18,8 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
 use rustix::process::{Resource, getrlimit};
 
-use crate::cli::{Failure, reason};
-use crate::{Outcome, ServerHandle};
+use crate::{Failure, reason};
 
 /// How long a request and its answer may take. They are served one after another.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,9 +1,9 @@
 //! What the two servers share: their common flags, what they tell while they serve, their end.
 
-mod end;
 mod journal;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod shutdown;
 mod systemd;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,10 +17,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::SIGXFSZ;
 
-use super::{ColorFlag, Failure, USAGE, Verbosity, seconds};
-use crate::{FastPath, FastPaths, FileSink, Outcome, Port, Server, ServerBuilder, ServerDialect};
-use end::End;
+use accio_proto::{
+    FastPath, FastPaths, FileSink, Outcome, Port, Server, ServerBuilder, ServerDialect,
+};
 use journal::Journal;
+use shutdown::End;
+
+use crate::{ColorFlag, Failure, USAGE, Verbosity, seconds};
 
 /// The flags of both servers, to be flattened into their arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -120,7 +123,7 @@ pub trait Program: Send + Sync + 'static {
 
     /// How long that may take before the process ends regardless.
     fn grace(&self) -> Duration {
-        end::GRACE
+        shutdown::GRACE
     }
 
     /// The last connection has ended: waits for what they left to do, until `deadline()` at most,
@@ -191,7 +194,7 @@ impl ServeFlags {
         #[cfg(feature = "metrics")]
         if let Some(metrics) = metrics {
             if !self.verbosity.quiet {
-                super::say(format_args!("metrics on http://{}/metrics", metrics.address()));
+                crate::say(format_args!("metrics on http://{}/metrics", metrics.address()));
             }
             metrics.serve(server.handle(), ending.started())?;
         }
@@ -224,7 +227,7 @@ impl ServeFlags {
         let addresses: Vec<_> = server.local_addrs().iter().map(ToString::to_string).collect();
         let listening = format!("listening on {}", addresses.join(", "));
         if !self.verbosity.quiet {
-            super::say(&listening);
+            crate::say(&listening);
         }
         listening
     }

@@ -1,4 +1,6 @@
-//! What the three programs share above the library: the `ERROR:` line, verbosity, signals.
+//! What Accio's programs share above the library: the `ERROR:` line, verbosity, signals.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,16 +11,20 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use log::LevelFilter;
 
-use crate::{ClientError, DirError, ServerError, limits};
+#[cfg(feature = "client")]
+use accio_proto::ClientError;
+#[cfg(feature = "server")]
+use accio_proto::ServerError;
+use accio_proto::{DirError, limits};
 
 mod color;
-mod generate;
-#[cfg(feature = "serve")]
-mod serve;
+mod completions;
+#[cfg(feature = "server")]
+mod server;
 
 pub use color::{Color, ColorFlag};
-#[cfg(feature = "serve")]
-pub use serve::{Program, ServeFlags};
+#[cfg(feature = "server")]
+pub use server::{Program, ServeFlags};
 
 /// Why a program ends early: the one `ERROR: …` line and the exit code.
 #[derive(Debug)]
@@ -64,6 +70,7 @@ impl Display for Failure {
     }
 }
 
+#[cfg(feature = "server")]
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         Failure { line: error.to_string(), code: 1 }
@@ -76,6 +83,7 @@ impl From<DirError> for Failure {
     }
 }
 
+#[cfg(feature = "client")]
 impl From<ClientError> for Failure {
     /// The error's own text and exit code.
     fn from(error: ClientError) -> Self {
@@ -153,10 +161,10 @@ enum Parsed<A> {
 
 /// What `A::try_parse` does, in the colours asked for, and `--generate`.
 fn parse<A: Parser>() -> Result<Parsed<A>, clap::Error> {
-    let mut command = generate::add(A::command()).color(color::choose().into());
+    let mut command = completions::add(A::command()).color(color::choose().into());
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    if let Some(kind) = generate::wanted(&matches) {
-        return Ok(Parsed::Generated(generate::text(kind, command)?));
+    if let Some(kind) = completions::wanted(&matches) {
+        return Ok(Parsed::Generated(completions::text(kind, command)?));
     }
     let arguments = A::from_arg_matches_mut(&mut matches);
     arguments.map(Parsed::Arguments).map_err(|error| error.format(&mut command))
@@ -170,7 +178,7 @@ pub fn exit(failure: Failure) -> ! {
 
 /// What the system said, without the number and in lower case: `connection refused`.
 pub fn reason(error: &io::Error) -> String {
-    crate::os_error::reason(error)
+    accio_proto::os_error_text(error)
 }
 
 /// Prints a line on stderr.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-use crate::cli::{Failure, reason};
+use crate::{Failure, reason};
 
 /// The listening sockets that were handed over (`LISTEN_FDS`), usually none.
 pub(super) fn sockets() -> Result<Vec<TcpListener>, Failure> {
