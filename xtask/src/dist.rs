@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use crate::e2e;
+use accio_harness::{TROUBLE, cargo};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAMS: [&str; 3] = ["accio-client", "accio-server", "server-s"];
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 
 /// Builds the programs and packs them.
 pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
-    let Some(bin) = e2e::build()? else { return Ok(ExitCode::from(crate::TROUBLE)) };
+    let Some(bin) = cargo::build()? else { return Ok(ExitCode::from(TROUBLE)) };
     let out = &arguments.out;
     fs::create_dir_all(out)?;
     let work = tempfile::tempdir_in(out)?;

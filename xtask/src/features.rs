@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::process::{Command, ExitCode};
 
-use crate::test::cargo;
+use accio_harness::cargo::cargo;
 
 /// What the library may depend on without a feature, at run time.
 const HANDSHAKE_ONLY: [&str; 2] = ["accio-proto", "thiserror"];

@@ -1,76 +1,72 @@
-//! The project's own commands: `cargo xtask COMMAND`.
+//! The project's own commands: `cargo xtask COMMAND`. The large ones are crates of their own below
+//! this folder; cargo builds and runs them when they are asked for.
 #![forbid(unsafe_code)]
 
 mod api;
-mod bench;
-mod broken_server;
-mod cluster;
-mod demo_server;
 mod dist;
-mod e2e;
 mod features;
-mod kit;
 mod test;
 mod test_portable;
-mod torture;
+mod tools;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
+use accio_harness::report::exit_code;
 use clap::Parser;
+
+use self::test::OwnPrograms;
+use self::tools::{Forwarded, Tool};
 
 /// The project's own commands
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
-    /// Run every test: the crates' own, then the end-to-end scenarios
-    Test(e2e::Arguments),
+    /// Run every test: the crates' own, the end-to-end tests, a share of the torture
+    Test(OwnPrograms),
     /// Run the library's tests without what only Linux has: epoll, splice and the like
     TestPortable,
-    /// Run the real programs through the end-to-end scenarios, or grade any by the courses' checks
-    TestE2e(e2e::Arguments),
+    /// Run the end-to-end scenarios on our programs, then grade them by the courses' checks
+    TestE2e(OwnPrograms),
+    /// Grade any implementation by the courses' checks
+    #[command(disable_help_flag = true)]
+    Grade(Forwarded),
+    /// Run a server that misbehaves, to try a client on
+    #[command(disable_help_flag = true)]
+    BrokenServer(Forwarded),
+    /// Run the good server, and see who connects and what comes
+    #[command(disable_help_flag = true)]
+    DemoServer(Forwarded),
     /// Make everything fail that can: system calls, processes, disks, networks
-    Torture(torture::Arguments),
+    #[command(disable_help_flag = true)]
+    Torture(Forwarded),
     /// Kill receivers and store nodes of a real cluster, and see what became of every upload
-    TestCluster(cluster::Arguments),
+    #[command(disable_help_flag = true)]
+    TestCluster(Forwarded),
     /// Measure throughput, CPU time and memory, side by side with whatever else is installed
-    Bench(bench::Arguments),
+    #[command(disable_help_flag = true)]
+    Bench(Forwarded),
     /// Pack the programs: a tarball and a Debian package
     Dist(dist::Arguments),
     /// Compare the library's public items with those written down, or write them down anew
     Api(api::Arguments),
     /// Check each set of features by itself, and what the smallest brings
     Features,
-    /// Run a server that misbehaves, to try a client on
-    #[command(after_help = broken_server::names())]
-    BrokenServer(broken_server::Arguments),
-    /// Run the good server, and see who connects and what comes
-    DemoServer(demo_server::Arguments),
 }
 
-/// The exit code of a failure that says nothing about what was tested.
-const TROUBLE: u8 = 3;
-
 fn main() -> ExitCode {
-    let outcome = match Command::parse() {
-        Command::Test(arguments) => test::run(&arguments),
+    exit_code(match Command::parse() {
+        Command::Test(options) => test::run(&options),
         Command::TestPortable => test_portable::run(),
-        Command::TestE2e(arguments) => e2e::run(&arguments),
-        Command::Torture(arguments) => torture::run(&arguments),
-        Command::TestCluster(arguments) => cluster::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
+        Command::TestE2e(options) => test::run_e2e(&options),
+        Command::Grade(forwarded) => Tool::Grade.become_it(&[], &forwarded),
+        Command::BrokenServer(forwarded) => Tool::Grade.become_it(&["broken"], &forwarded),
+        Command::DemoServer(forwarded) => Tool::Grade.become_it(&["demo"], &forwarded),
+        Command::Torture(forwarded) => Tool::Torture.become_it(&[], &forwarded),
+        Command::TestCluster(forwarded) => Tool::Cluster.become_it(&[], &forwarded),
+        Command::Bench(forwarded) => Tool::Bench.become_it(&[], &forwarded),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Api(arguments) => api::run(&arguments),
         Command::Features => features::run(),
-        Command::BrokenServer(arguments) => broken_server::run(&arguments),
-        Command::DemoServer(arguments) => demo_server::run(&arguments),
-    };
-    outcome.unwrap_or_else(|error| {
-        // Whoever read our output has seen enough of it. Nothing is left to do about a closed stderr.
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            let _ = writeln!(io::stderr().lock(), "ERROR: {error}");
-        }
-        ExitCode::from(TROUBLE)
     })
 }
 
@@ -82,5 +78,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Command::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_the_tools_are_forwarded() {
+        for (line, expected) in [
+            (&["xtask", "bench", "--help"][..], &["--help"][..]),
+            (&["xtask", "bench", "--only", "a", "-x"], &["--only", "a", "-x"]),
+        ] {
+            let Command::Bench(forwarded) = Command::parse_from(line) else { panic!("{line:?}") };
+            assert_eq!(forwarded.arguments, expected);
+        }
     }
 }

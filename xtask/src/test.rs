@@ -1,30 +1,127 @@
-//! `cargo xtask test`: every test there is.
+//! `cargo xtask test` and `cargo xtask test-e2e`.
 
-use std::env;
-use std::io;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use crate::{e2e, torture};
+use accio_harness::TROUBLE;
+use accio_harness::cargo::cargo;
+
+use crate::tools::Tool;
 
 /// All but `store`, whose HTTP and TLS are fifty crates more: its tests are a command of their own,
 /// `cargo test --package accio-server --all-features`. The sink itself is tested here.
 const FEATURES: &str = "accio-server/proxy-protocol,accio-server/store-core";
+/// The exit code of a command line that makes no sense.
+const USAGE: u8 = 2;
 
-/// Runs the crates' tests, the end-to-end scenarios and a bounded share of the torture, each
-/// whatever came of the others.
-pub(crate) fn run(arguments: &e2e::Arguments) -> io::Result<ExitCode> {
-    let crates = if arguments.only_lists() {
-        true
-    } else {
-        cargo().args(["test", "--workspace", "--features", FEATURES]).status()?.success()
-    };
-    let scenarios = e2e::run(arguments)?;
-    let torture = torture::run_bounded(arguments)?;
-    let worst = if scenarios == ExitCode::SUCCESS { torture } else { scenarios };
-    Ok(if crates { worst } else { ExitCode::FAILURE })
+/// The options of the tests of our own programs.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct OwnPrograms {
+    /// Print the scenarios and what each shows, and the checks with points and rules; run none
+    #[arg(long)]
+    list: bool,
+    /// Run only scenarios and checks whose name has this text (repeatable: any of them)
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// Leave the files and outputs of failed scenarios and checks, and say where
+    #[arg(long)]
+    keep: bool,
+    /// Working scenarios or checks at a time; those that mostly wait run side by side anyway
+    /// [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Make file contents, and what the proxy does, from this number [default: another one each run]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Test the programs in this folder instead of building them
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
 }
 
-/// The cargo that runs us.
-pub(crate) fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+/// Runs the crates' tests, the end-to-end tests and a bounded share of the torture, each whatever
+/// came of the others.
+pub(crate) fn run(options: &OwnPrograms) -> io::Result<ExitCode> {
+    if options.list {
+        return run_e2e(options);
+    }
+    let crates = cargo().args(["test", "--workspace", "--features", FEATURES]).status()?.success();
+    let mut worst = if crates { 0 } else { 1 };
+    worst = worst.max(e2e(options)?);
+    // Filters name scenarios and checks.
+    if options.filter.is_empty() {
+        let mut torture = Tool::Torture.command();
+        torture.args(["--quick", "--unprivileged"]);
+        options.add_common_to(&mut torture);
+        worst = worst.max(code(&mut torture)?);
+    }
+    Ok(ExitCode::from(if crates { worst } else { 1 }))
+}
+
+/// Runs the scenarios, then grades our programs.
+pub(crate) fn run_e2e(options: &OwnPrograms) -> io::Result<ExitCode> {
+    e2e(options).map(ExitCode::from)
+}
+
+fn e2e(options: &OwnPrograms) -> io::Result<u8> {
+    let mut tools = vec![Tool::E2e, Tool::Grade];
+    if !options.filter.is_empty() && !options.list {
+        // A filter may name scenarios only, or checks only.
+        let mut meant = Vec::new();
+        for tool in tools {
+            if options.means_any(tool)? {
+                meant.push(tool);
+            }
+        }
+        tools = meant;
+        if tools.is_empty() {
+            let filter = &options.filter;
+            let error = "no scenario and no check is meant by any of";
+            writeln!(io::stderr().lock(), "ERROR: {error} {filter:?}: see --list")?;
+            return Ok(USAGE);
+        }
+    }
+    let mut worst = 0;
+    for tool in tools {
+        worst = worst.max(code(&mut options.command(tool))?);
+    }
+    Ok(worst)
+}
+
+impl OwnPrograms {
+    fn command(&self, tool: Tool) -> Command {
+        let mut command = tool.command();
+        command.args(self.list.then_some("--list"));
+        for text in &self.filter {
+            command.arg("--filter").arg(text);
+        }
+        self.add_common_to(&mut command);
+        command
+    }
+
+    /// Adds the options that the torture has, too.
+    fn add_common_to(&self, command: &mut Command) {
+        command.args(self.keep.then_some("--keep"));
+        if let Some(jobs) = self.jobs {
+            command.arg("--jobs").arg(jobs.to_string());
+        }
+        if let Some(seed) = self.seed {
+            command.arg("--seed").arg(seed.to_string());
+        }
+        if let Some(dir) = &self.bin_dir {
+            command.arg("--bin-dir").arg(dir);
+        }
+    }
+
+    /// Whether the filter names anything that the tool has.
+    fn means_any(&self, tool: Tool) -> io::Result<bool> {
+        let list = OwnPrograms { list: true, filter: self.filter.clone(), ..Default::default() };
+        Ok(!list.command(tool).output()?.stdout.is_empty())
+    }
+}
+
+/// Runs a tool and returns its exit code.
+fn code(command: &mut Command) -> io::Result<u8> {
+    let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.unwrap_or(TROUBLE))
 }

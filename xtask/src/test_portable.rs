@@ -4,7 +4,7 @@ use std::env;
 use std::io;
 use std::process::ExitCode;
 
-use crate::test::cargo;
+use accio_harness::cargo::cargo;
 
 /// What the library's own tests of the portable path need of it.
 const TESTS: [&str; 6] = [

@@ -1,0 +1,207 @@
+//! `cargo xtask bench`: how fast it is, and beside what.
+#![forbid(unsafe_code)]
+
+mod compare;
+mod goals;
+mod machine;
+mod peers;
+mod plot;
+mod ports;
+mod process;
+mod report;
+mod roles;
+mod stats;
+mod strace;
+mod table;
+mod workloads;
+mod workspace;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use machine::{Machine, Others};
+use report::{Report, VERSION};
+use workloads::{Bench, Kind};
+use workspace::Lab;
+
+/// Measure throughput, CPU time and memory, side by side with whatever else is installed
+#[derive(Debug, clap::Parser)]
+#[command(name = "accio-bench", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    /// The most telling workloads in few rounds: about a minute
+    #[arg(long)]
+    quick: bool,
+    /// Write the figures to a file, for --compare
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw plots: a directory for one of each workload, or an .svg file for the first
+    #[arg(long, value_name = "PATH")]
+    svg: Option<PathBuf>,
+    /// Say what changed beyond the noise between two runs, and measure nothing
+    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
+    compare: Option<Vec<PathBuf>>,
+    /// Name the Debian packages of the programs to compare with
+    #[arg(long)]
+    install_hint: bool,
+    /// List the workloads and the peers
+    #[arg(long)]
+    list: bool,
+    /// Only workloads whose name contains this (repeatable)
+    #[arg(long, value_name = "WORKLOAD")]
+    only: Vec<String>,
+    /// Only peers whose name contains one of these, separated by commas, beside our own programs
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    peers: Vec<String>,
+    /// How often each is measured [default: what suits the workload]
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Where on the disk to store [default: bench in the target directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Do not count system calls, which takes a further upload each
+    #[arg(long)]
+    no_strace: bool,
+    /// Keep the files and logs
+    #[arg(long)]
+    keep: bool,
+    /// A part of the benchmark, in a process of its own.
+    #[command(subcommand)]
+    role: Option<roles::Role>,
+}
+
+fn main() -> ExitCode {
+    let arguments = <Arguments as clap::Parser>::parse();
+    let outcome = run(&arguments).map_err(|error| io::Error::other(format!("{error:#}")));
+    accio_harness::report::exit_code(outcome)
+}
+
+/// Runs the benchmark, or the part of it that is asked for.
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    if let Some(role) = &arguments.role {
+        drop(out);
+        return role.play().map(|()| ExitCode::SUCCESS);
+    }
+    if let Some([before, after]) = arguments.compare.as_deref() {
+        let (before, after) = (compare::read(before)?, compare::read(after)?);
+        compare::write(&before, &after, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.install_hint {
+        return install_hint(&mut out).map(|()| ExitCode::SUCCESS);
+    }
+    if arguments.list {
+        return list(&mut out).map(|()| ExitCode::SUCCESS);
+    }
+    drop(out);
+    let report = measure(arguments)?;
+    let mut out = io::stdout().lock();
+    table::write(&report, &mut out)?;
+    if let Some(path) = &arguments.json {
+        let file = std::fs::File::create(path).with_context(|| format!("cannot write {path:?}"))?;
+        serde_json::to_writer_pretty(io::BufWriter::new(file), &report)?;
+    }
+    if let Some(path) = &arguments.svg {
+        for file in plot::draw(&report, path)? {
+            writeln!(out, "drawn: {}", file.display())?;
+        }
+    }
+    Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measure(arguments: &Arguments) -> Result<Report> {
+    let wanted = |kind: &&Kind| {
+        if arguments.only.is_empty() {
+            !arguments.quick || kind.quick
+        } else {
+            arguments.only.iter().any(|part| kind.name.contains(part.as_str()))
+        }
+    };
+    let kinds: Vec<&Kind> = workloads::ALL.iter().filter(wanted).collect();
+    if kinds.is_empty() {
+        bail!("no workload is named like {}; --list lists them", arguments.only.join(" or "));
+    }
+    process::clean_up_on_signals()?;
+    // Where that fails, fewer connections are held, and the report says how many.
+    let _ = accio_harness::resource_limits::raise_descriptor_limit(None);
+    let lab = Lab::set_up(arguments.dir.as_deref(), arguments.keep)?;
+    let mut machine = Machine::look(&lab);
+    let others = Others::watch();
+    let bench = Bench {
+        lab,
+        quick: arguments.quick,
+        rounds: arguments.rounds,
+        peers: arguments.peers.clone(),
+        strace: !arguments.no_strace && peers::strace().is_some(),
+        started: Instant::now(),
+    };
+    let mut workloads = Vec::new();
+    let mut failures = Vec::new();
+    for kind in kinds {
+        bench.progress(format_args!("{}: {}", kind.name, kind.about));
+        match (kind.run)(&bench, kind) {
+            Ok(workload) => workloads.push(workload),
+            // The others are worth having nevertheless.
+            Err(error) => {
+                let failure = format!("{}: {error:#}", kind.name);
+                bench.progress(format_args!("FAILED: {failure}"));
+                failures.push(failure);
+            }
+        }
+    }
+    machine.disturbance = others.share(machine.cores);
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let mut report = Report {
+        version: VERSION,
+        command: format!("cargo xtask bench {command}"),
+        machine,
+        missing: missing(),
+        failures,
+        workloads,
+        goals: Vec::new(),
+    };
+    report.goals = goals::of(&report);
+    Ok(report)
+}
+
+fn missing() -> Vec<String> {
+    let tools = peers::TOOLS.iter().filter(|tool| tool.find().is_none());
+    let mut missing: Vec<String> = tools.map(|tool| tool.program.to_owned()).collect();
+    if !missing.contains(&"iperf3".to_owned()) && !peers::iperf_skips_the_copy() {
+        missing.push("iperf3 with --skip-rx-copy (newer than 3.18)".into());
+    }
+    missing
+}
+
+fn install_hint(out: &mut impl Write) -> Result<()> {
+    let packages: Vec<&str> = peers::TOOLS.iter().map(|tool| tool.package).collect();
+    writeln!(out, "apt-get install --no-install-recommends {}", packages.join(" "))?;
+    for tool in peers::TOOLS {
+        let state = if tool.find().is_some() { "here" } else { "missing" };
+        writeln!(out, "  {:12} {:16} {state}", tool.program, tool.package)?;
+    }
+    Ok(())
+}
+
+fn list(out: &mut impl Write) -> Result<()> {
+    writeln!(out, "Workloads (* in --quick too):")?;
+    for kind in workloads::ALL {
+        let mark = if kind.quick { '*' } else { ' ' };
+        writeln!(out, "  {mark} {:12} {}", kind.name, kind.about)?;
+    }
+    writeln!(out, "\nPeers:")?;
+    for peer in workloads::all_peers() {
+        let absent = peer.tools().into_iter().filter(|tool| tool.find().is_none());
+        let absent: Vec<&str> = absent.map(|tool| tool.program).collect();
+        let note = match absent[..] {
+            [] => String::new(),
+            _ => format!(" (missing: {})", absent.join(", ")),
+        };
+        writeln!(out, "  {:16} {}{note}", peer.name(), peer.about())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! The client alone: whatever it sends is dropped uncopied.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::{Bench, Kind, MIB, rotated};
+use crate::peers::{self, Peer};
+use crate::ports;
+use crate::process::Running;
+use crate::report::{Figure, Row, Workload};
+use crate::roles::Speaks;
+
+const SIZE: u64 = 256 * MIB;
+
+struct Sender {
+    name: &'static str,
+    peer: Peer,
+    speaks: Speaks,
+    port: u16,
+    /// Ends with the sender.
+    _drain: Running,
+    walls: Vec<f64>,
+    cpus: Vec<f64>,
+}
+
+pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
+    let source = bench.lab.source(SIZE)?;
+    let senders = [
+        ("accio-client", Peer::Accio { without: &[] }, Speaks::Accio),
+        ("accio-client without sendfile", Peer::Accio { without: &["sendfile"] }, Speaks::Accio),
+        ("curl", Peer::Nginx { workers: 1 }, Speaks::Http),
+        ("nc", Peer::Nc, Speaks::Nothing),
+        ("ncat", Peer::Ncat, Speaks::Nothing),
+        ("socat 1 MiB", Peer::Socat(Some(1 << 20)), Speaks::Nothing),
+        ("python 64 KiB", Peer::Python(64 << 10), Speaks::Accio),
+        ("read/write", Peer::Loop, Speaks::Accio),
+        ("io::copy", Peer::Copy, Speaks::Accio),
+    ];
+    let mut lineup = Vec::new();
+    for (name, peer, speaks) in senders {
+        if bench.select(vec![peer.clone()]).is_empty() {
+            continue;
+        }
+        let port = ports::free()?;
+        let word = match speaks {
+            Speaks::Accio => "accio",
+            Speaks::Nothing => "nothing",
+            Speaks::Http => "http",
+        };
+        let mut command = bench.lab.role("drain");
+        command.args([&port.to_string(), word]).stdin(Stdio::null());
+        let mut drain = Running::spawn(&mut command, "drain", None)?;
+        ports::await_listener(port, &mut drain)?;
+        let (walls, cpus) = (Vec::new(), Vec::new());
+        lineup.push(Sender { name, peer, speaks, port, _drain: drain, walls, cpus });
+    }
+    let rounds = bench.rounds(3, 7);
+    for round in 0..=rounds {
+        bench.progress(format_args!("{}: round {round} of {rounds}", kind.name));
+        for index in rotated(lineup.len(), round) {
+            let sender = &mut lineup[index];
+            let mut command: Command = match sender.speaks {
+                Speaks::Http => {
+                    peers::curl(&source, &format!("http://127.0.0.1:{}/file", sender.port))?
+                }
+                _ => sender.peer.client_command(&bench.lab, sender.port, &source, 1)?,
+            };
+            command.stdout(Stdio::null());
+            let started = Instant::now();
+            let log = source.with_extension("client.log");
+            let exit = Running::spawn(&mut command, sender.name, Some(&log))?
+                .finish(Duration::from_secs(60))?;
+            // The first round warms up.
+            if round > 0 {
+                sender.walls.push((exit.at - started).as_secs_f64());
+                sender.cpus.push(exit.cpu.as_secs_f64());
+            }
+        }
+    }
+    let gigabytes = SIZE as f64 / 1e9;
+    let rows = lineup.into_iter().map(|sender| {
+        let mut row = Row::new(sender.name);
+        let rates = sender.walls.iter().map(|wall| gigabytes / wall);
+        row.add(Figure::Throughput, "GB/s", rates.collect());
+        let cpus = sender.cpus.iter().map(|cpu| cpu / gigabytes);
+        row.add(Figure::ClientCpu, "s/GB", cpus.collect());
+        row
+    });
+    Ok(Workload { name: kind.name.into(), title: kind.about.into(), rows: rows.collect() })
+}

@@ -1,0 +1,321 @@
+//! One file at a time.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::{Bench, Kind, MIB, rotated};
+use crate::peers::{Peer, Server};
+use crate::process::{Running, tree_cpu, tree_memory};
+use crate::report::{Figure, Row, Workload};
+use crate::roles::Idea;
+use crate::strace::{self, Attached};
+use crate::workspace::{Lab, Storage, check_copy};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub(super) fn everyone(quick: bool) -> Vec<Peer> {
+    let mut peers = fastest();
+    peers.extend([Peer::Nc, Peer::Rsync, Peer::Vsftpd]);
+    if !quick {
+        peers.extend([
+            Peer::Ncat,
+            Peer::Socat(None),
+            Peer::Python(1 << 10),
+            Peer::Python(64 << 10),
+        ]);
+    }
+    peers
+}
+
+pub(super) fn fastest() -> Vec<Peer> {
+    vec![
+        Peer::Accio { without: &[] },
+        Peer::Count { without: &[] },
+        Peer::Nginx { workers: 1 },
+        Peer::Socat(Some(1 << 20)),
+        Peer::Loop,
+        Peer::Copy,
+    ]
+}
+
+pub(super) fn counters() -> Vec<Peer> {
+    vec![
+        Peer::Count { without: &[] },
+        Peer::Count { without: &["truncate"] },
+        Peer::Iperf,
+        Peer::Limit,
+    ]
+}
+
+pub(super) fn without_each() -> Vec<Peer> {
+    let sets: [&[&str]; 6] =
+        [&[], &["splice"], &["preallocate"], &["tmpfile"], &["empty-path"], &["sendfile"]];
+    sets.into_iter().map(|without| Peer::Accio { without }).collect()
+}
+
+pub(super) fn ideas() -> Vec<Peer> {
+    let mut peers = vec![Peer::Accio { without: &[] }];
+    peers.extend(Idea::ALL.map(Peer::Idea));
+    peers.push(Peer::Count { without: &[] });
+    peers
+}
+
+/// A peer, its directory and, between uploads, its server.
+pub(super) struct Station<'a> {
+    lab: &'a Lab,
+    pub(super) peer: Peer,
+    dir: PathBuf,
+    server: Option<Server>,
+}
+
+/// What one upload took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measure {
+    pub(super) wall: Duration,
+    pub(super) server_cpu: Duration,
+    pub(super) client_cpu: Duration,
+}
+
+/// The most memory that the processes of either side held at a time, in KiB.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Memory {
+    server: u64,
+    client: u64,
+}
+
+pub(super) fn run(
+    bench: &Bench,
+    kind: &Kind,
+    storage: Storage,
+    size: u64,
+    peers: Vec<Peer>,
+) -> Result<Workload> {
+    let source = bench.lab.source(size)?;
+    let gigabytes = size as f64 / 1e9;
+    let mut stations = bench
+        .select(peers)
+        .into_iter()
+        .map(|peer| Station::new(&bench.lab, storage, peer))
+        .collect::<Result<Vec<_>>>()?;
+    let mut memory = Vec::new();
+    for station in &mut stations {
+        memory.push(station.upload(&source, true)?.1);
+    }
+    let rounds = bench.rounds(3, if size > 1024 * MIB { 3 } else { 6 });
+    let mut measures = vec![Vec::new(); stations.len()];
+    for round in 0..rounds {
+        bench.progress(format_args!("{}: round {} of {rounds}", kind.name, round + 1));
+        for index in rotated(stations.len(), round) {
+            measures[index].push(stations[index].upload(&source, false)?.0);
+        }
+    }
+    let mut rows = Vec::new();
+    for ((mut station, measures), memory) in stations.into_iter().zip(measures).zip(memory) {
+        let mut row = Row::new(station.peer.name());
+        let each = |of: fn(&Measure) -> Duration| -> Vec<f64> {
+            measures.iter().map(|measure| of(measure).as_secs_f64()).collect()
+        };
+        let per_gb = |times: Vec<f64>| times.into_iter().map(|time| time / gigabytes).collect();
+        let walls = each(|measure| measure.wall);
+        row.add(Figure::Throughput, "GB/s", walls.iter().map(|wall| gigabytes / wall).collect());
+        row.add(Figure::ServerCpu, "s/GB", per_gb(each(|measure| measure.server_cpu)));
+        row.add(Figure::ClientCpu, "s/GB", per_gb(each(|measure| measure.client_cpu)));
+        row.add(Figure::ServerMemory, "MiB", vec![memory.server as f64 / 1024.0]);
+        row.add(Figure::ClientMemory, "MiB", vec![memory.client as f64 / 1024.0]);
+        // iperf3 moves as many bytes as it can, so its calls would mean nothing.
+        if bench.strace && station.peer != Peer::Iperf {
+            station.count_calls(&source, &mut row)?;
+        }
+        rows.push(row);
+    }
+    let title = format!("{} ({})", kind.about, bench.lab.file_system(storage));
+    Ok(Workload { name: kind.name.into(), title, rows })
+}
+
+/// How the cost of an upload grows with its size.
+pub(super) fn sizes(bench: &Bench, kind: &Kind) -> Result<Workload> {
+    let sizes: &[(&str, u64)] = &[
+        ("1 KiB", 1 << 10),
+        ("64 KiB", 64 << 10),
+        ("1 MiB", MIB),
+        ("16 MiB", 16 * MIB),
+        ("256 MiB", 256 * MIB),
+        ("1 GiB", 1024 * MIB),
+        ("5 GiB", 5120 * MIB),
+    ];
+    let mut rows = Vec::new();
+    for (name, size) in sizes {
+        if bench.quick && *size > 256 * MIB {
+            continue;
+        }
+        bench.progress(format_args!("{}: {name}", kind.name));
+        let source = bench.lab.source(*size)?;
+        let mut station = Station::new(&bench.lab, Storage::Disk, Peer::Accio { without: &[] })?;
+        let memory = station.upload(&source, true)?.1;
+        let rounds = bench.rounds(3, if *size > 1024 * MIB { 2 } else { 9 });
+        let measures = (0..rounds)
+            .map(|_| Ok(station.upload(&source, false)?.0))
+            .collect::<Result<Vec<Measure>>>()?;
+        let mut row = Row::new(*name);
+        let each = |of: fn(&Measure) -> Duration, unit: f64| -> Vec<f64> {
+            measures.iter().map(|measure| of(measure).as_secs_f64() * unit).collect()
+        };
+        row.add(Figure::Wall, "ms", each(|measure| measure.wall, 1e3));
+        row.add(Figure::ServerCpu, "ms", each(|measure| measure.server_cpu, 1e3));
+        row.add(Figure::ClientCpu, "ms", each(|measure| measure.client_cpu, 1e3));
+        let throughput = measures.iter().map(|m| *size as f64 / 1e9 / m.wall.as_secs_f64());
+        row.add(Figure::Throughput, "GB/s", throughput.collect());
+        row.add(Figure::ServerMemory, "MiB", vec![memory.server as f64 / 1024.0]);
+        row.add(Figure::ClientMemory, "MiB", vec![memory.client as f64 / 1024.0]);
+        rows.push(row);
+    }
+    let title = format!("{} ({})", kind.about, bench.lab.file_system(Storage::Disk));
+    Ok(Workload { name: kind.name.into(), title, rows })
+}
+
+impl<'a> Station<'a> {
+    pub(super) fn new(lab: &'a Lab, storage: Storage, peer: Peer) -> Result<Self> {
+        let dir = lab.dir(storage, &peer.name().replace([' ', ',', '/', ':'], "-"))?;
+        Ok(Self::in_dir(lab, dir, peer))
+    }
+
+    pub(super) fn in_dir(lab: &'a Lab, dir: PathBuf, peer: Peer) -> Self {
+        Station { lab, peer, dir, server: None }
+    }
+
+    /// The server, started when it is not there.
+    pub(super) fn server(&mut self) -> Result<&mut Server> {
+        let server = match self.server.take() {
+            Some(server) => server,
+            None => self.peer.serve(self.lab, &self.dir)?,
+        };
+        Ok(self.server.insert(server))
+    }
+
+    /// Uploads `source`, checks what is stored and removes it.
+    pub(super) fn upload(&mut self, source: &Path, watch: bool) -> Result<(Measure, Memory)> {
+        let (peer, lab) = (self.peer.clone(), self.lab);
+        let server = self.server()?;
+        server.connections += 1;
+        let (number, pid) = (server.connections, server.running.pid());
+        let mut command = peer.client_command(lab, server.port, source, number)?;
+        let cpu_before = tree_cpu(pid);
+        let started = Instant::now();
+        let log = self.dir.with_extension("client.log");
+        let mut client = Running::spawn(&mut command, &peer.name(), Some(&log))?;
+        let watched = watch.then(|| Watch::start(pid, client.pid()));
+        let client_exit = client.finish(LIMIT).context("client")?;
+        let (ended, server_cpu) = if peer.serves_once() {
+            let mut server = self.server.take().context("no server")?;
+            let exit = server.running.finish(LIMIT).context("server")?;
+            (exit.at.max(client_exit.at), exit.cpu.saturating_sub(cpu_before))
+        } else {
+            (client_exit.at, settled_cpu(pid).saturating_sub(cpu_before))
+        };
+        let memory = watched.map(Watch::finish).unwrap_or_default();
+        let mut measure =
+            Measure { wall: ended - started, server_cpu, client_cpu: client_exit.cpu };
+        if peer == Peer::Iperf {
+            measure = iperf_share(&mut client, std::fs::metadata(source)?.len(), measure)?;
+        }
+        if peer.stores() {
+            let stored = peer.stored(&self.dir, number);
+            check_copy(source, &stored).with_context(|| format!("stored by {}", peer.name()))?;
+            std::fs::remove_file(stored)?;
+        }
+        Ok((measure, memory))
+    }
+
+    /// One more upload, not timed, to count the calls of both sides.
+    fn count_calls(&mut self, source: &Path, row: &mut Row) -> Result<()> {
+        let (peer, lab) = (self.peer.clone(), self.lab);
+        let output = self.dir.with_extension("calls");
+        let client_output = self.dir.with_extension("client-calls");
+        let server = self.server()?;
+        server.connections += 1;
+        let attached = Attached::to(server.running.pid(), &output)?;
+        let command = peer.client_command(lab, server.port, source, server.connections)?;
+        let mut client = strace::wrap(&command, &client_output)?;
+        client.stdout(Stdio::null()).stdin(Stdio::null());
+        if matches!(peer, Peer::Nc | Peer::Ncat) {
+            client.stdin(std::fs::File::open(source)?);
+        }
+        let log = self.dir.with_extension("client.log");
+        let mut client = Running::spawn(&mut client, &peer.name(), Some(&log))?;
+        client.finish(LIMIT)?;
+        if peer.serves_once() {
+            let mut server = self.server.take().context("no server")?;
+            server.running.finish(LIMIT)?;
+        }
+        let server = attached.finish()?;
+        let client = strace::read(&client_output)?;
+        row.add(Figure::ServerCalls, "", vec![server.total as f64]);
+        row.add(Figure::ClientCalls, "", vec![client.total as f64]);
+        row.calls.insert(Figure::ServerCalls, server.list);
+        row.calls.insert(Figure::ClientCalls, client.list);
+        Ok(())
+    }
+}
+
+/// The CPU time of a server's processes once they rest: a client may be done a little earlier.
+pub(super) fn settled_cpu(pid: u32) -> Duration {
+    let mut last = tree_cpu(pid);
+    for _ in 0..50 {
+        std::thread::sleep(Duration::from_millis(2));
+        let now = tree_cpu(pid);
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    last
+}
+
+/// What iperf3 took for `size` bytes, of a run in which it sent what it could.
+fn iperf_share(client: &mut Running, size: u64, whole: Measure) -> Result<Measure> {
+    let output = client.child().stdout.take().context("no output")?;
+    let output: serde_json::Value = serde_json::from_reader(output)?;
+    let received = &output["end"]["sum_received"];
+    let named = |name: &str| received[name].as_f64().filter(|figure| *figure > 0.0);
+    let rate = named("bits_per_second").context("iperf3 names no rate")?;
+    let share = size as f64 / named("bytes").context("iperf3 names no number of bytes")?;
+    Ok(Measure {
+        wall: Duration::from_secs_f64(size as f64 * 8.0 / rate),
+        server_cpu: whole.server_cpu.mul_f64(share),
+        client_cpu: whole.client_cpu.mul_f64(share),
+    })
+}
+
+/// A thread that looks at memory during an upload which is not timed.
+struct Watch {
+    over: std::sync::Arc<(AtomicBool, AtomicU64, AtomicU64)>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Watch {
+    fn start(server: u32, client: u32) -> Self {
+        let over = std::sync::Arc::new(Default::default());
+        let shared = std::sync::Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            let (over, server_peak, client_peak) = &*shared;
+            while !AtomicBool::load(over, Ordering::Relaxed) {
+                AtomicU64::fetch_max(server_peak, tree_memory(server, "VmHWM"), Ordering::Relaxed);
+                AtomicU64::fetch_max(client_peak, tree_memory(client, "VmHWM"), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Watch { over, thread }
+    }
+
+    fn finish(self) -> Memory {
+        self.over.0.store(true, Ordering::Relaxed);
+        // It does nothing that could panic.
+        let _ = self.thread.join();
+        let (_, server, client) = &*self.over;
+        Memory { server: server.load(Ordering::Relaxed), client: client.load(Ordering::Relaxed) }
+    }
+}

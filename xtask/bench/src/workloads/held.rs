@@ -1,0 +1,91 @@
+//! An upload among many connections that are merely held.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, getrlimit};
+
+use super::file::Station;
+use super::{Bench, Kind, MIB};
+use crate::peers::Peer;
+use crate::process::{Running, tree_cpu, tree_memory};
+use crate::report::{Figure, Row, Workload};
+use crate::workspace::Storage;
+
+pub(super) fn run(bench: &Bench, kind: &Kind, drip: Option<f64>) -> Result<Workload> {
+    let source = bench.lab.source(256 * MIB)?;
+    let count = most_connections().min(10_000);
+    let station = |name| {
+        let dir = bench.lab.dir(Storage::Tmpfs, name)?;
+        anyhow::Ok(Station::in_dir(&bench.lab, dir, Peer::Accio { without: &[] }))
+    };
+    let mut crowded = station("crowded")?;
+    crowded.upload(&source, false)?;
+    let (pid, port) = {
+        let server = crowded.server()?;
+        server.connections += count;
+        (server.running.pid(), server.port)
+    };
+    let before = tree_memory(pid, "RssAnon");
+    bench.progress(format_args!("{}: opening {count} connections", kind.name));
+    let holder = hold(bench, port, count, drip)?;
+    let after = tree_memory(pid, "RssAnon");
+
+    bench.progress(format_args!("{}: watching them", kind.name));
+    let watched = Duration::from_secs(if bench.quick { 3 } else { 6 });
+    let (cpu, started) = (tree_cpu(pid), Instant::now());
+    std::thread::sleep(watched);
+    let cpu = tree_cpu(pid).saturating_sub(cpu).as_secs_f64() / started.elapsed().as_secs_f64();
+
+    let mut empty = station("alone")?;
+    empty.upload(&source, false)?;
+    let mut walls = [Vec::new(), Vec::new()];
+    for round in 0..bench.rounds(5, 9) {
+        bench.progress(format_args!("{}: round {}", kind.name, round + 1));
+        for index in super::rotated(2, round) {
+            let station = if index == 0 { &mut empty } else { &mut crowded };
+            let (measure, _) = station.upload(&source, false)?;
+            walls[index].push(measure.wall.as_secs_f64() * 1e3);
+        }
+    }
+    drop(holder);
+    let slowdown = walls[1].iter().zip(&walls[0]).map(|(with, without)| with / without).collect();
+    let [without, with] = walls;
+    let mut rows = [Row::new("accio, none held"), Row::new("accio")];
+    rows[0].add(Figure::Wall, "ms", without);
+    rows[1].add(Figure::Wall, "ms", with);
+    rows[1].add(Figure::Slowdown, "×", slowdown);
+    rows[1].add(Figure::ServerCpu, "% of a core", vec![cpu * 100.0]);
+    let each = after.saturating_sub(before) as f64 * 1024.0 / count as f64;
+    rows[1].add(Figure::PerConnection, "B", vec![each]);
+    rows[1].add(Figure::Connections, "", vec![count as f64]);
+    let title = kind.about.replace("10,000", &count.to_string());
+    Ok(Workload { name: kind.name.into(), title, rows: rows.into() })
+}
+
+/// Opens the connections; they are held as long as the process lives.
+fn hold(bench: &Bench, port: u16, count: u64, drip: Option<f64>) -> Result<Running> {
+    let mut command = bench.lab.role("hold");
+    command.args([port.to_string(), count.to_string()]);
+    if let Some(seconds) = drip {
+        command.args(["--drip", &seconds.to_string()]);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let log = bench.lab.root(Storage::Disk)?.join("hold.log");
+    let mut holder = Running::spawn(&mut command, "holder of connections", Some(&log))?;
+    let mut line = String::new();
+    BufReader::new(holder.child().stdout.take().context("no output")?).read_line(&mut line)?;
+    if line.is_empty() {
+        holder.finish(Duration::from_secs(1))?;
+        bail!("the holder of connections ended at once");
+    }
+    Ok(holder)
+}
+
+/// How many connections the server takes here: it keeps two descriptors for each, and some.
+pub(super) fn most_connections() -> u64 {
+    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    (limit.saturating_sub(64) / 2).saturating_sub(64)
+}

@@ -1,0 +1,254 @@
+//! Many small files, a new connection each.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::at_once::bench_cores;
+use super::file::settled_cpu;
+use super::{Bench, Kind, rotated};
+use crate::peers::{Peer, Server};
+use crate::process::{Running, tree_cpu, tree_memory};
+use crate::report::{Figure, Row, Workload};
+use crate::roles::{Design, Speech, pattern};
+use crate::strace::Attached;
+use crate::workspace::{Lab, Storage};
+
+/// Clients at a time, unless that is what varies.
+const CONCURRENT: u64 = 16;
+
+struct Target {
+    peer: Peer,
+    dir: PathBuf,
+    server: Server,
+    results: Results,
+}
+
+#[derive(Default)]
+struct Results {
+    rates: Vec<f64>,
+    server_cpus: Vec<f64>,
+    client_cpus: Vec<f64>,
+}
+
+pub(super) fn run(bench: &Bench, kind: &Kind, size: usize) -> Result<Workload> {
+    let cores = bench_cores();
+    let mut peers = vec![Peer::Accio { without: &[] }];
+    let mut workers: Vec<usize> = [1, cores / 2, cores].into_iter().filter(|n| *n > 0).collect();
+    workers.dedup();
+    peers.extend(workers.into_iter().map(|workers| Peer::Nginx { workers }));
+    peers.extend(floors());
+    if !bench.quick {
+        peers.extend([Peer::Python(64 << 10), Peer::Copy]);
+    }
+    compare(bench, kind, size, peers)
+}
+
+pub(super) fn floors() -> Vec<Peer> {
+    let cores = bench_cores();
+    [(Design::Threads, 2 * cores), (Design::Epoll, cores)]
+        .map(|(design, threads)| Peer::Floor { design, threads })
+        .to_vec()
+}
+
+pub(super) fn without_each(bench: &Bench, kind: &Kind) -> Result<Workload> {
+    let sets: [&[&str]; 4] = [&[], &["tmpfile"], &["empty-path"], &["splice", "preallocate"]];
+    compare(bench, kind, 1 << 10, sets.map(|without| Peer::Accio { without }).to_vec())
+}
+
+fn compare(bench: &Bench, kind: &Kind, size: usize, peers: Vec<Peer>) -> Result<Workload> {
+    let uploads = match size {
+        ..=4096 if bench.quick => 10_000,
+        ..=4096 => 20_000,
+        _ => 5_000,
+    };
+    let mut targets = bench
+        .select(peers)
+        .into_iter()
+        .map(|peer| Target::new(&bench.lab, peer))
+        .collect::<Result<Vec<_>>>()?;
+    let rounds = bench.rounds(3, 7);
+    for round in 0..=rounds {
+        bench.progress(format_args!("{}: round {round} of {rounds}", kind.name));
+        for index in rotated(targets.len(), round) {
+            let target = &mut targets[index];
+            let results = target.load(&bench.lab, uploads, CONCURRENT, size)?;
+            // The first round warms up.
+            if round > 0 {
+                target.results.add(results);
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for mut target in targets {
+        let mut row = Row::new(target.peer.name());
+        std::mem::take(&mut target.results).fill(&mut row);
+        let memory = tree_memory(target.server.running.pid(), "VmHWM");
+        row.add(Figure::ServerMemory, "MiB", vec![memory as f64 / 1024.0]);
+        if bench.strace {
+            let counted = 500;
+            let output = target.dir.with_extension("calls");
+            let attached = Attached::to(target.server.running.pid(), &output)?;
+            target.load(&bench.lab, counted, CONCURRENT, size)?;
+            let calls = attached.finish()?;
+            row.add(Figure::ServerCalls, "", vec![calls.total as f64 / counted as f64]);
+            row.calls.insert(Figure::ServerCalls, format!("for {counted} uploads: {}", calls.list));
+        }
+        rows.push(row);
+    }
+    Ok(Workload { name: kind.name.into(), title: kind.about.into(), rows })
+}
+
+/// How the cost of an upload grows with the number of clients at a time.
+pub(super) fn crowd(bench: &Bench, kind: &Kind) -> Result<Workload> {
+    let most = super::held::most_connections();
+    let crowds: &[u64] = if bench.quick { &[16, 5000] } else { &[1, 16, 100, 1000, 5000, 10_000] };
+    let mut targets = Vec::new();
+    for crowd in crowds {
+        let target = Target::new(&bench.lab, Peer::Accio { without: &[] })?;
+        targets.push(((*crowd).min(most), target));
+    }
+    let rounds = bench.rounds(2, 5);
+    for round in 0..=rounds {
+        bench.progress(format_args!("{}: round {round} of {rounds}", kind.name));
+        for index in rotated(targets.len(), round) {
+            let (crowd, target) = &mut targets[index];
+            let results = target.load(&bench.lab, 20_000, *crowd, 1 << 10)?;
+            if round > 0 {
+                target.results.add(results);
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for (crowd, target) in targets {
+        let mut row = Row::new(format!("accio, {crowd} at a time"));
+        target.results.fill(&mut row);
+        let memory = tree_memory(target.server.running.pid(), "VmHWM");
+        row.add(Figure::ServerMemory, "MiB", vec![memory as f64 / 1024.0]);
+        rows.push(row);
+    }
+    Ok(Workload { name: kind.name.into(), title: kind.about.into(), rows })
+}
+
+impl Target {
+    fn new(lab: &Lab, peer: Peer) -> Result<Self> {
+        static NUMBER: AtomicU16 = AtomicU16::new(0);
+        let name = format!("small-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let dir = lab.dir(Storage::Tmpfs, &name)?;
+        let server = peer.serve(lab, &dir)?;
+        Ok(Target { peer, dir, server, results: Results::default() })
+    }
+
+    /// Uploads so many files of one size, so many at a time, checks and removes them.
+    fn load(&mut self, lab: &Lab, uploads: u64, concurrent: u64, size: usize) -> Result<Results> {
+        let pid = self.server.running.pid();
+        let first = self.server.connections + 1;
+        self.server.connections += uploads;
+        let cpu = tree_cpu(pid);
+        let plan = (uploads, concurrent, size, first);
+        let (wall, client_cpu) = generate(lab, self.server.port, self.peer.speech(), plan)
+            .with_context(|| self.peer.name())?;
+        let server_cpu = settled_cpu(pid).saturating_sub(cpu);
+        if self.peer.stores() {
+            check(&self.dir, uploads, size, first).with_context(|| self.peer.name())?;
+        }
+        let micros = |time: Duration| time.as_secs_f64() * 1e6 / uploads as f64;
+        Ok(Results {
+            rates: vec![uploads as f64 / wall.as_secs_f64()],
+            server_cpus: vec![micros(server_cpu)],
+            client_cpus: vec![micros(client_cpu)],
+        })
+    }
+}
+
+impl Results {
+    fn add(&mut self, more: Results) {
+        self.rates.extend(more.rates);
+        self.server_cpus.extend(more.server_cpus);
+        self.client_cpus.extend(more.client_cpus);
+    }
+
+    fn fill(self, row: &mut Row) {
+        row.add(Figure::Rate, "/s", self.rates);
+        row.add(Figure::ServerCpu, "µs", self.server_cpus);
+        row.add(Figure::ClientCpu, "µs", self.client_cpus);
+    }
+}
+
+/// Runs one load generator per core; how long they took together, and their CPU time.
+fn generate(
+    lab: &Lab,
+    port: u16,
+    speech: Speech,
+    (uploads, concurrent, size, first): (u64, u64, usize, u64),
+) -> Result<(Duration, Duration)> {
+    // Never the same ports twice in a minute, for the system remembers them that long.
+    static HOST: AtomicU16 = AtomicU16::new(1);
+    let host = HOST.fetch_add(4, Ordering::Relaxed);
+    let processes = (bench_cores() as u64).min(concurrent);
+    let share =
+        |total: u64, index: u64| total * (index + 1) / processes - total * index / processes;
+    let mut next = first;
+    let mut generators = Vec::new();
+    for index in 0..processes {
+        let mut command = lab.role("load");
+        let speech = if speech == Speech::Http { "http" } else { "accio" };
+        let uploads = share(uploads, index);
+        let numbers =
+            [uploads, share(concurrent, index), size as u64, next, index + 2, host.into()];
+        command.arg(port.to_string()).arg(speech).args(numbers.map(|number| number.to_string()));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        next += uploads;
+        let log = lab.root(Storage::Disk)?.join("load.log");
+        let mut running = Running::spawn(&mut command, "load generator", Some(&log))?;
+        let output = running.child().stdout.take().context("no output")?;
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        if line.is_empty() {
+            running.finish(Duration::from_secs(1))?;
+            bail!("a load generator ended at once");
+        }
+        generators.push((running, output));
+    }
+    let started = Instant::now();
+    for (running, _) in &mut generators {
+        running.child().stdin.take().context("no input")?.write_all(b"\n")?;
+    }
+    let (mut ended, mut cpu) = (started, Duration::ZERO);
+    for (running, _output) in &mut generators {
+        let exit = running.finish(Duration::from_secs(300))?;
+        ended = ended.max(exit.at);
+        cpu += exit.cpu;
+    }
+    Ok((ended - started, cpu))
+}
+
+/// Every upload is there once, whole, and nothing else; then they are removed.
+fn check(dir: &Path, uploads: u64, size: usize, first: u64) -> Result<()> {
+    let pattern = pattern(size);
+    let mut seen = HashSet::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            continue;
+        }
+        let bytes = std::fs::read(&path)?;
+        let name = path.display();
+        ensure!(bytes.len() == size, "{name} has {} bytes instead of {size}", bytes.len());
+        let (number, rest) = bytes.split_at(8);
+        ensure!(rest == &pattern[8..], "{name} has other content");
+        // The split leaves eight bytes.
+        let number = u64::from_le_bytes(number.try_into()?);
+        ensure!((first..first + uploads).contains(&number), "{name} has content of another run");
+        ensure!(seen.insert(number), "upload {number} is stored twice");
+        std::fs::remove_file(&path)?;
+    }
+    ensure!(seen.len() as u64 == uploads, "{} of {uploads} uploads are stored", seen.len());
+    Ok(())
+}

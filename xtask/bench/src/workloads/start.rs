@@ -1,0 +1,51 @@
+//! From the start of a server to its first listening, and what it holds while idle.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Bench, Kind};
+use crate::ports;
+use crate::process::{Running, tree_memory};
+use crate::report::{Figure, Row, Workload};
+use crate::workspace::Storage;
+
+pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
+    let mut rows = Vec::new();
+    for name in ["accio-server", "server-s"] {
+        bench.progress(format_args!("{}: {name}", kind.name));
+        let (mut starts, mut memory, mut private) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..=bench.rounds(10, 20) {
+            let mut command = bench.lab.program(name);
+            command.args(["--bind", "127.0.0.1", &ports::free()?.to_string()]);
+            if name == "accio-server" {
+                command.arg(bench.lab.dir(Storage::Disk, "start")?);
+            }
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+            let started = Instant::now();
+            let mut server = Running::spawn_with_stderr(&mut command, name, None)?;
+            let stderr = server.child().stderr.take().context("no output")?;
+            let mut line = String::new();
+            BufReader::new(stderr).read_line(&mut line)?;
+            starts.push(started.elapsed().as_secs_f64() * 1e3);
+            ensure!(line.starts_with("listening on "), "{name} says {line:?}");
+            // Its threads may still be settling.
+            std::thread::sleep(Duration::from_millis(20));
+            memory.push(tree_memory(server.pid(), "VmRSS") as f64 / 1024.0);
+            private.push(tree_memory(server.pid(), "RssAnon") as f64 / 1024.0);
+            ensure!(server.stop()?.status.success(), "{name} did not end well");
+        }
+        // The first start reads the program from the disk.
+        starts.remove(0);
+        let mut row = Row::new(name);
+        row.add(Figure::Start, "ms", starts);
+        row.add(Figure::ServerMemory, "MiB", memory);
+        row.add(Figure::PrivateMemory, "MiB", private);
+        let size = std::fs::metadata(bench.lab.binary(name))?.len();
+        row.add(Figure::Size, "MiB", vec![size as f64 / f64::from(1 << 20)]);
+        rows.push(row);
+    }
+    Ok(Workload { name: kind.name.into(), title: kind.about.into(), rows })
+}

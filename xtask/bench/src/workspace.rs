@@ -1,0 +1,142 @@
+//! Where the benchmark works: programs, directories, source files.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::process::{self, WorkDir};
+use super::roles::pattern;
+
+/// A file system to store on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Storage {
+    Disk,
+    Tmpfs,
+}
+
+#[derive(Debug)]
+pub(super) struct Lab {
+    bin: PathBuf,
+    this: PathBuf,
+    disk: WorkDir,
+    tmpfs: Option<WorkDir>,
+}
+
+impl Lab {
+    /// Builds the programs and makes the directories.
+    pub(super) fn set_up(dir: Option<&Path>, keep: bool) -> Result<Self> {
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("no workspace")?;
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.current_dir(root).args(["build", "--quiet", "--release"]);
+        for package in ["accio-server", "accio-client", "accio-simplified"] {
+            build.args(["--package", package]);
+        }
+        process::run(&mut build, "the release build", Duration::from_secs(600))?;
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let target = root.join(target.unwrap_or_else(|| "target".into()));
+        let name = format!("accio-bench-{}", std::process::id());
+        let disk = dir.map_or_else(|| target.join("bench"), Path::to_owned);
+        let disk = WorkDir::create(std::path::absolute(disk)?.join(&name), keep)?;
+        let memory = Path::new("/dev/shm");
+        let tmpfs = match file_system(memory) {
+            Some("tmpfs") => Some(WorkDir::create(memory.join(&name), keep)?),
+            _ => None,
+        };
+        Ok(Lab { bin: target.join("release"), this: std::env::current_exe()?, disk, tmpfs })
+    }
+
+    /// The command for a program of ours, as built for release.
+    pub(super) fn program(&self, name: &str) -> Command {
+        Command::new(self.bin.join(name))
+    }
+
+    pub(super) fn binary(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
+    /// The command for a part of the benchmark.
+    pub(super) fn role(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.this);
+        command.arg(name);
+        command
+    }
+
+    pub(super) fn root(&self, storage: Storage) -> Result<&Path> {
+        match storage {
+            Storage::Disk => Ok(self.disk.path()),
+            Storage::Tmpfs => match &self.tmpfs {
+                Some(dir) => Ok(dir.path()),
+                None => bail!("/dev/shm is no tmpfs"),
+            },
+        }
+    }
+
+    pub(super) fn file_system(&self, storage: Storage) -> &'static str {
+        self.root(storage).ok().and_then(file_system).unwrap_or("unknown")
+    }
+
+    /// A fresh directory.
+    pub(super) fn dir(&self, storage: Storage, name: &str) -> Result<PathBuf> {
+        let dir = self.root(storage)?.join(name);
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir)?;
+        }
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    /// A file to send, made once and warm in the page cache.
+    pub(super) fn source(&self, size: u64) -> Result<PathBuf> {
+        let path = self.disk.path().join(format!("source-{size}"));
+        if !path.exists() {
+            let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+            // No period of it divides a page or a buffer, so a misplaced piece shows.
+            let block = pattern((1 << 20) + 13);
+            let mut left = size;
+            while left > 0 {
+                let count = left.min(block.len() as u64);
+                file.write_all(&block[..count as usize])?;
+                left -= count;
+            }
+            file.flush()?;
+            // Written back now, not in the middle of a measurement.
+            file.get_ref().sync_all()?;
+        }
+        Ok(path)
+    }
+}
+
+/// Compares the files byte by byte.
+pub(super) fn check_copy(source: &Path, copy: &Path) -> Result<()> {
+    let open = |path: &Path| File::open(path).with_context(|| format!("{}", path.display()));
+    let (mut left, mut right) = (open(source)?, open(copy)?);
+    let (size, wanted) = (right.metadata()?.len(), left.metadata()?.len());
+    ensure!(size == wanted, "{} has {size} bytes instead of {wanted}", copy.display());
+    let (mut a, mut b) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut at = 0;
+    while at < wanted {
+        let count = usize::try_from((wanted - at).min(1 << 20))?;
+        left.read_exact(&mut a[..count])?;
+        right.read_exact(&mut b[..count])?;
+        ensure!(a[..count] == b[..count], "{} differs near byte {at}", copy.display());
+        at += count as u64;
+    }
+    Ok(())
+}
+
+fn file_system(path: &Path) -> Option<&'static str> {
+    match rustix::fs::statfs(path).ok()?.f_type as u64 {
+        0x0102_1994 => Some("tmpfs"),
+        0xef53 => Some("ext4"),
+        0x9123_683e => Some("btrfs"),
+        0x5846_5342 => Some("xfs"),
+        0x794c_7630 => Some("overlayfs"),
+        0x2fc1_2fc1 => Some("zfs"),
+        _ => None,
+    }
+}

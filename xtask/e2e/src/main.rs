@@ -1,0 +1,115 @@
+//! `cargo xtask test-e2e`: the real programs on loopback, through named scenarios.
+//!
+//! A scenario is a plain function of a [`Context`](accio_harness::context::Context); it starts the
+//! programs under test, plays the other end with raw sockets and ends with a
+//! [`Verdict`](accio_harness::verdict::Verdict). The [`runner`] runs them side by side and reports.
+#![forbid(unsafe_code)]
+
+mod runner;
+mod scenarios;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use accio_harness::subject::Subject;
+use accio_harness::{TROUBLE, cargo, interruption, resource_limits, scheduling_delay};
+use clap::Parser;
+
+use self::runner::{Options, Scenario};
+
+/// Descriptors one scenario of a thousand connections needs, and the others beside it.
+const DESCRIPTORS: u64 = 8192;
+
+/// Run the real programs through the end-to-end scenarios
+#[derive(Debug, Parser)]
+#[command(name = "accio-e2e")]
+struct Arguments {
+    /// Print the scenarios and what each shows; run none
+    #[arg(long)]
+    list: bool,
+    /// Run only scenarios whose name has this text (repeatable: any of them)
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// Leave the files and outputs of failed scenarios, and say where
+    #[arg(long)]
+    keep: bool,
+    /// Working scenarios at a time; those that mostly wait run side by side anyway [default: one
+    /// per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Make file contents from this number [default: another one each run]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Test the programs in this folder instead of building them
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    accio_harness::report::exit_code(run(&Arguments::parse()))
+}
+
+/// Builds the programs, runs the scenarios, reports.
+fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    let mut out = anstream::stdout().lock();
+    let wanted = |scenario: &&Scenario| {
+        let filters = &arguments.filter;
+        filters.is_empty() || filters.iter().any(|text| scenario.name.contains(text.as_str()))
+    };
+    let chosen: Vec<&'static Scenario> = scenarios::all().filter(wanted).collect();
+    if arguments.list {
+        let width = chosen.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
+        for scenario in chosen {
+            writeln!(out, "{:width$}  {}", scenario.name, scenario.about)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if chosen.is_empty() {
+        writeln!(
+            io::stderr().lock(),
+            "ERROR: no scenario is meant by any of {:?}: see --list",
+            arguments.filter
+        )?;
+        return Ok(ExitCode::from(2));
+    }
+
+    let bin = match &arguments.bin_dir {
+        Some(dir) => std::path::absolute(dir)?,
+        None => match cargo::build()? {
+            Some(bin) => bin,
+            // Cargo has said why.
+            None => return Ok(ExitCode::from(TROUBLE)),
+        },
+    };
+    let dir = tempfile::Builder::new().prefix("accio-e2e-").tempdir().map_err(|error| {
+        io::Error::other(format!("no folder to work in: {error}: name one with TMPDIR"))
+    })?;
+    interruption::end_all_when_interrupted(|| (), dir.path().to_owned())?;
+    resource_limits::raise_descriptor_limit(Some(DESCRIPTORS))?;
+    scheduling_delay::start();
+
+    let cores = thread::available_parallelism().map_or(2, usize::from);
+    let jobs = arguments.jobs.map_or(cores, usize::from);
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
+    let options = Options { jobs, dir: dir.path().to_owned(), keep: arguments.keep, seed };
+    let tally = runner::run(&subject, &chosen, &options, &mut out)?;
+    if arguments.keep && tally.failed > 0 {
+        let _ = dir.keep();
+    }
+    Ok(tally.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

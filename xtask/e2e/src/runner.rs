@@ -1,0 +1,205 @@
+//! Runs scenarios and tells people what came of them.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Style};
+
+use accio_harness::context::Context;
+use accio_harness::jobs::{self, Job, Load, Pace};
+use accio_harness::report::{Tally, explain, tidy};
+use accio_harness::seeds::seed_for;
+use accio_harness::subject::Subject;
+use accio_harness::verdict::{Stop, Verdict};
+
+/// One thing to be shown of the programs.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// `theme/what`.
+    pub(crate) name: &'static str,
+    /// What must hold, in a line.
+    pub(crate) about: &'static str,
+    /// What it costs the machine.
+    pub(crate) load: Load,
+    /// How it is shown.
+    pub(crate) run: fn(&Context) -> Verdict,
+}
+
+/// How a run is done.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Working scenarios at a time.
+    pub(crate) jobs: usize,
+    /// Where scenarios write.
+    pub(crate) dir: PathBuf,
+    /// Whether the files and outputs of failures stay there.
+    pub(crate) keep: bool,
+    /// What contents are made from.
+    pub(crate) seed: u64,
+}
+
+/// Runs them all and writes the table, the failures and the closing line to `out`.
+pub(crate) fn run(
+    subject: &Arc<Subject>,
+    scenarios: &[&'static Scenario],
+    options: &Options,
+    out: &mut impl Write,
+) -> io::Result<Tally> {
+    let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
+    let mut failures = String::new();
+    let mut tally = Tally::default();
+    // A failure on a busy machine may be the machine's: what fails beside others is run once more
+    // by itself, and that counts.
+    let mut again = Vec::new();
+    for pace in [Pace::Working(options.jobs), Pace::Alone] {
+        let chosen = match pace {
+            Pace::Working(_) => scenarios.to_vec(),
+            Pace::Alone => std::mem::take(&mut again),
+        };
+        let suffix = if pace == Pace::Alone { "-again" } else { "" };
+        let jobs = chosen
+            .iter()
+            .map(|scenario| job(scenario, suffix, subject, options))
+            .collect::<io::Result<Vec<Job>>>()?;
+        jobs::drive(&jobs, pace, |ended| {
+            let (scenario, context) = (chosen[ended.index], &jobs[ended.index].context);
+            let name = scenario.name;
+            let failed = matches!(&ended.verdict, Err(stop) if !matches!(stop, Stop::Skip(_)));
+            let (word, colour, why) = match &ended.verdict {
+                Ok(()) if pace == Pace::Alone => ("passed", AnsiColor::Green, "by itself"),
+                Ok(()) => ("passed", AnsiColor::Green, ""),
+                Err(Stop::Skip(why)) => ("skipped", AnsiColor::Yellow, why.as_str()),
+                Err(_) if pace != Pace::Alone => ("again", AnsiColor::Yellow, "failed: see below"),
+                Err(Stop::Fault(_)) => ("FAILED", AnsiColor::Red, ""),
+                Err(Stop::Trouble(_)) => ("TROUBLE", AnsiColor::Magenta, ""),
+            };
+            let style = Style::new().fg_color(Some(colour.into()));
+            let time = ended.took.as_secs_f64();
+            writeln!(out, "{name:width$}  {style}{word:7}{style:#}  {time:5.1} s  {why}")?;
+            out.flush()?;
+            match &ended.verdict {
+                Ok(()) => tally.passed += 1,
+                Err(Stop::Skip(_)) => tally.skipped += 1,
+                Err(stop) => {
+                    failures.push_str(&explain(name, scenario.about, stop, context));
+                    if pace == Pace::Alone {
+                        tally.failed += 1;
+                        tally.troubled += usize::from(matches!(stop, Stop::Trouble(_)));
+                    } else {
+                        again.push(scenario);
+                    }
+                }
+            }
+            tidy(context, failed, options.keep)
+        })?;
+    }
+
+    write!(out, "{failures}")?;
+    if tally.failed > 0 {
+        writeln!(out, "\nseed {} (--seed repeats the same contents)", options.seed)?;
+        if options.keep {
+            writeln!(out, "files and outputs of failures: {}", options.dir.display())?;
+        }
+    }
+    writeln!(out, "\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped)?;
+    out.flush()?;
+    Ok(tally)
+}
+
+fn job(
+    scenario: &'static Scenario,
+    suffix: &str,
+    subject: &Arc<Subject>,
+    options: &Options,
+) -> io::Result<Job> {
+    let dir = options.dir.join(scenario.name.replace('/', "-") + suffix);
+    fs::create_dir_all(&dir)?;
+    let seed = seed_for(scenario.name, options.seed);
+    Ok(Job {
+        name: scenario.name.to_owned(),
+        load: scenario.load,
+        context: Arc::new(Context::new(Arc::clone(subject), dir, seed)),
+        work: Arc::new(scenario.run),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    static GOOD: Scenario =
+        Scenario { name: "a/good", about: "holds", load: Load::Works, run: |_| Ok(()) };
+    static BAD: Scenario = Scenario {
+        name: "a/bad",
+        about: "does not hold",
+        load: Load::Waits,
+        run: |context| {
+            context.file(b"left behind")?;
+            Err(Stop::fault("this", "that"))
+        },
+    };
+    static SKIPS: Scenario = Scenario {
+        name: "a/skips",
+        about: "cannot be shown",
+        load: Load::Waits,
+        run: |_| Err(Stop::skip("no such thing here")),
+    };
+    static PANICS: Scenario =
+        Scenario { name: "a/panics", about: "is ours", load: Load::Works, run: |_| panic!("ours") };
+
+    static FIRST: AtomicBool = AtomicBool::new(true);
+    static BUSY: Scenario = Scenario {
+        name: "a/busy",
+        about: "fails beside others only",
+        load: Load::Waits,
+        run: |_| match FIRST.swap(false, Ordering::SeqCst) {
+            true => Err(Stop::fault("in time", "late")),
+            false => Ok(()),
+        },
+    };
+
+    #[test]
+    fn what_fails_beside_others_only_has_passed() {
+        let dir = tempfile::tempdir().unwrap();
+        let subject = Arc::new(Subject::own(Path::new("/nowhere")).unwrap());
+        let options = Options { jobs: 1, dir: dir.path().into(), keep: false, seed: 1 };
+        let mut out = Vec::new();
+        let tally = run(&subject, &[&BUSY, &GOOD], &options, &mut out).unwrap();
+        assert_eq!(tally, Tally { passed: 2, ..Tally::default() });
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("again") && text.contains("actual    late"), "{text}");
+    }
+
+    fn run_all(keep: bool, dir: &Path) -> (Tally, String) {
+        let subject = Arc::new(Subject::own(Path::new("/nowhere")).unwrap());
+        let options = Options { jobs: 1, dir: dir.into(), keep, seed: 1 };
+        let mut out = Vec::new();
+        let tally = run(&subject, &[&GOOD, &BAD, &SKIPS, &PANICS], &options, &mut out).unwrap();
+        (tally, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn every_end_is_counted_and_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tally, text) = run_all(false, dir.path());
+        assert_eq!(tally, Tally { passed: 1, failed: 2, skipped: 1, troubled: 1 });
+        assert_eq!(text.lines().last(), Some("1 passed, 2 failed, 1 skipped"));
+        assert!(text.contains("no such thing here"));
+        assert!(text.contains("expected  this\n  actual    that"));
+        assert!(text.contains("own trouble: the scenario panicked"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_failures_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        run_all(true, dir.path());
+        let left = |name: &str| dir.path().join(name).exists();
+        assert!(left("a-bad/0-source") && left("a-panics") && !left("a-good") && !left("a-skips"));
+    }
+}

@@ -1,0 +1,350 @@
+//! The client against servers of every kind: patient where it should be, no longer than it should.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{waits, works};
+use crate::runner::Scenario;
+use accio_harness::context::{Context, ensure_failure, ensure_success};
+use accio_harness::payload;
+use accio_harness::peer::{
+    Dialect, End, FIRST, GREETING, Listener, Peer, SECOND, SOON, side_by_side,
+};
+use accio_harness::process::Process;
+use accio_harness::verdict::{During, Verdict, ensure, ensure_eq, ensure_took, ensure_within};
+
+pub(super) static SCENARIOS: &[Scenario] = &[
+    works("client/split-greeting", "a greeting in two pieces, cut at every place", split_greeting),
+    waits("client/piecemeal", "a greeting byte by byte: nothing sent before its end", piecemeal),
+    waits("client/late-greeting", "a greeting that is complete after 9 s is in time", late),
+    waits("client/drip", "a greeting drop by drop: given up after 10 s in all", drip),
+    waits("client/silent", "a silent server is given up after 10 s, in each dialect", silent),
+    works("client/wrong-greeting", "wrong bytes in the handshake end it at once", wrong_greeting),
+    works("client/closed-handshake", "an end within the handshake ends it at once", closed),
+    waits("client/zero-window", "a server that stops reading is given up after 10 s", zero_window),
+    waits("client/slow-reader", "a server that reads slowly is not given up", slow_reader),
+    works("client/reset-mid-file", "a reset mid-file is an error at once", reset_mid_file),
+    waits("client/fin-mid-file", "a server that closes mid-file is an error", fin_mid_file),
+    waits("client/never-closes", "no FIN from the server: success after 10 s, with a note", no_fin),
+    waits("client/never-takes", "bytes never acknowledged are no success", never_takes),
+    waits(
+        "client/reset-at-the-end",
+        "a reset instead of the server's FIN is an error",
+        reset_at_end,
+    ),
+];
+
+const LOW: Duration = Duration::from_secs(10);
+pub(super) const HIGH: Duration = Duration::from_millis(10_500);
+/// For what must come at once, on a busy machine.
+pub(super) const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// A client that has connected to us.
+fn connected(
+    context: &Context,
+    listener: &Listener,
+    file: &std::path::Path,
+    flags: &[&str],
+) -> Verdict<(Process, Peer)> {
+    let client = context.client("127.0.0.1", listener.port(), file, flags)?;
+    let peer = listener.accept()?;
+    Ok((client, peer))
+}
+
+/// A file larger than any socket buffer, that takes no room.
+fn sparse(context: &Context) -> Verdict<PathBuf> {
+    let path = context.fresh("sparse");
+    File::create(&path)?.set_len(256 << 20)?;
+    Ok(path)
+}
+
+/// Receives the whole file and closes; the client must be content.
+fn accept_all(mut client: Process, mut peer: Peer, content: &[u8]) -> Verdict {
+    let (received, end) = peer.receive_all(SOON)?;
+    ensure_eq("the client's end", End::Fin, end)?;
+    ensure(received == content, payload::describe(content), || payload::describe(&received))?;
+    drop(peer);
+    let exit = client.wait(SOON)?;
+    ensure_success(&client, exit)
+}
+
+fn split_greeting(context: &Context) -> Verdict {
+    let content = context.content(1, 500);
+    let file = context.file(&content)?;
+    side_by_side(1..GREETING.len(), |cut| {
+        let script = || {
+            let listener = Listener::bind()?;
+            let flags = ["--handshake", "confirm"];
+            let (client, mut peer) = connected(context, &listener, &file, &flags)?;
+            for answer in [FIRST, SECOND] {
+                peer.send(&GREETING[..cut])?;
+                peer.expect_silence(Duration::from_millis(100))?;
+                peer.send(&GREETING[cut..])?;
+                peer.expect(answer)?;
+            }
+            accept_all(client, peer, &content)
+        };
+        script().during(|| format!("cut after {cut} bytes"))
+    })
+}
+
+fn piecemeal(context: &Context) -> Verdict {
+    let content = context.content(1, 5_000);
+    let file = context.file(&content)?;
+    side_by_side([Dialect::Accio, Dialect::Confirm], |dialect| {
+        let listener = Listener::bind()?;
+        let flags = ["--handshake", dialect.name()];
+        let (client, mut peer) = connected(context, &listener, &file, &flags)?;
+        let answers = if dialect == Dialect::Accio { &[&b""[..]][..] } else { &[FIRST, SECOND] };
+        for answer in answers {
+            for byte in GREETING.chunks(1) {
+                peer.expect_silence(Duration::from_millis(200)).during(|| dialect.name())?;
+                peer.send(byte)?;
+            }
+            peer.expect(answer).during(|| dialect.name())?;
+        }
+        accept_all(client, peer, &content)
+    })
+}
+
+fn late(context: &Context) -> Verdict {
+    let content = context.content(1, 500);
+    let file = context.file(&content)?;
+    side_by_side([Dialect::Accio, Dialect::Confirm], |dialect| {
+        let listener = Listener::bind()?;
+        let flags = ["--handshake", dialect.name()];
+        let (client, mut peer) = connected(context, &listener, &file, &flags)?;
+        peer.expect_silence(Duration::from_secs(4))?;
+        peer.send(&GREETING[..3])?;
+        peer.expect_silence(Duration::from_secs(5))?;
+        peer.send(&GREETING[3..])?;
+        if dialect == Dialect::Confirm {
+            peer.expect(FIRST)?;
+            peer.send(GREETING)?;
+            peer.expect(SECOND)?;
+        }
+        accept_all(client, peer, &content)
+    })
+}
+
+/// A fault unless the client fails after 10 s since it was started or `connected`.
+pub(super) fn expect_given_up(mut client: Process, connected: Instant, high: Duration) -> Verdict {
+    ensure_failure(&mut client, Duration::from_secs(14), &[])?;
+    let ended = client.wait(SOON)?.at;
+    ensure_took("giving up", (client.started(), connected), ended, LOW, high)
+}
+
+fn drip(context: &Context) -> Verdict {
+    let file = context.file(b"never to be sent")?;
+    side_by_side([Dialect::Accio, Dialect::Confirm], |dialect| {
+        let listener = Listener::bind()?;
+        let flags = ["--handshake", dialect.name()];
+        let (client, mut peer) = connected(context, &listener, &file, &flags)?;
+        let connected = Instant::now();
+        let gap = Duration::from_millis(1_900);
+        if dialect == Dialect::Confirm {
+            // The first greeting is well in time; it does not begin the time anew.
+            peer.expect_silence(gap)?;
+            peer.send(GREETING)?;
+            peer.expect(FIRST)?;
+        }
+        // As many drops as fit into ten seconds: too few.
+        for byte in GREETING.chunks(1) {
+            if connected.elapsed() + gap >= LOW {
+                break;
+            }
+            peer.expect_silence(gap).during(|| dialect.name())?;
+            peer.send(byte)?;
+        }
+        expect_given_up(client, connected, HIGH).during(|| dialect.name())?;
+        ensure_eq("content bytes sent", 0, peer.end(SOON)?.1)
+    })
+}
+
+fn silent(context: &Context) -> Verdict {
+    let file = context.file(b"never to be sent")?;
+    side_by_side([Dialect::Accio, Dialect::Confirm], |dialect| {
+        let listener = Listener::bind()?;
+        let flags = ["--handshake", dialect.name()];
+        let (client, mut peer) = connected(context, &listener, &file, &flags)?;
+        let connected = Instant::now();
+        expect_given_up(client, connected, HIGH).during(|| dialect.name())?;
+        ensure_eq("bytes sent", 0, peer.end(SOON)?.1)
+    })
+}
+
+fn wrong_greeting(context: &Context) -> Verdict {
+    let file = context.file(b"never to be sent")?;
+    let http = &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..];
+    let mut greetings = vec![http.to_vec(), b"ACCIO\r\n".to_vec(), b"accio\n".to_vec()];
+    greetings.push(b"\x1b[2J\x07 not for your terminal".to_vec());
+    greetings.extend((0..GREETING.len()).map(|at| {
+        let mut wrong = GREETING[..=at].to_vec();
+        wrong[at] ^= 0x20;
+        wrong
+    }));
+    side_by_side(greetings, |wrong| {
+        for second in [false, true] {
+            let listener = Listener::bind()?;
+            let flags = ["--handshake", if second { "confirm" } else { "accio" }];
+            let (mut client, mut peer) = connected(context, &listener, &file, &flags)?;
+            if second {
+                peer.send(GREETING)?;
+                peer.expect(FIRST)?;
+            }
+            peer.send(&wrong)?;
+            let sent = Instant::now();
+            let place = || format!("the server sends {}", payload::describe(&wrong));
+            ensure_failure(&mut client, SOON, &[]).during(place)?;
+            ensure_within("giving up", sent, AT_ONCE).during(place)?;
+            ensure_eq("content bytes sent", 0, peer.end(SOON)?.1).during(place)?;
+            let text = client.stderr().text();
+            let escaped = text.trim_end().chars().all(|c| !c.is_control());
+            ensure(escaped, "the server's bytes escaped", || format!("{text:?}"))?;
+        }
+        Ok(())
+    })
+}
+
+fn closed(context: &Context) -> Verdict {
+    let file = context.file(b"never to be sent")?;
+    let cases = [0, 3, 6].into_iter().flat_map(|length| [(length, false), (length, true)]);
+    side_by_side(cases, |(length, reset)| {
+        let place = || format!("{} after {length} bytes", if reset { "reset" } else { "FIN" });
+        let listener = Listener::bind()?;
+        let (mut client, mut peer) = connected(context, &listener, &file, &[])?;
+        peer.send(&GREETING[..length])?;
+        let sent = Instant::now();
+        if reset {
+            peer.reset()?;
+        } else {
+            drop(peer);
+        }
+        ensure_failure(&mut client, SOON, &[]).during(place)?;
+        ensure_within("giving up", sent, AT_ONCE).during(place)
+    })
+}
+
+fn zero_window(context: &Context) -> Verdict {
+    let file = sparse(context)?;
+    side_by_side([&[][..], &["--without", "sendfile"]], |flags| {
+        let listener = Listener::bind()?;
+        let (client, mut peer) = connected(context, &listener, &file, flags)?;
+        peer.send(GREETING)?;
+        // Until the buffers are full there is progress, a moment from now.
+        let margin = Duration::from_millis(500);
+        expect_given_up(client, Instant::now(), HIGH + margin).during(|| format!("{flags:?}"))
+    })
+}
+
+fn slow_reader(context: &Context) -> Verdict {
+    let content = context.content(1, 4 << 20);
+    let file = context.file(&content)?;
+    let listener = Listener::with(8, Some(64 << 10))?;
+    let (client, mut peer) = connected(context, &listener, &file, &["--timeout", "2"])?;
+    peer.send(GREETING)?;
+    let mut received = Vec::new();
+    let mut buffer = vec![0; 300_000];
+    for _ in 0..6 {
+        // With the file far from sent, the buffers are full all of this time.
+        thread::sleep(Duration::from_millis(900));
+        let until = Instant::now() + Duration::from_millis(100);
+        let mut drained = 0;
+        while drained < 300_000 && Instant::now() < until {
+            let count = peer.stream().read(&mut buffer)?;
+            received.extend_from_slice(&buffer[..count]);
+            drained += count;
+            ensure(count > 0, "content", || "FIN before all of it".into())?;
+        }
+    }
+    ensure(received.len() < content.len(), "a reader slower than the file", || {
+        "all of it has come".into()
+    })?;
+    accept_all(client, peer, &content[received.len()..])
+}
+
+fn reset_mid_file(context: &Context) -> Verdict {
+    let file = sparse(context)?;
+    let kinds = Dialect::ALL.into_iter().flat_map(|dialect| [(dialect, false), (dialect, true)]);
+    side_by_side(kinds, |(dialect, portable)| {
+        let listener = Listener::bind()?;
+        let mut flags = vec!["--handshake", dialect.name()];
+        flags.extend(["--without", "sendfile"].iter().take(if portable { 2 } else { 0 }));
+        let (mut client, mut peer) = connected(context, &listener, &file, &flags)?;
+        peer.greet_as_server(dialect)?;
+        peer.receive(1 << 20, SOON)?;
+        peer.reset()?;
+        let sent = Instant::now();
+        ensure_failure(&mut client, SOON, &[])?;
+        ensure_within("giving up", sent, AT_ONCE)
+    })
+}
+
+fn fin_mid_file(context: &Context) -> Verdict {
+    let file = sparse(context)?;
+    // Closed with bytes unread and so with a reset, or half closed and never read again.
+    side_by_side([true, false], |entirely| {
+        let listener = Listener::bind()?;
+        let (mut client, mut peer) = connected(context, &listener, &file, &[])?;
+        peer.send(GREETING)?;
+        peer.receive(1 << 20, SOON)?;
+        let kept = if entirely {
+            drop(peer);
+            None
+        } else {
+            peer.fin()?;
+            Some(peer)
+        };
+        let ended = ensure_failure(&mut client, Duration::from_secs(12), &[]);
+        drop(kept);
+        ended.during(|| if entirely { "closed" } else { "half closed" })
+    })
+}
+
+fn no_fin(context: &Context) -> Verdict {
+    let content = context.content(1, 50_000);
+    let file = context.file(&content)?;
+    let listener = Listener::bind()?;
+    let (mut client, mut peer) = connected(context, &listener, &file, &[])?;
+    peer.send(GREETING)?;
+    let (received, end) = peer.receive_all(SOON)?;
+    let ended = Instant::now();
+    ensure_eq("the client's end", End::Fin, end)?;
+    ensure(received == content, payload::describe(&content), || payload::describe(&received))?;
+    let exit = client.wait(Duration::from_secs(14))?;
+    ensure_success(&client, exit)?;
+    let text = client.stderr().text();
+    ensure(!text.trim().is_empty(), "a note on stderr", || format!("{text:?}"))?;
+    let from = ended.checked_sub(Duration::from_millis(500)).unwrap_or(ended);
+    ensure_took("waiting for the server's FIN", (from, ended), exit.at, LOW, HIGH)
+}
+
+fn never_takes(context: &Context) -> Verdict {
+    let listener = Listener::with(8, Some(4 << 10))?;
+    // Small enough for the client's socket buffer, too large for ours.
+    let file = context.file(&context.content(1, 200_000))?;
+    let (mut client, mut peer) = connected(context, &listener, &file, &["--timeout", "1.5"])?;
+    peer.send(GREETING)?;
+    ensure_failure(&mut client, Duration::from_secs(8), &[])?;
+    drop(peer);
+    Ok(())
+}
+
+fn reset_at_end(context: &Context) -> Verdict {
+    let content = context.content(1, 50_000);
+    let file = context.file(&content)?;
+    let listener = Listener::bind()?;
+    let (mut client, mut peer) = connected(context, &listener, &file, &[])?;
+    peer.send(GREETING)?;
+    let (received, end) = peer.receive_all(SOON)?;
+    ensure_eq("the client's end", (End::Fin, content.len()), (end, received.len()))?;
+    // The client waits for the server's word now.
+    thread::sleep(Duration::from_millis(200));
+    peer.reset()?;
+    let sent = Instant::now();
+    ensure_failure(&mut client, SOON, &[])?;
+    ensure_within("giving up", sent, AT_ONCE)
+}

@@ -1,0 +1,65 @@
+//! What is shown of the programs, a file per theme.
+
+mod arguments;
+mod client;
+mod concurrency;
+mod connect;
+mod content;
+mod dialects;
+mod errors;
+mod limits;
+mod portable;
+mod signals;
+mod third_party;
+mod timeouts;
+
+use accio_harness::context::Context;
+use accio_harness::jobs::Load;
+use accio_harness::verdict::Verdict;
+
+use crate::runner::Scenario;
+
+/// All scenarios, theme by theme.
+pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
+    [
+        dialects::SCENARIOS,
+        content::SCENARIOS,
+        errors::SCENARIOS,
+        timeouts::SCENARIOS,
+        client::SCENARIOS,
+        connect::SCENARIOS,
+        signals::SCENARIOS,
+        arguments::SCENARIOS,
+        concurrency::SCENARIOS,
+        limits::SCENARIOS,
+        portable::SCENARIOS,
+        third_party::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// A scenario that mostly waits.
+const fn waits(name: &'static str, about: &'static str, run: fn(&Context) -> Verdict) -> Scenario {
+    Scenario { name, about, load: Load::Waits, run }
+}
+
+/// A scenario that keeps the machine busy.
+const fn works(name: &'static str, about: &'static str, run: fn(&Context) -> Verdict) -> Scenario {
+    Scenario { name, about, load: Load::Works, run }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_have_a_theme() {
+        let mut seen = BTreeSet::new();
+        for scenario in super::all() {
+            assert!(seen.insert(scenario.name), "{} twice", scenario.name);
+            assert_eq!(scenario.name.split('/').count(), 2, "{}", scenario.name);
+            assert!(!scenario.about.is_empty() && !scenario.about.ends_with('.'));
+        }
+    }
+}

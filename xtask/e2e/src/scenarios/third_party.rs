@@ -1,0 +1,215 @@
+//! Programs that we did not write, where the machine has them.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs};
+
+use super::works;
+use crate::runner::Scenario;
+use accio_harness::context::{Context, ensure_success};
+use accio_harness::payload;
+use accio_harness::peer::{Dialect, SOON};
+use accio_harness::process::{Input, Process};
+use accio_harness::verdict::{During, Stop, Verdict, ensure};
+
+pub(super) static SCENARIOS: &[Scenario] = &[
+    works("foreign/python-client", "a plain Python client in each dialect", python_client),
+    works("foreign/python-server", "our client to a plain Python server", python_server),
+    works("foreign/nc", "nc sends a file", nc),
+    works("foreign/socat", "socat sends a file", socat),
+    works("foreign/telnet", "telnet sends a line", telnet),
+];
+
+/// For programs that are slow to start and to send.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// More than any socket buffer holds, little enough for a slow script.
+const SIZE: u64 = 5_000_003;
+
+/// A client as a student writes it: 1 KB at a time, no more than the course asks for.
+const CLIENT: &str = r#"import socket, sys
+host, port, path, dialect = sys.argv[1:]
+s = socket.create_connection((host, int(port)))
+s.settimeout(10)
+def greeting():
+    seen = b""
+    while not seen.endswith(b"accio\r\n"):
+        part = s.recv(1)
+        if not part:
+            sys.exit("ERROR: closed")
+        seen += part
+if dialect != "direct":
+    greeting()
+if dialect == "confirm":
+    s.sendall(b"confirm-accio\r\n")
+    greeting()
+    s.sendall(b"confirm-accio-again\r\n\r\n")
+with open(path, "rb") as f:
+    while part := f.read(1000):
+        s.sendall(part)
+s.shutdown(socket.SHUT_WR)
+while s.recv(1000):
+    pass
+"#;
+
+/// A server as a student writes it: one connection, kept as 1.file.
+const SERVER: &str = r#"import socket, sys
+dialect, path = sys.argv[1:]
+s = socket.socket()
+s.bind(("127.0.0.1", 0))
+s.listen(10)
+print(s.getsockname()[1], flush=True)
+c, _ = s.accept()
+if dialect != "direct":
+    c.sendall(b"accio\r\n")
+def expect(line):
+    seen = b""
+    while len(seen) < len(line):
+        part = c.recv(len(line) - len(seen))
+        if not part:
+            sys.exit("ERROR: closed")
+        seen += part
+    if seen != line:
+        sys.exit("ERROR: %r" % seen)
+if dialect == "confirm":
+    expect(b"confirm-accio\r\n")
+    c.sendall(b"accio\r\n")
+    expect(b"confirm-accio-again\r\n\r\n")
+with open(path, "wb") as f:
+    while part := c.recv(1000):
+        f.write(part)
+c.close()
+"#;
+
+/// Where a program is; a skip that names it where it is not.
+fn find(name: &str) -> Verdict<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+        .ok_or_else(|| Stop::skip(format!("no {name} on this machine")))
+}
+
+fn python(context: &Context, script: &str, arguments: &[&str]) -> Verdict<Process> {
+    let program = find("python3")?;
+    let path = context.fresh("script.py");
+    fs::write(&path, script)?;
+    let mut command = Command::new(program);
+    command.arg(path).args(arguments);
+    context.spawn(command, Input::Null)
+}
+
+fn python_client(context: &Context) -> Verdict {
+    find("python3")?;
+    let file = context.large_file(1, SIZE)?;
+    let server = context.server(&[])?;
+    let server_s = context.server_s(&[])?;
+    let path = file.to_string_lossy();
+    for (index, dialect) in Dialect::ALL.into_iter().enumerate() {
+        for port in [server.port, server_s.port] {
+            let port = port.to_string();
+            let arguments = ["127.0.0.1", &port, &path, dialect.name()];
+            let mut client = python(context, CLIENT, &arguments)?;
+            let exit = client.wait(PATIENCE)?;
+            ensure_success(&client, exit).during(|| dialect.name())?;
+        }
+        payload::ensure_same(&file, &server.path(index + 1)).during(|| dialect.name())?;
+    }
+    server.stop()?;
+    server_s.stop_after(&[&SIZE.to_string(); 3].map(String::as_str))
+}
+
+fn python_server(context: &Context) -> Verdict {
+    find("python3")?;
+    let file = context.large_file(1, SIZE)?;
+    for dialect in Dialect::ALL {
+        let received = context.fresh("received");
+        let arguments = [dialect.name(), &received.to_string_lossy()];
+        let mut server = python(context, SERVER, &arguments)?;
+        let port = server.stdout().line(0, PATIENCE).and_then(|line| line.parse().ok());
+        let port: u16 = port.ok_or_else(|| Stop::Trouble("the script gives no port".into()))?;
+        context.send(port, &file, &["--handshake", dialect.name()]).during(|| dialect.name())?;
+        let exit = server.wait(PATIENCE)?;
+        ensure_success(&server, exit).during(|| dialect.name())?;
+        payload::ensure_same(&file, &received).during(|| dialect.name())?;
+    }
+    Ok(())
+}
+
+/// Has `sh` run a line in which `$1` is the program, `$2` the port and `$3` the file.
+fn shell(context: &Context, line: &str, program: &Path, port: u16, file: &Path) -> Verdict {
+    let mut command = Command::new("sh");
+    command.args(["-c", line, "sh"]).arg(program).arg(port.to_string()).arg(file);
+    let mut process = context.spawn(command, Input::Null)?;
+    process.wait(PATIENCE)?;
+    Ok(())
+}
+
+/// The file through `line` to both servers.
+fn carries(context: &Context, line: &str, program: &Path, flags: &[&str]) -> Verdict {
+    let file = context.large_file(1, SIZE)?;
+    let server = context.server(flags)?;
+    let server_s = context.server_s(flags)?;
+    shell(context, line, program, server.port, &file)?;
+    server.expect_written(1)?;
+    payload::ensure_same(&file, &server.path(1))?;
+    shell(context, line, program, server_s.port, &file)?;
+    server_s.expect_line(0, &SIZE.to_string())?;
+    server.stop()?;
+    server_s.stop_after(&[&SIZE.to_string()])
+}
+
+fn nc(context: &Context) -> Verdict {
+    let program = find("nc").or_else(|_| find("ncat"))?;
+    let help = Command::new(&program).arg("-h").output()?;
+    let help = [help.stdout, help.stderr].concat();
+    let help = String::from_utf8_lossy(&help);
+    // How to have it close its side at the end of the file depends on whose nc it is.
+    let closing = if help.contains("-N") && !help.contains("Ncat") {
+        "-N"
+    } else if help.contains("-q") && !help.contains("Ncat") {
+        "-q 1"
+    } else {
+        ""
+    };
+    carries(context, &format!("\"$1\" {closing} 127.0.0.1 \"$2\" < \"$3\""), &program, &[])
+}
+
+fn socat(context: &Context) -> Verdict {
+    let program = find("socat")?;
+    // One that never reads would leave a greeting unread, and so end with a reset.
+    let one_way = "\"$1\" -u \"OPEN:$3\" \"TCP:127.0.0.1:$2\"";
+    carries(context, one_way, &program, &["--handshake", "direct"]).during(|| "one way")?;
+    carries(context, "\"$1\" - \"TCP:127.0.0.1:$2\" < \"$3\"", &program, &[]).during(|| "both ways")
+}
+
+fn telnet(context: &Context) -> Verdict {
+    let program = find("telnet")?;
+    let server = context.server(&[])?;
+    let mut command = Command::new(program);
+    command.arg("127.0.0.1").arg(server.port.to_string());
+    let mut telnet = context.spawn(command, Input::Piped)?;
+    let mut input = telnet.take_input();
+    let greeted = telnet
+        .stdout()
+        .wait(SOON, |bytes, _| bytes.windows(5).any(|window| window == b"accio").then_some(()));
+    ensure(greeted.is_some(), "the greeting", || telnet.stdout().text())?;
+    if let Some(input) = &mut input {
+        input.write_all(b"hello from telnet\n")?;
+        input.flush()?;
+    }
+    // It drops what it has not sent when its input ends.
+    std::thread::sleep(Duration::from_millis(500));
+    drop(input);
+    telnet.wait(PATIENCE)?;
+    server.expect_written(1)?;
+    let content = fs::read(server.path(1))?;
+    // It may end lines as terminals on a network do.
+    ensure(
+        content == b"hello from telnet\n" || content == b"hello from telnet\r\n",
+        "the line typed",
+        || payload::describe(&content),
+    )?;
+    server.stop()
+}

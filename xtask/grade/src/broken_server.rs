@@ -1,0 +1,99 @@
+//! `accio-grade broken NAME PORT`: a server that misbehaves, by hand.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::thread;
+
+use crate::broken::{self, ACCEPTS_NOTHING};
+use crate::options::dialect;
+use accio_harness::peer::{Dialect, Listener};
+use accio_harness::verdict::Stop;
+
+/// The options of `accio-grade broken`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// What is wrong with it: see below
+    name: String,
+    /// The port it listens at
+    port: u16,
+    /// The dialect it would speak: direct, accio or confirm
+    #[arg(long, value_name = "DIALECT", value_parser = dialect, default_value = "confirm")]
+    handshake: Dialect,
+}
+
+/// The names and what they do, for `--help`.
+pub(crate) fn names() -> String {
+    let mut text = String::from("Names:\n");
+    for broken in broken::ALL {
+        text.push_str(&format!("  {:16} {}\n", broken.name, broken.about));
+    }
+    text.push_str(&format!(
+        "  {ACCEPTS_NOTHING:16} never takes a connection; the backlog is full\n"
+    ));
+    text
+}
+
+/// Serves until it is killed.
+pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    let Arguments { name, port, handshake } = arguments;
+    let played = broken::named(name);
+    if played.is_none() && name != ACCEPTS_NOTHING {
+        writeln!(io::stderr().lock(), "ERROR: broken server {name:?}: no such name; {}", names())?;
+        return Ok(ExitCode::from(2));
+    }
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port));
+    let backlog = if played.is_none() { 0 } else { 128 };
+    // A small buffer: who is not read notices soon.
+    let listener = Listener::at(address, backlog, Some(64 << 10)).map_err(told);
+    let listener = listener.map_err(|error| {
+        io::Error::other(format!("cannot listen at port {port}: {error}: choose another"))
+    })?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "broken server {name}, {}, port {}", handshake.name(), listener.port())?;
+    out.flush()?;
+    drop(out);
+    let Some(played) = played else {
+        let fillers = broken::fill(&listener);
+        if fillers.is_none() {
+            return Err(io::Error::other("a full backlog drops no connections here"));
+        }
+        loop {
+            thread::park();
+        }
+    };
+    let (dialect, play) = (*handshake, played.play);
+    for number in 1_u64.. {
+        let mut peer = listener.next().map_err(told)?;
+        thread::spawn(move || {
+            let from = peer.stream().peer_addr().map_or("?".into(), |from| from.to_string());
+            say(&format!("{number}: {from} connected"));
+            match play(&mut peer, dialect) {
+                Ok(seen) => say(&format!(
+                    "{number}: {} bytes came; the client's end: {:?}",
+                    seen.bytes, seen.end
+                )),
+                Err(stop) => say(&format!("{number}: {}", told(stop))),
+            }
+            if played.keeps {
+                // What it is about is that we go on doing nothing.
+                loop {
+                    thread::park();
+                }
+            }
+        });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(text: &str) {
+    // Nobody may be looking.
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+fn told(stop: Stop) -> io::Error {
+    io::Error::other(match stop {
+        Stop::Fault(fault) => format!("expected {}, got {}", fault.expected, fault.actual),
+        Stop::Skip(why) | Stop::Trouble(why) => why,
+    })
+}

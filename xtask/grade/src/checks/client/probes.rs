@@ -1,0 +1,319 @@
+//! How the checks are shown.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{Ipv4Addr, ToSocketAddrs};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::broken;
+use crate::checks::receiver::SMALL;
+use crate::expectations::{GIVE_UP, ends, expect_silence, fails, succeeds};
+use crate::network_emulator::{Profile, Proxy};
+use crate::reference::ReferenceServer;
+use crate::sockets::{self, Call};
+use crate::trial::{STARTED, Trial};
+use accio_harness::peer::{Dialect, End, FIRST, GREETING, Listener, SECOND, SOON, side_by_side};
+use accio_harness::process::Process;
+use accio_harness::subject::Program;
+use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
+use accio_harness::{payload, ports, resource_limits};
+
+pub(super) fn arguments(trial: &Trial<'_>) -> Verdict {
+    let port = ports::free()?.to_string();
+    let words = ["127.0.0.1", &port, "/dev/null", "superfluous"];
+    side_by_side([0, 1, 2, 4], |count| {
+        let mut client = trial.run_with(&words[..count])?;
+        let exit = client.wait(GIVE_UP).during(|| format!("{count} arguments"))?;
+        ensure(
+            exit.status.code().is_some_and(|code| code != 0),
+            format!("{} to exit with a code that is not 0", client.command()),
+            || exit.describe(),
+        )
+    })
+}
+
+/// A name that nobody has: RFC 6761 keeps it free.
+const UNKNOWN: &str = "no-such-host.invalid";
+
+/// Why this machine cannot show what a client does with an unknown name, if it cannot: a client can do
+/// nothing about a resolver that is slow, or that makes up answers.
+fn unknown_is_known() -> Option<&'static str> {
+    const SOON_ENOUGH: Duration = Duration::from_secs(4);
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    let why = WHY.get_or_init(|| {
+        let began = Instant::now();
+        let found = (UNKNOWN, 9999).to_socket_addrs().is_ok();
+        let took = began.elapsed();
+        if found {
+            return Some("the resolver here has an address for it".into());
+        }
+        let slow = took > SOON_ENOUGH;
+        slow.then(|| format!("the resolver here takes {:.0} s for it", took.as_secs_f64()))
+    });
+    why.as_deref()
+}
+
+pub(super) fn bad_target(trial: &Trial<'_>) -> Verdict {
+    let mut targets = vec![
+        ("127.0.0.1", "0"),
+        ("127.0.0.1", "-1"),
+        ("127.0.0.1", "65536"),
+        ("127.0.0.1", "100000"),
+        ("127.0.0.1", "notaport"),
+    ];
+    match unknown_is_known() {
+        None => targets.push((UNKNOWN, "9999")),
+        Some(why) => trial.note(format!("host {UNKNOWN} not tried: {why}")),
+    }
+    let file = trial.context.file(b"content")?;
+    let file = file.to_string_lossy();
+    side_by_side(targets, |(host, port)| {
+        let mut client = trial.run_with(&[host, port, &file])?;
+        fails(&mut client, Instant::now(), GIVE_UP)
+            .during(|| format!("host {host}, port {port}"))
+            .map(drop)
+    })
+}
+
+pub(super) fn not_there(trial: &Trial<'_>) -> Verdict {
+    let mut client = trial.client("127.0.0.1", ports::free()?, b"content")?;
+    let since = client.started();
+    fails(&mut client, since, GIVE_UP).map(drop)
+}
+
+pub(super) fn nobody_answers(trial: &Trial<'_>) -> Verdict {
+    /// A backlog that is not as full as it was said to be is our trouble, not the client's.
+    const TRIES: usize = 3;
+    for _ in 0..TRIES {
+        let listener = Listener::with(0, None)?;
+        let Some(fillers) = broken::fill(&listener) else {
+            return Err(Stop::Trouble("a full backlog drops no connections here".into()));
+        };
+        let ports = fillers.iter().map(|filler| Ok(filler.local_addr()?.port()));
+        let known = ports.collect::<std::io::Result<Vec<u16>>>()?;
+        let mut client = trial.client("127.0.0.1", listener.port(), b"content")?;
+        let started = client.started();
+        let may_connect =
+            || started.elapsed() < STARTED && trial.proofs.stand(Program::Client).is_ok();
+        let call = |client: &Process| sockets::call(client.pid(), listener.address(), &known);
+        // From its first packet on: what it takes to start is another matter.
+        let mut since = None;
+        while since.is_none() && !client.has_ended()? && may_connect() {
+            since = (call(&client) == Call::Waits).then(Instant::now);
+            thread::sleep(Duration::from_millis(20));
+        }
+        let gave_up = fails(&mut client, since.unwrap_or(started), GIVE_UP);
+        match call(&client) {
+            Call::Taken => continue,
+            now => {
+                let connected = since.map(|since| since - started);
+                return gave_up.map(drop).during(|| match connected {
+                    Some(after) => format!(
+                        "it asked for a connection {:.1} s after its start; now: {now:?}",
+                        after.as_secs_f64()
+                    ),
+                    None => "it asked for no connection".to_owned(),
+                });
+            }
+        }
+    }
+    Err(Stop::Trouble(format!("a full backlog took a connection, {TRIES} times")))
+}
+
+pub(super) fn nothing_early(trial: &Trial<'_>) -> Verdict {
+    let (client, mut peer) = trial.connected(&trial.context.content(1, SMALL))?;
+    let confirmed = trial.dialect == Dialect::Confirm;
+    let times = if confirmed { 2 } else { 1 };
+    for time in 1..=times {
+        for (index, byte) in GREETING.chunks(1).enumerate() {
+            let quiet = Duration::from_millis(250);
+            let silent = match index {
+                // What it would say to the greeting before.
+                0 => expect_silence(client.pid(), &mut peer, quiet),
+                _ => peer.expect_silence(quiet),
+            };
+            silent.during(|| {
+                format!("greeting {time} of {times}, {index} of {} bytes sent", GREETING.len())
+            })?;
+            peer.send(byte)?;
+        }
+        // What comes now is another check's matter; something must.
+        let length = match (confirmed, time) {
+            (true, 1) => FIRST.len(),
+            (true, _) => SECOND.len(),
+            _ => 1,
+        };
+        // One with a confirmation too short is silent after it.
+        let wait = if confirmed && time == 1 { Duration::from_secs(2) } else { SOON };
+        let came = peer.receive(length, wait)?;
+        ensure(!came.is_empty(), format!("an answer to greeting {time}"), || "none".into())?;
+    }
+    Ok(())
+}
+
+pub(super) fn confirmations(trial: &Trial<'_>) -> Verdict {
+    let content = trial.context.content(1, SMALL);
+    let (client, mut peer) = trial.connected(&content)?;
+    peer.send(GREETING)?;
+    peer.expect(FIRST).during(|| "after the first greeting")?;
+    expect_silence(client.pid(), &mut peer, Duration::from_millis(300))
+        .during(|| "after the first confirmation")?;
+    peer.send(GREETING)?;
+    peer.expect(SECOND).during(|| "after the second greeting")?;
+    peer.expect(&content).during(|| "after the second confirmation")
+}
+
+/// The broken server `name` and a client that must give up on it, without having sent its file.
+pub(super) fn gives_up_on(trial: &Trial<'_>, name: &str) -> Verdict {
+    let broken = known(name)?;
+    let content = trial.context.content(1, SMALL);
+    let (mut client, mut peer) = trial.connected(&content)?;
+    let since = Instant::now();
+    let dialect = trial.dialect;
+    thread::scope(|scope| {
+        let played = scope.spawn(move || (broken.play)(&mut peer, dialect));
+        let gave_up = fails(&mut client, since, GIVE_UP);
+        // One way or another the client goes now, and with it the other end.
+        drop(client);
+        gave_up?;
+        let seen =
+            played.join().map_err(|_| Stop::Trouble("a broken server panicked".into()))??;
+        ensure_eq("bytes sent by the client", 0, seen.bytes)
+    })
+}
+
+/// The broken server `name` and a client that must send its file all the same.
+pub(super) fn bears_with(trial: &Trial<'_>, name: &str) -> Verdict {
+    let broken = known(name)?;
+    let content = trial.context.content(1, SMALL);
+    let (mut client, mut peer) = trial.connected(&content)?;
+    let seen = (broken.play)(&mut peer, trial.dialect)?;
+    let expected = trial.dialect.confirmations().len() + content.len();
+    ensure_eq("bytes and the client's end", (expected as u64, End::Fin), (seen.bytes, seen.end))?;
+    drop(peer);
+    succeeds(&mut client, SOON)
+}
+
+fn known(name: &str) -> Verdict<&'static broken::Broken> {
+    broken::named(name).ok_or_else(|| Stop::Trouble(format!("no broken server {name}")))
+}
+
+pub(super) fn dies_mid_transfer(trial: &Trial<'_>) -> Verdict {
+    side_by_side(["zero-window", "reset-mid-file", "reset by the network"], |how| {
+        dies(trial, how).during(|| how)
+    })
+}
+
+fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
+    // A small buffer: the client is stuck at once, not after megabytes.
+    let listener = Listener::with(8, Some(64 << 10))?;
+    let Some(broken) = broken::named(how) else {
+        let profile = Profile { reset_at: Some(300_000), stall_every: u64::MAX, ..Profile::POOR };
+        let local = Ipv4Addr::LOCALHOST.into();
+        let proxy = Proxy::start(local, listener.address(), profile, trial.context.seed())?;
+        let mut client = trial.client_with_sparse(proxy.address().port())?;
+        let mut peer = trial.accept(&listener, &client)?;
+        peer.greet_as_server(trial.dialect)?;
+        let (end, _) = peer.end(SOON)?;
+        ensure_eq("the network's reset", End::Reset, end)?;
+        return fails(&mut client, Instant::now(), GIVE_UP).map(drop);
+    };
+    let mut client = trial.client_with_sparse(listener.port())?;
+    let mut peer = trial.accept(&listener, &client)?;
+    (broken.play)(&mut peer, trial.dialect)?;
+    let since = Instant::now();
+    let kept = broken.keeps.then_some(peer);
+    // Until the client's own buffer is full it makes progress, a moment from now.
+    let gave_up = fails(&mut client, since, GIVE_UP + Duration::from_millis(500));
+    drop(kept);
+    gave_up.map(drop)
+}
+
+pub(super) fn transfers(trial: &Trial<'_>, length: usize) -> Verdict {
+    let server = ReferenceServer::start(Ipv4Addr::LOCALHOST.into(), trial.dialect)?;
+    let content = trial.context.content(1, length);
+    trial.send_by_client(server.address().port(), &content)?;
+    server.expect(1, &content)
+}
+
+pub(super) fn never_closes(trial: &Trial<'_>) -> Verdict {
+    let (mut client, mut peer) = trial.connected(b"content")?;
+    let broken = known("never-closes")?;
+    let seen = (broken.play)(&mut peer, trial.dialect)?;
+    ensure_eq("the client's end", End::Fin, seen.end)?;
+    let expected = format!("{} to end within {GIVE_UP:?}", client.command());
+    let ended = ends(&mut client, Instant::now(), GIVE_UP, expected);
+    drop(peer);
+    ended.map(drop)
+}
+
+pub(super) fn slow_reader(trial: &Trial<'_>) -> Verdict {
+    // More than the client's own buffer each time, so that it can go on sending each time.
+    const STEP: usize = 5 << 20;
+    const SIZE: u64 = 40 << 20;
+    let file = trial.context.large_file(1, SIZE)?;
+    // Never more than a step in memory: many submissions do this at the same time.
+    let mut sent = File::open(&file)?;
+    let mut left = SIZE;
+    let listener = Listener::with(8, Some(64 << 10))?;
+    let mut client = trial.client_of_file(listener.port(), &file)?;
+    let mut peer = trial.accept(&listener, &client)?;
+    peer.greet_as_server(trial.dialect)?;
+    let mut step = 0;
+    while left > 0 {
+        if step < 4 {
+            thread::sleep(Duration::from_secs(3));
+        }
+        step += 1;
+        let came = peer.receive(STEP.min(usize::try_from(left).unwrap_or(STEP)), SOON)?;
+        let place = || format!("{} bytes of {SIZE} received", SIZE - left);
+        ensure(!came.is_empty(), "more of the file", || "nothing more".into()).during(place)?;
+        let mut expected = vec![0; came.len()];
+        sent.read_exact(&mut expected)?;
+        let actual = || payload::describe(&came) + &payload::first_difference(&expected, &came);
+        ensure(came == expected, payload::describe(&expected), actual).during(place)?;
+        left -= came.len() as u64;
+    }
+    ensure_eq("the client's end", (End::Fin, 0), peer.end(SOON)?)?;
+    drop(peer);
+    succeeds(&mut client, SOON)
+}
+
+pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
+    /// How much memory a client may have in all, in KiB: less than the file.
+    const MOST: u64 = 64 << 10;
+    const SIZE: u64 = 100 << 20;
+    let file = trial.context.large_file(1, SIZE)?;
+    let listener = Listener::bind()?;
+    let mut client = trial.client_of_file(listener.port(), &file)?;
+    let mut peer = trial.accept(&listener, &client)?;
+    peer.greet_as_server(trial.dialect)?;
+    let (mut read, mut peak) = (0, 0);
+    // As long as so much is left, it cannot be in the buffers between: the client lives and holds
+    // what it holds.
+    while read < SIZE - (48 << 20) {
+        let came = peer.receive(1 << 20, SOON)?.len() as u64;
+        ensure(came > 0, format!("{SIZE} bytes"), || format!("{read} bytes and no more"))?;
+        read += came;
+        if read % (8 << 20) == 0 {
+            peak = peak.max(resource_limits::peak_memory(client.pid()));
+        }
+    }
+    let (end, rest) = peer.end(Duration::from_secs(30))?;
+    ensure_eq("bytes and the client's end", (SIZE, End::Fin), (read + rest, end))?;
+    drop(peer);
+    succeeds(&mut client, SOON)?;
+    ensure(peak <= MOST, format!("at most {} MiB of memory", MOST >> 10), || {
+        format!("{} MiB", peak >> 10)
+    })
+}
+
+pub(super) fn by_name(trial: &Trial<'_>) -> Verdict {
+    let server = ReferenceServer::start(Ipv4Addr::LOCALHOST.into(), trial.dialect)?;
+    let content = trial.context.content(1, SMALL);
+    let mut client = trial.client("localhost", server.address().port(), &content)?;
+    succeeds(&mut client, GIVE_UP)?;
+    server.expect(1, &content)
+}

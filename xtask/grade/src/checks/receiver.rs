@@ -1,0 +1,357 @@
+//! What both servers must do: each check is about [`Trial::program`].
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::expectations::{SILENCE, fails};
+use crate::reference;
+use crate::running_server::{BUSY, Result, Running, holds};
+use crate::trial::Trial;
+use accio_harness::context::wait_until;
+use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
+use accio_harness::resource_limits;
+use accio_harness::subject::Program;
+use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq, ensure_took};
+
+/// What a small file has.
+pub(super) const SMALL: usize = 500;
+/// What a large one has.
+pub(super) const LARGE: usize = 10 << 20;
+/// What one that does not fit in memory has.
+const HUGE: u64 = 100 << 20;
+/// How much more memory it may take, in KiB.
+const GROWTH: u64 = 40 << 10;
+/// Clock ticks (10 ms each) that two idle seconds may cost.
+pub(super) const IDLE_TICKS: u64 = 20;
+
+pub(super) fn bad_port(trial: &Trial<'_>) -> Verdict {
+    side_by_side(["-1", "65536", "100000", "notaport"], |port| refuses_port(trial, port))
+}
+
+pub(super) fn port_zero(trial: &Trial<'_>) -> Verdict {
+    refuses_port(trial, "0")
+}
+
+fn refuses_port(trial: &Trial<'_>, port: &str) -> Verdict {
+    let dir = trial.context.fresh("received");
+    std::fs::create_dir(&dir)?;
+    let dir = dir.to_string_lossy();
+    let arguments = [port, &dir];
+    let count = if trial.program == Program::Server { 2 } else { 1 };
+    let mut process = trial.run_with(&arguments[..count])?;
+    fails(&mut process, Instant::now(), Duration::from_secs(5))
+        .during(|| format!("port {port}"))?;
+    Ok(())
+}
+
+pub(super) fn sigint(trial: &Trial<'_>) -> Verdict {
+    trial.server()?.ends_on(Signal::INT, "SIGINT")
+}
+
+pub(super) fn sigterm(trial: &Trial<'_>) -> Verdict {
+    trial.server()?.ends_on(Signal::TERM, "SIGTERM")
+}
+
+pub(super) fn sigquit(trial: &Trial<'_>) -> Verdict {
+    trial.server()?.ends_on(Signal::QUIT, "SIGQUIT")
+}
+
+pub(super) fn accepts(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    let peer = server.connect()?;
+    server.accepted(&peer)
+}
+
+pub(super) fn greets(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    let mut peer = server.connect()?;
+    peer.expect(GREETING)?;
+    server.expect_silence(&mut peer, Duration::from_millis(500)).during(|| "after the greeting")
+}
+
+pub(super) fn receives(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    let mut peer = server.greeted()?;
+    peer.send(&trial.context.content(1, 50_000))?;
+    server.has_read_all(&peer)
+}
+
+pub(super) fn next(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    let contents = [trial.context.content(1, SMALL), trial.context.content(2, 700)];
+    let mut peers = Vec::new();
+    for (index, content) in contents.iter().enumerate() {
+        let peer = server.transfer(content).during(|| format!("connection {}", index + 1))?;
+        server.has_read_all(&peer)?;
+        // What is printed is another check's matter.
+        if trial.program == Program::Server {
+            server.expect_file(index + 1, content)?;
+        }
+        peers.push(peer);
+    }
+    Ok(())
+}
+
+pub(super) fn next_after_silence(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    let mut silent = server.greeted()?;
+    silent.send(b"partial")?;
+    let (until, content) = (Instant::now() + SILENCE.1, trial.context.content(1, SMALL));
+    silent.end(until - Instant::now())?;
+    let peer = server.transfer(&content).during(|| "the connection after the time-out")?;
+    server.has_read_all(&peer)?;
+    match trial.program {
+        Program::Server => server.expect_file(2, &content),
+        _ => Ok(()),
+    }
+}
+
+/// Ten seconds without a byte after `wire` end a connection, with nothing left but ERROR.
+fn silence(trial: &Trial<'_>, open: fn(&Running) -> Verdict<Peer>, wire: &[u8]) -> Verdict {
+    let mut server = trial.server()?;
+    let mut before = Instant::now();
+    let mut peer = open(&server)?;
+    if !wire.is_empty() {
+        before = Instant::now();
+        peer.send(wire)?;
+    }
+    let since = (before, Instant::now());
+    let path = server.path(1);
+    let (mut ended, mut marked) = (None, None);
+    // On a busy machine it may want to act and not come to it.
+    let (mut held, mut looked) = (Duration::ZERO, Instant::now());
+    let grace = Duration::from_millis(500);
+    while since.1.elapsed() < SILENCE.1 + held + grace && (ended.is_none() || marked.is_none()) {
+        if ended.is_none() {
+            let (end, _) = peer.end(Duration::from_millis(20))?;
+            ended = (end != End::Open).then(Instant::now);
+        } else {
+            thread::sleep(Duration::from_millis(20));
+        }
+        if marked.is_none() {
+            let there = match trial.program {
+                Program::Server => holds(&path, b"ERROR"),
+                _ => server.process.stdout().text().contains("ERROR"),
+            };
+            marked = there.then(Instant::now);
+        }
+        let late = since.1.elapsed() > SILENCE.0 && held < BUSY;
+        if late && resource_limits::wants_to_run(server.process.pid()) {
+            held += looked.elapsed();
+        }
+        looked = Instant::now();
+    }
+    let latest = SILENCE.1 + held;
+    // First what everybody sees, then when.
+    server.expect(&[Result::Error])?;
+    if let Some(marked) = marked {
+        ensure_took("the silence until ERROR", since, marked, SILENCE.0, latest)?;
+    }
+    let ended = ended.ok_or_else(|| {
+        Stop::fault("the connection to be aborted", "it is open after the time-out")
+    })?;
+    ensure_took("the silence until the connection's end", since, ended, SILENCE.0, latest)
+}
+
+pub(super) fn silence_after_data(trial: &Trial<'_>) -> Verdict {
+    silence(trial, Running::greeted, &trial.context.content(1, 3_000))
+}
+
+pub(super) fn silence_from_start(trial: &Trial<'_>) -> Verdict {
+    silence(trial, Running::connect, b"")
+}
+
+/// Sends by the reference client; something must come of it.
+pub(super) fn arrives(
+    trial: &Trial<'_>,
+    server: &mut Running,
+    address: SocketAddr,
+    content: &[u8],
+) -> Verdict {
+    reference::send(address, trial.dialect, content)?;
+    came_to_something(server)
+}
+
+/// A fault unless connection 1 came to a file, or to something printed, that is no ERROR.
+pub(super) fn came_to_something(server: &mut Running) -> Verdict {
+    if server.keeps_files() {
+        let path = server.path(1);
+        wait_until(SOON, || path.exists());
+        let error = std::fs::read(&path).is_ok_and(|now| now == b"ERROR");
+        return ensure(path.exists() && !error, "a file 1.file with what came", || {
+            if error { "1.file holds ERROR".into() } else { "no 1.file".into() }
+        });
+    }
+    let lines = server.lines(1)?;
+    let good = lines.first().is_some_and(|line| !line.contains("ERROR"));
+    ensure(good, "a line on stdout that is no ERROR", || format!("{lines:?}"))
+}
+
+pub(super) fn all_interfaces(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    ensure(server.bound.is_unspecified(), "to be bound to 0.0.0.0 (or ::)", || {
+        format!("bound to {}", server.bound)
+    })?;
+    let other = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), server.address.port()));
+    server.accepted(&Peer::connect(other)?)
+}
+
+pub(super) fn empty(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server()?;
+    let _peer = server.transfer(b"")?;
+    server.expect(&[Result::Content(b"")])
+}
+
+pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server()?;
+    let before = resource_limits::peak_memory(server.process.pid());
+    let mut peer = server.greeted()?;
+    let block = trial.context.content(1, 1 << 20);
+    for _ in 0..HUGE >> 20 {
+        peer.send(&block)?;
+    }
+    server.has_read_all(&peer)?;
+    let after = resource_limits::peak_memory(server.process.pid());
+    peer.fin()?;
+    match trial.program {
+        Program::Server => {
+            let path = server.path(1);
+            let length = || std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            wait_until(SOON, || length() == HUGE);
+            ensure_eq("bytes in 1.file", HUGE, length())?;
+        }
+        _ => {
+            let lines = server.lines(1)?;
+            let right = lines.first().is_some_and(|line| line.contains(&HUGE.to_string()));
+            ensure(right, format!("the count {HUGE}"), || format!("{lines:?}"))?;
+        }
+    }
+    let grown = after.saturating_sub(before);
+    ensure(
+        grown <= GROWTH,
+        format!("at most {} MiB more memory for {} MiB", GROWTH >> 10, HUGE >> 20),
+        || format!("{} MiB more", grown >> 10),
+    )
+}
+
+pub(super) fn piecemeal(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server()?;
+    let mut peer = server.connect()?;
+    let byte_by_byte = |peer: &mut Peer, bytes: &[u8]| -> Verdict {
+        for byte in bytes.chunks(1) {
+            peer.send(byte)?;
+            thread::sleep(Duration::from_millis(15));
+            server.lets_read(peer);
+        }
+        Ok(())
+    };
+    match trial.dialect {
+        Dialect::Confirm => {
+            peer.expect(GREETING)?;
+            byte_by_byte(&mut peer, FIRST)?;
+            peer.expect(GREETING)?;
+            byte_by_byte(&mut peer, SECOND)?;
+        }
+        dialect => peer.greet_as_client(dialect)?,
+    }
+    byte_by_byte(&mut peer, b"in pieces")?;
+    peer.fin()?;
+    server.expect(&[Result::Content(b"in pieces")])
+}
+
+pub(super) fn idle(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    let pid = server.process.pid();
+    expect_idle(pid).during(|| "nobody connected")?;
+    let _peer = server.greeted()?;
+    expect_idle(pid).during(|| "one silent client")
+}
+
+/// A fault if the processes of the group are busy while nothing happens.
+pub(super) fn expect_idle(group: rustix::process::Pid) -> Verdict {
+    const LOOKS: u32 = 40;
+    thread::sleep(Duration::from_millis(300));
+    let before = resource_limits::cpu_ticks(group);
+    let mut busy = 0;
+    for _ in 0..LOOKS {
+        thread::sleep(Duration::from_millis(50));
+        busy += u32::from(resource_limits::wants_to_run(group));
+    }
+    let used = resource_limits::cpu_ticks(group).saturating_sub(before);
+    // On a busy machine one that never sleeps may get little time; it wants it all the same.
+    ensure(
+        used <= IDLE_TICKS && busy <= LOOKS / 2,
+        format!("at most {} ms of processor time in 2 idle seconds", IDLE_TICKS * 10),
+        || format!("{} ms; found ready to run {busy} times of {LOOKS}", used * 10),
+    )
+}
+
+pub(super) fn slow(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server()?;
+    let mut peer = server.greeted()?;
+    for part in [&b"three "[..], b"parts, ", b"never silent for long"] {
+        peer.send(part)?;
+        thread::sleep(Duration::from_secs(4));
+    }
+    peer.send(b"!")?;
+    peer.fin()?;
+    server.expect(&[Result::Content(b"three parts, never silent for long!")])
+}
+
+pub(super) fn patient(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server()?;
+    thread::sleep(Duration::from_secs(12));
+    let content = trial.context.content(1, SMALL);
+    let _peer = server.transfer(&content).during(|| "the first client, after 12 s")?;
+    server.expect(&[Result::Content(&content)])
+}
+
+pub(super) fn survives_reset(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server()?;
+    let mut broken = server.greeted()?;
+    broken.send(b"partial")?;
+    server.has_read_all(&broken)?;
+    broken.reset()?;
+    // And one that is gone before it is greeted.
+    server.connect()?.reset()?;
+    thread::sleep(Duration::from_millis(100));
+    server.settles();
+    let peer = server.transfer(b"whole").during(|| "the connection after two resets")?;
+    server.has_read_all(&peer)?;
+    server.settles();
+    ensure(!server.process.has_ended()?, "the server to go on after two resets", || {
+        "it ended".into()
+    })
+}
+
+pub(super) fn closes(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    let mut peer = server.transfer(b"content")?;
+    let (end, _) = peer.end(SOON)?;
+    ensure(end != End::Open, "the server to close the connection after the client did", || {
+        format!("it is open {SOON:?} later")
+    })
+}
+
+pub(super) fn loss(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server_with_loss()?;
+    let content = trial.context.content(1, LARGE);
+    reference::send(server.address, trial.dialect, &content)?;
+    server.expect(&[Result::Content(&content)])
+}
+
+pub(super) fn second_greeting(trial: &Trial<'_>) -> Verdict {
+    let server = trial.server()?;
+    let mut peer = server.connect()?;
+    peer.expect(GREETING)?;
+    peer.send(&FIRST[..8])?;
+    let quiet = Duration::from_millis(400);
+    server.expect_silence(&mut peer, quiet).during(|| "half a confirmation sent")?;
+    peer.send(&FIRST[8..])?;
+    peer.expect(GREETING).during(|| "the first confirmation sent")?;
+    peer.send(SECOND)?;
+    server.expect_silence(&mut peer, quiet).during(|| "the second confirmation sent")
+}

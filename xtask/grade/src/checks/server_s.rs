@@ -1,0 +1,158 @@
+//! The server that counts.
+
+use std::time::{Duration, Instant};
+
+use super::receiver::{self, LARGE, SMALL};
+use crate::check::Check;
+use crate::reference;
+use crate::running_server::{Result, Running};
+use crate::trial::Trial;
+use accio_harness::peer::{Dialect, Peer, SOON};
+use accio_harness::subject::Program;
+use accio_harness::verdict::{During, Stop, Verdict, ensure};
+
+const NUMBER: &str = "the number of bytes is printed as a single number, the handshake not counted";
+const IDLE: &str = "no data for over 10 s: abort the connection, print the single word ERROR";
+const ONE: &str = "connections are served one after another";
+const LARGE_FILES: &str = "files of 100 MiB or more, which do not fit in memory, are accepted";
+const NETWORK: &str = "tested with emulated delays and transmission errors";
+const INSTRUCTOR: &str = "tested against the instructor's client";
+const TURNS: &str =
+    "up to 10 simultaneous connections wait their turn unrefused; only one is greeted at a time";
+
+/// Its checks, beside those of both servers.
+pub(super) fn checks() -> Vec<Check> {
+    let check = |name, about, rule| Check::new(Program::ServerS, name, about, rule);
+    vec![
+        check("7", "takes the next connection after the first is done", ONE)
+            .worth(5)
+            .run(receiver::next),
+        check("8", "10 connections at once: none refused, one greeted at a time", TURNS)
+            .worth(5)
+            .waits()
+            .run(turns),
+        check("9", "10 s of silence: aborts and prints ERROR", IDLE)
+            .worth(5)
+            .waits()
+            .run(receiver::silence_after_data),
+        check("11", "500 bytes from the reference client arrive", INSTRUCTOR)
+            .worth(10)
+            .run(|trial| arrives(trial, SMALL)),
+        check("12", "… and the count printed is right", NUMBER)
+            .worth(10)
+            .run(|trial| counts(trial, SMALL)),
+        check("13", "10 MiB from the reference client arrive", INSTRUCTOR)
+            .worth(10)
+            .run(|trial| arrives(trial, LARGE)),
+        check("14", "… and the count printed is right", NUMBER)
+            .worth(10)
+            .run(|trial| counts(trial, LARGE)),
+        check("15", "10 MiB arrive over a network with delay and loss", NETWORK).worth(5).run(
+            |trial| {
+                let (mut server, proxy) = trial.server_far_away()?;
+                let content = trial.context.content(1, LARGE);
+                receiver::arrives(trial, &mut server, proxy.address(), &content)
+            },
+        ),
+        check("16", "… and the count printed is right", NUMBER).worth(5).run(|trial| {
+            let (mut server, proxy) = trial.server_far_away()?;
+            let content = trial.context.content(1, LARGE);
+            reference::send(proxy.address(), trial.dialect, &content)?;
+            expect_count(&mut server, LARGE)
+        }),
+        check("empty", "a connection with no byte counts 0", NUMBER).run(receiver::empty),
+        check("100mib", "100mib: counted in bounded memory", LARGE_FILES).run(receiver::huge),
+        check("counts-anew", "each connection is counted from 0", NUMBER).run(counts_anew),
+        check("silent-start", "10 s without any byte: aborts and prints ERROR", IDLE)
+            .waits()
+            .run(receiver::silence_from_start),
+    ]
+}
+
+fn arrives(trial: &Trial<'_>, length: usize) -> Verdict {
+    let mut server = trial.server()?;
+    let address = server.address;
+    receiver::arrives(trial, &mut server, address, &trial.context.content(1, length))
+}
+
+fn counts(trial: &Trial<'_>, length: usize) -> Verdict {
+    let mut server = trial.server()?;
+    reference::send(server.address, trial.dialect, &trial.context.content(1, length))?;
+    expect_count(&mut server, length)
+}
+
+/// A fault unless exactly the number is printed.
+fn expect_count(server: &mut Running, length: usize) -> Verdict {
+    let lines = server.lines(1)?;
+    ensure(lines == [length.to_string()], format!("the line {length} on stdout"), || {
+        format!("{:?}", server.process.stdout().text())
+    })
+}
+
+fn counts_anew(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server()?;
+    let contents = [trial.context.content(1, SMALL), trial.context.content(2, 700)];
+    let mut peers = Vec::new();
+    for content in &contents {
+        let peer = server.transfer(content)?;
+        server.has_read_all(&peer)?;
+        peers.push(peer);
+    }
+    server.expect(&contents.each_ref().map(|content| Result::Content(content)))
+}
+
+fn turns(trial: &Trial<'_>) -> Verdict {
+    const COUNT: usize = 10;
+    let mut server = trial.server()?;
+    let mut waiting: Vec<Peer> = Vec::new();
+    for number in 1..=COUNT {
+        waiting.push(server.connect().during(|| format!("connection {number} of {COUNT}"))?);
+    }
+    let content = trial.context.content(1, SMALL);
+    let mut done = Vec::new();
+    for turn in 1..=COUNT {
+        let place = || format!("turn {turn} of {COUNT}");
+        let index = next_turn(&server, trial.dialect, &waiting).during(place)?;
+        // Time enough for a server that would greet others, too.
+        std::thread::sleep(Duration::from_millis(if turn < 3 { 500 } else { 20 }));
+        if turn < 3 {
+            server.settles();
+        }
+        let begun = (0..waiting.len())
+            .filter(|other| has_turn(&server, trial.dialect, &waiting[*other]))
+            .count();
+        ensure(begun == 1, "one connection served at a time", || format!("{begun} at once"))
+            .during(place)?;
+        let mut peer = waiting.swap_remove(index);
+        peer.greet_as_client(trial.dialect).during(place)?;
+        peer.send(&content).during(place)?;
+        peer.fin()?;
+        server.has_read_all(&peer).during(place)?;
+        done.push(peer);
+    }
+    let lines = server.lines(COUNT)?;
+    ensure(lines.len() == COUNT, format!("{COUNT} lines on stdout"), || format!("{lines:?}"))
+}
+
+/// The connection that is served now.
+fn next_turn(server: &Running, dialect: Dialect, waiting: &[Peer]) -> Verdict<usize> {
+    let until = Instant::now() + SOON;
+    while Instant::now() < until {
+        if let Some(index) = waiting.iter().position(|peer| has_turn(server, dialect, peer)) {
+            return Ok(index);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(Stop::fault("one of those who wait to be served", format!("none is, in {SOON:?}")))
+}
+
+/// Whether the server has greeted it, or where there is no greeting, taken it.
+fn has_turn(server: &Running, dialect: Dialect, peer: &Peer) -> bool {
+    match dialect {
+        Dialect::Direct => server.has_accepted(peer),
+        _ => peer.stream().set_nonblocking(true).is_ok_and(|()| {
+            let something = peer.stream().peek(&mut [0]).is_ok_and(|count| count > 0);
+            peer.stream().set_nonblocking(false).is_ok() && something
+        }),
+    }
+}

@@ -1,0 +1,166 @@
+//! `accio-grade demo PORT`: the good server, with a live view of who connected and what came.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use accio_proto::{FileSink, Outcome, Server, ServerDialect, SinkFile};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// The options of `accio-grade demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The port it listens at
+    port: u16,
+    /// The dialect it speaks: auto, direct, accio or confirm
+    #[arg(long, value_name = "DIALECT", default_value_t)]
+    handshake: ServerDialect,
+}
+
+/// How much of a file's start is shown.
+const SHOWN: usize = 32;
+/// How often a transfer that goes on is told of.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Transfers that go on, by connection.
+#[derive(Debug, Clone, Default)]
+struct View(Arc<Mutex<BTreeMap<u64, Transfer>>>);
+
+#[derive(Debug, Default)]
+struct Transfer {
+    bytes: u64,
+    /// What was told of already.
+    told: u64,
+    start: Vec<u8>,
+}
+
+/// A file nobody keeps.
+#[derive(Debug)]
+struct Watched {
+    id: u64,
+    view: View,
+}
+
+/// Serves until a signal ends it.
+pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    let view = View::default();
+    let began = Instant::now();
+    let told = view.clone();
+    let server = Server::builder(view.clone())
+        .dialect(arguments.handshake)
+        .on_outcome(move |outcome| say(began, &told.end(outcome)))
+        .bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, arguments.port)))
+        .map_err(io::Error::other)?;
+    let handle = server.handle();
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            handle.stop();
+        }
+    });
+    let beats = view;
+    thread::spawn(move || {
+        loop {
+            thread::sleep(BEAT);
+            beats.progress().iter().for_each(|line| say(began, line));
+        }
+    });
+    say(began, &format!("demo server, {}, {}", arguments.handshake, server.local_addr()));
+    server.run().map_err(io::Error::other)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl View {
+    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<u64, Transfer>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A line for each transfer that went on.
+    fn progress(&self) -> Vec<String> {
+        self.with(|transfers| {
+            let moving =
+                transfers.iter_mut().filter(|(_, transfer)| transfer.bytes > transfer.told);
+            moving
+                .map(|(id, transfer)| {
+                    transfer.told = transfer.bytes;
+                    format!("connection {id}: {} bytes so far", transfer.bytes)
+                })
+                .collect()
+        })
+    }
+
+    /// A line for one that is over.
+    fn end(&self, outcome: &Outcome) -> String {
+        let start = self.with(|transfers| transfers.remove(&outcome.id)).unwrap_or_default().start;
+        let from = outcome.peer.map_or("somebody".into(), |peer| peer.to_string());
+        let spoke = outcome.dialect.map_or("nothing".into(), |dialect| dialect.to_string());
+        let end = match &outcome.result {
+            Ok(()) => "whole".to_owned(),
+            Err(why) => format!("ERROR: {why}"),
+        };
+        format!(
+            "connection {} from {from}: spoke {spoke}, {} bytes in {:.1} s, {end}; begins \"{}\"",
+            outcome.id,
+            outcome.bytes,
+            outcome.duration.as_secs_f64(),
+            start.escape_ascii()
+        )
+    }
+}
+
+impl FileSink for View {
+    type File = Watched;
+
+    fn open(&self, id: u64) -> io::Result<Watched> {
+        self.with(|transfers| transfers.insert(id, Transfer::default()));
+        Ok(Watched { id, view: self.clone() })
+    }
+}
+
+impl SinkFile for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.view.with(|transfers| {
+            let transfer = transfers.entry(self.id).or_default();
+            transfer.bytes += bytes.len() as u64;
+            let room = SHOWN.saturating_sub(transfer.start.len()).min(bytes.len());
+            transfer.start.extend_from_slice(&bytes[..room]);
+        });
+        Ok(())
+    }
+
+    fn commit(self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abort(self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn say(began: Instant, line: &str) {
+    // Nobody may be looking.
+    let _ = writeln!(io::stdout().lock(), "{:8.1} s  {line}", began.elapsed().as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_is_seen_and_escaped() {
+        let view = View::default();
+        let mut file = view.open(7).unwrap();
+        file.write(b"a\x1b[2J").unwrap();
+        file.write(&[b'x'; 100]).unwrap();
+        assert_eq!(view.progress(), ["connection 7: 105 bytes so far"]);
+        assert!(view.progress().is_empty());
+        let start = view.with(|transfers| transfers[&7].start.clone());
+        assert_eq!(start.len(), SHOWN);
+        assert!(start.starts_with(b"a\x1b[2Jx"));
+    }
+}

@@ -1,0 +1,147 @@
+//! Finds a submission's programs in its folder.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use accio_harness::subject::{Program, Subject, Template};
+
+/// Interpreters by the end of a script's name; the courses' own first.
+const SCRIPTS: [(&str, &str); 4] =
+    [("py", "python3"), ("pl", "perl"), ("rb", "ruby"), ("js", "node")];
+/// Where compiled programs are, too.
+const FOLDERS: [&str; 4] = ["", "build", "bin", "src"];
+
+/// The programs in `dir`: client.py, server.py, server-s.py, or compiled ones with these names.
+pub(crate) fn programs(dir: &Path) -> Result<Subject, String> {
+    let dir = std::path::absolute(dir).map_err(|error| error.to_string())?;
+    if !dir.is_dir() {
+        return Err(format!("submission {}: no such folder", dir.display()));
+    }
+    let subject = Subject {
+        server: find(&dir, Program::Server)?,
+        server_s: find(&dir, Program::ServerS)?,
+        client: find(&dir, Program::Client)?,
+    };
+    if Program::ALL.iter().all(|program| subject.template(*program).is_err()) {
+        // Archives made elsewhere lose it.
+        let mut files = Program::ALL.iter().map(|program| dir.join(program.name()));
+        let remedy = match files.any(|file| file.is_file()) {
+            true => "; what has such a name may not be executed: chmod +x",
+            false => "",
+        };
+        return Err(format!(
+            "submission {}: neither client, server nor server-s is there, as .py, .pl, .rb, .js \
+             or compiled{remedy}",
+            dir.display()
+        ));
+    }
+    Ok(subject)
+}
+
+/// The template of a command line, in which files of this folder keep their meaning elsewhere.
+pub(crate) fn template(text: &str) -> Result<Template, String> {
+    let absolute = |word: &str| -> Option<String> {
+        let path = Path::new(word);
+        (path.is_relative() && path.exists())
+            .then(|| std::path::absolute(path).ok())
+            .flatten()
+            .map(|path| path.to_string_lossy().into_owned())
+    };
+    let template = Template::parse(text)?;
+    Ok(template.map(|index, word| {
+        // A command without a slash is looked for in PATH.
+        if index == 0 && !word.contains('/') { None } else { absolute(word) }
+    }))
+}
+
+/// A program that could not even be tried, and what to do about it: that is no fault of who wrote
+/// the submission.
+pub(crate) fn missing(programs: &Subject) -> Option<String> {
+    let all = [&programs.client, &programs.server_s, &programs.server];
+    let program = all.into_iter().flatten().map(Template::program).find(|word| !is_there(word))?;
+    Some(if program.contains('/') {
+        format!("{program}: no such program: is it built, and does the path lead there from here?")
+    } else {
+        format!("{program}: not in PATH: install it, or give the path of another")
+    })
+}
+
+fn is_there(program: &str) -> bool {
+    if program.contains('/') {
+        return Path::new(program).is_file();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn find(dir: &Path, program: Program) -> Result<Option<Template>, String> {
+    let name = program.name();
+    let places = match program {
+        Program::Server => "{port} {dir}",
+        Program::ServerS => "{port}",
+        Program::Client => "{host} {port} {file}",
+    };
+    for folder in FOLDERS {
+        for (end, interpreter) in SCRIPTS {
+            let path = dir.join(folder).join(format!("{name}.{end}"));
+            if path.is_file() {
+                let text = format!("{interpreter} {} {places}", quoted(&path)?);
+                return Template::parse(&text).map(Some);
+            }
+        }
+        let path = dir.join(folder).join(name);
+        let is_program = fs::metadata(&path)
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
+        if is_program {
+            return Template::parse(&format!("{} {places}", quoted(&path)?)).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn quoted(path: &PathBuf) -> Result<String, String> {
+    let text = path.to_str().ok_or_else(|| format!("{path:?}: a name that is no UTF-8"))?;
+    if text.contains('\'') {
+        return Err(format!("{path:?}: a quote in its name"));
+    }
+    Ok(format!("'{text}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_and_programs_are_found_and_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(programs(dir.path()).unwrap_err().contains("neither client"));
+        fs::write(dir.path().join("client"), "no program").unwrap();
+        assert!(programs(dir.path()).unwrap_err().ends_with("chmod +x"));
+        fs::write(dir.path().join("server-s.py"), "").unwrap();
+        fs::create_dir(dir.path().join("build")).unwrap();
+        let server = dir.path().join("build/server");
+        fs::write(&server, "").unwrap();
+        fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+        let subject = programs(dir.path()).unwrap();
+        assert!(subject.template(Program::Client).is_err());
+        let command = subject.template(Program::Server).unwrap().bare();
+        assert_eq!(command.get_program(), server.as_os_str());
+        let command = subject.template(Program::ServerS).unwrap().bare();
+        assert_eq!(command.get_program(), "python3");
+        assert!(programs(Path::new("/nowhere")).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_named_with_the_remedy() {
+        let with = |client: &str| Subject {
+            client: Some(template(client).unwrap()),
+            ..Subject::default()
+        };
+        assert_eq!(missing(&with("sh -c true")), None);
+        assert_eq!(missing(&with("/bin/sh -c true")), None);
+        assert!(missing(&with("no-such-interpreter x")).unwrap().contains("install it"));
+        assert!(missing(&with("./no/such/client x")).unwrap().contains("is it built"));
+    }
+}

@@ -1,0 +1,129 @@
+//! Every client with every server, ours among them.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::grade::{Settings, Submission};
+use super::reference::{self, ReferenceServer};
+use super::report::matrix::{self, Pair};
+use super::startup_failures::Proofs;
+use super::trial::Trial;
+use accio_harness::context::Context;
+use accio_harness::jobs::{self, Job, Load, Pace};
+use accio_harness::peer::Dialect;
+use accio_harness::seeds::seed_for;
+use accio_harness::subject::{Program, Subject};
+use accio_harness::verdict::{Stop, Verdict};
+
+/// What the reference side is called.
+const REFERENCE: &str = "reference";
+
+/// Runs every client with every server, and gives the matrix in Markdown.
+pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> io::Result<String> {
+    let with = |program: Program| -> Vec<Option<&Submission>> {
+        let has = |one: &&Submission| one.programs.template(program).is_ok();
+        submissions.iter().filter(has).map(Some).chain([None]).collect()
+    };
+    let (clients, servers) = (with(Program::Client), with(Program::Server));
+    let mut places = Vec::new();
+    let mut jobs = Vec::new();
+    for (client, client_of) in clients.iter().enumerate() {
+        for (server, server_of) in servers.iter().enumerate() {
+            // The reference speaks every dialect; of two others each speaks its own.
+            let fit = match (client_of, server_of) {
+                (Some(client), Some(server)) => client.dialect == server.dialect,
+                (client, server) => client.is_some() || server.is_some(),
+            };
+            if !fit {
+                continue;
+            }
+            places.push((client, server));
+            jobs.push(job(*client_of, *server_of, settings, jobs.len())?);
+        }
+    }
+    let mut pairs = Vec::new();
+    jobs::drive(&jobs, Pace::Working(settings.jobs), |ended| {
+        let (client, server) = places[ended.index];
+        let fault = ended.verdict.err().map(|stop| match stop {
+            Stop::Fault(fault) => format!("expected {}, got {}", fault.expected, fault.actual),
+            Stop::Skip(why) => why,
+            Stop::Trouble(why) => format!("the kit's own trouble: {why}"),
+        });
+        let dir = jobs[ended.index].context.dir();
+        let fault = fault.map(|text| text.replace(&format!("{}/", dir.display()), ""));
+        pairs.push(Pair { client, server, fault });
+        // The whole folder goes in the end.
+        let _ = fs::remove_dir_all(dir);
+        Ok(())
+    })?;
+    pairs.sort_by_key(|pair| (pair.client, pair.server));
+    let name = |one: &Option<&Submission>| match one {
+        Some(one) => format!("{} ({})", one.name, one.dialect.name()),
+        None => REFERENCE.to_owned(),
+    };
+    Ok(matrix::text(
+        &clients.iter().map(name).collect::<Vec<_>>(),
+        &servers.iter().map(name).collect::<Vec<_>>(),
+        &pairs,
+    ))
+}
+
+fn job(
+    client: Option<&Submission>,
+    server: Option<&Submission>,
+    settings: &Settings,
+    number: usize,
+) -> io::Result<Job> {
+    let programs = Subject {
+        client: client.and_then(|one| one.programs.client.clone()),
+        server: server.and_then(|one| one.programs.server.clone()),
+        server_s: None,
+    };
+    let dialect = server.or(client).map_or(Dialect::Confirm, |one| one.dialect);
+    let dir: PathBuf = settings.dir.join(format!("pair-{number}"));
+    fs::create_dir_all(&dir)?;
+    let seed = seed_for("interop", settings.seed);
+    let context = Context::new(Arc::new(programs), dir, seed).guarded(settings.limits);
+    let (by_reference, to_reference) = (client.is_none(), server.is_none());
+    let (network, workdir) = (settings.network, settings.workdir.clone());
+    let work = move |context: &Context| -> Verdict {
+        let (notes, proofs) = (Mutex::default(), Proofs::default());
+        let trial = Trial {
+            context,
+            dialect,
+            program: Program::Server,
+            workdir: workdir.as_deref(),
+            network,
+            notes: &notes,
+            proofs: &proofs,
+        };
+        let send = |address: SocketAddr, content: &[u8]| match by_reference {
+            true => reference::send(address, dialect, content).map(drop),
+            false => trial.send_by_client(address.port(), content),
+        };
+        let contents = [context.content(1, 500), context.content(2, 1 << 20)];
+        if to_reference {
+            let server = ReferenceServer::start(Ipv4Addr::LOCALHOST.into(), dialect)?;
+            for (id, content) in (1..).zip(&contents) {
+                send(server.address(), content)?;
+                server.expect(id, content)?;
+            }
+            return Ok(());
+        }
+        let server = trial.server()?;
+        for (index, content) in contents.iter().enumerate() {
+            send(server.address, content)?;
+            server.expect_file(index + 1, content)?;
+        }
+        Ok(())
+    };
+    Ok(Job {
+        name: format!("pair {number}"),
+        load: Load::Works,
+        context: Arc::new(context),
+        work: Arc::new(work),
+    })
+}

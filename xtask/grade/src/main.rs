@@ -1,0 +1,74 @@
+//! The conformance kit: grades any implementation of the three programs, in any language.
+//!
+//! A [`check::Check`] is a row of the courses' tables, or something their documents ask for beside;
+//! it is shown in a [`trial::Trial`] of the subject's programs, against the reference side made of
+//! accio-proto ([`mod@reference`]) and peers that misbehave ([`broken`]), over a network that may be
+//! emulated ([`network_emulator`], [`accio_harness::namespace`]). [`grade`] runs them on a submission, [`report`] says what
+//! came of it.
+
+#![forbid(unsafe_code)]
+
+mod broken;
+mod broken_server;
+mod check;
+mod checks;
+mod demo_server;
+mod discovery;
+mod expectations;
+mod grade;
+mod interop;
+mod network_emulator;
+mod options;
+mod outcome;
+mod reference;
+mod report;
+mod running_server;
+mod sock_diag;
+mod sockets;
+mod startup_failures;
+mod submissions;
+mod trial;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Grade any implementation of the three programs by the courses' checks
+#[derive(Debug, Parser)]
+#[command(name = "accio-grade", version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(flatten)]
+    options: options::Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What else it does.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run a server that misbehaves, to try a client on
+    #[command(after_help = broken_server::names())]
+    Broken(broken_server::Arguments),
+    /// Run the good server, and see who connects and what comes
+    Demo(demo_server::Arguments),
+}
+
+fn main() -> ExitCode {
+    let CommandLine { options, command } = CommandLine::parse();
+    accio_harness::report::exit_code(match command {
+        None => options.run(),
+        Some(Command::Broken(arguments)) => broken_server::run(&arguments),
+        Some(Command::Demo(arguments)) => demo_server::run(&arguments),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}

@@ -1,0 +1,360 @@
+//! The options of `accio-grade`.
+
+mod preflight;
+mod selection;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+
+pub(crate) use self::selection::shell_word;
+use super::check::Check;
+use super::checks;
+use super::grade::{self, Settings, Submission};
+use super::interop;
+use super::outcome::Report;
+use super::report::{self, gradescope, html, json, junit, table};
+use super::submissions;
+use super::trial::Network;
+use accio_harness::peer::Dialect;
+use accio_harness::resource_limits::{self, Limits};
+use accio_harness::{TROUBLE, cargo, interruption, namespace, scheduling_delay};
+
+/// The exit code of a command line that makes no sense.
+const USAGE: u8 = 2;
+/// Descriptors of all checks that run at once.
+const DESCRIPTORS: u64 = 8192;
+/// The dialect of the courses since 2022.
+const COURSES: Dialect = Dialect::Confirm;
+/// What one check's programs may have, in MiB.
+const MEMORY: u64 = 1024;
+
+/// The options of `accio-grade`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Print the checks with points and rules; run none
+    #[arg(long)]
+    list: bool,
+    /// Run only checks that have this text in their id or description (repeatable: any of them)
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// Leave the files and outputs of failed checks, and say where
+    #[arg(long)]
+    keep: bool,
+    /// Working checks at a time; those that mostly wait run side by side anyway [default: one per
+    /// core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Make file contents, and what the proxy does, from this number [default: another one each run]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Grade our own programs in this folder instead of building them
+    #[arg(long, value_name = "DIR",
+          conflicts_with_all = ["server", "client", "server_s", "subject", "submissions"])]
+    bin_dir: Option<PathBuf>,
+    /// Grade this server: a command with {port} and {dir}
+    #[arg(long, value_name = "TEMPLATE")]
+    server: Option<String>,
+    /// Grade this client: a command with {host}, {port} and {file}
+    #[arg(long, value_name = "TEMPLATE")]
+    client: Option<String>,
+    /// Grade this server-s: a command with {port}
+    #[arg(long, value_name = "TEMPLATE")]
+    server_s: Option<String>,
+    /// Grade the programs in this folder: client.py, server.py and server-s.py, or compiled ones
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "client", "server_s"])]
+    subject: Option<PathBuf>,
+    /// Grade the programs in each folder of this one
+    #[arg(long, value_name = "DIR",
+          conflicts_with_all = ["subject", "server", "client", "server_s", "gradescope"])]
+    submissions: Option<PathBuf>,
+    /// Submissions graded at a time [default: three per core, for they mostly wait]
+    #[arg(long, value_name = "N", requires = "submissions",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    at_once: Option<u16>,
+    /// Where each submission's own files go
+    #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
+    results: PathBuf,
+    /// The dialect the programs speak [default: confirm, the courses' since 2022]
+    #[arg(long, value_name = "DIALECT", value_parser = dialect)]
+    handshake: Option<Dialect>,
+    /// Run the programs in this folder [default: a fresh one each time]
+    #[arg(long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+    /// How much memory the programs of one check may have, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    memory: u64,
+    /// How delay and loss are emulated
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
+    network: Network,
+    /// Leave out checks that have this text in their id or description (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    without: Vec<String>,
+    /// Do not run failed checks once more
+    #[arg(long)]
+    no_retry: bool,
+    /// Print the outcome as JSON, instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Write the outcome as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write the outcome as Gradescope's results.json, as it goes
+    #[arg(long, value_name = "FILE")]
+    gradescope: Option<PathBuf>,
+    /// Write a page of all submissions and checks
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Run every client with every server, the reference too, and write the outcome in Markdown
+    #[arg(long, value_name = "FILE")]
+    matrix: Option<PathBuf>,
+}
+
+/// What the run as a whole has for the checks.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    /// Where checks write.
+    pub(crate) dir: &'a Path,
+    /// Working checks at a time.
+    pub(crate) jobs: usize,
+    /// What contents are made from.
+    pub(crate) seed: u64,
+    /// Where our own programs are.
+    pub(crate) bin: &'a Path,
+}
+
+impl Options {
+    /// Grades what is named, our own programs if nothing is.
+    pub(crate) fn run(&self) -> io::Result<ExitCode> {
+        let mut out = anstream::stdout().lock();
+        let chosen = self.chosen();
+        if self.list {
+            list(&chosen, &mut out)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if chosen.is_empty() {
+            writeln!(
+                io::stderr().lock(),
+                "ERROR: no check is meant by any of {:?}: see --list",
+                self.filter
+            )?;
+            return Ok(ExitCode::from(USAGE));
+        }
+        let bin = match &self.bin_dir {
+            Some(dir) => std::path::absolute(dir)?,
+            None if self.is_foreign() => PathBuf::new(),
+            None => match cargo::build()? {
+                Some(bin) => bin,
+                // Cargo has said why.
+                None => return Ok(ExitCode::from(TROUBLE)),
+            },
+        };
+        let dir = tempfile::Builder::new().prefix("accio-grade-").tempdir().map_err(|error| {
+            io::Error::other(format!("no folder to work in: {error}: name one with TMPDIR"))
+        })?;
+        interruption::end_all_when_interrupted(namespace::remove_all, dir.path().to_owned())?;
+        resource_limits::raise_descriptor_limit(Some(DESCRIPTORS))?;
+        scheduling_delay::start();
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        let run = Run {
+            dir: dir.path(),
+            jobs: self.jobs.map_or(cores, usize::from),
+            seed: self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
+            bin: &bin,
+        };
+        let code = self.grade(&chosen, &run, &mut out);
+        if self.keep && code.as_ref().is_ok_and(|code| *code != ExitCode::SUCCESS) {
+            let _ = dir.keep();
+        }
+        code
+    }
+
+    /// Whether somebody else's programs are graded, so that ours are not needed.
+    fn is_foreign(&self) -> bool {
+        self.server.is_some()
+            || self.client.is_some()
+            || self.server_s.is_some()
+            || self.subject.is_some()
+            || self.submissions.is_some()
+    }
+
+    /// The checks that any of these texts mean, all for none; but for those that are left out.
+    fn chosen(&self) -> Vec<&'static Check> {
+        let filter = &self.filter;
+        let named =
+            |check: &Check, texts: &[String]| texts.iter().any(|text| check.is_meant_by(text));
+        let means = |check: &&Check| {
+            (filter.is_empty() || named(check, filter)) && !named(check, &self.without)
+        };
+        checks::all().filter(means).collect()
+    }
+
+    /// Grades, reports, and gives the exit code.
+    fn grade(
+        &self,
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<ExitCode> {
+        let found = match &self.submissions {
+            Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
+            None => self.given(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
+        };
+        if let (Err(why), Some(file), Some(_)) = (&found, &self.gradescope, &self.subject) {
+            // Whoever handed it in is to be told so, not that the grading failed.
+            gradescope::write_nothing(file, why)?;
+        }
+        let found = found.and_then(|found: Vec<_>| match self.refusal(&found, chosen) {
+            Some(why) => Err(why),
+            None => Ok(found),
+        });
+        let found = match found {
+            Ok(found) => found,
+            Err(why) => {
+                writeln!(io::stderr().lock(), "ERROR: {why}")?;
+                return Ok(ExitCode::from(USAGE));
+            }
+        };
+        self.try_places()?;
+        let reports = match self.submissions {
+            Some(_) => self.grade_class(&found, chosen, run, out)?,
+            None => self.grade_each(&found, chosen, run, out)?,
+        };
+        self.write(&reports, out)?;
+        if let Some(path) = &self.matrix {
+            let all: Vec<Submission> = found.into_iter().map(|(one, _)| one).collect();
+            let settings = self.settings(run, run.jobs, run.dir.join("interop"));
+            report::write(path, interop::run(&all, &settings)?)?;
+        }
+        Ok(exit_code(&reports))
+    }
+
+    fn grade_class(
+        &self,
+        found: &[(Submission, Option<String>)],
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<Vec<Report>> {
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        let at_once = self.at_once.map_or(3 * cores, usize::from);
+        let settings = self.settings(run, run.jobs, run.dir.to_owned());
+        let reports = submissions::grade(found, chosen, &settings, at_once, &self.results)?;
+        if !self.json {
+            submissions::summary(out, &reports)?;
+            writeln!(out, "\neach submission's own report: {}", self.results.display())?;
+        }
+        Ok(reports)
+    }
+
+    fn grade_each(
+        &self,
+        found: &[(Submission, Option<String>)],
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<Vec<Report>> {
+        let mut reports = Vec::new();
+        for (submission, _) in found {
+            let report = self.grade_one(submission, chosen, run, out)?;
+            if !self.json {
+                table::failures(out, &report)?;
+                table::scores(out, &report)?;
+                out.flush()?;
+            }
+            reports.push(report);
+        }
+        Ok(reports)
+    }
+
+    fn grade_one(
+        &self,
+        submission: &Submission,
+        chosen: &[&'static Check],
+        run: &Run<'_>,
+        out: &mut impl Write,
+    ) -> io::Result<Report> {
+        let settings = self.settings(run, run.jobs, run.dir.join(submission.dialect.name()));
+        let checks = grade::checks_for(submission, chosen);
+        let own = self.subject.as_ref().map(|dir| selection::named(dir));
+        let mut results = self
+            .gradescope
+            .as_ref()
+            .map(|path| gradescope::Results::new(path, &checks, own.as_deref()));
+        let mut failed = Ok(());
+        let report = grade::grade(submission, chosen, &settings, |row, stands| {
+            let told = results.as_mut().map_or(Ok(()), |results| results.add(row));
+            let told = told.and_then(|()| match stands && !self.json {
+                true => table::line(out, row).and_then(|()| out.flush()),
+                false => Ok(()),
+            });
+            if failed.is_ok() {
+                failed = told;
+            }
+        })?;
+        failed?;
+        results.map_or(Ok(()), |mut results| results.finish())?;
+        Ok(report)
+    }
+
+    fn settings(&self, run: &Run<'_>, jobs: usize, dir: PathBuf) -> Settings {
+        Settings {
+            seed: run.seed,
+            jobs,
+            network: self.network,
+            limits: Limits { memory: self.memory << 10, ..Limits::default() },
+            // Programs are started elsewhere, too.
+            workdir: self.workdir.as_ref().and_then(|dir| std::path::absolute(dir).ok()),
+            dir,
+            retry: !self.no_retry,
+            keep: self.keep,
+            repeat: self.repeat(),
+        }
+    }
+
+    fn write(&self, reports: &[Report], out: &mut impl Write) -> io::Result<()> {
+        if self.json {
+            writeln!(out, "{}", json::text(reports)?)?;
+        }
+        if let Some(path) = &self.junit {
+            report::write(path, junit::text(reports).map_err(io::Error::other)?)?;
+        }
+        if let Some(path) = &self.html {
+            report::write(path, html::text(reports))?;
+        }
+        Ok(())
+    }
+}
+
+/// Prints the checks, their points and rules.
+fn list(chosen: &[&'static Check], out: &mut impl Write) -> io::Result<()> {
+    for check in chosen {
+        let points = match check.points {
+            0 => "-".to_owned(),
+            points => points.to_string(),
+        };
+        let graded = if check.run.is_none() { " (not graded here)" } else { "" };
+        writeln!(out, "{:25} {points:>3}  {}{graded}", check.id, check.about)?;
+        writeln!(out, "{:30} rule: {}", "", check.rule)?;
+    }
+    Ok(())
+}
+
+/// 0 all passed, 1 some failed, 3 the kit's own trouble.
+fn exit_code(reports: &[Report]) -> ExitCode {
+    if reports.iter().any(Report::is_troubled) {
+        ExitCode::from(TROUBLE)
+    } else if reports.iter().any(Report::has_failed) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// The dialect with this name.
+pub(crate) fn dialect(text: &str) -> Result<Dialect, String> {
+    let named = Dialect::ALL.into_iter().find(|dialect| dialect.name() == text);
+    named.ok_or_else(|| "must be direct, accio or confirm".to_owned())
+}

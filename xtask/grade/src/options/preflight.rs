@@ -1,0 +1,63 @@
+//! What must hold before anything is graded: better said at once than after an hour.
+
+use std::io;
+use std::path::{self, PathBuf};
+
+use super::{Options, Submission};
+use crate::check::Check;
+use crate::{discovery, grade, report};
+
+impl Options {
+    /// Why this command line makes no sense, if it makes none.
+    pub(super) fn refusal(
+        &self,
+        found: &[(Submission, Option<String>)],
+        chosen: &[&'static Check],
+    ) -> Option<String> {
+        if let Some(dir) = self.workdir.as_ref().filter(|dir| !dir.is_dir()) {
+            return Some(format!("--workdir {}: no such folder", dir.display()));
+        }
+        if let Some(file) = self.gradescope.as_ref().filter(|_| found.len() > 1) {
+            return Some(format!(
+                "--gradescope {}: is about one submission in one dialect: name it with --handshake",
+                file.display()
+            ));
+        }
+        let among = |dir: &PathBuf| {
+            let results = path::absolute(&self.results).ok()?;
+            Some(results.starts_with(path::absolute(dir).ok()?))
+        };
+        if self.submissions.as_ref().and_then(among) == Some(true) {
+            return Some(format!(
+                "--results {}: among the submissions, as one of which it would be graded next time: \
+                 name a folder elsewhere",
+                self.results.display()
+            ));
+        }
+        for (submission, _) in found {
+            if let Some(why) = discovery::missing(&submission.programs) {
+                return Some(format!("{}: {why}", submission.name));
+            }
+        }
+        let nothing = |(one, problem): &(Submission, Option<String>)| {
+            problem.is_none() && grade::checks_for(one, chosen).is_empty()
+        };
+        found.iter().all(nothing).then(|| {
+            let ids: Vec<&str> = chosen.iter().map(|check| check.id.as_str()).take(3).collect();
+            format!(
+                "nothing to grade: {} and the like are about programs that are not there",
+                ids.join(", ")
+            )
+        })
+    }
+
+    /// Tries out every place that will be written to.
+    pub(super) fn try_places(&self) -> io::Result<()> {
+        let files = [&self.junit, &self.gradescope, &self.html, &self.matrix];
+        files.into_iter().flatten().try_for_each(|file| report::try_out(file))?;
+        match self.submissions {
+            Some(_) => report::try_out(&self.results.join("NAME.txt")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What is to be graded, and how a command line names it again.
+
+use std::path::Path;
+
+use super::{COURSES, MEMORY, Options, Run, Submission};
+use crate::discovery;
+use crate::trial::Network;
+use accio_harness::peer::Dialect;
+use accio_harness::subject::Subject;
+
+impl Options {
+    /// The options beside what names the submission that a repetition needs.
+    pub(super) fn repeat(&self) -> String {
+        let mut options = String::new();
+        if let Some(dir) = &self.workdir {
+            options.push_str(&format!(" --workdir {}", shell_word(&dir.to_string_lossy())));
+        }
+        if self.memory != MEMORY {
+            options.push_str(&format!(" --memory {}", self.memory));
+        }
+        if self.network == Network::Proxy {
+            options.push_str(" --network proxy");
+        }
+        options
+    }
+
+    /// What is to be graded.
+    pub(super) fn given(&self, run: &Run<'_>) -> Result<Vec<Submission>, String> {
+        if !self.is_foreign() {
+            let bin_dir = self.bin_dir.as_deref().map(|dir| shell_word(&dir.to_string_lossy()));
+            let bin_dir = bin_dir.map_or_else(String::new, |dir| format!("--bin-dir {dir} "));
+            let dialects = self.handshake.map_or(Dialect::ALL.to_vec(), |dialect| vec![dialect]);
+            return dialects
+                .into_iter()
+                .map(|dialect| {
+                    Ok(Submission {
+                        name: "our own programs".into(),
+                        programs: Subject::own_in(run.bin, dialect)?,
+                        dialect,
+                        options: format!("{bin_dir}--handshake {}", dialect.name()),
+                    })
+                })
+                .collect();
+        }
+        let dialect = self.handshake.unwrap_or(COURSES);
+        let mut options = String::new();
+        let (name, programs) = match &self.subject {
+            Some(dir) => {
+                options.push_str(&format!("{} ", named(dir)));
+                let name = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+                let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                (name, discovery::programs(dir)?)
+            }
+            None => {
+                let mut template = |option: &str, text: &Option<String>, places: &[&str]| {
+                    let Some(text) = text else { return Ok(None) };
+                    if let Some(place) = places.iter().find(|place| !text.contains(**place)) {
+                        return Err(format!(
+                            "{option} {text:?}: has no {place}: where does it go?"
+                        ));
+                    }
+                    options.push_str(&format!("{option} {} ", shell_word(text)));
+                    discovery::template(text).map(Some).map_err(|why| format!("{option}: {why}"))
+                };
+                let programs = Subject {
+                    server: template("--server", &self.server, &["{port}", "{dir}"])?,
+                    server_s: template("--server-s", &self.server_s, &["{port}"])?,
+                    client: template("--client", &self.client, &["{host}", "{port}", "{file}"])?,
+                };
+                ("subject".to_owned(), programs)
+            }
+        };
+        options.push_str(&format!("--handshake {}", dialect.name()));
+        Ok(vec![Submission { name, programs, dialect, options }])
+    }
+}
+
+/// The option that names a submission's folder.
+pub(super) fn named(dir: &Path) -> String {
+    format!("--subject {}", shell_word(&dir.to_string_lossy()))
+}
+
+/// A word as a shell takes it.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}

@@ -1,0 +1,99 @@
+//! The report for people.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::outcome::{Outcome, Report, Row};
+use accio_harness::subject::Program;
+
+/// Wide enough for the longest id and what it is about.
+const ID: usize = 25;
+
+/// One line about a check.
+pub(crate) fn line(out: &mut impl Write, row: &Row) -> io::Result<()> {
+    let colour = match row.outcome {
+        Outcome::Passed => AnsiColor::Green,
+        Outcome::Failed { .. } => AnsiColor::Red,
+        Outcome::Skipped(_) | Outcome::NotGraded(_) => AnsiColor::Yellow,
+        Outcome::Trouble(_) => AnsiColor::Magenta,
+    };
+    let style = Style::new().fg_color(Some(colour.into()));
+    let points = match row.check.points {
+        0 => "-".to_owned(),
+        points => points.to_string(),
+    };
+    let beside = match row.outcome.why() {
+        "" => row.notes.join("; "),
+        why => why.to_owned(),
+    };
+    let beside = if beside.is_empty() { beside } else { format!("  ({beside})") };
+    writeln!(
+        out,
+        "{:ID$} {points:>3}  {style}{:10}{style:#} {:5.1} s  {}{beside}",
+        row.check.id,
+        row.outcome.word(),
+        row.took.as_secs_f64(),
+        row.check.about,
+    )
+}
+
+/// What went wrong, check by check.
+pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    for row in &report.rows {
+        match &row.outcome {
+            Outcome::Failed { expected, actual, during } => {
+                writeln!(out, "\n{}: {}", row.check.id, row.check.about)?;
+                for place in during {
+                    writeln!(out, "  during    {place}")?;
+                }
+                writeln!(out, "  expected  {expected}\n  actual    {actual}")?;
+                writeln!(out, "  rule      {}", row.check.rule)?;
+                for line in row.notes.iter().chain(&row.said) {
+                    writeln!(out, "  {line}")?;
+                }
+                writeln!(out, "  again     {}", row.command)?;
+            }
+            Outcome::Trouble(why) => {
+                writeln!(
+                    out,
+                    "\n{}: the kit's own trouble, not the submission's: {why}",
+                    row.check.id
+                )?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The points of each program.
+pub(crate) fn scores(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    writeln!(out, "\n{}, dialect {}, seed {}", report.name, report.dialect.name(), report.seed)?;
+    if let Some(problem) = &report.problem {
+        return writeln!(out, "  nothing to grade: {problem}");
+    }
+    for program in report.programs() {
+        writeln!(out, "  {:9} {}", program.name(), points(report, program))?;
+    }
+    let beside = |which: fn(&Outcome) -> bool| {
+        let rows = report.rows.iter().filter(|row| row.check.points == 0);
+        rows.filter(|row| which(&row.outcome)).count()
+    };
+    writeln!(
+        out,
+        "  beside points: {} passed, {} failed, {} skipped or not graded; {:.1} s in all",
+        beside(|outcome| *outcome == Outcome::Passed),
+        beside(|outcome| matches!(outcome, Outcome::Failed { .. })),
+        beside(|outcome| matches!(outcome, Outcome::Skipped(_) | Outcome::NotGraded(_))),
+        report.took.as_secs_f64(),
+    )
+}
+
+/// The points of one program, and what is not in them.
+pub(crate) fn points(report: &Report, program: Program) -> String {
+    let score = report.score(Some(program));
+    let rest = score.published - score.possible;
+    let rest = if rest > 0 { format!(" ({rest} not graded here)") } else { String::new() };
+    format!("{} of {} points{rest}", score.earned, score.possible)
+}

@@ -1,0 +1,249 @@
+//! A running server of the subject: what it is asked, and what must come of it.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use super::expectations::{RESTING, expect_silence};
+use super::sockets;
+use accio_harness::context::{ERROR, wait_until};
+use accio_harness::namespace::Namespace;
+use accio_harness::peer::{Dialect, Peer, SOON};
+use accio_harness::process::Process;
+use accio_harness::subject::Program;
+use accio_harness::verdict::{Stop, Verdict, ensure};
+use accio_harness::{payload, resource_limits};
+
+/// How long a server may take to end when told to.
+pub(crate) const ENDING: Duration = Duration::from_secs(5);
+
+/// How much longer than soon a server that is at work may take, on a machine that is busy.
+pub(crate) const BUSY: Duration = Duration::from_secs(12);
+
+/// A running server of the subject.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// The process started, leader of its group.
+    pub(crate) process: Process,
+    /// The process that listens.
+    pub(crate) listener: Pid,
+    /// The address it bound.
+    pub(crate) bound: IpAddr,
+    /// Where to connect.
+    pub(crate) address: SocketAddr,
+    /// Its FILE-DIR, if it has one.
+    pub(crate) dir: PathBuf,
+    pub(super) dialect: Dialect,
+    pub(super) program: Program,
+    /// Ends after the process.
+    pub(super) _namespace: Option<Namespace>,
+}
+
+/// What one connection should have come to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Result<'a> {
+    /// All of these bytes.
+    Content(&'a [u8]),
+    /// A broken transfer.
+    Error,
+}
+
+impl Running {
+    /// A raw connection.
+    pub(crate) fn connect(&self) -> Verdict<Peer> {
+        Peer::connect(self.address)
+    }
+
+    /// A raw connection with the client's part of the handshake done, and taken by the server.
+    pub(crate) fn greeted(&self) -> Verdict<Peer> {
+        let mut peer = self.connect()?;
+        peer.greet_as_client(self.dialect)?;
+        self.accepted(&peer)?;
+        Ok(peer)
+    }
+
+    /// A fault unless the server soon takes the connection.
+    pub(crate) fn accepted(&self, peer: &Peer) -> Verdict {
+        let taken = self.comes_to(|| self.has_accepted(peer));
+        ensure(taken, "the connection to be accepted", || "it waits in the backlog".into())
+    }
+
+    /// Whether the server has taken the connection.
+    pub(crate) fn has_accepted(&self, peer: &Peer) -> bool {
+        self.entry(peer).is_some_and(|entry| entry.inode != 0)
+    }
+
+    /// A fault unless the server soon has read all that was sent.
+    pub(crate) fn has_read_all(&self, peer: &Peer) -> Verdict {
+        let read = self.comes_to(|| self.entry(peer).is_none_or(|entry| entry.unread == 0));
+        ensure(read, "the server to read what came", || {
+            let left = self.entry(peer).map_or(0, |entry| entry.unread);
+            format!("{left} bytes unread after {SOON:?}")
+        })
+    }
+
+    /// Gives the server the time to read all that was sent, on a busy machine too; what it does not
+    /// read is for others to notice.
+    pub(crate) fn lets_read(&self, peer: &Peer) {
+        wait_until(RESTING, || self.entry(peer).is_none_or(|entry| entry.unread == 0));
+    }
+
+    /// A fault if anything comes within `time`, or as long as the server is busy with what came.
+    pub(crate) fn expect_silence(&self, peer: &mut Peer, time: Duration) -> Verdict {
+        expect_silence(self.process.pid(), peer, time)
+    }
+
+    /// Waits until the server rests.
+    pub(crate) fn settles(&self) {
+        resource_limits::settles(self.process.pid(), RESTING);
+    }
+
+    /// Whether the server comes to this soon, or a while later if it has been at work until then.
+    pub(crate) fn comes_to(&self, holds: impl Fn() -> bool) -> bool {
+        wait_until(SOON, &holds) || {
+            resource_limits::settles(self.process.pid(), BUSY);
+            holds()
+        }
+    }
+
+    fn entry(&self, peer: &Peer) -> Option<sockets::Entry> {
+        let (near, far) = (peer.stream().local_addr().ok()?, peer.stream().peer_addr().ok()?);
+        sockets::connection(self.listener, far, near)
+    }
+
+    /// A whole transfer over a raw connection, which stays open on our side.
+    pub(crate) fn transfer(&self, content: &[u8]) -> Verdict<Peer> {
+        let mut peer = self.greeted()?;
+        peer.send(content)?;
+        peer.fin()?;
+        Ok(peer)
+    }
+
+    /// Whether it keeps files, rather than to count bytes.
+    pub(crate) fn keeps_files(&self) -> bool {
+        self.program == Program::Server
+    }
+
+    /// The path of connection `id`'s file.
+    pub(crate) fn path(&self, id: usize) -> PathBuf {
+        self.dir.join(format!("{id}.file"))
+    }
+
+    /// A fault unless connections 1, 2 and so on came to this. To be called last: it may end the
+    /// server.
+    pub(crate) fn expect(&mut self, results: &[Result<'_>]) -> Verdict {
+        if self.program == Program::Server {
+            for (index, result) in results.iter().enumerate() {
+                self.expect_file(index + 1, result.content())?;
+            }
+            return Ok(());
+        }
+        let lines = self.lines(results.len())?;
+        let expected: Vec<String> = results.iter().map(Result::line).collect();
+        let actual: Vec<String> = lines.iter().map(|line| counted(line)).collect();
+        ensure(actual == expected, format!("printed: {expected:?}"), || format!("{lines:?}"))
+    }
+
+    /// A fault unless connection `id`'s file soon holds exactly this.
+    pub(crate) fn expect_file(&self, id: usize, content: &[u8]) -> Verdict {
+        let path = self.path(id);
+        self.comes_to(|| holds(&path, content));
+        payload::ensure_holds(&path, content)
+    }
+
+    /// The first `count` lines of stdout that are not empty; fewer when no more come, in which case
+    /// the server is ended to see what it still holds.
+    pub(crate) fn lines(&mut self, count: usize) -> Verdict<Vec<String>> {
+        let lines = |text: String| -> Vec<String> {
+            text.lines()
+                .map(|line| line.trim().to_owned())
+                .filter(|line| !line.is_empty())
+                .collect()
+        };
+        let stdout = self.process.stdout().clone();
+        let all = |stdout: &accio_harness::process::Capture| {
+            let text = stdout.text();
+            lines(text.clone()).len() >= count && text.ends_with('\n')
+        };
+        // On a busy machine it may not have come to print what it has counted.
+        let printed = wait_until(Duration::from_secs(3), || all(&stdout)) || {
+            self.settles();
+            wait_until(Duration::from_millis(50), || all(&stdout))
+        };
+        if !printed {
+            self.signal(Signal::INT)?;
+            let until = Instant::now() + ENDING;
+            while !self.process.has_ended()? && Instant::now() < until {
+                thread::sleep(Duration::from_millis(10));
+            }
+            // What is in the pipe is read by now, or soon.
+            stdout.wait(Duration::from_millis(300), |_, closed| closed.then_some(()));
+        }
+        let mut found = lines(stdout.text());
+        found.truncate(count);
+        Ok(found)
+    }
+
+    /// Sends a signal to the process that listens.
+    pub(crate) fn signal(&self, signal: Signal) -> Verdict {
+        if sockets::listener(self.process.pid(), self.address.port()).is_some() {
+            return Ok(rustix::process::kill_process(self.listener, signal)?);
+        }
+        Ok(self.process.signal(signal)?)
+    }
+
+    /// A fault unless it ends soon after `signal`, with exit code 0.
+    pub(crate) fn ends_on(mut self, signal: Signal, name: &str) -> Verdict {
+        self.signal(signal)?;
+        let expected = format!("exit code 0 within {ENDING:?} of {name}");
+        let until = Instant::now() + ENDING;
+        while !self.process.has_ended()? {
+            if Instant::now() >= until {
+                return Err(Stop::fault(expected, "it still runs"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let exit = self.process.wait(SOON)?;
+        ensure(exit.status.code() == Some(0), expected, || {
+            format!("{}, stderr {:?}", exit.describe(), self.process.stderr().text())
+        })
+    }
+}
+
+impl Result<'_> {
+    fn content(&self) -> &[u8] {
+        match self {
+            Result::Content(content) => content,
+            Result::Error => ERROR,
+        }
+    }
+
+    fn line(&self) -> String {
+        match self {
+            Result::Content(content) => content.len().to_string(),
+            Result::Error => "ERROR".to_owned(),
+        }
+    }
+}
+
+/// What a line says, whatever else it says: a check about something else is not lost for words
+/// around a number.
+fn counted(line: &str) -> String {
+    let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    match (numbers.next(), numbers.next()) {
+        (Some(number), None) => number.to_owned(),
+        (None, _) if line.contains("ERROR") => "ERROR".to_owned(),
+        _ => line.to_owned(),
+    }
+}
+
+/// Whether the file is exactly that by now.
+pub(crate) fn holds(path: &Path, content: &[u8]) -> bool {
+    let length = fs::metadata(path).map(|metadata| metadata.len());
+    length.is_ok_and(|length| length == content.len() as u64)
+        && fs::read(path).is_ok_and(|now| now == content)
+}

@@ -1,0 +1,245 @@
+//! What the kernel knows of a program's sockets, from /proc: whether it listens, has taken a
+//! connection, has read what came. Nothing here disturbs the program; a connection to find out
+//! would count as one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use rustix::process::Pid;
+
+use super::sock_diag;
+use accio_harness::resource_limits;
+
+/// The state of a socket that listens.
+const LISTENS: u8 = 0x0a;
+/// The state of one that has a connection.
+const CONNECTED: u8 = 0x01;
+/// The state of one that has asked for a connection.
+const CALLS: u8 = 0x02;
+
+/// One TCP socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its own end.
+    pub(crate) local: SocketAddr,
+    /// The peer's end.
+    pub(crate) remote: SocketAddr,
+    /// The kernel's number of the state.
+    pub(crate) state: u8,
+    /// Bytes that came and were not read yet.
+    pub(crate) unread: u64,
+    /// 0 for a connection that waits to be accepted.
+    pub(crate) inode: u64,
+}
+
+/// The socket by which a process of the group listens at `port`, and that process.
+pub(crate) fn listener(group: Pid, port: u16) -> Option<(Entry, Pid)> {
+    let listens = |entry: &Entry| entry.state == LISTENS && entry.local.port() == port;
+    let found: Vec<Entry> = if shares_our_network(group) {
+        // By whatever address it may listen.
+        let hosts = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 1, 1)];
+        let found = hosts.into_iter().find_map(|host| sock_diag::find((host, port), None));
+        found.into_iter().filter(listens).collect()
+    } else {
+        table(group).into_iter().filter(listens).collect()
+    };
+    if found.is_empty() {
+        return None;
+    }
+    let leader = group.as_raw_nonzero().get();
+    let holds = |pid: i32| {
+        let own = inodes(pid);
+        let entry = found.iter().find(|entry| own.contains(&entry.inode))?;
+        Some((*entry, Pid::from_raw(pid)?))
+    };
+    // The leader if it is one of several that share the socket.
+    holds(leader).or_else(|| resource_limits::members(group).into_iter().find_map(holds))
+}
+
+/// The address at which somebody listens at `port` in the network of `group`, be it one where nobody
+/// looks for it.
+pub(crate) fn listens_at(group: Pid, port: u16) -> Option<IpAddr> {
+    let listens = |entry: &Entry| entry.state == LISTENS && entry.local.port() == port;
+    table(group).into_iter().find(listens).map(|entry| entry.local.ip())
+}
+
+/// The server's end, at `server`, of the connection from `client`; `pid` is the server's.
+pub(crate) fn connection(pid: Pid, server: SocketAddr, client: SocketAddr) -> Option<Entry> {
+    if shares_our_network(pid) {
+        let (IpAddr::V4(near), IpAddr::V4(far)) = (server.ip(), client.ip()) else { return None };
+        let entry = sock_diag::find((near, server.port()), Some((far, client.port())))?;
+        // With no such connection the kernel offers the listener.
+        return (entry.state != LISTENS).then_some(entry);
+    }
+    table(pid).into_iter().find(|entry| {
+        entry.local.port() == server.port() && entry.remote == client && entry.state != LISTENS
+    })
+}
+
+/// How far those have come who connect to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Nobody does.
+    None,
+    /// Somebody waits for an answer.
+    Waits,
+    /// Somebody has a connection.
+    Taken,
+}
+
+/// What has become of the connections to `server` that `pid` may have asked for: all but those from
+/// `known` ports of ours.
+pub(crate) fn call(pid: Pid, server: SocketAddr, known: &[u16]) -> Call {
+    let told = sock_diag::all_to(server, 1 << CONNECTED | 1 << CALLS);
+    let entries = told.unwrap_or_else(|| table(pid));
+    let states: Vec<u8> = entries
+        .into_iter()
+        .filter(|entry| entry.remote == server && !known.contains(&entry.local.port()))
+        .map(|entry| entry.state)
+        .collect();
+    match (states.contains(&CONNECTED), states.contains(&CALLS)) {
+        (true, _) => Call::Taken,
+        (_, true) => Call::Waits,
+        _ => Call::None,
+    }
+}
+
+/// Whether what the kernel tells us is about the sockets of `pid`.
+fn shares_our_network(pid: Pid) -> bool {
+    let theirs = fs::read_link(format!("/proc/{}/ns/net", pid.as_raw_nonzero()));
+    let ours = fs::read_link("/proc/self/ns/net");
+    match (theirs, ours) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        // It has ended, or is another user's.
+        _ => true,
+    }
+}
+
+/// The sockets in the network that `pid` sees.
+fn table(pid: Pid) -> Vec<Entry> {
+    let read = |name: &str| {
+        let path = format!("/proc/{}/net/{name}", pid.as_raw_nonzero());
+        fs::read_to_string(path).unwrap_or_default()
+    };
+    let both = [read("tcp"), read("tcp6")];
+    both.iter().flat_map(|text| text.lines().skip(1).filter_map(parse)).collect()
+}
+
+/// The sockets that `pid` has open.
+fn inodes(pid: i32) -> BTreeSet<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let inode = |link: String| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    entries
+        .filter_map(|entry| inode(fs::read_link(entry.path()).ok()?.to_str()?.to_owned()))
+        .collect()
+}
+
+fn parse(line: &str) -> Option<Entry> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (_, unread) = fields.get(4)?.split_once(':')?;
+    Some(Entry {
+        local: address(fields.get(1)?)?,
+        remote: address(fields.get(2)?)?,
+        state: u8::from_str_radix(fields.get(3)?, 16).ok()?,
+        unread: u64::from_str_radix(unread, 16).ok()?,
+        inode: fields.get(9)?.parse().ok()?,
+    })
+}
+
+/// An address as the kernel prints it: words of 32 bits in the machine's own order.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.split_once(':')?;
+    let mut bytes = Vec::new();
+    for at in (0..host.len()).step_by(8) {
+        let word = u32::from_str_radix(host.get(at..at + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let host = if let Ok(four) = <[u8; 4]>::try_from(bytes.as_slice()) {
+        IpAddr::V4(Ipv4Addr::from(four))
+    } else {
+        IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?)).to_canonical()
+    };
+    Some(SocketAddr::new(host, u16::from_str_radix(port, 16).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use socket2::{Domain, Socket, Type};
+
+    use crate::broken;
+    use accio_harness::context::wait_until;
+    use accio_harness::peer::Listener;
+
+    #[test]
+    fn our_own_sockets_are_seen_as_they_are() {
+        let own = Pid::from_raw(i32::try_from(std::process::id()).unwrap()).unwrap();
+        for host in ["127.0.0.1:0", "[::]:0"] {
+            let Ok(listener) = TcpListener::bind(host) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let mut client = TcpStream::connect(at).unwrap();
+            let from = client.local_addr().unwrap();
+            let look = || {
+                let told = connection(own, at, from);
+                let read = table(own)
+                    .into_iter()
+                    .find(|entry| entry.local.port() == port && entry.remote == from);
+                assert_eq!(told.map(|entry| entry.inode), read.map(|entry| entry.inode));
+                told
+            };
+            assert_eq!(look().unwrap().inode, 0, "not accepted yet");
+            let (server, _) = listener.accept().unwrap();
+            client.write_all(b"five!").unwrap();
+            let waits = || look().is_some_and(|entry| entry.unread == 5);
+            assert!(wait_until(Duration::from_secs(5), waits));
+            assert_ne!(look().unwrap().inode, 0);
+            let found = sock_diag::find((Ipv4Addr::LOCALHOST, port), None).unwrap();
+            assert_eq!(found.local.ip(), listener.local_addr().unwrap().ip().to_canonical());
+            assert!(inodes(own.as_raw_nonzero().get()).contains(&found.inode));
+            drop((server, client));
+            assert_eq!(sock_diag::find((Ipv4Addr::LOCALHOST, 1), None), None);
+        }
+    }
+
+    #[test]
+    fn a_call_is_told_from_a_connection() {
+        let own = Pid::from_raw(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let listener = Listener::with(0, None).unwrap();
+        let server = listener.address();
+        assert_eq!(call(own, server, &[]), Call::None);
+        let fillers = broken::fill(&listener).unwrap();
+        let known: Vec<u16> =
+            fillers.iter().map(|filler| filler.local_addr().unwrap().port()).collect();
+        assert_eq!(call(own, server, &[]), Call::Taken);
+        assert_eq!(call(own, server, &known), Call::None);
+        for domain in [Domain::IPV4, Domain::IPV6] {
+            let Ok(caller) = Socket::new(domain, Type::STREAM, None) else { continue };
+            caller.set_nonblocking(true).unwrap();
+            let to = match (domain, server) {
+                (Domain::IPV6, SocketAddr::V4(server)) => {
+                    SocketAddr::from((server.ip().to_ipv6_mapped(), server.port()))
+                }
+                _ => server,
+            };
+            caller.connect(&to.into()).unwrap_err();
+            assert_eq!(call(own, server, &known), Call::Waits, "{domain:?}");
+        }
+        assert_eq!(call(own, server, &known), Call::None);
+    }
+
+    #[test]
+    fn lines_of_the_kernel_are_read() {
+        let line = "   0: 00000000:1F90 00000000:0000 0A 00000000:00000002 00:00000000 00000000 \
+                    0 0 4711 1 0 100 0 0 10 0";
+        let entry = parse(line).unwrap();
+        assert_eq!(entry.local, "0.0.0.0:8080".parse().unwrap());
+        assert_eq!((entry.state, entry.unread, entry.inode), (LISTENS, 2, 4711));
+        assert_eq!(parse("sl local_address"), None);
+    }
+}

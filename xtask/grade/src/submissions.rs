@@ -1,0 +1,174 @@
+//! Many submissions: several graded at a time, a bar that says how far it is, a file for each.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::check::Check;
+use super::discovery;
+use super::grade::{self, Settings, Submission};
+use super::outcome::Report;
+use super::report::{self, json, table};
+use accio_harness::peer::Dialect;
+use accio_harness::subject::{Program, Subject};
+
+/// A submission for each folder in `dir`, by name; one whose programs are not found has none, and
+/// the reason.
+pub(crate) fn find(
+    dir: &Path,
+    dialect: Dialect,
+) -> Result<Vec<(Submission, Option<String>)>, String> {
+    let entries = fs::read_dir(dir)
+        .map_err(|error| format!("--submissions {}: {error}", dir.display()))?
+        .flatten()
+        .filter(|entry| entry.path().is_dir());
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.retain(|path| path.file_name().is_none_or(|name| name.as_encoded_bytes()[0] != b'.'));
+    paths.sort();
+    if paths.is_empty() {
+        return Err(format!(
+            "--submissions {}: no folder in it: each submission is one",
+            dir.display()
+        ));
+    }
+    let submission = |path: PathBuf| {
+        let (programs, problem) = match discovery::programs(&path) {
+            Ok(programs) => (programs, None),
+            Err(why) => (Subject::default(), Some(why)),
+        };
+        let subject = super::options::shell_word(&path.to_string_lossy());
+        let submission = Submission {
+            name: printable(&path),
+            programs,
+            dialect,
+            options: format!("--subject {subject} --handshake {}", dialect.name()),
+        };
+        (submission, problem)
+    };
+    Ok(paths.into_iter().map(submission).collect())
+}
+
+/// A folder's name, without what a terminal would obey.
+fn printable(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = String::new();
+    for char in name.chars() {
+        match char.is_control() {
+            true => text.extend(char.escape_debug()),
+            false => text.push(char),
+        }
+    }
+    text
+}
+
+/// Grades them, `at_once` at a time, and writes a file for each to `results`.
+pub(crate) fn grade(
+    submissions: &[(Submission, Option<String>)],
+    chosen: &[&'static Check],
+    settings: &Settings,
+    at_once: usize,
+    results: &Path,
+) -> io::Result<Vec<Report>> {
+    let at_once = at_once.clamp(1, submissions.len().max(1));
+    // Two at least: a check that fails mostly waits.
+    let jobs = settings.jobs.div_ceil(at_once).max(2);
+    let checks: usize =
+        submissions.iter().map(|(one, _)| grade::checks_for(one, chosen).len()).sum();
+    let bar = ProgressBar::new(checks as u64);
+    let style = "{elapsed_precise} [{wide_bar}] {pos}/{len} checks, {msg}";
+    bar.set_style(ProgressStyle::with_template(style).map_err(io::Error::other)?);
+    bar.enable_steady_tick(Duration::from_millis(500));
+    let done = AtomicUsize::new(0);
+    bar.set_message(format!("0 of {} submissions", submissions.len()));
+
+    let queue: Mutex<VecDeque<usize>> = Mutex::new((0..submissions.len()).collect());
+    let reports: Mutex<Vec<Option<Report>>> = Mutex::new(vec![None; submissions.len()]);
+    let work = || -> io::Result<()> {
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(index) = next else { return Ok(()) };
+            let (submission, problem) = &submissions[index];
+            let dir = settings.dir.join(index.to_string());
+            let settings = Settings { jobs, dir, ..settings.clone() };
+            let mut report = grade::grade(submission, chosen, &settings, |_, stands| {
+                bar.inc(u64::from(stands));
+            })?;
+            report.problem = problem.clone();
+            write_one(&report, results)?;
+            reports.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(report);
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            bar.set_message(format!("{done} of {} submissions", submissions.len()));
+        }
+    };
+    let outcome = thread::scope(|scope| {
+        let threads: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("a grading thread panicked")))
+        })
+    });
+    bar.finish_and_clear();
+    outcome?;
+    let reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(reports.into_iter().flatten().collect())
+}
+
+/// A submission's own two files: for its author, and for programs.
+fn write_one(report: &Report, results: &Path) -> io::Result<()> {
+    let mut text = anstream::StripStream::new(Vec::new());
+    for row in &report.rows {
+        table::line(&mut text, row)?;
+    }
+    table::failures(&mut text, report)?;
+    table::scores(&mut text, report)?;
+    report::write(&results.join(format!("{}.txt", report.name)), text.into_inner())?;
+    let json = json::text(std::slice::from_ref(report))?;
+    report::write(&results.join(format!("{}.json", report.name)), json)
+}
+
+/// The points of all submissions.
+pub(crate) fn summary(out: &mut impl Write, reports: &[Report]) -> io::Result<()> {
+    const NAME: &str = "submission";
+    let longest = reports.iter().map(|report| report.name.chars().count()).max().unwrap_or(0);
+    let width = longest.max(NAME.len());
+    writeln!(
+        out,
+        "{NAME:width$}  {:>9}  {:>9}  {:>9}  {:>9}  {:>7}",
+        "client", "server-s", "server", "total", "time"
+    )?;
+    for report in reports {
+        write!(out, "{:width$}", report.name)?;
+        if let Some(problem) = &report.problem {
+            writeln!(out, "  nothing to grade: {problem}")?;
+            continue;
+        }
+        let programs = [Some(Program::Client), Some(Program::ServerS), Some(Program::Server), None];
+        for program in programs {
+            let score = report.score(program);
+            let text = match score.published {
+                0 => "-".to_owned(),
+                _ => format!("{}/{}", score.earned, score.possible),
+            };
+            write!(out, "  {text:>9}")?;
+        }
+        writeln!(out, "  {:5.1} s", report.took.as_secs_f64())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_command_no_terminal() {
+        assert_eq!(printable(Path::new("class/O'Brien, Zoë")), "O'Brien, Zoë");
+        assert_eq!(printable(Path::new("class/\u{1b}[2J\n")), "\\u{1b}[2J\\n");
+    }
+}

@@ -1,0 +1,85 @@
+//! The page for a class in a real browser.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::{kit, submit};
+
+/// Clicks on the cell of the failed check and says what is shown before and after.
+const CLICK: &str = "<script>
+const shown = () => [...document.querySelectorAll('section')]
+    .filter(section => getComputedStyle(section).display !== 'none').map(section => section.id);
+const before = shown();
+document.querySelector('td.failed a').click();
+setTimeout(() => {
+    const text = document.querySelector('section:target').innerText;
+    const wide = document.documentElement.scrollWidth > innerWidth;
+    document.body.dataset.seen = JSON.stringify({ before, after: shown(), text, wide });
+}, 100);
+</script>";
+
+#[test]
+fn a_click_on_a_cell_shows_what_came_of_the_check_and_nothing_else() {
+    let Some(browser) = browser() else {
+        eprintln!("skipped: the page in a browser: there is no chromium");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    submit(dir.path(), "class/ann", &["client"], "confirm", "none");
+    submit(dir.path(), "class/ben & <co>", &["client"], "confirm", "no-usage");
+    fs::create_dir(dir.path().join("class/cy")).unwrap();
+    let page = dir.path().join("page.html");
+    let status = kit()
+        .args(["--filter", "client/2", "--filter", "client/4", "--submissions"])
+        .arg(dir.path().join("class"))
+        .arg("--results")
+        .arg(dir.path().join("results"))
+        .arg("--html")
+        .arg(&page)
+        .output()
+        .unwrap()
+        .status;
+    assert_eq!(status.code(), Some(1));
+    let text = fs::read_to_string(&page).unwrap();
+    assert!(!text.contains("http"), "the page stands alone");
+    assert!(text.contains(">nothing to grade: "), "{text}");
+    fs::write(&page, text.replace("</body>", &format!("{CLICK}</body>"))).unwrap();
+
+    for width in [1200, 390] {
+        let seen = load(browser, dir.path(), &page, width);
+        assert_eq!(seen["before"], serde_json::json!([]));
+        assert_eq!(seen["after"], serde_json::json!(["s1-client-2"]));
+        assert_eq!(seen["wide"], false, "at {width} pixels only the table scrolls");
+        let text = seen["text"].as_str().unwrap();
+        for part in ["ben & <co>", "client/2", "expected", "actual", "rule", "cargo xtask grade"] {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
+    }
+}
+
+fn browser() -> Option<&'static str> {
+    let is_there = |name: &&str| Command::new(name).arg("--version").output().is_ok();
+    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(is_there)
+}
+
+/// Loads the page in a window so wide; what its script saw.
+fn load(browser: &str, dir: &Path, page: &Path, width: u32) -> serde_json::Value {
+    let output = Command::new("timeout")
+        .arg("60")
+        .arg(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .arg(format!("--user-data-dir={}", dir.join(format!("profile-{width}")).display()))
+        .arg(format!("--window-size={width},900"))
+        .args(["--virtual-time-budget=3000", "--dump-dom"])
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let seen = text.split("data-seen=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let seen =
+        seen.unwrap_or_else(|| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)));
+    let seen = seen.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">");
+    serde_json::from_str(&seen.replace("&amp;", "&")).unwrap()
+}

@@ -1,0 +1,281 @@
+//! What a scenario is given: a folder, a seed, and the programs under test.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::peer::SOON;
+use super::process::{Capture, Exit, Input, Process};
+use super::resource_limits::{self, Limits};
+pub use super::servers::{Server, ServerS};
+use super::subject::{Program, Subject};
+use super::verdict::{During, Stop, Verdict, ensure};
+use super::{payload, ports};
+
+/// How often a start is repeated when somebody else was faster to take the port.
+const STARTS: usize = 5;
+/// The content of a file whose transfer failed.
+pub const ERROR: &[u8] = b"ERROR";
+
+/// What a scenario is given.
+#[derive(Debug)]
+pub struct Context {
+    subject: Arc<Subject>,
+    dir: PathBuf,
+    seed: u64,
+    owner: usize,
+    made: AtomicU32,
+    logs: Mutex<Vec<Log>>,
+    limits: Option<Limits>,
+}
+
+/// The outputs of a process that a scenario ran.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Its command line.
+    pub command: String,
+    /// Its standard output.
+    pub stdout: Arc<Capture>,
+    /// Its standard error.
+    pub stderr: Arc<Capture>,
+}
+
+impl Context {
+    /// For one scenario, which may write below `dir`.
+    pub fn new(subject: Arc<Subject>, dir: PathBuf, seed: u64) -> Context {
+        static OWNERS: AtomicUsize = AtomicUsize::new(0);
+        let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
+        let (made, logs) = (AtomicU32::new(0), Mutex::default());
+        Context { subject, dir, seed, owner, made, logs, limits: None }
+    }
+
+    /// The same with limits to what its processes may take.
+    pub fn guarded(self, limits: Limits) -> Context {
+        Context { limits: Some(limits), ..self }
+    }
+
+    /// What its processes are known by.
+    pub fn owner(&self) -> usize {
+        self.owner
+    }
+
+    /// What is tested.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// What contents are made from.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The scenario's own folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The outputs of all processes so far.
+    pub fn logs(&self) -> Vec<Log> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A path that nothing is at yet.
+    pub fn fresh(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{}-{name}", self.made.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// `length` bytes that no other `tag` gives.
+    pub fn content(&self, tag: u64, length: usize) -> Vec<u8> {
+        payload::bytes(self.seed.wrapping_add(tag), length)
+    }
+
+    /// A new file with these bytes.
+    pub fn file(&self, content: &[u8]) -> Verdict<PathBuf> {
+        let path = self.fresh("source");
+        fs::write(&path, content)?;
+        Ok(path)
+    }
+
+    /// A new file of `length` bytes that no other `tag` gives, written in constant memory.
+    pub fn large_file(&self, tag: u64, length: u64) -> Verdict<PathBuf> {
+        let path = self.fresh("large");
+        payload::write(&path, self.seed.wrapping_add(tag), length)?;
+        Ok(path)
+    }
+
+    /// Runs any command on behalf of the scenario.
+    pub fn spawn(&self, command: Command, input: Input) -> Verdict<Process> {
+        Ok(self.try_spawn(command, input)?)
+    }
+
+    /// The same, for those who ask what is to blame; see [`Process::spawn`].
+    pub fn try_spawn(&self, command: Command, input: Input) -> io::Result<Process> {
+        let process = Process::spawn(command, self.owner, input)?;
+        if let Some(limits) = self.limits {
+            resource_limits::watch(&process, self.owner, limits);
+        }
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(Log {
+            command: process.command().to_owned(),
+            stdout: Arc::clone(process.stdout()),
+            stderr: Arc::clone(process.stderr()),
+        });
+        Ok(process)
+    }
+
+    /// A program of the subject, with no arguments yet.
+    pub fn command(&self, program: Program) -> Verdict<Command> {
+        Ok(self.subject.template(program)?.bare())
+    }
+
+    /// Runs a program of the subject with these arguments and no others.
+    pub fn run_bare(&self, program: Program, arguments: &[&OsStr]) -> Verdict<Process> {
+        let mut command = self.subject.template(program)?.bare();
+        command.args(arguments);
+        self.spawn(command, Input::Null)
+    }
+
+    /// Starts accio-server with a folder of its own and waits until it listens.
+    pub fn server(&self, flags: &[&str]) -> Verdict<Server> {
+        self.server_into(&self.fresh("received"), flags)
+    }
+
+    /// The same with a folder of the caller's.
+    pub fn server_into(&self, dir: &Path, flags: &[&str]) -> Verdict<Server> {
+        let (process, port) = self.start(Program::Server, dir, &[], flags)?;
+        Ok(Server { process, port, dir: dir.to_owned() })
+    }
+
+    /// The same, started by `wrapper`, which must become the program it is given.
+    pub fn server_wrapped(&self, wrapper: &[&str], flags: &[&str]) -> Verdict<Server> {
+        let dir = self.fresh("received");
+        let (process, port) = self.start(Program::Server, &dir, wrapper, flags)?;
+        Ok(Server { process, port, dir })
+    }
+
+    /// Starts server-s and waits until it listens.
+    pub fn server_s(&self, flags: &[&str]) -> Verdict<ServerS> {
+        let (process, port) = self.start(Program::ServerS, &self.dir, &[], flags)?;
+        Ok(ServerS { process, port })
+    }
+
+    /// Starts the client.
+    pub fn client(&self, host: &str, port: u16, file: &Path, flags: &[&str]) -> Verdict<Process> {
+        let port = port.to_string();
+        let values: [(&str, &OsStr); 3] =
+            [("host", host.as_ref()), ("port", port.as_ref()), ("file", file.as_os_str())];
+        let mut command = self.subject.template(Program::Client)?.command(&values);
+        command.args(flags);
+        self.spawn(command, Input::Null)
+    }
+
+    /// Runs the client to its end, which must be a success without any trouble.
+    pub fn send(&self, port: u16, file: &Path, flags: &[&str]) -> Verdict {
+        let mut client = self.client("127.0.0.1", port, file, flags)?;
+        let exit = client.wait(Duration::from_secs(60))?;
+        ensure_success(&client, exit)
+    }
+
+    fn start(
+        &self,
+        program: Program,
+        dir: &Path,
+        wrapper: &[&str],
+        flags: &[&str],
+    ) -> Verdict<(Process, u16)> {
+        let mut taken = String::new();
+        for _ in 0..STARTS {
+            let port = ports::free()?;
+            let text = port.to_string();
+            let values: [(&str, &OsStr); 2] = [("port", text.as_ref()), ("dir", dir.as_os_str())];
+            let mut command = self.subject.template(program)?.command(&values);
+            command.args(flags);
+            if let [outer, words @ ..] = wrapper {
+                let mut outer = Command::new(outer);
+                outer.args(words).arg(command.get_program()).args(command.get_args());
+                command = outer;
+            }
+            let mut process = self.spawn(command, Input::Null)?;
+            // Its own word for it: a connection to find out would count as one.
+            let line = process.stderr().wait(SOON, |bytes, closed| {
+                let text = String::from_utf8_lossy(bytes);
+                let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+                let line = lines.find(|line| line.contains("listening on"));
+                line.map(|line| Some(line.to_owned())).or_else(|| closed.then_some(None))
+            });
+            match line.flatten() {
+                Some(line) => {
+                    let place = format!(":{port}");
+                    ensure(line.contains(&place), format!("it to listen on …{place}"), || line)?;
+                    return Ok((process, port));
+                }
+                None => {
+                    let text = process.stderr().text();
+                    if !text.to_lowercase().contains("in use") {
+                        return Err(Stop::fault(
+                            format!("a line on stderr: listening on ADDRESS:{port}"),
+                            format!(
+                                "{:?}, and it {}",
+                                text,
+                                if process.has_ended()? { "ended" } else { "still runs" }
+                            ),
+                        ))
+                        .during(|| process.command().to_owned());
+                    }
+                    taken = text;
+                }
+            }
+        }
+        Err(Stop::Trouble(format!("no port that stays free in {STARTS} starts: {taken}")))
+    }
+}
+
+/// A fault unless the process ended with exit code 0 and no `ERROR`.
+pub fn ensure_success(process: &Process, exit: Exit) -> Verdict {
+    let text = process.stderr().text();
+    let good = exit.status.code() == Some(0) && !text.contains("ERROR");
+    ensure(good, format!("{} to succeed", process.command()), || {
+        format!("{}, stderr {text:?}", exit.describe())
+    })
+}
+
+/// A fault unless the process ends within `limit` as every failing program must: one line `ERROR: …`
+/// on stderr that names one of `names`, nothing on stdout, an exit code that is not zero.
+pub fn ensure_failure(process: &mut Process, limit: Duration, names: &[&str]) -> Verdict {
+    let exit = process.wait(limit)?;
+    let (out, err) = (process.stdout().text(), process.stderr().text());
+    let lines: Vec<&str> = err.lines().collect();
+    let named = |line: &str| names.is_empty() || names.iter().any(|name| line.contains(name));
+    let good = matches!(lines[..], [line] if line.starts_with("ERROR: ") && named(line))
+        && out.is_empty()
+        // 101 is a panic's.
+        && exit.status.code().is_some_and(|code| code != 0 && code != 101);
+    ensure(
+        good,
+        format!(
+            "{} to end with a code that is not 0 and one line on stderr, ERROR: …{}",
+            process.command(),
+            if names.is_empty() { String::new() } else { format!(", that has one of {names:?}") }
+        ),
+        || format!("{}, stderr {err:?}, stdout {out:?}", exit.describe()),
+    )
+}
+
+/// Asks every few milliseconds until `holds` or the time is over; says which.
+pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        if holds() {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+}

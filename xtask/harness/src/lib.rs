@@ -1,0 +1,23 @@
+//! What the project's test tools stand on: child processes and their limits, raw peers, payloads,
+//! ports, namespaces, verdicts and jobs. It knows no scenario, check, fault or workload.
+#![forbid(unsafe_code)]
+
+pub mod cargo;
+pub mod context;
+pub mod interruption;
+pub mod jobs;
+pub mod namespace;
+pub mod payload;
+pub mod peer;
+pub mod ports;
+pub mod process;
+pub mod report;
+pub mod resource_limits;
+pub mod scheduling_delay;
+pub mod seeds;
+mod servers;
+pub mod subject;
+pub mod verdict;
+
+/// The exit code of a failure that says nothing about what was tested.
+pub const TROUBLE: u8 = 3;

@@ -1,0 +1,181 @@
+//! File contents: made from a seed, compared, described.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use super::verdict::{Stop, Verdict};
+
+/// The unit contents are made of: random bytes, repeated, with a stamp every page.
+const BLOCK: usize = 1 << 20;
+/// How far stamps are apart: no two pages of a content, or of two contents, are alike.
+const PAGE: usize = 4096;
+/// How much of the start of bytes is shown to people.
+const START: usize = 48;
+
+/// `length` bytes that no other `seed` gives.
+pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut content = Vec::with_capacity(length);
+    blocks(seed, length as u64, |block| {
+        content.extend_from_slice(block);
+        Ok(())
+    })
+    // The closure above never fails.
+    .unwrap_or_default();
+    content
+}
+
+/// Writes the same bytes to a file at `path`, in constant memory.
+pub fn write(path: &Path, seed: u64, length: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    blocks(seed, length, |block| file.write_all(block))
+}
+
+fn blocks(
+    seed: u64,
+    mut length: u64,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut block = vec![0; BLOCK.min(usize::try_from(length).unwrap_or(BLOCK))];
+    let mut random = fastrand::Rng::with_seed(seed);
+    random.fill(&mut block);
+    while length > 0 {
+        let part = block.len().min(usize::try_from(length).unwrap_or(BLOCK));
+        take(&block[..part])?;
+        length -= part as u64;
+        for page in block.chunks_mut(PAGE) {
+            let stamp = random.u64(..).to_le_bytes();
+            page.iter_mut().zip(stamp).for_each(|(byte, stamp)| *byte = stamp);
+        }
+    }
+    Ok(())
+}
+
+/// A fault unless the file at `path` holds exactly `expected`.
+pub fn ensure_holds(path: &Path, expected: &[u8]) -> Verdict {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match std::fs::read(path) {
+        Ok(actual) if actual == expected => Ok(()),
+        Ok(actual) => Err(Stop::fault(
+            format!("{name} to hold {}", describe(expected)),
+            format!(
+                "{}{}{}",
+                describe(&actual),
+                first_difference(expected, &actual),
+                last(&actual)
+            ),
+        )),
+        Err(error) => {
+            Err(Stop::fault(format!("{name} to hold {}", describe(expected)), error.to_string()))
+        }
+    }
+}
+
+/// A fault unless the files at both paths hold the same bytes; compared in constant memory.
+pub fn ensure_same(source: &Path, received: &Path) -> Verdict {
+    let name = received.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut source_file = File::open(source)?;
+    let size = source_file.metadata()?.len();
+    let expected = format!("{name} to be the {size} bytes that were sent");
+    let mut received_file =
+        File::open(received).map_err(|error| Stop::fault(&expected, error.to_string()))?;
+    let received_size = received_file.metadata()?.len();
+    if received_size != size {
+        return Err(Stop::fault(expected, format!("{received_size} bytes")));
+    }
+    let (mut left, mut right) = (vec![0; BLOCK], vec![0; BLOCK]);
+    let mut offset = 0;
+    while offset < size {
+        let part = BLOCK.min(usize::try_from(size - offset).unwrap_or(BLOCK));
+        source_file.read_exact(&mut left[..part])?;
+        received_file.read_exact(&mut right[..part])?;
+        if left[..part] != right[..part] {
+            let difference = first_difference(&left[..part], &right[..part]);
+            return Err(Stop::fault(
+                expected,
+                format!("other bytes, in the MiB at offset {offset}{difference}"),
+            ));
+        }
+        offset += part as u64;
+    }
+    Ok(())
+}
+
+/// Some bytes for people: their number, and what they begin with.
+pub fn describe(bytes: &[u8]) -> String {
+    let dots = if bytes.len() > START { "…" } else { "" };
+    let start = &bytes[..bytes.len().min(START)];
+    let plural = if bytes.len() == 1 { "" } else { "s" };
+    format!("{} byte{plural} \"{}{dots}\"", bytes.len(), start.escape_ascii())
+}
+
+/// A line that a program wrote, for people: as it is, but for what would move the cursor.
+pub fn escape_line(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c {
+            '\'' | '"' => escaped.push(c),
+            c => escaped.extend(c.escape_debug()),
+        }
+    }
+    escaped
+}
+
+/// Where two contents begin to differ, for people; nothing if one begins the other.
+pub fn first_difference(expected: &[u8], actual: &[u8]) -> String {
+    match expected.iter().zip(actual).position(|(expected, actual)| expected != actual) {
+        Some(offset) => format!(", different from offset {offset} on"),
+        None => String::new(),
+    }
+}
+
+/// The end of what is too long to be shown: there is what was appended to a file.
+fn last(bytes: &[u8]) -> String {
+    const SHOWN: usize = 12;
+    if bytes.len() <= START {
+        return String::new();
+    }
+    format!(", at the end \"…{}\"", bytes[bytes.len() - SHOWN..].escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_are_repeatable_and_different() {
+        assert_eq!(bytes(1, 3 * BLOCK + 5), bytes(1, 3 * BLOCK + 5));
+        assert_ne!(bytes(1, 500), bytes(2, 500));
+        let content = bytes(3, 2 * BLOCK);
+        assert_ne!(content[..PAGE], content[BLOCK..BLOCK + PAGE]);
+        assert_eq!(bytes(4, 0), b"");
+    }
+
+    #[test]
+    fn files_hold_the_same_and_differences_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        write(&one, 5, 2_500_000).unwrap();
+        assert_eq!(std::fs::read(&one).unwrap(), bytes(5, 2_500_000));
+        std::fs::copy(&one, &two).unwrap();
+        ensure_same(&one, &two).unwrap();
+        let mut content = bytes(5, 2_500_000);
+        content[2_400_000] ^= 1;
+        std::fs::write(&two, &content).unwrap();
+        let Err(Stop::Fault(fault)) = ensure_same(&one, &two) else { panic!("not found") };
+        assert!(fault.actual.contains("2097152"), "{fault:?}");
+        std::fs::write(&two, &content[..7]).unwrap();
+        assert!(matches!(ensure_same(&one, &two), Err(Stop::Fault(_))));
+        std::fs::write(&two, [&content[..100], b"ERROR"].concat()).unwrap();
+        let Err(Stop::Fault(fault)) = ensure_holds(&two, b"ERROR") else { panic!("not found") };
+        assert!(fault.actual.ends_with("ERROR\""), "{fault:?}");
+    }
+
+    #[test]
+    fn bytes_are_escaped_for_people() {
+        assert_eq!(describe(b"a\x1b\r\n"), r#"4 bytes "a\x1b\r\n""#);
+        assert_eq!(describe(b"x"), r#"1 byte "x""#);
+        assert!(describe(&[b'x'; 100]).ends_with("…\""));
+        assert_eq!(escape_line("b'é' \"\x1b[2J"), r#"b'é' "\u{1b}[2J"#);
+    }
+}

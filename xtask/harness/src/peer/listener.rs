@@ -1,0 +1,85 @@
+//! Where scripted connections come from when the subject is the one that connects.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use socket2::{Domain, Socket, Type};
+
+use super::{Peer, SOON};
+use crate::verdict::{Stop, Verdict};
+
+/// A listening socket, ours to script.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Listens on 127.0.0.1 at a port of the kernel's choice.
+    pub fn bind() -> Verdict<Listener> {
+        Listener::with(128, None)
+    }
+
+    /// The same with a backlog, and a receive buffer for the connections it takes.
+    pub fn with(backlog: i32, receive_buffer: Option<usize>) -> Verdict<Listener> {
+        Listener::at((Ipv4Addr::LOCALHOST, 0).into(), backlog, receive_buffer)
+    }
+
+    /// The same at any address.
+    pub fn at(
+        address: SocketAddr,
+        backlog: i32,
+        receive_buffer: Option<usize>,
+    ) -> Verdict<Listener> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        if let Some(size) = receive_buffer {
+            socket.set_recv_buffer_size(size)?;
+        }
+        if address.port() != 0 {
+            socket.set_reuse_address(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(backlog)?;
+        let address = socket.local_addr()?.as_socket();
+        let address = address.ok_or_else(|| Stop::Trouble("a socket without an address".into()))?;
+        Ok(Listener { socket, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The port it listens at.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The next connection, whenever it comes.
+    pub fn next(&self) -> Verdict<Peer> {
+        Peer::new(self.socket.accept()?.0.into())
+    }
+
+    /// The next connection; a fault if none comes soon.
+    pub fn accept(&self) -> Verdict<Peer> {
+        let peer = self.accept_within(SOON)?;
+        peer.ok_or_else(|| Stop::fault("the client to connect", "it did not"))
+    }
+
+    /// The next connection, if one comes within `time`.
+    pub fn accept_within(&self, time: Duration) -> Verdict<Option<Peer>> {
+        let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match rustix::event::poll(&mut descriptors, Timespec::try_from(left).ok().as_ref()) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(0) => return Ok(None),
+                Ok(_) => return Peer::new(self.socket.accept()?.0.into()).map(Some),
+            }
+        }
+    }
+}

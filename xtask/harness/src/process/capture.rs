@@ -1,0 +1,106 @@
+//! What a process writes, as it comes.
+
+use std::io::{self, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How much of an output is kept; the rest is read and dropped, so that nobody blocks on us.
+const KEPT: usize = 1 << 20;
+
+/// One output of a process, as it comes.
+#[derive(Debug, Default)]
+pub struct Capture {
+    state: Mutex<Output>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Output {
+    bytes: Vec<u8>,
+    dropped: u64,
+    closed: bool,
+}
+
+impl Capture {
+    pub(crate) fn of(pipe: Option<impl Read + Send + 'static>) -> Arc<Capture> {
+        let capture = Arc::new(Capture::default());
+        let shared = Arc::clone(&capture);
+        thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            if let Some(mut pipe) = pipe {
+                loop {
+                    match pipe.read(&mut buffer) {
+                        Ok(0) => break,
+                        Ok(count) => shared.add(&buffer[..count]),
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(_) => break,
+                    }
+                }
+            }
+            shared.lock().closed = true;
+            shared.changed.notify_all();
+        });
+        capture
+    }
+
+    fn add(&self, bytes: &[u8]) {
+        let mut output = self.lock();
+        let room = bytes.len().min(KEPT - output.bytes.len());
+        output.bytes.extend_from_slice(&bytes[..room]);
+        output.dropped += (bytes.len() - room) as u64;
+        drop(output);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Output> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many bytes have come so far, those that were dropped included.
+    pub fn length(&self) -> u64 {
+        let output = self.lock();
+        output.bytes.len() as u64 + output.dropped
+    }
+
+    /// What has come so far.
+    pub fn text(&self) -> String {
+        let output = self.lock();
+        let mut text = String::from_utf8_lossy(&output.bytes).into_owned();
+        if output.dropped > 0 {
+            text.push_str(&format!("\n… and {} bytes more", output.dropped));
+        }
+        text
+    }
+
+    /// Waits until `find` finds something in what has come so far (its second argument: and no
+    /// more will come); `None` after `limit`.
+    pub fn wait<T>(
+        &self,
+        limit: Duration,
+        mut find: impl FnMut(&[u8], bool) -> Option<T>,
+    ) -> Option<T> {
+        let until = Instant::now() + limit;
+        let mut output = self.lock();
+        loop {
+            if let Some(found) = find(&output.bytes, output.closed) {
+                return Some(found);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if output.closed || left.is_zero() {
+                return None;
+            }
+            output =
+                self.changed.wait_timeout(output, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits for the line number `index` (from 0), without its end.
+    pub fn line(&self, index: usize, limit: Duration) -> Option<String> {
+        self.wait(limit, |bytes, _| {
+            let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+            let line = lines.nth(index)?.strip_suffix(b"\n")?;
+            Some(String::from_utf8_lossy(line).into_owned())
+        })
+    }
+}

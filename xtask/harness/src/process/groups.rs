@@ -1,0 +1,48 @@
+//! All process groups that live, so that none outlives its scenario or this process.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, Signal};
+
+use crate::resource_limits;
+
+/// The groups that live, and the scenario each belongs to.
+static GROUPS: Mutex<Vec<(Pid, usize)>> = Mutex::new(Vec::new());
+
+pub(super) fn groups() -> MutexGuard<'static, Vec<(Pid, usize)>> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does `work` while no process is being started: one that is has copies of all our descriptors
+/// until it becomes another program, so that a port just closed is still in use.
+pub fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
+    let _none = groups();
+    work()
+}
+
+/// Ends every group of the scenario `owner`, and whoever left one.
+pub fn end_all_of(owner: usize) {
+    let others = {
+        let groups = groups();
+        kill(groups.iter().filter(|(_, of)| *of == owner));
+        groups.iter().filter(|(_, of)| *of != owner).map(|(pid, _)| *pid).collect()
+    };
+    resource_limits::sweep(owner, &others);
+}
+
+/// Ends all groups, and lets no other start while `then` is done.
+pub fn kill_all_groups<T>(then: impl FnOnce() -> T) -> T {
+    let groups = groups();
+    kill(groups.iter());
+    groups.iter().for_each(|(_, owner)| resource_limits::sweep(*owner, &HashSet::new()));
+    then()
+}
+
+fn kill<'a>(groups: impl Iterator<Item = &'a (Pid, usize)>) {
+    // A group leaves the list before its number is free again, so these are all ours.
+    for (pid, _) in groups {
+        // No such group: it has just ended by itself.
+        let _ = rustix::process::kill_process_group(*pid, Signal::KILL);
+    }
+}

@@ -1,0 +1,42 @@
+//! How late this process itself runs: on a busy machine a limit of 10.5 s must not be charged
+//! with the time in which nobody let us look.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often the gauge looks at the clock.
+const BEAT: Duration = Duration::from_millis(10);
+/// Lateness below this is not kept.
+const NOISE: Duration = Duration::from_millis(5);
+/// Samples kept; far more than one run has.
+const KEPT: usize = 10_000;
+
+/// When it was noticed, and how late it was.
+static SAMPLES: Mutex<VecDeque<(Instant, Duration)>> = Mutex::new(VecDeque::new());
+
+/// Starts the gauge; it runs as long as the process.
+pub fn start() {
+    thread::spawn(|| {
+        loop {
+            let began = Instant::now();
+            thread::sleep(BEAT);
+            let late = began.elapsed().saturating_sub(BEAT);
+            if late > NOISE {
+                let mut samples = SAMPLES.lock().unwrap_or_else(PoisonError::into_inner);
+                samples.push_back((Instant::now(), late));
+                if samples.len() > KEPT {
+                    samples.pop_front();
+                }
+            }
+        }
+    });
+}
+
+/// The worst lateness noticed since `then`.
+pub fn worst_since(then: Instant) -> Duration {
+    let samples = SAMPLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let recent = samples.iter().rev().take_while(|(at, _)| *at >= then);
+    recent.map(|(_, late)| *late).max().unwrap_or_default()
+}

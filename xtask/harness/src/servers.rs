@@ -1,0 +1,161 @@
+//! Our own servers while they run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+
+use super::context::{ERROR, wait_until};
+use super::payload;
+use super::peer::{Dialect, Peer, SOON};
+use super::process::Process;
+use super::verdict::{Verdict, ensure};
+
+/// A running accio-server.
+#[derive(Debug)]
+pub struct Server {
+    /// The process.
+    pub process: Process,
+    /// The port it listens at.
+    pub port: u16,
+    /// Its FILE-DIR.
+    pub dir: PathBuf,
+}
+
+impl Server {
+    /// Where to connect.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// A raw connection.
+    pub fn connect(&self) -> Verdict<Peer> {
+        Peer::connect(self.address())
+    }
+
+    /// A raw connection that has been greeted, and so numbered.
+    pub fn connect_greeted(&self) -> Verdict<Peer> {
+        let mut peer = self.connect()?;
+        peer.greet_as_client(Dialect::Accio)?;
+        Ok(peer)
+    }
+
+    /// The path of connection `id`'s file.
+    pub fn path(&self, id: usize) -> PathBuf {
+        self.dir.join(format!("{id}.file"))
+    }
+
+    /// A fault unless connection `id`'s file appears soon, and with exactly this content.
+    pub fn expect_file(&self, id: usize, content: &[u8]) -> Verdict {
+        let path = self.path(id);
+        wait_until(SOON, || path.exists());
+        payload::ensure_holds(&path, content)
+    }
+
+    /// A fault unless connection `id`'s file appears soon.
+    pub fn expect_written(&self, id: usize) -> Verdict {
+        let there = wait_until(SOON, || self.path(id).exists());
+        ensure(there, format!("{id}.file"), || "no such file".into())
+    }
+
+    /// A fault unless connection `id`'s file appears soon and holds exactly `ERROR`.
+    pub fn expect_error(&self, id: usize) -> Verdict {
+        self.expect_file(id, ERROR)
+    }
+
+    /// A fault unless connection `id`'s file soon holds something else than `before`, and then
+    /// exactly `content`.
+    pub fn expect_replaced(&self, id: usize, before: &[u8], content: &[u8]) -> Verdict {
+        let path = self.path(id);
+        wait_until(SOON, || fs::read(&path).is_ok_and(|now| now != before));
+        payload::ensure_holds(&path, content)
+    }
+
+    /// A fault unless FILE-DIR holds the files of these connections and nothing else.
+    pub fn expect_only(&self, ids: impl IntoIterator<Item = usize>) -> Verdict {
+        let expected: BTreeSet<String> = ids.into_iter().map(|id| format!("{id}.file")).collect();
+        let actual = self.listing()?;
+        ensure(actual == expected, format!("only {expected:?} in FILE-DIR"), || {
+            format!("{actual:?}")
+        })
+    }
+
+    /// The same, but for hidden names of files that are still on their way.
+    pub fn expect_only_or_hidden(&self, ids: impl IntoIterator<Item = usize>) -> Verdict {
+        let expected: BTreeSet<String> = ids.into_iter().map(|id| format!("{id}.file")).collect();
+        let mut actual = self.listing()?;
+        actual.retain(|name| !name.starts_with('.'));
+        ensure(
+            actual == expected,
+            format!("only {expected:?} in FILE-DIR, and hidden ones"),
+            || format!("{actual:?}"),
+        )
+    }
+
+    /// The names in FILE-DIR now.
+    pub fn listing(&self) -> io::Result<BTreeSet<String>> {
+        fs::read_dir(&self.dir)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    /// A fault unless it is still there, and ends well when told to.
+    pub fn stop(mut self) -> Verdict {
+        stop(&mut self.process)
+    }
+}
+
+/// A running server-s.
+#[derive(Debug)]
+pub struct ServerS {
+    /// The process.
+    pub process: Process,
+    /// The port it listens at.
+    pub port: u16,
+}
+
+impl ServerS {
+    /// Where to connect.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// A raw connection.
+    pub fn connect(&self) -> Verdict<Peer> {
+        Peer::connect(self.address())
+    }
+
+    /// A fault unless line `index` (from 0) of its stdout comes soon and is `text`.
+    pub fn expect_line(&self, index: usize, text: &str) -> Verdict {
+        let line = self.process.stdout().line(index, SOON);
+        ensure(
+            line.as_deref() == Some(text),
+            format!("line {} on stdout: {text}", index + 1),
+            || {
+                line.map_or_else(
+                    || format!("only {:?} in {SOON:?}", self.process.stdout().text()),
+                    |line| format!("{line:?}"),
+                )
+            },
+        )
+    }
+
+    /// Stops it; a fault unless it ends well, and its stdout was exactly these lines.
+    pub fn stop_after(mut self, lines: &[&str]) -> Verdict {
+        stop(&mut self.process)?;
+        let expected: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let actual = self.process.stdout().text();
+        ensure(actual == expected, format!("stdout to be {expected:?}"), || format!("{actual:?}"))
+    }
+}
+
+fn stop(process: &mut Process) -> Verdict {
+    let running = !process.has_ended()?;
+    ensure(running, format!("{} to be running still", process.name()), || "it has ended".into())?;
+    process.signal(Signal::TERM)?;
+    let exit = process.wait(SOON)?;
+    ensure(exit.status.code() == Some(0), "exit code 0 after SIGTERM", || exit.describe())
+}

@@ -1,0 +1,205 @@
+//! What is tested: programs, each given by a command template.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use super::peer::Dialect;
+use super::verdict::{Stop, Verdict};
+
+/// One of the three programs the courses ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// The receiver that keeps files.
+    Server,
+    /// The receiver that counts.
+    ServerS,
+    /// The sender.
+    Client,
+}
+
+/// The programs under test, all or some of the three.
+#[derive(Debug, Clone, Default)]
+pub struct Subject {
+    /// The receiver that keeps files.
+    pub server: Option<Template>,
+    /// The receiver that counts.
+    pub server_s: Option<Template>,
+    /// The sender.
+    pub client: Option<Template>,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Program; 3] = [Program::Server, Program::ServerS, Program::Client];
+
+    /// Its name in ids of checks and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Program::Server => "server",
+            Program::ServerS => "server-s",
+            Program::Client => "client",
+        }
+    }
+}
+
+impl Subject {
+    /// Our own programs, built into the folder `bin`.
+    pub fn own(bin: &Path) -> Result<Subject, String> {
+        let template = |text: &str| Template::parse(text).map(|template| template.inside(bin));
+        Ok(Subject {
+            server: Some(template("accio-server {port} {dir}")?),
+            server_s: Some(template("server-s {port}")?),
+            client: Some(template("accio-client {host} {port} {file}")?),
+        })
+    }
+
+    /// The same, made to speak one dialect.
+    pub fn own_in(bin: &Path, dialect: Dialect) -> Result<Subject, String> {
+        let mut subject = Subject::own(bin)?;
+        let templates = [&mut subject.server, &mut subject.server_s, &mut subject.client];
+        for template in templates.into_iter().flatten() {
+            // Before the places, so that they are there for arguments of another number too.
+            let flags = ["--handshake", dialect.name()].map(str::to_owned);
+            template.words.splice(1..1, flags);
+        }
+        Ok(subject)
+    }
+
+    /// How `program` is run.
+    pub fn template(&self, program: Program) -> Verdict<&Template> {
+        let template = match program {
+            Program::Server => &self.server,
+            Program::ServerS => &self.server_s,
+            Program::Client => &self.client,
+        };
+        template.as_ref().ok_or_else(|| Stop::skip(format!("no {} was given", program.name())))
+    }
+}
+
+/// A command line with places for `{port}`, `{dir}`, `{host}` and `{file}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    words: Vec<String>,
+}
+
+impl Template {
+    /// Splits `text` into words as a shell does with single and double quotes and the backslash.
+    pub fn parse(text: &str) -> Result<Template, String> {
+        let mut words = Vec::new();
+        let mut word: Option<String> = None;
+        let mut quote = None;
+        let mut characters = text.chars();
+        while let Some(c) = characters.next() {
+            match (quote, c) {
+                (Some(open), _) if c == open => quote = None,
+                (None, '\'' | '"') => {
+                    quote = Some(c);
+                    word.get_or_insert_default();
+                }
+                (None | Some('"'), '\\') => {
+                    let escaped = characters.next().ok_or("a backslash at the end")?;
+                    word.get_or_insert_default().push(escaped);
+                }
+                (None, _) if c.is_whitespace() => words.extend(word.take()),
+                _ => word.get_or_insert_default().push(c),
+            }
+        }
+        if let Some(quote) = quote {
+            return Err(format!("{text:?} has no closing {quote}"));
+        }
+        words.extend(word);
+        if words.is_empty() {
+            return Err("an empty command".into());
+        }
+        Ok(Template { words })
+    }
+
+    /// The program that it runs.
+    pub fn program(&self) -> &str {
+        // `parse` lets no empty template pass.
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// The command with every `{name}` replaced by its value.
+    pub fn command(&self, values: &[(&str, &OsStr)]) -> Command {
+        let mut words = self.words.iter().map(|word| {
+            let mut filled = word.clone();
+            for (name, value) in values {
+                // Paths we make up ourselves, so they are text.
+                filled = filled.replace(&format!("{{{name}}}"), &value.to_string_lossy());
+            }
+            filled
+        });
+        // `parse` lets no empty template pass.
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+
+    /// The command up to its first place, for arguments of another number and kind.
+    pub fn bare(&self) -> Command {
+        let fixed = self.words.iter().take_while(|word| !is_place(word)).cloned().collect();
+        Template { words: fixed }.command(&[])
+    }
+
+    /// The same with the words replaced for which `replace`, given place and word, has another.
+    pub fn map(mut self, replace: impl Fn(usize, &str) -> Option<String>) -> Template {
+        for (index, word) in self.words.iter_mut().enumerate() {
+            if let Some(other) = replace(index, word) {
+                *word = other;
+            }
+        }
+        self
+    }
+
+    /// The same with the program looked for in `folder`.
+    fn inside(mut self, folder: &Path) -> Template {
+        if let Some(program) = self.words.first_mut() {
+            *program = folder.join(&*program).to_string_lossy().into_owned();
+        }
+        self
+    }
+}
+
+fn is_place(word: &str) -> bool {
+    ["{port}", "{dir}", "{host}", "{file}"].iter().any(|place| word.contains(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(command: &Command) -> Vec<String> {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn templates_are_split_like_a_shell_does_and_filled_after_that() {
+        let template =
+            Template::parse(r#"python3 'my server.py' "a\"b" c\ d {port} x={dir}"#).unwrap();
+        let command = template.command(&[("port", "5".as_ref()), ("dir", "some where".as_ref())]);
+        assert_eq!(
+            words(&command),
+            ["python3", "my server.py", "a\"b", "c d", "5", "x=some where"]
+        );
+        assert_eq!(words(&template.bare()), ["python3", "my server.py", "a\"b", "c d"]);
+    }
+
+    #[test]
+    fn empty_words_stay_and_mistakes_are_named() {
+        assert_eq!(words(&Template::parse("a '' b").unwrap().command(&[])), ["a", "", "b"]);
+        assert!(Template::parse("  ").is_err());
+        assert!(Template::parse("a 'b").unwrap_err().contains("no closing '"));
+        assert!(Template::parse("a\\").is_err());
+    }
+
+    #[test]
+    fn our_own_programs_come_from_one_folder() {
+        let subject = Subject::own(Path::new("/some bin")).unwrap();
+        let command =
+            subject.template(Program::ServerS).unwrap().command(&[("port", "7".as_ref())]);
+        assert_eq!(words(&command), ["/some bin/server-s", "7"]);
+    }
+}

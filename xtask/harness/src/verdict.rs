@@ -1,0 +1,132 @@
+//! What a scenario can come to, and the small assertions that get it there.
+
+use std::fmt::Debug;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::scheduling_delay;
+
+/// The end of a scenario, or of a step of one.
+pub type Verdict<T = ()> = Result<T, Stop>;
+
+/// Why a scenario ended before its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// The subject did something else than it should.
+    Fault(Fault),
+    /// This machine cannot show it; says what is missing.
+    Skip(String),
+    /// Something of ours failed; says nothing about the subject.
+    Trouble(String),
+}
+
+/// An expectation that was not met.
+#[derive(Debug)]
+pub struct Fault {
+    /// What should have come.
+    pub expected: String,
+    /// What came.
+    pub actual: String,
+    /// Where in the scenario, from the inside out.
+    pub during: Vec<String>,
+}
+
+impl Stop {
+    /// The subject's fault.
+    pub fn fault(expected: impl Into<String>, actual: impl Into<String>) -> Stop {
+        Stop::Fault(Fault { expected: expected.into(), actual: actual.into(), during: Vec::new() })
+    }
+
+    /// Not to be shown here, because of `why`.
+    pub fn skip(why: impl Into<String>) -> Stop {
+        Stop::Skip(why.into())
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Stop::Trouble(error.to_string())
+    }
+}
+
+impl From<rustix::io::Errno> for Stop {
+    fn from(error: rustix::io::Errno) -> Self {
+        Stop::Trouble(error.to_string())
+    }
+}
+
+/// Whether an error is for want of something of this machine's, and so nobody's fault but ours.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [
+        Errno::AGAIN,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ADDRNOTAVAIL,
+    ];
+    Errno::from_io_error(error).is_some_and(|error| short.contains(&error))
+}
+
+/// Says where in a scenario a step failed.
+pub trait During {
+    /// Adds `place` to a fault or a trouble.
+    fn during<S: Into<String>>(self, place: impl FnOnce() -> S) -> Self;
+}
+
+impl<T> During for Verdict<T> {
+    fn during<S: Into<String>>(mut self, place: impl FnOnce() -> S) -> Self {
+        match &mut self {
+            Err(Stop::Fault(fault)) => fault.during.push(place().into()),
+            Err(Stop::Trouble(why)) => *why = format!("{}: {why}", place().into()),
+            Ok(_) | Err(Stop::Skip(_)) => {}
+        }
+        self
+    }
+}
+
+/// A fault unless `holds`.
+pub fn ensure(
+    holds: bool,
+    expected: impl Into<String>,
+    actual: impl FnOnce() -> String,
+) -> Verdict {
+    if holds { Ok(()) } else { Err(Stop::fault(expected, actual())) }
+}
+
+/// A fault unless `actual` is `expected`; `what` names it.
+pub fn ensure_eq<T: PartialEq + Debug>(what: &str, expected: T, actual: T) -> Verdict {
+    ensure(expected == actual, format!("{what}: {expected:?}"), || format!("{actual:?}"))
+}
+
+/// A fault unless `what`, which began between `began.0` and `began.1` and ended at `ended`, took
+/// from `low` to `high`. Time in which this process itself could not run is not the subject's.
+pub fn ensure_took(
+    what: &str,
+    began: (Instant, Instant),
+    ended: Instant,
+    low: Duration,
+    high: Duration,
+) -> Verdict {
+    let longest = ended.saturating_duration_since(began.0);
+    let shortest = ended.saturating_duration_since(began.1);
+    let own = scheduling_delay::worst_since(began.0);
+    ensure(
+        longest >= low && shortest <= high + own,
+        format!("{what} to take from {:.2} to {:.2} s", low.as_secs_f64(), high.as_secs_f64()),
+        || {
+            format!(
+                "it took from {:.3} to {:.3} s (our own clock ran up to {:.3} s late)",
+                shortest.as_secs_f64(),
+                longest.as_secs_f64(),
+                own.as_secs_f64()
+            )
+        },
+    )
+}
+
+/// A fault unless what began at `began` is over within `high` by now.
+pub fn ensure_within(what: &str, began: Instant, high: Duration) -> Verdict {
+    ensure_took(what, (began, began), Instant::now(), Duration::ZERO, high)
+}

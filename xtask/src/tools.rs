@@ -1,0 +1,47 @@
+//! The tools that are crates of their own.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use accio_harness::cargo::cargo;
+
+/// Arguments that a tool reads itself.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Forwarded {
+    /// Arguments of the tool: --help lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// A tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tool {
+    E2e,
+    Grade,
+    Torture,
+    Bench,
+    Cluster,
+}
+
+impl Tool {
+    /// Returns the command that builds the tool and runs it.
+    pub(crate) fn command(self) -> Command {
+        let package = match self {
+            Tool::E2e => "accio-e2e",
+            Tool::Grade => "accio-grade",
+            Tool::Torture => "accio-torture",
+            Tool::Bench => "accio-bench",
+            Tool::Cluster => "accio-cluster",
+        };
+        let mut command = cargo();
+        command.args(["run", "--quiet", "--package", package, "--bin", package, "--"]);
+        command
+    }
+
+    /// Replaces this process by the tool, so that signals reach it. Returns only if that fails.
+    pub(crate) fn become_it(self, first: &[&str], forwarded: &Forwarded) -> io::Result<ExitCode> {
+        Err(self.command().args(first).args(&forwarded.arguments).exec())
+    }
+}

@@ -1,0 +1,348 @@
+//! Disks that are full, have no more names, or go away.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ensure_tool;
+use super::exhaustion::expect_idle;
+use super::folder_oracle::{content, survey};
+use super::load::{Fate, send};
+use super::runner::{Case, Plan};
+use super::volume::Volume;
+use accio_harness::context::{Context, Server};
+use accio_harness::peer::{Dialect, End, Peer, SOON};
+use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
+
+const MIB: usize = 1 << 20;
+
+/// The ways a server can be run that write differently.
+const WAYS: [(&str, &[&str]); 4] = [
+    ("plain", &[]),
+    ("durable", &["--durable"]),
+    ("named", &["--without", "tmpfile"]),
+    ("portable", &["--without", "splice", "--without", "preallocate"]),
+];
+
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let unprivileged = plan.unprivileged;
+    let about =
+        "below --min-free clients wait and cost nothing; with room they are served in 200 ms";
+    let case = Case::new("disk/min-free", about, move |context| {
+        min_free(context, Volume::tmpfs(context, unprivileged, "size=24m")?)
+    });
+    cases.push(case.alone());
+    for (way, flags) in WAYS.into_iter().take(plan.scale(2, WAYS.len())) {
+        let about = "what fits is whole, the rest ERROR and told so, room is given back";
+        cases.push(Case::new(format!("disk/full-tmpfs/{way}"), about, move |context| {
+            full(context, Volume::tmpfs(context, unprivileged, "size=24m")?, flags)
+        }));
+        cases.push(Case::new(format!("disk/full-ext4/{way}"), about, move |context| {
+            full(context, Volume::ext4(context, unprivileged, 40 << 20, &[])?, flags)
+        }));
+        let about = "without inodes: refused and told so; with them again, whole";
+        cases.push(Case::new(format!("disk/inodes-tmpfs/{way}"), about, move |context| {
+            inodes(context, Volume::tmpfs(context, unprivileged, "nr_inodes=40")?, flags)
+        }));
+        cases.push(Case::new(format!("disk/inodes-ext4/{way}"), about, move |context| {
+            let volume = Volume::ext4(context, unprivileged, 40 << 20, &["-N", "48"])?;
+            inodes(context, volume, flags)
+        }));
+        let about = "a file past RLIMIT_FSIZE is ERROR, the server lives, the next is whole";
+        cases.push(Case::new(format!("disk/file-size/{way}"), about, move |context| {
+            file_size(context, flags)
+        }));
+        let about = "FILE-DIR is removed, then the server lives and refuses";
+        cases.push(Case::new(format!("disk/removed/{way}"), about, move |context| {
+            removed(context, flags)
+        }));
+        let about = "FILE-DIR's file system turns read-only and back: refused, then whole";
+        cases.push(Case::new(format!("disk/read-only/{way}"), about, move |context| {
+            read_only(context, Volume::tmpfs(context, unprivileged, "size=24m")?, flags)
+        }));
+    }
+    cases
+}
+
+/// Fills the disk with concurrent uploads, again and again.
+fn full(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
+    const SIZES: [usize; 12] = [
+        MIB,
+        2 * MIB,
+        3 * MIB,
+        5 * MIB,
+        MIB / 2,
+        4 * MIB,
+        7 * MIB,
+        MIB,
+        6 * MIB,
+        3 * MIB,
+        9 * MIB,
+        2 * MIB,
+    ];
+    let dir = volume.path().join("received");
+    let server = context.server_into(&dir, flags)?;
+    let free = free_bytes(&volume)?;
+    let (mut kept, mut refused, mut absent, mut ticks) = (0, 0, 0, 0);
+    // Where every file has a name from the start, there is no spare marker.
+    let named = flags.contains(&"tmpfile");
+    for round in 0..4 {
+        let fates = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for (number, size) in SIZES.into_iter().enumerate() {
+                let (server, fates) = (&server, &fates);
+                scope.spawn(move || {
+                    let tag = (round * 100 + number + 1) as u64;
+                    let fate = send(server.address(), &content(tag, size), SOON);
+                    fates.lock().unwrap_or_else(PoisonError::into_inner).push((tag, fate));
+                });
+            }
+        });
+        let fates = fates.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let told: Vec<u64> = fates
+            .iter()
+            .filter(|(_, fate)| *fate == Fate::Confirmed)
+            .map(|(tag, _)| *tag)
+            .collect();
+        let silent = fates.iter().filter(|(_, fate)| *fate == Fate::Silent).count();
+        ensure(silent == 0, "every client to be told", || format!("{silent} are not"))?;
+        let found = survey(&dir)?;
+        found.ensure_clean()?;
+        found.ensure_kept(&told)?;
+        ensure(found.whole.len() == told.len(), "only confirmed files to be whole", || {
+            format!("{} are, {} were confirmed", found.whole.len(), told.len())
+        })?;
+        let failed = SIZES.len() - told.len();
+        // An upload that never got a block has none for its marker either while others take all
+        // that is given back. Then nothing is there, its client was told, and so was the operator.
+        let text = server.process.stderr().text();
+        let said = text.matches("cannot keep the error marker").count();
+        ensure_eq("markers, and reports that there is none", failed, found.errors + said - absent)?;
+        absent = said;
+        ensure(failed > 0 && !told.is_empty(), "some to fit and some not", || {
+            format!("{} of {} fit", told.len(), SIZES.len())
+        })?;
+        kept += told.len();
+        refused += failed;
+
+        // Not one block is left, and two clients stay: one silent, one that could not be kept.
+        let filler = volume.path().join("filler");
+        fill(&filler)?;
+        let mut silent = server.connect_greeted()?;
+        let mut partial = server.connect_greeted()?;
+        // The server may break it off before all is sent.
+        let _ = partial.send(&content(0, 100_000));
+        let end = partial.end(SOON)?.0;
+        ensure_eq("the end of an upload without a block", End::Reset, end)?;
+        if round == 0 && !named {
+            // A further name for the spare marker costs no block. (Later on there is none, for we
+            // removed all its names.)
+            let without = server.process.stderr().text().matches("cannot keep").count() - absent;
+            ensure_eq("refused uploads without a marker", 0, without)?;
+        }
+        ticks = ticks.max(expect_idle(&server.process).during(|| "on a full disk")?);
+        absent = server.process.stderr().text().matches("cannot keep the error marker").count();
+        fs::remove_file(&filler)?;
+        silent.send(&content((round * 100 + 98) as u64, 100))?;
+        silent.complete(b"")?;
+
+        // With room again, all is well.
+        for entry in fs::read_dir(&dir)? {
+            fs::remove_file(entry?.path())?;
+        }
+        let mut back = 0;
+        // What a file took that is being closed comes back in a moment.
+        accio_harness::context::wait_until(Duration::from_secs(3), || {
+            back = free_bytes(&volume).unwrap_or(0);
+            back + 64 * 1024 >= free
+        });
+        ensure(back + 64 * 1024 >= free, format!("{free} bytes free again"), || back.to_string())?;
+        let tag = (round * 100 + 99) as u64;
+        let fate = send(server.address(), &content(tag, 6 * MIB), SOON);
+        ensure_eq("an upload with room again", Fate::Confirmed, fate)?;
+        survey(&dir)?.ensure_kept(&[tag])?;
+        for entry in fs::read_dir(&dir)? {
+            fs::remove_file(entry?.path())?;
+        }
+    }
+    server.stop()?;
+    Ok(format!(
+        "{kept} kept, {refused} refused, {absent} of them without room for a marker, {ticks} ticks in a second of full disk"
+    ))
+}
+
+/// Takes the last block.
+fn fill(path: &Path) -> Verdict {
+    let mut file = fs::File::create(path)?;
+    for size in [MIB, 4096, MIB, 4096] {
+        let zeros = vec![0; size];
+        while file.write_all(&zeros).is_ok() {}
+        // What was promised may turn out to need less.
+        let _ = file.sync_all();
+    }
+    Ok(())
+}
+
+fn free_bytes(volume: &Volume) -> Verdict<u64> {
+    let stat = rustix::fs::statvfs(volume.path())?;
+    Ok(stat.f_bavail * stat.f_frsize)
+}
+
+/// Uses up all inodes, and frees some again.
+fn inodes(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
+    let dir = volume.path().join("received");
+    let server = context.server_into(&dir, flags)?;
+    let mut fillers = Vec::new();
+    for number in 0..1_000 {
+        let path = volume.path().join(format!("filler-{number}"));
+        if fs::write(&path, b"").is_err() {
+            break;
+        }
+        fillers.push(path);
+    }
+    ensure(fillers.len() < 900, "the inodes to be used up", || fillers.len().to_string())?;
+    for tag in 1..=5 {
+        let fate = send(server.address(), &content(tag, 50_000), SOON);
+        ensure_eq("an upload without inodes", Fate::Refused, fate)?;
+    }
+    let found = survey(&dir)?;
+    found.ensure_clean()?;
+    ensure(found.whole.is_empty() && found.empty == 0, "nothing to be kept", || {
+        format!("{found:?}")
+    })?;
+    // A tmpfs counts a name as an inode; elsewhere the spare marker takes as many names as it gets.
+    if volume.is_on_disk() && !flags.contains(&"tmpfile") {
+        ensure_eq("markers without an inode", 5, found.errors)?;
+    }
+    for path in fillers.iter().take(8) {
+        fs::remove_file(path)?;
+    }
+    for tag in 11..=13 {
+        let fate = send(server.address(), &content(tag, 50_000), SOON);
+        ensure_eq("an upload with inodes again", Fate::Confirmed, fate)?;
+    }
+    let found = survey(&dir)?;
+    found.ensure_clean()?;
+    found.ensure_kept(&[11, 12, 13])?;
+    server.stop()?;
+    Ok(format!("5 refused without inodes, {} markers", found.errors))
+}
+
+/// Room comes and goes while clients wait for it.
+fn min_free(context: &Context, volume: Volume) -> Verdict<String> {
+    let server = context.server_into(&volume.path().join("received"), &["--min-free", "8M"])?;
+    ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 5_000), SOON))?;
+    let (mut worst, mut ticks) = (Duration::ZERO, 0);
+    for round in 0..4 {
+        let filler = volume.path().join("filler");
+        fs::write(&filler, vec![0; 18 * MIB])?;
+        let mut waiting: Vec<Peer> = (0..10).map(|_| server.connect()).collect::<Verdict<_>>()?;
+        ticks = ticks.max(expect_idle(&server.process).during(|| "without enough room")?);
+        for peer in &mut waiting {
+            peer.expect_silence(Duration::from_millis(10))?;
+        }
+        fs::remove_file(&filler)?;
+        let freed = Instant::now();
+        for (number, mut peer) in waiting.into_iter().enumerate() {
+            peer.greet_as_client(Dialect::Accio)?;
+            worst = worst.max(freed.elapsed());
+            peer.complete(&content((round * 10 + number + 2) as u64, 5_000))?;
+        }
+    }
+    ensure(worst < Duration::from_millis(200), "service within 200 ms of enough room", || {
+        format!("{worst:?}")
+    })?;
+    let found = survey(&server.dir)?;
+    found.ensure_clean()?;
+    found.ensure_kept(&(1..=41).collect::<Vec<_>>())?;
+    server.stop()?;
+    Ok(format!("{ticks} ticks in a second; served after {} ms at the most", worst.as_millis()))
+}
+
+fn file_size(context: &Context, flags: &[&str]) -> Verdict<String> {
+    ensure_tool("prlimit")?;
+    let server = context.server_wrapped(&["prlimit", "--fsize=1000000", "--"], flags)?;
+    for (tag, size, fate) in [
+        (1, 999_000, Fate::Confirmed),
+        (2, 1_000_001, Fate::Refused),
+        (3, 40 * MIB, Fate::Refused),
+        (4, 1_000_000, Fate::Confirmed),
+    ] {
+        let told = send(server.address(), &content(tag, size), SOON);
+        ensure_eq("an upload near the limit", fate, told).during(|| format!("{size} bytes"))?;
+    }
+    server.expect_error(2)?;
+    server.expect_error(3)?;
+    let found = survey(&server.dir)?;
+    found.ensure_clean()?;
+    found.ensure_kept(&[1, 4])?;
+    server.stop()?;
+    Ok("2 kept, 2 ERROR".into())
+}
+
+/// A transfer that is half through when something happens to the folder.
+fn half(server: &Server, tag: u64, size: usize) -> Verdict<(Peer, Vec<u8>)> {
+    let mut peer = server.connect()?;
+    peer.greet_as_client(Dialect::Accio)?;
+    let bytes = content(tag, size);
+    peer.send(&bytes[..size / 2])?;
+    thread::sleep(Duration::from_millis(30));
+    let rest = bytes[size / 2..].to_vec();
+    Ok((peer, rest))
+}
+
+/// Sends the rest and tells how the server ended the connection.
+fn rest(mut peer: Peer, rest: &[u8]) -> Verdict<End> {
+    // The server may have given up on us already.
+    let _ = peer.send(rest).and_then(|()| peer.fin());
+    Ok(peer.end(SOON)?.0)
+}
+
+fn removed(context: &Context, flags: &[&str]) -> Verdict<String> {
+    let server = context.server(flags)?;
+    ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 5_000), SOON))?;
+    let (peer, second) = half(&server, 2, 400_000)?;
+    fs::remove_dir_all(&server.dir)?;
+    ensure_eq("the end of an upload under way", End::Reset, rest(peer, &second)?)?;
+    for tag in 3..6 {
+        let fate = send(server.address(), &content(tag, 5_000), SOON);
+        ensure_eq("an upload into nowhere", Fate::Refused, fate)?;
+    }
+    ensure(!server.dir.exists(), "the folder to stay away", || "it is back".into())?;
+    server.stop()?;
+    Ok("4 refused".into())
+}
+
+fn read_only(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
+    let server = context.server_into(&volume.path().join("received"), flags)?;
+    let remount = |mode: &str| {
+        super::volume::command("mount", &["-o", mode], &[volume.path()]).map_err(Stop::Trouble)
+    };
+    ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 5_000), SOON))?;
+    // Where files need no name, the server has one open, its spare marker, and the kernel refuses.
+    match remount("remount,ro") {
+        Err(Stop::Trouble(why)) if why.contains("busy") && !flags.contains(&"tmpfile") => {
+            server.stop()?;
+            return Err(Stop::skip(
+                "a running server keeps its file system from turning read-only",
+            ));
+        }
+        remounted => remounted?,
+    }
+    for tag in 2..5 {
+        let fate = send(server.address(), &content(tag, 90_000), SOON);
+        ensure_eq("an upload while read-only", Fate::Refused, fate)?;
+    }
+    remount("remount,rw")?;
+    let fate = send(server.address(), &content(5, 90_000), SOON);
+    ensure_eq("an upload when writable again", Fate::Confirmed, fate)?;
+    let found = survey(&server.dir)?;
+    found.ensure_clean()?;
+    found.ensure_kept(&[1, 5])?;
+    server.stop()?;
+    Ok(format!("3 refused, {} markers", found.errors))
+}

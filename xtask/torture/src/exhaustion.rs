@@ -1,0 +1,328 @@
+//! No more descriptors, and ten thousand clients that say nothing.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Resource;
+
+use super::ensure_tool;
+use super::folder_oracle::{content, survey};
+use super::load::{Fate, send};
+use super::runner::{Case, Plan};
+use super::strace;
+use super::volume::Volume;
+use accio_harness::context::{Context, Server, wait_until};
+use accio_harness::interruption::end_all_when_interrupted;
+use accio_harness::peer::{Dialect, End, GREETING, Peer, SOON, side_by_side};
+use accio_harness::process::Process;
+use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
+
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    let mut cases = vec![
+        Case::new(
+            "exhaustion/nofile-64-hard",
+            "200 clients, 64 descriptors, all whole",
+            |context| few(context, "--nofile=64:64"),
+        ),
+        Case::new("exhaustion/nofile-64-soft", "the soft limit is raised, all whole", |context| {
+            few(context, "--nofile=64:4096")
+        }),
+        Case::new(
+            "exhaustion/nofile-64-held",
+            "200 clients wait for one that is silent: idle, then on within 200 ms",
+            held,
+        )
+        .alone(),
+        Case::new("exhaustion/monotonic", "no timer follows the wall clock", monotonic),
+        Case::new("exhaustion/wall-clock-set", "the clock is set while clients are silent", |_| {
+            Err(Stop::skip("the wall clock is the whole machine's, and no namespace has its own"))
+        }),
+        Case::new("exhaustion/emfile", "none left: idle, then back within 200 ms", emfile).alone(),
+    ];
+    let silent = plan.scale(1_000, 9_800);
+    let name = |seconds: &str| format!("exhaustion/silent-{silent}-for-{seconds}-s");
+    let about = "real uploads among silent ones; all silent ones end within [T, T + 0.5 s]";
+    cases.push(
+        Case::new(name("3"), about, move |context| idle_in_memory(context, silent, Some("3")))
+            .alone(),
+    );
+    if !plan.quick {
+        cases.push(
+            Case::new(name("10"), about, move |context| idle_in_memory(context, silent, None))
+                .alone(),
+        );
+        let unprivileged = plan.unprivileged;
+        let name = format!("{}-on-ext4", name("10"));
+        let about = "the same with as many error markers on a disk";
+        let case = Case::new(name, about, move |context| {
+            let volume = Volume::ext4(context, unprivileged, 256 << 20, &["-N", "24000"])?;
+            let dir = volume.path().join("received");
+            idle(context, &dir, silent, None).map(|note| note + ", on ext4")
+        });
+        cases.push(case.alone());
+    }
+    cases
+}
+
+/// Many more clients than descriptors: they wait their turn.
+fn few(context: &Context, limit: &str) -> Verdict<String> {
+    ensure_tool("prlimit")?;
+    let server = context.server_wrapped(&["prlimit", limit, "--"], &["--timeout", "5"])?;
+    side_by_side(1..=200u64, |tag| {
+        let fate = send(server.address(), &content(tag, 20_000), Duration::from_secs(40));
+        ensure_eq("an upload", Fate::Confirmed, fate)
+    })?;
+    let found = survey(&server.dir)?;
+    found.ensure_clean()?;
+    found.ensure_kept(&(1..=200).collect::<Vec<_>>())?;
+    expect_idle(&server.process).during(|| "afterwards")?;
+    server.stop()?;
+    Ok("200 uploads".into())
+}
+
+/// One client has the only place and says nothing, which costs nothing; when it goes, the next
+/// has it at once.
+fn held(context: &Context) -> Verdict<String> {
+    ensure_tool("prlimit")?;
+    let wrapper = ["prlimit", "--nofile=64:64", "--"];
+    let server = context.server_wrapped(&wrapper, &["--timeout", "60"])?;
+    let mut inside = server.connect_greeted()?;
+    let waiting: Vec<Peer> = (0..200).map(|_| server.connect()).collect::<Verdict<_>>()?;
+    let used = expect_idle(&server.process).during(|| "while 200 wait")?;
+    let mut worst = Duration::ZERO;
+    for mut next in waiting.into_iter().take(20) {
+        inside.reset()?;
+        let freed = Instant::now();
+        next.expect(GREETING)?;
+        worst = worst.max(freed.elapsed());
+        inside = next;
+    }
+    ensure(worst < Duration::from_millis(200), "service within 200 ms of a free place", || {
+        format!("{worst:?}")
+    })?;
+    drop(inside);
+    server.stop()?;
+    Ok(format!("{used} ticks in a second; served after {} ms at the most", worst.as_millis()))
+}
+
+/// What the kernel is asked to time is timed by the clock that nobody sets. (Times that are only
+/// read need no system call; the library reads no other clock, which a test of its own sees to.)
+fn monotonic(context: &Context) -> Verdict<String> {
+    strace::ensure_available()?;
+    let record = context.fresh("trace");
+    let options = ["-e", "trace=timerfd_create,timer_create,timerfd_settime"].map(String::from);
+    let wrapper = strace::wrapper(&options, &record);
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    let server = context.server_wrapped(&wrapper, &["--timeout", "0.3"])?;
+    let mut silent = server.connect_greeted()?;
+    silent.send(b"x")?;
+    ensure_eq("the end of a silent connection", End::Reset, silent.end(SOON)?.0)?;
+    strace::release(server.process.pid())?;
+    server.stop()?;
+    let trace = std::fs::read_to_string(&record)?;
+    let created = trace.matches("timerfd_create(CLOCK_MONOTONIC").count();
+    let set = trace.matches("timerfd_settime(").count();
+    let made = trace.matches("timerfd_create(").count() + trace.matches("timer_create(").count();
+    ensure(created > 0 && created == made && set > 0, "monotonic timers alone", || trace.clone())?;
+    Ok(format!("{created} timer, set {set} times"))
+}
+
+/// The limit of the running process is taken below what it uses: accept itself fails.
+fn emfile(context: &Context) -> Verdict<String> {
+    ensure_tool("prlimit")?;
+    let server = context.server(&["--timeout", "60"])?;
+    ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 300_000), SOON))?;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(server.connect_greeted()?);
+    }
+    let open = server.process.descriptors()?;
+    limit(&server, open)?;
+    let waiting: Vec<Peer> = (0..30).map(|_| server.connect()).collect::<Verdict<_>>()?;
+    let mut waiting = waiting.into_iter();
+    thread::sleep(Duration::from_millis(300));
+    expect_idle(&server.process).during(|| "without descriptors")?;
+
+    // A connection in service ends: whoever waits is served at once.
+    let mut worst = Duration::ZERO;
+    for peer in held.drain(..10) {
+        let mut next = waiting.next().ok_or_else(|| Stop::Trouble("nobody waits".into()))?;
+        peer.reset()?;
+        let freed = Instant::now();
+        next.expect(GREETING)?;
+        worst = worst.max(freed.elapsed());
+        next.reset()?;
+    }
+    ensure(
+        worst < Duration::from_millis(200),
+        "service within 200 ms of a free descriptor",
+        || format!("{worst:?}"),
+    )?;
+    // The limit is lifted without anybody's end: the server finds out by itself.
+    let mut next = waiting.next().ok_or_else(|| Stop::Trouble("nobody waits".into()))?;
+    limit(&server, open + 200)?;
+    let freed = Instant::now();
+    next.expect(GREETING)?;
+    let lifted = freed.elapsed();
+    ensure(lifted < Duration::from_millis(200), "service within 200 ms of a higher limit", || {
+        format!("{lifted:?}")
+    })?;
+    drop((waiting, next, held));
+    ensure_eq("after", Fate::Confirmed, send(server.address(), &content(2, 300_000), SOON))?;
+    let found = survey(&server.dir)?;
+    found.ensure_clean()?;
+    found.ensure_kept(&[1, 2])?;
+    server.stop()?;
+    let (worst, lifted) = (worst.as_millis(), lifted.as_millis());
+    Ok(format!("served {worst} ms after a descriptor, {lifted} ms after the limit"))
+}
+
+/// Sets the soft limit of a running server.
+fn limit(server: &Server, descriptors: usize) -> Verdict {
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &server.process.pid().as_raw_nonzero().to_string()]);
+    let output = command.arg(format!("--nofile={descriptors}:")).output()?;
+    let why = || Stop::Trouble(String::from_utf8_lossy(&output.stderr).into_owned());
+    if output.status.success() { Ok(()) } else { Err(why()) }
+}
+
+/// A fault if the process is busy while nothing can go on; the clock ticks that it used.
+pub(super) fn expect_idle(process: &Process) -> Verdict<u64> {
+    let before = process.cpu_ticks()?;
+    thread::sleep(Duration::from_secs(1));
+    let used = process.cpu_ticks()? - before;
+    ensure(used <= 3, "at most 3 clock ticks in an idle second", || format!("{used}"))?;
+    Ok(used)
+}
+
+/// In memory where that can be had: ten thousand error markers at once are a disk's business, and
+/// the time is ours.
+fn idle_in_memory(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<String> {
+    let builder = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("accio-torture-");
+        builder
+    };
+    let memory = builder().tempdir_in("/dev/shm");
+    let place = memory.as_ref().map_or("on the disk", |_| "in memory");
+    let dir = memory.or_else(|_| builder().tempdir_in(context.dir()))?;
+    end_all_when_interrupted(|| (), dir.path().to_owned())?;
+    let note = idle(context, &dir.path().join("received"), count, timeout)?;
+    Ok(format!("{note}, {place}"))
+}
+
+/// Silent clients by the thousand, and some that have something to say.
+fn idle(context: &Context, dir: &Path, count: usize, timeout: Option<&str>) -> Verdict<String> {
+    let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let needed = count as u64 + 500;
+    if limit < needed {
+        return Err(Stop::skip(format!("a descriptor limit of {limit}: {needed} are needed")));
+    }
+    let flags: Vec<&str> = timeout.iter().flat_map(|seconds| ["--timeout", seconds]).collect();
+    let seconds: u64 = timeout.map_or(10, |text| text.parse().unwrap_or(10));
+    let server = context.server_into(dir, &flags)?;
+    // All silent at first; then a byte from every second one, so that half of them hold files too.
+    let mut peers = Vec::with_capacity(count);
+    for _ in 0..count {
+        peers.push(connect(server.address())?);
+    }
+    let descriptors = server.process.descriptors()?;
+    ensure(descriptors >= count, "all connections to be open", || descriptors.to_string())?;
+    // From here on nothing is heard of them; what came last, by their own clocks.
+    let mut heard = Vec::with_capacity(count);
+    for (number, peer) in peers.iter().enumerate() {
+        let before = Instant::now();
+        if number % 4 == 0 {
+            std::io::Write::write_all(&mut &*peer, b"x")?;
+        }
+        heard.push((number % 4 == 0).then_some((before, Instant::now())));
+    }
+    let uploads = 20;
+    let address = server.address();
+    let others = thread::spawn(move || {
+        let mut worst = Duration::ZERO;
+        let mut fates = Vec::new();
+        for tag in 1..=uploads {
+            let began = Instant::now();
+            fates.push(send(address, &content(tag, 500_000), SOON));
+            worst = worst.max(began.elapsed());
+        }
+        (fates, worst)
+    });
+    let ends = ends(&peers, Duration::from_secs(seconds + 8))?;
+    let (fates, worst) =
+        others.join().map_err(|_| Stop::Trouble("an uploading thread panicked".into()))?;
+    ensure(
+        fates.iter().all(|fate| *fate == Fate::Confirmed),
+        "all uploads to be confirmed",
+        || format!("{fates:?}"),
+    )?;
+    let low = Duration::from_secs(seconds);
+    let high = low + Duration::from_millis(500);
+    let (mut shortest, mut longest) = (Duration::MAX, Duration::ZERO);
+    for (number, (end, times)) in ends.iter().zip(&heard).enumerate() {
+        let Some((end, at)) = end else {
+            return Err(Stop::fault("every silent connection to end", format!("{number} is open")));
+        };
+        ensure_eq("the end of a silent connection", End::Reset, *end)?;
+        // The others' time runs from their accept, which only the server knows.
+        let Some((before, after)) = times else { continue };
+        shortest = shortest.min(at.saturating_duration_since(*before));
+        longest = longest.max(at.saturating_duration_since(*after));
+    }
+    ensure(shortest >= low && longest <= high, format!("ends from {low:?} to {high:?}"), || {
+        format!("from {shortest:?} to {longest:?}")
+    })?;
+    drop(peers);
+    let back = wait_until(SOON, || server.process.descriptors().is_ok_and(|now| now < 60));
+    ensure(back, "all descriptors back", || format!("{:?}", server.process.descriptors()))?;
+    let found = survey(&server.dir)?;
+    found.ensure_clean()?;
+    found.ensure_kept(&(1..=uploads).collect::<Vec<_>>())?;
+    ensure_eq("error markers", count, found.errors)?;
+    server.stop()?;
+    Ok(format!(
+        "ends after {:.3} to {:.3} s, uploads among them in {} ms at the most",
+        shortest.as_secs_f64(),
+        longest.as_secs_f64(),
+        worst.as_millis()
+    ))
+}
+
+fn connect(address: SocketAddr) -> Verdict<TcpStream> {
+    let mut peer = Peer::connect(address)?;
+    peer.greet_as_client(Dialect::Accio)?;
+    Ok(peer.into_stream())
+}
+
+/// How and when each connection ended.
+fn ends(peers: &[TcpStream], limit: Duration) -> Verdict<Vec<Option<(End, Instant)>>> {
+    let until = Instant::now() + limit;
+    let mut ends: Vec<Option<(End, Instant)>> = vec![None; peers.len()];
+    let mut open: Vec<usize> = (0..peers.len()).collect();
+    while !open.is_empty() && Instant::now() < until {
+        let mut descriptors: Vec<PollFd<'_>> =
+            open.iter().map(|index| PollFd::new(&peers[*index], PollFlags::IN)).collect();
+        let timeout = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        match rustix::event::poll(&mut descriptors, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let at = Instant::now();
+        for (index, descriptor) in open.iter().zip(&descriptors) {
+            let events = descriptor.revents();
+            if events.intersects(PollFlags::ERR | PollFlags::HUP) {
+                ends[*index] = Some((End::Reset, at));
+            } else if !events.is_empty() {
+                ends[*index] = Some((End::Fin, at));
+            }
+        }
+        drop(descriptors);
+        open.retain(|index| ends[*index].is_none());
+    }
+    Ok(ends)
+}

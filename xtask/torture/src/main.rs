@@ -1,0 +1,211 @@
+//! `cargo xtask torture`: the promises of SECURITY.md, each by making the fault happen.
+//!
+//! A [`Part`] is a theme; it makes [`runner::Case`]s, some of them from what a recorded run of the
+//! real programs did, so that no call is forgotten. Every case ends with the same question to the
+//! same oracle: does [`folder`] hold only whole files and error markers, and every file that a
+//! client was told is kept?
+#![forbid(unsafe_code)]
+
+mod chaos;
+mod disk;
+mod errno_table;
+mod exhaustion;
+mod fault_proxy;
+mod folder_oracle;
+mod kill;
+mod load;
+mod network;
+mod power_loss;
+#[cfg(test)]
+mod promises;
+mod runner;
+mod strace;
+mod syscalls;
+mod volume;
+
+use std::env;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+
+use accio_harness::context::Context;
+use accio_harness::interruption::end_all_when_interrupted;
+use accio_harness::subject::Subject;
+use accio_harness::verdict::{Stop, Verdict};
+use accio_harness::{TROUBLE, cargo, resource_limits};
+use runner::{Case, Plan};
+
+/// Make everything fail that can: system calls, processes, disks, networks
+#[derive(Debug, Parser)]
+#[command(name = "accio-torture")]
+struct Arguments {
+    /// What to do [default: all]
+    #[arg(value_enum, value_name = "PART")]
+    parts: Vec<Part>,
+    /// A bounded share of it
+    #[arg(long)]
+    quick: bool,
+    /// Leave out what wants root, a tracer or mounts
+    #[arg(long)]
+    unprivileged: bool,
+    /// Draw everything random from this number [default: another one each run]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Run only cases whose name has this text (repeatable: any of them)
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// Print the cases, run none; those of `syscalls` are found by a recorded run
+    #[arg(long)]
+    list: bool,
+    /// Leave the files and outputs of failed cases, and say where
+    #[arg(long)]
+    keep: bool,
+    /// Cases at a time; most of them mostly wait [default: two per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Torture the programs in this folder instead of building them
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+}
+
+/// A theme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Every system call of a recorded run fails, in every way it may, once and from then on
+    Syscalls,
+    /// Servers and clients are killed at random points under load
+    Kill,
+    /// The file system of a durable server loses power at random points under load
+    Power,
+    /// Full disks, no more inodes, a limit on file sizes, a folder that goes away
+    Disk,
+    /// No more descriptors; ten thousand silent clients
+    Exhaustion,
+    /// A proxy slices, delays, stalls, half-closes and resets
+    Chaos,
+    /// Packets are lost, all of them or some
+    Network,
+}
+
+impl Part {
+    fn cases(self, context: &Context, plan: &Plan) -> Verdict<Vec<Case>> {
+        match self {
+            Part::Syscalls => syscalls::cases(context, plan),
+            Part::Kill => Ok(kill::cases(plan)),
+            Part::Power => Ok(power_loss::cases(plan)),
+            Part::Disk => Ok(disk::cases(plan)),
+            Part::Exhaustion => Ok(exhaustion::cases(plan)),
+            Part::Chaos => Ok(chaos::cases(plan)),
+            Part::Network => Ok(network::cases(plan)),
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it has nothing to offer without root and without a tracer.
+    fn is_privileged(self) -> bool {
+        matches!(self, Part::Syscalls | Part::Power | Part::Network)
+    }
+}
+
+fn main() -> ExitCode {
+    accio_harness::report::exit_code(run(&Arguments::parse()))
+}
+
+/// Builds the programs, runs the cases, says what came of them.
+fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    let began = Instant::now();
+    let bin = match &arguments.bin_dir {
+        Some(dir) => std::path::absolute(dir)?,
+        None => match cargo::build()? {
+            Some(bin) => bin,
+            // Cargo has said why.
+            None => return Ok(ExitCode::from(TROUBLE)),
+        },
+    };
+    let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
+    let dir = tempfile::Builder::new().prefix("accio-torture-").tempdir()?;
+    end_all_when_interrupted(undo, dir.path().to_owned())?;
+    // Ten thousand connections need as many descriptors here as there.
+    resource_limits::raise_descriptor_limit(None)?;
+
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let plan = Plan {
+        quick: arguments.quick,
+        unprivileged: arguments.unprivileged,
+        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
+        jobs: arguments.jobs.map_or(2 * cores, usize::from),
+        keep: arguments.keep,
+    };
+    let parts = match arguments.parts.as_slice() {
+        [] => Part::value_variants(),
+        chosen => chosen,
+    };
+    let mut out = anstream::stdout().lock();
+    let mut runner = runner::Runner::new(subject, dir.path().to_owned(), &plan);
+    for part in parts {
+        let name = part.name();
+        if plan.unprivileged && part.is_privileged() {
+            runner.skip(&mut out, &name, "left out by --unprivileged")?;
+            continue;
+        }
+        let mut cases = match part.cases(&runner.context(&name)?, &plan) {
+            Ok(cases) => cases,
+            Err(Stop::Skip(why)) => {
+                runner.skip(&mut out, &name, &why)?;
+                continue;
+            }
+            Err(stop) => vec![Case::new(format!("{name}/record"), "a healthy run", |_| Err(stop))],
+        };
+        let filters = &arguments.filter;
+        cases.retain(|case| {
+            filters.is_empty() || filters.iter().any(|text| case.name.contains(text.as_str()))
+        });
+        if arguments.list {
+            for case in &cases {
+                writeln!(out, "{}: {}", case.name, case.about)?;
+            }
+            continue;
+        }
+        runner.run(&mut out, &name, cases)?;
+    }
+    if arguments.list {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tally = runner.close(&mut out, began.elapsed())?;
+    if arguments.keep && tally.failed > 0 {
+        let _ = dir.keep();
+    }
+    Ok(tally.exit_code())
+}
+
+/// Takes back what outlives us.
+fn undo() {
+    volume::unmount_all();
+    network::remove_all();
+}
+
+/// A skip unless we are root and may do what `plan` allows.
+fn ensure_root(plan_is_unprivileged: bool) -> Verdict {
+    if plan_is_unprivileged {
+        return Err(Stop::skip("left out by --unprivileged"));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Stop::skip("not root"));
+    }
+    Ok(())
+}
+
+/// A skip unless the program `name` is there.
+fn ensure_tool(name: &str) -> Verdict {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = env::split_paths(&path).chain(sbin).any(|dir| dir.join(name).is_file());
+    if found { Ok(()) } else { Err(Stop::skip(format!("no {name}"))) }
+}
