@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use accio_proto::GREETING;
+use accio_harness::peer::GREETING;
 use anyhow::{Context, Result, ensure};
 
 const BUFFER: usize = 64 << 10;

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use accio_proto::GREETING;
+use accio_harness::peer::GREETING;
 use anyhow::{Context, Result};
 use rustix::net::{RecvFlags, recv};
 

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use accio_proto::GREETING;
+use accio_harness::peer::GREETING;
 use anyhow::{Context, Result, ensure};
 
 /// How many connections to hold, and how.

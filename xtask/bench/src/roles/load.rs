@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use accio_proto::GREETING;
+use accio_harness::peer::GREETING;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use socket2::{Domain, Socket, Type};

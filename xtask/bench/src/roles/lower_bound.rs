@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 
-use accio_proto::GREETING;
+use accio_harness::peer::GREETING;
 use anyhow::{Context, Result};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
