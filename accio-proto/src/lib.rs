@@ -45,8 +45,7 @@
 //! | none | [`Dialect`], [`handshake`], [`Port`], [`limits`] | thiserror |
 //! | `io` | [`Copier`], [`Session`], the sinks | log, rustix, socket2 |
 //! | `client` (default) | [`Client`] and `io` | |
-//! | `server` (default) | [`Server`] and `io` | ipnet |
-//! | `proxy-protocol` | `ServerBuilder::proxy_protocol` | proxy-header |
+//! | `server` (default) | [`Server`] and `io` | ipnet, proxy-header |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 

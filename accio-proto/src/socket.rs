@@ -81,7 +81,6 @@ impl TcpSocket {
     }
 
     /// What is there, without taking it; 0 is the peer's FIN.
-    #[cfg(feature = "proxy-protocol")]
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.peek(buffer) {

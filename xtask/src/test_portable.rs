@@ -22,7 +22,7 @@ pub(crate) fn run() -> io::Result<ExitCode> {
     let flags = env::var("RUSTFLAGS").unwrap_or_default();
     let passed = cargo()
         .args(["test", "--package=accio-proto", "--target-dir=target/portable"])
-        .arg("--features=client,server,proxy-protocol")
+        .arg("--features=client,server")
         .args(TESTS)
         .env("RUSTFLAGS", format!("{flags} --cfg accio_portable"))
         .status()?

@@ -35,7 +35,6 @@ pub struct ServerBuilder<K> {
     max_connections: Option<NonZeroUsize>,
     paths: FastPaths,
     admission: Admission,
-    #[cfg(feature = "proxy-protocol")]
     proxy_protocol: bool,
     first_id: u64,
     on_outcome: Observer,
@@ -50,7 +49,6 @@ pub(super) struct Config {
     pub(super) limits: SessionLimits,
     pub(super) max_connections: usize,
     pub(super) admission: Admission,
-    #[cfg(feature = "proxy-protocol")]
     pub(super) proxy_protocol: bool,
     pub(super) first_id: u64,
     pub(super) on_outcome: Observer,
@@ -68,7 +66,6 @@ impl<K: FileSink> Server<K> {
             max_connections: None,
             paths: FastPaths::default(),
             admission: Admission::default(),
-            #[cfg(feature = "proxy-protocol")]
             proxy_protocol: false,
             first_id: 1,
             on_outcome: Box::new(|_| {}),
@@ -173,7 +170,6 @@ impl<K: FileSink> ServerBuilder<K> {
     /// (`LOCAL`), it is greeted and let go, without a number.
     ///
     /// Whoever can connect can claim any address: let nobody but the proxy.
-    #[cfg(feature = "proxy-protocol")]
     pub fn proxy_protocol(self, proxy_protocol: bool) -> Self {
         ServerBuilder { proxy_protocol, ..self }
     }
@@ -266,7 +262,6 @@ impl<K: FileSink> ServerBuilder<K> {
             limits: self.limits,
             max_connections,
             admission: self.admission,
-            #[cfg(feature = "proxy-protocol")]
             proxy_protocol: self.proxy_protocol,
             first_id: self.first_id,
             on_outcome: self.on_outcome,

@@ -8,15 +8,12 @@ use std::time::Instant;
 use super::builder::Config;
 use super::handle::Controls;
 use super::outcome::Outcome;
-#[cfg(feature = "proxy-protocol")]
 use super::proxy_protocol::{Arrival, Arriving};
 use crate::copier::Copier;
 use crate::fast_path::FastPaths;
 use crate::session::{Abort, Ended, Session, SessionLimits, Turn, Unreleased};
 use crate::sink::FileSink;
-#[cfg(feature = "proxy-protocol")]
-use crate::socket::Socket;
-use crate::socket::{Interest, TcpSocket};
+use crate::socket::{Interest, Socket, TcpSocket};
 
 /// The state of a server, however it serves.
 pub(super) struct Service<K: FileSink> {
@@ -34,7 +31,6 @@ pub(super) struct Service<K: FileSink> {
 /// A connection from its accept on.
 pub(super) enum Guest<K: FileSink> {
     /// Its proxy has yet to say whom it is for.
-    #[cfg(feature = "proxy-protocol")]
     Arriving(Arrival),
     /// It has a number.
     Serving(Session<TcpSocket, K::File>, About),
@@ -58,7 +54,6 @@ enum Kind {
     /// It was reset before it had a number.
     Refused(TcpSocket),
     /// A proxy looked whether we are there.
-    #[cfg(feature = "proxy-protocol")]
     Checked(TcpSocket),
 }
 
@@ -91,7 +86,6 @@ impl<K: FileSink> Service<K> {
         if self.resting.swap(false, Ordering::Relaxed) {
             log::warn!("accepting connections again");
         }
-        #[cfg(feature = "proxy-protocol")]
         if self.config.proxy_protocol {
             let arrival = Arrival::new(socket, peer, &self.config, Instant::now());
             return Ok(Guest::Arriving(arrival));
@@ -102,7 +96,6 @@ impl<K: FileSink> Service<K> {
     /// Sends a greeting where it is time for one.
     pub(super) fn greet(&self, guest: Guest<K>) -> Visit<K> {
         match guest {
-            #[cfg(feature = "proxy-protocol")]
             Guest::Arriving(_) => Visit::Waiting(guest),
             Guest::Serving(session, about) => match session.greet(&self.sink) {
                 Turn::Waiting(mut session) => {
@@ -128,7 +121,6 @@ impl<K: FileSink> Service<K> {
     /// Ends a connection early.
     pub(super) fn abort(&self, guest: Guest<K>, why: Abort) -> Over {
         Over(match guest {
-            #[cfg(feature = "proxy-protocol")]
             Guest::Arriving(arrival) => Kind::Refused(arrival.into_socket()),
             Guest::Serving(session, about) => Kind::Ended(session.abort(&self.sink, why), about),
         })
@@ -152,7 +144,6 @@ impl<K: FileSink> Service<K> {
                 self.config.admission.leave(about.peer);
             }
             Kind::Refused(socket) => let_go(&socket),
-            #[cfg(feature = "proxy-protocol")]
             Kind::Checked(socket) => {
                 let_go(&socket);
                 socket.close();
@@ -200,7 +191,6 @@ impl<K: FileSink> Service<K> {
         Ok(Guest::Serving(session, About { peer, since: now }))
     }
 
-    #[cfg(feature = "proxy-protocol")]
     fn handle_arrival(&self, arrival: Arrival, now: Instant) -> Visit<K> {
         Visit::Over(match arrival.handle_ready(&self.config, now) {
             Arriving::Waiting(arrival) => return Visit::Waiting(Guest::Arriving(arrival)),
@@ -223,7 +213,6 @@ impl<K: FileSink> Service<K> {
     fn take_turn(&self, guest: Guest<K>, copier: &mut Copier, handle: Handle<K>) -> Visit<K> {
         let now = Instant::now();
         let (session, about) = match guest {
-            #[cfg(feature = "proxy-protocol")]
             Guest::Arriving(arrival) => return self.handle_arrival(arrival, now),
             Guest::Serving(session, about) => (session, about),
         };
@@ -252,7 +241,6 @@ type Handle<K> = fn(
 impl<K: FileSink> Guest<K> {
     pub(super) fn socket(&self) -> &TcpSocket {
         match self {
-            #[cfg(feature = "proxy-protocol")]
             Guest::Arriving(arrival) => arrival.socket(),
             Guest::Serving(session, _) => session.socket(),
         }
@@ -261,7 +249,6 @@ impl<K: FileSink> Guest<K> {
     /// What the socket is to be watched for.
     pub(super) fn interest(&self) -> Interest {
         match self {
-            #[cfg(feature = "proxy-protocol")]
             Guest::Arriving(_) => Interest::Read,
             Guest::Serving(session, _) => session.interest(),
         }
@@ -270,7 +257,6 @@ impl<K: FileSink> Guest<K> {
     /// When to call [`Service::handle_timeout`]; only ever moves later.
     pub(super) fn deadline(&self, config: &Config) -> Instant {
         match self {
-            #[cfg(feature = "proxy-protocol")]
             Guest::Arriving(arrival) => arrival.deadline(),
             Guest::Serving(session, _) => session.deadline(&config.limits),
         }

@@ -8,7 +8,6 @@ mod handle;
 mod listener;
 mod outcome;
 mod per_session;
-#[cfg(feature = "proxy-protocol")]
 mod proxy_protocol;
 #[cfg(all(target_os = "linux", not(accio_portable)))]
 mod reactor;

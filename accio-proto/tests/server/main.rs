@@ -8,7 +8,6 @@ mod reactor {
     const THREADING: accio_proto::Threading = accio_proto::Threading::Reactor;
 
     mod cases;
-    #[cfg(feature = "proxy-protocol")]
     #[path = "proxied.rs"]
     mod proxied;
 }
@@ -19,7 +18,6 @@ mod per_session {
     const THREADING: accio_proto::Threading = accio_proto::Threading::PerSession;
 
     mod cases;
-    #[cfg(feature = "proxy-protocol")]
     #[path = "proxied.rs"]
     mod proxied;
 }
