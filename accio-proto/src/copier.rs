@@ -9,8 +9,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
-
 use crate::fast_path::{FastPath, FastPaths};
 use crate::limits::{FIRST_READ, PIPE_CAPACITY};
 use crate::os_error::reason;
@@ -254,6 +252,6 @@ enum Spliced {
 
 /// Waits until the socket has bytes or an end to tell; false after `limit`.
 fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
-    let mut entry = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    let mut entry = [sys::wait::readable(&socket)];
     Ok(sys::wait::wait(&mut entry, Some(Instant::now() + limit))? > 0)
 }

@@ -22,11 +22,14 @@ pub fn reason(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
 
     #[test]
     fn the_words_without_the_number() {
-        let refused = io::Error::from(rustix::io::Errno::CONNREFUSED);
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let refused = TcpStream::connect(closed).unwrap_err();
         assert_eq!(reason(&refused), "connection refused");
         assert_eq!(reason(&io::Error::other("RPC went wrong")), "RPC went wrong");
         assert_eq!(reason(&io::Error::other("")), "");

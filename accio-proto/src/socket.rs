@@ -3,7 +3,6 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 use crate::sys;
 
@@ -68,19 +67,18 @@ impl TcpSocket {
     ///
     /// The options cannot be set; the connection is closed.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        rustix::net::sockopt::set_socket_oobinline(&stream, true)?;
-        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        sys::socket::prepare(&stream)?;
         Ok(TcpSocket(stream))
     }
 
     /// For a connection that has these options from its accept.
-    #[cfg(all(feature = "server", target_os = "linux", not(accio_portable)))]
+    #[cfg(feature = "server")]
     pub(crate) fn accepted(stream: TcpStream) -> Self {
         TcpSocket(stream)
     }
 
     /// What is there, without taking it; 0 is the peer's FIN.
+    #[cfg(feature = "server")]
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.peek(buffer) {
@@ -110,7 +108,7 @@ impl Socket for TcpSocket {
 
     fn close(self) {
         // Should it fail, the peer sees a reset although the file is kept: the safe side to err on.
-        if let Err(error) = socket2::SockRef::from(&self.0).set_linger(None) {
+        if let Err(error) = sys::socket::reset_on_close(&self.0, false) {
             log::debug!("cannot close a connection gracefully: {error}");
         }
     }

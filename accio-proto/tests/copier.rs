@@ -118,7 +118,7 @@ fn content_is_the_same_by_every_path() {
 }
 
 #[test]
-#[cfg_attr(not(all(target_os = "linux", not(accio_portable))), ignore = "only Linux splices")]
+#[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
 fn splice_is_what_moves_the_bytes_where_it_may() {
     let bytes = pattern(3 << 20, 1);
     for without in [vec![], vec![FastPath::Splice]] {
@@ -146,7 +146,7 @@ fn counting_is_right_by_every_path() {
 /// A file opened for appending refuses splicing, after the bytes left the socket: they must go
 /// their way through the buffer, and splicing must stay off.
 #[test]
-#[cfg_attr(not(all(target_os = "linux", not(accio_portable))), ignore = "only Linux splices")]
+#[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
 fn a_file_that_refuses_splicing_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("appended");
@@ -178,7 +178,7 @@ fn a_file_that_refuses_splicing_loses_nothing() {
 
 /// What a failed write leaves in the pipe is thrown away, and none of it reaches the next file.
 #[test]
-#[cfg_attr(not(all(target_os = "linux", not(accio_portable))), ignore = "only Linux splices")]
+#[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
 fn bytes_of_a_failed_file_never_surface_in_the_next() {
     // Files that can be spliced into, unlike most that fail on demand: the one fails at once, the
     // other takes a part first, as a disk does that fills up.

@@ -14,7 +14,6 @@ use super::handle::{Controls, ServerHandle};
 use super::listener;
 use super::outcome::Outcome;
 use super::per_session::Threads;
-#[cfg(all(target_os = "linux", not(accio_portable)))]
 use super::reactor::Reactor;
 use super::threading_mode::Threading;
 use super::{Backend, Server};
@@ -23,6 +22,7 @@ use crate::fast_path::FastPaths;
 use crate::limits;
 use crate::session::SessionLimits;
 use crate::sink::FileSink;
+use crate::sys::process;
 
 /// Settings of a [`Server`]; every one has a default.
 #[must_use]
@@ -270,14 +270,13 @@ impl<K: FileSink> ServerBuilder<K> {
         let handle = ServerHandle::new(Arc::clone(&controls));
         let service = Service::new(self.sink, config, self.paths, controls);
         let backend = match threading {
-            #[cfg(all(target_os = "linux", not(accio_portable)))]
             Threading::Reactor => {
                 let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());
                 let workers = workers.map_or(1, NonZeroUsize::get);
                 Reactor::new(service, sockets)
                     .map(|reactor| Backend::Reactor { reactor: Box::new(reactor), workers })
             }
-            _ => {
+            Threading::PerSession => {
                 Threads::new(service, sockets).map(|threads| Backend::PerSession(Box::new(threads)))
             }
         };
@@ -287,7 +286,7 @@ impl<K: FileSink> ServerBuilder<K> {
 
 /// How many connections the descriptor limit allows: each may need its socket and its file.
 fn descriptors_for_connections() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = process::descriptor_limit();
     let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(limits::RESERVED_DESCRIPTORS);
     usize::try_from(descriptors / 2).unwrap_or(usize::MAX).clamp(1, limits::MAX_CONNECTIONS)
 }

@@ -49,14 +49,3 @@ impl ServerHandle {
         self.controls.counters.stats()
     }
 }
-
-/// Stops the server when a worker leaves, for whatever reason.
-#[cfg(all(target_os = "linux", not(accio_portable)))]
-pub(super) struct StopOnDrop<'a>(pub(super) &'a ServerHandle);
-
-#[cfg(all(target_os = "linux", not(accio_portable)))]
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
-}

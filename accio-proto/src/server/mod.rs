@@ -9,7 +9,7 @@ mod listener;
 mod outcome;
 mod per_session;
 mod proxy_protocol;
-#[cfg(all(target_os = "linux", not(accio_portable)))]
+#[cfg_attr(not(linux_sys), path = "reactor/unavailable.rs")]
 mod reactor;
 mod stats;
 mod threading_mode;
@@ -27,7 +27,6 @@ pub use threading_mode::Threading;
 
 use crate::sink::FileSink;
 use per_session::Threads;
-#[cfg(all(target_os = "linux", not(accio_portable)))]
 use reactor::Reactor;
 
 /// A server that listens already; [`run`](Server::run) serves.
@@ -41,11 +40,7 @@ pub struct Server<K: FileSink> {
 
 /// How it serves.
 enum Backend<K: FileSink> {
-    #[cfg(all(target_os = "linux", not(accio_portable)))]
-    Reactor {
-        reactor: Box<Reactor<K>>,
-        workers: usize,
-    },
+    Reactor { reactor: Box<Reactor<K>>, workers: usize },
     PerSession(Box<Threads<K>>),
 }
 
@@ -82,7 +77,6 @@ impl<K: FileSink> Server<K> {
     pub fn run(self) -> Result<(), ServerError> {
         let Server { backend, handle, .. } = self;
         match backend {
-            #[cfg(all(target_os = "linux", not(accio_portable)))]
             Backend::Reactor { reactor, workers } => reactor.run(workers, &handle),
             Backend::PerSession(threads) => threads.run(&handle),
         }
@@ -91,7 +85,6 @@ impl<K: FileSink> Server<K> {
     /// How it serves: as asked for, or what suits the sink and the system.
     pub fn threading(&self) -> Threading {
         match self.backend {
-            #[cfg(all(target_os = "linux", not(accio_portable)))]
             Backend::Reactor { .. } => Threading::Reactor,
             Backend::PerSession(_) => Threading::PerSession,
         }

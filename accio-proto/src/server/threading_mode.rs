@@ -1,5 +1,6 @@
 //! How a server shares its connections out among threads.
 
+use super::reactor;
 use crate::limits;
 
 /// How a server shares its connections out among threads. What connections see is the same.
@@ -22,7 +23,7 @@ pub enum Threading {
 impl Threading {
     /// What to use, when `asked` is what the program wants, if it does.
     pub(super) fn choose(asked: Option<Threading>, sink_blocks: bool) -> Threading {
-        if cfg!(not(all(target_os = "linux", not(accio_portable)))) {
+        if !reactor::IS_AVAILABLE {
             return Threading::PerSession;
         }
         match asked {

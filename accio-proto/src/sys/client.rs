@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 
 pub(crate) use super::send::{send_file, send_pipe, widen};
+pub(crate) use super::socket::reset_on_close;
+/// A socket that is not connected yet.
+pub(crate) use socket2::Socket;
 
 /// Opens a TCP socket for `address` that never blocks, armed to reset from the start.
 pub(crate) fn open(address: SocketAddr) -> io::Result<Socket> {
@@ -58,11 +61,6 @@ pub(crate) fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> 
     let _ = super::send::give_up_after(stream, patience);
     let _ = stream.set_nodelay(true);
     Ok(())
-}
-
-/// Whether closing the socket, be it by being killed, resets the connection (else: FIN).
-pub(crate) fn reset_on_close(stream: &TcpStream, reset: bool) -> io::Result<()> {
-    SockRef::from(stream).set_linger(reset.then_some(Duration::ZERO))
 }
 
 /// What [`wait`] found: bytes, FIN or an error to receive; room to send.
@@ -126,10 +124,7 @@ pub(crate) fn is_gone(stream: &TcpStream) -> bool {
 
 /// What became of a [`send_file`] or a [`send_pipe`].
 #[derive(Debug)]
-#[cfg_attr(
-    not(all(target_os = "linux", not(accio_portable))),
-    expect(dead_code, reason = "elsewhere it is always refused")
-)]
+#[cfg_attr(not(linux_sys), expect(dead_code, reason = "elsewhere it is always refused"))]
 pub(crate) enum Moved {
     /// This many bytes are queued and the source is as much further on; 0 at its end.
     Queued(usize),

@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RawMode};
+use rustix::io::Errno;
 
-use super::retry;
 pub(crate) use super::unnamed_file::{
     link_empty_path, link_proc, open_anonymous, preallocate, rename_new, sync_data,
 };
+use super::{is_unsupported, retry};
 
 /// Opens a directory to work in.
 pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
@@ -19,9 +20,29 @@ pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// A new file under a name that nothing has yet.
-pub(crate) fn create_new(dir: impl AsFd, name: &str, mode: Mode) -> io::Result<OwnedFd> {
+pub(crate) fn create_new(dir: impl AsFd, name: &str, mode: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    retry(|| rustix::fs::openat(&dir, name, flags, mode))
+    retry(|| rustix::fs::openat(&dir, name, flags, permissions(mode)))
+}
+
+/// Permission bits as the system takes them.
+pub(super) fn permissions(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode as RawMode)
+}
+
+/// Whether the file system has no nameless files: some say so, some take the flag for a plain
+/// attempt to open the directory for writing.
+pub(crate) fn has_no_unnamed_files(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS)
+    )
+}
+
+/// Whether nameless files cannot be given a name here at all: no `/proc`, or a policy against it.
+pub(crate) fn cannot_link(error: &io::Error) -> bool {
+    is_unsupported(error)
+        || matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::ACCESS))
 }
 
 /// Renames within the directory, replacing what has the new name.
@@ -30,8 +51,8 @@ pub(crate) fn rename(dir: impl AsFd, from: &str, to: &str) -> io::Result<()> {
 }
 
 /// Sets who may do what with the file, whatever the process's umask.
-pub(crate) fn set_mode(file: impl AsFd, mode: Mode) -> io::Result<()> {
-    retry(|| rustix::fs::fchmod(&file, mode))
+pub(crate) fn set_mode(file: impl AsFd, mode: u32) -> io::Result<()> {
+    retry(|| rustix::fs::fchmod(&file, permissions(mode)))
 }
 
 /// Removes a name from the directory.
@@ -72,13 +93,13 @@ pub(crate) fn free_bytes(dir: impl AsFd) -> io::Result<u64> {
 }
 
 /// Locks the directory for this descriptor alone, unless anyone else has it locked.
-pub(crate) fn lock_alone(dir: impl AsFd) -> rustix::io::Result<()> {
-    rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive)
+pub(crate) fn lock_alone(dir: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive)?)
 }
 
 /// Locks the directory together with others that do.
-pub(crate) fn lock_shared(dir: impl AsFd) -> rustix::io::Result<()> {
-    rustix::fs::flock(dir, FlockOperation::NonBlockingLockShared)
+pub(crate) fn lock_shared(dir: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::flock(dir, FlockOperation::NonBlockingLockShared)?)
 }
 
 /// The names in a directory.

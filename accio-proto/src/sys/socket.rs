@@ -1,11 +1,33 @@
 //! Calls on sockets.
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
+use socket2::SockRef;
 
 use super::retry;
+
+/// Sets the options of a connection: it never blocks, closing it resets it, and an urgent byte is
+/// a byte like any other.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    keep_urgent_bytes(stream)?;
+    reset_on_close(stream, true)
+}
+
+/// Sets whether closing the socket, which the end of the process also does, resets the connection
+/// (otherwise: FIN).
+pub(crate) fn reset_on_close(socket: &impl AsFd, reset: bool) -> io::Result<()> {
+    SockRef::from(socket).set_linger(reset.then_some(Duration::ZERO))
+}
+
+/// Leaves bytes that are sent as urgent in their place in the stream.
+pub(crate) fn keep_urgent_bytes(socket: &impl AsFd) -> io::Result<()> {
+    Ok(sockopt::set_socket_oobinline(socket, true)?)
+}
 
 /// Receives what is there into `buffer`; 0 is the peer's FIN.
 pub(crate) fn recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {

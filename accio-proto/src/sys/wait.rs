@@ -1,15 +1,40 @@
 //! Waiting for a few descriptors at once.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+
+use crate::socket::Interest;
+
+/// A descriptor to wait for, and then whether it is ready.
+pub(crate) type Watched<'fd> = PollFd<'fd>;
+
+/// Waits for bytes, an end or an error to read.
+pub(crate) fn readable(fd: &impl AsFd) -> Watched<'_> {
+    watched(fd, Interest::Read)
+}
+
+/// Waits for what the interest says.
+pub(crate) fn watched(fd: &impl AsFd, interest: Interest) -> Watched<'_> {
+    let flags = match interest {
+        Interest::Read => PollFlags::IN,
+        Interest::ReadWrite => PollFlags::IN | PollFlags::OUT,
+    };
+    PollFd::new(fd, flags)
+}
+
+/// Returns whether the last [`wait`] found the descriptor ready.
+pub(crate) fn is_ready(fd: &Watched<'_>) -> bool {
+    !fd.revents().is_empty()
+}
 
 /// Waits until one of the descriptors is ready, until `deadline` at most; how many are.
 ///
 /// Never returns before the deadline with none, whatever the resolution of the system's clock.
-pub(crate) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usize> {
+pub(crate) fn wait(fds: &mut [Watched<'_>], deadline: Option<Instant>) -> io::Result<usize> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match poll(fds, left.map(timespec).as_ref()) {
@@ -32,14 +57,12 @@ fn timespec(duration: Duration) -> Timespec {
 mod tests {
     use std::net::UdpSocket;
 
-    use rustix::event::PollFlags;
-
     use super::*;
 
     #[test]
     fn it_waits_for_the_whole_time_and_no_longer_than_needed() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut fds = [PollFd::new(&socket, PollFlags::IN)];
+        let mut fds = [readable(&socket)];
         let started = Instant::now();
         let limit = Duration::from_micros(20_500);
         assert_eq!(wait(&mut fds, Some(started + limit)).unwrap(), 0);
@@ -49,6 +72,6 @@ mod tests {
         socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
         assert_eq!(wait(&mut fds, Some(Instant::now() + Duration::from_secs(20))).unwrap(), 1);
         assert_eq!(wait(&mut fds, None).unwrap(), 1);
-        assert!(fds[0].revents().contains(PollFlags::IN));
+        assert!(is_ready(&fds[0]));
     }
 }

@@ -151,10 +151,7 @@ fn a_file_that_shrinks_is_an_error_and_one_that_grows_is_sent_to_its_end() {
 }
 
 #[test]
-#[cfg_attr(
-    not(all(target_os = "linux", not(accio_portable))),
-    ignore = "only Linux tells what is acknowledged"
-)]
+#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
 fn progress_rises_to_the_whole() {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let kept = reports.clone();

@@ -93,10 +93,7 @@ fn a_fin_that_was_there_before_ours_confirms_nothing() {
 }
 
 #[test]
-#[cfg_attr(
-    not(all(target_os = "linux", not(accio_portable))),
-    ignore = "only Linux tells what is acknowledged"
-)]
+#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
 fn a_fin_that_does_not_acknowledge_everything_confirms_nothing() {
     let (done, over) = mpsc::channel::<()>();
     let peer = Peer::new(move |mut stream| {
@@ -162,10 +159,7 @@ fn a_server_that_closes_late_but_in_time_confirms() {
 }
 
 #[test]
-#[cfg_attr(
-    not(all(target_os = "linux", not(accio_portable))),
-    ignore = "only Linux tells what is acknowledged"
-)]
+#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
 fn a_server_that_never_closes_has_it_unconfirmed_and_stray_bytes_gain_it_no_time() {
     for stray in [false, true] {
         let (done, over) = mpsc::channel::<()>();

@@ -3,10 +3,7 @@
 use super::*;
 
 #[test]
-#[cfg_attr(
-    not(all(target_os = "linux", not(accio_portable))),
-    ignore = "only Linux tells what is acknowledged"
-)]
+#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
 fn a_closed_window_is_a_stall_while_sending_and_after_it() {
     for paths in [FastPaths::default(), FastPaths::without([FastPath::Sendfile])] {
         // The larger does not fit into the buffers, so the client is stuck before its FIN; the
@@ -59,10 +56,7 @@ fn a_stall_is_noticed_without_the_kernels_own_limit() {
 }
 
 #[test]
-#[cfg_attr(
-    not(all(target_os = "linux", not(accio_portable))),
-    ignore = "only Linux tells what is acknowledged"
-)]
+#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
 fn a_server_that_reads_slowly_is_no_stall() {
     // It reads for longer than the limits, with no pause as long as they are.
     let content = pattern(6 << 20);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-#[cfg_attr(not(all(target_os = "linux", not(accio_portable))), ignore = "only Linux splices")]
+#[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
 fn pipes_are_sent_to_their_end_by_both_paths() {
     let content = pattern(5 << 20);
     for size in [0, 1, 70_000, content.len()] {
@@ -89,10 +89,7 @@ fn a_server_that_goes_away_is_noticed_while_the_pipe_is_silent() {
 }
 
 #[test]
-#[cfg_attr(
-    not(all(target_os = "linux", not(accio_portable))),
-    ignore = "only Linux tells what is acknowledged"
-)]
+#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
 fn a_peer_that_owes_an_acknowledgement_is_a_stall_even_while_the_pipe_is_silent() {
     let (done, over) = mpsc::channel::<()>();
     let peer = Peer::new(move |mut stream| {

@@ -16,8 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope};
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags};
-
 use super::connections::{Guest, Over, Service, Visit};
 use super::error::ServerError;
 use super::handle::ServerHandle;
@@ -26,8 +24,7 @@ use crate::copier::Copier;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
 use crate::session::Abort;
 use crate::sink::FileSink;
-use crate::socket::Interest;
-use crate::sys::wait::wait;
+use crate::sys::wait::{is_ready, readable, wait, watched};
 use thread_pool::Crew;
 
 /// A server whose sessions have a thread each.
@@ -120,14 +117,9 @@ impl<K: FileSink> Running<'_, K> {
     fn wait(&self, sockets: &[TcpListener], resting: Option<Instant>) -> io::Result<Woken> {
         let controls = &self.service.controls;
         let freed = self.crew.freed();
-        let mut fds = vec![
-            PollFd::new(&controls.stop, PollFlags::IN),
-            PollFd::new(&controls.drain, PollFlags::IN),
-            PollFd::new(&freed, PollFlags::IN),
-        ];
-        fds.extend(sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        let mut fds = vec![readable(&controls.stop), readable(&controls.drain), readable(&freed)];
+        fds.extend(sockets.iter().map(readable));
         wait(&mut fds, resting)?;
-        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         let [stop, drain, freed] = [0, 1, 2].map(|index| is_ready(&fds[index]));
         Ok(match (stop, drain) {
             (true, _) => Woken::Stop,
@@ -177,7 +169,7 @@ impl<K: FileSink> Running<'_, K> {
                     controls.counters.accept_error();
                     return self.rest(format_args!("{error}"));
                 }
-                Accepted::Nobody | Accepted::Full | Accepted::Closed => break,
+                Accepted::Nobody => break,
             }
         }
         if failed == ACCEPT_BATCH {
@@ -240,19 +232,13 @@ impl<K: FileSink> Running<'_, K> {
 
     /// Waits for what a connection waits for; `None` when the server is stopped.
     fn wait_for(&self, guest: &Guest<K>) -> io::Result<Option<Due>> {
-        let wanted = match guest.interest() {
-            Interest::Read => PollFlags::IN,
-            Interest::ReadWrite => PollFlags::IN | PollFlags::OUT,
-        };
-        let mut fds = [
-            PollFd::new(&self.service.controls.stop, PollFlags::IN),
-            PollFd::new(guest.socket(), wanted),
-        ];
+        let mut fds =
+            [readable(&self.service.controls.stop), watched(guest.socket(), guest.interest())];
         let ready = wait(&mut fds, Some(guest.deadline(&self.service.config)))?;
-        Ok(match fds[0].revents().is_empty() {
-            false => None,
-            true if ready == 0 => Some(Due::Late),
-            true => Some(Due::Ready),
+        Ok(match is_ready(&fds[0]) {
+            true => None,
+            false if ready == 0 => Some(Due::Late),
+            false => Some(Due::Ready),
         })
     }
 }

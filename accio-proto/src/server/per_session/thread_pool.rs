@@ -170,9 +170,8 @@ mod tests {
 
     /// What the thread that is told does, without one.
     fn is_told(crew: &Crew<u32>) -> bool {
-        use rustix::event::{PollFd, PollFlags};
         let freed = crew.freed();
-        let mut fds = [PollFd::new(&freed, PollFlags::IN)];
+        let mut fds = [crate::sys::wait::readable(&freed)];
         let told = crate::sys::wait::wait(&mut fds, Some(std::time::Instant::now())).unwrap() > 0;
         crew.clear_freed();
         told

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::sys::poll::Alarm;
+use crate::sys::event_queue::Alarm;
 
 /// Deadlines by slot, and the alarm that goes off at the earliest.
 ///

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::server::listener::{Accepted, accept, prepare};
 use crate::socket::Interest;
-use crate::sys::poll::Poller;
+use crate::sys::event_queue::Poller;
 
 /// The sockets a server listens on, and the places for connections that they share.
 #[derive(Debug)]
@@ -27,6 +27,15 @@ struct Listener {
     /// Nobody watches the socket: the places are taken, or the system had no room. Whoever makes
     /// room, or the retry deadline, swaps this back and watches it again; only one of them can.
     asleep: AtomicBool,
+}
+
+/// Why nothing was accepted.
+#[derive(Debug)]
+pub(super) enum Untried {
+    /// All places are taken.
+    Full,
+    /// The socket is closed.
+    Closed,
 }
 
 impl Listeners {
@@ -64,17 +73,22 @@ impl Listeners {
         }
     }
 
-    /// Accepts one connection. Only whoever was handed the socket's event may call it.
-    pub(super) fn accept(&self, index: usize) -> Accepted {
+    /// Accepts one connection, which then holds a place. Only whoever was handed the socket's event
+    /// may call it.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was tried.
+    pub(super) fn accept(&self, index: usize) -> Result<Accepted, Untried> {
         if self.taken.fetch_add(1, Ordering::SeqCst) >= self.limit {
             self.leave();
-            return Accepted::Full;
+            return Err(Untried::Full);
         }
         let failed = match &*self.sockets[index].socket() {
-            None => Accepted::Closed,
+            None => Err(Untried::Closed),
             Some(socket) => match accept(socket) {
-                connection @ Accepted::Connection(..) => return connection,
-                failed => failed,
+                connection @ Accepted::Connection(..) => return Ok(connection),
+                failed => Ok(failed),
             },
         };
         self.leave();

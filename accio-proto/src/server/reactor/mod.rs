@@ -14,16 +14,16 @@ use std::time::Instant;
 
 use super::connections::{Guest, Over, Service, Visit};
 use super::error::ServerError;
-use super::handle::{ServerHandle, StopOnDrop};
+use super::handle::ServerHandle;
 use super::listener::Accepted;
 use crate::copier::Copier;
 use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
 use crate::session::Abort;
 use crate::sink::FileSink;
 use crate::socket::Interest;
-use crate::sys::poll::Poller;
+use crate::sys::event_queue::Poller;
 use deadlines::Deadlines;
-use listeners::Listeners;
+use listeners::{Listeners, Untried};
 use slots::{Due, Key, Slots};
 
 /// The tokens that are no slot's: slot indices are far below their lower half.
@@ -35,6 +35,9 @@ const LISTENERS: u64 = u64::MAX - 0xffff;
 
 /// The entry of the deadline queue that wakes the listening sockets.
 const LISTENER_RETRY: u32 = u32::MAX;
+
+/// Whether this system has an event queue to wait at.
+pub(super) const IS_AVAILABLE: bool = true;
 
 /// What the workers share.
 pub(super) struct Reactor<K: FileSink> {
@@ -170,29 +173,31 @@ impl<K: FileSink> Reactor<K> {
         let mut failed = 0;
         for _ in 0..ACCEPT_BATCH {
             match self.listeners.accept(index) {
-                Accepted::Connection(socket, peer) => match self.service.receive(socket, peer) {
-                    Ok(guest) => self.begin(guest),
-                    Err(over) => {
-                        self.service.end(over, |_| {});
-                        self.make_room();
+                Ok(Accepted::Connection(socket, peer)) => {
+                    match self.service.receive(socket, peer) {
+                        Ok(guest) => self.begin(guest),
+                        Err(over) => {
+                            self.service.end(over, |_| {});
+                            self.make_room();
+                        }
                     }
-                },
-                Accepted::Nobody => break,
-                Accepted::Failed => {
+                }
+                Ok(Accepted::Nobody) => break,
+                Ok(Accepted::Failed) => {
                     log::debug!("a connection failed before it was accepted");
                     self.service.controls.counters.accept_error();
                     failed += 1;
                 }
-                Accepted::Full => {
+                Err(Untried::Full) => {
                     self.listeners.sleep(index);
                     // A place may have been freed before anyone could see that we sleep.
                     return self.listeners.wake(&self.poller);
                 }
-                Accepted::Exhausted(error) => {
+                Ok(Accepted::Exhausted(error)) => {
                     self.service.controls.counters.accept_error();
                     return self.rest(index, format_args!("{error}"));
                 }
-                Accepted::Closed => {
+                Err(Untried::Closed) => {
                     self.stop_if_drained();
                     return Ok(());
                 }
@@ -300,4 +305,13 @@ impl<K: FileSink> Reactor<K> {
 enum Parking {
     First,
     Again,
+}
+
+/// Stops the server when a worker leaves, for whatever reason.
+struct StopOnDrop<'a>(&'a ServerHandle);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }

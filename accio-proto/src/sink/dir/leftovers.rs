@@ -4,8 +4,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::io::Errno;
-
 use crate::sys::file as calls;
 
 /// Removes what earlier processes left, unless another one uses the directory right now.
@@ -19,7 +17,7 @@ pub(super) fn remove(dir: &OwnedFd, path: &Path) {
                 log::warn!("cannot look for leftovers in {path:?}: {error}");
             }
         }
-        Err(Errno::WOULDBLOCK) => {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             log::warn!("another server uses {path:?}: both write files of the same names");
         }
         // A file system without locks: nobody can tell, so nothing is removed.

@@ -9,13 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::Mode;
-use rustix::io::Errno;
-
 use super::{FileSink, SinkFile};
 use crate::fast_path::{FastPath, FastPaths};
 use crate::os_error::reason;
-use crate::sys::{self, file as calls};
+use crate::sys::file as calls;
 pub use file::DirFile;
 
 /// Keeps the bytes of connection N in `N.file` of one directory.
@@ -41,7 +38,7 @@ struct Dir {
     min_free: u64,
     existing: Existing,
     /// Of the files; `None` is what the process's umask leaves of 0666.
-    mode: Option<Mode>,
+    mode: Option<u32>,
     /// Makes hidden names differ within this process.
     hidden: AtomicU64,
     /// A nameless file that holds the marker. When there is no block, no inode or no descriptor
@@ -57,7 +54,7 @@ pub struct DirOptions {
     durable: bool,
     min_free: u64,
     existing: Existing,
-    mode: Option<Mode>,
+    mode: Option<u32>,
 }
 
 /// What becomes of a file that has a connection's name already.
@@ -137,10 +134,7 @@ impl DirOptions {
     /// The permissions of the files, such as `0o640`, exactly; by default, what the process's
     /// umask leaves of `0o666`. Only the nine bits of reading, writing and executing count.
     pub fn mode(self, mode: u32) -> Self {
-        DirOptions {
-            mode: Some(Mode::from_raw_mode((mode & 0o777) as rustix::fs::RawMode)),
-            ..self
-        }
+        DirOptions { mode: Some(mode & 0o777), ..self }
     }
 
     /// Opens the directory at `path`, creating it and its parents when missing, and removes the
@@ -201,10 +195,10 @@ impl Dir {
     /// A new empty file, and its hidden name where it must have one.
     fn open(&self, id: u64) -> io::Result<(OwnedFd, Option<String>)> {
         // What the process's umask leaves of it.
-        let mode = Mode::from_raw_mode(0o666);
+        let mode = 0o666;
         if self.paths.has(FastPath::Tmpfile) {
             match calls::open_anonymous(&self.fd, mode) {
-                Err(error) if has_no_tmpfile(&error) => {
+                Err(error) if calls::has_no_unnamed_files(&error) => {
                     self.paths.refused(FastPath::Tmpfile, error);
                 }
                 opened => return opened.map(|fd| (fd, None)),
@@ -233,12 +227,12 @@ impl Dir {
             match self.link(fd, &name) {
                 Ok(()) => return Ok(()),
                 // Only a rename replaces atomically, and it needs a name to start from.
-                Err(Errno::EXIST) if self.existing == Existing::Replace => {
+                Err(error) if is_taken(&error) && self.existing == Existing::Replace => {
                     let on_the_way = self.hidden_name(id);
                     self.link(fd, &on_the_way)?;
                     *hidden = Some(on_the_way);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         let Some(from) = &*hidden else { return Ok(()) };
@@ -258,12 +252,12 @@ impl Dir {
     }
 
     /// Gives a nameless file a name that is free.
-    fn link(&self, fd: &OwnedFd, name: &str) -> Result<(), Errno> {
+    fn link(&self, fd: &OwnedFd, name: &str) -> io::Result<()> {
         let linked = self.link_either_way(fd, name);
         // The spare cannot be linked either when all its names were removed.
         let is_spare = self.spare.get().is_some_and(|spare| std::ptr::eq(spare, fd));
-        if let Err(error) = linked
-            && is_no_way_to_link(error)
+        if let Err(error) = &linked
+            && calls::cannot_link(error)
             && !is_spare
         {
             // This file is lost, but the next ones need not be: they get a name at once.
@@ -272,12 +266,12 @@ impl Dir {
         linked
     }
 
-    fn link_either_way(&self, fd: &OwnedFd, name: &str) -> Result<(), Errno> {
+    fn link_either_way(&self, fd: &OwnedFd, name: &str) -> io::Result<()> {
         if !self.paths.has(FastPath::EmptyPath) {
             return calls::link_proc(fd, &self.fd, name);
         }
         match calls::link_empty_path(fd, &self.fd, name) {
-            Err(error) if error != Errno::EXIST => {
+            Err(error) if !is_taken(&error) => {
                 calls::link_proc(fd, &self.fd, name)?;
                 // Older kernels want a privilege for the shorter way.
                 self.paths.refused(FastPath::EmptyPath, error);
@@ -320,18 +314,9 @@ fn number_of(name: &str) -> Option<u64> {
     digits.parse().ok().filter(|number: &u64| number.to_string() == digits)
 }
 
-/// Whether the file system has no nameless files: some say so, some take the flag for a plain
-/// attempt to open the directory for writing.
-fn has_no_tmpfile(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS)
-    )
-}
-
-/// Whether nameless files cannot be given a name here at all: no `/proc`, or a policy against it.
-fn is_no_way_to_link(error: Errno) -> bool {
-    sys::is_unsupported(&error.into()) || matches!(error, Errno::NOENT | Errno::ACCESS)
+/// Whether another file has the name.
+fn is_taken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AlreadyExists
 }
 
 #[cfg(test)]
@@ -469,10 +454,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(
-        not(all(target_os = "linux", not(accio_portable))),
-        ignore = "only Linux has nameless files"
-    )]
+    #[cfg_attr(not(linux_sys), ignore = "only Linux has nameless files")]
     fn connections_that_no_file_can_be_made_for_share_a_marker() {
         for durable in [false, true] {
             let dir = tempfile::tempdir().unwrap();

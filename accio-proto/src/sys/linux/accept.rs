@@ -6,15 +6,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
-use crate::socket::TcpSocket;
 use crate::sys::retry;
 
 /// Accepts one connection, non-blocking and closed on exec; the rest it has from the listener.
-pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpSocket, Option<SocketAddr>)> {
+pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Option<SocketAddr>)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, peer) = retry(|| rustix::net::acceptfrom_with(listener, flags))?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-    Ok((TcpSocket::accepted(TcpStream::from(fd)), peer))
+    Ok((TcpStream::from(fd), peer))
 }
 
 /// Whether accept failed for the one connection it took from the queue. Linux also hands out

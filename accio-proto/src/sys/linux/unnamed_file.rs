@@ -3,30 +3,27 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags};
 
+use crate::sys::file::permissions;
 use crate::sys::{is_unsupported, retry};
 
 /// A file in the directory that has no name and vanishes with its descriptor.
-pub(crate) fn open_anonymous(dir: impl AsFd, mode: Mode) -> io::Result<OwnedFd> {
+pub(crate) fn open_anonymous(dir: impl AsFd, mode: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    retry(|| rustix::fs::openat(&dir, ".", flags, mode))
+    retry(|| rustix::fs::openat(&dir, ".", flags, permissions(mode)))
 }
 
 /// Gives the open file a name, by its descriptor alone. Older kernels want a privilege for it.
-pub(crate) fn link_empty_path(
-    file: impl AsFd,
-    dir: impl AsFd,
-    name: &str,
-) -> rustix::io::Result<()> {
-    rustix::fs::linkat(&file, "", &dir, name, AtFlags::EMPTY_PATH)
+pub(crate) fn link_empty_path(file: impl AsFd, dir: impl AsFd, name: &str) -> io::Result<()> {
+    Ok(rustix::fs::linkat(&file, "", &dir, name, AtFlags::EMPTY_PATH)?)
 }
 
 /// Gives the open file a name, through `/proc`.
-pub(crate) fn link_proc(file: impl AsFd, dir: impl AsFd, name: &str) -> rustix::io::Result<()> {
+pub(crate) fn link_proc(file: impl AsFd, dir: impl AsFd, name: &str) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    rustix::fs::linkat(CWD, path, &dir, name, AtFlags::SYMLINK_FOLLOW)
+    Ok(rustix::fs::linkat(CWD, path, &dir, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 /// Renames within the directory, to a name that nothing has. Says whether the old name is gone: it

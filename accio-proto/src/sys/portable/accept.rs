@@ -1,18 +1,19 @@
 //! Accepting connections.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use rustix::io::Errno;
 
-use crate::socket::TcpSocket;
+use crate::sys::socket;
 
 /// Accepts one connection and gives it all the options it must have, inherited or not.
-pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpSocket, Option<SocketAddr>)> {
+pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Option<SocketAddr>)> {
     let (stream, peer) = listener.accept()?;
     #[cfg(target_vendor = "apple")]
     socket2::SockRef::from(&stream).set_nosigpipe(true)?;
-    Ok((TcpSocket::new(stream)?, Some(peer)))
+    socket::prepare(&stream)?;
+    Ok((stream, Some(peer)))
 }
 
 /// Whether accept failed for the one connection it took from the queue. Some systems say that an

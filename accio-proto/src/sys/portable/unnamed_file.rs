@@ -3,24 +3,24 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use crate::sys::retry;
 
 /// There are no nameless files here.
-pub(crate) fn open_anonymous(_: impl AsFd, _: Mode) -> io::Result<OwnedFd> {
+pub(crate) fn open_anonymous(_: impl AsFd, _: u32) -> io::Result<OwnedFd> {
     Err(Errno::OPNOTSUPP.into())
 }
 
 /// Nor names for them.
-pub(crate) fn link_empty_path(_: impl AsFd, _: impl AsFd, _: &str) -> rustix::io::Result<()> {
-    Err(Errno::NOSYS)
+pub(crate) fn link_empty_path(_: impl AsFd, _: impl AsFd, _: &str) -> io::Result<()> {
+    Err(Errno::NOSYS.into())
 }
 
 /// In no way.
-pub(crate) fn link_proc(_: impl AsFd, _: impl AsFd, _: &str) -> rustix::io::Result<()> {
-    Err(Errno::NOSYS)
+pub(crate) fn link_proc(_: impl AsFd, _: impl AsFd, _: &str) -> io::Result<()> {
+    Err(Errno::NOSYS.into())
 }
 
 /// Gives the file a second name, one that nothing has; says that the old one is still there.
@@ -35,5 +35,5 @@ pub(crate) fn preallocate(_: impl AsFd, _: u64, _: u64) -> io::Result<()> {
 
 /// Writes the file to the disk.
 pub(crate) fn sync_data(file: impl AsFd) -> io::Result<()> {
-    super::file::sync(file)
+    crate::sys::file::sync(file)
 }

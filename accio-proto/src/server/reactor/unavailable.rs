@@ -1,0 +1,27 @@
+//! The reactor, on systems without an event queue: never in use.
+
+use std::convert::Infallible;
+use std::io;
+use std::marker::PhantomData;
+use std::net::TcpListener;
+
+use super::connections::Service;
+use super::error::ServerError;
+use super::handle::ServerHandle;
+use crate::sink::FileSink;
+
+/// Whether this system has an event queue to wait at.
+pub(super) const IS_AVAILABLE: bool = false;
+
+/// Has no value.
+pub(super) struct Reactor<K>(Infallible, PhantomData<K>);
+
+impl<K: FileSink> Reactor<K> {
+    pub(super) fn new(_: Service<K>, _: Vec<TcpListener>) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn run(self, _: usize, _: &ServerHandle) -> Result<(), ServerError> {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,33 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::socket::{keep_urgent_bytes, reset_on_close};
+use crate::limits;
+
+/// Binds `address` and listens there; on `[::]` for IPv4 too if `dual` says so.
+pub(crate) fn bind(address: SocketAddr, dual: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted server need not wait for old connections to fade.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // Whatever the system's default.
+        socket.set_only_v6(!dual)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(limits::BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Makes a listening socket ready to accept from.
+pub(crate) fn prepare(socket: &TcpListener) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    // Accepted connections inherit it: whatever ends them but a graceful close, even the end of
+    // this process, resets them, so no peer takes that for a kept file.
+    reset_on_close(socket, true)?;
+    // Inherited too: a byte sent as urgent is a byte of the file like any other.
+    keep_urgent_bytes(socket)
+}

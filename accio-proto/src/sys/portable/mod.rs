@@ -1,0 +1,13 @@
+//! System calls that every Unix has, in place of those of Linux.
+
+#[cfg(feature = "server")]
+pub(crate) mod accept;
+pub(crate) mod discard;
+pub(crate) mod pipe;
+#[cfg(feature = "client")]
+pub(crate) mod send;
+#[cfg(feature = "server")]
+pub(crate) mod signal;
+#[cfg(feature = "client")]
+pub(crate) mod unacked;
+pub(crate) mod unnamed_file;
