@@ -71,8 +71,8 @@ mod sink;
 mod socket;
 #[cfg(feature = "io")]
 mod sys;
-#[cfg(feature = "io")]
-mod tuning;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 #[cfg(feature = "client")]
 pub use client::{

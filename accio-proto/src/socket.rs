@@ -41,6 +41,16 @@ pub trait Socket {
         None
     }
 
+    /// Whether bytes that were sent wait in a buffer of its own, for room in the system's.
+    fn wants_write(&self) -> bool {
+        false
+    }
+
+    /// Whether there is something to receive even while the descriptor is not readable.
+    fn has_buffered(&self) -> bool {
+        false
+    }
+
     /// Closes the connection with FIN: all is well. Dropping it instead must reset it.
     fn close(self);
 }

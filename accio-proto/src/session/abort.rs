@@ -32,6 +32,13 @@ pub enum Abort {
     /// The peer reset the connection, or the network is gone.
     #[error("connection lost: {}", reason(.0))]
     Reset(#[source] io::Error),
+    /// Under TLS, the connection ended without the peer's close_notify: somebody has cut the file
+    /// short.
+    #[error("the connection ended without close_notify")]
+    Truncated,
+    /// The peer's bytes are not valid TLS, or it sent an alert.
+    #[error("TLS: {}", reason(.0))]
+    Tls(#[source] io::Error),
     /// The peer broke the handshake.
     #[error("handshake: {0}")]
     Handshake(#[from] HandshakeError),
@@ -54,7 +61,7 @@ pub enum Abort {
 impl From<CopyError> for Abort {
     fn from(error: CopyError) -> Self {
         match error {
-            CopyError::Receive(source) => Abort::Reset(source),
+            CopyError::Receive(source) => Abort::connection(source),
             CopyError::Write(source) => Abort::Sink { action: "write", source },
             CopyError::Idle(limit) => Abort::Idle(limit),
         }
@@ -62,13 +69,22 @@ impl From<CopyError> for Abort {
 }
 
 impl Abort {
+    /// The cause for an error of the connection, as [`Socket`](super::Socket) tells them apart.
+    pub(super) fn connection(error: io::Error) -> Abort {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Abort::Truncated,
+            io::ErrorKind::InvalidData => Abort::Tls(error),
+            _ => Abort::Reset(error),
+        }
+    }
+
     pub(super) fn sink(action: &'static str) -> impl FnOnce(io::Error) -> Abort {
         move |source| Abort::Sink { action, source }
     }
 
     /// One word for machines to tell the causes apart; it stays as it is, unlike the text.
     ///
-    /// `idle`, `slow`, `long`, `large`, `reset`, `handshake`, `system`, `shutdown`; and for a sink
+    /// `idle`, `slow`, `long`, `large`, `reset`, `truncated`, `tls`, `handshake`, `system`, `shutdown`; and for a sink
     /// that failed `exists`, `full` or, for any other cause, `sink`.
     pub fn code(&self) -> &'static str {
         match self {
@@ -77,6 +93,8 @@ impl Abort {
             Abort::Long(_) => "long",
             Abort::Large(_) => "large",
             Abort::Reset(_) => "reset",
+            Abort::Truncated => "truncated",
+            Abort::Tls(_) => "tls",
             Abort::Handshake(_) => "handshake",
             Abort::Sink { source, .. } => match source.kind() {
                 io::ErrorKind::AlreadyExists => "exists",
@@ -110,6 +128,9 @@ mod tests {
             (Abort::Long(Duration::from_secs(1)), "long"),
             (Abort::Large(1), "large"),
             (Abort::Reset(io(io::ErrorKind::ConnectionReset)), "reset"),
+            (Abort::connection(io(io::ErrorKind::ConnectionReset)), "reset"),
+            (Abort::connection(io(io::ErrorKind::UnexpectedEof)), "truncated"),
+            (Abort::connection(io(io::ErrorKind::InvalidData)), "tls"),
             (Abort::Handshake(HandshakeError::Closed { expected: b"x", matched: 0 }), "handshake"),
             (sink(io::ErrorKind::AlreadyExists), "exists"),
             (sink(io::ErrorKind::StorageFull), "full"),
@@ -132,6 +153,8 @@ mod tests {
             Abort::Long(Duration::from_secs(1)),
             Abort::Large(1),
             Abort::Reset(io()),
+            Abort::Truncated,
+            Abort::Tls(io()),
             Abort::Handshake(HandshakeError::Closed { expected: b"x", matched: 0 }),
         ];
         let ours =

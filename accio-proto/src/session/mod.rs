@@ -146,7 +146,10 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
 
     /// What the socket is to be watched for.
     pub fn interest(&self) -> Interest {
-        if self.unsent.is_empty() { Interest::Read } else { Interest::ReadWrite }
+        match self.unsent.is_empty() && !self.socket.wants_write() {
+            true => Interest::Read,
+            false => Interest::ReadWrite,
+        }
     }
 
     /// The time to call [`handle_timeout`](Session::handle_timeout), unless bytes come first. It
@@ -178,7 +181,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         now: Instant,
     ) -> Turn<S, F> {
         let mut left = limits::TURN;
-        while left > 0 {
+        // What the socket has taken from the system already must not wait for more to arrive.
+        while left > 0 || self.socket.has_buffered() {
             let step = self.flush().and_then(|()| self.step(sink, copier));
             // At the end too: bytes that were held back as a handshake may turn out to be content.
             if let (Ok(_), Some(max_size)) = (&step, limits.max_size)
@@ -266,7 +270,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A reset after the peer's FIN: it will never read this, but all it sent is here.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.unsent = &[],
-                Err(error) => return Err(Abort::Reset(error)),
+                Err(error) => return Err(Abort::connection(error)),
             }
         }
         Ok(())
@@ -290,7 +294,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         let input = match copier.receive(&mut self.socket) {
             Ok(input) => input,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Blocked),
-            Err(error) => return Err(Abort::Reset(error)),
+            Err(error) => return Err(Abort::connection(error)),
         };
         let mut content: [&[u8]; 2] = [&[], input];
         if let Stage::Handshake(handshake) = *small {

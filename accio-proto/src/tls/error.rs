@@ -1,0 +1,179 @@
+//! Why a TLS handshake fails.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::{AlertDescription, CertificateError, Error, OtherError};
+
+use super::Pin;
+use crate::os_error::reason;
+
+/// Why a TLS handshake failed, as a server sees it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeFailure {
+    /// The peer's first bytes are not TLS.
+    #[error("the client does not speak TLS: it sent \"{}\"", .0.escape_ascii())]
+    NotTls(Vec<u8>),
+    /// The peer sent nothing until the time limit; a client without TLS waits for the greeting.
+    #[error("the client sent nothing for {} s: it may not use TLS", .0.as_secs_f64())]
+    Silent(Duration),
+    /// The peer hung up when it was told that this is a TLS server, without having sent a byte.
+    #[error("the client does not speak TLS: it sent nothing and hung up at the first TLS message")]
+    Plain,
+    /// The handshake was not complete within the time limit.
+    #[error("the TLS handshake was not complete within {} s", .0.as_secs_f64())]
+    Late(Duration),
+    /// The peer closed the connection during the handshake.
+    #[error("the client closed the connection during the TLS handshake")]
+    Closed,
+    /// The connection broke during the handshake.
+    #[error("the connection was lost during the TLS handshake: {}", reason(.0))]
+    Lost(#[source] io::Error),
+    /// The handshake took more bytes than it may.
+    #[error("the TLS handshake took more than {0} bytes")]
+    TooLong(usize),
+    /// This identity has as many connections as it may have.
+    #[error("{identity} has {max} connections already")]
+    TooMany {
+        /// The identity.
+        identity: String,
+        /// How many connections each identity may have.
+        max: u32,
+    },
+    /// TLS itself failed.
+    #[error("TLS handshake: {}", describe(.0))]
+    Tls(#[from] Error),
+}
+
+impl HandshakeFailure {
+    /// One word for machines to tell the causes apart; unlike the text, it stays as it is.
+    ///
+    /// `tls-plain`, `tls-silent`, `tls-late`, `tls-lost`, `tls-too-long`, `tls-too-many`,
+    /// `tls-no-certificate`, `tls-unknown-client`, `tls-refused` (by the client),
+    /// `tls-incompatible`, and `tls-invalid` for any other violation of TLS.
+    pub fn code(&self) -> &'static str {
+        match self {
+            HandshakeFailure::NotTls(_) | HandshakeFailure::Plain => "tls-plain",
+            HandshakeFailure::Silent(_) => "tls-silent",
+            HandshakeFailure::Late(_) => "tls-late",
+            HandshakeFailure::Closed | HandshakeFailure::Lost(_) => "tls-lost",
+            HandshakeFailure::TooLong(_) => "tls-too-long",
+            HandshakeFailure::TooMany { .. } => "tls-too-many",
+            HandshakeFailure::Tls(error) => match error {
+                Error::NoCertificatesPresented => "tls-no-certificate",
+                Error::InvalidCertificate(_) => "tls-unknown-client",
+                Error::AlertReceived(_) => "tls-refused",
+                Error::PeerIncompatible(_) | Error::NoApplicationProtocol => "tls-incompatible",
+                _ => "tls-invalid",
+            },
+        }
+    }
+}
+
+/// The key of a client that is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("the client's key is not listed: {0}")]
+pub(crate) struct UnknownClient(pub(crate) Pin);
+
+/// The key of a server that is not the one expected.
+#[derive(Debug, thiserror::Error)]
+#[error("the server has another key: {0}")]
+pub(crate) struct OtherServer(pub(crate) Pin);
+
+/// What failed, in the words of this project where rustls is terse.
+pub(crate) fn describe(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => why.to_string(),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the certificate is not signed by a trusted authority".into()
+        }
+        Error::NoCertificatesPresented => "the client presented no certificate".into(),
+        Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the server requires a client certificate".into()
+        }
+        Error::AlertReceived(alert) => format!("the peer refused: {}", words(*alert)),
+        other => other.to_string(),
+    }
+}
+
+/// An alert's name in the words of its specification: `unknown_ca` for `UnknownCA`.
+fn words(alert: AlertDescription) -> String {
+    let name = format!("{alert:?}");
+    let mut words = String::with_capacity(name.len() + 4);
+    let mut was_upper = true;
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !was_upper {
+            words.push('_');
+        }
+        was_upper = letter.is_ascii_uppercase();
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_code_and_reads_well() {
+        let io = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let unknown = CertificateError::Other(OtherError(Arc::new(UnknownClient(Pin([0; 32])))));
+        for (failure, code, text) in [
+            (
+                HandshakeFailure::NotTls(b"GET /\r\n".to_vec()),
+                "tls-plain",
+                r#"the client does not speak TLS: it sent "GET /\r\n""#,
+            ),
+            (
+                HandshakeFailure::Silent(Duration::from_secs(10)),
+                "tls-silent",
+                "the client sent nothing for 10 s: it may not use TLS",
+            ),
+            (
+                HandshakeFailure::Late(Duration::from_millis(2500)),
+                "tls-late",
+                "the TLS handshake was not complete within 2.5 s",
+            ),
+            (
+                HandshakeFailure::Lost(io()),
+                "tls-lost",
+                "the connection was lost during the TLS handshake: connection reset",
+            ),
+            (
+                Error::AlertReceived(AlertDescription::UnknownCA).into(),
+                "tls-refused",
+                "TLS handshake: the peer refused: unknown_ca",
+            ),
+            (
+                Error::NoCertificatesPresented.into(),
+                "tls-no-certificate",
+                "TLS handshake: the client presented no certificate",
+            ),
+            (
+                Error::InvalidCertificate(unknown).into(),
+                "tls-unknown-client",
+                "TLS handshake: the client's key is not listed: \
+                 sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            ),
+        ] {
+            assert_eq!(failure.code(), code);
+            assert_eq!(failure.to_string(), text);
+        }
+        assert_eq!(HandshakeFailure::Closed.code(), "tls-lost");
+        assert_eq!(HandshakeFailure::Plain.code(), "tls-plain");
+        assert_eq!(HandshakeFailure::TooLong(1).code(), "tls-too-long");
+        assert_eq!(HandshakeFailure::from(Error::NoApplicationProtocol).code(), "tls-incompatible");
+        assert_eq!(HandshakeFailure::from(Error::DecryptError).code(), "tls-invalid");
+    }
+
+    #[test]
+    fn alerts_have_the_names_of_their_specification() {
+        assert_eq!(words(AlertDescription::UnknownCA), "unknown_ca");
+        assert_eq!(words(AlertDescription::BadCertificate), "bad_certificate");
+        assert_eq!(words(AlertDescription::NoApplicationProtocol), "no_application_protocol");
+    }
+}

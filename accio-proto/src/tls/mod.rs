@@ -1,0 +1,39 @@
+//! TLS on either side, with rustls.
+//!
+//! Accio's bytes are the same inside TLS, with one difference that no network can forge: the
+//! sender's close_notify ends the file, and the receiver's is the receipt. A connection that ends
+//! without one is an error on either side ([`Abort::Truncated`](crate::Abort::Truncated)).
+//!
+//! The configuration is rustls's own. Put [`ALPN`] into its `alpn_protocols`; versions, ciphers,
+//! keys and authorities are up to the caller. A public key can take the place of an authority: see
+//! [`Pin`], [`PinnedServer`] and [`ListedClients`].
+
+mod clients_file;
+mod error;
+mod identity;
+mod pin;
+mod socket;
+mod stream;
+mod verify;
+
+use rustls::SupportedCipherSuite;
+
+pub use clients_file::{InvalidClients, KnownClients};
+pub use error::HandshakeFailure;
+pub use identity::certificate_name;
+pub use pin::{InvalidPin, Pin};
+pub use socket::TlsSocket;
+pub use verify::{ListedClients, PinnedServer};
+
+/// The protocol's name in the TLS handshake (ALPN).
+pub const ALPN: &[u8] = b"accio";
+
+/// The digest that pins are made of, by the implementation that TLS uses anyway.
+fn sha256(bytes: &[u8]) -> rustls::crypto::hash::Output {
+    match rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256 {
+        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider.hash(bytes),
+        // The constant is a suite of TLS 1.3.
+        #[allow(unreachable_patterns, reason = "reachable with rustls's feature tls12")]
+        _ => unreachable!("TLS13_AES_128_GCM_SHA256 is a suite of TLS 1.3"),
+    }
+}

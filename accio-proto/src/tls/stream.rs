@@ -1,0 +1,533 @@
+//! One TLS connection over a [`Socket`], for either side.
+//!
+//! rustls decides and encrypts; this moves bytes between it and the socket, and keeps what does not
+//! fit. An idle connection holds no buffer.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+
+use rustls::CommonState;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedConnectionCommon,
+    UnbufferedStatus,
+};
+
+use super::error::HandshakeFailure;
+use crate::socket::Socket;
+
+/// Bytes received at once after the handshake: eight full records.
+const RECEIVE: usize = 8 * RECORD_MAX;
+
+/// Bytes received at once during the handshake, in which a peer without a name may take part: as
+/// much as most handshakes need, and one read more for a long chain of certificates.
+const RECEIVE_HANDSHAKE: usize = 4 << 10;
+
+/// The largest encrypted record: header, content, content type and tag (RFC 8446, section 5.2),
+/// rounded up to what TLS 1.2 allows.
+const RECORD_MAX: usize = 5 + (16 << 10) + 256;
+
+/// The most bytes that a handshake may take. rustls limits each message to 64 KiB.
+const HANDSHAKE_MAX: usize = 256 << 10;
+
+/// Either side of an unbuffered rustls connection.
+pub(crate) trait Role {
+    type Data;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    fn state(&self) -> &CommonState;
+}
+
+impl Role for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        UnbufferedConnectionCommon::<ServerConnectionData>::process_tls_records(self, incoming)
+    }
+
+    fn state(&self) -> &CommonState {
+        self
+    }
+}
+
+impl Role for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        UnbufferedConnectionCommon::<ClientConnectionData>::process_tls_records(self, incoming)
+    }
+
+    fn state(&self) -> &CommonState {
+        self
+    }
+}
+
+/// A TLS connection; the socket is passed to each call that needs it.
+pub(crate) struct TlsStream<R> {
+    connection: R,
+    /// Received and not yet decrypted.
+    incoming: Queue,
+    /// Encrypted and not yet sent.
+    outgoing: Queue,
+    /// Decrypted, and more than the caller's buffer had room for.
+    content: Queue,
+    /// Bytes received so far, until the handshake is complete.
+    received: usize,
+    /// The peer's close_notify has come: nothing follows the content that is here.
+    is_closed: bool,
+}
+
+/// Bytes that enter at the end of a buffer and leave at its front.
+#[derive(Debug, Default)]
+struct Queue {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+/// Where content goes.
+pub(crate) enum Output<'a> {
+    /// Into a buffer, of which so much is filled.
+    Copy(&'a mut [u8], usize),
+    /// Nowhere: up to so many bytes are counted.
+    Count(usize, usize),
+}
+
+/// What to encrypt once the connection can.
+#[derive(Clone, Copy)]
+enum Write<'a> {
+    Nothing,
+    Content(&'a [u8]),
+    CloseNotify,
+}
+
+impl<R> fmt::Debug for TlsStream<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream").field("is_closed", &self.is_closed).finish_non_exhaustive()
+    }
+}
+
+/// What one step came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// There may be more to do.
+    Continue,
+    /// Nothing is left to do without more bytes from the peer.
+    NeedsInput,
+    /// What was to be written is encrypted.
+    Written,
+}
+
+impl<R: Role> TlsStream<R> {
+    pub(crate) fn new(connection: R) -> Self {
+        TlsStream {
+            connection,
+            incoming: Queue::default(),
+            outgoing: Queue::default(),
+            content: Queue::default(),
+            received: 0,
+            is_closed: false,
+        }
+    }
+
+    /// What rustls knows of the connection.
+    pub(crate) fn state(&self) -> &CommonState {
+        self.connection.state()
+    }
+
+    /// Whether the peer has sent anything yet.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.received > 0
+    }
+
+    /// Whether encrypted bytes wait for room in the socket's send buffer.
+    pub(crate) fn wants_write(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Whether [`receive`](TlsStream::receive) has something to say without a read from the socket.
+    pub(crate) fn has_buffered(&self) -> bool {
+        self.is_closed || !self.content.is_empty() || has_record(self.incoming.bytes())
+    }
+
+    /// Goes on with the handshake as far as the peer's bytes allow; true once it is complete.
+    ///
+    /// # Errors
+    ///
+    /// The handshake has failed. The peer has been sent the alert that says why, if there is one
+    /// and the socket took it.
+    pub(crate) fn handshake(&mut self, socket: &mut impl Socket) -> Result<bool, HandshakeFailure> {
+        let result = self.try_handshake(socket);
+        if matches!(result, Err(HandshakeFailure::Tls(_))) {
+            self.send_alert(socket);
+        }
+        result
+    }
+
+    fn try_handshake(&mut self, socket: &mut impl Socket) -> Result<bool, HandshakeFailure> {
+        loop {
+            // Content cannot come before the end of the handshake; should it come right after it,
+            // the queue takes it.
+            let step = self.step(&mut Output::Count(0, 0), Write::Nothing)?;
+            self.flush(socket).map_err(HandshakeFailure::Lost)?;
+            if step == Step::Continue {
+                continue;
+            }
+            if !self.state().is_handshaking() {
+                self.incoming.shrink();
+                self.outgoing.shrink();
+                return Ok(true);
+            }
+            let room = self.incoming.room(RECEIVE_HANDSHAKE);
+            match socket.recv(room) {
+                Ok(0) => return Err(HandshakeFailure::Closed),
+                Ok(count) => {
+                    self.incoming.end += count;
+                    if self.received == 0 && !is_record_type(self.incoming.bytes()[0]) {
+                        return Err(HandshakeFailure::NotTls(self.incoming.bytes().to_vec()));
+                    }
+                    self.received += count;
+                    if self.received > HANDSHAKE_MAX {
+                        return Err(HandshakeFailure::TooLong(HANDSHAKE_MAX));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.incoming.shrink();
+                    return Ok(false);
+                }
+                Err(error) => return Err(HandshakeFailure::Lost(error)),
+            }
+        }
+    }
+
+    /// Decrypts what is there; 0 is the peer's close_notify.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WouldBlock`] when no content is there; [`ErrorKind::UnexpectedEof`] when the
+    /// connection ended without close_notify; [`ErrorKind::InvalidData`] with a [`rustls::Error`]
+    /// for bytes that are not valid TLS and for alerts; others are the socket's.
+    pub(crate) fn receive(
+        &mut self,
+        socket: &mut impl Socket,
+        mut output: Output<'_>,
+    ) -> io::Result<usize> {
+        self.content.start += output.take(self.content.bytes());
+        self.content.tidy();
+        let mut received = 0;
+        while !output.is_full() {
+            match self.step(&mut output, Write::Nothing) {
+                Ok(Step::Continue) => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    self.send_alert(socket);
+                    return Err(invalid(error));
+                }
+            }
+            match self.flush(socket) {
+                // The peer was done before it reset: what it sent is still to be received.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
+                _ => {}
+            }
+            if output.count() > 0 || self.is_closed {
+                break;
+            }
+            if received >= RECEIVE {
+                // So many bytes without content: key updates and empty records. Others have their
+                // turn; the socket stays readable, so this one comes again.
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            match socket.recv(self.incoming.room(RECEIVE)) {
+                Ok(0) => return Err(truncated()),
+                Ok(count) => {
+                    self.incoming.end += count;
+                    received += count;
+                }
+                Err(error) => {
+                    self.incoming.shrink();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(output.count())
+    }
+
+    /// Encrypts all of `content` and sends what fits; the rest follows with
+    /// [`flush`](TlsStream::flush).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WouldBlock`] when the socket has yet to take earlier bytes: nothing is
+    /// encrypted then. Others as [`receive`](TlsStream::receive), and those of the socket.
+    pub(crate) fn send(&mut self, socket: &mut impl Socket, content: &[u8]) -> io::Result<()> {
+        self.flush(socket)?;
+        if self.wants_write() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.write(Write::Content(content))?;
+        self.flush(socket)
+    }
+
+    /// Encrypts the close_notify and sends what fits of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](TlsStream::send), but for [`ErrorKind::WouldBlock`].
+    pub(crate) fn close(&mut self, socket: &mut impl Socket) -> io::Result<()> {
+        self.write(Write::CloseNotify)?;
+        self.flush(socket)
+    }
+
+    /// Sends what is encrypted, as far as the socket takes it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket, but for [`ErrorKind::WouldBlock`]. After
+    /// [`ErrorKind::BrokenPipe`] nothing waits to be sent any more.
+    pub(crate) fn flush(&mut self, socket: &mut impl Socket) -> io::Result<()> {
+        while !self.outgoing.is_empty() {
+            match socket.send(self.outgoing.bytes()) {
+                Ok(count) => self.outgoing.start += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => {
+                    self.outgoing = Queue::default();
+                    return Err(error);
+                }
+            }
+        }
+        self.outgoing.tidy();
+        Ok(())
+    }
+
+    /// Encrypts something into the queue of what is to be sent.
+    fn write(&mut self, write: Write<'_>) -> io::Result<()> {
+        loop {
+            // Content that comes meanwhile waits for the next receive.
+            match self.step(&mut Output::Count(0, 0), write) {
+                Ok(Step::Written) => return Ok(()),
+                Ok(Step::Continue) => {}
+                Ok(Step::NeedsInput) => return Err(ErrorKind::NotConnected.into()),
+                Err(error) => return Err(invalid(error)),
+            }
+        }
+    }
+
+    /// Sends the alert that rustls has queued after an error, if any. Whether it arrives is no
+    /// longer important.
+    fn send_alert(&mut self, socket: &mut impl Socket) {
+        // Only as long as something is queued: a failed connection is not to be given more input.
+        while self.state().wants_write()
+            && let Ok(Step::Continue) = self.step(&mut Output::Count(0, 0), Write::Nothing)
+        {
+        }
+        let _ = self.flush(socket);
+    }
+
+    /// Lets rustls do the next thing.
+    fn step(&mut self, output: &mut Output<'_>, write: Write<'_>) -> Result<Step, rustls::Error> {
+        if self.is_closed && matches!(write, Write::Nothing) {
+            return Ok(Step::NeedsInput);
+        }
+        let UnbufferedStatus { mut discard, state, .. } =
+            self.connection.process(self.incoming.bytes_mut());
+        let step = match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record?;
+                    discard += record.discard;
+                    let taken = output.take(record.payload);
+                    self.content.push(&record.payload[taken..]);
+                }
+                Step::Continue
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                self.outgoing.fill(0, |room| match data.encode(room) {
+                    Ok(count) => Ok(Filled::Bytes(count)),
+                    Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                        Ok(Filled::Needs(required_size))
+                    }
+                    Err(EncodeError::AlreadyEncoded) => Ok(Filled::Bytes(0)),
+                })?;
+                Step::Continue
+            }
+            Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                // It is in the queue, and leaves in order.
+                transmit.done();
+                Step::Continue
+            }
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => match write {
+                Write::Nothing => Step::NeedsInput,
+                Write::Content(content) => {
+                    let size = content.len() + (content.len() >> 14) * 32 + 64;
+                    self.outgoing.fill(size, |room| filled(traffic.encrypt(content, room)))?;
+                    Step::Written
+                }
+                Write::CloseNotify => {
+                    self.outgoing.fill(64, |room| filled(traffic.queue_close_notify(room)))?;
+                    Step::Written
+                }
+            },
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                self.is_closed = true;
+                Step::Continue
+            }
+            // Early data can be replayed, and no configuration that offers it is taken.
+            Ok(_) => Step::NeedsInput,
+            Err(error) => return Err(error),
+        };
+        self.incoming.start += discard;
+        self.incoming.tidy();
+        Ok(step)
+    }
+}
+
+/// What a call on a queue's free space did.
+enum Filled {
+    Bytes(usize),
+    /// It needs so many bytes of space.
+    Needs(usize),
+}
+
+fn filled(result: Result<usize, EncryptError>) -> Result<Filled, rustls::Error> {
+    match result {
+        Ok(count) => Ok(Filled::Bytes(count)),
+        Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
+            Ok(Filled::Needs(required_size))
+        }
+        Err(EncryptError::EncryptExhausted) => Err(rustls::Error::EncryptError),
+    }
+}
+
+impl Queue {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.end]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Starts at the front again when it is empty.
+    fn tidy(&mut self) {
+        if self.is_empty() {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+            self.end += bytes.len();
+        }
+    }
+
+    /// Free space of at least `size` bytes; what is filled is added to `end`.
+    fn room(&mut self, size: usize) -> &mut [u8] {
+        self.move_to_front();
+        if self.buffer.len() < self.end + size {
+            self.buffer.resize(self.end + size, 0);
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// Lets `fill` write to free space of `size` bytes or, if it asks for more, of as many.
+    fn fill(
+        &mut self,
+        mut size: usize,
+        mut fill: impl FnMut(&mut [u8]) -> Result<Filled, rustls::Error>,
+    ) -> Result<(), rustls::Error> {
+        loop {
+            match fill(self.room(size))? {
+                Filled::Bytes(count) => {
+                    self.end += count;
+                    return Ok(());
+                }
+                Filled::Needs(more) => size = more,
+            }
+        }
+    }
+
+    fn move_to_front(&mut self) {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
+    /// Gives free space back to the system.
+    fn shrink(&mut self) {
+        self.move_to_front();
+        self.buffer.truncate(self.end);
+        self.buffer.shrink_to_fit();
+    }
+}
+
+impl Output<'_> {
+    /// Takes what there is room for and says how much that is.
+    fn take(&mut self, content: &[u8]) -> usize {
+        match self {
+            Output::Copy(buffer, filled) => {
+                let count = content.len().min(buffer.len() - *filled);
+                buffer[*filled..*filled + count].copy_from_slice(&content[..count]);
+                *filled += count;
+                count
+            }
+            Output::Count(limit, counted) => {
+                let count = content.len().min(*limit - *counted);
+                *counted += count;
+                count
+            }
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Output::Copy(_, count) | Output::Count(_, count) => *count,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        match self {
+            Output::Copy(buffer, filled) => *filled == buffer.len(),
+            Output::Count(limit, counted) => counted == limit,
+        }
+    }
+}
+
+/// Whether the bytes begin with a complete record.
+fn has_record(bytes: &[u8]) -> bool {
+    match bytes {
+        [_, _, _, high, low, rest @ ..] => {
+            rest.len() >= usize::from(*high) << 8 | usize::from(*low)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a record can begin with this byte: change_cipher_spec, alert, handshake or content.
+fn is_record_type(byte: u8) -> bool {
+    (20..=23).contains(&byte)
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, error)
+}
+
+fn truncated() -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, "closed without close_notify")
+}

@@ -1,0 +1,272 @@
+//! A TLS server's socket and a client, joined in memory. The client is rustls's buffered one, which
+//! shares no code with the socket under test.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+
+use accio_proto::Socket;
+use accio_proto::tls::{
+    ALPN, HandshakeFailure, KnownClients, ListedClients, Pin, PinnedServer, TlsSocket,
+};
+use rcgen::{CertificateParams, CertifiedKey, CustomExtension, KeyPair};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, ServerConfig};
+
+/// How an end of a connection was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Fin,
+    Reset,
+}
+
+/// The network between the two.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) to_server: VecDeque<u8>,
+    pub(crate) to_client: VecDeque<u8>,
+    pub(crate) client_end: Option<End>,
+    pub(crate) server_end: Option<End>,
+    /// The most one call of the server's receives.
+    pub(crate) slice: usize,
+    /// How many bytes the server's send buffer holds.
+    pub(crate) room: usize,
+    /// A reset was reported by a call of the server's; the kernel reports it once.
+    reported: bool,
+}
+
+pub(crate) type Network = Rc<RefCell<Wire>>;
+
+pub(crate) fn network() -> Network {
+    Rc::new(RefCell::new(Wire {
+        to_server: VecDeque::new(),
+        to_client: VecDeque::new(),
+        client_end: None,
+        server_end: None,
+        slice: usize::MAX,
+        room: usize::MAX,
+        reported: false,
+    }))
+}
+
+/// The server's end, as the kernel would offer it.
+#[derive(Debug)]
+pub(crate) struct ServerEnd(pub(crate) Network);
+
+impl Socket for ServerEnd {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut wire = self.0.borrow_mut();
+        let count = buffer.len().min(wire.to_server.len()).min(wire.slice);
+        if count > 0 {
+            for (to, from) in buffer.iter_mut().zip(wire.to_server.drain(..count)) {
+                *to = from;
+            }
+            return Ok(count);
+        }
+        let reported = wire.reported;
+        match wire.client_end {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(End::Reset) if !reported => {
+                wire.reported = true;
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+            Some(_) => Ok(0),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut wire = self.0.borrow_mut();
+        if wire.client_end == Some(End::Reset) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let count = bytes.len().min(wire.room.saturating_sub(wire.to_client.len()));
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        wire.to_client.extend(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn close(self) {
+        self.0.borrow_mut().server_end = Some(End::Fin);
+    }
+}
+
+impl Drop for ServerEnd {
+    fn drop(&mut self) {
+        self.0.borrow_mut().server_end.get_or_insert(End::Reset);
+    }
+}
+
+/// The client.
+pub(crate) struct Peer {
+    pub(crate) tls: ClientConnection,
+    network: Network,
+}
+
+impl Peer {
+    pub(crate) fn new(network: &Network, config: ClientConfig) -> Self {
+        let name = ServerName::try_from("receiver.example").unwrap();
+        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        Peer { tls, network: Rc::clone(network) }
+    }
+
+    /// Reads what the server has sent and sends what is due.
+    pub(crate) fn pump(&mut self) -> Result<(), rustls::Error> {
+        let mut wire = self.network.borrow_mut();
+        let arrived: Vec<u8> = wire.to_client.drain(..).collect();
+        let mut arrived = &arrived[..];
+        let mut result = Ok(());
+        while !arrived.is_empty() && result.is_ok() {
+            self.tls.read_tls(&mut arrived).unwrap();
+            result = self.tls.process_new_packets().map(drop);
+        }
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut wire.to_server).unwrap();
+        }
+        result
+    }
+
+    /// Encrypts content and returns its records.
+    pub(crate) fn encrypt(&mut self, content: &[u8]) -> Vec<u8> {
+        let mut records = Vec::new();
+        for chunk in content.chunks(16 << 10) {
+            self.tls.writer().write_all(chunk).unwrap();
+            while self.tls.wants_write() {
+                self.tls.write_tls(&mut records).unwrap();
+            }
+        }
+        records
+    }
+
+    /// Returns the record of a close_notify.
+    pub(crate) fn close_notify(&mut self) -> Vec<u8> {
+        let mut record = Vec::new();
+        self.tls.send_close_notify();
+        self.tls.write_tls(&mut record).unwrap();
+        record
+    }
+
+    /// Returns the server's content, and whether its close_notify has come.
+    pub(crate) fn received(&mut self) -> (Vec<u8>, bool) {
+        self.pump().unwrap();
+        let mut content = Vec::new();
+        match io::copy(&mut self.tls.reader(), &mut content) {
+            Ok(_) => (content, true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (content, false),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A certificate and its key.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub(crate) certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+    /// How often the certificate is presented.
+    copies: usize,
+}
+
+impl Identity {
+    pub(crate) fn of(params: CertificateParams) -> Identity {
+        let signing_key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&signing_key).unwrap();
+        let CertifiedKey { cert, signing_key } = CertifiedKey { cert, signing_key };
+        Identity { certificate: cert.into(), key: signing_key.serialize_der(), copies: 1 }
+    }
+
+    pub(crate) fn repeat(&self, copies: usize) -> Identity {
+        Identity { copies, ..self.clone() }
+    }
+
+    /// One whose certificate has an extension of so many bytes.
+    pub(crate) fn of_size(size: usize) -> Identity {
+        let mut params = CertificateParams::default();
+        let extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![4; size]);
+        params.custom_extensions = vec![extension];
+        Identity::of(params)
+    }
+
+    pub(crate) fn pin(&self) -> Pin {
+        Pin::of(&self.certificate).unwrap()
+    }
+
+    fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::try_from(self.key.clone()).unwrap()
+    }
+}
+
+pub(crate) static SERVER: LazyLock<Identity> =
+    LazyLock::new(|| Identity::of(CertificateParams::default()));
+
+static SERVER_CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| server_config(None));
+
+/// A server's settings, for anybody or for listed clients alone.
+pub(crate) fn server_config(clients: Option<KnownClients>) -> Arc<ServerConfig> {
+    let provider = Arc::new(default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder
+            .with_client_cert_verifier(Arc::new(ListedClients::new(Arc::new(clients), &provider))),
+    };
+    let mut config =
+        builder.with_single_cert(vec![SERVER.certificate.clone()], SERVER.key()).unwrap();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
+}
+
+/// A client's settings: it trusts one server key and may have a key of its own.
+pub(crate) fn client_config(pin: Pin, identity: Option<&Identity>) -> ClientConfig {
+    let provider = Arc::new(default_provider());
+    let verifier = PinnedServer::new([pin], &provider);
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder
+            .with_client_auth_cert(
+                vec![identity.certificate.clone(); identity.copies],
+                identity.key(),
+            )
+            .unwrap(),
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config
+}
+
+pub(crate) type Secured = TlsSocket<ServerEnd>;
+
+/// A server's socket before its handshake.
+pub(crate) fn server(network: &Network, config: &Arc<ServerConfig>) -> Secured {
+    TlsSocket::new(ServerEnd(Rc::clone(network)), Arc::clone(config)).unwrap()
+}
+
+/// Completes the handshake, or says how it fails for the server.
+pub(crate) fn shake(server: &mut Secured, peer: &mut Peer) -> Result<(), HandshakeFailure> {
+    for _ in 0..200 {
+        // What the client has against the server, it tells it with an alert.
+        let _ = peer.pump();
+        if server.handshake()? && !peer.tls.is_handshaking() {
+            return Ok(());
+        }
+    }
+    panic!("the handshake does not end");
+}
+
+/// A connection whose handshake is complete.
+pub(crate) fn pair() -> (Secured, Peer, Network) {
+    let network = network();
+    let mut server = server(&network, &SERVER_CONFIG);
+    let mut peer = Peer::new(&network, client_config(SERVER.pin(), None));
+    shake(&mut server, &mut peer).unwrap();
+    assert!(network.borrow().to_server.is_empty());
+    (server, peer, network)
+}
