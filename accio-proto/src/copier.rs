@@ -10,12 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::fast_path::{FastPath, FastPaths};
-use crate::limits::{FIRST_READ, PIPE_CAPACITY};
+use crate::limits::FIRST_READ;
 use crate::os_error::reason;
 use crate::sink::{Demand, SinkFile};
 use crate::socket::Socket;
 use crate::sys;
 use crate::sys::pipe::Pipe;
+use crate::tuning::PIPE_CAPACITY;
 use std::sync::Arc;
 
 /// Moves bytes from sockets to files. One serves any number of connections, one at a time.

@@ -73,6 +73,8 @@ mod socket;
 mod sys;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "io")]
+mod tuning;
 
 #[cfg(feature = "client")]
 pub use client::{

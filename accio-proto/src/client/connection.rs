@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::progress::Meter;
 use super::{Client, ClientError};
 use crate::handshake::{ClientHandshake, ClientStep};
-use crate::limits;
 use crate::sys::client::{prepare, wait};
+use crate::tuning::client::PROGRESS_INTERVAL;
 
 /// A connection that resets when it is dropped, until [`Connection::finish`] made it good.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl<'c> Connection<'c> {
     /// limits that run from it are precise, and a long wait costs little.
     pub(super) fn slice(&self, now: Instant, deadline: Instant) -> Duration {
         let still = self.meter.stillness(now);
-        let slice = still.clamp(Duration::from_millis(1), limits::PROGRESS_INTERVAL);
+        let slice = still.clamp(Duration::from_millis(1), PROGRESS_INTERVAL);
         slice.min(deadline.saturating_duration_since(now))
     }
 }

@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use socket2::Socket;
 
 use super::ClientError;
-use crate::limits::CONNECT_STAGGER;
 use crate::sys::client::{Started, open, start_connect, wait_any};
+use crate::tuning::client::CONNECT_STAGGER;
 
 /// The addresses in the order to try them: the families in turns, the system's order within each
 /// and for who begins.

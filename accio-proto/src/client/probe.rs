@@ -10,6 +10,7 @@ use super::{Client, ClientError};
 use crate::dialect::GREETING;
 use crate::limits;
 use crate::sys::client::{is_gone, wait};
+use crate::tuning::client::PROBE_PAUSE;
 
 /// What [`Client::probe`] found out about a host.
 #[derive(Debug)]
@@ -122,7 +123,7 @@ impl Connection<'_> {
                     bytes.extend_from_slice(&buffer[..count]);
                     // The pieces of a greeting may come as slowly as the time allows.
                     if !GREETING.starts_with(&bytes) || bytes.len() == GREETING.len() {
-                        deadline = deadline.min(Instant::now() + limits::PROBE_PAUSE);
+                        deadline = deadline.min(Instant::now() + PROBE_PAUSE);
                     }
                 }
                 Ok(Received::Nothing) => drop(wait(&self.stream, false, left)?),

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::{Callback, Progress};
-use crate::limits;
 use crate::sys::unacked::OutQueue;
+use crate::tuning::client::PROGRESS_INTERVAL;
 
 pub(super) struct Meter<'c> {
     /// `None` where the kernel does not tell.
@@ -97,7 +97,7 @@ impl<'c> Meter<'c> {
 
     /// Tells the caller how far it is, if it is time to.
     pub(super) fn tick(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.reported) >= limits::PROGRESS_INTERVAL {
+        if now.saturating_duration_since(self.reported) >= PROGRESS_INTERVAL {
             self.tell(now);
         }
     }

@@ -11,7 +11,8 @@ use super::connection::{Connection, Received, unblocked};
 use super::rate_limit::Pace;
 use super::source::{Kind, Source};
 use crate::sys::client::{Moved, is_gone, send_file, send_pipe, wait, wait_source, widen};
-use crate::{FastPath, FastPaths, limits};
+use crate::tuning::client::{PROGRESS_INTERVAL, SEND_BUFFER, SEND_CHUNK};
+use crate::{FastPath, FastPaths};
 
 /// What became of one step.
 enum Pushed {
@@ -34,7 +35,7 @@ impl Connection<'_> {
         loop {
             let now = Instant::now();
             self.meter.tick(now);
-            let budget = match pace.as_mut().map_or(Ok(limits::SEND_CHUNK), |pace| pace.ask(now)) {
+            let budget = match pace.as_mut().map_or(Ok(SEND_CHUNK), |pace| pace.ask(now)) {
                 Ok(budget) => budget,
                 Err(pause) => {
                     self.pause(None, pause)?;
@@ -42,7 +43,7 @@ impl Connection<'_> {
                 }
             };
             if let Some(source) = pump.waits_for()
-                && !self.pause(Some(source), limits::PROGRESS_INTERVAL)?
+                && !self.pause(Some(source), PROGRESS_INTERVAL)?
             {
                 continue;
             }
@@ -63,7 +64,7 @@ impl Connection<'_> {
                 // A source that took its time is no stall.
                 Pushed::Read => {
                     let now = Instant::now();
-                    if self.meter.stillness(now) > limits::PROGRESS_INTERVAL {
+                    if self.meter.stillness(now) > PROGRESS_INTERVAL {
                         self.meter.rest(now);
                     }
                 }
@@ -98,7 +99,7 @@ impl Connection<'_> {
         source: Option<BorrowedFd<'_>>,
         time: Duration,
     ) -> Result<bool, ClientError> {
-        let time = time.min(limits::PROGRESS_INTERVAL);
+        let time = time.min(PROGRESS_INTERVAL);
         let found = match source {
             Some(source) => wait_source(&self.stream, source, time),
             None => wait(&self.stream, false, time).map(|ready| (ready.receive, false)),
@@ -108,7 +109,7 @@ impl Connection<'_> {
         if receive {
             self.check_open()?;
         }
-        if !ready || self.meter.stillness(Instant::now()) > limits::PROGRESS_INTERVAL {
+        if !ready || self.meter.stillness(Instant::now()) > PROGRESS_INTERVAL {
             let now = Instant::now();
             self.meter.rest(now);
             if self.meter.stillness(now) >= self.client.stall_timeout {
@@ -192,7 +193,7 @@ impl<'s> Pump<'s> {
     fn push(&mut self, connection: &Connection<'_>, budget: usize) -> Result<Pushed, ClientError> {
         if let (Some(path), Input::File(file) | Input::Stream(file)) = (self.fast, &self.input) {
             let send = if path == FastPath::Sendfile { send_file } else { send_pipe };
-            match send(&connection.stream, file, budget.min(limits::SEND_CHUNK)) {
+            match send(&connection.stream, file, budget.min(SEND_CHUNK)) {
                 Moved::Queued(0) => return Ok(Pushed::End),
                 Moved::Queued(count) => return Ok(Pushed::Bytes(count)),
                 Moved::Full => return Ok(Pushed::Full),
@@ -218,7 +219,7 @@ impl<'s> Pump<'s> {
 
     /// Reads the next bytes.
     fn read(&mut self) -> Result<Pushed, ClientError> {
-        self.buffer.resize(limits::SEND_BUFFER, 0);
+        self.buffer.resize(SEND_BUFFER, 0);
         let result = match &mut self.input {
             Input::File(file) | Input::Stream(file) => file.read(&mut self.buffer),
             Input::Read(reader) => reader.read(&mut self.buffer),

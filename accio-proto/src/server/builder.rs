@@ -23,6 +23,7 @@ use crate::limits;
 use crate::session::SessionLimits;
 use crate::sink::FileSink;
 use crate::sys::process;
+use crate::tuning::server::RESERVED_DESCRIPTORS;
 
 /// Settings of a [`Server`]; every one has a default.
 #[must_use]
@@ -287,6 +288,6 @@ impl<K: FileSink> ServerBuilder<K> {
 /// How many connections the descriptor limit allows: each may need its socket and its file.
 fn descriptors_for_connections() -> usize {
     let limit = process::descriptor_limit();
-    let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(limits::RESERVED_DESCRIPTORS);
+    let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);
     usize::try_from(descriptors / 2).unwrap_or(usize::MAX).clamp(1, limits::MAX_CONNECTIONS)
 }

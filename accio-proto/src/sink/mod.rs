@@ -46,7 +46,7 @@ pub trait FileSink: Send + Sync + 'static {
     }
 
     /// Whether there is room for one more file. While there is none, connections wait in the
-    /// backlog, and the question is asked again every [`ACCEPT_RETRY`](crate::limits::ACCEPT_RETRY).
+    /// backlog, and the question is asked again ten times a second.
     fn has_room(&self) -> bool {
         true
     }

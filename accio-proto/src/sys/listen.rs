@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::socket::{keep_urgent_bytes, reset_on_close};
-use crate::limits;
+use crate::tuning::server::BACKLOG;
 
 /// Binds `address` and listens there; on `[::]` for IPv4 too if `dual` says so.
 pub(crate) fn bind(address: SocketAddr, dual: bool) -> io::Result<TcpListener> {
@@ -18,7 +18,7 @@ pub(crate) fn bind(address: SocketAddr, dual: bool) -> io::Result<TcpListener> {
         socket.set_only_v6(!dual)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(limits::BACKLOG)?;
+    socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 

@@ -1,6 +1,7 @@
 //! What arrives: every source and path, files that change, what is told meanwhile.
 
 use super::*;
+use crate::tuning::client::PROGRESS_INTERVAL;
 
 #[test]
 fn every_dialect_size_and_path_arrives_whole() {
@@ -158,7 +159,7 @@ fn progress_rises_to_the_whole() {
     let content = pattern(16 << 20);
     let peer = Peer::new(|mut stream| {
         greet(&mut stream, Dialect::Accio);
-        thread::sleep(limits::PROGRESS_INTERVAL * 5);
+        thread::sleep(PROGRESS_INTERVAL * 5);
         rest(&mut stream).unwrap().len()
     });
     let client = builder().on_progress(move |at| kept.lock().unwrap().push(at)).build().unwrap();

@@ -21,10 +21,10 @@ use super::error::ServerError;
 use super::handle::ServerHandle;
 use super::listener::{self, Accepted};
 use crate::copier::Copier;
-use crate::limits::{ACCEPT_BATCH, ACCEPT_RETRY};
 use crate::session::Abort;
 use crate::sink::FileSink;
 use crate::sys::wait::{is_ready, readable, wait, watched};
+use crate::tuning::server::{ACCEPT_BATCH, ACCEPT_RETRY};
 use thread_pool::Crew;
 
 /// A server whose sessions have a thread each.

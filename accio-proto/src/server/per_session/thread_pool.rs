@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::IDLE_THREADS;
 use crate::sys::signal::Signal;
+use crate::tuning::server::IDLE_THREADS;
 
 /// Threads that each take one job after another, and the jobs on the way to them.
 ///

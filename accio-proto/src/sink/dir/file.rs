@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::Dir;
 use crate::fast_path::FastPath;
-use crate::limits::{PIPE_CAPACITY, PREALLOCATE_MAX, PREALLOCATE_MIN};
 use crate::sink::{Demand, ERROR_MARKER, SinkFile};
 use crate::sys::{self, file as calls};
+use crate::tuning::{PIPE_CAPACITY, PREALLOCATE_MAX, PREALLOCATE_MIN};
 
 /// A file on its way into a [`DirSink`](super::DirSink); dropped, it leaves nothing behind.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use crate::limits::PIPE_CAPACITY;
 use crate::sys::retry;
+use crate::tuning::PIPE_CAPACITY;
 
 /// A pipe of [`PIPE_CAPACITY`], or of what the system grants.
 #[derive(Debug)]

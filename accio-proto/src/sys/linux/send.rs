@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
 
-use crate::limits::PIPE_CAPACITY;
 use crate::sys::client::Moved;
+use crate::tuning::PIPE_CAPACITY;
 
 /// Lets the kernel give the connection up when nothing is acknowledged for so long.
 pub(crate) fn give_up_after(stream: &TcpStream, patience: Duration) -> io::Result<()> {

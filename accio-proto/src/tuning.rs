@@ -1,0 +1,68 @@
+//! Constants that callers cannot observe except as speed, each with its reason.
+
+/// Capacity of a pipe that carries bytes between a socket and a file (1 MiB): the largest an
+/// unprivileged process may request, and twice as fast as the default of 64 KiB.
+pub(crate) const PIPE_CAPACITY: usize = 1 << 20;
+
+/// File size from which blocks are preallocated, which is also the first step (1 MiB): smaller
+/// files are written faster without.
+pub(crate) const PREALLOCATE_MIN: u64 = 1 << 20;
+
+/// Largest step of preallocation (64 MiB): a crash can waste this much disk space per file.
+pub(crate) const PREALLOCATE_MAX: u64 = 64 << 20;
+
+/// Constants of the server.
+#[cfg(feature = "server")]
+pub(crate) mod server {
+    use std::time::Duration;
+
+    /// Number of connections that may wait to be accepted. The kernel caps it at
+    /// `net.core.somaxconn`, 4096 by default; requesting all of them costs nothing.
+    pub(crate) const BACKLOG: i32 = 4096;
+
+    /// Number of connections accepted before another thread gets the listening socket. A burst is
+    /// accepted in few steps, and its first clients are greeted before its last ones are accepted.
+    pub(crate) const ACCEPT_BATCH: usize = 16;
+
+    /// Pause of the listener after the system had no descriptor or memory for a new connection,
+    /// unless a connection ends earlier (100 ms): short compared with a client's timeout, long
+    /// compared with the cost of a failing call.
+    pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+    /// Number of descriptors kept back from the connection limit: the standard streams, the
+    /// listening sockets, the event queue with its helpers, a few per worker, and room for the rest
+    /// of the program.
+    pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
+
+    /// Number of idle threads kept for the next connections when each connection has its own thread
+    /// (4): a small upload then does not wait for a thread to start.
+    pub(crate) const IDLE_THREADS: usize = 4;
+}
+
+/// Constants of the client.
+#[cfg(feature = "client")]
+pub(crate) mod client {
+    use std::time::Duration;
+
+    /// Delay before a client tries the next address of a host while earlier attempts continue
+    /// (250 ms).
+    ///
+    /// Source: RFC 8305, section 5, "Connection Attempt Delay".
+    pub(crate) const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+
+    /// Time a probe waits for more bytes after a server has sent some (200 ms): the bytes of one
+    /// write arrive together.
+    pub(crate) const PROBE_PAUSE: Duration = Duration::from_millis(200);
+
+    /// Number of bytes passed to one `sendfile` (1 MiB): small enough for frequent progress
+    /// reports, large enough that the calls cost nothing.
+    pub(crate) const SEND_CHUNK: usize = 1 << 20;
+
+    /// Size of the buffer for a source that is read and then sent (256 KiB): few calls, and small
+    /// compared with the rest of a client's memory.
+    pub(crate) const SEND_BUFFER: usize = 256 << 10;
+
+    /// Minimum time between two progress reports, and between two queries of the acknowledged bytes
+    /// while the client waits (100 ms): looks smooth and costs no measurable CPU time.
+    pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+}
