@@ -33,6 +33,7 @@ impl Default for SessionLimits {
 
 impl SessionLimits {
     /// When a connection that is accepted now, and says nothing, has been here for too long.
+    #[cfg(feature = "server")]
     pub(crate) fn first_deadline(&self, now: Instant) -> Instant {
         Pace::new(now).deadline(self)
     }

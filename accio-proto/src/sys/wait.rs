@@ -27,6 +27,7 @@ pub(crate) fn watched(fd: &impl AsFd, interest: Interest) -> Watched<'_> {
 }
 
 /// Returns whether the last [`wait`] found the descriptor ready.
+#[cfg(any(feature = "server", test))]
 pub(crate) fn is_ready(fd: &Watched<'_>) -> bool {
     !fd.revents().is_empty()
 }
