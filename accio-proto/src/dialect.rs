@@ -30,9 +30,16 @@ pub enum Dialect {
 /// Which dialects a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ServerDialect {
-    /// Greets, then takes each client for what it turns out to speak, [`Dialect::Accio`] or
-    /// [`Dialect::Confirm`]. Loses no byte of any file, unless it begins with both confirmations
-    /// in a row.
+    /// Greets, then detects for each client whether it speaks [`Dialect::Accio`] or
+    /// [`Dialect::Confirm`].
+    ///
+    /// Every byte of every file is content, with one exception: a file that begins with both
+    /// confirmations in a row loses them. One kind of `accio` client can fail: its file begins with
+    /// the 15 bytes of the first confirmation, the server reads exactly those at first (the client
+    /// pauses there, or the file ends there), and the client closes without reading what it was
+    /// sent. It looks like a `confirm` client until then and gets a second greeting, and closing a
+    /// connection with unread bytes resets it: the file is [`ERROR_MARKER`](crate::ERROR_MARKER).
+    /// `Only(Dialect::Accio)` takes those files too.
     #[default]
     Auto,
     /// This one only.

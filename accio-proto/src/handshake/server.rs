@@ -97,7 +97,10 @@ impl ServerHandshake {
             Ok(ServerStep::Wait { send, handshake: ServerHandshake { matched, ..self } })
         } else {
             match self.mode {
-                Mode::Auto => Ok(self.content(send)),
+                // A client that waits for a second greeting would have sent nothing after the first
+                // confirmation. This one does not wait, so a greeting would only be an unread byte
+                // that turns its close into a reset.
+                Mode::Auto => Ok(self.content(&[])),
                 Mode::Confirm => {
                     let (line, matched) = due(matched);
                     Err(mismatch(line, matched, input[good]))
@@ -225,10 +228,25 @@ mod tests {
                 for cut in 0..=file.len() {
                     let (sent, end) = run(AUTO, &[&file[..cut], &file[cut..]]);
                     assert_eq!(end, Ok((Dialect::Accio, file.clone())));
-                    assert_eq!(sent == TWICE, length >= FIRST_CONFIRMATION.len());
+                    // No second greeting when the mismatch is in the read that completes the
+                    // first confirmation.
+                    let first = FIRST_CONFIRMATION.len();
+                    let is_whole = length >= first;
+                    let is_split = (first..=length).contains(&cut) || tail.is_empty();
+                    assert_eq!(sent == TWICE, is_whole && is_split, "{length} {cut} {tail:?}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn content_after_the_first_confirmation_in_one_read_gets_no_second_greeting() {
+        let file = [FIRST_CONFIRMATION, &[b'x'; 1000]].concat();
+        let (sent, end) = run(AUTO, &[&file]);
+        assert_eq!((&sent[..], end), (GREETING, Ok((Dialect::Accio, file.clone()))));
+        // A client that stops right after the confirmation may be waiting for the greeting.
+        let (sent, _) = run(AUTO, &[FIRST_CONFIRMATION, b"x"]);
+        assert_eq!(sent, TWICE);
     }
 
     #[test]
