@@ -5,9 +5,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use accio_harness::process::checked_output;
 
 /// The kept tool that lists them, from what a nightly rustdoc says.
 const TOOL: &str = "cargo-public-api";
+/// How long the documentation may take to build.
+const LIMIT: Duration = Duration::from_secs(1800);
 const SNAPSHOT: &str = "accio-proto/public-api.txt";
 /// What others build on; the features above are for Accio's own programs.
 const FEATURES: &str = "client,server";
@@ -24,7 +29,7 @@ pub(crate) struct Arguments {
 }
 
 /// Compares, or writes down.
-pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Some(now) = items(Path::new("."))? else {
         writeln!(io::stdout().lock(), "{}", skipped())?;
         return Ok(if arguments.strict { ExitCode::FAILURE } else { ExitCode::SUCCESS });
@@ -46,12 +51,13 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
 }
 
 /// The items as the tool lists them; none where it, or a nightly toolchain, is missing.
-fn items(root: &Path) -> io::Result<Option<String>> {
-    let there =
-        |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    if !there(Command::new(TOOL).arg("--version"))
-        || !there(Command::new("rustc").arg("+nightly").arg("--version"))
-    {
+fn items(root: &Path) -> anyhow::Result<Option<String>> {
+    let runs = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        checked_output(command, b"", LIMIT).is_ok()
+    };
+    if !runs(TOOL, &["--version"]) || !runs("rustc", &["+nightly", "--version"]) {
         return Ok(None);
     }
     let mut tool = Command::new(TOOL);
@@ -61,11 +67,8 @@ fn items(root: &Path) -> io::Result<Option<String>> {
     // Blanket and automatic implementations follow from the rest.
     tool.args(["-sss", "--no-default-features", "--features", FEATURES]);
     tool.args(["--target-dir", "target/public-api"]);
-    let output = tool.output()?;
-    match output.status.success() {
-        true => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
-        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
-    }
+    let output = checked_output(tool, b"", LIMIT)?;
+    Ok(Some(String::from_utf8_lossy(&output).into_owned()))
 }
 
 fn skipped() -> String {

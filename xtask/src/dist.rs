@@ -5,10 +5,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-use accio_harness::{TROUBLE, cargo};
+use accio_harness::process::checked_output;
+use accio_harness::{TROUBLE, cargo, tools};
 
+/// How long packing may take.
+const LIMIT: Duration = Duration::from_secs(600);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAMS: [&str; 3] = ["accio-client", "accio-server", "server-s"];
 /// Of the repository, beside the pages of `docs/`.
@@ -24,7 +28,7 @@ pub(crate) struct Arguments {
 }
 
 /// Builds the programs and packs them.
-pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Some(bin) = cargo::build()? else { return Ok(ExitCode::from(TROUBLE)) };
     let out = &arguments.out;
     fs::create_dir_all(out)?;
@@ -37,10 +41,11 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let tarball = out.join(format!("{name}.tar.gz"));
     let mut tar = Command::new("tar");
     tar.args(["--create", "--gzip", "--file"]).arg(&tarball).arg("--directory");
-    execute(tar.arg(work.path()).arg(&name))?;
+    tar.arg(work.path()).arg(&name);
+    checked_output(tar, b"", LIMIT)?;
     writeln!(stdout, "{}", tarball.display())?;
 
-    if !is_there("dpkg-deb") {
+    if tools::find("dpkg-deb").is_none() {
         writeln!(
             stdout,
             "skipped: the Debian package: there is no dpkg-deb here (apt install dpkg)"
@@ -53,14 +58,16 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         "etc/logrotate.d/accio-server",
         &fs::read("accio-server/dist/accio-server.logrotate")?,
     )?;
-    let architecture = output(Command::new("dpkg").arg("--print-architecture"))?;
+    let mut dpkg = Command::new("dpkg");
+    dpkg.arg("--print-architecture");
+    let architecture = checked_output(dpkg, b"", LIMIT)?;
     let architecture = String::from_utf8_lossy(&architecture).trim().to_owned();
     tree.put("DEBIAN/conffiles", b"/etc/logrotate.d/accio-server\n")?;
     tree.put("DEBIAN/control", control(&architecture, &glibc(&bin)?).as_bytes())?;
     let package = out.join(format!("accio_{VERSION}_{architecture}.deb"));
     let mut deb = Command::new("dpkg-deb");
     deb.args(["--build", "--root-owner-group"]).arg(&tree.root).arg(&package);
-    execute(deb.stdout(Stdio::null()))?;
+    checked_output(deb, b"", LIMIT)?;
     writeln!(stdout, "{}", package.display())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -73,11 +80,15 @@ struct Tree {
 }
 
 impl Tree {
-    fn fill(&self, bin: &Path) -> io::Result<()> {
+    fn fill(&self, bin: &Path) -> anyhow::Result<()> {
         let prefix = self.prefix;
         for program in PROGRAMS {
             let path = bin.join(program);
-            let generated = |kind: &str| output(Command::new(&path).args(["--generate", kind]));
+            let generated = |kind: &str| {
+                let mut command = Command::new(&path);
+                command.args(["--generate", kind]);
+                checked_output(command, b"", LIMIT)
+            };
             self.put(&format!("{prefix}bin/{program}"), &fs::read(&path)?)?;
             let mode = fs::Permissions::from_mode(0o755);
             fs::set_permissions(self.root.join(format!("{prefix}bin/{program}")), mode)?;
@@ -101,7 +112,7 @@ impl Tree {
         self.copy("docs", &format!("{prefix}share/doc/accio/docs"))?;
         let copyright = "The authors of Accio.\n\nMIT OR Apache-2.0, at your choice: LICENSE-MIT and \
                          LICENSE-APACHE in this folder.\n";
-        self.put(&format!("{prefix}share/doc/accio/copyright"), copyright.as_bytes())
+        Ok(self.put(&format!("{prefix}share/doc/accio/copyright"), copyright.as_bytes())?)
     }
 
     /// A folder's pages and pictures, and those of the folders within.
@@ -154,22 +165,5 @@ fn glibc(bin: &Path) -> io::Result<String> {
     match newest {
         0 => Err(io::Error::other("the programs name no version of glibc")),
         minor => Ok(format!("2.{minor}")),
-    }
-}
-
-fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok()
-}
-
-fn execute(command: &mut Command) -> io::Result<()> {
-    output(command).map(drop)
-}
-
-/// What a command prints, if it succeeds.
-fn output(command: &mut Command) -> io::Result<Vec<u8>> {
-    let output = command.stderr(Stdio::inherit()).output()?;
-    match output.status.success() {
-        true => Ok(output.stdout),
-        false => Err(io::Error::other(format!("{command:?}: {}", output.status))),
     }
 }

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use accio_harness::cargo::cargo;
+use accio_harness::process::{self, checked_output};
 
+/// How long cargo may take to describe the workspace.
+const LIMIT: Duration = Duration::from_secs(300);
 /// What the library may depend on without a feature, at run time.
 const HANDSHAKE_ONLY: [&str; 2] = ["accio-proto", "thiserror"];
 
@@ -13,7 +17,7 @@ const HANDSHAKE_ONLY: [&str; 2] = ["accio-proto", "thiserror"];
 type Features = BTreeMap<String, BTreeSet<String>>;
 
 /// Checks each set of each published package's features by itself.
-pub(crate) fn run() -> io::Result<ExitCode> {
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut good = true;
     for (package, features) in packages()? {
         for set in sets(&features) {
@@ -22,7 +26,7 @@ pub(crate) fn run() -> io::Result<ExitCode> {
             let mut check = cargo();
             check.args(["clippy", "--quiet", "--no-default-features", "--package", &package]);
             check.args(["--features", &list, "--", "-Dwarnings"]);
-            good &= check.status()?.success();
+            good &= process::foreground(&mut check)?.success();
         }
     }
     let brought = handshake_only()?;
@@ -56,8 +60,10 @@ fn turn_on(feature: &str, features: &Features, set: &mut BTreeSet<String>) {
 }
 
 /// The packages that are published, without `default`, which is a set like others.
-fn packages() -> io::Result<BTreeMap<String, Features>> {
-    let text = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+fn packages() -> anyhow::Result<BTreeMap<String, Features>> {
+    let mut metadata = cargo();
+    metadata.args(["metadata", "--no-deps", "--format-version", "1"]);
+    let text = checked_output(metadata, b"", LIMIT)?;
     let metadata: serde_json::Value = serde_json::from_slice(&text)?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let published = packages.filter(|package| package["publish"].is_null());
@@ -78,20 +84,12 @@ fn packages() -> io::Result<BTreeMap<String, Features>> {
 }
 
 /// What `accio-proto` brings without a feature, macros of the build apart.
-fn handshake_only() -> io::Result<Vec<String>> {
+fn handshake_only() -> anyhow::Result<Vec<String>> {
     let mut tree = cargo();
     tree.args(["tree", "--package", "accio-proto", "--no-default-features"]);
     tree.args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{lib}"]);
-    let text = String::from_utf8_lossy(&output(&mut tree)?).replace('_', "-");
+    let text = String::from_utf8_lossy(&checked_output(tree, b"", LIMIT)?).replace('_', "-");
     Ok(text.lines().map(str::to_owned).collect())
-}
-
-fn output(command: &mut Command) -> io::Result<Vec<u8>> {
-    let output = command.output()?;
-    match output.status.success() {
-        true => Ok(output.stdout),
-        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
-    }
 }
 
 #[cfg(test)]

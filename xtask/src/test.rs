@@ -3,15 +3,19 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use accio_harness::TROUBLE;
 use accio_harness::cargo::cargo;
+use accio_harness::process;
 
 use crate::tools::Tool;
 
 /// All but `store`, whose HTTP and TLS are fifty crates more: its tests are a command of their own,
 /// `cargo test --package accio-server --all-features`. The sink itself is tested here.
 const FEATURES: &str = "accio-server/proxy-protocol,accio-server/store-core";
+/// How long a tool may take to build.
+const BUILD: Duration = Duration::from_secs(1800);
 /// The exit code of a command line that makes no sense.
 const USAGE: u8 = 2;
 
@@ -41,11 +45,13 @@ pub(crate) struct OwnPrograms {
 
 /// Runs the crates' tests, the end-to-end tests and a bounded share of the torture, each whatever
 /// came of the others.
-pub(crate) fn run(options: &OwnPrograms) -> io::Result<ExitCode> {
+pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     if options.list {
         return run_e2e(options);
     }
-    let crates = cargo().args(["test", "--workspace", "--features", FEATURES]).status()?.success();
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--features", FEATURES]);
+    let crates = process::foreground(&mut tests)?.success();
     let mut worst = if crates { 0 } else { 1 };
     worst = worst.max(e2e(options)?);
     // Filters name scenarios and checks.
@@ -59,11 +65,11 @@ pub(crate) fn run(options: &OwnPrograms) -> io::Result<ExitCode> {
 }
 
 /// Runs the scenarios, then grades our programs.
-pub(crate) fn run_e2e(options: &OwnPrograms) -> io::Result<ExitCode> {
-    e2e(options).map(ExitCode::from)
+pub(crate) fn run_e2e(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
+    Ok(e2e(options)?.into())
 }
 
-fn e2e(options: &OwnPrograms) -> io::Result<u8> {
+fn e2e(options: &OwnPrograms) -> anyhow::Result<u8> {
     let mut tools = vec![Tool::E2e, Tool::Grade];
     if !options.filter.is_empty() && !options.list {
         // A filter may name scenarios only, or checks only.
@@ -114,14 +120,15 @@ impl OwnPrograms {
     }
 
     /// Whether the filter names anything that the tool has.
-    fn means_any(&self, tool: Tool) -> io::Result<bool> {
+    fn means_any(&self, tool: Tool) -> anyhow::Result<bool> {
         let list = OwnPrograms { list: true, filter: self.filter.clone(), ..Default::default() };
-        Ok(!list.command(tool).output()?.stdout.is_empty())
+        let output = process::output(list.command(tool), b"", BUILD)?;
+        Ok(!output.stdout.is_empty())
     }
 }
 
 /// Runs a tool and returns its exit code.
 fn code(command: &mut Command) -> io::Result<u8> {
-    let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
+    let code = process::foreground(command)?.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.unwrap_or(TROUBLE))
 }

@@ -1,10 +1,10 @@
 //! `cargo xtask test-portable`: the library without what only Linux has.
 
 use std::env;
-use std::io;
 use std::process::ExitCode;
 
 use accio_harness::cargo::cargo;
+use accio_harness::process;
 
 /// What the library's own tests of the portable path need of it.
 const TESTS: [&str; 6] = [
@@ -18,14 +18,14 @@ const TESTS: [&str; 6] = [
 
 /// Builds the library as on a system without epoll, splice and the like, in a folder of its own, and
 /// runs its tests.
-pub(crate) fn run() -> io::Result<ExitCode> {
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let flags = env::var("RUSTFLAGS").unwrap_or_default();
-    let passed = cargo()
+    let mut tests = cargo();
+    tests
         .args(["test", "--package=accio-proto", "--target-dir=target/portable"])
         .arg("--features=client,server")
         .args(TESTS)
-        .env("RUSTFLAGS", format!("{flags} --cfg accio_portable"))
-        .status()?
-        .success();
+        .env("RUSTFLAGS", format!("{flags} --cfg accio_portable"));
+    let passed = process::foreground(&mut tests)?.success();
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

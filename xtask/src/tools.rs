@@ -1,7 +1,6 @@
 //! The tools that are crates of their own.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -41,7 +40,11 @@ impl Tool {
     }
 
     /// Replaces this process by the tool, so that signals reach it. Returns only if that fails.
-    pub(crate) fn become_it(self, first: &[&str], forwarded: &Forwarded) -> io::Result<ExitCode> {
-        Err(self.command().args(first).args(&forwarded.arguments).exec())
+    pub(crate) fn become_it(
+        self,
+        first: &[&str],
+        forwarded: &Forwarded,
+    ) -> anyhow::Result<ExitCode> {
+        Err(self.command().args(first).args(&forwarded.arguments).exec().into())
     }
 }

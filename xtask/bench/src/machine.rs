@@ -3,11 +3,11 @@
 use std::fs::read_to_string;
 use std::time::Duration;
 
+use accio_harness::usage;
 use serde::{Deserialize, Serialize};
 
 use super::peers::TOOLS;
-use super::process;
-use super::workspace::{Lab, Storage};
+use super::workspace::{Storage, Workspace};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Machine {
@@ -23,7 +23,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn look(lab: &Lab) -> Self {
+    pub(super) fn look(workspace: &Workspace) -> Self {
         let value = |file: &str, key: &str, separator: &str| {
             let text = read_to_string(file).unwrap_or_default();
             let line = text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
@@ -40,7 +40,7 @@ impl Machine {
             memory_mib: kib >> 10,
             kernel: format!("Linux {}", release.release().to_string_lossy()),
             system: name.map_or_else(unknown, |name| name.trim_matches('"').to_owned()),
-            disk: lab.file_system(Storage::Disk).to_owned(),
+            disk: workspace.file_system(Storage::Disk).to_owned(),
             disturbance: 0.0,
             versions: TOOLS.iter().filter_map(|tool| tool.version()).collect(),
         }
@@ -57,13 +57,13 @@ pub(super) struct Others {
 
 impl Others {
     pub(super) fn watch() -> Self {
-        Others { started: std::time::Instant::now(), busy: busy(), ours: process::own_cpu() }
+        Others { started: std::time::Instant::now(), busy: busy(), ours: usage::own_cpu() }
     }
 
     /// The share of all cores' time that was neither idle nor ours.
     pub(super) fn share(&self, cores: usize) -> f64 {
         let busy = busy().saturating_sub(self.busy);
-        let ours = process::own_cpu().saturating_sub(self.ours);
+        let ours = usage::own_cpu().saturating_sub(self.ours);
         let all = self.started.elapsed().as_secs_f64() * cores as f64;
         busy.saturating_sub(ours).as_secs_f64() / all
     }
@@ -76,5 +76,5 @@ fn busy() -> Duration {
     let ticks: Vec<u64> = line.split_whitespace().skip(1).flat_map(str::parse).collect();
     // user, nice, system, then idle and iowait, then irq, softirq and steal.
     let busy = ticks.iter().take(8).sum::<u64>() - ticks.iter().skip(3).take(2).sum::<u64>();
-    process::ticks(busy)
+    usage::ticks(busy)
 }

@@ -7,7 +7,6 @@ mod machine;
 mod peers;
 mod plot;
 mod ports;
-mod process;
 mod report;
 mod roles;
 mod stats;
@@ -26,7 +25,7 @@ use anyhow::{Context, Result, bail};
 use machine::{Machine, Others};
 use report::{Report, VERSION};
 use workloads::{Bench, Kind};
-use workspace::Lab;
+use workspace::Workspace;
 
 /// Measure throughput, CPU time and memory, side by side with whatever else is installed
 #[derive(Debug, clap::Parser)]
@@ -75,8 +74,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = <Arguments as clap::Parser>::parse();
-    let outcome = run(&arguments).map_err(|error| io::Error::other(format!("{error:#}")));
-    accio_harness::report::exit_code(outcome)
+    accio_harness::report::exit_code(run(&arguments))
 }
 
 /// Runs the benchmark, or the part of it that is asked for.
@@ -125,14 +123,13 @@ fn measure(arguments: &Arguments) -> Result<Report> {
     if kinds.is_empty() {
         bail!("no workload is named like {}; --list lists them", arguments.only.join(" or "));
     }
-    process::clean_up_on_signals()?;
     // Where that fails, fewer connections are held, and the report says how many.
     let _ = accio_harness::resource_limits::raise_descriptor_limit(None);
-    let lab = Lab::set_up(arguments.dir.as_deref(), arguments.keep)?;
-    let mut machine = Machine::look(&lab);
+    let workspace = Workspace::set_up(arguments.dir.as_deref(), arguments.keep)?;
+    let mut machine = Machine::look(&workspace);
     let others = Others::watch();
     let bench = Bench {
-        lab,
+        workspace,
         quick: arguments.quick,
         rounds: arguments.rounds,
         peers: arguments.peers.clone(),

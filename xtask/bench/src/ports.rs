@@ -1,39 +1,19 @@
-//! Ports to listen on, and whether somebody does.
+//! Who listens on a port, and how many connections wait there.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::process::Running;
-
-/// Below the range the system picks a client's ports from, so that no upload takes one away.
-const FIRST: u16 = 20_000;
-const LAST: u16 = 32_000;
-
-/// A port nobody listens on.
-pub(super) fn free() -> Result<u16> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let spread = (std::process::id() % u32::from(LAST - FIRST)) as u16;
-    for _ in FIRST..LAST {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + (spread.wrapping_mul(7).wrapping_add(step)) % (LAST - FIRST);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port from {FIRST} to {LAST} on 127.0.0.1")
-}
+use accio_harness::process::Process;
 
 /// Waits until somebody listens on `port`, without connecting: a server for one connection would
 /// take that for its client.
-pub(super) fn await_listener(port: u16, server: &mut Running) -> Result<()> {
+pub(super) fn await_listener(port: u16, server: &mut Process) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
     while !is_listening(port) {
-        if server.child().try_wait()?.is_some() {
+        if server.has_ended()? {
             // It ended; this says how.
             server.finish(Duration::ZERO)?;
             bail!("a server ended before it listened on port {port}");

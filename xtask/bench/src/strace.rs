@@ -5,10 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use super::peers;
-use super::process::{Running, tree};
+use accio_harness::process::{AtDrop, Process};
+use accio_harness::usage::tree;
 
 /// Calls of a process tree, as `strace -c` counts them.
 #[derive(Debug)]
@@ -21,22 +22,23 @@ pub(super) struct Calls {
 /// A strace that counts the calls of a running server.
 #[derive(Debug)]
 pub(super) struct Attached {
-    running: Running,
+    running: Process,
     output: PathBuf,
 }
 
 impl Attached {
-    pub(super) fn to(server: u32, output: &Path) -> Result<Self> {
+    pub(super) fn to(server: Pid, output: &Path) -> Result<Self> {
         let mut command = Command::new(peers::strace().context("no strace")?);
         command.args(["-c", "-f", "-qq", "-o"]).arg(output);
         let pids = tree(server);
-        command.args(pids.iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]));
+        command
+            .args(pids.iter().flat_map(|pid| ["-p".to_owned(), pid.as_raw_nonzero().to_string()]));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let log = output.with_extension("log");
-        let mut running = Running::spawn(&mut command, "strace", Some(&log))?;
+        let mut running = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
         let end = Instant::now() + Duration::from_secs(5);
         while !pids.iter().all(|pid| is_traced(*pid)) {
-            if Instant::now() > end || running.child().try_wait()?.is_some() {
+            if Instant::now() > end || running.has_ended()? {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
                 bail!("strace cannot attach to processes {pids:?}: {}", said.trim());
             }
@@ -47,7 +49,7 @@ impl Attached {
 
     /// Lets the server go and reads the counts.
     pub(super) fn finish(mut self) -> Result<Calls> {
-        self.running.signal(Signal::INT);
+        self.running.signal_group(Signal::INT);
         self.running.wait(Duration::from_secs(10))?;
         read(&self.output)
     }
@@ -81,8 +83,11 @@ pub(super) fn read(output: &Path) -> Result<Calls> {
     })
 }
 
-fn is_traced(pid: u32) -> bool {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+fn is_traced(pid: Pid) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()))
+        .into_iter()
+        .flatten()
+        .flatten();
     tasks.into_iter().all(|task| {
         let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
         !status.lines().any(|line| line == "TracerPid:\t0")

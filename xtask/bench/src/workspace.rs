@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
+use accio_harness::cargo;
+use accio_harness::work_dir::WorkDir;
 use anyhow::{Context, Result, bail, ensure};
 
-use super::process::{self, WorkDir};
 use super::roles::pattern;
 
 /// A file system to store on.
@@ -19,35 +19,33 @@ pub(super) enum Storage {
 }
 
 #[derive(Debug)]
-pub(super) struct Lab {
+pub(super) struct Workspace {
     bin: PathBuf,
     this: PathBuf,
     disk: WorkDir,
     tmpfs: Option<WorkDir>,
 }
 
-impl Lab {
+impl Workspace {
     /// Builds the programs and makes the directories.
     pub(super) fn set_up(dir: Option<&Path>, keep: bool) -> Result<Self> {
-        let root =
-            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("no workspace")?;
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.current_dir(root).args(["build", "--quiet", "--release"]);
-        for package in ["accio-server", "accio-client", "accio-simplified"] {
-            build.args(["--package", package]);
-        }
-        process::run(&mut build, "the release build", Duration::from_secs(600))?;
-        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-        let target = root.join(target.unwrap_or_else(|| "target".into()));
-        let name = format!("accio-bench-{}", std::process::id());
+        let bin = cargo::build()?.context("the programs do not build")?;
+        let target = bin.parent().context("no target folder")?;
+        let create = |parent: &Path| -> Result<WorkDir> {
+            let mut dir = WorkDir::within(parent, "bench", || ())?;
+            if keep {
+                dir.keep();
+            }
+            Ok(dir)
+        };
         let disk = dir.map_or_else(|| target.join("bench"), Path::to_owned);
-        let disk = WorkDir::create(std::path::absolute(disk)?.join(&name), keep)?;
+        let disk = create(&std::path::absolute(disk)?)?;
         let memory = Path::new("/dev/shm");
         let tmpfs = match file_system(memory) {
-            Some("tmpfs") => Some(WorkDir::create(memory.join(&name), keep)?),
+            Some("tmpfs") => Some(create(memory)?),
             _ => None,
         };
-        Ok(Lab { bin: target.join("release"), this: std::env::current_exe()?, disk, tmpfs })
+        Ok(Workspace { bin, this: std::env::current_exe()?, disk, tmpfs })
     }
 
     /// The command for a program of ours, as built for release.

@@ -5,15 +5,12 @@
 //! happens: this program starts itself again within.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, ensure};
-
-use super::program::find;
+use accio_harness::namespace::PrivateNamespace;
+use accio_harness::verdict::Verdict;
 
 /// How clients get to a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -28,50 +25,15 @@ pub(super) enum Way {
     Direct,
 }
 
-/// How `unshare` makes a namespace where that works: as root, or as the root of one's own.
-#[derive(Debug)]
-pub(super) struct Namespace {
-    arguments: &'static [&'static str],
-}
-
-impl Namespace {
-    /// Tries both, with a rule as it will be used; why neither works.
-    pub(super) fn find() -> Result<Namespace, String> {
-        let mut why = String::new();
-        for arguments in [&["--net"][..], &["--user", "--map-root-user", "--net"][..]] {
-            let mut command = Command::new("unshare");
-            command.args(arguments).arg(program("nft")).args(["-f", "-"]);
-            match feed(&mut command, &rules(1, &[2, 3])) {
-                Ok(()) => return Ok(Namespace { arguments }),
-                Err(error) => why = format!("{error:#}"),
-            }
-        }
-        Err(format!("no network namespace with nftables: {why}"))
-    }
-
-    /// Runs this command again, within.
-    pub(super) fn enter(&self) -> Result<ExitCode> {
-        let status = Command::new("unshare")
-            .args(self.arguments)
-            .arg(std::env::current_exe()?)
-            .args(std::env::args_os().skip(1))
-            .arg("--inside")
-            .status()?;
-        Ok(status.code().map_or(ExitCode::FAILURE, |code| {
-            u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
-        }))
-    }
-}
-
-/// Within: the loopback of a new namespace is down.
-pub(super) fn settle() -> Result<()> {
-    feed(Command::new(program("ip")).args(["-batch", "-"]), "link set lo up\n")
-}
-
-/// Gives each connection to `port` to the next of the receivers, from now on. Those that are made
+/// Distributes connections to `port` over the receivers in turn from now on. Existing connections
 /// stay where they are.
-pub(super) fn spread(port: u16, receivers: &[u16]) -> Result<()> {
-    feed(Command::new(program("nft")).args(["-f", "-"]), &rules(port, receivers))
+pub(super) fn spread(port: u16, receivers: &[u16]) -> Verdict {
+    PrivateNamespace::set_rules(&rules(port, receivers))
+}
+
+/// Returns a way to make a namespace in which [`spread`] works.
+pub(super) fn namespace() -> Verdict<PrivateNamespace> {
+    PrivateNamespace::find(&rules(1, &[2, 3]))
 }
 
 fn rules(port: u16, receivers: &[u16]) -> String {
@@ -84,25 +46,6 @@ fn rules(port: u16, receivers: &[u16]) -> String {
         receivers.len(),
         map.join(", ")
     )
-}
-
-/// Where it is, if it is not in everybody's PATH.
-fn program(name: &str) -> PathBuf {
-    find(name).unwrap_or_else(|| name.into())
-}
-
-fn feed(command: &mut Command, input: &str) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let mut child = child.with_context(|| name.clone())?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that ends early says why.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let output = child.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    ensure!(output.status.success(), "{name}: {said}");
-    Ok(())
 }
 
 /// Envoy's configuration, as it comes with the server, for these receivers and the ports where they

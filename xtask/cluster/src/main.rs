@@ -24,10 +24,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use accio_harness::cargo::cargo;
+use accio_harness::namespace::PrivateNamespace;
+use accio_harness::process;
 use accio_proto::Client;
 use anyhow::{Context, Result};
 
-use balance::{Namespace, Way};
+use balance::Way;
 use topology::{Cluster, Tools};
 use verdict::judge;
 
@@ -99,7 +101,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs it all, if all is installed.
-fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     if arguments.install {
         writeln!(out, "{INSTALL}")?;
@@ -110,7 +112,7 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     } else {
         test_or_measure(arguments, &mut out)
     };
-    result.map_err(|error| io::Error::other(format!("test-cluster: {error:#}")))
+    result.context("test-cluster")
 }
 
 fn measure_memory(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCode> {
@@ -121,7 +123,7 @@ fn measure_memory(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCod
 
 fn test_or_measure(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCode> {
     let tools = match Tools::find(arguments.garage.as_deref(), arguments.through) {
-        Ok(_) if arguments.server.is_none() && cargo().arg("--version").output().is_err() => {
+        Ok(_) if arguments.server.is_none() && !has_cargo() => {
             writeln!(
                 out,
                 "skipped: test-cluster: no cargo here to build accio-server, no --server"
@@ -166,18 +168,20 @@ fn choose(arguments: &Arguments, out: &mut impl Write) -> Result<Chosen> {
         return Ok(Chosen::Here(Way::Direct));
     }
     if arguments.inside {
-        balance::settle()?;
+        PrivateNamespace::start_loopback()?;
         return Ok(Chosen::Here(Way::Nft));
     }
     match arguments.through {
         Some(way @ (Way::Haproxy | Way::Envoy | Way::Direct)) => return Ok(Chosen::Here(way)),
         Some(Way::Nft) | None => {}
     }
-    match Namespace::find() {
+    match balance::namespace() {
         Ok(namespace) => {
             // What this needs of the network is not within.
             server(arguments, false)?;
-            namespace.enter().map(Chosen::Done)
+            let code = namespace.run_self("--inside")?.code();
+            let code = code.and_then(|code| u8::try_from(code).ok());
+            Ok(Chosen::Done(code.map_or(ExitCode::FAILURE, ExitCode::from)))
         }
         Err(why) if arguments.through.is_some() => {
             writeln!(out, "skipped: test-cluster --through nft: {why}")?;
@@ -190,17 +194,24 @@ fn choose(arguments: &Arguments, out: &mut impl Write) -> Result<Chosen> {
     }
 }
 
+fn has_cargo() -> bool {
+    let mut version = cargo();
+    version.arg("--version");
+    process::output(version, b"", Duration::from_secs(60)).is_ok()
+}
+
 /// The receiver: built beside the one without a store, which the other commands run.
 fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
     if let Some(server) = &arguments.server {
         return server.canonicalize().with_context(|| format!("--server {}", server.display()));
     }
-    let built = cargo()
+    let mut build = cargo();
+    build
         .args(["build", "--quiet", "--package", "accio-server"])
         .args(["--features", "store,proxy-protocol"])
         .args(release.then_some("--release"))
-        .args(["--target-dir", "target/cluster"])
-        .status()
+        .args(["--target-dir", "target/cluster"]);
+    let built = process::foreground(&mut build)
         .context("cargo, to build accio-server; or give it with --server")?;
     anyhow::ensure!(built.success(), "accio-server does not build; or give it with --server");
     let profile = if release { "release" } else { "debug" };

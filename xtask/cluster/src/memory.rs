@@ -2,12 +2,13 @@
 //!
 //! The store is a stub that discards: it is as fast as can be had, and none of its memory counts.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::Instant;
 
+use accio_harness::work_dir::WorkDir;
+use accio_harness::{ports, usage};
 use accio_proto::{Client, Source};
 use anyhow::{Context, Result};
 
@@ -22,11 +23,11 @@ const BOUND: u64 = MEMORY + MEMORY / 4;
 
 /// Sends so many files of so many MiB at once; whether all were kept, within the bound.
 pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Write) -> Result<bool> {
-    let folder = tempfile::Builder::new().prefix("accio-memory-").tempdir()?;
+    let folder = WorkDir::new("memory", || ())?;
     let content = folder.path().join("content");
     make(&content, mib)?;
     let stub = Stub::start()?;
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let (port, metrics) = (ports::free()?, ports::free()?);
     let mut command = Program::command(server);
     command
         .arg(port.to_string())
@@ -38,7 +39,7 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
         .env("AWS_ENDPOINT", stub.endpoint())
         .env("AWS_REGION", "nowhere")
         .env("AWS_ALLOW_HTTP", "true");
-    let mut receiver = Program::receiver("receiver", port, &mut command, folder.path())?;
+    let mut receiver = Program::receiver("receiver", metrics, command, folder.path())?;
 
     // Those of its start are not an upload's.
     let before = stub.requests();
@@ -51,7 +52,8 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
         told.collect()
     });
     let seconds = began.elapsed().as_secs_f64();
-    let peak = peak(receiver.id())?;
+    let peak =
+        usage::status_kib(receiver.pid(), "VmHWM").context("no VmHWM in /proc/PID/status")? << 10;
     let each = (stub.requests() - before) as f64 / f64::from(at_once);
     receiver.end()?;
 
@@ -87,23 +89,4 @@ fn make(path: &Path, mib: u32) -> Result<()> {
 fn send(content: &Path, port: u16) -> Result<bool> {
     let client = Client::builder().build()?;
     Ok(client.send("127.0.0.1", port, Source::from(File::open(content)?))?.confirmed)
-}
-
-/// The most memory a process has had, in bytes.
-fn peak(id: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let words = line.context("no VmHWM in /proc/PID/status")?;
-    let kib: u64 = words.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib << 10)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_has_had_memory() {
-        assert!((1 << 20..1 << 40).contains(&peak(std::process::id()).unwrap()));
-    }
 }

@@ -1,9 +1,10 @@
 //! The store as seen by anybody but the receivers: through curl.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use accio_harness::process;
+use anyhow::{Context, Result};
 
 use super::topology::Tools;
 
@@ -19,6 +20,9 @@ pub(super) struct Bucket {
 
 /// How long an object may be listed that cannot be had.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a request may take, with all that curl repeats.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Its name.
 pub(super) const BUCKET: &str = "accio";
@@ -59,15 +63,13 @@ impl Bucket {
 
     fn curl(&self, what: &str) -> Result<Vec<u8>> {
         let user = format!("{}:{}", self.key, self.secret);
-        let output = Command::new(&self.tools.curl)
+        let mut command = Command::new(&self.tools.curl);
+        command
             .args(["--silent", "--show-error", "--fail", "--max-time", "60", "--retry", "3"])
             .args(["--aws-sigv4", "aws:amz:garage:s3", "--user", &user])
             .args(["--header", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
-            .arg(format!("{}/{BUCKET}{what}", self.endpoint))
-            .stdin(Stdio::null())
-            .output()?;
-        ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(output.stdout)
+            .arg(format!("{}/{BUCKET}{what}", self.endpoint));
+        process::checked_output(command, b"", LIMIT).with_context(|| what.to_owned())
     }
 
     /// How many uploads were begun and neither completed nor aborted.

@@ -4,17 +4,20 @@
 //! keeps equal blocks once. Others use the machine too: the ratios within a run are what counts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use accio_harness::process;
+use accio_harness::tools::find;
+use accio_harness::usage::tree_cpu;
 use accio_proto::{Client, Source};
 use anyhow::{Context, Result, ensure};
+use rustix::process::Pid;
 
 use super::balance::Way;
-use super::program::find;
 use super::store::BUCKET;
 use super::topology::{Cluster, Tools};
 
@@ -64,7 +67,7 @@ pub(super) fn measure(
         for turn in 0..subjects.len() {
             let subject = subjects[(round + turn) % subjects.len()];
             let files = Files::make(cluster.folder(), mib)?;
-            let before = cpu(&cluster)?;
+            let before = cpu(&cluster);
             let began = Instant::now();
             match (subject, &rclone) {
                 (Subject::Rclone, Some(rclone)) => {
@@ -74,7 +77,7 @@ pub(super) fn measure(
                 (Subject::Folder | Subject::Rclone, _) => files.send(&[folder_port])?,
             }
             let wall = began.elapsed().as_secs_f64();
-            let after = cpu(&cluster)?;
+            let after = cpu(&cluster);
             if round > 0 {
                 let (store, receivers) = (after.0 - before.0, after.1 - before.1);
                 all.entry(subject).or_default().push(Taken { wall, store, receivers });
@@ -183,7 +186,8 @@ impl Files {
 /// The same by rclone: as many files at once, parts of the same size, as many of them in flight.
 fn copy(rclone: &Path, cluster: &Cluster, files: &Files, to: &str) -> Result<()> {
     let bucket = cluster.store();
-    let output = Command::new(rclone)
+    let mut command = Command::new(rclone);
+    command
         .args(["copy", "--no-check-dest", "--s3-no-check-bucket", "--retries", "1"])
         .args(["--transfers", &FILES.to_string(), "--s3-upload-concurrency", "3"])
         .args(["--s3-upload-cutoff", "8M", "--s3-chunk-size", "8M"])
@@ -197,32 +201,15 @@ fn copy(rclone: &Path, cluster: &Cluster, files: &Files, to: &str) -> Result<()>
         .env("RCLONE_CONFIG_ACCIO_ACCESS_KEY_ID", &bucket.key)
         .env("RCLONE_CONFIG_ACCIO_SECRET_ACCESS_KEY", &bucket.secret)
         // It refuses one for its own kind of connection, and there is no TLS here.
-        .env_remove("AWS_CA_BUNDLE")
-        .stdin(Stdio::null())
-        .output()?;
-    ensure!(output.status.success(), "rclone: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+        .env_remove("AWS_CA_BUNDLE");
+    Ok(process::checked_output(command, b"", 10 * PATIENCE).map(drop)?)
 }
 
 /// Seconds of the processors that the store with its proxy and the receivers have had.
-fn cpu(cluster: &Cluster) -> Result<(f64, f64)> {
+fn cpu(cluster: &Cluster) -> (f64, f64) {
     let (store, receivers) = cluster.processes();
-    let sum = |ids: Vec<u32>| -> Result<f64> { ids.into_iter().map(seconds).sum() };
-    Ok((sum(store)?, sum(receivers)?))
-}
-
-fn seconds(id: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-    // The name in parentheses may hold anything; then the state, and the times 11 fields on.
-    let rest = stat.rsplit_once(')').context("a name")?.1;
-    let ticks: u64 = rest
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    // Linux tells user space hundredths, on every machine.
-    Ok(ticks as f64 / 100.0)
+    let sum = |pids: Vec<Pid>| pids.into_iter().map(|pid| tree_cpu(pid).as_secs_f64()).sum();
+    (sum(store), sum(receivers))
 }
 
 #[cfg(test)]

@@ -1,19 +1,25 @@
 //! The parts of the cluster: set up, started, and ended in any case.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
+use accio_harness::ports;
+use accio_harness::process;
+use accio_harness::tools::find;
+use accio_harness::verdict::Verdict;
+use accio_harness::work_dir::WorkDir;
+use anyhow::{Context, Result};
+use rustix::process::Pid;
 
 use super::balance::{self, LOG_FORMAT, Way};
-use super::program::{Program, answers, find, metrics_port, patiently};
+use super::program::{Program, retry, wait_for_listener};
 use super::store::{BUCKET, Bucket};
 
+/// How long a command of the store may take.
+const LIMIT: Duration = Duration::from_secs(60);
 const NODES: usize = 3;
 const RECEIVERS: usize = 3;
 
@@ -44,16 +50,11 @@ impl Tools {
     }
 
     pub(super) fn garage(&self, config: &Path, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(&self.garage)
-            .arg("-c")
-            .arg(config)
-            .args(arguments)
-            .env("RUST_LOG", "error")
-            .stdin(Stdio::null())
-            .output()?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "garage {}: {error}", arguments.join(" "));
-        Ok(String::from_utf8(output.stdout)?)
+        let mut command = Command::new(&self.garage);
+        command.arg("-c").arg(config).args(arguments).env("RUST_LOG", "error");
+        let output =
+            process::checked_output(command, b"", LIMIT).with_context(|| arguments.join(" "))?;
+        Ok(String::from_utf8(output)?)
     }
 }
 
@@ -68,7 +69,7 @@ pub(super) struct Cluster {
     bucket: Bucket,
     /// The program that receives.
     server: PathBuf,
-    folder: TempDir,
+    folder: WorkDir,
 }
 
 #[derive(Debug)]
@@ -78,30 +79,26 @@ struct Ports {
     store: u16,
     envoy: u16,
     receivers: Vec<u16>,
+    /// Each receiver's for its metrics.
+    metrics: Vec<u16>,
     /// Each node's for S3 and for the others.
     nodes: Vec<(u16, u16)>,
 }
 
 impl Ports {
     fn take() -> Result<Ports> {
-        // All at once, so that they differ; they are let go just before they are used.
-        let mut held = Vec::new();
-        let mut take = || -> Result<u16> {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let port = listener.local_addr()?.port();
-            held.push(listener);
-            Ok(port)
-        };
+        let take = ports::free;
         let (clients, store, envoy) = (take()?, take()?, take()?);
-        let receivers = (0..RECEIVERS).map(|_| take()).collect::<Result<_>>()?;
+        let each = || (0..RECEIVERS).map(|_| Ok(take()?)).collect::<Result<Vec<u16>>>();
+        let (receivers, metrics) = (each()?, each()?);
         let nodes = (0..NODES).map(|_| Ok((take()?, take()?))).collect::<Result<_>>()?;
-        Ok(Ports { clients, store, envoy, receivers, nodes })
+        Ok(Ports { clients, store, envoy, receivers, metrics, nodes })
     }
 }
 
 impl Cluster {
     pub(super) fn start(tools: &Tools, server: &Path) -> Result<Cluster> {
-        let folder = tempfile::Builder::new().prefix("accio-cluster-").tempdir()?;
+        let folder = WorkDir::new("cluster", || ())?;
         let ports = Ports::take()?;
         let bucket = Bucket {
             tools: tools.clone(),
@@ -137,7 +134,7 @@ impl Cluster {
     }
 
     /// Has the kernel give connections to these receivers.
-    pub(super) fn spread(&self, receivers: &[usize]) -> Result<()> {
+    pub(super) fn spread(&self, receivers: &[usize]) -> Verdict {
         let ports: Vec<u16> = receivers.iter().map(|index| self.ports.receivers[*index]).collect();
         balance::spread(self.ports.clients, &ports)
     }
@@ -148,10 +145,10 @@ impl Cluster {
     }
 
     /// The processes of the store with the proxy before it, and of the receivers.
-    pub(super) fn processes(&self) -> (Vec<u32>, Vec<u32>) {
+    pub(super) fn processes(&self) -> (Vec<Pid>, Vec<Pid>) {
         (
-            self.nodes.iter().chain(&self.balancer).map(Program::id).collect(),
-            self.receivers.iter().map(Program::id).collect(),
+            self.nodes.iter().chain(&self.balancer).map(Program::pid).collect(),
+            self.receivers.iter().map(Program::pid).collect(),
         )
     }
 
@@ -169,7 +166,7 @@ impl Cluster {
     }
 
     pub(super) fn stop_node(&mut self, index: usize) -> Result<()> {
-        self.nodes[index].end()
+        Ok(self.nodes[index].end()?)
     }
 
     /// Starts the successor of a receiver that was killed.
@@ -179,7 +176,7 @@ impl Cluster {
     }
 
     pub(super) fn stop_receivers(&mut self) -> Result<()> {
-        self.receivers.iter_mut().try_for_each(Program::end)
+        Ok(self.receivers.iter_mut().try_for_each(Program::end)?)
     }
 
     fn start_nodes(&mut self) -> Result<()> {
@@ -201,16 +198,15 @@ impl Cluster {
             fs::write(config, text)?;
             let mut command = Command::new(&tools.garage);
             command.arg("-c").arg(config).arg("server").env("RUST_LOG", "warn");
-            let name = format!("node{index}");
-            let log = self.path(&format!("{name}.log"));
-            self.nodes.push(Program::start(&name, &mut command, &log)?);
+            let log = self.path(&format!("node{index}.log"));
+            self.nodes.push(Program::start(command, &log)?);
         }
         let ids = configs.iter().map(|config| {
-            let id = patiently(|| tools.garage(config, &["node", "id", "-q"]))?;
+            let id = retry(|| tools.garage(config, &["node", "id", "-q"]))?;
             Ok(id.trim().to_owned())
         });
         let ids = ids.collect::<Result<Vec<String>>>()?;
-        let run = |arguments: &[&str]| patiently(|| tools.garage(&configs[0], arguments));
+        let run = |arguments: &[&str]| retry(|| tools.garage(&configs[0], arguments));
         for (index, id) in ids.iter().enumerate() {
             if index > 0 {
                 run(&["node", "connect", id])?;
@@ -226,7 +222,7 @@ impl Cluster {
     }
 
     fn start_balancer(&mut self, tools: &Tools) -> Result<()> {
-        let Ports { clients, store, receivers, nodes, .. } = &self.ports;
+        let Ports { clients, store, receivers, metrics, nodes, .. } = &self.ports;
         let mut text = format!(
             "global\n  maxconn 2000\n  log stdout format raw local0\n\
              defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 60s\n  \
@@ -237,9 +233,8 @@ impl Cluster {
              frontend requests\n  bind 127.0.0.1:{store}\n  default_backend nodes\n\
              backend receivers\n  balance leastconn\n"
         );
-        for (index, port) in receivers.iter().enumerate() {
+        for (index, (port, checked)) in receivers.iter().zip(metrics).enumerate() {
             // A plain connect would take a number, and leave an empty object.
-            let checked = metrics_port(*port);
             text += &format!("  server r{index} 127.0.0.1:{port} port {checked}\n");
         }
         text += "backend nodes\n";
@@ -252,21 +247,21 @@ impl Cluster {
         let mut command = Command::new(&tools.haproxy);
         // In one process, so that it ends with the handle.
         command.args(["-db", "-f"]).arg(config);
-        self.balancer = Some(Program::start("haproxy", &mut command, &self.path("haproxy.log"))?);
-        answers(*store)
+        self.balancer = Some(Program::start(command, &self.path("haproxy.log"))?);
+        wait_for_listener(*store)
     }
 
     fn start_envoy(&mut self, program: &Path) -> Result<()> {
         let receivers: Vec<_> =
-            self.ports.receivers.iter().map(|port| (*port, metrics_port(*port))).collect();
+            self.ports.receivers.iter().copied().zip(self.ports.metrics.iter().copied()).collect();
         let config = self.path("envoy.yaml");
         let admin = self.path("envoy.sock");
         fs::write(&config, balance::envoys(self.ports.envoy, &receivers, &admin))?;
         let mut command = Command::new(program);
         command.args(["--disable-hot-restart", "--config-path"]).arg(config);
-        self.envoy = Some(Program::start("envoy", &mut command, &self.path("envoy.log"))?);
+        self.envoy = Some(Program::start(command, &self.path("envoy.log"))?);
         // Through its own port a receiver would count a connection.
-        patiently(|| UnixStream::connect(&admin).map(drop).map_err(Into::into))
+        retry(|| UnixStream::connect(&admin).map(drop).map_err(Into::into))
     }
 
     fn receiver(&self, index: usize) -> Result<Program> {
@@ -283,17 +278,18 @@ impl Cluster {
             .env("AWS_ENDPOINT", &self.bucket.endpoint)
             .env("AWS_REGION", "garage")
             .env("AWS_ALLOW_HTTP", "true");
-        Program::receiver(&format!("receiver{index}"), port, &mut command, self.folder())
+        let metrics = self.ports.metrics[index];
+        Program::receiver(&format!("receiver{index}"), metrics, command, self.folder())
     }
 
     /// One more, into a folder, and its port.
     pub(super) fn start_folder_receiver(&mut self) -> Result<u16> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let (port, metrics) = (ports::free()?, ports::free()?);
         let place = self.path("received");
         fs::create_dir(&place)?;
         let mut command = Program::command(&self.server);
         command.arg(port.to_string()).arg(place).args(["--bind", "127.0.0.1"]);
-        let receiver = Program::receiver("folder", port, &mut command, self.folder())?;
+        let receiver = Program::receiver("folder", metrics, command, self.folder())?;
         self.receivers.push(receiver);
         Ok(port)
     }

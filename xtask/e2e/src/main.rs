@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::thread;
 
 use accio_harness::subject::Subject;
-use accio_harness::{TROUBLE, cargo, interruption, resource_limits, scheduling_delay};
+use accio_harness::work_dir::WorkDir;
+use accio_harness::{TROUBLE, cargo, resource_limits, scheduling_delay};
 use clap::Parser;
 
 use self::runner::{Options, Scenario};
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
 }
 
 /// Builds the programs, runs the scenarios, reports.
-fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut out = anstream::stdout().lock();
     let wanted = |scenario: &&Scenario| {
         let filters = &arguments.filter;
@@ -84,21 +85,18 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
             None => return Ok(ExitCode::from(TROUBLE)),
         },
     };
-    let dir = tempfile::Builder::new().prefix("accio-e2e-").tempdir().map_err(|error| {
-        io::Error::other(format!("no folder to work in: {error}: name one with TMPDIR"))
-    })?;
-    interruption::end_all_when_interrupted(|| (), dir.path().to_owned())?;
+    let mut dir = WorkDir::new("e2e", || ())?;
     resource_limits::raise_descriptor_limit(Some(DESCRIPTORS))?;
     scheduling_delay::start();
 
     let cores = thread::available_parallelism().map_or(2, usize::from);
     let jobs = arguments.jobs.map_or(cores, usize::from);
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
+    let subject = Arc::new(Subject::own(&bin)?);
     let options = Options { jobs, dir: dir.path().to_owned(), keep: arguments.keep, seed };
     let tally = runner::run(&subject, &chosen, &options, &mut out)?;
     if arguments.keep && tally.failed > 0 {
-        let _ = dir.keep();
+        dir.keep();
     }
     Ok(tally.exit_code())
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anstyle::{AnsiColor, Style};
 
 use accio_harness::context::Context;
-use accio_harness::jobs::{self, Job, Load, Pace};
+use accio_harness::jobs::{self, Concurrency, Job, Load};
 use accio_harness::report::{Tally, explain, tidy};
 use accio_harness::seeds::seed_for;
 use accio_harness::subject::Subject;
@@ -46,32 +46,36 @@ pub(crate) fn run(
     scenarios: &[&'static Scenario],
     options: &Options,
     out: &mut impl Write,
-) -> io::Result<Tally> {
+) -> anyhow::Result<Tally> {
     let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
     let mut failures = String::new();
     let mut tally = Tally::default();
     // A failure on a busy machine may be the machine's: what fails beside others is run once more
     // by itself, and that counts.
     let mut again = Vec::new();
-    for pace in [Pace::Working(options.jobs), Pace::Alone] {
-        let chosen = match pace {
-            Pace::Working(_) => scenarios.to_vec(),
-            Pace::Alone => std::mem::take(&mut again),
+    for concurrency in [Concurrency::Working(options.jobs), Concurrency::Alone] {
+        let chosen = match concurrency {
+            Concurrency::Working(_) => scenarios.to_vec(),
+            Concurrency::Alone => std::mem::take(&mut again),
         };
-        let suffix = if pace == Pace::Alone { "-again" } else { "" };
+        let suffix = if concurrency == Concurrency::Alone { "-again" } else { "" };
         let jobs = chosen
             .iter()
             .map(|scenario| job(scenario, suffix, subject, options))
             .collect::<io::Result<Vec<Job>>>()?;
-        jobs::drive(&jobs, pace, |ended| {
+        jobs::run(&jobs, concurrency, |ended| {
             let (scenario, context) = (chosen[ended.index], &jobs[ended.index].context);
             let name = scenario.name;
             let failed = matches!(&ended.verdict, Err(stop) if !matches!(stop, Stop::Skip(_)));
             let (word, colour, why) = match &ended.verdict {
-                Ok(()) if pace == Pace::Alone => ("passed", AnsiColor::Green, "by itself"),
+                Ok(()) if concurrency == Concurrency::Alone => {
+                    ("passed", AnsiColor::Green, "by itself")
+                }
                 Ok(()) => ("passed", AnsiColor::Green, ""),
                 Err(Stop::Skip(why)) => ("skipped", AnsiColor::Yellow, why.as_str()),
-                Err(_) if pace != Pace::Alone => ("again", AnsiColor::Yellow, "failed: see below"),
+                Err(_) if concurrency != Concurrency::Alone => {
+                    ("again", AnsiColor::Yellow, "failed: see below")
+                }
                 Err(Stop::Fault(_)) => ("FAILED", AnsiColor::Red, ""),
                 Err(Stop::Trouble(_)) => ("TROUBLE", AnsiColor::Magenta, ""),
             };
@@ -84,7 +88,7 @@ pub(crate) fn run(
                 Err(Stop::Skip(_)) => tally.skipped += 1,
                 Err(stop) => {
                     failures.push_str(&explain(name, scenario.about, stop, context));
-                    if pace == Pace::Alone {
+                    if concurrency == Concurrency::Alone {
                         tally.failed += 1;
                         tally.troubled += usize::from(matches!(stop, Stop::Trouble(_)));
                     } else {
@@ -92,7 +96,7 @@ pub(crate) fn run(
                     }
                 }
             }
-            tidy(context, failed, options.keep)
+            Ok(tidy(context, failed, options.keep)?)
         })?;
     }
 
@@ -120,6 +124,7 @@ fn job(
     Ok(Job {
         name: scenario.name.to_owned(),
         load: scenario.load,
+        limit: scenario.load.limit(),
         context: Arc::new(Context::new(Arc::clone(subject), dir, seed)),
         work: Arc::new(scenario.run),
     })

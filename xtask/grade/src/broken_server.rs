@@ -8,7 +8,7 @@ use std::thread;
 use crate::broken::{self, ACCEPTS_NOTHING};
 use crate::options::dialect;
 use accio_harness::peer::{Dialect, Listener};
-use accio_harness::verdict::Stop;
+use anyhow::{anyhow, bail};
 
 /// The options of `accio-grade broken`.
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub(crate) fn names() -> String {
 }
 
 /// Serves until it is killed.
-pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { name, port, handshake } = arguments;
     let played = broken::named(name);
     if played.is_none() && name != ACCEPTS_NOTHING {
@@ -45,10 +45,8 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port));
     let backlog = if played.is_none() { 0 } else { 128 };
     // A small buffer: who is not read notices soon.
-    let listener = Listener::at(address, backlog, Some(64 << 10)).map_err(told);
-    let listener = listener.map_err(|error| {
-        io::Error::other(format!("cannot listen at port {port}: {error}: choose another"))
-    })?;
+    let listener = Listener::at(address, backlog, Some(64 << 10))
+        .map_err(|error| anyhow!("cannot listen on port {port}: {error}: choose another port"))?;
     let mut out = io::stdout().lock();
     writeln!(out, "broken server {name}, {}, port {}", handshake.name(), listener.port())?;
     out.flush()?;
@@ -56,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let Some(played) = played else {
         let fillers = broken::fill(&listener);
         if fillers.is_none() {
-            return Err(io::Error::other("a full backlog drops no connections here"));
+            bail!("a full backlog drops no connections here");
         }
         loop {
             thread::park();
@@ -64,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     };
     let (dialect, play) = (*handshake, played.play);
     for number in 1_u64.. {
-        let mut peer = listener.next().map_err(told)?;
+        let mut peer = listener.next()?;
         thread::spawn(move || {
             let from = peer.stream().peer_addr().map_or("?".into(), |from| from.to_string());
             say(&format!("{number}: {from} connected"));
@@ -73,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
                     "{number}: {} bytes came; the client's end: {:?}",
                     seen.bytes, seen.end
                 )),
-                Err(stop) => say(&format!("{number}: {}", told(stop))),
+                Err(stop) => say(&format!("{number}: {stop}")),
             }
             if played.keeps {
                 // What it is about is that we go on doing nothing.
@@ -89,11 +87,4 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
 fn say(text: &str) {
     // Nobody may be looking.
     let _ = writeln!(io::stdout().lock(), "{text}");
-}
-
-fn told(stop: Stop) -> io::Error {
-    io::Error::other(match stop {
-        Stop::Fault(fault) => format!("expected {}, got {}", fault.expected, fault.actual),
-        Stop::Skip(why) | Stop::Trouble(why) => why,
-    })
 }

@@ -47,15 +47,14 @@ struct Watched {
 }
 
 /// Serves until a signal ends it.
-pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let view = View::default();
     let began = Instant::now();
     let told = view.clone();
     let server = Server::builder(view.clone())
         .dialect(arguments.handshake)
         .on_outcome(move |outcome| say(began, &told.end(outcome)))
-        .bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, arguments.port)))
-        .map_err(io::Error::other)?;
+        .bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, arguments.port)))?;
     let handle = server.handle();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
     thread::spawn(move || {
@@ -71,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         }
     });
     say(began, &format!("demo server, {}, {}", arguments.handshake, server.local_addr()));
-    server.run().map_err(io::Error::other)?;
+    server.run()?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,11 +1,13 @@
 //! Finds a submission's programs in its folder.
 
-use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use accio_harness::quoting::quote;
 use accio_harness::subject::{Program, Subject, Template};
+use accio_harness::tools;
+use anyhow::{Context, bail};
 
 /// Interpreters by the end of a script's name; the courses' own first.
 const SCRIPTS: [(&str, &str); 4] =
@@ -14,10 +16,10 @@ const SCRIPTS: [(&str, &str); 4] =
 const FOLDERS: [&str; 4] = ["", "build", "bin", "src"];
 
 /// The programs in `dir`: client.py, server.py, server-s.py, or compiled ones with these names.
-pub(crate) fn programs(dir: &Path) -> Result<Subject, String> {
-    let dir = std::path::absolute(dir).map_err(|error| error.to_string())?;
+pub(crate) fn programs(dir: &Path) -> anyhow::Result<Subject> {
+    let dir = std::path::absolute(dir)?;
     if !dir.is_dir() {
-        return Err(format!("submission {}: no such folder", dir.display()));
+        bail!("submission {}: no such folder", dir.display());
     }
     let subject = Subject {
         server: find(&dir, Program::Server)?,
@@ -31,17 +33,17 @@ pub(crate) fn programs(dir: &Path) -> Result<Subject, String> {
             true => "; what has such a name may not be executed: chmod +x",
             false => "",
         };
-        return Err(format!(
+        bail!(
             "submission {}: neither client, server nor server-s is there, as .py, .pl, .rb, .js \
              or compiled{remedy}",
             dir.display()
-        ));
+        );
     }
     Ok(subject)
 }
 
 /// The template of a command line, in which files of this folder keep their meaning elsewhere.
-pub(crate) fn template(text: &str) -> Result<Template, String> {
+pub(crate) fn template(text: &str) -> anyhow::Result<Template> {
     let absolute = |word: &str| -> Option<String> {
         let path = Path::new(word);
         (path.is_relative() && path.exists())
@@ -70,13 +72,13 @@ pub(crate) fn missing(programs: &Subject) -> Option<String> {
 
 fn is_there(program: &str) -> bool {
     if program.contains('/') {
-        return Path::new(program).is_file();
+        Path::new(program).is_file()
+    } else {
+        tools::find(program).is_some()
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-fn find(dir: &Path, program: Program) -> Result<Option<Template>, String> {
+fn find(dir: &Path, program: Program) -> anyhow::Result<Option<Template>> {
     let name = program.name();
     let places = match program {
         Program::Server => "{port} {dir}",
@@ -88,25 +90,21 @@ fn find(dir: &Path, program: Program) -> Result<Option<Template>, String> {
             let path = dir.join(folder).join(format!("{name}.{end}"));
             if path.is_file() {
                 let text = format!("{interpreter} {} {places}", quoted(&path)?);
-                return Template::parse(&text).map(Some);
+                return Ok(Some(Template::parse(&text)?));
             }
         }
         let path = dir.join(folder).join(name);
         let is_program = fs::metadata(&path)
             .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
         if is_program {
-            return Template::parse(&format!("{} {places}", quoted(&path)?)).map(Some);
+            return Ok(Some(Template::parse(&format!("{} {places}", quoted(&path)?))?));
         }
     }
     Ok(None)
 }
 
-fn quoted(path: &PathBuf) -> Result<String, String> {
-    let text = path.to_str().ok_or_else(|| format!("{path:?}: a name that is no UTF-8"))?;
-    if text.contains('\'') {
-        return Err(format!("{path:?}: a quote in its name"));
-    }
-    Ok(format!("'{text}'"))
+fn quoted(path: &Path) -> anyhow::Result<String> {
+    Ok(quote(path.to_str().with_context(|| format!("{path:?}: a name that is no UTF-8"))?))
 }
 
 #[cfg(test)]
@@ -116,9 +114,9 @@ mod tests {
     #[test]
     fn scripts_and_programs_are_found_and_others_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(programs(dir.path()).unwrap_err().contains("neither client"));
+        assert!(programs(dir.path()).unwrap_err().to_string().contains("neither client"));
         fs::write(dir.path().join("client"), "no program").unwrap();
-        assert!(programs(dir.path()).unwrap_err().ends_with("chmod +x"));
+        assert!(programs(dir.path()).unwrap_err().to_string().ends_with("chmod +x"));
         fs::write(dir.path().join("server-s.py"), "").unwrap();
         fs::create_dir(dir.path().join("build")).unwrap();
         let server = dir.path().join("build/server");

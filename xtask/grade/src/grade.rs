@@ -12,7 +12,7 @@ use super::outcome::{Outcome, Report, Row};
 use super::startup_failures::Proofs;
 use super::trial::{Network, STARTING, Trial};
 use accio_harness::context::Context;
-use accio_harness::jobs::{self, Job, Pace};
+use accio_harness::jobs::{self, Concurrency, Job};
 use accio_harness::payload;
 use accio_harness::peer::Dialect;
 use accio_harness::resource_limits::{self, Limits};
@@ -77,7 +77,7 @@ pub(crate) fn grade(
     chosen: &[&'static Check],
     settings: &Settings,
     mut tell: impl FnMut(&Row, bool),
-) -> io::Result<Report> {
+) -> anyhow::Result<Report> {
     let began = Instant::now();
     let checks = checks_for(submission, chosen);
     let mut rows: Vec<Option<Row>> = vec![None; checks.len()];
@@ -95,7 +95,7 @@ pub(crate) fn grade(
 
     let mut again = Vec::new();
     let first = jobs(submission, &checks, &to_run, settings, 1)?;
-    jobs::drive(&first.jobs(), Pace::Working(settings.jobs), |ended| {
+    jobs::run(&first.jobs(), Concurrency::Working(settings.jobs), |ended| {
         let (place, run) = (to_run[ended.index], &first.0[ended.index]);
         let mut row = row(submission, settings, checks[place], Outcome::Passed);
         run.finish(&mut row, ended.verdict, ended.took, settings.keep);
@@ -132,7 +132,7 @@ pub(crate) fn grade(
             row => row.is_some(),
         });
         let second = jobs(submission, &checks, &batch, settings, 2)?;
-        jobs::drive(&second.jobs(), Pace::Working(batch.len()), |ended| {
+        jobs::run(&second.jobs(), Concurrency::Working(batch.len()), |ended| {
             let Some(row) = &mut rows[batch[ended.index]] else { return Ok(()) };
             row.attempts = 2;
             second.0[ended.index].finish(row, ended.verdict, ended.took, settings.keep);
@@ -245,6 +245,7 @@ fn jobs(
         let job = Job {
             name: check.id.to_owned(),
             load: check.load,
+            limit: check.load.limit(),
             context: Arc::new(context),
             work: Arc::new(work),
         };

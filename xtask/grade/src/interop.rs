@@ -12,7 +12,7 @@ use super::report::matrix::{self, Pair};
 use super::startup_failures::Proofs;
 use super::trial::Trial;
 use accio_harness::context::Context;
-use accio_harness::jobs::{self, Job, Load, Pace};
+use accio_harness::jobs::{self, Concurrency, Job, Load};
 use accio_harness::peer::Dialect;
 use accio_harness::seeds::seed_for;
 use accio_harness::subject::{Program, Subject};
@@ -22,7 +22,7 @@ use accio_harness::verdict::{Stop, Verdict};
 const REFERENCE: &str = "reference";
 
 /// Runs every client with every server, and gives the matrix in Markdown.
-pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> io::Result<String> {
+pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> anyhow::Result<String> {
     let with = |program: Program| -> Vec<Option<&Submission>> {
         let has = |one: &&Submission| one.programs.template(program).is_ok();
         submissions.iter().filter(has).map(Some).chain([None]).collect()
@@ -45,7 +45,7 @@ pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> io::Result
         }
     }
     let mut pairs = Vec::new();
-    jobs::drive(&jobs, Pace::Working(settings.jobs), |ended| {
+    jobs::run(&jobs, Concurrency::Working(settings.jobs), |ended| {
         let (client, server) = places[ended.index];
         let fault = ended.verdict.err().map(|stop| match stop {
             Stop::Fault(fault) => format!("expected {}, got {}", fault.expected, fault.actual),
@@ -123,6 +123,7 @@ fn job(
     Ok(Job {
         name: format!("pair {number}"),
         load: Load::Works,
+        limit: Load::Works.limit(),
         context: Arc::new(context),
         work: Arc::new(work),
     })

@@ -17,33 +17,32 @@ use super::grade::{self, Settings, Submission};
 use super::outcome::Report;
 use super::report::{self, json, table};
 use accio_harness::peer::Dialect;
+use accio_harness::quoting::quote;
 use accio_harness::subject::{Program, Subject};
+use anyhow::{Context, anyhow, bail};
 
 /// A submission for each folder in `dir`, by name; one whose programs are not found has none, and
 /// the reason.
 pub(crate) fn find(
     dir: &Path,
     dialect: Dialect,
-) -> Result<Vec<(Submission, Option<String>)>, String> {
+) -> anyhow::Result<Vec<(Submission, Option<String>)>> {
     let entries = fs::read_dir(dir)
-        .map_err(|error| format!("--submissions {}: {error}", dir.display()))?
+        .with_context(|| format!("--submissions {}", dir.display()))?
         .flatten()
         .filter(|entry| entry.path().is_dir());
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.retain(|path| path.file_name().is_none_or(|name| name.as_encoded_bytes()[0] != b'.'));
     paths.sort();
     if paths.is_empty() {
-        return Err(format!(
-            "--submissions {}: no folder in it: each submission is one",
-            dir.display()
-        ));
+        bail!("--submissions {}: no folder in it: each submission is one", dir.display());
     }
     let submission = |path: PathBuf| {
         let (programs, problem) = match discovery::programs(&path) {
             Ok(programs) => (programs, None),
-            Err(why) => (Subject::default(), Some(why)),
+            Err(why) => (Subject::default(), Some(why.to_string())),
         };
-        let subject = super::options::shell_word(&path.to_string_lossy());
+        let subject = quote(&path.to_string_lossy());
         let submission = Submission {
             name: printable(&path),
             programs,
@@ -75,7 +74,7 @@ pub(crate) fn grade(
     settings: &Settings,
     at_once: usize,
     results: &Path,
-) -> io::Result<Vec<Report>> {
+) -> anyhow::Result<Vec<Report>> {
     let at_once = at_once.clamp(1, submissions.len().max(1));
     // Two at least: a check that fails mostly waits.
     let jobs = settings.jobs.div_ceil(at_once).max(2);
@@ -83,14 +82,14 @@ pub(crate) fn grade(
         submissions.iter().map(|(one, _)| grade::checks_for(one, chosen).len()).sum();
     let bar = ProgressBar::new(checks as u64);
     let style = "{elapsed_precise} [{wide_bar}] {pos}/{len} checks, {msg}";
-    bar.set_style(ProgressStyle::with_template(style).map_err(io::Error::other)?);
+    bar.set_style(ProgressStyle::with_template(style)?);
     bar.enable_steady_tick(Duration::from_millis(500));
     let done = AtomicUsize::new(0);
     bar.set_message(format!("0 of {} submissions", submissions.len()));
 
     let queue: Mutex<VecDeque<usize>> = Mutex::new((0..submissions.len()).collect());
     let reports: Mutex<Vec<Option<Report>>> = Mutex::new(vec![None; submissions.len()]);
-    let work = || -> io::Result<()> {
+    let work = || -> anyhow::Result<()> {
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(index) = next else { return Ok(()) };
@@ -110,7 +109,7 @@ pub(crate) fn grade(
     let outcome = thread::scope(|scope| {
         let threads: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
         threads.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("a grading thread panicked")))
+            thread.join().unwrap_or_else(|_| Err(anyhow!("a grading thread panicked")))
         })
     });
     bar.finish_and_clear();
@@ -120,7 +119,7 @@ pub(crate) fn grade(
 }
 
 /// A submission's own two files: for its author, and for programs.
-fn write_one(report: &Report, results: &Path) -> io::Result<()> {
+fn write_one(report: &Report, results: &Path) -> anyhow::Result<()> {
     let mut text = anstream::StripStream::new(Vec::new());
     for row in &report.rows {
         table::line(&mut text, row)?;
@@ -129,7 +128,8 @@ fn write_one(report: &Report, results: &Path) -> io::Result<()> {
     table::scores(&mut text, report)?;
     report::write(&results.join(format!("{}.txt", report.name)), text.into_inner())?;
     let json = json::text(std::slice::from_ref(report))?;
-    report::write(&results.join(format!("{}.json", report.name)), json)
+    report::write(&results.join(format!("{}.json", report.name)), json)?;
+    Ok(())
 }
 
 /// The points of all submissions.

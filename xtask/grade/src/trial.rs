@@ -17,7 +17,7 @@ use super::running_server::Running;
 use super::sockets;
 use super::startup_failures::Proofs;
 use accio_harness::context::Context;
-use accio_harness::namespace::{LOST, Namespace};
+use accio_harness::namespace::{Loss, Namespace};
 use accio_harness::peer::{Dialect, Listener, Peer, SOON};
 use accio_harness::process::{Input, Process};
 use accio_harness::subject::Program;
@@ -30,6 +30,8 @@ const STARTS: usize = 8;
 pub(crate) const STARTING: &str = "starting ";
 /// How long a program may take to start: the slowest interpreter on the busiest machine.
 pub(crate) const STARTED: Duration = Duration::from_secs(30);
+/// Packets of a thousand that a namespace loses, in each direction.
+const LOST: u32 = 15;
 /// Which networks a run may emulate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Network {
@@ -294,7 +296,7 @@ impl Trial<'_> {
             return Ok(None);
         }
         match namespaces() {
-            Ok(()) => Namespace::create().map(Some).map_err(Stop::Trouble),
+            Ok(()) => lossy_namespace().map(Some).map_err(Stop::into_trouble),
             Err(_) => Ok(None),
         }
     }
@@ -303,8 +305,8 @@ impl Trial<'_> {
         if self.network == Network::Proxy {
             return Err(Stop::skip("--network proxy"));
         }
-        namespaces().clone().map_err(Stop::Skip)?;
-        Namespace::create().map_err(Stop::Trouble)
+        namespaces().clone()?;
+        lossy_namespace().map_err(Stop::into_trouble)
     }
 
     /// How the proxy behaves, with packets lost behind it or not.
@@ -323,7 +325,13 @@ impl Trial<'_> {
 }
 
 /// Whether this machine can have namespaces that lose packets, and if not, why.
-pub(crate) fn namespaces() -> &'static std::result::Result<(), String> {
-    static ABLE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    ABLE.get_or_init(|| Namespace::create().map(drop))
+pub(crate) fn namespaces() -> &'static Verdict {
+    static ABLE: OnceLock<Verdict> = OnceLock::new();
+    ABLE.get_or_init(|| lossy_namespace().map(drop))
+}
+
+fn lossy_namespace() -> Verdict<Namespace> {
+    let namespace = Namespace::create()?;
+    namespace.lose(Loss { incoming: LOST, outgoing: LOST })?;
+    Ok(namespace)
 }

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::process;
+
 /// The packages whose programs are tested.
 const PACKAGES: [&str; 3] = ["accio-server", "accio-client", "accio-simplified"];
 
@@ -21,7 +23,7 @@ pub fn build() -> io::Result<Option<PathBuf>> {
     PACKAGES.iter().for_each(|package| {
         command.args(["--package", package]);
     });
-    if !command.status()?.success() {
+    if !process::foreground(&mut command)?.success() {
         return Ok(None);
     }
     // This program is target/debug/NAME, or the like in another target folder.

@@ -10,21 +10,20 @@ use signal_hook::iterator::Signals;
 
 use super::process;
 
-/// What is to be done when somebody stops us: first this, then the folder goes.
+/// What the run leaves behind unless it is undone.
 static LEFTOVERS: Mutex<Vec<Leftovers>> = Mutex::new(Vec::new());
 
 struct Leftovers {
-    first: fn(),
+    undo: fn(),
     dir: PathBuf,
 }
 
-/// When somebody stops us, nothing we started goes on, and no file of ours stays. `first` is called
-/// when all processes are ended.
-pub fn end_all_when_interrupted(first: fn(), dir: PathBuf) -> io::Result<()> {
+/// Arranges that an interruption ends all child processes, calls `undo` and removes `dir`.
+pub fn remove_when_interrupted(undo: fn(), dir: PathBuf) -> io::Result<()> {
     let mut leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
-    leftovers.push(Leftovers { first, dir });
+    leftovers.push(Leftovers { undo, dir });
     if leftovers.len() > 1 {
-        // Somebody watches already.
+        // A thread waits for signals already.
         return Ok(());
     }
     drop(leftovers);
@@ -33,8 +32,8 @@ pub fn end_all_when_interrupted(first: fn(), dir: PathBuf) -> io::Result<()> {
         if let Some(signal) = signals.forever().next() {
             process::kill_all_groups(|| {
                 let leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
-                for Leftovers { first, dir } in leftovers.iter() {
-                    first();
+                for Leftovers { undo, dir } in leftovers.iter() {
+                    undo();
                     // Scenarios still write there for a moment; what cannot be removed stays.
                     let _ = (0..5).try_for_each(|_| match std::fs::remove_dir_all(dir) {
                         Ok(()) => Err(()),

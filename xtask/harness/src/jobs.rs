@@ -1,5 +1,5 @@
 //! Runs jobs: those that mostly wait all at once, the others a few at a time; each on a thread of
-//! its own, with a limit on its time. Whatever a job started is ended with it.
+//! its own, with a deadline. The processes that a job started are ended with it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,8 +26,8 @@ pub enum Load {
 }
 
 impl Load {
-    /// How long such a job may take at the most, on a slow and busy machine.
-    fn limit(self) -> Duration {
+    /// Returns the time limit of a job with this load, on a slow and busy machine.
+    pub fn limit(self) -> Duration {
         match self {
             Load::Waits => Duration::from_secs(75),
             Load::Works => Duration::from_secs(120),
@@ -37,66 +37,74 @@ impl Load {
 
 /// How many jobs run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum Concurrency {
     /// One after another, whatever they cost.
     Alone,
     /// All that wait, and this many of those that work.
     Working(usize),
 }
 
-/// What a job does.
-pub type Work = dyn Fn(&Context) -> Verdict + Send + Sync;
+/// What a job does; it may return something for the report.
+pub type Work<T = ()> = dyn Fn(&Context) -> Verdict<T> + Send + Sync;
 
 /// Something to be run once.
-#[derive(Clone)]
-pub struct Job {
+pub struct Job<T = ()> {
     /// The name of its thread.
     pub name: String,
     /// What it costs.
     pub load: Load,
+    /// How long it may take.
+    pub limit: Duration,
     /// What it is given.
     pub context: Arc<Context>,
     /// What it does.
-    pub work: Arc<Work>,
+    pub work: Arc<Work<T>>,
 }
 
-impl fmt::Debug for Job {
+impl<T> Clone for Job<T> {
+    fn clone(&self) -> Job<T> {
+        let (context, work) = (Arc::clone(&self.context), Arc::clone(&self.work));
+        Job { name: self.name.clone(), load: self.load, limit: self.limit, context, work }
+    }
+}
+
+impl<T> fmt::Debug for Job<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// The end of a job.
+/// A job that has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Ended<T = ()> {
     /// Its place among the jobs.
     pub index: usize,
     /// What it came to.
-    pub verdict: Verdict,
+    pub verdict: Verdict<T>,
     /// How long it took.
     pub took: Duration,
 }
 
-/// Runs all `jobs` and tells of each one's end as it comes.
-pub fn drive(
-    jobs: &[Job],
-    pace: Pace,
-    mut tell: impl FnMut(Ended) -> io::Result<()>,
-) -> io::Result<()> {
-    let (report, reports) = mpsc::channel();
+/// Runs all `jobs` and calls `report` when one has ended.
+pub fn run<T: Send + 'static>(
+    jobs: &[Job<T>],
+    concurrency: Concurrency,
+    mut report: impl FnMut(Ended<T>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (sender, verdicts) = mpsc::channel();
     let mut queue: VecDeque<usize> = (0..jobs.len()).collect();
-    let mut running: Vec<Running> = Vec::new();
+    let mut running: Vec<RunningJob> = Vec::new();
     loop {
         // Start what may start.
         let mut later = VecDeque::new();
         for index in queue {
             let working = running.iter().filter(|one| one.load == Load::Works).count();
-            let may_start = match pace {
-                Pace::Alone => running.is_empty(),
-                Pace::Working(places) => jobs[index].load == Load::Waits || working < places,
+            let may_start = match concurrency {
+                Concurrency::Alone => running.is_empty(),
+                Concurrency::Working(places) => jobs[index].load == Load::Waits || working < places,
             };
             if may_start {
-                running.push(Running::start(index, &jobs[index], report.clone())?);
+                running.push(RunningJob::start(index, &jobs[index], sender.clone())?);
             } else {
                 later.push_back(index);
             }
@@ -109,31 +117,33 @@ pub fn drive(
         // Wait for an end, or for a limit.
         let next = running.iter().map(|one| one.until).min().unwrap_or_else(Instant::now);
         let mut ended = Vec::new();
-        match reports.recv_timeout(next.saturating_duration_since(Instant::now())) {
+        match verdicts.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok((index, verdict)) => {
                 // An abandoned one may still report; it has been told of.
                 if let Some(place) = running.iter().position(|one| one.index == index) {
                     let one = running.swap_remove(place);
-                    let verdict = if one.ending { Err(overdue(&one)) } else { verdict };
+                    let late = one.ending || Instant::now() > one.began + one.limit;
+                    let verdict = if late { Err(overdue(&one, verdict.err())) } else { verdict };
                     ended.push((one, verdict));
                 }
             }
             Err(_) => {
                 for one in running.extract_if(.., |one| one.is_hopeless()) {
-                    let fault = overdue(&one);
+                    let fault = overdue(&one, None);
                     ended.push((one, Err(fault)));
                 }
             }
         }
         for (one, verdict) in ended {
-            tell(Ended { index: one.index, verdict, took: one.began.elapsed() })?;
+            report(Ended { index: one.index, verdict, took: one.began.elapsed() })?;
         }
     }
 }
 
-struct Running {
+struct RunningJob {
     index: usize,
     load: Load,
+    limit: Duration,
     owner: usize,
     began: Instant,
     /// The end of its time, or of its grace.
@@ -142,12 +152,12 @@ struct Running {
     ending: bool,
 }
 
-impl Running {
-    fn start(
+impl RunningJob {
+    fn start<T: Send + 'static>(
         index: usize,
-        job: &Job,
-        report: mpsc::Sender<(usize, Verdict)>,
-    ) -> io::Result<Running> {
+        job: &Job<T>,
+        sender: mpsc::Sender<(usize, Verdict<T>)>,
+    ) -> io::Result<RunningJob> {
         let (context, work) = (Arc::clone(&job.context), Arc::clone(&job.work));
         let owner = context.owner();
         let began = Instant::now();
@@ -157,10 +167,10 @@ impl Running {
                 verdict.unwrap_or_else(|_| Err(Stop::Trouble("the scenario panicked".into())));
             process::end_all_of(owner);
             // The other end may have given up on us.
-            let _ = report.send((index, verdict));
+            let _ = sender.send((index, verdict));
         })?;
-        let until = began + job.load.limit();
-        Ok(Running { index, load: job.load, owner, began, until, ending: false })
+        let (load, limit) = (job.load, job.limit);
+        Ok(RunningJob { index, load, limit, owner, began, until: began + limit, ending: false })
     }
 
     /// At its limit its processes are ended, so that what waits for them goes on; a while later
@@ -179,9 +189,54 @@ impl Running {
     }
 }
 
-fn overdue(one: &Running) -> Stop {
+/// The fault of a job beyond its limit, with the fault that followed from it.
+fn overdue(one: &RunningJob, then: Option<Stop>) -> Stop {
+    let then = match then {
+        Some(Stop::Fault(fault)) => format!(", then: {} / {}", fault.expected, fault.actual),
+        _ => String::new(),
+    };
     Stop::fault(
-        format!("an end within {} s", one.load.limit().as_secs()),
-        "none came; the processes were ended",
+        format!("an end within {} s", one.limit.as_secs()),
+        format!("none came; the processes were ended{then}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use super::*;
+    use crate::process::Input;
+    use crate::subject::Subject;
+
+    fn job(limit: Duration, work: impl Fn(&Context) -> Verdict + Send + Sync + 'static) -> Job {
+        let context = Context::new(Arc::new(Subject::default()), PathBuf::new(), 1);
+        let (name, load) = ("job".to_owned(), Load::Works);
+        Job { name, load, limit, context: Arc::new(context), work: Arc::new(work) }
+    }
+
+    #[test]
+    fn a_job_beyond_its_limit_is_a_fault_and_its_processes_are_ended() {
+        let sleeps = job(Duration::from_millis(200), |context| {
+            let mut command = Command::new("sleep");
+            command.arg("1000");
+            let mut process = context.spawn(command, Input::Null)?;
+            process.wait(Duration::from_secs(30)).map(drop)
+        });
+        let panics = job(Duration::from_secs(30), |_| panic!("its own"));
+        let began = Instant::now();
+        let mut ends = Vec::new();
+        run(&[sleeps, panics], Concurrency::Alone, |ended| {
+            ends.push(ended.verdict);
+            Ok(())
+        })
+        .unwrap();
+        assert!(began.elapsed() < Duration::from_secs(20));
+        let [Err(Stop::Fault(fault)), Err(Stop::Trouble(why))] = &ends[..] else {
+            panic!("{ends:?}")
+        };
+        assert!(fault.actual.contains("processes were ended"), "{fault:?}");
+        assert!(why.contains("panicked"), "{why}");
+    }
 }

@@ -11,13 +11,17 @@ pub mod payload;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod quoting;
 pub mod report;
 pub mod resource_limits;
 pub mod scheduling_delay;
 pub mod seeds;
 mod servers;
 pub mod subject;
+pub mod tools;
+pub mod usage;
 pub mod verdict;
+pub mod work_dir;
 
 /// The exit code of a failure that says nothing about what was tested.
 pub const TROUBLE: u8 = 3;

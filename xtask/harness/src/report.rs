@@ -86,11 +86,13 @@ impl Tally {
 }
 
 /// The exit code of a tool; prints the error, if there is one.
-pub fn exit_code(outcome: io::Result<ExitCode>) -> ExitCode {
+pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        // Whoever read our output has seen enough of it. Nothing is left to do about a closed stderr.
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            let _ = writeln!(io::stderr().lock(), "ERROR: {error}");
+        let kind = error.downcast_ref().map(io::Error::kind);
+        // The reader of the output has closed it on purpose.
+        if kind != Some(io::ErrorKind::BrokenPipe) {
+            // Nothing is left to do about a closed stderr.
+            let _ = writeln!(io::stderr().lock(), "ERROR: {error:#}");
         }
         ExitCode::from(TROUBLE)
     })

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::process::{Capture, Process};
+use super::usage;
 
 /// The variable that marks everything a check starts.
 pub const MARK: &str = "ACCIO_KIT_CHECK";
@@ -143,11 +144,7 @@ pub fn members(group: Pid) -> Vec<i32> {
 
 /// The most memory the processes of the group ever had resident, added up, in KiB.
 pub fn peak_memory(group: Pid) -> u64 {
-    let peak = |pid: i32| -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().trim_end_matches("kB").trim().parse().ok()
-    };
+    let peak = |pid: i32| usage::status_kib(Pid::from_raw(pid)?, "VmHWM");
     members(group).into_iter().filter_map(peak).sum()
 }
 

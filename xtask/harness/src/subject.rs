@@ -45,7 +45,7 @@ impl Program {
 
 impl Subject {
     /// Our own programs, built into the folder `bin`.
-    pub fn own(bin: &Path) -> Result<Subject, String> {
+    pub fn own(bin: &Path) -> Verdict<Subject> {
         let template = |text: &str| Template::parse(text).map(|template| template.inside(bin));
         Ok(Subject {
             server: Some(template("accio-server {port} {dir}")?),
@@ -55,7 +55,7 @@ impl Subject {
     }
 
     /// The same, made to speak one dialect.
-    pub fn own_in(bin: &Path, dialect: Dialect) -> Result<Subject, String> {
+    pub fn own_in(bin: &Path, dialect: Dialect) -> Verdict<Subject> {
         let mut subject = Subject::own(bin)?;
         let templates = [&mut subject.server, &mut subject.server_s, &mut subject.client];
         for template in templates.into_iter().flatten() {
@@ -85,7 +85,7 @@ pub struct Template {
 
 impl Template {
     /// Splits `text` into words as a shell does with single and double quotes and the backslash.
-    pub fn parse(text: &str) -> Result<Template, String> {
+    pub fn parse(text: &str) -> Verdict<Template> {
         let mut words = Vec::new();
         let mut word: Option<String> = None;
         let mut quote = None;
@@ -98,7 +98,9 @@ impl Template {
                     word.get_or_insert_default();
                 }
                 (None | Some('"'), '\\') => {
-                    let escaped = characters.next().ok_or("a backslash at the end")?;
+                    let escaped = characters
+                        .next()
+                        .ok_or_else(|| Stop::Trouble("a backslash at the end".into()))?;
                     word.get_or_insert_default().push(escaped);
                 }
                 (None, _) if c.is_whitespace() => words.extend(word.take()),
@@ -106,11 +108,11 @@ impl Template {
             }
         }
         if let Some(quote) = quote {
-            return Err(format!("{text:?} has no closing {quote}"));
+            return Err(Stop::Trouble(format!("{text:?} has no closing {quote}")));
         }
         words.extend(word);
         if words.is_empty() {
-            return Err("an empty command".into());
+            return Err(Stop::Trouble("an empty command".into()));
         }
         Ok(Template { words })
     }
@@ -191,7 +193,7 @@ mod tests {
     fn empty_words_stay_and_mistakes_are_named() {
         assert_eq!(words(&Template::parse("a '' b").unwrap().command(&[])), ["a", "", "b"]);
         assert!(Template::parse("  ").is_err());
-        assert!(Template::parse("a 'b").unwrap_err().contains("no closing '"));
+        assert!(Template::parse("a 'b").unwrap_err().to_string().contains("no closing '"));
         assert!(Template::parse("a\\").is_err());
     }
 

@@ -1,6 +1,6 @@
 //! What a scenario can come to, and the small assertions that get it there.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::scheduling_delay;
 pub type Verdict<T = ()> = Result<T, Stop>;
 
 /// Why a scenario ended before its end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Stop {
     /// The subject did something else than it should.
     Fault(Fault),
@@ -21,7 +21,7 @@ pub enum Stop {
 }
 
 /// An expectation that was not met.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fault {
     /// What should have come.
     pub expected: String,
@@ -37,11 +37,34 @@ impl Stop {
         Stop::Fault(Fault { expected: expected.into(), actual: actual.into(), during: Vec::new() })
     }
 
+    /// The same as a failure of the run's own: for steps that do not depend on the subject.
+    pub fn into_trouble(self) -> Stop {
+        Stop::Trouble(self.to_string())
+    }
+
+    /// The same as a reason to skip: for what a machine may lack.
+    pub fn into_skip(self) -> Stop {
+        Stop::Skip(self.to_string())
+    }
+
     /// Not to be shown here, because of `why`.
     pub fn skip(why: impl Into<String>) -> Stop {
         Stop::Skip(why.into())
     }
 }
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stop::Fault(Fault { expected, actual, .. }) => {
+                write!(f, "expected {expected}, got {actual}")
+            }
+            Stop::Skip(why) | Stop::Trouble(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Stop {}
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {

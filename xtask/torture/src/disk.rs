@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ensure_tool;
 use super::exhaustion::expect_idle;
 use super::folder_oracle::{content, survey};
 use super::load::{Fate, send};
@@ -15,6 +14,7 @@ use super::runner::{Case, Plan};
 use super::volume::Volume;
 use accio_harness::context::{Context, Server};
 use accio_harness::peer::{Dialect, End, Peer, SOON};
+use accio_harness::tools;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 
 const MIB: usize = 1 << 20;
@@ -264,7 +264,7 @@ fn min_free(context: &Context, volume: Volume) -> Verdict<String> {
 }
 
 fn file_size(context: &Context, flags: &[&str]) -> Verdict<String> {
-    ensure_tool("prlimit")?;
+    tools::require("prlimit")?;
     let server = context.server_wrapped(&["prlimit", "--fsize=1000000", "--"], flags)?;
     for (tag, size, fate) in [
         (1, 999_000, Fate::Confirmed),
@@ -320,7 +320,7 @@ fn removed(context: &Context, flags: &[&str]) -> Verdict<String> {
 fn read_only(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
     let server = context.server_into(&volume.path().join("received"), flags)?;
     let remount = |mode: &str| {
-        super::volume::command("mount", &["-o", mode], &[volume.path()]).map_err(Stop::Trouble)
+        super::volume::command("mount", &["-o", mode], &[volume.path()]).map_err(Stop::into_trouble)
     };
     ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 5_000), SOON))?;
     // Where files need no name, the server has one open, its spare marker, and the kernel refuses.

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Resource;
 
-use super::ensure_tool;
 use super::folder_oracle::{content, survey};
 use super::load::{Fate, send};
 use super::runner::{Case, Plan};
 use super::strace;
 use super::volume::Volume;
 use accio_harness::context::{Context, Server, wait_until};
-use accio_harness::interruption::end_all_when_interrupted;
 use accio_harness::peer::{Dialect, End, GREETING, Peer, SOON, side_by_side};
-use accio_harness::process::Process;
+use accio_harness::process::{self, Process};
+use accio_harness::tools;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
+use accio_harness::work_dir::WorkDir;
 
 pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = vec![
@@ -70,7 +70,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 
 /// Many more clients than descriptors: they wait their turn.
 fn few(context: &Context, limit: &str) -> Verdict<String> {
-    ensure_tool("prlimit")?;
+    tools::require("prlimit")?;
     let server = context.server_wrapped(&["prlimit", limit, "--"], &["--timeout", "5"])?;
     side_by_side(1..=200u64, |tag| {
         let fate = send(server.address(), &content(tag, 20_000), Duration::from_secs(40));
@@ -87,7 +87,7 @@ fn few(context: &Context, limit: &str) -> Verdict<String> {
 /// One client has the only place and says nothing, which costs nothing; when it goes, the next
 /// has it at once.
 fn held(context: &Context) -> Verdict<String> {
-    ensure_tool("prlimit")?;
+    tools::require("prlimit")?;
     let wrapper = ["prlimit", "--nofile=64:64", "--"];
     let server = context.server_wrapped(&wrapper, &["--timeout", "60"])?;
     let mut inside = server.connect_greeted()?;
@@ -133,7 +133,7 @@ fn monotonic(context: &Context) -> Verdict<String> {
 
 /// The limit of the running process is taken below what it uses: accept itself fails.
 fn emfile(context: &Context) -> Verdict<String> {
-    ensure_tool("prlimit")?;
+    tools::require("prlimit")?;
     let server = context.server(&["--timeout", "60"])?;
     ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 300_000), SOON))?;
     let mut held = Vec::new();
@@ -185,9 +185,8 @@ fn emfile(context: &Context) -> Verdict<String> {
 fn limit(server: &Server, descriptors: usize) -> Verdict {
     let mut command = Command::new("prlimit");
     command.args(["--pid", &server.process.pid().as_raw_nonzero().to_string()]);
-    let output = command.arg(format!("--nofile={descriptors}:")).output()?;
-    let why = || Stop::Trouble(String::from_utf8_lossy(&output.stderr).into_owned());
-    if output.status.success() { Ok(()) } else { Err(why()) }
+    command.arg(format!("--nofile={descriptors}:"));
+    process::checked_output(command, b"", SOON).map(drop)
 }
 
 /// A fault if the process is busy while nothing can go on; the clock ticks that it used.
@@ -202,15 +201,9 @@ pub(super) fn expect_idle(process: &Process) -> Verdict<u64> {
 /// In memory where that can be had: ten thousand error markers at once are a disk's business, and
 /// the time is ours.
 fn idle_in_memory(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<String> {
-    let builder = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("accio-torture-");
-        builder
-    };
-    let memory = builder().tempdir_in("/dev/shm");
+    let memory = WorkDir::within(Path::new("/dev/shm"), "torture", || ());
     let place = memory.as_ref().map_or("on the disk", |_| "in memory");
-    let dir = memory.or_else(|_| builder().tempdir_in(context.dir()))?;
-    end_all_when_interrupted(|| (), dir.path().to_owned())?;
+    let dir = memory.or_else(|_| WorkDir::within(context.dir(), "torture", || ()))?;
     let note = idle(context, &dir.path().join("received"), count, timeout)?;
     Ok(format!("{note}, {place}"))
 }

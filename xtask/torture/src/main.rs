@@ -23,8 +23,7 @@ mod strace;
 mod syscalls;
 mod volume;
 
-use std::env;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,10 +32,10 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 
 use accio_harness::context::Context;
-use accio_harness::interruption::end_all_when_interrupted;
 use accio_harness::subject::Subject;
 use accio_harness::verdict::{Stop, Verdict};
-use accio_harness::{TROUBLE, cargo, resource_limits};
+use accio_harness::work_dir::WorkDir;
+use accio_harness::{TROUBLE, cargo, namespace, resource_limits};
 use runner::{Case, Plan};
 
 /// Make everything fail that can: system calls, processes, disks, networks
@@ -119,7 +118,7 @@ fn main() -> ExitCode {
 }
 
 /// Builds the programs, runs the cases, says what came of them.
-fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let bin = match &arguments.bin_dir {
         Some(dir) => std::path::absolute(dir)?,
@@ -129,9 +128,8 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
             None => return Ok(ExitCode::from(TROUBLE)),
         },
     };
-    let subject = Arc::new(Subject::own(&bin).map_err(io::Error::other)?);
-    let dir = tempfile::Builder::new().prefix("accio-torture-").tempdir()?;
-    end_all_when_interrupted(undo, dir.path().to_owned())?;
+    let subject = Arc::new(Subject::own(&bin)?);
+    let mut dir = WorkDir::new("torture", undo)?;
     // Ten thousand connections need as many descriptors here as there.
     resource_limits::raise_descriptor_limit(None)?;
 
@@ -161,7 +159,10 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
                 runner.skip(&mut out, &name, &why)?;
                 continue;
             }
-            Err(stop) => vec![Case::new(format!("{name}/record"), "a healthy run", |_| Err(stop))],
+            Err(stop) => {
+                let fails = move |_: &Context| Err(stop.clone());
+                vec![Case::new(format!("{name}/record"), "a healthy run", fails)]
+            }
         };
         let filters = &arguments.filter;
         cases.retain(|case| {
@@ -180,7 +181,7 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     }
     let tally = runner.close(&mut out, began.elapsed())?;
     if arguments.keep && tally.failed > 0 {
-        let _ = dir.keep();
+        dir.keep();
     }
     Ok(tally.exit_code())
 }
@@ -188,7 +189,7 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
 /// Takes back what outlives us.
 fn undo() {
     volume::unmount_all();
-    network::remove_all();
+    namespace::remove_all();
 }
 
 /// A skip unless we are root and may do what `plan` allows.
@@ -200,12 +201,4 @@ fn ensure_root(plan_is_unprivileged: bool) -> Verdict {
         return Err(Stop::skip("not root"));
     }
     Ok(())
-}
-
-/// A skip unless the program `name` is there.
-fn ensure_tool(name: &str) -> Verdict {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let found = env::split_paths(&path).chain(sbin).any(|dir| dir.join(name).is_file());
-    if found { Ok(()) } else { Err(Stop::skip(format!("no {name}"))) }
 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::ensure_tool;
 use super::folder_oracle::{Found, survey};
 use super::load::load_until;
 use super::runner::{Case, Plan};
 use super::volume::Volume;
 use accio_harness::context::Context;
+use accio_harness::peer::SOON;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
+use accio_harness::{process, tools};
 
 /// Clients that upload side by side.
 const CLIENTS: usize = 8;
@@ -153,15 +154,15 @@ fn size(random: &mut fastrand::Rng) -> usize {
 fn shut_down(mount: &std::path::Path) -> Verdict {
     let mut why = Vec::new();
     for (tool, words) in [("python3", ["-c", SHUTDOWN]), ("perl", ["-e", SHUTDOWN_PERL])] {
-        if ensure_tool(tool).is_err() {
-            why.push(format!("no {tool}"));
-            continue;
+        let run = tools::require(tool).and_then(|program| {
+            let mut command = Command::new(program);
+            command.args(words).arg(mount);
+            process::checked_output(command, b"", SOON)
+        });
+        match run {
+            Ok(_) => return Ok(()),
+            Err(stop) => why.push(stop.to_string()),
         }
-        let output = Command::new(tool).args(words).arg(mount).output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        why.push(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "));
     }
     Err(Stop::skip(format!("no way to shut an ext4 down: {}", why.join(", "))))
 }

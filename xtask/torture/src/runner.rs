@@ -1,21 +1,18 @@
 //! Runs cases: several at a time, each with a limit on its time, and tells people what came of
 //! them.
 
-use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
-use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 
 use accio_harness::context::Context;
-use accio_harness::process;
+use accio_harness::jobs::{self, Concurrency, Ended, Job, Load, Work};
 use accio_harness::report::{Tally, explain, tidy};
+use accio_harness::seeds::seed_for;
 use accio_harness::subject::Subject;
 use accio_harness::verdict::{Stop, Verdict};
 
@@ -41,9 +38,6 @@ impl Plan {
     }
 }
 
-/// What a case does; it returns what it counted, for people.
-type Run = Box<dyn FnOnce(&Context) -> Verdict<String> + Send>;
-
 /// One fault, made to happen.
 pub(crate) struct Case {
     /// `part/what`.
@@ -53,17 +47,18 @@ pub(crate) struct Case {
     /// Whether it needs the machine to itself, for it measures time or fills it up.
     alone: bool,
     limit: Duration,
-    run: Run,
+    /// Returns what it counted, for the report.
+    work: Arc<Work<String>>,
 }
 
 impl Case {
     pub(crate) fn new(
         name: impl Into<String>,
         about: impl Into<String>,
-        run: impl FnOnce(&Context) -> Verdict<String> + Send + 'static,
+        work: impl Fn(&Context) -> Verdict<String> + Send + Sync + 'static,
     ) -> Case {
         let limit = Duration::from_secs(90);
-        Case { name: name.into(), about: about.into(), alone: false, limit, run: Box::new(run) }
+        Case { name: name.into(), about: about.into(), alone: false, limit, work: Arc::new(work) }
     }
 
     /// The same, with nothing beside it.
@@ -87,17 +82,6 @@ pub(crate) struct Runner {
     owners: usize,
 }
 
-struct Ended {
-    name: String,
-    about: String,
-    took: Duration,
-    context: Context,
-    verdict: Verdict<String>,
-}
-
-/// The owner number and the end of the time of each running case.
-type Running = Mutex<Vec<(usize, Instant)>>;
-
 impl Runner {
     pub(crate) fn new(subject: Arc<Subject>, dir: PathBuf, plan: &Plan) -> Runner {
         let plan = plan.clone();
@@ -111,9 +95,7 @@ impl Runner {
             name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let dir = self.dir.join(format!("{}-{plain}", self.owners));
         fs::create_dir_all(&dir)?;
-        let seed = name.bytes().fold(self.plan.seed, |seed, byte| {
-            seed.wrapping_mul(0x0100_0000_01b3).wrapping_add(byte.into())
-        });
+        let seed = seed_for(name, self.plan.seed);
         Ok(Context::new(Arc::clone(&self.subject), dir, seed))
     }
 
@@ -129,12 +111,12 @@ impl Runner {
         out: &mut impl Write,
         part: &str,
         cases: Vec<Case>,
-    ) -> io::Result<()> {
+    ) -> anyhow::Result<()> {
         let (began, before) = (Instant::now(), self.tally);
         let (alone, together): (Vec<Case>, Vec<Case>) =
             cases.into_iter().partition(|case| case.alone);
-        self.run_batch(out, together, self.plan.jobs)?;
-        self.run_batch(out, alone, 1)?;
+        self.run_batch(out, together, Concurrency::Working(self.plan.jobs))?;
+        self.run_batch(out, alone, Concurrency::Alone)?;
         writeln!(
             out,
             "{part}: {} passed, {} failed, {} skipped in {:.0} s",
@@ -143,45 +125,47 @@ impl Runner {
             self.tally.skipped - before.skipped,
             began.elapsed().as_secs_f64()
         )?;
-        out.flush()
+        Ok(out.flush()?)
     }
 
-    fn run_batch(&mut self, out: &mut impl Write, cases: Vec<Case>, jobs: usize) -> io::Result<()> {
-        let mut queue = VecDeque::with_capacity(cases.len());
-        for case in cases {
-            let context = self.context(&case.name)?;
-            let owner = context.owner();
-            queue.push_back((case, context, owner));
-        }
-        let queue = Mutex::new(queue);
-        let running = Running::default();
-        let (report, reports) = mpsc::channel();
-        thread::scope(|scope| -> io::Result<()> {
-            for _ in 0..jobs {
-                let (queue, running, report) = (&queue, &running, report.clone());
-                thread::Builder::new()
-                    .spawn_scoped(scope, move || work(queue, running, &report))?;
-            }
-            drop(report);
-            loop {
-                match reports.recv_timeout(Duration::from_millis(200)) {
-                    Ok(ended) => self.count(out, ended)?,
-                    Err(mpsc::RecvTimeoutError::Timeout) => end_overdue(&running),
-                    Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
-                }
-            }
+    fn run_batch(
+        &mut self,
+        out: &mut impl Write,
+        cases: Vec<Case>,
+        concurrency: Concurrency,
+    ) -> anyhow::Result<()> {
+        let jobs = cases
+            .iter()
+            .map(|case| {
+                Ok(Job {
+                    name: case.name.clone(),
+                    load: Load::Works,
+                    limit: case.limit,
+                    context: Arc::new(self.context(&case.name)?),
+                    work: Arc::clone(&case.work),
+                })
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        jobs::run(&jobs, concurrency, |ended| {
+            let (case, job) = (&cases[ended.index], &jobs[ended.index]);
+            Ok(self.count(out, case, &job.context, ended)?)
         })
     }
 
-    fn count(&mut self, out: &mut impl Write, ended: Ended) -> io::Result<()> {
-        let Ended { name, about, took, context, verdict } = ended;
+    fn count(
+        &mut self,
+        out: &mut impl Write,
+        Case { name, about, .. }: &Case,
+        context: &Context,
+        Ended { took, verdict, .. }: Ended<String>,
+    ) -> io::Result<()> {
         let (word, colour, note) = match &verdict {
             Ok(note) => ("passed", AnsiColor::Green, note.as_str()),
             Err(Stop::Skip(why)) => ("skipped", AnsiColor::Yellow, why.as_str()),
             Err(Stop::Fault(_)) => ("FAILED", AnsiColor::Red, ""),
             Err(Stop::Trouble(_)) => ("TROUBLE", AnsiColor::Magenta, ""),
         };
-        row(out, &name, colour, word, took, note)?;
+        row(out, name, colour, word, took, note)?;
         let mut failed = false;
         match &verdict {
             Ok(_) => self.tally.passed += 1,
@@ -190,12 +174,12 @@ impl Runner {
                 failed = true;
                 self.tally.failed += 1;
                 self.tally.troubled += usize::from(matches!(stop, Stop::Trouble(_)));
-                let text = explain(&name, &about, stop, &context);
+                let text = explain(name, about, stop, context);
                 write!(out, "{text}")?;
                 self.failures.push_str(&text);
             }
         }
-        tidy(&context, failed, self.plan.keep)
+        tidy(context, failed, self.plan.keep)
     }
 
     /// Says once more what failed, and the closing line.
@@ -229,45 +213,4 @@ fn row(
     let style = Style::new().fg_color(Some(colour.into()));
     writeln!(out, "{name:58}  {style}{word:7}{style:#}  {:6.1} s  {note}", took.as_secs_f64())?;
     out.flush()
-}
-
-fn work(
-    queue: &Mutex<VecDeque<(Case, Context, usize)>>,
-    running: &Running,
-    report: &mpsc::Sender<Ended>,
-) {
-    loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some((Case { name, about, limit, run, .. }, context, owner)) = next else { return };
-        let began = Instant::now();
-        let until = began + limit;
-        running.lock().unwrap_or_else(PoisonError::into_inner).push((owner, until));
-        let verdict = panic::catch_unwind(AssertUnwindSafe(|| run(&context)));
-        running.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _)| *of != owner);
-        let mut verdict =
-            verdict.unwrap_or_else(|_| Err(Stop::Trouble("the case panicked".into())));
-        if Instant::now() > until {
-            let expected = format!("the case to end within {} s", limit.as_secs());
-            let mut actual = "it did not; its processes were ended".to_owned();
-            if let Err(Stop::Fault(fault)) = verdict {
-                // A string takes everything.
-                let _ = write!(actual, ", then: {} / {}", fault.expected, fault.actual);
-            }
-            verdict = Err(Stop::fault(expected, actual));
-        }
-        let ended = Ended { name, about, took: began.elapsed(), context, verdict };
-        if report.send(ended).is_err() {
-            return;
-        }
-    }
-}
-
-/// Ends the processes of cases that take too long, so that what waits for them goes on.
-fn end_overdue(running: &Running) {
-    let now = Instant::now();
-    for (owner, until) in running.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        if *until < now {
-            process::end_all_of(*owner);
-        }
-    }
 }

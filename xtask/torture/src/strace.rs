@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal};
 
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;
-use accio_harness::process::{Input, Process};
+use accio_harness::process::{self, Input, Process};
+use accio_harness::tools;
 use accio_harness::verdict::{Stop, Verdict};
 
 /// A fault to inject: `-e inject=CALL:error=ERRNO:when=WHEN`.
@@ -59,14 +60,12 @@ impl Fault {
 
 /// A skip unless processes can be traced here.
 pub(crate) fn ensure_available() -> Verdict {
-    super::ensure_tool("strace")?;
-    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).output()?;
-    if traced.status.success() {
-        return Ok(());
-    }
-    let why = String::from_utf8_lossy(&traced.stderr);
-    let why = why.lines().next().unwrap_or("strace fails");
-    Err(Stop::skip(format!("no process may be traced: {why}")))
+    tools::require("strace")?;
+    let mut command = Command::new("strace");
+    command.args(["-o", "/dev/null", "true"]);
+    process::checked_output(command, b"", SOON)
+        .map(drop)
+        .map_err(|why| Stop::skip(format!("no process may be traced: {why}")))
 }
 
 /// The words before a command that start it under the tracer, which stays in the background: the

@@ -4,11 +4,16 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::{ensure_root, ensure_tool};
+use super::ensure_root;
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;
 use accio_harness::verdict::{Stop, Verdict};
+use accio_harness::{process, tools};
+
+/// How long a tool may take on a busy disk.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Where file systems are mounted now.
 static MOUNTED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -54,7 +59,7 @@ impl Volume {
     ) -> Verdict<Volume> {
         ensure_root(unprivileged)?;
         for tool in ["mkfs.ext4", "e2fsck", "losetup"] {
-            ensure_tool(tool)?;
+            tools::require(tool)?;
         }
         if !Path::new("/dev/loop-control").exists() {
             return Err(Stop::skip("no loop devices: no /dev/loop-control"));
@@ -63,7 +68,7 @@ impl Volume {
         File::create(&image)?.set_len(bytes)?;
         fs::create_dir(&at)?;
         let options = [&["-q", "-F", "-m", "0"], make].concat();
-        command("mkfs.ext4", &options, &[&image]).map_err(Stop::Trouble)?;
+        command("mkfs.ext4", &options, &[&image]).map_err(Stop::into_trouble)?;
         let mut volume = Volume { at, image: Some(image), mounted: false };
         volume.mount().map_err(|stop| match stop {
             Stop::Trouble(why) => Stop::skip(format!("cannot mount an ext4: {why}")),
@@ -85,7 +90,7 @@ impl Volume {
     /// Mounts it again, which replays its journal.
     pub(crate) fn mount(&mut self) -> Verdict {
         if let Some(image) = &self.image {
-            command("mount", &["-o", "loop"], &[image, &self.at]).map_err(Stop::Trouble)?;
+            command("mount", &["-o", "loop"], &[image, &self.at]).map_err(Stop::into_trouble)?;
             self.mounted = true;
             mounted().push(self.at.clone());
         }
@@ -100,7 +105,7 @@ impl Volume {
             last = command("umount", &[], &[&self.at]);
             last.is_ok()
         });
-        last.map_err(Stop::Trouble)?;
+        last.map_err(Stop::into_trouble)?;
         self.mounted = false;
         mounted().retain(|path| *path != self.at);
         Ok(())
@@ -110,7 +115,7 @@ impl Volume {
     pub(crate) fn check(&self) -> Verdict {
         let Some(image) = &self.image else { return Ok(()) };
         command("e2fsck", &["-f", "-n"], &[image])
-            .map_err(|why| Stop::fault("a consistent file system", why))
+            .map_err(|why| Stop::fault("a consistent file system", why.to_string()))
     }
 }
 
@@ -124,17 +129,9 @@ impl Drop for Volume {
     }
 }
 
-/// Runs a tool to its end; what it said if it failed.
-pub(crate) fn command(name: &str, words: &[&str], paths: &[&Path]) -> Result<(), String> {
-    let sbin = "/usr/local/sbin:/usr/sbin:/sbin";
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut command = Command::new(name);
-    command.args(words).args(paths).env("PATH", format!("{path}:{sbin}"));
-    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = [output.stderr, output.stdout].concat();
-    let text = String::from_utf8_lossy(&text);
-    Err(format!("{name}: {}", text.lines().collect::<Vec<_>>().join("; ")))
+/// Runs a tool to its end, which must be a success.
+pub(crate) fn command(name: &str, words: &[&str], paths: &[&Path]) -> Verdict {
+    let mut command = Command::new(tools::require(name)?);
+    command.args(words).args(paths);
+    process::checked_output(command, b"", LIMIT).map(drop)
 }

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::ports;
-use super::process::Running;
 use super::roles::{Design, Idea, Speech};
-use super::workspace::Lab;
+use super::workspace::Workspace;
+use accio_harness::process::{self, AtDrop, Process};
 
 mod config;
 mod tools;
@@ -56,7 +57,7 @@ pub(super) enum Peer {
 /// A server at work.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub(super) running: Running,
+    pub(super) running: Process,
     pub(super) port: u16,
     /// Connections it was sent so far, the coming one included.
     pub(super) connections: u64,
@@ -165,24 +166,30 @@ impl Peer {
     }
 
     /// Starts the server, to store in `dir`; it listens when this returns.
-    pub(super) fn serve(&self, lab: &Lab, dir: &Path) -> Result<Server> {
-        let port = ports::free()?;
+    pub(super) fn serve(&self, workspace: &Workspace, dir: &Path) -> Result<Server> {
+        let port = accio_harness::ports::free()?;
         let scratch = dir.with_extension("conf");
         std::fs::create_dir_all(&scratch)?;
-        let mut command = self.server_command(lab, dir, &scratch, port)?;
+        let mut command = self.server_command(workspace, dir, &scratch, port)?;
         command.stdin(Stdio::null());
         let log = scratch.join("log");
-        let mut running = Running::spawn(&mut command, &self.name(), Some(&log))?;
+        let mut running = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
         ports::await_listener(port, &mut running)?;
         Ok(Server { running, port, connections: 0 })
     }
 
-    fn server_command(&self, lab: &Lab, dir: &Path, scratch: &Path, port: u16) -> Result<Command> {
+    fn server_command(
+        &self,
+        workspace: &Workspace,
+        dir: &Path,
+        scratch: &Path,
+        port: u16,
+    ) -> Result<Command> {
         let number = port.to_string();
         let file = dir.join("file");
         let into_file = || std::fs::File::create(&file);
         let own = |name: &str, without: &[&str]| {
-            let mut command = lab.program(name);
+            let mut command = workspace.program(name);
             command.args(["--bind", "127.0.0.1", "--timeout", "600", &number]);
             command.args(without.iter().flat_map(|path| ["--without", path]));
             command.stdout(Stdio::null());
@@ -241,22 +248,22 @@ impl Peer {
             }
             Peer::Loop | Peer::Copy => {
                 let name = if *self == Peer::Loop { "serve-loop" } else { "serve-copy" };
-                let mut command = lab.role(name);
+                let mut command = workspace.role(name);
                 command.arg(&number).arg(dir);
                 command
             }
             Peer::Idea(idea) => {
-                let mut command = lab.role("serve-idea");
+                let mut command = workspace.role("serve-idea");
                 command.arg(&number).arg(dir).arg(idea.name());
                 command
             }
             Peer::Limit => {
-                let mut command = lab.role("drain");
+                let mut command = workspace.role("drain");
                 command.args([&number, "accio"]);
                 command
             }
             Peer::Floor { design, threads } => {
-                let mut command = lab.role("floor");
+                let mut command = workspace.role("floor");
                 let design = if *design == Design::Threads { "threads" } else { "epoll" };
                 command.args([&number, &threads.to_string(), design]);
                 command
@@ -272,7 +279,7 @@ impl Peer {
     /// The command that uploads `source` as connection `number`.
     pub(super) fn client_command(
         &self,
-        lab: &Lab,
+        workspace: &Workspace,
         port: u16,
         source: &Path,
         number: u64,
@@ -281,7 +288,7 @@ impl Peer {
         let from_file = || std::fs::File::open(source);
         let mut command = match self {
             Peer::Accio { .. } | Peer::Count { .. } | Peer::Idea(_) => {
-                let mut command = lab.program("accio-client");
+                let mut command = workspace.program("accio-client");
                 command.args(["127.0.0.1", &name]).arg(source);
                 if self.lacks("sendfile") {
                     command.args(["--without", "sendfile"]);
@@ -320,9 +327,9 @@ impl Peer {
                 command.args(["127.0.0.1", &name]).arg(source).arg(size.to_string());
                 command
             }
-            Peer::Loop => own_client(lab, "send-loop", &name, source),
-            Peer::Copy => own_client(lab, "send-copy", &name, source),
-            Peer::Limit | Peer::Floor { .. } => own_client(lab, "send-file", &name, source),
+            Peer::Loop => own_client(workspace, "send-loop", &name, source),
+            Peer::Copy => own_client(workspace, "send-copy", &name, source),
+            Peer::Limit | Peer::Floor { .. } => own_client(workspace, "send-file", &name, source),
             Peer::Iperf => {
                 let mut command = IPERF.command()?;
                 // For a second, whatever that is in bytes: told to drop what it gets, it rounds the
@@ -349,7 +356,10 @@ pub(super) fn curl(source: &Path, url: &str) -> Result<Command> {
 
 /// Whether this iperf3 can drop what it receives.
 pub(super) fn iperf_skips_the_copy() -> bool {
-    let help = IPERF.command().and_then(|mut command| Ok(command.arg("--help").output()?));
+    let help = IPERF.command().and_then(|mut command| {
+        command.arg("--help");
+        Ok(process::output(command, b"", Duration::from_secs(10))?)
+    });
     help.is_ok_and(|help| {
         [help.stdout, help.stderr].concat().windows(14).any(|text| text == b"--skip-rx-copy")
     })
@@ -364,8 +374,8 @@ fn socat(buffer: Option<usize>) -> Result<Command> {
     Ok(command)
 }
 
-fn own_client(lab: &Lab, role: &str, port: &str, source: &Path) -> Command {
-    let mut command = lab.role(role);
+fn own_client(workspace: &Workspace, role: &str, port: &str, source: &Path) -> Command {
+    let mut command = workspace.role(role);
     command.arg(port).arg(source);
     command
 }

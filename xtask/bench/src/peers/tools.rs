@@ -1,9 +1,14 @@
 //! The programs of other people.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
+use accio_harness::{process, tools};
 use anyhow::{Context, Result};
+
+/// How long a program may take to print its version.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Somebody else's program, and where it comes from.
 #[derive(Debug)]
@@ -38,16 +43,14 @@ tools! {
 impl Tool {
     /// Where it is: in the path, or where Debian keeps servers.
     pub(crate) fn find(&self) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let more = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
-        let candidates = std::env::split_paths(&path).chain(more);
-        candidates.map(|dir| dir.join(self.program)).find(|path| path.is_file())
+        tools::find(self.program)
     }
 
     /// The first line it says about itself.
     pub(crate) fn version(&self) -> Option<String> {
-        let output =
-            Command::new(self.find()?).args(self.version).stdin(Stdio::null()).output().ok()?;
+        let mut command = Command::new(self.find()?);
+        command.args(self.version);
+        let output = process::output(command, b"", LIMIT).ok()?;
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
         // socat and nc introduce themselves before they say which they are.

@@ -10,9 +10,10 @@ use super::file::settled_cpu;
 use super::{Bench, Kind, MIB, rotated};
 use crate::peers::{Peer, Server};
 use crate::ports;
-use crate::process::{Running, tree_cpu, wait_any};
 use crate::report::{Figure, Row, Workload};
 use crate::workspace::{Storage, check_copy};
+use accio_harness::process::{AtDrop, Process, wait_any};
+use accio_harness::usage::tree_cpu;
 
 #[derive(Default)]
 struct Results {
@@ -25,7 +26,7 @@ pub(super) fn run(bench: &Bench, kind: &Kind, count: usize, size: u64) -> Result
     // As much as fits next to everything else, for what is stored stays in memory.
     let size = if bench.quick { size / 4 } else { size };
     let size = size.min(available_memory()? / 2 / count as u64) / MIB * MIB;
-    let source = bench.lab.source(size)?;
+    let source = bench.workspace.source(size)?;
     let mut peers = vec![Peer::Accio { without: &[] }, Peer::Nginx { workers: bench_cores() }];
     if !bench.quick {
         peers.push(Peer::Loop);
@@ -36,8 +37,8 @@ pub(super) fn run(bench: &Bench, kind: &Kind, count: usize, size: u64) -> Result
     let peers = bench.select(peers);
     let mut lineup = Vec::new();
     for peer in peers {
-        let dir = bench.lab.dir(Storage::Tmpfs, &peer.name().replace([' ', '/'], "-"))?;
-        let server = peer.serve(&bench.lab, &dir)?;
+        let dir = bench.workspace.dir(Storage::Tmpfs, &peer.name().replace([' ', '/'], "-"))?;
+        let server = peer.serve(&bench.workspace, &dir)?;
         lineup.push((peer, dir, server, Results::default(), Results::default()));
     }
     let rounds = bench.rounds(2, if count > 10 { 3 } else { 5 });
@@ -119,19 +120,19 @@ fn upload(
     count: usize,
 ) -> Result<Vec<Duration>> {
     let log = source.with_extension("client.log");
-    server.running.signal(Signal::STOP);
+    server.running.signal_group(Signal::STOP);
     let mut clients = (first..first + count as u64)
         .map(|number| {
-            let mut command = peer.client_command(&bench.lab, server.port, source, number)?;
-            Running::spawn(&mut command, &peer.name(), Some(&log))
+            let command = peer.client_command(&bench.workspace, server.port, source, number)?;
+            Ok(Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?)
         })
         .collect::<Result<Vec<_>>>()?;
     ports::await_queue(server.port, count);
     let started = Instant::now();
-    server.running.signal(Signal::CONT);
+    server.running.signal_group(Signal::CONT);
     let mut ends = Vec::new();
     while !clients.is_empty() {
-        let all: Vec<&Running> = clients.iter().collect();
+        let all: Vec<&Process> = clients.iter().collect();
         let index = wait_any(&all, Duration::from_secs(120))?;
         ends.push(started.elapsed());
         let mut client = clients.swap_remove(index.context("clients are not done after 120 s")?);

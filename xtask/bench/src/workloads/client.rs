@@ -8,9 +8,9 @@ use anyhow::Result;
 use super::{Bench, Kind, MIB, rotated};
 use crate::peers::{self, Peer};
 use crate::ports;
-use crate::process::Running;
 use crate::report::{Figure, Row, Workload};
 use crate::roles::Speaks;
+use accio_harness::process::{AtDrop, Process};
 
 const SIZE: u64 = 256 * MIB;
 
@@ -20,13 +20,13 @@ struct Sender {
     speaks: Speaks,
     port: u16,
     /// Ends with the sender.
-    _drain: Running,
+    _drain: Process,
     walls: Vec<f64>,
     cpus: Vec<f64>,
 }
 
 pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
-    let source = bench.lab.source(SIZE)?;
+    let source = bench.workspace.source(SIZE)?;
     let senders = [
         ("accio-client", Peer::Accio { without: &[] }, Speaks::Accio),
         ("accio-client without sendfile", Peer::Accio { without: &["sendfile"] }, Speaks::Accio),
@@ -43,15 +43,15 @@ pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
         if bench.select(vec![peer.clone()]).is_empty() {
             continue;
         }
-        let port = ports::free()?;
+        let port = accio_harness::ports::free()?;
         let word = match speaks {
             Speaks::Accio => "accio",
             Speaks::Nothing => "nothing",
             Speaks::Http => "http",
         };
-        let mut command = bench.lab.role("drain");
+        let mut command = bench.workspace.role("drain");
         command.args([&port.to_string(), word]).stdin(Stdio::null());
-        let mut drain = Running::spawn(&mut command, "drain", None)?;
+        let mut drain = Process::spawn_logged(command, None, AtDrop::Terminate)?;
         ports::await_listener(port, &mut drain)?;
         let (walls, cpus) = (Vec::new(), Vec::new());
         lineup.push(Sender { name, peer, speaks, port, _drain: drain, walls, cpus });
@@ -65,12 +65,12 @@ pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
                 Speaks::Http => {
                     peers::curl(&source, &format!("http://127.0.0.1:{}/file", sender.port))?
                 }
-                _ => sender.peer.client_command(&bench.lab, sender.port, &source, 1)?,
+                _ => sender.peer.client_command(&bench.workspace, sender.port, &source, 1)?,
             };
             command.stdout(Stdio::null());
             let started = Instant::now();
             let log = source.with_extension("client.log");
-            let exit = Running::spawn(&mut command, sender.name, Some(&log))?
+            let exit = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?
                 .finish(Duration::from_secs(60))?;
             // The first round warms up.
             if round > 0 {

@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 
 use super::{Bench, Kind, MIB, rotated};
 use crate::peers::{Peer, Server};
-use crate::process::{Running, tree_cpu, tree_memory};
 use crate::report::{Figure, Row, Workload};
 use crate::roles::Idea;
 use crate::strace::{self, Attached};
-use crate::workspace::{Lab, Storage, check_copy};
+use crate::workspace::{Storage, Workspace, check_copy};
+use accio_harness::process::{AtDrop, Process};
+use accio_harness::usage::{tree_cpu, tree_memory};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -66,7 +68,7 @@ pub(super) fn ideas() -> Vec<Peer> {
 
 /// A peer, its directory and, between uploads, its server.
 pub(super) struct Station<'a> {
-    lab: &'a Lab,
+    workspace: &'a Workspace,
     pub(super) peer: Peer,
     dir: PathBuf,
     server: Option<Server>,
@@ -94,12 +96,12 @@ pub(super) fn run(
     size: u64,
     peers: Vec<Peer>,
 ) -> Result<Workload> {
-    let source = bench.lab.source(size)?;
+    let source = bench.workspace.source(size)?;
     let gigabytes = size as f64 / 1e9;
     let mut stations = bench
         .select(peers)
         .into_iter()
-        .map(|peer| Station::new(&bench.lab, storage, peer))
+        .map(|peer| Station::new(&bench.workspace, storage, peer))
         .collect::<Result<Vec<_>>>()?;
     let mut memory = Vec::new();
     for station in &mut stations {
@@ -132,7 +134,7 @@ pub(super) fn run(
         }
         rows.push(row);
     }
-    let title = format!("{} ({})", kind.about, bench.lab.file_system(storage));
+    let title = format!("{} ({})", kind.about, bench.workspace.file_system(storage));
     Ok(Workload { name: kind.name.into(), title, rows })
 }
 
@@ -153,8 +155,9 @@ pub(super) fn sizes(bench: &Bench, kind: &Kind) -> Result<Workload> {
             continue;
         }
         bench.progress(format_args!("{}: {name}", kind.name));
-        let source = bench.lab.source(*size)?;
-        let mut station = Station::new(&bench.lab, Storage::Disk, Peer::Accio { without: &[] })?;
+        let source = bench.workspace.source(*size)?;
+        let mut station =
+            Station::new(&bench.workspace, Storage::Disk, Peer::Accio { without: &[] })?;
         let memory = station.upload(&source, true)?.1;
         let rounds = bench.rounds(3, if *size > 1024 * MIB { 2 } else { 9 });
         let measures = (0..rounds)
@@ -173,40 +176,40 @@ pub(super) fn sizes(bench: &Bench, kind: &Kind) -> Result<Workload> {
         row.add(Figure::ClientMemory, "MiB", vec![memory.client as f64 / 1024.0]);
         rows.push(row);
     }
-    let title = format!("{} ({})", kind.about, bench.lab.file_system(Storage::Disk));
+    let title = format!("{} ({})", kind.about, bench.workspace.file_system(Storage::Disk));
     Ok(Workload { name: kind.name.into(), title, rows })
 }
 
 impl<'a> Station<'a> {
-    pub(super) fn new(lab: &'a Lab, storage: Storage, peer: Peer) -> Result<Self> {
-        let dir = lab.dir(storage, &peer.name().replace([' ', ',', '/', ':'], "-"))?;
-        Ok(Self::in_dir(lab, dir, peer))
+    pub(super) fn new(workspace: &'a Workspace, storage: Storage, peer: Peer) -> Result<Self> {
+        let dir = workspace.dir(storage, &peer.name().replace([' ', ',', '/', ':'], "-"))?;
+        Ok(Self::in_dir(workspace, dir, peer))
     }
 
-    pub(super) fn in_dir(lab: &'a Lab, dir: PathBuf, peer: Peer) -> Self {
-        Station { lab, peer, dir, server: None }
+    pub(super) fn in_dir(workspace: &'a Workspace, dir: PathBuf, peer: Peer) -> Self {
+        Station { workspace, peer, dir, server: None }
     }
 
     /// The server, started when it is not there.
     pub(super) fn server(&mut self) -> Result<&mut Server> {
         let server = match self.server.take() {
             Some(server) => server,
-            None => self.peer.serve(self.lab, &self.dir)?,
+            None => self.peer.serve(self.workspace, &self.dir)?,
         };
         Ok(self.server.insert(server))
     }
 
     /// Uploads `source`, checks what is stored and removes it.
     pub(super) fn upload(&mut self, source: &Path, watch: bool) -> Result<(Measure, Memory)> {
-        let (peer, lab) = (self.peer.clone(), self.lab);
+        let (peer, workspace) = (self.peer.clone(), self.workspace);
         let server = self.server()?;
         server.connections += 1;
         let (number, pid) = (server.connections, server.running.pid());
-        let mut command = peer.client_command(lab, server.port, source, number)?;
+        let command = peer.client_command(workspace, server.port, source, number)?;
         let cpu_before = tree_cpu(pid);
         let started = Instant::now();
         let log = self.dir.with_extension("client.log");
-        let mut client = Running::spawn(&mut command, &peer.name(), Some(&log))?;
+        let mut client = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
         let watched = watch.then(|| Watch::start(pid, client.pid()));
         let client_exit = client.finish(LIMIT).context("client")?;
         let (ended, server_cpu) = if peer.serves_once() {
@@ -232,20 +235,20 @@ impl<'a> Station<'a> {
 
     /// One more upload, not timed, to count the calls of both sides.
     fn count_calls(&mut self, source: &Path, row: &mut Row) -> Result<()> {
-        let (peer, lab) = (self.peer.clone(), self.lab);
+        let (peer, workspace) = (self.peer.clone(), self.workspace);
         let output = self.dir.with_extension("calls");
         let client_output = self.dir.with_extension("client-calls");
         let server = self.server()?;
         server.connections += 1;
         let attached = Attached::to(server.running.pid(), &output)?;
-        let command = peer.client_command(lab, server.port, source, server.connections)?;
+        let command = peer.client_command(workspace, server.port, source, server.connections)?;
         let mut client = strace::wrap(&command, &client_output)?;
         client.stdout(Stdio::null()).stdin(Stdio::null());
         if matches!(peer, Peer::Nc | Peer::Ncat) {
             client.stdin(std::fs::File::open(source)?);
         }
         let log = self.dir.with_extension("client.log");
-        let mut client = Running::spawn(&mut client, &peer.name(), Some(&log))?;
+        let mut client = Process::spawn_logged(client, Some(&log), AtDrop::Terminate)?;
         client.finish(LIMIT)?;
         if peer.serves_once() {
             let mut server = self.server.take().context("no server")?;
@@ -262,7 +265,7 @@ impl<'a> Station<'a> {
 }
 
 /// The CPU time of a server's processes once they rest: a client may be done a little earlier.
-pub(super) fn settled_cpu(pid: u32) -> Duration {
+pub(super) fn settled_cpu(pid: Pid) -> Duration {
     let mut last = tree_cpu(pid);
     for _ in 0..50 {
         std::thread::sleep(Duration::from_millis(2));
@@ -276,8 +279,8 @@ pub(super) fn settled_cpu(pid: u32) -> Duration {
 }
 
 /// What iperf3 took for `size` bytes, of a run in which it sent what it could.
-fn iperf_share(client: &mut Running, size: u64, whole: Measure) -> Result<Measure> {
-    let output = client.child().stdout.take().context("no output")?;
+fn iperf_share(client: &mut Process, size: u64, whole: Measure) -> Result<Measure> {
+    let output = client.take_output().context("no output")?;
     let output: serde_json::Value = serde_json::from_reader(output)?;
     let received = &output["end"]["sum_received"];
     let named = |name: &str| received[name].as_f64().filter(|figure| *figure > 0.0);
@@ -297,7 +300,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(server: u32, client: u32) -> Self {
+    fn start(server: Pid, client: Pid) -> Self {
         let over = std::sync::Arc::new(Default::default());
         let shared = std::sync::Arc::clone(&over);
         let thread = std::thread::spawn(move || {

@@ -10,16 +10,17 @@ use rustix::process::{Resource, getrlimit};
 use super::file::Station;
 use super::{Bench, Kind, MIB};
 use crate::peers::Peer;
-use crate::process::{Running, tree_cpu, tree_memory};
 use crate::report::{Figure, Row, Workload};
 use crate::workspace::Storage;
+use accio_harness::process::{AtDrop, Process};
+use accio_harness::usage::{tree_cpu, tree_memory};
 
 pub(super) fn run(bench: &Bench, kind: &Kind, drip: Option<f64>) -> Result<Workload> {
-    let source = bench.lab.source(256 * MIB)?;
+    let source = bench.workspace.source(256 * MIB)?;
     let count = most_connections().min(10_000);
     let station = |name| {
-        let dir = bench.lab.dir(Storage::Tmpfs, name)?;
-        anyhow::Ok(Station::in_dir(&bench.lab, dir, Peer::Accio { without: &[] }))
+        let dir = bench.workspace.dir(Storage::Tmpfs, name)?;
+        anyhow::Ok(Station::in_dir(&bench.workspace, dir, Peer::Accio { without: &[] }))
     };
     let mut crowded = station("crowded")?;
     crowded.upload(&source, false)?;
@@ -66,17 +67,17 @@ pub(super) fn run(bench: &Bench, kind: &Kind, drip: Option<f64>) -> Result<Workl
 }
 
 /// Opens the connections; they are held as long as the process lives.
-fn hold(bench: &Bench, port: u16, count: u64, drip: Option<f64>) -> Result<Running> {
-    let mut command = bench.lab.role("hold");
+fn hold(bench: &Bench, port: u16, count: u64, drip: Option<f64>) -> Result<Process> {
+    let mut command = bench.workspace.role("hold");
     command.args([port.to_string(), count.to_string()]);
     if let Some(seconds) = drip {
         command.args(["--drip", &seconds.to_string()]);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let log = bench.lab.root(Storage::Disk)?.join("hold.log");
-    let mut holder = Running::spawn(&mut command, "holder of connections", Some(&log))?;
+    let log = bench.workspace.root(Storage::Disk)?.join("hold.log");
+    let mut holder = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
     let mut line = String::new();
-    BufReader::new(holder.child().stdout.take().context("no output")?).read_line(&mut line)?;
+    BufReader::new(holder.take_output().context("no output")?).read_line(&mut line)?;
     if line.is_empty() {
         holder.finish(Duration::from_secs(1))?;
         bail!("the holder of connections ended at once");

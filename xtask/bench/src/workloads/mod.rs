@@ -14,14 +14,14 @@ use anyhow::Result;
 
 use super::peers::Peer;
 use super::report::Workload;
-use super::workspace::{Lab, Storage};
+use super::workspace::{Storage, Workspace};
 
 pub(super) const MIB: u64 = 1 << 20;
 
 /// How to measure.
 #[derive(Debug)]
 pub(super) struct Bench {
-    pub(super) lab: Lab,
+    pub(super) workspace: Workspace,
     pub(super) quick: bool,
     pub(super) rounds: Option<usize>,
     /// Parts of the names of the peers wanted; ours are always there.

@@ -13,11 +13,12 @@ use super::at_once::bench_cores;
 use super::file::settled_cpu;
 use super::{Bench, Kind, rotated};
 use crate::peers::{Peer, Server};
-use crate::process::{Running, tree_cpu, tree_memory};
 use crate::report::{Figure, Row, Workload};
 use crate::roles::{Design, Speech, pattern};
 use crate::strace::Attached;
-use crate::workspace::{Lab, Storage};
+use crate::workspace::{Storage, Workspace};
+use accio_harness::process::{AtDrop, Process};
+use accio_harness::usage::{tree_cpu, tree_memory};
 
 /// Clients at a time, unless that is what varies.
 const CONCURRENT: u64 = 16;
@@ -70,14 +71,14 @@ fn compare(bench: &Bench, kind: &Kind, size: usize, peers: Vec<Peer>) -> Result<
     let mut targets = bench
         .select(peers)
         .into_iter()
-        .map(|peer| Target::new(&bench.lab, peer))
+        .map(|peer| Target::new(&bench.workspace, peer))
         .collect::<Result<Vec<_>>>()?;
     let rounds = bench.rounds(3, 7);
     for round in 0..=rounds {
         bench.progress(format_args!("{}: round {round} of {rounds}", kind.name));
         for index in rotated(targets.len(), round) {
             let target = &mut targets[index];
-            let results = target.load(&bench.lab, uploads, CONCURRENT, size)?;
+            let results = target.load(&bench.workspace, uploads, CONCURRENT, size)?;
             // The first round warms up.
             if round > 0 {
                 target.results.add(results);
@@ -94,7 +95,7 @@ fn compare(bench: &Bench, kind: &Kind, size: usize, peers: Vec<Peer>) -> Result<
             let counted = 500;
             let output = target.dir.with_extension("calls");
             let attached = Attached::to(target.server.running.pid(), &output)?;
-            target.load(&bench.lab, counted, CONCURRENT, size)?;
+            target.load(&bench.workspace, counted, CONCURRENT, size)?;
             let calls = attached.finish()?;
             row.add(Figure::ServerCalls, "", vec![calls.total as f64 / counted as f64]);
             row.calls.insert(Figure::ServerCalls, format!("for {counted} uploads: {}", calls.list));
@@ -110,7 +111,7 @@ pub(super) fn crowd(bench: &Bench, kind: &Kind) -> Result<Workload> {
     let crowds: &[u64] = if bench.quick { &[16, 5000] } else { &[1, 16, 100, 1000, 5000, 10_000] };
     let mut targets = Vec::new();
     for crowd in crowds {
-        let target = Target::new(&bench.lab, Peer::Accio { without: &[] })?;
+        let target = Target::new(&bench.workspace, Peer::Accio { without: &[] })?;
         targets.push(((*crowd).min(most), target));
     }
     let rounds = bench.rounds(2, 5);
@@ -118,7 +119,7 @@ pub(super) fn crowd(bench: &Bench, kind: &Kind) -> Result<Workload> {
         bench.progress(format_args!("{}: round {round} of {rounds}", kind.name));
         for index in rotated(targets.len(), round) {
             let (crowd, target) = &mut targets[index];
-            let results = target.load(&bench.lab, 20_000, *crowd, 1 << 10)?;
+            let results = target.load(&bench.workspace, 20_000, *crowd, 1 << 10)?;
             if round > 0 {
                 target.results.add(results);
             }
@@ -136,22 +137,28 @@ pub(super) fn crowd(bench: &Bench, kind: &Kind) -> Result<Workload> {
 }
 
 impl Target {
-    fn new(lab: &Lab, peer: Peer) -> Result<Self> {
+    fn new(workspace: &Workspace, peer: Peer) -> Result<Self> {
         static NUMBER: AtomicU16 = AtomicU16::new(0);
         let name = format!("small-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let dir = lab.dir(Storage::Tmpfs, &name)?;
-        let server = peer.serve(lab, &dir)?;
+        let dir = workspace.dir(Storage::Tmpfs, &name)?;
+        let server = peer.serve(workspace, &dir)?;
         Ok(Target { peer, dir, server, results: Results::default() })
     }
 
     /// Uploads so many files of one size, so many at a time, checks and removes them.
-    fn load(&mut self, lab: &Lab, uploads: u64, concurrent: u64, size: usize) -> Result<Results> {
+    fn load(
+        &mut self,
+        workspace: &Workspace,
+        uploads: u64,
+        concurrent: u64,
+        size: usize,
+    ) -> Result<Results> {
         let pid = self.server.running.pid();
         let first = self.server.connections + 1;
         self.server.connections += uploads;
         let cpu = tree_cpu(pid);
         let plan = (uploads, concurrent, size, first);
-        let (wall, client_cpu) = generate(lab, self.server.port, self.peer.speech(), plan)
+        let (wall, client_cpu) = generate(workspace, self.server.port, self.peer.speech(), plan)
             .with_context(|| self.peer.name())?;
         let server_cpu = settled_cpu(pid).saturating_sub(cpu);
         if self.peer.stores() {
@@ -182,7 +189,7 @@ impl Results {
 
 /// Runs one load generator per core; how long they took together, and their CPU time.
 fn generate(
-    lab: &Lab,
+    workspace: &Workspace,
     port: u16,
     speech: Speech,
     (uploads, concurrent, size, first): (u64, u64, usize, u64),
@@ -196,7 +203,7 @@ fn generate(
     let mut next = first;
     let mut generators = Vec::new();
     for index in 0..processes {
-        let mut command = lab.role("load");
+        let mut command = workspace.role("load");
         let speech = if speech == Speech::Http { "http" } else { "accio" };
         let uploads = share(uploads, index);
         let numbers =
@@ -204,9 +211,9 @@ fn generate(
         command.arg(port.to_string()).arg(speech).args(numbers.map(|number| number.to_string()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         next += uploads;
-        let log = lab.root(Storage::Disk)?.join("load.log");
-        let mut running = Running::spawn(&mut command, "load generator", Some(&log))?;
-        let output = running.child().stdout.take().context("no output")?;
+        let log = workspace.root(Storage::Disk)?.join("load.log");
+        let mut running = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
+        let output = running.take_output().context("no output")?;
         let mut output = BufReader::new(output);
         let mut line = String::new();
         output.read_line(&mut line)?;
@@ -218,7 +225,7 @@ fn generate(
     }
     let started = Instant::now();
     for (running, _) in &mut generators {
-        running.child().stdin.take().context("no input")?.write_all(b"\n")?;
+        running.take_input().context("no input")?.write_all(b"\n")?;
     }
     let (mut ended, mut cpu) = (started, Duration::ZERO);
     for (running, _output) in &mut generators {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::{Bench, Kind};
-use crate::ports;
-use crate::process::{Running, tree_memory};
 use crate::report::{Figure, Row, Workload};
 use crate::workspace::Storage;
+use accio_harness::process::{AtDrop, Process};
+use accio_harness::usage::tree_memory;
 
 pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
     let mut rows = Vec::new();
@@ -18,15 +18,15 @@ pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
         bench.progress(format_args!("{}: {name}", kind.name));
         let (mut starts, mut memory, mut private) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..=bench.rounds(10, 20) {
-            let mut command = bench.lab.program(name);
-            command.args(["--bind", "127.0.0.1", &ports::free()?.to_string()]);
+            let mut command = bench.workspace.program(name);
+            command.args(["--bind", "127.0.0.1", &accio_harness::ports::free()?.to_string()]);
             if name == "accio-server" {
-                command.arg(bench.lab.dir(Storage::Disk, "start")?);
+                command.arg(bench.workspace.dir(Storage::Disk, "start")?);
             }
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
             let started = Instant::now();
-            let mut server = Running::spawn_with_stderr(&mut command, name, None)?;
-            let stderr = server.child().stderr.take().context("no output")?;
+            let mut server = Process::spawn_logged(command, None, AtDrop::Terminate)?;
+            let stderr = server.take_error().context("no output")?;
             let mut line = String::new();
             BufReader::new(stderr).read_line(&mut line)?;
             starts.push(started.elapsed().as_secs_f64() * 1e3);
@@ -43,7 +43,7 @@ pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
         row.add(Figure::Start, "ms", starts);
         row.add(Figure::ServerMemory, "MiB", memory);
         row.add(Figure::PrivateMemory, "MiB", private);
-        let size = std::fs::metadata(bench.lab.binary(name))?.len();
+        let size = std::fs::metadata(bench.workspace.binary(name))?.len();
         row.add(Figure::Size, "MiB", vec![size as f64 / f64::from(1 << 20)]);
         rows.push(row);
     }

@@ -13,7 +13,8 @@ use super::{waits, works};
 use crate::runner::Scenario;
 use accio_harness::context::{Context, ERROR};
 use accio_harness::payload;
-use accio_harness::peer::{Dialect, End};
+use accio_harness::peer::{Dialect, End, SOON};
+use accio_harness::process;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
@@ -54,9 +55,10 @@ fn large(context: &Context) -> Verdict {
 }
 
 fn real_file(context: &Context) -> Verdict {
-    let compiler = Command::new("rustc").args(["--print", "sysroot"]).output();
-    let sysroot = compiler.map_err(|error| Stop::skip(format!("no rustc to ask: {error}")))?;
-    let library = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib");
+    let mut compiler = Command::new("rustc");
+    compiler.args(["--print", "sysroot"]);
+    let sysroot = process::checked_output(compiler, b"", SOON).map_err(Stop::into_skip)?;
+    let library = PathBuf::from(String::from_utf8_lossy(&sysroot).trim()).join("lib");
     let files = fs::read_dir(&library).into_iter().flatten().flatten();
     let sized = files.filter_map(|entry| Some((entry.metadata().ok()?.len(), entry.path())));
     match sized.max() {

@@ -1,17 +1,18 @@
 //! Programs that we did not write, where the machine has them.
 
+use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use std::{env, fs};
 
 use super::works;
 use crate::runner::Scenario;
 use accio_harness::context::{Context, ensure_success};
 use accio_harness::payload;
 use accio_harness::peer::{Dialect, SOON};
-use accio_harness::process::{Input, Process};
+use accio_harness::process::{self, Input, Process};
+use accio_harness::tools::require;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
@@ -82,17 +83,8 @@ with open(path, "wb") as f:
 c.close()
 "#;
 
-/// Where a program is; a skip that names it where it is not.
-fn find(name: &str) -> Verdict<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
-        .ok_or_else(|| Stop::skip(format!("no {name} on this machine")))
-}
-
 fn python(context: &Context, script: &str, arguments: &[&str]) -> Verdict<Process> {
-    let program = find("python3")?;
+    let program = require("python3")?;
     let path = context.fresh("script.py");
     fs::write(&path, script)?;
     let mut command = Command::new(program);
@@ -101,7 +93,7 @@ fn python(context: &Context, script: &str, arguments: &[&str]) -> Verdict<Proces
 }
 
 fn python_client(context: &Context) -> Verdict {
-    find("python3")?;
+    require("python3")?;
     let file = context.large_file(1, SIZE)?;
     let server = context.server(&[])?;
     let server_s = context.server_s(&[])?;
@@ -121,7 +113,7 @@ fn python_client(context: &Context) -> Verdict {
 }
 
 fn python_server(context: &Context) -> Verdict {
-    find("python3")?;
+    require("python3")?;
     let file = context.large_file(1, SIZE)?;
     for dialect in Dialect::ALL {
         let received = context.fresh("received");
@@ -161,8 +153,10 @@ fn carries(context: &Context, line: &str, program: &Path, flags: &[&str]) -> Ver
 }
 
 fn nc(context: &Context) -> Verdict {
-    let program = find("nc").or_else(|_| find("ncat"))?;
-    let help = Command::new(&program).arg("-h").output()?;
+    let program = require("nc").or_else(|_| require("ncat"))?;
+    let mut command = Command::new(&program);
+    command.arg("-h");
+    let help = process::output(command, b"", PATIENCE)?;
     let help = [help.stdout, help.stderr].concat();
     let help = String::from_utf8_lossy(&help);
     // How to have it close its side at the end of the file depends on whose nc it is.
@@ -177,7 +171,7 @@ fn nc(context: &Context) -> Verdict {
 }
 
 fn socat(context: &Context) -> Verdict {
-    let program = find("socat")?;
+    let program = require("socat")?;
     // One that never reads would leave a greeting unread, and so end with a reset.
     let one_way = "\"$1\" -u \"OPEN:$3\" \"TCP:127.0.0.1:$2\"";
     carries(context, one_way, &program, &["--handshake", "direct"]).during(|| "one way")?;
@@ -185,7 +179,7 @@ fn socat(context: &Context) -> Verdict {
 }
 
 fn telnet(context: &Context) -> Verdict {
-    let program = find("telnet")?;
+    let program = require("telnet")?;
     let server = context.server(&[])?;
     let mut command = Command::new(program);
     command.arg("127.0.0.1").arg(server.port.to_string());

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
-pub(crate) use self::selection::shell_word;
+use anyhow::{Context, anyhow};
+
 use super::check::Check;
 use super::checks;
 use super::grade::{self, Settings, Submission};
@@ -19,7 +20,8 @@ use super::submissions;
 use super::trial::Network;
 use accio_harness::peer::Dialect;
 use accio_harness::resource_limits::{self, Limits};
-use accio_harness::{TROUBLE, cargo, interruption, namespace, scheduling_delay};
+use accio_harness::work_dir::WorkDir;
+use accio_harness::{TROUBLE, cargo, namespace, scheduling_delay};
 
 /// The exit code of a command line that makes no sense.
 const USAGE: u8 = 2;
@@ -127,7 +129,7 @@ pub(crate) struct Run<'a> {
 
 impl Options {
     /// Grades what is named, our own programs if nothing is.
-    pub(crate) fn run(&self) -> io::Result<ExitCode> {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let mut out = anstream::stdout().lock();
         let chosen = self.chosen();
         if self.list {
@@ -151,10 +153,7 @@ impl Options {
                 None => return Ok(ExitCode::from(TROUBLE)),
             },
         };
-        let dir = tempfile::Builder::new().prefix("accio-grade-").tempdir().map_err(|error| {
-            io::Error::other(format!("no folder to work in: {error}: name one with TMPDIR"))
-        })?;
-        interruption::end_all_when_interrupted(namespace::remove_all, dir.path().to_owned())?;
+        let mut dir = WorkDir::new("grade", namespace::remove_all)?;
         resource_limits::raise_descriptor_limit(Some(DESCRIPTORS))?;
         scheduling_delay::start();
         let cores = thread::available_parallelism().map_or(2, usize::from);
@@ -166,7 +165,7 @@ impl Options {
         };
         let code = self.grade(&chosen, &run, &mut out);
         if self.keep && code.as_ref().is_ok_and(|code| *code != ExitCode::SUCCESS) {
-            let _ = dir.keep();
+            dir.keep();
         }
         code
     }
@@ -197,23 +196,23 @@ impl Options {
         chosen: &[&'static Check],
         run: &Run<'_>,
         out: &mut impl Write,
-    ) -> io::Result<ExitCode> {
+    ) -> anyhow::Result<ExitCode> {
         let found = match &self.submissions {
             Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
             None => self.given(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
         };
         if let (Err(why), Some(file), Some(_)) = (&found, &self.gradescope, &self.subject) {
             // Whoever handed it in is to be told so, not that the grading failed.
-            gradescope::write_nothing(file, why)?;
+            gradescope::write_nothing(file, &why.to_string())?;
         }
         let found = found.and_then(|found: Vec<_>| match self.refusal(&found, chosen) {
-            Some(why) => Err(why),
+            Some(why) => Err(anyhow!(why)),
             None => Ok(found),
         });
         let found = match found {
             Ok(found) => found,
             Err(why) => {
-                writeln!(io::stderr().lock(), "ERROR: {why}")?;
+                writeln!(io::stderr().lock(), "ERROR: {why:#}")?;
                 return Ok(ExitCode::from(USAGE));
             }
         };
@@ -237,7 +236,7 @@ impl Options {
         chosen: &[&'static Check],
         run: &Run<'_>,
         out: &mut impl Write,
-    ) -> io::Result<Vec<Report>> {
+    ) -> anyhow::Result<Vec<Report>> {
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let at_once = self.at_once.map_or(3 * cores, usize::from);
         let settings = self.settings(run, run.jobs, run.dir.to_owned());
@@ -255,7 +254,7 @@ impl Options {
         chosen: &[&'static Check],
         run: &Run<'_>,
         out: &mut impl Write,
-    ) -> io::Result<Vec<Report>> {
+    ) -> anyhow::Result<Vec<Report>> {
         let mut reports = Vec::new();
         for (submission, _) in found {
             let report = self.grade_one(submission, chosen, run, out)?;
@@ -275,7 +274,7 @@ impl Options {
         chosen: &[&'static Check],
         run: &Run<'_>,
         out: &mut impl Write,
-    ) -> io::Result<Report> {
+    ) -> anyhow::Result<Report> {
         let settings = self.settings(run, run.jobs, run.dir.join(submission.dialect.name()));
         let checks = grade::checks_for(submission, chosen);
         let own = self.subject.as_ref().map(|dir| selection::named(dir));
@@ -314,12 +313,12 @@ impl Options {
         }
     }
 
-    fn write(&self, reports: &[Report], out: &mut impl Write) -> io::Result<()> {
+    fn write(&self, reports: &[Report], out: &mut impl Write) -> anyhow::Result<()> {
         if self.json {
             writeln!(out, "{}", json::text(reports)?)?;
         }
         if let Some(path) = &self.junit {
-            report::write(path, junit::text(reports).map_err(io::Error::other)?)?;
+            report::write(path, junit::text(reports)?)?;
         }
         if let Some(path) = &self.html {
             report::write(path, html::text(reports))?;
@@ -354,7 +353,7 @@ fn exit_code(reports: &[Report]) -> ExitCode {
 }
 
 /// The dialect with this name.
-pub(crate) fn dialect(text: &str) -> Result<Dialect, String> {
+pub(crate) fn dialect(text: &str) -> anyhow::Result<Dialect> {
     let named = Dialect::ALL.into_iter().find(|dialect| dialect.name() == text);
-    named.ok_or_else(|| "must be direct, accio or confirm".to_owned())
+    named.context("must be direct, accio or confirm")
 }

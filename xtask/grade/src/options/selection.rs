@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use accio_harness::quoting::quote;
+use anyhow::{Context, bail};
+
 use super::{COURSES, MEMORY, Options, Run, Submission};
 use crate::discovery;
 use crate::trial::Network;
@@ -13,7 +16,7 @@ impl Options {
     pub(super) fn repeat(&self) -> String {
         let mut options = String::new();
         if let Some(dir) = &self.workdir {
-            options.push_str(&format!(" --workdir {}", shell_word(&dir.to_string_lossy())));
+            options.push_str(&format!(" --workdir {}", quote(&dir.to_string_lossy())));
         }
         if self.memory != MEMORY {
             options.push_str(&format!(" --memory {}", self.memory));
@@ -25,9 +28,9 @@ impl Options {
     }
 
     /// What is to be graded.
-    pub(super) fn given(&self, run: &Run<'_>) -> Result<Vec<Submission>, String> {
+    pub(super) fn given(&self, run: &Run<'_>) -> anyhow::Result<Vec<Submission>> {
         if !self.is_foreign() {
-            let bin_dir = self.bin_dir.as_deref().map(|dir| shell_word(&dir.to_string_lossy()));
+            let bin_dir = self.bin_dir.as_deref().map(|dir| quote(&dir.to_string_lossy()));
             let bin_dir = bin_dir.map_or_else(String::new, |dir| format!("--bin-dir {dir} "));
             let dialects = self.handshake.map_or(Dialect::ALL.to_vec(), |dialect| vec![dialect]);
             return dialects
@@ -55,12 +58,10 @@ impl Options {
                 let mut template = |option: &str, text: &Option<String>, places: &[&str]| {
                     let Some(text) = text else { return Ok(None) };
                     if let Some(place) = places.iter().find(|place| !text.contains(**place)) {
-                        return Err(format!(
-                            "{option} {text:?}: has no {place}: where does it go?"
-                        ));
+                        bail!("{option} {text:?}: has no {place}: where does it go?");
                     }
-                    options.push_str(&format!("{option} {} ", shell_word(text)));
-                    discovery::template(text).map(Some).map_err(|why| format!("{option}: {why}"))
+                    options.push_str(&format!("{option} {} ", quote(text)));
+                    discovery::template(text).map(Some).with_context(|| option.to_owned())
                 };
                 let programs = Subject {
                     server: template("--server", &self.server, &["{port}", "{dir}"])?,
@@ -77,15 +78,5 @@ impl Options {
 
 /// The option that names a submission's folder.
 pub(super) fn named(dir: &Path) -> String {
-    format!("--subject {}", shell_word(&dir.to_string_lossy()))
-}
-
-/// A word as a shell takes it.
-pub(crate) fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
+    format!("--subject {}", quote(&dir.to_string_lossy()))
 }

@@ -233,7 +233,7 @@ fn the_command_of_a_failure_repeats_it_with_the_same_contents() {
     };
     let (first, command) = failed(&run("7"));
     let own = env!("CARGO_BIN_EXE_accio-grade");
-    let line = command.replacen("cargo xtask", &format!("'{own}'"), 1) + " --json";
+    let line = command.replacen("cargo xtask grade", &format!("'{own}'"), 1) + " --json";
     assert!(line.contains("--memory 512 --network proxy"), "{line}");
     let again = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
     assert_eq!(again.status.code(), Some(1), "{line}");

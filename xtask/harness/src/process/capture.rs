@@ -5,9 +5,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How much of an output is kept; the rest is read and dropped, so that nobody blocks on us.
-const KEPT: usize = 1 << 20;
-
 /// One output of a process, as it comes.
 #[derive(Debug, Default)]
 pub struct Capture {
@@ -23,7 +20,14 @@ struct Output {
 }
 
 impl Capture {
-    pub(crate) fn of(pipe: Option<impl Read + Send + 'static>) -> Arc<Capture> {
+    /// The output of a process that is not captured.
+    pub(super) fn none() -> Arc<Capture> {
+        let capture = Capture::default();
+        capture.lock().closed = true;
+        Arc::new(capture)
+    }
+
+    pub(super) fn of(pipe: Option<impl Read + Send + 'static>, kept: usize) -> Arc<Capture> {
         let capture = Arc::new(Capture::default());
         let shared = Arc::clone(&capture);
         thread::spawn(move || {
@@ -32,7 +36,7 @@ impl Capture {
                 loop {
                     match pipe.read(&mut buffer) {
                         Ok(0) => break,
-                        Ok(count) => shared.add(&buffer[..count]),
+                        Ok(count) => shared.add(&buffer[..count], kept),
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                         Err(_) => break,
                     }
@@ -44,9 +48,9 @@ impl Capture {
         capture
     }
 
-    fn add(&self, bytes: &[u8]) {
+    fn add(&self, bytes: &[u8], kept: usize) {
         let mut output = self.lock();
-        let room = bytes.len().min(KEPT - output.bytes.len());
+        let room = bytes.len().min(kept - output.bytes.len());
         output.bytes.extend_from_slice(&bytes[..room]);
         output.dropped += (bytes.len() - room) as u64;
         drop(output);
@@ -61,6 +65,11 @@ impl Capture {
     pub fn length(&self) -> u64 {
         let output = self.lock();
         output.bytes.len() as u64 + output.dropped
+    }
+
+    /// The bytes kept so far.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.lock().bytes.clone()
     }
 
     /// What has come so far.

@@ -1,7 +1,8 @@
 //! All process groups that live, so that none outlives its scenario or this process.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 
 use rustix::process::{Pid, Signal};
 
@@ -10,8 +11,19 @@ use crate::resource_limits;
 /// The groups that live, and the scenario each belongs to.
 static GROUPS: Mutex<Vec<(Pid, usize)>> = Mutex::new(Vec::new());
 
+/// The thread that has ended all groups and is about to end this process.
+static ENDING: OnceLock<ThreadId> = OnceLock::new();
+
 pub(super) fn groups() -> MutexGuard<'static, Vec<(Pid, usize)>> {
-    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+    let groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    if ENDING.get().is_some_and(|thread| *thread != thread::current().id()) {
+        drop(groups);
+        // Nothing may start any more.
+        loop {
+            thread::park();
+        }
+    }
+    groups
 }
 
 /// Does `work` while no process is being started: one that is has copies of all our descriptors
@@ -31,11 +43,15 @@ pub fn end_all_of(owner: usize) {
     resource_limits::sweep(owner, &others);
 }
 
-/// Ends all groups, and lets no other start while `then` is done.
+/// Ends all groups, then does `then`, in which only this thread can start a process.
 pub fn kill_all_groups<T>(then: impl FnOnce() -> T) -> T {
-    let groups = groups();
-    kill(groups.iter());
-    groups.iter().for_each(|(_, owner)| resource_limits::sweep(*owner, &HashSet::new()));
+    let owners: HashSet<usize> = {
+        let groups = groups();
+        let _ = ENDING.set(thread::current().id());
+        kill(groups.iter());
+        groups.iter().map(|(_, owner)| *owner).collect()
+    };
+    owners.into_iter().for_each(|owner| resource_limits::sweep(owner, &HashSet::new()));
     then()
 }
 

@@ -1,37 +1,52 @@
-//! Child processes: each in a process group of its own, their output captured up to a cap, every
-//! wait bounded, the whole group ended when the handle goes.
+//! Child processes: each in a process group of its own, every wait bounded, the whole group ended
+//! when the handle is dropped or the run is interrupted. Nothing else starts one.
 
 mod capture;
 mod groups;
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 pub use self::capture::Capture;
 use self::groups::groups;
 pub use self::groups::{end_all_of, kill_all_groups, while_none_starts};
-use super::resource_limits;
+use super::quoting::command_line;
 use super::verdict::{Stop, Verdict, is_shortage};
+use super::{resource_limits, usage};
 
-/// How often a process is asked whether it has ended.
+/// How often a process is asked whether it has stopped.
 const POLL: Duration = Duration::from_millis(4);
+/// Bytes kept of an output; the rest is read and dropped, so that the process does not block.
+const KEPT: usize = 1 << 20;
+/// How long a process may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(3);
+/// Lines of a log shown when its process failed.
+const LAST_LINES: usize = 5;
+/// The owner of processes that belong to no scenario.
+const NO_OWNER: usize = usize::MAX;
 
 /// A running or ended child process.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     pid: Pid,
+    pidfd: OwnedFd,
     command: String,
     started: Instant,
     stdout: Arc<Capture>,
     stderr: Arc<Capture>,
+    log: Option<PathBuf>,
+    at_drop: AtDrop,
     exit: Option<Exit>,
 }
 
@@ -40,32 +55,138 @@ pub struct Process {
 pub struct Exit {
     /// Its exit status.
     pub status: ExitStatus,
-    /// When we noticed, a few milliseconds after the fact at most.
+    /// When the end was noticed, a few milliseconds late at most.
     pub at: Instant,
+    /// User and system time of the process and of the children it waited for.
+    pub cpu: Duration,
 }
 
 /// Where a child's standard input comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// Nothing, at once.
+    /// `/dev/null`.
     Null,
     /// What is written to [`Process::take_input`].
     Piped,
 }
 
+/// How a process is ended when its handle is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtDrop {
+    /// By SIGKILL.
+    Kill,
+    /// By SIGTERM, and by SIGKILL if it does not end soon.
+    Terminate,
+}
+
+/// The whole output of a process that has ended.
+#[derive(Debug)]
+pub struct Output {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// All that it wrote to stdout.
+    pub stdout: Vec<u8>,
+    /// All that it wrote to stderr.
+    pub stderr: Vec<u8>,
+}
+
+enum Streams<'a> {
+    /// Both outputs are captured, this many bytes of each.
+    Captured(Input, usize),
+    /// As the command says; stderr is appended to the log if there is one.
+    Given(Option<&'a Path>, AtDrop),
+}
+
+/// Runs a command to its end with `input` and returns its output, all of it. An error if it does not
+/// end within `limit`.
+pub fn output(command: Command, input: &[u8], limit: Duration) -> Verdict<Output> {
+    let mut process =
+        Process::start(command, NO_OWNER, Streams::Captured(Input::Piped, usize::MAX))?;
+    if let Some(mut stdin) = process.take_input() {
+        // A command that ends early says why.
+        let _ = stdin.write_all(input);
+    }
+    let exit = process.wait(limit).map_err(Stop::into_trouble)?;
+    let (stdout, stderr) = (process.stdout.bytes(), process.stderr.bytes());
+    Ok(Output { status: exit.status, stdout, stderr })
+}
+
+/// Runs a command to its end, which must be a success; what it wrote to stdout. The error is what it
+/// wrote to stderr.
+pub fn checked_output(command: Command, input: &[u8], limit: Duration) -> Verdict<Vec<u8>> {
+    let name = Path::new(command.get_program()).to_string_lossy().into_owned();
+    let output = output(command, input, limit)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let text = [output.stderr, output.stdout].concat();
+    let text = String::from_utf8_lossy(&text).trim().replace('\n', "; ");
+    Err(Stop::Trouble(format!("{name}: {text}")))
+}
+
+/// Runs a command to its end in this process's own group, so that a terminal's Ctrl-C reaches it.
+pub fn foreground(command: &mut Command) -> io::Result<ExitStatus> {
+    command.status()
+}
+
+/// Waits until one of the processes has ended and says which; `None` after `limit`.
+pub fn wait_any(processes: &[&Process], limit: Duration) -> io::Result<Option<usize>> {
+    let end = Instant::now() + limit;
+    let mut fds: Vec<PollFd<'_>> =
+        processes.iter().map(|process| PollFd::new(&process.pidfd, PollFlags::IN)).collect();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(fds.iter().position(|fd| !fd.revents().is_empty())),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 impl Process {
-    /// Starts `command` in a new process group on behalf of the scenario `owner`. An error of the
-    /// kind `ResourceBusy` is for want of something of this machine's.
-    pub fn spawn(mut command: Command, owner: usize, input: Input) -> io::Result<Process> {
+    /// Starts `command` on behalf of the scenario `owner` and captures both outputs. An error of the
+    /// kind `ResourceBusy` means that this machine is short of something.
+    pub fn spawn(command: Command, owner: usize, input: Input) -> io::Result<Process> {
+        Process::start(command, owner, Streams::Captured(input, KEPT))
+    }
+
+    /// Starts `command` with the streams it was given, but for stderr, which is appended to `log`.
+    pub fn spawn_logged(
+        command: Command,
+        log: Option<&Path>,
+        at_drop: AtDrop,
+    ) -> io::Result<Process> {
+        Process::start(command, NO_OWNER, Streams::Given(log, at_drop))
+    }
+
+    fn start(mut command: Command, owner: usize, streams: Streams<'_>) -> io::Result<Process> {
         let line = command_line(&command);
-        command.env(resource_limits::MARK, resource_limits::mark(owner));
-        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.stdin(if input == Input::Null { Stdio::null() } else { Stdio::piped() });
+        if owner != NO_OWNER {
+            command.env(resource_limits::MARK, resource_limits::mark(owner));
+        }
+        // Cargo's addition, which makes every dynamic program look there for its libraries.
+        command.env_remove("LD_LIBRARY_PATH");
+        let (mut log, mut at_drop) = (None, AtDrop::Kill);
+        match streams {
+            Streams::Captured(input, _) => {
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+                command.stdin(if input == Input::Null { Stdio::null() } else { Stdio::piped() });
+            }
+            Streams::Given(path, how) => {
+                if let Some(path) = path {
+                    command.stderr(File::options().create(true).append(true).open(path)?);
+                }
+                (log, at_drop) = (path.map(Path::to_owned), how);
+            }
+        }
         // Held over the start, so that an interruption finds every group that there is.
         let mut groups = groups();
         // Not before: where hundreds are to start, this one has waited for seconds by now.
         let started = Instant::now();
-        let mut child = command.spawn().map_err(|error| {
+        let mut child = command.process_group(0).spawn().map_err(|error| {
             let short = is_shortage(&error);
             let kind = if short { io::ErrorKind::ResourceBusy } else { error.kind() };
             io::Error::new(kind, format!("cannot run {line}: {error}"))
@@ -73,9 +194,17 @@ impl Process {
         let pid = Pid::from_child(&child);
         groups.push((pid, owner));
         drop(groups);
-        let stdout = Capture::of(child.stdout.take());
-        let stderr = Capture::of(child.stderr.take());
-        Ok(Process { child, pid, command: line, started, stdout, stderr, exit: None })
+        let (stdout, stderr) = match streams {
+            Streams::Captured(_, kept) => {
+                (Capture::of(child.stdout.take(), kept), Capture::of(child.stderr.take(), kept))
+            }
+            Streams::Given(..) => (Capture::none(), Capture::none()),
+        };
+        // A child that has not been waited for keeps its number.
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        let command = line;
+        let exit = None;
+        Ok(Process { child, pid, pidfd, command, started, stdout, stderr, log, at_drop, exit })
     }
 
     /// The command line, for people.
@@ -106,6 +235,22 @@ impl Process {
     /// Its standard input, if it was started with [`Input::Piped`]; dropping that closes it.
     pub fn take_input(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
+    }
+
+    /// Its standard output, if the command has it piped.
+    pub fn take_output(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// Its standard error, if the command has it piped.
+    pub fn take_error(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
+    }
+
+    /// Sends a signal to its whole group.
+    pub fn signal_group(&self, signal: Signal) {
+        // No such group: it has ended already.
+        let _ = rustix::process::kill_process_group(self.pid, signal);
     }
 
     /// Sends it a signal; it alone, as a shell's `kill` would.
@@ -143,15 +288,14 @@ impl Process {
 
     /// Waits until it has ended and all its output is here; a fault after `limit`.
     pub fn wait(&mut self, limit: Duration) -> Verdict<Exit> {
-        let until = Instant::now() + limit;
-        while !self.has_ended()? {
-            if Instant::now() >= until {
+        if self.exit.is_none() {
+            if wait_any(&[self], limit)?.is_none() {
                 return Err(Stop::fault(
                     format!("{} to end within {:.1} s", self.name(), limit.as_secs_f64()),
-                    "it still runs",
+                    format!("it still runs{}", self.last_words()),
                 ));
             }
-            thread::sleep(POLL);
+            self.reap()?;
         }
         // Its descendants are ended with it, so the pipes close at once.
         for output in [&self.stdout, &self.stderr] {
@@ -159,6 +303,31 @@ impl Process {
         }
         // Set by `has_ended`.
         self.exit.ok_or_else(|| Stop::Trouble("a process ended without a status".into()))
+    }
+
+    /// Waits until it has ended, which must be a success; the error has the end of its log.
+    pub fn finish(&mut self, limit: Duration) -> Verdict<Exit> {
+        let exit = self.wait(limit)?;
+        if exit.status.success() {
+            return Ok(exit);
+        }
+        let (name, end) = (self.name(), exit.describe());
+        Err(Stop::Trouble(format!("{name} failed: {end}{}", self.last_words())))
+    }
+
+    /// Ends it by SIGTERM, or by SIGKILL if it has not ended after three seconds.
+    pub fn stop(mut self) -> Verdict<Exit> {
+        self.signal_group(Signal::TERM);
+        if wait_any(&[&self], GRACE)?.is_none() {
+            self.signal_group(Signal::KILL);
+        }
+        self.wait(GRACE)
+    }
+
+    /// Ends it by SIGKILL.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.signal_group(Signal::KILL);
+        if self.exit.is_none() { self.reap() } else { Ok(()) }
     }
 
     /// The last part of the program's path.
@@ -182,9 +351,7 @@ impl Process {
 
     /// The most memory it ever had resident, in KiB.
     pub fn peak_memory(&self) -> Verdict<u64> {
-        let status = self.proc_file("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok())
+        usage::status_kib(self.pid, "VmHWM")
             .ok_or_else(|| Stop::skip("no VmHWM in /proc/PID/status"))
     }
 
@@ -214,16 +381,34 @@ impl Process {
         // No such group: nothing is left of it.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         resource_limits::forget(self.pid);
+        // One is reaped at a time, so the difference is this one's.
+        let before = usage::reaped_cpu();
         let status = self.child.wait()?;
+        let cpu = usage::reaped_cpu().saturating_sub(before);
         groups.retain(|(pid, _)| *pid != self.pid);
-        self.exit = Some(Exit { status, at });
+        self.exit = Some(Exit { status, at, cpu });
         Ok(())
+    }
+
+    fn last_words(&self) -> String {
+        let Some(log) = &self.log else { return String::new() };
+        let text = fs::read(log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        last.iter().map(|line| format!("\n  {line}")).collect()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         if self.exit.is_none() {
+            if self.at_drop == AtDrop::Terminate {
+                self.signal_group(Signal::TERM);
+                // It may have been stopped.
+                self.signal_group(Signal::CONT);
+                let _ = wait_any(&[self], GRACE);
+            }
             // Killed as a group; only an unkillable process could keep us waiting.
             let _ = self.reap();
         }
@@ -240,24 +425,6 @@ impl Exit {
             (None, None) => self.status.to_string(),
         }
     }
-}
-
-/// The command as one would type it.
-fn command_line(command: &Command) -> String {
-    let mut line = String::new();
-    for word in std::iter::once(command.get_program()).chain(command.get_args()) {
-        let word = word.to_string_lossy();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        if !word.is_empty() && word.chars().all(plain) {
-            line.push_str(&word);
-        } else {
-            line.push_str(&format!("'{}'", word.replace('\'', "'\\''")));
-        }
-    }
-    line
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub(crate) fn cases(context: &Context, plan: &Plan) -> Verdict<Vec<Case>> {
     cases.push(Case::new(TABLE, about, move |_| {
         let names = || format!("{unknown:?} are not");
         ensure(unknown.is_empty(), "every recorded call to be in the table", names)?;
-        Ok(calls)
+        Ok(calls.clone())
     }));
     for (call, why) in left_alone {
         let name = format!("syscalls/left-alone/{call}");

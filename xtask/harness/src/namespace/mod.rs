@@ -1,0 +1,196 @@
+//! Network namespaces: one joined to the machine's own network, in which packets can be lost, and one
+//! in which this program runs itself again.
+
+mod private;
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+pub use self::private::PrivateNamespace;
+use super::process;
+use super::tools;
+use super::verdict::{Stop, Verdict};
+
+/// What the names of all namespaces begin with; the number of the process follows.
+const PREFIX: &str = "accio-test-";
+/// How long `ip` and `nft` may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Packets of a thousand that are lost at the end within a namespace. Which ones, no seed decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Of those that come in.
+    pub incoming: u32,
+    /// Of those that go out.
+    pub outgoing: u32,
+}
+
+impl Loss {
+    /// No packet is lost.
+    pub const NONE: Loss = Loss { incoming: 0, outgoing: 0 };
+    /// Every packet that comes in is lost.
+    pub const ALL_INCOMING: Loss = Loss { incoming: 1000, outgoing: 0 };
+}
+
+/// A namespace joined to the machine's own network by a pair of virtual interfaces. It is removed
+/// with its handle.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    /// The interface within.
+    device: String,
+    /// The address at this end of the pair.
+    outer: Ipv4Addr,
+    /// The address within.
+    inner: Ipv4Addr,
+}
+
+impl Namespace {
+    /// Creates one that loses no packets; a skip where this machine cannot.
+    pub fn create() -> Verdict<Namespace> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            return Err(Stop::skip("network namespaces need root"));
+        }
+        tools::require("ip")?;
+        tools::require("nft")?;
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        if number == 0 {
+            remove_abandoned();
+        }
+        Namespace::join(format!("{PREFIX}{}-{number}", std::process::id()))
+            .map_err(|stop| Stop::skip(format!("no network namespaces: {stop}")))
+    }
+
+    fn join(name: String) -> Verdict<Namespace> {
+        let unique = fastrand::u32(..);
+        let (near, device) = (format!("at{unique:08x}n"), format!("at{unique:08x}f"));
+        // 198.18.0.0/15 is for tests of networks; a block of four addresses each.
+        let block = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + fastrand::u32(0..1 << 15) * 4;
+        let (outer, inner) = (Ipv4Addr::from(block + 1), Ipv4Addr::from(block + 2));
+        ip(&["-batch", "-"], &format!("netns add {name}\n"))?;
+        // From here on its end is the handle's.
+        let namespace = Namespace { name, device, outer, inner };
+        let Namespace { name, device, .. } = &namespace;
+        let lines = format!(
+            "link add {near} type veth peer name {device} netns {name}\n\
+             addr add {outer}/30 dev {near}\nlink set {near} up\n"
+        );
+        ip(&["-batch", "-"], &lines)?;
+        let lines =
+            format!("addr add {inner}/30 dev {device}\nlink set {device} up\nlink set lo up\n");
+        ip(&["-n", name, "-batch", "-"], &lines)?;
+        namespace.lose(Loss::NONE)?;
+        Ok(namespace)
+    }
+
+    /// Returns this end's address, as seen from within.
+    pub fn outer(&self) -> Ipv4Addr {
+        self.outer
+    }
+
+    /// Returns the address within, as seen from this end.
+    pub fn inner(&self) -> Ipv4Addr {
+        self.inner
+    }
+
+    /// Loses packets from now on, in place of those lost so far.
+    pub fn lose(&self, loss: Loss) -> Verdict {
+        let device = &self.device;
+        let rule = |way: &str, per_mille: u32| match per_mille {
+            0 => String::new(),
+            1000.. => format!("{way} \"{device}\" counter drop;"),
+            some => {
+                format!("{way} \"{device}\" numgen random mod 1000 < {some} counter drop;")
+            }
+        };
+        let (incoming, outgoing) = (rule("iifname", loss.incoming), rule("oifname", loss.outgoing));
+        let rules = format!(
+            "add table ip accio\nflush table ip accio\ntable ip accio {{\n\
+             chain in {{ type filter hook input priority 0; {incoming} }}\n\
+             chain out {{ type filter hook output priority 0; {outgoing} }}\n}}\n"
+        );
+        self.nft(&["-f", "-"], &rules).map(drop)
+    }
+
+    /// Returns how many packets have been lost since the last call of [`Namespace::lose`].
+    pub fn lost(&self) -> Verdict<u64> {
+        let text = self.nft(&["list", "table", "ip", "accio"], "")?;
+        let counters = text.split("counter packets ").skip(1);
+        let numbers = counters.map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        numbers
+            .sum::<Option<u64>>()
+            .ok_or_else(|| Stop::Trouble(format!("no counters in {text:?}")))
+    }
+
+    /// Returns the words that, put before a command, run it within; the process becomes the command.
+    pub fn enter(&self) -> [&str; 4] {
+        ["ip", "netns", "exec", &self.name]
+    }
+
+    /// Returns the same command, to be run within.
+    pub fn wrap(&self, command: &Command) -> Command {
+        let [ip, words @ ..] = self.enter();
+        let mut wrapped = Command::new(ip);
+        wrapped.args(words);
+        wrapped.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => wrapped.env(name, value),
+                None => wrapped.env_remove(name),
+            };
+        }
+        if let Some(dir) = command.get_current_dir() {
+            wrapped.current_dir(dir);
+        }
+        wrapped
+    }
+
+    fn nft(&self, arguments: &[&str], input: &str) -> Verdict<String> {
+        ip(&[&["netns", "exec", &self.name, "nft"], arguments].concat(), input)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Removes all namespaces of this process.
+pub fn remove_all() {
+    let own = format!("{PREFIX}{}-", std::process::id());
+    names().filter(|name| name.starts_with(&own)).for_each(|name| remove(&name));
+}
+
+/// Removes the namespaces of runs that were killed.
+fn remove_abandoned() {
+    for name in names() {
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove(&name);
+        }
+    }
+}
+
+fn names() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+fn remove(name: &str) {
+    // The interfaces go with it. If it cannot be removed, the next run tries again.
+    let _ = ip(&["netns", "del", name], "");
+}
+
+/// Runs `ip` with these arguments and this input.
+fn ip(arguments: &[&str], input: &str) -> Verdict<String> {
+    let mut command = Command::new(tools::require("ip")?);
+    command.args(arguments);
+    let output = process::checked_output(command, input.as_bytes(), LIMIT)?;
+    Ok(String::from_utf8_lossy(&output).into_owned())
+}

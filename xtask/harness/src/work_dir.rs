@@ -1,0 +1,50 @@
+//! The folder in which a run works.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::interruption;
+use super::verdict::{Stop, Verdict};
+
+/// A new folder that is removed with its handle, and when the run is interrupted.
+#[derive(Debug)]
+pub struct WorkDir {
+    dir: Option<TempDir>,
+    path: PathBuf,
+}
+
+impl WorkDir {
+    /// Makes one in the system's folder for temporary files.
+    pub fn new(tool: &str, undo: fn()) -> Verdict<WorkDir> {
+        WorkDir::within(&std::env::temp_dir(), tool, undo).map_err(|stop| {
+            Stop::Trouble(format!("{stop}: name another folder to work in with TMPDIR"))
+        })
+    }
+
+    /// Makes one in `parent`, which is created if it is missing. `undo` is called when the run is
+    /// interrupted, before the folder is removed.
+    pub fn within(parent: &Path, tool: &str, undo: fn()) -> Verdict<WorkDir> {
+        let failed = |error| Stop::Trouble(format!("{}: {error}", parent.display()));
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("accio-{tool}-"))
+            .tempdir_in(parent)
+            .map_err(failed)?;
+        let path = dir.path().to_owned();
+        interruption::remove_when_interrupted(undo, path.clone())?;
+        Ok(WorkDir { dir: Some(dir), path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves the folder where it is.
+    pub fn keep(&mut self) {
+        if let Some(dir) = self.dir.take() {
+            let _ = dir.keep();
+        }
+    }
+}
