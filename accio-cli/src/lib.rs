@@ -42,6 +42,11 @@ impl Failure {
         Failure { line: format!("{what}: {why}"), code: 1 }
     }
 
+    /// `error` says what failed and why; exit code 1.
+    pub fn from_error(error: impl std::error::Error) -> Self {
+        Failure { line: error.to_string(), code: 1 }
+    }
+
     /// The same with another exit code.
     pub fn with_code(self, code: u8) -> Self {
         Failure { code, ..self }

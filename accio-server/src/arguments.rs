@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use accio_cli::{ServeFlags, bytes, seconds};
-use accio_proto::{Existing, Network, Port};
+use accio_proto::{Existing, FileSink, Network, Port, ServerBuilder};
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 
 use crate::sandbox::Sandbox;
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     pub(crate) files: Files,
     #[cfg(feature = "store-core")]
     #[command(flatten)]
-    pub(crate) store: crate::store::StoreFlags,
+    pub(crate) store: StoreFlags,
     #[command(flatten)]
     pub(crate) limits: Limits,
 }
@@ -78,6 +78,25 @@ pub(crate) struct Files {
         hide_short_help = true
     )]
     pub(crate) on_commit_jobs: NonZeroUsize,
+}
+
+/// How files are kept in a store.
+#[cfg(feature = "store-core")]
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Object stores")]
+pub(crate) struct StoreFlags {
+    /// The name of this receiver, which no other has: files become PREFIX/NAME/N.file [default: the
+    /// host's name]
+    #[arg(long, value_name = "NAME", env = "ACCIO_NODE", hide_env = true, hide_short_help = true)]
+    pub(crate) node: Option<accio_store::NodeName>,
+    /// Begin after the highest number this receiver has in the store
+    #[arg(long, env = "ACCIO_IDS_FROM_STORE", hide_env = true, hide_short_help = true,
+          value_parser = FalseyValueParser::new())]
+    pub(crate) ids_from_store: bool,
+    /// How much memory all uploads together may hold: bytes, or with K, M, G or T; at least 16M
+    #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "512M",
+          env = "ACCIO_STORE_MEMORY", hide_env = true, hide_short_help = true)]
+    pub(crate) store_memory: u64,
 }
 
 /// What one client, or all of them, may take.
@@ -122,6 +141,33 @@ pub(crate) struct Limits {
     pub(crate) proxy_protocol: bool,
 }
 
+impl Limits {
+    /// Sets the limits of a server.
+    pub(crate) fn apply<K: FileSink>(self, builder: ServerBuilder<K>) -> ServerBuilder<K> {
+        let mut builder = builder.allow(self.allow).deny(self.deny);
+        if let Some(max_connections) = self.max_connections {
+            builder = builder.max_connections(max_connections);
+        }
+        if let Some(max_per_ip) = self.max_per_ip {
+            builder = builder.max_per_ip(max_per_ip);
+        }
+        #[cfg(feature = "proxy-protocol")]
+        {
+            builder = builder.proxy_protocol(self.proxy_protocol);
+        }
+        if let Some(max_size) = self.max_size {
+            builder = builder.max_size(max_size);
+        }
+        if let Some(max_duration) = self.max_duration {
+            builder = builder.max_duration(max_duration);
+        }
+        if let Some(min_rate) = self.min_rate {
+            builder = builder.min_rate(min_rate);
+        }
+        builder
+    }
+}
+
 /// What becomes of an `N.file` of an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WithExisting {
@@ -145,6 +191,15 @@ fn mode(value: &str) -> Result<u32, String> {
     match u32::from_str_radix(value, 8) {
         Ok(mode) if mode <= 0o777 && !value.starts_with('+') => Ok(mode),
         _ => Err("not a mode between 000 and 777, in octal".to_owned()),
+    }
+}
+
+/// Two parts at the least: while one is sent, another fills.
+#[cfg(feature = "store-core")]
+fn memory(value: &str) -> Result<u64, String> {
+    match bytes(value)? {
+        size if size < accio_store::StoreOptions::MIN_MEMORY => Err("less than 16M".to_owned()),
+        size => Ok(size),
     }
 }
 
@@ -193,5 +248,13 @@ mod tests {
         for bad in ["", "8", "1000", "-1", "+1", "rw", "0o640"] {
             assert!(mode(bad).is_err(), "{bad}");
         }
+    }
+
+    #[cfg(feature = "store-core")]
+    #[test]
+    fn memory_is_two_parts_at_least() {
+        assert_eq!(memory("16M"), Ok(16 << 20));
+        assert!(memory("15M").is_err());
+        assert!(memory("x").is_err());
     }
 }

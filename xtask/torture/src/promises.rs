@@ -74,7 +74,15 @@ fn every_promise_names_tests_that_exist() {
         "the promises"
     );
     let torture = torture_names();
-    let crates = ["accio-proto", "accio-server", "accio-client", "accio-simplified", "xtask"];
+    let crates = [
+        "accio-proto",
+        "accio-cli",
+        "accio-store",
+        "accio-server",
+        "accio-client",
+        "accio-simplified",
+        "xtask",
+    ];
     let sources: Vec<String> = crates.iter().flat_map(|name| sources(&root().join(name))).collect();
     let scenarios = self::sources(&root().join("xtask/e2e/src/scenarios"));
     let has_test = |name: &str| {

@@ -3,17 +3,18 @@
 use std::io;
 use std::time::Duration;
 
+use accio_proto::ERROR_MARKER;
 use object_store::path::Path;
 use object_store::{
     Attribute, AttributeValue, Attributes, Error, GetOptions, ObjectStoreExt, PutMode, PutOptions,
     PutPayload,
 };
 
-use super::{Shared, told};
+use crate::shared::{Shared, told};
 
 /// What an object is noted to be: content, or the mark of a failed or unfinished transfer.
-pub(super) const CONTENT: &str = "content";
-pub(super) const ERROR: &str = "error";
+pub(crate) const CONTENT: &str = "content";
+pub(crate) const ERROR: &str = "error";
 
 /// How often a put is tried. Each try is already repeated by the client of the store wherever that
 /// is harmless; this is for those that may have been done when their answer was lost.
@@ -37,7 +38,7 @@ enum Owner {
 impl Shared {
     /// Puts an object that is not there yet. That it is there already is an error, unless an
     /// earlier try of ours put it there.
-    pub(super) async fn create(
+    pub(crate) async fn create(
         &self,
         path: &Path,
         payload: PutPayload,
@@ -81,7 +82,7 @@ impl Shared {
     }
 
     /// Fails if the name is taken already; says nothing about later.
-    pub(super) async fn vacant(&self, path: &Path) -> io::Result<()> {
+    pub(crate) async fn vacant(&self, path: &Path) -> io::Result<()> {
         match self.owner(path).await? {
             Owner::Nobody => Ok(()),
             Owner::We(_) | Owner::Other => Err(self.taken(path)),
@@ -89,7 +90,7 @@ impl Shared {
     }
 
     /// Whether an upload of ours that took the name is complete.
-    pub(super) async fn arrived(&self, path: &Path, bytes: u64) -> bool {
+    pub(crate) async fn arrived(&self, path: &Path, bytes: u64) -> bool {
         let ours = match self.owner(path).await {
             Ok(Owner::We(what)) => what == CONTENT,
             Ok(Owner::Other) => !self.traits.notes,
@@ -98,8 +99,13 @@ impl Shared {
         ours && self.store.head(path).await.is_ok_and(|meta| meta.size == bytes)
     }
 
+    /// Marks connection `id` as failed.
+    pub(crate) fn mark(&self, id: u64) -> io::Result<()> {
+        self.tidy(self.create(&self.path(id), PutPayload::from_static(ERROR_MARKER), ERROR))
+    }
+
     /// What goes with an object of ours.
-    pub(super) fn note(&self, what: &str) -> Attributes {
+    pub(crate) fn note(&self, what: &str) -> Attributes {
         let mut attributes = Attributes::new();
         if self.traits.notes {
             let value = AttributeValue::from(format!("{}-{what}", self.token));

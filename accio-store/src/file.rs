@@ -11,17 +11,18 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
 use tokio::task::JoinHandle;
 
-use super::budget::{Claim, Closed};
-use super::parts::{self, MOST_PARTS, PART};
-use super::pieces::Piece;
-use super::{Shared, put, stopping, told};
+use crate::buffer_pool::Piece;
+use crate::conditional_put;
+use crate::memory_budget::{Claim, Closed};
+use crate::part_size::{self, MOST_PARTS, PART};
+use crate::shared::{Shared, stopping, told};
 
 /// Parts of one upload that are on their way at once, while the next fills.
 const FLYING: usize = 3;
 
 /// The bytes of one connection, on their way into the store.
 #[derive(Debug)]
-pub(super) struct StoreFile {
+pub struct StoreFile {
     shared: Arc<Shared>,
     id: u64,
     path: Path,
@@ -45,7 +46,7 @@ struct Upload {
 }
 
 impl StoreFile {
-    pub(super) fn new(shared: &Arc<Shared>, id: u64) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, id: u64) -> Self {
         StoreFile {
             path: shared.path(id),
             claim: Claim::new(&shared.budget),
@@ -61,7 +62,7 @@ impl StoreFile {
     /// Makes room for more, sending what is held if it is enough for a part.
     fn make_room(&mut self) -> io::Result<()> {
         let index = self.upload.as_ref().map_or(0, |upload| upload.parts);
-        let full = self.held >= parts::size(index, self.shared.budget.main());
+        let full = self.held >= part_size::size(index, self.shared.budget.main());
         // A part in flight that failed is known before its successors are waited for.
         if full || self.claim.grow_is_refused(&mut self.filling, &mut self.pieces)? {
             self.send()?;
@@ -121,7 +122,7 @@ impl StoreFile {
         let shared = Arc::clone(&self.shared);
         if self.upload.is_none() {
             let payload = take(&shared, &mut self.pieces, &mut self.filling);
-            return shared.wait(shared.create(&self.path, payload, put::CONTENT));
+            return shared.wait(shared.create(&self.path, payload, conditional_put::CONTENT));
         }
         if self.held > 0 {
             self.send()?;
@@ -134,7 +135,9 @@ impl StoreFile {
             }
             if shared.traits.conditional && shared.traits.parts_outlive_puts {
                 // Takes the name. From here on the object is the mark, until it is complete.
-                shared.create(path, PutPayload::from_static(ERROR_MARKER), put::ERROR).await?;
+                shared
+                    .create(path, PutPayload::from_static(ERROR_MARKER), conditional_put::ERROR)
+                    .await?;
             } else {
                 // Taking it would protect nothing, or do harm: to Garage and to Azure, a put ends
                 // all uploads under the name that began before.
@@ -233,7 +236,7 @@ impl Shared {
         // Rather than after gigabytes.
         self.vacant(path).await?;
         let options = PutMultipartOptions {
-            attributes: self.note(put::CONTENT),
+            attributes: self.note(conditional_put::CONTENT),
             ..PutMultipartOptions::default()
         };
         let multipart = self.store.put_multipart_opts(path, options).await;

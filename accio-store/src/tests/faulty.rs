@@ -16,14 +16,14 @@ use object_store::{
 };
 
 #[derive(Debug, Default)]
-pub(in super::super) struct Faulty {
+pub(crate) struct Faulty {
     pub(super) inner: InMemory,
-    pub(in super::super) plan: Arc<Plan>,
+    pub(crate) plan: Arc<Plan>,
 }
 
 /// How many of the next calls go wrong, and how.
 #[derive(Debug, Default)]
-pub(in super::super) struct Plan {
+pub(crate) struct Plan {
     /// Puts that fail and do nothing.
     pub(super) puts: AtomicU32,
     /// Puts that are done and whose answer is lost.
@@ -49,11 +49,11 @@ pub(in super::super) struct Plan {
 }
 
 impl Plan {
-    pub(in super::super) fn careless(&self) {
+    pub(crate) fn careless(&self) {
         self.careless.store(true, Ordering::SeqCst);
     }
 
-    pub(in super::super) fn fail_puts(&self, count: u32) {
+    pub(crate) fn fail_puts(&self, count: u32) {
         self.puts.store(count, Ordering::SeqCst);
     }
 }

@@ -14,7 +14,7 @@ use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer};
 use serde::Deserialize;
 
-use super::told;
+use crate::shared::told;
 
 /// How long a signed address holds.
 const VALID: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ struct Left {
 }
 
 /// Aborts every upload under `root`, which is this receiver's alone; how many they were.
-pub(super) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
+pub(crate) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
     let client = reqwest::Client::builder().timeout(VALID).build().map_err(io::Error::other)?;
     let mut count = 0;
     let mut markers = (String::new(), String::new());

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 /// Pieces of one size that lie ready, and how much memory all pieces are.
 #[derive(Debug)]
-pub(super) struct Pieces {
+pub(crate) struct Pieces {
     /// The size of those that are kept.
     size: usize,
     /// The most that is kept, with what is in use.
@@ -28,7 +28,7 @@ struct State {
 
 /// Room for bytes, and those that are in it; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     bytes: Vec<u8>,
     /// What it was asked for as.
     room: usize,
@@ -37,12 +37,12 @@ pub(super) struct Piece {
 
 impl Pieces {
     /// Keeps those of `size`, as long as all together are no more than `most`.
-    pub(super) fn new(size: usize, most: usize) -> Arc<Self> {
+    pub(crate) fn new(size: usize, most: usize) -> Arc<Self> {
         Arc::new(Pieces { size, most, state: Mutex::default() })
     }
 
     /// An empty one of so many bytes.
-    pub(super) fn get(self: &Arc<Self>, room: usize) -> Piece {
+    pub(crate) fn get(self: &Arc<Self>, room: usize) -> Piece {
         let mut state = self.lock();
         let idle = if room == self.size { state.idle.pop() } else { None };
         let mut dropped = Vec::new();
@@ -68,27 +68,27 @@ impl Pieces {
 
 impl Piece {
     /// Of no bytes.
-    pub(super) fn none(pieces: &Arc<Pieces>) -> Self {
+    pub(crate) fn none(pieces: &Arc<Pieces>) -> Self {
         Piece { bytes: Vec::new(), room: 0, pieces: Arc::clone(pieces) }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.bytes.len() == self.room
     }
 
     /// Takes as many as there is room for; how many.
-    pub(super) fn fill(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn fill(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.room - self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..count]);
         count
     }
 
     /// Its bytes, to be sent; whoever drops the last of them gives the piece back.
-    pub(super) fn freeze(self) -> Bytes {
+    pub(crate) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }
 }

@@ -3,33 +3,40 @@
 mod faulty;
 mod served;
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use accio_proto::SinkFile;
-use object_store::ObjectStoreExt;
+use accio_proto::{FileSink, SinkFile};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
-use super::parts::PART;
-use super::*;
-pub(super) use faulty::Faulty;
+use crate::conditional_put;
+use crate::file::StoreFile;
+use crate::part_size::PART;
+use crate::shared::{LAST_CLEANUP, Place, Shared, Traits};
+use crate::sink::StoreSink;
+pub(crate) use faulty::Faulty;
 use faulty::Plan;
 
 /// Nothing takes longer, or the test fails.
 const BOUND: Duration = Duration::from_secs(60);
 
-pub(super) const CLOUD: Traits =
+pub(crate) const CLOUD: Traits =
     Traits { conditional: true, notes: true, multipart: true, parts_outlive_puts: true };
 const MEMORY: usize = 4 * PART;
 
-pub(super) fn sink(store: Arc<dyn ObjectStore>, traits: Traits, memory: usize) -> StoreSink {
+pub(crate) fn sink(store: Arc<dyn ObjectStore>, traits: Traits, memory: usize) -> StoreSink {
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
-    StoreSink::new(runtime, store, traits, (Path::from("p/node"), "node".to_owned()), memory)
+    let (root, node) = (Path::from("p/node"), "node".to_owned());
+    let place = Place { address: "test://".to_owned(), root, node };
+    StoreSink::new(Shared::new(runtime, store, traits, place, memory))
 }
 
 fn faulty() -> (StoreSink, Arc<Plan>) {
@@ -63,8 +70,8 @@ fn put(sink: &StoreSink, id: u64, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn get(sink: &StoreSink, id: u64) -> Option<Vec<u8>> {
-    let Shared { runtime, store, .. } = &*sink.shared;
-    let path = sink.shared.path(id);
+    let Shared { runtime, store, .. } = &**sink.shared();
+    let path = sink.shared().path(id);
     runtime.block_on(async { Some(store.get(&path).await.ok()?.bytes().await.unwrap().to_vec()) })
 }
 
@@ -84,7 +91,7 @@ fn every_length_is_kept(sink: &StoreSink) {
     }
     sink.mark(50).unwrap();
     assert_eq!(get(sink, 50).unwrap(), b"ERROR");
-    assert_eq!(sink.shared.budget.in_use(), 0);
+    assert_eq!(sink.shared().budget.in_use(), 0);
 }
 
 #[test]
@@ -206,9 +213,10 @@ fn a_lost_answer_is_no_failure() {
 fn content_that_is_there_though_it_failed_becomes_the_mark() {
     let (sink, plan) = faulty();
     // Done, but never heard of, and the mark finds it.
-    let shared = Arc::clone(&sink.shared);
+    let shared = Arc::clone(sink.shared());
     let path = shared.path(1);
-    let stored = shared.create(&path, PutPayload::from_static(b"content"), put::CONTENT);
+    let stored =
+        shared.create(&path, PutPayload::from_static(b"content"), conditional_put::CONTENT);
     shared.runtime.block_on(stored).unwrap();
     sink.mark(1).unwrap();
     assert_eq!(get(&sink, 1).unwrap(), b"ERROR");
@@ -240,7 +248,7 @@ fn a_part_or_a_completion_that_fails_leaves_no_upload() {
         assert_eq!(get(&sink, id).unwrap(), b"ERROR");
     }
     assert_eq!(plan.open.load(Ordering::SeqCst), 0);
-    assert_eq!(sink.shared.budget.in_use(), 0);
+    assert_eq!(sink.shared().budget.in_use(), 0);
 }
 
 #[test]
@@ -252,7 +260,7 @@ fn a_file_that_is_dropped_leaves_nothing() {
     drop(file);
     assert_eq!(plan.open.load(Ordering::SeqCst), 0);
     assert_eq!(get(&sink, 1), None);
-    assert_eq!(sink.shared.budget.in_use(), 0);
+    assert_eq!(sink.shared().budget.in_use(), 0);
 }
 
 #[test]
@@ -279,8 +287,8 @@ fn many_uploads_finish_with_memory_for_two_parts() {
         let ended = finished.recv_timeout(BOUND);
         assert_eq!(ended, Ok(true), "{} uploads wait for each other", left + 1);
     }
-    assert!(sink.shared.budget.peak() <= 2 * PART);
-    assert_eq!(sink.shared.budget.in_use(), 0);
+    assert!(sink.shared().budget.peak() <= 2 * PART);
+    assert_eq!(sink.shared().budget.in_use(), 0);
 }
 
 #[test]
@@ -312,7 +320,7 @@ fn a_store_that_never_answers_holds_up_no_stop() {
     let (sink, _) = faulty();
     sink.close();
     let began = Instant::now();
-    let error = sink.shared.tidy(std::future::pending::<io::Result<()>>()).unwrap_err();
+    let error = sink.shared().tidy(std::future::pending::<io::Result<()>>()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!((LAST_CLEANUP..BOUND).contains(&began.elapsed()), "{:?}", began.elapsed());
 }

@@ -2,10 +2,10 @@
 
 /// The smallest part that is sent, but for the last (8 MiB): stores want 5 MiB at the least.
 /// What is smaller altogether is put in one request.
-pub(super) const PART: usize = 8 << 20;
+pub(crate) const PART: usize = 8 << 20;
 
 /// How many parts a store takes: S3's limit, and that of those that speak like it.
-pub(super) const MOST_PARTS: usize = 10_000;
+pub(crate) const MOST_PARTS: usize = 10_000;
 
 /// Parts of one size, before it doubles.
 const SAME: usize = 1000;
@@ -16,7 +16,7 @@ const LARGEST: usize = 4000 << 20;
 /// How large part `index` is to be, counted from 0, of an upload whose end nobody knows: parts
 /// double every thousand. 7.8 GiB come in parts of 8 MiB, and the ten thousandth part ends at
 /// 7.7 TiB. None takes more than a quarter of the memory for all uploads.
-pub(super) fn size(index: usize, memory: usize) -> usize {
+pub(crate) fn size(index: usize, memory: usize) -> usize {
     let doublings = u32::try_from(index / SAME).unwrap_or(u32::MAX).min(20);
     (PART << doublings).min(LARGEST).min(memory / 4).max(PART)
 }

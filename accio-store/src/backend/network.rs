@@ -13,8 +13,9 @@ use object_store::http::HttpBuilder;
 use object_store::{ClientOptions, Error, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
-use super::Traits;
-use super::connect::{Earlier, Opened};
+use super::Backend;
+use crate::orphans::Orphans;
+use crate::shared::Traits;
 
 /// How long one request may take by default (seconds: 120): a part, over a slow line.
 const REQUEST: &str = "120 seconds";
@@ -26,10 +27,10 @@ const RETRY: Duration = Duration::from_secs(30);
 const RETRIES: usize = 8;
 
 /// Names in lower case, and values.
-pub(super) type Settings = Vec<(String, String)>;
+pub(crate) type Settings = Vec<(String, String)>;
 
 /// Those of the environment that can be settings.
-pub(super) fn settings(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Settings {
+pub(crate) fn settings(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Settings {
     let setting = |(name, value): (OsString, OsString)| {
         Some((name.to_str()?.to_ascii_lowercase(), value.into_string().ok()?))
     };
@@ -37,11 +38,11 @@ pub(super) fn settings(variables: impl IntoIterator<Item = (OsString, OsString)>
 }
 
 /// The store at an address.
-pub(super) fn open(
+pub(crate) fn open(
     scheme: ObjectStoreScheme,
     url: &Url,
     settings: &Settings,
-) -> Result<Opened, String> {
+) -> Result<Backend, String> {
     // Nobody else chooses one in this process, so there is none yet; an error would be one to use.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let told = |error: Error| error.to_string();
@@ -55,7 +56,7 @@ pub(super) fn open(
                 .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
             let builder = apply("aws_", settings, builder, AmazonS3Builder::with_config);
             let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(told)?;
-            Opened { store: Arc::new(store.clone()), traits: cloud, earlier: Earlier::S3(store) }
+            Backend { store: Arc::new(store.clone()), traits: cloud, orphans: Orphans::S3(store) }
         }
         ObjectStoreScheme::GoogleCloudStorage => {
             let builder = GoogleCloudStorageBuilder::new()
@@ -63,7 +64,7 @@ pub(super) fn open(
             let builder =
                 apply("google_", settings, builder, GoogleCloudStorageBuilder::with_config);
             let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(told)?;
-            Opened { store: Arc::new(store), traits: cloud, earlier: Earlier::Nowhere }
+            Backend { store: Arc::new(store), traits: cloud, orphans: Orphans::Nowhere }
         }
         ObjectStoreScheme::MicrosoftAzure => {
             let builder = MicrosoftAzureBuilder::new()
@@ -72,7 +73,7 @@ pub(super) fn open(
             let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(told)?;
             // A put of the whole blob discards the blocks that were sent for it.
             let traits = Traits { parts_outlive_puts: false, ..cloud };
-            Opened { store: Arc::new(store), traits, earlier: Earlier::Nowhere }
+            Backend { store: Arc::new(store), traits, orphans: Orphans::Nowhere }
         }
         ObjectStoreScheme::Http => {
             let client = ClientOptions::new().with_config(ClientConfigKey::Timeout, REQUEST);
@@ -86,7 +87,7 @@ pub(super) fn open(
                 multipart: false,
                 parts_outlive_puts: false,
             };
-            Opened { store: Arc::new(store), traits, earlier: Earlier::Nowhere }
+            Backend { store: Arc::new(store), traits, orphans: Orphans::Nowhere }
         }
         _ => return Err("not a store that is reached over HTTP".to_owned()),
     };
@@ -114,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    fn open_with(address: &str, variables: &[(&str, &str)]) -> Result<Opened, String> {
+    fn open_with(address: &str, variables: &[(&str, &str)]) -> Result<Backend, String> {
         let url = Url::parse(address).unwrap();
         let (scheme, _) = ObjectStoreScheme::parse(&url).unwrap();
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
@@ -143,7 +144,7 @@ mod tests {
             ],
         )
         .unwrap();
-        let Earlier::S3(store) = &opened.earlier else { panic!("{opened:?}") };
+        let Orphans::S3(store) = &opened.orphans else { panic!("{opened:?}") };
         let address = signed(store);
         assert!(address.starts_with("https://s3.example.org/bucket/p/n/1.file?"), "{address}");
         assert!(address.contains("Credential=somebody%2F"), "{address}");

@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::parts::PART;
-use super::pieces::{Piece, Pieces};
+use crate::buffer_pool::{Piece, Pieces};
+use crate::part_size::PART;
 
 /// The smallest step that memory is given out in.
 const STEP: usize = 16 << 10;
@@ -26,7 +26,7 @@ const SMALL: usize = 256 << 10;
 
 /// The memory of all uploads together.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     /// All but the eighth.
     main: usize,
     state: Mutex<State>,
@@ -54,11 +54,11 @@ struct State {
 
 /// The server is stopping: nobody gets memory any more.
 #[derive(Debug)]
-pub(super) struct Closed;
+pub(crate) struct Closed;
 
 /// What one upload holds of the part it is filling.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     budget: Arc<Budget>,
     held: usize,
     /// Whether that is of the eighth for small uploads.
@@ -67,14 +67,14 @@ pub(super) struct Claim {
 
 /// Memory of a part that is on its way to the store; free again when dropped.
 #[derive(Debug)]
-pub(super) struct Leaving {
+pub(crate) struct Leaving {
     budget: Arc<Budget>,
     held: usize,
 }
 
 impl Budget {
     /// Of `total` bytes; at least a part is needed, or nothing would move.
-    pub(super) fn new(total: usize) -> Arc<Self> {
+    pub(crate) fn new(total: usize) -> Arc<Self> {
         let total = total.max(PART + SMALL);
         let small = (total / 8).min(total - PART);
         let state = State {
@@ -97,28 +97,28 @@ impl Budget {
     }
 
     /// Nobody waits any longer.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
     /// Where the memory comes from.
-    pub(super) fn pieces(&self) -> &Arc<Pieces> {
+    pub(crate) fn pieces(&self) -> &Arc<Pieces> {
         &self.pieces
     }
 
     /// What large uploads share.
-    pub(super) fn main(&self) -> usize {
+    pub(crate) fn main(&self) -> usize {
         self.main
     }
 
     #[cfg(test)]
-    pub(super) fn peak(&self) -> usize {
+    pub(crate) fn peak(&self) -> usize {
         self.lock().peak
     }
 
     #[cfg(test)]
-    pub(super) fn in_use(&self) -> usize {
+    pub(crate) fn in_use(&self) -> usize {
         let state = self.lock();
         state.used()
     }
@@ -168,13 +168,13 @@ impl State {
 }
 
 impl Claim {
-    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         Claim { budget: Arc::clone(budget), held: 0, small: true }
     }
 
     /// Gets the next step, waiting for it when the part cannot be sent yet; how many bytes it is,
     /// or none when the part is to be sent as it is.
-    pub(super) fn grow(&mut self) -> Result<Option<usize>, Closed> {
+    pub(crate) fn grow(&mut self) -> Result<Option<usize>, Closed> {
         let step = self.held.clamp(STEP, LARGEST_STEP);
         let budget = &*self.budget;
         let mut state = budget.lock();
@@ -207,12 +207,12 @@ impl Claim {
     }
 
     /// The memory itself, of a step that was given.
-    pub(super) fn piece(&self, step: usize) -> Piece {
+    pub(crate) fn piece(&self, step: usize) -> Piece {
         self.budget.pieces.get(step)
     }
 
     /// The part is on its way.
-    pub(super) fn leave(&mut self) -> Leaving {
+    pub(crate) fn leave(&mut self) -> Leaving {
         let held = std::mem::take(&mut self.held);
         let mut state = self.budget.lock();
         if self.small {

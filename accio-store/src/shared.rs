@@ -1,24 +1,4 @@
-//! Files kept in an object store: connection N's bytes become the object `PREFIX/NODE/N.file`.
-//!
-//! An object is absent, complete, empty or `ERROR`. What fits into one part is put at once, at the
-//! commit; what is larger is uploaded part by part, which shows nowhere until it is completed.
-//! Either way the name is taken by a put that fails when the name is there, so that of two
-//! receivers which were given the same name one fails and none overwrites.
-
-mod budget;
-mod connect;
-mod file;
-mod leftovers;
-#[cfg(feature = "store")]
-mod network;
-mod parts;
-mod pieces;
-mod put;
-mod serve;
-#[cfg(test)]
-mod tests;
-#[cfg(feature = "store")]
-mod unfinished;
+//! State shared by a sink and its files: the store, its capabilities, the memory budget, shutdown.
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
@@ -27,112 +7,94 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use accio_proto::{ERROR_MARKER, FileSink};
 use futures_util::future::{Either, select};
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, PutPayload};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use budget::Budget;
-use file::StoreFile;
-pub(crate) use serve::{StoreFlags, serve};
+use crate::memory_budget::Budget;
 
 /// How long putting things right may take while serving: aborting an upload, marking it failed.
-const CLEANUP: Duration = Duration::from_secs(60);
+pub(crate) const CLEANUP: Duration = Duration::from_secs(60);
 
 /// The same once the server is to stop.
-const LAST_CLEANUP: Duration = Duration::from_secs(4);
-
-/// Threads that talk to the store. Sessions have their own; these only move requests.
-const THREADS: usize = 2;
-
-/// Keeps files in an object store. Clones keep them in the same.
-#[derive(Debug, Clone)]
-struct StoreSink {
-    shared: Arc<Shared>,
-}
+pub(crate) const LAST_CLEANUP: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
-struct Shared {
-    runtime: Runtime,
-    store: Arc<dyn ObjectStore>,
-    traits: Traits,
+pub(crate) struct Shared {
+    pub(crate) runtime: Runtime,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) traits: Traits,
+    /// Without a password.
+    pub(crate) address: String,
     /// `PREFIX/NODE`.
-    root: Path,
-    node: String,
+    pub(crate) root: Path,
+    pub(crate) node: String,
     /// This run of this receiver, told from any other by what its objects carry.
-    token: String,
-    budget: Arc<Budget>,
-    closing: watch::Sender<bool>,
+    pub(crate) token: String,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) closing: watch::Sender<bool>,
+}
+
+/// Where a receiver's objects are.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The address of the store, without a password.
+    pub(crate) address: String,
+    /// `PREFIX/NODE`.
+    pub(crate) root: Path,
+    pub(crate) node: String,
 }
 
 /// What a store can do.
 #[derive(Debug, Clone, Copy)]
-struct Traits {
+pub(crate) struct Traits {
     /// It refuses to put what is there already, if asked to.
-    conditional: bool,
+    pub(crate) conditional: bool,
     /// It keeps a note with an object.
-    notes: bool,
+    pub(crate) notes: bool,
     /// It takes an object in parts.
-    multipart: bool,
+    pub(crate) multipart: bool,
     /// Parts of an upload that is not complete stay when its name is put to.
-    parts_outlive_puts: bool,
+    pub(crate) parts_outlive_puts: bool,
 }
 
-impl StoreSink {
-    fn new(
+impl Shared {
+    pub(crate) fn new(
         runtime: Runtime,
         store: Arc<dyn ObjectStore>,
         traits: Traits,
-        place: (Path, String),
+        place: Place,
         memory: usize,
     ) -> Self {
         let random = std::hash::RandomState::new().build_hasher().finish();
-        let (root, node) = place;
-        let shared = Shared {
+        let Place { address, root, node } = place;
+        Shared {
             runtime,
             store,
             traits,
+            address,
             root,
             node,
             token: format!("{random:016x}"),
             budget: Budget::new(memory),
             closing: watch::Sender::new(false),
-        };
-        StoreSink { shared: Arc::new(shared) }
+        }
     }
 
     /// Nobody waits for memory or for the store any longer; what is unfinished fails.
-    fn close(&self) {
-        self.shared.closing.send_replace(true);
-        self.shared.budget.close();
-    }
-}
-
-impl FileSink for StoreSink {
-    type File = StoreFile;
-
-    fn open(&self, id: u64) -> io::Result<StoreFile> {
-        Ok(StoreFile::new(&self.shared, id))
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+        self.budget.close();
     }
 
-    fn mark(&self, id: u64) -> io::Result<()> {
-        self.shared.mark(id)
-    }
-
-    fn blocks(&self) -> bool {
-        true
-    }
-}
-
-impl Shared {
-    fn path(&self, id: u64) -> Path {
+    pub(crate) fn path(&self, id: u64) -> Path {
         self.root.clone().join(format!("{id}.file"))
     }
 
     /// Waits for the store, unless the server is to stop.
-    fn wait<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut closing = self.closing.subscribe();
         self.runtime.block_on(async {
             let closed = pin!(closing.wait_for(|closing| *closing));
@@ -144,7 +106,7 @@ impl Shared {
     }
 
     /// Waits for the store to put something right, even when the server is to stop; not for ever.
-    fn tidy<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    pub(crate) fn tidy<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut closing = self.closing.subscribe();
         self.runtime.block_on(async {
             let limit = pin!(async {
@@ -160,18 +122,14 @@ impl Shared {
             }
         })
     }
-
-    fn mark(&self, id: u64) -> io::Result<()> {
-        self.tidy(self.create(&self.path(id), PutPayload::from_static(ERROR_MARKER), put::ERROR))
-    }
 }
 
-fn stopping() -> io::Error {
+pub(crate) fn stopping() -> io::Error {
     io::Error::other("the server is stopping")
 }
 
 /// What a store said, on one line.
-fn told(error: &object_store::Error) -> io::Error {
+pub(crate) fn told(error: &object_store::Error) -> io::Error {
     let text: String = error.to_string().chars().take(500).collect();
     io::Error::other(text.replace(char::is_control, " "))
 }

@@ -71,7 +71,7 @@ fn a_slow_store_is_felt_by_its_sender_alone_and_is_not_its_fault() {
         thread::sleep(Duration::from_millis(10));
     }
     assert!(last < bytes.len(), "the store's slowness was not felt");
-    assert!(sink.shared.budget.peak() <= MEMORY);
+    assert!(sink.shared().budget.peak() <= MEMORY);
     // The small ones find what little memory they need.
     assert!(send(address, b"small", &AtomicUsize::new(0)));
     assert_eq!(get(&sink, 2).unwrap(), b"small");

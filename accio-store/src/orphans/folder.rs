@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 /// Removes the staging files beside those in a folder that stands for a store.
-pub(super) fn reap(folder: &Path) -> io::Result<usize> {
+pub(crate) fn reap(folder: &Path) -> io::Result<usize> {
     let mut count = 0;
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),

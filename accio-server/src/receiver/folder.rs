@@ -1,0 +1,114 @@
+//! Receives files into a folder.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use accio_cli::{Failure, Program, reason, say};
+use accio_proto::{DirSink, Outcome, Server};
+
+use crate::arguments::{Arguments, Files, WithExisting};
+use crate::on_commit::{self, Helper, OnCommit};
+use crate::sandbox::Sandbox;
+
+/// Receives into the folder that the arguments name.
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { port, file_dir, workers, sandbox, files, limits, serve, .. } = arguments;
+    serve.verbosity.start_log();
+    let command = files.on_commit.as_deref().map(on_commit::parse).transpose()?;
+    let mut options = DirSink::options()
+        .fast_paths(serve.fast_paths())
+        .durable(files.durable)
+        .min_free(limits.min_free)
+        .existing(files.existing.into());
+    if let Some(mode) = files.mode {
+        options = options.mode(mode);
+    }
+    let sink = options.create(&file_dir)?;
+    // Both the journal's place and the commands' are told apart from it by what it is, wherever
+    // the process or a link leads later.
+    let folder = std::fs::canonicalize(&file_dir).map_err(|error| {
+        Failure::new(format_args!("cannot use directory {file_dir:?}"), reason(&error))
+    })?;
+    let first_id = first_id(&files, &sink, &file_dir, serve.verbosity.quiet)?;
+    let mut builder = limits.apply(Server::builder(sink.clone())).first_id(first_id);
+    if let Some(workers) = workers {
+        builder = builder.workers(workers);
+    }
+    let on_commit = command.map(|command| OnCommit {
+        command,
+        jobs: files.on_commit_jobs,
+        folder: folder.clone(),
+        verbosity: serve.verbosity,
+        color: serve.color.color,
+    });
+    let receiver = Receiver { folder, sink, sandbox, on_commit, helper: OnceLock::new() };
+    serve.serve(builder, port, receiver)
+}
+
+/// The number to begin with.
+fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u64, Failure> {
+    let asked = files.ids_from;
+    if files.existing == WithExisting::Replace {
+        return Ok(asked);
+    }
+    let highest = sink.highest().map_err(|error| {
+        Failure::new(format_args!("cannot look into directory {path:?}"), reason(&error))
+    })?;
+    match highest {
+        Some(highest) if highest >= asked => {
+            let next = highest.checked_add(1).ok_or_else(|| {
+                let what = format_args!("cannot keep what is in {path:?}").to_string();
+                Failure::new(what, format_args!("no number is above that of {highest}.file"))
+            })?;
+            if !quiet {
+                say(format_args!("keeping the files up to {highest}.file; next is {next}.file"));
+            }
+            Ok(next)
+        }
+        _ => Ok(asked),
+    }
+}
+
+/// What this server does beside serving.
+struct Receiver {
+    folder: PathBuf,
+    sink: DirSink,
+    sandbox: Sandbox,
+    on_commit: Option<OnCommit>,
+    helper: OnceLock<Mutex<Option<Helper>>>,
+}
+
+impl Program for Receiver {
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.folder)
+    }
+
+    fn confine(&self, journal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+        // While programs can be run.
+        let helper = self.on_commit.as_ref().map(OnCommit::start).transpose()?;
+        self.helper.get_or_init(|| Mutex::new(helper));
+        self.sandbox.confine(&self.sink, journal)
+    }
+
+    fn observe(&self, outcome: &Outcome) {
+        if outcome.result.is_ok()
+            && let Some(helper) = self.helper.get()
+            && let Some(helper) = &*helper.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            helper.run(outcome);
+        }
+    }
+
+    fn finish(&self, deadline: &dyn Fn() -> Instant) {
+        let helper = self.helper.get();
+        let take = |helper: &Mutex<Option<Helper>>| {
+            helper.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
+        if let Some(helper) = helper.and_then(take) {
+            helper.finish(deadline);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Receives into the folder or the store that FILE-DIR names.
+
+mod folder;
+#[cfg(feature = "store-core")]
+mod store;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use accio_cli::{Failure, USAGE};
+
+use crate::arguments::Arguments;
+
+/// Receives until a signal ends the server.
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    match store_address(&arguments.file_dir) {
+        #[cfg(feature = "store-core")]
+        Some(address) => store::run(&address, arguments),
+        #[cfg(not(feature = "store-core"))]
+        Some(address) => {
+            Err(another_build(address.split("://").next().unwrap_or_default(), "object stores"))
+        }
+        None => folder::run(arguments),
+    }
+}
+
+/// Such a store is for one that was built with more features.
+fn another_build(scheme: &str, stores: &str) -> Failure {
+    // What may hold a password is not told.
+    let what = format_args!("cannot keep files in a store ({scheme}://)").to_string();
+    let how = format_args!(
+        "this accio-server has no {stores}; build one that has: cargo build --release \
+         -p accio-server --features store"
+    );
+    Failure::new(what, how).with_code(USAGE)
+}
+
+/// What stands for a folder, if it is the address of a store: `s3://...` and not `./s3://...`.
+fn store_address(path: &Path) -> Option<String> {
+    let (scheme, _) = path.to_str()?.split_once("://")?;
+    let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let is_scheme =
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(letter);
+    is_scheme.then(|| path.to_str().map(str::to_owned))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_told_from_a_folder() {
+        for store in ["s3://b/p", "gs://b", "http://h/", "file:///x", "s3://"] {
+            assert_eq!(store_address(Path::new(store)).as_deref(), Some(store));
+        }
+        for folder in ["received", "./s3://b", "/a://b", "://", "3://b", "a b://c", "s3:/b"] {
+            assert_eq!(store_address(Path::new(folder)), None, "{folder}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Receives files into an object store.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use accio_cli::{Failure, Program, USAGE, reason};
+use accio_proto::Server;
+use accio_store::{NodeName, StoreError, StoreOptions, StoreSink};
+
+use crate::arguments::{Arguments, WithExisting};
+use crate::sandbox::Sandbox;
+
+/// Receives into the store at `address`.
+pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { port, workers, sandbox, files, limits, serve, store, .. } = arguments;
+    serve.verbosity.start_log();
+    let meaningless = [
+        ("--on-commit", files.on_commit.is_some()),
+        ("--mode", files.mode.is_some()),
+        ("--existing keep", files.existing == WithExisting::Keep),
+        ("--min-free", limits.min_free > 0),
+        ("--sandbox require", sandbox == Sandbox::Require),
+    ];
+    if let Some((flag, _)) = meaningless.into_iter().find(|(_, given)| *given) {
+        let why = "it is for folders, and the files go into a store";
+        return Err(Failure::new(flag, why).with_code(USAGE));
+    }
+    let node = match store.node {
+        Some(node) => node,
+        None => host_name()?,
+    };
+    let sink = StoreOptions::new(node.clone()).memory(store.store_memory).open(address).map_err(
+        |error| match error {
+            StoreError::NotBuiltIn { scheme, .. } => {
+                super::another_build(&scheme, "stores but file://")
+            }
+            error => Failure::from_error(error),
+        },
+    )?;
+    let first_id = first_id(&sink, &node, files.ids_from, store.ids_from_store)?;
+    log::info!("writing as node \"{node}\", from {first_id}.file");
+    let mut builder = limits.apply(Server::builder(sink.clone())).first_id(first_id);
+    if let Some(workers) = workers {
+        builder = builder.workers(workers);
+    }
+    serve.serve(builder, port, Receiver { sink })
+}
+
+/// What this server does beside serving.
+struct Receiver {
+    sink: StoreSink,
+}
+
+impl Program for Receiver {
+    fn stopping(&self) {
+        self.sink.close();
+    }
+
+    fn grace(&self) -> Duration {
+        // Uploads are aborted at the store, which is one or two requests each; a store that does
+        // not answer is not waited for longer.
+        StoreSink::CLOSE_TIMEOUT + Duration::from_secs(1)
+    }
+}
+
+/// The number to begin with.
+fn first_id(
+    sink: &StoreSink,
+    node: &NodeName,
+    ids_from: u64,
+    ids_from_store: bool,
+) -> Result<u64, Failure> {
+    let failure =
+        |why: &dyn Display| Failure::new(format_args!("cannot use store {}", sink.address()), why);
+    let highest = sink.highest().map_err(|error| failure(&reason(&error)))?;
+    let first = match highest {
+        Some(highest) if ids_from_store => {
+            let next = highest.checked_add(1);
+            next.ok_or_else(|| failure(&"no number is above the highest there"))?
+        }
+        Some(highest) if highest >= ids_from => {
+            let why = format!(
+                "objects up to {} are there: --ids-from-store goes on after them; or is another \
+                 receiver called \"{node}\" too (--node)?",
+                sink.path(highest)
+            );
+            return Err(failure(&why));
+        }
+        _ => 0,
+    };
+    Ok(first.max(ids_from))
+}
+
+fn host_name() -> Result<NodeName, Failure> {
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    host.parse().map_err(|why| {
+        Failure::new(format_args!("host name {host:?}"), format_args!("{why}; give a --node"))
+            .with_code(USAGE)
+    })
+}

@@ -1,0 +1,24 @@
+//! A folder of this machine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use object_store::local::LocalFileSystem;
+
+use super::Backend;
+use crate::orphans::Orphans;
+use crate::shared::Traits;
+
+/// Opens the file system as a store; `folder` is this receiver's own.
+pub(crate) fn open(folder: PathBuf) -> Backend {
+    Backend {
+        store: Arc::new(LocalFileSystem::new()),
+        traits: Traits {
+            conditional: true,
+            notes: false,
+            multipart: true,
+            parts_outlive_puts: true,
+        },
+        orphans: Orphans::Folder(folder),
+    }
+}

@@ -1,0 +1,289 @@
+//! From an address to a sink: which store it is, what it can do, what an earlier run left there.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use object_store::path::Path;
+use object_store::{
+    Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload,
+};
+use tokio::runtime::Runtime;
+use url::Url;
+
+use crate::backend::{self, Backend};
+use crate::part_size::PART;
+use crate::shared::{Place, Shared, told};
+use crate::sink::StoreSink;
+
+/// Threads that talk to the store. Sessions have their own; these only move requests.
+const THREADS: usize = 2;
+
+/// Options of a [`StoreSink`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing is opened until `open` is called"]
+pub struct StoreOptions {
+    node: NodeName,
+    memory: u64,
+}
+
+impl StoreOptions {
+    /// The default of [`memory`](Self::memory), in bytes.
+    pub const DEFAULT_MEMORY: u64 = 512 << 20;
+
+    /// The smallest useful [`memory`](Self::memory), in bytes: two parts, so that one fills while
+    /// the other is sent.
+    pub const MIN_MEMORY: u64 = 2 * PART as u64;
+
+    /// Starts with the defaults for the receiver called `node`.
+    pub fn new(node: NodeName) -> Self {
+        StoreOptions { node, memory: Self::DEFAULT_MEMORY }
+    }
+
+    /// Sets how much memory all uploads together may hold, in bytes; less than
+    /// [`MIN_MEMORY`](Self::MIN_MEMORY) counts as that.
+    pub fn memory(self, bytes: u64) -> Self {
+        StoreOptions { memory: bytes.max(Self::MIN_MEMORY), ..self }
+    }
+
+    /// Opens the store at `address` and removes the uploads that an earlier run of this node left
+    /// unfinished there.
+    ///
+    /// Starts two threads that send requests. Must not be called on a thread of a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The address or the environment is invalid, or the store cannot be reached or used.
+    pub fn open(self, address: &str) -> Result<StoreSink, StoreError> {
+        let failure = |error| StoreError::Io { address: without_secret(address), error };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("accio-store")
+            .enable_all()
+            .build()
+            .map_err(failure)?;
+        let (backend, root) = select(address, &self.node)?;
+        let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
+        let place = Place { address: without_secret(address), root, node: self.node.0 };
+        backend.into_sink(runtime, place, memory).map_err(failure)
+    }
+}
+
+/// The name of a receiver, unique among those that use the same store: part of every object's path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeName(String);
+
+/// A string that is not a valid [`NodeName`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not letters, digits, dots, hyphens and underscores")]
+#[non_exhaustive]
+pub struct InvalidNodeName;
+
+impl FromStr for NodeName {
+    type Err = InvalidNodeName;
+
+    /// Accepts a name that is one step of every store's paths, and hides nothing.
+    fn from_str(value: &str) -> Result<Self, InvalidNodeName> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let hidden = value.starts_with('.');
+        if value.is_empty() || value.len() > 200 || hidden || !value.chars().all(plain) {
+            return Err(InvalidNodeName);
+        }
+        Ok(NodeName(value.to_owned()))
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a store cannot be opened. A password in the address is left out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The address is not a URL of a store.
+    #[error("cannot use store {address}: {reason}")]
+    InvalidAddress {
+        /// The address.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store needs the feature `network`.
+    #[error("cannot use store {address}: accio-store was built without the feature network")]
+    NotBuiltIn {
+        /// The address.
+        address: String,
+        /// Its scheme, such as `s3`.
+        scheme: String,
+    },
+    /// The settings in the environment are incomplete or invalid.
+    #[error("cannot use store {address}: {reason}")]
+    InvalidSettings {
+        /// The address.
+        address: String,
+        /// What the store's client says.
+        reason: String,
+    },
+    /// The store cannot be reached or refuses a request.
+    #[error("cannot use store {address}: {}", accio_proto::os_error_text(.error))]
+    Io {
+        /// The address.
+        address: String,
+        /// What the system or the store says.
+        error: io::Error,
+    },
+}
+
+/// The address without what only its store may know.
+fn without_secret(address: &str) -> String {
+    match Url::parse(address) {
+        Ok(mut url) if url.password().is_some() => match url.set_password(None) {
+            Ok(()) => url.into(),
+            Err(()) => url.scheme().to_owned(),
+        },
+        _ => address.escape_debug().to_string(),
+    }
+}
+
+/// The store an address means, and the receiver's own place in it.
+fn select(address: &str, node: &NodeName) -> Result<(Backend, Path), StoreError> {
+    let invalid = |reason: String| {
+        let address = without_secret(address);
+        StoreError::InvalidAddress { address, reason }
+    };
+    let url = Url::parse(address).map_err(|error| invalid(error.to_string()))?;
+    let (scheme, prefix) = match ObjectStoreScheme::parse(&url) {
+        Ok((ObjectStoreScheme::Memory, _)) | Err(_) => {
+            let known = "not s3://, gs://, az://, http://, https:// or file://";
+            return Err(invalid(known.to_owned()));
+        }
+        Ok(parsed) => parsed,
+    };
+    let backend = match scheme {
+        ObjectStoreScheme::Local => {
+            let folder = url.to_file_path();
+            let folder = folder.map_err(|()| invalid("no path of this machine".to_owned()))?;
+            backend::folder::open(folder.join(&node.0))
+        }
+        #[cfg(feature = "network")]
+        scheme => {
+            let settings = backend::network::settings(std::env::vars_os());
+            backend::network::open(scheme, &url, &settings).map_err(|reason| {
+                StoreError::InvalidSettings { address: without_secret(address), reason }
+            })?
+        }
+        #[cfg(not(feature = "network"))]
+        _ => {
+            let (address, scheme) = (without_secret(address), url.scheme().to_owned());
+            return Err(StoreError::NotBuiltIn { address, scheme });
+        }
+    };
+    Ok((backend, prefix.join(node.0.as_str())))
+}
+
+impl Backend {
+    /// Removes what an earlier run left, and finds out what the store can do.
+    fn into_sink(self, runtime: Runtime, place: Place, memory: usize) -> io::Result<StoreSink> {
+        let Backend { store, mut traits, orphans } = self;
+        let count = runtime.block_on(orphans.remove(&place.root))?;
+        // Others than those their kind is named after speak its language, and not all of it.
+        if traits.conditional && traits.notes {
+            traits.conditional = runtime.block_on(refuses(&*store, &place.root))?;
+        }
+        if !traits.conditional {
+            log::warn!(
+                "this store overwrites what it is asked not to: that another receiver has the same \
+                 --node is still noticed, unless two uploads meet within moments"
+            );
+        }
+        if count > 0 {
+            log::warn!("{count} unfinished uploads of an earlier run are gone");
+        }
+        Ok(StoreSink::new(Shared::new(runtime, store, traits, place, memory)))
+    }
+}
+
+/// Whether the store refuses to put what is there, when asked to; some ignore the question.
+async fn refuses(store: &dyn ObjectStore, root: &Path) -> io::Result<bool> {
+    let path = root.clone().join(".accio-probe");
+    let put = || store.put_opts(&path, PutPayload::new(), PutOptions::from(PutMode::Create));
+    let answer = match put().await {
+        // Left by a probe that was cut short.
+        Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(true),
+        Err(Error::NotImplemented { .. }) => return Ok(false),
+        Err(error) => return Err(told(&error)),
+        Ok(_) => match put().await {
+            Ok(_) => Ok(false),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(true),
+            Err(error) => Err(told(&error)),
+        },
+    };
+    store.delete(&path).await.map_err(|error| told(&error))?;
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::TryStreamExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::tests::Faulty;
+
+    fn runtime() -> Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_password_is_not_told() {
+        let told = without_secret("https://me:hush@example.org/in");
+        assert_eq!(told, "https://me@example.org/in");
+        assert_eq!(without_secret("s3://bucket/a\nb"), "s3://bucket/a\\nb");
+    }
+
+    #[test]
+    fn addresses_that_mean_no_store() {
+        let why = |address: &str| select(address, &"n".parse().unwrap()).unwrap_err().to_string();
+        for address in ["memory:///x", "ftp://host/x", "s3:///x"] {
+            assert!(why(address).contains("not s3://, gs://"), "{}", why(address));
+        }
+        assert!(why("file://host/x").starts_with("cannot use store file://host/x: "));
+    }
+
+    #[test]
+    fn a_store_is_tried_for_what_it_claims() {
+        let root = Path::from("p/n");
+        let faulty = Faulty::default();
+        let plan = Arc::clone(&faulty.plan);
+        let answer = |store: &Faulty| runtime().block_on(refuses(store, &root));
+        assert!(answer(&faulty).unwrap());
+        plan.careless();
+        assert!(!answer(&faulty).unwrap());
+        plan.fail_puts(1);
+        let why = answer(&faulty).unwrap_err().to_string();
+        assert!(why.contains("out of order for now"), "{why}");
+        let left = runtime().block_on(faulty.list(None).try_collect::<Vec<_>>()).unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        // One that was cut short is no reason to fail for ever.
+        let store = InMemory::new();
+        let probe = root.clone().join(".accio-probe");
+        runtime().block_on(store.put(&probe, PutPayload::new())).unwrap();
+        assert!(runtime().block_on(refuses(&store, &root)).unwrap());
+        assert!(runtime().block_on(refuses(&store, &root)).unwrap());
+    }
+
+    #[test]
+    fn a_name_is_one_plain_step() {
+        for good in ["a", "node-1.example.org", "A_b"] {
+            assert_eq!(good.parse::<NodeName>().unwrap().to_string(), good);
+        }
+        for bad in ["", ".", "..", ".hidden", "a/b", "a b", "ä", &"x".repeat(201)] {
+            assert!(bad.parse::<NodeName>().is_err(), "{bad}");
+        }
+    }
+}

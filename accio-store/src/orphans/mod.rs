@@ -1,0 +1,36 @@
+//! Unfinished uploads of an earlier run of this receiver, left behind when it was killed.
+
+mod folder;
+#[cfg(feature = "network")]
+mod s3;
+
+use std::io;
+use std::path::PathBuf;
+
+use object_store::path::Path;
+
+/// Where to look for unfinished uploads of an earlier run.
+#[derive(Debug)]
+pub(crate) enum Orphans {
+    Folder(PathBuf),
+    #[cfg(feature = "network")]
+    S3(object_store::aws::AmazonS3),
+    /// Nowhere: the store removes them by itself, or its operator configures it to.
+    #[cfg(feature = "network")]
+    Nowhere,
+}
+
+impl Orphans {
+    /// Removes those under `root`; returns how many there were.
+    pub(crate) async fn remove(&self, root: &Path) -> io::Result<usize> {
+        // Only S3 needs the root; a folder is the receiver's own already.
+        let _ = root;
+        match self {
+            Orphans::Folder(folder) => folder::reap(folder),
+            #[cfg(feature = "network")]
+            Orphans::S3(s3) => s3::reap(s3, root).await,
+            #[cfg(feature = "network")]
+            Orphans::Nowhere => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The sink: opens a file for each connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use accio_proto::FileSink;
+use futures_util::TryStreamExt;
+use object_store::path::Path;
+
+use crate::file::StoreFile;
+use crate::shared::{LAST_CLEANUP, Shared, told};
+
+/// A [`FileSink`] that keeps files in an object store; opened by
+/// [`StoreOptions::open`](crate::StoreOptions::open).
+///
+/// Clones share the store and the memory budget.
+#[derive(Debug, Clone)]
+pub struct StoreSink {
+    shared: Arc<Shared>,
+}
+
+impl StoreSink {
+    /// How long aborting the unfinished uploads may take after [`close`](Self::close).
+    pub const CLOSE_TIMEOUT: Duration = LAST_CLEANUP;
+
+    pub(crate) fn new(shared: Shared) -> Self {
+        StoreSink { shared: Arc::new(shared) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Returns the address of the store, without a password.
+    pub fn address(&self) -> &str {
+        &self.shared.address
+    }
+
+    /// Returns the path of connection `id`'s object in the store: `PREFIX/NODE/N.file`.
+    pub fn path(&self, id: u64) -> String {
+        self.shared.path(id).to_string()
+    }
+
+    /// Returns the highest number of this node's objects in the store.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot list them.
+    pub fn highest(&self) -> io::Result<Option<u64>> {
+        self.shared.runtime.block_on(self.shared.highest())
+    }
+
+    /// Fails every upload that waits for memory or for the store, now and from now on.
+    ///
+    /// Call it when the server stops: otherwise a store that does not answer delays the end of each
+    /// upload by up to a minute instead of [`CLOSE_TIMEOUT`](Self::CLOSE_TIMEOUT).
+    pub fn close(&self) {
+        self.shared.close();
+    }
+}
+
+impl FileSink for StoreSink {
+    type File = StoreFile;
+
+    fn open(&self, id: u64) -> io::Result<StoreFile> {
+        Ok(StoreFile::new(&self.shared, id))
+    }
+
+    fn mark(&self, id: u64) -> io::Result<()> {
+        self.shared.mark(id)
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+}
+
+impl Shared {
+    /// The highest number of an object of ours.
+    async fn highest(&self) -> io::Result<Option<u64>> {
+        let objects = self.store.list(Some(&self.root));
+        let highest = objects.try_fold(None, |highest: Option<u64>, object| {
+            std::future::ready(Ok(highest.max(self.number(&object.location))))
+        });
+        highest.await.map_err(|error| told(&error))
+    }
+
+    /// The number of an object that is named as we name ours: no folder, no sign, no leading zero.
+    fn number(&self, path: &Path) -> Option<u64> {
+        let mut steps = path.prefix_match(&self.root)?;
+        let name = steps.next().filter(|_| steps.next().is_none())?;
+        let id = name.as_ref().strip_suffix(".file")?;
+        id.parse().ok().filter(|number: &u64| number.to_string() == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use object_store::{ObjectStoreExt, PutPayload};
+
+    use crate::tests::{self, CLOUD};
+
+    use super::*;
+
+    #[test]
+    fn the_highest_number_is_that_of_a_name_we_write() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let store = InMemory::new();
+        let root = Path::from("p/node");
+        let names =
+            ["7.file", "12.file", "013.file", "+14.file", "15.files", "s/16.file", "17.file/x"];
+        for name in names {
+            let path = Path::from(format!("{root}/{name}"));
+            runtime.block_on(store.put(&path, PutPayload::new())).unwrap();
+        }
+        let other = Path::from("p/node2/99.file");
+        runtime.block_on(store.put(&other, PutPayload::new())).unwrap();
+        let sink = tests::sink(Arc::new(store), CLOUD, 0);
+        assert_eq!(sink.highest().unwrap(), Some(12));
+        let empty = tests::sink(Arc::new(InMemory::new()), CLOUD, 0);
+        assert_eq!(empty.highest().unwrap(), None);
+    }
+}
