@@ -48,10 +48,10 @@ pub enum Step {
 pub enum CopyError {
     /// The connection broke: the peer reset it, or the network is gone.
     #[error("connection lost: {}", reason(.0))]
-    Receive(#[source] io::Error),
+    Receive(io::Error),
     /// The file did not take the bytes.
     #[error("cannot write: {}", reason(.0))]
-    Write(#[source] io::Error),
+    Write(io::Error),
     /// No byte came for the idle timeout.
     #[error("no data for {} s", .0.as_secs_f64())]
     Idle(Duration),

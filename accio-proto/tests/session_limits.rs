@@ -92,7 +92,7 @@ fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
                 (Turn::Waiting(_), true) => assert!(!ends),
                 (Turn::Ended(ended), true) => assert!(ends && ended.result.is_ok()),
                 (Turn::Ended(ended), false) => {
-                    assert!(matches!(ended.result, Err(Abort::Large(1000))), "{:?}", ended.result);
+                    assert!(matches!(ended.result, Err(Abort::TooLarge(1000))), "{:?}", ended.result);
                     assert_eq!(world.sink.get(1), Some(Stored::Error));
                 }
                 (Turn::Waiting(_), false) => panic!("{size} bytes were taken"),
@@ -181,7 +181,7 @@ fn the_earliest_limit_sets_the_deadline_and_ours_is_no_slowness_of_the_peers() {
             }
             Turn::Ended(ended) => {
                 assert!(ends, "{:?} after {seconds} s", ended.result);
-                return assert!(matches!(ended.result, Err(Abort::Long(_))));
+                return assert!(matches!(ended.result, Err(Abort::TooLong(_))));
             }
         }
     }

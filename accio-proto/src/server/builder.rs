@@ -203,7 +203,7 @@ impl<K: FileSink> ServerBuilder<K> {
         for address in addresses.to_socket_addrs().map_err(ServerError::Address)? {
             match listener::bind(address, true) {
                 Ok(socket) => return self.listen(socket),
-                Err(source) => error = ServerError::Listen { address, source },
+                Err(cause) => error = ServerError::Listen { address, cause },
             }
         }
         Err(error)
@@ -220,7 +220,7 @@ impl<K: FileSink> ServerBuilder<K> {
         let dual = !addresses.iter().any(SocketAddr::is_ipv4);
         let bind = |address: &SocketAddr| {
             let address = *address;
-            listener::bind(address, dual).map_err(|source| ServerError::Listen { address, source })
+            listener::bind(address, dual).map_err(|cause| ServerError::Listen { address, cause })
         };
         let sockets = addresses.iter().map(bind).collect::<Result<_, _>>()?;
         self.listen_all(sockets)

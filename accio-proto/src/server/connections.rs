@@ -168,7 +168,7 @@ impl<K: FileSink> Service<K> {
         let (id, peer, bytes) = (outcome.id, Peer(about.peer), outcome.bytes);
         match &outcome.result {
             Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
-            Err(why) if why.is_peers() => log::info!("connection {id}: ERROR: {why} ({peer})"),
+            Err(why) if why.is_peer_fault() => log::info!("connection {id}: ERROR: {why} ({peer})"),
             Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
         }
         self.controls.counters.ended(&outcome);

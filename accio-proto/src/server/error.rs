@@ -13,14 +13,14 @@ use crate::os_error::reason;
 pub enum ServerError {
     /// The address is none, or a host name that has none.
     #[error("cannot listen: no such address: {}", reason(.0))]
-    Address(#[source] io::Error),
+    Address(io::Error),
     /// The address cannot be listened on: it is in use, not this machine's, or needs a privilege.
-    #[error("cannot listen on {address}: {}", reason(source))]
+    #[error("cannot listen on {address}: {}", reason(cause))]
     Listen {
         /// The address.
         address: SocketAddr,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A time limit of nothing, or above [`limits::MAX_TIMEOUT`].
     #[error(
@@ -31,8 +31,8 @@ pub enum ServerError {
     Timeout(Duration),
     /// The system refused an event queue or a thread.
     #[error("cannot start the workers: {}", reason(.0))]
-    Start(#[source] io::Error),
+    Start(io::Error),
     /// The event queue failed while serving; unfinished transfers are aborted.
     #[error("cannot go on: {}", reason(.0))]
-    Serve(#[source] io::Error),
+    Serve(io::Error),
 }

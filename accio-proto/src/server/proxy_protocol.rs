@@ -64,7 +64,7 @@ pub(super) enum HeaderError {
     #[error("no complete PROXY header in time")]
     Late,
     #[error("lost before its PROXY header was complete: {}", reason(.0))]
-    Lost(#[source] io::Error),
+    Lost(io::Error),
 }
 
 impl Arrival {

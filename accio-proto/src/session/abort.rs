@@ -17,7 +17,7 @@ pub enum Abort {
     Idle(Duration),
     /// The peer sent fewer bytes per second than it must, over [`limits::RATE_WINDOW`].
     #[error("only {got} bytes in {} s, below {min_rate} a second", limits::RATE_WINDOW.as_secs())]
-    Slow {
+    TooSlow {
         /// Bytes that came.
         got: u64,
         /// Bytes a second that must come.
@@ -25,44 +25,50 @@ pub enum Abort {
     },
     /// The transfer took longer than it may.
     #[error("not complete after {} s", .0.as_secs_f64())]
-    Long(Duration),
+    TooLong(Duration),
     /// The file is larger than it may be.
     #[error("larger than {0} bytes")]
-    Large(u64),
+    TooLarge(u64),
     /// The peer reset the connection, or the network is gone.
     #[error("connection lost: {}", reason(.0))]
-    Reset(#[source] io::Error),
+    Reset(io::Error),
     /// Under TLS, the connection ended without the peer's close_notify: somebody has cut the file
     /// short.
     #[error("the connection ended without close_notify")]
     Truncated,
     /// The peer's bytes are not valid TLS, or it sent an alert.
     #[error("TLS: {}", reason(.0))]
-    Tls(#[source] io::Error),
+    Tls(io::Error),
     /// The peer broke the handshake.
     #[error("handshake: {0}")]
-    Handshake(#[from] HandshakeError),
+    Handshake(HandshakeError),
     /// The sink did not take the file: no room, no permission, a broken disk.
-    #[error("cannot {action} the file: {}", reason(source))]
+    #[error("cannot {action} the file: {}", reason(cause))]
     Sink {
         /// What failed: `open`, `write` or `commit`.
         action: &'static str,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The system could not watch the connection: no memory, or a limit of the kernel's.
     #[error("cannot serve the connection: {}", reason(.0))]
-    System(#[source] io::Error),
+    System(io::Error),
     /// The server was stopped.
     #[error("the server was stopped")]
     Shutdown,
+}
+
+impl From<HandshakeError> for Abort {
+    fn from(error: HandshakeError) -> Self {
+        Abort::Handshake(error)
+    }
 }
 
 impl From<CopyError> for Abort {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::Receive(source) => Abort::connection(source),
-            CopyError::Write(source) => Abort::Sink { action: "write", source },
+            CopyError::Write(cause) => Abort::Sink { action: "write", cause },
             CopyError::Idle(limit) => Abort::Idle(limit),
         }
     }
@@ -79,7 +85,7 @@ impl Abort {
     }
 
     pub(super) fn sink(action: &'static str) -> impl FnOnce(io::Error) -> Abort {
-        move |source| Abort::Sink { action, source }
+        move |cause| Abort::Sink { action, cause }
     }
 
     /// One word for machines to tell the causes apart; it stays as it is, unlike the text.
@@ -89,14 +95,14 @@ impl Abort {
     pub fn code(&self) -> &'static str {
         match self {
             Abort::Idle(_) => "idle",
-            Abort::Slow { .. } => "slow",
-            Abort::Long(_) => "long",
-            Abort::Large(_) => "large",
+            Abort::TooSlow { .. } => "slow",
+            Abort::TooLong(_) => "long",
+            Abort::TooLarge(_) => "large",
             Abort::Reset(_) => "reset",
             Abort::Truncated => "truncated",
             Abort::Tls(_) => "tls",
             Abort::Handshake(_) => "handshake",
-            Abort::Sink { source, .. } => match source.kind() {
+            Abort::Sink { cause, .. } => match cause.kind() {
                 io::ErrorKind::AlreadyExists => "exists",
                 io::ErrorKind::StorageFull
                 | io::ErrorKind::QuotaExceeded
@@ -109,7 +115,7 @@ impl Abort {
     }
 
     /// Whether the cause lies with the peer or the network, not with the server.
-    pub fn is_peers(&self) -> bool {
+    pub fn is_peer_fault(&self) -> bool {
         !matches!(self, Abort::Sink { .. } | Abort::System(_) | Abort::Shutdown)
     }
 }
@@ -121,12 +127,12 @@ mod tests {
     #[test]
     fn each_cause_has_its_word() {
         let io = io::Error::from;
-        let sink = |kind| Abort::Sink { action: "write", source: io(kind) };
+        let sink = |kind| Abort::Sink { action: "write", cause: io(kind) };
         for (abort, code) in [
             (Abort::Idle(Duration::from_secs(10)), "idle"),
-            (Abort::Slow { got: 1, min_rate: 2 }, "slow"),
-            (Abort::Long(Duration::from_secs(1)), "long"),
-            (Abort::Large(1), "large"),
+            (Abort::TooSlow { got: 1, min_rate: 2 }, "slow"),
+            (Abort::TooLong(Duration::from_secs(1)), "long"),
+            (Abort::TooLarge(1), "large"),
             (Abort::Reset(io(io::ErrorKind::ConnectionReset)), "reset"),
             (Abort::connection(io(io::ErrorKind::ConnectionReset)), "reset"),
             (Abort::connection(io(io::ErrorKind::UnexpectedEof)), "truncated"),
@@ -149,17 +155,17 @@ mod tests {
         let io = || io::Error::from(io::ErrorKind::Other);
         let peers = [
             Abort::Idle(Duration::from_secs(10)),
-            Abort::Slow { got: 1, min_rate: 2 },
-            Abort::Long(Duration::from_secs(1)),
-            Abort::Large(1),
+            Abort::TooSlow { got: 1, min_rate: 2 },
+            Abort::TooLong(Duration::from_secs(1)),
+            Abort::TooLarge(1),
             Abort::Reset(io()),
             Abort::Truncated,
             Abort::Tls(io()),
             Abort::Handshake(HandshakeError::Closed { expected: b"x", matched: 0 }),
         ];
         let ours =
-            [Abort::Sink { action: "write", source: io() }, Abort::System(io()), Abort::Shutdown];
-        assert!(peers.iter().all(Abort::is_peers));
-        assert!(!ours.iter().any(Abort::is_peers));
+            [Abort::Sink { action: "write", cause: io() }, Abort::System(io()), Abort::Shutdown];
+        assert!(peers.iter().all(Abort::is_peer_fault));
+        assert!(!ours.iter().any(Abort::is_peer_fault));
     }
 }

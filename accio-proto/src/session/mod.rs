@@ -188,7 +188,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             if let (Ok(_), Some(max_size)) = (&step, limits.max_size)
                 && self.bytes > max_size
             {
-                return Turn::Ended(self.abort(sink, Abort::Large(max_size)));
+                return Turn::Ended(self.abort(sink, Abort::TooLarge(max_size)));
             }
             match step {
                 Ok(Step::Moved(count)) => {
@@ -247,7 +247,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         };
         match committed {
             Ok(()) => self.end(Ok(()), None),
-            Err((action, source)) => self.abort(sink, Abort::Sink { action, source }),
+            Err((action, cause)) => self.abort(sink, Abort::Sink { action, cause }),
         }
     }
 

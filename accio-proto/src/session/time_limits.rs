@@ -100,7 +100,7 @@ impl Pace {
         if let Some(max) = limits.max_duration
             && self.since + max <= now
         {
-            return Err(Abort::Long(max));
+            return Err(Abort::TooLong(max));
         }
         if let Some(min_rate) = limits.min_rate
             && self.window + limits::RATE_WINDOW <= now
@@ -109,7 +109,7 @@ impl Pace {
             let least = min_rate.saturating_mul(limits::RATE_WINDOW.as_secs());
             // Bytes that were found only now had been waiting for us.
             if self.waited && self.heard < now && got < least {
-                return Err(Abort::Slow { got, min_rate });
+                return Err(Abort::TooSlow { got, min_rate });
             }
             (self.window, self.received, self.waited) = (now, 0, false);
         }
@@ -150,7 +150,7 @@ mod tests {
         pace.receive(1, start + 9 * SECOND);
         assert_eq!(pace.deadline(&limits), start + 15 * SECOND);
         assert!(pace.check(&limits, start + 14 * SECOND).is_ok());
-        assert!(matches!(pace.check(&limits, start + 15 * SECOND), Err(Abort::Long(_))));
+        assert!(matches!(pace.check(&limits, start + 15 * SECOND), Err(Abort::TooLong(_))));
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         pace.receive(1, start + 9 * SECOND);
         assert_eq!(pace.deadline(&limits), start + 10 * SECOND);
         let slow = pace.check(&limits, start + 10 * SECOND);
-        assert!(matches!(slow, Err(Abort::Slow { got: 1, min_rate: 100 })));
+        assert!(matches!(slow, Err(Abort::TooSlow { got: 1, min_rate: 100 })));
     }
 
     #[test]

@@ -60,11 +60,11 @@ impl Connection {
                 let nothing = self.line.borrow().told.nothing;
                 assert!(nothing >= Some(called), "idle without a last look");
             }
-            Abort::Long(_) => {
+            Abort::TooLong(_) => {
                 let most = limits.max_duration.unwrap().as_nanos() as u64;
                 assert!(called >= self.began + most && !silent, "long before the deadline");
             }
-            Abort::Slow { got, min_rate } => {
+            Abort::TooSlow { got, min_rate } => {
                 assert_eq!(Some(*min_rate), limits.min_rate);
                 assert!(*got < min_rate * 10 && !moved && !silent, "not slow: {got} bytes");
                 assert!(called >= self.began + WINDOW, "slow before the window is over");
@@ -270,7 +270,7 @@ impl World {
                 self.wait(index, session);
             }
             Turn::Ended(ended) => {
-                if let Err(why @ (Abort::Idle(_) | Abort::Long(_) | Abort::Slow { .. })) =
+                if let Err(why @ (Abort::Idle(_) | Abort::TooLong(_) | Abort::TooSlow { .. })) =
                     &ended.result
                 {
                     assert!(is_timeout, "{why}");
@@ -346,8 +346,8 @@ impl World {
             }
             (Due::Error(why), Err(error)) => {
                 let same = match error {
-                    Abort::Idle(_) | Abort::Long(_) | Abort::Slow { .. } => "late",
-                    Abort::Large(_) => "large",
+                    Abort::Idle(_) | Abort::TooLong(_) | Abort::TooSlow { .. } => "late",
+                    Abort::TooLarge(_) => "large",
                     Abort::Reset(_) => "reset",
                     Abort::Handshake(_) => "handshake",
                     Abort::Sink { action, .. } => action,

@@ -70,11 +70,11 @@ pub enum Existing {
 
 /// A directory that cannot be used as a [`DirSink`].
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {path:?}: {}", reason(source))]
+#[error("{action} {path:?}: {}", reason(cause))]
 pub struct DirError {
     action: &'static str,
     path: PathBuf,
-    source: io::Error,
+    cause: io::Error,
 }
 
 impl DirSink {
@@ -145,7 +145,7 @@ impl DirOptions {
     /// As [`DirSink::create`].
     pub fn create(self, path: impl AsRef<Path>) -> Result<DirSink, DirError> {
         let path = path.as_ref();
-        let error = |action| move |source| DirError { action, path: path.to_owned(), source };
+        let error = |action| move |cause| DirError { action, path: path.to_owned(), cause };
         let fd = match calls::open_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(path).and_then(|()| calls::open_dir(path))
