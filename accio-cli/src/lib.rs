@@ -90,9 +90,8 @@ impl From<DirError> for Failure {
 
 #[cfg(feature = "client")]
 impl From<ClientError> for Failure {
-    /// The error's own text and exit code.
     fn from(error: ClientError) -> Self {
-        Failure { line: error.to_string(), code: error.exit_code() }
+        Failure { line: error.to_string(), code: 1 }
     }
 }
 

@@ -9,18 +9,22 @@ use accio_proto::ClientError;
 use accio_proto::handshake::HandshakeError;
 
 use crate::arguments::is_stdin;
+use crate::exit_code::{READ, exit_code};
 
 /// The failure of this file's upload, with advice where there is any.
 pub(crate) fn failure(error: ClientError, file: &Path, source_is_stream: bool) -> Failure {
     let advice = advice(&error, source_is_stream);
     // The library does not know the file's name.
     let failure = match error {
-        ClientError::Read { ref source } => return unreadable(file, source),
+        ClientError::Read { ref cause } => return unreadable(file, cause),
         ClientError::Shrank { expected, found } => cannot_read(
             file,
             format_args!("it shrank from {expected} to {found} bytes while it was being sent"),
         ),
-        error => error.into(),
+        error => {
+            let code = exit_code(&error);
+            Failure::from(error).with_code(code)
+        }
     };
     match advice {
         Some(advice) => failure.with_advice(advice),
@@ -41,8 +45,6 @@ pub(crate) fn unreadable(file: &Path, error: &io::Error) -> Failure {
 }
 
 fn cannot_read(file: &Path, why: impl Display) -> Failure {
-    /// The exit code for a file that cannot be read, as curl has it.
-    const READ: u8 = 26;
     let failure = match is_stdin(file) {
         true => Failure::new("standard input", why),
         false => Failure::new(format!("file {file:?}"), why),
@@ -53,16 +55,14 @@ fn cannot_read(file: &Path, why: impl Display) -> Failure {
 /// One sentence, as the end of the error's.
 pub(crate) fn advice(error: &ClientError, source_is_stream: bool) -> Option<&'static str> {
     Some(match error {
-        ClientError::Resolve { source, .. } if source.to_string().starts_with("it has no ") => {
-            "leave out -4, -6 or --source, or choose another"
-        }
+        ClientError::NoAddress { .. } => "leave out -4, -6 or --source, or choose another",
         ClientError::Resolve { .. } => "check the name, or give an address",
         ClientError::Source { .. } => "`ip address` lists those of this machine",
         ClientError::Connect { .. } => "check that a server runs there, and its port",
         ClientError::ResolveTimeout { .. } | ClientError::ConnectTimeout { .. } => {
             "check the address, or allow more time with --connect-timeout"
         }
-        ClientError::Handshake { source: HandshakeError::Closed { .. }, .. } => {
+        ClientError::Handshake { cause: HandshakeError::Closed { .. }, .. } => {
             "the server takes no files from here now, or is no Accio server"
         }
         ClientError::Handshake { .. } => {

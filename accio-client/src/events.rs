@@ -9,6 +9,8 @@ use accio_cli::{Failure, reason};
 use accio_proto::{ClientEvent, Finding, Progress, Sent};
 use serde::Serialize;
 
+use crate::exit_code::WRITE;
+
 /// The events' way out.
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -163,8 +165,6 @@ impl Events {
 
     /// Whether all events could be written.
     pub(crate) fn end(&self) -> Result<(), Failure> {
-        /// The exit code for an output that cannot be written, as curl has it.
-        const WRITE: u8 = 23;
         let Some(state) = &self.state else { return Ok(()) };
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *state, Ok(()))

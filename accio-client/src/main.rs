@@ -4,6 +4,7 @@
 mod advice;
 mod arguments;
 mod events;
+mod exit_code;
 mod probe;
 mod report;
 mod screen;

@@ -9,6 +9,7 @@ use accio_proto::{ClientError, Dialect, Finding, Heard, Probe};
 use crate::advice;
 use crate::arguments::Arguments;
 use crate::events::{self, Details, Events, Subject};
+use crate::exit_code::{WRITE, exit_code};
 use crate::report::time;
 
 /// How long a server may take to say something, unless `--timeout` says so.
@@ -19,8 +20,8 @@ pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure>
     let subject = Subject { file: None, number: 0, attempt: 0 };
     let fail = |error: ClientError| {
         let advice = advice::advice(&error, false);
-        let (code, exit, peer) = (error.code(), error.exit_code(), error.peer());
-        let failure = Failure::from(error);
+        let (code, exit, peer) = (error.code(), exit_code(&error), error.peer());
+        let failure = Failure::from(error).with_code(exit);
         let failure = match advice {
             Some(advice) => failure.with_advice(advice),
             None => failure,
@@ -179,7 +180,7 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
-        .map_err(|error| Failure::new("standard output", reason(&error)).with_code(23))
+        .map_err(|error| Failure::new("standard output", reason(&error)).with_code(WRITE))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use accio_proto::{ClientError, ClientEvent, Sent};
 use crate::advice;
 use crate::arguments::{Arguments, is_stdin};
 use crate::events::{Details, Events, Subject};
+use crate::exit_code::exit_code;
 use crate::report;
 use crate::screen::Screen;
 
@@ -70,7 +71,7 @@ impl Upload<'_> {
         let opened = match open(self.file) {
             Ok(opened) => opened,
             Err(error) => {
-                let error = ClientError::Read { source: error };
+                let error = ClientError::Read { cause: error };
                 return Err(self.give_up(error, false, 1));
             }
         };
@@ -100,7 +101,7 @@ impl Upload<'_> {
 
     /// One whole upload; when it fails, also whether the content had begun.
     fn attempt(&self, opened: &Opened, attempt: u32) -> Result<Sent, (ClientError, bool)> {
-        let source = opened.source().map_err(|source| (ClientError::Read { source }, false))?;
+        let source = opened.source().map_err(|cause| (ClientError::Read { cause }, false))?;
         let greeted = Arc::new(AtomicBool::new(false));
         let track = Arc::new(self.screen.track(&report::name(self.file)));
         let (number, file) = (self.number, Arc::<Path>::from(self.file));
@@ -157,7 +158,7 @@ impl Upload<'_> {
     }
 
     fn give_up(&self, error: ClientError, stream: bool, attempt: u32) -> Failure {
-        let (code, exit, peer) = (error.code(), error.exit_code(), error.peer());
+        let (code, exit, peer) = (error.code(), exit_code(&error), error.peer());
         let failure = advice::failure(error, self.file, stream);
         let message = failure.to_string();
         let failed = Details::Failed { code, exit, message, peer };

@@ -44,7 +44,7 @@
 //! |---|---|---|
 //! | none | [`Dialect`], [`handshake`], [`Port`], [`limits`] | thiserror |
 //! | `io` | [`Copier`], [`Session`], the sinks | log, rustix, socket2 |
-//! | `client` (default) | [`Client`] and `io` | |
+//! | `client` (default) | [`Client`] and `io` | dns-lookup |
 //! | `server` (default) | [`Server`] and `io` | ipnet, proxy-header |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

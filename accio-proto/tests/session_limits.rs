@@ -92,7 +92,11 @@ fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
                 (Turn::Waiting(_), true) => assert!(!ends),
                 (Turn::Ended(ended), true) => assert!(ends && ended.result.is_ok()),
                 (Turn::Ended(ended), false) => {
-                    assert!(matches!(ended.result, Err(Abort::TooLarge(1000))), "{:?}", ended.result);
+                    assert!(
+                        matches!(ended.result, Err(Abort::TooLarge(1000))),
+                        "{:?}",
+                        ended.result
+                    );
                     assert_eq!(world.sink.get(1), Some(Stored::Error));
                 }
                 (Turn::Waiting(_), false) => panic!("{size} bytes were taken"),

@@ -16,7 +16,7 @@ impl Connection<'_> {
         // A server that closed before our FIN cannot have kept the file. Still armed: this resets.
         self.check_open()?;
         reset_on_close(&self.stream, false)
-            .map_err(|source| ClientError::Local { what: "disarm the reset", source })?;
+            .map_err(|cause| ClientError::Local { what: "disarm the reset", cause })?;
         self.stream.shutdown(Shutdown::Write).map_err(|error| self.broken(error))?;
         self.meter.add_fin(Instant::now());
         let confirmed = self.await_fin();
@@ -53,7 +53,7 @@ impl Connection<'_> {
                 return late;
             }
             wait(&self.stream, false, self.slice(now, deadline))
-                .map_err(|source| ClientError::Local { what: "wait for the server", source })?;
+                .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
         }
     }
 

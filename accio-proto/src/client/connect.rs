@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::happy_eyeballs::{Failures, interleave, race};
 use super::{Client, ClientError, ClientEvent};
+use crate::sys::{self, resolve::ResolveError};
 
 /// Which of a host's addresses are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -92,8 +93,7 @@ impl Client {
         for family in families {
             addresses.retain(|address| family.has(address.ip()));
             if addresses.is_empty() {
-                let source = io::Error::other(format!("it has no {family} address"));
-                return Err(ClientError::Resolve { host: host.to_owned(), source });
+                return Err(ClientError::NoAddress { host: host.to_owned(), family });
             }
         }
         Ok(interleave(addresses))
@@ -122,25 +122,29 @@ fn resolve(
     if let Ok(address) = literal.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let failed = |source| ClientError::Resolve { host: host.to_owned(), source };
+    let failed = |ResolveError { is_temporary, cause }| ClientError::Resolve {
+        host: host.to_owned(),
+        is_temporary,
+        cause,
+    };
+    let permanent = |text| ResolveError { is_temporary: false, cause: io::Error::other(text) };
     if host.is_empty() {
-        return Err(failed(io::Error::other("an empty name names no host")));
+        return Err(failed(permanent("an empty name names no host")));
     }
     let name = host.to_owned();
     let (answer, answers) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("accio-resolve".into())
         .spawn(move || {
-            let found = (name.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-            // Nobody listens any more when it is late.
-            let _ = answer.send(found);
+            // The receiver is gone when the answer comes too late.
+            let _ = answer.send(sys::resolve::resolve(&name, port));
         })
-        .map_err(|source| ClientError::Local { what: "start a thread", source })?;
+        .map_err(|cause| ClientError::Local { what: "start a thread", cause })?;
     match answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         Ok(found) => found.map_err(failed),
         Err(RecvTimeoutError::Timeout) => {
             Err(ClientError::ResolveTimeout { host: host.to_owned(), after: limit })
         }
-        Err(RecvTimeoutError::Disconnected) => Err(failed(io::Error::other("the resolver failed"))),
+        Err(RecvTimeoutError::Disconnected) => Err(failed(permanent("the resolver failed"))),
     }
 }

@@ -34,7 +34,7 @@ impl<'c> Connection<'c> {
         peer: SocketAddr,
     ) -> Result<Self, ClientError> {
         prepare(&stream, client.stall_timeout)
-            .map_err(|source| ClientError::Local { what: "prepare a socket", source })?;
+            .map_err(|cause| ClientError::Local { what: "prepare a socket", cause })?;
         let meter = Meter::new(&stream, client.on_progress.as_deref());
         Ok(Connection { client, stream, peer, meter })
     }
@@ -44,8 +44,8 @@ impl<'c> Connection<'c> {
         let (peer, dialect) = (self.peer, self.client.dialect);
         let after = self.client.handshake_timeout;
         let late = || ClientError::HandshakeTimeout { peer, dialect, after };
-        let broken = |source| ClientError::HandshakeBroken { peer, dialect, source };
-        let wrong = |source| ClientError::Handshake { peer, dialect, source };
+        let broken = |cause| ClientError::HandshakeBroken { peer, dialect, cause };
+        let wrong = |cause| ClientError::Handshake { peer, dialect, cause };
 
         let deadline = Instant::now() + after;
         let mut step = ClientHandshake::begin(dialect);

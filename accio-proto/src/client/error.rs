@@ -1,66 +1,80 @@
-//! What can go wrong in sending a file.
+//! Errors of the client.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::connect::Family;
+use crate::dialect::Dialect;
 use crate::handshake::HandshakeError;
+use crate::limits;
 use crate::os_error::reason;
-use crate::{Dialect, limits};
 
-/// Why a file was not sent. Each text says what was being done, then why it failed.
+/// Why an upload failed. Each message says what was being done and why it failed.
 ///
-/// Whichever it is, the connection was reset (or never was), so a server that follows the protocol
-/// has not kept the file. With one doubt that no protocol can remove: when the network fails
-/// between the end of the file and its confirmation ([`ClientError::Unconfirmed`], or
-/// [`ClientError::Stalled`] with all bytes sent), the server may have kept it.
+/// The connection was reset or never established, so a server that follows the protocol has not
+/// stored the file. One doubt remains that no protocol can remove: if the network fails between the
+/// end of the file and its confirmation ([`Unconfirmed`](ClientError::Unconfirmed), or
+/// [`Stalled`](ClientError::Stalled) with all bytes sent), the server may have stored it.
+///
+/// The cause is part of the message, so [`source`](std::error::Error::source) returns nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The client was built with a time limit that is none.
+    /// A time limit of the builder is zero or above [`limits::MAX_TIMEOUT`].
     #[error("{name} {value:?}: must be above 0 and at most {} seconds", limits::MAX_TIMEOUT.as_secs())]
     Limit {
         /// The builder's method.
         name: &'static str,
-        /// What it was given.
+        /// The value it was given.
         value: Duration,
     },
 
-    /// The host's name has no address.
-    #[error("resolve {host:?}: {}", reason(.source))]
+    /// The host name did not resolve.
+    #[error("resolve {host:?}: {}", reason(.cause))]
     Resolve {
-        /// The name.
+        /// The host name.
         host: String,
-        /// What the system said.
-        source: io::Error,
+        /// Whether the resolver may know the name later.
+        is_temporary: bool,
+        /// The error of the resolver.
+        cause: io::Error,
     },
-    /// Nobody said what the host's address is within the time to connect.
+    /// The host has no address of the requested family.
+    #[error("resolve {host:?}: it has no {family} address")]
+    NoAddress {
+        /// The host name.
+        host: String,
+        /// The family of the addresses that may be used.
+        family: Family,
+    },
+    /// The host name did not resolve within the connect timeout.
     #[error("resolve {host:?}: no answer within {after:?}")]
     ResolveTimeout {
-        /// The name.
+        /// The host name.
         host: String,
         /// The time limit.
         after: Duration,
     },
     /// The source address cannot be used.
-    #[error("source address {ip}: {}", reason(.source))]
+    #[error("source address {ip}: {}", reason(.cause))]
     Source {
         /// The address.
         ip: IpAddr,
-        /// What the system said.
-        source: io::Error,
+        /// The error of the operating system.
+        cause: io::Error,
     },
-    /// No address of the host took the connection.
+    /// No address of the host accepted the connection.
     #[error("connect to {} port {port}: {}", .host.escape_debug(), reasons(.failures))]
     Connect {
         /// The host as given.
         host: String,
         /// The port.
         port: u16,
-        /// Each address, in the order tried, with what the system said.
+        /// The addresses in the order they were tried, each with its error.
         failures: Vec<(SocketAddr, io::Error)>,
     },
-    /// No address of the host answered within the time to connect.
+    /// No address of the host answered within the connect timeout.
     #[error("connect to {} port {port}: no answer within {after:?}", .host.escape_debug())]
     ConnectTimeout {
         /// The host as given.
@@ -71,148 +85,124 @@ pub enum ClientError {
         after: Duration,
     },
 
-    /// The server's bytes are not the dialect's greeting, or it closed instead of greeting.
-    #[error("{dialect} handshake with {peer}: {source}")]
+    /// The server sent something other than the greeting of the dialect, or closed the connection
+    /// instead of sending it.
+    #[error("{dialect} handshake with {peer}: {cause}")]
     Handshake {
-        /// The server.
+        /// The address of the server.
         peer: SocketAddr,
-        /// The dialect spoken to it.
+        /// The dialect of the client.
         dialect: Dialect,
-        /// What differs.
-        source: HandshakeError,
+        /// The difference.
+        cause: HandshakeError,
     },
-    /// The handshake was not complete in time.
+    /// The handshake was not complete within the handshake timeout.
     #[error("{dialect} handshake with {peer}: not complete within {after:?}")]
     HandshakeTimeout {
-        /// The server.
+        /// The address of the server.
         peer: SocketAddr,
-        /// The dialect spoken to it.
+        /// The dialect of the client.
         dialect: Dialect,
         /// The time limit.
         after: Duration,
     },
-    /// The connection broke within the handshake.
-    #[error("{dialect} handshake with {peer}: {}", reason(.source))]
+    /// The connection failed during the handshake.
+    #[error("{dialect} handshake with {peer}: {}", reason(.cause))]
     HandshakeBroken {
-        /// The server.
+        /// The address of the server.
         peer: SocketAddr,
-        /// The dialect spoken to it.
+        /// The dialect of the client.
         dialect: Dialect,
-        /// What the system said.
-        source: io::Error,
+        /// The error of the operating system.
+        cause: io::Error,
     },
 
-    /// The server reset the connection while the file was being sent.
+    /// The server reset the connection during the transfer.
     #[error("send to {peer}: the server reset the connection after {sent} bytes")]
     Reset {
-        /// The server.
+        /// The address of the server.
         peer: SocketAddr,
-        /// Bytes of the file handed to the system by then.
+        /// Number of bytes of the file passed to the kernel before.
         sent: u64,
     },
-    /// The server closed its side before it can have seen the end of the file.
+    /// The server closed its side of the connection before the end of the file.
     #[error(
         "send to {peer}: the server closed the connection before the end of the file, after {sent} bytes"
     )]
     ClosedEarly {
-        /// The server.
+        /// The address of the server.
         peer: SocketAddr,
-        /// Bytes of the file handed to the system by then.
+        /// Number of bytes of the file passed to the kernel before.
         sent: u64,
     },
-    /// For too long not one byte could be sent, nor was one acknowledged.
+    /// No byte could be sent, and none was acknowledged, for the stall timeout.
     #[error("send to {peer}: no progress for {after:?} after {sent} bytes")]
     Stalled {
-        /// The server.
+        /// The address of the server.
         peer: SocketAddr,
-        /// Bytes of the file handed to the system by then.
+        /// Number of bytes of the file passed to the kernel before.
         sent: u64,
         /// The time limit.
         after: Duration,
     },
-    /// The connection broke in another way while the file was being sent.
-    #[error("send to {peer}: {} after {sent} bytes", reason(.source))]
+    /// The connection failed in another way during the transfer.
+    #[error("send to {peer}: {} after {sent} bytes", reason(.cause))]
     Send {
-        /// The server.
+        /// The address of the server.
         peer: SocketAddr,
-        /// Bytes of the file handed to the system by then.
+        /// Number of bytes of the file passed to the kernel before.
         sent: u64,
-        /// What the system said.
-        source: io::Error,
+        /// The error of the operating system.
+        cause: io::Error,
     },
-    /// The server reset the connection after the end of the file, instead of confirming it.
+    /// The server reset the connection after the end of the file instead of confirming it.
     #[error("confirmation from {peer}: the server reset the connection: it has not kept the file")]
     NotKept {
-        /// The server.
+        /// The address of the server.
         peer: SocketAddr,
     },
-    /// The server did not confirm in time, and whether it got all bytes is unknown: this system
-    /// does not tell how much was acknowledged.
+    /// The server did not confirm the file within the confirm timeout, and it is unknown whether all
+    /// bytes arrived: this system does not report how many were acknowledged.
     #[error(
         "confirmation from {peer}: none within {after:?}, and whether all bytes arrived is unknown"
     )]
     Unconfirmed {
-        /// The server.
+        /// The address of the server.
         peer: SocketAddr,
         /// The time limit.
         after: Duration,
     },
 
     /// The source could not be read.
-    #[error("read the source: {}", reason(.source))]
+    #[error("read the source: {}", reason(.cause))]
     Read {
-        /// What the system said.
-        source: io::Error,
+        /// The error of the operating system or of the reader.
+        cause: io::Error,
     },
-    /// The file lost bytes while it was being sent.
+    /// The file became shorter during the transfer.
     #[error("read the source: it shrank from {expected} to {found} bytes while it was being sent")]
     Shrank {
-        /// Bytes to send by its size at the start.
+        /// Number of bytes to send, from the size at the start.
         expected: u64,
-        /// Bytes there were.
+        /// Number of bytes that were read.
         found: u64,
     },
-    /// This machine failed, such as for want of descriptors.
-    #[error("{what}: {}", reason(.source))]
+    /// A system call of the client failed, e.g. because no descriptor is free.
+    #[error("{what}: {}", reason(.cause))]
     Local {
-        /// What failed.
+        /// The operation that failed.
         what: &'static str,
-        /// What the system said.
-        source: io::Error,
+        /// The error of the operating system.
+        cause: io::Error,
     },
 }
 
 impl ClientError {
-    /// The exit code for a program that has nothing better to do: curl's numbers.
-    ///
-    /// 2 usage, 6 resolve, 7 connect, 26 read the file, 28 any time limit, 45 the source address, 55
-    /// send, 56 receive (the handshake and the confirmation).
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            ClientError::Limit { .. } => 2,
-            ClientError::Resolve { .. } => 6,
-            ClientError::Connect { .. } | ClientError::Local { .. } => 7,
-            ClientError::Source { .. } => 45,
-            ClientError::Read { .. } | ClientError::Shrank { .. } => 26,
-            ClientError::ResolveTimeout { .. }
-            | ClientError::ConnectTimeout { .. }
-            | ClientError::HandshakeTimeout { .. }
-            | ClientError::Stalled { .. }
-            | ClientError::Unconfirmed { .. } => 28,
-            ClientError::Reset { .. }
-            | ClientError::ClosedEarly { .. }
-            | ClientError::Send { .. } => 55,
-            ClientError::Handshake { .. }
-            | ClientError::HandshakeBroken { .. }
-            | ClientError::NotKept { .. } => 56,
-        }
-    }
-
-    /// A name for each kind of error that stays the same in all versions, for programs to read.
+    /// Returns a name for the kind of error, for other programs. It is the same in all versions.
     pub fn code(&self) -> &'static str {
         match self {
             ClientError::Limit { .. } => "limit",
-            ClientError::Resolve { .. } => "resolve",
+            ClientError::Resolve { .. } | ClientError::NoAddress { .. } => "resolve",
             ClientError::ResolveTimeout { .. } => "resolve-timeout",
             ClientError::Source { .. } => "source-address",
             ClientError::Connect { .. } => "connect",
@@ -232,8 +222,8 @@ impl ClientError {
         }
     }
 
-    /// The server that had taken the connection, unless it failed earlier than that. An Accio server
-    /// has counted the connection then, and holds a file for it.
+    /// Returns the address of the server, if the connection was established. An Accio server has then
+    /// given the connection a number and stores a file for it.
     pub fn peer(&self) -> Option<SocketAddr> {
         match *self {
             ClientError::Handshake { peer, .. }
@@ -249,20 +239,18 @@ impl ClientError {
         }
     }
 
-    /// Whether the same upload may work a little later: the network or the server failed, not this
-    /// machine or the caller, and the server is not of another kind or dialect.
+    /// Returns whether the same upload may succeed later: the network or the server failed, not this
+    /// machine or the caller, and the server speaks the same protocol and dialect.
     pub fn is_transient(&self) -> bool {
         match self {
-            // The standard library keeps the resolver's code to itself; this is EAI_AGAIN.
-            ClientError::Resolve { source, .. } => source.to_string().contains("emporary failure"),
-            ClientError::Handshake { source, .. } => {
-                matches!(source, HandshakeError::Closed { .. })
-            }
+            ClientError::Resolve { is_temporary, .. } => *is_temporary,
+            ClientError::NoAddress { .. } => false,
+            ClientError::Handshake { cause, .. } => matches!(cause, HandshakeError::Closed { .. }),
             error => !error.is_local(),
         }
     }
 
-    /// Whether this machine or the caller is to blame, not the network or the server.
+    /// Returns whether the cause is this machine or the caller, not the network or the server.
     pub fn is_local(&self) -> bool {
         matches!(
             self,
@@ -275,7 +263,7 @@ impl ClientError {
     }
 }
 
-/// One reason where all addresses failed alike, else each address with its own.
+/// Returns one reason if all addresses failed alike, otherwise each address with its reason.
 fn reasons(failures: &[(SocketAddr, io::Error)]) -> String {
     let mut reasons = failures.iter().map(|(address, error)| (address, reason(error)));
     let Some((_, first)) = reasons.next() else { return "it has no address".into() };
@@ -289,23 +277,39 @@ fn reasons(failures: &[(SocketAddr, io::Error)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rustix::io::Errno;
-
     use super::*;
+    use crate::sys::client::{refused, timed_out};
+
+    #[test]
+    fn only_a_temporary_failure_to_resolve_is_transient() {
+        for is_temporary in [false, true] {
+            let cause = io::Error::other("no answer");
+            let error = ClientError::Resolve { host: "h".into(), is_temporary, cause };
+            assert_eq!((error.is_transient(), error.code()), (is_temporary, "resolve"));
+        }
+        let error = ClientError::NoAddress { host: "h".into(), family: Family::Ipv6 };
+        assert_eq!(error.to_string(), r#"resolve "h": it has no IPv6 address"#);
+        assert!(!error.is_transient() && !error.is_local());
+    }
+
+    #[test]
+    fn a_cause_is_printed_and_is_not_the_source_too() {
+        use std::error::Error;
+        let error = ClientError::Read { cause: refused() };
+        assert_eq!(error.to_string(), "read the source: connection refused");
+        assert!(error.source().is_none());
+    }
 
     #[test]
     fn a_refused_connection_reads_well() {
-        let failure =
-            |ip: &str, errno: Errno| (SocketAddr::new(ip.parse().unwrap(), 9), errno.into());
+        let failure = |ip: &str, error: io::Error| (SocketAddr::new(ip.parse().unwrap(), 9), error);
         let error = |failures| ClientError::Connect { host: "h\x1b".into(), port: 9, failures };
-        let both =
-            vec![failure("::1", Errno::CONNREFUSED), failure("127.0.0.1", Errno::CONNREFUSED)];
+        let both = vec![failure("::1", refused()), failure("127.0.0.1", refused())];
         assert_eq!(error(both).to_string(), r"connect to h\u{1b} port 9: connection refused");
-        let mixed =
-            vec![failure("::1", Errno::NETUNREACH), failure("127.0.0.1", Errno::CONNREFUSED)];
+        let mixed = vec![failure("::1", timed_out()), failure("127.0.0.1", refused())];
         assert_eq!(
             error(mixed).to_string(),
-            r"connect to h\u{1b} port 9: ::1 network is unreachable, 127.0.0.1 connection refused"
+            r"connect to h\u{1b} port 9: ::1 connection timed out, 127.0.0.1 connection refused"
         );
         assert_eq!(error(vec![]).to_string(), r"connect to h\u{1b} port 9: it has no address");
     }

@@ -13,11 +13,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Instant;
 
-use rustix::io::Errno;
-use socket2::Socket;
-
 use super::ClientError;
-use crate::sys::client::{Started, open, start_connect, wait_any};
+use crate::sys::client::{
+    Socket, Started, bind, is_family_unsupported, open, refused, start_connect, timed_out, wait_any,
+};
 use crate::tuning::client::CONNECT_STAGGER;
 
 /// The addresses in the order to try them: the families in turns, the system's order within each
@@ -78,7 +77,7 @@ pub(super) fn race(
     }
     let Race { running, mut failures, .. } = race;
     let late = running.into_iter().map(|(address, _)| address).chain(waiting);
-    failures.extend(late.map(|address| (address, Errno::TIMEDOUT.into())));
+    failures.extend(late.map(|address| (address, timed_out())));
     failures.sort_by_key(|(address, _)| addresses.iter().position(|tried| tried == address));
     Ok(Err(failures))
 }
@@ -96,16 +95,14 @@ impl Race {
         let socket = match open(address) {
             Ok(socket) => socket,
             // A kernel without IPv6: the other addresses may do.
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
+            Err(error) if is_family_unsupported(&error) => {
                 self.fail(address, error);
                 return Ok(None);
             }
-            Err(source) => return Err(ClientError::Local { what: "open a socket", source }),
+            Err(cause) => return Err(ClientError::Local { what: "open a socket", cause }),
         };
         if let Some(ip) = self.source {
-            socket
-                .bind(&SocketAddr::new(ip, 0).into())
-                .map_err(|source| ClientError::Source { ip, source })?;
+            bind(&socket, ip).map_err(|cause| ClientError::Source { ip, cause })?;
         }
         match start_connect(&socket, address) {
             Ok(Started::Connected) => return Ok(self.end(address, socket)),
@@ -119,7 +116,7 @@ impl Race {
     fn wait(&mut self, until: Instant) -> Result<Option<(TcpStream, SocketAddr)>, ClientError> {
         let timeout = until.saturating_duration_since(Instant::now());
         let over = wait_any(self.running.iter().map(|(_, socket)| socket), timeout)
-            .map_err(|source| ClientError::Local { what: "wait for a connection", source })?;
+            .map_err(|cause| ClientError::Local { what: "wait for a connection", cause })?;
         let (mut still, mut ended) = (Vec::new(), Vec::new());
         for (attempt, over) in std::mem::take(&mut self.running).into_iter().zip(over) {
             if over { ended.push(attempt) } else { still.push(attempt) }
@@ -145,7 +142,7 @@ impl Race {
         // A port of this machine's own ephemeral range that nobody listens on can connect to itself.
         match (stream.local_addr(), stream.peer_addr()) {
             (Ok(local), Ok(peer)) if local == peer => {
-                self.fail(address, Errno::CONNREFUSED.into());
+                self.fail(address, refused());
                 None
             }
             (Ok(_), Ok(_)) => Some(stream),

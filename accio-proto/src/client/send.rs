@@ -27,7 +27,7 @@ enum Pushed {
 impl Connection<'_> {
     /// Hands all of the source to the kernel.
     pub(super) fn send(&mut self, source: &mut Source<'_>) -> Result<(), ClientError> {
-        let total = source.size().map_err(|source| ClientError::Read { source })?;
+        let total = source.size().map_err(|cause| ClientError::Read { cause })?;
         let now = Instant::now();
         self.meter.start(total, now);
         let mut pace = self.client.rate_limit.map(|rate| Pace::new(rate, now));
@@ -49,7 +49,7 @@ impl Connection<'_> {
             }
             let stalled_at = self.meter.still_at(self.client.stall_timeout);
             let ready = wait(&self.stream, true, self.slice(now, stalled_at))
-                .map_err(|source| ClientError::Local { what: "wait for the server", source })?;
+                .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
             if ready.receive {
                 self.check_open()?;
             }
@@ -105,7 +105,7 @@ impl Connection<'_> {
             None => wait(&self.stream, false, time).map(|ready| (ready.receive, false)),
         };
         let (receive, ready) =
-            found.map_err(|source| ClientError::Local { what: "wait for the server", source })?;
+            found.map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
         if receive {
             self.check_open()?;
         }
@@ -134,16 +134,16 @@ impl Connection<'_> {
     }
 
     /// The error for a connection that broke while content was being sent.
-    pub(super) fn broken(&self, source: io::Error) -> ClientError {
+    pub(super) fn broken(&self, cause: io::Error) -> ClientError {
         let (peer, sent) = (self.peer, self.meter.sent());
-        match source.kind() {
+        match cause.kind() {
             // After a reset was seen once, the system says "broken pipe" or "not connected".
             ErrorKind::ConnectionReset
             | ErrorKind::BrokenPipe
             | ErrorKind::NotConnected
             | ErrorKind::ConnectionAborted => ClientError::Reset { peer, sent },
             ErrorKind::TimedOut => self.stalled(),
-            _ => ClientError::Send { peer, sent, source },
+            _ => ClientError::Send { peer, sent, cause },
         }
     }
 }
@@ -238,7 +238,7 @@ impl<'s> Pump<'s> {
             {
                 Ok(Pushed::Read)
             }
-            Err(source) => Err(ClientError::Read { source }),
+            Err(cause) => Err(ClientError::Read { cause }),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! System calls of the client alone.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -20,6 +20,26 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<Socket> {
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// Sets the address that the socket connects from.
+pub(crate) fn bind(socket: &Socket, ip: IpAddr) -> io::Result<()> {
+    socket.bind(&SocketAddr::new(ip, 0).into())
+}
+
+/// Returns whether the kernel has no sockets of the address's family.
+pub(crate) fn is_family_unsupported(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
+}
+
+/// The error of a connection that was refused.
+pub(crate) fn refused() -> io::Error {
+    Errno::CONNREFUSED.into()
+}
+
+/// The error of a connection that was not answered.
+pub(crate) fn timed_out() -> io::Error {
+    Errno::TIMEDOUT.into()
 }
 
 /// What became of a [`start_connect`].

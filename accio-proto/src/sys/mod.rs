@@ -17,6 +17,8 @@ mod imp;
 pub(crate) mod listen;
 #[cfg(feature = "server")]
 pub(crate) mod process;
+#[cfg(feature = "client")]
+pub(crate) mod resolve;
 pub(crate) mod socket;
 pub(crate) mod wait;
 

@@ -90,7 +90,7 @@ fn a_source_that_fails_resets_the_connection() {
         });
         let error = client().send("127.0.0.1", peer.port, source).unwrap_err();
         assert_eq!(error.to_string(), format!("read the source: {why}"));
-        assert_eq!((error.exit_code(), error.is_local()), (26, true));
+        assert_eq!((error.code(), error.is_local()), ("read", true));
         assert!(peer.end(), "{why}");
     }
 }
@@ -143,7 +143,7 @@ fn a_file_that_shrinks_is_an_error_and_one_that_grows_is_sent_to_its_end() {
     let error = result.unwrap_err();
     let ClientError::Shrank { expected, found } = error else { panic!("{error:?}") };
     assert_eq!((expected, found), (64 << 20, 60 << 20));
-    assert_eq!(error.exit_code(), 26);
+    assert_eq!(error.code(), "shrank");
     assert_eq!(seen.unwrap_err().kind(), ErrorKind::ConnectionReset);
 
     let (result, seen) = resized(70 << 20);

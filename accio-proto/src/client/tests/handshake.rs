@@ -41,12 +41,12 @@ fn a_wrong_greeting_ends_it_at_once() {
         let start = Instant::now();
         let client = builder().dialect(dialect).build().unwrap();
         let error = client.send("127.0.0.1", peer.port, file(b"x")).unwrap_err();
-        let ClientError::Handshake { source: HandshakeError::Mismatch { got, .. }, .. } = &error
+        let ClientError::Handshake { cause: HandshakeError::Mismatch { got, .. }, .. } = &error
         else {
             panic!("{error:?}")
         };
         assert_eq!(got.len(), good + 1);
-        assert_eq!(error.exit_code(), 56);
+        assert_eq!(error.code(), "handshake");
         assert!(start.elapsed() < SLACK);
         assert_eq!(peer.end().unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
@@ -70,7 +70,7 @@ fn a_silent_server_and_one_that_drips_end_at_the_same_deadline() {
         let took = start.elapsed();
         assert!(matches!(error, ClientError::HandshakeTimeout { .. }), "{error:?}");
         assert!((SHORT..SHORT + SLACK).contains(&took), "{took:?}");
-        assert_eq!(error.exit_code(), 28);
+        assert_eq!(error.code(), "handshake-timeout");
         assert!(peer.end(), "the server sees a reset");
     }
 }
@@ -85,6 +85,6 @@ fn a_close_or_reset_within_the_handshake() {
     let peer = Peer::new(reset);
     let error = client().send("127.0.0.1", peer.port, file(b"x")).unwrap_err();
     assert!(matches!(error, ClientError::HandshakeBroken { .. }), "{error:?}");
-    assert_eq!(error.exit_code(), 56);
+    assert_eq!(error.code(), "handshake-broken");
     peer.end();
 }

@@ -80,7 +80,7 @@ fn a_server_that_goes_away_is_noticed_while_the_pipe_is_silent() {
             let error = client.send("127.0.0.1", peer.port, source).unwrap_err();
             assert!(expected(&error), "{error:?}");
             assert!(start.elapsed() < SLACK, "at once, not when the pipe says something");
-            assert_eq!(error.exit_code(), 55);
+            assert!(["reset", "closed-early"].contains(&error.code()), "{error:?}");
             drop(done);
             feeder.join().unwrap();
             peer.end();

@@ -1,0 +1,77 @@
+//! Exit codes, which are those of curl.
+
+use accio_proto::ClientError;
+
+/// Exit code for standard output that cannot be written.
+pub(crate) const WRITE: u8 = 23;
+
+/// Exit code for a file that cannot be read.
+pub(crate) const READ: u8 = 26;
+
+/// Returns the exit code for an error of the library.
+pub(crate) fn exit_code(error: &ClientError) -> u8 {
+    match error {
+        ClientError::Limit { .. } => 2,
+        ClientError::Resolve { .. } | ClientError::NoAddress { .. } => 6,
+        ClientError::Connect { .. } | ClientError::Local { .. } => 7,
+        ClientError::Read { .. } | ClientError::Shrank { .. } => READ,
+        ClientError::ResolveTimeout { .. }
+        | ClientError::ConnectTimeout { .. }
+        | ClientError::HandshakeTimeout { .. }
+        | ClientError::Stalled { .. }
+        | ClientError::Unconfirmed { .. } => 28,
+        ClientError::Source { .. } => 45,
+        ClientError::Reset { .. } | ClientError::ClosedEarly { .. } | ClientError::Send { .. } => {
+            55
+        }
+        ClientError::Handshake { .. }
+        | ClientError::HandshakeBroken { .. }
+        | ClientError::NotKept { .. } => 56,
+        // A kind that a later version of the library adds.
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use accio_proto::handshake::HandshakeError;
+    use accio_proto::{Dialect, Family};
+
+    use super::*;
+
+    #[test]
+    fn each_kind_of_error_has_the_exit_code_of_curl() {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let (dialect, after, sent) = (Dialect::Accio, Duration::from_secs(10), 1);
+        let host = || "h".to_owned();
+        let cause = || io::Error::from(io::ErrorKind::Other);
+        let closed = HandshakeError::Closed { expected: b"x", matched: 0 };
+        for (error, code) in [
+            (ClientError::Limit { name: "stall_timeout", value: Duration::ZERO }, 2),
+            (ClientError::Resolve { host: host(), is_temporary: true, cause: cause() }, 6),
+            (ClientError::NoAddress { host: host(), family: Family::Ipv6 }, 6),
+            (ClientError::ResolveTimeout { host: host(), after }, 28),
+            (ClientError::Source { ip: peer.ip(), cause: cause() }, 45),
+            (ClientError::Connect { host: host(), port: 9, failures: vec![] }, 7),
+            (ClientError::ConnectTimeout { host: host(), port: 9, after }, 28),
+            (ClientError::Handshake { peer, dialect, cause: closed }, 56),
+            (ClientError::HandshakeTimeout { peer, dialect, after }, 28),
+            (ClientError::HandshakeBroken { peer, dialect, cause: cause() }, 56),
+            (ClientError::Reset { peer, sent }, 55),
+            (ClientError::ClosedEarly { peer, sent }, 55),
+            (ClientError::Stalled { peer, sent, after }, 28),
+            (ClientError::Send { peer, sent, cause: cause() }, 55),
+            (ClientError::NotKept { peer }, 56),
+            (ClientError::Unconfirmed { peer, after }, 28),
+            (ClientError::Read { cause: cause() }, 26),
+            (ClientError::Shrank { expected: 2, found: 1 }, 26),
+            (ClientError::Local { what: "open a socket", cause: cause() }, 7),
+        ] {
+            assert_eq!(exit_code(&error), code, "{error}");
+        }
+    }
+}
