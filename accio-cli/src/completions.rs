@@ -4,6 +4,7 @@ use std::io;
 
 use clap::{Arg, ArgMatches, Command, ValueEnum, value_parser};
 use clap_complete::Shell;
+use roff::{Roff, roman};
 
 /// What can be generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,16 +41,61 @@ pub(super) fn text(kind: Kind, mut command: Command) -> io::Result<Vec<u8>> {
     let name = command.get_name().to_owned();
     let mut text = Vec::new();
     let shell = match kind {
-        Kind::Man => {
-            clap_mangen::Man::new(command).render(&mut text)?;
-            return Ok(text);
-        }
+        Kind::Man => return man_page(command),
         Kind::CompleteBash => Shell::Bash,
         Kind::CompleteZsh => Shell::Zsh,
         Kind::CompleteFish => Shell::Fish,
     };
     clap_complete::generate(shell, &mut command, name, &mut text);
     Ok(text)
+}
+
+/// The man page. What `--help` prints after the flags becomes sections, one for each heading.
+fn man_page(command: Command) -> io::Result<Vec<u8>> {
+    let has_version = command.get_version().is_some();
+    let end = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+    let page = clap_mangen::Man::new(
+        // The page leaves out the text of a flag that only the short help hides.
+        command.mut_args(|argument| argument.hide_short_help(false)),
+    );
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    sections(&end).to_writer(&mut text)?;
+    if has_version {
+        page.render_version_section(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// The sections of a text in which each heading is a line that is not indented and ends with a colon.
+fn sections(text: &str) -> Roff {
+    let mut sections = Roff::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(heading) = line.strip_suffix(':').filter(|line| !line.starts_with(' ')) else {
+            sections.text([roman(line)]);
+            continue;
+        };
+        // "Exit codes, as curl has them" is the section EXIT CODES, which begins with the rest.
+        let (name, rest) = heading.split_once(", ").unwrap_or((heading, ""));
+        sections.control("SH", [name.to_uppercase().as_str()]);
+        if !rest.is_empty() {
+            sections.text([roman(format!("{rest}:"))]);
+        }
+        // Lines are kept as they are: examples and tables.
+        sections.control("nf", []);
+        while let Some(line) = lines.next_if(|line| line.is_empty() || line.starts_with(' ')) {
+            if !line.is_empty() || lines.peek().is_some_and(|next| next.starts_with(' ')) {
+                sections.text([roman(line)]);
+            }
+        }
+        sections.control("fi", []);
+    }
+    sections
 }
 
 #[cfg(test)]

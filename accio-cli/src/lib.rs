@@ -19,12 +19,18 @@ use accio_proto::{DirError, limits};
 
 mod color;
 mod completions;
+mod descriptors;
+mod escape;
 #[cfg(feature = "server")]
 mod server;
+mod stdio;
 
 pub use color::{Color, ColorFlag};
+pub use descriptors::raise_descriptor_limit;
+pub use escape::{escape, escape_json, is_unprintable};
 #[cfg(feature = "server")]
 pub use server::{Program, ServeFlags};
+pub use stdio::{check_stdin, check_stdout};
 
 /// Why a program ends early: the one `ERROR: …` line and the exit code.
 #[derive(Debug)]
@@ -62,9 +68,9 @@ impl Failure {
         self.code
     }
 
-    /// The line as it is printed.
-    pub fn line(&self) -> String {
-        format!("{} {}", color::error_prefix(), self.line)
+    /// Prints the line on stderr.
+    pub fn say(&self) {
+        print_line(&format!("{} {}", color::error_prefix(), escape(&self.line)));
     }
 }
 
@@ -123,8 +129,12 @@ impl Verbosity {
             .filter_level(self.level())
             .parse_default_env()
             .write_style(color::choose().into())
-            .format_timestamp_millis()
-            .format_target(false)
+            .format(|line, record| {
+                let (time, level) = (line.timestamp_millis(), record.level());
+                let style = line.default_level_style(level);
+                let text = record.args().to_string();
+                writeln!(line, "[{time} {style}{level:<5}{style:#}] {}", escape(&text))
+            })
             .init();
     }
 }
@@ -136,24 +146,26 @@ impl Verbosity {
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> ExitCode {
     let outcome = match parse::<A>() {
         Ok(Parsed::Arguments(arguments)) => run(arguments),
-        Ok(Parsed::Generated(text)) => {
-            let printed = io::stdout().lock().write_all(&text);
-            printed.map(|()| ExitCode::SUCCESS).map_err(|why| Failure::new("cannot print", why))
-        }
+        Ok(Parsed::Generated(text)) => printed(check_stdout().and_then(|()| {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&text).and_then(|()| stdout.flush())
+        })),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                return match error.print() {
-                    Ok(()) => ExitCode::SUCCESS,
-                    Err(_) => ExitCode::FAILURE,
-                };
+                printed(check_stdout().and_then(|()| error.print()))
             }
             _ => Err(Failure { line: usage_line(&error), code: USAGE }),
         },
     };
     outcome.unwrap_or_else(|failure| {
-        say(failure.line());
+        failure.say();
         ExitCode::from(failure.code)
     })
+}
+
+fn printed(result: io::Result<()>) -> Result<ExitCode, Failure> {
+    let failure = |error| Failure::new("cannot print to stdout", reason(&error));
+    result.map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
 /// What a command line came to.
@@ -176,7 +188,7 @@ fn parse<A: Parser>() -> Result<Parsed<A>, clap::Error> {
 
 /// Ends the process at once for a failure that nobody can wait for.
 pub fn exit(failure: Failure) -> ! {
-    say(failure.line());
+    failure.say();
     std::process::exit(failure.code.into())
 }
 
@@ -185,8 +197,12 @@ pub fn reason(error: &io::Error) -> String {
     accio_proto::os_error_text(error)
 }
 
-/// Prints a line on stderr.
+/// Prints a line on stderr, with control characters escaped.
 pub fn say(line: impl Display) {
+    print_line(&escape(&line.to_string()));
+}
+
+fn print_line(line: &str) {
     // In one write, so that no other process's words come in between. Nothing can be done about a
     // closed stderr.
     let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());

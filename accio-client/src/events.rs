@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use accio_cli::{Failure, reason};
+use accio_cli::{Failure, check_stdout, escape_json, reason};
 use accio_proto::{ClientEvent, Finding, Progress, Sent};
 use serde::Serialize;
 
@@ -102,7 +102,7 @@ pub(crate) enum Details<'a> {
 
 impl Events {
     pub(crate) fn new(json: bool) -> Self {
-        Events { state: json.then(|| Mutex::new(Ok(()))) }
+        Events { state: json.then(|| Mutex::new(check_stdout())) }
     }
 
     /// Writes an event, if events are wanted.
@@ -185,8 +185,7 @@ pub(crate) fn finding(finding: Finding) -> &'static str {
 
 /// In one write, for whoever reads along.
 fn write(line: &Line<'_>) -> io::Result<()> {
-    let mut text = serde_json::to_string(line)?;
-    text.push('\n');
+    let text = escape_json(serde_json::to_string(line)?) + "\n";
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()

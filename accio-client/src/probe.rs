@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use accio_cli::{Failure, reason, say};
+use accio_cli::{Failure, check_stdout, reason, say};
 use accio_proto::{ClientError, Dialect, Finding, Heard, Probe};
 
 use crate::advice;
@@ -178,7 +178,8 @@ fn foreign(bytes: &[u8]) -> &'static str {
 
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
+    check_stdout()
+        .and_then(|()| out.write_all(text.as_bytes()))
         .and_then(|()| out.flush())
         .map_err(|error| Failure::new("standard output", reason(&error)).with_code(WRITE))
 }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use accio_cli::say;
+use accio_cli::{Failure, say};
 use accio_proto::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
 
@@ -72,9 +72,18 @@ impl Screen {
 
     /// Prints a line on stderr, above the bars.
     pub(crate) fn line(&self, line: impl Display) {
+        self.above_bars(|| say(line));
+    }
+
+    /// Prints a failure on stderr, above the bars.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        self.above_bars(|| failure.say());
+    }
+
+    fn above_bars(&self, print: impl FnOnce()) {
         match self {
-            Screen::Bars(bars) => bars.suspend(|| say(line)),
-            Screen::Nothing | Screen::Plain => say(line),
+            Screen::Bars(bars) => bars.suspend(print),
+            Screen::Nothing | Screen::Plain => print(),
         }
     }
 }

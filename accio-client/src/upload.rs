@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use accio_cli::Failure;
+use accio_cli::{Failure, check_stdin};
 use accio_proto::{ClientError, ClientEvent, Sent};
 
 use crate::advice;
@@ -31,7 +31,7 @@ pub(crate) fn all(arguments: &Arguments, events: &Arc<Events>) -> u8 {
             let Some(file) = arguments.files.get(index) else { return failed };
             let upload = Upload { arguments, events, screen: &screen, file, number: index + 1 };
             if let Err(failure) = upload.run() {
-                screen.line(failure.line());
+                screen.failure(&failure);
                 failed.push((index, failure.code()));
             }
         }
@@ -185,7 +185,10 @@ impl Opened {
 /// Opens the file, and finds out that it is a directory before anybody is bothered with it.
 fn open(path: &Path) -> io::Result<Opened> {
     let mut file = match is_stdin(path) {
-        true => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+        true => {
+            check_stdin()?;
+            File::from(io::stdin().as_fd().try_clone_to_owned()?)
+        }
         false => File::open(path)?,
     };
     let metadata = file.metadata()?;

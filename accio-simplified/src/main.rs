@@ -71,6 +71,8 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { port, serve } = arguments;
     serve.verbosity.start_log();
+    accio_cli::check_stdout()
+        .map_err(|error| Failure::new("cannot print to stdout", accio_cli::reason(&error)))?;
     let builder =
         Server::builder(CountSink).workers(NonZeroUsize::MIN).max_connections(NonZeroUsize::MIN);
     serve.serve(builder, port, Counter)

@@ -159,3 +159,14 @@ fn help() {
     snapbox::assert_data_eq!(stdout("-h"), snapbox::file!["snapshots/help-short.txt"].raw());
     snapbox::assert_data_eq!(stdout("--help"), snapbox::file!["snapshots/help-long.txt"].raw());
 }
+
+#[test]
+fn a_closed_stdout_is_an_error_at_the_start() {
+    let mut command = clean(Command::new("sh"));
+    command.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_server-s"), "5000"]);
+    // An address of another machine: what gets as far as listening fails with another line.
+    let output = command.args(["--bind", "203.0.113.7"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr, "ERROR: cannot print to stdout: bad file descriptor\n");
+    assert_eq!(output.status.code(), Some(1));
+}

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use serde::Serialize;
 
-use crate::{Failure, USAGE, reason};
+use crate::{Failure, USAGE, check_stdout, escape_json, reason};
 
 /// How long a pipe that nobody empties may hold up the server, once.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ struct Line<'a> {
 impl Journal {
     /// Writes to stdout.
     pub(super) fn stdout() -> Result<Self, Failure> {
-        let fd = io::stdout().as_fd().try_clone_to_owned();
+        let fd = check_stdout().and_then(|()| io::stdout().as_fd().try_clone_to_owned());
         let fd = fd.map_err(|error| Failure::new("cannot use stdout", reason(&error)))?;
         Ok(Journal { file: None, writer: Mutex::new(Writer::new(fd)) })
     }
@@ -218,9 +218,8 @@ fn line(outcome: &Outcome, time: jiff::Timestamp) -> Vec<u8> {
         unmarked: outcome.unmarked.as_ref().map(reason),
     };
     // Numbers and strings always have a form in JSON.
-    let mut line = serde_json::to_vec(&line).unwrap_or_default();
-    line.push(b'\n');
-    line
+    let line = serde_json::to_string(&line).unwrap_or_default();
+    (escape_json(line) + "\n").into_bytes()
 }
 
 /// Repeats a call that a signal interrupted.

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::SIGXFSZ;
 
 use accio_proto::{
@@ -23,7 +22,7 @@ use accio_proto::{
 use journal::Journal;
 use shutdown::End;
 
-use crate::{ColorFlag, Failure, USAGE, Verbosity, seconds};
+use crate::{ColorFlag, Failure, USAGE, Verbosity, raise_descriptor_limit, seconds};
 
 /// The flags of both servers, to be flattened into their arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -249,18 +248,6 @@ fn seconds_or_none(value: &str) -> Result<Duration, String> {
     match value.parse() {
         Ok(0.0) => Ok(Duration::ZERO),
         _ => seconds(value),
-    }
-}
-
-/// Allows as many descriptors as the system lets us have.
-fn raise_descriptor_limit() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return;
-    }
-    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => log::debug!("descriptor limit raised from {current:?} to {maximum:?}"),
-        Err(error) => log::warn!("cannot raise the descriptor limit of {current:?}: {error}"),
     }
 }
 

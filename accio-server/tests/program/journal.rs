@@ -167,3 +167,17 @@ fn one_that_nobody_reads_holds_nobody_up() {
         serde_json::from_str::<serde_json::Value>(line).unwrap();
     }
 }
+
+#[test]
+fn a_closed_stdout_is_refused() {
+    let place = Place::new();
+    let mut command = std::process::Command::new("sh");
+    super::harness::clean(&mut command);
+    command.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_accio-server"), "5000"]);
+    // An address of another machine: what gets as far as listening fails with another line.
+    command.args([&place.dir(), "--journal", "-", "--bind", "203.0.113.7"]);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr, "ERROR: cannot use stdout: bad file descriptor\n");
+    assert_eq!(output.status.code(), Some(1));
+}

@@ -54,17 +54,9 @@ pub(crate) fn find(
     Ok(paths.into_iter().map(submission).collect())
 }
 
-/// A folder's name, without what a terminal would obey.
+/// A folder's name, with the characters that a terminal or a browser would obey escaped.
 fn printable(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut text = String::new();
-    for char in name.chars() {
-        match char.is_control() {
-            true => text.extend(char.escape_debug()),
-            false => text.push(char),
-        }
-    }
-    text
+    accio_cli::escape(&path.file_name().unwrap_or_default().to_string_lossy()).into_owned()
 }
 
 /// Grades them, `at_once` at a time, and writes a file for each to `results`.
@@ -170,5 +162,6 @@ mod tests {
     fn names_command_no_terminal() {
         assert_eq!(printable(Path::new("class/O'Brien, Zoë")), "O'Brien, Zoë");
         assert_eq!(printable(Path::new("class/\u{1b}[2J\n")), "\\u{1b}[2J\\n");
+        assert_eq!(printable(Path::new("a\u{9b}\u{202e}b\u{2066}")), r"a\u{9b}\u{202e}b\u{2066}");
     }
 }

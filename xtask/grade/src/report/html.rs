@@ -175,7 +175,7 @@ fn escaped(text: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
-            c if c.is_control() && c != '\n' => escaped.push('\u{fffd}'),
+            c if accio_cli::is_unprintable(c) && c != '\n' => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
     }

@@ -1,0 +1,93 @@
+//! Standard input and output that were closed when the program started.
+//!
+//! Rust's runtime opens `/dev/null` in place of a closed descriptor before `main`, so reading gives
+//! an empty input and writing succeeds. Both would be a silent loss: an empty file is sent, or
+//! output that was asked for is dropped.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat, stat};
+use rustix::io::Errno;
+
+/// Fails if standard input was closed when the program started.
+///
+/// # Errors
+///
+/// EBADF, as reading a closed descriptor gives.
+pub fn check_stdin() -> io::Result<()> {
+    check(io::stdin().as_fd(), [io::stdout().as_fd(), io::stderr().as_fd()])
+}
+
+/// Fails if standard output was closed when the program started.
+///
+/// # Errors
+///
+/// EBADF, as writing to a closed descriptor gives.
+pub fn check_stdout() -> io::Result<()> {
+    check(io::stdout().as_fd(), [io::stdin().as_fd(), io::stderr().as_fd()])
+}
+
+fn check(fd: BorrowedFd<'_>, others: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+    match is_replacement(fd, others) {
+        Ok(true) | Err(Errno::BADF) => Err(Errno::BADF.into()),
+        // Where the system does not say, use the descriptor.
+        Ok(false) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether the runtime has opened `fd`. It opens `/dev/null` for reading and writing, once for each
+/// closed descriptor. Shells and service managers open it one way only, and daemons that open it
+/// both ways duplicate one descriptor over several.
+fn is_replacement(fd: BorrowedFd<'_>, others: [BorrowedFd<'_>; 2]) -> Result<bool, Errno> {
+    let found = fstat(fd)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice
+        || found.st_rdev != stat("/dev/null")?.st_rdev
+        || !fcntl_getfl(fd)?.contains(OFlags::RDWR)
+    {
+        return Ok(false);
+    }
+    Ok(!others.into_iter().any(|other| is_same_description(fd, other)))
+}
+
+/// Whether both are duplicates of one descriptor: then they share their flags. Changes one that means
+/// nothing to `/dev/null`, and changes it back.
+fn is_same_description(fd: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let Ok(flags) = fcntl_getfl(fd) else { return false };
+    let Ok(before) = fcntl_getfl(other) else { return false };
+    if before != flags || fcntl_setfl(fd, flags ^ OFlags::APPEND).is_err() {
+        return false;
+    }
+    let after = fcntl_getfl(other);
+    // It was possible just now.
+    let _ = fcntl_setfl(fd, flags);
+    after.is_ok_and(|after| after != before)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn null(read: bool, write: bool) -> File {
+        File::options().read(read).write(write).open("/dev/null").unwrap()
+    }
+
+    #[test]
+    fn only_a_descriptor_of_the_runtime_counts_as_closed() {
+        let (replacement, other) = (null(true, true), null(true, true));
+        let others = [other.as_fd(), other.as_fd()];
+        assert_eq!(is_replacement(replacement.as_fd(), others), Ok(true));
+        for open in [null(true, false), null(false, true), tempfile()] {
+            assert_eq!(is_replacement(open.as_fd(), others), Ok(false), "{open:?}");
+        }
+        let duplicate = replacement.try_clone().unwrap();
+        let shared = is_replacement(replacement.as_fd(), [other.as_fd(), duplicate.as_fd()]);
+        assert_eq!(shared, Ok(false), "as a daemon has it");
+    }
+
+    fn tempfile() -> File {
+        File::from(std::os::fd::OwnedFd::from(io::pipe().unwrap().0))
+    }
+}

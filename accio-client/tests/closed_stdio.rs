@@ -1,0 +1,62 @@
+//! Standard input and output that are closed when the program starts.
+#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
+
+mod common;
+
+use std::io::ErrorKind;
+use std::process::{Command, Output, Stdio};
+
+use common::{code, file, listen, serve, text};
+
+/// Runs the client by a shell, which applies `redirection` first.
+fn redirected(redirection: &str, arguments: &[&str]) -> Output {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}")]);
+    shell.arg(env!("CARGO_BIN_EXE_accio-client")).args(arguments);
+    shell.stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn a_closed_standard_input_is_an_error_and_not_an_empty_file() {
+    let (listener, port) = listen();
+    let output = redirected("<&-", &["127.0.0.1", &port, "-"]);
+    assert_eq!(text(&output.stderr), "ERROR: standard input: bad file descriptor\n");
+    assert_eq!(code(&output), 26);
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nothing is sent");
+}
+
+#[test]
+fn an_empty_standard_input_is_an_empty_file() {
+    for redirection in ["</dev/null", "<>/dev/null 1>&0 2>&0"] {
+        let (port, serving) = serve(1);
+        let output = redirected(redirection, &["127.0.0.1", &port, "-"]);
+        assert_eq!(code(&output), 0, "{output:?}");
+        assert_eq!(serving.join().unwrap(), [Vec::<u8>::new()]);
+    }
+}
+
+#[test]
+fn events_for_a_closed_standard_output_are_exit_23() {
+    let (port, serving) = serve(1);
+    let (_file, path) = file(100);
+    let output = redirected(">&-", &["127.0.0.1", &port, &path, "--json", "-q"]);
+    assert_eq!(text(&output.stderr), "ERROR: standard output: bad file descriptor\n");
+    assert_eq!(code(&output), 23);
+    assert_eq!(serving.join().unwrap()[0].len(), 100, "the transfer goes on");
+    let output = redirected(">/dev/null", &["127.0.0.1", "1", "/dev/null", "--json", "-q"]);
+    assert_eq!(code(&output), 7, "{output:?}");
+}
+
+#[test]
+fn help_and_pages_for_a_closed_standard_output_fail() {
+    for arguments in [&["--help"][..], &["--version"], &["--generate", "man"]] {
+        let output = redirected(">&-", arguments);
+        assert_eq!(text(&output.stderr), "ERROR: cannot print to stdout: bad file descriptor\n");
+        assert_eq!(code(&output), 1);
+    }
+    let (listener, port) = listen();
+    let output = redirected(">&-", &["--probe", "127.0.0.1", &port, "--timeout=.3"]);
+    assert_eq!(code(&output), 23, "{output:?}");
+    drop(listener);
+}
