@@ -79,7 +79,7 @@ mod tuning;
 #[cfg(feature = "client")]
 pub use client::{
     Client, ClientBuilder, ClientError, ClientEvent, Family, Finding, Heard, Probe, Probed,
-    Progress, Sent, Source,
+    Progress, Sent, Source, TlsFailure,
 };
 #[cfg(feature = "io")]
 pub use copier::{Copier, CopyError, Step};

@@ -73,6 +73,19 @@ impl ClientBuilder {
         self
     }
 
+    /// Encrypts the connection and authenticates the server, by rustls's own configuration. Put
+    /// [`ALPN`](crate::tls::ALPN) into its `alpn_protocols`. The server's certificate is verified
+    /// for the host as given to [`Client::send`].
+    ///
+    /// The TLS handshake counts against the time of the
+    /// [handshake](ClientBuilder::handshake_timeout). The file then ends with close_notify, and the
+    /// server's close_notify confirms it.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
+        self.client.tls = Some(config.into());
+        self
+    }
+
     /// Calls `report` while a file is sent, about ten times a second, and once at its end. It runs
     /// between two sends: one that takes long slows the transfer down.
     pub fn on_progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {

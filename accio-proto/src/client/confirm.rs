@@ -15,9 +15,14 @@ impl Connection<'_> {
     pub(super) fn finish(mut self) -> Result<bool, ClientError> {
         // A server that closed before our FIN cannot have kept the file. Still armed: this resets.
         self.check_open()?;
+        self.end_content()?;
         reset_on_close(&self.stream, false)
             .map_err(|cause| ClientError::Local { what: "disarm the reset", cause })?;
-        self.stream.shutdown(Shutdown::Write).map_err(|error| self.broken(error))?;
+        if let Err(error) = self.stream.shutdown(Shutdown::Write) {
+            // After a close_notify the server has all of the file, and may have refused it already.
+            let is_plain = self.transport.is_plain();
+            return Err(if is_plain { self.broken(error) } else { self.not_kept(error) });
+        }
         self.meter.add_fin(Instant::now());
         let confirmed = self.await_fin();
         if confirmed.is_err() {
@@ -25,6 +30,28 @@ impl Connection<'_> {
             let _ = reset_on_close(&self.stream, true);
         }
         confirmed
+    }
+
+    /// Sends the mark of the end of the file, where there is one: the close_notify of TLS.
+    fn end_content(&mut self) -> Result<(), ClientError> {
+        loop {
+            let is_sent = self.transport.close(&self.stream);
+            let is_sent = is_sent.map_err(|error| self.broken(error))?;
+            let now = Instant::now();
+            let written = self.transport.take_written(0);
+            if written > 0 {
+                self.meter.add_written(written, now);
+            }
+            if is_sent {
+                return Ok(());
+            }
+            self.meter.look(now);
+            if self.meter.stillness(now) >= self.client.stall_timeout {
+                return Err(self.stalled());
+            }
+            wait(&self.stream, true, self.slice(now, now + self.client.stall_timeout))
+                .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
+        }
     }
 
     fn await_fin(&mut self) -> Result<bool, ClientError> {
@@ -58,21 +85,25 @@ impl Connection<'_> {
     }
 
     /// The server's FIN confirms the file if it came after ours: then it acknowledges all we sent.
+    /// Under TLS its close_notify does, which may come before it has seen our FIN, but not before it
+    /// has our close_notify. No reset that follows can take it back.
     fn check_fin(&mut self) -> Result<bool, ClientError> {
         let outstanding = self.meter.look(Instant::now());
-        if let Ok(Some(error)) = self.stream.take_error() {
+        let is_plain = self.transport.is_plain();
+        if is_plain && let Ok(Some(error)) = self.stream.take_error() {
             return Err(self.not_kept(error));
         }
-        if outstanding.is_some_and(|bytes| bytes > 0) {
+        let our_fin = if is_plain { 0 } else { 1 };
+        if outstanding.is_some_and(|bytes| bytes > our_fin) {
             return Err(ClientError::ClosedEarly { peer: self.peer, sent: self.meter.sent() });
         }
         self.meter.complete();
         Ok(true)
     }
 
-    fn not_kept(&self, error: std::io::Error) -> ClientError {
+    fn not_kept(&mut self, error: std::io::Error) -> ClientError {
         match error.kind() {
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => {
                 ClientError::NotKept { peer: self.peer }
             }
             _ => self.broken(error),

@@ -1,12 +1,14 @@
 //! One connection to a server: what its phases share, and the first of them, the handshake.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::progress::Meter;
-use super::{Client, ClientError};
-use crate::handshake::{ClientHandshake, ClientStep};
+use super::transport::Transport;
+use super::{Client, ClientError, TlsFailure};
+use crate::Dialect;
+use crate::handshake::{ClientHandshake, ClientStep, HandshakeError};
 use crate::sys::client::{prepare, wait};
 use crate::tuning::client::PROGRESS_INTERVAL;
 
@@ -17,7 +19,15 @@ pub(super) struct Connection<'c> {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) meter: Meter<'c>,
+    pub(super) transport: Transport,
+    /// When the handshakes must be complete.
+    pub(super) deadline: Instant,
+    /// The server's first byte, in the dialect in which it says nothing.
+    unexpected: Option<u8>,
 }
+
+/// The first byte of an alert, with which a TLS server answers a client without TLS.
+const TLS_ALERT: u8 = 21;
 
 /// What a receiving attempt found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +46,9 @@ impl<'c> Connection<'c> {
         prepare(&stream, client.stall_timeout)
             .map_err(|cause| ClientError::Local { what: "prepare a socket", cause })?;
         let meter = Meter::new(&stream, client.on_progress.as_deref());
-        Ok(Connection { client, stream, peer, meter })
+        let deadline = Instant::now() + client.handshake_timeout;
+        let (transport, unexpected) = (Transport::Plain, None);
+        Ok(Connection { client, stream, peer, meter, transport, deadline, unexpected })
     }
 
     /// Goes through the whole handshake; not a byte of content is sent before its end.
@@ -44,10 +56,20 @@ impl<'c> Connection<'c> {
         let (peer, dialect) = (self.peer, self.client.dialect);
         let after = self.client.handshake_timeout;
         let late = || ClientError::HandshakeTimeout { peer, dialect, after };
-        let broken = |cause| ClientError::HandshakeBroken { peer, dialect, cause };
-        let wrong = |cause| ClientError::Handshake { peer, dialect, cause };
+        let tls_failed = |cause| ClientError::Tls { peer, cause };
+        let broken = |cause| match TlsFailure::of(cause) {
+            Ok(failure) => tls_failed(failure),
+            Err(cause) => ClientError::HandshakeBroken { peer, dialect, cause },
+        };
+        let is_plain = self.transport.is_plain();
+        let wrong = |cause| match cause {
+            HandshakeError::Mismatch { got, .. } if is_plain && got == [TLS_ALERT] => {
+                tls_failed(TlsFailure::Required)
+            }
+            cause => ClientError::Handshake { peer, dialect, cause },
+        };
 
-        let deadline = Instant::now() + after;
+        let deadline = self.deadline;
         let mut step = ClientHandshake::begin(dialect);
         let mut input = [0; 512];
         loop {
@@ -81,7 +103,7 @@ impl<'c> Connection<'c> {
     /// Sends a confirmation; whether that was possible in time.
     fn answer(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<bool> {
         while !bytes.is_empty() {
-            match unblocked((&self.stream).write(bytes))? {
+            match unblocked(self.transport.send(&self.stream, bytes))? {
                 Some(count) => bytes = &bytes[count..],
                 None => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -96,8 +118,8 @@ impl<'c> Connection<'c> {
     }
 
     /// Receives what is there, without waiting.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        Ok(match unblocked((&self.stream).read(buffer))? {
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        Ok(match unblocked(self.transport.receive(&self.stream, buffer))? {
             Some(0) => Received::Fin,
             Some(count) => Received::Bytes(count),
             None => Received::Nothing,
@@ -106,8 +128,27 @@ impl<'c> Connection<'c> {
 
     /// Receives and drops what is there: a server has nothing to say after its greetings, but one
     /// that recognises dialects may greet twice when a file begins like a confirmation.
-    pub(super) fn drop_input(&self) -> io::Result<Received> {
-        self.receive(&mut [0; 4096])
+    pub(super) fn drop_input(&mut self) -> io::Result<Received> {
+        let mut buffer = [0; 4096];
+        loop {
+            let received = self.receive(&mut buffer)?;
+            if matches!(received, Received::Bytes(_)) && self.client.dialect == Dialect::Direct {
+                self.unexpected.get_or_insert(buffer[0]);
+            }
+            if received == Received::Fin || !self.transport.has_buffered() {
+                return Ok(received);
+            }
+        }
+    }
+
+    /// Whether the server answered a client without TLS with an alert. After a reset its bytes are
+    /// still there.
+    pub(super) fn requires_tls(&mut self) -> bool {
+        if !self.transport.is_plain() || self.client.dialect != Dialect::Direct {
+            return false;
+        }
+        let _ = self.drop_input();
+        self.unexpected == Some(TLS_ALERT)
     }
 
     pub(super) fn stalled(&self) -> ClientError {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::TlsFailure;
 use super::connect::Family;
 use crate::dialect::Dialect;
 use crate::handshake::HandshakeError;
@@ -83,6 +84,21 @@ pub enum ClientError {
         port: u16,
         /// The time limit.
         after: Duration,
+    },
+
+    /// The host cannot be named by a certificate.
+    #[error("TLS with {host:?}: neither a host name nor an address that a certificate can have")]
+    TlsName {
+        /// The host as given.
+        host: String,
+    },
+    /// TLS failed: in its handshake, or later by a connection that was cut or changed.
+    #[error("TLS with {peer}: {cause}")]
+    Tls {
+        /// The server.
+        peer: SocketAddr,
+        /// Why.
+        cause: TlsFailure,
     },
 
     /// The server sent something other than the greeting of the dialect, or closed the connection
@@ -207,6 +223,8 @@ impl ClientError {
             ClientError::Source { .. } => "source-address",
             ClientError::Connect { .. } => "connect",
             ClientError::ConnectTimeout { .. } => "connect-timeout",
+            ClientError::TlsName { .. } => "tls-name",
+            ClientError::Tls { cause, .. } => cause.code(),
             ClientError::Handshake { .. } => "handshake",
             ClientError::HandshakeTimeout { .. } => "handshake-timeout",
             ClientError::HandshakeBroken { .. } => "handshake-broken",
@@ -226,7 +244,8 @@ impl ClientError {
     /// given the connection a number and stores a file for it.
     pub fn peer(&self) -> Option<SocketAddr> {
         match *self {
-            ClientError::Handshake { peer, .. }
+            ClientError::Tls { peer, .. }
+            | ClientError::Handshake { peer, .. }
             | ClientError::HandshakeTimeout { peer, .. }
             | ClientError::HandshakeBroken { peer, .. }
             | ClientError::Reset { peer, .. }
@@ -246,6 +265,7 @@ impl ClientError {
             ClientError::Resolve { is_temporary, .. } => *is_temporary,
             ClientError::NoAddress { .. } => false,
             ClientError::Handshake { cause, .. } => matches!(cause, HandshakeError::Closed { .. }),
+            ClientError::Tls { cause, .. } => cause.is_transient(),
             error => !error.is_local(),
         }
     }
@@ -255,6 +275,7 @@ impl ClientError {
         matches!(
             self,
             ClientError::Limit { .. }
+                | ClientError::TlsName { .. }
                 | ClientError::Source { .. }
                 | ClientError::Read { .. }
                 | ClientError::Shrank { .. }

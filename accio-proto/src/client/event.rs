@@ -27,6 +27,14 @@ pub enum ClientEvent {
         /// How long that took, over all addresses tried.
         took: Duration,
     },
+    /// The TLS handshake is complete, and the server is the one expected.
+    #[non_exhaustive]
+    Secured {
+        /// The server.
+        peer: SocketAddr,
+        /// How long that took.
+        took: Duration,
+    },
     /// The handshake is complete. In the dialect `direct` there is none, and this comes at once.
     #[non_exhaustive]
     Greeted {

@@ -16,10 +16,14 @@ mod progress;
 mod rate_limit;
 mod send;
 mod source;
+#[cfg(feature = "tls")]
+mod tls;
+mod tls_failure;
 // With calls of Linux's.
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests;
+mod transport;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +37,7 @@ pub use error::ClientError;
 pub use event::ClientEvent;
 pub use probe::{Finding, Heard, Probe, Probed};
 pub use source::Source;
+pub use tls_failure::TlsFailure;
 
 use crate::{Dialect, FastPaths, limits};
 use connection::Connection;
@@ -60,6 +65,8 @@ pub struct Client {
     fast_paths: Arc<FastPaths>,
     on_progress: Option<Arc<Callback>>,
     on_event: Option<Arc<EventCallback>>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// What [`ClientBuilder::on_progress`] takes.
@@ -114,6 +121,8 @@ impl Client {
                 fast_paths: Arc::default(),
                 on_progress: None,
                 on_event: None,
+                #[cfg(feature = "tls")]
+                tls: None,
             },
         }
     }
@@ -133,8 +142,12 @@ impl Client {
     ) -> Result<Sent, ClientError> {
         let mut source = source.into();
         let start = Instant::now();
+        #[cfg(feature = "tls")]
+        let name = self.server_name(host)?;
         let (stream, peer) = self.connect(host, port)?;
         let mut connection = Connection::new(self, stream, peer)?;
+        #[cfg(feature = "tls")]
+        connection.secure(name)?;
         let connected = Instant::now();
         connection.greet()?;
         log::debug!("{} handshake with {peer} complete", self.dialect);

@@ -105,7 +105,7 @@ impl Client {
 
 impl Connection<'_> {
     /// Hears what the server says, and resets the connection.
-    fn listen(self, connected_in: Duration) -> io::Result<Heard> {
+    fn listen(mut self, connected_in: Duration) -> io::Result<Heard> {
         let start = Instant::now();
         let mut deadline = start + self.client.handshake_timeout;
         let mut spoke_after = None;

@@ -16,8 +16,10 @@ pub(super) struct Meter<'c> {
     total: Option<u64>,
     /// Bytes of content handed to the kernel.
     sent: u64,
-    /// Sequence numbers since the start of the content: `sent`, and 1 for our FIN.
+    /// Sequence numbers since the start of the content: `sent`, what TLS adds, and 1 for our FIN.
     queued: u64,
+    /// What TLS adds, and the content that is not counted as sent yet.
+    overhead: u64,
     /// The part of `queued` that the peer has acknowledged; never above it, never falling.
     acknowledged: u64,
     moved: Instant,
@@ -37,6 +39,7 @@ impl<'c> Meter<'c> {
             total: None,
             sent: 0,
             queued: 0,
+            overhead: 0,
             acknowledged: 0,
             moved: now,
         }
@@ -52,11 +55,17 @@ impl<'c> Meter<'c> {
         self.moved = now;
     }
 
-    /// The kernel took `count` bytes of content.
-    pub(super) fn add(&mut self, count: usize, now: Instant) {
-        self.sent += count as u64;
+    /// The kernel took `count` bytes.
+    pub(super) fn add_written(&mut self, count: usize, now: Instant) {
         self.queued += count as u64;
+        self.overhead += count as u64;
         self.moved = now;
+    }
+
+    /// So much of what it took was content.
+    pub(super) fn add_content(&mut self, count: usize) {
+        self.sent += count as u64;
+        self.overhead = self.overhead.saturating_sub(count as u64);
     }
 
     /// The kernel took our FIN.
@@ -107,7 +116,7 @@ impl<'c> Meter<'c> {
         let Some(report) = self.report else { return };
         self.reported = now;
         self.look(now);
-        let acknowledged = self.acknowledged.min(self.sent);
+        let acknowledged = self.acknowledged.saturating_sub(self.overhead).min(self.sent);
         report(Progress {
             sent: self.sent,
             acknowledged: self.queue.is_some().then_some(acknowledged),

@@ -1,15 +1,15 @@
 //! The content: from the source into the connection.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::ClientError;
 use super::connection::{Connection, Received, unblocked};
 use super::rate_limit::Pace;
 use super::source::{Kind, Source};
+use super::{ClientError, TlsFailure};
 use crate::sys::client::{Moved, is_gone, send_file, send_pipe, wait, wait_source, widen};
 use crate::tuning::client::{PROGRESS_INTERVAL, SEND_BUFFER, SEND_CHUNK};
 use crate::{FastPath, FastPaths};
@@ -32,6 +32,9 @@ impl Connection<'_> {
         self.meter.start(total, now);
         let mut pace = self.client.rate_limit.map(|rate| Pace::new(rate, now));
         let mut pump = Pump::new(source, &self.client.fast_paths);
+        if !self.transport.is_plain() {
+            pump.fast = None;
+        }
         loop {
             let now = Instant::now();
             self.meter.tick(now);
@@ -54,9 +57,14 @@ impl Connection<'_> {
                 self.check_open()?;
             }
             let pushed = if ready.send { pump.push(self, budget)? } else { Pushed::Full };
+            let count = if let Pushed::Bytes(count) = pushed { count } else { 0 };
+            let written = self.transport.take_written(count);
+            if written > 0 {
+                self.meter.add_written(written, Instant::now());
+            }
             match pushed {
                 Pushed::Bytes(count) => {
-                    self.meter.add(count, Instant::now());
+                    self.meter.add_content(count);
                     if let Some(pace) = &mut pace {
                         pace.spend(count);
                     }
@@ -120,7 +128,7 @@ impl Connection<'_> {
     }
 
     /// Drops what the server says, and notices that it is gone.
-    pub(super) fn check_open(&self) -> Result<(), ClientError> {
+    pub(super) fn check_open(&mut self) -> Result<(), ClientError> {
         match self.drop_input() {
             Ok(Received::Fin) if is_gone(&self.stream) => {
                 Err(ClientError::Reset { peer: self.peer, sent: self.meter.sent() })
@@ -134,8 +142,15 @@ impl Connection<'_> {
     }
 
     /// The error for a connection that broke while content was being sent.
-    pub(super) fn broken(&self, cause: io::Error) -> ClientError {
+    pub(super) fn broken(&mut self, cause: io::Error) -> ClientError {
         let (peer, sent) = (self.peer, self.meter.sent());
+        let cause = match TlsFailure::of(cause) {
+            Ok(cause) => return ClientError::Tls { peer, cause },
+            Err(cause) => cause,
+        };
+        if self.requires_tls() {
+            return ClientError::Tls { peer, cause: TlsFailure::Required };
+        }
         match cause.kind() {
             // After a reset was seen once, the system says "broken pipe" or "not connected".
             ErrorKind::ConnectionReset
@@ -190,7 +205,11 @@ impl<'s> Pump<'s> {
     }
 
     /// Moves up to `budget` bytes.
-    fn push(&mut self, connection: &Connection<'_>, budget: usize) -> Result<Pushed, ClientError> {
+    fn push(
+        &mut self,
+        connection: &mut Connection<'_>,
+        budget: usize,
+    ) -> Result<Pushed, ClientError> {
         if let (Some(path), Input::File(file) | Input::Stream(file)) = (self.fast, &self.input) {
             let send = if path == FastPath::Sendfile { send_file } else { send_pipe };
             match send(&connection.stream, file, budget.min(SEND_CHUNK)) {
@@ -207,7 +226,8 @@ impl<'s> Pump<'s> {
             return self.read();
         }
         let end = self.unsent.end.min(self.unsent.start.saturating_add(budget));
-        let sent = (&connection.stream).write(&self.buffer[self.unsent.start..end]);
+        let bytes = &self.buffer[self.unsent.start..end];
+        let sent = connection.transport.send(&connection.stream, bytes);
         match unblocked(sent).map_err(|error| connection.broken(error))? {
             Some(count) => {
                 self.unsent.start += count;

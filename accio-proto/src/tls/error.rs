@@ -71,6 +71,22 @@ impl HandshakeFailure {
     }
 }
 
+/// An error of rustls's within an [`io::Error`], in the words of this project.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", describe(.0))]
+struct Invalid(Error);
+
+/// The error of a connection whose bytes are not valid TLS, or that received an alert.
+pub(crate) fn invalid(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, Invalid(error))
+}
+
+/// rustls's error within one of a connection, if there is one.
+#[cfg(feature = "client")]
+pub(crate) fn error_of(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref().map(|Invalid(error)| error)
+}
+
 /// The key of a client that is not known.
 #[derive(Debug, thiserror::Error)]
 #[error("the client's key is not listed: {0}")]

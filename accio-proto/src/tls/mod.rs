@@ -20,9 +20,13 @@ use rustls::SupportedCipherSuite;
 
 pub use clients_file::{InvalidClients, KnownClients};
 pub use error::HandshakeFailure;
+#[cfg(feature = "client")]
+pub(crate) use error::{error_of, invalid};
 pub use identity::certificate_name;
 pub use pin::{InvalidPin, Pin};
 pub use socket::TlsSocket;
+#[cfg(feature = "client")]
+pub(crate) use stream::{Output, TlsStream};
 pub use verify::{ListedClients, PinnedServer};
 
 /// The protocol's name in the TLS handshake (ALPN).

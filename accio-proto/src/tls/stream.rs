@@ -14,7 +14,7 @@ use rustls::unbuffered::{
     UnbufferedStatus,
 };
 
-use super::error::HandshakeFailure;
+use super::error::{HandshakeFailure, invalid};
 use crate::socket::Socket;
 
 /// Bytes received at once after the handshake: eight full records.
@@ -522,10 +522,6 @@ fn has_record(bytes: &[u8]) -> bool {
 /// Whether a record can begin with this byte: change_cipher_spec, alert, handshake or content.
 fn is_record_type(byte: u8) -> bool {
     (20..=23).contains(&byte)
-}
-
-fn invalid(error: rustls::Error) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, error)
 }
 
 fn truncated() -> io::Error {

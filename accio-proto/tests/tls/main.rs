@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod attacks;
+mod client;
 mod ends;
 mod pair;
 #[path = "../fuzz_targets/tls.rs"]

@@ -1,0 +1,162 @@
+//! TLS on a client's connection.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+
+use super::connection::Connection;
+use super::transport::Transport;
+use super::{Client, ClientError, ClientEvent, TlsFailure};
+use crate::socket::Socket;
+use crate::sys;
+use crate::sys::client::wait;
+use crate::tls::{HandshakeFailure, Output, TlsStream};
+
+/// A connection under TLS.
+#[derive(Debug)]
+pub(super) struct Secured {
+    stream: TlsStream<UnbufferedClientConnection>,
+    /// Bytes that the kernel has taken and nobody has asked about.
+    written: usize,
+    /// Bytes of content that are encrypted, and not all taken by the kernel.
+    pending: usize,
+    is_closing: bool,
+}
+
+/// The socket, counting what is sent.
+struct Counted<'a>(&'a TcpStream, &'a mut usize);
+
+impl Socket for Counted<'_> {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        sys::socket::recv(self.0, buffer)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = sys::socket::send(self.0, bytes)?;
+        *self.1 += count;
+        Ok(count)
+    }
+
+    fn close(self) {}
+}
+
+impl Secured {
+    pub(super) fn receive(&mut self, stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.receive(&mut Counted(stream, &mut self.written), Output::Copy(buffer, 0))
+    }
+
+    pub(super) fn has_buffered(&self) -> bool {
+        self.stream.has_buffered()
+    }
+
+    /// Encrypts the bytes and sends them; what they are counts only once the kernel has all.
+    pub(super) fn send(&mut self, stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        let socket = &mut Counted(stream, &mut self.written);
+        if self.pending > 0 {
+            self.stream.flush(socket)?;
+        } else {
+            self.stream.send(socket, bytes)?;
+            self.pending = bytes.len();
+        }
+        match self.stream.wants_write() {
+            true => Err(ErrorKind::WouldBlock.into()),
+            false => Ok(std::mem::take(&mut self.pending)),
+        }
+    }
+
+    pub(super) fn close(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        let socket = &mut Counted(stream, &mut self.written);
+        match std::mem::replace(&mut self.is_closing, true) {
+            true => self.stream.flush(socket)?,
+            false => self.stream.close(socket)?,
+        }
+        Ok(!self.stream.wants_write())
+    }
+
+    pub(super) fn take_written(&mut self) -> usize {
+        std::mem::take(&mut self.written)
+    }
+}
+
+impl Client {
+    /// The name that the server's certificate must have, if there is to be TLS.
+    pub(super) fn server_name(
+        &self,
+        host: &str,
+    ) -> Result<Option<ServerName<'static>>, ClientError> {
+        if self.tls.is_none() {
+            return Ok(None);
+        }
+        let name = server_name(host).ok_or_else(|| ClientError::TlsName { host: host.to_owned() });
+        name.map(Some)
+    }
+}
+
+impl Connection<'_> {
+    /// Goes through the TLS handshake, if there is to be TLS.
+    pub(super) fn secure(&mut self, name: Option<ServerName<'static>>) -> Result<(), ClientError> {
+        let (Some(config), Some(name)) = (&self.client.tls, name) else { return Ok(()) };
+        let (peer, after) = (self.peer, self.client.handshake_timeout);
+        let failed = |cause| ClientError::Tls { peer, cause };
+        let started = Instant::now();
+        let connection = UnbufferedClientConnection::new(Arc::clone(config), name)
+            .map_err(|error| failed(HandshakeFailure::from(error).into()))?;
+        let mut stream = TlsStream::new(connection);
+        let mut written = 0;
+        loop {
+            let socket = &mut Counted(&self.stream, &mut written);
+            if stream.handshake(socket).map_err(|failure| failed(failure.into()))? {
+                break;
+            }
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(failed(TlsFailure::Late(after)));
+            }
+            wait(&self.stream, stream.wants_write(), left)
+                .map_err(|error| failed(TlsFailure::Lost(error)))?;
+        }
+        log::debug!(
+            "TLS handshake with {peer} complete: {:?}, {:?}",
+            stream.state().protocol_version(),
+            stream.state().negotiated_cipher_suite(),
+        );
+        let secured = Secured { stream, written: 0, pending: 0, is_closing: false };
+        self.transport = Transport::Tls(Box::new(secured));
+        self.client.tell(|| ClientEvent::Secured { peer, took: started.elapsed() });
+        Ok(())
+    }
+}
+
+/// A host as a certificate names it: without the brackets of an IPv6 address, and its zone.
+fn server_name(host: &str) -> Option<ServerName<'static>> {
+    let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let address = literal.split_once('%').map_or(literal, |(address, _)| address);
+    match address.parse::<IpAddr>() {
+        Ok(ip) => Some(ServerName::IpAddress(ip.into())),
+        Err(_) => ServerName::try_from(host).ok().map(|name| name.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_as_certificates_name_them() {
+        for (host, name) in [
+            ("receiver.example", "receiver.example"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("::1", "::1"),
+            ("[fe80::1%eth0]", "fe80::1"),
+        ] {
+            assert_eq!(server_name(host).unwrap().to_str(), name);
+        }
+        for bad in ["", "a b", "ä", "-", "a..b"] {
+            assert_eq!(server_name(bad), None, "{bad:?}");
+        }
+    }
+}

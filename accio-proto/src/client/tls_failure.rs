@@ -1,0 +1,100 @@
+//! Why TLS fails, as a client sees it.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use crate::os_error::reason;
+
+/// Why TLS failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsFailure {
+    /// The server speaks TLS, and the client was not told to.
+    #[error("the server speaks TLS, and this client was not told to")]
+    Required,
+    /// The server's first bytes are not TLS.
+    #[error("the server does not speak TLS: it sent \"{}\"", .0.escape_ascii())]
+    Plain(Vec<u8>),
+    /// The handshake was not complete in time.
+    #[error(
+        "the handshake was not complete within {0:?}: the server may be busy, or not speak TLS"
+    )]
+    Late(Duration),
+    /// The server closed the connection during the handshake.
+    #[error("the server closed the connection during the handshake")]
+    Closed,
+    /// The connection broke during the handshake.
+    #[error("the connection was lost during the handshake: {}", reason(.0))]
+    Lost(io::Error),
+    /// The server's certificate or key is not the one expected.
+    #[error("{}", reason(.0))]
+    Untrusted(io::Error),
+    /// The server refused the client: it sent an alert.
+    #[error("{}", reason(.0))]
+    Refused(io::Error),
+    /// The server's bytes are not valid TLS, or it offers nothing in common.
+    #[error("{}", reason(.0))]
+    Invalid(io::Error),
+    /// The connection ended without close_notify. Whatever cut it, the server has confirmed nothing.
+    #[error("the connection was cut: it ended without close_notify")]
+    Truncated,
+}
+
+impl TlsFailure {
+    /// The failure that an error of a connection is; any other error is given back.
+    pub(super) fn of(error: io::Error) -> Result<Self, io::Error> {
+        match error.kind() {
+            ErrorKind::UnexpectedEof => Ok(TlsFailure::Truncated),
+            #[cfg(feature = "tls")]
+            ErrorKind::InvalidData => Ok(match crate::tls::error_of(&error) {
+                Some(rustls::Error::AlertReceived(_)) => TlsFailure::Refused(error),
+                _ => TlsFailure::Invalid(error),
+            }),
+            _ => Err(error),
+        }
+    }
+
+    /// A name for each kind of failure that stays the same in all versions, for programs to read.
+    pub fn code(&self) -> &'static str {
+        match self {
+            TlsFailure::Required => "tls-required",
+            TlsFailure::Plain(_) => "tls-plain",
+            TlsFailure::Late(_) => "tls-timeout",
+            TlsFailure::Closed | TlsFailure::Lost(_) => "tls-lost",
+            TlsFailure::Untrusted(_) => "tls-untrusted",
+            TlsFailure::Refused(_) => "tls-refused",
+            TlsFailure::Invalid(_) => "tls-invalid",
+            TlsFailure::Truncated => "truncated",
+        }
+    }
+
+    /// Whether the same upload may work a little later.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            TlsFailure::Late(_) | TlsFailure::Closed | TlsFailure::Lost(_) | TlsFailure::Truncated
+        )
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<crate::tls::HandshakeFailure> for TlsFailure {
+    fn from(failure: crate::tls::HandshakeFailure) -> Self {
+        use crate::tls::HandshakeFailure;
+
+        match failure {
+            HandshakeFailure::NotTls(bytes) => TlsFailure::Plain(bytes),
+            HandshakeFailure::Closed => TlsFailure::Closed,
+            HandshakeFailure::Lost(error) => TlsFailure::Lost(error),
+            HandshakeFailure::Tls(error) => {
+                let kind = match &error {
+                    rustls::Error::InvalidCertificate(_) => TlsFailure::Untrusted,
+                    rustls::Error::AlertReceived(_) => TlsFailure::Refused,
+                    _ => TlsFailure::Invalid,
+                };
+                kind(crate::tls::invalid(error))
+            }
+            other => TlsFailure::Invalid(io::Error::new(ErrorKind::InvalidData, other)),
+        }
+    }
+}

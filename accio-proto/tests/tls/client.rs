@@ -1,0 +1,236 @@
+//! The client against servers that do what they like, over loopback.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use accio_proto::{Client, ClientBuilder, ClientError, Dialect, Sent};
+use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
+
+use crate::content;
+use crate::pair::{Identity, SERVER, client_config, server_config};
+
+type Stream = StreamOwned<ServerConnection, TcpStream>;
+
+/// Sends `content` to a server that does `serve` with its connection, and says what both came to.
+fn send<T: Send + 'static>(
+    client: ClientBuilder,
+    content: &[u8],
+    serve: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> (Result<Sent, ClientError>, T) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        serve(stream)
+    });
+    let sent = client.build().unwrap().send("127.0.0.1", port, content);
+    (sent, server.join().unwrap())
+}
+
+fn secure(stream: TcpStream, config: Arc<ServerConfig>) -> Stream {
+    StreamOwned::new(ServerConnection::new(config).unwrap(), stream)
+}
+
+/// Greets, and reads until the client's close_notify.
+fn receive(stream: &mut Stream) -> io::Result<Vec<u8>> {
+    stream.write_all(b"accio\r\n")?;
+    let mut content = Vec::new();
+    stream.read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn close(mut stream: Stream) {
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+}
+
+fn client() -> ClientBuilder {
+    Client::builder().tls(client_config(SERVER.pin(), None))
+}
+
+fn code(result: &Result<Sent, ClientError>) -> &'static str {
+    result.as_ref().map_or_else(ClientError::code, |_| "sent")
+}
+
+#[test]
+fn a_file_is_confirmed_by_close_notify() {
+    for size in [0, 1, 16_384, 5_000_000] {
+        let content = content(size);
+        let (sent, got) = send(client(), &content, |stream| {
+            let mut stream = secure(stream, server_config(None));
+            let got = receive(&mut stream).unwrap();
+            close(stream);
+            got
+        });
+        let sent = sent.unwrap();
+        assert!(sent.confirmed && sent.bytes == size as u64);
+        assert!(got == content, "{size} bytes");
+    }
+}
+
+#[test]
+fn every_dialect_works_under_tls() {
+    for dialect in [Dialect::Direct, Dialect::Confirm] {
+        let (sent, got) = send(client().dialect(dialect), b"content", move |stream| {
+            let mut stream = secure(stream, server_config(None));
+            if dialect == Dialect::Confirm {
+                for line in [&b"confirm-accio\r\n"[..], b"confirm-accio-again\r\n\r\n"] {
+                    stream.write_all(b"accio\r\n").unwrap();
+                    let mut got = vec![0; line.len()];
+                    stream.read_exact(&mut got).unwrap();
+                    assert_eq!(got, line);
+                }
+            }
+            let mut content = Vec::new();
+            stream.read_to_end(&mut content).unwrap();
+            close(stream);
+            content
+        });
+        assert!(sent.unwrap().confirmed);
+        assert_eq!(got, b"content");
+    }
+}
+
+#[test]
+fn a_bare_fin_confirms_nothing() {
+    let (sent, _) = send(client(), b"content", |stream| {
+        let mut stream = secure(stream, server_config(None));
+        receive(&mut stream).unwrap();
+        stream.sock.shutdown(Shutdown::Both).unwrap();
+    });
+    assert_eq!(code(&sent), "truncated");
+    assert!(sent.unwrap_err().to_string().contains("without close_notify"));
+}
+
+#[test]
+fn a_close_notify_before_the_end_of_the_file_confirms_nothing() {
+    let (sent, _) = send(client(), &content(50_000_000), |stream| {
+        let mut stream = secure(stream, server_config(None));
+        stream.write_all(b"accio\r\n").unwrap();
+        stream.read_exact(&mut [0; 10]).unwrap();
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        let _ = io::copy(&mut stream.sock, &mut io::sink());
+    });
+    assert_eq!(code(&sent), "closed-early");
+}
+
+#[test]
+fn a_reset_confirms_nothing() {
+    let (sent, _) = send(client(), b"content", |stream| {
+        let mut stream = secure(stream, server_config(None));
+        receive(&mut stream).unwrap();
+        socket2::SockRef::from(&stream.sock).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    assert_eq!(code(&sent), "not-kept");
+}
+
+#[test]
+fn a_server_without_tls_is_named_as_such() {
+    let (sent, _) = send(client(), b"content", |mut stream| {
+        stream.write_all(b"accio\r\n").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    assert_eq!(code(&sent), "tls-plain");
+    let text = sent.unwrap_err().to_string();
+    assert!(text.contains(r#"does not speak TLS: it sent "accio\r\n""#), "{text}");
+}
+
+#[test]
+fn a_client_without_tls_is_told_by_an_alert() {
+    const ALERT: &[u8] = &[21, 3, 3, 0, 2, 1, 90];
+    for dialect in [Dialect::Accio, Dialect::Confirm, Dialect::Direct] {
+        let (sent, _) = send(Client::builder().dialect(dialect), &content(9_000_000), |stream| {
+            (&stream).write_all(ALERT).unwrap();
+            thread::sleep(Duration::from_millis(50));
+            // Dropped with bytes unread: a reset.
+        });
+        assert_eq!(code(&sent), "tls-required", "{dialect}: {:?}", sent.err());
+    }
+}
+
+#[test]
+fn another_key_is_not_trusted() {
+    let other = Identity::of(Default::default());
+    let client = Client::builder().tls(client_config(other.pin(), None));
+    let (sent, seen) =
+        send(client, b"content", |stream| receive(&mut secure(stream, server_config(None))));
+    assert_eq!(code(&sent), "tls-untrusted");
+    let text = sent.unwrap_err().to_string();
+    assert!(text.contains(&format!("the server has another key: {}", SERVER.pin())), "{text}");
+    assert!(seen.is_err());
+}
+
+#[test]
+fn a_client_that_is_not_listed_is_told_so() {
+    let [alice, stranger] = [(), ()].map(|()| Identity::of(Default::default()));
+    let clients = format!("{} alice", alice.pin());
+    for (identity, expected, words) in [
+        (Some(&alice), "sent", ""),
+        (Some(&stranger), "tls-refused", "certificate_unknown"),
+        (None, "tls-refused", "the server requires a client certificate"),
+    ] {
+        for dialect in [Dialect::Accio, Dialect::Direct] {
+            let config = server_config(Some(clients.parse().unwrap()));
+            let client = Client::builder().dialect(dialect);
+            let client = client.tls(client_config(SERVER.pin(), identity));
+            let (sent, _) = send(client, b"content", move |stream| {
+                let mut stream = secure(stream, config);
+                let content = match dialect {
+                    Dialect::Direct => stream.read_to_end(&mut Vec::new()).map(drop),
+                    _ => receive(&mut stream).map(drop),
+                };
+                match content {
+                    Ok(()) => close(stream),
+                    // The alert is out. The rest is read, so that no reset overtakes it.
+                    Err(_) => drop(io::copy(&mut stream.sock, &mut io::sink())),
+                }
+            });
+            assert_eq!(code(&sent), expected, "{dialect}: {:?}", sent.err());
+            let text = sent.err().map_or(String::new(), |error| error.to_string());
+            assert!(text.contains(words), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_handshake_as_a_whole_has_its_time() {
+    let limit = Duration::from_millis(400);
+    let started = Instant::now();
+    let (sent, _) = send(client().handshake_timeout(limit), b"content", |mut stream| {
+        // A record of a handshake that never becomes complete, byte by byte.
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let record = [&[22, 3, 3, 1, 0, 2, 0, 0, 252][..], &[0; 200]].concat();
+        for byte in record {
+            if stream.write_all(&[byte]).is_err() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    assert_eq!(code(&sent), "tls-timeout", "{:?}", sent.err());
+    assert!(started.elapsed() >= limit && started.elapsed() < 20 * limit);
+}
+
+#[test]
+fn a_config_is_shared_by_many_transfers() {
+    let config: Arc<ClientConfig> = Arc::new(client_config(SERVER.pin(), None));
+    for _ in 0..3 {
+        let client = Client::builder().tls(Arc::clone(&config));
+        let (sent, got) = send(client, b"content", |stream| {
+            let mut stream = secure(stream, server_config(None));
+            let got = receive(&mut stream);
+            close(stream);
+            got
+        });
+        assert!(sent.unwrap().confirmed);
+        assert_eq!(
+            got.map_err(|error: io::Error| error.kind()),
+            Ok::<_, ErrorKind>(b"content".to_vec())
+        );
+    }
+}
