@@ -100,8 +100,8 @@ pub use server::{
 pub use session::{Abort, Ended, Session, SessionLimits, Turn, Unreleased};
 #[cfg(feature = "io")]
 pub use sink::{
-    CountFile, CountSink, Demand, DirError, DirFile, DirOptions, DirSink, ERROR_MARKER, Existing,
-    FileSink, MemoryFile, MemorySink, SinkFile, Stored,
+    CountFile, CountSink, Demand, DirError, DirErrorKind, DirFile, DirOptions, DirSink,
+    ERROR_MARKER, Existing, FileSink, MemoryFile, MemorySink, SinkFile, Stored,
 };
 #[cfg(feature = "io")]
 pub use socket::{Interest, Socket, TcpSocket};

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 pub use count::{CountFile, CountSink};
-pub use dir::{DirError, DirFile, DirOptions, DirSink, Existing};
+pub use dir::{DirError, DirErrorKind, DirFile, DirOptions, DirSink, Existing};
 pub use memory::{MemoryFile, MemorySink, Stored};
 
 /// What a file holds when its transfer failed: these five bytes and no more.

@@ -55,6 +55,48 @@ pub(crate) fn set_mode(file: impl AsFd, mode: u32) -> io::Result<()> {
     retry(|| rustix::fs::fchmod(&file, permissions(mode)))
 }
 
+/// What the system says about a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// The twelve permission bits.
+    pub(crate) mode: u32,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Names; a directory that was removed has none.
+    pub(crate) links: u64,
+}
+
+impl From<rustix::fs::Stat> for Stat {
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::useless_conversion,
+        reason = "the types of the fields differ between systems"
+    )]
+    fn from(stat: rustix::fs::Stat) -> Self {
+        Stat {
+            mode: stat.st_mode as u32 & 0o7777,
+            size: stat.st_size as u64,
+            links: stat.st_nlink as u64,
+        }
+    }
+}
+
+/// What the system says about an open file.
+pub(crate) fn fstat(file: impl AsFd) -> io::Result<Stat> {
+    retry(|| rustix::fs::fstat(&file)).map(Stat::from)
+}
+
+/// What the system says about a name in the directory; links are not followed.
+pub(crate) fn stat(dir: impl AsFd, name: &str) -> io::Result<Stat> {
+    retry(|| rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)).map(Stat::from)
+}
+
+/// Whether the directory's file system takes no changes.
+pub(crate) fn is_read_only(dir: impl AsFd) -> io::Result<bool> {
+    let stat = retry(|| rustix::fs::fstatvfs(&dir))?;
+    Ok(stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 /// Removes a name from the directory.
 pub(crate) fn unlink(dir: impl AsFd, name: &str) -> io::Result<()> {
     retry(|| rustix::fs::unlinkat(&dir, name, AtFlags::empty()))

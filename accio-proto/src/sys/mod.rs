@@ -10,6 +10,7 @@
 #[cfg(feature = "client")]
 pub(crate) mod client;
 pub(crate) mod file;
+pub(crate) mod file_system;
 #[cfg_attr(linux_sys, path = "linux/mod.rs")]
 #[cfg_attr(not(linux_sys), path = "portable/mod.rs")]
 mod imp;

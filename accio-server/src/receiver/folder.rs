@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use accio_cli::{Failure, Program, reason, say};
-use accio_proto::{DirSink, Outcome, Server};
+use accio_proto::{DirError, DirErrorKind, DirSink, Outcome, Server};
 
 use crate::arguments::{Arguments, Files, WithExisting};
 use crate::on_commit::{self, Helper, OnCommit};
@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     if let Some(mode) = files.mode {
         options = options.mode(mode);
     }
-    let sink = options.create(&file_dir)?;
+    let sink = options.create(&file_dir).map_err(unusable)?;
     // Both the journal's place and the commands' are told apart from it by what it is, wherever
     // the process or a link leads later.
     let folder = std::fs::canonicalize(&file_dir).map_err(|error| {
@@ -48,15 +48,40 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     serve.serve(builder, port, receiver)
 }
 
+/// A directory that cannot be used, with the flag that helps.
+fn unusable(error: DirError) -> Failure {
+    let advice = match error.kind() {
+        DirErrorKind::InUse => "stop that server, or start both with --existing keep",
+        DirErrorKind::Mode => "leave --mode out, or choose a directory on another file system",
+        DirErrorKind::Durable => {
+            "leave --durable out, or choose a directory on another file system"
+        }
+        DirErrorKind::Publish => {
+            "choose a directory on another file system, or another value of --existing"
+        }
+        _ => return error.into(),
+    };
+    Failure::from(error).with_advice(advice)
+}
+
 /// The number to begin with.
 fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u64, Failure> {
     let asked = files.ids_from;
+    let unreadable = |error: std::io::Error| {
+        Failure::new(format_args!("cannot read directory {path:?}"), reason(&error))
+    };
     if files.existing == WithExisting::Replace {
+        let count = sink.count_from(asked).map_err(unreadable)?;
+        if count > 0 && !quiet {
+            let files = if count == 1 { "file" } else { "files" };
+            say(format_args!(
+                "{count} {files} of earlier runs in {path:?} will be replaced as connections reach \
+                 their numbers; --existing keep keeps them"
+            ));
+        }
         return Ok(asked);
     }
-    let highest = sink.highest().map_err(|error| {
-        Failure::new(format_args!("cannot look into directory {path:?}"), reason(&error))
-    })?;
+    let highest = sink.highest().map_err(unreadable)?;
     match highest {
         Some(highest) if highest >= asked => {
             let next = highest.checked_add(1).ok_or_else(|| {

@@ -14,6 +14,7 @@ mod network;
 mod on_commit;
 #[cfg(feature = "proxy-protocol")]
 mod proxied;
+mod start_checks;
 #[cfg(feature = "store-core")]
 mod store;
 mod systemd;

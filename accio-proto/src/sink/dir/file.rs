@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::Dir;
+use super::{Dir, name_of};
 use crate::fast_path::FastPath;
 use crate::sink::{Demand, ERROR_MARKER, SinkFile};
 use crate::sys::{self, file as calls};
@@ -78,9 +78,7 @@ impl DirFile {
         let (fd, hidden) = dir.open(id)?;
         let file =
             DirFile { dir: Arc::clone(dir), fd, id, length: 0, allocated: 0, preallocates, hidden };
-        if let Some(mode) = dir.mode {
-            calls::set_mode(&file.fd, mode)?;
-        }
+        dir.set_mode(&file.fd)?;
         Ok(file)
     }
 
@@ -98,8 +96,11 @@ impl DirFile {
             // it fail it is not tried again: the kernel has forgotten which bytes were lost.
             calls::sync_data(&self.fd)?;
         }
-        self.dir.publish(&self.fd, &mut self.hidden, self.id)?;
-        if self.dir.durable { calls::sync(&self.dir.fd) } else { Ok(()) }
+        self.dir.publish(&self.fd, &mut self.hidden, &name_of(self.id))?;
+        if !self.dir.durable {
+            return Ok(());
+        }
+        calls::sync(&self.dir.fd).or_else(|error| self.dir.take_back(self.id, error))
     }
 
     /// Makes it the file that stands in for markers; `None` when it has a name, or no room.

@@ -1,19 +1,23 @@
 //! The sink that keeps connection N as `N.file` in a directory.
 
+mod error;
 mod file;
-mod leftovers;
+mod hidden_name;
+mod lock;
+mod rehearsal;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::{FileSink, SinkFile};
+use super::{ERROR_MARKER, FileSink, SinkFile};
 use crate::fast_path::{FastPath, FastPaths};
-use crate::os_error::reason;
 use crate::sys::file as calls;
+pub use error::{DirError, DirErrorKind};
 pub use file::DirFile;
+use hidden_name::HiddenNames;
 
 /// Keeps the bytes of connection N in `N.file` of one directory.
 ///
@@ -32,15 +36,20 @@ pub struct DirSink {
 
 #[derive(Debug)]
 struct Dir {
+    /// Locked while it is open.
     fd: OwnedFd,
+    /// As it was given, for messages.
+    path: PathBuf,
     paths: FastPaths,
     durable: bool,
     min_free: u64,
     existing: Existing,
+    exclusive: Exclusive,
     /// Of the files; `None` is what the process's umask leaves of 0666.
     mode: Option<u32>,
-    /// Makes hidden names differ within this process.
-    hidden: AtomicU64,
+    hidden_names: HiddenNames,
+    /// The log has said that the directory is gone.
+    gone_is_logged: AtomicBool,
     /// A nameless file that holds the marker. When there is no block, no inode or no descriptor
     /// left for another, connections that fail share this one: a further name costs none of them.
     spare: OnceLock<OwnedFd>,
@@ -68,13 +77,13 @@ pub enum Existing {
     Keep,
 }
 
-/// A directory that cannot be used as a [`DirSink`].
-#[derive(Debug, thiserror::Error)]
-#[error("{action} {path:?}: {}", reason(cause))]
-pub struct DirError {
-    action: &'static str,
-    path: PathBuf,
-    cause: io::Error,
+/// How a file with a hidden name gets a name that no other file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exclusive {
+    /// By a rename that replaces nothing, or by a second name, whichever the system has.
+    Rename,
+    /// By creating the name as an error marker, and renaming over that.
+    Claim,
 }
 
 impl DirSink {
@@ -83,7 +92,8 @@ impl DirSink {
     ///
     /// # Errors
     ///
-    /// The directory cannot be created, is none, or files cannot be created in it.
+    /// The directory cannot be created, is none, is used by another server, or its file system
+    /// cannot keep files as the options ask; see [`DirErrorKind`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, DirError> {
         DirOptions::default().create(path)
     }
@@ -93,17 +103,57 @@ impl DirSink {
         DirOptions::default()
     }
 
-    /// The highest N of all the `N.file` that are there now.
+    /// The highest N of all the `N.file` in the directory.
     ///
     /// # Errors
     ///
     /// The directory cannot be read.
     pub fn highest(&self) -> io::Result<Option<u64>> {
         let mut highest = None;
-        for name in calls::names(&self.dir.fd)? {
-            highest = highest.max(name?.to_str().ok().and_then(number_of));
-        }
+        self.each_number(|number| highest = highest.max(Some(number)))?;
         Ok(highest)
+    }
+
+    /// How many `N.file` with N of at least `first` the directory has: those that connections
+    /// counted from `first` would replace.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read.
+    pub fn count_from(&self, first: u64) -> io::Result<u64> {
+        let mut count = 0;
+        self.each_number(|number| count += u64::from(number >= first))?;
+        Ok(count)
+    }
+
+    /// Checks that files can still be kept: that the directory was not removed, and that its file
+    /// system has not become read-only. Cheap enough for a health check.
+    ///
+    /// # Errors
+    ///
+    /// [`DirErrorKind::Gone`].
+    pub fn check_ready(&self) -> Result<(), DirError> {
+        let gone = |why| {
+            let action = "cannot keep files in directory";
+            Err(DirError::new(DirErrorKind::Gone, action, &self.dir.path, why))
+        };
+        if self.dir.is_removed() {
+            return gone(io::Error::other(REMOVED));
+        }
+        match calls::is_read_only(&self.dir.fd) {
+            Ok(true) => gone(io::ErrorKind::ReadOnlyFilesystem.into()),
+            Ok(false) => Ok(()),
+            Err(error) => gone(error),
+        }
+    }
+
+    fn each_number(&self, mut call: impl FnMut(u64)) -> io::Result<()> {
+        for name in calls::names(&self.dir.fd)? {
+            if let Some(number) = name?.to_str().ok().and_then(number_of) {
+                call(number);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -137,30 +187,45 @@ impl DirOptions {
         DirOptions { mode: Some(mode & 0o777), ..self }
     }
 
-    /// Opens the directory at `path`, creating it and its parents when missing, and removes the
-    /// hidden files that a killed process left there.
+    /// Opens the directory at `path`, creating it and its parents when missing; locks it; removes
+    /// the hidden files that a killed process left there; and tries out, under a hidden name, all
+    /// that an upload needs.
     ///
     /// # Errors
     ///
     /// As [`DirSink::create`].
     pub fn create(self, path: impl AsRef<Path>) -> Result<DirSink, DirError> {
-        let path = path.as_ref();
-        let error = |action| move |cause| DirError { action, path: path.to_owned(), cause };
+        self.create_by(path.as_ref(), &[Exclusive::Rename, Exclusive::Claim])
+    }
+
+    fn create_by(self, path: &Path, ways: &[Exclusive]) -> Result<DirSink, DirError> {
+        let error = |kind| move |why| DirError::new(kind, "cannot use directory", path, why);
         let fd = match calls::open_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(path).and_then(|()| calls::open_dir(path))
             }
             opened => opened,
         };
-        let fd = fd.map_err(error("cannot use directory"))?;
-        leftovers::remove(&fd, path);
+        let fd = fd.map_err(error(DirErrorKind::Unusable))?;
+        lock::lock(&fd, path, self.existing)
+            .map_err(|_| error(DirErrorKind::InUse)(io::Error::other("another server uses it")))?;
         let DirOptions { paths, durable, min_free, existing, mode } = self;
-        let hidden = AtomicU64::new(0);
-        let spare = OnceLock::new();
-        let dir = Dir { fd, paths, durable, min_free, existing, mode, hidden, spare };
+        let mut dir = Dir {
+            fd,
+            path: path.to_owned(),
+            paths,
+            durable,
+            min_free,
+            existing,
+            exclusive: Exclusive::Rename,
+            mode,
+            hidden_names: HiddenNames::default(),
+            gone_is_logged: AtomicBool::new(false),
+            spare: OnceLock::new(),
+        };
+        rehearsal::rehearse(&mut dir, ways)?;
         let sink = DirSink { dir: Arc::new(dir) };
-        // A first file tells now, not with the first upload, whether the directory takes any.
-        let first = sink.open(0).map_err(error("cannot create files in directory"))?;
+        let first = sink.open(0).map_err(error(DirErrorKind::Unusable))?;
         if let Some(spare) = first.into_spare() {
             sink.dir.spare.get_or_init(|| spare);
         }
@@ -193,62 +258,123 @@ impl AsFd for DirSink {
 
 impl Dir {
     /// A new empty file, and its hidden name where it must have one.
+    ///
+    /// It never has more permissions than it ends with.
     fn open(&self, id: u64) -> io::Result<(OwnedFd, Option<String>)> {
-        // What the process's umask leaves of it.
-        let mode = 0o666;
+        // The umask may take some of them away, until `set_mode`.
+        let mode = self.mode.unwrap_or(0o666);
         if self.paths.has(FastPath::Tmpfile) {
             match calls::open_anonymous(&self.fd, mode) {
                 Err(error) if calls::has_no_unnamed_files(&error) => {
                     self.paths.refused(FastPath::Tmpfile, error);
                 }
-                opened => return opened.map(|fd| (fd, None)),
+                opened => return opened.map(|fd| (fd, None)).map_err(|error| self.explain(error)),
             }
         }
-        loop {
-            let name = self.hidden_name(id);
-            match calls::create_new(&self.fd, &name, mode) {
-                // Left by a process that was killed.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                created => return created.map(|fd| (fd, Some(name))),
-            }
+        let create = |name: &str| calls::create_new(&self.fd, name, mode);
+        let created = self.hidden_names.first_free(id, create);
+        created.map(|(fd, name)| (fd, Some(name))).map_err(|error| self.explain(error))
+    }
+
+    /// Gives a file the permissions that were asked for, whatever the umask took away.
+    fn set_mode(&self, file: &OwnedFd) -> io::Result<()> {
+        let Some(mode) = self.mode else { return Ok(()) };
+        match calls::set_mode(file, mode) {
+            // Some file systems allow no change, but fix the same mode for all files.
+            Err(error) => match calls::fstat(file) {
+                Ok(stat) if stat.mode == mode => Ok(()),
+                _ => Err(error),
+            },
+            set => set,
         }
     }
 
-    fn hidden_name(&self, id: u64) -> String {
-        let count = self.hidden.fetch_add(1, Ordering::Relaxed);
-        format!(".{id}.file.{}-{count}", std::process::id())
+    /// Gives a file a name, in one step. `hidden` is the name that it has before that, or has to
+    /// take on the way.
+    fn publish(&self, fd: &OwnedFd, hidden: &mut Option<String>, name: &str) -> io::Result<()> {
+        self.publish_or_fail(fd, hidden, name).map_err(|error| self.explain(error))
     }
 
-    /// Gives a file the name of connection `id`, in one step. `hidden` is the name that it has
-    /// before that, or has to take on the way.
-    fn publish(&self, fd: &OwnedFd, hidden: &mut Option<String>, id: u64) -> io::Result<()> {
-        let name = format!("{id}.file");
+    fn publish_or_fail(
+        &self,
+        fd: &OwnedFd,
+        hidden: &mut Option<String>,
+        name: &str,
+    ) -> io::Result<()> {
         if hidden.is_none() {
-            match self.link(fd, &name) {
+            match self.link(fd, name) {
                 Ok(()) => return Ok(()),
                 // Only a rename replaces atomically, and it needs a name to start from.
                 Err(error) if is_taken(&error) && self.existing == Existing::Replace => {
-                    let on_the_way = self.hidden_name(id);
-                    self.link(fd, &on_the_way)?;
+                    let link = |on_the_way: &str| self.link(fd, on_the_way);
+                    let ((), on_the_way) = self.hidden_names.first_free(0, link)?;
                     *hidden = Some(on_the_way);
                 }
                 Err(error) => return Err(error),
             }
         }
         let Some(from) = &*hidden else { return Ok(()) };
-        match self.existing {
-            Existing::Replace => {
-                calls::rename(&self.fd, from, &name)?;
+        match (self.existing, self.exclusive) {
+            (Existing::Replace, _) => {
+                calls::rename(&self.fd, from, name)?;
                 *hidden = None;
             }
-            Existing::Keep => {
+            (Existing::Keep, Exclusive::Rename) => {
                 // Where the old name is left, it goes when the file is dropped.
-                if calls::rename_new(&self.fd, from, &name)? {
+                if calls::rename_new(&self.fd, from, name)? {
                     *hidden = None;
                 }
             }
+            (Existing::Keep, Exclusive::Claim) => {
+                self.claim(name)?;
+                calls::rename(&self.fd, from, name).inspect_err(|_| self.remove(name))?;
+                *hidden = None;
+            }
         }
         Ok(())
+    }
+
+    /// Takes a name that no other file has. Until the file itself follows, the name says what is
+    /// true of it: that its transfer has failed, should the server be killed now.
+    fn claim(&self, name: &str) -> io::Result<()> {
+        let claim = calls::create_new(&self.fd, name, self.mode.unwrap_or(0o666))?;
+        calls::write_all(&claim, ERROR_MARKER).inspect_err(|_| self.remove(name))
+    }
+
+    fn remove(&self, name: &str) {
+        if let Err(error) = calls::unlink(&self.fd, name) {
+            log::warn!("cannot remove {name:?}: {error}");
+        }
+    }
+
+    /// The directory's names are not on the disk, although a file has the name of connection `id`
+    /// now: takes the name back, so that the file is gone when the peer is told that it was not
+    /// kept. If that fails, too, the file stays, and so does the success.
+    fn take_back(&self, id: u64, error: io::Error) -> io::Result<()> {
+        match calls::unlink(&self.fd, &name_of(id)) {
+            Ok(()) => Err(error),
+            Err(_) => {
+                log::error!("connection {id}: the file may not survive a power loss: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the directory has been removed. Another one under its path is not the same.
+    fn is_removed(&self) -> bool {
+        !calls::fstat(&self.fd).is_ok_and(|stat| stat.links > 0)
+    }
+
+    /// Replaces an error whose real cause is that the directory was removed, and logs that once.
+    fn explain(&self, error: io::Error) -> io::Error {
+        if is_taken(&error) || !self.is_removed() {
+            return error;
+        }
+        if !self.gone_is_logged.swap(true, Ordering::Relaxed) {
+            let path = &self.path;
+            log::error!("cannot keep files in {path:?}: {REMOVED}: restart the server");
+        }
+        io::Error::new(io::ErrorKind::NotFound, REMOVED)
     }
 
     /// Gives a nameless file a name that is free.
@@ -285,7 +411,7 @@ impl Dir {
     fn mark_by_spare(&self, id: u64, error: io::Error) -> io::Result<()> {
         let Some(spare) = self.spare.get() else { return Err(error) };
         let mut hidden = None;
-        let published = self.publish(spare, &mut hidden, id);
+        let published = self.publish(spare, &mut hidden, &name_of(id));
         if let Some(hidden) = hidden {
             let _ = calls::unlink(&self.fd, &hidden);
         }
@@ -306,6 +432,14 @@ impl Dir {
             }
         }
     }
+}
+
+/// The reason of errors after the directory was removed.
+const REMOVED: &str = "the directory was removed while the server used it";
+
+/// The name of connection N's file.
+fn name_of(id: u64) -> String {
+    format!("{id}.file")
 }
 
 /// N, if the name is `N.file` as a server would write it.
@@ -396,18 +530,25 @@ mod tests {
 
     #[test]
     fn an_existing_file_is_kept_where_that_is_asked_for() {
-        for without in [&[][..], &[FastPath::EmptyPath], &[FastPath::Tmpfile]] {
+        let tmpfile = &[FastPath::Tmpfile][..];
+        for (without, exclusive) in [
+            (&[][..], Exclusive::Rename),
+            (&[FastPath::EmptyPath], Exclusive::Rename),
+            (tmpfile, Exclusive::Rename),
+            (tmpfile, Exclusive::Claim),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let options = DirSink::options()
                 .existing(Existing::Keep)
                 .fast_paths(FastPaths::without(without.iter().copied()));
-            let sink = options.create(dir.path()).unwrap();
+            let sink = options.create_by(dir.path(), &[exclusive]).unwrap();
+            assert!(names(dir.path()).is_empty(), "the rehearsal leaves nothing");
             fs::write(dir.path().join("1.file"), "old").unwrap();
             let mut file = sink.open(1).unwrap();
             file.write(b"new").unwrap();
             assert_eq!(file.commit().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-            let error = sink.open(1).unwrap().abort().unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            let file = sink.open(1).unwrap();
+            assert_eq!(file.abort().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
             let mut file = sink.open(2).unwrap();
             file.write(b"new").unwrap();
             file.commit().unwrap();
@@ -415,6 +556,106 @@ mod tests {
             assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), b"old");
             assert_eq!(fs::read(dir.path().join("2.file")).unwrap(), b"new");
         }
+    }
+
+    #[test]
+    fn a_directory_is_shared_only_by_servers_that_keep_existing_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let create = |existing| DirSink::options().existing(existing).create(dir.path());
+        for (first, second, is_shared) in [
+            (Existing::Replace, Existing::Replace, false),
+            (Existing::Replace, Existing::Keep, false),
+            (Existing::Keep, Existing::Replace, false),
+            (Existing::Keep, Existing::Keep, true),
+        ] {
+            let sink = create(first).unwrap();
+            let clone = sink.clone();
+            drop(sink);
+            match create(second) {
+                Ok(_) => assert!(is_shared, "{first:?} {second:?}"),
+                Err(error) => {
+                    assert!(!is_shared, "{first:?} {second:?}: {error}");
+                    assert_eq!(error.kind(), DirErrorKind::InUse);
+                }
+            }
+            drop(clone);
+            assert!(names(dir.path()).is_empty(), "a lock needs no file");
+        }
+        create(Existing::Replace).unwrap();
+    }
+
+    #[test]
+    fn planted_names_do_not_make_an_upload_fail() {
+        each_way(|dir, sink| {
+            for count in 0..100 {
+                let planted = format!(".1.file.{}-{count}", std::process::id());
+                std::os::unix::fs::symlink("/nowhere", dir.join(planted)).unwrap();
+            }
+            fs::write(dir.join("1.file"), "old").unwrap();
+            let mut file = sink.open(1).unwrap();
+            file.write(b"new").unwrap();
+            file.commit().unwrap();
+            assert_eq!(fs::read(dir.join("1.file")).unwrap(), b"new");
+        });
+    }
+
+    #[test]
+    fn a_file_never_has_more_permissions_than_it_ends_with() {
+        for without in [&[][..], &[FastPath::Tmpfile]] {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = FastPaths::without(without.iter().copied());
+            let sink = DirSink::options().mode(0o600).fast_paths(paths).create(dir.path()).unwrap();
+            // Before anything sets its permissions.
+            let (file, hidden) = sink.dir.open(1).unwrap();
+            assert_eq!(calls::fstat(&file).unwrap().mode & !0o600, 0);
+            if let Some(hidden) = hidden {
+                sink.dir.remove(&hidden);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_whose_name_is_not_on_the_disk_loses_the_name_before_it_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        sink.open(1).unwrap().commit().unwrap();
+        let error = || io::Error::from(io::ErrorKind::InvalidInput);
+        assert_eq!(sink.dir.take_back(1, error()).unwrap_err().kind(), error().kind());
+        assert!(names(dir.path()).is_empty());
+        // A name that cannot be taken back stays a success.
+        fs::create_dir(dir.path().join("2.file")).unwrap();
+        sink.dir.take_back(2, error()).unwrap();
+    }
+
+    #[test]
+    fn a_removed_directory_is_named_as_the_cause() {
+        each_way(|dir, sink| {
+            sink.check_ready().unwrap();
+            let mut early = sink.open(1).unwrap();
+            early.write(b"content").unwrap();
+            for name in names(dir) {
+                // A hidden name of the upload.
+                fs::remove_file(dir.join(name)).unwrap();
+            }
+            fs::remove_dir(dir).unwrap();
+            fs::create_dir(dir).unwrap();
+            assert_eq!(early.commit().unwrap_err().to_string(), REMOVED);
+            assert_eq!(sink.open(2).unwrap_err().to_string(), REMOVED);
+            let error = sink.check_ready().unwrap_err();
+            assert_eq!(error.kind(), DirErrorKind::Gone);
+            assert!(error.to_string().ends_with(REMOVED), "{error}");
+        });
+    }
+
+    #[test]
+    fn files_that_a_run_would_replace_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        assert_eq!(sink.count_from(1).unwrap(), 0);
+        for name in ["1.file", "5.file", "6.file", "07.file", "x"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!([1, 5, 7].map(|first| sink.count_from(first).unwrap()), [3, 2, 0]);
     }
 
     #[test]
@@ -518,17 +759,20 @@ mod tests {
     fn what_a_killed_process_left_is_removed_but_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let kept = [".7.file", ".7.file.x-1", ".file.1-1", "7.file", ".x.file.1-1", ".7.file.1-"];
-        for name in kept.iter().chain(&[".7.file.4242-0", ".1.file.1-17"]) {
+        for name in
+            kept.iter().chain(&[".7.file.4242-0", ".1.file.1-17", ".1.file.0123456789abcdef"])
+        {
             fs::write(dir.path().join(name), "left").unwrap();
         }
-        let other = DirSink::create(dir.path()).unwrap();
+        let keep = || DirSink::options().existing(Existing::Keep).create(dir.path());
+        let other = keep().unwrap();
         let mut kept: Vec<_> = kept.iter().map(|name| name.to_string()).collect();
         kept.sort();
         assert_eq!(names(dir.path()), kept);
 
         // Another server is there: what looks left may be its upload.
         fs::write(dir.path().join(".8.file.4242-0"), "uploading").unwrap();
-        let sink = DirSink::create(dir.path()).unwrap();
+        let sink = keep().unwrap();
         assert!(dir.path().join(".8.file.4242-0").exists());
         drop((other, sink));
         DirSink::create(dir.path()).unwrap();

@@ -1,0 +1,182 @@
+//! What the server checks of its directory before it serves: files of earlier runs, other servers,
+//! and calls that fail or have no effect. Faults are injected by strace.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::harness::{Place, Server, clean, connect, free_port, program, upload, wait};
+
+const SOON: Duration = Duration::from_secs(2);
+
+/// The server under a strace that injects `faults` into it; `None` where strace is missing or may
+/// not trace.
+fn faulty(umask: &str, faults: &[&str]) -> Option<Command> {
+    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
+    if !traced.is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(std::io::stderr(), "skipped: strace is missing or cannot trace");
+        return None;
+    }
+    let mut command = Command::new("sh");
+    clean(&mut command);
+    command.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]);
+    // The server takes strace's place as the child, so that it can be ended.
+    command.args(["strace", "-D", "-f", "-o", "/dev/null"]);
+    for fault in faults {
+        command.args(["-e", &format!("inject={fault}")]);
+    }
+    command.arg(program().get_program());
+    Some(command)
+}
+
+/// Runs a server that must refuse to start, and returns what it says.
+fn refused(mut command: Command, place: &Place, flags: &[&str]) -> String {
+    command.args([&free_port().to_string(), &place.dir(), "--bind", "127.0.0.1"]).args(flags);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let status = wait(&mut child);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut text).unwrap();
+    assert_eq!(status.code(), Some(1), "{text}");
+    let errors = text.lines().filter(|line| line.starts_with("ERROR: ")).count();
+    assert_eq!(errors, 1, "{text}");
+    assert_eq!(fs::read_dir(place.dir()).unwrap().count(), 0, "it leaves nothing");
+    text
+}
+
+#[test]
+fn files_that_will_be_replaced_are_announced() {
+    let place = Place::new();
+    fs::create_dir(place.path("received")).unwrap();
+    for name in ["1.file", "2.file", "9.file", "other"] {
+        fs::write(place.path("received").join(name), "old").unwrap();
+    }
+    let server = Server::start(&place, &[]);
+    let line = server.line("--existing keep");
+    assert!(line.starts_with("3 files of earlier runs in "), "{line}");
+    server.stop(SOON);
+    let server = Server::start(&place, &["--ids-from", "3"]);
+    server.line("1 file of earlier runs in ");
+    server.stop(SOON);
+    for flags in [&["--ids-from", "10"][..], &["--existing", "keep"]] {
+        let server = Server::start(&place, flags);
+        assert_eq!(server.count("will be replaced"), 0);
+        server.stop(SOON);
+    }
+}
+
+#[test]
+fn a_directory_in_use_is_refused_unless_both_servers_keep() {
+    let place = Place::new();
+    let server = Server::start(&place, &[]);
+    for flags in [&[][..], &["--existing", "keep"]] {
+        let line = refused(program(), &place, flags);
+        assert!(line.contains("another server uses it; stop that server"), "{line}");
+        assert!(line.contains("--existing keep"), "{line}");
+    }
+    server.stop(SOON);
+
+    let keep = ["--existing", "keep"];
+    let first = Server::start(&place, &keep);
+    refused(program(), &place, &[]);
+    let second = Server::start(&place, &[&keep[..], &["--ids-from", "100"]].concat());
+    upload(first.address(), b"one").unwrap();
+    upload(second.address(), b"two").unwrap();
+    assert_eq!(place.read(1).unwrap(), b"one");
+    assert_eq!(place.read(100).unwrap(), b"two");
+    first.stop(SOON);
+    second.stop(SOON);
+    // A lock ends with its process, however that ends.
+    drop(Server::start(&place, &[]));
+    Server::start(&place, &[]).stop(SOON);
+}
+
+#[test]
+fn a_mode_without_effect_is_refused() {
+    let Some(command) = faulty("077", &["fchmod:retval=0"]) else { return };
+    let place = Place::new();
+    let line = refused(command, &place, &["--mode", "640"]);
+    assert!(line.contains("files have mode 600, not 640"), "{line}");
+    assert!(line.contains("the file system is ") && line.contains("--mode"), "{line}");
+}
+
+#[test]
+fn names_that_cannot_be_written_to_the_disk_are_refused() {
+    let Some(command) = faulty("022", &["fsync:error=EINVAL"]) else { return };
+    let place = Place::new();
+    let line = refused(command, &place, &["--durable"]);
+    assert!(line.contains("invalid argument (the file system is "), "{line}");
+    assert!(line.contains("--durable"), "{line}");
+}
+
+#[test]
+fn other_calls_are_used_where_some_do_not_work() {
+    for (faults, keep) in [
+        // No file without a name can be linked.
+        (&["linkat:error=EPERM"][..], false),
+        (&["linkat:error=EACCES"], true),
+        (&["linkat:error=EXDEV"], false),
+        (&["linkat:error=EMLINK"], true),
+        // Neither links nor renames that replace nothing.
+        (&["linkat:error=EPERM", "renameat2:error=EINVAL"], true),
+        (&["linkat:error=ENOSYS", "renameat2:error=ENOSYS"], true),
+    ] {
+        let Some(mut command) = faulty("022", faults) else { return };
+        let place = Place::new();
+        let existing = if keep { "keep" } else { "replace" };
+        command.args([&free_port().to_string(), &place.dir(), "--bind", "127.0.0.1"]);
+        command.args(["--existing", existing, "--timeout", "1", "--sandbox", "off"]);
+        let server = Server::spawn(command);
+        assert_eq!(fs::read_dir(place.dir()).unwrap().count(), 0, "{faults:?}");
+        upload(server.address(), b"the first")
+            .unwrap_or_else(|error| panic!("{faults:?}: {error}"));
+        assert_eq!(place.read(1).unwrap(), b"the first", "{faults:?}");
+        let silent = connect(server.address()).unwrap();
+        super::harness::until("the marker", || place.read(2).is_some_and(|text| text == b"ERROR"));
+        drop(silent);
+        fs::write(place.path("received/3.file"), "another's").unwrap();
+        let third = upload(server.address(), b"the third");
+        assert_eq!(third.is_err(), keep, "{faults:?}");
+        let content: &[u8] = if keep { b"another's" } else { b"the third" };
+        assert_eq!(place.read(3).unwrap(), content, "{faults:?}");
+        assert_eq!(fs::read_dir(place.dir()).unwrap().count(), 3, "{faults:?}");
+        server.stop(SOON);
+    }
+}
+
+#[test]
+fn files_that_need_a_hidden_name_are_created_with_their_mode() {
+    let place = Place::new();
+    let flags = ["--mode", "600", "--without", "tmpfile", "--bind", "127.0.0.1"];
+    let mut command = Command::new("sh");
+    clean(&mut command);
+    command.args(["-c", "umask 000; exec \"$0\" \"$@\""]).arg(program().get_program());
+    let server = Server::start_as(command, &place, &flags);
+    let mut stream = connect(server.address()).unwrap();
+    stream.write_all(b"content").unwrap();
+    super::harness::until("its hidden name", || fs::read_dir(place.dir()).unwrap().count() == 1);
+    let entry = fs::read_dir(place.dir()).unwrap().next().unwrap().unwrap();
+    assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    super::harness::finish(stream).unwrap();
+    server.stop(SOON);
+    let metadata = fs::metadata(place.path("received/1.file")).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_directory_that_is_removed_is_named_once() {
+    let place = Place::new();
+    let server = Server::start(&place, &[]);
+    upload(server.address(), b"content").unwrap();
+    fs::remove_dir_all(place.dir()).unwrap();
+    fs::create_dir(place.dir()).unwrap();
+    for _ in 0..5 {
+        upload(server.address(), b"content").unwrap_err();
+    }
+    let line = server.line("cannot keep files in ");
+    assert!(line.contains("ERROR") && line.contains("was removed"), "{line}");
+    assert!(line.contains("restart the server"), "{line}");
+    assert_eq!(server.count("cannot keep files in "), 1);
+    server.stop(SOON);
+}
