@@ -1,5 +1,5 @@
-//! `cargo xtask api`: the library's public items, one per line, as they are and as they were
-//! written down. What changes for those who build on it shows in the change's diff.
+//! `cargo xtask api`: compares the library's public items with a snapshot, one item per line, so that
+//! a change of the public API shows in the diff.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,21 +14,21 @@ const TOOL: &str = "cargo-public-api";
 /// How long the documentation may take to build.
 const LIMIT: Duration = Duration::from_secs(1800);
 const SNAPSHOT: &str = "accio-proto/public-api.txt";
-/// What others build on; the features above are for Accio's own programs.
+/// The features that other projects use.
 const FEATURES: &str = "client,server";
 
-/// What to do about a difference.
+/// Options of the comparison.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
-    /// Write the items down anew
+    /// Update the snapshot
     #[arg(long)]
     write: bool,
-    /// Fail where they cannot be listed, for want of a tool
+    /// Fail if a tool that lists the items is missing
     #[arg(long)]
     strict: bool,
 }
 
-/// Compares, or writes down.
+/// Compares with the snapshot, or updates it.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Some(now) = items(Path::new("."))? else {
         writeln!(io::stdout().lock(), "{}", skipped())?;
@@ -46,11 +46,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if differences.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(stdout, "if that is meant: cargo xtask api --write, and a line in CHANGELOG.md")?;
+    writeln!(
+        stdout,
+        "if this is intended: cargo xtask api --write, and add a line to CHANGELOG.md"
+    )?;
     Ok(ExitCode::FAILURE)
 }
 
-/// The items as the tool lists them; none where it, or a nightly toolchain, is missing.
+/// Returns the items as the tool lists them, or `None` if it or a nightly toolchain is missing.
 fn items(root: &Path) -> anyhow::Result<Option<String>> {
     let runs = |program: &str, arguments: &[&str]| {
         let mut command = Command::new(program);
@@ -73,12 +76,12 @@ fn items(root: &Path) -> anyhow::Result<Option<String>> {
 
 fn skipped() -> String {
     format!(
-        "skipped: the public items: needs {TOOL} (cargo install {TOOL}) and a nightly toolchain \
+        "skipped: the public items: this needs {TOOL} (cargo install {TOOL}) and a nightly toolchain \
          (rustup toolchain install nightly --profile minimal)"
     )
 }
 
-/// The lines of one that the other has not.
+/// Returns the lines that only one of the two has.
 fn differences(was: &str, is: &str) -> Vec<String> {
     let missing = |from: &str, other: &str, sign: char| -> Vec<String> {
         let others: std::collections::BTreeSet<_> = other.lines().collect();
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_difference_is_what_is_gone_and_what_is_new() {
+    fn differences_are_removed_and_added_lines() {
         assert_eq!(differences("a\nb\n", "b\nc\n"), ["- a", "+ c"]);
         assert!(differences("a\nb\n", "a\nb\n").is_empty());
     }
@@ -102,7 +105,7 @@ mod tests {
     /// xtask -- --ignored public_items`.
     #[test]
     #[ignore = "builds the documentation with a nightly toolchain"]
-    fn the_public_items_are_those_written_down() {
+    fn the_public_items_match_the_snapshot() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let Some(now) = items(&root).unwrap() else { panic!("{}", skipped()) };
         let was = fs::read_to_string(root.join(SNAPSHOT)).unwrap();

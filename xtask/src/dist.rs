@@ -15,14 +15,14 @@ use accio_harness::{TROUBLE, cargo, tools};
 const LIMIT: Duration = Duration::from_secs(600);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAMS: [&str; 3] = ["accio-client", "accio-server", "server-s"];
-/// Of the repository, beside the pages of `docs/`.
+/// Documents of the repository, in addition to the pages of `docs/`.
 const DOCUMENTS: [&str; 5] =
     ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-APACHE", "LICENSE-MIT"];
 
-/// Where the packages go.
+/// Options of the packaging.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
-    /// Where the packages go
+    /// Folder for the packages
     #[arg(long, value_name = "DIR", default_value = "target/dist")]
     out: PathBuf,
 }
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if tools::find("dpkg-deb").is_none() {
         writeln!(
             stdout,
-            "skipped: the Debian package: there is no dpkg-deb here (apt install dpkg)"
+            "skipped: the Debian package: no dpkg-deb on this machine (apt install dpkg)"
         )?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is packed, as it lies on a user's disk.
+/// The files of a package, as they are installed.
 struct Tree {
     root: PathBuf,
     /// Before `bin`, `lib` and `share`.
@@ -108,7 +108,7 @@ impl Tree {
         for document in DOCUMENTS {
             self.put(&format!("{prefix}share/doc/accio/{document}"), &fs::read(document)?)?;
         }
-        // Their links to each other hold, as they lie beside the pages above as in the repository.
+        // Links between the pages stay valid, because their relative paths are those of the repository.
         self.copy("docs", &format!("{prefix}share/doc/accio/docs"))?;
         let copyright = "The authors of Accio.\n\nMIT OR Apache-2.0, at your choice: LICENSE-MIT and \
                          LICENSE-APACHE in this folder.\n";
@@ -143,8 +143,8 @@ fn control(architecture: &str, glibc: &str) -> String {
         "Package: accio\nVersion: {VERSION}\nArchitecture: {architecture}\nMaintainer: Accio <accio@localhost>\n\
          Section: net\nPriority: optional\nDepends: libc6 (>= {glibc}), libgcc-s1\n\
          Description: file drop over raw TCP\n \
-         accio-server keeps what clients send, each connection a file that is whole or says ERROR;\n \
-         accio-client sends files; server-s counts what it is sent.\n"
+         accio-server stores each upload as a file, complete or with the content ERROR;\n \
+         accio-client sends files; server-s counts the bytes of uploads.\n"
     )
 }
 

@@ -1,4 +1,5 @@
-//! `cargo xtask features`: every set of features compiles, and none brings more than it says.
+//! `cargo xtask features`: checks that every set of features compiles, and the dependencies without
+//! any feature.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -10,7 +11,7 @@ use accio_harness::process::{self, checked_output};
 
 /// How long cargo may take to describe the workspace.
 const LIMIT: Duration = Duration::from_secs(300);
-/// What the library may depend on without a feature, at run time.
+/// The library's run-time dependencies without any feature.
 const HANDSHAKE_ONLY: [&str; 2] = ["accio-proto", "thiserror"];
 
 /// A feature and the features of the same package that it turns on.
@@ -32,7 +33,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let brought = handshake_only()?;
     if brought != HANDSHAKE_ONLY {
         let text = brought.join(", ");
-        writeln!(io::stdout().lock(), "FAIL: the handshake alone brings {text}")?;
+        writeln!(io::stdout().lock(), "FAIL: without features accio-proto depends on {text}")?;
         good = false;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -83,7 +84,7 @@ fn packages() -> anyhow::Result<BTreeMap<String, Features>> {
     Ok(read.collect())
 }
 
-/// What `accio-proto` brings without a feature, macros of the build apart.
+/// Returns the dependencies of `accio-proto` without any feature, except for procedural macros.
 fn handshake_only() -> anyhow::Result<Vec<String>> {
     let mut tree = cargo();
     tree.args(["tree", "--package", "accio-proto", "--no-default-features"]);
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_handshake_alone_brings_next_to_nothing() {
+    fn the_handshake_alone_depends_on_thiserror_only() {
         assert_eq!(handshake_only().unwrap(), HANDSHAKE_ONLY);
     }
 }

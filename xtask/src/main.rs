@@ -21,35 +21,35 @@ use self::tools::{Forwarded, Tool};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
-    /// Run every test: the crates' own, the end-to-end tests, a share of the torture
+    /// Run all tests: unit and integration tests, end-to-end tests, a part of the torture
     Test(OwnPrograms),
-    /// Run the library's tests without what only Linux has: epoll, splice and the like
+    /// Run the library's tests without the Linux-only system calls, such as epoll and splice
     TestPortable,
     /// Run the end-to-end scenarios on our programs, then grade them by the courses' checks
     TestE2e(OwnPrograms),
     /// Grade any implementation by the courses' checks
     #[command(disable_help_flag = true)]
     Grade(Forwarded),
-    /// Run a server that misbehaves, to try a client on
+    /// Run a misbehaving server to test a client with
     #[command(disable_help_flag = true)]
     BrokenServer(Forwarded),
-    /// Run the good server, and see who connects and what comes
+    /// Run a correct server that prints connections and the start of their content
     #[command(disable_help_flag = true)]
     DemoServer(Forwarded),
-    /// Make everything fail that can: system calls, processes, disks, networks
+    /// Inject faults: system calls, kills, power loss, full disks, lossy networks
     #[command(disable_help_flag = true)]
     Torture(Forwarded),
-    /// Kill receivers and store nodes of a real cluster, and see what became of every upload
+    /// Kill receivers and store nodes of a real cluster during uploads, then check every upload
     #[command(disable_help_flag = true)]
     TestCluster(Forwarded),
-    /// Measure throughput, CPU time and memory, side by side with whatever else is installed
+    /// Measure throughput, CPU time and memory, and compare with other installed programs
     #[command(disable_help_flag = true)]
     Bench(Forwarded),
-    /// Pack the programs: a tarball and a Debian package
+    /// Package the programs: a tarball and a Debian package
     Dist(dist::Arguments),
-    /// Compare the library's public items with those written down, or write them down anew
+    /// Compare the library's public items with the snapshot, or update it
     Api(api::Arguments),
-    /// Check each set of features by itself, and what the smallest brings
+    /// Check each set of features by itself, and the dependencies without any
     Features,
 }
 

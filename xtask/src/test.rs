@@ -16,26 +16,26 @@ use crate::tools::Tool;
 const FEATURES: &str = "accio-server/proxy-protocol,accio-server/store-core";
 /// How long a tool may take to build.
 const BUILD: Duration = Duration::from_secs(1800);
-/// The exit code of a command line that makes no sense.
+/// The exit code of an error in the command line.
 const USAGE: u8 = 2;
 
 /// The options of the tests of our own programs.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct OwnPrograms {
-    /// Print the scenarios and what each shows, and the checks with points and rules; run none
+    /// Print the scenarios, and the checks with their points and rules; run none
     #[arg(long)]
     list: bool,
-    /// Run only scenarios and checks whose name has this text (repeatable: any of them)
+    /// Run only scenarios and checks whose name contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Leave the files and outputs of failed scenarios and checks, and say where
+    /// Keep the files and outputs of failed scenarios and checks, and print where they are
     #[arg(long)]
     keep: bool,
-    /// Working scenarios or checks at a time; those that mostly wait run side by side anyway
+    /// Number of concurrent scenarios or checks that use the CPU; those that wait all run at once
     /// [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Make file contents, and what the proxy does, from this number [default: another one each run]
+    /// Seed of file contents and of the network emulator [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Test the programs in this folder instead of building them
@@ -82,7 +82,7 @@ fn e2e(options: &OwnPrograms) -> anyhow::Result<u8> {
         tools = meant;
         if tools.is_empty() {
             let filter = &options.filter;
-            let error = "no scenario and no check is meant by any of";
+            let error = "no scenario and no check matches";
             writeln!(io::stderr().lock(), "ERROR: {error} {filter:?}: see --list")?;
             return Ok(USAGE);
         }
@@ -119,7 +119,7 @@ impl OwnPrograms {
         }
     }
 
-    /// Whether the filter names anything that the tool has.
+    /// Whether the filter matches anything in the tool's list.
     fn means_any(&self, tool: Tool) -> anyhow::Result<bool> {
         let list = OwnPrograms { list: true, filter: self.filter.clone(), ..Default::default() };
         let output = process::output(list.command(tool), b"", BUILD)?;

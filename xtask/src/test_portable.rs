@@ -1,4 +1,4 @@
-//! `cargo xtask test-portable`: the library without what only Linux has.
+//! `cargo xtask test-portable`: tests the library without the Linux-only system calls.
 
 use std::env;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use accio_harness::cargo::cargo;
 use accio_harness::process;
 
-/// What the library's own tests of the portable path need of it.
+/// The tests of the library that cover the portable path.
 const TESTS: [&str; 6] = [
     "--lib",
     "--test=copier",

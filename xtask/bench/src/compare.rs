@@ -1,4 +1,4 @@
-//! What changed from one run to another, beyond the noise.
+//! Reports the changes from one run to another that exceed the noise.
 
 use std::io::{self, Write};
 

@@ -1,34 +1,7 @@
-//! What is to be reached, and whether it is.
+//! The performance goals, and whether a run meets them.
 
-use serde::{Deserialize, Serialize};
-
-use super::report::{Figure, Report};
+use super::report::{Figure, Goal, Report};
 use super::stats::Sample;
-
-/// One line of the goals' table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Goal {
-    pub(super) id: String,
-    pub(super) what: String,
-    pub(super) figure: Sample,
-    pub(super) at_least: Option<f64>,
-    pub(super) at_most: Option<f64>,
-}
-
-impl Goal {
-    pub(super) fn is_reached(&self) -> bool {
-        self.at_least.is_none_or(|limit| self.figure.median >= limit)
-            && self.at_most.is_none_or(|limit| self.figure.median <= limit)
-    }
-
-    pub(super) fn limit(&self) -> String {
-        match (self.at_least, self.at_most) {
-            (Some(limit), _) => format!("≥ {limit}"),
-            (None, Some(limit)) => format!("≤ {limit}"),
-            (None, None) => String::new(),
-        }
-    }
-}
 
 enum Limit {
     AtLeast(f64),

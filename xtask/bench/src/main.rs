@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: how fast it is, and beside what.
+//! `cargo xtask bench`: throughput, CPU time and memory, compared with other programs.
 #![forbid(unsafe_code)]
 
 mod compare;
@@ -24,14 +24,14 @@ use anyhow::{Context, Result, bail};
 
 use machine::{Machine, Others};
 use report::{Report, VERSION};
-use workloads::{Bench, Kind};
+use workloads::{Bench, WorkloadKind};
 use workspace::Workspace;
 
-/// Measure throughput, CPU time and memory, side by side with whatever else is installed
+/// Measure throughput, CPU time and memory, and compare with other installed programs
 #[derive(Debug, clap::Parser)]
 #[command(name = "accio-bench", args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// The most telling workloads in few rounds: about a minute
+    /// Run the main workloads in few rounds; takes about a minute
     #[arg(long)]
     quick: bool,
     /// Write the figures to a file, for --compare
@@ -40,28 +40,28 @@ struct Arguments {
     /// Draw plots: a directory for one of each workload, or an .svg file for the first
     #[arg(long, value_name = "PATH")]
     svg: Option<PathBuf>,
-    /// Say what changed beyond the noise between two runs, and measure nothing
+    /// Report the changes between two runs that exceed the noise; measure nothing
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
     compare: Option<Vec<PathBuf>>,
-    /// Name the Debian packages of the programs to compare with
+    /// Print the Debian packages of the programs to compare with
     #[arg(long)]
     install_hint: bool,
     /// List the workloads and the peers
     #[arg(long)]
     list: bool,
-    /// Only workloads whose name contains this (repeatable)
+    /// Run only workloads whose name contains this text (repeatable)
     #[arg(long, value_name = "WORKLOAD")]
     only: Vec<String>,
-    /// Only peers whose name contains one of these, separated by commas, beside our own programs
+    /// Run only our programs and the peers whose name contains one of these texts
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     peers: Vec<String>,
-    /// How often each is measured [default: what suits the workload]
+    /// Number of rounds [default: depends on the workload]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Where on the disk to store [default: bench in the target directory]
+    /// Directory on disk to store files in [default: bench in the target directory]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Do not count system calls, which takes a further upload each
+    /// Do not count system calls, which takes one more upload for each peer
     #[arg(long)]
     no_strace: bool,
     /// Keep the files and logs
@@ -112,14 +112,14 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn measure(arguments: &Arguments) -> Result<Report> {
-    let wanted = |kind: &&Kind| {
+    let wanted = |kind: &&WorkloadKind| {
         if arguments.only.is_empty() {
             !arguments.quick || kind.quick
         } else {
             arguments.only.iter().any(|part| kind.name.contains(part.as_str()))
         }
     };
-    let kinds: Vec<&Kind> = workloads::ALL.iter().filter(wanted).collect();
+    let kinds: Vec<&WorkloadKind> = workloads::ALL.iter().filter(wanted).collect();
     if kinds.is_empty() {
         bail!("no workload is named like {}; --list lists them", arguments.only.join(" or "));
     }

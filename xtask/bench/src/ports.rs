@@ -1,4 +1,4 @@
-//! Who listens on a port, and how many connections wait there.
+//! Waits for listeners and for their queues of connections.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use accio_harness::process::Process;
 
-/// Waits until somebody listens on `port`, without connecting: a server for one connection would
+/// Waits until a process listens on `port`, without connecting: a server for one connection would
 /// take that for its client.
 pub(super) fn await_listener(port: u16, server: &mut Process) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
@@ -19,7 +19,7 @@ pub(super) fn await_listener(port: u16, server: &mut Process) -> Result<()> {
             bail!("a server ended before it listened on port {port}");
         }
         if Instant::now() > end {
-            bail!("nobody listens on port {port} after 10 s");
+            bail!("no process listens on port {port} after 10 s");
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -1,10 +1,9 @@
-//! What a run found, as it is kept and compared.
+//! The results of a run, as they are stored and compared.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::goals::Goal;
 use super::machine::Machine;
 use super::stats::{Better, Sample};
 
@@ -16,7 +15,7 @@ pub(super) struct Report {
     pub(super) version: u32,
     pub(super) command: String,
     pub(super) machine: Machine,
-    /// Programs that could not be compared with, for want of them.
+    /// Programs that are not installed and so were not compared.
     pub(super) missing: Vec<String>,
     /// Workloads that could not be measured, and why.
     #[serde(default)]
@@ -32,7 +31,32 @@ pub(super) struct Workload {
     pub(super) rows: Vec<Row>,
 }
 
-/// What one peer did.
+/// One line of the goals' table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Goal {
+    pub(super) id: String,
+    pub(super) what: String,
+    pub(super) figure: Sample,
+    pub(super) at_least: Option<f64>,
+    pub(super) at_most: Option<f64>,
+}
+
+impl Goal {
+    pub(super) fn is_reached(&self) -> bool {
+        self.at_least.is_none_or(|limit| self.figure.median >= limit)
+            && self.at_most.is_none_or(|limit| self.figure.median <= limit)
+    }
+
+    pub(super) fn limit(&self) -> String {
+        match (self.at_least, self.at_most) {
+            (Some(limit), _) => format!("≥ {limit}"),
+            (None, Some(limit)) => format!("≤ {limit}"),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// The results of one peer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) peer: String,
@@ -42,7 +66,7 @@ pub(super) struct Row {
     pub(super) calls: BTreeMap<Figure, String>,
 }
 
-/// What is measured. The order is that of the table's columns.
+/// The quantities that are measured, in the order of the table's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Figure {

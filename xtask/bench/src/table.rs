@@ -22,7 +22,7 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         percent(machine.disturbance)
     )?;
     if !report.missing.is_empty() {
-        writeln!(out, "\nNot compared, for want of it: {}.", report.missing.join(", "))?;
+        writeln!(out, "\nNot compared, because not installed: {}.", report.missing.join(", "))?;
     }
     for failure in &report.failures {
         writeln!(out, "\nFAILED: {failure}")?;

@@ -48,7 +48,7 @@ impl Workspace {
         Ok(Workspace { bin, this: std::env::current_exe()?, disk, tmpfs })
     }
 
-    /// The command for a program of ours, as built for release.
+    /// Returns the command that runs one of our programs, built for release.
     pub(super) fn program(&self, name: &str) -> Command {
         Command::new(self.bin.join(name))
     }
@@ -57,7 +57,7 @@ impl Workspace {
         self.bin.join(name)
     }
 
-    /// The command for a part of the benchmark.
+    /// Returns the command that runs a role of the benchmark.
     pub(super) fn role(&self, name: &str) -> Command {
         let mut command = Command::new(&self.this);
         command.arg(name);

@@ -1,4 +1,4 @@
-//! What stands before the receivers: the kernel's own translation of addresses, haproxy or Envoy.
+//! Load balancers in front of the receivers: the kernel's address translation, haproxy or Envoy.
 //!
 //! A balancer below TCP passes on what ends a connection as it is. Here nftables gives each new
 //! connection to the next receiver, in a network namespace of the run's own, in which everything
@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 use accio_harness::namespace::PrivateNamespace;
 use accio_harness::verdict::Verdict;
 
-/// How clients get to a receiver.
+/// The load balancer between clients and receivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Way {
+pub(super) enum Balancer {
     /// Each connection's addresses are translated, as LVS, ECMP or a cloud's balancer would
     Nft,
     /// haproxy in TCP mode, which ends a connection in the same way whatever ended its other side
@@ -66,7 +66,7 @@ pub(super) fn envoys(port: u16, receivers: &[(u16, u16)], admin: &Path) -> Strin
     text
 }
 
-/// What haproxy logs of each connection from a client: who it was, where it went, when.
+/// haproxy's log line for each client connection: source, receiver, start and duration.
 pub(super) const LOG_FORMAT: &str = "session %ci %s %Ts.%ms %Tt";
 
 /// The address upload `index` comes from through haproxy, so that its log tells which it was.

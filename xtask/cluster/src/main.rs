@@ -1,4 +1,4 @@
-//! `cargo xtask test-cluster`: the receiver of a store with real parts around it, some of which die.
+//! `cargo xtask test-cluster`: runs a real cluster and kills parts of it during the uploads.
 //!
 //! Three nodes of Garage that keep everything three times, haproxy before them, a balancer before
 //! three receivers, all on loopback; then uploads of all sizes, and half-way one receiver is killed
@@ -7,11 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod balance;
+mod daemon;
 mod memory;
-mod program;
 mod s3_stub;
 mod store;
 mod throughput;
+mod tools;
 mod topology;
 mod verdict;
 
@@ -29,37 +30,38 @@ use accio_harness::process;
 use accio_proto::Client;
 use anyhow::{Context, Result};
 
-use balance::Way;
-use topology::{Cluster, Tools};
+use balance::Balancer;
+use tools::Tools;
+use topology::Cluster;
 use verdict::judge;
 
-/// Kill receivers and store nodes of a real cluster, and see what became of every upload
+/// Kill receivers and store nodes of a real cluster during uploads, then check every upload
 #[derive(Debug, clap::Parser)]
 #[command(name = "accio-cluster")]
 struct Arguments {
-    /// Say how to install what is missing, and do nothing else
+    /// Print how to install what is missing, and do nothing else
     #[arg(long)]
     install: bool,
-    /// How many files are sent
+    /// Number of files to send
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..),
           conflicts_with = "measured")]
     uploads: u64,
-    /// Let nothing die
+    /// Kill nothing
     #[arg(long, conflicts_with = "measured")]
     calm: bool,
-    /// What stands before the receivers [default: nft, or direct where that cannot be]
+    /// Load balancer in front of the receivers [default: nft, or direct where nft is not possible]
     ///
     /// Through haproxy a client whose last byte it has taken cannot tell a receiver's death from
     /// its confirmation: what it confirms so is counted, and is of those that were open there.
-    #[arg(long, value_enum, value_name = "WAY", conflicts_with = "measured")]
-    through: Option<Way>,
+    #[arg(long, value_enum, value_name = "BALANCER", conflicts_with = "measured")]
+    through: Option<Balancer>,
     /// The same as --through direct
     #[arg(long, conflicts_with_all = ["through", "measured"])]
     direct: bool,
     /// Measure instead: how fast one, two and three receivers store, and the store's usual client
     #[arg(long, group = "measured")]
     throughput: bool,
-    /// How many rounds of that
+    /// Number of rounds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..),
           requires = "throughput", conflicts_with = "memory")]
     rounds: u32,
@@ -67,17 +69,17 @@ struct Arguments {
     /// loopback that discards them; nothing else is needed
     #[arg(long, group = "measured")]
     memory: bool,
-    /// How many of those there are
+    /// Number of concurrent uploads
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..),
           requires = "memory", conflicts_with = "throughput")]
     at_once: u32,
-    /// How many MiB each file has that is measured with [default: 16, with --memory 128]
+    /// Size of each file in MiB [default: 16, with --memory 128]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), requires = "measured")]
     mib: Option<u32>,
     /// This is the run within the namespace
     #[arg(long, hide = true)]
     inside: bool,
-    /// The garage to use, if it is not in PATH
+    /// Path of garage, if it is not in PATH
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_GARAGE")]
     garage: Option<PathBuf>,
     /// The accio-server to use, with the features store and proxy-protocol, instead of building one
@@ -154,26 +156,28 @@ fn test_or_measure(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCo
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What comes of choosing a way.
+/// The result of choosing a load balancer.
 enum Chosen {
-    /// It is taken by this process.
-    Here(Way),
-    /// It was another's, or there is none.
+    /// This process runs the test with it.
+    Here(Balancer),
+    /// Another process has run the test, or it was skipped.
     Done(ExitCode),
 }
 
 /// The way that was asked for, or the best there is.
 fn choose(arguments: &Arguments, out: &mut impl Write) -> Result<Chosen> {
     if arguments.direct {
-        return Ok(Chosen::Here(Way::Direct));
+        return Ok(Chosen::Here(Balancer::Direct));
     }
     if arguments.inside {
         PrivateNamespace::start_loopback()?;
-        return Ok(Chosen::Here(Way::Nft));
+        return Ok(Chosen::Here(Balancer::Nft));
     }
     match arguments.through {
-        Some(way @ (Way::Haproxy | Way::Envoy | Way::Direct)) => return Ok(Chosen::Here(way)),
-        Some(Way::Nft) | None => {}
+        Some(way @ (Balancer::Haproxy | Balancer::Envoy | Balancer::Direct)) => {
+            return Ok(Chosen::Here(way));
+        }
+        Some(Balancer::Nft) | None => {}
     }
     match balance::namespace() {
         Ok(namespace) => {
@@ -189,7 +193,7 @@ fn choose(arguments: &Arguments, out: &mut impl Write) -> Result<Chosen> {
         }
         Err(why) => {
             writeln!(out, "skipped: a balancer below TCP: {why}; going on as with --direct")?;
-            Ok(Chosen::Here(Way::Direct))
+            Ok(Chosen::Here(Balancer::Direct))
         }
     }
 }
@@ -200,7 +204,7 @@ fn has_cargo() -> bool {
     process::output(version, b"", Duration::from_secs(60)).is_ok()
 }
 
-/// The receiver: built beside the one without a store, which the other commands run.
+/// Returns the receiver, built in a folder of its own: other commands use one without a store.
 fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
     if let Some(server) = &arguments.server {
         return server.canonicalize().with_context(|| format!("--server {}", server.display()));
@@ -218,28 +222,28 @@ fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
     Ok(Path::new("target/cluster").join(profile).join("accio-server"))
 }
 
-/// What a client was told of its file.
+/// The outcome of an upload as its client saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum UploadResult {
     Kept,
     Failed,
 }
 
 fn test(
     arguments: &Arguments,
-    way: Way,
+    way: Balancer,
     tools: &Tools,
     server: &Path,
     out: &mut impl Write,
 ) -> Result<bool> {
     let mut cluster = Cluster::start(tools, server).context("start")?;
     let through = match way {
-        Way::Nft => "nftables before the receivers, haproxy before the store",
-        Way::Haproxy => "haproxy before both",
-        Way::Envoy => "Envoy before the receivers, haproxy before the store",
-        Way::Direct => "haproxy before the store",
+        Balancer::Nft => "nftables before the receivers, haproxy before the store",
+        Balancer::Haproxy => "haproxy before both",
+        Balancer::Envoy => "Envoy before the receivers, haproxy before the store",
+        Balancer::Direct => "haproxy before the store",
     };
-    if way == Way::Nft {
+    if way == Balancer::Nft {
         cluster.spread(&[0, 1, 2])?;
     }
     writeln!(out, "three store nodes, three receivers, {through}; sending")?;
@@ -260,8 +264,8 @@ fn test(
             }
             killed = Some(SystemTime::now());
             cluster.kill_receiver(1)?;
-            if way == Way::Nft {
-                // A balancer's checks take a moment to notice; who comes meanwhile is refused.
+            if way == Balancer::Nft {
+                // A balancer's checks take a moment to notice; connections until then are refused.
                 std::thread::sleep(Duration::from_millis(100));
                 cluster.spread(&[0, 2])?;
             }
@@ -278,14 +282,15 @@ fn test(
     }
     cluster.stop_receivers()?;
     let open = match killed {
-        Some(moment) if way == Way::Haproxy => {
+        Some(moment) if way == Balancer::Haproxy => {
             balance::open_at(&cluster.balancers_log()?, "r1", moment)
         }
         _ => Vec::new(),
     };
     let verdict = judge(&cluster, &told, &open)?;
-    let kept = told.values().filter(|told| **told == Told::Kept).count();
-    let died = if arguments.calm { "nothing died" } else { "1 receiver killed, 1 node stopped" };
+    let kept = told.values().filter(|told| **told == UploadResult::Kept).count();
+    let died =
+        if arguments.calm { "nothing was killed" } else { "1 receiver killed, 1 node stopped" };
     writeln!(out, "{} uploads, {died}, {seconds:.1} s", told.len())?;
     writeln!(out, "  confirmed                     {kept}")?;
     writeln!(out, "  failed at their client        {}", told.len() - kept)?;
@@ -295,11 +300,11 @@ fn test(
 
 fn send_all(
     uploads: u64,
-    way: Way,
+    way: Balancer,
     ports: &[u16],
     next: &AtomicUsize,
     done: &AtomicUsize,
-    told: &Mutex<BTreeMap<u64, Told>>,
+    told: &Mutex<BTreeMap<u64, UploadResult>>,
 ) {
     loop {
         let index = next.fetch_add(1, Ordering::SeqCst) as u64;
@@ -308,15 +313,15 @@ fn send_all(
         }
         let port = ports[index as usize % ports.len()];
         let mut client = Client::builder();
-        if way == Way::Haproxy {
+        if way == Balancer::Haproxy {
             client = client.source_address(balance::source(index).into());
         }
         // The default limits are in range.
         let Ok(client) = client.build() else { return };
         let sent = client.send("127.0.0.1", port, &content(index)[..]);
         let result = match sent {
-            Ok(sent) if sent.confirmed => Told::Kept,
-            Ok(_) | Err(_) => Told::Failed,
+            Ok(sent) if sent.confirmed => UploadResult::Kept,
+            Ok(_) | Err(_) => UploadResult::Failed,
         };
         if let Ok(mut told) = told.lock() {
             told.insert(index, result);

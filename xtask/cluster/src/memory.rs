@@ -12,13 +12,13 @@ use accio_harness::{ports, usage};
 use accio_proto::{Client, Source};
 use anyhow::{Context, Result};
 
-use super::program::Program;
+use super::daemon::Daemon;
 use super::s3_stub::Stub;
 
-/// What the receiver may hold of content: its default.
+/// Bytes of content that the receiver may hold: its default.
 const MEMORY: u64 = 512 << 20;
 
-/// What it may take altogether: threads and connections come on top.
+/// Limit of its whole memory: threads and connections come on top.
 const BOUND: u64 = MEMORY + MEMORY / 4;
 
 /// Sends so many files of so many MiB at once; whether all were kept, within the bound.
@@ -28,18 +28,18 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
     make(&content, mib)?;
     let stub = Stub::start()?;
     let (port, metrics) = (ports::free()?, ports::free()?);
-    let mut command = Program::command(server);
+    let mut command = Daemon::command(server);
     command
         .arg(port.to_string())
         .arg("s3://bucket/in")
         .args(["--bind", "127.0.0.1", "--node", "measured"])
         .args(["--store-memory", &MEMORY.to_string()])
-        .env("AWS_ACCESS_KEY_ID", "nobody")
-        .env("AWS_SECRET_ACCESS_KEY", "nothing")
+        .env("AWS_ACCESS_KEY_ID", "none")
+        .env("AWS_SECRET_ACCESS_KEY", "none")
         .env("AWS_ENDPOINT", stub.endpoint())
         .env("AWS_REGION", "nowhere")
         .env("AWS_ALLOW_HTTP", "true");
-    let mut receiver = Program::receiver("receiver", metrics, command, folder.path())?;
+    let mut receiver = Daemon::receiver("receiver", metrics, command, folder.path())?;
 
     // Those of its start are not an upload's.
     let before = stub.requests();
@@ -85,7 +85,7 @@ fn make(path: &Path, mib: u32) -> Result<()> {
     (0..mib).try_for_each(|_| file.write_all(&bytes)).context("the file that is sent")
 }
 
-/// As a client would that was given no options.
+/// Sends with the client's default options.
 fn send(content: &Path, port: u16) -> Result<bool> {
     let client = Client::builder().build()?;
     Ok(client.send("127.0.0.1", port, Source::from(File::open(content)?))?.confirmed)

@@ -21,7 +21,7 @@ const LONGEST: u64 = 64 << 10;
 /// How long a connection may lie idle.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The header of the note that receivers put beside their objects.
+/// The header of the marker that receivers store next to their objects.
 const NOTE: &str = "x-amz-meta-accio";
 
 /// The store, on a port of its own; it ends with its handle.
@@ -291,7 +291,7 @@ impl Kept {
                 None => no_upload(),
             },
             "HEAD" => self.look(request),
-            // Whoever asks at its start finds none: there was nobody before.
+            // A receiver that asks at its start finds none: it is the first.
             "GET" if has("uploads") => Answer::new("200 OK").saying(
                 "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>\
                  </ListMultipartUploadsResult>",

@@ -1,4 +1,4 @@
-//! The store as seen by anybody but the receivers: through curl.
+//! The store as its other clients see it, through curl.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use accio_harness::process;
 use anyhow::{Context, Result};
 
-use super::topology::Tools;
+use super::tools::Tools;
 
 /// A bucket of the cluster.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Bucket {
         }
     }
 
-    /// What is stored under a key that was listed; nothing if the store lists it no longer. Garage
+    /// Returns the object under a listed key, or `None` if the store no longer lists it. Garage
     /// may list an object for a moment whose upload a receiver is just aborting.
     pub(super) fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let began = Instant::now();

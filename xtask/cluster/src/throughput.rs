@@ -17,9 +17,10 @@ use accio_proto::{Client, Source};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
 
-use super::balance::Way;
+use super::balance::Balancer;
 use super::store::BUCKET;
-use super::topology::{Cluster, Tools};
+use super::tools::Tools;
+use super::topology::Cluster;
 
 /// Files at once, each with a connection of its own.
 const FILES: u64 = 8;
@@ -27,7 +28,7 @@ const FILES: u64 = 8;
 /// How long a client waits for the store: this measures, whatever it takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Who stores the files.
+/// The program that stores the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Rclone,
@@ -35,7 +36,7 @@ enum Subject {
     Folder,
 }
 
-/// What one of them took, in seconds.
+/// Wall-clock and CPU times of one round, in seconds.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     wall: f64,
@@ -52,7 +53,7 @@ pub(super) fn measure(
 ) -> Result<()> {
     let mut cluster = Cluster::start(tools, server).context("start")?;
     let folder_port = cluster.start_folder_receiver()?;
-    let ports = cluster.front(Way::Direct);
+    let ports = cluster.front(Balancer::Direct);
     let rclone = find("rclone");
     let mut subjects =
         vec![Subject::Receivers(1), Subject::Receivers(2), Subject::Receivers(3), Subject::Folder];

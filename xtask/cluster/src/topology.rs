@@ -1,4 +1,4 @@
-//! The parts of the cluster: set up, started, and ended in any case.
+//! The cluster's programs: configured, started, and ended in any case.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -7,64 +7,26 @@ use std::process::Command;
 use std::time::Duration;
 
 use accio_harness::ports;
-use accio_harness::process;
-use accio_harness::tools::find;
 use accio_harness::verdict::Verdict;
 use accio_harness::work_dir::WorkDir;
 use anyhow::{Context, Result};
 use rustix::process::Pid;
 
-use super::balance::{self, LOG_FORMAT, Way};
-use super::program::{Program, retry, wait_for_listener};
+use super::balance::{self, Balancer, LOG_FORMAT};
+use super::daemon::{Daemon, retry, wait_for_listener};
 use super::store::{BUCKET, Bucket};
+use super::tools::Tools;
 
-/// How long a command of the store may take.
-const LIMIT: Duration = Duration::from_secs(60);
 const NODES: usize = 3;
 const RECEIVERS: usize = 3;
-
-/// Where the programs are that are not ours.
-#[derive(Debug, Clone)]
-pub(super) struct Tools {
-    garage: PathBuf,
-    haproxy: PathBuf,
-    /// Where the way through it was chosen.
-    envoy: Option<PathBuf>,
-    pub(super) curl: PathBuf,
-}
-
-impl Tools {
-    /// All of them, or the name of one that is missing.
-    pub(super) fn find(garage: Option<&Path>, way: Option<Way>) -> Result<Tools, &'static str> {
-        let garage = garage.map_or_else(|| find("garage"), |path| Some(path.to_owned()));
-        let envoy = match way {
-            Some(Way::Envoy) => Some(find("envoy").ok_or("envoy")?),
-            _ => None,
-        };
-        Ok(Tools {
-            envoy,
-            garage: garage.filter(|path| path.is_file()).ok_or("garage")?,
-            haproxy: find("haproxy").ok_or("haproxy")?,
-            curl: find("curl").ok_or("curl")?,
-        })
-    }
-
-    pub(super) fn garage(&self, config: &Path, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(&self.garage);
-        command.arg("-c").arg(config).args(arguments).env("RUST_LOG", "error");
-        let output =
-            process::checked_output(command, b"", LIMIT).with_context(|| arguments.join(" "))?;
-        Ok(String::from_utf8(output)?)
-    }
-}
 
 /// All that runs. Fields end in their order: those who talk before those who are talked to.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    envoy: Option<Program>,
-    balancer: Option<Program>,
-    receivers: Vec<Program>,
-    nodes: Vec<Program>,
+    envoy: Option<Daemon>,
+    balancer: Option<Daemon>,
+    receivers: Vec<Daemon>,
+    nodes: Vec<Daemon>,
     ports: Ports,
     bucket: Bucket,
     /// The program that receives.
@@ -125,11 +87,11 @@ impl Cluster {
     }
 
     /// Where clients connect.
-    pub(super) fn front(&self, way: Way) -> Vec<u16> {
+    pub(super) fn front(&self, way: Balancer) -> Vec<u16> {
         match way {
-            Way::Direct => self.ports.receivers.clone(),
-            Way::Envoy => vec![self.ports.envoy],
-            Way::Haproxy | Way::Nft => vec![self.ports.clients],
+            Balancer::Direct => self.ports.receivers.clone(),
+            Balancer::Envoy => vec![self.ports.envoy],
+            Balancer::Haproxy | Balancer::Nft => vec![self.ports.clients],
         }
     }
 
@@ -139,7 +101,7 @@ impl Cluster {
         balance::spread(self.ports.clients, &ports)
     }
 
-    /// What haproxy has logged so far.
+    /// Returns haproxy's log so far.
     pub(super) fn balancers_log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.path("haproxy.log"))?)
     }
@@ -147,8 +109,8 @@ impl Cluster {
     /// The processes of the store with the proxy before it, and of the receivers.
     pub(super) fn processes(&self) -> (Vec<Pid>, Vec<Pid>) {
         (
-            self.nodes.iter().chain(&self.balancer).map(Program::pid).collect(),
-            self.receivers.iter().map(Program::pid).collect(),
+            self.nodes.iter().chain(&self.balancer).map(Daemon::pid).collect(),
+            self.receivers.iter().map(Daemon::pid).collect(),
         )
     }
 
@@ -176,7 +138,7 @@ impl Cluster {
     }
 
     pub(super) fn stop_receivers(&mut self) -> Result<()> {
-        Ok(self.receivers.iter_mut().try_for_each(Program::end)?)
+        Ok(self.receivers.iter_mut().try_for_each(Daemon::end)?)
     }
 
     fn start_nodes(&mut self) -> Result<()> {
@@ -199,7 +161,7 @@ impl Cluster {
             let mut command = Command::new(&tools.garage);
             command.arg("-c").arg(config).arg("server").env("RUST_LOG", "warn");
             let log = self.path(&format!("node{index}.log"));
-            self.nodes.push(Program::start(command, &log)?);
+            self.nodes.push(Daemon::start(command, &log)?);
         }
         let ids = configs.iter().map(|config| {
             let id = retry(|| tools.garage(config, &["node", "id", "-q"]))?;
@@ -247,7 +209,7 @@ impl Cluster {
         let mut command = Command::new(&tools.haproxy);
         // In one process, so that it ends with the handle.
         command.args(["-db", "-f"]).arg(config);
-        self.balancer = Some(Program::start(command, &self.path("haproxy.log"))?);
+        self.balancer = Some(Daemon::start(command, &self.path("haproxy.log"))?);
         wait_for_listener(*store)
     }
 
@@ -259,14 +221,14 @@ impl Cluster {
         fs::write(&config, balance::envoys(self.ports.envoy, &receivers, &admin))?;
         let mut command = Command::new(program);
         command.args(["--disable-hot-restart", "--config-path"]).arg(config);
-        self.envoy = Some(Program::start(command, &self.path("envoy.log"))?);
+        self.envoy = Some(Daemon::start(command, &self.path("envoy.log"))?);
         // Through its own port a receiver would count a connection.
         retry(|| UnixStream::connect(&admin).map(drop).map_err(Into::into))
     }
 
-    fn receiver(&self, index: usize) -> Result<Program> {
+    fn receiver(&self, index: usize) -> Result<Daemon> {
         let port = self.ports.receivers[index];
-        let mut command = Program::command(&self.server);
+        let mut command = Daemon::command(&self.server);
         command
             .arg(port.to_string())
             .arg(format!("s3://{BUCKET}/received"))
@@ -279,7 +241,7 @@ impl Cluster {
             .env("AWS_REGION", "garage")
             .env("AWS_ALLOW_HTTP", "true");
         let metrics = self.ports.metrics[index];
-        Program::receiver(&format!("receiver{index}"), metrics, command, self.folder())
+        Daemon::receiver(&format!("receiver{index}"), metrics, command, self.folder())
     }
 
     /// One more, into a folder, and its port.
@@ -287,9 +249,9 @@ impl Cluster {
         let (port, metrics) = (ports::free()?, ports::free()?);
         let place = self.path("received");
         fs::create_dir(&place)?;
-        let mut command = Program::command(&self.server);
+        let mut command = Daemon::command(&self.server);
         command.arg(port.to_string()).arg(place).args(["--bind", "127.0.0.1"]);
-        let receiver = Program::receiver("folder", metrics, command, self.folder())?;
+        let receiver = Daemon::receiver("folder", metrics, command, self.folder())?;
         self.receivers.push(receiver);
         Ok(port)
     }

@@ -1,4 +1,4 @@
-//! What is stored after a run, against what the clients were told.
+//! Compares the stored objects with the outcomes that the clients saw.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use anyhow::Result;
 
 use super::topology::Cluster;
-use super::{Told, content};
+use super::{UploadResult, content};
 
-/// What is stored, against what was told.
+/// The comparison of stored objects with the clients' outcomes.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     complete: usize,
@@ -17,7 +17,7 @@ pub(super) struct Verdict {
     /// Complete, though the client was not told.
     unheard: usize,
     half: Vec<String>,
-    /// Told to be kept, and are not.
+    /// UploadResult to be kept, and are not.
     lost: Vec<u64>,
     /// The same, but told by the proxy alone: it had them open at the receiver that was killed.
     proxys: Vec<u64>,
@@ -27,7 +27,7 @@ pub(super) struct Verdict {
 /// Looks at all there is.
 pub(super) fn judge(
     cluster: &Cluster,
-    told: &BTreeMap<u64, Told>,
+    told: &BTreeMap<u64, UploadResult>,
     open: &[u64],
 ) -> Result<Verdict> {
     let mut verdict = Verdict::default();
@@ -54,13 +54,14 @@ pub(super) fn judge(
     let is_empty = |index: u64| content_is_empty(index);
     for (index, told) in told {
         match (told, stored.contains_key(index)) {
-            (Told::Kept, false) if !is_empty(*index) => verdict.lost.push(*index),
-            (Told::Failed, true) => verdict.unheard += 1,
+            (UploadResult::Kept, false) if !is_empty(*index) => verdict.lost.push(*index),
+            (UploadResult::Failed, true) => verdict.unheard += 1,
             _ => {}
         }
     }
     // Empty ones look alike: there must be enough of them.
-    let empty = told.iter().filter(|(index, told)| **told == Told::Kept && is_empty(**index));
+    let empty =
+        told.iter().filter(|(index, told)| **told == UploadResult::Kept && is_empty(**index));
     let mut empty: Vec<u64> = empty.map(|(index, _)| *index).collect();
     let missing = empty.len().saturating_sub(verdict.empty);
     empty.sort_by_key(|index| !open.contains(index));

@@ -21,27 +21,27 @@ use clap::Parser;
 
 use self::runner::{Options, Scenario};
 
-/// Descriptors one scenario of a thousand connections needs, and the others beside it.
+/// Descriptors for one scenario of a thousand connections and the others that run with it.
 const DESCRIPTORS: u64 = 8192;
 
 /// Run the real programs through the end-to-end scenarios
 #[derive(Debug, Parser)]
 #[command(name = "accio-e2e")]
 struct Arguments {
-    /// Print the scenarios and what each shows; run none
+    /// Print the scenarios; run none
     #[arg(long)]
     list: bool,
-    /// Run only scenarios whose name has this text (repeatable: any of them)
+    /// Run only scenarios whose name contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Leave the files and outputs of failed scenarios, and say where
+    /// Keep the files and outputs of failed scenarios, and print where they are
     #[arg(long)]
     keep: bool,
-    /// Working scenarios at a time; those that mostly wait run side by side anyway [default: one
+    /// Number of concurrent scenarios that use the CPU; those that wait all run at once [default: one
     /// per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Make file contents from this number [default: another one each run]
+    /// Seed of file contents [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Test the programs in this folder instead of building them
@@ -71,7 +71,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if chosen.is_empty() {
         writeln!(
             io::stderr().lock(),
-            "ERROR: no scenario is meant by any of {:?}: see --list",
+            "ERROR: no scenario matches {:?}: see --list",
             arguments.filter
         )?;
         return Ok(ExitCode::from(2));

@@ -1,4 +1,4 @@
-//! Runs scenarios and tells people what came of them.
+//! Runs scenarios and prints their results.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,17 +14,35 @@ use accio_harness::seeds::seed_for;
 use accio_harness::subject::Subject;
 use accio_harness::verdict::{Stop, Verdict};
 
-/// One thing to be shown of the programs.
+/// One behaviour of the programs to test.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     /// `theme/what`.
     pub(crate) name: &'static str,
-    /// What must hold, in a line.
+    /// The expected behaviour, in a line.
     pub(crate) about: &'static str,
-    /// What it costs the machine.
+    /// The load it puts on the machine.
     pub(crate) load: Load,
-    /// How it is shown.
+    /// The test.
     pub(crate) run: fn(&Context) -> Verdict,
+}
+
+/// A scenario that mostly waits.
+pub(crate) const fn waits(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Context) -> Verdict,
+) -> Scenario {
+    Scenario { name, about, load: Load::Waits, run }
+}
+
+/// A scenario that keeps the machine busy.
+pub(crate) const fn works(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Context) -> Verdict,
+) -> Scenario {
+    Scenario { name, about, load: Load::Works, run }
 }
 
 /// How a run is done.
@@ -36,7 +54,7 @@ pub(crate) struct Options {
     pub(crate) dir: PathBuf,
     /// Whether the files and outputs of failures stay there.
     pub(crate) keep: bool,
-    /// What contents are made from.
+    /// The seed of file contents.
     pub(crate) seed: u64,
 }
 
@@ -50,7 +68,7 @@ pub(crate) fn run(
     let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
     let mut failures = String::new();
     let mut tally = Tally::default();
-    // A failure on a busy machine may be the machine's: what fails beside others is run once more
+    // A failure on a busy machine may be the machine's: what fails next to others is run once more
     // by itself, and that counts.
     let mut again = Vec::new();
     for concurrency in [Concurrency::Working(options.jobs), Concurrency::Alone] {
@@ -160,7 +178,7 @@ mod tests {
     static FIRST: AtomicBool = AtomicBool::new(true);
     static BUSY: Scenario = Scenario {
         name: "a/busy",
-        about: "fails beside others only",
+        about: "fails next to others only",
         load: Load::Waits,
         run: |_| match FIRST.swap(false, Ordering::SeqCst) {
             true => Err(Stop::fault("in time", "late")),

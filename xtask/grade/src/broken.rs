@@ -1,4 +1,4 @@
-//! Servers that misbehave, by name: what a client must bear with, and what it must not.
+//! Misbehaving servers, by name: some a client must tolerate, some it must give up on.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
@@ -16,15 +16,15 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Broken {
     /// Its name.
     pub(crate) name: &'static str,
-    /// What it does.
+    /// Its misbehaviour, in a line.
     pub(crate) about: &'static str,
-    /// Does it, and says what came from the client. Whoever drops the peer then closes.
+    /// Misbehaves, and returns what the client sent. The caller closes by dropping the peer.
     pub(crate) play: fn(&mut Peer, Dialect) -> Verdict<Seen>,
     /// Whether the connection must be kept after that, for it to be what it is.
     pub(crate) keeps: bool,
 }
 
-/// What came from a client.
+/// The bytes and the end of a connection, as the client sent them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// Bytes, confirmations included.
@@ -101,7 +101,7 @@ pub(crate) fn named(name: &str) -> Option<&'static Broken> {
     ALL.iter().find(|broken| broken.name == name)
 }
 
-/// Fills the backlog, so that the next who connects gets no answer: as close to a dead host as
+/// Fills the backlog, so that the next connection gets no answer: as close to a dead host as
 /// loopback gets. Nothing if that does not work here. The backlog must be 0.
 pub(crate) fn fill(listener: &Listener) -> Option<Vec<TcpStream>> {
     let host = Ipv4Addr::LOCALHOST;

@@ -1,4 +1,4 @@
-//! `accio-grade broken NAME PORT`: a server that misbehaves, by hand.
+//! `accio-grade broken NAME PORT`: runs a misbehaving server.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,16 +13,16 @@ use anyhow::{anyhow, bail};
 /// The options of `accio-grade broken`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// What is wrong with it: see below
+    /// Name of the misbehaviour: see below
     name: String,
-    /// The port it listens at
+    /// Port to listen on
     port: u16,
-    /// The dialect it would speak: direct, accio or confirm
+    /// Dialect: direct, accio or confirm
     #[arg(long, value_name = "DIALECT", value_parser = dialect, default_value = "confirm")]
     handshake: Dialect,
 }
 
-/// The names and what they do, for `--help`.
+/// Returns the names and descriptions, for `--help`.
 pub(crate) fn names() -> String {
     let mut text = String::from("Names:\n");
     for broken in broken::ALL {
@@ -39,12 +39,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { name, port, handshake } = arguments;
     let played = broken::named(name);
     if played.is_none() && name != ACCEPTS_NOTHING {
-        writeln!(io::stderr().lock(), "ERROR: broken server {name:?}: no such name; {}", names())?;
+        writeln!(io::stderr().lock(), "ERROR: broken server {name:?}: unknown name; {}", names())?;
         return Ok(ExitCode::from(2));
     }
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port));
     let backlog = if played.is_none() { 0 } else { 128 };
-    // A small buffer: who is not read notices soon.
+    // A small buffer: a client that is not read notices soon.
     let listener = Listener::at(address, backlog, Some(64 << 10))
         .map_err(|error| anyhow!("cannot listen on port {port}: {error}: choose another port"))?;
     let mut out = io::stdout().lock();
@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             say(&format!("{number}: {from} connected"));
             match play(&mut peer, dialect) {
                 Ok(seen) => say(&format!(
-                    "{number}: {} bytes came; the client's end: {:?}",
+                    "{number}: {} bytes received; the client ended with {:?}",
                     seen.bytes, seen.end
                 )),
                 Err(stop) => say(&format!("{number}: {stop}")),
@@ -85,6 +85,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn say(text: &str) {
-    // Nobody may be looking.
+    // The reader of the output may be gone.
     let _ = writeln!(io::stdout().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! The checks: what the courses grade, and what their documents ask for beside it.
+//! The checks: the rows of the courses' tables, and further rules of their documents.
 
 use super::trial::Trial;
 use accio_harness::jobs::Load;
@@ -13,17 +13,17 @@ pub(crate) struct Check {
     pub(crate) program: Program,
     /// The program, a slash, and a number for what is graded or a word for what is not.
     pub(crate) id: String,
-    /// What it is worth; nothing for what is not graded.
+    /// Its points; 0 for a check that is not graded.
     pub(crate) points: u32,
-    /// What must hold, in a line.
+    /// The expected behaviour, in a line.
     pub(crate) about: &'static str,
-    /// What the courses say, in our words.
+    /// The courses' rule, in our words.
     pub(crate) rule: &'static str,
     /// The dialects it means something in.
     pub(crate) dialects: &'static [Dialect],
-    /// What it costs the machine.
+    /// The load it puts on the machine.
     pub(crate) load: Load,
-    /// Whether it needs the submitted client beside the program it is about.
+    /// Whether it needs the submitted client in addition to the program it is about.
     pub(crate) with_client: bool,
     /// How it is found out; nothing for what a program cannot show.
     pub(crate) run: Option<fn(&Trial<'_>) -> Verdict>,

@@ -1,4 +1,4 @@
-//! `accio-grade demo PORT`: the good server, with a live view of who connected and what came.
+//! `accio-grade demo PORT`: runs a correct server that prints connections and the start of their content.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,31 +15,31 @@ use signal_hook::iterator::Signals;
 /// The options of `accio-grade demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The port it listens at
+    /// Port to listen on
     port: u16,
-    /// The dialect it speaks: auto, direct, accio or confirm
+    /// Dialect: auto, direct, accio or confirm
     #[arg(long, value_name = "DIALECT", default_value_t)]
     handshake: ServerDialect,
 }
 
 /// How much of a file's start is shown.
 const SHOWN: usize = 32;
-/// How often a transfer that goes on is told of.
+/// How often the progress of a transfer is printed.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Transfers that go on, by connection.
+/// Transfers in progress, by connection.
 #[derive(Debug, Clone, Default)]
 struct View(Arc<Mutex<BTreeMap<u64, Transfer>>>);
 
 #[derive(Debug, Default)]
 struct Transfer {
     bytes: u64,
-    /// What was told of already.
+    /// Bytes at the last printed line.
     told: u64,
     start: Vec<u8>,
 }
 
-/// A file nobody keeps.
+/// A file that is printed and discarded.
 #[derive(Debug)]
 struct Watched {
     id: u64,
@@ -79,7 +79,7 @@ impl View {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A line for each transfer that went on.
+    /// Returns a line for each transfer that made progress.
     fn progress(&self) -> Vec<String> {
         self.with(|transfers| {
             let moving =
@@ -93,10 +93,10 @@ impl View {
         })
     }
 
-    /// A line for one that is over.
+    /// Returns a line for a finished transfer.
     fn end(&self, outcome: &Outcome) -> String {
         let start = self.with(|transfers| transfers.remove(&outcome.id)).unwrap_or_default().start;
-        let from = outcome.peer.map_or("somebody".into(), |peer| peer.to_string());
+        let from = outcome.peer.map_or("unknown".into(), |peer| peer.to_string());
         let spoke = outcome.dialect.map_or("nothing".into(), |dialect| dialect.to_string());
         let end = match &outcome.result {
             Ok(()) => "whole".to_owned(),
@@ -142,7 +142,7 @@ impl SinkFile for Watched {
 }
 
 fn say(began: Instant, line: &str) {
-    // Nobody may be looking.
+    // The reader of the output may be gone.
     let _ = writeln!(io::stdout().lock(), "{:8.1} s  {line}", began.elapsed().as_secs_f64());
 }
 
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_is_seen_and_escaped() {
+    fn received_bytes_are_counted_and_escaped() {
         let view = View::default();
         let mut file = view.open(7).unwrap();
         file.write(b"a\x1b[2J").unwrap();

@@ -58,8 +58,8 @@ pub(crate) fn template(text: &str) -> anyhow::Result<Template> {
     }))
 }
 
-/// A program that could not even be tried, and what to do about it: that is no fault of who wrote
-/// the submission.
+/// Names a program that cannot be run, and the remedy: the author of the submission is not to
+/// blame.
 pub(crate) fn missing(programs: &Subject) -> Option<String> {
     let all = [&programs.client, &programs.server_s, &programs.server];
     let program = all.into_iter().flatten().map(Template::program).find(|word| !is_there(word))?;
@@ -104,7 +104,7 @@ fn find(dir: &Path, program: Program) -> anyhow::Result<Option<Template>> {
 }
 
 fn quoted(path: &Path) -> anyhow::Result<String> {
-    Ok(quote(path.to_str().with_context(|| format!("{path:?}: a name that is no UTF-8"))?))
+    Ok(quote(path.to_str().with_context(|| format!("{path:?}: a name that is not valid UTF-8"))?))
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::check::Check;
 use super::outcome::{Outcome, Report, Row};
-use super::startup_failures::Proofs;
-use super::trial::{Network, STARTING, Trial};
+use super::startup_failures::{STARTING, StartupFailures};
+use super::trial::{Network, Trial};
 use accio_harness::context::Context;
 use accio_harness::jobs::{self, Concurrency, Job};
 use accio_harness::payload;
@@ -25,7 +25,7 @@ const TAIL: usize = 8;
 /// Processes whose output is kept with a failure.
 const PROCESSES: usize = 3;
 
-/// What is graded.
+/// The programs to grade.
 #[derive(Debug, Clone)]
 pub(crate) struct Submission {
     /// Its name in reports.
@@ -41,13 +41,13 @@ pub(crate) struct Submission {
 /// How it is graded.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// What contents and the proxy's plans are made from.
+    /// The seed of contents and of the network emulator.
     pub(crate) seed: u64,
     /// Working checks at a time.
     pub(crate) jobs: usize,
     /// How delay and loss are made.
     pub(crate) network: Network,
-    /// What one check's processes may take.
+    /// Limits of one check's processes.
     pub(crate) limits: Limits,
     /// Where programs run, if not in a folder of their own each.
     pub(crate) workdir: Option<PathBuf>,
@@ -112,16 +112,16 @@ pub(crate) fn grade(
     // A program that does not start again, first: nothing of it is run once more then.
     again.sort_unstable();
     let mut hopeless: BTreeSet<String> = BTreeSet::new();
-    let mut proofs: BTreeMap<String, usize> = BTreeMap::new();
+    let mut startup_failures: BTreeMap<String, usize> = BTreeMap::new();
     for place in &again {
         if let Some(what) = rows[*place].as_ref().and_then(|row| start_failure(&row.outcome)) {
-            proofs.entry(what).or_insert(*place);
+            startup_failures.entry(what).or_insert(*place);
         }
     }
-    let proofs: Vec<usize> = proofs.into_values().collect();
-    again.retain(|place| !proofs.contains(place));
+    let startup_failures: Vec<usize> = startup_failures.into_values().collect();
+    again.retain(|place| !startup_failures.contains(place));
     // These mostly wait, for one program each.
-    let batches = [proofs].into_iter().chain(again.into_iter().map(|place| vec![place]));
+    let batches = [startup_failures].into_iter().chain(again.into_iter().map(|place| vec![place]));
     for mut batch in batches {
         batch.retain(|place| match &mut rows[*place] {
             Some(row) if is_hopeless(row, &hopeless) => {
@@ -217,7 +217,7 @@ fn jobs(
     attempt: u32,
 ) -> io::Result<Runs> {
     let programs = Arc::new(submission.programs.clone());
-    let proofs = Arc::new(Proofs::default());
+    let startup_failures = Arc::new(StartupFailures::default());
     let run = |place: &usize| -> io::Result<Run> {
         let check = checks[*place];
         let name = check.id.replace('/', "-");
@@ -227,7 +227,7 @@ fn jobs(
         let context = Context::new(Arc::clone(&programs), dir, seed).guarded(settings.limits);
         let notes = Arc::new(Mutex::new(Vec::new()));
         let for_work = Arc::clone(&notes);
-        let proofs = Arc::clone(&proofs);
+        let startup_failures = Arc::clone(&startup_failures);
         let (dialect, network) = (submission.dialect, settings.network);
         let workdir = settings.workdir.clone();
         let work = move |context: &Context| -> Verdict {
@@ -239,7 +239,7 @@ fn jobs(
                 workdir: workdir.as_deref(),
                 network,
                 notes: &for_work,
-                proofs: &proofs,
+                startup_failures: &startup_failures,
             })
         };
         let job = Job {
@@ -255,7 +255,7 @@ fn jobs(
 }
 
 impl Run {
-    /// Puts what came of it into `row`, and its folder away.
+    /// Enters the result into `row` and removes the folder.
     fn finish(&self, row: &mut Row, verdict: Verdict, took: Duration, keep: bool) {
         let context = &self.job.context;
         row.took = took;
@@ -268,7 +268,7 @@ impl Run {
             Err(Stop::Trouble(why)) => Outcome::Trouble(why),
             Err(Stop::Fault(mut fault)) => {
                 fault.during.reverse();
-                // A program's start is a place to whoever starts it and to whoever keeps count.
+                // A program's start is noted where it is started and where failures are counted.
                 fault.during.dedup();
                 let ended = ended.iter().map(|why| format!("; the kit ended it: {why}"));
                 let actual = fault.actual + &ended.collect::<String>();

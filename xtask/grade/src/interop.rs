@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::grade::{Settings, Submission};
 use super::reference::{self, ReferenceServer};
 use super::report::matrix::{self, Pair};
-use super::startup_failures::Proofs;
+use super::startup_failures::StartupFailures;
 use super::trial::Trial;
 use accio_harness::context::Context;
 use accio_harness::jobs::{self, Concurrency, Job, Load};
@@ -18,7 +18,7 @@ use accio_harness::seeds::seed_for;
 use accio_harness::subject::{Program, Subject};
 use accio_harness::verdict::{Stop, Verdict};
 
-/// What the reference side is called.
+/// The name of the reference programs.
 const REFERENCE: &str = "reference";
 
 /// Runs every client with every server, and gives the matrix in Markdown.
@@ -90,7 +90,7 @@ fn job(
     let (by_reference, to_reference) = (client.is_none(), server.is_none());
     let (network, workdir) = (settings.network, settings.workdir.clone());
     let work = move |context: &Context| -> Verdict {
-        let (notes, proofs) = (Mutex::default(), Proofs::default());
+        let (notes, startup_failures) = (Mutex::default(), StartupFailures::default());
         let trial = Trial {
             context,
             dialect,
@@ -98,7 +98,7 @@ fn job(
             workdir: workdir.as_deref(),
             network,
             notes: &notes,
-            proofs: &proofs,
+            startup_failures: &startup_failures,
         };
         let send = |address: SocketAddr, content: &[u8]| match by_reference {
             true => reference::send(address, dialect, content).map(drop),

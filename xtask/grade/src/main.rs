@@ -1,6 +1,6 @@
 //! The conformance kit: grades any implementation of the three programs, in any language.
 //!
-//! A [`check::Check`] is a row of the courses' tables, or something their documents ask for beside;
+//! A [`check::Check`] is a row of the courses' tables, or a further rule of their documents;
 //! it is shown in a [`trial::Trial`] of the subject's programs, against the reference side made of
 //! accio-proto ([`mod@reference`]) and peers that misbehave ([`broken`]), over a network that may be
 //! emulated ([`network_emulator`], [`accio_harness::namespace`]). [`grade`] runs them on a submission, [`report`] says what
@@ -43,13 +43,13 @@ struct CommandLine {
     command: Option<Command>,
 }
 
-/// What else it does.
+/// Further commands.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Run a server that misbehaves, to try a client on
+    /// Run a misbehaving server to test a client with
     #[command(after_help = broken_server::names())]
     Broken(broken_server::Arguments),
-    /// Run the good server, and see who connects and what comes
+    /// Run a correct server that prints connections and the start of their content
     Demo(demo_server::Arguments),
 }
 

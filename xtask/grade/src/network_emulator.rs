@@ -20,7 +20,7 @@ use accio_harness::verdict::Verdict;
 const ON_THE_WAY: usize = 64;
 const PIECE: usize = 16 << 10;
 
-/// What a network does to the bytes.
+/// The delays and losses of a network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Profile {
     /// How long each byte takes, in one direction.
@@ -124,7 +124,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 fn carry(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, shared: &Shared) {
     let Ok(far) = TcpStream::connect_timeout(&target, PATIENCE) else {
-        // Whoever connected learns of it as of a server that is not there.
+        // The client sees the same as without a server.
         let _ = SockRef::from(&near).set_linger(Some(Duration::ZERO));
         return;
     };
@@ -138,9 +138,9 @@ fn carry(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, share
         streams.push(Arc::downgrade(stream));
     }
     let broken = AtomicBool::new(false);
-    let there = Way { from: &near, to: &far, broken: &broken };
-    let back = Way { from: &far, to: &near, broken: &broken };
-    // What comes back is no file: it is only late.
+    let there = Direction { from: &near, to: &far, broken: &broken };
+    let back = Direction { from: &far, to: &near, broken: &broken };
+    // The server's bytes are not a file: they are only delayed.
     let late = Profile { reset_at: None, stall_every: u64::MAX, ..profile };
     thread::scope(|scope| {
         scope.spawn(|| there.run(profile, seed));
@@ -152,14 +152,14 @@ fn carry(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, share
 type Piece = (Instant, Vec<u8>);
 
 /// One direction of a connection.
-struct Way<'a> {
+struct Direction<'a> {
     from: &'a TcpStream,
     to: &'a TcpStream,
     /// Whether both directions have ended by a reset.
     broken: &'a AtomicBool,
 }
 
-impl Way<'_> {
+impl Direction<'_> {
     fn run(&self, profile: Profile, seed: u64) {
         thread::scope(|scope| {
             // Within: the other end sees it go when we return.
@@ -185,7 +185,7 @@ impl Way<'_> {
     }
 
     fn deliver(&self, pieces: mpsc::Receiver<Piece>, profile: Profile, seed: u64) {
-        let mut plan = Plan::new(profile, seed);
+        let mut plan = Schedule::new(profile, seed);
         let mut to = self.to;
         for (due, bytes) in pieces {
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -218,7 +218,7 @@ impl Way<'_> {
 }
 
 /// Where the stream is cut and where it stalls, by position alone.
-struct Plan {
+struct Schedule {
     random: fastrand::Rng,
     profile: Profile,
     position: u64,
@@ -227,11 +227,11 @@ struct Plan {
     stall: u64,
 }
 
-impl Plan {
-    fn new(profile: Profile, seed: u64) -> Plan {
+impl Schedule {
+    fn new(profile: Profile, seed: u64) -> Schedule {
         let mut random = fastrand::Rng::with_seed(seed);
         let stall = distance(&mut random, profile.stall_every);
-        Plan { random, profile, position: 0, cut: 0, stall }
+        Schedule { random, profile, position: 0, cut: 0, stall }
     }
 
     /// How many of the next `available` bytes come together, and after what pause; none: a reset.
@@ -277,7 +277,7 @@ mod tests {
     use accio_harness::peer::{End, Listener, Peer, SOON};
 
     fn plan(seed: u64, pieces: usize) -> Vec<(usize, Duration)> {
-        let mut plan = Plan::new(Profile::POOR, seed);
+        let mut plan = Schedule::new(Profile::POOR, seed);
         let mut taken = Vec::new();
         let mut rest = 4 << 20;
         while rest > 0 {

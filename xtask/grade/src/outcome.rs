@@ -1,4 +1,4 @@
-//! What checks come to, one by one and in all.
+//! The results of single checks and of a submission.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use super::check::Check;
 use accio_harness::peer::Dialect;
 use accio_harness::subject::Program;
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It held.
     Passed,
     /// It did not.
     Failed {
-        /// What should have come.
+        /// The expected behaviour.
         expected: String,
-        /// What came.
+        /// The actual behaviour.
         actual: String,
         /// Where, from the outside in.
         during: Vec<String>,
@@ -34,28 +34,28 @@ pub(crate) enum Outcome {
 pub(crate) struct Row {
     /// The check.
     pub(crate) check: &'static Check,
-    /// What it came to.
+    /// The result.
     pub(crate) outcome: Outcome,
     /// How long it took, the last time.
     pub(crate) took: Duration,
     /// How often it was run.
     pub(crate) attempts: u32,
-    /// What there is to say beside.
+    /// Notes for the report.
     pub(crate) notes: Vec<String>,
-    /// What the programs said on stderr, if the check failed.
+    /// The programs' output on stderr, if the check failed.
     pub(crate) said: Vec<String>,
     /// The command that repeats it.
     pub(crate) command: String,
 }
 
-/// What a submission came to.
+/// The results of a submission.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     /// Its name.
     pub(crate) name: String,
     /// The dialect it was graded in.
     pub(crate) dialect: Dialect,
-    /// What everything was made from.
+    /// The seed.
     pub(crate) seed: u64,
     /// All checks of its programs, in the order of the tables.
     pub(crate) rows: Vec<Row>,

@@ -11,7 +11,7 @@ use accio_harness::payload;
 use accio_harness::peer::{Dialect, SOON};
 use accio_harness::verdict::{Stop, Verdict, ensure};
 
-/// How long the reference client bears with a server that makes no progress.
+/// How long the reference client waits for a server that makes no progress.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How long it waits for the server to close: enough to see it, too little to hold up anything.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -93,7 +93,7 @@ impl Drop for ReferenceServer {
     fn drop(&mut self) {
         self.handle.stop();
         if let Some(serving) = self.serving.take() {
-            // What it came to matters to nobody any more.
+            // Its result no longer matters.
             let _ = serving.join();
         }
     }

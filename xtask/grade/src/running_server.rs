@@ -26,7 +26,7 @@ pub(crate) const BUSY: Duration = Duration::from_secs(12);
 
 /// A running server of the subject.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct RunningServer {
     /// The process started, leader of its group.
     pub(crate) process: Process,
     /// The process that listens.
@@ -43,7 +43,7 @@ pub(crate) struct Running {
     pub(super) _namespace: Option<Namespace>,
 }
 
-/// What one connection should have come to.
+/// The expected result of one connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Result<'a> {
     /// All of these bytes.
@@ -52,7 +52,7 @@ pub(crate) enum Result<'a> {
     Error,
 }
 
-impl Running {
+impl RunningServer {
     /// A raw connection.
     pub(crate) fn connect(&self) -> Verdict<Peer> {
         Peer::connect(self.address)
@@ -110,7 +110,7 @@ impl Running {
         }
     }
 
-    fn entry(&self, peer: &Peer) -> Option<sockets::Entry> {
+    fn entry(&self, peer: &Peer) -> Option<crate::sock_diag::Entry> {
         let (near, far) = (peer.stream().local_addr().ok()?, peer.stream().peer_addr().ok()?);
         sockets::connection(self.listener, far, near)
     }
@@ -230,7 +230,7 @@ impl Result<'_> {
     }
 }
 
-/// What a line says, whatever else it says: a check about something else is not lost for words
+/// Whether a line contains the number, whatever else it contains: a check about something else is not lost for words
 /// around a number.
 fn counted(line: &str) -> String {
     let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());

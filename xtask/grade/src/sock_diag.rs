@@ -7,7 +7,20 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::sockets::Entry;
+/// One TCP socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its own end.
+    pub(crate) local: SocketAddr,
+    /// The peer's end.
+    pub(crate) remote: SocketAddr,
+    /// The kernel's number of the state.
+    pub(crate) state: u8,
+    /// Bytes that came and were not read yet.
+    pub(crate) unread: u64,
+    /// 0 for a connection that waits to be accepted.
+    pub(crate) inode: u64,
+}
 
 /// SOCK_DIAG_BY_FAMILY, as linux/sock_diag.h has it.
 const BY_FAMILY: u16 = 20;
@@ -25,7 +38,7 @@ const HEADER: usize = 16;
 const LENGTH: usize = HEADER + 56;
 
 /// The socket at `local` that listens, or that is connected with `remote`, in our own network;
-/// nothing when there is none or the kernel does not tell.
+/// `None` if there is none or the kernel does not report it.
 pub(crate) fn find(local: (Ipv4Addr, u16), remote: Option<(Ipv4Addr, u16)>) -> Option<Entry> {
     let remote = remote.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
     ask(&request(REQUEST, V4, u32::MAX, local, remote)).ok().flatten()
@@ -101,7 +114,7 @@ fn ask_for_all(message: &[u8]) -> Result<Vec<Entry>, Errno> {
     }
 }
 
-/// The length and the kind of the first message; nothing if there is none.
+/// Returns the length and the kind of the first message, if there is one.
 fn header(messages: &[u8]) -> Option<(usize, u16)> {
     let length = u32::from_ne_bytes(messages.get(..4)?.try_into().ok()?) as usize;
     let kind = u16::from_ne_bytes(messages.get(4..6)?.try_into().ok()?);

@@ -1,4 +1,4 @@
-//! What the kernel knows of a program's sockets, from /proc: whether it listens, has taken a
+//! A program's sockets as /proc shows them: whether it listens, has accepted a
 //! connection, has read what came. Nothing here disturbs the program; a connection to find out
 //! would count as one.
 
@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::process::Pid;
 
-use super::sock_diag;
+use super::sock_diag::{self, Entry};
 use accio_harness::resource_limits;
 
 /// The state of a socket that listens.
@@ -17,21 +17,6 @@ const LISTENS: u8 = 0x0a;
 const CONNECTED: u8 = 0x01;
 /// The state of one that has asked for a connection.
 const CALLS: u8 = 0x02;
-
-/// One TCP socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// Its own end.
-    pub(crate) local: SocketAddr,
-    /// The peer's end.
-    pub(crate) remote: SocketAddr,
-    /// The kernel's number of the state.
-    pub(crate) state: u8,
-    /// Bytes that came and were not read yet.
-    pub(crate) unread: u64,
-    /// 0 for a connection that waits to be accepted.
-    pub(crate) inode: u64,
-}
 
 /// The socket by which a process of the group listens at `port`, and that process.
 pub(crate) fn listener(group: Pid, port: u16) -> Option<(Entry, Pid)> {
@@ -57,7 +42,7 @@ pub(crate) fn listener(group: Pid, port: u16) -> Option<(Entry, Pid)> {
     holds(leader).or_else(|| resource_limits::members(group).into_iter().find_map(holds))
 }
 
-/// The address at which somebody listens at `port` in the network of `group`, be it one where nobody
+/// Returns the address of a listener on `port` in the network of `group`, even one where no client
 /// looks for it.
 pub(crate) fn listens_at(group: Pid, port: u16) -> Option<IpAddr> {
     let listens = |entry: &Entry| entry.state == LISTENS && entry.local.port() == port;
@@ -80,16 +65,16 @@ pub(crate) fn connection(pid: Pid, server: SocketAddr, client: SocketAddr) -> Op
 /// How far those have come who connect to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// Nobody does.
+    /// No connection was attempted.
     None,
-    /// Somebody waits for an answer.
+    /// A connection waits for an answer.
     Waits,
-    /// Somebody has a connection.
+    /// A connection is established.
     Taken,
 }
 
-/// What has become of the connections to `server` that `pid` may have asked for: all but those from
-/// `known` ports of ours.
+/// Returns the state of the connections to `server` that `pid` may have made: all except those from
+/// this process's own ports, `known`.
 pub(crate) fn call(pid: Pid, server: SocketAddr, known: &[u16]) -> Call {
     let told = sock_diag::all_to(server, 1 << CONNECTED | 1 << CALLS);
     let entries = told.unwrap_or_else(|| table(pid));

@@ -1,19 +1,21 @@
-//! Programs that do not start, or connect to nobody: once that is proved, no other check waits for
+//! Programs that do not start or do not connect: once that is proved, no other check waits for
 //! them in vain.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::trial::STARTING;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{During, Stop, Verdict};
 
 /// How many checks must have found it.
 const ENOUGH: u32 = 2;
 
-/// What the checks of a submission have found so far.
+/// Prefix of the place of a program that does not start.
+pub(crate) const STARTING: &str = "starting ";
+
+/// The failures that the checks of a submission have found so far.
 #[derive(Debug, Default)]
-pub(crate) struct Proofs(Mutex<BTreeMap<Program, Found>>);
+pub(crate) struct StartupFailures(Mutex<BTreeMap<Program, Found>>);
 
 #[derive(Debug, Default)]
 struct Found {
@@ -21,7 +23,7 @@ struct Found {
     actual: String,
 }
 
-impl Proofs {
+impl StartupFailures {
     /// Keeps in mind that `program` did not start, if that is what `verdict` says.
     pub(crate) fn keep<T>(&self, program: Program, verdict: Verdict<T>) -> Verdict<T> {
         if let Err(Stop::Fault(fault)) = &verdict {
@@ -56,15 +58,17 @@ mod tests {
 
     #[test]
     fn two_faults_are_a_proof_and_only_about_their_program() {
-        let proofs = Proofs::default();
+        let startup_failures = StartupFailures::default();
         let found = || -> Verdict { Err(Stop::fault("it to listen", "it does not")) };
-        assert!(proofs.keep(Program::Server, found()).is_err());
-        proofs.stand(Program::Server).unwrap();
-        proofs.keep(Program::Server, Ok(())).unwrap();
-        proofs.stand(Program::Server).unwrap();
-        assert!(proofs.keep(Program::Server, found()).is_err());
-        proofs.stand(Program::Client).unwrap();
-        let Err(Stop::Fault(fault)) = proofs.stand(Program::Server) else { panic!("it stands") };
+        assert!(startup_failures.keep(Program::Server, found()).is_err());
+        startup_failures.stand(Program::Server).unwrap();
+        startup_failures.keep(Program::Server, Ok(())).unwrap();
+        startup_failures.stand(Program::Server).unwrap();
+        assert!(startup_failures.keep(Program::Server, found()).is_err());
+        startup_failures.stand(Program::Client).unwrap();
+        let Err(Stop::Fault(fault)) = startup_failures.stand(Program::Server) else {
+            panic!("it stands")
+        };
         assert!(fault.actual.ends_with("it does not"), "{fault:?}");
         assert_eq!(fault.during, ["starting server"]);
     }

@@ -1,4 +1,4 @@
-//! What a check is given: the subject's programs, started with care, and the network between.
+//! The environment of a check: the subject's programs and the network between them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::expectations::{RESTING, succeeds};
 use super::network_emulator::{Profile, Proxy};
 use super::reference::ReferenceServer;
-use super::running_server::Running;
+use super::running_server::RunningServer;
 use super::sockets;
-use super::startup_failures::Proofs;
+use super::startup_failures::{STARTING, StartupFailures};
 use accio_harness::context::Context;
 use accio_harness::namespace::{Loss, Namespace};
 use accio_harness::peer::{Dialect, Listener, Peer, SOON};
@@ -24,15 +24,13 @@ use accio_harness::subject::Program;
 use accio_harness::verdict::{During, Stop, Verdict};
 use accio_harness::{ports, resource_limits, scheduling_delay};
 
-/// How often a start is repeated when somebody else was faster to take the port.
+/// How often a start is repeated when another process took the port first.
 const STARTS: usize = 8;
-/// What the place of a program that does not start begins with.
-pub(crate) const STARTING: &str = "starting ";
 /// How long a program may take to start: the slowest interpreter on the busiest machine.
 pub(crate) const STARTED: Duration = Duration::from_secs(30);
 /// Packets of a thousand that a namespace loses, in each direction.
 const LOST: u32 = 15;
-/// Which networks a run may emulate.
+/// The networks that a run may emulate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Network {
     /// A namespace that loses packets where this machine can have one, else the proxy
@@ -41,7 +39,7 @@ pub(crate) enum Network {
     Proxy,
 }
 
-/// What a check is given.
+/// The environment of a check.
 #[derive(Debug)]
 pub(crate) struct Trial<'a> {
     /// Folders, contents, processes.
@@ -54,14 +52,14 @@ pub(crate) struct Trial<'a> {
     pub(crate) workdir: Option<&'a Path>,
     /// How delay and loss are made.
     pub(crate) network: Network,
-    /// What the report should say beside the outcome.
+    /// Notes for the report.
     pub(crate) notes: &'a Mutex<Vec<String>>,
-    /// What is known of programs that do not start.
-    pub(crate) proofs: &'a Proofs,
+    /// Programs that are known not to start.
+    pub(crate) startup_failures: &'a StartupFailures,
 }
 
 impl Trial<'_> {
-    /// Says something beside the outcome.
+    /// Adds a note to the report.
     pub(crate) fn note(&self, text: impl Into<String>) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         let text = text.into();
@@ -71,12 +69,12 @@ impl Trial<'_> {
     }
 
     /// Starts the server that the check is about, and waits until it listens.
-    pub(crate) fn server(&self) -> Verdict<Running> {
+    pub(crate) fn server(&self) -> Verdict<RunningServer> {
         self.start(None)
     }
 
     /// The same behind a poor network: connect to the proxy.
-    pub(crate) fn server_far_away(&self) -> Verdict<(Running, Proxy)> {
+    pub(crate) fn server_far_away(&self) -> Verdict<(RunningServer, Proxy)> {
         let namespace = self.namespace()?;
         let profile = self.profile(namespace.is_some());
         let server = self.start(namespace)?;
@@ -115,7 +113,7 @@ impl Trial<'_> {
     pub(crate) fn accept(&self, listener: &Listener, client: &Process) -> Verdict<Peer> {
         // One that does not come here comes nowhere: a reason to try no check of it twice.
         let peer = self.comes(listener, client).during(|| client.command().to_owned());
-        self.proofs.keep(Program::Client, peer)
+        self.startup_failures.keep(Program::Client, peer)
     }
 
     fn comes(&self, listener: &Listener, client: &Process) -> Verdict<Peer> {
@@ -132,13 +130,13 @@ impl Trial<'_> {
             if since.elapsed() > SOON + scheduling_delay::worst_since(since) {
                 return Err(Stop::fault(expected, "it did not"));
             }
-            self.proofs.stand(Program::Client)?;
+            self.startup_failures.stand(Program::Client)?;
         }
     }
 
     /// Sends `content` by the client to `port` of this machine; the client must be content.
     pub(crate) fn send_by_client(&self, port: u16, content: &[u8]) -> Verdict {
-        self.proofs.stand(Program::Client)?;
+        self.startup_failures.stand(Program::Client)?;
         let mut client = self.client("127.0.0.1", port, content)?;
         succeeds(&mut client, Duration::from_secs(40))
     }
@@ -156,7 +154,7 @@ impl Trial<'_> {
     }
 
     fn send_through(&self, namespace: Option<Namespace>, content: &[u8]) -> Verdict {
-        self.proofs.stand(Program::Client)?;
+        self.startup_failures.stand(Program::Client)?;
         let local = IpAddr::from(Ipv4Addr::LOCALHOST);
         let server = ReferenceServer::start(local, self.dialect)?;
         let host = namespace.as_ref().map_or(local, |namespace| namespace.outer().into());
@@ -170,7 +168,7 @@ impl Trial<'_> {
     }
 
     /// The server behind a network that really loses packets, or a skip.
-    pub(crate) fn server_with_loss(&self) -> Verdict<Running> {
+    pub(crate) fn server_with_loss(&self) -> Verdict<RunningServer> {
         let namespace = self.real_namespace()?;
         self.start(Some(namespace))
     }
@@ -196,13 +194,13 @@ impl Trial<'_> {
         self.spawn(Program::Client, command, namespace)
     }
 
-    fn start(&self, namespace: Option<Namespace>) -> Verdict<Running> {
-        self.proofs.stand(self.program)?;
+    fn start(&self, namespace: Option<Namespace>) -> Verdict<RunningServer> {
+        self.startup_failures.stand(self.program)?;
         let running = self.listens(namespace);
-        self.proofs.keep(self.program, running)
+        self.startup_failures.keep(self.program, running)
     }
 
-    fn listens(&self, namespace: Option<Namespace>) -> Verdict<Running> {
+    fn listens(&self, namespace: Option<Namespace>) -> Verdict<RunningServer> {
         let program = self.program;
         let template = self.context.subject().template(program)?;
         for _ in 0..STARTS {
@@ -218,7 +216,7 @@ impl Trial<'_> {
                 if let Some((entry, listener)) = sockets::listener(process.pid(), port) {
                     let host = namespace.as_ref().map_or(Ipv4Addr::LOCALHOST, Namespace::inner);
                     let (bound, dialect) = (entry.local.ip(), self.dialect);
-                    return Ok(Running {
+                    return Ok(RunningServer {
                         process,
                         listener,
                         bound,
@@ -248,11 +246,11 @@ impl Trial<'_> {
                     };
                     return Err(Stop::fault(expected, actual));
                 }
-                self.proofs.stand(program)?;
+                self.startup_failures.stand(program)?;
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        // Each was free a moment before: so often nobody else is faster.
+        // Each was free a moment before: other processes do not take the port so often.
         let expected = format!("the {} to listen at a port that is free", program.name());
         Err(Stop::fault(expected, format!("it said of {STARTS} such ports that they are in use")))
     }

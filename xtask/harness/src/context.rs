@@ -1,4 +1,4 @@
-//! What a scenario is given: a folder, a seed, and the programs under test.
+//! The environment of a scenario: a folder, a seed, and the programs under test.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,23 +7,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+pub use super::payload::ERROR;
 use super::peer::SOON;
 use super::process::{Capture, Exit, Input, Process};
 use super::resource_limits::{self, Limits};
 pub use super::servers::{Server, ServerS};
 use super::subject::{Program, Subject};
 use super::verdict::{During, Stop, Verdict, ensure};
+pub use super::wait::wait_until;
 use super::{payload, ports};
 
-/// How often a start is repeated when somebody else was faster to take the port.
+/// How often a start is repeated when another process took the port first.
 const STARTS: usize = 5;
-/// The content of a file whose transfer failed.
-pub const ERROR: &[u8] = b"ERROR";
 
-/// What a scenario is given.
+/// The environment of a scenario.
 #[derive(Debug)]
 pub struct Context {
     subject: Arc<Subject>,
@@ -47,7 +46,7 @@ pub struct Log {
 }
 
 impl Context {
-    /// For one scenario, which may write below `dir`.
+    /// Creates one for a scenario that may write below `dir`.
     pub fn new(subject: Arc<Subject>, dir: PathBuf, seed: u64) -> Context {
         static OWNERS: AtomicUsize = AtomicUsize::new(0);
         let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
@@ -55,22 +54,22 @@ impl Context {
         Context { subject, dir, seed, owner, made, logs, limits: None }
     }
 
-    /// The same with limits to what its processes may take.
+    /// Limits the resources of its processes.
     pub fn guarded(self, limits: Limits) -> Context {
         Context { limits: Some(limits), ..self }
     }
 
-    /// What its processes are known by.
+    /// Returns the owner number of its processes.
     pub fn owner(&self) -> usize {
         self.owner
     }
 
-    /// What is tested.
+    /// Returns the programs under test.
     pub fn subject(&self) -> &Subject {
         &self.subject
     }
 
-    /// What contents are made from.
+    /// Returns the seed of contents.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -85,12 +84,12 @@ impl Context {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A path that nothing is at yet.
+    /// Returns a path that does not exist yet.
     pub fn fresh(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{}-{name}", self.made.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// `length` bytes that no other `tag` gives.
+    /// Returns `length` bytes that depend on `tag`.
     pub fn content(&self, tag: u64, length: usize) -> Vec<u8> {
         payload::bytes(self.seed.wrapping_add(tag), length)
     }
@@ -114,11 +113,12 @@ impl Context {
         Ok(self.try_spawn(command, input)?)
     }
 
-    /// The same, for those who ask what is to blame; see [`Process::spawn`].
+    /// Runs any command; the error tells what is to blame, see [`Process::spawn`].
     pub fn try_spawn(&self, command: Command, input: Input) -> io::Result<Process> {
         let process = Process::spawn(command, self.owner, input)?;
         if let Some(limits) = self.limits {
-            resource_limits::watch(&process, self.owner, limits);
+            let outputs = [process.stdout(), process.stderr()].map(Arc::clone);
+            resource_limits::watch(process.pid(), outputs, self.owner, limits);
         }
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(Log {
             command: process.command().to_owned(),
@@ -145,13 +145,13 @@ impl Context {
         self.server_into(&self.fresh("received"), flags)
     }
 
-    /// The same with a folder of the caller's.
+    /// Starts accio-server with the folder `dir` and waits until it listens.
     pub fn server_into(&self, dir: &Path, flags: &[&str]) -> Verdict<Server> {
         let (process, port) = self.start(Program::Server, dir, &[], flags)?;
         Ok(Server { process, port, dir: dir.to_owned() })
     }
 
-    /// The same, started by `wrapper`, which must become the program it is given.
+    /// Starts accio-server through `wrapper`, which must become the program it is given.
     pub fn server_wrapped(&self, wrapper: &[&str], flags: &[&str]) -> Verdict<Server> {
         let dir = self.fresh("received");
         let (process, port) = self.start(Program::Server, &dir, wrapper, flags)?;
@@ -174,7 +174,7 @@ impl Context {
         self.spawn(command, Input::Null)
     }
 
-    /// Runs the client to its end, which must be a success without any trouble.
+    /// Runs the client to its end, which must be a success without an error message.
     pub fn send(&self, port: u16, file: &Path, flags: &[&str]) -> Verdict {
         let mut client = self.client("127.0.0.1", port, file, flags)?;
         let exit = client.wait(Duration::from_secs(60))?;
@@ -264,18 +264,4 @@ pub fn ensure_failure(process: &mut Process, limit: Duration, names: &[&str]) ->
         ),
         || format!("{}, stderr {err:?}, stdout {out:?}", exit.describe()),
     )
-}
-
-/// Asks every few milliseconds until `holds` or the time is over; says which.
-pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
-    let until = Instant::now() + limit;
-    loop {
-        if holds() {
-            return true;
-        }
-        if Instant::now() >= until {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(3));
-    }
 }

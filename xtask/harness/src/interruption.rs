@@ -10,7 +10,7 @@ use signal_hook::iterator::Signals;
 
 use super::process;
 
-/// What the run leaves behind unless it is undone.
+/// Cleanup to do when the run is interrupted.
 static LEFTOVERS: Mutex<Vec<Leftovers>> = Mutex::new(Vec::new());
 
 struct Leftovers {

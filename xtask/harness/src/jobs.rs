@@ -16,7 +16,7 @@ use super::verdict::{Stop, Verdict};
 /// Beyond its limit a job's processes are ended; then its thread has this long to notice.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// What a job costs the machine.
+/// The load that a job puts on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
     /// Next to nothing: it mostly waits, so all of these run side by side.
@@ -44,20 +44,20 @@ pub enum Concurrency {
     Working(usize),
 }
 
-/// What a job does; it may return something for the report.
+/// The work of a job; it may return something for the report.
 pub type Work<T = ()> = dyn Fn(&Context) -> Verdict<T> + Send + Sync;
 
 /// Something to be run once.
 pub struct Job<T = ()> {
     /// The name of its thread.
     pub name: String,
-    /// What it costs.
+    /// The load it puts on the machine.
     pub load: Load,
     /// How long it may take.
     pub limit: Duration,
-    /// What it is given.
+    /// The environment of the work.
     pub context: Arc<Context>,
-    /// What it does.
+    /// The work.
     pub work: Arc<Work<T>>,
 }
 
@@ -79,7 +79,7 @@ impl<T> fmt::Debug for Job<T> {
 pub struct Ended<T = ()> {
     /// Its place among the jobs.
     pub index: usize,
-    /// What it came to.
+    /// The result.
     pub verdict: Verdict<T>,
     /// How long it took.
     pub took: Duration,
@@ -119,7 +119,7 @@ pub fn run<T: Send + 'static>(
         let mut ended = Vec::new();
         match verdicts.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok((index, verdict)) => {
-                // An abandoned one may still report; it has been told of.
+                // A job that was given up may still report; its end has been reported already.
                 if let Some(place) = running.iter().position(|one| one.index == index) {
                     let one = running.swap_remove(place);
                     let late = one.ending || Instant::now() > one.began + one.limit;

@@ -1,7 +1,13 @@
-//! What the project's test tools stand on: child processes and their limits, raw peers, payloads,
-//! ports, namespaces, verdicts and jobs. It knows no scenario, check, fault or workload.
+//! The common base of the project's test tools: child processes and their limits, raw peers,
+//! payloads, ports, installed programs, namespaces, verdicts and jobs. It knows no scenario, check,
+//! fault or workload.
+//!
+//! Nothing else starts child processes, looks for ports or installed programs, quotes commands,
+//! derives seeds or makes namespaces. Code that judges a program returns a
+//! [`Verdict`](verdict::Verdict); commands return `anyhow::Result`.
 #![forbid(unsafe_code)]
 
+mod capture;
 pub mod cargo;
 pub mod context;
 pub mod interruption;
@@ -21,6 +27,7 @@ pub mod subject;
 pub mod tools;
 pub mod usage;
 pub mod verdict;
+pub mod wait;
 pub mod work_dir;
 
 /// The exit code of a failure that says nothing about what was tested.

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use super::verdict::{Stop, Verdict};
 
+/// The content of a file whose transfer failed.
+pub const ERROR: &[u8] = b"ERROR";
+
 /// The unit contents are made of: random bytes, repeated, with a stamp every page.
 const BLOCK: usize = 1 << 20;
 /// How far stamps are apart: no two pages of a content, or of two contents, are alike.

@@ -16,7 +16,7 @@ static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// The lowest port worth trying: below it live well-known services.
 const LOWEST: u16 = 10_000;
 
-/// A port that nobody has now. It is chosen below the range from which the kernel takes the ports
+/// Returns a port that is not in use. It is below the range from which the kernel takes the ports
 /// of outgoing connections, of which there are thousands here, so that it stays free.
 pub fn free() -> io::Result<u16> {
     let range = LOWEST..outgoing_from().max(LOWEST + 1);

@@ -1,4 +1,4 @@
-//! What a run came to, and how failures are explained.
+//! Tallies of a run and explanations of failures.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,20 +15,20 @@ const TAIL: usize = 8;
 /// Processes whose output is shown with a failure.
 const PROCESSES: usize = 4;
 
-/// How many scenarios came to what.
+/// The number of scenarios by result.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     /// All held.
     pub passed: usize,
     /// The subject's faults and our own troubles.
     pub failed: usize,
-    /// Not to be shown here.
+    /// Not possible on this machine.
     pub skipped: usize,
     /// How many of the failed are our own troubles.
     pub troubled: usize,
 }
 
-/// What went wrong, for people.
+/// Describes a failure with the last output of its processes.
 pub fn explain(name: &str, about: &str, stop: &Stop, context: &Context) -> String {
     let mut text = format!("\n{name}: {about}\n");
     // Writing to a string does not fail.
@@ -38,7 +38,7 @@ pub fn explain(name: &str, about: &str, stop: &Stop, context: &Context) -> Strin
                 fault.during.iter().rev().map(|place| format!("  during    {place}\n")).collect();
             write!(text, "{places}  expected  {}\n  actual    {}\n", fault.expected, fault.actual)
         }
-        Stop::Trouble(why) => writeln!(text, "  the kit's own trouble: {why}"),
+        Stop::Trouble(why) => writeln!(text, "  the test's own trouble: {why}"),
         Stop::Skip(why) => writeln!(text, "  skipped: {why}"),
     };
     let logs = context.logs();

@@ -1,6 +1,5 @@
-//! Limits for programs that nobody vouches for: the memory, the number of processes and the output of
-//! a whole group are looked at all the time, and whoever left the group is found by a mark in its
-//! environment.
+//! Limits for untrusted programs: a thread watches the memory, the number of processes and the output
+//! of a whole group, and finds processes that left the group by a mark in their environment.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
-use super::process::{Capture, Process};
+use super::capture::Capture;
 use super::usage;
 
 /// The variable that marks everything a check starts.
@@ -20,10 +19,10 @@ pub const MARK: &str = "ACCIO_KIT_CHECK";
 const LOOK: Duration = Duration::from_millis(100);
 /// Looks in a row that find a group at rest.
 const RESTS: u32 = 3;
-/// Rounds of ending who left the group: one that forks meanwhile is found in the next.
+/// Rounds of ending processes that left the group: one that forks is found in the next round.
 const ROUNDS: usize = 20;
 
-/// What a group of processes may take.
+/// Limits of a group of processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Resident memory, in KiB.
@@ -32,7 +31,7 @@ pub struct Limits {
     pub processes: usize,
     /// The largest file, in bytes.
     pub file: u64,
-    /// What is written to stdout and stderr, in bytes.
+    /// Output to stdout and stderr, in bytes.
     pub output: u64,
 }
 
@@ -63,21 +62,19 @@ pub fn mark(owner: usize) -> String {
     format!("{run}-{owner}.")
 }
 
-/// Holds the group that `process` leads to `limits` from now on.
-pub fn watch(process: &Process, owner: usize, limits: Limits) {
-    let group = process.pid();
+/// Holds the process group `group` with these outputs to `limits` from now on.
+pub fn watch(group: Pid, outputs: [Arc<Capture>; 2], owner: usize, limits: Limits) {
     let files = Rlimit { current: Some(limits.file), maximum: Some(limits.file) };
     // It may have ended by now, or the file system's own limits do.
     let _ = rustix::process::prlimit(Some(group), Resource::Fsize, files);
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::prlimit(Some(group), Resource::Core, none);
     // Where looking comes too late: no process far beyond the limit, and when memory runs out all
-    // the same, it is the first to go, not we or somebody else.
+    // the same, the kernel ends this process first.
     let most = Some(limits.memory.saturating_mul(4 << 10));
     let data = Rlimit { current: most, maximum: most };
     let _ = rustix::process::prlimit(Some(group), Resource::Data, data);
     let _ = fs::write(format!("/proc/{}/oom_score_adj", group.as_raw_nonzero()), "1000");
-    let outputs = [process.stdout(), process.stderr()].map(Arc::clone);
     lock(&WATCHED).push(Watched { group, owner, limits, outputs });
     WATCH.call_once(|| {
         thread::spawn(|| {
@@ -116,7 +113,7 @@ pub fn reasons(owner: usize) -> Vec<String> {
 }
 
 /// Ends every process marked by `owner`, in whatever group it hides. Those in one of `others` are
-/// known to be somebody else's: to read what hundreds of processes were given takes its time.
+/// known to belong to others: reading the environments of hundreds of processes takes long.
 pub fn sweep(owner: usize, others: &HashSet<Pid>) {
     let mark = format!("{MARK}={}", mark(owner));
     for _ in 0..ROUNDS {
@@ -216,7 +213,7 @@ fn look() {
     });
 }
 
-/// What there is to know of the processes in these groups.
+/// Returns the figures of the processes in these groups.
 fn stats(groups: &HashSet<Pid>) -> Vec<Stat> {
     let stat = |pid: i32| -> Option<Stat> {
         let group = group_of(pid).filter(|group| groups.contains(group))?;

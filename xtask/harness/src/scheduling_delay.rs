@@ -1,5 +1,5 @@
-//! How late this process itself runs: on a busy machine a limit of 10.5 s must not be charged
-//! with the time in which nobody let us look.
+//! How late this process itself is scheduled: on a busy machine that time must not count against a
+//! limit of 10.5 s.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use super::context::{ERROR, wait_until};
-use super::payload;
+use super::payload::{self, ERROR};
 use super::peer::{Dialect, Peer, SOON};
 use super::process::Process;
 use super::verdict::{Verdict, ensure};
+use super::wait::wait_until;
 
 /// A running accio-server.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! What is tested: programs, each given by a command template.
+//! The programs under test, each given by a command template.
 
 use std::ffi::OsStr;
 use std::path::Path;

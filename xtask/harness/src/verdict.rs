@@ -1,4 +1,4 @@
-//! What a scenario can come to, and the small assertions that get it there.
+//! The results of a scenario, and the assertions that produce them.
 
 use std::fmt::{self, Debug};
 use std::io;
@@ -12,27 +12,27 @@ pub type Verdict<T = ()> = Result<T, Stop>;
 /// Why a scenario ended before its end.
 #[derive(Debug, Clone)]
 pub enum Stop {
-    /// The subject did something else than it should.
+    /// The subject did not behave as expected.
     Fault(Fault),
-    /// This machine cannot show it; says what is missing.
+    /// This machine lacks something that the test needs.
     Skip(String),
-    /// Something of ours failed; says nothing about the subject.
+    /// The test itself failed; that says nothing about the subject.
     Trouble(String),
 }
 
 /// An expectation that was not met.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// What should have come.
+    /// The expected behaviour.
     pub expected: String,
-    /// What came.
+    /// The actual behaviour.
     pub actual: String,
     /// Where in the scenario, from the inside out.
     pub during: Vec<String>,
 }
 
 impl Stop {
-    /// The subject's fault.
+    /// Creates a fault of the subject.
     pub fn fault(expected: impl Into<String>, actual: impl Into<String>) -> Stop {
         Stop::Fault(Fault { expected: expected.into(), actual: actual.into(), during: Vec::new() })
     }
@@ -47,7 +47,7 @@ impl Stop {
         Stop::Skip(self.to_string())
     }
 
-    /// Not to be shown here, because of `why`.
+    /// Creates a skip; `why` names what is missing.
     pub fn skip(why: impl Into<String>) -> Stop {
         Stop::Skip(why.into())
     }
@@ -78,7 +78,7 @@ impl From<rustix::io::Errno> for Stop {
     }
 }
 
-/// Whether an error is for want of something of this machine's, and so nobody's fault but ours.
+/// Whether an error means that this machine is short of something, which is not the subject's fault.
 pub fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let short = [

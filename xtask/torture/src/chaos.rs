@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use accio_proto::{Client, Dialect as Spoken};
 
-use super::fault_proxy::{End, Passed, Plan as Way, Proxy};
+use super::fault_proxy::{End, Passed, Proxy, Script};
 use super::folder_oracle::{STAMP, content, survey};
 use super::load::{Ending, Fate, upload};
-use super::runner::{Case, Plan};
+use super::runner::{Case, RunOptions};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::{Dialect, SOON};
 use accio_harness::verdict::{Stop, Verdict, ensure, ensure_eq};
@@ -20,7 +20,7 @@ const TRANSFERS: usize = 2_512;
 /// Connections at a time.
 const LANES: usize = 16;
 
-pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
     let ways: [(&str, &'static [&'static str]); 4] = [
         ("plain", &[]),
         ("one-worker", &["--workers", "1"]),
@@ -39,7 +39,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// What the transfers of one lane must have come to.
+/// The expected results of one lane's transfers.
 #[derive(Debug, Default)]
 struct Expected {
     whole: Vec<u64>,
@@ -121,7 +121,7 @@ fn run_lane(server: SocketAddr, lane: usize, count: usize, seed: u64) -> Verdict
     let address = proxy.address()?;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut expected = Expected::default();
-    let (plans, planned) = mpsc::channel::<Way>();
+    let (plans, planned) = mpsc::channel::<Script>();
     let (report, reports) = mpsc::channel();
     let handler = thread::spawn(move || {
         while let Ok(plan) = planned.recv() {
@@ -193,7 +193,7 @@ fn length(random: &mut fastrand::Rng) -> usize {
     }
 }
 
-fn plan(random: &mut fastrand::Rng, length: usize, confirms: bool) -> Way {
+fn plan(random: &mut fastrand::Rng, length: usize, confirms: bool) -> Script {
     let opening = if confirms { Dialect::Confirm.confirmations().len() } else { 0 };
     // A part that still tells whose it is.
     let within = |random: &mut fastrand::Rng| opening + random.usize(STAMP..length);
@@ -220,5 +220,5 @@ fn plan(random: &mut fastrand::Rng, length: usize, confirms: bool) -> Way {
         0 | 1 => random.usize(200..2_000),
         _ => 16 << 10,
     };
-    Way { slice, pause, pauses, end, seed: random.u64(..) }
+    Script { slice, pause, pauses, end, seed: random.u64(..) }
 }

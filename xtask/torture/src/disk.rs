@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::exhaustion::expect_idle;
 use super::folder_oracle::{content, survey};
 use super::load::{Fate, send};
-use super::runner::{Case, Plan};
+use super::runner::{Case, RunOptions};
 use super::volume::Volume;
 use accio_harness::context::{Context, Server};
 use accio_harness::peer::{Dialect, End, Peer, SOON};
@@ -27,7 +27,7 @@ const WAYS: [(&str, &[&str]); 4] = [
     ("portable", &["--without", "splice", "--without", "preallocate"]),
 ];
 
-pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
     let unprivileged = plan.unprivileged;
     let about =
@@ -121,7 +121,11 @@ fn full(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
         // that is given back. Then nothing is there, its client was told, and so was the operator.
         let text = server.process.stderr().text();
         let said = text.matches("cannot keep the error marker").count();
-        ensure_eq("markers, and reports that there is none", failed, found.errors + said - absent)?;
+        ensure_eq(
+            "markers, and reports of a missing marker",
+            failed,
+            found.errors + said - absent,
+        )?;
         absent = said;
         ensure(failed > 0 && !told.is_empty(), "some to fit and some not", || {
             format!("{} of {} fit", told.len(), SIZES.len())

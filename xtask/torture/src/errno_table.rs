@@ -14,7 +14,7 @@ use Failures::{Errors, None};
 /// Errors that only say "again": no kernel says so for ever.
 pub(crate) const PASSING: [&str; 2] = ["EINTR", "EAGAIN"];
 
-/// What may be done to the call `name`; nothing for a call that is not in the table yet.
+/// Returns the failures to inject into the call `name`, or `None` if it is not in the table yet.
 pub(crate) fn failures(name: &str) -> Option<Failures> {
     const LIBC: Failures = None("the C library's or the runtime's own bookkeeping");
     const SOUND: Failures = None("cannot fail with the arguments it has");

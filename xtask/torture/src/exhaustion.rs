@@ -1,4 +1,4 @@
-//! No more descriptors, and ten thousand clients that say nothing.
+//! Exhausted descriptors, and ten thousand silent clients.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -11,7 +11,7 @@ use rustix::process::Resource;
 
 use super::folder_oracle::{content, survey};
 use super::load::{Fate, send};
-use super::runner::{Case, Plan};
+use super::runner::{Case, RunOptions};
 use super::strace;
 use super::volume::Volume;
 use accio_harness::context::{Context, Server, wait_until};
@@ -21,7 +21,7 @@ use accio_harness::tools;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 use accio_harness::work_dir::WorkDir;
 
-pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
     let mut cases = vec![
         Case::new(
             "exhaustion/nofile-64-hard",
@@ -109,7 +109,7 @@ fn held(context: &Context) -> Verdict<String> {
     Ok(format!("{used} ticks in a second; served after {} ms at the most", worst.as_millis()))
 }
 
-/// What the kernel is asked to time is timed by the clock that nobody sets. (Times that are only
+/// Kernel timers use the monotonic clock, which cannot be set. (Times that are only
 /// read need no system call; the library reads no other clock, which a test of its own sees to.)
 fn monotonic(context: &Context) -> Verdict<String> {
     strace::ensure_available()?;
@@ -147,10 +147,10 @@ fn emfile(context: &Context) -> Verdict<String> {
     thread::sleep(Duration::from_millis(300));
     expect_idle(&server.process).during(|| "without descriptors")?;
 
-    // A connection in service ends: whoever waits is served at once.
+    // A connection in service ends: the next waiting client is served at once.
     let mut worst = Duration::ZERO;
     for peer in held.drain(..10) {
-        let mut next = waiting.next().ok_or_else(|| Stop::Trouble("nobody waits".into()))?;
+        let mut next = waiting.next().ok_or_else(|| Stop::Trouble("no client waits".into()))?;
         peer.reset()?;
         let freed = Instant::now();
         next.expect(GREETING)?;
@@ -163,7 +163,7 @@ fn emfile(context: &Context) -> Verdict<String> {
         || format!("{worst:?}"),
     )?;
     // The limit is lifted without anybody's end: the server finds out by itself.
-    let mut next = waiting.next().ok_or_else(|| Stop::Trouble("nobody waits".into()))?;
+    let mut next = waiting.next().ok_or_else(|| Stop::Trouble("no client waits".into()))?;
     limit(&server, open + 200)?;
     let freed = Instant::now();
     next.expect(GREETING)?;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 
-/// What happens to one connection.
+/// The faults of one connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
+pub(crate) struct Script {
     /// The largest piece passed on at once, each way.
     pub(crate) slice: usize,
     /// Now and then: a pause.
@@ -19,7 +19,7 @@ pub(crate) struct Plan {
     pub(crate) pauses: u8,
     /// How it ends.
     pub(crate) end: End,
-    /// What pauses are drawn from.
+    /// The seed of pauses.
     pub(crate) seed: u64,
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum End {
     ResetAfterFin,
 }
 
-/// What the server was given.
+/// The bytes passed on to the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Passed {
     /// Bytes of the client's.
@@ -65,7 +65,7 @@ impl Proxy {
     }
 
     /// Handles the next connection; what its server was given.
-    pub(crate) fn handle(&self, plan: &Plan) -> io::Result<Passed> {
+    pub(crate) fn handle(&self, plan: &Script) -> io::Result<Passed> {
         let (client, _) = self.listener.accept()?;
         let server = TcpStream::connect(self.server)?;
         for stream in [&client, &server] {
@@ -75,8 +75,8 @@ impl Proxy {
             SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
         }
         let mut random = fastrand::Rng::with_seed(plan.seed);
-        let mut up = Way::default();
-        let mut down = Way::default();
+        let mut up = Direction::default();
+        let mut down = Direction::default();
         let mut passed = Passed::default();
         let until = Instant::now() + LIMIT;
         loop {
@@ -138,7 +138,7 @@ impl Proxy {
 
 /// One direction.
 #[derive(Debug, Default)]
-struct Way {
+struct Direction {
     ended: bool,
 }
 
@@ -148,7 +148,7 @@ enum Pumped {
     Nothing,
 }
 
-impl Way {
+impl Direction {
     fn pump(
         &mut self,
         mut from: &TcpStream,
@@ -189,7 +189,12 @@ impl Way {
     }
 }
 
-fn wait(client: &TcpStream, server: &TcpStream, up: &Way, down: &Way) -> io::Result<()> {
+fn wait(
+    client: &TcpStream,
+    server: &TcpStream,
+    up: &Direction,
+    down: &Direction,
+) -> io::Result<()> {
     let flags = |ended: bool| if ended { PollFlags::empty() } else { PollFlags::IN };
     let mut descriptors =
         [PollFd::new(client, flags(up.ended)), PollFd::new(server, flags(down.ended))];

@@ -23,7 +23,7 @@ pub(crate) fn content(tag: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// What one file holds.
+/// The content of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holds {
     /// All of a content.
@@ -38,7 +38,7 @@ pub(crate) enum Holds {
     Garbage,
 }
 
-/// What a folder holds.
+/// The contents of a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// How often each content is there as a whole.
@@ -53,7 +53,7 @@ pub(crate) struct Found {
     pub(crate) hidden: Vec<String>,
 }
 
-/// What these bytes are.
+/// Identifies a file's content.
 pub(crate) fn identify(bytes: &[u8]) -> Holds {
     match bytes {
         [] => Holds::Nothing,

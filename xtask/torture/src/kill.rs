@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::folder_oracle::{content, survey};
 use super::load::load_until;
-use super::runner::{Case, Plan};
+use super::runner::{Case, RunOptions};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;
 use accio_harness::verdict::{During, Verdict, ensure};
@@ -21,7 +21,7 @@ const LIFE: u64 = 25_000;
 /// Points of one case.
 const POINTS: usize = 50;
 
-pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
     let ways: [(&str, &'static [&'static str]); 4] = [
         ("plain", &[]),
@@ -53,7 +53,7 @@ fn servers(context: &Context, flags: &[&str], points: usize) -> Verdict<String> 
     let mut tag = 0;
     let (mut confirmed, mut whole, mut errors) = (0, 0, 0);
     for point in 0..points {
-        // Ids begin anew with each server and replace what is there: look before that happens.
+        // Each server starts at id 1 and replaces existing files: look before that happens.
         let _ = fs::remove_dir_all(&dir);
         let server = context.server_into(&dir, flags)?;
         let address = server.address();

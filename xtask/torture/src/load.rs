@@ -12,7 +12,7 @@ use socket2::SockRef;
 use super::folder_oracle::content;
 use accio_harness::peer::{Dialect, FIRST, GREETING, SECOND, SOON};
 
-/// What a client was told of its upload.
+/// The result of an upload as its client saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// The server closed after the end of the file: it is kept.

@@ -16,6 +16,7 @@ mod kill;
 mod load;
 mod network;
 mod power_loss;
+mod privileges;
 #[cfg(test)]
 mod promises;
 mod runner;
@@ -36,37 +37,37 @@ use accio_harness::subject::Subject;
 use accio_harness::verdict::{Stop, Verdict};
 use accio_harness::work_dir::WorkDir;
 use accio_harness::{TROUBLE, cargo, namespace, resource_limits};
-use runner::{Case, Plan};
+use runner::{Case, RunOptions};
 
-/// Make everything fail that can: system calls, processes, disks, networks
+/// Inject faults: system calls, kills, power loss, full disks, lossy networks
 #[derive(Debug, Parser)]
 #[command(name = "accio-torture")]
 struct Arguments {
-    /// What to do [default: all]
+    /// Parts to run [default: all]
     #[arg(value_enum, value_name = "PART")]
     parts: Vec<Part>,
-    /// A bounded share of it
+    /// Run a bounded part
     #[arg(long)]
     quick: bool,
-    /// Leave out what wants root, a tracer or mounts
+    /// Leave out cases that need root, a tracer or mounts
     #[arg(long)]
     unprivileged: bool,
-    /// Draw everything random from this number [default: another one each run]
+    /// Seed [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Run only cases whose name has this text (repeatable: any of them)
+    /// Run only cases whose name contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
     /// Print the cases, run none; those of `syscalls` are found by a recorded run
     #[arg(long)]
     list: bool,
-    /// Leave the files and outputs of failed cases, and say where
+    /// Keep the files and outputs of failed cases, and print where they are
     #[arg(long)]
     keep: bool,
-    /// Cases at a time; most of them mostly wait [default: two per core]
+    /// Number of concurrent cases [default: two per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Torture the programs in this folder instead of building them
+    /// Test the programs in this folder instead of building them
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
 }
@@ -91,7 +92,7 @@ enum Part {
 }
 
 impl Part {
-    fn cases(self, context: &Context, plan: &Plan) -> Verdict<Vec<Case>> {
+    fn cases(self, context: &Context, plan: &RunOptions) -> Verdict<Vec<Case>> {
         match self {
             Part::Syscalls => syscalls::cases(context, plan),
             Part::Kill => Ok(kill::cases(plan)),
@@ -117,7 +118,7 @@ fn main() -> ExitCode {
     accio_harness::report::exit_code(run(&Arguments::parse()))
 }
 
-/// Builds the programs, runs the cases, says what came of them.
+/// Builds the programs, runs the cases and reports the results.
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let bin = match &arguments.bin_dir {
@@ -134,7 +135,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     resource_limits::raise_descriptor_limit(None)?;
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let plan = Plan {
+    let plan = RunOptions {
         quick: arguments.quick,
         unprivileged: arguments.unprivileged,
         seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
@@ -190,15 +191,4 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn undo() {
     volume::unmount_all();
     namespace::remove_all();
-}
-
-/// A skip unless we are root and may do what `plan` allows.
-fn ensure_root(plan_is_unprivileged: bool) -> Verdict {
-    if plan_is_unprivileged {
-        return Err(Stop::skip("left out by --unprivileged"));
-    }
-    if !rustix::process::geteuid().is_root() {
-        return Err(Stop::skip("not root"));
-    }
-    Ok(())
 }

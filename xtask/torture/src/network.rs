@@ -8,15 +8,15 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ensure_root;
 use super::folder_oracle::{content, survey};
-use super::runner::{Case, Plan};
+use super::privileges::ensure_root;
+use super::runner::{Case, RunOptions};
 use accio_harness::context::{Context, Server, wait_until};
 use accio_harness::namespace::{Loss, Namespace};
 use accio_harness::process::Process;
 use accio_harness::verdict::{Verdict, ensure, ensure_eq};
 
-pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
     let unprivileged = plan.unprivileged;
     let mut cases = Vec::new();
     for (percent, uploads) in [(3, plan.scale(6, 20)), (10, plan.scale(2, 8))] {

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::folder_oracle::{Found, survey};
 use super::load::load_until;
-use super::runner::{Case, Plan};
+use super::runner::{Case, RunOptions};
 use super::volume::Volume;
 use accio_harness::context::Context;
 use accio_harness::peer::SOON;
@@ -31,7 +31,7 @@ fcntl.ioctl(fd, 0x8004587d, struct.pack('I', 2))";
 const SHUTDOWN_PERL: &str = "open(my $d, '<', $ARGV[0]) or die $!;
 my $flags = pack('I', 2); ioctl($d, 0x8004587d, $flags) or die $!;";
 
-pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
     let unprivileged = plan.unprivileged;
     let ways: [(&str, &'static [&'static str]); 3] = [
@@ -79,7 +79,7 @@ fn losses(
         let (cut, told) = load_until(address, CLIENTS, &mut tag, &sizes, || -> Verdict {
             thread::sleep(life);
             let cut = shut_down(volume.path());
-            // Without power nobody says anything any more; what is confirmed is confirmed.
+            // After the power loss, no further upload can be confirmed.
             server.process.signal(Signal::KILL)?;
             cut
         });
@@ -118,7 +118,7 @@ fn losses(
     })
 }
 
-/// What a server that starts on the folder leaves there.
+/// Surveys the folder after a server has started on it.
 fn started_again(context: &Context, dir: &std::path::Path, flags: &[&str]) -> Verdict<Found> {
     let server = context.server_into(dir, flags)?;
     let found = survey(dir)?;

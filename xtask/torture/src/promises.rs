@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::runner::{Case, Plan};
+use super::runner::{Case, RunOptions};
 use super::{chaos, disk, exhaustion, kill, network, power_loss, syscalls};
 
 fn root() -> PathBuf {
@@ -51,8 +51,8 @@ fn fits(pattern: &str, name: &str) -> bool {
 }
 
 fn torture_names() -> Vec<String> {
-    let plan = Plan { quick: false, unprivileged: false, seed: 1, jobs: 1, keep: false };
-    let parts: [fn(&Plan) -> Vec<Case>; 6] = [
+    let plan = RunOptions { quick: false, unprivileged: false, seed: 1, jobs: 1, keep: false };
+    let parts: [fn(&RunOptions) -> Vec<Case>; 6] = [
         kill::cases,
         power_loss::cases,
         disk::cases,

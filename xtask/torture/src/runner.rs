@@ -1,5 +1,4 @@
-//! Runs cases: several at a time, each with a limit on its time, and tells people what came of
-//! them.
+//! Runs cases, several at a time, and prints their results.
 
 use std::fs;
 use std::io::{self, Write};
@@ -18,12 +17,12 @@ use accio_harness::verdict::{Stop, Verdict};
 
 /// How a run is done.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
+pub(crate) struct RunOptions {
     /// A bounded share only.
     pub(crate) quick: bool,
     /// Nothing that wants root, a tracer or mounts.
     pub(crate) unprivileged: bool,
-    /// What everything random is drawn from.
+    /// The seed of everything random.
     pub(crate) seed: u64,
     /// Cases at a time.
     pub(crate) jobs: usize,
@@ -31,7 +30,7 @@ pub(crate) struct Plan {
     pub(crate) keep: bool,
 }
 
-impl Plan {
+impl RunOptions {
     /// One number for the quick run, one for the full.
     pub(crate) fn scale(&self, quick: usize, full: usize) -> usize {
         if self.quick { quick } else { full }
@@ -42,7 +41,7 @@ impl Plan {
 pub(crate) struct Case {
     /// `part/what`.
     pub(crate) name: String,
-    /// What must hold.
+    /// The expected behaviour.
     pub(crate) about: String,
     /// Whether it needs the machine to itself, for it measures time or fills it up.
     alone: bool,
@@ -61,12 +60,12 @@ impl Case {
         Case { name: name.into(), about: about.into(), alone: false, limit, work: Arc::new(work) }
     }
 
-    /// The same, with nothing beside it.
+    /// Runs the case alone.
     pub(crate) fn alone(self) -> Case {
         Case { alone: true, ..self }
     }
 
-    /// The same, with this much time.
+    /// Sets the time limit.
     pub(crate) fn within(self, limit: Duration) -> Case {
         Case { limit, ..self }
     }
@@ -76,14 +75,14 @@ impl Case {
 pub(crate) struct Runner {
     subject: Arc<Subject>,
     dir: PathBuf,
-    plan: Plan,
+    plan: RunOptions,
     tally: Tally,
     failures: String,
     owners: usize,
 }
 
 impl Runner {
-    pub(crate) fn new(subject: Arc<Subject>, dir: PathBuf, plan: &Plan) -> Runner {
+    pub(crate) fn new(subject: Arc<Subject>, dir: PathBuf, plan: &RunOptions) -> Runner {
         let plan = plan.clone();
         Runner { subject, dir, plan, tally: Tally::default(), failures: String::new(), owners: 0 }
     }

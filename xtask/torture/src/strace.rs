@@ -23,7 +23,7 @@ pub(crate) struct Fault {
     pub(crate) when: When,
 }
 
-/// Which of a thread's calls fail, counted from 1.
+/// The calls of a thread that fail, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
     /// This one.

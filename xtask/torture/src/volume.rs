@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::ensure_root;
+use super::privileges::ensure_root;
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;
 use accio_harness::verdict::{Stop, Verdict};
@@ -22,7 +22,7 @@ fn mounted() -> MutexGuard<'static, Vec<PathBuf>> {
     MOUNTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Unmounts whatever is mounted, whoever uses it.
+/// Unmounts all file systems, even those in use.
 pub(crate) fn unmount_all() {
     for path in mounted().iter() {
         let _ = command("umount", &["-l"], &[path]);

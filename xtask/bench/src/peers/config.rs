@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// nginx with WebDAV PUT. Temporary files lie beside the stored ones, so that they are renamed and
+/// nginx with WebDAV PUT. Temporary files are in the same directory as the stored ones, so that they are renamed and
 /// not copied.
 pub(super) fn nginx(
     scratch: &Path,
@@ -11,7 +11,7 @@ pub(super) fn nginx(
     port: u16,
     workers: usize,
 ) -> io::Result<PathBuf> {
-    // Started by root, its workers would otherwise be somebody who may not write here.
+    // Started by root, its workers would otherwise run as a user who cannot write here.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let (scratch_dir, store) = (scratch.display(), store.display());
     let text = format!(

@@ -93,7 +93,7 @@ impl Peer {
         }
     }
 
-    /// What it does, in a few words.
+    /// Describes the client and the server in a few words.
     pub(super) fn about(&self) -> &'static str {
         match self {
             Peer::Accio { .. } => "accio-client → accio-server",

@@ -1,4 +1,4 @@
-//! The programs of other people.
+//! Third-party programs.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 /// How long a program may take to print its version.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Somebody else's program, and where it comes from.
+/// A third-party program and the Debian package it is in.
 #[derive(Debug)]
 pub(crate) struct Tool {
     pub(crate) program: &'static str,

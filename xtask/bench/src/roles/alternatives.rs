@@ -86,7 +86,7 @@ fn pass_on<V: Send>(
             for (mut vessel, count) in to_drain {
                 drain(&mut vessel, count)?;
                 room.advance(file, count)?;
-                // Nobody fills it any more at the end.
+                // At the end, nothing fills it any more.
                 let _ = empty.send(vessel);
             }
             room.give_back(file)

@@ -7,7 +7,7 @@ use accio_harness::peer::GREETING;
 use anyhow::{Context, Result};
 use rustix::net::{RecvFlags, recv};
 
-/// What the client of a drain expects.
+/// The handshake that the client expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Speaks {
     /// A greeting first, and the end of the connection at last

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 /// How many connections to hold, and how.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Plan {
+pub(crate) struct HoldOptions {
     port: u16,
     connections: usize,
     /// Send a byte on each connection this often, in seconds
@@ -18,7 +18,7 @@ pub(crate) struct Plan {
 }
 
 /// Opens the connections, prints `ready` when all are greeted, and holds them until killed.
-pub(super) fn run(plan: &Plan) -> Result<()> {
+pub(super) fn run(plan: &HoldOptions) -> Result<()> {
     let server = SocketAddr::from(([127, 0, 0, 1], plan.port));
     let mut streams = Vec::with_capacity(plan.connections);
     for number in 1..=plan.connections {

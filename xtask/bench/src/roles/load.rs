@@ -15,7 +15,7 @@ use socket2::{Domain, Socket, Type};
 /// after a second.
 const WAITING: u64 = 500;
 
-/// What the load speaks.
+/// The protocol of the uploads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Speech {
     /// Waits for the greeting, sends, ends its side, waits for the end of the other
@@ -24,9 +24,9 @@ pub(crate) enum Speech {
     Http,
 }
 
-/// What to upload.
+/// The number, size and protocol of the uploads.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Plan {
+pub(crate) struct LoadOptions {
     port: u16,
     speech: Speech,
     /// How many in all
@@ -37,13 +37,13 @@ pub(crate) struct Plan {
     size: usize,
     /// The number of the first upload
     first: u64,
-    /// Which of the loopback networks to come from: 127.N.0.0/16
+    /// The loopback network to connect from: 127.N.0.0/16
     network: u8,
     /// The first host of it to come from
     host: u16,
 }
 
-/// What every upload consists of, but for its number in the first eight bytes.
+/// Returns the content of every upload, apart from its number in the first eight bytes.
 pub(crate) fn pattern(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = std::iter::repeat_with(|| {
@@ -56,7 +56,7 @@ pub(crate) fn pattern(size: usize) -> Vec<u8> {
 }
 
 /// Prints `ready`, waits for a line on stdin, uploads, prints `done`.
-pub(super) fn run(plan: &Plan) -> Result<()> {
+pub(super) fn run(plan: &LoadOptions) -> Result<()> {
     ensure!(plan.size >= 8, "an upload has at least 8 bytes");
     let mut load = Load::new(plan)?;
     writeln!(io::stdout(), "ready")?;
@@ -67,7 +67,7 @@ pub(super) fn run(plan: &Plan) -> Result<()> {
 }
 
 struct Load<'a> {
-    plan: &'a Plan,
+    plan: &'a LoadOptions,
     queue: std::os::fd::OwnedFd,
     server: SocketAddr,
     uploads: HashMap<u64, Upload>,
@@ -83,7 +83,7 @@ struct Load<'a> {
 
 struct Upload {
     stream: TcpStream,
-    /// What came from the server before our turn to speak.
+    /// Bytes received from the server before the client may send.
     greeted: usize,
     message: Vec<u8>,
     sent: usize,
@@ -91,7 +91,7 @@ struct Upload {
 }
 
 impl<'a> Load<'a> {
-    fn new(plan: &'a Plan) -> Result<Self> {
+    fn new(plan: &'a LoadOptions) -> Result<Self> {
         Ok(Load {
             plan,
             queue: epoll::create(epoll::CreateFlags::CLOEXEC)?,

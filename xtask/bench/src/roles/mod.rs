@@ -1,4 +1,4 @@
-//! What the benchmark runs as processes of their own: the baselines and the load.
+//! Baseline servers and load generators, each run as a process of its own.
 
 mod alternatives;
 mod baseline;
@@ -40,10 +40,10 @@ pub(crate) enum Role {
     SendFile { port: u16, file: PathBuf },
     /// Upload many small files
     #[command(hide = true)]
-    Load(load::Plan),
+    Load(load::LoadOptions),
     /// Hold many connections open
     #[command(hide = true)]
-    Hold(hold::Plan),
+    Hold(hold::HoldOptions),
 }
 
 impl Role {

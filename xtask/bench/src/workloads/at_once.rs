@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use super::file::settled_cpu;
-use super::{Bench, Kind, MIB, rotated};
+use super::{Bench, MIB, WorkloadKind, rotated};
 use crate::peers::{Peer, Server};
 use crate::ports;
 use crate::report::{Figure, Row, Workload};
@@ -22,7 +22,7 @@ struct Results {
     last_to_first: Vec<f64>,
 }
 
-pub(super) fn run(bench: &Bench, kind: &Kind, count: usize, size: u64) -> Result<Workload> {
+pub(super) fn run(bench: &Bench, kind: &WorkloadKind, count: usize, size: u64) -> Result<Workload> {
     // As much as fits next to everything else, for what is stored stays in memory.
     let size = if bench.quick { size / 4 } else { size };
     let size = size.min(available_memory()? / 2 / count as u64) / MIB * MIB;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Bench, Kind, MIB, rotated};
+use super::{Bench, MIB, WorkloadKind, rotated};
 use crate::peers::{self, Peer};
 use crate::ports;
 use crate::report::{Figure, Row, Workload};
@@ -25,7 +25,7 @@ struct Sender {
     cpus: Vec<f64>,
 }
 
-pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
+pub(super) fn run(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let source = bench.workspace.source(SIZE)?;
     let senders = [
         ("accio-client", Peer::Accio { without: &[] }, Speaks::Accio),

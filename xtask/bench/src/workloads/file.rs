@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::Pid;
 
-use super::{Bench, Kind, MIB, rotated};
+use super::{Bench, MIB, WorkloadKind, rotated};
 use crate::peers::{Peer, Server};
 use crate::report::{Figure, Row, Workload};
 use crate::roles::Idea;
@@ -74,7 +74,7 @@ pub(super) struct Station<'a> {
     server: Option<Server>,
 }
 
-/// What one upload took.
+/// Wall-clock and CPU time of one upload.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Measure {
     pub(super) wall: Duration,
@@ -91,7 +91,7 @@ pub(super) struct Memory {
 
 pub(super) fn run(
     bench: &Bench,
-    kind: &Kind,
+    kind: &WorkloadKind,
     storage: Storage,
     size: u64,
     peers: Vec<Peer>,
@@ -139,7 +139,7 @@ pub(super) fn run(
 }
 
 /// How the cost of an upload grows with its size.
-pub(super) fn sizes(bench: &Bench, kind: &Kind) -> Result<Workload> {
+pub(super) fn sizes(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let sizes: &[(&str, u64)] = &[
         ("1 KiB", 1 << 10),
         ("64 KiB", 64 << 10),
@@ -278,7 +278,7 @@ pub(super) fn settled_cpu(pid: Pid) -> Duration {
     last
 }
 
-/// What iperf3 took for `size` bytes, of a run in which it sent what it could.
+/// Scales iperf3's times to `size` bytes: it sends for a fixed time.
 fn iperf_share(client: &mut Process, size: u64, whole: Measure) -> Result<Measure> {
     let output = client.take_output().context("no output")?;
     let output: serde_json::Value = serde_json::from_reader(output)?;

@@ -8,14 +8,14 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, getrlimit};
 
 use super::file::Station;
-use super::{Bench, Kind, MIB};
+use super::{Bench, MIB, WorkloadKind};
 use crate::peers::Peer;
 use crate::report::{Figure, Row, Workload};
 use crate::workspace::Storage;
 use accio_harness::process::{AtDrop, Process};
 use accio_harness::usage::{tree_cpu, tree_memory};
 
-pub(super) fn run(bench: &Bench, kind: &Kind, drip: Option<f64>) -> Result<Workload> {
+pub(super) fn run(bench: &Bench, kind: &WorkloadKind, drip: Option<f64>) -> Result<Workload> {
     let source = bench.workspace.source(256 * MIB)?;
     let count = most_connections().min(10_000);
     let station = |name| {

@@ -1,4 +1,4 @@
-//! What is measured: each workload gives rows of figures, one row for each peer.
+//! The workloads; each produces one row of figures for each peer.
 
 mod at_once;
 mod client;
@@ -31,17 +31,17 @@ pub(super) struct Bench {
 }
 
 /// A workload by its name.
-pub(super) struct Kind {
+pub(super) struct WorkloadKind {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     /// Whether a quick run has it.
     pub(super) quick: bool,
-    pub(super) run: fn(&Bench, &Kind) -> Result<Workload>,
+    pub(super) run: fn(&Bench, &WorkloadKind) -> Result<Workload>,
 }
 
 /// All workloads, in the order they run.
-pub(super) const ALL: &[Kind] = &[
-    Kind {
+pub(super) const ALL: &[WorkloadKind] = &[
+    WorkloadKind {
         name: "disk-256m",
         about: "one file of 256 MiB, to the disk",
         quick: true,
@@ -49,7 +49,7 @@ pub(super) const ALL: &[Kind] = &[
             file::run(bench, kind, Storage::Disk, 256 * MIB, file::everyone(bench.quick))
         },
     },
-    Kind {
+    WorkloadKind {
         name: "tmpfs-256m",
         about: "one file of 256 MiB, to tmpfs",
         quick: false,
@@ -57,97 +57,97 @@ pub(super) const ALL: &[Kind] = &[
             file::run(bench, kind, Storage::Tmpfs, 256 * MIB, file::everyone(bench.quick))
         },
     },
-    Kind {
+    WorkloadKind {
         name: "disk-2g",
         about: "one file of 2 GiB, to the disk",
         quick: false,
         run: |bench, kind| file::run(bench, kind, Storage::Disk, 2048 * MIB, file::fastest()),
     },
-    Kind {
+    WorkloadKind {
         name: "tmpfs-2g",
         about: "one file of 2 GiB, to tmpfs",
         quick: false,
         run: |bench, kind| file::run(bench, kind, Storage::Tmpfs, 2048 * MIB, file::fastest()),
     },
-    Kind {
+    WorkloadKind {
         name: "count",
         about: "one file of 1 GiB, counted and not stored",
         quick: true,
         run: |bench, kind| file::run(bench, kind, Storage::Disk, 1024 * MIB, file::counters()),
     },
-    Kind {
+    WorkloadKind {
         name: "client",
         about: "the client alone: 256 MiB into a server that drops them",
         quick: true,
         run: client::run,
     },
-    Kind {
+    WorkloadKind {
         name: "at-once-10",
         about: "10 files of 100 MiB at once, and one alone, to tmpfs",
         quick: false,
         run: |bench, kind| at_once::run(bench, kind, 10, 100 * MIB),
     },
-    Kind {
+    WorkloadKind {
         name: "at-once-100",
         about: "100 files of 100 MiB at once, and one alone, to tmpfs",
         quick: true,
         run: |bench, kind| at_once::run(bench, kind, 100, 100 * MIB),
     },
-    Kind {
+    WorkloadKind {
         name: "small-1k",
         about: "files of 1 KiB, a connection each, to tmpfs",
         quick: true,
         run: |bench, kind| small::run(bench, kind, 1 << 10),
     },
-    Kind {
+    WorkloadKind {
         name: "small-64k",
         about: "files of 64 KiB, a connection each, to tmpfs",
         quick: false,
         run: |bench, kind| small::run(bench, kind, 64 << 10),
     },
-    Kind {
+    WorkloadKind {
         name: "crowd",
         about: "files of 1 KiB to tmpfs, by more and more clients at a time",
         quick: true,
         run: small::crowd,
     },
-    Kind {
+    WorkloadKind {
         name: "idle",
         about: "one file of 256 MiB to tmpfs, among 10,000 silent connections",
         quick: true,
         run: |bench, kind| held::run(bench, kind, None),
     },
-    Kind {
+    WorkloadKind {
         name: "drip",
         about: "the same, each of the others sending a byte every 5 s",
         quick: false,
         run: |bench, kind| held::run(bench, kind, Some(5.0)),
     },
-    Kind {
+    WorkloadKind {
         name: "start",
         about: "from start to listening; idle memory; size",
         quick: true,
         run: start::run,
     },
-    Kind {
+    WorkloadKind {
         name: "sizes",
         about: "one file of 1 KiB to 5 GiB, to the disk",
         quick: false,
         run: file::sizes,
     },
-    Kind {
+    WorkloadKind {
         name: "paths-256m",
         about: "256 MiB to the disk, each fast path switched off in turn",
         quick: false,
         run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, file::without_each()),
     },
-    Kind {
+    WorkloadKind {
         name: "ideas-256m",
         about: "256 MiB to the disk, by bare loops: what there would be to gain",
         quick: false,
         run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, file::ideas()),
     },
-    Kind {
+    WorkloadKind {
         name: "paths-1k",
         about: "1 KiB to tmpfs, each fast path switched off in turn",
         quick: false,

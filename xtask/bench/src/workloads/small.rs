@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::at_once::bench_cores;
 use super::file::settled_cpu;
-use super::{Bench, Kind, rotated};
+use super::{Bench, WorkloadKind, rotated};
 use crate::peers::{Peer, Server};
 use crate::report::{Figure, Row, Workload};
 use crate::roles::{Design, Speech, pattern};
@@ -37,7 +37,7 @@ struct Results {
     client_cpus: Vec<f64>,
 }
 
-pub(super) fn run(bench: &Bench, kind: &Kind, size: usize) -> Result<Workload> {
+pub(super) fn run(bench: &Bench, kind: &WorkloadKind, size: usize) -> Result<Workload> {
     let cores = bench_cores();
     let mut peers = vec![Peer::Accio { without: &[] }];
     let mut workers: Vec<usize> = [1, cores / 2, cores].into_iter().filter(|n| *n > 0).collect();
@@ -57,12 +57,12 @@ pub(super) fn floors() -> Vec<Peer> {
         .to_vec()
 }
 
-pub(super) fn without_each(bench: &Bench, kind: &Kind) -> Result<Workload> {
+pub(super) fn without_each(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let sets: [&[&str]; 4] = [&[], &["tmpfile"], &["empty-path"], &["splice", "preallocate"]];
     compare(bench, kind, 1 << 10, sets.map(|without| Peer::Accio { without }).to_vec())
 }
 
-fn compare(bench: &Bench, kind: &Kind, size: usize, peers: Vec<Peer>) -> Result<Workload> {
+fn compare(bench: &Bench, kind: &WorkloadKind, size: usize, peers: Vec<Peer>) -> Result<Workload> {
     let uploads = match size {
         ..=4096 if bench.quick => 10_000,
         ..=4096 => 20_000,
@@ -106,7 +106,7 @@ fn compare(bench: &Bench, kind: &Kind, size: usize, peers: Vec<Peer>) -> Result<
 }
 
 /// How the cost of an upload grows with the number of clients at a time.
-pub(super) fn crowd(bench: &Bench, kind: &Kind) -> Result<Workload> {
+pub(super) fn crowd(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let most = super::held::most_connections();
     let crowds: &[u64] = if bench.quick { &[16, 5000] } else { &[1, 16, 100, 1000, 5000, 10_000] };
     let mut targets = Vec::new();

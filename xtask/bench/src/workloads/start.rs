@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Bench, Kind};
+use super::{Bench, WorkloadKind};
 use crate::report::{Figure, Row, Workload};
 use crate::workspace::Storage;
 use accio_harness::process::{AtDrop, Process};
 use accio_harness::usage::tree_memory;
 
-pub(super) fn run(bench: &Bench, kind: &Kind) -> Result<Workload> {
+pub(super) fn run(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let mut rows = Vec::new();
     for name in ["accio-server", "server-s"] {
         bench.progress(format_args!("{}: {name}", kind.name));

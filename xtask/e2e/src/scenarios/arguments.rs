@@ -1,4 +1,4 @@
-//! What is given on the command line: every mistake is one line that names it.
+//! Command lines: every mistake is reported in one line that names it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,8 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::works;
-use crate::runner::Scenario;
+use crate::runner::{Scenario, works};
 use accio_harness::context::{Context, ensure_failure, ensure_success, wait_until};
 use accio_harness::peer::{Dialect, SOON, side_by_side};
 use accio_harness::ports;
@@ -28,7 +27,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     works("arguments/interfaces", "all interfaces by default, one with --bind", interfaces),
 ];
 
-/// Within this every mistake is told.
+/// Time limit for reporting a mistake.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A fault unless the program fails with these arguments, naming one of `names`.

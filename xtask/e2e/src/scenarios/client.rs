@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{waits, works};
-use crate::runner::Scenario;
+use crate::runner::{Scenario, waits, works};
 use accio_harness::context::{Context, ensure_failure, ensure_success};
 use accio_harness::payload;
 use accio_harness::peer::{
@@ -146,7 +145,7 @@ fn drip(context: &Context) -> Verdict {
         let connected = Instant::now();
         let gap = Duration::from_millis(1_900);
         if dialect == Dialect::Confirm {
-            // The first greeting is well in time; it does not begin the time anew.
+            // The first greeting is well in time; it does not restart the timeout.
             peer.expect_silence(gap)?;
             peer.send(GREETING)?;
             peer.expect(FIRST)?;

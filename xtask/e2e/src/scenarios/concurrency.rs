@@ -1,18 +1,17 @@
-//! Many at once: numbered as they came, in nobody's way, one by one in server-s.
+//! Concurrent uploads: numbered in accept order, independent; one at a time in server-s.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{waits, works};
-use crate::runner::Scenario;
+use crate::runner::{Scenario, waits, works};
 use accio_harness::context::Context;
 use accio_harness::payload;
 use accio_harness::peer::{Dialect, End, Peer, side_by_side};
 use accio_harness::verdict::{During, Verdict, ensure, ensure_eq, ensure_within};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("concurrency/ids", "ids in the order of accepting, whoever ends first", ids),
+    works("concurrency/ids", "ids in accept order, whichever upload ends first", ids),
     waits("concurrency/greeted-at-once", "50 clients greeted at once, none has to wait", greeted),
     works("concurrency/thousand", "1,000 uploads at once, ids 1 to 1,000 each once", thousand),
     works("concurrency/clients", "10 of our clients, 10 MiB each, at once", clients),
@@ -78,7 +77,7 @@ fn thousand(context: &Context) -> Verdict {
         lot.into_iter().try_for_each(|(_, peer)| peer.complete(b""))
     })?;
     server.expect_only(1..=COUNT)?;
-    // Connecting at such a pace, only the kernel knows who was accepted when.
+    // At such a rate, only the kernel knows the order of accepting.
     let mut sizes = BTreeSet::new();
     for id in 1..=COUNT {
         let received = fs::read(server.path(id))?;
@@ -109,15 +108,15 @@ fn clients(context: &Context) -> Verdict {
 }
 
 fn slow_beside_fast(context: &Context) -> Verdict {
-    beside(context, &[])
+    slow_and_fast(context, &[])
 }
 
 fn one_worker(context: &Context) -> Verdict {
-    beside(context, &["--workers", "1"])
+    slow_and_fast(context, &["--workers", "1"])
 }
 
-/// Slow, silent and never-ending clients beside small ones that must not notice.
-fn beside(context: &Context, flags: &[&str]) -> Verdict {
+/// Slow, silent and never-ending clients, which must not delay small uploads.
+fn slow_and_fast(context: &Context, flags: &[&str]) -> Verdict {
     let server = context.server(flags)?;
     let mut slow = server.connect_greeted()?;
     let silent = server.connect_greeted()?;

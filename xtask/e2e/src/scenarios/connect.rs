@@ -6,8 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::client::{AT_ONCE, HIGH, expect_given_up};
-use super::{waits, works};
-use crate::runner::Scenario;
+use crate::runner::{Scenario, waits, works};
 use accio_harness::context::{Context, ensure_failure, ensure_success};
 use accio_harness::peer::{Listener, SOON};
 use accio_harness::ports;
@@ -57,7 +56,7 @@ fn unknown_host(context: &Context) -> Verdict {
     let (answer, answers) = mpsc::channel();
     thread::spawn(move || {
         let known = (HOST, 9).to_socket_addrs().is_ok();
-        // Nobody waits any more when the resolver was too slow.
+        // The test has given up if the resolver was too slow.
         let _ = answer.send(known);
     });
     let mut client = context.client(HOST, 9, &file, &[])?;
@@ -76,7 +75,7 @@ fn localhost(context: &Context) -> Verdict {
     let server = context.server(&[])?;
     let content = context.content(1, 500);
     let file = context.file(&content)?;
-    // Where localhost is ::1 first, nobody listens there.
+    // Where localhost is ::1 first, no server listens there.
     let mut client = context.client("localhost", server.port, &file, &[])?;
     let exit = client.wait(SOON)?;
     ensure_success(&client, exit)?;

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{waits, works};
-use crate::runner::Scenario;
+use crate::runner::{Scenario, waits, works};
 use accio_harness::context::{Context, ERROR};
 use accio_harness::payload;
 use accio_harness::peer::{Dialect, End, SOON};

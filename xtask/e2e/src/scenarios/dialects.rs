@@ -3,8 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{waits, works};
-use crate::runner::Scenario;
+use crate::runner::{Scenario, waits, works};
 use accio_harness::context::{Context, ensure_success};
 use accio_harness::payload;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Listener, SECOND, SOON, side_by_side};
@@ -21,7 +20,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     waits("dialects/chunks", "a handshake byte by byte, or all in one piece with content", chunks),
 ];
 
-/// What a server may be told, with the dialects it then speaks.
+/// The server's modes and the dialects that each speaks.
 const MODES: [(&[&str], &[Dialect]); 5] = [
     (&[], &Dialect::ALL),
     (&["--handshake", "auto"], &Dialect::ALL),
@@ -34,7 +33,7 @@ fn contents(context: &Context) -> [Vec<u8>; 5] {
     [vec![], b"x".to_vec(), GREETING.to_vec(), context.content(1, 500), context.content(2, 100_000)]
 }
 
-/// What a server in this mode sends to a client that listens only, or confirms.
+/// Returns the bytes a server in this mode sends to a client that only listens, or confirms.
 fn greetings(mode: &[&str], dialect: Dialect) -> &'static [u8] {
     match (mode, dialect) {
         ([.., "direct"], _) => b"",
@@ -159,8 +158,9 @@ fn prefixes(context: &Context) -> Verdict {
             id += 1;
             let content = [&lines[..length], tail].concat();
             let place = || format!("a file that is {}", payload::describe(&content));
-            // Once a whole first confirmation has come, the server cannot but greet again.
-            let again = if content.starts_with(FIRST) { GREETING } else { b"" };
+            // After a whole first confirmation the server greets again, unless content that
+            // follows in the same read shows that the client does not wait for that.
+            let again = if content.starts_with(FIRST) && tail.is_empty() { GREETING } else { b"" };
             for mut peer in [server.connect()?, server_s.connect()?] {
                 peer.greet_as_client(Dialect::Accio).during(place)?;
                 peer.send(&content)?;

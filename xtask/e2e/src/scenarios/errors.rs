@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::works;
-use crate::runner::Scenario;
+use crate::runner::{Scenario, works};
 use accio_harness::context::{Context, Server};
 use accio_harness::payload;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Listener, SECOND, SOON};

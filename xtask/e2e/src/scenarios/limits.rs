@@ -1,4 +1,4 @@
-//! What the programs take from the machine, and what they do when it has no more to give.
+//! Use of CPU, memory and descriptors, and the behaviour when they run out.
 
 use std::fs;
 use std::thread;
@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
 
-use super::{waits, works};
-use crate::runner::Scenario;
+use crate::runner::{Scenario, waits, works};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::{Dialect, End, GREETING, Listener, Peer, SOON};
 use accio_harness::process::Process;
@@ -44,7 +43,7 @@ fn idle_cpu(context: &Context) -> Verdict {
     let server = context.server(&[])?;
     let server_s = context.server_s(&[])?;
     for process in [&server.process, &server_s.process] {
-        expect_idle(process).during(|| "nobody connected")?;
+        expect_idle(process).during(|| "no client connected")?;
     }
     let mut peers = Vec::new();
     for address in [server.address(), server_s.address()] {

@@ -1,4 +1,4 @@
-//! What is shown of the programs, a file per theme.
+//! The scenarios, one file for each theme.
 
 mod arguments;
 mod client;
@@ -12,10 +12,6 @@ mod portable;
 mod signals;
 mod third_party;
 mod timeouts;
-
-use accio_harness::context::Context;
-use accio_harness::jobs::Load;
-use accio_harness::verdict::Verdict;
 
 use crate::runner::Scenario;
 
@@ -37,16 +33,6 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     ]
     .into_iter()
     .flatten()
-}
-
-/// A scenario that mostly waits.
-const fn waits(name: &'static str, about: &'static str, run: fn(&Context) -> Verdict) -> Scenario {
-    Scenario { name, about, load: Load::Waits, run }
-}
-
-/// A scenario that keeps the machine busy.
-const fn works(name: &'static str, about: &'static str, run: fn(&Context) -> Verdict) -> Scenario {
-    Scenario { name, about, load: Load::Works, run }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The portable paths carry the same files as the fast ones.
 
-use super::works;
-use crate::runner::Scenario;
+use crate::runner::{Scenario, works};
 use accio_harness::context::{Context, ERROR};
 use accio_harness::payload;
 use accio_harness::peer::{Dialect, side_by_side};

@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{waits, works};
-use crate::runner::Scenario;
+use crate::runner::{Scenario, waits, works};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::{Dialect, Peer, SOON, side_by_side};
 use accio_harness::process::Process;
 use accio_harness::verdict::{During, Verdict, ensure, ensure_took};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("signals/idle", "each signal, nobody connected: exit 0 within 1 s, port closed", idle),
+    works("signals/idle", "each signal, no client connected: exit 0 within 1 s, port closed", idle),
     waits("signals/server-busy", "each signal, 100 connections in service: exit 0, ERROR", busy),
     waits("signals/server-s-busy", "each signal, 100 clients in turn: exit 0, ERROR", busy_s),
     works("signals/complete-stays", "what was complete before the signal stays", complete_stays),
@@ -33,7 +32,7 @@ fn expect_end(process: &mut Process, port: u16, signal: Signal) -> Verdict {
     ensure(exit.status.code() == Some(0), "exit code 0", || exit.describe())?;
     ensure_took("the end", (sent, sent), exit.at, Duration::ZERO, LIMIT)?;
     let text = process.stderr().text();
-    // What became of a connection may be told; that the program itself failed, not.
+    // The log may report a connection; it must not report a failure of the program.
     let failed = text.lines().any(|line| line.starts_with("ERROR:"));
     ensure(!failed, "no ERROR: line on stderr", || format!("{text:?}"))?;
     let open = TcpStream::connect(("127.0.0.1", port)).is_ok();

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::works;
-use crate::runner::Scenario;
+use crate::runner::{Scenario, works};
 use accio_harness::context::{Context, ensure_success};
 use accio_harness::payload;
 use accio_harness::peer::{Dialect, SOON};

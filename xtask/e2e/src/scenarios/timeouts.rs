@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::waits;
-use crate::runner::Scenario;
+use crate::runner::{Scenario, waits};
 use accio_harness::context::Context;
 use accio_harness::peer::{self, Dialect, End, FIRST, GREETING, Peer, SECOND, side_by_side};
 use accio_harness::verdict::{During, Verdict, ensure_eq, ensure_took};

@@ -1,4 +1,4 @@
-//! What both servers must do: each check is about [`Trial::program`].
+//! The checks that both servers share; each is about [`Trial::program`].
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::expectations::{SILENCE, fails};
 use crate::reference;
-use crate::running_server::{BUSY, Result, Running, holds};
+use crate::running_server::{BUSY, Result, RunningServer, holds};
 use crate::trial::Trial;
 use accio_harness::context::wait_until;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
@@ -16,11 +16,11 @@ use accio_harness::resource_limits;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq, ensure_took};
 
-/// What a small file has.
+/// Bytes of a small file.
 pub(super) const SMALL: usize = 500;
-/// What a large one has.
+/// Bytes of a large file.
 pub(super) const LARGE: usize = 10 << 20;
-/// What one that does not fit in memory has.
+/// Bytes of a file that does not fit in memory.
 const HUGE: u64 = 100 << 20;
 /// How much more memory it may take, in KiB.
 const GROWTH: u64 = 40 << 10;
@@ -110,7 +110,7 @@ pub(super) fn next_after_silence(trial: &Trial<'_>) -> Verdict {
 }
 
 /// Ten seconds without a byte after `wire` end a connection, with nothing left but ERROR.
-fn silence(trial: &Trial<'_>, open: fn(&Running) -> Verdict<Peer>, wire: &[u8]) -> Verdict {
+fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &[u8]) -> Verdict {
     let mut server = trial.server()?;
     let mut before = Instant::now();
     let mut peer = open(&server)?;
@@ -157,17 +157,17 @@ fn silence(trial: &Trial<'_>, open: fn(&Running) -> Verdict<Peer>, wire: &[u8]) 
 }
 
 pub(super) fn silence_after_data(trial: &Trial<'_>) -> Verdict {
-    silence(trial, Running::greeted, &trial.context.content(1, 3_000))
+    silence(trial, RunningServer::greeted, &trial.context.content(1, 3_000))
 }
 
 pub(super) fn silence_from_start(trial: &Trial<'_>) -> Verdict {
-    silence(trial, Running::connect, b"")
+    silence(trial, RunningServer::connect, b"")
 }
 
 /// Sends by the reference client; something must come of it.
 pub(super) fn arrives(
     trial: &Trial<'_>,
-    server: &mut Running,
+    server: &mut RunningServer,
     address: SocketAddr,
     content: &[u8],
 ) -> Verdict {
@@ -175,8 +175,8 @@ pub(super) fn arrives(
     came_to_something(server)
 }
 
-/// A fault unless connection 1 came to a file, or to something printed, that is no ERROR.
-pub(super) fn came_to_something(server: &mut Running) -> Verdict {
+/// A fault unless connection 1 produced a file, or a printed line, other than ERROR.
+pub(super) fn came_to_something(server: &mut RunningServer) -> Verdict {
     if server.keeps_files() {
         let path = server.path(1);
         wait_until(SOON, || path.exists());
@@ -187,7 +187,7 @@ pub(super) fn came_to_something(server: &mut Running) -> Verdict {
     }
     let lines = server.lines(1)?;
     let good = lines.first().is_some_and(|line| !line.contains("ERROR"));
-    ensure(good, "a line on stdout that is no ERROR", || format!("{lines:?}"))
+    ensure(good, "a line on stdout other than ERROR", || format!("{lines:?}"))
 }
 
 pub(super) fn all_interfaces(trial: &Trial<'_>) -> Verdict {
@@ -265,7 +265,7 @@ pub(super) fn piecemeal(trial: &Trial<'_>) -> Verdict {
 pub(super) fn idle(trial: &Trial<'_>) -> Verdict {
     let server = trial.server()?;
     let pid = server.process.pid();
-    expect_idle(pid).during(|| "nobody connected")?;
+    expect_idle(pid).during(|| "no client connected")?;
     let _peer = server.greeted()?;
     expect_idle(pid).during(|| "one silent client")
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::receiver::{self, LARGE, SMALL};
 use crate::check::Check;
 use crate::reference;
-use crate::running_server::{Result, Running};
+use crate::running_server::{Result, RunningServer};
 use crate::trial::Trial;
 use accio_harness::peer::{Dialect, Peer, SOON};
 use accio_harness::subject::Program;
@@ -20,7 +20,7 @@ const INSTRUCTOR: &str = "tested against the instructor's client";
 const TURNS: &str =
     "up to 10 simultaneous connections wait their turn unrefused; only one is greeted at a time";
 
-/// Its checks, beside those of both servers.
+/// Returns its checks, without those that both servers share.
 pub(super) fn checks() -> Vec<Check> {
     let check = |name, about, rule| Check::new(Program::ServerS, name, about, rule);
     vec![
@@ -82,7 +82,7 @@ fn counts(trial: &Trial<'_>, length: usize) -> Verdict {
 }
 
 /// A fault unless exactly the number is printed.
-fn expect_count(server: &mut Running, length: usize) -> Verdict {
+fn expect_count(server: &mut RunningServer, length: usize) -> Verdict {
     let lines = server.lines(1)?;
     ensure(lines == [length.to_string()], format!("the line {length} on stdout"), || {
         format!("{:?}", server.process.stdout().text())
@@ -135,7 +135,7 @@ fn turns(trial: &Trial<'_>) -> Verdict {
 }
 
 /// The connection that is served now.
-fn next_turn(server: &Running, dialect: Dialect, waiting: &[Peer]) -> Verdict<usize> {
+fn next_turn(server: &RunningServer, dialect: Dialect, waiting: &[Peer]) -> Verdict<usize> {
     let until = Instant::now() + SOON;
     while Instant::now() < until {
         if let Some(index) = waiting.iter().position(|peer| has_turn(server, dialect, peer)) {
@@ -147,7 +147,7 @@ fn next_turn(server: &Running, dialect: Dialect, waiting: &[Peer]) -> Verdict<us
 }
 
 /// Whether the server has greeted it, or where there is no greeting, taken it.
-fn has_turn(server: &Running, dialect: Dialect, peer: &Peer) -> bool {
+fn has_turn(server: &RunningServer, dialect: Dialect, peer: &Peer) -> bool {
     match dialect {
         Dialect::Direct => server.has_accepted(peer),
         _ => peer.stream().set_nonblocking(true).is_ok_and(|()| {

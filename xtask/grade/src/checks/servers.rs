@@ -1,4 +1,4 @@
-//! What is asked of both servers.
+//! The checks of both servers.
 
 use super::receiver;
 use crate::check::{CONFIRMED, Check, GREETED};
@@ -61,7 +61,7 @@ pub(super) fn checks(program: Program) -> Vec<Check> {
         check("slow", "a transfer of 12 s without a silence of 10 s is whole", SILENCE)
             .waits()
             .run(receiver::slow),
-        check("patient", "still serves when nobody connected for 12 s", RUNS)
+        check("patient", "still serves when no client connected for 12 s", RUNS)
             .waits()
             .run(receiver::patient),
         check("reset", "takes the next connection after resets", RUNS)

@@ -29,26 +29,26 @@ const USAGE: u8 = 2;
 const DESCRIPTORS: u64 = 8192;
 /// The dialect of the courses since 2022.
 const COURSES: Dialect = Dialect::Confirm;
-/// What one check's programs may have, in MiB.
+/// Memory limit of one check's programs, in MiB.
 const MEMORY: u64 = 1024;
 
 /// The options of `accio-grade`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Print the checks with points and rules; run none
+    /// Print the checks with their points and rules; run none
     #[arg(long)]
     list: bool,
-    /// Run only checks that have this text in their id or description (repeatable: any of them)
+    /// Run only checks whose id or description contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Leave the files and outputs of failed checks, and say where
+    /// Keep the files and outputs of failed checks, and print where they are
     #[arg(long)]
     keep: bool,
-    /// Working checks at a time; those that mostly wait run side by side anyway [default: one per
+    /// Number of concurrent checks that use the CPU; those that wait all run at once [default: one per
     /// core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Make file contents, and what the proxy does, from this number [default: another one each run]
+    /// Seed of file contents and of the network emulator [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Grade our own programs in this folder instead of building them
@@ -71,57 +71,57 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR",
           conflicts_with_all = ["subject", "server", "client", "server_s", "gradescope"])]
     submissions: Option<PathBuf>,
-    /// Submissions graded at a time [default: three per core, for they mostly wait]
+    /// Number of submissions graded at once [default: three per core]
     #[arg(long, value_name = "N", requires = "submissions",
           value_parser = clap::value_parser!(u16).range(1..))]
     at_once: Option<u16>,
-    /// Where each submission's own files go
+    /// Folder for each submission's reports
     #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
     results: PathBuf,
-    /// The dialect the programs speak [default: confirm, the courses' since 2022]
+    /// Dialect of the programs [default: confirm, the courses' since 2022]
     #[arg(long, value_name = "DIALECT", value_parser = dialect)]
     handshake: Option<Dialect>,
     /// Run the programs in this folder [default: a fresh one each time]
     #[arg(long, value_name = "DIR")]
     workdir: Option<PathBuf>,
-    /// How much memory the programs of one check may have, in MiB
+    /// Memory limit of one check's programs, in MiB
     #[arg(long, value_name = "MIB", default_value_t = MEMORY,
           value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     memory: u64,
-    /// How delay and loss are emulated
+    /// Emulation of delay and loss
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
     network: Network,
-    /// Leave out checks that have this text in their id or description (repeatable)
+    /// Leave out checks whose id or description contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     without: Vec<String>,
-    /// Do not run failed checks once more
+    /// Do not repeat failed checks
     #[arg(long)]
     no_retry: bool,
-    /// Print the outcome as JSON, instead of the table
+    /// Print the results as JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Write the outcome as JUnit XML
+    /// Write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Write the outcome as Gradescope's results.json, as it goes
+    /// Write Gradescope's results.json, updated with each check
     #[arg(long, value_name = "FILE")]
     gradescope: Option<PathBuf>,
-    /// Write a page of all submissions and checks
+    /// Write an HTML page of all submissions and checks
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Run every client with every server, the reference too, and write the outcome in Markdown
+    /// Run every client with every server, the reference included, and write the results in Markdown
     #[arg(long, value_name = "FILE")]
     matrix: Option<PathBuf>,
 }
 
-/// What the run as a whole has for the checks.
+/// Settings of a whole run.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     /// Where checks write.
     pub(crate) dir: &'a Path,
     /// Working checks at a time.
     pub(crate) jobs: usize,
-    /// What contents are made from.
+    /// The seed of contents.
     pub(crate) seed: u64,
     /// Where our own programs are.
     pub(crate) bin: &'a Path,
@@ -137,11 +137,7 @@ impl Options {
             return Ok(ExitCode::SUCCESS);
         }
         if chosen.is_empty() {
-            writeln!(
-                io::stderr().lock(),
-                "ERROR: no check is meant by any of {:?}: see --list",
-                self.filter
-            )?;
+            writeln!(io::stderr().lock(), "ERROR: no check matches {:?}: see --list", self.filter)?;
             return Ok(ExitCode::from(USAGE));
         }
         let bin = match &self.bin_dir {
@@ -170,7 +166,7 @@ impl Options {
         code
     }
 
-    /// Whether somebody else's programs are graded, so that ours are not needed.
+    /// Whether other programs than our own are graded.
     fn is_foreign(&self) -> bool {
         self.server.is_some()
             || self.client.is_some()
@@ -179,7 +175,7 @@ impl Options {
             || self.submissions.is_some()
     }
 
-    /// The checks that any of these texts mean, all for none; but for those that are left out.
+    /// Returns the checks selected by --filter and --without.
     fn chosen(&self) -> Vec<&'static Check> {
         let filter = &self.filter;
         let named =
@@ -202,7 +198,7 @@ impl Options {
             None => self.given(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
         };
         if let (Err(why), Some(file), Some(_)) = (&found, &self.gradescope, &self.subject) {
-            // Whoever handed it in is to be told so, not that the grading failed.
+            // The student must see this, and not that the grading failed.
             gradescope::write_nothing(file, &why.to_string())?;
         }
         let found = found.and_then(|found: Vec<_>| match self.refusal(&found, chosen) {
@@ -341,7 +337,7 @@ fn list(chosen: &[&'static Check], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// 0 all passed, 1 some failed, 3 the kit's own trouble.
+/// Returns 0 if all passed, 1 if some failed, 3 for the grader's own trouble.
 fn exit_code(reports: &[Report]) -> ExitCode {
     if reports.iter().any(Report::is_troubled) {
         ExitCode::from(TROUBLE)

@@ -1,4 +1,4 @@
-//! What must hold before anything is graded: better said at once than after an hour.
+//! Errors in the command line that are found before grading starts, which may take an hour.
 
 use std::io;
 use std::path::{self, PathBuf};
@@ -8,7 +8,7 @@ use crate::check::Check;
 use crate::{discovery, grade, report};
 
 impl Options {
-    /// Why this command line makes no sense, if it makes none.
+    /// Returns the error in this command line, if there is one.
     pub(super) fn refusal(
         &self,
         found: &[(Submission, Option<String>)],

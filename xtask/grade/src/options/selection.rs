@@ -1,4 +1,4 @@
-//! What is to be graded, and how a command line names it again.
+//! The programs to grade, and the options that name them when a check is repeated.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use accio_harness::peer::Dialect;
 use accio_harness::subject::Subject;
 
 impl Options {
-    /// The options beside what names the submission that a repetition needs.
+    /// Returns the options a repetition needs in addition to those that name the submission.
     pub(super) fn repeat(&self) -> String {
         let mut options = String::new();
         if let Some(dir) = &self.workdir {
@@ -27,7 +27,7 @@ impl Options {
         options
     }
 
-    /// What is to be graded.
+    /// Returns the programs to grade.
     pub(super) fn given(&self, run: &Run<'_>) -> anyhow::Result<Vec<Submission>> {
         if !self.is_foreign() {
             let bin_dir = self.bin_dir.as_deref().map(|dir| quote(&dir.to_string_lossy()));

@@ -1,4 +1,4 @@
-//! Gradescope's results.json, written anew with every check that ends, so that a run cut short
+//! Gradescope's results.json, rewritten after every check, so that a run that is cut short
 //! still reports what it had.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(crate) struct Results {
     path: PathBuf,
-    /// How the submission is named here, where nobody else can follow.
+    /// The submission's path on this machine, which means nothing elsewhere.
     own: Option<String>,
     began: Instant,
     written: Option<Instant>,

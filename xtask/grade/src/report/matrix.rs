@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-/// A client, a server, and what came of them together.
+/// A client, a server, and the result of running them together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pair {
     /// The client's place among the clients.
     pub(crate) client: usize,
     /// The server's place among the servers.
     pub(crate) server: usize,
-    /// What went wrong, if anything did.
+    /// The failure, if there was one.
     pub(crate) fault: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What came of the checks, for people and for programs.
+//! Reports of the results, for people and for programs.
 
 pub(crate) mod gradescope;
 pub(crate) mod html;
@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Whether `path` can be written: to be known before a class is graded, not after.
+/// Checks that `path` can be written, before a class is graded.
 pub(crate) fn try_out(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Err(io::Error::other(format!(
@@ -23,17 +23,17 @@ pub(crate) fn try_out(path: &Path) -> io::Result<()> {
     fs::remove_file(part)
 }
 
-/// Writes a file so that whoever reads it sees the one before or this one, never a part.
+/// Writes a file atomically: a reader sees the previous content or this one.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
     let part = begun(path, content)?;
     fs::rename(&part, path).map_err(|error| {
-        // What cannot be put there is in nobody's way.
+        // Without its place, the content is of no use.
         let _ = fs::remove_file(&part);
         named(path, &error)
     })
 }
 
-/// Writes the content beside `path`; where.
+/// Writes the content to a file next to `path` and returns its path.
 fn begun(path: &Path, content: impl AsRef<[u8]>) -> io::Result<PathBuf> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|error| named(path, &error))?;

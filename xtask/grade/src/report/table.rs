@@ -23,14 +23,14 @@ pub(crate) fn line(out: &mut impl Write, row: &Row) -> io::Result<()> {
         0 => "-".to_owned(),
         points => points.to_string(),
     };
-    let beside = match row.outcome.why() {
+    let note = match row.outcome.why() {
         "" => row.notes.join("; "),
         why => why.to_owned(),
     };
-    let beside = if beside.is_empty() { beside } else { format!("  ({beside})") };
+    let note = if note.is_empty() { note } else { format!("  ({note})") };
     writeln!(
         out,
-        "{:ID$} {points:>3}  {style}{:10}{style:#} {:5.1} s  {}{beside}",
+        "{:ID$} {points:>3}  {style}{:10}{style:#} {:5.1} s  {}{note}",
         row.check.id,
         row.outcome.word(),
         row.took.as_secs_f64(),
@@ -38,7 +38,7 @@ pub(crate) fn line(out: &mut impl Write, row: &Row) -> io::Result<()> {
     )
 }
 
-/// What went wrong, check by check.
+/// Writes the failures, check by check.
 pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for row in &report.rows {
         match &row.outcome {
@@ -76,16 +76,16 @@ pub(crate) fn scores(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for program in report.programs() {
         writeln!(out, "  {:9} {}", program.name(), points(report, program))?;
     }
-    let beside = |which: fn(&Outcome) -> bool| {
+    let without_points = |which: fn(&Outcome) -> bool| {
         let rows = report.rows.iter().filter(|row| row.check.points == 0);
         rows.filter(|row| which(&row.outcome)).count()
     };
     writeln!(
         out,
-        "  beside points: {} passed, {} failed, {} skipped or not graded; {:.1} s in all",
-        beside(|outcome| *outcome == Outcome::Passed),
-        beside(|outcome| matches!(outcome, Outcome::Failed { .. })),
-        beside(|outcome| matches!(outcome, Outcome::Skipped(_) | Outcome::NotGraded(_))),
+        "  without points: {} passed, {} failed, {} skipped or not graded; {:.1} s in all",
+        without_points(|outcome| *outcome == Outcome::Passed),
+        without_points(|outcome| matches!(outcome, Outcome::Failed { .. })),
+        without_points(|outcome| matches!(outcome, Outcome::Skipped(_) | Outcome::NotGraded(_))),
         report.took.as_secs_f64(),
     )
 }

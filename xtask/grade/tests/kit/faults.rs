@@ -36,7 +36,7 @@ const fn quick(one: Faulty) -> Faulty {
     Faulty { quick: true, ..one }
 }
 
-/// What a server loses to which no client can speak.
+/// The checks that a server loses if no client can talk to it.
 const NO_SERVER: &str = "5 6 7 8 9 10 13 14 17 18 19 20 100mib closes empty idle only-files patient \
                          piecemeal reset second-greeting slow";
 const NO_SERVER_S: &str = "5 6 7 8 9 10 11 12 13 14 15 16 100mib closes counts-anew empty idle \
@@ -183,7 +183,7 @@ fn the_correct_ones_lose_nothing_in_any_dialect() {
     assert_eq!(lost_by_correct_ones(&[]), Vec::<String>::new());
 }
 
-/// What the correct programs lost, by dialect; nothing, it should be.
+/// Returns the checks that the correct programs lost, by dialect; should be empty.
 fn lost_by_correct_ones(more: &[&str]) -> Vec<String> {
     let one = |dialect: &str| {
         let class = tempfile::tempdir().unwrap();
@@ -199,7 +199,7 @@ fn lost_by_correct_ones(more: &[&str]) -> Vec<String> {
     })
 }
 
-/// On a busy machine what comes too late may be nobody's fault.
+/// On a busy machine a late answer may be the machine's fault.
 #[test]
 fn a_server_that_works_is_waited_for_and_one_that_sleeps_is_not() {
     let one = |fault: &str, more: &[&str]| {

@@ -9,11 +9,11 @@ use crate::{grade, kit, script, set, submit};
 
 const ALL: [&str; 3] = ["client", "server", "server-s"];
 
-/// What does harm, by name, as a script.
+/// Hostile scripts, by name.
 const HOSTILE: [(&str, &str); 7] = [
     ("crashes", "kill -SEGV $$"),
     ("ends-at-once", "exit 0"),
-    ("floods", "exec yes 'what nobody asked for'"),
+    ("floods", "exec yes 'unwanted output'"),
     ("forks", "for i in 1 2 3 4 5 6 7 8; do (setsid sleep 600 &) ; sleep 600 & done; sleep 600"),
     ("hangs", "exec sleep 600"),
     ("ignores-signals", "trap '' HUP INT QUIT TERM; while :; do sleep 1; done"),

@@ -148,7 +148,7 @@ fn a_run_that_is_killed_leaves_what_it_had() {
     }
     run.kill().unwrap();
     run.wait().unwrap();
-    // Nobody is left to end what it had started; that writes below our folder.
+    // The processes it had started still run, and write below this folder.
     end_all_below(dir.path());
     // The time-out of server/9 takes longer than all there is to do before.
     let results = read(&results);
@@ -207,7 +207,7 @@ fn a_command_line_without_sense_is_2_and_trouble_of_its_own_is_3() {
     assert!(results["output"].as_str().unwrap().starts_with("nothing to grade: "), "{results}");
 }
 
-/// What the only check of this run expected and what came, and the command that repeats it.
+/// Returns the expected and actual behaviour of the run's only check, and the command that repeats it.
 fn failed(output: &[u8]) -> (Vec<Value>, String) {
     let run: Value = serde_json::from_slice(output).unwrap();
     let check = &run["submissions"][0]["checks"][0];

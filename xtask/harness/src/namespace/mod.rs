@@ -15,7 +15,7 @@ use super::process;
 use super::tools;
 use super::verdict::{Stop, Verdict};
 
-/// What the names of all namespaces begin with; the number of the process follows.
+/// Prefix of the names of all namespaces; the number of the process follows.
 const PREFIX: &str = "accio-test-";
 /// How long `ip` and `nft` may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);

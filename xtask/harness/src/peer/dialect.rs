@@ -1,10 +1,10 @@
-//! The dialects, and what goes over the wire in each.
+//! The dialects and their bytes on the wire.
 
-/// What a server sends first.
+/// The server's greeting.
 pub const GREETING: &[u8] = b"accio\r\n";
-/// What a `confirm` client answers to the first greeting.
+/// A `confirm` client's answer to the first greeting.
 pub const FIRST: &[u8] = b"confirm-accio\r\n";
-/// What a `confirm` client answers to the second greeting.
+/// A `confirm` client's answer to the second greeting.
 pub const SECOND: &[u8] = b"confirm-accio-again\r\n\r\n";
 
 /// How a connection is opened.
@@ -31,7 +31,7 @@ impl Dialect {
         }
     }
 
-    /// What the server sends, in all.
+    /// Returns all that the server sends.
     pub fn greetings(self) -> &'static [u8] {
         match self {
             Dialect::Direct => b"",
@@ -40,7 +40,7 @@ impl Dialect {
         }
     }
 
-    /// What the client sends before the content, in all.
+    /// Returns all that the client sends before the content.
     pub fn confirmations(self) -> &'static [u8] {
         match self {
             Dialect::Direct | Dialect::Accio => b"",

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Domain, Socket, Type};
 
-use super::{Peer, SOON};
+use super::connection::{Peer, SOON};
 use crate::verdict::{Stop, Verdict};
 
 /// A listening socket, ours to script.

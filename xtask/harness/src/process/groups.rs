@@ -33,7 +33,7 @@ pub fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Ends every group of the scenario `owner`, and whoever left one.
+/// Ends every group of the scenario `owner`, and its processes that left their group.
 pub fn end_all_of(owner: usize) {
     let others = {
         let groups = groups();

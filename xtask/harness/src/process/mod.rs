@@ -1,7 +1,6 @@
 //! Child processes: each in a process group of its own, every wait bounded, the whole group ended
 //! when the handle is dropped or the run is interrupted. Nothing else starts one.
 
-mod capture;
 mod groups;
 
 use std::fs::{self, File};
@@ -17,9 +16,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-pub use self::capture::Capture;
 use self::groups::groups;
 pub use self::groups::{end_all_of, kill_all_groups, while_none_starts};
+pub use super::capture::Capture;
 use super::quoting::command_line;
 use super::verdict::{Stop, Verdict, is_shortage};
 use super::{resource_limits, usage};
@@ -66,7 +65,7 @@ pub struct Exit {
 pub enum Input {
     /// `/dev/null`.
     Null,
-    /// What is written to [`Process::take_input`].
+    /// The pipe of [`Process::take_input`].
     Piped,
 }
 
@@ -207,7 +206,7 @@ impl Process {
         Ok(Process { child, pid, pidfd, command, started, stdout, stderr, log, at_drop, exit })
     }
 
-    /// The command line, for people.
+    /// Returns the command line, for messages.
     pub fn command(&self) -> &str {
         &self.command
     }
@@ -222,12 +221,12 @@ impl Process {
         self.pid
     }
 
-    /// What it has written to stdout.
+    /// Returns its captured stdout.
     pub fn stdout(&self) -> &Arc<Capture> {
         &self.stdout
     }
 
-    /// What it has written to stderr.
+    /// Returns its captured stderr.
     pub fn stderr(&self) -> &Arc<Capture> {
         &self.stderr
     }
@@ -467,7 +466,7 @@ mod tests {
         let pid = Pid::from_raw(descendant).unwrap();
         let gone = (0..500).any(|_| {
             thread::sleep(Duration::from_millis(10));
-            // Killed, it may stay a zombie until whoever adopted it looks.
+            // Killed, it may stay a zombie until its new parent waits for it.
             rustix::process::test_kill_process(pid).is_err()
                 || fs::read_to_string(format!("/proc/{descendant}/stat"))
                     .is_ok_and(|stat| stat.contains(") Z "))

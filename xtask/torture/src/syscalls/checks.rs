@@ -1,14 +1,14 @@
-//! What a server may leave, whatever failed.
+//! The state that a server may leave behind, whichever call failed.
 
 use std::path::Path;
 
 use super::server::{Started, Subject};
-use super::work::{EMPTY, Told, length};
+use super::work::{EMPTY, UploadResults, length};
 use crate::folder_oracle::survey;
 use accio_harness::verdict::{Verdict, ensure};
 
 /// A fault unless it left nothing but what it may.
-pub(super) fn check(server: &Started, subject: Subject, outcome: &Told) -> Verdict {
+pub(super) fn check(server: &Started, subject: Subject, outcome: &UploadResults) -> Verdict {
     if subject.counts {
         check_lines(&server.process.stdout().text(), outcome)
     } else {
@@ -16,7 +16,7 @@ pub(super) fn check(server: &Started, subject: Subject, outcome: &Told) -> Verdi
     }
 }
 
-pub(super) fn check_folder(dir: &Path, subject: Subject, outcome: &Told) -> Verdict {
+pub(super) fn check_folder(dir: &Path, subject: Subject, outcome: &UploadResults) -> Verdict {
     if subject.counts {
         return Ok(());
     }
@@ -40,7 +40,7 @@ pub(super) fn check_folder(dir: &Path, subject: Subject, outcome: &Told) -> Verd
     Ok(())
 }
 
-fn check_lines(text: &str, outcome: &Told) -> Verdict {
+fn check_lines(text: &str, outcome: &UploadResults) -> Verdict {
     let lines: Vec<&str> = text.lines().collect();
     for line in &lines {
         let number = line.parse::<usize>().ok();

@@ -9,7 +9,7 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::errno_table::{Failures, PASSING, failures};
-use super::runner::{Case, Plan};
+use super::runner::{Case, RunOptions};
 use super::strace::{self, Fault, When};
 use accio_harness::context::Context;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
@@ -33,7 +33,7 @@ const CLIENTS: [(&str, &[&str], usize, bool); 4] = [
 ];
 
 /// Records healthy runs and makes a case of every way in which one of their calls may fail.
-pub(crate) fn cases(context: &Context, plan: &Plan) -> Verdict<Vec<Case>> {
+pub(crate) fn cases(context: &Context, plan: &RunOptions) -> Verdict<Vec<Case>> {
     strace::ensure_available()?;
     let mut cases = Vec::new();
     let mut others = Others::default();
@@ -107,7 +107,7 @@ struct Others {
 fn faults(
     before: &BTreeMap<String, usize>,
     all: &BTreeMap<String, usize>,
-    plan: &Plan,
+    plan: &RunOptions,
     others: &mut Others,
 ) -> Vec<Fault> {
     let mut found = Vec::new();

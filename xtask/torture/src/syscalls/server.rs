@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use super::checks::{check, check_folder};
-use super::work::{PATIENCE, Told, UPLOADS, length, work};
+use super::work::{PATIENCE, UPLOADS, UploadResults, length, work};
 use super::{Counts, RUNTIME_READY};
 use crate::folder_oracle::{content, survey};
 use crate::load::{Fate, send};
@@ -61,7 +61,7 @@ pub(super) const SERVERS: [Subject; 5] = [
         more: true,
     },
 ];
-/// A server of ours, started by hand to see it fail.
+/// A server that is started in order to fail.
 pub(super) struct Started {
     pub(super) process: Process,
     address: SocketAddr,
@@ -74,7 +74,7 @@ fn start(context: &Context, subject: Subject, wrapper: &[String]) -> Verdict<Sta
     let own = wrapper.iter().any(|word| word.starts_with("trace=bind") || word == "trace=listen");
     for _ in 0..5 {
         let started = start_once(context, subject, wrapper)?;
-        // Somebody else was faster to take the port.
+        // Another process took the port first.
         if started.listens || own || !started.process.stderr().text().contains("in use") {
             return Ok(started);
         }
@@ -178,7 +178,7 @@ pub(super) fn fail_start(context: &Context, subject: Subject, fault: &Fault) -> 
             ensure(spoken, "one line on stderr: ERROR: …", || format!("{text:?}"))?;
         }
         start_again(context, &server.dir, subject, fault)?;
-        check_folder(&server.dir, subject, &Told::default())?;
+        check_folder(&server.dir, subject, &UploadResults::default())?;
         return Ok("does not start".into());
     }
     strace::release(server.process.pid())?;
@@ -256,7 +256,7 @@ fn expect_idle(process: &Process) -> Verdict {
     ensure(used <= 9, "at most 9 clock ticks in 0.6 idle seconds", || format!("{used}"))
 }
 
-/// What could not be removed goes with the next start on the same folder.
+/// The next start on the same folder removes what could not be removed.
 fn start_again(context: &Context, dir: &Path, subject: Subject, fault: &Fault) -> Verdict {
     if fault.call == "unlinkat" && !subject.counts {
         context.server_into(dir, subject.flags)?.stop()?;

@@ -13,9 +13,9 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(1_500);
 pub(super) const UPLOADS: usize = 6;
 /// Stands for the upload of nothing.
 pub(super) const EMPTY: u64 = 0;
-/// What the clients of the workload were told.
+/// The results that the clients of the workload saw.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct UploadResults {
     pub(super) confirmed: Vec<u64>,
     pub(super) empty: usize,
     pub(super) fates: Vec<Fate>,
@@ -34,8 +34,8 @@ pub(super) fn length(tag: u64) -> usize {
 }
 
 /// Connections one after the other: small, large, confirmed, reset, silent, empty, and some more.
-pub(super) fn work(address: SocketAddr, patience: Duration) -> Told {
-    let mut told = Told::default();
+pub(super) fn work(address: SocketAddr, patience: Duration) -> UploadResults {
+    let mut told = UploadResults::default();
     let steps = [
         (1, Dialect::Accio, Ending::Fin),
         (2, Dialect::Accio, Ending::Fin),

@@ -6,28 +6,28 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Way;
+use crate::FaultyProgram;
 use crate::wire::{CONFIRMATIONS, GREETING};
 
 const TEN: Duration = Duration::from_secs(10);
 const FOREVER: Duration = Duration::from_secs(1000);
 
-pub(crate) fn run(way: &Way, arguments: &[String]) -> io::Result<u8> {
+pub(crate) fn run(faulty: &FaultyProgram, arguments: &[String]) -> io::Result<u8> {
     let [host, port, file] = arguments else {
-        return match way.has("no-usage") {
+        return match faulty.has("no-usage") {
             true => Ok(0),
             false => Err(Error::other("usage: HOST PORT FILE")),
         };
     };
     let port: u16 = port.parse().map_err(|_| Error::other("bad port"))?;
-    let stream = connect(way, host, port)?;
+    let stream = connect(faulty, host, port)?;
     let began = Instant::now();
-    handshake(way, &stream)?;
-    let wait = if way.has("no-send-timeout") { FOREVER } else { TEN };
+    handshake(faulty, &stream)?;
+    let wait = if faulty.has("no-send-timeout") { FOREVER } else { TEN };
     stream.set_write_timeout(Some(wait))?;
-    send(way, &stream, file, began)?;
+    send(faulty, &stream, file, began)?;
     stream.shutdown(Shutdown::Write)?;
-    let wait = if way.has("waits-for-close") { FOREVER } else { Duration::from_secs(5) };
+    let wait = if faulty.has("waits-for-close") { FOREVER } else { Duration::from_secs(5) };
     stream.set_read_timeout(Some(wait))?;
     // Whether it closes or not: everything is sent. What else comes is read, a greeting not waited
     // for among it: unread, it would make our end a reset.
@@ -35,12 +35,12 @@ pub(crate) fn run(way: &Way, arguments: &[String]) -> io::Result<u8> {
     Ok(0)
 }
 
-fn connect(way: &Way, host: &str, port: u16) -> io::Result<TcpStream> {
-    if way.has("no-names") {
+fn connect(faulty: &FaultyProgram, host: &str, port: u16) -> io::Result<TcpStream> {
+    if faulty.has("no-names") {
         let ip: IpAddr = host.parse().map_err(|_| Error::other("no address"))?;
         return TcpStream::connect_timeout(&(ip, port).into(), TEN);
     }
-    let wait = if way.has("no-connect-timeout") { FOREVER } else { TEN };
+    let wait = if faulty.has("no-connect-timeout") { FOREVER } else { TEN };
     let mut last = Error::other("no address");
     let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     for address in addresses {
@@ -52,41 +52,41 @@ fn connect(way: &Way, host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn handshake(way: &Way, mut stream: &TcpStream) -> io::Result<()> {
-    if !way.greets() {
+fn handshake(faulty: &FaultyProgram, mut stream: &TcpStream) -> io::Result<()> {
+    if !faulty.greets() {
         return Ok(());
     }
-    let deadline = Instant::now() + if way.has("no-handshake-timeout") { FOREVER } else { TEN };
+    let deadline = Instant::now() + if faulty.has("no-handshake-timeout") { FOREVER } else { TEN };
     let mut answers = CONFIRMATIONS.map(<[u8]>::to_vec);
-    if way.has("swapped") {
+    if faulty.has("swapped") {
         answers.swap(0, 1);
     }
-    if way.has("no-blank-line") {
+    if faulty.has("no-blank-line") {
         answers[1].truncate(answers[1].len() - 2);
     }
-    if way.has("no-wait") {
-        if way.confirms() {
+    if faulty.has("no-wait") {
+        if faulty.confirms() {
             stream.write_all(&answers.concat())?;
         }
         return Ok(());
     }
-    let times = if way.confirms() { 2 } else { 1 };
+    let times = if faulty.confirms() { 2 } else { 1 };
     for (time, answer) in answers.iter().enumerate().take(times) {
         // The second time it has gone on already.
-        if !(way.has("early") && time == 1) {
-            greeting(way, stream, deadline)?;
+        if !(faulty.has("early") && time == 1) {
+            greeting(faulty, stream, deadline)?;
         }
-        if way.confirms() {
+        if faulty.confirms() {
             stream.write_all(answer)?;
         }
     }
     Ok(())
 }
 
-fn greeting(way: &Way, mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
+fn greeting(faulty: &FaultyProgram, mut stream: &TcpStream, deadline: Instant) -> io::Result<()> {
     let mut got = Vec::new();
     let mut buffer = [0; 7];
-    if way.has("spins") {
+    if faulty.has("spins") {
         stream.set_nonblocking(true)?;
     }
     while got.len() < GREETING.len() {
@@ -102,21 +102,26 @@ fn greeting(way: &Way, mut stream: &TcpStream, deadline: Instant) -> io::Result<
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
-        let wrong = !GREETING.starts_with(&got) || way.has("one-recv") && got != GREETING;
-        if wrong && !way.has("any-greeting") {
+        let wrong = !GREETING.starts_with(&got) || faulty.has("one-recv") && got != GREETING;
+        if wrong && !faulty.has("any-greeting") {
             return Err(Error::other("a wrong greeting"));
         }
     }
     stream.set_nonblocking(false)
 }
 
-fn send(way: &Way, mut stream: &TcpStream, file: &str, began: Instant) -> io::Result<()> {
-    if way.has("whole-file") {
+fn send(
+    faulty: &FaultyProgram,
+    mut stream: &TcpStream,
+    file: &str,
+    began: Instant,
+) -> io::Result<()> {
+    if faulty.has("whole-file") {
         return write_all(stream, &fs::read(file)?);
     }
     let mut file = File::open(file)?;
     let mut buffer = vec![0; 64 << 10];
-    if way.has("send-ignored") {
+    if faulty.has("send-ignored") {
         // Small, as on other systems: what does not fit at once is lost.
         socket2::SockRef::from(stream).set_send_buffer_size(8 << 10)?;
         stream.set_nonblocking(true)?;
@@ -127,22 +132,22 @@ fn send(way: &Way, mut stream: &TcpStream, file: &str, began: Instant) -> io::Re
         if count == 0 {
             break;
         }
-        if way.has("total-timeout") && began.elapsed() > TEN {
+        if faulty.has("total-timeout") && began.elapsed() > TEN {
             return Err(Error::other("the transfer takes too long"));
         }
-        if way.has("first-megabyte") && sent >= 1 << 20 {
+        if faulty.has("first-megabyte") && sent >= 1 << 20 {
             break;
         }
-        match way.has("send-ignored") {
+        match faulty.has("send-ignored") {
             true => drop(stream.write(&buffer[..count])),
             false => write_all(stream, &buffer[..count])?,
         }
         sent += count as u64;
     }
-    if way.has("extra-newline") {
+    if faulty.has("extra-newline") {
         stream.write_all(b"\n")?;
     }
-    if way.has("reset-at-the-end") {
+    if faulty.has("reset-at-the-end") {
         // As a process that exits with something unread.
         thread::sleep(Duration::from_millis(50));
         socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
@@ -151,7 +156,7 @@ fn send(way: &Way, mut stream: &TcpStream, file: &str, began: Instant) -> io::Re
     stream.set_nonblocking(false)
 }
 
-/// A write that is stuck half-way gives what it has written when its time is over, not an error.
+/// A write that is stuck half-faulty gives what it has written when its time is over, not an error.
 fn write_all(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let began = Instant::now();

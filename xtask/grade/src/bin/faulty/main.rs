@@ -1,6 +1,6 @@
 //! Small implementations of the three programs, correct or with one fault: what the conformance
-//! kit is tested on, and nothing else. `faulty PROGRAM DIALECT FAULT ARGUMENTS…`; the fault `none`
-//! is none.
+//! grader is tested on. `faulty PROGRAM DIALECT FAULT ARGUMENTS…`; the fault `none` stands for a
+//! correct program.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -11,18 +11,18 @@ use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// What every part is told.
+/// The program to play and its fault.
 #[derive(Debug, Clone)]
-struct Way {
+struct FaultyProgram {
     /// `server-s` or `server`, where it matters.
     program: String,
     /// The dialect spoken.
     dialect: String,
-    /// What is wrong.
+    /// The name of its fault.
     fault: String,
 }
 
-impl Way {
+impl FaultyProgram {
     fn has(&self, fault: &str) -> bool {
         self.fault == fault
     }
@@ -39,19 +39,19 @@ impl Way {
 fn main() -> ExitCode {
     let mut words = env::args().skip(1);
     let mut word = || words.next().unwrap_or_default();
-    let way = Way { program: word(), dialect: word(), fault: word() };
+    let faulty = FaultyProgram { program: word(), dialect: word(), fault: word() };
     let arguments: Vec<String> = words.collect();
-    let outcome = match way.program.as_str() {
-        "client" => client::run(&way, &arguments),
-        _ => server::run(&way, &arguments),
+    let outcome = match faulty.program.as_str() {
+        "client" => client::run(&faulty, &arguments),
+        _ => server::run(&faulty, &arguments),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let start = if way.has("no-error-line") { "failed" } else { "ERROR" };
+            let start = if faulty.has("no-error-line") { "failed" } else { "ERROR" };
             // Nothing is left to do about a closed stderr.
             let _ = writeln!(io::stderr().lock(), "{start}: {error}");
-            ExitCode::from(if way.has("exit-zero") { 0 } else { 1 })
+            ExitCode::from(if faulty.has("exit-zero") { 0 } else { 1 })
         }
     }
 }

@@ -12,40 +12,40 @@ use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Socket, Type};
 
-use crate::Way;
+use crate::FaultyProgram;
 use crate::wire::{CONFIRMATIONS, GREETING};
 
 const TEN: Duration = Duration::from_secs(10);
 
-/// What all connections share.
+/// State shared by all connections.
 struct Shared {
-    way: Way,
+    faulty: FaultyProgram,
     dir: String,
     finished: AtomicUsize,
     counted: AtomicU64,
     running: AtomicUsize,
 }
 
-pub(crate) fn run(way: &Way, arguments: &[String]) -> io::Result<u8> {
-    let keeps = way.program == "server";
+pub(crate) fn run(faulty: &FaultyProgram, arguments: &[String]) -> io::Result<u8> {
+    let keeps = faulty.program == "server";
     let (port, dir) = match arguments {
         [port, dir] if keeps => (port, dir.clone()),
         [port] if !keeps => (port, String::new()),
         _ => return Err(Error::other("usage: PORT [DIR]")),
     };
     let port = match port.parse::<u16>() {
-        Ok(port) if port > 0 || way.has("port-zero") => port,
-        _ if way.has("any-port") => 0,
+        Ok(port) if port > 0 || faulty.has("port-zero") => port,
+        _ if faulty.has("any-port") => 0,
         _ => return Err(Error::other("bad port")),
     };
-    watch_signals(way)?;
-    let host = if way.has("localhost") { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    watch_signals(faulty)?;
+    let host = if faulty.has("localhost") { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((host, port)).into())?;
-    socket.listen(if way.has("backlog-1") { 1 } else { 128 })?;
+    socket.listen(if faulty.has("backlog-1") { 1 } else { 128 })?;
     let listener: TcpListener = socket.into();
     let shared = Arc::new(Shared {
-        way: way.clone(),
+        faulty: faulty.clone(),
         dir,
         finished: AtomicUsize::new(0),
         counted: AtomicU64::new(0),
@@ -55,21 +55,21 @@ pub(crate) fn run(way: &Way, arguments: &[String]) -> io::Result<u8> {
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<u8> {
-    let way = &shared.way;
-    let parallel = (way.program == "server") != way.has("other-order");
-    if way.has("spins") {
+    let faulty = &shared.faulty;
+    let parallel = (faulty.program == "server") != faulty.has("other-order");
+    if faulty.has("spins") {
         listener.set_nonblocking(true)?;
     }
     for id in 1.. {
         let mut waited = Instant::now();
         let stream = loop {
-            if way.has("accept-timeout") {
+            if faulty.has("accept-timeout") {
                 listener.set_nonblocking(true)?;
                 if shared.running.load(Ordering::Relaxed) > 0 {
                     waited = Instant::now();
                 }
                 if waited.elapsed() > Duration::from_millis(11_500) {
-                    return Err(Error::other("nobody connects"));
+                    return Err(Error::other("no client connects"));
                 }
                 thread::sleep(Duration::from_millis(5));
             }
@@ -85,7 +85,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<u8> {
         let work = move || {
             let kept = serve(&shared, stream, id);
             shared.running.fetch_sub(1, Ordering::Relaxed);
-            if kept.is_err() && shared.way.has("dies-of-reset") {
+            if kept.is_err() && shared.faulty.has("dies-of-reset") {
                 std::process::exit(1);
             }
         };
@@ -98,17 +98,17 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<u8> {
     Ok(0)
 }
 
-fn watch_signals(way: &Way) -> io::Result<()> {
+fn watch_signals(faulty: &FaultyProgram) -> io::Result<()> {
     let watched: &[i32] =
-        if way.has("only-sigint") { &[SIGINT] } else { &[SIGINT, SIGTERM, SIGQUIT] };
+        if faulty.has("only-sigint") { &[SIGINT] } else { &[SIGINT, SIGTERM, SIGQUIT] };
     let mut signals = Signals::new(watched)?;
-    let way = way.clone();
+    let faulty = faulty.clone();
     thread::spawn(move || {
         for signal in signals.forever() {
-            if way.has("deaf") {
+            if faulty.has("deaf") {
                 continue;
             }
-            std::process::exit(i32::from(way.has("sigint-nonzero") && signal == SIGINT));
+            std::process::exit(i32::from(faulty.has("sigint-nonzero") && signal == SIGINT));
         }
     });
     Ok(())
@@ -116,9 +116,9 @@ fn watch_signals(way: &Way) -> io::Result<()> {
 
 /// One connection; an error if it was reset.
 fn serve(shared: &Shared, stream: TcpStream, id: usize) -> io::Result<()> {
-    let way = &shared.way;
+    let faulty = &shared.faulty;
     let received = receive(shared, &stream);
-    let id = match way.has("finish-order") {
+    let id = match faulty.has("finish-order") {
         true => shared.finished.fetch_add(1, Ordering::Relaxed) + 1,
         false => id,
     };
@@ -127,12 +127,12 @@ fn serve(shared: &Shared, stream: TcpStream, id: usize) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => (Err(Vec::new()), Err(error)),
         Err(_) => (Err(Vec::new()), Ok(())),
     };
-    delay(way, if kept.is_ok() { KEEPING } else { MARKING });
-    match way.program.as_str() {
+    delay(faulty, if kept.is_ok() { KEEPING } else { MARKING });
+    match faulty.program.as_str() {
         "server" => keep(shared, id, kept)?,
         _ => print(shared, kept.map(|received| received.count))?,
     }
-    if way.has("never-closes") {
+    if faulty.has("never-closes") {
         std::mem::forget(stream);
     }
     reset
@@ -144,10 +144,10 @@ const KEEPING: (Duration, Duration) = (Duration::from_secs(9), Duration::from_se
 const MARKING: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_millis(1500));
 
 /// `late` sleeps; `held` works in the end, as one does that other programs keep from it.
-fn delay(way: &Way, (pause, then): (Duration, Duration)) {
-    if way.has("late") {
+fn delay(faulty: &FaultyProgram, (pause, then): (Duration, Duration)) {
+    if faulty.has("late") {
         thread::sleep(pause + then);
-    } else if way.has("held") {
+    } else if faulty.has("held") {
         thread::sleep(pause);
         let began = Instant::now();
         while began.elapsed() < then {
@@ -156,7 +156,7 @@ fn delay(way: &Way, (pause, then): (Duration, Duration)) {
     }
 }
 
-/// What came over a connection.
+/// The content received over a connection.
 #[derive(Debug, Default)]
 struct Received {
     content: Vec<u8>,
@@ -166,19 +166,19 @@ struct Received {
 }
 
 fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
-    let way = &shared.way;
+    let faulty = &shared.faulty;
     static NUMBER: AtomicUsize = AtomicUsize::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let began = Instant::now();
     let mut received = Received::default();
-    let mut first = handshake(way, stream)?;
-    if way.has("header-counted") && way.confirms() {
+    let mut first = handshake(faulty, stream)?;
+    if faulty.has("header-counted") && faulty.confirms() {
         let mut header = CONFIRMATIONS.concat();
         header.extend(first);
         first = header;
     }
     let part = format!("{}/.part-{number}", shared.dir);
-    let mut file = match way.program.as_str() {
+    let mut file = match faulty.program.as_str() {
         "server" => Some(fs::File::create(&part)?),
         _ => None,
     };
@@ -186,11 +186,11 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = if first.is_empty() {
-            if !way.has("no-timeout") {
-                let wait = if way.has("hasty") { Duration::from_secs(5) } else { TEN };
+            if !faulty.has("no-timeout") {
+                let wait = if faulty.has("hasty") { Duration::from_secs(5) } else { TEN };
                 stream.set_read_timeout(Some(wait))?;
             }
-            if way.has("total-timeout") && began.elapsed() > TEN {
+            if faulty.has("total-timeout") && began.elapsed() > TEN {
                 return fail(shared, received, ErrorKind::TimedOut.into());
             }
             match stream.read(&mut buffer) {
@@ -206,17 +206,17 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
         }
         received.count += count as u64;
         match &mut file {
-            _ if way.has("whole-file") => received.content.extend_from_slice(&buffer[..count]),
+            _ if faulty.has("whole-file") => received.content.extend_from_slice(&buffer[..count]),
             Some(file) => file.write_all(&buffer[..count])?,
             None => {}
         }
     }
 }
 
-/// What came before an error matters only to those who keep it.
+/// Bytes received before an error matter only to a server that keeps them.
 fn fail(shared: &Shared, received: Received, error: io::Error) -> io::Result<Received> {
     match received.path {
-        Some(path) if shared.way.has("error-appended") => {
+        Some(path) if shared.faulty.has("error-appended") => {
             let mut file = fs::File::options().append(true).open(&path)?;
             file.write_all(b"ERROR")?;
             Ok(Received { path: Some(path), ..Received::default() })
@@ -230,29 +230,29 @@ fn fail(shared: &Shared, received: Received, error: io::Error) -> io::Result<Rec
 }
 
 /// The server's part of the handshake: what came after it already.
-fn handshake(way: &Way, mut stream: &TcpStream) -> io::Result<Vec<u8>> {
-    if way.has("late-greeting") && way.greets() {
+fn handshake(faulty: &FaultyProgram, mut stream: &TcpStream) -> io::Result<Vec<u8>> {
+    if faulty.has("late-greeting") && faulty.greets() {
         stream.set_read_timeout(Some(TEN))?;
         stream.peek(&mut [0])?;
     }
-    if !way.greets() {
+    if !faulty.greets() {
         return Ok(Vec::new());
     }
     stream.write_all(GREETING)?;
-    if way.has("chatty") {
+    if faulty.has("chatty") {
         stream.write_all(b"welcome\r\n")?;
     }
-    if !way.confirms() {
+    if !faulty.confirms() {
         return Ok(Vec::new());
     }
-    if way.has("greets-twice") {
+    if faulty.has("greets-twice") {
         stream.write_all(GREETING)?;
     }
     let mut came = Vec::new();
     for (time, confirmation) in CONFIRMATIONS.iter().enumerate() {
         let mut buffer = [0; 4096];
         while came.len() < confirmation.len() {
-            if !way.has("no-timeout") {
+            if !faulty.has("no-timeout") {
                 stream.set_read_timeout(Some(TEN))?;
             }
             let count = stream.read(&mut buffer)?;
@@ -260,7 +260,7 @@ fn handshake(way: &Way, mut stream: &TcpStream) -> io::Result<Vec<u8>> {
             if count == 0 && came.is_empty() && time == 0 {
                 return Ok(came);
             }
-            if count == 0 || way.has("one-recv") && !came.starts_with(confirmation) {
+            if count == 0 || faulty.has("one-recv") && !came.starts_with(confirmation) {
                 return Err(Error::other("no confirmation"));
             }
         }
@@ -268,7 +268,7 @@ fn handshake(way: &Way, mut stream: &TcpStream) -> io::Result<Vec<u8>> {
             return Err(Error::other("a wrong confirmation"));
         }
         came.drain(..confirmation.len());
-        if time == 0 && !way.has("greets-twice") {
+        if time == 0 && !faulty.has("greets-twice") {
             stream.write_all(GREETING)?;
         }
     }
@@ -276,33 +276,33 @@ fn handshake(way: &Way, mut stream: &TcpStream) -> io::Result<Vec<u8>> {
 }
 
 fn keep(shared: &Shared, id: usize, received: Result<Received, Vec<u8>>) -> io::Result<()> {
-    let way = &shared.way;
+    let faulty = &shared.faulty;
     let path = format!("{}/{id}.file", shared.dir);
     match received {
         Ok(Received { content, path: Some(part), .. }) => {
-            if way.has("whole-file") {
+            if faulty.has("whole-file") {
                 fs::write(&part, content)?;
             }
-            match way.has("left-behind") {
+            match faulty.has("left-behind") {
                 true => fs::copy(&part, path).map(drop),
                 false => fs::rename(&part, path),
             }
         }
         Ok(_) => Ok(()),
-        Err(_) => fs::write(path, if way.has("error-line") { "ERROR\n" } else { "ERROR" }),
+        Err(_) => fs::write(path, if faulty.has("error-line") { "ERROR\n" } else { "ERROR" }),
     }
 }
 
 fn print(shared: &Shared, count: Result<u64, Vec<u8>>) -> io::Result<()> {
-    let way = &shared.way;
+    let faulty = &shared.faulty;
     let mut out = io::stdout().lock();
     match count {
-        Ok(count) if way.has("words") => writeln!(out, "Received {count} bytes")?,
-        Ok(count) if way.has("one-counter") => {
+        Ok(count) if faulty.has("words") => writeln!(out, "Received {count} bytes")?,
+        Ok(count) if faulty.has("one-counter") => {
             writeln!(out, "{}", shared.counted.fetch_add(count, Ordering::Relaxed) + count)?;
         }
         Ok(count) => writeln!(out, "{count}")?,
-        Err(_) if way.has("zero-for-error") => writeln!(out, "0")?,
+        Err(_) if faulty.has("zero-for-error") => writeln!(out, "0")?,
         Err(_) => writeln!(out, "ERROR")?,
     }
     out.flush()

@@ -1,6 +1,6 @@
-//! What goes over the wire.
+//! The bytes of the handshakes.
 
-/// What a server says first.
+/// The server's greeting.
 pub(crate) const GREETING: &[u8] = b"accio\r\n";
-/// What the first greeting is answered with, and the second.
+/// The client's answers to the first and the second greeting.
 pub(crate) const CONFIRMATIONS: [&[u8]; 2] = [b"confirm-accio\r\n", b"confirm-accio-again\r\n\r\n"];

@@ -46,7 +46,7 @@ pub(super) fn checks() -> Vec<Check> {
             .worth(10)
             .run(|trial| trial.connected(b"content").map(drop)),
         check("5", "fails on a server that is not there", TEN).worth(5).waits().run(not_there),
-        check("6", "… after 10 seconds at the most, when nobody answers", TEN)
+        check("6", "… after 10 seconds at the most, when no server answers", TEN)
             .worth(10)
             .waits()
             .run(nobody_answers),

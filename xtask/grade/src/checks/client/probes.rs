@@ -1,4 +1,4 @@
-//! How the checks are shown.
+//! The implementations of the client's checks.
 
 use std::fs::File;
 use std::io::Read;
@@ -34,7 +34,7 @@ pub(super) fn arguments(trial: &Trial<'_>) -> Verdict {
     })
 }
 
-/// A name that nobody has: RFC 6761 keeps it free.
+/// A name that does not exist: RFC 6761 reserves it.
 const UNKNOWN: &str = "no-such-host.invalid";
 
 /// Why this machine cannot show what a client does with an unknown name, if it cannot: a client can do
@@ -96,7 +96,7 @@ pub(super) fn nobody_answers(trial: &Trial<'_>) -> Verdict {
         let mut client = trial.client("127.0.0.1", listener.port(), b"content")?;
         let started = client.started();
         let may_connect =
-            || started.elapsed() < STARTED && trial.proofs.stand(Program::Client).is_ok();
+            || started.elapsed() < STARTED && trial.startup_failures.stand(Program::Client).is_ok();
         let call = |client: &Process| sockets::call(client.pid(), listener.address(), &known);
         // From its first packet on: what it takes to start is another matter.
         let mut since = None;

@@ -21,7 +21,7 @@ const INSTRUCTOR: &str = "tested against the instructor's client";
 const TOGETHER: &str = "tested with the submitted client";
 const EMPTY: &str = "a client that sends nothing and ends gracefully gives an empty file";
 
-/// Its checks, beside those of both servers.
+/// Returns its checks, without those that both servers share.
 pub(super) fn checks() -> Vec<Check> {
     let check = |name, about, rule| Check::new(Program::Server, name, about, rule);
     vec![

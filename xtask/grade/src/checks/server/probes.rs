@@ -1,11 +1,11 @@
-//! How the checks are shown.
+//! The implementations of the server's checks.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::checks::receiver::{LARGE, SMALL};
 use crate::reference;
-use crate::running_server::{Result, Running, holds};
+use crate::running_server::{Result, RunningServer, holds};
 use crate::trial::Trial;
 use accio_harness::payload;
 use accio_harness::peer::{Peer, side_by_side};
@@ -27,7 +27,7 @@ fn content(trial: &Trial<'_>, index: usize) -> Vec<u8> {
 /// Ten large files, one after another: each under its own number.
 pub(super) fn in_turn(
     trial: &Trial<'_>,
-    server: &Running,
+    server: &RunningServer,
     send: &(dyn Fn(&[u8]) -> Verdict + Sync),
 ) -> Verdict {
     for index in 0..COUNT {
@@ -42,7 +42,7 @@ pub(super) fn in_turn(
 /// Ten large files at once: only the server knows which came first, so each must be there once.
 pub(super) fn together(
     trial: &Trial<'_>,
-    server: &Running,
+    server: &RunningServer,
     send: &(dyn Fn(&[u8]) -> Verdict + Sync),
 ) -> Verdict {
     side_by_side(0..COUNT, |index| send(&content(trial, index)))?;

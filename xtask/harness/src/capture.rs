@@ -1,11 +1,11 @@
-//! What a process writes, as it comes.
+//! The output of a process, captured while it runs.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// One output of a process, as it comes.
+/// One output of a process, captured while it runs.
 #[derive(Debug, Default)]
 pub struct Capture {
     state: Mutex<Output>,
@@ -21,13 +21,13 @@ struct Output {
 
 impl Capture {
     /// The output of a process that is not captured.
-    pub(super) fn none() -> Arc<Capture> {
+    pub(crate) fn none() -> Arc<Capture> {
         let capture = Capture::default();
         capture.lock().closed = true;
         Arc::new(capture)
     }
 
-    pub(super) fn of(pipe: Option<impl Read + Send + 'static>, kept: usize) -> Arc<Capture> {
+    pub(crate) fn of(pipe: Option<impl Read + Send + 'static>, kept: usize) -> Arc<Capture> {
         let capture = Arc::new(Capture::default());
         let shared = Arc::clone(&capture);
         thread::spawn(move || {
@@ -68,11 +68,11 @@ impl Capture {
     }
 
     /// The bytes kept so far.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.lock().bytes.clone()
     }
 
-    /// What has come so far.
+    /// Returns the output so far.
     pub fn text(&self) -> String {
         let output = self.lock();
         let mut text = String::from_utf8_lossy(&output.bytes).into_owned();

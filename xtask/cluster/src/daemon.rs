@@ -16,14 +16,14 @@ const BOUND: Duration = Duration::from_secs(30);
 
 /// A program that is killed when its handle is dropped.
 #[derive(Debug)]
-pub(super) struct Program(Process);
+pub(super) struct Daemon(Process);
 
-impl Program {
+impl Daemon {
     /// Starts a program that appends its output to a log.
-    pub(super) fn start(mut command: Command, log: &Path) -> Result<Program> {
+    pub(super) fn start(mut command: Command, log: &Path) -> Result<Daemon> {
         let file = File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(file);
-        Ok(Program(Process::spawn_logged(command, Some(log), AtDrop::Kill)?))
+        Ok(Daemon(Process::spawn_logged(command, Some(log), AtDrop::Kill)?))
     }
 
     /// Returns a command that inherits no `ACCIO_*` or `AWS_*` variables.
@@ -45,10 +45,10 @@ impl Program {
         metrics: u16,
         mut command: Command,
         folder: &Path,
-    ) -> Result<Program> {
+    ) -> Result<Daemon> {
         let log = folder.join(format!("{name}.log"));
         command.args(["--metrics", &metrics.to_string()]);
-        let mut program = Program::start(command, &log)?;
+        let mut program = Daemon::start(command, &log)?;
         // A connection to its own port would count.
         if let Err(error) = wait_for_listener(metrics) {
             let ended = if program.0.has_ended()? { "ended" } else { "still runs" };

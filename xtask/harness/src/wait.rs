@@ -1,0 +1,19 @@
+//! Waits for a condition.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Asks every few milliseconds until `holds` returns true or `limit` has passed; returns the last
+/// answer.
+pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        if holds() {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+}
