@@ -113,6 +113,12 @@ pub(crate) fn write_all(file: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the file system write what it has not written yet and report errors of that, as every close
+/// of a descriptor does. Network file systems, and those in user space, may do so only then.
+pub(crate) fn flush(file: &OwnedFd) -> io::Result<()> {
+    Ok(nix::unistd::close(file.try_clone()?)?)
+}
+
 /// Sets the file's length; what is allocated behind it is released. The position stays.
 pub(crate) fn truncate(file: impl AsFd, length: u64) -> io::Result<()> {
     retry(|| rustix::fs::ftruncate(&file, length))

@@ -4,6 +4,7 @@
 #[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
 mod balanced;
 mod drain;
+mod file_systems;
 mod files;
 mod harness;
 mod journal;

@@ -64,10 +64,11 @@ impl SinkFile for DirFile {
 
 impl Drop for DirFile {
     fn drop(&mut self) {
-        if let Some(name) = self.hidden.take()
-            && let Err(error) = calls::unlink(&self.dir.fd, &name)
-        {
-            log::warn!("cannot remove {name:?}: {error}");
+        if let Some(name) = self.hidden.take() {
+            // Some file systems create a file when it is closed, even if its name was removed
+            // before that. Errors do not matter for a file that goes.
+            let _ = calls::flush(&self.fd);
+            self.dir.remove(&name);
         }
     }
 }
@@ -91,6 +92,10 @@ impl DirFile {
 
     /// Gives the file its name; with a durable directory, both are on the disk afterwards.
     fn publish(&mut self) -> io::Result<()> {
+        if self.hidden.is_some() {
+            // Not a local file system of Linux, so the bytes may not even have left this process.
+            calls::flush(&self.fd)?;
+        }
         if self.dir.durable {
             // Before the name, or a power loss could leave a name with nothing behind it. Should
             // it fail it is not tried again: the kernel has forgotten which bytes were lost.

@@ -225,9 +225,11 @@ impl DirOptions {
         };
         rehearsal::rehearse(&mut dir, ways)?;
         let sink = DirSink { dir: Arc::new(dir) };
-        let first = sink.open(0).map_err(error(DirErrorKind::Unusable))?;
-        if let Some(spare) = first.into_spare() {
-            sink.dir.spare.get_or_init(|| spare);
+        if sink.dir.paths.has(FastPath::Tmpfile) {
+            let first = sink.open(0).map_err(error(DirErrorKind::Unusable))?;
+            if let Some(spare) = first.into_spare() {
+                sink.dir.spare.get_or_init(|| spare);
+            }
         }
         Ok(sink)
     }

@@ -108,6 +108,9 @@ fn attempt(dir: &Dir) -> Result<(), Fault> {
             written.map(|()| ERROR_MARKER.len() as u64).map_err(fault(DirErrorKind::Unusable))?
         }
     };
+    if hidden.is_some() {
+        calls::flush(&marker).map_err(fault(DirErrorKind::Unusable))?;
+    }
     if dir.durable {
         calls::sync_data(&marker).map_err(fault(DirErrorKind::Durable))?;
     }
@@ -121,12 +124,16 @@ fn attempt(dir: &Dir) -> Result<(), Fault> {
         expect_mode(mode, calls::stat(&dir.fd, &name)).map_err(fault(DirErrorKind::Mode))?;
     }
 
-    // An empty file comes under the same name.
-    let (empty, mut hidden) = create(&mut names).map_err(fault(DirErrorKind::Unusable))?;
-    let published = dir.publish(&empty, &mut hidden, &name);
+    // Another file comes under the same name, one byte shorter.
+    let (second, mut hidden) = create(&mut names).map_err(fault(DirErrorKind::Unusable))?;
+    let shorter = written.saturating_sub(1);
+    calls::write_all(&second, &ERROR_MARKER[..shorter as usize])
+        .and_then(|()| if hidden.is_some() { calls::flush(&second) } else { Ok(()) })
+        .map_err(fault(DirErrorKind::Unusable))?;
+    let published = dir.publish(&second, &mut hidden, &name);
     names.names.extend(hidden);
     let size = match (dir.existing, published) {
-        (Existing::Replace, Ok(())) => 0,
+        (Existing::Replace, Ok(())) => shorter,
         (Existing::Replace, Err(why)) => return Err(Fault { kind: DirErrorKind::Publish, why }),
         (Existing::Keep, Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => written,
         (Existing::Keep, Err(why)) => return Err(Fault { kind: DirErrorKind::Publish, why }),

@@ -1,0 +1,247 @@
+//! File systems that lack calls, or ignore them: on each, the server keeps its promises or refuses
+//! to start. Needs root and the tools of the file systems, so it is ignored by default:
+//! `cargo test -p accio-server --test program file_systems -- --ignored --nocapture`.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::harness::{BOUND, Server, connect, free_port, program, until, upload, wait};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A file system to try, and how to mount it: the shell commands see `$ROOT`, a fresh folder, and
+/// mount on `$ROOT/mount`.
+struct Kind {
+    name: &'static str,
+    /// Without one of these, it is skipped.
+    tools: &'static [&'static str],
+    mount: &'static str,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "ext4",
+        tools: &["mkfs.ext4"],
+        mount: "truncate -s 64M image && mkfs.ext4 -q image && mount -o loop image mount",
+    },
+    Kind { name: "tmpfs", tools: &[], mount: "mount -t tmpfs tmpfs mount" },
+    Kind {
+        name: "overlayfs",
+        tools: &[],
+        mount: "mkdir base && mount -t tmpfs tmpfs base && mkdir base/lower base/upper base/work \
+                && mount -t overlay overlay -o \
+                lowerdir=base/lower,upperdir=base/upper,workdir=base/work mount",
+    },
+    Kind { name: "bindfs", tools: &["bindfs"], mount: "mkdir source && bindfs source mount" },
+    Kind {
+        name: "ntfs-3g",
+        tools: &["ntfs-3g", "mkfs.ntfs"],
+        mount: "truncate -s 64M image && mkfs.ntfs -q -F image && ntfs-3g image mount",
+    },
+    Kind {
+        name: "exfat-fuse",
+        tools: &["mount.exfat-fuse", "mkfs.exfat"],
+        mount: "truncate -s 64M image && mkfs.exfat image \
+                && losetup -f --show image >device && mount.exfat-fuse $(cat device) mount",
+    },
+    Kind {
+        name: "rclone mount",
+        tools: &["rclone"],
+        mount: "mkdir source && rclone mount source mount --daemon --dir-cache-time 0s",
+    },
+    Kind {
+        name: "rclone mount, cached",
+        tools: &["rclone"],
+        mount: "mkdir source && rclone mount source mount --daemon --vfs-cache-mode full \
+                --cache-dir cache",
+    },
+];
+
+struct Mounted {
+    root: tempfile::TempDir,
+}
+
+impl Mounted {
+    fn new(kind: &Kind) -> Result<Self, String> {
+        let has = |tool: &str| {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).any(|dir| dir.join(tool).is_file())
+        };
+        if let Some(tool) = kind.tools.iter().find(|tool| !has(tool)) {
+            return Err(format!("{tool} is not installed"));
+        }
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("mount")).unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", kind.mount]).current_dir(root.path()).stdin(Stdio::null());
+        // A daemon would hold pipes open.
+        let log = fs::File::create(root.path().join("log")).unwrap();
+        let status = shell.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
+        let mounted = Mounted { root };
+        if !status.success() {
+            let log = fs::read_to_string(mounted.root.path().join("log")).unwrap_or_default();
+            return Err(format!("cannot be mounted: {}", log.trim()));
+        }
+        let mount = mounted.root.path().join("mount");
+        until("the mount", || {
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            mounts.contains(mount.to_str().unwrap())
+        });
+        Ok(mounted)
+    }
+
+    /// A folder on it that no server has used.
+    fn folder(&self, name: &str) -> PathBuf {
+        self.root.path().join("mount").join(name)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for place in ["mount", "base"] {
+            let place = self.root.path().join(place);
+            let end = Instant::now() + BOUND;
+            let unmount = || Command::new("umount").arg(&place).stderr(Stdio::null()).status();
+            let is_mounted = || {
+                let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                mounts.contains(place.to_str().unwrap_or_default())
+            };
+            while is_mounted() && Instant::now() < end {
+                let _ = unmount();
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        if let Ok(device) = fs::read_to_string(self.root.path().join("device")) {
+            let _ = Command::new("losetup").args(["-d", device.trim()]).status();
+        }
+    }
+}
+
+/// Starts a server on `folder`, or returns the error that it ends with.
+fn start(folder: &Path, flags: &[&str]) -> Result<Server, String> {
+    let command = || {
+        let mut command = program();
+        command.arg(free_port().to_string()).arg(folder).args(["--bind", "127.0.0.1"]);
+        command.args(["--timeout", "0.5"]).args(flags);
+        command
+    };
+    // The same start twice: a server that listens would have to be ended first.
+    let mut trial = command();
+    let mut child = trial.stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    if child.try_wait().unwrap().is_none() {
+        let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        wait(&mut child);
+        return Ok(Server::spawn(command()));
+    }
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut text).unwrap();
+    Err(text.trim().to_owned())
+}
+
+/// Content of an upload that takes several turns.
+fn content() -> Vec<u8> {
+    (0..3 << 20).map(|index: u32| (index ^ (index >> 9)) as u8).collect()
+}
+
+fn read(folder: &Path, id: u64) -> Vec<u8> {
+    fs::read(folder.join(format!("{id}.file"))).unwrap_or_default()
+}
+
+/// Waits for a file, which some file systems show late.
+fn expect(folder: &Path, id: u64, content: &[u8]) {
+    until(&format!("{id}.file in {folder:?}"), || read(folder, id) == content);
+}
+
+/// What the flag comes to: `yes` if it does what it promises, or `refused`.
+fn cell(folder: &Path, flags: &[&str], check: impl FnOnce(&Server)) -> Result<(), String> {
+    let server = start(folder, flags)?;
+    check(&server);
+    server.stop(SOON);
+    let names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| name.to_str().unwrap().ends_with(".file")), "{names:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and file systems to mount"]
+fn each_file_system_works_or_is_refused() {
+    let mut table = String::new();
+    for kind in KINDS {
+        let mounted = match Mounted::new(kind) {
+            Ok(mounted) => mounted,
+            Err(why) => {
+                let _ = writeln!(std::io::stderr(), "skipped: {}: {why}", kind.name);
+                continue;
+            }
+        };
+        let mut row = vec![kind.name.to_owned()];
+        let mut add = |flag: &str, result: Result<(), String>| {
+            row.push(match result {
+                Ok(()) => "yes".to_owned(),
+                Err(line) => {
+                    let _ = writeln!(std::io::stderr(), "{}: {flag}: {line}", kind.name);
+                    let last = line.lines().last().unwrap_or_default();
+                    assert!(last.starts_with("ERROR: "), "{line}");
+                    assert!(last.contains(flag) && last.contains("the file system is"), "{line}");
+                    "refused".to_owned()
+                }
+            });
+        };
+        let folder = mounted.folder("replace");
+        let replaced = cell(&folder, &[], |server| {
+            upload(server.address(), &content()).unwrap();
+            expect(&folder, 1, &content());
+            let silent = connect(server.address()).unwrap();
+            expect(&folder, 2, b"ERROR");
+            drop(silent);
+        });
+        let again = cell(&folder, &[], |server| {
+            upload(server.address(), b"the second run").unwrap();
+            expect(&folder, 1, b"the second run");
+        });
+        add("", replaced.clone().map(drop));
+        add("", replaced);
+        add("", again);
+        let folder = mounted.folder("keep");
+        add(
+            "--existing",
+            cell(&folder, &["--existing", "keep"], |server| {
+                upload(server.address(), b"the first").unwrap();
+                expect(&folder, 1, b"the first");
+                fs::write(folder.join("2.file"), "another's").unwrap();
+                upload(server.address(), b"the second").unwrap_err();
+                upload(server.address(), b"the third").unwrap();
+                expect(&folder, 2, b"another's");
+                expect(&folder, 3, b"the third");
+            }),
+        );
+        let folder = mounted.folder("durable");
+        add(
+            "--durable",
+            cell(&folder, &["--durable"], |server| {
+                upload(server.address(), &content()).unwrap();
+                expect(&folder, 1, &content());
+            }),
+        );
+        let folder = mounted.folder("mode");
+        add(
+            "--mode",
+            cell(&folder, &["--mode", "600"], |server| {
+                upload(server.address(), b"secret").unwrap();
+                expect(&folder, 1, b"secret");
+                let mode = fs::metadata(folder.join("1.file")).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o600);
+            }),
+        );
+        table += &format!("| {} |\n", row.join(" | "));
+    }
+    let head = "| file system | start, upload | abort | replace | keep | durable | mode |\n";
+    let _ = writeln!(std::io::stderr(), "{head}|---|---|---|---|---|---|---|\n{table}");
+    assert!(!table.is_empty(), "no file system could be mounted");
+}
