@@ -163,7 +163,7 @@ fn glibc(bin: &Path) -> io::Result<String> {
         }
     }
     match newest {
-        0 => Err(io::Error::other("the programs name no version of glibc")),
+        0 => Err(io::Error::other("the programs require no version of glibc")),
         minor => Ok(format!("2.{minor}")),
     }
 }

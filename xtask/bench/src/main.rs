@@ -121,7 +121,7 @@ fn measure(arguments: &Arguments) -> Result<Report> {
     };
     let kinds: Vec<&WorkloadKind> = workloads::ALL.iter().filter(wanted).collect();
     if kinds.is_empty() {
-        bail!("no workload is named like {}; --list lists them", arguments.only.join(" or "));
+        bail!("no workload matches {}: see --list", arguments.only.join(" or "));
     }
     // Where that fails, fewer connections are held, and the report says how many.
     let _ = accio_harness::resource_limits::raise_descriptor_limit(None);

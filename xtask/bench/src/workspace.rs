@@ -69,7 +69,7 @@ impl Workspace {
             Storage::Disk => Ok(self.disk.path()),
             Storage::Tmpfs => match &self.tmpfs {
                 Some(dir) => Ok(dir.path()),
-                None => bail!("/dev/shm is no tmpfs"),
+                None => bail!("/dev/shm is not a tmpfs"),
             },
         }
     }

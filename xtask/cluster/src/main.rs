@@ -128,16 +128,13 @@ fn test_or_measure(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCo
         Ok(_) if arguments.server.is_none() && !has_cargo() => {
             writeln!(
                 out,
-                "skipped: test-cluster: no cargo here to build accio-server, no --server"
+                "skipped: test-cluster: no cargo to build accio-server with: give --server"
             )?;
             return Ok(ExitCode::SUCCESS);
         }
         Ok(tools) => tools,
         Err(missing) => {
-            writeln!(
-                out,
-                "skipped: test-cluster: no {missing} here; --install says how to get it"
-            )?;
+            writeln!(out, "skipped: test-cluster: no {missing} on this machine: see --install")?;
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -192,7 +189,7 @@ fn choose(arguments: &Arguments, out: &mut impl Write) -> Result<Chosen> {
             Ok(Chosen::Done(ExitCode::SUCCESS))
         }
         Err(why) => {
-            writeln!(out, "skipped: a balancer below TCP: {why}; going on as with --direct")?;
+            writeln!(out, "skipped: a balancer below TCP: {why}; continuing as with --direct")?;
             Ok(Chosen::Here(Balancer::Direct))
         }
     }

@@ -60,7 +60,7 @@ pub(super) fn measure(
     if rclone.is_some() {
         subjects.insert(0, Subject::Rclone);
     } else {
-        writeln!(out, "skipped: rclone: not here; --install says how to get it")?;
+        writeln!(out, "skipped: rclone: not installed: see --install")?;
     }
     let mut all = BTreeMap::<Subject, Vec<Taken>>::new();
     // The first round warms up.
@@ -184,7 +184,7 @@ impl Files {
     }
 }
 
-/// The same by rclone: as many files at once, parts of the same size, as many of them in flight.
+/// Uploads with rclone: as many files at once, the same part size and number of parts in flight.
 fn copy(rclone: &Path, cluster: &Cluster, files: &Files, to: &str) -> Result<()> {
     let bucket = cluster.store();
     let mut command = Command::new(rclone);

@@ -19,7 +19,7 @@ pub(super) struct Verdict {
     half: Vec<String>,
     /// UploadResult to be kept, and are not.
     lost: Vec<u64>,
-    /// The same, but told by the proxy alone: it had them open at the receiver that was killed.
+    /// Lost uploads that only the proxy confirmed: it had them open at the killed receiver.
     proxys: Vec<u64>,
     unfinished: usize,
 }

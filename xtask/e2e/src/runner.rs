@@ -187,7 +187,7 @@ mod tests {
     };
 
     #[test]
-    fn what_fails_beside_others_only_has_passed() {
+    fn a_scenario_that_passes_alone_has_passed() {
         let dir = tempfile::tempdir().unwrap();
         let subject = Arc::new(Subject::own(Path::new("/nowhere")).unwrap());
         let options = Options { jobs: 1, dir: dir.path().into(), keep: false, seed: 1 };
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_end_is_counted_and_explained() {
+    fn every_result_is_counted_and_explained() {
         let dir = tempfile::tempdir().unwrap();
         let (tally, text) = run_all(false, dir.path());
         assert_eq!(tally, Tally { passed: 1, failed: 2, skipped: 1, troubled: 1 });

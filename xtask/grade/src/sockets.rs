@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_from_a_connection() {
+    fn attempts_and_connections_are_distinguished() {
         let own = Pid::from_raw(i32::try_from(std::process::id()).unwrap()).unwrap();
         let listener = Listener::with(0, None).unwrap();
         let server = listener.address();

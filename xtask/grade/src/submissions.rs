@@ -1,4 +1,4 @@
-//! Many submissions: several graded at a time, a bar that says how far it is, a file for each.
+//! Grades many submissions, several at a time, with a progress bar and a report for each.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -35,7 +35,10 @@ pub(crate) fn find(
     paths.retain(|path| path.file_name().is_none_or(|name| name.as_encoded_bytes()[0] != b'.'));
     paths.sort();
     if paths.is_empty() {
-        bail!("--submissions {}: no folder in it: each submission is one", dir.display());
+        bail!(
+            "--submissions {}: has no folders: put each submission in a folder of its own",
+            dir.display()
+        );
     }
     let submission = |path: PathBuf| {
         let (programs, problem) = match discovery::programs(&path) {

@@ -73,7 +73,7 @@ impl Trial<'_> {
         self.start(None)
     }
 
-    /// The same behind a poor network: connect to the proxy.
+    /// Starts the server behind a poor network: clients connect to the proxy.
     pub(crate) fn server_far_away(&self) -> Verdict<(RunningServer, Proxy)> {
         let namespace = self.namespace()?;
         let profile = self.profile(namespace.is_some());
@@ -147,7 +147,7 @@ impl Trial<'_> {
         self.send_through(namespace, content)
     }
 
-    /// The same over a network that really loses packets, or not at all.
+    /// Sends over a network that really loses packets; a skip if there is none.
     pub(crate) fn send_with_loss(&self, content: &[u8]) -> Verdict {
         let namespace = self.real_namespace()?;
         self.send_through(Some(namespace), content)

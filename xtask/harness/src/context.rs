@@ -74,12 +74,12 @@ impl Context {
         self.seed
     }
 
-    /// The scenario's own folder.
+    /// Returns the scenario's own folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The outputs of all processes so far.
+    /// Returns the outputs of all processes so far.
     pub fn logs(&self) -> Vec<Log> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -94,14 +94,14 @@ impl Context {
         payload::bytes(self.seed.wrapping_add(tag), length)
     }
 
-    /// A new file with these bytes.
+    /// Creates a file with these bytes.
     pub fn file(&self, content: &[u8]) -> Verdict<PathBuf> {
         let path = self.fresh("source");
         fs::write(&path, content)?;
         Ok(path)
     }
 
-    /// A new file of `length` bytes that no other `tag` gives, written in constant memory.
+    /// Creates a file of `length` bytes that depend on `tag`, in constant memory.
     pub fn large_file(&self, tag: u64, length: u64) -> Verdict<PathBuf> {
         let path = self.fresh("large");
         payload::write(&path, self.seed.wrapping_add(tag), length)?;
@@ -128,7 +128,7 @@ impl Context {
         Ok(process)
     }
 
-    /// A program of the subject, with no arguments yet.
+    /// Returns the command of one of the programs, without arguments.
     pub fn command(&self, program: Program) -> Verdict<Command> {
         Ok(self.subject.template(program)?.bare())
     }

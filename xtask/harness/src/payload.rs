@@ -9,14 +9,14 @@ use super::verdict::{Stop, Verdict};
 /// The content of a file whose transfer failed.
 pub const ERROR: &[u8] = b"ERROR";
 
-/// The unit contents are made of: random bytes, repeated, with a stamp every page.
+/// Length of the block of random bytes that contents repeat, with a stamp in every page.
 const BLOCK: usize = 1 << 20;
-/// How far stamps are apart: no two pages of a content, or of two contents, are alike.
+/// Distance of stamps: no two pages of a content, or of two contents, are equal.
 const PAGE: usize = 4096;
-/// How much of the start of bytes is shown to people.
+/// Number of leading bytes that descriptions show.
 const START: usize = 48;
 
-/// `length` bytes that no other `seed` gives.
+/// Returns `length` bytes that depend on `seed`.
 pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut content = Vec::with_capacity(length);
     blocks(seed, length as u64, |block| {
@@ -104,7 +104,7 @@ pub fn ensure_same(source: &Path, received: &Path) -> Verdict {
     Ok(())
 }
 
-/// Some bytes for people: their number, and what they begin with.
+/// Describes bytes: their number and the first of them.
 pub fn describe(bytes: &[u8]) -> String {
     let dots = if bytes.len() > START { "…" } else { "" };
     let start = &bytes[..bytes.len().min(START)];
@@ -112,7 +112,7 @@ pub fn describe(bytes: &[u8]) -> String {
     format!("{} byte{plural} \"{}{dots}\"", bytes.len(), start.escape_ascii())
 }
 
-/// A line that a program wrote, for people: as it is, but for what would move the cursor.
+/// Escapes the control characters in a line of output.
 pub fn escape_line(line: &str) -> String {
     let mut escaped = String::with_capacity(line.len());
     for c in line.chars() {
@@ -124,7 +124,7 @@ pub fn escape_line(line: &str) -> String {
     escaped
 }
 
-/// Where two contents begin to differ, for people; nothing if one begins the other.
+/// Describes where two contents begin to differ; empty if one is a prefix of the other.
 pub fn first_difference(expected: &[u8], actual: &[u8]) -> String {
     match expected.iter().zip(actual).position(|(expected, actual)| expected != actual) {
         Some(offset) => format!(", different from offset {offset} on"),
@@ -132,7 +132,7 @@ pub fn first_difference(expected: &[u8], actual: &[u8]) -> String {
     }
 }
 
-/// The end of what is too long to be shown: there is what was appended to a file.
+/// Describes the end of bytes that are too long to show: appended bytes are there.
 fn last(bytes: &[u8]) -> String {
     const SHOWN: usize = 12;
     if bytes.len() <= START {

@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::process;
 
-/// Ports handed out in this run; none is given twice.
+/// Ports handed out in this run; none is handed out twice.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// The lowest port worth trying: below it live well-known services.
@@ -31,7 +31,7 @@ pub fn free() -> io::Result<u16> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port in 1,000 attempts"))
 }
 
-/// Binds `port` on all interfaces as the servers will, and lets it go again.
+/// Binds `port` on all interfaces as the servers will, and closes the socket again.
 fn bind(port: u16) -> io::Result<u16> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     // Without reusing the address: a program may not do that either, and what is left of old

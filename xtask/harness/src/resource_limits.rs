@@ -52,7 +52,7 @@ static WATCHED: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
 static ENDED: Mutex<Vec<(usize, String)>> = Mutex::new(Vec::new());
 static WATCH: Once = Once::new();
 
-/// The mark of what `owner` starts; other runs, at the same time too, have others.
+/// Returns the mark of `owner`'s processes, which no other run has.
 pub fn mark(owner: usize) -> String {
     static RUN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     let run = RUN.get_or_init(|| {
@@ -86,8 +86,7 @@ pub fn watch(group: Pid, outputs: [Arc<Capture>; 2], owner: usize, limits: Limit
     });
 }
 
-/// Raises this process's own limit of descriptors to `wanted`, or as far as the system allows; without
-/// a number, as far as that.
+/// Raises this process's own descriptor limit to `wanted`, or as far as the system allows.
 pub fn raise_descriptor_limit(wanted: Option<u64>) -> io::Result<()> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = match (wanted, limit.maximum) {
@@ -101,18 +100,18 @@ pub fn raise_descriptor_limit(wanted: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// No longer looks at `group`; to be called before its number is let go.
+/// Stops watching `group`; must be called before its number is free.
 pub fn forget(group: Pid) {
     lock(&WATCHED).retain(|one| one.group != group);
 }
 
-/// Why processes of `owner` were ended for what they took.
+/// Returns why processes of `owner` were ended.
 pub fn reasons(owner: usize) -> Vec<String> {
     let ended = lock(&ENDED);
     ended.iter().filter(|(of, _)| *of == owner).map(|(_, why)| why.clone()).collect()
 }
 
-/// Ends every process marked by `owner`, in whatever group it hides. Those in one of `others` are
+/// Ends every process marked by `owner`, in any group. Those in one of `others` are
 /// known to belong to others: reading the environments of hundreds of processes takes long.
 pub fn sweep(owner: usize, others: &HashSet<Pid>) {
     let mark = format!("{MARK}={}", mark(owner));
@@ -134,18 +133,18 @@ pub fn sweep(owner: usize, others: &HashSet<Pid>) {
     }
 }
 
-/// The processes in the group led by `group`.
+/// Returns the processes in the group `group`.
 pub fn members(group: Pid) -> Vec<i32> {
     pids().filter(|pid| group_of(*pid) == Some(group)).collect()
 }
 
-/// The most memory the processes of the group ever had resident, added up, in KiB.
+/// Returns the sum of the group's peak resident memory, in KiB.
 pub fn peak_memory(group: Pid) -> u64 {
     let peak = |pid: i32| usage::status_kib(Pid::from_raw(pid)?, "VmHWM");
     members(group).into_iter().filter_map(peak).sum()
 }
 
-/// The processor time the processes of the group have used, in clock ticks.
+/// Returns the processor time of the group, in clock ticks.
 pub fn cpu_ticks(group: Pid) -> u64 {
     stats(&HashSet::from([group])).into_iter().map(|stat| stat.ticks).sum()
 }
@@ -161,8 +160,8 @@ pub fn wants_to_run(group: Pid) -> bool {
     })
 }
 
-/// Waits until nothing of the group wants to run, so that what it would do it has done; no longer
-/// than `limit`. Whether it came to rest.
+/// Waits until no thread of the group wants to run, at most for `limit`. Returns whether the group
+/// has come to rest.
 pub fn settles(group: Pid, limit: Duration) -> bool {
     let until = Instant::now() + limit;
     let mut rested = 0;
@@ -226,7 +225,7 @@ fn stats(groups: &HashSet<Pid>) -> Vec<Stat> {
     pids().filter_map(stat).collect()
 }
 
-/// The group that a process is in: asking costs far less than reading its files.
+/// Returns the group of a process: much cheaper than reading its files.
 fn group_of(pid: i32) -> Option<Pid> {
     // Not by rustix: one of a group outside our PID namespace is in group 0, which it calls a bug.
     let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok()?;

@@ -6,17 +6,17 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often the gauge looks at the clock.
+/// How often the clock is read.
 const BEAT: Duration = Duration::from_millis(10);
-/// Lateness below this is not kept.
+/// Shorter delays are not kept.
 const NOISE: Duration = Duration::from_millis(5);
 /// Samples kept; far more than one run has.
 const KEPT: usize = 10_000;
 
-/// When it was noticed, and how late it was.
+/// The time and the length of each delay.
 static SAMPLES: Mutex<VecDeque<(Instant, Duration)>> = Mutex::new(VecDeque::new());
 
-/// Starts the gauge; it runs as long as the process.
+/// Starts the measurement, which runs as long as the process.
 pub fn start() {
     thread::spawn(|| {
         loop {
@@ -34,7 +34,7 @@ pub fn start() {
     });
 }
 
-/// The worst lateness noticed since `then`.
+/// Returns the longest delay since `then`.
 pub fn worst_since(then: Instant) -> Duration {
     let samples = SAMPLES.lock().unwrap_or_else(PoisonError::into_inner);
     let recent = samples.iter().rev().take_while(|(at, _)| *at >= then);

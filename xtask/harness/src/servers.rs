@@ -1,4 +1,4 @@
-//! Our own servers while they run.
+//! Our own servers at work.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,31 +19,31 @@ use super::wait::wait_until;
 pub struct Server {
     /// The process.
     pub process: Process,
-    /// The port it listens at.
+    /// The port it listens on.
     pub port: u16,
     /// Its FILE-DIR.
     pub dir: PathBuf,
 }
 
 impl Server {
-    /// Where to connect.
+    /// Returns the address to connect to.
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// A raw connection.
+    /// Opens a raw connection.
     pub fn connect(&self) -> Verdict<Peer> {
         Peer::connect(self.address())
     }
 
-    /// A raw connection that has been greeted, and so numbered.
+    /// Opens a raw connection and receives the greeting, so that it has its number.
     pub fn connect_greeted(&self) -> Verdict<Peer> {
         let mut peer = self.connect()?;
         peer.greet_as_client(Dialect::Accio)?;
         Ok(peer)
     }
 
-    /// The path of connection `id`'s file.
+    /// Returns the path of connection `id`'s file.
     pub fn path(&self, id: usize) -> PathBuf {
         self.dir.join(format!("{id}.file"))
     }
@@ -83,7 +83,7 @@ impl Server {
         })
     }
 
-    /// The same, but for hidden names of files that are still on their way.
+    /// A fault unless FILE-DIR holds the files of these connections, and hidden files of open uploads.
     pub fn expect_only_or_hidden(&self, ids: impl IntoIterator<Item = usize>) -> Verdict {
         let expected: BTreeSet<String> = ids.into_iter().map(|id| format!("{id}.file")).collect();
         let mut actual = self.listing()?;
@@ -95,14 +95,14 @@ impl Server {
         )
     }
 
-    /// The names in FILE-DIR now.
+    /// Returns the names in FILE-DIR.
     pub fn listing(&self) -> io::Result<BTreeSet<String>> {
         fs::read_dir(&self.dir)?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect()
     }
 
-    /// A fault unless it is still there, and ends well when told to.
+    /// Stops it; a fault unless it still runs and exits with code 0.
     pub fn stop(mut self) -> Verdict {
         stop(&mut self.process)
     }
@@ -113,17 +113,17 @@ impl Server {
 pub struct ServerS {
     /// The process.
     pub process: Process,
-    /// The port it listens at.
+    /// The port it listens on.
     pub port: u16,
 }
 
 impl ServerS {
-    /// Where to connect.
+    /// Returns the address to connect to.
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// A raw connection.
+    /// Opens a raw connection.
     pub fn connect(&self) -> Verdict<Peer> {
         Peer::connect(self.address())
     }
@@ -143,7 +143,7 @@ impl ServerS {
         )
     }
 
-    /// Stops it; a fault unless it ends well, and its stdout was exactly these lines.
+    /// Stops it; a fault unless it exits with code 0 and its stdout was exactly these lines.
     pub fn stop_after(mut self, lines: &[&str]) -> Verdict {
         stop(&mut self.process)?;
         let expected: String = lines.iter().map(|line| format!("{line}\n")).collect();

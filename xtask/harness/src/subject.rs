@@ -30,10 +30,10 @@ pub struct Subject {
 }
 
 impl Program {
-    /// All of them.
+    /// All programs.
     pub const ALL: [Program; 3] = [Program::Server, Program::ServerS, Program::Client];
 
-    /// Its name in ids of checks and on command lines.
+    /// Returns its name in ids of checks and on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Program::Server => "server",
@@ -44,7 +44,7 @@ impl Program {
 }
 
 impl Subject {
-    /// Our own programs, built into the folder `bin`.
+    /// Returns our own programs in the folder `bin`.
     pub fn own(bin: &Path) -> Verdict<Subject> {
         let template = |text: &str| Template::parse(text).map(|template| template.inside(bin));
         Ok(Subject {
@@ -54,7 +54,7 @@ impl Subject {
         })
     }
 
-    /// The same, made to speak one dialect.
+    /// Our own programs in the folder `bin`, with the option for one dialect.
     pub fn own_in(bin: &Path, dialect: Dialect) -> Verdict<Subject> {
         let mut subject = Subject::own(bin)?;
         let templates = [&mut subject.server, &mut subject.server_s, &mut subject.client];
@@ -66,7 +66,7 @@ impl Subject {
         Ok(subject)
     }
 
-    /// How `program` is run.
+    /// Returns the template of `program`; a skip if there is none.
     pub fn template(&self, program: Program) -> Verdict<&Template> {
         let template = match program {
             Program::Server => &self.server,
@@ -77,7 +77,7 @@ impl Subject {
     }
 }
 
-/// A command line with places for `{port}`, `{dir}`, `{host}` and `{file}`.
+/// A command line with placeholders for `{port}`, `{dir}`, `{host}` and `{file}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     words: Vec<String>,
@@ -117,13 +117,13 @@ impl Template {
         Ok(Template { words })
     }
 
-    /// The program that it runs.
+    /// Returns the program that it runs.
     pub fn program(&self) -> &str {
         // `parse` lets no empty template pass.
         self.words.first().map_or("", String::as_str)
     }
 
-    /// The command with every `{name}` replaced by its value.
+    /// Returns the command with every `{name}` replaced by its value.
     pub fn command(&self, values: &[(&str, &OsStr)]) -> Command {
         let mut words = self.words.iter().map(|word| {
             let mut filled = word.clone();
@@ -139,13 +139,13 @@ impl Template {
         command
     }
 
-    /// The command up to its first place, for arguments of another number and kind.
+    /// Returns the command up to its first placeholder, for other arguments.
     pub fn bare(&self) -> Command {
         let fixed = self.words.iter().take_while(|word| !is_place(word)).cloned().collect();
         Template { words: fixed }.command(&[])
     }
 
-    /// The same with the words replaced for which `replace`, given place and word, has another.
+    /// Replaces the words for which `replace`, called with index and word, returns another.
     pub fn map(mut self, replace: impl Fn(usize, &str) -> Option<String>) -> Template {
         for (index, word) in self.words.iter_mut().enumerate() {
             if let Some(other) = replace(index, word) {
@@ -155,7 +155,7 @@ impl Template {
         self
     }
 
-    /// The same with the program looked for in `folder`.
+    /// Takes the program from `folder`.
     fn inside(mut self, folder: &Path) -> Template {
         if let Some(program) = self.words.first_mut() {
             *program = folder.join(&*program).to_string_lossy().into_owned();

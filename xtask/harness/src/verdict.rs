@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::scheduling_delay;
 
-/// The end of a scenario, or of a step of one.
+/// The result of a scenario, or of a step of one.
 pub type Verdict<T = ()> = Result<T, Stop>;
 
-/// Why a scenario ended before its end.
+/// The reason why a scenario ended early.
 #[derive(Debug, Clone)]
 pub enum Stop {
     /// The subject did not behave as expected.
@@ -27,7 +27,7 @@ pub struct Fault {
     pub expected: String,
     /// The actual behaviour.
     pub actual: String,
-    /// Where in the scenario, from the inside out.
+    /// The places in the scenario, innermost first.
     pub during: Vec<String>,
 }
 
@@ -37,12 +37,12 @@ impl Stop {
         Stop::Fault(Fault { expected: expected.into(), actual: actual.into(), during: Vec::new() })
     }
 
-    /// The same as a failure of the run's own: for steps that do not depend on the subject.
+    /// Converts it to trouble: for steps that do not depend on the subject.
     pub fn into_trouble(self) -> Stop {
         Stop::Trouble(self.to_string())
     }
 
-    /// The same as a reason to skip: for what a machine may lack.
+    /// Converts it to a skip: for features that a machine may lack.
     pub fn into_skip(self) -> Stop {
         Stop::Skip(self.to_string())
     }
@@ -92,7 +92,7 @@ pub fn is_shortage(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|error| short.contains(&error))
 }
 
-/// Says where in a scenario a step failed.
+/// Names the place where a step failed.
 pub trait During {
     /// Adds `place` to a fault or a trouble.
     fn during<S: Into<String>>(self, place: impl FnOnce() -> S) -> Self;

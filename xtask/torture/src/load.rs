@@ -51,7 +51,7 @@ pub(crate) fn upload(
     }
 }
 
-/// The same in the default dialect, to its FIN.
+/// Uploads in the default dialect, up to FIN.
 pub(crate) fn send(address: SocketAddr, content: &[u8], patience: Duration) -> Fate {
     upload(address, Dialect::Accio, content, Ending::Fin, patience)
 }

@@ -15,7 +15,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     waits("concurrency/greeted-at-once", "50 clients greeted at once, none has to wait", greeted),
     works("concurrency/thousand", "1,000 uploads at once, ids 1 to 1,000 each once", thousand),
     works("concurrency/clients", "10 of our clients, 10 MiB each, at once", clients),
-    waits("concurrency/slow-beside-fast", "a slow client holds up no other", slow_beside_fast),
+    waits("concurrency/slow-beside-fast", "a slow client holds up no other", slow_and_fast_clients),
     waits("concurrency/one-worker", "--workers 1 serves all of that too", one_worker),
     waits("concurrency/limit", "--max-connections 3: others wait, unrefused, in order", limit),
     waits("concurrency/server-s-turns", "server-s: 12 at once, greeted one by one", server_s_turns),
@@ -107,7 +107,7 @@ fn clients(context: &Context) -> Verdict {
     server.stop()
 }
 
-fn slow_beside_fast(context: &Context) -> Verdict {
+fn slow_and_fast_clients(context: &Context) -> Verdict {
     slow_and_fast(context, &[])
 }
 

@@ -29,7 +29,7 @@ impl Options {
         };
         if self.submissions.as_ref().and_then(among) == Some(true) {
             return Some(format!(
-                "--results {}: among the submissions, as one of which it would be graded next time: \
+                "--results {}: inside the folder of submissions, where the next run would grade it: \
                  name a folder elsewhere",
                 self.results.display()
             ));
@@ -44,10 +44,7 @@ impl Options {
         };
         found.iter().all(nothing).then(|| {
             let ids: Vec<&str> = chosen.iter().map(|check| check.id.as_str()).take(3).collect();
-            format!(
-                "nothing to grade: {} and the like are about programs that are not there",
-                ids.join(", ")
-            )
+            format!("nothing to grade: the programs that {} need are missing", ids.join(", "))
         })
     }
 

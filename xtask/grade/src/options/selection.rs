@@ -58,7 +58,7 @@ impl Options {
                 let mut template = |option: &str, text: &Option<String>, places: &[&str]| {
                     let Some(text) = text else { return Ok(None) };
                     if let Some(place) = places.iter().find(|place| !text.contains(**place)) {
-                        bail!("{option} {text:?}: has no {place}: where does it go?");
+                        bail!("{option} {text:?}: has no {place}: add it where the value goes");
                     }
                     options.push_str(&format!("{option} {} ", quote(text)));
                     discovery::template(text).map(Some).with_context(|| option.to_owned())

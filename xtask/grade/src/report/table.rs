@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as a table.
 
 use std::io::{self, Write};
 
@@ -7,10 +7,10 @@ use anstyle::{AnsiColor, Style};
 use crate::outcome::{Outcome, Report, Row};
 use accio_harness::subject::Program;
 
-/// Wide enough for the longest id and what it is about.
+/// Width of the longest id.
 const ID: usize = 25;
 
-/// One line about a check.
+/// Writes one line about a check.
 pub(crate) fn line(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let colour = match row.outcome {
         Outcome::Passed => AnsiColor::Green,
@@ -57,7 +57,7 @@ pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> 
             Outcome::Trouble(why) => {
                 writeln!(
                     out,
-                    "\n{}: the kit's own trouble, not the submission's: {why}",
+                    "\n{}: the grader's own trouble, not the submission's: {why}",
                     row.check.id
                 )?;
             }
@@ -67,7 +67,7 @@ pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> 
     Ok(())
 }
 
-/// The points of each program.
+/// Writes the points of each program.
 pub(crate) fn scores(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "\n{}, dialect {}, seed {}", report.name, report.dialect.name(), report.seed)?;
     if let Some(problem) = &report.problem {
@@ -90,7 +90,7 @@ pub(crate) fn scores(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )
 }
 
-/// The points of one program, and what is not in them.
+/// Describes the points of one program, and the points that are not graded here.
 pub(crate) fn points(report: &Report, program: Program) -> String {
     let score = report.score(Some(program));
     let rest = score.published - score.possible;

@@ -58,7 +58,7 @@ fn a_class_with_hostile_submissions_is_graded_fairly_and_leaves_nothing() {
 }
 
 #[test]
-fn whoever_takes_too_much_is_told_of_what() {
+fn exceeded_limits_are_reported() {
     // Where looking comes too late, memory ends at a limit of the system's, and `tail` says so.
     let told: [(&str, &[&str]); 2] = [
         ("floods", &["the kit ended it: more than 256 MiB of output"]),

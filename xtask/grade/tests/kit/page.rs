@@ -20,7 +20,7 @@ setTimeout(() => {
 </script>";
 
 #[test]
-fn a_click_on_a_cell_shows_what_came_of_the_check_and_nothing_else() {
+fn a_click_on_a_cell_shows_the_result_of_that_check_only() {
     let Some(browser) = browser() else {
         eprintln!("skipped: the page in a browser: there is no chromium");
         return;

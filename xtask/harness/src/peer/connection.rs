@@ -12,17 +12,17 @@ use super::dialect::{Dialect, FIRST, GREETING, SECOND};
 use crate::payload;
 use crate::verdict::{Stop, Verdict, ensure, is_shortage};
 
-/// How long something that should come at once may take on a busy machine.
+/// Time limit for an immediate reaction on a busy machine.
 pub const SOON: Duration = Duration::from_secs(8);
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The peer closed its side.
     Fin,
-    /// The peer threw the connection away.
+    /// The peer reset the connection.
     Reset,
-    /// It did not, in the time given.
+    /// The connection was still open at the time limit.
     Open,
 }
 
@@ -115,7 +115,7 @@ impl Peer {
         }
     }
 
-    /// All that comes until the connection ends.
+    /// Receives all bytes until the connection ends.
     pub fn receive_all(&mut self, limit: Duration) -> Verdict<(Vec<u8>, End)> {
         let until = Instant::now() + limit;
         let (mut received, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
@@ -142,7 +142,7 @@ impl Peer {
         closed.map_err(|error| Stop::fault("a connection to close", error.to_string()))
     }
 
-    /// Throws the connection away: the peer gets a reset.
+    /// Resets the connection.
     pub fn reset(self) -> Verdict {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
         Ok(())
@@ -252,7 +252,7 @@ pub fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant)>> {
     Ok(ends.into_iter().map(|end| end.unwrap_or((End::Open, at))).collect())
 }
 
-/// Runs `work` for all `items` at once and gives the first thing that went wrong.
+/// Runs `work` for all `items` at once and returns the first failure.
 pub fn side_by_side<T: Send>(
     items: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> Verdict + Sync,
@@ -282,7 +282,7 @@ mod tests {
     use crate::peer::Listener;
 
     #[test]
-    fn both_sides_of_every_dialect_fit_and_ends_are_told_apart() {
+    fn both_sides_of_every_dialect_match_and_ends_are_distinguished() {
         for dialect in Dialect::ALL {
             let listener = Listener::bind().unwrap();
             let client = thread::spawn({

@@ -1,4 +1,4 @@
-//! Where scripted connections come from when the subject is the one that connects.
+//! Accepts the subject's connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 use super::connection::{Peer, SOON};
 use crate::verdict::{Stop, Verdict};
 
-/// A listening socket, ours to script.
+/// A listening socket that a scenario scripts.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -22,12 +22,12 @@ impl Listener {
         Listener::with(128, None)
     }
 
-    /// The same with a backlog, and a receive buffer for the connections it takes.
+    /// Listens on 127.0.0.1 with this backlog, and this receive buffer for accepted connections.
     pub fn with(backlog: i32, receive_buffer: Option<usize>) -> Verdict<Listener> {
         Listener::at((Ipv4Addr::LOCALHOST, 0).into(), backlog, receive_buffer)
     }
 
-    /// The same at any address.
+    /// Listens on any address.
     pub fn at(
         address: SocketAddr,
         backlog: i32,

@@ -23,7 +23,7 @@ use super::quoting::command_line;
 use super::verdict::{Stop, Verdict, is_shortage};
 use super::{resource_limits, usage};
 
-/// How often a process is asked whether it has stopped.
+/// How often to check whether a process has stopped.
 const POLL: Duration = Duration::from_millis(4);
 /// Bytes kept of an output; the rest is read and dropped, so that the process does not block.
 const KEPT: usize = 1 << 20;
@@ -211,12 +211,12 @@ impl Process {
         &self.command
     }
 
-    /// When it was started.
+    /// Returns the time of its start.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn pid(&self) -> Pid {
         self.pid
     }
@@ -231,17 +231,17 @@ impl Process {
         &self.stderr
     }
 
-    /// Its standard input, if it was started with [`Input::Piped`]; dropping that closes it.
+    /// Takes its standard input, if it was started with [`Input::Piped`]; dropping that closes it.
     pub fn take_input(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
 
-    /// Its standard output, if the command has it piped.
+    /// Takes its standard output, if the command has it piped.
     pub fn take_output(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Its standard error, if the command has it piped.
+    /// Takes its standard error, if the command has it piped.
     pub fn take_error(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
     }
@@ -252,17 +252,17 @@ impl Process {
         let _ = rustix::process::kill_process_group(self.pid, signal);
     }
 
-    /// Sends it a signal; it alone, as a shell's `kill` would.
+    /// Sends a signal to the process alone, as a shell's `kill` would.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(rustix::process::kill_process(self.pid, signal)?)
     }
 
-    /// Stops all of it, as a machine that sleeps does; [`Signal::CONT`] wakes it.
+    /// Suspends all its threads; [`Signal::CONT`] resumes them.
     pub fn pause(&self) -> Verdict {
         self.signal(Signal::STOP)?;
         let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
         let until = Instant::now() + Duration::from_secs(5);
-        // Told once its last thread has stopped: from then on it takes nothing in.
+        // Reported once its last thread has stopped: from then on it reads nothing.
         while rustix::process::waitid(WaitId::Pid(self.pid), options)?.is_none() {
             if Instant::now() >= until {
                 return Err(Stop::Trouble(format!("{} does not stop", self.name())));
@@ -280,7 +280,7 @@ impl Process {
         Ok(self.exit.is_some())
     }
 
-    /// The same, of one that is only looked at.
+    /// Whether it has ended, for a handle that cannot wait for it.
     pub fn is_over(&self) -> io::Result<bool> {
         Ok(self.exit.is_some() || self.is_zombie()?)
     }
@@ -329,13 +329,13 @@ impl Process {
         if self.exit.is_none() { self.reap() } else { Ok(()) }
     }
 
-    /// The last part of the program's path.
+    /// Returns the last part of the program's path.
     pub fn name(&self) -> &str {
         let program = self.command.split_whitespace().next().unwrap_or_default();
         program.rsplit('/').next().unwrap_or_default()
     }
 
-    /// The processor time it has used, in clock ticks (Linux: 100 a second).
+    /// Returns the processor time it has used, in clock ticks (Linux: 100 a second).
     pub fn cpu_ticks(&self) -> Verdict<u64> {
         let stat = self.proc_file("stat")?;
         // The fields after the command's name, which may hold anything: state is the first.
@@ -348,13 +348,13 @@ impl Process {
         }
     }
 
-    /// The most memory it ever had resident, in KiB.
+    /// Returns its peak resident memory in KiB.
     pub fn peak_memory(&self) -> Verdict<u64> {
         usage::status_kib(self.pid, "VmHWM")
             .ok_or_else(|| Stop::skip("no VmHWM in /proc/PID/status"))
     }
 
-    /// How many descriptors it has open.
+    /// Returns the number of its open descriptors.
     pub fn descriptors(&self) -> Verdict<usize> {
         match fs::read_dir(format!("/proc/{}/fd", self.pid.as_raw_nonzero())) {
             Ok(entries) => Ok(entries.count()),
@@ -367,13 +367,13 @@ impl Process {
             .map_err(|error| Stop::skip(format!("cannot read /proc/PID/{name}: {error}")))
     }
 
-    /// Whether it has ended but still holds its number, and with it that of its group.
+    /// Whether it has ended but keeps its number, and with it that of its group.
     fn is_zombie(&self) -> io::Result<bool> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         Ok(rustix::process::waitid(WaitId::Pid(self.pid), options)?.is_some())
     }
 
-    /// Ends what is left of the group, then lets its number go.
+    /// Kills the rest of the group, then waits for the process, which frees its number.
     fn reap(&mut self) -> io::Result<()> {
         let at = Instant::now();
         let mut groups = groups();
@@ -415,7 +415,7 @@ impl Drop for Process {
 }
 
 impl Exit {
-    /// For people: `exit code 0`, `signal 9`.
+    /// Describes the exit: `exit code 0`, `death by signal 9`.
     pub fn describe(&self) -> String {
         use std::os::unix::process::ExitStatusExt;
         match (self.status.code(), self.status.signal()) {

@@ -4,7 +4,7 @@ mod probes;
 
 use self::probes::{
     arguments, bad_target, bears_with, by_name, confirmations, dies_mid_transfer, gives_up_on,
-    huge, never_closes, nobody_answers, not_there, nothing_early, slow_reader, transfers,
+    huge, never_closes, no_answer, not_there, nothing_early, slow_reader, transfers,
 };
 use super::receiver::{LARGE, SMALL, expect_idle};
 use crate::broken;
@@ -49,7 +49,7 @@ pub(super) fn checks() -> Vec<Check> {
         check("6", "… after 10 seconds at the most, when no server answers", TEN)
             .worth(10)
             .waits()
-            .run(nobody_answers),
+            .run(no_answer),
         check("7", "sends nothing before the whole greeting, even byte by byte", WHOLE)
             .worth(10)
             .in_dialects(GREETED)

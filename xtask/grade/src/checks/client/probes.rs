@@ -83,7 +83,7 @@ pub(super) fn not_there(trial: &Trial<'_>) -> Verdict {
     fails(&mut client, since, GIVE_UP).map(drop)
 }
 
-pub(super) fn nobody_answers(trial: &Trial<'_>) -> Verdict {
+pub(super) fn no_answer(trial: &Trial<'_>) -> Verdict {
     /// A backlog that is not as full as it was said to be is our trouble, not the client's.
     const TRIES: usize = 3;
     for _ in 0..TRIES {
