@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use accio_cli::{Failure, check_stdout, reason, say};
-use accio_proto::{ClientError, Dialect, Finding, Heard, Probe};
+use accio_proto::{ClientError, Dialect, Finding, Probe, ServerReply};
 
 use crate::advice;
 use crate::arguments::Arguments;
@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure>
     } else {
         print(&text(&probe, arguments, patience))?;
     }
-    let may_count = |heard: &Heard| heard.finding != Finding::Foreign;
+    let may_count = |heard: &ServerReply| heard.finding != Finding::Foreign;
     let heard = probe.probed.iter().filter_map(|probed| probed.result.as_ref().ok());
     let reached = heard.clone().filter(|heard| may_count(heard)).count();
     if reached > 0 && !arguments.output.verbosity.quiet {
@@ -130,7 +130,7 @@ fn text(probe: &Probe, arguments: &Arguments, patience: Duration) -> String {
 }
 
 /// What it said, and when.
-fn words(heard: &Heard, patience: Duration) -> String {
+fn words(heard: &ServerReply, patience: Duration) -> String {
     match heard.spoke_after {
         None if heard.finding == Finding::Silent => format!("said nothing for {patience:?}"),
         None => "closed without a word".into(),
@@ -144,7 +144,7 @@ fn words(heard: &Heard, patience: Duration) -> String {
 }
 
 /// What it found, in a sentence.
-fn sentence(heard: &Heard) -> &'static str {
+fn sentence(heard: &ServerReply) -> &'static str {
     match heard.finding {
         Finding::Greets => {
             "An Accio server: it greets, as the dialects accio and confirm begin; only sending \

@@ -78,8 +78,8 @@ mod tuning;
 
 #[cfg(feature = "client")]
 pub use client::{
-    Client, ClientBuilder, ClientError, ClientEvent, Family, Finding, Heard, Probe, Probed,
-    Progress, Sent, Source, TlsFailure,
+    AddressProbe, Client, ClientBuilder, ClientError, ClientEvent, Family, Finding, Probe,
+    Progress, Sent, ServerReply, Source, TlsFailure,
 };
 #[cfg(feature = "io")]
 pub use copier::{Copier, CopyError, Step};

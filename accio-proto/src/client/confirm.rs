@@ -23,7 +23,7 @@ impl Connection<'_> {
             let is_plain = self.transport.is_plain();
             return Err(if is_plain { self.broken(error) } else { self.not_kept(error) });
         }
-        self.meter.add_fin(Instant::now());
+        self.progress.add_fin(Instant::now());
         let confirmed = self.await_fin();
         if confirmed.is_err() {
             // What we report as failed must not become complete behind our back.
@@ -40,13 +40,13 @@ impl Connection<'_> {
             let now = Instant::now();
             let written = self.transport.take_written(0);
             if written > 0 {
-                self.meter.add_written(written, now);
+                self.progress.add_written(written, now);
             }
             if is_sent {
                 return Ok(());
             }
-            self.meter.look(now);
-            if self.meter.stillness(now) >= self.client.stall_timeout {
+            self.progress.look(now);
+            if self.progress.stillness(now) >= self.client.stall_timeout {
                 return Err(self.stalled());
             }
             wait(&self.stream, true, self.slice(now, now + self.client.stall_timeout))
@@ -63,20 +63,20 @@ impl Connection<'_> {
                 Err(error) => return Err(self.not_kept(error)),
             }
             let now = Instant::now();
-            self.meter.tick(now);
-            let outstanding = self.meter.look(now);
+            self.progress.tick(now);
+            let outstanding = self.progress.look(now);
             // The time to confirm runs from the last acknowledgement: until then the server is
             // not even told that the file ends here.
             let (deadline, late) = match outstanding {
-                Some(0) => (self.meter.still_at(limit), Ok(false)),
-                Some(_) => (self.meter.still_at(self.client.stall_timeout), Err(self.stalled())),
+                Some(0) => (self.progress.still_at(limit), Ok(false)),
+                Some(_) => (self.progress.still_at(self.client.stall_timeout), Err(self.stalled())),
                 None => {
                     let error = ClientError::Unconfirmed { peer: self.peer, after: limit };
-                    (self.meter.still_at(limit), Err(error))
+                    (self.progress.still_at(limit), Err(error))
                 }
             };
             if now >= deadline {
-                self.meter.tell(now);
+                self.progress.tell(now);
                 return late;
             }
             wait(&self.stream, false, self.slice(now, deadline))
@@ -88,16 +88,16 @@ impl Connection<'_> {
     /// Under TLS its close_notify does, which may come before it has seen our FIN, but not before it
     /// has our close_notify. No reset that follows can take it back.
     fn check_fin(&mut self) -> Result<bool, ClientError> {
-        let outstanding = self.meter.look(Instant::now());
+        let outstanding = self.progress.look(Instant::now());
         let is_plain = self.transport.is_plain();
         if is_plain && let Ok(Some(error)) = self.stream.take_error() {
             return Err(self.not_kept(error));
         }
         let our_fin = if is_plain { 0 } else { 1 };
         if outstanding.is_some_and(|bytes| bytes > our_fin) {
-            return Err(ClientError::ClosedEarly { peer: self.peer, sent: self.meter.sent() });
+            return Err(ClientError::ClosedEarly { peer: self.peer, sent: self.progress.sent() });
         }
-        self.meter.complete();
+        self.progress.complete();
         Ok(true)
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::progress::Meter;
+use super::progress::ProgressTracker;
 use super::transport::Transport;
 use super::{Client, ClientError, TlsFailure};
 use crate::Dialect;
@@ -18,7 +18,7 @@ pub(super) struct Connection<'c> {
     pub(super) client: &'c Client,
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
-    pub(super) meter: Meter<'c>,
+    pub(super) progress: ProgressTracker<'c>,
     pub(super) transport: Transport,
     /// When the handshakes must be complete.
     pub(super) deadline: Instant,
@@ -45,10 +45,10 @@ impl<'c> Connection<'c> {
     ) -> Result<Self, ClientError> {
         prepare(&stream, client.stall_timeout)
             .map_err(|cause| ClientError::Local { what: "prepare a socket", cause })?;
-        let meter = Meter::new(&stream, client.on_progress.as_deref());
+        let progress = ProgressTracker::new(&stream, client.on_progress.as_deref());
         let deadline = Instant::now() + client.handshake_timeout;
         let (transport, unexpected) = (Transport::Plain, None);
-        Ok(Connection { client, stream, peer, meter, transport, deadline, unexpected })
+        Ok(Connection { client, stream, peer, progress, transport, deadline, unexpected })
     }
 
     /// Goes through the whole handshake; not a byte of content is sent before its end.
@@ -153,7 +153,7 @@ impl<'c> Connection<'c> {
 
     pub(super) fn stalled(&self) -> ClientError {
         let after = self.client.stall_timeout;
-        ClientError::Stalled { peer: self.peer, sent: self.meter.sent(), after }
+        ClientError::Stalled { peer: self.peer, sent: self.progress.sent(), after }
     }
 
     /// How long to wait for the peer at most before the next look at the clock and the meter.
@@ -161,7 +161,7 @@ impl<'c> Connection<'c> {
     /// Short at first, then longer: an acknowledgement is noticed soon after it came, so that the
     /// limits that run from it are precise, and a long wait costs little.
     pub(super) fn slice(&self, now: Instant, deadline: Instant) -> Duration {
-        let still = self.meter.stillness(now);
+        let still = self.progress.stillness(now);
         let slice = still.clamp(Duration::from_millis(1), PROGRESS_INTERVAL);
         slice.min(deadline.saturating_duration_since(now))
     }

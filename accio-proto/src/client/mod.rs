@@ -35,7 +35,7 @@ pub use builder::ClientBuilder;
 pub use connect::Family;
 pub use error::ClientError;
 pub use event::ClientEvent;
-pub use probe::{Finding, Heard, Probe, Probed};
+pub use probe::{AddressProbe, Finding, Probe, ServerReply};
 pub use source::Source;
 pub use tls_failure::TlsFailure;
 
@@ -155,7 +155,7 @@ impl Client {
         self.tell(|| ClientEvent::Greeted { peer, dialect, took: connected.elapsed() });
         let greeted = Instant::now();
         connection.send(&mut source)?;
-        let bytes = connection.meter.sent();
+        let bytes = connection.progress.sent();
         log::debug!("all {bytes} bytes handed to the system");
         self.tell(|| ClientEvent::Sent { peer, bytes, took: greeted.elapsed() });
         let confirmed = connection.finish()?;

@@ -21,23 +21,23 @@ pub struct Probe {
     /// How long it took to learn them.
     pub resolved_in: Duration,
     /// The first address of each family, tried one after the other.
-    pub probed: Vec<Probed>,
+    pub probed: Vec<AddressProbe>,
 }
 
 /// What one address did.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Probed {
+pub struct AddressProbe {
     /// The address.
     pub address: SocketAddr,
     /// What it said, or why it took no connection.
-    pub result: Result<Heard, io::Error>,
+    pub result: Result<ServerReply, io::Error>,
 }
 
 /// What a server said to a client that says nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Heard {
+pub struct ServerReply {
     /// How long it took to connect.
     pub connected_in: Duration,
     /// How long it took from there to the first byte.
@@ -75,7 +75,7 @@ impl Client {
     /// # Errors
     ///
     /// The name does not resolve, or this machine fails. An address that takes no connection is no
-    /// error: see [`Probed::result`].
+    /// error: see [`AddressProbe::result`].
     pub fn probe(&self, host: &str, port: u16) -> Result<Probe, ClientError> {
         let start = Instant::now();
         let addresses = self.resolve(host, port, start + self.connect_timeout)?;
@@ -86,7 +86,7 @@ impl Client {
         Ok(Probe { addresses, resolved_in, probed })
     }
 
-    fn probe_one(&self, address: SocketAddr) -> Result<Probed, ClientError> {
+    fn probe_one(&self, address: SocketAddr) -> Result<AddressProbe, ClientError> {
         let start = Instant::now();
         let result = match race(&[address], self.source_address, start + self.connect_timeout)? {
             Ok((stream, peer)) => {
@@ -99,13 +99,13 @@ impl Client {
                 None => io::ErrorKind::TimedOut.into(),
             }),
         };
-        Ok(Probed { address, result })
+        Ok(AddressProbe { address, result })
     }
 }
 
 impl Connection<'_> {
     /// Hears what the server says, and resets the connection.
-    fn listen(mut self, connected_in: Duration) -> io::Result<Heard> {
+    fn listen(mut self, connected_in: Duration) -> io::Result<ServerReply> {
         let start = Instant::now();
         let mut deadline = start + self.client.handshake_timeout;
         let mut spoke_after = None;
@@ -132,7 +132,7 @@ impl Connection<'_> {
             }
         };
         let ended = ended || is_gone(&self.stream);
-        Ok(Heard { connected_in, spoke_after, finding: finding(&bytes, ended), bytes })
+        Ok(ServerReply { connected_in, spoke_after, finding: finding(&bytes, ended), bytes })
     }
 }
 

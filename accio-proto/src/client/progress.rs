@@ -5,12 +5,12 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::{Callback, Progress};
-use crate::sys::unacked::OutQueue;
+use crate::sys::unacked::Unacked;
 use crate::tuning::client::PROGRESS_INTERVAL;
 
-pub(super) struct Meter<'c> {
+pub(super) struct ProgressTracker<'c> {
     /// `None` where the kernel does not tell.
-    queue: Option<OutQueue>,
+    unacked: Option<Unacked>,
     report: Option<&'c Callback>,
     reported: Instant,
     total: Option<u64>,
@@ -25,15 +25,15 @@ pub(super) struct Meter<'c> {
     moved: Instant,
 }
 
-impl<'c> Meter<'c> {
+impl<'c> ProgressTracker<'c> {
     pub(super) fn new(stream: &TcpStream, report: Option<&'c Callback>) -> Self {
         let now = Instant::now();
-        let queue = OutQueue::of(stream);
-        if queue.is_none() {
+        let unacked = Unacked::of(stream);
+        if unacked.is_none() {
             log::info!("this system does not tell what the peer has acknowledged");
         }
-        Meter {
-            queue,
+        ProgressTracker {
+            unacked,
             report,
             reported: now,
             total: None,
@@ -82,7 +82,7 @@ impl<'c> Meter<'c> {
         }
     }
 
-    /// How long nothing has moved, as of the last [`Meter::look`].
+    /// How long nothing has moved, as of the last [`ProgressTracker::look`].
     pub(super) fn stillness(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.moved)
     }
@@ -94,7 +94,7 @@ impl<'c> Meter<'c> {
 
     /// Asks the kernel what the peer has not acknowledged.
     pub(super) fn look(&mut self, now: Instant) -> Option<u64> {
-        let outstanding = self.queue.as_mut()?.outstanding()?;
+        let outstanding = self.unacked.as_mut()?.outstanding()?;
         // The handshake's last bytes can be outstanding as well.
         let acknowledged = self.queued.saturating_sub(outstanding);
         if acknowledged > self.acknowledged {
@@ -119,7 +119,7 @@ impl<'c> Meter<'c> {
         let acknowledged = self.acknowledged.saturating_sub(self.overhead).min(self.sent);
         report(Progress {
             sent: self.sent,
-            acknowledged: self.queue.is_some().then_some(acknowledged),
+            acknowledged: self.unacked.is_some().then_some(acknowledged),
             total: self.total,
         });
     }
@@ -131,9 +131,9 @@ impl<'c> Meter<'c> {
     }
 }
 
-impl fmt::Debug for Meter<'_> {
+impl fmt::Debug for ProgressTracker<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meter")
+        f.debug_struct("ProgressTracker")
             .field("sent", &self.sent)
             .field("acknowledged", &self.acknowledged)
             .finish_non_exhaustive()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Lets no more bytes pass than the rate allows since the start, however late it is asked.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RateLimiter {
     /// Bytes per second.
     rate: f64,
     /// Bytes that may be sent now.
@@ -13,12 +13,12 @@ pub(super) struct Pace {
     filled: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     /// What the bucket holds, in time: a pause of ours costs the rest.
     const DEPTH: f64 = 0.1;
 
     pub(super) fn new(rate: NonZeroU64, now: Instant) -> Self {
-        Pace { rate: rate.get() as f64, saved: 0.0, filled: now }
+        RateLimiter { rate: rate.get() as f64, saved: 0.0, filled: now }
     }
 
     /// Bytes that may be sent now, or how long to wait until some may. Not one by one, where the
@@ -51,7 +51,7 @@ mod tests {
         for rate in [1, 7, 1000, 1 << 20, 10_000_000_000] {
             let start = Instant::now();
             let mut now = start;
-            let mut pace = Pace::new(NonZeroU64::new(rate).unwrap(), start);
+            let mut pace = RateLimiter::new(NonZeroU64::new(rate).unwrap(), start);
             let mut sent = 0u64;
             while now - start < Duration::from_secs(20) {
                 match pace.ask(now) {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_pause_saves_up_a_tenth_of_a_second_at_most() {
         let start = Instant::now();
-        let mut pace = Pace::new(NonZeroU64::new(1000).unwrap(), start);
+        let mut pace = RateLimiter::new(NonZeroU64::new(1000).unwrap(), start);
         assert_eq!(pace.ask(start + Duration::from_secs(3600)), Ok(100));
     }
 }

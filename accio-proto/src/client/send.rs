@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Received, unblocked};
-use super::rate_limit::Pace;
-use super::source::{Kind, Source};
+use super::rate_limit::RateLimiter;
+use super::source::{Source, SourceKind};
 use super::{ClientError, TlsFailure};
 use crate::sys::client::{Moved, is_gone, send_file, send_pipe, wait, wait_source, widen};
 use crate::tuning::client::{PROGRESS_INTERVAL, SEND_BUFFER, SEND_CHUNK};
@@ -29,15 +29,15 @@ impl Connection<'_> {
     pub(super) fn send(&mut self, source: &mut Source<'_>) -> Result<(), ClientError> {
         let total = source.size().map_err(|cause| ClientError::Read { cause })?;
         let now = Instant::now();
-        self.meter.start(total, now);
-        let mut pace = self.client.rate_limit.map(|rate| Pace::new(rate, now));
+        self.progress.start(total, now);
+        let mut pace = self.client.rate_limit.map(|rate| RateLimiter::new(rate, now));
         let mut pump = Pump::new(source, &self.client.fast_paths);
         if !self.transport.is_plain() {
             pump.fast = None;
         }
         loop {
             let now = Instant::now();
-            self.meter.tick(now);
+            self.progress.tick(now);
             let budget = match pace.as_mut().map_or(Ok(SEND_CHUNK), |pace| pace.ask(now)) {
                 Ok(budget) => budget,
                 Err(pause) => {
@@ -50,7 +50,7 @@ impl Connection<'_> {
             {
                 continue;
             }
-            let stalled_at = self.meter.still_at(self.client.stall_timeout);
+            let stalled_at = self.progress.still_at(self.client.stall_timeout);
             let ready = wait(&self.stream, true, self.slice(now, stalled_at))
                 .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
             if ready.receive {
@@ -60,11 +60,11 @@ impl Connection<'_> {
             let count = if let Pushed::Bytes(count) = pushed { count } else { 0 };
             let written = self.transport.take_written(count);
             if written > 0 {
-                self.meter.add_written(written, Instant::now());
+                self.progress.add_written(written, Instant::now());
             }
             match pushed {
                 Pushed::Bytes(count) => {
-                    self.meter.add_content(count);
+                    self.progress.add_content(count);
                     if let Some(pace) = &mut pace {
                         pace.spend(count);
                     }
@@ -72,15 +72,15 @@ impl Connection<'_> {
                 // A source that took its time is no stall.
                 Pushed::Read => {
                     let now = Instant::now();
-                    if self.meter.stillness(now) > PROGRESS_INTERVAL {
-                        self.meter.rest(now);
+                    if self.progress.stillness(now) > PROGRESS_INTERVAL {
+                        self.progress.rest(now);
                     }
                 }
                 Pushed::End => break,
                 Pushed::Full => {
                     let now = Instant::now();
-                    self.meter.look(now);
-                    if self.meter.stillness(now) >= self.client.stall_timeout {
+                    self.progress.look(now);
+                    if self.progress.stillness(now) >= self.client.stall_timeout {
                         return Err(self.stalled());
                     }
                     if ready.send {
@@ -91,8 +91,8 @@ impl Connection<'_> {
             }
         }
         match total {
-            Some(expected) if self.meter.sent() < expected => {
-                Err(ClientError::Shrank { expected, found: self.meter.sent() })
+            Some(expected) if self.progress.sent() < expected => {
+                Err(ClientError::Shrank { expected, found: self.progress.sent() })
             }
             _ => Ok(()),
         }
@@ -117,10 +117,10 @@ impl Connection<'_> {
         if receive {
             self.check_open()?;
         }
-        if !ready || self.meter.stillness(Instant::now()) > PROGRESS_INTERVAL {
+        if !ready || self.progress.stillness(Instant::now()) > PROGRESS_INTERVAL {
             let now = Instant::now();
-            self.meter.rest(now);
-            if self.meter.stillness(now) >= self.client.stall_timeout {
+            self.progress.rest(now);
+            if self.progress.stillness(now) >= self.client.stall_timeout {
                 return Err(self.stalled());
             }
         }
@@ -131,10 +131,10 @@ impl Connection<'_> {
     pub(super) fn check_open(&mut self) -> Result<(), ClientError> {
         match self.drop_input() {
             Ok(Received::Fin) if is_gone(&self.stream) => {
-                Err(ClientError::Reset { peer: self.peer, sent: self.meter.sent() })
+                Err(ClientError::Reset { peer: self.peer, sent: self.progress.sent() })
             }
             Ok(Received::Fin) => {
-                Err(ClientError::ClosedEarly { peer: self.peer, sent: self.meter.sent() })
+                Err(ClientError::ClosedEarly { peer: self.peer, sent: self.progress.sent() })
             }
             Ok(Received::Bytes(_) | Received::Nothing) => Ok(()),
             Err(error) => Err(self.broken(error)),
@@ -143,7 +143,7 @@ impl Connection<'_> {
 
     /// The error for a connection that broke while content was being sent.
     pub(super) fn broken(&mut self, cause: io::Error) -> ClientError {
-        let (peer, sent) = (self.peer, self.meter.sent());
+        let (peer, sent) = (self.peer, self.progress.sent());
         let cause = match TlsFailure::of(cause) {
             Ok(cause) => return ClientError::Tls { peer, cause },
             Err(cause) => cause,
@@ -184,10 +184,10 @@ enum Input<'s> {
 impl<'s> Pump<'s> {
     fn new(source: &'s mut Source<'_>, paths: &FastPaths) -> Self {
         let (input, fast) = match &mut source.0 {
-            Kind::File(file) => (Input::File(file), Some(FastPath::Sendfile)),
-            Kind::Stream(file, true) => (Input::Stream(file), Some(FastPath::Splice)),
-            Kind::Stream(file, false) => (Input::Stream(file), None),
-            Kind::Read(reader) => (Input::Read(reader), None),
+            SourceKind::File(file) => (Input::File(file), Some(FastPath::Sendfile)),
+            SourceKind::Stream(file, true) => (Input::Stream(file), Some(FastPath::Splice)),
+            SourceKind::Stream(file, false) => (Input::Stream(file), None),
+            SourceKind::Read(reader) => (Input::Read(reader), None),
         };
         let fast = fast.filter(|path| paths.has(*path));
         if let (Some(FastPath::Splice), Input::Stream(pipe)) = (fast, &input) {

@@ -16,9 +16,9 @@ use std::os::unix::fs::FileTypeExt;
 /// A [`File`] that is none, such as a pipe, a terminal or a socket, is sent until its end. It may be
 /// silent for as long as it likes: the client waits for it and for the server at once, so it notices
 /// when the server has had enough of waiting (an Accio server after ten seconds).
-pub struct Source<'a>(pub(super) Kind<'a>);
+pub struct Source<'a>(pub(super) SourceKind<'a>);
 
-pub(super) enum Kind<'a> {
+pub(super) enum SourceKind<'a> {
     /// A regular file.
     File(File),
     /// Another descriptor that can be waited for, and whether it is a pipe.
@@ -31,17 +31,17 @@ impl<'a> Source<'a> {
     /// All that `reader` has. While it blocks, the server waits, and may give up; that is noticed
     /// when the reader comes back. Where it reads a descriptor, better give that as a [`File`].
     pub fn reader(reader: impl Read + Send + 'a) -> Self {
-        Source(Kind::Read(Box::new(reader)))
+        Source(SourceKind::Read(Box::new(reader)))
     }
 
     /// How much there is to send, where that is known.
     pub(super) fn size(&mut self) -> io::Result<Option<u64>> {
         match &mut self.0 {
-            Kind::File(file) => {
+            SourceKind::File(file) => {
                 let position = file.stream_position()?;
                 Ok(Some(file.metadata()?.len().saturating_sub(position)))
             }
-            Kind::Stream(..) | Kind::Read(_) => Ok(None),
+            SourceKind::Stream(..) | SourceKind::Read(_) => Ok(None),
         }
     }
 }
@@ -49,11 +49,11 @@ impl<'a> Source<'a> {
 impl From<File> for Source<'_> {
     fn from(file: File) -> Self {
         match file.metadata() {
-            Ok(metadata) if metadata.is_file() => Source(Kind::File(file)),
+            Ok(metadata) if metadata.is_file() => Source(SourceKind::File(file)),
             // Pipes and devices have neither a size nor a position; a directory's fault shows in
             // reading it.
-            Ok(metadata) => Source(Kind::Stream(file, metadata.file_type().is_fifo())),
-            Err(_) => Source(Kind::Stream(file, false)),
+            Ok(metadata) => Source(SourceKind::Stream(file, metadata.file_type().is_fifo())),
+            Err(_) => Source(SourceKind::Stream(file, false)),
         }
     }
 }
@@ -67,10 +67,10 @@ impl<'a> From<&'a [u8]> for Source<'a> {
 impl fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::File(file) | Kind::Stream(file, _) => {
+            SourceKind::File(file) | SourceKind::Stream(file, _) => {
                 f.debug_tuple("Source").field(file).finish()
             }
-            Kind::Read(_) => f.write_str("Source(reader)"),
+            SourceKind::Read(_) => f.write_str("Source(reader)"),
         }
     }
 }

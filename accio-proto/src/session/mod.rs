@@ -15,7 +15,7 @@ use crate::handshake::{ServerHandshake, ServerStep};
 use crate::limits;
 use crate::sink::{FileSink, SinkFile};
 use crate::socket::{Interest, Socket};
-use time_limits::Pace;
+use time_limits::TransferClock;
 
 /// A connection in service. Generic over its socket and its sink, so that it can be driven through
 /// any sequence of events without a network, a disk or a clock.
@@ -28,7 +28,7 @@ pub struct Session<S, F> {
     unsent: &'static [u8],
     /// Content bytes that came, whether or not they are kept in the end.
     bytes: u64,
-    pace: Pace,
+    pace: TransferClock,
 }
 
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             ServerStep::Wait { send, handshake } => (send, Stage::Handshake(handshake)),
             ServerStep::Established { send, dialect, .. } => (send, Stage::content(dialect)),
         };
-        Session { id, socket, stage, unsent, bytes: 0, pace: Pace::new(now) }
+        Session { id, socket, stage, unsent, bytes: 0, pace: TransferClock::new(now) }
     }
 
     /// The number of the connection.

@@ -35,13 +35,13 @@ impl SessionLimits {
     /// When a connection that is accepted now, and says nothing, has been here for too long.
     #[cfg(feature = "server")]
     pub(crate) fn first_deadline(&self, now: Instant) -> Instant {
-        Pace::new(now).deadline(self)
+        TransferClock::new(now).deadline(self)
     }
 }
 
 /// Keeps the time of one session.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct TransferClock {
     /// When the connection was accepted.
     since: Instant,
     /// When the last byte came, or the connection itself.
@@ -54,9 +54,9 @@ pub(super) struct Pace {
     waited: bool,
 }
 
-impl Pace {
+impl TransferClock {
     pub(super) fn new(now: Instant) -> Self {
-        Pace { since: now, heard: now, window: now, received: 0, waited: false }
+        TransferClock { since: now, heard: now, window: now, received: 0, waited: false }
     }
 
     pub(super) fn heard(&self) -> Instant {
@@ -80,7 +80,7 @@ impl Pace {
         self.window += now.saturating_duration_since(started);
     }
 
-    /// The next time to [`check`](Pace::check). Only ever moves later.
+    /// The next time to [`check`](TransferClock::check). Only ever moves later.
     pub(super) fn deadline(&self, limits: &SessionLimits) -> Instant {
         let mut deadline = self.heard + limits.idle_timeout;
         if let Some(max_duration) = limits.max_duration {
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn silence_counts_from_the_last_byte_or_from_the_end_of_our_own_work() {
         let (start, limits) = (Instant::now(), SessionLimits::default());
-        let mut pace = Pace::new(start);
+        let mut pace = TransferClock::new(start);
         assert_eq!(pace.deadline(&limits), start + 10 * SECOND);
         pace.receive(1, start + 9 * SECOND);
         assert_eq!(pace.deadline(&limits), start + 19 * SECOND);
@@ -146,7 +146,7 @@ mod tests {
     fn a_transfer_may_take_so_long_and_no_longer() {
         let start = Instant::now();
         let limits = limits(|limits| limits.max_duration = Some(15 * SECOND));
-        let mut pace = Pace::new(start);
+        let mut pace = TransferClock::new(start);
         pace.receive(1, start + 9 * SECOND);
         assert_eq!(pace.deadline(&limits), start + 15 * SECOND);
         assert!(pace.check(&limits, start + 14 * SECOND).is_ok());
@@ -157,7 +157,7 @@ mod tests {
     fn a_byte_every_nine_seconds_is_too_slow() {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
-        let mut pace = Pace::new(start);
+        let mut pace = TransferClock::new(start);
         pace.wait();
         pace.receive(1, start + 9 * SECOND);
         assert_eq!(pace.deadline(&limits), start + 10 * SECOND);
@@ -169,7 +169,7 @@ mod tests {
     fn each_window_is_measured_by_itself() {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
-        let mut pace = Pace::new(start);
+        let mut pace = TransferClock::new(start);
         pace.wait();
         pace.receive(1000, start + 9 * SECOND);
         assert!(pace.check(&limits, start + 10 * SECOND).is_ok());
@@ -183,11 +183,11 @@ mod tests {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
         // It never waited: the bytes were always there.
-        let mut pace = Pace::new(start);
+        let mut pace = TransferClock::new(start);
         pace.receive(1, start + 9 * SECOND);
         assert!(pace.check(&limits, start + 10 * SECOND).is_ok());
         // It waited once, but then the sink was busy.
-        let mut pace = Pace::new(start);
+        let mut pace = TransferClock::new(start);
         pace.wait();
         pace.receive(1, start + SECOND);
         pace.resume(start + SECOND, start + 9 * SECOND);

@@ -148,7 +148,7 @@ fn a_probe_says_what_it_hears_and_sends_nothing() {
         let probe = client.probe("127.0.0.1", peer.port).unwrap();
         assert!(start.elapsed() < quiet + SLACK);
         assert_eq!(probe.addresses.len(), 1);
-        let [Probed { address, result: Ok(heard), .. }] = &probe.probed[..] else {
+        let [AddressProbe { address, result: Ok(heard), .. }] = &probe.probed[..] else {
             panic!("{probe:?}")
         };
         assert_eq!((address.port(), heard.finding), (peer.port, finding), "{heard:?}");

@@ -4,8 +4,8 @@ mod connect;
 mod content;
 mod ends;
 mod handshake;
-mod pace;
 mod pipes;
+mod stalls;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};

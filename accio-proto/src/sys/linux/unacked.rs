@@ -15,13 +15,13 @@ use rustix::net::{
 
 /// A question about one connection, ready to be asked again and again.
 #[derive(Debug)]
-pub(crate) struct OutQueue {
+pub(crate) struct Unacked {
     netlink: OwnedFd,
     request: [u8; REQUEST],
     sequence: u32,
 }
 
-impl OutQueue {
+impl Unacked {
     /// Prepares the question about `stream`.
     pub(crate) fn of(stream: &TcpStream) -> Option<Self> {
         let local = stream.local_addr().ok()?;
@@ -34,7 +34,7 @@ impl OutQueue {
             Some(netlink::SOCK_DIAG),
         )
         .ok()?;
-        Some(OutQueue { netlink, request: request(local, peer, cookie), sequence: 0 })
+        Some(Unacked { netlink, request: request(local, peer, cookie), sequence: 0 })
     }
 
     /// Bytes handed to the kernel for the peer and not acknowledged by it; `None` when the kernel
@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    fn settles(queue: &mut OutQueue, wanted: impl Fn(Option<u64>) -> bool) -> Option<u64> {
+    fn settles(queue: &mut Unacked, wanted: impl Fn(Option<u64>) -> bool) -> Option<u64> {
         let end = Instant::now() + Duration::from_secs(5);
         loop {
             let found = queue.outstanding();
@@ -145,7 +145,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let mut stream = TcpStream::connect(format!("{connect}:{port}")).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
-        let mut queue = OutQueue::of(&stream).expect("this kernel has socket diagnosis");
+        let mut queue = Unacked::of(&stream).expect("this kernel has socket diagnosis");
         assert_eq!(queue.outstanding(), Some(0));
 
         stream.set_nonblocking(true).unwrap();
@@ -198,7 +198,7 @@ mod tests {
     fn a_closed_connection_is_unknown() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut queue = OutQueue::of(&stream).unwrap();
+        let mut queue = Unacked::of(&stream).unwrap();
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         drop(stream);
         assert_eq!(queue.outstanding(), None);

@@ -4,9 +4,9 @@ use std::net::TcpStream;
 
 /// A question that no system is asked.
 #[derive(Debug)]
-pub(crate) enum OutQueue {}
+pub(crate) enum Unacked {}
 
-impl OutQueue {
+impl Unacked {
     pub(crate) fn of(_: &TcpStream) -> Option<Self> {
         None
     }
