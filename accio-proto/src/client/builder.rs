@@ -1,121 +1,139 @@
-//! A client's settings.
+//! Builder of a client.
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Client, ClientError, ClientEvent, Family, Progress};
-use crate::{Dialect, FastPaths, limits};
+use super::Client;
+use super::error::ClientError;
+use super::event::ClientEvent;
+use super::family::Family;
+use super::progress::Progress;
+use super::settings::Settings;
+use crate::dialect::Dialect;
+use crate::fast_path::FastPaths;
+use crate::limits;
 
-/// Sets up a [`Client`]. Each time limit is ten seconds unless set.
-#[derive(Debug, Clone)]
+/// Builds a [`Client`]. Every setting has a default; that of each time limit is 10 seconds.
+#[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ClientBuilder {
-    pub(super) client: Client,
+    settings: Settings,
+}
+
+impl Client {
+    /// Returns a builder with the default settings.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
 }
 
 impl ClientBuilder {
-    /// The dialect to speak.
+    /// Sets the dialect; [`Dialect::Accio`] by default.
     pub fn dialect(mut self, dialect: Dialect) -> Self {
-        self.client.dialect = dialect;
+        self.settings.dialect = dialect;
         self
     }
 
-    /// The time for name resolution and connecting, over all addresses together.
+    /// Sets the time limit for name resolution and connecting, for all addresses together;
+    /// [`limits::CONNECT_TIMEOUT`] by default.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.client.connect_timeout = limit;
+        self.settings.connect_timeout = limit;
         self
     }
 
-    /// The time for the whole handshake.
+    /// Sets the time limit for the whole handshake; [`limits::HANDSHAKE_TIMEOUT`] by default.
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
-        self.client.handshake_timeout = limit;
+        self.settings.handshake_timeout = limit;
         self
     }
 
-    /// The time without any progress, neither in sending nor in acknowledgement, that ends it.
+    /// Sets how long an upload may make no progress, neither in sent nor in acknowledged bytes;
+    /// [`limits::STALL_TIMEOUT`] by default.
     pub fn stall_timeout(mut self, limit: Duration) -> Self {
-        self.client.stall_timeout = limit;
+        self.settings.stall_timeout = limit;
         self
     }
 
-    /// The time the server has to confirm, from its acknowledgement of the last byte.
+    /// Sets the time limit for the server's confirmation, from the acknowledgement of the last byte;
+    /// [`limits::CONFIRM_TIMEOUT`] by default.
     pub fn confirm_timeout(mut self, limit: Duration) -> Self {
-        self.client.confirm_timeout = limit;
+        self.settings.confirm_timeout = limit;
         self
     }
 
-    /// Uses only the host's addresses of this family.
+    /// Restricts the client to the host's addresses of one family.
     pub fn family(mut self, family: Family) -> Self {
-        self.client.family = family;
+        self.settings.family = family;
         self
     }
 
-    /// Connects from this address of the machine, and so only to addresses of its family.
+    /// Sets the local address to connect from, which restricts the client to the family of this
+    /// address.
     pub fn source_address(mut self, ip: IpAddr) -> Self {
-        self.client.source_address = Some(ip);
+        self.settings.source_address = Some(ip);
         self
     }
 
-    /// Sends no more than this many bytes of content per second, from the first one on. A server's
-    /// patience is the lower end: an Accio server waits ten seconds for the next byte.
+    /// Sets the maximum rate in bytes of content per second. A rate of less than one byte per idle
+    /// timeout of the server fails: an Accio server waits 10 seconds for the next byte.
     pub fn rate_limit(mut self, bytes_per_second: NonZeroU64) -> Self {
-        self.client.rate_limit = Some(bytes_per_second);
+        self.settings.rate_limit = Some(bytes_per_second);
         self
     }
 
-    /// Which of the kernel's fast paths are tried; the client's are
+    /// Sets which fast paths of the kernel are tried: the client uses
     /// [`FastPath::Sendfile`](crate::FastPath::Sendfile) for files and
-    /// [`FastPath::Splice`](crate::FastPath::Splice) for pipes.
+    /// [`FastPath::Splice`](crate::FastPath::Splice) for pipes. All by default.
     pub fn fast_paths(mut self, fast_paths: FastPaths) -> Self {
-        self.client.fast_paths = Arc::new(fast_paths);
+        self.settings.fast_paths = Arc::new(fast_paths);
         self
     }
 
-    /// Encrypts the connection and authenticates the server, by rustls's own configuration. Put
-    /// [`ALPN`](crate::tls::ALPN) into its `alpn_protocols`. The server's certificate is verified
-    /// for the host as given to [`Client::send`].
+    /// Encrypts the connection and authenticates the server with a rustls configuration, whose
+    /// `alpn_protocols` should contain [`ALPN`](crate::tls::ALPN). The server's certificate is
+    /// verified for the host that is passed to [`Client::send`].
     ///
-    /// The TLS handshake counts against the time of the
-    /// [handshake](ClientBuilder::handshake_timeout). The file then ends with close_notify, and the
-    /// server's close_notify confirms it.
+    /// The TLS handshake counts against the
+    /// [handshake timeout](ClientBuilder::handshake_timeout). The file ends with close_notify, and
+    /// the server's close_notify confirms it.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: impl Into<Arc<rustls::ClientConfig>>) -> Self {
-        self.client.tls = Some(config.into());
+        self.settings.tls = Some(config.into());
         self
     }
 
-    /// Calls `report` while a file is sent, about ten times a second, and once at its end. It runs
-    /// between two sends: one that takes long slows the transfer down.
+    /// Sets a function that is called during an upload, about ten times a second, and once at its
+    /// end. It runs on the thread that sends, so a slow function slows the upload down.
     pub fn on_progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.client.on_progress = Some(Arc::new(report));
+        self.settings.on_progress = Some(Arc::new(report));
         self
     }
 
-    /// Calls `report` at each step that is done, on the thread that sends.
+    /// Sets a function that is called after each step of an upload, on the thread that sends.
     pub fn on_event(mut self, report: impl Fn(&ClientEvent) + Send + Sync + 'static) -> Self {
-        self.client.on_event = Some(Arc::new(report));
+        self.settings.on_event = Some(Arc::new(report));
         self
     }
 
-    /// The client.
+    /// Builds the client.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Limit`] for a time limit that is zero or above [`limits::MAX_TIMEOUT`].
+    /// [`ClientError::Limit`] if a time limit is zero or above [`limits::MAX_TIMEOUT`].
     pub fn build(self) -> Result<Client, ClientError> {
-        let client = self.client;
+        let settings = self.settings;
         for (name, value) in [
-            ("connect_timeout", client.connect_timeout),
-            ("handshake_timeout", client.handshake_timeout),
-            ("stall_timeout", client.stall_timeout),
-            ("confirm_timeout", client.confirm_timeout),
+            ("connect_timeout", settings.connect_timeout),
+            ("handshake_timeout", settings.handshake_timeout),
+            ("stall_timeout", settings.stall_timeout),
+            ("confirm_timeout", settings.confirm_timeout),
         ] {
             if value.is_zero() || value > limits::MAX_TIMEOUT {
                 return Err(ClientError::Limit { name, value });
             }
         }
-        Ok(client)
+        Ok(Client { settings })
     }
 }

@@ -4,9 +4,10 @@ use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::time::Instant;
 
-use super::ClientError;
 use super::connection::{Connection, Received};
-use crate::sys::client::{reset_on_close, wait};
+use super::error::ClientError;
+use crate::sys::client::wait;
+use crate::sys::socket::reset_on_close;
 
 impl Connection<'_> {
     /// Ends the connection gracefully and waits for the server to do the same; whether it did.
@@ -46,16 +47,16 @@ impl Connection<'_> {
                 return Ok(());
             }
             self.progress.look(now);
-            if self.progress.stillness(now) >= self.client.stall_timeout {
+            if self.progress.stillness(now) >= self.settings.stall_timeout {
                 return Err(self.stalled());
             }
-            wait(&self.stream, true, self.slice(now, now + self.client.stall_timeout))
+            wait(&self.stream, true, self.slice(now, now + self.settings.stall_timeout))
                 .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
         }
     }
 
     fn await_fin(&mut self) -> Result<bool, ClientError> {
-        let limit = self.client.confirm_timeout;
+        let limit = self.settings.confirm_timeout;
         loop {
             match self.drop_input() {
                 Ok(Received::Fin) => return self.check_fin(),
@@ -69,7 +70,9 @@ impl Connection<'_> {
             // not even told that the file ends here.
             let (deadline, late) = match outstanding {
                 Some(0) => (self.progress.still_at(limit), Ok(false)),
-                Some(_) => (self.progress.still_at(self.client.stall_timeout), Err(self.stalled())),
+                Some(_) => {
+                    (self.progress.still_at(self.settings.stall_timeout), Err(self.stalled()))
+                }
                 None => {
                     let error = ClientError::Unconfirmed { peer: self.peer, after: limit };
                     (self.progress.still_at(limit), Err(error))

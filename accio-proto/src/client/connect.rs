@@ -1,59 +1,19 @@
 //! From a host's name to a connection, within one time limit.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::error::ClientError;
+use super::event::ClientEvent;
+use super::family::Family;
 use super::happy_eyeballs::{Failures, interleave, race};
-use super::{Client, ClientError, ClientEvent};
+use super::settings::Settings;
 use crate::sys::{self, resolve::ResolveError};
 
-/// Which of a host's addresses are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Family {
-    /// All of them.
-    #[default]
-    Any,
-    /// The IPv4 ones.
-    Ipv4,
-    /// The IPv6 ones.
-    Ipv6,
-}
-
-impl Family {
-    /// The family of `ip`.
-    pub const fn of(ip: IpAddr) -> Self {
-        match ip {
-            IpAddr::V4(_) => Family::Ipv4,
-            IpAddr::V6(_) => Family::Ipv6,
-        }
-    }
-
-    /// Whether `ip` belongs to it.
-    pub const fn has(self, ip: IpAddr) -> bool {
-        match self {
-            Family::Any => true,
-            Family::Ipv4 => ip.is_ipv4(),
-            Family::Ipv6 => ip.is_ipv6(),
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Family::Any => "IP",
-            Family::Ipv4 => "IPv4",
-            Family::Ipv6 => "IPv6",
-        })
-    }
-}
-
-impl Client {
+impl Settings {
     /// Connects to the first address of `host` that takes it. The socket is armed to reset.
     pub(super) fn connect(
         &self,
@@ -65,12 +25,15 @@ impl Client {
         let deadline = start + limit;
         let addresses = self.resolve(host, port, deadline)?;
         log::debug!("{host:?} is {addresses:?}");
-        self.tell(|| ClientEvent::Resolved { addresses: addresses.clone(), took: start.elapsed() });
+        self.report(|| ClientEvent::Resolved {
+            addresses: addresses.clone(),
+            took: start.elapsed(),
+        });
         let start = Instant::now();
         match race(&addresses, self.source_address, deadline)? {
             Ok((stream, peer)) => {
                 log::debug!("connected to {peer}");
-                self.tell(|| ClientEvent::Connected {
+                self.report(|| ClientEvent::Connected {
                     peer,
                     local: stream.local_addr().ok(),
                     took: start.elapsed(),

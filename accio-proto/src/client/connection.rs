@@ -4,10 +4,12 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::error::ClientError;
 use super::progress::ProgressTracker;
+use super::settings::Settings;
+use super::tls_failure::TlsFailure;
 use super::transport::Transport;
-use super::{Client, ClientError, TlsFailure};
-use crate::Dialect;
+use crate::dialect::Dialect;
 use crate::handshake::{ClientHandshake, ClientStep, HandshakeError};
 use crate::sys::client::{prepare, wait};
 use crate::tuning::client::PROGRESS_INTERVAL;
@@ -15,7 +17,7 @@ use crate::tuning::client::PROGRESS_INTERVAL;
 /// A connection that resets when it is dropped, until [`Connection::finish`] made it good.
 #[derive(Debug)]
 pub(super) struct Connection<'c> {
-    pub(super) client: &'c Client,
+    pub(super) settings: &'c Settings,
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) progress: ProgressTracker<'c>,
@@ -39,22 +41,22 @@ pub(super) enum Received {
 
 impl<'c> Connection<'c> {
     pub(super) fn new(
-        client: &'c Client,
+        settings: &'c Settings,
         stream: TcpStream,
         peer: SocketAddr,
     ) -> Result<Self, ClientError> {
-        prepare(&stream, client.stall_timeout)
+        prepare(&stream, settings.stall_timeout)
             .map_err(|cause| ClientError::Local { what: "prepare a socket", cause })?;
-        let progress = ProgressTracker::new(&stream, client.on_progress.as_deref());
-        let deadline = Instant::now() + client.handshake_timeout;
+        let progress = ProgressTracker::new(&stream, settings.on_progress.as_deref());
+        let deadline = Instant::now() + settings.handshake_timeout;
         let (transport, unexpected) = (Transport::Plain, None);
-        Ok(Connection { client, stream, peer, progress, transport, deadline, unexpected })
+        Ok(Connection { settings, stream, peer, progress, transport, deadline, unexpected })
     }
 
     /// Goes through the whole handshake; not a byte of content is sent before its end.
     pub(super) fn greet(&mut self) -> Result<(), ClientError> {
-        let (peer, dialect) = (self.peer, self.client.dialect);
-        let after = self.client.handshake_timeout;
+        let (peer, dialect) = (self.peer, self.settings.dialect);
+        let after = self.settings.handshake_timeout;
         let late = || ClientError::HandshakeTimeout { peer, dialect, after };
         let tls_failed = |cause| ClientError::Tls { peer, cause };
         let broken = |cause| match TlsFailure::of(cause) {
@@ -132,7 +134,7 @@ impl<'c> Connection<'c> {
         let mut buffer = [0; 4096];
         loop {
             let received = self.receive(&mut buffer)?;
-            if matches!(received, Received::Bytes(_)) && self.client.dialect == Dialect::Direct {
+            if matches!(received, Received::Bytes(_)) && self.settings.dialect == Dialect::Direct {
                 self.unexpected.get_or_insert(buffer[0]);
             }
             if received == Received::Fin || !self.transport.has_buffered() {
@@ -144,7 +146,7 @@ impl<'c> Connection<'c> {
     /// Whether the server answered a client without TLS with an alert. After a reset its bytes are
     /// still there.
     pub(super) fn requires_tls(&mut self) -> bool {
-        if !self.transport.is_plain() || self.client.dialect != Dialect::Direct {
+        if !self.transport.is_plain() || self.settings.dialect != Dialect::Direct {
             return false;
         }
         let _ = self.drop_input();
@@ -152,7 +154,7 @@ impl<'c> Connection<'c> {
     }
 
     pub(super) fn stalled(&self) -> ClientError {
-        let after = self.client.stall_timeout;
+        let after = self.settings.stall_timeout;
         ClientError::Stalled { peer: self.peer, sent: self.progress.sent(), after }
     }
 

@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::TlsFailure;
-use super::connect::Family;
+use super::family::Family;
+use super::tls_failure::TlsFailure;
 use crate::dialect::Dialect;
 use crate::handshake::HandshakeError;
 use crate::limits;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::Dialect;
+use crate::dialect::Dialect;
 
 /// A step of a transfer that is done; in this order, until one fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,3 +56,6 @@ pub enum ClientEvent {
         took: Duration,
     },
 }
+
+/// Receives the steps of an upload.
+pub(super) type EventObserver = dyn Fn(&ClientEvent) + Send + Sync;

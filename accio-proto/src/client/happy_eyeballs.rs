@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Instant;
 
-use super::ClientError;
+use super::error::ClientError;
 use crate::sys::client::{
     Socket, Started, bind, is_family_unsupported, open, refused, start_connect, timed_out, wait_any,
 };

@@ -4,9 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::Client;
 use super::connection::{Connection, Received};
+use super::error::ClientError;
 use super::happy_eyeballs::race;
-use super::{Client, ClientError};
 use crate::dialect::GREETING;
 use crate::limits;
 use crate::sys::client::{is_gone, wait};
@@ -78,7 +79,7 @@ impl Client {
     /// error: see [`AddressProbe::result`].
     pub fn probe(&self, host: &str, port: u16) -> Result<Probe, ClientError> {
         let start = Instant::now();
-        let addresses = self.resolve(host, port, start + self.connect_timeout)?;
+        let addresses = self.settings.resolve(host, port, start + self.settings.connect_timeout)?;
         let resolved_in = start.elapsed();
         let targets = first_of_each(&addresses);
         let probed = targets.into_iter().map(|address| self.probe_one(address));
@@ -88,10 +89,14 @@ impl Client {
 
     fn probe_one(&self, address: SocketAddr) -> Result<AddressProbe, ClientError> {
         let start = Instant::now();
-        let result = match race(&[address], self.source_address, start + self.connect_timeout)? {
+        let result = match race(
+            &[address],
+            self.settings.source_address,
+            start + self.settings.connect_timeout,
+        )? {
             Ok((stream, peer)) => {
                 let connected_in = start.elapsed();
-                let connection = Connection::new(self, stream, peer)?;
+                let connection = Connection::new(&self.settings, stream, peer)?;
                 connection.listen(connected_in)
             }
             Err(mut failures) => Err(match failures.pop() {
@@ -107,7 +112,7 @@ impl Connection<'_> {
     /// Hears what the server says, and resets the connection.
     fn listen(mut self, connected_in: Duration) -> io::Result<ServerReply> {
         let start = Instant::now();
-        let mut deadline = start + self.client.handshake_timeout;
+        let mut deadline = start + self.settings.handshake_timeout;
         let mut spoke_after = None;
         let mut bytes = Vec::new();
         let mut buffer = [0; limits::PROBE_BYTES];

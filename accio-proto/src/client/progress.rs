@@ -4,14 +4,28 @@ use std::fmt;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::{Callback, Progress};
 use crate::sys::unacked::Unacked;
 use crate::tuning::client::PROGRESS_INTERVAL;
+
+/// How far a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes handed to this machine's kernel; it may hold megabytes of them.
+    pub sent: u64,
+    /// Bytes that the peer's kernel has acknowledged; `None` where this system does not tell.
+    pub acknowledged: Option<u64>,
+    /// Bytes to send, by the file's size at the start; `None` for a source without a size.
+    pub total: Option<u64>,
+}
+
+/// Receives the progress of an upload.
+pub(super) type ProgressObserver = dyn Fn(Progress) + Send + Sync;
 
 pub(super) struct ProgressTracker<'c> {
     /// `None` where the kernel does not tell.
     unacked: Option<Unacked>,
-    report: Option<&'c Callback>,
+    report: Option<&'c ProgressObserver>,
     reported: Instant,
     total: Option<u64>,
     /// Bytes of content handed to the kernel.
@@ -26,7 +40,7 @@ pub(super) struct ProgressTracker<'c> {
 }
 
 impl<'c> ProgressTracker<'c> {
-    pub(super) fn new(stream: &TcpStream, report: Option<&'c Callback>) -> Self {
+    pub(super) fn new(stream: &TcpStream, report: Option<&'c ProgressObserver>) -> Self {
         let now = Instant::now();
         let unacked = Unacked::of(stream);
         if unacked.is_none() {

@@ -7,12 +7,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Received, unblocked};
+use super::error::ClientError;
 use super::rate_limit::RateLimiter;
 use super::source::{Source, SourceKind};
-use super::{ClientError, TlsFailure};
-use crate::sys::client::{Moved, is_gone, send_file, send_pipe, wait, wait_source, widen};
+use super::tls_failure::TlsFailure;
+use crate::fast_path::{FastPath, FastPaths};
+use crate::sys::client::{is_gone, wait, wait_source};
+use crate::sys::send::{send_file, send_pipe, widen};
+use crate::sys::socket::Moved;
 use crate::tuning::client::{PROGRESS_INTERVAL, SEND_BUFFER, SEND_CHUNK};
-use crate::{FastPath, FastPaths};
 
 /// What became of one step.
 enum Pushed {
@@ -30,8 +33,8 @@ impl Connection<'_> {
         let total = source.size().map_err(|cause| ClientError::Read { cause })?;
         let now = Instant::now();
         self.progress.start(total, now);
-        let mut pace = self.client.rate_limit.map(|rate| RateLimiter::new(rate, now));
-        let mut pump = Pump::new(source, &self.client.fast_paths);
+        let mut pace = self.settings.rate_limit.map(|rate| RateLimiter::new(rate, now));
+        let mut pump = Pump::new(source, &self.settings.fast_paths);
         if !self.transport.is_plain() {
             pump.fast = None;
         }
@@ -50,7 +53,7 @@ impl Connection<'_> {
             {
                 continue;
             }
-            let stalled_at = self.progress.still_at(self.client.stall_timeout);
+            let stalled_at = self.progress.still_at(self.settings.stall_timeout);
             let ready = wait(&self.stream, true, self.slice(now, stalled_at))
                 .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
             if ready.receive {
@@ -80,7 +83,7 @@ impl Connection<'_> {
                 Pushed::Full => {
                     let now = Instant::now();
                     self.progress.look(now);
-                    if self.progress.stillness(now) >= self.client.stall_timeout {
+                    if self.progress.stillness(now) >= self.settings.stall_timeout {
                         return Err(self.stalled());
                     }
                     if ready.send {
@@ -120,7 +123,7 @@ impl Connection<'_> {
         if !ready || self.progress.stillness(Instant::now()) > PROGRESS_INTERVAL {
             let now = Instant::now();
             self.progress.rest(now);
-            if self.progress.stillness(now) >= self.client.stall_timeout {
+            if self.progress.stillness(now) >= self.settings.stall_timeout {
                 return Err(self.stalled());
             }
         }
@@ -217,7 +220,7 @@ impl<'s> Pump<'s> {
                 Moved::Queued(count) => return Ok(Pushed::Bytes(count)),
                 Moved::Full => return Ok(Pushed::Full),
                 Moved::Broken(error) => return Err(connection.broken(error)),
-                Moved::Refused(error) => connection.client.fast_paths.refused(path, error),
+                Moved::Refused(error) => connection.settings.fast_paths.refused(path, error),
                 Moved::Fault => {}
             }
             self.fast = None;

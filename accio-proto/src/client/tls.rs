@@ -9,8 +9,11 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 
 use super::connection::Connection;
+use super::error::ClientError;
+use super::event::ClientEvent;
+use super::settings::Settings;
+use super::tls_failure::TlsFailure;
 use super::transport::Transport;
-use super::{Client, ClientError, ClientEvent, TlsFailure};
 use crate::socket::Socket;
 use crate::sys;
 use crate::sys::client::wait;
@@ -82,7 +85,7 @@ impl Secured {
     }
 }
 
-impl Client {
+impl Settings {
     /// The name that the server's certificate must have, if there is to be TLS.
     pub(super) fn server_name(
         &self,
@@ -99,8 +102,8 @@ impl Client {
 impl Connection<'_> {
     /// Goes through the TLS handshake, if there is to be TLS.
     pub(super) fn secure(&mut self, name: Option<ServerName<'static>>) -> Result<(), ClientError> {
-        let (Some(config), Some(name)) = (&self.client.tls, name) else { return Ok(()) };
-        let (peer, after) = (self.peer, self.client.handshake_timeout);
+        let (Some(config), Some(name)) = (&self.settings.tls, name) else { return Ok(()) };
+        let (peer, after) = (self.peer, self.settings.handshake_timeout);
         let failed = |cause| ClientError::Tls { peer, cause };
         let started = Instant::now();
         let connection = UnbufferedClientConnection::new(Arc::clone(config), name)
@@ -126,7 +129,7 @@ impl Connection<'_> {
         );
         let secured = Secured { stream, written: 0, pending: 0, is_closing: false };
         self.transport = Transport::Tls(Box::new(secured));
-        self.client.tell(|| ClientEvent::Secured { peer, took: started.elapsed() });
+        self.settings.report(|| ClientEvent::Secured { peer, took: started.elapsed() });
         Ok(())
     }
 }

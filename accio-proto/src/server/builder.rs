@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::{Admission, Network};
+use super::config::{Config, Observer};
 use super::connections::Service;
 use super::error::ServerError;
 use super::handle::{Controls, ServerHandle};
@@ -39,20 +40,6 @@ pub struct ServerBuilder<K> {
     proxy_protocol: bool,
     first_id: u64,
     on_outcome: Observer,
-}
-
-/// Is told of every connection that ended.
-pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
-
-/// What serving needs of the settings.
-pub(super) struct Config {
-    pub(super) dialect: ServerDialect,
-    pub(super) limits: SessionLimits,
-    pub(super) max_connections: usize,
-    pub(super) admission: Admission,
-    pub(super) proxy_protocol: bool,
-    pub(super) first_id: u64,
-    pub(super) on_outcome: Observer,
 }
 
 impl<K: FileSink> Server<K> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::builder::Config;
+use super::config::Config;
 use super::handle::Controls;
 use super::outcome::Outcome;
 use super::proxy_protocol::{Arrival, Arriving};

@@ -2,6 +2,7 @@
 
 mod admission;
 mod builder;
+mod config;
 mod connections;
 mod error;
 mod handle;

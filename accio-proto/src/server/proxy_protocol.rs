@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 
-use super::builder::Config;
+use super::config::Config;
 use crate::dialect::{Dialect, GREETING, ServerDialect};
 use crate::limits::{PROXY_HEADER_MAX, PROXY_LINE_MAX};
 use crate::os_error::reason;

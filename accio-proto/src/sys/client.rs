@@ -9,8 +9,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Type};
 
-pub(crate) use super::send::{send_file, send_pipe, widen};
-pub(crate) use super::socket::reset_on_close;
 /// A socket that is not connected yet.
 pub(crate) use socket2::Socket;
 
@@ -140,20 +138,4 @@ pub(crate) fn is_gone(stream: &TcpStream) -> bool {
     let mut fds = [PollFd::new(stream, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
-}
-
-/// What became of a [`send_file`] or a [`send_pipe`].
-#[derive(Debug)]
-#[cfg_attr(not(linux_sys), expect(dead_code, reason = "elsewhere it is always refused"))]
-pub(crate) enum Moved {
-    /// This many bytes are queued and the source is as much further on; 0 at its end.
-    Queued(usize),
-    /// The socket has no room, or the pipe is empty.
-    Full,
-    /// The kernel or the file system has no such call for this.
-    Refused(io::Error),
-    /// The source or the machine has a fault; reading the source will tell.
-    Fault,
-    /// The connection is broken.
-    Broken(io::Error),
 }

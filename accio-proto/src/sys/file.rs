@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RawMode};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 pub(crate) use super::unnamed_file::{
     link_empty_path, link_proc, open_anonymous, preallocate, rename_new, sync_data,
 };
-use super::{is_unsupported, retry};
+use super::{is_unsupported, permissions, retry};
 
 /// Opens a directory to work in.
 pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
@@ -23,11 +23,6 @@ pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 pub(crate) fn create_new(dir: impl AsFd, name: &str, mode: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     retry(|| rustix::fs::openat(&dir, name, flags, permissions(mode)))
-}
-
-/// Permission bits as the system takes them.
-pub(super) fn permissions(mode: u32) -> Mode {
-    Mode::from_raw_mode(mode as RawMode)
 }
 
 /// Whether the file system has no nameless files: some say so, some take the flag for a plain

@@ -27,6 +27,11 @@ use std::io;
 
 pub(crate) use imp::*;
 
+/// Converts permission bits for a system call.
+pub(crate) fn permissions(mode: u32) -> rustix::fs::Mode {
+    rustix::fs::Mode::from_raw_mode(mode as rustix::fs::RawMode)
+}
+
 /// Repeats a call that a signal interrupted.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     loop {

@@ -43,3 +43,20 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     retry(|| rustix::net::send(&socket, bytes, flags))
 }
+
+/// What became of sending from a file or a pipe within the kernel.
+#[derive(Debug)]
+#[cfg(feature = "client")]
+#[cfg_attr(not(linux_sys), expect(dead_code, reason = "elsewhere it is always refused"))]
+pub(crate) enum Moved {
+    /// This many bytes are queued and the source is as much further on; 0 at its end.
+    Queued(usize),
+    /// The socket has no room, or the pipe is empty.
+    Full,
+    /// The kernel or the file system has no such call for this.
+    Refused(io::Error),
+    /// The source or the machine has a fault; reading the source will tell.
+    Fault,
+    /// The connection is broken.
+    Broken(io::Error),
+}

@@ -57,7 +57,7 @@ fn a_refused_sendfile_goes_on_portably() {
     let source = File::open("/proc/self/auxv").unwrap();
     client.send("127.0.0.1", peer.port, source).unwrap();
     assert_eq!(peer.end(), content);
-    assert!(!client.fast_paths.has(FastPath::Sendfile), "refused once and for all");
+    assert!(!client.settings.fast_paths.has(FastPath::Sendfile), "refused once and for all");
 
     let peer = good(Dialect::Accio);
     client.send("127.0.0.1", peer.port, file(b"next")).unwrap();

@@ -9,15 +9,18 @@ mod stalls;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Mutex;
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::num::NonZeroU64;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::*;
 use crate::dialect::{FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION};
-use crate::sys::client::reset_on_close;
-use crate::{FastPath, handshake::HandshakeError};
+use crate::fast_path::{FastPath, FastPaths};
+use crate::handshake::HandshakeError;
+use crate::limits;
+use crate::sys::socket::reset_on_close;
 
 /// Nothing in a test takes longer, or it fails.
 const BOUND: Duration = Duration::from_secs(20);
@@ -76,8 +79,8 @@ fn client() -> Client {
 
 /// Connects as [`Client::send`] does, to be taken on step by step.
 fn connect(client: &Client, port: u16) -> Connection<'_> {
-    let (stream, address) = client.connect("127.0.0.1", port).unwrap();
-    Connection::new(client, stream, address).unwrap()
+    let (stream, address) = client.settings.connect("127.0.0.1", port).unwrap();
+    Connection::new(&client.settings, stream, address).unwrap()
 }
 
 fn pattern(length: usize) -> Vec<u8> {

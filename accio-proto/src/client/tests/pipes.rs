@@ -15,7 +15,11 @@ fn pipes_are_sent_to_their_end_by_both_paths() {
             let client = builder().fast_paths(paths).build().unwrap();
             let sent = client.send("127.0.0.1", peer.port, source).unwrap();
             assert_eq!((sent.bytes, sent.confirmed), (size as u64, true));
-            assert_eq!(client.fast_paths.has(FastPath::Splice), fast, "never refused here");
+            assert_eq!(
+                client.settings.fast_paths.has(FastPath::Splice),
+                fast,
+                "never refused here"
+            );
             feeder.join().unwrap();
             assert!(peer.end() == content[..size], "{size} bytes");
         }

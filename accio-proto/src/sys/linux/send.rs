@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
 
-use crate::sys::client::Moved;
+use crate::sys::socket::Moved;
 use crate::tuning::PIPE_CAPACITY;
 
 /// Lets the kernel give the connection up when nothing is acknowledged for so long.

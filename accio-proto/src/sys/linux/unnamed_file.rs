@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags};
 
-use crate::sys::file::permissions;
-use crate::sys::{is_unsupported, retry};
+use crate::sys::{is_unsupported, permissions, retry};
 
 /// A file in the directory that has no name and vanishes with its descriptor.
 pub(crate) fn open_anonymous(dir: impl AsFd, mode: u32) -> io::Result<OwnedFd> {

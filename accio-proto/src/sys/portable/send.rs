@@ -5,7 +5,7 @@ use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::sys::client::Moved;
+use crate::sys::socket::Moved;
 
 pub(crate) fn give_up_after(_: &TcpStream, _: Duration) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

@@ -35,5 +35,5 @@ pub(crate) fn preallocate(_: impl AsFd, _: u64, _: u64) -> io::Result<()> {
 
 /// Writes the file to the disk.
 pub(crate) fn sync_data(file: impl AsFd) -> io::Result<()> {
-    crate::sys::file::sync(file)
+    retry(|| rustix::fs::fsync(&file))
 }

@@ -1,0 +1,20 @@
+//! Settings of a running server.
+
+use super::admission::Admission;
+use super::outcome::Outcome;
+use crate::dialect::ServerDialect;
+use crate::session::SessionLimits;
+
+/// Is told of every connection that ended.
+pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
+
+/// What serving needs of the settings.
+pub(super) struct Config {
+    pub(super) dialect: ServerDialect,
+    pub(super) limits: SessionLimits,
+    pub(super) max_connections: usize,
+    pub(super) admission: Admission,
+    pub(super) proxy_protocol: bool,
+    pub(super) first_id: u64,
+    pub(super) on_outcome: Observer,
+}
