@@ -37,16 +37,20 @@ pub(super) fn choose() -> Color {
     *CHOSEN.get_or_init(|| chosen().unwrap_or_default())
 }
 
-/// `ERROR:`, coloured where it is to be.
-pub(super) fn error_prefix() -> &'static str {
+/// Whether stderr is coloured.
+pub(super) fn is_on_for_stderr() -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    let on = match CHOSEN.get().copied().unwrap_or_default() {
+    match CHOSEN.get().copied().unwrap_or_default() {
         Color::Always => true,
         Color::Never => false,
         Color::Auto => io::stderr().is_terminal() && !no_color && !dumb,
-    };
-    if on { "\x1b[1;31mERROR:\x1b[0m" } else { "ERROR:" }
+    }
+}
+
+/// `ERROR:`, coloured where stderr is.
+pub(super) fn error_prefix() -> &'static str {
+    if is_on_for_stderr() { "\x1b[1;31mERROR:\x1b[0m" } else { "ERROR:" }
 }
 
 impl From<Color> for clap::ColorChoice {
@@ -55,16 +59,6 @@ impl From<Color> for clap::ColorChoice {
             Color::Auto => clap::ColorChoice::Auto,
             Color::Always => clap::ColorChoice::Always,
             Color::Never => clap::ColorChoice::Never,
-        }
-    }
-}
-
-impl From<Color> for env_logger::WriteStyle {
-    fn from(color: Color) -> Self {
-        match color {
-            Color::Auto => env_logger::WriteStyle::Auto,
-            Color::Always => env_logger::WriteStyle::Always,
-            Color::Never => env_logger::WriteStyle::Never,
         }
     }
 }

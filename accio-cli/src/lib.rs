@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use env_logger::{Target, WriteStyle};
 use log::LevelFilter;
 
 #[cfg(feature = "client")]
@@ -21,6 +22,7 @@ mod color;
 mod completions;
 mod descriptors;
 mod escape;
+mod log_writer;
 #[cfg(feature = "server")]
 mod server;
 mod stdio;
@@ -125,10 +127,13 @@ impl Verbosity {
 
     /// Starts the log on stderr; RUST_LOG, where set, has the last word.
     pub fn start_log(self) {
+        color::choose();
+        let style = if color::is_on_for_stderr() { WriteStyle::Always } else { WriteStyle::Never };
         env_logger::Builder::new()
             .filter_level(self.level())
             .parse_default_env()
-            .write_style(color::choose().into())
+            .write_style(style)
+            .target(Target::Pipe(Box::new(log_writer::Stderr)))
             .format(|line, record| {
                 let (time, level) = (line.timestamp_millis(), record.level());
                 let style = line.default_level_style(level);
@@ -157,10 +162,12 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> Exit
             _ => Err(Failure { line: usage_line(&error), code: USAGE }),
         },
     };
-    outcome.unwrap_or_else(|failure| {
+    let code = outcome.unwrap_or_else(|failure| {
         failure.say();
         ExitCode::from(failure.code)
-    })
+    });
+    log_writer::flush(log_writer::LAST_LINES);
+    code
 }
 
 fn printed(result: io::Result<()>) -> Result<ExitCode, Failure> {
@@ -189,6 +196,7 @@ fn parse<A: Parser>() -> Result<Parsed<A>, clap::Error> {
 /// Ends the process at once for a failure that nobody can wait for.
 pub fn exit(failure: Failure) -> ! {
     failure.say();
+    log_writer::flush(log_writer::LAST_LINES);
     std::process::exit(failure.code.into())
 }
 
@@ -197,15 +205,15 @@ pub fn reason(error: &io::Error) -> String {
     accio_proto::os_error_text(error)
 }
 
-/// Prints a line on stderr, with control characters escaped.
+/// Prints a line on stderr, with control characters escaped. In a server that has started, this
+/// never blocks.
 pub fn say(line: impl Display) {
     print_line(&escape(&line.to_string()));
 }
 
 fn print_line(line: &str) {
-    // In one write, so that no other process's words come in between. Nothing can be done about a
-    // closed stderr.
-    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    // In one write, so that no other process's words come in between.
+    log_writer::write(format!("{line}\n").as_bytes());
 }
 
 /// clap's several lines as one: what is wrong, then how it is used.

@@ -223,7 +223,8 @@ Environment:
   RUST_LOG says what is logged, NO_COLOR that it is not coloured.
 
 Signals:
-  SIGTERM, SIGINT, SIGQUIT end the server (see --drain), SIGHUP opens the journal anew.
+  SIGTERM, SIGINT, SIGQUIT end the server (see --drain), SIGHUP reopens the journal. Other signals
+  have no effect.
 
 Exit codes:
   0  stopped by a signal

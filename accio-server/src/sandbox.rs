@@ -52,8 +52,9 @@ impl Sandbox {
 const IN_FOLDER: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
 
-/// What it does where its journal is: open the file anew, after that was moved away.
-const AT_JOURNAL: BitFlags<AccessFs> = make_bitflags!(AccessFs::{WriteFile | MakeReg});
+/// What it does where its journal is: open the file again after that was moved away, and read its
+/// last byte.
+const AT_JOURNAL: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | WriteFile | MakeReg});
 
 fn restrict(
     required: CompatLevel,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::SIGXFSZ;
@@ -22,7 +23,9 @@ use accio_proto::{
 use journal::Journal;
 use shutdown::End;
 
-use crate::{ColorFlag, Failure, USAGE, Verbosity, raise_descriptor_limit, seconds};
+use crate::{
+    ColorFlag, Failure, USAGE, Verbosity, log_writer, raise_descriptor_limit, reason, seconds,
+};
 
 /// The flags of both servers, to be flattened into their arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -96,6 +99,12 @@ pub trait Program: Send + Sync + 'static {
         None
     }
 
+    /// Whether a client is told of a complete file only when that is on the disk. Its line in the
+    /// journal then is too.
+    fn is_durable(&self) -> bool {
+        false
+    }
+
     /// Whether stdout is free for the journal.
     fn has_stdout(&self) -> bool {
         true
@@ -109,6 +118,16 @@ pub trait Program: Send + Sync + 'static {
     /// The program ends.
     fn confine(&self, journal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
         let _ = journal;
+        Ok(())
+    }
+
+    /// Checks whether files can be received. It may block: another thread then reports that there
+    /// was no answer.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the server is not ready, in a few words.
+    fn readiness(&self) -> Result<(), String> {
         Ok(())
     }
 
@@ -172,7 +191,10 @@ impl ServeFlags {
             let metrics = metrics.as_ref().map(metrics::Metrics::observer);
             move |outcome: &Outcome| {
                 if let Some(journal) = &journal {
-                    journal.record(outcome);
+                    let (client, told) = std::sync::mpsc::channel::<()>();
+                    journal.record(outcome, Box::new(client));
+                    // Dropped when the line is written.
+                    let _ = told.recv();
                 }
                 #[cfg(feature = "metrics")]
                 if let Some(observe) = &metrics {
@@ -188,18 +210,28 @@ impl ServeFlags {
             .on_outcome(observe);
         let server = self.listen(builder, port, handed)?;
         program.confine(journal.as_ref().and_then(|journal| journal.directory()))?;
+        // From here on, so that the writing thread is confined too.
+        log_writer::start()
+            .map_err(|error| Failure::new("cannot start a thread", reason(&error)))?;
         let listening = self.announce(&server);
+        if let Some(journal) = &journal {
+            journal.start()?;
+        }
         let ending = end.control(server.handle(), program.clone())?;
         #[cfg(feature = "metrics")]
         if let Some(metrics) = metrics {
             if !self.verbosity.quiet {
                 crate::say(format_args!("metrics on http://{}/metrics", metrics.address()));
             }
-            metrics.serve(server.handle(), ending.started())?;
+            let ending = ending.started();
+            metrics.serve(server.handle(), program.clone(), journal.clone(), ending)?;
         }
         systemd::ready(&listening);
         let served = server.run();
         program.finish(&|| ending.deadline());
+        if let Some(journal) = &journal {
+            journal.finish(ending.deadline());
+        }
         ending.finished();
         served.map_err(Failure::from)?;
         Ok(ExitCode::SUCCESS)
@@ -240,7 +272,12 @@ fn open_journal(path: &Path, program: &impl Program) -> Result<Journal, Failure>
         }
         return Journal::stdout();
     }
-    Journal::open(path, program.folder())
+    Journal::open(path, program.folder(), program.is_durable())
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map(drop).map_err(|error| Failure::new("cannot start a thread", reason(&error)))
 }
 
 /// A time limit in seconds, or 0 for none.

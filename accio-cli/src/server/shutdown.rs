@@ -1,19 +1,21 @@
 //! How a server ends: a signal, perhaps a while for the transfers in service, the end.
 
+use std::ops::ControlFlow;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use accio_proto::ServerHandle;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
+};
 use signal_hook::iterator::Signals;
 
 use super::journal::Journal;
-use super::{Program, systemd};
-use crate::{Failure, reason};
+use super::{Program, spawn, systemd};
+use crate::{Failure, log_writer, reason};
 
 /// How long a stopped server may take to abort what is unfinished. It exits within a second, even
 /// if a disk or a pipe holds a worker up.
@@ -22,8 +24,17 @@ pub(super) const GRACE: Duration = Duration::from_millis(900);
 /// How much of that is for what the connections left to do.
 const FINISH: Duration = Duration::from_millis(500);
 
+/// How long the journal and the log may each take when all of that is used up.
+const LAST_MOMENT: Duration = Duration::from_millis(40);
+
 /// How often systemd is told how many transfers are left.
 const STATUS: Duration = Duration::from_secs(1);
+
+/// The signals that end a server. The last one announces that its CPU time is used up.
+const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGQUIT, SIGXCPU];
+
+/// Signals that would kill the process, and every transfer with it, without having a meaning here.
+const IGNORED: [i32; 6] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO];
 
 /// The signals are watched, but nobody acts on them yet.
 pub(super) struct End {
@@ -51,13 +62,9 @@ enum Event {
 }
 
 impl End {
-    /// From now on, no signal that is ours ends the process.
+    /// From now on, no signal kills the process that can be kept from it.
     pub(super) fn watch(drain: Duration, journal: Option<Arc<Journal>>) -> Result<Self, Failure> {
-        let mut signals = vec![SIGINT, SIGTERM, SIGQUIT];
-        // Without a journal in a file it means what it always does: the terminal is gone.
-        let journal = journal.filter(|journal| journal.directory().is_some());
-        signals.extend(journal.as_ref().map(|_| SIGHUP));
-        let signals = Signals::new(signals)
+        let signals = Signals::new([&ENDING[..], &IGNORED, &[SIGHUP]].concat())
             .map_err(|error| Failure::new("cannot watch for signals", reason(&error)))?;
         Ok(End { signals, journal, drain })
     }
@@ -74,18 +81,29 @@ impl End {
             stop_at: Mutex::new(None),
         });
         let (events, received) = mpsc::channel();
-        let forward = events.clone();
+        let (forward, reopened) = (events.clone(), journal.clone());
         spawn("accio-signals", move || {
             for signal in signals.forever() {
-                match (signal, &journal) {
-                    (SIGHUP, Some(journal)) => journal.reopen(),
-                    // Nobody is there to hear it once the end is over.
-                    _ => drop(forward.send(Event::Signal(signal))),
+                if ENDING.contains(&signal) {
+                    // Without a receiver, the server is about to exit.
+                    let _ = forward.send(Event::Signal(signal));
+                } else if signal != SIGHUP {
+                    log::info!("signal {signal} has no effect");
+                } else if let Some(journal) = &reopened {
+                    journal.reopen();
                 }
             }
         })?;
         let ending = Ending { shared: Arc::clone(&shared), events };
-        spawn("accio-end", move || shared.control(&received, &handle, &*program, drain))?;
+        spawn("accio-end", move || {
+            if shared.control(&received, &handle, &*program, drain).is_break() {
+                if let Some(journal) = journal {
+                    journal.finish(Instant::now() + LAST_MOMENT);
+                }
+                log_writer::flush(LAST_MOMENT);
+                process::exit(0);
+            }
+        })?;
         Ok(ending)
     }
 }
@@ -112,14 +130,15 @@ impl Ending {
 }
 
 impl Shared {
+    /// Breaks if the server has not ended in time.
     fn control(
         &self,
         events: &Receiver<Event>,
         handle: &ServerHandle,
         program: &dyn Program,
         drain: Duration,
-    ) {
-        let Ok(Event::Signal(signal)) = events.recv() else { return };
+    ) -> ControlFlow<()> {
+        let Ok(Event::Signal(signal)) = events.recv() else { return ControlFlow::Continue(()) };
         self.started.store(true, Ordering::SeqCst);
         if drain.is_zero() {
             log::info!("stopping on signal {signal}");
@@ -145,7 +164,9 @@ impl Shared {
                         log::info!("stopping on signal {signal}");
                         break;
                     }
-                    Ok(Event::Finished) | Err(RecvTimeoutError::Disconnected) => return,
+                    Ok(Event::Finished) | Err(RecvTimeoutError::Disconnected) => {
+                        return ControlFlow::Continue(());
+                    }
                 }
             }
         }
@@ -157,10 +178,12 @@ impl Shared {
         loop {
             match events.recv_timeout((now + grace).saturating_duration_since(Instant::now())) {
                 Ok(Event::Signal(_)) => {}
-                Ok(Event::Finished) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Event::Finished) | Err(RecvTimeoutError::Disconnected) => {
+                    return ControlFlow::Continue(());
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     log::warn!("a file was held up; its transfer is reset");
-                    process::exit(0);
+                    return ControlFlow::Break(());
                 }
             }
         }
@@ -173,9 +196,4 @@ impl Shared {
 
 fn draining(handle: &ServerHandle) -> String {
     format!("draining: {} in service", handle.stats().in_service)
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
-    spawned.map(drop).map_err(|error| Failure::new("cannot start a thread", reason(&error)))
 }

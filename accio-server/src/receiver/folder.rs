@@ -1,5 +1,6 @@
 //! Receives files into a folder.
 
+use std::error::Error;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use accio_cli::{Failure, Program, reason, say};
-use accio_proto::{DirError, DirErrorKind, DirSink, Outcome, Server};
+use accio_proto::{DirError, DirErrorKind, DirSink, FileSink, Outcome, Server};
 
 use crate::arguments::{Arguments, Files, WithExisting};
 use crate::on_commit::{self, Helper, OnCommit};
@@ -44,7 +45,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         verbosity: serve.verbosity,
         color: serve.color.color,
     });
-    let receiver = Receiver { folder, sink, sandbox, on_commit, helper: OnceLock::new() };
+    let durable = files.durable;
+    let receiver = Receiver { folder, sink, durable, sandbox, on_commit, helper: OnceLock::new() };
     serve.serve(builder, port, receiver)
 }
 
@@ -101,6 +103,7 @@ fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u
 struct Receiver {
     folder: PathBuf,
     sink: DirSink,
+    durable: bool,
     sandbox: Sandbox,
     on_commit: Option<OnCommit>,
     helper: OnceLock<Mutex<Option<Helper>>>,
@@ -109,6 +112,21 @@ struct Receiver {
 impl Program for Receiver {
     fn folder(&self) -> Option<&Path> {
         Some(&self.folder)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        // The path is not for everyone who may ask.
+        let cannot = |why: String| format!("cannot keep files: {why}");
+        self.sink.check_ready().map_err(|error| {
+            cannot(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+        })?;
+        // Nothing of it is ever visible.
+        self.sink.open(0).map_err(|error| cannot(reason(&error)))?;
+        if self.sink.has_room() { Ok(()) } else { Err("no room for files".to_owned()) }
     }
 
     fn confine(&self, journal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {

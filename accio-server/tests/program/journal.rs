@@ -1,14 +1,15 @@
 //! `--journal`: a line of JSON for every connection, in all circumstances.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::process::Signal;
 
 use super::harness::{Over, Place, Server, connect, json_lines, program, upload};
@@ -72,12 +73,12 @@ fn rotation_under_load_loses_and_splits_no_line() {
             thread::sleep(Duration::from_millis(20));
             fs::rename(&journal, place.path(&format!("log/journal.{round}"))).unwrap();
             server.signal(Signal::HUP);
-            super::harness::until("it is opened anew", || place.path("log/journal").exists());
+            super::harness::until("it is reopened", || place.path("log/journal").exists());
         }
         drop(end);
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    assert_eq!(server.count("opened anew"), 10);
+    assert_eq!(server.count("reopened the journal"), 10);
     server.stop(SOON);
     let mut ids = BTreeSet::new();
     for entry in fs::read_dir(place.path("log")).unwrap() {
@@ -129,43 +130,129 @@ fn stdout_has_it_when_asked() {
 }
 
 #[test]
-fn one_that_cannot_be_written_is_told_once_and_harms_nothing() {
+fn one_that_cannot_be_written_is_told_once_and_delays_one_client() {
     let place = Place::new();
     let server = Server::start(&place, &["--journal", "/dev/full"]);
+    let mut delayed = 0;
     for _ in 0..5 {
+        let start = Instant::now();
         upload(server.address(), b"content").unwrap();
+        delayed += usize::from(start.elapsed() > Duration::from_millis(500));
     }
-    server.line("cannot write the journal, transfers go on without: no space left on device");
-    assert_eq!(server.count("cannot write the journal"), 1);
+    server.line("cannot write the journal, transfers continue without it: no space left on device");
+    assert_eq!((delayed, server.count("cannot write the journal")), (1, 1));
     server.stop(SOON);
     assert_eq!(place.read(5).unwrap(), b"content");
 }
 
+/// A pipe for the journal whose reader is the test; full of `x` lines.
+struct SlowReader {
+    pipe: File,
+}
+
+impl SlowReader {
+    fn new(place: &Place) -> Self {
+        let path = place.path("log/journal");
+        mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).unwrap();
+        // Open for both, so that it always has a reader and a writer.
+        let nonblocking = OFlags::NONBLOCK.bits() as i32;
+        let mut options = File::options();
+        let pipe = options.read(true).write(true).custom_flags(nonblocking).open(path).unwrap();
+        SlowReader { pipe }
+    }
+
+    fn fill(&self) {
+        while (&self.pipe).write(b"x\n").is_ok() {}
+    }
+
+    fn read(&self, count: usize) -> String {
+        let mut text = vec![0; count];
+        let count = (&self.pipe).read(&mut text).unwrap_or(0);
+        String::from_utf8(text[..count].to_vec()).unwrap()
+    }
+}
+
+/// A journal that is read at 2 kB/s delays clients once, for a second, not whenever it accepts a few
+/// lines in between.
 #[test]
-fn one_that_nobody_reads_holds_nobody_up() {
+fn one_that_is_read_slowly_delays_clients_once() {
     let place = Place::new();
-    let mut command = program();
-    command.stdout(Stdio::piped());
-    let flags = ["--journal", "-", "--bind", "127.0.0.1"];
-    let mut server = Server::start_as(command, &place, &flags);
-    // More lines than a pipe has room for.
-    for _ in 0..700 {
-        upload(server.address(), b"content").unwrap();
-    }
-    server.line("cannot write the journal, transfers go on without: nobody reads it");
-    let mut stdout = server.child().stdout.take().unwrap();
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).map(|_| text)
+    let reader = SlowReader::new(&place);
+    let server = Server::start(&place, &["--journal", &place.text("log/journal")]);
+    reader.fill();
+    let start = Instant::now();
+    let over = AtomicBool::new(false);
+    let (uploads, delays) = thread::scope(|scope| {
+        let end = Over(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                reader.read(400);
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        let (mut uploads, mut delays) = (0, 0);
+        while start.elapsed() < Duration::from_secs(8) {
+            let before = Instant::now();
+            upload(server.address(), b"content").unwrap();
+            uploads += 1;
+            delays += usize::from(before.elapsed() > Duration::from_millis(400));
+        }
+        drop(end);
+        (uploads, delays)
     });
-    super::harness::until("it is written again", || {
-        upload(server.address(), b"content").unwrap();
-        server.count("the journal is written again") == 1
-    });
+    assert!(uploads > 500, "{uploads}");
+    assert_eq!(delays, 1, "of {uploads} uploads");
+    server.line("cannot write the journal, transfers continue without it: it is not read");
     server.stop(SOON);
-    for line in reader.join().unwrap().unwrap().lines() {
-        serde_json::from_str::<serde_json::Value>(line).unwrap();
+}
+
+#[test]
+fn one_that_is_read_again_has_the_lines_that_waited_and_the_count_of_lost_ones() {
+    let place = Place::new();
+    let reader = SlowReader::new(&place);
+    let server = Server::start(&place, &["--journal", &place.text("log/journal")]);
+    reader.fill();
+    for _ in 0..20 {
+        upload(server.address(), b"content").unwrap();
     }
+    server.line("cannot write the journal");
+    let mut text = String::new();
+    super::harness::until("the journal works", || {
+        text += &reader.read(1 << 20);
+        server.count("the journal accepts lines again; 0 lines are missing") == 1
+    });
+    text += &reader.read(1 << 20);
+    let lines: Vec<&str> = text.lines().filter(|line| *line != "x").collect();
+    let ids = lines.iter().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["id"].as_u64().unwrap()
+    });
+    assert_eq!(ids.collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    server.stop(SOON);
+}
+
+/// Lines after a torn one, of a server that was killed or of another one with the same journal.
+#[test]
+fn a_line_never_joins_a_torn_one() {
+    let place = Place::new();
+    let journal = place.path("log/journal");
+    fs::write(&journal, "{\"time\":\"2026-11-2").unwrap();
+    let other_place = Place::new();
+    let flags = ["--journal", &place.text("log/journal")];
+    let servers = [Server::start(&place, &flags), Server::start(&other_place, &flags)];
+    for server in &servers {
+        upload(server.address(), b"content").unwrap();
+    }
+    let mut file = File::options().append(true).open(&journal).unwrap();
+    file.write_all(b"{\"torn\":").unwrap();
+    for server in servers {
+        upload(server.address(), b"content").unwrap();
+        server.stop(SOON);
+    }
+    let text = fs::read_to_string(&journal).unwrap();
+    let whole = |line: &&str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+    assert_eq!(text.lines().filter(whole).count(), 4, "{text}");
+    assert_eq!(text.lines().count(), 6, "{text}");
 }
 
 #[test]

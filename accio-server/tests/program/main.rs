@@ -3,6 +3,7 @@
 
 #[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
 mod balanced;
+mod diagnostics;
 mod drain;
 mod file_systems;
 mod files;

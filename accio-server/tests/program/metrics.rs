@@ -80,7 +80,7 @@ fn health_tells_when_the_end_has_begun() {
     let place = Place::new();
     let mut server = Server::start(&place, &["--metrics", "127.0.0.1:0", "--drain", "15"]);
     let metrics = address(&server);
-    assert!(get(metrics, "/health").ends_with("\r\n\r\nserving\n"));
+    assert!(get(metrics, "/health").ends_with("\r\n\r\nready\n"));
     let stream = connect(server.address()).unwrap();
     server.signal(Signal::TERM);
     until("it is not well", || get(metrics, "/health").starts_with("HTTP/1.1 503 "));
@@ -105,12 +105,72 @@ fn whoever_asks_anything_else_is_answered_or_dropped() {
     }
     let head = ask(metrics, "HEAD /metrics HTTP/1.1\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
-    // One who says nothing is in the way for two seconds, no longer.
-    let silent = TcpStream::connect(metrics).unwrap();
-    let start = Instant::now();
-    get(metrics, "/health");
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
-    drop(silent);
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn connections_that_say_nothing_delay_no_request() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--metrics", "0"]);
+    let metrics = address(&server);
+    let silent: Vec<_> = (0..100).map(|_| TcpStream::connect(metrics).unwrap()).collect();
+    let slow: Vec<_> = (0..10)
+        .map(|_| {
+            let mut stream = TcpStream::connect(metrics).unwrap();
+            stream.write_all(b"GET /health HTTP/1.1\r\nX: ").unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..5 {
+        let start = Instant::now();
+        assert!(get(metrics, "/health").starts_with("HTTP/1.1 200 "));
+        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    }
+    // Each has two seconds at the most.
+    for mut stream in silent.into_iter().chain(slow) {
+        stream.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+        match stream.read(&mut [0; 64]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn health_is_readiness_and_live_is_the_process() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--metrics", "0"]);
+    let metrics = address(&server);
+    assert!(get(metrics, "/health").starts_with("HTTP/1.1 200 "));
+    std::fs::rename(place.dir(), place.path("away")).unwrap();
+    // Moved, it is still the same directory.
+    until("it is ready", || get(metrics, "/health").starts_with("HTTP/1.1 200 "));
+    std::fs::remove_dir_all(place.path("away")).unwrap();
+    std::thread::sleep(Duration::from_millis(600));
+    let text = get(metrics, "/health");
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("cannot keep files"), "{text}");
+    assert!(get(metrics, "/live").starts_with("HTTP/1.1 200 "));
+    server.stop(Duration::from_secs(1));
+
+    // No disk has so much.
+    let server = Server::start(&place, &["--metrics", "0", "--min-free", "1000000T"]);
+    let text = get(address(&server), "/health");
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("no room for files"), "{text}");
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn lost_journal_lines_are_counted() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--metrics", "0", "--journal", "/dev/full"]);
+    let metrics = address(&server);
+    assert_eq!(value(&get(metrics, "/metrics"), "accio_journal_failed"), 0.0);
+    upload(server.address(), b"content").unwrap();
+    let text = get(metrics, "/metrics");
+    assert_eq!(value(&text, "accio_journal_failed"), 1.0);
+    assert_eq!(value(&text, "accio_journal_lost_total"), 0.0);
     server.stop(Duration::from_secs(1));
 }
 

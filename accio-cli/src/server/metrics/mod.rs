@@ -1,12 +1,15 @@
-//! The server's numbers, for Prometheus, and whether it is well.
+//! The server's numbers, for Prometheus, and whether it is ready.
+
+mod health;
+mod http;
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use accio_proto::{Outcome, ServerHandle};
 use prometheus_client::collector::Collector;
@@ -19,16 +22,11 @@ use prometheus_client::registry::{Registry, Unit};
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
 use rustix::process::{Resource, getrlimit};
 
+use super::journal::Journal;
+use super::{Program, spawn};
 use crate::{Failure, reason};
-
-/// How long a request and its answer may take. They are served one after another.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The longest head of a request.
-const HEAD: usize = 8 << 10;
-
-/// How long to wait when the system has no descriptor left for a connection.
-const RETRY: Duration = Duration::from_millis(100);
+use health::Health;
+use http::{Response, Site};
 
 /// The bounds of the duration histogram, in seconds: from a small file next door to a large one
 /// from far away.
@@ -87,10 +85,12 @@ impl Metrics {
         }
     }
 
-    /// Serves from now on, until the process ends. `ending` is true when it is not well any more.
+    /// Serves from now on, until the process ends. `ending` becomes true when that has begun.
     pub(super) fn serve(
         self,
         handle: ServerHandle,
+        program: Arc<dyn Program>,
+        journal: Option<Arc<Journal>>,
         ending: Arc<AtomicBool>,
     ) -> Result<(), Failure> {
         let Metrics { listener, told, descriptors, .. } = self;
@@ -98,110 +98,60 @@ impl Metrics {
         let help = "How long connections took, from accept to commit or abort";
         registry.register_with_unit("connection_duration", help, Unit::Seconds, told.durations);
         registry.register("errors", "Connections that ended with ERROR, by cause", told.reasons);
-        registry.register_collector(Box::new(State { handle, descriptors }));
-        let site = Site { registry, ending };
-        let spawned = thread::Builder::new().name("accio-metrics".to_owned()).spawn(move || {
-            for stream in listener.incoming() {
-                match stream {
-                    Ok(stream) => {
-                        if let Err(error) = site.serve(stream) {
-                            log::debug!("a request for metrics failed: {error}");
-                        }
-                    }
-                    Err(error) => {
-                        log::debug!("cannot accept a request for metrics: {error}");
-                        thread::sleep(RETRY);
-                    }
-                }
+        registry.register_collector(Box::new(State { handle, descriptors, journal }));
+        let pages = Pages { registry, health: Health::start(program, ending)? };
+        spawn("accio-metrics", move || {
+            if let Err(error) = http::serve(&listener, pages) {
+                log::error!("cannot go on serving metrics: {}", reason(&error));
             }
-        });
-        spawned.map(drop).map_err(|error| Failure::new("cannot start a thread", reason(&error)))
+        })
     }
 }
 
 /// What can be asked for.
-struct Site {
+struct Pages {
     registry: Registry,
-    ending: Arc<AtomicBool>,
+    health: Arc<Health>,
 }
 
 /// The content type of the OpenMetrics text format, which Prometheus reads.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const PLAIN: &str = "text/plain; charset=utf-8";
 
-impl Site {
-    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let (status, kind, body, bodiless) = match head(&mut stream, deadline)? {
-            Some((method, path)) => {
-                let (status, kind, body) = match (method.as_str(), path.as_str()) {
-                    ("GET" | "HEAD", path) => self.answer(path),
-                    _ => ("405 Method Not Allowed", PLAIN, "use GET\n".to_owned()),
-                };
-                (status, kind, body, method == "HEAD")
-            }
-            None => ("400 Bad Request", PLAIN, "not a request\n".to_owned(), false),
-        };
-        let length = body.len();
-        let mut answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
-             Connection: close\r\n\r\n"
-        );
-        if !bodiless {
-            answer.push_str(&body);
-        }
-        stream.set_write_timeout(Some(left(deadline)?))?;
-        stream.write_all(answer.as_bytes())?;
-        stream.shutdown(Shutdown::Write)
-    }
-
-    fn answer(&self, path: &str) -> (&'static str, &'static str, String) {
-        match path.split('?').next() {
+impl Site for Pages {
+    fn answer(&mut self, path: &str) -> Option<Response> {
+        Some(match path.split('?').next() {
             Some("/metrics") => {
                 let mut body = String::new();
                 match text::encode(&mut body, &self.registry) {
-                    Ok(()) => ("200 OK", METRICS, body),
-                    Err(error) => ("500 Internal Server Error", PLAIN, format!("{error}\n")),
+                    Ok(()) => Response { status: "200 OK", content_type: METRICS, body },
+                    Err(error) => {
+                        Response::plain("500 Internal Server Error", format!("{error}\n"))
+                    }
                 }
             }
-            Some("/health") if self.ending.load(Ordering::SeqCst) => {
-                ("503 Service Unavailable", PLAIN, "stopping\n".to_owned())
-            }
-            Some("/health") => ("200 OK", PLAIN, "serving\n".to_owned()),
-            _ => ("404 Not Found", PLAIN, "there are /metrics and /health\n".to_owned()),
-        }
+            Some("/health") => match self.health.readiness()? {
+                Ok(()) => Response::plain("200 OK", "ready\n"),
+                Err(why) => Response::plain("503 Service Unavailable", format!("{why}\n")),
+            },
+            Some("/live") => Response::plain("200 OK", "alive\n"),
+            _ => Response::plain("404 Not Found", "there are /metrics, /health and /live\n"),
+        })
     }
-}
 
-/// Reads the head of a request: its method and path, or `None` if it is no request.
-fn head(stream: &mut TcpStream, deadline: Instant) -> io::Result<Option<(String, String)>> {
-    let mut head = Vec::new();
-    let mut buffer = [0; 1024];
-    loop {
-        stream.set_read_timeout(Some(left(deadline)?))?;
-        let count = stream.read(&mut buffer)?;
-        head.extend_from_slice(&buffer[..count]);
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(&head) {
-            Ok(httparse::Status::Complete(_)) => {
-                return Ok(request.method.zip(request.path).map(|(m, p)| (m.into(), p.into())));
-            }
-            Ok(httparse::Status::Partial) if count > 0 && head.len() < HEAD => {}
-            _ => return Ok(None),
-        }
+    fn wake(&self) -> BorrowedFd<'_> {
+        self.health.as_fd()
     }
-}
 
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    fn patience(&self) -> Option<Instant> {
+        self.health.gives_up_at()
+    }
 }
 
 /// What is asked of the server with every request.
 struct State {
     handle: ServerHandle,
     descriptors: Option<Descriptors>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl fmt::Debug for State {
@@ -231,9 +181,17 @@ impl Collector for State {
             let kind = counter.metric_type();
             counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
         }
+        if let Some(journal) = &self.journal {
+            let counter = ConstCounter::new(journal.lost());
+            let kind = counter.metric_type();
+            let help = "Lines that the journal did not accept";
+            counter.encode(encoder.encode_descriptor("journal_lost", help, None, kind)?)?;
+        }
+        let failed = self.journal.as_ref().map(|journal| i64::from(journal.has_failed()));
         let in_service = i64::try_from(stats.in_service).unwrap_or(i64::MAX);
         let gauges = [
             ("in_service", "Connections in service", Some(in_service)),
+            ("journal_failed", "Whether transfers continue without the journal", failed),
             (
                 "free_descriptors",
                 "Descriptors the process may still open; a connection takes two",

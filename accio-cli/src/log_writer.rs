@@ -1,0 +1,223 @@
+//! Standard error for a server: threads queue their lines, and a single thread writes them.
+//!
+//! A stderr that is not read (a full pipe, Ctrl-S in a terminal) blocks that thread alone. Lines for
+//! which the queue has no room are dropped and counted.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{Level, LevelFilter};
+
+/// Bytes that may wait to be written: some two thousand lines.
+const CAPACITY: usize = 256 << 10;
+
+/// The most bytes per write: a pipe takes this much as a whole (`PIPE_BUF`), so that lines of other
+/// processes never come in between.
+const BATCH: usize = 4096;
+
+/// How long the process waits at its end for lines to be written.
+pub(crate) const LAST_LINES: Duration = Duration::from_millis(100);
+
+static LOG: LogWriter = LogWriter {
+    queue: Mutex::new(Queue {
+        started: false,
+        lines: VecDeque::new(),
+        bytes: 0,
+        writing: false,
+        dropped: 0,
+    }),
+    queued: Condvar::new(),
+    written: Condvar::new(),
+};
+
+thread_local! {
+    /// Whether this is the writing thread, whose own lines always have room.
+    static IS_WRITER: Cell<bool> = const { Cell::new(false) };
+}
+
+struct LogWriter {
+    queue: Mutex<Queue>,
+    queued: Condvar,
+    written: Condvar,
+}
+
+struct Queue {
+    started: bool,
+    lines: VecDeque<Vec<u8>>,
+    /// Of all lines.
+    bytes: usize,
+    /// Lines have been taken out and are being written.
+    writing: bool,
+    /// Lines dropped since the last report of them.
+    dropped: u64,
+}
+
+/// A destination for `env_logger`.
+pub(crate) struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        write(lines);
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes to stderr: at once before [`start`], through the queue after it.
+pub(crate) fn write(lines: &[u8]) {
+    if LOG.push(lines) {
+        LOG.queued.notify_one();
+    } else {
+        // Nothing can be done about a closed stderr.
+        let _ = io::stderr().lock().write_all(lines);
+    }
+}
+
+/// Starts the writing thread. From now on, writing to stderr blocks no other.
+pub(crate) fn start() -> io::Result<()> {
+    thread::Builder::new().name("accio-log".to_owned()).spawn(|| {
+        IS_WRITER.set(true);
+        LOG.run();
+    })?;
+    LOG.lock().started = true;
+    std::panic::set_hook(Box::new(|panic| {
+        let name = thread::current().name().unwrap_or("without a name").to_owned();
+        write(format!("thread {name:?} {panic}\n").as_bytes());
+        // The process may be about to abort.
+        flush(LAST_LINES);
+    }));
+    Ok(())
+}
+
+/// Waits until everything is written, but no longer than `limit`.
+pub(crate) fn flush(limit: Duration) {
+    let end = Instant::now() + limit;
+    let mut queue = LOG.lock();
+    while queue.writing || !queue.lines.is_empty() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        let waited = LOG.written.wait_timeout(queue, left);
+        queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+impl LogWriter {
+    /// Queues lines or drops them; false if there is no thread to write them.
+    fn push(&self, lines: &[u8]) -> bool {
+        let mut queue = self.lock();
+        if !queue.started {
+            return false;
+        }
+        queue.push(lines, IS_WRITER.get());
+        true
+    }
+
+    fn run(&self) {
+        loop {
+            let (batch, dropped) = self.take();
+            // Nothing can be done about a closed stderr.
+            let _ = io::stderr().lock().write_all(&batch);
+            if dropped > 0 {
+                let level =
+                    if log::max_level() < LevelFilter::Warn { Level::Error } else { Level::Warn };
+                log::log!(level, "stderr was not read: {dropped} lines are missing here");
+            }
+            let mut queue = self.lock();
+            queue.writing = false;
+            if queue.lines.is_empty() {
+                self.written.notify_all();
+            }
+        }
+    }
+
+    /// Waits for lines; returns them with the number of those that were dropped after them.
+    fn take(&self) -> (Vec<u8>, u64) {
+        let mut queue = self.lock();
+        while queue.lines.is_empty() {
+            queue = self.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.writing = true;
+        queue.take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Every change is complete before anything could panic.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, lines: &[u8], always: bool) {
+        // Once a line was dropped, the following ones are too until the queue is empty: the report
+        // of them then stands where they are missing.
+        let has_room = self.dropped == 0 && self.bytes + lines.len() <= CAPACITY;
+        if always || has_room {
+            self.bytes += lines.len();
+            self.lines.push_back(lines.to_vec());
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    fn take(&mut self) -> (Vec<u8>, u64) {
+        let mut batch = Vec::new();
+        while let Some(line) = self.lines.front()
+            && (batch.is_empty() || batch.len() + line.len() <= BATCH)
+        {
+            batch.extend_from_slice(line);
+            self.bytes -= line.len();
+            self.lines.pop_front();
+        }
+        let dropped = if self.lines.is_empty() { std::mem::take(&mut self.dropped) } else { 0 };
+        (batch, dropped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> Queue {
+        Queue { started: true, lines: VecDeque::new(), bytes: 0, writing: false, dropped: 0 }
+    }
+
+    #[test]
+    fn lines_without_room_are_dropped_and_counted_where_they_are_missing() {
+        let mut queue = queue();
+        let line = [b'x'; 1024];
+        for _ in 0..CAPACITY / line.len() + 3 {
+            queue.push(&line, false);
+        }
+        assert_eq!((queue.bytes, queue.dropped), (CAPACITY, 3));
+        let (batch, dropped) = queue.take();
+        assert_eq!((batch.len(), dropped), (BATCH, 0));
+        // There is room, but earlier lines are missing.
+        queue.push(b"later", false);
+        assert_eq!(queue.dropped, 4);
+        let mut reported = 0;
+        while !queue.lines.is_empty() {
+            reported += queue.take().1;
+        }
+        assert_eq!((reported, queue.bytes), (4, 0));
+        queue.push(b"next", false);
+        assert_eq!(queue.take(), (b"next".to_vec(), 0));
+    }
+
+    #[test]
+    fn a_line_longer_than_a_batch_is_written_as_a_whole() {
+        let mut queue = queue();
+        queue.push(&[b'x'; 2 * BATCH], false);
+        queue.push(b"y", false);
+        assert_eq!(queue.take().0.len(), 2 * BATCH);
+        assert_eq!(queue.take().0, b"y");
+    }
+}

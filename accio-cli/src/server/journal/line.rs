@@ -1,0 +1,66 @@
+//! The lines of the journal.
+
+use std::net::SocketAddr;
+
+use accio_proto::{Abort, Dialect, Outcome};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{escape_json, reason};
+
+/// A connection that has ended.
+#[derive(Debug, Serialize)]
+struct Ended<'a> {
+    time: String,
+    id: u64,
+    peer: Option<String>,
+    dialect: Option<&'a str>,
+    bytes: u64,
+    /// In seconds.
+    duration: f64,
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Why not even the error marker was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unmarked: Option<String>,
+}
+
+/// Lines that are missing here.
+#[derive(Debug, Serialize)]
+struct Lost {
+    time: String,
+    lost: u64,
+}
+
+/// The line for a connection that ended at `time`.
+pub(super) fn ended(outcome: &Outcome, time: Timestamp) -> Vec<u8> {
+    let error = outcome.result.as_ref().err();
+    // An IPv4 client is written as one, whatever socket it came through.
+    let canonical = |peer: SocketAddr| SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    line(&Ended {
+        time: format!("{time:.6}"),
+        id: outcome.id,
+        peer: outcome.peer.map(|peer| canonical(peer).to_string()),
+        dialect: outcome.dialect.map(Dialect::name),
+        bytes: outcome.bytes,
+        duration: outcome.duration.as_micros() as f64 / 1e6,
+        outcome: if error.is_none() { "complete" } else { "error" },
+        reason: error.map(Abort::code),
+        error: error.map(ToString::to_string),
+        unmarked: outcome.unmarked.as_ref().map(reason),
+    })
+}
+
+/// The line that stands for `count` lines that could not be written.
+pub(super) fn lost(count: u64, time: Timestamp) -> Vec<u8> {
+    line(&Lost { time: format!("{time:.6}"), lost: count })
+}
+
+fn line(value: &impl Serialize) -> Vec<u8> {
+    // Numbers and strings always have a form in JSON.
+    let line = serde_json::to_string(value).unwrap_or_default();
+    (escape_json(line) + "\n").into_bytes()
+}

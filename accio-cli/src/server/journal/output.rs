@@ -1,0 +1,172 @@
+//! The journal's descriptor: whole lines at the end of a file or in a pipe.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fdatasync, fstat};
+use rustix::io::pread;
+use rustix::pipe::fcntl_setpipe_size;
+
+use super::place::retry;
+
+/// What a pipe takes as a whole or not at all (`PIPE_BUF`).
+const PIPE_BATCH: usize = 4096;
+
+/// The most bytes of lines in one write to a file.
+const FILE_BATCH: usize = 64 << 10;
+
+/// The capacity asked for when the journal is a pipe (1 MiB, some five thousand lines): a reader
+/// that pauses then delays no client.
+const PIPE_CAPACITY: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(super) struct Output {
+    fd: OwnedFd,
+    is_file: bool,
+    /// Lines are on the disk before their clients are told.
+    durable: bool,
+    /// The size that this process's last write left; another one has written if it differs.
+    size: Option<i64>,
+    /// The last write left a part of a line.
+    torn: bool,
+}
+
+impl Output {
+    pub(super) fn new(fd: OwnedFd, durable: bool) -> io::Result<Self> {
+        let kind = FileType::from_raw_mode(fstat(&fd)?.st_mode);
+        if kind == FileType::Fifo
+            && let Err(error) = fcntl_setpipe_size(&fd, PIPE_CAPACITY)
+        {
+            log::debug!("the pipe of the journal stays small: {error}");
+        }
+        let is_file = kind == FileType::RegularFile;
+        Ok(Output { fd, is_file, durable: durable && is_file, size: None, torn: false })
+    }
+
+    /// The most bytes that one call of [`write`](Output::write) should have.
+    pub(super) fn batch(&self) -> usize {
+        if self.is_file { FILE_BATCH } else { PIPE_BATCH }
+    }
+
+    /// Waits until a pipe has room, but no longer than `limit`. For a file it waits that long: only
+    /// an attempt shows whether a full disk has room again.
+    pub(super) fn wait(&self, limit: Duration) {
+        if self.is_file {
+            return std::thread::sleep(limit);
+        }
+        let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
+        // Whatever it says, an attempt follows.
+        let _ = poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], Some(&limit));
+    }
+
+    /// Writes lines with a single call, and to the disk where that is asked for; returns how many
+    /// bytes were written and, if not all, why.
+    pub(super) fn write(&mut self, lines: &[u8]) -> (usize, io::Result<()>) {
+        let repaired;
+        let (text, prefix) = if self.ends_within_a_line() {
+            repaired = [b"\n", lines].concat();
+            (repaired.as_slice(), 1)
+        } else {
+            (lines, 0)
+        };
+        match self.write_once(text) {
+            Ok(count) => {
+                self.torn = text[count - 1] != b'\n';
+                let written = count.saturating_sub(prefix);
+                if written < lines.len() {
+                    return (written, Err(io::ErrorKind::StorageFull.into()));
+                }
+                (written, self.sync())
+            }
+            Err(error) => (0, Err(error)),
+        }
+    }
+
+    fn write_once(&mut self, text: &[u8]) -> io::Result<usize> {
+        if !self.is_file {
+            // One that does not have O_NONBLOCK would block.
+            let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
+            if retry(|| poll(&mut fds, Some(&Timespec::default())))? == 0 {
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, "it is not read"));
+            }
+        }
+        match retry(|| rustix::io::write(&self.fd, text)) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(io::Error::new(io::ErrorKind::WouldBlock, "it is not read"))
+            }
+            written => written,
+        }
+        .inspect(|_| {
+            if self.is_file {
+                self.size = fstat(&self.fd).ok().map(|stat| stat.st_size);
+            }
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.durable { retry(|| fdatasync(&self.fd)) } else { Ok(()) }
+    }
+
+    /// Whether the next line would join a torn one: of this server, of one that was killed, or of
+    /// another that writes to the same file.
+    fn ends_within_a_line(&self) -> bool {
+        if !self.is_file {
+            return self.torn;
+        }
+        let Ok(size) = fstat(&self.fd).map(|stat| stat.st_size) else { return false };
+        let mut last = [b'\n'];
+        if size > 0 && (self.size != Some(size) || self.torn) {
+            // Without a last byte there is no line to join.
+            let _ = retry(|| pread(&self.fd, &mut last, size as u64 - 1));
+        }
+        last != *b"\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::Write;
+
+    use super::*;
+
+    fn open(path: &std::path::Path) -> Output {
+        let file = File::options().read(true).append(true).create(true).open(path).unwrap();
+        Output::new(file.into(), false).unwrap()
+    }
+
+    #[test]
+    fn a_line_never_joins_a_torn_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        // Of a server that was killed.
+        fs::write(&path, "{\"torn\":").unwrap();
+        let mut output = open(&path);
+        assert!(matches!(output.write(b"one\n"), (4, Ok(()))));
+        assert!(matches!(output.write(b"two\n"), (4, Ok(()))));
+        // Of another server, whose disk was full.
+        File::options().append(true).open(&path).unwrap().write_all(b"{\"tor").unwrap();
+        assert!(matches!(output.write(b"three\n"), (6, Ok(()))));
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "{\"torn\":\none\ntwo\n{\"tor\nthree\n");
+    }
+
+    #[test]
+    fn a_pipe_that_is_full_refuses_and_takes_lines_again() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut output = Output::new(writer.into(), false).unwrap();
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        let mut written = 0;
+        while let (1000, Ok(())) = output.write(&line) {
+            written += 1;
+        }
+        assert!(written > 1000, "{written} lines in a pipe of {PIPE_CAPACITY} bytes");
+        assert!(matches!(output.write(&line), (0, Err(error))
+            if error.kind() == io::ErrorKind::WouldBlock));
+        std::io::Read::read_exact(&mut &reader, &mut [0; 100_000]).unwrap();
+        assert!(matches!(output.write(&line), (1000, Ok(()))));
+    }
+}

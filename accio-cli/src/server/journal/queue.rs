@@ -1,0 +1,377 @@
+//! Lines on their way to the journal, and whether it accepts them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How long a journal may refuse a line before it counts as failed, and how long it must accept
+/// them to count as working again.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of lines kept for a journal that has failed.
+const CAPACITY: usize = 1 << 20;
+
+/// Lines in order, each with the client that waits for it (dropping that tells the client).
+#[derive(Debug)]
+pub(super) struct Queue<C> {
+    waiting: VecDeque<Line<C>>,
+    /// Being written at the moment.
+    writing: VecDeque<Line<C>>,
+    /// Lost lines that are being reported in front of those.
+    reporting: Option<Report>,
+    /// Bytes of the waiting lines.
+    bytes: usize,
+    health: Health,
+    /// Lost lines of which the journal does not tell yet. They follow the waiting ones.
+    unreported: u64,
+    /// Lines lost since the journal last worked.
+    missing: u64,
+    lost: u64,
+}
+
+#[derive(Debug)]
+struct Line<C> {
+    text: Vec<u8>,
+    since: Instant,
+    client: Option<C>,
+}
+
+#[derive(Debug)]
+struct Report {
+    lost: u64,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Works,
+    /// No client waits for it.
+    Failed {
+        /// It has accepted all lines since then.
+        accepts_since: Option<Instant>,
+    },
+}
+
+/// A change that the operator has to know of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Failed,
+    Works { missing: u64 },
+}
+
+impl<C> Queue<C> {
+    pub(super) fn new() -> Self {
+        Queue {
+            waiting: VecDeque::new(),
+            writing: VecDeque::new(),
+            reporting: None,
+            bytes: 0,
+            health: Health::Works,
+            unreported: 0,
+            missing: 0,
+            lost: 0,
+        }
+    }
+
+    /// Adds a line; returns its client if that need not wait.
+    pub(super) fn push(&mut self, text: Vec<u8>, client: C, now: Instant) -> Option<C> {
+        let (held, released) = match self.health {
+            Health::Works => (Some(client), None),
+            Health::Failed { .. } => (None, Some(client)),
+        };
+        if held.is_none() && (self.unreported > 0 || self.bytes + text.len() > CAPACITY) {
+            // The next ones are lost too, until a report can say how many are missing.
+            self.lose(1);
+        } else {
+            self.bytes += text.len();
+            self.waiting.push_back(Line { text, since: now, client: held });
+        }
+        released
+    }
+
+    /// Takes lines to be written at once: whole ones, as many as fit into `limit`, at least one.
+    /// `report` makes the line that tells of lost ones, once it is their turn.
+    pub(super) fn take(&mut self, limit: usize, report: impl FnOnce(u64) -> Vec<u8>) -> Vec<u8> {
+        let mut text = Vec::new();
+        if self.waiting.is_empty() && self.unreported > 0 {
+            text = report(self.unreported);
+            self.reporting = Some(Report { lost: self.unreported, len: text.len() });
+        }
+        while let Some(line) = self.waiting.front()
+            && (text.is_empty() || text.len() + line.text.len() <= limit)
+        {
+            text.extend_from_slice(&line.text);
+            self.bytes -= line.text.len();
+            self.writing.extend(self.waiting.pop_front());
+        }
+        text
+    }
+
+    /// The lines that were taken have been written, but only the first `written` bytes if there was
+    /// an error. Returns the clients whose lines are written, and a change of the journal.
+    pub(super) fn wrote(
+        &mut self,
+        mut written: usize,
+        result: &io::Result<()>,
+        now: Instant,
+    ) -> (Vec<C>, Option<Change>) {
+        if let Some(Report { lost, len }) = self.reporting.take()
+            && written >= len
+        {
+            written -= len;
+            self.unreported -= lost;
+        }
+        let mut clients = Vec::new();
+        while let Some(line) = self.writing.front()
+            && written >= line.text.len()
+        {
+            written -= line.text.len();
+            clients.extend(self.writing.pop_front().and_then(|line| line.client));
+        }
+        let unsynchronized = result.is_err() && self.writing.is_empty() && !clients.is_empty();
+        while let Some(line) = self.writing.pop_back() {
+            self.bytes += line.text.len();
+            self.waiting.push_front(line);
+        }
+        let change = match (result, self.health) {
+            (Ok(()), Health::Failed { accepts_since: None }) => {
+                self.health = Health::Failed { accepts_since: Some(now) };
+                None
+            }
+            (Ok(()), _) => self.recover(now),
+            (Err(_), Health::Failed { .. }) => {
+                self.health = Health::Failed { accepts_since: None };
+                None
+            }
+            // They are in the file, but a power loss may take them. Nothing else would tell.
+            (Err(_), Health::Works) if unsynchronized => {
+                clients.extend(self.fail());
+                Some(Change::Failed)
+            }
+            (Err(_), Health::Works) => None,
+        };
+        (clients, change)
+    }
+
+    /// Gives up waiting for a journal that has not accepted a line for [`PATIENCE`]. Returns the
+    /// clients that waited.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<C> {
+        let oldest = self.writing.front().or(self.waiting.front());
+        let is_late = oldest.is_some_and(|line| now.duration_since(line.since) >= PATIENCE);
+        if self.health == Health::Works && is_late { self.fail() } else { Vec::new() }
+    }
+
+    /// Ends a failure once the journal has accepted lines for [`PATIENCE`].
+    pub(super) fn recover(&mut self, now: Instant) -> Option<Change> {
+        let Health::Failed { accepts_since: Some(since) } = self.health else { return None };
+        if now.duration_since(since) < PATIENCE || self.has_work() {
+            return None;
+        }
+        self.health = Health::Works;
+        Some(Change::Works { missing: std::mem::take(&mut self.missing) })
+    }
+
+    /// When to call [`recover`](Queue::recover) if nothing else happens.
+    pub(super) fn recovers_at(&self) -> Option<Instant> {
+        match self.health {
+            Health::Failed { accepts_since: Some(since) } => Some(since + PATIENCE),
+            _ => None,
+        }
+    }
+
+    /// Gives up the lines that have not been written; returns their clients.
+    pub(super) fn abandon(&mut self) -> Vec<C> {
+        let count = self.waiting.len() + self.writing.len();
+        let lines = self.writing.drain(..).chain(self.waiting.drain(..));
+        let clients = lines.filter_map(|line| line.client).collect();
+        self.bytes = 0;
+        self.lose(count as u64);
+        clients
+    }
+
+    /// Whether there is something to write.
+    pub(super) fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || self.unreported > 0
+    }
+
+    /// Whether lines have been taken and are being written.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.writing.is_empty()
+    }
+
+    /// Whether everything has been written.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.has_work() && self.writing.is_empty() && self.reporting.is_none()
+    }
+
+    /// Whether clients wait.
+    pub(super) fn has_clients(&self) -> bool {
+        self.health == Health::Works && !(self.waiting.is_empty() && self.writing.is_empty())
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.health != Health::Works
+    }
+
+    /// Lines lost so far.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    fn fail(&mut self) -> Vec<C> {
+        self.health = Health::Failed { accepts_since: None };
+        self.missing = 0;
+        let lines = self.writing.iter_mut().chain(&mut self.waiting);
+        lines.filter_map(|line| line.client.take()).collect()
+    }
+
+    fn lose(&mut self, count: u64) {
+        self.unreported += count;
+        self.missing += count;
+        self.lost += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: fn() -> io::Result<()> = || Err(io::ErrorKind::WouldBlock.into());
+
+    struct Journal {
+        queue: Queue<u32>,
+        start: Instant,
+    }
+
+    impl Journal {
+        fn new() -> Self {
+            Journal { queue: Queue::new(), start: Instant::now() }
+        }
+
+        fn at(&self, millis: u64) -> Instant {
+            self.start + Duration::from_millis(millis)
+        }
+
+        fn push(&mut self, millis: u64, client: u32) -> Option<u32> {
+            let now = self.at(millis);
+            self.queue.push(format!("{client}\n").into_bytes(), client, now)
+        }
+
+        /// Writes all there is; the text, the clients and the change.
+        fn write(&mut self, millis: u64) -> (String, Vec<u32>, Option<Change>) {
+            let text = self.queue.take(4096, |lost| format!("lost {lost}\n").into_bytes());
+            let (clients, change) = self.queue.wrote(text.len(), &Ok(()), self.at(millis));
+            (String::from_utf8(text).unwrap(), clients, change)
+        }
+
+        fn refuse(&mut self, millis: u64) {
+            self.queue.take(4096, |_| Vec::new());
+            let refused = self.queue.wrote(0, &REFUSED(), self.at(millis));
+            assert_eq!(refused, (vec![], None));
+        }
+    }
+
+    #[test]
+    fn a_client_is_told_when_its_line_is_written() {
+        let mut journal = Journal::new();
+        assert_eq!((journal.push(0, 1), journal.push(0, 2)), (None, None));
+        assert_eq!(journal.write(1), ("1\n2\n".into(), vec![1, 2], None));
+        assert!(journal.queue.is_empty());
+    }
+
+    #[test]
+    fn a_part_of_the_lines_is_not_written_twice() {
+        let mut journal = Journal::new();
+        for client in 1..=3 {
+            journal.push(0, client);
+        }
+        let text = journal.queue.take(4096, |_| Vec::new());
+        assert_eq!(text, b"1\n2\n3\n");
+        // The second line is torn: it is written again, as a whole.
+        let told = journal.queue.wrote(3, &Err(io::ErrorKind::StorageFull.into()), journal.at(1));
+        assert_eq!(told, (vec![1], None));
+        assert_eq!(journal.write(2), ("2\n3\n".into(), vec![2, 3], None));
+    }
+
+    #[test]
+    fn a_second_of_refusal_is_the_last_until_it_has_worked_for_a_second() {
+        let mut journal = Journal::new();
+        journal.push(0, 1);
+        journal.refuse(10);
+        journal.push(500, 2);
+        assert!(journal.queue.expire(journal.at(999)).is_empty());
+        assert_eq!(journal.queue.expire(journal.at(1000)), [1, 2]);
+        // Nobody waits from here on, although it takes a line now and then.
+        for second in 1..20 {
+            assert_eq!(journal.push(1000 * second + 1, 3), Some(3));
+            journal.refuse(1000 * second + 10);
+            assert!(journal.write(1000 * second + 20).1.is_empty());
+            assert_eq!(journal.queue.recover(journal.at(1000 * second + 999)), None);
+            journal.push(1000 * second + 999, 4);
+            journal.refuse(1000 * second + 999);
+            assert!(journal.queue.expire(journal.at(1000 * second + 999)).is_empty());
+        }
+        journal.write(20_000);
+        assert_eq!(journal.queue.recovers_at(), Some(journal.at(21_000)));
+        let change = journal.queue.recover(journal.at(21_000));
+        assert_eq!(change, Some(Change::Works { missing: 0 }));
+        assert_eq!(journal.push(21_000, 5), None);
+    }
+
+    #[test]
+    fn lost_lines_are_counted_where_they_are_missing() {
+        let mut journal = Journal::new();
+        journal.push(0, 0);
+        journal.queue.expire(journal.at(1000));
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        let mut kept = 1;
+        for _ in 0..CAPACITY / line.len() + 4 {
+            let before = journal.queue.lost();
+            assert!(journal.queue.push(line.clone(), 1, journal.at(1000)).is_some());
+            kept += u64::from(journal.queue.lost() == before);
+        }
+        let lost = journal.queue.lost();
+        assert!(lost == 5 && kept == 1024, "{kept} {lost}");
+        let mut text = String::new();
+        let mut at = 1001;
+        while journal.queue.has_work() {
+            text += &journal.write(at).0;
+            at += 1;
+        }
+        journal.push(at, 7);
+        text += &journal.write(at).0;
+        assert_eq!(text.lines().count() as u64, kept + 2);
+        assert!(text.ends_with("\nlost 5\n7\n"), "{}", &text[text.len() - 20..]);
+        let change = journal.queue.recover(journal.at(2001));
+        assert_eq!(change, Some(Change::Works { missing: 5 }));
+    }
+
+    #[test]
+    fn clients_of_a_write_that_hangs_are_released_and_its_lines_are_not_lost() {
+        let mut journal = Journal::new();
+        journal.push(0, 1);
+        let text = journal.queue.take(4096, |_| Vec::new());
+        assert_eq!(journal.queue.expire(journal.at(1000)), [1]);
+        assert_eq!(journal.queue.wrote(text.len(), &Ok(()), journal.at(5000)), (vec![], None));
+        assert_eq!((journal.queue.lost(), journal.queue.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn lines_that_are_not_on_the_disk_end_the_trust_at_once() {
+        let mut journal = Journal::new();
+        journal.push(0, 1);
+        let text = journal.queue.take(4096, |_| Vec::new());
+        let (clients, change) =
+            journal.queue.wrote(text.len(), &Err(io::ErrorKind::Other.into()), journal.at(1));
+        assert_eq!((clients, change), (vec![1], Some(Change::Failed)));
+    }
+
+    #[test]
+    fn what_is_left_at_the_end_is_lost() {
+        let mut journal = Journal::new();
+        journal.push(0, 1);
+        journal.push(0, 2);
+        assert_eq!(journal.queue.abandon(), [1, 2]);
+        assert_eq!(journal.queue.lost(), 2);
+    }
+}

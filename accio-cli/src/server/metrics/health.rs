@@ -1,0 +1,104 @@
+//! Whether the server is ready: found out by a thread of its own, as a disk may not answer.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::http;
+use crate::Failure;
+use crate::server::{Program, spawn};
+
+/// How long an answer may be used again.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// How long to wait for an answer before that is the answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) struct Health {
+    program: Arc<dyn Program>,
+    /// The end of the server has begun.
+    ending: Arc<AtomicBool>,
+    state: Mutex<State>,
+    asked: Condvar,
+    wake: OwnedFd,
+}
+
+struct State {
+    /// Since when the question is open.
+    asked: Option<Instant>,
+    last: Option<(Instant, Result<(), String>)>,
+}
+
+impl Health {
+    /// Starts the thread.
+    pub(super) fn start(
+        program: Arc<dyn Program>,
+        ending: Arc<AtomicBool>,
+    ) -> Result<Arc<Self>, Failure> {
+        let wake = http::wake().map_err(|error| Failure::new("cannot serve metrics", error))?;
+        let state = Mutex::new(State { asked: None, last: None });
+        let health = Arc::new(Health { program, ending, state, asked: Condvar::new(), wake });
+        let thread = Arc::clone(&health);
+        spawn("accio-health", move || thread.run())?;
+        Ok(health)
+    }
+
+    /// Whether uploads can be received, and if not, why; `None` if that has yet to be found out.
+    pub(super) fn readiness(&self) -> Option<Result<(), String>> {
+        if self.ending.load(Ordering::SeqCst) {
+            return Some(Err("stopping".to_owned()));
+        }
+        let now = Instant::now();
+        let mut state = self.lock();
+        if let Some((at, answer)) = &state.last
+            && now.duration_since(*at) < FRESH
+        {
+            return Some(answer.clone());
+        }
+        match state.asked {
+            Some(since) if now.duration_since(since) >= PATIENCE => {
+                Some(Err("the disk does not answer".to_owned()))
+            }
+            Some(_) => None,
+            None => {
+                state.asked = Some(now);
+                self.asked.notify_one();
+                None
+            }
+        }
+    }
+
+    /// When [`readiness`](Health::readiness) gives up, if it is being found out.
+    pub(super) fn gives_up_at(&self) -> Option<Instant> {
+        self.lock().asked.map(|since| since + PATIENCE)
+    }
+
+    fn run(&self) {
+        loop {
+            let mut state = self.lock();
+            while state.asked.is_none() {
+                state = self.asked.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(state);
+            let answer = self.program.readiness();
+            let mut state = self.lock();
+            state.asked = None;
+            state.last = Some((Instant::now(), answer));
+            drop(state);
+            // It only fails when it is readable already.
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is complete before anything could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for Health {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}

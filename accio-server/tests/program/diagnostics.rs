@@ -1,0 +1,101 @@
+//! A log that nobody reads, and signals without a meaning: neither stops the server.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::harness::{Place, Server, connect, finish, free_port, program, until, upload, wait};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A server whose stderr is a small pipe that is not read.
+struct Unread {
+    child: Child,
+    stderr: ChildStderr,
+    address: SocketAddr,
+}
+
+impl Unread {
+    fn start(place: &Place, flags: &[&str]) -> Self {
+        let port = free_port();
+        let mut command = program();
+        command.args([&port.to_string(), &place.dir(), "--bind", "127.0.0.1"]).args(flags);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        rustix::pipe::fcntl_setpipe_size(&stderr, 4096).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        until("it listens", || upload(address, b"").is_ok());
+        Unread { child, stderr, address }
+    }
+
+    /// Sends SIGTERM: exit code 0 within a second. Returns what it has said.
+    fn stop(mut self) -> String {
+        let start = Instant::now();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        assert_eq!(wait(&mut self.child).code(), Some(0));
+        assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+        let mut text = String::new();
+        self.stderr.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_log_that_is_not_read_stops_neither_uploads_nor_the_end() {
+    let place = Place::new();
+    let mut server = Unread::start(&place, &["-vv"]);
+    // More than the pipe and the queue hold.
+    for _ in 0..3_000 {
+        upload(server.address, b"content").unwrap();
+    }
+    // Once it is read again, the log says how much is missing.
+    let mut text = String::new();
+    let mut part = [0; 4096];
+    while !text.contains("stderr was not read: ") {
+        let count = server.stderr.read(&mut part).unwrap();
+        text += std::str::from_utf8(&part[..count]).unwrap();
+    }
+    assert!(text.lines().rev().skip(1).all(|line| line.contains("] ") || line.contains(" on ")));
+    server.stop();
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_log_that_is_not_read() {
+    let place = Place::new();
+    let server = Unread::start(&place, &[]);
+    // Each is aborted with a line in the log.
+    let idle: Vec<_> = (0..300).map(|_| connect(server.address).unwrap()).collect();
+    let text = server.stop();
+    assert!(text.len() <= 4096 + (256 << 10));
+    let markers = std::fs::read_dir(place.path("received")).unwrap();
+    let error = |path: std::path::PathBuf| std::fs::read(path).unwrap() == b"ERROR";
+    assert_eq!(markers.filter(|entry| error(entry.as_ref().unwrap().path())).count(), idle.len());
+}
+
+#[test]
+fn signals_without_a_meaning_do_not_end_the_server() {
+    let place = Place::new();
+    let server = Server::start(&place, &["-v"]);
+    let mut stream = connect(server.address()).unwrap();
+    std::io::Write::write_all(&mut stream, b"content").unwrap();
+    let signals = [Signal::USR1, Signal::USR2, Signal::HUP, Signal::ALARM, Signal::PROF];
+    for signal in signals {
+        server.signal(signal);
+        // Each is handled before the next one comes.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.line("has no effect");
+    finish(stream).unwrap();
+    assert_eq!(place.read(1).unwrap(), b"content");
+    server.stop(SECOND);
+}
