@@ -179,7 +179,7 @@ impl Arguments {
             client = client.connect_timeout(limit);
         }
         if let Some(source) = network.source {
-            client = client.source_address(source);
+            client = client.source_address((source, 0));
         }
         if let Some(rate) = self.limit_rate {
             client = client.rate_limit(rate);

@@ -8,6 +8,9 @@ pub(crate) const WRITE: u8 = 23;
 /// Exit code for a file that cannot be read.
 pub(crate) const READ: u8 = 26;
 
+/// Exit code for a time limit.
+pub(crate) const TIMEOUT: u8 = 28;
+
 /// Returns the exit code for an error of the library.
 pub(crate) fn exit_code(error: &ClientError) -> u8 {
     match error {
@@ -19,7 +22,8 @@ pub(crate) fn exit_code(error: &ClientError) -> u8 {
         | ClientError::ConnectTimeout { .. }
         | ClientError::HandshakeTimeout { .. }
         | ClientError::Stalled { .. }
-        | ClientError::Unconfirmed { .. } => 28,
+        | ClientError::Unconfirmed { .. }
+        | ClientError::TransferTimeout { .. } => TIMEOUT,
         ClientError::Source { .. } => 45,
         ClientError::Reset { .. } | ClientError::ClosedEarly { .. } | ClientError::Send { .. } => {
             55
@@ -55,7 +59,7 @@ mod tests {
             (ClientError::Resolve { host: host(), is_temporary: true, cause: cause() }, 6),
             (ClientError::NoAddress { host: host(), family: Family::Ipv6 }, 6),
             (ClientError::ResolveTimeout { host: host(), after }, 28),
-            (ClientError::Source { ip: peer.ip(), cause: cause() }, 45),
+            (ClientError::Source { address: peer, cause: cause() }, 45),
             (ClientError::Connect { host: host(), port: 9, failures: vec![] }, 7),
             (ClientError::ConnectTimeout { host: host(), port: 9, after }, 28),
             (ClientError::Handshake { peer, dialect, cause: closed }, 56),
@@ -67,6 +71,7 @@ mod tests {
             (ClientError::Send { peer, sent, cause: cause() }, 55),
             (ClientError::NotKept { peer }, 56),
             (ClientError::Unconfirmed { peer, after }, 28),
+            (ClientError::TransferTimeout { peer: None, sent, after }, 28),
             (ClientError::Read { cause: cause() }, 26),
             (ClientError::Shrank { expected: 2, found: 1 }, 26),
             (ClientError::Local { what: "open a socket", cause: cause() }, 7),

@@ -1,6 +1,6 @@
 //! Builder of a client.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,16 +63,24 @@ impl ClientBuilder {
         self
     }
 
+    /// Limits the time for one whole upload, from resolving the host name to the confirmation.
+    /// Unlimited by default. A [`Source::reader`](super::Source::reader) that blocks longer is noticed
+    /// when it returns.
+    pub fn transfer_timeout(mut self, limit: Duration) -> Self {
+        self.settings.transfer_timeout = Some(limit);
+        self
+    }
+
     /// Restricts the client to the host's addresses of one family.
     pub fn family(mut self, family: Family) -> Self {
         self.settings.family = family;
         self
     }
 
-    /// Sets the local address to connect from, which restricts the client to the family of this
-    /// address.
-    pub fn source_address(mut self, ip: IpAddr) -> Self {
-        self.settings.source_address = Some(ip);
+    /// Connects from this address of the machine, and so only to addresses of its family. Port 0 lets
+    /// the system choose the port; a link-local IPv6 address needs its scope.
+    pub fn source_address(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.settings.source_address = Some(address.into());
         self
     }
 
@@ -124,12 +132,14 @@ impl ClientBuilder {
     /// [`ClientError::Limit`] if a time limit is zero or above [`limits::MAX_TIMEOUT`].
     pub fn build(self) -> Result<Client, ClientError> {
         let settings = self.settings;
-        for (name, value) in [
+        let transfer_timeout = settings.transfer_timeout.map(|limit| ("transfer_timeout", limit));
+        let limits = [
             ("connect_timeout", settings.connect_timeout),
             ("handshake_timeout", settings.handshake_timeout),
             ("stall_timeout", settings.stall_timeout),
             ("confirm_timeout", settings.confirm_timeout),
-        ] {
+        ];
+        for (name, value) in limits.into_iter().chain(transfer_timeout) {
             if value.is_zero() || value > limits::MAX_TIMEOUT {
                 return Err(ClientError::Limit { name, value });
             }

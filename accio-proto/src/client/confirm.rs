@@ -46,6 +46,7 @@ impl Connection<'_> {
             if is_sent {
                 return Ok(());
             }
+            self.check_time(now)?;
             self.progress.look(now);
             if self.progress.stillness(now) >= self.settings.stall_timeout {
                 return Err(self.stalled());
@@ -64,6 +65,7 @@ impl Connection<'_> {
                 Err(error) => return Err(self.not_kept(error)),
             }
             let now = Instant::now();
+            self.check_time(now)?;
             self.progress.tick(now);
             let outstanding = self.progress.look(now);
             // The time to confirm runs from the last acknowledgement: until then the server is

@@ -1,7 +1,7 @@
 //! From a host's name to a connection, within one time limit.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,11 +19,16 @@ impl Settings {
         &self,
         host: &str,
         port: u16,
+        end: Option<Instant>,
     ) -> Result<(TcpStream, SocketAddr), ClientError> {
         let limit = self.connect_timeout;
         let start = Instant::now();
-        let deadline = start + limit;
-        let addresses = self.resolve(host, port, deadline)?;
+        let deadline = end.map_or(start + limit, |end| end.min(start + limit));
+        let is_too_long = || end.is_some_and(|end| Instant::now() >= end);
+        let addresses = self.resolve(host, port, deadline).map_err(|error| match error {
+            ClientError::ResolveTimeout { .. } if is_too_long() => self.too_long(None, 0),
+            error => error,
+        })?;
         log::debug!("{host:?} is {addresses:?}");
         self.report(|| ClientEvent::Resolved {
             addresses: addresses.clone(),
@@ -40,7 +45,10 @@ impl Settings {
                 });
                 Ok((stream, peer))
             }
-            Err(failures) => Err(nobody(host, port, limit, failures)),
+            Err(failures) => Err(match nobody(host, port, limit, failures) {
+                ClientError::ConnectTimeout { .. } if is_too_long() => self.too_long(None, 0),
+                error => error,
+            }),
         }
     }
 
@@ -52,7 +60,10 @@ impl Settings {
         deadline: Instant,
     ) -> Result<Vec<SocketAddr>, ClientError> {
         let mut addresses = resolve(host, port, deadline, self.connect_timeout)?;
-        let families = [self.family, self.source_address.map_or(Family::Any, Family::of)];
+        let families = [
+            self.family,
+            self.source_address.map_or(Family::Any, |source| Family::of(source.ip())),
+        ];
         for family in families {
             addresses.retain(|address| family.has(address.ip()));
             if addresses.is_empty() {
@@ -85,6 +96,12 @@ fn resolve(
     if let Ok(address) = literal.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
+    // With the zone of a link-local address, which the system translates.
+    let is_scoped = |text: &str| {
+        text.split_once('%')
+            .is_some_and(|(ip, zone)| ip.parse::<Ipv6Addr>().is_ok() && !zone.is_empty())
+    };
+    let name = if is_scoped(literal) { literal } else { host };
     let failed = |ResolveError { is_temporary, cause }| ClientError::Resolve {
         host: host.to_owned(),
         is_temporary,
@@ -94,7 +111,7 @@ fn resolve(
     if host.is_empty() {
         return Err(failed(permanent("an empty name names no host")));
     }
-    let name = host.to_owned();
+    let name = name.to_owned();
     let (answer, answers) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("accio-resolve".into())

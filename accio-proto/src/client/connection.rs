@@ -26,6 +26,8 @@ pub(super) struct Connection<'c> {
     pub(super) deadline: Instant,
     /// The server's first byte, in the dialect in which it says nothing.
     unexpected: Option<u8>,
+    /// When the time for the whole upload is over, if it is limited.
+    pub(super) end: Option<Instant>,
 }
 
 /// The first byte of an alert, with which a TLS server answers a client without TLS.
@@ -44,13 +46,15 @@ impl<'c> Connection<'c> {
         settings: &'c Settings,
         stream: TcpStream,
         peer: SocketAddr,
+        end: Option<Instant>,
     ) -> Result<Self, ClientError> {
         prepare(&stream, settings.stall_timeout)
             .map_err(|cause| ClientError::Local { what: "prepare a socket", cause })?;
         let progress = ProgressTracker::new(&stream, settings.on_progress.as_deref());
-        let deadline = Instant::now() + settings.handshake_timeout;
+        let limit = Instant::now() + settings.handshake_timeout;
+        let deadline = end.map_or(limit, |end| end.min(limit));
         let (transport, unexpected) = (Transport::Plain, None);
-        Ok(Connection { settings, stream, peer, progress, transport, deadline, unexpected })
+        Ok(Connection { settings, stream, peer, progress, transport, deadline, unexpected, end })
     }
 
     /// Goes through the whole handshake; not a byte of content is sent before its end.
@@ -158,6 +162,29 @@ impl<'c> Connection<'c> {
         ClientError::Stalled { peer: self.peer, sent: self.progress.sent(), after }
     }
 
+    /// Fails if the time for the whole upload is over.
+    pub(super) fn check_time(&self, now: Instant) -> Result<(), ClientError> {
+        match self.end {
+            Some(end) if now >= end => {
+                Err(self.settings.too_long(Some(self.peer), self.progress.sent()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The error of a handshake, unless its time was cut short by that for the whole upload.
+    pub(super) fn or_too_long(&self, error: ClientError) -> ClientError {
+        match self.check_time(Instant::now()) {
+            Err(too_long) if matches!(error, ClientError::HandshakeTimeout { .. }) => too_long,
+            _ => error,
+        }
+    }
+
+    /// The part of `time` that is within the time for the whole upload.
+    pub(super) fn within_limit(&self, time: Duration) -> Duration {
+        self.end.map_or(time, |end| time.min(end.saturating_duration_since(Instant::now())))
+    }
+
     /// How long to wait for the peer at most before the next look at the clock and the meter.
     ///
     /// Short at first, then longer: an acknowledgement is noticed soon after it came, so that the
@@ -165,7 +192,7 @@ impl<'c> Connection<'c> {
     pub(super) fn slice(&self, now: Instant, deadline: Instant) -> Duration {
         let still = self.progress.stillness(now);
         let slice = still.clamp(Duration::from_millis(1), PROGRESS_INTERVAL);
-        slice.min(deadline.saturating_duration_since(now))
+        self.within_limit(slice.min(deadline.saturating_duration_since(now)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Errors of the client.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::family::Family;
@@ -10,6 +10,7 @@ use crate::dialect::Dialect;
 use crate::handshake::HandshakeError;
 use crate::limits;
 use crate::os_error::reason;
+use crate::sys::client::{is_local_failure, is_shortage};
 
 /// Why an upload failed. Each message says what was being done and why it failed.
 ///
@@ -58,10 +59,10 @@ pub enum ClientError {
         after: Duration,
     },
     /// The source address cannot be used.
-    #[error("source address {ip}: {}", reason(.cause))]
+    #[error("source address {}: {}", source_address(.address), reason(.cause))]
     Source {
-        /// The address.
-        ip: IpAddr,
+        /// The address, and the port or 0.
+        address: SocketAddr,
         /// The error of the operating system.
         cause: io::Error,
     },
@@ -189,6 +190,17 @@ pub enum ClientError {
         after: Duration,
     },
 
+    /// The upload was not complete within the transfer timeout.
+    #[error("not complete within {after:?}, after {sent} bytes")]
+    TransferTimeout {
+        /// The address of the server, if the connection was established.
+        peer: Option<SocketAddr>,
+        /// Number of bytes of the file passed to the kernel before.
+        sent: u64,
+        /// The time limit.
+        after: Duration,
+    },
+
     /// The source could not be read.
     #[error("read the source: {}", reason(.cause))]
     Read {
@@ -221,6 +233,7 @@ impl ClientError {
             ClientError::Resolve { .. } | ClientError::NoAddress { .. } => "resolve",
             ClientError::ResolveTimeout { .. } => "resolve-timeout",
             ClientError::Source { .. } => "source-address",
+            ClientError::Connect { .. } if self.is_local() => "local",
             ClientError::Connect { .. } => "connect",
             ClientError::ConnectTimeout { .. } => "connect-timeout",
             ClientError::TlsName { .. } => "tls-name",
@@ -234,6 +247,7 @@ impl ClientError {
             ClientError::Send { .. } => "send",
             ClientError::NotKept { .. } => "not-kept",
             ClientError::Unconfirmed { .. } => "unconfirmed",
+            ClientError::TransferTimeout { .. } => "transfer-timeout",
             ClientError::Read { .. } => "read",
             ClientError::Shrank { .. } => "shrank",
             ClientError::Local { .. } => "local",
@@ -254,19 +268,37 @@ impl ClientError {
             | ClientError::Send { peer, .. }
             | ClientError::NotKept { peer }
             | ClientError::Unconfirmed { peer, .. } => Some(peer),
+            ClientError::TransferTimeout { peer, .. } => peer,
             _ => None,
         }
     }
 
-    /// Returns whether the same upload may succeed later: the network or the server failed, not this
-    /// machine or the caller, and the server speaks the same protocol and dialect.
+    /// Returns whether the same upload may succeed later: the network or the server failed and the
+    /// server speaks the same protocol and dialect, or this machine lacks descriptors, memory or ports.
     pub fn is_transient(&self) -> bool {
         match self {
             ClientError::Resolve { is_temporary, .. } => *is_temporary,
             ClientError::NoAddress { .. } => false,
             ClientError::Handshake { cause, .. } => matches!(cause, HandshakeError::Closed { .. }),
             ClientError::Tls { cause, .. } => cause.is_transient(),
-            error => !error.is_local(),
+            ClientError::Read { cause } => is_shortage(cause),
+            error => match error.local_cause() {
+                Some(cause) => is_shortage(cause),
+                None => !error.is_local(),
+            },
+        }
+    }
+
+    /// Returns the error of the operating system that only this machine can have caused: a lack of
+    /// descriptors, memory or ports, a link-local address without its scope, or a firewall.
+    pub fn local_cause(&self) -> Option<&io::Error> {
+        match self {
+            ClientError::Local { cause, .. } => Some(cause),
+            ClientError::Connect { failures, .. } => {
+                let is_local = failures.iter().all(|(_, error)| is_local_failure(error));
+                failures.first().filter(|_| is_local).map(|(_, error)| error)
+            }
+            _ => None,
         }
     }
 
@@ -279,8 +311,18 @@ impl ClientError {
                 | ClientError::Source { .. }
                 | ClientError::Read { .. }
                 | ClientError::Shrank { .. }
-                | ClientError::Local { .. }
-        )
+        ) || self.local_cause().is_some()
+    }
+}
+
+/// Returns the address, with the port if one was chosen.
+fn source_address(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.port() == 0 && v6.scope_id() > 0 => {
+            format!("{}%{}", v6.ip(), v6.scope_id())
+        }
+        address if address.port() == 0 => address.ip().to_string(),
+        address => address.to_string(),
     }
 }
 

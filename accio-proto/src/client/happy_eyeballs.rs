@@ -10,7 +10,7 @@
 //! close. That loser is reset, and the server holds an ERROR for it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use super::error::ClientError;
@@ -30,6 +30,12 @@ pub(super) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     turns.flatten().copied().collect()
 }
 
+/// Returns whether binding failed because no port of the address is free, not because the address
+/// is another machine's or because the chosen port is taken.
+fn lacks_port(error: &io::Error, source: SocketAddr) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse && source.port() == 0
+}
+
 /// What each address that did not connect said, in the order tried.
 pub(super) type Failures = Vec<(SocketAddr, io::Error)>;
 
@@ -37,7 +43,7 @@ pub(super) type Failures = Vec<(SocketAddr, io::Error)>;
 /// it all.
 pub(super) fn race(
     addresses: &[SocketAddr],
-    source: Option<IpAddr>,
+    source: Option<SocketAddr>,
     deadline: Instant,
 ) -> Result<Result<(TcpStream, SocketAddr), Failures>, ClientError> {
     let mut race = Race { source, running: Vec::new(), failures: Vec::new() };
@@ -83,7 +89,7 @@ pub(super) fn race(
 }
 
 struct Race {
-    source: Option<IpAddr>,
+    source: Option<SocketAddr>,
     /// Attempts under way, in the order they were started.
     running: Vec<(SocketAddr, Socket)>,
     failures: Failures,
@@ -101,8 +107,12 @@ impl Race {
             }
             Err(cause) => return Err(ClientError::Local { what: "open a socket", cause }),
         };
-        if let Some(ip) = self.source {
-            bind(&socket, ip).map_err(|cause| ClientError::Source { ip, cause })?;
+        if let Some(source) = self.source {
+            bind(&socket, source).map_err(|cause| match lacks_port(&cause, source) {
+                // The address is this machine's, but none of its ports is free.
+                true => ClientError::Local { what: "bind to the source address", cause },
+                false => ClientError::Source { address: source, cause },
+            })?;
         }
         match start_connect(&socket, address) {
             Ok(Started::Connected) => return Ok(self.end(address, socket)),
@@ -140,13 +150,13 @@ impl Race {
             }
         };
         // A port of this machine's own ephemeral range that nobody listens on can connect to itself.
-        match (stream.local_addr(), stream.peer_addr()) {
-            (Ok(local), Ok(peer)) if local == peer => {
+        match stream.local_addr() {
+            Ok(local) if local == address => {
                 self.fail(address, refused());
                 None
             }
-            (Ok(_), Ok(_)) => Some(stream),
-            (Err(error), _) | (_, Err(error)) => {
+            Ok(_) => Some(stream),
+            Err(error) => {
                 self.fail(address, error);
                 None
             }

@@ -92,14 +92,15 @@ impl Client {
     ) -> Result<Sent, ClientError> {
         let mut source = source.into();
         let start = Instant::now();
+        let end = self.settings.transfer_timeout.map(|limit| start + limit);
         #[cfg(feature = "tls")]
         let name = self.settings.server_name(host)?;
-        let (stream, peer) = self.settings.connect(host, port)?;
-        let mut connection = Connection::new(&self.settings, stream, peer)?;
+        let (stream, peer) = self.settings.connect(host, port, end)?;
+        let mut connection = Connection::new(&self.settings, stream, peer, end)?;
         #[cfg(feature = "tls")]
-        connection.secure(name)?;
+        connection.secure(name).map_err(|error| connection.or_too_long(error))?;
         let connected = Instant::now();
-        connection.greet()?;
+        connection.greet().map_err(|error| connection.or_too_long(error))?;
         log::debug!("{} handshake with {peer} complete", self.settings.dialect);
         let dialect = self.settings.dialect;
         self.settings.report(|| ClientEvent::Greeted { peer, dialect, took: connected.elapsed() });

@@ -96,7 +96,7 @@ impl Client {
         )? {
             Ok((stream, peer)) => {
                 let connected_in = start.elapsed();
-                let connection = Connection::new(&self.settings, stream, peer)?;
+                let connection = Connection::new(&self.settings, stream, peer, None)?;
                 connection.listen(connected_in)
             }
             Err(mut failures) => Err(match failures.pop() {

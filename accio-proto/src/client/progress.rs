@@ -69,6 +69,11 @@ impl<'c> ProgressTracker<'c> {
         self.moved = now;
     }
 
+    /// The content turned out to be of this size.
+    pub(super) fn set_total(&mut self, total: u64) {
+        self.total = Some(total);
+    }
+
     /// The kernel took `count` bytes.
     pub(super) fn add_written(&mut self, count: usize, now: Instant) {
         self.queued += count as u64;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::connection::{Connection, Received, unblocked};
 use super::error::ClientError;
 use super::rate_limit::RateLimiter;
-use super::source::{Source, SourceKind};
+use super::source::{FileState, OutcomeOf, Source, SourceKind};
 use super::tls_failure::TlsFailure;
 use crate::fast_path::{FastPath, FastPaths};
 use crate::sys::client::{is_gone, wait, wait_source};
@@ -30,7 +30,12 @@ enum Pushed {
 impl Connection<'_> {
     /// Hands all of the source to the kernel.
     pub(super) fn send(&mut self, source: &mut Source<'_>) -> Result<(), ClientError> {
-        let total = source.size().map_err(|cause| ClientError::Read { cause })?;
+        let read_error = |cause| ClientError::Read { cause };
+        let total = source.size().map_err(read_error)?;
+        let state = match &source.kind {
+            SourceKind::File(file) => Some(FileState::of(file).map_err(read_error)?),
+            SourceKind::Stream(..) | SourceKind::Read(_) => None,
+        };
         let now = Instant::now();
         self.progress.start(total, now);
         let mut pace = self.settings.rate_limit.map(|rate| RateLimiter::new(rate, now));
@@ -40,6 +45,7 @@ impl Connection<'_> {
         }
         loop {
             let now = Instant::now();
+            self.check_time(now)?;
             self.progress.tick(now);
             let budget = match pace.as_mut().map_or(Ok(SEND_CHUNK), |pace| pace.ask(now)) {
                 Ok(budget) => budget,
@@ -93,11 +99,35 @@ impl Connection<'_> {
                 }
             }
         }
-        match total {
-            Some(expected) if self.progress.sent() < expected => {
-                Err(ClientError::Shrank { expected, found: self.progress.sent() })
+        if let Some(expected) = total.filter(|total| self.progress.sent() < *total) {
+            let misreports = match (&source.kind, state) {
+                (SourceKind::File(file), Some(state)) => {
+                    state.misreports_length(file).map_err(read_error)?
+                }
+                _ => false,
+            };
+            if !misreports {
+                return Err(ClientError::Shrank { expected, found: self.progress.sent() });
             }
-            _ => Ok(()),
+            log::debug!("the file reports {expected} bytes and has {}", self.progress.sent());
+            self.progress.set_total(self.progress.sent());
+        }
+        match &mut source.outcome {
+            Some(outcome) => self.await_outcome(&mut **outcome),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the source says whether it was complete, with an eye on the server.
+    fn await_outcome(&mut self, outcome: &mut OutcomeOf<'_>) -> Result<(), ClientError> {
+        let mut step = Duration::from_millis(1);
+        loop {
+            if let Some(outcome) = outcome() {
+                return outcome.map_err(|cause| ClientError::Read { cause });
+            }
+            self.check_time(Instant::now())?;
+            self.pause(None, step)?;
+            step = (step * 2).min(PROGRESS_INTERVAL);
         }
     }
 
@@ -110,7 +140,7 @@ impl Connection<'_> {
         source: Option<BorrowedFd<'_>>,
         time: Duration,
     ) -> Result<bool, ClientError> {
-        let time = time.min(PROGRESS_INTERVAL);
+        let time = self.within_limit(time.min(PROGRESS_INTERVAL));
         let found = match source {
             Some(source) => wait_source(&self.stream, source, time),
             None => wait(&self.stream, false, time).map(|ready| (ready.receive, false)),
@@ -186,7 +216,7 @@ enum Input<'s> {
 
 impl<'s> Pump<'s> {
     fn new(source: &'s mut Source<'_>, paths: &FastPaths) -> Self {
-        let (input, fast) = match &mut source.0 {
+        let (input, fast) = match &mut source.kind {
             SourceKind::File(file) => (Input::File(file), Some(FastPath::Sendfile)),
             SourceKind::Stream(file, true) => (Input::Stream(file), Some(FastPath::Splice)),
             SourceKind::Stream(file, false) => (Input::Stream(file), None),

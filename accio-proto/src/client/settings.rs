@@ -1,11 +1,12 @@
 //! Settings of a client.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::error::ClientError;
 use super::event::{ClientEvent, EventObserver};
 use super::family::Family;
 use super::progress::ProgressObserver;
@@ -21,8 +22,9 @@ pub(super) struct Settings {
     pub(super) handshake_timeout: Duration,
     pub(super) stall_timeout: Duration,
     pub(super) confirm_timeout: Duration,
+    pub(super) transfer_timeout: Option<Duration>,
     pub(super) family: Family,
-    pub(super) source_address: Option<IpAddr>,
+    pub(super) source_address: Option<SocketAddr>,
     pub(super) rate_limit: Option<NonZeroU64>,
     pub(super) fast_paths: Arc<FastPaths>,
     pub(super) on_progress: Option<Arc<ProgressObserver>>,
@@ -39,6 +41,7 @@ impl Default for Settings {
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             stall_timeout: limits::STALL_TIMEOUT,
             confirm_timeout: limits::CONFIRM_TIMEOUT,
+            transfer_timeout: None,
             family: Family::default(),
             source_address: None,
             rate_limit: None,
@@ -52,6 +55,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Returns the error for an upload that takes longer than the transfer timeout.
+    pub(super) fn too_long(&self, peer: Option<SocketAddr>, sent: u64) -> ClientError {
+        let after = self.transfer_timeout.unwrap_or_default();
+        ClientError::TransferTimeout { peer, sent, after }
+    }
+
     /// Reports a step, if there is an observer.
     pub(super) fn report(&self, event: impl FnOnce() -> ClientEvent) {
         if let Some(report) = &self.on_event {
@@ -68,6 +77,7 @@ impl fmt::Debug for Settings {
             .field("handshake_timeout", &self.handshake_timeout)
             .field("stall_timeout", &self.stall_timeout)
             .field("confirm_timeout", &self.confirm_timeout)
+            .field("transfer_timeout", &self.transfer_timeout)
             .field("family", &self.family)
             .field("source_address", &self.source_address)
             .field("rate_limit", &self.rate_limit)

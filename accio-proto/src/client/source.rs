@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 /// What to send. A [`File`] goes within the kernel where it can, be it a regular one or a pipe;
 /// anything else is read.
@@ -11,12 +11,19 @@ use std::os::unix::fs::FileTypeExt;
 /// A file is sent from its position to its end *as found*: what it grows by meanwhile is sent
 /// too, and when it shrinks below its size at the start, the sending fails and the connection is
 /// reset. So a file that others write to is sent as one of its states, or not at all, only if
-/// they append.
+/// they append. The size of a file without blocks, as in `/proc` and `/sys`, is not relied on.
 ///
 /// A [`File`] that is none, such as a pipe, a terminal or a socket, is sent until its end. It may be
 /// silent for as long as it likes: the client waits for it and for the server at once, so it notices
 /// when the server has had enough of waiting (an Accio server after ten seconds).
-pub struct Source<'a>(pub(super) SourceKind<'a>);
+pub struct Source<'a> {
+    pub(super) kind: SourceKind<'a>,
+    /// Called after the end until it returns whether the source was complete.
+    pub(super) outcome: Option<Box<OutcomeOf<'a>>>,
+}
+
+/// What [`Source::with_outcome`] takes.
+pub(super) type OutcomeOf<'a> = dyn FnMut() -> Option<io::Result<()>> + Send + 'a;
 
 pub(super) enum SourceKind<'a> {
     /// A regular file.
@@ -31,12 +38,24 @@ impl<'a> Source<'a> {
     /// All that `reader` has. While it blocks, the server waits, and may give up; that is noticed
     /// when the reader comes back. Where it reads a descriptor, better give that as a [`File`].
     pub fn reader(reader: impl Read + Send + 'a) -> Self {
-        Source(SourceKind::Read(Box::new(reader)))
+        SourceKind::Read(Box::new(reader)).into()
+    }
+
+    /// A stream whose end does not say whether it is complete, such as a pipe from another process.
+    ///
+    /// After the end of the stream, `outcome` is called until it returns a value, about ten times a
+    /// second at least. An error fails the upload with [`ClientError::Read`](super::ClientError::Read)
+    /// and resets the connection. It is dropped when the upload has ended, and with it what it owns.
+    pub fn with_outcome(
+        stream: File,
+        outcome: impl FnMut() -> Option<io::Result<()>> + Send + 'a,
+    ) -> Self {
+        Source { outcome: Some(Box::new(outcome)), ..Source::from(stream) }
     }
 
     /// How much there is to send, where that is known.
     pub(super) fn size(&mut self) -> io::Result<Option<u64>> {
-        match &mut self.0 {
+        match &mut self.kind {
             SourceKind::File(file) => {
                 let position = file.stream_position()?;
                 Ok(Some(file.metadata()?.len().saturating_sub(position)))
@@ -46,15 +65,54 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The state of a regular file before it is sent, to find out whether it became shorter.
+pub(super) struct FileState {
+    length: u64,
+    times: [(i64, i64); 2],
+    has_blocks: bool,
+}
+
+impl FileState {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(FileState {
+            length: metadata.len(),
+            times: [
+                (metadata.mtime(), metadata.mtime_nsec()),
+                (metadata.ctime(), metadata.ctime_nsec()),
+            ],
+            has_blocks: metadata.blocks() > 0,
+        })
+    }
+
+    /// Whether the file never had the length it reports: it ended early, it has no blocks, nothing
+    /// about it has changed, and it still ends at its position. File systems without a disk, such as
+    /// sysfs, report a page for every file.
+    pub(super) fn misreports_length(&self, mut file: &File) -> io::Result<bool> {
+        let now = FileState::of(file)?;
+        Ok(!self.has_blocks
+            && !now.has_blocks
+            && (now.length, now.times) == (self.length, self.times)
+            && file.read(&mut [0])? == 0)
+    }
+}
+
+impl<'a> From<SourceKind<'a>> for Source<'a> {
+    fn from(kind: SourceKind<'a>) -> Self {
+        Source { kind, outcome: None }
+    }
+}
+
 impl From<File> for Source<'_> {
     fn from(file: File) -> Self {
-        match file.metadata() {
-            Ok(metadata) if metadata.is_file() => Source(SourceKind::File(file)),
+        let kind = match file.metadata() {
+            Ok(metadata) if metadata.is_file() => SourceKind::File(file),
             // Pipes and devices have neither a size nor a position; a directory's fault shows in
             // reading it.
-            Ok(metadata) => Source(SourceKind::Stream(file, metadata.file_type().is_fifo())),
-            Err(_) => Source(SourceKind::Stream(file, false)),
-        }
+            Ok(metadata) => SourceKind::Stream(file, metadata.file_type().is_fifo()),
+            Err(_) => SourceKind::Stream(file, false),
+        };
+        kind.into()
     }
 }
 
@@ -66,7 +124,7 @@ impl<'a> From<&'a [u8]> for Source<'a> {
 
 impl fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.kind {
             SourceKind::File(file) | SourceKind::Stream(file, _) => {
                 f.debug_tuple("Source").field(file).finish()
             }

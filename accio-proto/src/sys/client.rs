@@ -1,7 +1,7 @@
 //! System calls of the client alone.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -20,9 +20,36 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Sets the address that the socket connects from.
-pub(crate) fn bind(socket: &Socket, ip: IpAddr) -> io::Result<()> {
-    socket.bind(&SocketAddr::new(ip, 0).into())
+/// Binds a socket that is not connected yet to an address of this machine.
+pub(crate) fn bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    socket.bind(&address.into())
+}
+
+/// Returns whether this machine lacks descriptors, memory or ports, which may pass.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM
+                | Errno::NOBUFS
+                | Errno::AGAIN
+                // No port is free for a new connection, or for a socket bound to an address.
+                | Errno::ADDRNOTAVAIL
+                | Errno::ADDRINUSE
+        )
+    )
+}
+
+/// Returns whether connecting failed on this machine, before a packet was sent.
+pub(crate) fn is_local_failure(error: &io::Error) -> bool {
+    // A link-local address without its interface, and rules of a firewall or a sandbox.
+    let refused = matches!(
+        Errno::from_io_error(error),
+        Some(Errno::INVAL | Errno::PERM | Errno::ACCESS | Errno::AFNOSUPPORT)
+    );
+    refused || is_shortage(error)
 }
 
 /// Returns whether the kernel has no sockets of the address's family.

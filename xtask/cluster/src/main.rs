@@ -311,7 +311,7 @@ fn send_all(
         let port = ports[index as usize % ports.len()];
         let mut client = Client::builder();
         if way == Balancer::Haproxy {
-            client = client.source_address(balance::source(index).into());
+            client = client.source_address((balance::source(index), 0));
         }
         // The default limits are in range.
         let Ok(client) = client.build() else { return };

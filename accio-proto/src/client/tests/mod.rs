@@ -4,12 +4,16 @@ mod connect;
 mod content;
 mod ends;
 mod handshake;
+
+mod local;
+mod outcome;
 mod pipes;
 mod stalls;
+mod whole_upload;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU64;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -79,8 +83,8 @@ fn client() -> Client {
 
 /// Connects as [`Client::send`] does, to be taken on step by step.
 fn connect(client: &Client, port: u16) -> Connection<'_> {
-    let (stream, address) = client.settings.connect("127.0.0.1", port).unwrap();
-    Connection::new(&client.settings, stream, address).unwrap()
+    let (stream, address) = client.settings.connect("127.0.0.1", port, None).unwrap();
+    Connection::new(&client.settings, stream, address, None).unwrap()
 }
 
 fn pattern(length: usize) -> Vec<u8> {
