@@ -81,6 +81,18 @@ pub(super) enum Refusal {
     TooMany(NonZeroU32),
 }
 
+impl Refusal {
+    /// The limit that refuses, in a word.
+    pub(super) fn limit(&self) -> &'static str {
+        match self {
+            Refusal::Unknown => "unknown",
+            Refusal::Denied(_) => "deny",
+            Refusal::NotAllowed => "allow",
+            Refusal::TooMany(_) => "max-per-ip",
+        }
+    }
+}
+
 impl Admission {
     /// Lets a connection in, or says why not. One that is in holds a place until
     /// [`leave`](Admission::leave).

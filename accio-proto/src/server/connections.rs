@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::config::Config;
 use super::handle::Controls;
+use super::limit_log::{LimitLog, is_own_limit};
 use super::outcome::Outcome;
 use super::proxy_protocol::{Arrival, Arriving};
 use crate::copier::Copier;
@@ -26,6 +27,7 @@ pub(super) struct Service<K: FileSink> {
     next_id: AtomicU64,
     /// Whether the last attempt to accept found no room; said once, not ten times a second.
     resting: AtomicBool,
+    limit_log: LimitLog,
 }
 
 /// A connection from its accept on.
@@ -74,7 +76,8 @@ impl<K: FileSink> Service<K> {
     ) -> Service<K> {
         let next_id = AtomicU64::new(config.first_id);
         let (paths, resting) = (Arc::new(paths), AtomicBool::new(false));
-        Service { sink, config, paths, controls, next_id, resting }
+        let limit_log = LimitLog::default();
+        Service { sink, config, paths, controls, next_id, resting, limit_log }
     }
 
     /// Takes a fresh connection in, or turns it away. [`greet`](Service::greet) is to follow.
@@ -168,6 +171,10 @@ impl<K: FileSink> Service<K> {
         let (id, peer, bytes) = (outcome.id, Peer(about.peer), outcome.bytes);
         match &outcome.result {
             Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
+            Err(why) if is_own_limit(why) => {
+                let line = format_args!("connection {id}: ERROR: {why} ({peer})");
+                self.limit_log.log(why.code(), Instant::now(), line);
+            }
             Err(why) if why.is_peer_fault() => log::info!("connection {id}: ERROR: {why} ({peer})"),
             Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
         }
@@ -179,7 +186,8 @@ impl<K: FileSink> Service<K> {
     /// Gives a connection its number, or turns it away.
     fn number(&self, socket: TcpSocket, peer: Option<SocketAddr>) -> Result<Guest<K>, Over> {
         if let Err(why) = self.config.admission.admit(peer) {
-            log::info!("refused a connection from {}: {why}", Peer(peer));
+            let line = format_args!("refused a connection from {}: {why}", Peer(peer));
+            self.limit_log.log(why.limit(), Instant::now(), line);
             self.controls.counters.refused();
             return Err(Over(Kind::Refused(socket)));
         }
@@ -203,7 +211,8 @@ impl<K: FileSink> Service<K> {
                 Over(Kind::Checked(socket))
             }
             Arriving::Refused(socket, proxy, why) => {
-                log::info!("refused a connection from {}: {why}", Peer(proxy));
+                let line = format_args!("refused a connection from {}: {why}", Peer(proxy));
+                self.limit_log.log("proxy-protocol", Instant::now(), line);
                 self.controls.counters.refused();
                 Over(Kind::Refused(socket))
             }

@@ -6,6 +6,7 @@ mod config;
 mod connections;
 mod error;
 mod handle;
+mod limit_log;
 mod listener;
 mod outcome;
 mod per_session;

@@ -44,6 +44,29 @@ fn expect_reset(mut stream: TcpStream) {
 }
 
 #[test]
+fn a_limit_that_is_exceeded_is_logged_once_a_second_without_any_flag() {
+    let place = Place::new();
+    let flags = ["--max-size", "10", "--min-rate", "1M", "--max-duration", "0.2"];
+    let server = Server::start(&place, &[&flags[..], &["--deny", "127.0.0.2"]].concat());
+    for _ in 0..50 {
+        upload(server.address(), b"more than ten bytes").unwrap_err();
+        assert!(is_refused(connect_from([127, 0, 0, 2], server.address())));
+    }
+    let slow = connect(server.address()).unwrap();
+    for line in ["larger than 10 bytes", "in the denied network 127.0.0.2/32", "not complete after"]
+    {
+        let line = server.line(line);
+        assert!(line.contains("WARN"), "{line}");
+    }
+    assert!(server.count("larger than 10 bytes") < 5, "a line per second at the most");
+    assert!(server.count("in the denied network") < 5);
+    drop(slow);
+    thread::sleep(Duration::from_millis(1100));
+    upload(server.address(), b"more than ten bytes").unwrap_err();
+    server.line("more for this reason before");
+}
+
+#[test]
 fn max_connections_lets_the_others_wait() {
     let place = Place::new();
     let server = Server::start(&place, &["--max-connections", "2"]);
