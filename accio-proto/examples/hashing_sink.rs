@@ -40,12 +40,12 @@ impl SinkFile for HashedFile {
         Ok(())
     }
 
-    fn commit(self) -> io::Result<()> {
+    fn commit(&mut self) -> io::Result<()> {
         self.sums.lock().unwrap().insert(self.id, Some(self.hasher.finish()));
         Ok(())
     }
 
-    fn abort(self) -> io::Result<()> {
+    fn abort(&mut self) -> io::Result<()> {
         self.sums.lock().unwrap().insert(self.id, None);
         Ok(())
     }

@@ -93,11 +93,11 @@ pub use os_error::reason as os_error_text;
 pub use port::{InvalidPort, Port};
 #[cfg(feature = "server")]
 pub use server::{
-    InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError, ServerHandle, Stats,
-    Threading,
+    Acknowledgement, InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError,
+    ServerHandle, Stats, Threading,
 };
 #[cfg(feature = "io")]
-pub use session::{Abort, Ended, Session, SessionLimits, Turn, Unreleased};
+pub use session::{Abort, Closing, Ended, Expiry, Session, SessionLimits, Turn, Unreleased};
 #[cfg(feature = "io")]
 pub use sink::{
     CountFile, CountSink, Demand, DirError, DirErrorKind, DirFile, DirOptions, DirSink,

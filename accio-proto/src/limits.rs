@@ -60,6 +60,10 @@ pub const MAX_THREADS: usize = 1024;
 /// anyway, and a small file needs nothing else.
 pub const FIRST_READ: usize = 64 << 10;
 
+/// Maximum number of worker threads that can be configured (1024): more than any machine has cores,
+/// and few enough for the thread limit of every system.
+pub const MAX_WORKERS: usize = 1024;
+
 /// Number of bytes after which a session yields to others (1 MiB, the capacity of a pipe). With 100
 /// concurrent uploads the last one finishes 1.3 times as late as the first; with a turn of 4 MiB it
 /// was 2.0 times, at the same throughput (`cargo xtask bench --only at-once-100`).

@@ -36,6 +36,12 @@ pub trait Socket {
     /// [`io::ErrorKind::BrokenPipe`], which says that the peer was done before it reset.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Whether bytes, the end or an error wait to be received. Takes none of them. An
+    /// implementation that cannot tell says yes.
+    fn has_input(&self) -> bool {
+        true
+    }
+
     /// The descriptor to splice from, if there is one.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -110,6 +116,10 @@ impl Socket for TcpSocket {
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         sys::socket::send(&self.0, bytes)
+    }
+
+    fn has_input(&self) -> bool {
+        sys::wait::has_input(&self.0)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -82,11 +82,11 @@ impl SinkFile for Plain {
         self.spliced += count;
     }
 
-    fn commit(self) -> io::Result<()> {
+    fn commit(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    fn abort(self) -> io::Result<()> {
+    fn abort(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accio_proto::{
-    Abort, Copier, CountSink, Dialect, FastPaths, MemoryFile, MemorySink, Session, SessionLimits,
-    Socket, Stored, Turn, limits,
+    Abort, Copier, CountSink, Dialect, Ended, Expiry, FastPaths, MemoryFile, MemorySink, Session,
+    SessionLimits, Socket, Stored, Turn, limits,
 };
 
 /// Has so many bytes to give, then nothing, or the end.
@@ -59,24 +59,34 @@ impl World {
         Session::begin(1, Source { left, ends, given: 0 }, Dialect::Direct.into(), self.start)
     }
 
-    fn ready(&mut self, session: Session<Source, MemoryFile>) -> Turn<Source, MemoryFile> {
+    fn ready(&mut self, session: &mut Session<Source, MemoryFile>) -> Turn {
         session.handle_ready(&self.sink, &mut self.copier, &self.limits, self.start)
+    }
+
+    /// Serves a session up to its end, and ends it.
+    fn finish(&mut self, mut session: Session<Source, MemoryFile>) -> Ended<Source, MemoryFile> {
+        match self.ready(&mut session) {
+            Turn::Waiting => panic!("it waits"),
+            Turn::Ended(result) => session.close(result).finish(&self.sink),
+        }
     }
 }
 
 #[test]
 fn a_turn_is_bounded_and_the_next_one_goes_on() {
     let mut world = World::new(|_| {});
-    let session = world.begin(3 * limits::TURN, true);
-    let Turn::Waiting(session) = world.ready(session) else { panic!("all in one turn") };
+    let mut session = world.begin(3 * limits::TURN, true);
+    assert!(matches!(world.ready(&mut session), Turn::Waiting), "all in one turn");
     let left = session.socket().left;
     assert!((3 * limits::TURN - left) >= limits::TURN, "a turn is used up");
     assert!(left >= 2 * limits::TURN - limits::FIRST_READ, "and not exceeded by more than a step");
-    let Turn::Waiting(session) = world.ready(session) else { panic!("two turns") };
-    let mut turn = world.ready(session);
-    while let Turn::Waiting(session) = turn {
-        turn = world.ready(session);
-    }
+    assert!(matches!(world.ready(&mut session), Turn::Waiting), "two turns");
+    let result = loop {
+        if let Turn::Ended(result) = world.ready(&mut session) {
+            break result;
+        }
+    };
+    assert!(session.close(result).finish(&world.sink).result.is_ok());
     assert!(
         matches!(world.sink.get(1), Some(Stored::Complete(all)) if all.len() == 3 * limits::TURN)
     );
@@ -87,11 +97,12 @@ fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
     for (size, fits) in [(0, true), (999, true), (1000, true), (1001, false), (900_000, false)] {
         for ends in [true, false] {
             let mut world = World::new(|limits| limits.max_size = Some(1000));
-            let session = world.begin(size, ends);
-            match (world.ready(session), fits) {
-                (Turn::Waiting(_), true) => assert!(!ends),
-                (Turn::Ended(ended), true) => assert!(ends && ended.result.is_ok()),
-                (Turn::Ended(ended), false) => {
+            let mut session = world.begin(size, ends);
+            match (world.ready(&mut session), fits) {
+                (Turn::Waiting, true) => assert!(!ends),
+                (Turn::Ended(result), true) => assert!(ends && result.is_ok()),
+                (Turn::Ended(result), false) => {
+                    let ended = session.close(result).finish(&world.sink);
                     assert!(
                         matches!(ended.result, Err(Abort::TooLarge(1000))),
                         "{:?}",
@@ -99,7 +110,7 @@ fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
                     );
                     assert_eq!(world.sink.get(1), Some(Stored::Error));
                 }
-                (Turn::Waiting(_), false) => panic!("{size} bytes were taken"),
+                (Turn::Waiting, false) => panic!("{size} bytes were taken"),
             }
         }
     }
@@ -136,15 +147,17 @@ fn what_is_small_is_received_and_what_is_large_goes_in_bulk() {
             let (limits, start) = (world.limits, world.start);
             let dialect = Dialect::Direct.into();
             let (result, bytes, dropped) = if drops {
-                let session = Session::begin(1, Dropping(source, 0), dialect, start);
+                let mut session = Session::begin(1, Dropping(source, 0), dialect, start);
                 let turn = session.handle_ready(&CountSink, &mut world.copier, &limits, start);
-                let Turn::Ended(ended) = turn else { panic!("it waits") };
+                let Turn::Ended(result) = turn else { panic!("it waits") };
+                let ended = session.close(result).finish(&CountSink);
                 (ended.result, ended.bytes, ended.socket.socket().1 > 0)
             } else {
                 // The trait's own way to drop bytes is to receive them.
-                let session = Session::begin(1, source, dialect, start);
+                let mut session = Session::begin(1, source, dialect, start);
                 let turn = session.handle_ready(&CountSink, &mut world.copier, &limits, start);
-                let Turn::Ended(ended) = turn else { panic!("it waits") };
+                let Turn::Ended(result) = turn else { panic!("it waits") };
+                let ended = session.close(result).finish(&CountSink);
                 (ended.result, ended.bytes, false)
             };
             assert!(result.is_ok(), "{result:?}");
@@ -160,7 +173,7 @@ fn a_handshake_that_was_none_counts_as_content() {
         let mut world = World::new(|limits| limits.max_size = Some(max_size));
         let socket = Source { left: 15, ends: true, given: 0 };
         let session = Session::begin(1, socket, accio_proto::ServerDialect::Auto, world.start);
-        let Turn::Ended(ended) = world.ready(session) else { panic!("it waits") };
+        let ended = world.finish(session);
         assert_eq!(ended.result.is_ok(), fits, "{:?}", ended.result);
     }
 }
@@ -178,16 +191,50 @@ fn the_earliest_limit_sets_the_deadline_and_ours_is_no_slowness_of_the_peers() {
         assert!(session.deadline(&world.limits) <= now, "{seconds} s");
         let limits = world.limits;
         match session.handle_timeout(&world.sink, &mut world.copier, &limits, now) {
-            Turn::Waiting(waiting) => {
-                // Its five bytes were there all the time; it was us who looked only now.
-                assert!(!ends);
-                session = waiting;
-            }
-            Turn::Ended(ended) => {
-                assert!(ends, "{:?} after {seconds} s", ended.result);
-                return assert!(matches!(ended.result, Err(Abort::TooLong(_))));
+            // Its five bytes were there all the time; only now they were looked at.
+            Turn::Waiting => assert!(!ends),
+            Turn::Ended(result) => {
+                assert!(ends, "{result:?} after {seconds} s");
+                return assert!(matches!(result, Err(Abort::TooLong(_))));
             }
         }
     }
     panic!("it never ended");
+}
+
+/// A socket that may have input.
+struct Asked(Source, bool);
+
+impl Socket for Asked {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buffer)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes)
+    }
+
+    fn has_input(&self) -> bool {
+        self.1
+    }
+
+    fn close(self) {}
+}
+
+/// The thread that enforces limits moves no content: it only asks whether there is any.
+#[test]
+fn a_deadline_ends_a_session_only_if_its_socket_has_no_input() {
+    let world = World::new(|_| {});
+    let (limits, start) = (world.limits, world.start);
+    for has_input in [false, true] {
+        let socket = Asked(Source { left: 5, ends: false, given: 0 }, has_input);
+        let mut session = Session::<_, MemoryFile>::begin(1, socket, Dialect::Direct.into(), start);
+        let deadline = start + limits.idle_timeout;
+        let early = session.check_deadline(&limits, deadline - Duration::from_nanos(1));
+        assert!(matches!(early, Expiry::Later(at) if at == deadline), "{early:?}");
+        match session.check_deadline(&limits, deadline) {
+            Expiry::Expired(why) => assert!(!has_input && matches!(why, Abort::Idle(_)), "{why}"),
+            Expiry::Later(at) => assert!(has_input && at > deadline),
+        }
+    }
 }

@@ -169,7 +169,7 @@ impl SinkFile for StoreFile {
         Ok(())
     }
 
-    fn commit(mut self) -> io::Result<()> {
+    fn commit(&mut self) -> io::Result<()> {
         self.keep().inspect_err(|_| {
             if let Err(error) = self.discard() {
                 log::error!("connection {}: cannot abort its upload: {error}", self.id);
@@ -177,7 +177,7 @@ impl SinkFile for StoreFile {
         })
     }
 
-    fn abort(mut self) -> io::Result<()> {
+    fn abort(&mut self) -> io::Result<()> {
         let discarded = self.discard();
         // The mark matters more: whoever reads the store sees it.
         self.shared.mark(self.id)?;

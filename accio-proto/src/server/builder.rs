@@ -7,9 +7,10 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::acknowledgement::Acknowledgement;
 use super::admission::{Admission, Network};
-use super::config::{Config, Observer};
-use super::connections::Service;
+use super::config::{Config, Observer, Recorder};
+use super::connections::Connections;
 use super::error::ServerError;
 use super::handle::{Controls, ServerHandle};
 use super::listener;
@@ -40,6 +41,7 @@ pub struct ServerBuilder<K> {
     proxy_protocol: bool,
     first_id: u64,
     on_outcome: Observer,
+    recorder: Option<Recorder>,
 }
 
 impl<K: FileSink> Server<K> {
@@ -57,6 +59,7 @@ impl<K: FileSink> Server<K> {
             proxy_protocol: false,
             first_id: 1,
             on_outcome: Box::new(|_| {}),
+            recorder: None,
         }
     }
 }
@@ -110,9 +113,9 @@ impl<K: FileSink> ServerBuilder<K> {
         ServerBuilder { threading: Some(threading), ..self }
     }
 
-    /// How many threads of the [reactor](Threading::Reactor) serve; one per core by default. One
-    /// that is held up by a slow disk holds up one connection. Without effect with a
-    /// [thread per session](Threading::PerSession).
+    /// How many threads of the [reactor](Threading::Reactor) move content; one per core by default,
+    /// at most [`limits::MAX_WORKERS`]. Further ones are started while some are held up by a slow
+    /// disk. Without effect with a [thread per session](Threading::PerSession).
     pub fn workers(self, workers: NonZeroUsize) -> Self {
         ServerBuilder { workers: Some(workers), ..self }
     }
@@ -126,11 +129,19 @@ impl<K: FileSink> ServerBuilder<K> {
     }
 
     /// How many connections one address may have in service at once; as many as all by default.
+    /// The addresses of an IPv6 /64 network count as one, for a single host has them all.
     ///
     /// Who is turned away, by this and the rules below, is reset before any greeting and gets no
     /// number: numbers stand for files, and there is none.
     pub fn max_per_ip(mut self, max_per_ip: NonZeroU32) -> Self {
         self.admission.max_per_ip = Some(max_per_ip);
+        self
+    }
+
+    /// How many connections one address, or IPv6 /64 network, may open in each second; any number
+    /// by default.
+    pub fn max_new_per_ip(mut self, max_new_per_ip: NonZeroU32) -> Self {
+        self.admission.max_new_per_ip = Some(max_new_per_ip);
         self
     }
 
@@ -172,10 +183,24 @@ impl<K: FileSink> ServerBuilder<K> {
         ServerBuilder { paths, ..self }
     }
 
-    /// What to call for every connection that ended: after the commit or abort, before the peer
-    /// is told. It is called by a worker, which it holds up.
+    /// Calls `observer` for every connection that has ended: after the commit or abort, before
+    /// the peer is told. It must not block, for it may be called by any thread of the server;
+    /// use a [recorder](ServerBuilder::recorder) for work that may.
     pub fn on_outcome(self, observer: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
         ServerBuilder { on_outcome: Box::new(observer), ..self }
+    }
+
+    /// Passes the outcome of every connection to `recorder`, with the [`Acknowledgement`] that
+    /// tells its peer.
+    ///
+    /// The recorder must not block. It may pass both on to another thread, which does what may
+    /// take long, such as writing a line to a journal, and then drops the acknowledgement: only
+    /// that one connection waits.
+    pub fn recorder(
+        self,
+        recorder: impl Fn(Outcome, Acknowledgement) + Send + Sync + 'static,
+    ) -> Self {
+        ServerBuilder { recorder: Some(Box::new(recorder)), ..self }
     }
 
     /// Listens on the first of the addresses that works.
@@ -219,8 +244,8 @@ impl<K: FileSink> ServerBuilder<K> {
     ///
     /// # Errors
     ///
-    /// [`ServerError::Timeout`] for a time limit out of range, [`ServerError::Start`] when the
-    /// system refuses an event queue.
+    /// [`ServerError::Timeout`] for a time limit out of range, [`ServerError::Workers`] for too
+    /// many workers, [`ServerError::Start`] when the system refuses an event queue.
     pub fn listen(self, socket: TcpListener) -> Result<Server<K>, ServerError> {
         self.listen_all(vec![socket])
     }
@@ -236,6 +261,11 @@ impl<K: FileSink> ServerBuilder<K> {
             if time.is_zero() || time > limits::MAX_TIMEOUT {
                 return Err(ServerError::Timeout(time));
             }
+        }
+        if let Some(workers) = self.workers
+            && workers.get() > limits::MAX_WORKERS
+        {
+            return Err(ServerError::Workers(workers));
         }
         if sockets.is_empty() {
             return Err(ServerError::Address(io::ErrorKind::NotFound.into()));
@@ -253,20 +283,20 @@ impl<K: FileSink> ServerBuilder<K> {
             proxy_protocol: self.proxy_protocol,
             first_id: self.first_id,
             on_outcome: self.on_outcome,
+            recorder: self.recorder,
         };
         let controls = Arc::new(Controls::new().map_err(ServerError::Start)?);
         let handle = ServerHandle::new(Arc::clone(&controls));
-        let service = Service::new(self.sink, config, self.paths, controls);
+        let connections = Connections::new(self.sink, config, self.paths, controls);
         let backend = match threading {
             Threading::Reactor => {
                 let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());
                 let workers = workers.map_or(1, NonZeroUsize::get);
-                Reactor::new(service, sockets)
-                    .map(|reactor| Backend::Reactor { reactor: Box::new(reactor), workers })
+                Reactor::new(connections, sockets, workers)
+                    .map(|reactor| Backend::Reactor(Box::new(reactor)))
             }
-            Threading::PerSession => {
-                Threads::new(service, sockets).map(|threads| Backend::PerSession(Box::new(threads)))
-            }
+            Threading::PerSession => Threads::new(connections, sockets)
+                .map(|threads| Backend::PerSession(Box::new(threads))),
         };
         Ok(Server { backend: backend.map_err(ServerError::Start)?, addresses, handle })
     }

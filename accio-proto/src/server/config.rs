@@ -1,5 +1,6 @@
 //! Settings of a running server.
 
+use super::acknowledgement::Acknowledgement;
 use super::admission::Admission;
 use super::outcome::Outcome;
 use crate::dialect::ServerDialect;
@@ -7,6 +8,9 @@ use crate::session::SessionLimits;
 
 /// Is told of every connection that ended.
 pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
+
+/// Records every connection that has ended, and decides when its peer is told.
+pub(super) type Recorder = Box<dyn Fn(Outcome, Acknowledgement) + Send + Sync>;
 
 /// What serving needs of the settings.
 pub(super) struct Config {
@@ -17,4 +21,5 @@ pub(super) struct Config {
     pub(super) proxy_protocol: bool,
     pub(super) first_id: u64,
     pub(super) on_outcome: Observer,
+    pub(super) recorder: Option<Recorder>,
 }

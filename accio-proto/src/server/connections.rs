@@ -1,174 +1,256 @@
-//! What both ways of serving share: the sink, the settings, who gets which number, what is told.
+//! State shared by both serving modes: the sink, the configuration, numbering and reporting.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::acknowledgement::Acknowledgement;
 use super::config::Config;
 use super::handle::Controls;
 use super::limit_log::{LimitLog, is_own_limit};
 use super::outcome::Outcome;
 use super::proxy_protocol::{Arrival, Arriving};
 use crate::copier::Copier;
+use crate::dialect::Dialect;
 use crate::fast_path::FastPaths;
-use crate::session::{Abort, Ended, Session, SessionLimits, Turn, Unreleased};
+use crate::session::{Abort, Closing, Ended, Expiry, Session, Turn, Unreleased};
 use crate::sink::FileSink;
-use crate::socket::{Interest, Socket, TcpSocket};
+use crate::socket::Socket;
+use crate::socket::{Interest, TcpSocket};
 
-/// The state of a server, however it serves.
-pub(super) struct Service<K: FileSink> {
+/// The state of a server, in either mode.
+pub(super) struct Connections<K: FileSink> {
     pub(super) sink: K,
     pub(super) config: Config,
     pub(super) paths: Arc<FastPaths>,
     pub(super) controls: Arc<Controls>,
-    /// The number of the next connection. Numbers follow the order of acceptance, for only whoever
-    /// accepts adds to it, one at a time; behind a proxy, the order in which headers are complete.
+    /// The number of the next connection. Only the accepting thread adds to it, so numbers follow
+    /// the order of acceptance; behind a proxy, the order in which headers are complete.
     next_id: AtomicU64,
-    /// Whether the last attempt to accept found no room; said once, not ten times a second.
-    resting: AtomicBool,
+    /// The last number there is has been given out.
+    exhausted: AtomicBool,
+    /// Whether accepting is paused; logged once, not ten times a second.
+    paused: AtomicBool,
     limit_log: LimitLog,
 }
 
-/// A connection from its accept on.
-pub(super) enum Guest<K: FileSink> {
-    /// Its proxy has yet to say whom it is for.
+/// A connection from its accept to its end.
+pub(super) enum Connection<K: FileSink> {
+    /// Its PROXY header is not complete yet.
     Arriving(Arrival),
     /// It has a number.
-    Serving(Session<TcpSocket, K::File>, About),
+    Serving(Session<TcpSocket, K::File>, ConnectionInfo),
 }
 
-/// Where a connection is after its turn.
-pub(super) enum Visit<K: FileSink> {
+/// A connection after its turn.
+pub(super) enum Progress<K: FileSink> {
     /// It waits for its socket, or has had its share and waits for its next turn.
-    Waiting(Guest<K>),
-    /// It is over.
-    Over(Over),
+    Waiting(Connection<K>),
+    /// Its session has ended: [`Connections::finish`] comes next.
+    Ended(Ending<K>),
+    /// It never got a number: [`Unnumbered::close`] comes next.
+    Unnumbered(Unnumbered),
 }
 
-/// A connection that is over, which nobody knows yet: [`Service::end`] is to follow.
+/// A connection whose file has to be committed or aborted.
 #[must_use]
-pub(super) struct Over(Kind);
+pub(super) struct Ending<K: FileSink> {
+    pub(super) closing: Closing<TcpSocket, K::File>,
+    pub(super) info: ConnectionInfo,
+}
 
-enum Kind {
-    /// The file is kept, or the error marker.
-    Ended(Ended<TcpSocket>, About),
-    /// It was reset before it had a number.
+/// A connection that ends without a number, and thus without a file.
+#[must_use]
+pub(super) enum Unnumbered {
+    /// It is reset.
     Refused(TcpSocket),
-    /// A proxy looked whether we are there.
+    /// A proxy tested whether the server is alive.
     Checked(TcpSocket),
 }
 
-/// What the server knows of a connection beside its session.
-#[derive(Clone, Copy)]
-pub(super) struct About {
-    peer: Option<SocketAddr>,
+/// What the server knows about a connection besides its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ConnectionInfo {
+    pub(super) id: u64,
+    pub(super) peer: Option<SocketAddr>,
     /// When it got its number.
     since: Instant,
 }
 
-impl<K: FileSink> Service<K> {
+impl<K: FileSink> Connections<K> {
     pub(super) fn new(
         sink: K,
         config: Config,
         paths: FastPaths,
         controls: Arc<Controls>,
-    ) -> Service<K> {
-        let next_id = AtomicU64::new(config.first_id);
-        let (paths, resting) = (Arc::new(paths), AtomicBool::new(false));
-        let limit_log = LimitLog::default();
-        Service { sink, config, paths, controls, next_id, resting, limit_log }
+    ) -> Connections<K> {
+        Connections {
+            sink,
+            paths: Arc::new(paths),
+            controls,
+            next_id: AtomicU64::new(config.first_id),
+            exhausted: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            limit_log: LimitLog::default(),
+            config,
+        }
     }
 
-    /// Takes a fresh connection in, or turns it away. [`greet`](Service::greet) is to follow.
+    /// Takes a fresh connection, or refuses it. [`greet`](Connections::greet) comes next.
     pub(super) fn receive(
         &self,
         socket: TcpSocket,
         peer: Option<SocketAddr>,
-    ) -> Result<Guest<K>, Over> {
-        if self.resting.swap(false, Ordering::Relaxed) {
+        now: Instant,
+    ) -> Progress<K> {
+        if self.paused.load(Ordering::Relaxed) && self.paused.swap(false, Ordering::Relaxed) {
             log::warn!("accepting connections again");
         }
         if self.config.proxy_protocol {
-            let arrival = Arrival::new(socket, peer, &self.config, Instant::now());
-            return Ok(Guest::Arriving(arrival));
+            let arrival = Arrival::new(socket, peer, &self.config, now);
+            return Progress::Waiting(Connection::Arriving(arrival));
         }
-        self.number(socket, peer)
+        self.number(socket, peer, now)
     }
 
-    /// Sends a greeting where it is time for one.
-    pub(super) fn greet(&self, guest: Guest<K>) -> Visit<K> {
-        match guest {
-            Guest::Arriving(_) => Visit::Waiting(guest),
-            Guest::Serving(session, about) => match session.greet(&self.sink) {
-                Turn::Waiting(mut session) => {
-                    // However long it took us to greet, nobody was to say anything before that.
-                    session.resume(about.since, Instant::now());
-                    Visit::Waiting(Guest::Serving(session, about))
+    /// Sends the greeting, where it is time for one.
+    pub(super) fn greet(&self, connection: Connection<K>) -> Progress<K> {
+        match connection {
+            Connection::Arriving(_) => Progress::Waiting(connection),
+            Connection::Serving(mut session, info) => match session.greet() {
+                Turn::Waiting => {
+                    // The client had nothing to say before its greeting, however late that is.
+                    session.resume(info.since, Instant::now());
+                    Progress::Waiting(Connection::Serving(session, info))
                 }
-                Turn::Ended(ended) => Visit::Over(Over(Kind::Ended(ended, about))),
+                Turn::Ended(result) => {
+                    Progress::Ended(Ending { closing: session.close(result), info })
+                }
             },
         }
     }
 
-    /// The socket is ready.
-    pub(super) fn handle_ready(&self, guest: Guest<K>, copier: &mut Copier) -> Visit<K> {
-        self.take_turn(guest, copier, Session::handle_ready)
+    /// Takes more of a PROXY header, and greets the connection once it is complete.
+    pub(super) fn arrive(&self, connection: Connection<K>) -> Progress<K> {
+        match connection {
+            Connection::Arriving(arrival) => self.handle_arrival(arrival, Instant::now()),
+            serving => Progress::Waiting(serving),
+        }
     }
 
-    /// The deadline has come.
-    pub(super) fn handle_timeout(&self, guest: Guest<K>, copier: &mut Copier) -> Visit<K> {
-        self.take_turn(guest, copier, Session::handle_timeout)
+    /// Serves a connection whose socket is ready, or whose deadline has come.
+    pub(super) fn take_turn(&self, connection: Connection<K>, copier: &mut Copier) -> Progress<K> {
+        let now = Instant::now();
+        let (mut session, info) = match connection {
+            Connection::Arriving(arrival) => return self.handle_arrival(arrival, now),
+            Connection::Serving(session, info) => (session, info),
+        };
+        let limits = &self.config.limits;
+        let turn = if session.deadline(limits) <= now {
+            session.handle_timeout(&self.sink, copier, limits, now)
+        } else {
+            session.handle_ready(&self.sink, copier, limits, now)
+        };
+        match turn {
+            Turn::Waiting => {
+                if session.heard() == now {
+                    // However long the sink took over these bytes, the peer was not silent.
+                    session.resume(now, Instant::now());
+                }
+                Progress::Waiting(Connection::Serving(session, info))
+            }
+            Turn::Ended(result) => Progress::Ended(Ending { closing: session.close(result), info }),
+        }
     }
 
     /// Ends a connection early.
-    pub(super) fn abort(&self, guest: Guest<K>, why: Abort) -> Over {
-        Over(match guest {
-            Guest::Arriving(arrival) => Kind::Refused(arrival.into_socket()),
-            Guest::Serving(session, about) => Kind::Ended(session.abort(&self.sink, why), about),
-        })
+    pub(super) fn abort(&self, connection: Connection<K>, why: Abort) -> Progress<K> {
+        match connection {
+            Connection::Arriving(arrival) => {
+                Progress::Unnumbered(Unnumbered::Refused(arrival.into_socket()))
+            }
+            Connection::Serving(session, info) => {
+                Progress::Ended(Ending { closing: session.abort(why), info })
+            }
+        }
     }
 
-    /// Nobody is accepted for a while.
-    pub(super) fn rest(&self, why: std::fmt::Arguments<'_>) {
-        if !self.resting.swap(true, Ordering::Relaxed) {
+    /// Ends a connection that has exceeded a limit.
+    pub(super) fn expire(&self, connection: Connection<K>, why: Abort) -> Progress<K> {
+        match connection {
+            Connection::Arriving(arrival) => self.handle_arrival(arrival, Instant::now()),
+            serving => self.abort(serving, why),
+        }
+    }
+
+    /// Accepts nothing for a while.
+    pub(super) fn pause(&self, why: std::fmt::Arguments<'_>) {
+        if !self.paused.swap(true, Ordering::Relaxed) {
             log::warn!("accepting no connections for now: {why}");
         }
     }
 
-    /// Tells the observer what became of a connection, then the peer: FIN when all is well, a reset
-    /// when not. Before that, whoever watches the socket is to let go of it.
-    pub(super) fn end(&self, over: Over, let_go: impl FnOnce(&TcpSocket)) {
-        match over.0 {
-            Kind::Ended(ended, about) => {
-                let (socket, result) = self.report(ended, about);
-                let_go(socket.socket());
-                socket.release(result.is_ok());
-                self.config.admission.leave(about.peer);
-            }
-            Kind::Refused(socket) => let_go(&socket),
-            Kind::Checked(socket) => {
-                let_go(&socket);
-                socket.close();
-            }
-        }
+    /// Whether there is no number for another connection.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Relaxed)
     }
 
-    fn report(
+    /// Commits or aborts the file of a connection, then [reports](Connections::report) it.
+    pub(super) fn finish(
         &self,
-        ended: Ended<TcpSocket>,
-        about: About,
-    ) -> (Unreleased<TcpSocket>, Result<(), Abort>) {
-        let outcome = Outcome {
-            id: ended.id,
-            peer: about.peer,
-            dialect: ended.dialect,
-            bytes: ended.bytes,
-            duration: about.since.elapsed(),
-            result: ended.result,
-            unmarked: ended.unmarked,
-        };
-        let (id, peer, bytes) = (outcome.id, Peer(about.peer), outcome.bytes);
+        ending: Ending<K>,
+        release: impl FnOnce(Unreleased<TcpSocket>, bool) + Send + 'static,
+    ) -> Option<K::File> {
+        let ended = ending.closing.finish(&self.sink);
+        self.report(ended, ending.info, release)
+    }
+
+    /// Reports a finished connection: to the log, the counters and the observer. The recorder then
+    /// decides when `release` tells the peer; without a recorder that happens at once.
+    ///
+    /// Returns the discarded file, to be dropped where that delays nobody.
+    pub(super) fn report(
+        &self,
+        ended: Ended<TcpSocket, K::File>,
+        info: ConnectionInfo,
+        release: impl FnOnce(Unreleased<TcpSocket>, bool) + Send + 'static,
+    ) -> Option<K::File> {
+        let Ended { dialect, bytes, result, unmarked, socket, discarded, .. } = ended;
+        let kept = result.is_ok();
+        let outcome = self.outcome(info, dialect, bytes, result, unmarked);
+        self.record(outcome, move || release(socket, kept));
+        discarded
+    }
+
+    /// Ends a connection whose session is stuck in another thread when the server stops: leaves the
+    /// error marker and reports it. The peer is reset when the process ends.
+    pub(super) fn abandon(&self, info: ConnectionInfo) {
+        let marked = catch_unwind(AssertUnwindSafe(|| self.sink.mark(info.id)))
+            .unwrap_or_else(|_| Err(std::io::Error::other("the sink panicked")));
+        let unmarked = marked.err().inspect(|error| {
+            log::error!("connection {}: cannot keep the error marker: {error}", info.id);
+        });
+        let outcome = self.outcome(info, None, 0, Err(Abort::Shutdown), unmarked);
+        self.record(outcome, || {});
+    }
+
+    fn outcome(
+        &self,
+        info: ConnectionInfo,
+        dialect: Option<Dialect>,
+        bytes: u64,
+        result: Result<(), Abort>,
+        unmarked: Option<std::io::Error>,
+    ) -> Outcome {
+        let duration = info.since.elapsed();
+        Outcome { id: info.id, peer: info.peer, dialect, bytes, duration, result, unmarked }
+    }
+
+    fn record(&self, outcome: Outcome, release: impl FnOnce() + Send + 'static) {
+        let Outcome { id, bytes, .. } = outcome;
+        let peer = Peer(outcome.peer);
         match &outcome.result {
             Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
             Err(why) if is_own_limit(why) => {
@@ -179,95 +261,142 @@ impl<K: FileSink> Service<K> {
             Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
         }
         self.controls.counters.ended(&outcome);
-        (self.config.on_outcome)(&outcome);
-        (ended.socket, outcome.result)
+        let observed = catch_unwind(AssertUnwindSafe(|| (self.config.on_outcome)(&outcome)));
+        if observed.is_err() {
+            log::error!("connection {id}: the observer panicked");
+        }
+        match &self.config.recorder {
+            None => release(),
+            Some(recorder) => {
+                let acknowledgement = Acknowledgement::new(release);
+                let recorded =
+                    catch_unwind(AssertUnwindSafe(|| recorder(outcome, acknowledgement)));
+                if recorded.is_err() {
+                    log::error!("connection {id}: the recorder panicked");
+                }
+            }
+        }
     }
 
-    /// Gives a connection its number, or turns it away.
-    fn number(&self, socket: TcpSocket, peer: Option<SocketAddr>) -> Result<Guest<K>, Over> {
-        if let Err(why) = self.config.admission.admit(peer) {
+    /// Gives a connection its number, or refuses it.
+    fn number(&self, socket: TcpSocket, peer: Option<SocketAddr>, now: Instant) -> Progress<K> {
+        if let Err(why) = self.config.admission.admit(peer, now) {
             let line = format_args!("refused a connection from {}: {why}", Peer(peer));
-            self.limit_log.log(why.limit(), Instant::now(), line);
+            self.limit_log.log(why.limit(), now, line);
             self.controls.counters.refused();
-            return Err(Over(Kind::Refused(socket)));
+            return Progress::Unnumbered(Unnumbered::Refused(socket));
         }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let Some(id) = self.next_id() else {
+            self.config.admission.leave(peer);
+            self.controls.counters.refused();
+            return Progress::Unnumbered(Unnumbered::Refused(socket));
+        };
         self.controls.counters.accepted();
-        let now = Instant::now();
         log::debug!("connection {id}: accepted from {}", Peer(peer));
         let session = Session::begin(id, socket, self.config.dialect, now);
-        Ok(Guest::Serving(session, About { peer, since: now }))
+        Progress::Waiting(Connection::Serving(session, ConnectionInfo { id, peer, since: now }))
     }
 
-    fn handle_arrival(&self, arrival: Arrival, now: Instant) -> Visit<K> {
-        Visit::Over(match arrival.handle_ready(&self.config, now) {
-            Arriving::Waiting(arrival) => return Visit::Waiting(Guest::Arriving(arrival)),
-            Arriving::Arrived(socket, peer) => match self.number(socket, peer) {
-                Ok(guest) => return self.greet(guest),
-                Err(over) => over,
+    /// The next number. After the last one the server accepts nothing: numbers name files, and a
+    /// number that came twice would replace one.
+    fn next_id(&self) -> Option<u64> {
+        if self.is_exhausted() {
+            return None;
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        if id == u64::MAX {
+            self.exhausted.store(true, Ordering::Relaxed);
+            log::error!("connection {id} has the last number: accepting no more connections");
+        }
+        Some(id)
+    }
+
+    fn handle_arrival(&self, arrival: Arrival, now: Instant) -> Progress<K> {
+        Progress::Unnumbered(match arrival.handle_ready(&self.config, now) {
+            Arriving::Waiting(arrival) => return Progress::Waiting(Connection::Arriving(arrival)),
+            Arriving::Arrived(socket, peer) => match self.number(socket, peer, now) {
+                Progress::Waiting(connection) => return self.greet(connection),
+                refused => return refused,
             },
             Arriving::Checked(socket) => {
-                log::debug!("a proxy saw that the server is there");
-                Over(Kind::Checked(socket))
+                log::debug!("a proxy tested the connection");
+                Unnumbered::Checked(socket)
             }
             Arriving::Refused(socket, proxy, why) => {
                 let line = format_args!("refused a connection from {}: {why}", Peer(proxy));
                 self.limit_log.log("proxy-protocol", Instant::now(), line);
                 self.controls.counters.refused();
-                Over(Kind::Refused(socket))
+                Unnumbered::Refused(socket)
             }
         })
     }
-
-    fn take_turn(&self, guest: Guest<K>, copier: &mut Copier, handle: Handle<K>) -> Visit<K> {
-        let now = Instant::now();
-        let (session, about) = match guest {
-            Guest::Arriving(arrival) => return self.handle_arrival(arrival, now),
-            Guest::Serving(session, about) => (session, about),
-        };
-        match handle(session, &self.sink, copier, &self.config.limits, now) {
-            Turn::Waiting(mut session) => {
-                if session.heard() == now {
-                    // However long the sink took over these bytes, the peer was not silent.
-                    session.resume(now, Instant::now());
-                }
-                Visit::Waiting(Guest::Serving(session, about))
-            }
-            Turn::Ended(ended) => Visit::Over(Over(Kind::Ended(ended, about))),
-        }
-    }
 }
 
-/// What a session does at an event.
-type Handle<K> = fn(
-    Session<TcpSocket, <K as FileSink>::File>,
-    &K,
-    &mut Copier,
-    &SessionLimits,
-    Instant,
-) -> Turn<TcpSocket, <K as FileSink>::File>;
-
-impl<K: FileSink> Guest<K> {
+impl<K: FileSink> Connection<K> {
     pub(super) fn socket(&self) -> &TcpSocket {
         match self {
-            Guest::Arriving(arrival) => arrival.socket(),
-            Guest::Serving(session, _) => session.socket(),
+            Connection::Arriving(arrival) => arrival.socket(),
+            Connection::Serving(session, _) => session.socket(),
+        }
+    }
+
+    /// The number and the peer, once it has a number.
+    pub(super) fn info(&self) -> Option<ConnectionInfo> {
+        match self {
+            Connection::Arriving(_) => None,
+            Connection::Serving(_, info) => Some(*info),
         }
     }
 
     /// What the socket is to be watched for.
     pub(super) fn interest(&self) -> Interest {
         match self {
-            Guest::Arriving(_) => Interest::Read,
-            Guest::Serving(session, _) => session.interest(),
+            Connection::Arriving(_) => Interest::Read,
+            Connection::Serving(session, _) => session.interest(),
         }
     }
 
-    /// When to call [`Service::handle_timeout`]; only ever moves later.
+    /// When to look at its limits; only ever moves later.
     pub(super) fn deadline(&self, config: &Config) -> Instant {
         match self {
-            Guest::Arriving(arrival) => arrival.deadline(),
-            Guest::Serving(session, _) => session.deadline(&config.limits),
+            Connection::Arriving(arrival) => arrival.deadline(),
+            Connection::Serving(session, _) => session.deadline(&config.limits),
+        }
+    }
+
+    /// Whether its next turn may open a file.
+    pub(super) fn may_open(&self) -> bool {
+        match self {
+            Connection::Arriving(_) => false,
+            Connection::Serving(session, _) => session.may_open(),
+        }
+    }
+
+    /// Finds out, without moving content, whether it has exceeded a limit.
+    pub(super) fn check_deadline(&mut self, config: &Config, now: Instant) -> Expiry {
+        match self {
+            Connection::Arriving(arrival) => match arrival.deadline() {
+                deadline if deadline > now => Expiry::Later(deadline),
+                _ => Expiry::Expired(Abort::Idle(config.limits.idle_timeout)),
+            },
+            Connection::Serving(session, _) => session.check_deadline(&config.limits, now),
+        }
+    }
+}
+
+impl Unnumbered {
+    pub(super) fn socket(&self) -> &TcpSocket {
+        match self {
+            Unnumbered::Refused(socket) => socket,
+            Unnumbered::Checked(socket) => socket,
+        }
+    }
+
+    /// Ends the connection: with FIN for a test by the proxy, else with a reset.
+    pub(super) fn close(self) {
+        match self {
+            Unnumbered::Refused(_) => {}
+            Unnumbered::Checked(socket) => socket.close(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::limits;
@@ -29,6 +30,9 @@ pub enum ServerError {
         limits::MAX_TIMEOUT.as_secs()
     )]
     Timeout(Duration),
+    /// More workers than [`limits::MAX_WORKERS`].
+    #[error("{0} workers: at most {max}: leave it to the number of cores", max = limits::MAX_WORKERS)]
+    Workers(NonZeroUsize),
     /// The system refused an event queue or a thread.
     #[error("cannot start the workers: {}", reason(.0))]
     Start(io::Error),

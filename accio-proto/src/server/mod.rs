@@ -1,5 +1,6 @@
 //! The server: many connections at once, each into one file of a sink.
 
+mod acknowledgement;
 mod admission;
 mod builder;
 mod config;
@@ -19,6 +20,7 @@ mod threading_mode;
 use std::fmt;
 use std::net::SocketAddr;
 
+pub use acknowledgement::Acknowledgement;
 pub use admission::{InvalidNetwork, Network};
 pub use builder::ServerBuilder;
 pub use error::ServerError;
@@ -42,7 +44,7 @@ pub struct Server<K: FileSink> {
 
 /// How it serves.
 enum Backend<K: FileSink> {
-    Reactor { reactor: Box<Reactor<K>>, workers: usize },
+    Reactor(Box<Reactor<K>>),
     PerSession(Box<Threads<K>>),
 }
 
@@ -65,21 +67,22 @@ impl<K: FileSink> Server<K> {
 
     /// Serves until it is stopped: by a handle, or by an error that no connection can cause.
     ///
-    /// When it returns, nobody listens, unfinished transfers are aborted, and every connection's
-    /// outcome was told.
+    /// When it returns, it no longer listens, unfinished transfers are aborted, and every outcome
+    /// was reported. A [stop](ServerHandle::stop) takes less than a second in
+    /// [reactor](Threading::Reactor) mode, whatever the sink is doing; a call that is stuck in the
+    /// kernel, and the release of discarded content, may outlive it.
+    ///
+    /// A panic of the sink ends the connection it was called for and no other; a panic of the
+    /// observer or the recorder ends none.
     ///
     /// # Errors
     ///
-    /// [`ServerError::Start`] when a worker of the [reactor](Threading::Reactor) cannot be started,
+    /// [`ServerError::Start`] when a thread of the reactor cannot be started,
     /// [`ServerError::Serve`] when the event queue fails.
-    ///
-    /// # Panics
-    ///
-    /// When the sink or the observer panicked in a worker.
     pub fn run(self) -> Result<(), ServerError> {
         let Server { backend, handle, .. } = self;
         match backend {
-            Backend::Reactor { reactor, workers } => reactor.run(workers, &handle),
+            Backend::Reactor(reactor) => reactor.run(),
             Backend::PerSession(threads) => threads.run(&handle),
         }
     }
@@ -87,7 +90,7 @@ impl<K: FileSink> Server<K> {
     /// How it serves: as asked for, or what suits the sink and the system.
     pub fn threading(&self) -> Threading {
         match self.backend {
-            Backend::Reactor { .. } => Threading::Reactor,
+            Backend::Reactor(_) => Threading::Reactor,
             Backend::PerSession(_) => Threading::PerSession,
         }
     }

@@ -1,20 +1,23 @@
 //! One accepted connection: handshake → copy → commit or abort.
 
 mod abort;
+mod closing;
 mod time_limits;
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use abort::Abort;
+pub use closing::{Closing, Ended, Unreleased};
 pub use time_limits::SessionLimits;
 
-use crate::copier::{Copier, Step};
+use crate::copier::{Copier, CopyError, Step};
 use crate::dialect::{Dialect, GREETING, ServerDialect};
 use crate::handshake::{ServerHandshake, ServerStep};
 use crate::limits;
 use crate::sink::{FileSink, SinkFile};
 use crate::socket::{Interest, Socket};
+use closing::catch_panic;
 use time_limits::TransferClock;
 
 /// A connection in service. Generic over its socket and its sink, so that it can be driven through
@@ -74,50 +77,29 @@ impl<F> Stage<F> {
 /// Both greetings in a row, of which any end may still have to be sent.
 const GREETING_TWICE: &[u8] = b"accio\r\naccio\r\n";
 
-/// Where a session is after its turn.
+/// What a session does after its turn.
 #[derive(Debug)]
-pub enum Turn<S, F> {
+#[must_use]
+pub enum Turn {
     /// It waits for its socket, or has had its share and waits for its next turn.
-    Waiting(Session<S, F>),
-    /// It is over.
-    Ended(Ended<S>),
+    Waiting,
+    /// It has ended: pass the result to [`Session::close`].
+    Ended(Result<(), Abort>),
 }
 
-/// A session that is over: the file is kept, or the error marker. The peer does not know yet.
+/// The answer to a deadline.
 #[derive(Debug)]
-#[non_exhaustive]
-pub struct Ended<S> {
-    /// The number of the connection.
-    pub id: u64,
-    /// What the client spoke, once it was known.
-    pub dialect: Option<Dialect>,
-    /// Content bytes received, whether or not they were kept.
-    pub bytes: u64,
-    /// Whether the file is complete, and if not, why.
-    pub result: Result<(), Abort>,
-    /// Why not even the error marker could be kept: nothing is there under this number.
-    pub unmarked: Option<io::Error>,
-    /// The connection, still open.
-    pub socket: Unreleased<S>,
+#[must_use]
+pub enum Expiry {
+    /// No limit is exceeded; ask again at this time.
+    Later(Instant),
+    /// A limit is exceeded: pass the reason to [`Session::abort`].
+    Expired(Abort),
 }
 
-/// A connection whose peer still waits to be told. Dropped, it is reset.
-#[derive(Debug)]
-pub struct Unreleased<S>(S);
-
-impl<S: Socket> Unreleased<S> {
-    /// The connection itself.
-    pub fn socket(&self) -> &S {
-        &self.0
-    }
-
-    /// Tells the peer: FIN when the file is `kept`, a reset when not.
-    pub fn release(self, kept: bool) {
-        if kept {
-            self.0.close();
-        }
-    }
-}
+/// How soon to ask again about a session whose deadline has come while input waits for a worker
+/// (milliseconds: 100). That input decides; the worker looks at the limits, too.
+const INPUT_WAITS: Duration = Duration::from_millis(100);
 
 impl<S: Socket, F: SinkFile> Session<S, F> {
     /// A connection that was just accepted as number `id`; nothing is sent yet.
@@ -159,27 +141,35 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     }
 
     /// The server was busy with bytes of this session from `started` until `now`: silence counts
-    /// from here, for the peer may have been waiting for us.
+    /// from here, for the peer may have been waiting for the server.
     pub fn resume(&mut self, started: Instant, now: Instant) {
         self.pace.resume(started, now);
     }
 
-    /// Sends the greeting of a fresh connection, without looking for bytes yet.
-    pub fn greet<K: FileSink<File = F>>(mut self, sink: &K) -> Turn<S, F> {
-        match self.flush() {
-            Ok(()) => Turn::Waiting(self),
-            Err(why) => Turn::Ended(self.abort(sink, why)),
+    /// Whether the next turn may open the file.
+    pub fn may_open(&self) -> bool {
+        match &self.stage {
+            Stage::Handshake(_) => true,
+            Stage::Content { file, .. } => file.is_none(),
         }
     }
 
-    /// The socket is ready: moves what is there, up to [`limits::TURN`] bytes.
+    /// Sends the greeting of a fresh connection, without looking for bytes yet.
+    pub fn greet(&mut self) -> Turn {
+        match self.flush() {
+            Ok(()) => Turn::Waiting,
+            Err(why) => Turn::Ended(Err(why)),
+        }
+    }
+
+    /// The socket is ready: moves what it has, up to [`limits::TURN`] bytes.
     pub fn handle_ready<K: FileSink<File = F>>(
-        mut self,
+        &mut self,
         sink: &K,
         copier: &mut Copier,
         limits: &SessionLimits,
         now: Instant,
-    ) -> Turn<S, F> {
+    ) -> Turn {
         let mut left = limits::TURN;
         // What the socket has taken from the system already must not wait for more to arrive.
         while left > 0 || self.socket.has_buffered() {
@@ -188,7 +178,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             if let (Ok(_), Some(max_size)) = (&step, limits.max_size)
                 && self.bytes > max_size
             {
-                return Turn::Ended(self.abort(sink, Abort::TooLarge(max_size)));
+                return Turn::Ended(Err(Abort::TooLarge(max_size)));
             }
             match step {
                 Ok(Step::Moved(count)) => {
@@ -202,65 +192,58 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                     self.pace.wait();
                     break;
                 }
-                Ok(Step::End) => return Turn::Ended(self.commit(sink)),
-                Err(why) => return Turn::Ended(self.abort(sink, why)),
+                Ok(Step::End) => return Turn::Ended(Ok(())),
+                Err(why) => return Turn::Ended(Err(why)),
             }
         }
-        Turn::Waiting(self)
+        Turn::Waiting
     }
 
-    /// The deadline has come: looks for bytes once more, for a stall of ours is never the peer's
-    /// fault, and aborts if a limit is exceeded even so.
+    /// The deadline has come: looks for bytes once more, for a delay on this side is never the
+    /// peer's fault, and ends the session if a limit is exceeded even so.
     pub fn handle_timeout<K: FileSink<File = F>>(
-        self,
+        &mut self,
         sink: &K,
         copier: &mut Copier,
         limits: &SessionLimits,
         now: Instant,
-    ) -> Turn<S, F> {
+    ) -> Turn {
         match self.handle_ready(sink, copier, limits, now) {
-            Turn::Waiting(mut session) => match session.pace.check(limits, now) {
-                Ok(()) => Turn::Waiting(session),
-                Err(why) => Turn::Ended(session.abort(sink, why)),
+            Turn::Waiting => match self.pace.check(limits, now) {
+                Ok(()) => Turn::Waiting,
+                Err(why) => Turn::Ended(Err(why)),
             },
             ended => ended,
         }
     }
 
-    /// Ends the session early; the file holds the error marker.
-    pub fn abort<K: FileSink<File = F>>(mut self, sink: &K, why: Abort) -> Ended<S> {
-        let marked = match self.stage.take_file() {
-            // The same file first: on a full disk its own blocks are sure to be there.
-            Some(file) => file.abort().or_else(|_| sink.mark(self.id)),
-            None => sink.mark(self.id),
-        };
-        let unmarked = marked.err().inspect(|error| {
-            log::error!("connection {}: cannot keep the error marker: {error}", self.id);
-        });
-        self.end(Err(why), unmarked)
-    }
-
-    fn commit<K: FileSink<File = F>>(mut self, sink: &K) -> Ended<S> {
-        let committed = match self.stage.take_file().map_or_else(|| sink.open(self.id), Ok) {
-            Ok(file) => file.commit().map_err(|error| ("commit", error)),
-            Err(error) => Err(("open", error)),
-        };
-        match committed {
-            Ok(()) => self.end(Ok(()), None),
-            Err((action, cause)) => self.abort(sink, Abort::Sink { action, cause }),
+    /// The deadline has come, in a thread that must not move content: finds out whether a limit is
+    /// exceeded. It never is while the socket has input; whoever moves that must then call
+    /// [`handle_timeout`](Session::handle_timeout).
+    pub fn check_deadline(&mut self, limits: &SessionLimits, now: Instant) -> Expiry {
+        let deadline = self.pace.deadline(limits);
+        if deadline > now {
+            return Expiry::Later(deadline);
+        }
+        if self.socket.has_input() {
+            return Expiry::Later(now + INPUT_WAITS);
+        }
+        match self.pace.check(limits, now) {
+            Ok(()) => Expiry::Later(self.pace.deadline(limits)),
+            Err(why) => Expiry::Expired(why),
         }
     }
 
-    fn end(self, result: Result<(), Abort>, unmarked: Option<io::Error>) -> Ended<S> {
-        let Session { id, socket, bytes, .. } = self;
-        Ended {
-            id,
-            dialect: self.stage.dialect(),
-            bytes,
-            result,
-            unmarked,
-            socket: Unreleased(socket),
-        }
+    /// Ends the session early; its file will hold the error marker.
+    pub fn abort(self, why: Abort) -> Closing<S, F> {
+        self.close(Err(why))
+    }
+
+    /// Ends the session. [`Closing::finish`] then commits or aborts the file.
+    pub fn close(mut self, result: Result<(), Abort>) -> Closing<S, F> {
+        let file = self.stage.take_file();
+        let Session { id, socket, bytes, stage, .. } = self;
+        Closing::new(id, stage.dialect(), bytes, result, file, socket)
     }
 
     fn flush(&mut self) -> Result<(), Abort> {
@@ -283,7 +266,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     ) -> Result<Step, Abort> {
         let small = match &mut self.stage {
             Stage::Content { file: Some(file), bulk: true, .. } => {
-                let step = copier.step(&mut self.socket, file)?;
+                let step = catch_panic(|| copier.step(&mut self.socket, file))
+                    .unwrap_or_else(|panic| Err(CopyError::Write(panic)))?;
                 if let Step::Moved(count) = step {
                     self.bytes += count as u64;
                 }
@@ -324,9 +308,13 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             for bytes in content.into_iter().filter(|bytes| !bytes.is_empty()) {
                 let file = match file {
                     Some(file) => file,
-                    None => file.insert(sink.open(self.id).map_err(Abort::sink("open"))?),
+                    None => {
+                        let opened = catch_panic(|| sink.open(self.id)).and_then(|opened| opened);
+                        file.insert(opened.map_err(Abort::sink("open"))?)
+                    }
                 };
-                file.write(bytes).map_err(Abort::sink("write"))?;
+                let written = catch_panic(|| file.write(bytes)).and_then(|written| written);
+                written.map_err(Abort::sink("write"))?;
                 self.bytes += bytes.len() as u64;
             }
         }

@@ -68,12 +68,12 @@ impl SinkFile for MemoryFile {
         Ok(())
     }
 
-    fn commit(self) -> io::Result<()> {
-        self.sink.files().insert(self.id, Stored::Complete(self.content));
+    fn commit(&mut self) -> io::Result<()> {
+        self.sink.files().insert(self.id, Stored::Complete(std::mem::take(&mut self.content)));
         Ok(())
     }
 
-    fn abort(self) -> io::Result<()> {
+    fn abort(&mut self) -> io::Result<()> {
         self.sink.files().insert(self.id, Stored::Error);
         Ok(())
     }

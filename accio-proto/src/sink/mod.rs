@@ -11,58 +11,89 @@ pub use count::{CountFile, CountSink};
 pub use dir::{DirError, DirErrorKind, DirFile, DirOptions, DirSink, Existing};
 pub use memory::{MemoryFile, MemorySink, Stored};
 
-/// What a file holds when its transfer failed: these five bytes and no more.
+/// The content of a file whose transfer failed: these five bytes and no more.
 pub const ERROR_MARKER: &[u8] = b"ERROR";
 
 /// Keeps the files of a server, one per connection.
 ///
-/// For each connection a server calls [`open`](FileSink::open), then feeds the
-/// [`SinkFile`], then ends it by exactly one of [`commit`](SinkFile::commit) and
-/// [`abort`](SinkFile::abort). All calls for one file come from one thread at a time, not always
-/// the same; different files are served at the same time. A call may block: it holds up its own
-/// connection and one worker (see [`blocks`](FileSink::blocks)). The time it takes is never counted
-/// as the peer's silence.
+/// For each connection a server calls [`open`](FileSink::open), then feeds the [`SinkFile`], then
+/// ends it with exactly one successful [`commit`](SinkFile::commit) or
+/// [`abort`](SinkFile::abort), and drops it. All calls for one file come from one thread at a
+/// time, not always the same; different files are served at the same time. A call may block: it
+/// delays its own connection and occupies one thread (see [`blocks`](FileSink::blocks)). The time
+/// it takes never counts as the peer's silence. A call that panics counts as one that failed.
 pub trait FileSink: Send + Sync + 'static {
     /// One connection's file.
     type File: SinkFile;
 
     /// Opens the file of connection `id`, when its first content byte or its end has come.
     ///
-    /// Nothing of it may show before the commit or the abort.
+    /// Nothing of it may be visible before the commit or the abort.
     ///
     /// # Errors
     ///
-    /// The connection is aborted, and [`mark`](FileSink::mark) is to leave the error marker.
+    /// The connection is aborted, and [`mark`](FileSink::mark) must leave the error marker.
     fn open(&self, id: u64) -> io::Result<Self::File>;
 
-    /// Keeps [`ERROR_MARKER`] for connection `id`, whose file could not be opened or not even be
+    /// Keeps [`ERROR_MARKER`] for connection `id`, whose file was never opened or could not be
     /// aborted.
     ///
     /// # Errors
     ///
-    /// Nothing is kept; the error is logged and told in the outcome.
+    /// Nothing is kept; the error is logged and is part of the outcome.
     fn mark(&self, id: u64) -> io::Result<()> {
         self.open(id)?.abort()
     }
 
     /// Whether there is room for one more file. While there is none, connections wait in the
     /// backlog, and the question is asked again ten times a second.
+    /// While there is, an answer may be used for up to a second.
     fn has_room(&self) -> bool {
         true
     }
 
-    /// Whether calls may block for long, as those of a store at the other end of a network do. The
-    /// server then gives each connection a thread of its own
-    /// ([`PerSession`](crate::Threading::PerSession)), unless it is told otherwise: a few workers
-    /// would all be held up at once. Asked once.
+    /// Whether calls may block for long, as those of a remote store do. The server then gives each
+    /// connection a thread of its own ([`PerSession`](crate::Threading::PerSession)), unless it is
+    /// configured otherwise. Asked once.
     fn blocks(&self) -> bool {
         false
     }
+
+    /// Whether a commit waits for the disk, so that several together are cheaper than each alone.
+    /// The [reactor](crate::Threading::Reactor) then collects those that wait and calls
+    /// [`commit_all`](FileSink::commit_all). Asked once.
+    fn commits_in_groups(&self) -> bool {
+        false
+    }
+
+    /// Commits several files, as [`SinkFile::commit`] does for one; returns the result of each in
+    /// the same order.
+    ///
+    /// Calls `may_name` with a file's index right before that file becomes visible. If the answer
+    /// is no, the connection has been ended meanwhile, and the file must stay invisible; its result
+    /// does not matter.
+    fn commit_all(
+        &self,
+        files: &mut [&mut Self::File],
+        may_name: &dyn Fn(usize) -> bool,
+    ) -> Vec<io::Result<()>> {
+        let commit = |(index, file): (usize, &mut &mut Self::File)| match may_name(index) {
+            true => file.commit(),
+            false => Err(io::ErrorKind::Interrupted.into()),
+        };
+        files.iter_mut().enumerate().map(commit).collect()
+    }
+
+    /// Does work for which no connection has to wait, such as writing error markers to the disk.
+    /// The reactor calls it after it has dropped aborted files, on a thread of its own.
+    fn tidy(&self) {}
 }
 
 /// One connection's file, from its first byte to commit or abort.
 ///
-/// Dropped without either, as in a panic, it must leave nothing behind.
+/// Dropped without either, as after a panic, it must leave nothing behind. Releasing the storage of
+/// discarded content may take long; that belongs into `drop`, for the server drops an aborted file
+/// only after the peer was told.
 pub trait SinkFile: Send + 'static {
     /// How the file wants the bytes that come next. Asked before every step.
     fn demand(&self) -> Demand<'_> {
@@ -82,19 +113,19 @@ pub trait SinkFile: Send + 'static {
         let _ = count;
     }
 
-    /// The content is complete: keep it. The peer is told once this returns.
+    /// The content is complete: keeps it. The peer is told once this returns.
     ///
     /// # Errors
     ///
-    /// Nothing may be left of it; [`FileSink::mark`] is to leave the error marker.
-    fn commit(self) -> io::Result<()>;
+    /// Nothing of it may be visible; [`abort`](SinkFile::abort) follows.
+    fn commit(&mut self) -> io::Result<()>;
 
-    /// The transfer failed: keep [`ERROR_MARKER`] and nothing of the partial content.
+    /// The transfer failed: keeps [`ERROR_MARKER`] and nothing of the partial content.
     ///
     /// # Errors
     ///
-    /// Nothing may be left of it; [`FileSink::mark`] is to leave the marker.
-    fn abort(self) -> io::Result<()>;
+    /// Nothing of it may be visible; [`FileSink::mark`] must leave the marker.
+    fn abort(&mut self) -> io::Result<()>;
 }
 
 /// How a file wants its next bytes.

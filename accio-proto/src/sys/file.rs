@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 pub(crate) use super::unnamed_file::{
-    link_empty_path, link_proc, open_anonymous, preallocate, rename_new, sync_data,
+    link_empty_path, link_proc, open_anonymous, preallocate, rename_new, start_writing, sync_data,
 };
 use super::{is_unsupported, permissions, retry};
 
@@ -129,10 +129,26 @@ pub(crate) fn sync(file: impl AsFd) -> io::Result<()> {
     retry(|| rustix::fs::fsync(&file))
 }
 
-/// Bytes that an unprivileged process may still use of the file system.
-pub(crate) fn free_bytes(dir: impl AsFd) -> io::Result<u64> {
+/// What an unprivileged process may still use of a file system.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FreeSpace {
+    pub(crate) bytes: u64,
+    /// `None` where there is no fixed number.
+    pub(crate) inodes: Option<u64>,
+}
+
+/// The free space of the file system that holds the directory.
+pub(crate) fn free_space(dir: impl AsFd) -> io::Result<FreeSpace> {
     let stat = retry(|| rustix::fs::fstatvfs(&dir))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok(FreeSpace {
+        bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        inodes: (stat.f_files > 0).then_some(stat.f_favail),
+    })
+}
+
+/// Whether a file has as many names as it can have, or none left to make another from.
+pub(crate) fn is_worn_out(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MLINK | Errno::NOENT))
 }
 
 /// Locks the directory for this descriptor alone, unless anyone else has it locked.

@@ -47,6 +47,13 @@ pub(crate) fn wait(fds: &mut [Watched<'_>], deadline: Option<Instant>) -> io::Re
     }
 }
 
+/// Whether the descriptor has bytes, an end or an error, right now.
+pub(crate) fn has_input(fd: &impl AsFd) -> bool {
+    let mut fds = [readable(fd)];
+    // A failed call cannot tell; whoever reads from it will.
+    !matches!(wait(&mut fds, Some(Instant::now())), Ok(0))
+}
+
 fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),

@@ -82,6 +82,10 @@ impl<T: Socket> Socket for TlsSocket<T> {
         self.stream.has_buffered()
     }
 
+    fn has_input(&self) -> bool {
+        self.stream.has_buffered() || self.socket.has_input()
+    }
+
     fn close(mut self) {
         match self.stream.close(&mut self.socket) {
             Ok(()) if !self.stream.wants_write() => self.socket.close(),

@@ -45,11 +45,11 @@ impl SinkFile for SlowFile {
         self.file.write(bytes)
     }
 
-    fn commit(self) -> io::Result<()> {
+    fn commit(&mut self) -> io::Result<()> {
         self.file.commit()
     }
 
-    fn abort(self) -> io::Result<()> {
+    fn abort(&mut self) -> io::Result<()> {
         self.file.abort()
     }
 }

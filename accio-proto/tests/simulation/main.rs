@@ -75,7 +75,9 @@ fn sessions_keep_their_promises_whatever_happens() {
     let count = |end| ends.get(end).copied().unwrap_or(0);
     let kept = count("kept");
     assert!(kept > sessions / 5 && kept < sessions * 4 / 5, "{ends:?}");
-    for end in ["idle", "slow", "long", "large", "reset", "handshake", "full", "shutdown"] {
+    for end in
+        ["idle", "slow", "long", "large", "reset", "handshake", "full", "shutdown", "abandoned"]
+    {
         assert!(sessions < 10_000 || count(end) >= sessions / 2_000, "{end}: {ends:?}");
     }
 }

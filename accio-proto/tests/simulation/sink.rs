@@ -149,7 +149,7 @@ impl SinkFile for SimFile {
         self.content.counted += count;
     }
 
-    fn commit(self) -> io::Result<()> {
+    fn commit(&mut self) -> io::Result<()> {
         assert!(!self.broken, "committed after a failed write");
         let mut disk = self.disk.lock().unwrap();
         disk.call(self.id, Op::Commit)?;
@@ -158,7 +158,7 @@ impl SinkFile for SimFile {
         Ok(())
     }
 
-    fn abort(self) -> io::Result<()> {
+    fn abort(&mut self) -> io::Result<()> {
         let mut disk = self.disk.lock().unwrap();
         disk.call(self.id, Op::Abort)?;
         disk.shelves.get_mut(&self.id).unwrap().kept.push(Kept::Marker);

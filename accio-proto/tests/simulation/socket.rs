@@ -114,6 +114,16 @@ impl Line {
         self.script.front().map(|(at, _)| *at)
     }
 
+    /// What a poll would say. Finding nothing counts as a last look.
+    fn has_input(&mut self) -> bool {
+        self.tick();
+        let has_input = self.is_readable();
+        if !has_input {
+            self.told.nothing = Some(time(&self.clock));
+        }
+        has_input
+    }
+
     /// Each call takes a little time, in which more may arrive.
     fn tick(&mut self) {
         let pause = if self.random.one_in(8) { self.random.below(2_000_000) } else { 100 };
@@ -196,6 +206,10 @@ impl Socket for SimSocket {
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.line.borrow_mut().send(bytes)
+    }
+
+    fn has_input(&self) -> bool {
+        self.line.borrow_mut().has_input()
     }
 
     fn close(self) {

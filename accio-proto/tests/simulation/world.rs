@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use accio_proto::handshake::HandshakeError;
 use accio_proto::{
-    Abort, Copier, Dialect, Ended, FastPaths, Interest, ServerDialect, Session, SessionLimits, Turn,
+    Abort, Closing, Copier, Dialect, Ended, Expiry, FastPaths, FileSink, Interest, ServerDialect,
+    Session, SessionLimits, Turn,
 };
 
 use crate::oracle;
@@ -33,6 +34,19 @@ pub(crate) enum Happening {
 const WINDOW: u64 = 10_000_000_000;
 
 type SimSession = Session<SimSocket, SimFile>;
+type SimClosing = Closing<SimSocket, SimFile>;
+type SimEnded = Ended<SimSocket, SimFile>;
+
+/// How the threads of a server share the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// One thread does everything for its session.
+    PerSession,
+    /// A front thread enforces limits, workers move content, committers finish.
+    Reactor,
+    /// The same, with commits in groups.
+    Groups,
+}
 
 /// One connection of a run.
 struct Connection {
@@ -81,6 +95,8 @@ impl Connection {
 enum Stage {
     ToCome,
     Live(Box<SimSession>),
+    /// It waits for a committer.
+    Closing(Box<SimClosing>),
     Over,
 }
 
@@ -90,12 +106,15 @@ enum Event {
     Begin(usize),
     Ready(usize),
     Timeout(usize),
+    /// A committer is free.
+    Finish(usize),
     Stop,
 }
 
 /// One run.
 pub(crate) struct World {
     random: Random,
+    mode: Mode,
     dialect: ServerDialect,
     limits: SessionLimits,
     start: Instant,
@@ -114,6 +133,8 @@ pub(crate) type Ends = BTreeMap<&'static str, u64>;
 impl World {
     pub(crate) fn new(mut random: Random, null: &Arc<File>) -> Self {
         let Run { dialect, limits, plans, stop } = Run::draw(&mut random);
+        let modes = [Mode::PerSession, Mode::Reactor, Mode::Groups];
+        let mode = modes[random.below(modes.len() as u64) as usize];
         let clock = Clock::default();
         let sink = SimSink(Arc::new(Mutex::new(Disk::new(&clock, null))));
         let connections = plans.into_iter().map(|plan| {
@@ -133,6 +154,7 @@ impl World {
         World {
             connections: connections.collect(),
             random,
+            mode,
             dialect,
             limits,
             start: Instant::now(),
@@ -161,15 +183,18 @@ impl World {
                     self.stop_all();
                     break;
                 }
+                Event::Timeout(index) if self.mode != Mode::PerSession => self.enforce(index),
                 Event::Ready(index) | Event::Timeout(index) => {
                     let stage = &mut self.connections[index].stage;
                     if let Stage::Live(session) = std::mem::replace(stage, Stage::Over) {
                         self.serve(index, *session, event);
                     }
                 }
+                Event::Finish(index) => self.finish(index),
             }
         }
         let disk = self.sink.0.lock().unwrap();
+        assert!(self.connections.iter().all(|c| !matches!(c.stage, Stage::Closing(_))));
         let kept = (1..=self.last_id).filter(|id| disk.is_complete(*id)).count() as u64;
         assert_eq!(kept, self.ends.get("kept").copied().unwrap_or(0));
         assert_eq!(self.last_id, self.ends.values().sum::<u64>(), "every session ends once");
@@ -196,6 +221,7 @@ impl World {
                     let deadline = (session.deadline(&self.limits) - self.start).as_nanos() as u64;
                     events.push((deadline, Event::Timeout(index)));
                 }
+                Stage::Closing(_) => events.push((now, Event::Finish(index))),
                 Stage::Over => {}
             }
         }
@@ -229,21 +255,94 @@ impl World {
         let disk = Arc::clone(&self.sink.0);
         disk.lock().unwrap().prepare(connection.id, &connection.plan, &connection.log);
         let socket = SimSocket { id: connection.id, line: Rc::clone(&connection.line), disk };
-        let session = Session::begin(connection.id, socket, self.dialect, now);
+        let mut session = Session::begin(connection.id, socket, self.dialect, now);
         *self.clock.lock().unwrap() += 1;
-        match session.greet(&self.sink) {
-            Turn::Waiting(session) => self.wait(index, session),
-            Turn::Ended(ended) => self.end(index, ended),
+        match session.greet() {
+            Turn::Waiting => self.wait(index, session),
+            Turn::Ended(result) => self.close(index, session.close(result)),
         }
     }
 
-    fn serve(&mut self, index: usize, session: SimSession, event: Event) {
+    /// The front thread looks at a session whose deadline may have come.
+    fn enforce(&mut self, index: usize) {
+        let (called, now, limits) = (time(&self.clock), self.now(), self.limits);
+        let stage = &mut self.connections[index].stage;
+        let Stage::Live(mut session) = std::mem::replace(stage, Stage::Over) else { return };
+        let deadline = session.deadline(&limits);
+        let bytes = self.connections[index].line.borrow().told.bytes;
+        let expiry = session.check_deadline(&limits, now);
+        let connection = &mut self.connections[index];
+        assert_eq!(connection.line.borrow().told.bytes, bytes, "the front moves no content");
+        match expiry {
+            Expiry::Later(at) => {
+                assert!(at > now, "a deadline was let pass");
+                assert!(session.deadline(&limits) >= deadline, "a deadline came nearer");
+                connection.stage = Stage::Live(session);
+            }
+            Expiry::Expired(why) => {
+                assert!(deadline <= now, "ended before the deadline");
+                connection.check_late(&why, &limits, called, false);
+                self.close(index, session.abort(why));
+            }
+        }
+    }
+
+    /// A session has ended: its thread finishes it, or passes it on to a committer.
+    fn close(&mut self, index: usize, closing: SimClosing) {
+        let is_inline = match self.mode {
+            Mode::PerSession => true,
+            Mode::Reactor => closing.is_complete() && self.random.one_in(2),
+            Mode::Groups => false,
+        };
+        if is_inline {
+            let ended = closing.finish(&self.sink);
+            self.end(index, ended);
+        } else {
+            self.connections[index].stage = Stage::Closing(Box::new(closing));
+        }
+    }
+
+    /// A committer takes a session, or a group of complete ones.
+    fn finish(&mut self, index: usize) {
+        let closing = self.take_closing(index).expect("it waits for a committer");
+        if self.mode != Mode::Groups || !closing.is_complete() {
+            let ended = closing.finish(&self.sink);
+            return self.end(index, ended);
+        }
+        let (mut members, mut group) = (vec![index], vec![closing]);
+        for other in 0..self.connections.len() {
+            let is_complete =
+                matches!(&self.connections[other].stage, Stage::Closing(c) if c.is_complete());
+            if is_complete && !self.random.one_in(4) {
+                members.push(other);
+                group.extend(self.take_closing(other));
+            }
+        }
+        let all = Closing::finish_all(group, &self.sink, &|_| true);
+        for (index, ended) in members.into_iter().zip(all) {
+            self.end(index, ended.expect("it was claimed"));
+        }
+    }
+
+    fn take_closing(&mut self, index: usize) -> Option<SimClosing> {
+        match std::mem::replace(&mut self.connections[index].stage, Stage::Over) {
+            Stage::Closing(closing) => Some(*closing),
+            stage => {
+                self.connections[index].stage = stage;
+                None
+            }
+        }
+    }
+
+    fn serve(&mut self, index: usize, mut session: SimSession, event: Event) {
         let called = time(&self.clock);
         let now = self.now();
         let limits = self.limits;
         let deadline = session.deadline(&limits);
         let before = self.connections[index].line.borrow().told.bytes;
-        let is_timeout = matches!(event, Event::Timeout(_));
+        // A worker looks at the limits too, once the deadline has come.
+        let is_timeout = matches!(event, Event::Timeout(_))
+            || (self.mode != Mode::PerSession && deadline <= now);
         let turn = if is_timeout {
             session.handle_timeout(&self.sink, &mut self.copier, &limits, now)
         } else {
@@ -256,7 +355,7 @@ impl World {
             connection.taken.push((called, got));
         }
         match turn {
-            Turn::Waiting(mut session) => {
+            Turn::Waiting => {
                 let next = session.deadline(&limits);
                 assert!(next > now || !is_timeout, "a deadline was let pass");
                 assert!(next >= deadline, "a deadline came nearer");
@@ -269,14 +368,14 @@ impl World {
                 }
                 self.wait(index, session);
             }
-            Turn::Ended(ended) => {
+            Turn::Ended(result) => {
                 if let Err(why @ (Abort::Idle(_) | Abort::TooLong(_) | Abort::TooSlow { .. })) =
-                    &ended.result
+                    &result
                 {
                     assert!(is_timeout, "{why}");
                     connection.check_late(why, &limits, called, moved);
                 }
-                self.end(index, ended);
+                self.close(index, session.close(result));
             }
         }
     }
@@ -307,15 +406,48 @@ impl World {
     fn stop_all(&mut self) {
         for index in 0..self.connections.len() {
             let stage = &mut self.connections[index].stage;
-            if let Stage::Live(session) = std::mem::replace(stage, Stage::Over) {
-                self.connections[index].log.lock().unwrap().push(Happening::Stopped);
-                let ended = session.abort(&self.sink, Abort::Shutdown);
-                self.end(index, ended);
+            match std::mem::replace(stage, Stage::Over) {
+                Stage::Live(session) => {
+                    self.connections[index].log.lock().unwrap().push(Happening::Stopped);
+                    self.close(index, session.abort(Abort::Shutdown));
+                }
+                stage @ Stage::Closing(_) => self.connections[index].stage = stage,
+                Stage::ToCome | Stage::Over => {}
+            }
+        }
+        for index in 0..self.connections.len() {
+            if let Stage::Closing(_) = self.connections[index].stage {
+                if self.random.one_in(4) {
+                    self.abandon(index);
+                } else {
+                    self.finish(index);
+                }
             }
         }
     }
 
-    fn end(&mut self, index: usize, ended: Ended<SimSocket>) {
+    /// The thread that has the session is stuck: the stop leaves the marker without it, and what
+    /// the thread does later must not touch that.
+    fn abandon(&mut self, index: usize) {
+        let closing = self.take_closing(index).expect("it waits for a committer");
+        let (id, is_complete) = (closing.id(), closing.is_complete());
+        let marked = self.sink.mark(id).is_ok();
+        let kept = |world: &World| world.sink.0.lock().unwrap().kept(id).cloned();
+        assert_eq!(kept(self), marked.then_some(Kept::Marker));
+        let line = Rc::clone(&self.connections[index].line);
+        if is_complete && self.random.one_in(2) {
+            // It comes back in the middle of a group.
+            let all = Closing::finish_all(vec![closing], &self.sink, &|_| false);
+            assert!(matches!(all[..], [None]), "it has no result");
+        } else {
+            drop(closing);
+        }
+        assert_eq!(kept(self), marked.then_some(Kept::Marker), "the marker was replaced");
+        assert_eq!(line.borrow().end, Some(End::Reset));
+        *self.ends.entry("abandoned").or_default() += 1;
+    }
+
+    fn end(&mut self, index: usize, ended: SimEnded) {
         let connection = &mut self.connections[index];
         connection.stage = Stage::Over;
         let code = ended.result.as_ref().map_or_else(Abort::code, |()| "kept");

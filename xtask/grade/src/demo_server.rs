@@ -132,11 +132,11 @@ impl SinkFile for Watched {
         Ok(())
     }
 
-    fn commit(self) -> io::Result<()> {
+    fn commit(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    fn abort(self) -> io::Result<()> {
+    fn abort(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -7,16 +7,15 @@
 
 mod thread_pool;
 
-use std::any::Any;
 use std::io;
 use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Instant;
 
-use super::connections::{Guest, Over, Service, Visit};
+use super::connections::{Connection, Connections, Ending, Progress};
 use super::error::ServerError;
 use super::handle::ServerHandle;
 use super::listener::{self, Accepted};
@@ -29,40 +28,38 @@ use thread_pool::Crew;
 
 /// A server whose sessions have a thread each.
 pub(super) struct Threads<K: FileSink> {
-    service: Service<K>,
+    connections: Arc<Connections<K>>,
     sockets: Vec<TcpListener>,
 }
 
 /// What the threads share while it runs.
 struct Running<'a, K: FileSink> {
-    service: &'a Service<K>,
-    handle: &'a ServerHandle,
-    crew: Crew<Guest<K>>,
-    /// What the first thread to panic panicked with.
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    connections: &'a Arc<Connections<K>>,
+    crew: Crew<Connection<K>>,
 }
 
-/// What the accepting thread was woken for.
+/// Why a thread was woken.
 enum Woken {
     Stop,
     Drain,
-    /// A thread has become free, or the rest is over.
+    /// For the accepting thread: a thread has become free, or a pause is over. For a session: its
+    /// socket is ready, or its deadline has come.
     Again,
-    /// Somebody may wait at these sockets.
+    /// Connections may wait at these sockets.
     Sockets(Vec<usize>),
 }
 
 impl<K: FileSink> Threads<K> {
-    pub(super) fn new(service: Service<K>, sockets: Vec<TcpListener>) -> io::Result<Self> {
+    pub(super) fn new(connections: Connections<K>, sockets: Vec<TcpListener>) -> io::Result<Self> {
         sockets.iter().try_for_each(listener::prepare)?;
-        Ok(Threads { service, sockets })
+        Ok(Threads { connections: Arc::new(connections), sockets })
     }
 
     /// Serves until the server is stopped.
     pub(super) fn run(self, handle: &ServerHandle) -> Result<(), ServerError> {
-        let Threads { service, sockets } = self;
-        let crew = Crew::new(service.config.max_connections).map_err(ServerError::Start)?;
-        let running = Running { service: &service, handle, crew, panic: Mutex::new(None) };
+        let Threads { connections, sockets } = self;
+        let crew = Crew::new(connections.config.max_connections).map_err(ServerError::Start)?;
+        let running = Running { connections: &connections, crew };
         let served = thread::scope(|scope| {
             // Caught, for the threads must hear of any end, or nobody could wait for theirs.
             let served = catch_unwind(AssertUnwindSafe(|| running.accept_all(scope, &sockets)));
@@ -76,10 +73,9 @@ impl<K: FileSink> Threads<K> {
             served
         });
         handle.stop();
-        let panic = running.panic.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match (panic, served) {
-            (Some(panic), _) | (None, Err(panic)) => resume_unwind(panic),
-            (None, Ok(served)) => served.map_err(ServerError::Serve),
+        match served {
+            Ok(served) => served.map_err(ServerError::Serve),
+            Err(panic) => resume_unwind(panic),
         }
     }
 }
@@ -95,7 +91,7 @@ impl<K: FileSink> Running<'_, K> {
         loop {
             let is_free = resting.is_none()
                 && self.is_free(scope).unwrap_or_else(|error| {
-                    self.service.rest(format_args!("cannot start a thread: {error}"));
+                    self.connections.pause(format_args!("cannot start a thread: {error}"));
                     resting = Some(Instant::now() + ACCEPT_RETRY);
                     false
                 });
@@ -115,7 +111,7 @@ impl<K: FileSink> Running<'_, K> {
 
     /// Waits for a connection at one of the sockets, for a thread to become free, or until `resting`.
     fn wait(&self, sockets: &[TcpListener], resting: Option<Instant>) -> io::Result<Woken> {
-        let controls = &self.service.controls;
+        let controls = &self.connections.controls;
         let freed = self.crew.freed();
         let mut fds = vec![readable(&controls.stop), readable(&controls.drain), readable(&freed)];
         fds.extend(sockets.iter().map(readable));
@@ -145,8 +141,11 @@ impl<K: FileSink> Running<'_, K> {
         scope: &'scope Scope<'scope, 'env>,
         socket: &TcpListener,
     ) -> ControlFlow<()> {
-        let Service { sink, controls, .. } = self.service;
-        if !sink.has_room() {
+        let controls = &self.connections.controls;
+        if self.connections.is_exhausted() {
+            return ControlFlow::Break(());
+        }
+        if !self.connections.sink.has_room() {
             return self.rest(format_args!("the sink has no room"));
         }
         let mut failed = 0;
@@ -156,10 +155,13 @@ impl<K: FileSink> Running<'_, K> {
                 return ControlFlow::Continue(());
             }
             match listener::accept(socket) {
-                Accepted::Connection(socket, peer) => match self.service.receive(socket, peer) {
-                    Ok(guest) => self.crew.give(guest),
-                    Err(over) => self.service.end(over, |_| {}),
-                },
+                Accepted::Connection(socket, peer) => {
+                    match self.connections.receive(socket, peer, Instant::now()) {
+                        Progress::Waiting(connection) => self.crew.give(connection),
+                        Progress::Unnumbered(refused) => refused.close(),
+                        Progress::Ended(ending) => self.finish(ending),
+                    }
+                }
                 Accepted::Failed => {
                     log::debug!("a connection failed before it was accepted");
                     controls.counters.accept_error();
@@ -180,7 +182,7 @@ impl<K: FileSink> Running<'_, K> {
     }
 
     fn rest(&self, why: std::fmt::Arguments<'_>) -> ControlFlow<()> {
-        self.service.rest(why);
+        self.connections.pause(why);
         self.crew.ask();
         ControlFlow::Break(())
     }
@@ -195,58 +197,57 @@ impl<K: FileSink> Running<'_, K> {
 
     /// A thread: serves one session after another.
     fn work(&self) {
-        let worked = catch_unwind(AssertUnwindSafe(|| {
-            let mut copier = Copier::new(Arc::clone(&self.service.paths));
-            while let Some(guest) = self.crew.next() {
-                let over = self.serve(guest, &mut copier);
-                self.service.end(over, |_| {});
-                if !self.crew.done() {
-                    break;
+        let mut copier = Copier::new(Arc::clone(&self.connections.paths));
+        while let Some(connection) = self.crew.next() {
+            let info = connection.info();
+            let serve = || self.serve(connection, &mut copier);
+            if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+                log::error!("a connection was lost to a bug: please report the panic above");
+                if let Some(info) = info {
+                    self.connections.abandon(info);
+                    self.connections.config.admission.leave(info.peer);
                 }
             }
-        }));
-        if let Err(panic) = worked {
-            // It takes the others with it, rather than leave a server that serves half.
-            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
-            self.handle.stop();
+            if !self.crew.done() {
+                break;
+            }
         }
         self.crew.leave();
     }
 
     /// Serves a connection from its greeting to its end.
-    fn serve(&self, guest: Guest<K>, copier: &mut Copier) -> Over {
-        let mut visit = self.service.greet(guest);
+    fn serve(&self, connection: Connection<K>, copier: &mut Copier) {
+        let mut progress = self.connections.greet(connection);
         loop {
-            let guest = match visit {
-                Visit::Waiting(guest) => guest,
-                Visit::Over(over) => return over,
+            let connection = match progress {
+                Progress::Waiting(connection) => connection,
+                Progress::Ended(ending) => return self.finish(ending),
+                Progress::Unnumbered(unnumbered) => return unnumbered.close(),
             };
-            visit = match self.wait_for(&guest) {
-                Ok(Some(Due::Ready)) => self.service.handle_ready(guest, copier),
-                Ok(Some(Due::Late)) => self.service.handle_timeout(guest, copier),
-                Ok(None) => return self.service.abort(guest, Abort::Shutdown),
-                Err(error) => return self.service.abort(guest, Abort::System(error)),
+            progress = match self.wait_for(&connection) {
+                Ok(Woken::Stop) => self.connections.abort(connection, Abort::Shutdown),
+                Ok(_) => self.connections.take_turn(connection, copier),
+                Err(error) => self.connections.abort(connection, Abort::System(error)),
             };
         }
     }
 
-    /// Waits for what a connection waits for; `None` when the server is stopped.
-    fn wait_for(&self, guest: &Guest<K>) -> io::Result<Option<Due>> {
-        let mut fds =
-            [readable(&self.service.controls.stop), watched(guest.socket(), guest.interest())];
-        let ready = wait(&mut fds, Some(guest.deadline(&self.service.config)))?;
-        Ok(match is_ready(&fds[0]) {
-            true => None,
-            false if ready == 0 => Some(Due::Late),
-            false => Some(Due::Ready),
-        })
+    /// Commits or aborts, reports, and tells the peer. A discarded file is dropped last.
+    fn finish(&self, ending: Ending<K>) {
+        let (connections, peer) = (Arc::clone(self.connections), ending.info.peer);
+        let discarded = self.connections.finish(ending, move |socket, kept| {
+            // First, so that a client that connects again at once is within the limits.
+            connections.config.admission.leave(peer);
+            socket.release(kept);
+        });
+        drop(discarded);
     }
-}
 
-/// What a session's thread was woken for.
-enum Due {
-    /// The socket.
-    Ready,
-    /// The deadline.
-    Late,
+    /// Waits for the socket of a connection, its deadline, or the stop.
+    fn wait_for(&self, connection: &Connection<K>) -> io::Result<Woken> {
+        let stop = readable(&self.connections.controls.stop);
+        let mut fds = [stop, watched(connection.socket(), connection.interest())];
+        wait(&mut fds, Some(connection.deadline(&self.connections.config)))?;
+        Ok(if is_ready(&fds[0]) { Woken::Stop } else { Woken::Again })
+    }
 }

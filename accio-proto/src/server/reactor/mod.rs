@@ -1,317 +1,339 @@
-//! The reactor: workers that all wait on one event queue and serve whatever comes.
+//! The reactor: threads of three kinds that never wait for each other.
+//!
+//! - The **front** thread accepts, greets and enforces time limits. It touches no file and moves no
+//!   content, so nothing that a disk or a fast client does can delay it.
+//! - **Workers** move content, one event at a time. While some are held up in the kernel, others
+//!   are started, up to a bound.
+//! - **Committers** make calls that may wait for the disk: they commit, abort and free files. A
+//!   small commit that need not wait is done by the worker itself.
+//!
+//! A connection is in exactly one place: parked in its slot, in the hands of one thread, or in the
+//! queue of one lane.
 
+mod committer;
 mod deadlines;
+mod front;
+mod lane;
 mod listeners;
 #[cfg(test)]
 mod model_test;
+mod places;
+mod room;
 mod slots;
+mod tuning;
+mod watch;
+mod worker;
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::connections::{Guest, Over, Service, Visit};
+use super::connections::{Connection, ConnectionInfo, Connections, Ending, Progress, Unnumbered};
 use super::error::ServerError;
-use super::handle::ServerHandle;
-use super::listener::Accepted;
 use crate::copier::Copier;
-use crate::session::Abort;
+use crate::session::{Abort, Unreleased};
 use crate::sink::FileSink;
-use crate::socket::Interest;
+use crate::socket::TcpSocket;
 use crate::sys::event_queue::Poller;
-use crate::tuning::server::{ACCEPT_BATCH, ACCEPT_RETRY};
+use crate::sys::signal::Signal;
+use committer::Lanes;
 use deadlines::Deadlines;
-use listeners::{Listeners, Untried};
-use slots::{Due, Key, Slots};
-
-/// The tokens that are no slot's: slot indices are far below their lower half.
-const ALARM: u64 = u64::MAX;
-const STOP: u64 = u64::MAX - 1;
-const DRAIN: u64 = u64::MAX - 2;
-/// The token of the first listening socket; the others follow.
-const LISTENERS: u64 = u64::MAX - 0xffff;
-
-/// The entry of the deadline queue that wakes the listening sockets.
-const LISTENER_RETRY: u32 = u32::MAX;
+use front::Front;
+use listeners::Listeners;
+use places::Places;
+use room::Room;
+use slots::{Key, Slots, Unparked};
+use tuning::{INLINE_COMMIT, MAX_BLOCKED_WORKERS, MAX_OPENING_WORKERS};
+use watch::Watch;
 
 /// Whether this system has an event queue to wait at.
 pub(super) const IS_AVAILABLE: bool = true;
 
-/// What the workers share.
+/// Tokens that are not a slot's: slot indices are far below their lower half.
+const HALT: u64 = u64::MAX;
+const STOP: u64 = u64::MAX - 1;
+const DRAIN: u64 = u64::MAX - 2;
+const WAKE: u64 = u64::MAX - 3;
+/// The token of the first listening socket; the others follow.
+const LISTENERS: u64 = u64::MAX - 0xffff;
+
+/// A server in reactor mode.
 pub(super) struct Reactor<K: FileSink> {
-    service: Service<K>,
-    listeners: Listeners,
-    poller: Poller,
+    front: Front<K>,
+    workers: usize,
+}
+
+/// What the threads share.
+struct Shared<K: FileSink> {
+    connections: Connections<K>,
+    slots: Slots<Connection<K>, ConnectionInfo>,
     deadlines: Deadlines,
-    slots: Slots<Guest<K>>,
-    /// No more connections are accepted; the end of the last one stops the server.
+    places: Places,
+    /// What the front thread waits for: listening sockets, incomplete PROXY headers, signals.
+    front: Poller,
+    /// What the workers wait for: sessions.
+    sessions: Poller,
+    watch: Watch,
+    lanes: Lanes<K>,
+    room: Room,
+    /// Wakes the front thread.
+    wake: Signal,
+    /// Ends the workers.
+    halt: Signal,
+    /// No more connections are accepted, and the end of the last one ends the server.
     draining: AtomicBool,
-    /// The first slot that no worker has cleared yet when the server stops.
-    cleared: AtomicU32,
+    /// Every connection is to be aborted.
+    stopping: AtomicBool,
+    /// Connections that have not been reported.
+    unreported: AtomicUsize,
+    /// Connections whose socket is still open.
+    open: AtomicUsize,
+    /// Workers that are within a call that opens or commits a file.
+    opening: AtomicUsize,
+    /// Whether commits are collected in groups.
+    groups: bool,
+    /// Why the server cannot go on.
+    failure: Mutex<Option<io::Error>>,
 }
 
-impl<K: FileSink> Reactor<K> {
-    pub(super) fn new(service: Service<K>, sockets: Vec<TcpListener>) -> io::Result<Self> {
-        let max_connections = service.config.max_connections;
-        let reactor = Reactor {
-            listeners: Listeners::new(sockets, max_connections, LISTENERS)?,
-            slots: Slots::new(max_connections),
-            service,
-            poller: Poller::new()?,
-            deadlines: Deadlines::new()?,
-            draining: AtomicBool::new(false),
-            cleared: AtomicU32::new(0),
-        };
-        let controls = &reactor.service.controls;
-        reactor.listeners.watch(&reactor.poller)?;
-        reactor.poller.add(&reactor.deadlines, ALARM, Interest::Read)?;
-        reactor.poller.add(&controls.drain, DRAIN, Interest::Read)?;
-        reactor.poller.add_broadcast(&controls.stop, STOP)?;
-        Ok(reactor)
-    }
-
-    /// Serves with so many workers until the server is stopped.
-    pub(super) fn run(self, workers: usize, handle: &ServerHandle) -> Result<(), ServerError> {
-        std::thread::scope(|scope| {
-            let work = || {
-                // One that fails or panics takes the others with it, rather than leave a server
-                // that serves half.
-                let _guard = StopOnDrop(handle);
-                self.work().map_err(ServerError::Serve)
-            };
-            let mut threads = Vec::with_capacity(workers);
-            let mut result = Ok(());
-            for number in 1..=workers {
-                let builder = std::thread::Builder::new().name(format!("accio-worker-{number}"));
-                match builder.spawn_scoped(scope, work) {
-                    Ok(thread) => threads.push(thread),
-                    Err(error) => {
-                        handle.stop();
-                        result = Err(ServerError::Start(error));
-                        break;
-                    }
-                }
-            }
-            let mut panicked = None;
-            for thread in threads {
-                match thread.join() {
-                    Ok(worked) => result = result.and(worked),
-                    Err(panic) => panicked = panicked.or(Some(panic)),
-                }
-            }
-            self.clear_rest();
-            panicked.map_or(result, |panic| std::panic::resume_unwind(panic))
-        })
-    }
-
-    /// Serves events until the server is stopped, then helps to end the sessions that are left.
-    fn work(&self) -> io::Result<()> {
-        let served = self.serve();
-        // All workers share the slots out among them.
-        let end = self.slots.used();
-        loop {
-            let index = self.cleared.fetch_add(1, Ordering::Relaxed);
-            if index >= end {
-                break;
-            }
-            self.clear(index);
-        }
-        served
-    }
-
-    /// Ends what is left when no worker works any more: while some cleared, others may still have
-    /// parked, and one that panicked has cleared nothing.
-    fn clear_rest(&self) {
-        (0..self.slots.used()).for_each(|index| self.clear(index));
-    }
-
-    fn serve(&self) -> io::Result<()> {
-        let mut copier = Copier::new(Arc::clone(&self.service.paths));
-        loop {
-            match self.poller.wait()? {
-                STOP => return Ok(()),
-                DRAIN => self.handle_drain(),
-                ALARM => self.handle_alarm(&mut copier)?,
-                token @ LISTENERS.. => self.handle_listener((token - LISTENERS) as usize)?,
-                token => self.handle_socket(Key::from_token(token), &mut copier),
-            }
-        }
-    }
-
-    fn clear(&self, index: u32) {
-        if let Some((key, guest)) = self.slots.evict(index) {
-            self.finish(key, self.service.abort(guest, Abort::Shutdown));
-        }
-    }
-
-    fn handle_socket(&self, key: Key, copier: &mut Copier) {
-        if let Some(guest) = self.slots.take(key) {
-            self.settle(key, self.service.handle_ready(guest, copier), Parking::Again);
-        }
-    }
-
-    /// Closes the listening sockets; who is in service may finish.
-    fn handle_drain(&self) {
-        self.draining.store(true, Ordering::SeqCst);
-        self.listeners.close(&self.poller);
-        self.stop_if_drained();
-    }
-
-    fn stop_if_drained(&self) {
-        if self.draining.load(Ordering::SeqCst) && self.listeners.taken() == 0 {
-            self.service.controls.stop.raise();
-        }
-    }
-
-    /// Accepts a batch, then lets another worker have the socket.
-    fn handle_listener(&self, index: usize) -> io::Result<()> {
-        if !self.service.sink.has_room() {
-            return self.rest(index, format_args!("the sink has no room"));
-        }
-        let mut failed = 0;
-        for _ in 0..ACCEPT_BATCH {
-            match self.listeners.accept(index) {
-                Ok(Accepted::Connection(socket, peer)) => {
-                    match self.service.receive(socket, peer) {
-                        Ok(guest) => self.begin(guest),
-                        Err(over) => {
-                            self.service.end(over, |_| {});
-                            self.make_room();
-                        }
-                    }
-                }
-                Ok(Accepted::Nobody) => break,
-                Ok(Accepted::Failed) => {
-                    log::debug!("a connection failed before it was accepted");
-                    self.service.controls.counters.accept_error();
-                    failed += 1;
-                }
-                Err(Untried::Full) => {
-                    self.listeners.sleep(index);
-                    // A place may have been freed before anyone could see that we sleep.
-                    return self.listeners.wake(&self.poller);
-                }
-                Ok(Accepted::Exhausted(error)) => {
-                    self.service.controls.counters.accept_error();
-                    return self.rest(index, format_args!("{error}"));
-                }
-                Err(Untried::Closed) => {
-                    self.stop_if_drained();
-                    return Ok(());
-                }
-            }
-        }
-        if failed == ACCEPT_BATCH {
-            // Not one connection in so many: whatever it is, asking at full speed does not help.
-            return self.rest(index, format_args!("connections fail before they are accepted"));
-        }
-        // An attempt that brought nobody held a place that another socket may have wanted.
-        self.listeners.wake(&self.poller)?;
-        self.listeners.arm(&self.poller, index)
-    }
-
-    /// Accepts nothing until a connection ends, or a while has passed.
-    fn rest(&self, index: usize, why: std::fmt::Arguments<'_>) -> io::Result<()> {
-        self.service.rest(why);
-        self.listeners.sleep(index);
-        self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
-        Ok(())
-    }
-
-    /// Greets a connection.
-    fn begin(&self, guest: Guest<K>) {
-        let Some(key) = self.slots.reserve() else {
-            // Never: a place in the listener comes with a slot in the table.
-            let full = Abort::System(io::ErrorKind::OutOfMemory.into());
-            return self.end(self.service.abort(guest, full));
-        };
-        self.settle(key, self.service.greet(guest), Parking::First);
-    }
-
-    /// Serves one deadline. The alarm is armed before the work, so another worker takes the next.
-    fn handle_alarm(&self, copier: &mut Copier) -> io::Result<()> {
-        let now = Instant::now();
-        let due = self.deadlines.pop_due(now);
-        self.poller.arm(&self.deadlines, ALARM, Interest::Read)?;
-        let index = match due {
-            None => return Ok(()),
-            Some(LISTENER_RETRY) => return self.listeners.wake(&self.poller),
-            Some(index) => index,
-        };
-        let config = &self.service.config;
-        let later = |guest: &Guest<K>| Some(guest.deadline(config)).filter(|time| *time > now);
-        match self.slots.take_due(index, later) {
-            Due::Nobody => {}
-            Due::Later(deadline) => self.deadlines.push(deadline, index),
-            Due::Now(key, guest) => {
-                self.settle(key, self.service.handle_timeout(guest, copier), Parking::Again);
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts a connection back to wait, or ends it and makes its place free.
-    fn settle(&self, key: Key, visit: Visit<K>, parking: Parking) {
-        match visit {
-            Visit::Waiting(guest) => self.park(key, guest, parking),
-            Visit::Over(over) => self.finish(key, over),
-        }
-    }
-
-    fn park(&self, key: Key, guest: Guest<K>, parking: Parking) {
-        let deadline = guest.deadline(&self.service.config);
-        let (token, interest) = (key.token(), guest.interest());
-        let parked = self.slots.park(key, guest, |guest| match parking {
-            Parking::First => self.poller.add(guest.socket(), token, interest),
-            Parking::Again => self.poller.arm(guest.socket(), token, interest),
-        });
-        match parked {
-            Ok(true) => self.deadlines.push(deadline, key.index),
-            Ok(false) => {}
-            Err((guest, error)) => {
-                self.finish(key, self.service.abort(guest, Abort::System(error)))
-            }
-        }
-    }
-
-    /// Ends a connection and makes its place free.
-    fn finish(&self, key: Key, over: Over) {
-        self.end(over);
-        self.slots.release(key);
-        self.make_room();
-    }
-
-    /// A socket leaves the event queue before it is closed.
-    fn end(&self, over: Over) {
-        self.service.end(over, |socket| self.poller.remove(socket));
-    }
-
-    /// Gives a place back, to whoever waits for it.
-    fn make_room(&self) {
-        self.listeners.leave();
-        if let Err(error) = self.listeners.wake(&self.poller) {
-            log::error!("cannot watch the listening socket: {error}");
-            // It sleeps on. Were that only said, nobody might be accepted ever after.
-            self.deadlines.push(Instant::now() + ACCEPT_RETRY, LISTENER_RETRY);
-        }
-        self.stop_if_drained();
-    }
-}
-
-/// Whether the event queue knows the socket already.
+/// How a connection's socket gets to its event queue.
 #[derive(Clone, Copy)]
 enum Parking {
     First,
     Again,
 }
 
-/// Stops the server when a worker leaves, for whatever reason.
-struct StopOnDrop<'a>(&'a ServerHandle);
+/// Permission to open or commit a file within a worker; given back when dropped.
+struct Permit<'a>(&'a AtomicUsize);
 
-impl Drop for StopOnDrop<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.0.stop();
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+impl<K: FileSink> Reactor<K> {
+    pub(super) fn new(
+        connections: Connections<K>,
+        sockets: Vec<TcpListener>,
+        workers: usize,
+    ) -> io::Result<Self> {
+        let max_connections = connections.config.max_connections;
+        let groups = connections.sink.commits_in_groups();
+        let shared = Shared {
+            slots: Slots::new(max_connections),
+            deadlines: Deadlines::default(),
+            places: Places::new(max_connections),
+            front: Poller::new()?,
+            sessions: Poller::new()?,
+            watch: Watch::new(workers + MAX_BLOCKED_WORKERS),
+            lanes: Lanes::new(groups),
+            room: Room::default(),
+            wake: Signal::new()?,
+            halt: Signal::new()?,
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            unreported: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            opening: AtomicUsize::new(0),
+            groups,
+            failure: Mutex::new(None),
+            connections,
+        };
+        let controls = &shared.connections.controls;
+        shared.front.add_level(&controls.stop, STOP)?;
+        shared.front.add_level(&controls.drain, DRAIN)?;
+        shared.front.add_level(&shared.wake, WAKE)?;
+        shared.sessions.add_level(&shared.halt, HALT)?;
+        let listeners = Listeners::new(sockets, LISTENERS)?;
+        Ok(Reactor { front: Front::new(Arc::new(shared), listeners)?, workers })
+    }
+
+    /// Serves until the server is stopped. The calling thread becomes the front thread.
+    pub(super) fn run(mut self) -> Result<(), ServerError> {
+        let started = self.front.start(self.workers).map_err(ServerError::Start);
+        let served = started.and_then(|()| self.front.serve().map_err(ServerError::Serve));
+        self.front.shut_down();
+        let failure = std::mem::take(&mut *lock(&self.front.shared.failure));
+        served.and(failure.map_or(Ok(()), |error| Err(ServerError::Serve(error))))
+    }
+}
+
+impl<K: FileSink> Shared<K> {
+    /// Gives a connection that is out its turn. Runs in a worker or a committer.
+    fn take_turn(
+        self: &Arc<Self>,
+        key: Key,
+        connection: Connection<K>,
+        copier: &mut Copier,
+        permit: Option<Permit<'_>>,
+    ) {
+        let info = connection.info();
+        let turn = || self.connections.take_turn(connection, copier);
+        match catch_unwind(AssertUnwindSafe(turn)) {
+            Ok(Progress::Ended(ending)) if ending.closing.is_complete() => {
+                self.commit(key, ending, permit);
+            }
+            Ok(progress) => self.settle(key, progress, Parking::Again),
+            Err(_) => self.lose(key, info),
+        }
+    }
+
+    /// Puts a connection back to wait, or ends it.
+    fn settle(self: &Arc<Self>, key: Key, progress: Progress<K>, parking: Parking) {
+        match progress {
+            Progress::Waiting(connection) => self.park(key, connection, parking),
+            Progress::Ended(ending) => self.push_ending(key, ending),
+            Progress::Unnumbered(unnumbered) => self.end_unnumbered(key, unnumbered),
+        }
+    }
+
+    fn park(self: &Arc<Self>, key: Key, connection: Connection<K>, parking: Parking) {
+        let deadline = connection.deadline(&self.connections.config);
+        let (token, interest) = (key.token(), connection.interest());
+        let poller = match connection.info() {
+            Some(_) => &self.sessions,
+            None => &self.front,
+        };
+        let parked = self.slots.park(key, connection, |connection| match parking {
+            Parking::First => poller.add(connection.socket(), token, interest),
+            Parking::Again => poller.arm(connection.socket(), token, interest),
+        });
+        match parked {
+            Ok(queue) => {
+                if queue && self.deadlines.push(deadline, key.index) {
+                    self.wake.raise();
+                }
+                // The stop has passed this slot, or it is still to come.
+                if self.stopping.load(Ordering::SeqCst)
+                    && let Some(connection) = self.slots.take(key)
+                {
+                    let aborted = self.connections.abort(connection, Abort::Shutdown);
+                    self.settle(key, aborted, Parking::Again);
+                }
+            }
+            Err(Unparked::Refused(connection, error)) => {
+                let aborted = self.connections.abort(connection, Abort::System(error));
+                self.settle(key, aborted, Parking::Again);
+            }
+            Err(Unparked::Abandoned(connection)) => drop(connection),
+        }
+    }
+
+    /// Commits a complete file: at once if that is cheaper than handing it over.
+    fn commit(self: &Arc<Self>, key: Key, ending: Ending<K>, permit: Option<Permit<'_>>) {
+        let is_small = ending.closing.bytes() <= INLINE_COMMIT;
+        if self.groups || !is_small {
+            return self.push_ending(key, ending);
+        }
+        match permit.or_else(|| self.permit()) {
+            Some(_permit) => self.finish(key, ending),
+            None => self.push_ending(key, ending),
+        }
+    }
+
+    /// Allows one more worker to make a call that may block, while few do.
+    fn permit(&self) -> Option<Permit<'_>> {
+        let before = self.opening.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit(&self.opening);
+        (before < MAX_OPENING_WORKERS).then_some(permit)
+    }
+
+    /// Commits or aborts, reports, and tells the peer.
+    fn finish(self: &Arc<Self>, key: Key, ending: Ending<K>) {
+        if !self.slots.claim(key) {
+            return;
+        }
+        let info = ending.info;
+        let release = self.release(key, info);
+        let finish = || self.connections.finish(ending, release);
+        match catch_unwind(AssertUnwindSafe(finish)) {
+            Ok(discarded) => {
+                self.unreported.fetch_sub(1, Ordering::SeqCst);
+                if discarded.is_some() {
+                    self.push_discarded(discarded);
+                }
+            }
+            Err(_) => self.lose(key, Some(info)),
+        }
+    }
+
+    /// What tells the peer, once the connection is reported.
+    ///
+    /// Its place is free before the socket is closed: a client that connects again as soon as it
+    /// hears of the end is within the limits.
+    fn release(
+        self: &Arc<Self>,
+        key: Key,
+        info: ConnectionInfo,
+    ) -> impl FnOnce(Unreleased<TcpSocket>, bool) + Send + use<K> {
+        let shared = Arc::clone(self);
+        move |socket, kept| {
+            // Out of the event queue before it is closed: see `Poller::remove`.
+            shared.sessions.remove(socket.socket());
+            shared.connections.config.admission.leave(info.peer);
+            let wanted = shared.vacate(key);
+            socket.release(kept);
+            shared.closed(wanted);
+        }
+    }
+
+    fn end_unnumbered(&self, key: Key, unnumbered: Unnumbered) {
+        self.front.remove(unnumbered.socket());
+        let wanted = self.vacate(key);
+        unnumbered.close();
+        self.unreported.fetch_sub(1, Ordering::SeqCst);
+        self.closed(wanted);
+    }
+
+    /// Ends a connection whose session was lost to a panic of this library.
+    fn lose(&self, key: Key, info: Option<ConnectionInfo>) {
+        log::error!("a connection was lost to a bug: please report the panic above");
+        if self.slots.claim(key) {
+            if let Some(info) = info {
+                self.connections.abandon(info);
+                self.connections.config.admission.leave(info.peer);
+            }
+            self.unreported.fetch_sub(1, Ordering::SeqCst);
+        }
+        let wanted = self.vacate(key);
+        self.closed(wanted);
+    }
+
+    /// Frees the slot and the place of a connection. Returns whether the front thread waits for it.
+    fn vacate(&self, key: Key) -> bool {
+        self.slots.release(key);
+        self.places.leave()
+    }
+
+    /// A socket is closed.
+    fn closed(&self, wanted: bool) {
+        let left = self.open.fetch_sub(1, Ordering::SeqCst) - 1;
+        if wanted || (left == 0 && self.draining.load(Ordering::SeqCst)) {
+            self.wake.raise();
+        }
+    }
+
+    /// Stops the server: it cannot go on.
+    fn fail(&self, error: io::Error) {
+        lock(&self.failure).get_or_insert(error);
+        self.connections.controls.stop.raise();
+    }
+}
+
+/// Every change under these locks is one assignment, so a panic elsewhere leaves them whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a thread that shares the server.
+fn spawn<K: FileSink>(
+    name: String,
+    shared: &Arc<Shared<K>>,
+    work: impl FnOnce(Arc<Shared<K>>) + Send + 'static,
+) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new().name(name).spawn(move || work(shared)).map(drop)
 }

@@ -38,7 +38,7 @@ struct Place {
 
 /// The table and queue under test, and what they must hold.
 struct World {
-    slots: Slots<Tenant>,
+    slots: Slots<Tenant, u64>,
     deadlines: Deadlines,
     places: BTreeMap<u32, Place>,
     /// Keys whose tenants are gone.
@@ -61,7 +61,7 @@ impl World {
     }
 
     fn reserve(&mut self) {
-        let key = self.slots.reserve();
+        let key = self.slots.reserve(Some(self.last + 1));
         assert_eq!(key.is_none(), self.places.len() == LIMIT, "full exactly at the limit");
         let Some(key) = key else { return };
         self.last += 1;
@@ -109,16 +109,19 @@ impl World {
         let now = self.now;
         while let Some(index) = self.deadlines.pop_due(now) {
             *self.queued.get_mut(&index).unwrap() -= 1;
-            let later = |tenant: &Tenant| Some(tenant.heard + IDLE).filter(|at| *at > now);
+            let check = |tenant: &mut Tenant| match tenant.heard + IDLE {
+                deadline if deadline > now => Ok(deadline),
+                _ => Err("idle"),
+            };
             let parked = self.places.get(&index).filter(|place| place.parked);
-            match self.slots.take_due(index, later) {
-                Due::Nobody => assert!(parked.is_none()),
+            match self.slots.take_due(index, check) {
+                Due::Nothing => assert!(parked.is_none()),
                 Due::Later(deadline) => {
                     assert_eq!(deadline, place_deadline(parked.unwrap()));
                     assert!(deadline > now);
                     self.push(deadline, index);
                 }
-                Due::Now(key, tenant) => {
+                Due::Now(key, tenant, _) => {
                     let place = parked.unwrap();
                     assert_eq!((key, tenant), (place.key, place.tenant));
                     assert!(place_deadline(place) <= now, "never early");
@@ -144,7 +147,7 @@ fn slots_and_deadlines_do_as_a_plain_map_would() {
         let mut random = Random(seed);
         let mut world = World {
             slots: Slots::new(LIMIT),
-            deadlines: Deadlines::new().unwrap(),
+            deadlines: Deadlines::default(),
             places: BTreeMap::new(),
             stale: Vec::new(),
             queued: BTreeMap::new(),

@@ -5,47 +5,51 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// Slots are made this many at a time, and stay: the table never moves.
 const CHUNK: usize = 256;
 
-/// A table of values that are either parked or in a worker's hands.
+/// A table of values that are either parked or in the hands of one thread.
 ///
-/// A slot has one tenant after another; its key tells them apart, so that an event meant for one
-/// never touches the next.
+/// A slot has one value after another; its key tells them apart, so that an event meant for one
+/// never touches the next. `I` is a description of the value that stays in the slot while a thread
+/// has the value itself.
 #[derive(Debug)]
-pub(super) struct Slots<T> {
-    chunks: Box<[Chunk<T>]>,
+pub(super) struct Slots<T, I> {
+    chunks: Box<[Chunk<T, I>]>,
     free: Mutex<Free>,
 }
 
 #[derive(Debug)]
 struct Free {
-    /// Slots that had a tenant; the last one left is the next one used.
+    /// Slots that were used before; the last one freed is the next one used.
     indices: Vec<u32>,
-    /// Slots from here on never had one.
+    /// Slots from here on were never used.
     fresh: u32,
 }
 
 /// Made when its first slot is needed.
-type Chunk<T> = OnceLock<Box<[Slot<T>]>>;
-
-type Slot<T> = Mutex<Tenancy<T>>;
+type Chunk<T, I> = OnceLock<Box<[Mutex<Slot<T, I>>]>>;
 
 #[derive(Debug)]
-struct Tenancy<T> {
+struct Slot<T, I> {
     generation: u32,
-    /// Whether the deadline queue has an entry for this slot. It has one at most, which outlives
-    /// the tenant.
+    /// Whether the deadline queue has an entry for this slot. It has one at most, which may outlive
+    /// the value.
     queued: bool,
+    info: Option<I>,
     state: State<T>,
 }
 
 #[derive(Debug)]
 enum State<T> {
     Free,
-    /// A worker has the value.
+    /// A thread has the value.
     Out,
     Parked(T),
+    /// A thread makes its result visible: its file, or the error marker.
+    Claimed,
+    /// The server stops and has ended the connection without waiting for the thread.
+    Abandoned,
 }
 
-/// A tenant of a slot.
+/// Identifies one value of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) index: u32,
@@ -53,7 +57,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The token of the tenant's events.
+    /// The token of its events.
     pub(super) fn token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -66,16 +70,25 @@ impl Key {
 
 /// What became of a deadline.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Due<T, D> {
-    /// Nobody is parked there; the next to park queues a new deadline.
-    Nobody,
-    /// The tenant's deadline moved meanwhile; it stays queued.
+pub(super) enum Due<T, D, R> {
+    /// Nothing is parked there; whoever parks next queues a new deadline.
+    Nothing,
+    /// The deadline is later now; it stays queued.
     Later(D),
-    /// It is due: the value is out, in the caller's hands.
-    Now(Key, T),
+    /// The value is out, in the caller's hands, for this reason.
+    Now(Key, T, R),
 }
 
-impl<T> Slots<T> {
+/// Why a value was not parked. It stays with the caller.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unparked<T, E> {
+    /// The event queue refused it.
+    Refused(T, E),
+    /// The server has ended the connection already: drop it.
+    Abandoned(T),
+}
+
+impl<T, I: Copy> Slots<T, I> {
     /// A table for at most `limit` values.
     pub(super) fn new(limit: usize) -> Self {
         let chunks = (0..limit.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect();
@@ -83,7 +96,7 @@ impl<T> Slots<T> {
     }
 
     /// A slot for a value that the caller has; `None` when the table is full.
-    pub(super) fn reserve(&self) -> Option<Key> {
+    pub(super) fn reserve(&self, info: Option<I>) -> Option<Key> {
         let index = {
             let mut free = lock(&self.free);
             match free.indices.pop() {
@@ -96,31 +109,39 @@ impl<T> Slots<T> {
             }
         };
         let mut slot = self.slot(index);
-        slot.state = State::Out;
+        (slot.state, slot.info) = (State::Out, info);
         Some(Key { index, generation: slot.generation })
     }
 
-    /// Parks the value and calls `arm` while nobody can take it; says whether the caller is to
+    /// Describes a value that had no description yet.
+    pub(super) fn describe(&self, key: Key, info: I) {
+        self.slot(key.index).info = Some(info);
+    }
+
+    /// Parks the value and calls `arm` while nobody can take it. Returns whether the caller must
     /// queue its deadline.
     ///
     /// # Errors
     ///
-    /// What `arm` says, and the value, which is still out.
+    /// The value, which is still out.
     pub(super) fn park<E>(
         &self,
         key: Key,
         value: T,
         arm: impl FnOnce(&T) -> Result<(), E>,
-    ) -> Result<bool, (T, E)> {
+    ) -> Result<bool, Unparked<T, E>> {
         let mut slot = self.slot(key.index);
+        if let State::Abandoned = slot.state {
+            return Err(Unparked::Abandoned(value));
+        }
         if let Err(error) = arm(&value) {
-            return Err((value, error));
+            return Err(Unparked::Refused(value, error));
         }
         slot.state = State::Parked(value);
         Ok(!std::mem::replace(&mut slot.queued, true))
     }
 
-    /// Takes the value out, if this tenant is still there and parked.
+    /// Takes the value out, if it is still there and parked.
     pub(super) fn take(&self, key: Key) -> Option<T> {
         let mut slot = self.slot(key.index);
         if slot.generation != key.generation {
@@ -129,18 +150,55 @@ impl<T> Slots<T> {
         slot.take()
     }
 
-    /// The deadline queued for slot `index` has come: takes the value out if it is due, which is
-    /// when `later` has no other deadline for it.
-    pub(super) fn take_due<D>(&self, index: u32, later: impl FnOnce(&T) -> Option<D>) -> Due<T, D> {
+    /// The deadline queued for slot `index` has come. Asks `check` for a later one, and takes the
+    /// value out when it returns a reason instead.
+    pub(super) fn take_due<D, R>(
+        &self,
+        index: u32,
+        check: impl FnOnce(&mut T) -> Result<D, R>,
+    ) -> Due<T, D, R> {
         let mut slot = self.slot(index);
-        if let State::Parked(value) = &slot.state
-            && let Some(deadline) = later(value)
-        {
-            return Due::Later(deadline);
+        let checked = match &mut slot.state {
+            State::Parked(value) => check(value),
+            _ => {
+                slot.queued = false;
+                return Due::Nothing;
+            }
+        };
+        match checked {
+            Ok(later) => Due::Later(later),
+            Err(reason) => {
+                slot.queued = false;
+                let key = Key { index, generation: slot.generation };
+                slot.take().map_or(Due::Nothing, |value| Due::Now(key, value, reason))
+            }
         }
-        slot.queued = false;
-        let key = Key { index, generation: slot.generation };
-        slot.take().map_or(Due::Nobody, |value| Due::Now(key, value))
+    }
+
+    /// Claims the result of a value that is out: from now on it cannot be
+    /// [abandoned](Slots::abandon). Returns false when it was.
+    pub(super) fn claim(&self, key: Key) -> bool {
+        let mut slot = self.slot(key.index);
+        match slot.state {
+            State::Abandoned => false,
+            _ => {
+                slot.state = State::Claimed;
+                true
+            }
+        }
+    }
+
+    /// Ends the value of slot `index` for a thread that has it and may be stuck. Returns its
+    /// description, unless nothing is out or its result is claimed.
+    pub(super) fn abandon(&self, index: u32) -> Option<I> {
+        let mut slot = self.slot(index);
+        match slot.state {
+            State::Out => {
+                slot.state = State::Abandoned;
+                slot.info
+            }
+            _ => None,
+        }
     }
 
     /// Frees the slot of a value that is out and gone.
@@ -153,7 +211,7 @@ impl<T> Slots<T> {
         lock(&self.free).indices.push(key.index);
     }
 
-    /// How many slots ever had a tenant.
+    /// How many slots were ever used.
     pub(super) fn used(&self) -> u32 {
         lock(&self.free).fresh
     }
@@ -165,17 +223,17 @@ impl<T> Slots<T> {
         slot.take().map(|value| (key, value))
     }
 
-    fn slot(&self, index: u32) -> MutexGuard<'_, Tenancy<T>> {
+    fn slot(&self, index: u32) -> MutexGuard<'_, Slot<T, I>> {
         let index = index as usize;
         let chunk = self.chunks[index / CHUNK].get_or_init(|| {
-            let vacant = || Tenancy { generation: 0, queued: false, state: State::Free };
+            let vacant = || Slot { generation: 0, queued: false, info: None, state: State::Free };
             (0..CHUNK).map(|_| Mutex::new(vacant())).collect()
         });
         lock(&chunk[index % CHUNK])
     }
 }
 
-impl<T> Tenancy<T> {
+impl<T, I> Slot<T, I> {
     fn take(&mut self) -> Option<T> {
         match std::mem::replace(&mut self.state, State::Out) {
             State::Parked(value) => Some(value),
@@ -196,14 +254,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn park(slots: &Slots<&'static str>, value: &'static str) -> (Key, bool) {
-        let key = slots.reserve().unwrap();
+    fn park(slots: &Slots<&'static str, u64>, value: &'static str) -> (Key, bool) {
+        let key = slots.reserve(Some(7)).unwrap();
         let queue = slots.park(key, value, |_| Ok::<_, ()>(())).unwrap();
         (key, queue)
     }
 
     #[test]
-    fn a_stale_key_never_touches_the_next_tenant() {
+    fn a_stale_key_never_touches_the_next_value() {
         let slots = Slots::new(1);
         let (first, _) = park(&slots, "first");
         assert_eq!(slots.take(first), Some("first"));
@@ -217,34 +275,55 @@ mod tests {
 
     #[test]
     fn the_table_grows_to_its_limit() {
-        let slots = Slots::<()>::new(2 * CHUNK);
-        let keys: Vec<_> = (0..2 * CHUNK).map(|_| slots.reserve().unwrap()).collect();
-        assert_eq!(slots.reserve(), None);
+        let slots = Slots::<(), u64>::new(2 * CHUNK);
+        let keys: Vec<_> = (0..2 * CHUNK).map(|_| slots.reserve(None).unwrap()).collect();
+        assert_eq!(slots.reserve(None), None);
         slots.release(keys[300]);
-        assert_eq!(slots.reserve().unwrap().index, 300);
+        assert_eq!(slots.reserve(None).unwrap().index, 300);
     }
 
     #[test]
-    fn a_slot_has_one_queue_entry_whoever_lives_in_it() {
+    fn a_slot_has_one_queue_entry_whatever_value_it_holds() {
         let slots = Slots::new(1);
         let (first, queue) = park(&slots, "first");
         assert!(queue);
         assert_eq!(slots.take(first), Some("first"));
         slots.release(first);
         let (second, queue) = park(&slots, "second");
-        assert!(!queue, "the first tenant's entry serves the second");
-        assert_eq!(slots.take_due(0, |_| Some(7)), Due::Later(7));
-        assert_eq!(slots.take_due(0, |_| None::<()>), Due::Now(second, "second"));
-        assert_eq!(slots.take_due(0, |_| None::<()>), Due::Nobody);
+        assert!(!queue, "the entry of the first value serves the second");
+        assert_eq!(slots.take_due(0, |_| Ok::<_, ()>(7)), Due::Later(7));
+        assert_eq!(slots.take_due(0, |_| Err::<(), _>(3)), Due::Now(second, "second", 3));
+        assert_eq!(slots.take_due(0, |_| Err::<(), _>(3)), Due::Nothing);
         assert_eq!(slots.park(second, "second", |_| Ok::<_, ()>(())), Ok(true));
     }
 
     #[test]
     fn a_failed_arm_gives_the_value_back() {
-        let slots = Slots::new(1);
-        let key = slots.reserve().unwrap();
-        assert_eq!(slots.park(key, "value", |_| Err("full")), Err(("value", "full")));
+        let slots = Slots::<_, u64>::new(1);
+        let key = slots.reserve(None).unwrap();
+        let parked = slots.park(key, "value", |_| Err("full"));
+        assert_eq!(parked, Err(Unparked::Refused("value", "full")));
         assert_eq!(slots.take(key), None);
         assert_eq!(slots.evict(0), None);
+    }
+
+    #[test]
+    fn a_result_is_either_claimed_or_abandoned() {
+        let slots = Slots::new(2);
+        let (first, _) = park(&slots, "first");
+        assert_eq!(slots.abandon(first.index), None, "it is parked: evict it");
+        slots.take(first);
+        assert_eq!(slots.abandon(first.index), Some(7));
+        assert!(!slots.claim(first));
+        let parked = slots.park(first, "first", |_| Ok::<_, ()>(()));
+        assert_eq!(parked, Err(Unparked::Abandoned("first")));
+        assert_eq!(slots.abandon(first.index), None, "once");
+
+        let (second, _) = park(&slots, "second");
+        slots.take(second);
+        assert!(slots.claim(second));
+        assert_eq!(slots.abandon(second.index), None);
+        slots.release(second);
+        assert_eq!(slots.abandon(second.index), None);
     }
 }

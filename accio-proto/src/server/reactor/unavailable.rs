@@ -5,9 +5,8 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::TcpListener;
 
-use super::connections::Service;
+use super::connections::Connections;
 use super::error::ServerError;
-use super::handle::ServerHandle;
 use crate::sink::FileSink;
 
 /// Whether this system has an event queue to wait at.
@@ -17,11 +16,11 @@ pub(super) const IS_AVAILABLE: bool = false;
 pub(super) struct Reactor<K>(Infallible, PhantomData<K>);
 
 impl<K: FileSink> Reactor<K> {
-    pub(super) fn new(_: Service<K>, _: Vec<TcpListener>) -> io::Result<Self> {
+    pub(super) fn new(_: Connections<K>, _: Vec<TcpListener>, _: usize) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(super) fn run(self, _: usize, _: &ServerHandle) -> Result<(), ServerError> {
+    pub(super) fn run(self) -> Result<(), ServerError> {
         match self.0 {}
     }
 }

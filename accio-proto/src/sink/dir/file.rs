@@ -4,23 +4,29 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::{Dir, name_of};
+use super::group::{self, Steps};
+use super::{Dir, is_taken, name_of};
 use crate::fast_path::FastPath;
 use crate::sink::{Demand, ERROR_MARKER, SinkFile};
 use crate::sys::{self, file as calls};
 use crate::tuning::{PIPE_CAPACITY, PREALLOCATE_MAX, PREALLOCATE_MIN};
 
+/// Growth after which a durable file is sent to the disk (8 MiB): large enough for efficient writes.
+const WRITE_BACK_STEP: u64 = 8 << 20;
+
 /// A file on its way into a [`DirSink`](super::DirSink); dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct DirFile {
     dir: Arc<Dir>,
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
     id: u64,
     /// Bytes written so far; the descriptor's position.
     length: u64,
     /// Where the preallocated blocks end; never below `length` while `preallocates`.
     allocated: u64,
     preallocates: bool,
+    /// How much of it was sent to the disk ahead of the commit.
+    written_back: u64,
     /// The name the file has before its own, where it cannot do without.
     hidden: Option<String>,
 }
@@ -41,35 +47,80 @@ impl SinkFile for DirFile {
         if self.preallocates && self.length + PIPE_CAPACITY as u64 > self.allocated {
             self.preallocate();
         }
+        self.write_back();
     }
 
-    fn commit(mut self) -> io::Result<()> {
-        if self.allocated > self.length {
-            calls::truncate(&self.fd, self.length)?;
+    fn commit(&mut self) -> io::Result<()> {
+        let dir = Arc::clone(&self.dir);
+        if dir.durable {
+            let mut results = commit_group(&dir, &mut [self], &|_| true);
+            return results.pop().unwrap_or(Ok(()));
         }
+        self.trim()?;
         self.publish()
     }
 
-    fn abort(mut self) -> io::Result<()> {
-        // Over its first bytes, then cut: on a full disk the file's own first block is sure to be
-        // there, while blocks that are given back go to whichever upload asks first.
-        if self.mark().is_err() {
-            // Nothing of its own to write over, or a file system that always writes elsewhere.
-            calls::truncate(&self.fd, 0)?;
-            self.mark()?;
-        }
-        self.publish()
+    fn abort(&mut self) -> io::Result<()> {
+        // In a small file first: this one's storage may take long to free, and that has to wait
+        // until the peer was told.
+        let dir = Arc::clone(&self.dir);
+        let marked = dir.mark(self.id).or_else(|error| {
+            if is_taken(&error) {
+                return Err(error);
+            }
+            log::debug!("connection {}: no file for the marker: {error}", self.id);
+            self.mark_in_place()
+        });
+        self.remove_hidden_name();
+        marked
+    }
+}
+
+/// Commits files together; all of them are on the disk afterwards.
+pub(super) fn commit_group(
+    dir: &Dir,
+    files: &mut [&mut DirFile],
+    may_name: &dyn Fn(usize) -> bool,
+) -> Vec<io::Result<()>> {
+    let count = files.len();
+    group::commit(&mut Group { dir, files }, count, may_name)
+}
+
+struct Group<'a, 'f> {
+    dir: &'a Dir,
+    files: &'a mut [&'f mut DirFile],
+}
+
+impl Steps for Group<'_, '_> {
+    fn start(&mut self, index: usize) -> io::Result<()> {
+        let file = &mut self.files[index];
+        file.trim()?;
+        calls::start_writing(&file.fd, 0, file.length);
+        Ok(())
+    }
+
+    fn sync(&mut self, index: usize) -> io::Result<()> {
+        let file = &mut self.files[index];
+        file.trim()?;
+        calls::sync_data(&file.fd)
+    }
+
+    fn name(&mut self, index: usize) -> io::Result<()> {
+        self.files[index].publish()
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        calls::sync(&self.dir.fd)
+    }
+
+    fn take_back(&mut self, index: usize, error: io::Error) -> io::Result<()> {
+        self.dir.take_back(self.files[index].id, error)
     }
 }
 
 impl Drop for DirFile {
     fn drop(&mut self) {
-        if let Some(name) = self.hidden.take() {
-            // Some file systems create a file when it is closed, even if its name was removed
-            // before that. Errors do not matter for a file that goes.
-            let _ = calls::flush(&self.fd);
-            self.dir.remove(&name);
-        }
+        self.remove_hidden_name();
     }
 }
 
@@ -77,51 +128,94 @@ impl DirFile {
     pub(super) fn open(dir: &Arc<Dir>, id: u64) -> io::Result<DirFile> {
         let preallocates = dir.paths.has(FastPath::Preallocate);
         let (fd, hidden) = dir.open(id)?;
-        let file =
-            DirFile { dir: Arc::clone(dir), fd, id, length: 0, allocated: 0, preallocates, hidden };
-        dir.set_mode(&file.fd)?;
+        let dir = Arc::clone(dir);
+        let (length, allocated, written_back) = (0, 0, 0);
+        let file = DirFile { dir, fd, id, length, allocated, preallocates, written_back, hidden };
+        file.dir.set_mode(&file.fd)?;
         Ok(file)
     }
 
-    /// Makes the error marker all that the file holds.
-    fn mark(&self) -> io::Result<()> {
+    fn remove_hidden_name(&mut self) {
+        if let Some(name) = self.hidden.take() {
+            // Some file systems create a file when it is closed, even if its name was removed
+            // before that. Errors do not matter for a file that goes.
+            let _ = calls::flush(&self.fd);
+            self.dir.remove(&name);
+        }
+    }
+
+    /// Writes the error marker into an empty file.
+    pub(super) fn write_marker(&mut self) -> io::Result<()> {
+        calls::write_all(&self.fd, ERROR_MARKER)
+    }
+
+    /// Makes the error marker all that the file holds, and gives it the name. The last resort on a
+    /// full disk: the file's own first block is sure to be there.
+    fn mark_in_place(&mut self) -> io::Result<()> {
+        if self.overwrite().is_err() {
+            // Nothing of its own to write over, or a file system that always writes elsewhere.
+            calls::truncate(&self.fd, 0)?;
+            self.overwrite()?;
+        }
+        if self.dir.durable {
+            calls::sync_data(&self.fd)?;
+        }
+        self.publish()
+    }
+
+    fn overwrite(&self) -> io::Result<()> {
         calls::rewind(&self.fd)?;
         calls::write_all(&self.fd, ERROR_MARKER)?;
         calls::truncate(&self.fd, ERROR_MARKER.len() as u64)
     }
 
-    /// Gives the file its name; with a durable directory, both are on the disk afterwards.
-    fn publish(&mut self) -> io::Result<()> {
+    /// Releases the blocks that were allocated ahead.
+    fn trim(&mut self) -> io::Result<()> {
+        if self.allocated > self.length {
+            calls::truncate(&self.fd, self.length)?;
+            self.allocated = self.length;
+        }
+        Ok(())
+    }
+
+    /// Gives the file its name.
+    pub(super) fn publish(&mut self) -> io::Result<()> {
+        let published = self.publish_or_fail();
+        published.inspect_err(|error| {
+            if self.hidden.is_none() && calls::cannot_link(error) {
+                // This file is lost, but the next ones need not be: they get a name at once.
+                self.dir.paths.refused(FastPath::Tmpfile, error);
+            }
+            self.remove_hidden_name();
+        })
+    }
+
+    fn publish_or_fail(&mut self) -> io::Result<()> {
         if self.hidden.is_some() {
             // Not a local file system of Linux, so the bytes may not even have left this process.
             calls::flush(&self.fd)?;
         }
-        if self.dir.durable {
-            // Before the name, or a power loss could leave a name with nothing behind it. Should
-            // it fail it is not tried again: the kernel has forgotten which bytes were lost.
-            calls::sync_data(&self.fd)?;
-        }
-        self.dir.publish(&self.fd, &mut self.hidden, &name_of(self.id))?;
-        if !self.dir.durable {
-            return Ok(());
-        }
-        calls::sync(&self.dir.fd).or_else(|error| self.dir.take_back(self.id, error))
+        self.dir.publish(&self.fd, &mut self.hidden, &name_of(self.id))
     }
 
-    /// Makes it the file that stands in for markers; `None` when it has a name, or no room.
-    pub(super) fn into_spare(self) -> Option<OwnedFd> {
+    /// Makes it the file that stands in for markers; `None` when it has a name.
+    pub(super) fn into_spare(mut self) -> io::Result<Option<OwnedFd>> {
         if self.hidden.is_some() {
-            return None;
+            return Ok(None);
         }
-        let ready = self
-            .mark()
-            .and_then(|()| if self.dir.durable { calls::sync_data(&self.fd) } else { Ok(()) });
-        match ready.and_then(|()| self.fd.try_clone()) {
-            Ok(spare) => Some(spare),
-            Err(error) => {
-                log::warn!("no spare error marker: {error}");
-                None
-            }
+        self.write_marker()?;
+        if self.dir.durable {
+            calls::sync_data(&self.fd)?;
+        }
+        self.fd.try_clone().map(Some)
+    }
+
+    /// Has a durable file written to the disk as it grows, so that little is left to wait for at
+    /// the commit.
+    fn write_back(&mut self) {
+        if self.dir.durable && self.length >= self.written_back + WRITE_BACK_STEP {
+            calls::start_writing(&self.fd, self.written_back, self.length - self.written_back);
+            self.written_back = self.length;
         }
     }
 

@@ -72,3 +72,31 @@ fn remove_leftovers(dir: &OwnedFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::sink::DirSink;
+
+    /// Three servers in turn: the second starts while the first removes files, and the third must
+    /// see that the second is there.
+    #[test]
+    fn a_server_that_starts_while_another_cleans_up_gets_its_lock() {
+        let keep = || DirSink::options().existing(Existing::Keep);
+        let dir = tempfile::tempdir().unwrap();
+        let first = calls::open_dir(dir.path()).unwrap();
+        calls::lock_alone(&first).unwrap();
+        let path = dir.path().to_owned();
+        let second = std::thread::spawn(move || keep().create(path).unwrap());
+        std::thread::sleep(Duration::from_millis(100));
+        drop(first);
+        let second = second.join().unwrap();
+        let upload = dir.path().join(".7.file.0123456789abcdef");
+        fs::write(&upload, "an upload of the second").unwrap();
+        let third = keep().create(dir.path()).unwrap();
+        assert!(upload.exists(), "the third removed an upload of the second");
+        drop((second, third));
+    }
+}

@@ -2,15 +2,17 @@
 
 mod error;
 mod file;
+mod group;
 mod hidden_name;
 mod lock;
+mod marker;
 mod rehearsal;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use super::{ERROR_MARKER, FileSink, SinkFile};
 use crate::fast_path::{FastPath, FastPaths};
@@ -18,6 +20,7 @@ use crate::sys::file as calls;
 pub use error::{DirError, DirErrorKind};
 pub use file::DirFile;
 use hidden_name::HiddenNames;
+use marker::Spare;
 
 /// Keeps the bytes of connection N in `N.file` of one directory.
 ///
@@ -50,9 +53,9 @@ struct Dir {
     hidden_names: HiddenNames,
     /// The log has said that the directory is gone.
     gone_is_logged: AtomicBool,
-    /// A nameless file that holds the marker. When there is no block, no inode or no descriptor
-    /// left for another, connections that fail share this one: a further name costs none of them.
-    spare: OnceLock<OwnedFd>,
+    spare: Spare,
+    /// Markers have names that may not be on the disk yet.
+    unsynced: AtomicBool,
 }
 
 /// How to use a directory; every setting has a default.
@@ -164,14 +167,15 @@ impl DirOptions {
         DirOptions { paths, ..self }
     }
 
-    /// Whether a commit or abort returns only when the file and its name are on the disk, to
-    /// survive a power loss. Off by default, for it costs some milliseconds each.
+    /// Whether a commit returns only when the file and its name are on the disk, to survive a power
+    /// loss. Off by default, for it costs some milliseconds. The name of an error marker is written
+    /// soon afterwards: after a power loss it may be missing, but nothing else is in its place.
     pub fn durable(self, durable: bool) -> Self {
         DirOptions { durable, ..self }
     }
 
-    /// How many bytes of the file system must be free for a new connection to be accepted; 0, the
-    /// default, asks nothing.
+    /// How many bytes of the file system must be free for a new connection to be accepted; 0 by
+    /// default. Without a free inode there is never room.
     pub fn min_free(self, min_free: u64) -> Self {
         DirOptions { min_free, ..self }
     }
@@ -202,7 +206,7 @@ impl DirOptions {
         let error = |kind| move |why| DirError::new(kind, "cannot use directory", path, why);
         let fd = match calls::open_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(path).and_then(|()| calls::open_dir(path))
+                create_all(path, self.durable).and_then(|()| calls::open_dir(path))
             }
             opened => opened,
         };
@@ -221,18 +225,33 @@ impl DirOptions {
             mode,
             hidden_names: HiddenNames::default(),
             gone_is_logged: AtomicBool::new(false),
-            spare: OnceLock::new(),
+            spare: Spare::default(),
+            unsynced: AtomicBool::new(false),
         };
         rehearsal::rehearse(&mut dir, ways)?;
         let sink = DirSink { dir: Arc::new(dir) };
         if sink.dir.paths.has(FastPath::Tmpfile) {
             let first = sink.open(0).map_err(error(DirErrorKind::Unusable))?;
-            if let Some(spare) = first.into_spare() {
-                sink.dir.spare.get_or_init(|| spare);
+            match first.into_spare() {
+                Ok(Some(spare)) => sink.dir.spare.set(spare),
+                Ok(None) => {}
+                Err(error) => log::warn!("no spare error marker: {error}"),
             }
         }
         Ok(sink)
     }
+}
+
+/// Creates a directory and its parents; `durable` also writes their names to the disk.
+fn create_all(path: &Path, durable: bool) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    std::fs::create_dir_all(path)?;
+    for created in missing.into_iter().filter(|_| durable) {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
+        calls::sync(calls::open_dir(parent.unwrap_or(Path::new(".")))?)?;
+    }
+    Ok(())
 }
 
 impl FileSink for DirSink {
@@ -243,11 +262,34 @@ impl FileSink for DirSink {
     }
 
     fn mark(&self, id: u64) -> io::Result<()> {
-        self.open(id).and_then(SinkFile::abort).or_else(|error| self.dir.mark_by_spare(id, error))
+        self.dir.mark(id)
     }
 
     fn has_room(&self) -> bool {
         self.dir.has_room()
+    }
+
+    fn commits_in_groups(&self) -> bool {
+        self.dir.durable
+    }
+
+    fn commit_all(
+        &self,
+        files: &mut [&mut DirFile],
+        may_name: &dyn Fn(usize) -> bool,
+    ) -> Vec<io::Result<()>> {
+        if self.dir.durable {
+            return file::commit_group(&self.dir, files, may_name);
+        }
+        let commit = |(index, file): (usize, &mut &mut DirFile)| match may_name(index) {
+            true => file.commit(),
+            false => Err(io::ErrorKind::Interrupted.into()),
+        };
+        files.iter_mut().enumerate().map(commit).collect()
+    }
+
+    fn tidy(&self) {
+        self.dir.tidy();
     }
 }
 
@@ -381,20 +423,6 @@ impl Dir {
 
     /// Gives a nameless file a name that is free.
     fn link(&self, fd: &OwnedFd, name: &str) -> io::Result<()> {
-        let linked = self.link_either_way(fd, name);
-        // The spare cannot be linked either when all its names were removed.
-        let is_spare = self.spare.get().is_some_and(|spare| std::ptr::eq(spare, fd));
-        if let Err(error) = &linked
-            && calls::cannot_link(error)
-            && !is_spare
-        {
-            // This file is lost, but the next ones need not be: they get a name at once.
-            self.paths.refused(FastPath::Tmpfile, error);
-        }
-        linked
-    }
-
-    fn link_either_way(&self, fd: &OwnedFd, name: &str) -> io::Result<()> {
         if !self.paths.has(FastPath::EmptyPath) {
             return calls::link_proc(fd, &self.fd, name);
         }
@@ -409,25 +437,9 @@ impl Dir {
         }
     }
 
-    /// Keeps the marker for connection `id` when there was no file for it, for `error`.
-    fn mark_by_spare(&self, id: u64, error: io::Error) -> io::Result<()> {
-        let Some(spare) = self.spare.get() else { return Err(error) };
-        let mut hidden = None;
-        let published = self.publish(spare, &mut hidden, &name_of(id));
-        if let Some(hidden) = hidden {
-            let _ = calls::unlink(&self.fd, &hidden);
-        }
-        published?;
-        log::debug!("connection {id}: the marker shares its file with others: {error}");
-        if self.durable { calls::sync(&self.fd) } else { Ok(()) }
-    }
-
     fn has_room(&self) -> bool {
-        if self.min_free == 0 {
-            return true;
-        }
-        match calls::free_bytes(&self.fd) {
-            Ok(free) => free >= self.min_free,
+        match calls::free_space(&self.fd) {
+            Ok(free) => free.inodes != Some(0) && free.bytes >= self.min_free,
             Err(error) => {
                 log::warn!("cannot tell how much space is free: {error}");
                 true
@@ -549,7 +561,7 @@ mod tests {
             let mut file = sink.open(1).unwrap();
             file.write(b"new").unwrap();
             assert_eq!(file.commit().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-            let file = sink.open(1).unwrap();
+            let mut file = sink.open(1).unwrap();
             assert_eq!(file.abort().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
             let mut file = sink.open(2).unwrap();
             file.write(b"new").unwrap();
@@ -704,13 +716,16 @@ mod tests {
             fs::write(dir.path().join("3.file"), "old").unwrap();
             let sink = DirSink::options().durable(durable).create(dir.path()).unwrap();
             for id in 1..=3 {
-                sink.dir.mark_by_spare(id, io::ErrorKind::StorageFull.into()).unwrap();
+                sink.dir.mark_by_spare(id).unwrap();
             }
             assert_eq!(names(dir.path()), ["1.file", "2.file", "3.file"]);
             for name in names(dir.path()) {
                 assert_eq!(fs::read(dir.path().join(name)).unwrap(), ERROR_MARKER);
             }
-            // The next one that can be made is its own.
+            if durable {
+                continue;
+            }
+            // The next one that can be made is a file of its own.
             sink.mark(4).unwrap();
             fs::write(dir.path().join("4.file"), "changed").unwrap();
             assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), ERROR_MARKER);

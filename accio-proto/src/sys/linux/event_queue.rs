@@ -1,20 +1,17 @@
-//! The event queue: one epoll instance and its alarm.
+//! An event queue: an epoll instance.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
+use rustix::io::Errno;
 
 use crate::socket::Interest;
-use crate::sys::retry;
 
-/// An epoll instance whose entries are all one-shot: an event is handed to one waiter, and the
-/// entry sleeps until it is armed again.
+/// An epoll instance. The entries of connections are one-shot: an event is handed to one waiter,
+/// and the entry sleeps until it is armed again.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
@@ -43,20 +40,45 @@ impl Poller {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Adds a descriptor that wakes every waiter for as long as it is readable.
-    pub(crate) fn add_broadcast(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+    /// Adds a descriptor that is reported for as long as it is readable.
+    pub(crate) fn add_level(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?)
     }
 
-    /// Waits for one event and returns its token. One at a time: whoever takes an event may be
-    /// held up by a slow disk, and must not hold up other events with it.
-    pub(crate) fn wait(&self) -> io::Result<u64> {
-        let mut event = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
-        loop {
-            if retry(|| epoll::wait(&self.epoll, &mut event[..], None))? > 0 {
-                return Ok(event[0].data.u64());
-            }
-        }
+    /// Waits for one event and returns its token; `None` when `timeout` is over. One at a time:
+    /// whoever takes an event may be held up by a slow disk, and must not hold up other events
+    /// with it.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<Option<u64>> {
+        let mut event = Events::<1>::new();
+        Ok(self.wait_many(&mut event, timeout)?.next())
+    }
+
+    /// Waits for events and returns their tokens; none when `timeout` is over.
+    pub(crate) fn wait_many<'e, const N: usize>(
+        &self,
+        events: &'e mut Events<N>,
+        timeout: Option<Duration>,
+    ) -> io::Result<impl Iterator<Item = u64> + use<'e, N>> {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let count = match epoll::wait(&self.epoll, &mut events.0[..], timeout.as_ref()) {
+            // A signal. Whoever waits looks at the time again.
+            Err(Errno::INTR) => 0,
+            waited => waited?,
+        };
+        Ok(events.0[..count].iter().map(|event| event.data.u64()))
+    }
+}
+
+/// Room for the events of one wait.
+pub(crate) struct Events<const N: usize>([epoll::Event; N]);
+
+impl<const N: usize> Events<N> {
+    pub(crate) fn new() -> Self {
+        let none = epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+        Events([none; N])
     }
 }
 
@@ -66,34 +88,4 @@ fn one_shot(interest: Interest) -> EventFlags {
         Interest::ReadWrite => EventFlags::IN | EventFlags::RDHUP | EventFlags::OUT,
     };
     flags | EventFlags::ONESHOT
-}
-
-/// A descriptor that becomes readable at a set time of the monotonic clock.
-#[derive(Debug)]
-pub(crate) struct Alarm(OwnedFd);
-
-impl Alarm {
-    pub(crate) fn new() -> io::Result<Alarm> {
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        Ok(Alarm(timerfd_create(TimerfdClockId::Monotonic, flags)?))
-    }
-
-    /// Goes off after `delay` from now, replacing any earlier setting; with `None`, never.
-    pub(crate) fn set(&self, delay: Option<Duration>) -> io::Result<()> {
-        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let it_value = delay.map_or(none, |delay| Timespec {
-            tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
-            // All zero would switch the alarm off.
-            tv_nsec: if delay.is_zero() { 1 } else { delay.subsec_nanos().into() },
-        });
-        let setting = Itimerspec { it_interval: none, it_value };
-        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &setting)?;
-        Ok(())
-    }
-}
-
-impl AsFd for Alarm {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
 }

@@ -45,3 +45,13 @@ pub(crate) fn preallocate(file: impl AsFd, offset: u64, length: u64) -> io::Resu
 pub(crate) fn sync_data(file: impl AsFd) -> io::Result<()> {
     retry(|| rustix::fs::fdatasync(&file))
 }
+
+/// Starts writing a range of the file to the disk, without waiting for it. A hint: whatever becomes
+/// of it, the next sync writes what is left.
+pub(crate) fn start_writing(file: impl AsFd, offset: u64, length: u64) {
+    // The advice that pages are not needed starts their write-back. One byte short of the end, so
+    // that the last page stays as it is: for a small file there is then nothing to drop, which
+    // would cost more than the rest.
+    let Some(length) = std::num::NonZeroU64::new(length.saturating_sub(1)) else { return };
+    let _ = rustix::fs::fadvise(file, offset, Some(length), rustix::fs::Advice::DontNeed);
+}

@@ -34,6 +34,7 @@ pub(super) struct Told {
     pub(super) error: Option<String>,
     pub(super) peer: Option<SocketAddr>,
     pub(super) duration: Duration,
+    pub(super) unmarked: bool,
 }
 
 #[derive(Default)]
@@ -83,6 +84,7 @@ pub(super) fn observed<K: FileSink>(
             error: outcome.result.as_ref().err().map(ToString::to_string),
             peer: outcome.peer,
             duration: outcome.duration,
+            unmarked: outcome.unmarked.is_some(),
         };
         let earlier = outcomes.told.lock().unwrap().insert(outcome.id, told);
         assert!(earlier.is_none(), "connection {} was told twice", outcome.id);

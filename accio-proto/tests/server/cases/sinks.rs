@@ -35,11 +35,11 @@ impl SinkFile for OddFile {
         self.file.write(bytes)
     }
 
-    fn commit(self) -> io::Result<()> {
+    fn commit(&mut self) -> io::Result<()> {
         self.file.commit()
     }
 
-    fn abort(self) -> io::Result<()> {
+    fn abort(&mut self) -> io::Result<()> {
         self.file.abort()
     }
 }

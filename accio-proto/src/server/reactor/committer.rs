@@ -1,0 +1,198 @@
+//! The committers: threads for calls that may wait for the disk, in three lanes.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::lane::Lane;
+use super::slots::Key;
+use super::tuning::{COMMIT_GROUP, COMMIT_THREADS, GROUP_THREADS, MARKER_THREADS};
+use super::{Connection, ConnectionInfo, Ending, Shared, spawn};
+use crate::copier::Copier;
+use crate::session::Closing;
+use crate::sink::FileSink;
+
+/// The queues of the committers. Each has its own threads, so that error markers never wait for
+/// the commits of large files, and nothing waits for storage to be freed.
+pub(super) struct Lanes<K: FileSink> {
+    pub(super) markers: Lane<Marker<K>>,
+    pub(super) commits: Lane<Commit<K>>,
+    /// Files to drop; `None` only has the sink tidy up.
+    pub(super) discards: Lane<Option<K::File>>,
+}
+
+/// A short job.
+pub(super) enum Marker<K: FileSink> {
+    /// Leaves the error marker of a failed connection, and ends it.
+    Abort(Key, Ending<K>),
+    /// The same for a connection whose session is stuck elsewhere.
+    Abandon(ConnectionInfo),
+    /// Asks the sink for room.
+    Room,
+}
+
+/// A job that may take as long as the disk does.
+pub(super) enum Commit<K: FileSink> {
+    File(Key, Ending<K>),
+    /// A turn that opens a file, while too many workers are held up.
+    Turn(Key, Connection<K>),
+}
+
+impl<K: FileSink> Lanes<K> {
+    pub(super) fn new(groups: bool) -> Self {
+        Lanes {
+            markers: Lane::new(MARKER_THREADS),
+            commits: Lane::new(if groups { GROUP_THREADS } else { COMMIT_THREADS }),
+            // One: freeing is never urgent, and takes the locks of the file system.
+            discards: Lane::new(1),
+        }
+    }
+}
+
+impl<K: FileSink> Shared<K> {
+    /// Starts the thread that no connection can do without, and has it ask for room, so that the
+    /// first connection need not wait for the answer.
+    pub(super) fn start_committer(self: &Arc<Self>) -> io::Result<()> {
+        self.lanes.markers.start(|| self.start_marker_thread())?;
+        if self.room.look(Instant::now()).ask {
+            self.push_marker(Marker::Room);
+        }
+        Ok(())
+    }
+
+    /// Hands a connection that has ended over to be committed or aborted.
+    pub(super) fn push_ending(self: &Arc<Self>, key: Key, ending: Ending<K>) {
+        if ending.closing.is_complete() {
+            self.push_commit(Commit::File(key, ending));
+        } else {
+            self.push_marker(Marker::Abort(key, ending));
+        }
+    }
+
+    pub(super) fn push_turn(self: &Arc<Self>, key: Key, connection: Connection<K>) {
+        self.push_commit(Commit::Turn(key, connection));
+    }
+
+    pub(super) fn push_marker(self: &Arc<Self>, job: Marker<K>) {
+        if let Err(job) = self.lanes.markers.push(job, || self.start_marker_thread()) {
+            self.do_marker(job);
+        }
+    }
+
+    fn push_commit(self: &Arc<Self>, job: Commit<K>) {
+        let start = || spawn("accio-commit".into(), self, |shared| shared.do_commits());
+        if let Err(job) = self.lanes.commits.push(job, start) {
+            self.do_commit_group(&mut vec![job], &mut None);
+        }
+    }
+
+    /// Has a discarded file dropped where that delays nobody.
+    pub(super) fn push_discarded(self: &Arc<Self>, file: Option<K::File>) {
+        let start = || spawn("accio-discard".into(), self, |shared| shared.do_discards());
+        // Without a thread, or after the end, it is dropped right here.
+        drop(self.lanes.discards.push(file, start));
+    }
+
+    fn start_marker_thread(self: &Arc<Self>) -> io::Result<()> {
+        spawn("accio-marker".into(), self, |shared| {
+            let mut jobs = Vec::new();
+            while shared.lanes.markers.take(1, &mut jobs) {
+                let aborts = matches!(jobs[..], [Marker::Abort(..)]);
+                jobs.drain(..).for_each(|job| shared.do_marker(job));
+                if aborts && shared.lanes.markers.is_empty() {
+                    shared.push_discarded(None);
+                }
+            }
+            shared.lanes.markers.leave();
+        })
+    }
+
+    fn do_marker(self: &Arc<Self>, job: Marker<K>) {
+        match job {
+            Marker::Abort(key, ending) => self.finish(key, ending),
+            Marker::Abandon(info) => {
+                self.connections.abandon(info);
+                self.unreported.fetch_sub(1, Ordering::SeqCst);
+            }
+            Marker::Room => {
+                let has_room = || self.connections.sink.has_room();
+                // A sink that panics here cannot tell.
+                let has_room = catch_unwind(AssertUnwindSafe(has_room)).unwrap_or(true);
+                self.room.answer(has_room, Instant::now());
+                self.wake.raise();
+            }
+        }
+    }
+
+    fn do_commits(self: &Arc<Self>) {
+        let mut jobs = Vec::new();
+        let mut copier = None;
+        let count = if self.groups { COMMIT_GROUP } else { 1 };
+        while self.lanes.commits.take(count, &mut jobs) {
+            self.do_commit_group(&mut jobs, &mut copier);
+        }
+        self.lanes.commits.leave();
+    }
+
+    fn do_commit_group(self: &Arc<Self>, jobs: &mut Vec<Commit<K>>, copier: &mut Option<Copier>) {
+        let mut group = Vec::with_capacity(jobs.len());
+        let mut turns = Vec::new();
+        for job in jobs.drain(..) {
+            match job {
+                Commit::File(key, ending) => group.push((key, ending)),
+                Commit::Turn(key, connection) => turns.push((key, connection)),
+            }
+        }
+        if self.groups {
+            self.finish_group(group);
+        } else {
+            group.into_iter().for_each(|(key, ending)| self.finish(key, ending));
+        }
+        for (key, connection) in turns {
+            let copier =
+                copier.get_or_insert_with(|| Copier::new(Arc::clone(&self.connections.paths)));
+            self.take_turn(key, connection, copier, None);
+        }
+    }
+
+    /// Commits a group of files together, then reports each and tells its peer.
+    fn finish_group(self: &Arc<Self>, group: Vec<(Key, Ending<K>)>) {
+        let members: Vec<_> = group.iter().map(|(key, ending)| (*key, ending.info)).collect();
+        let closings = group.into_iter().map(|(_, ending)| ending.closing).collect();
+        let claim = |index: usize| {
+            let (key, _): (Key, ConnectionInfo) = members[index];
+            self.slots.claim(key)
+        };
+        let finish = || Closing::finish_all(closings, &self.connections.sink, &claim);
+        let Ok(ended) = catch_unwind(AssertUnwindSafe(finish)) else {
+            return members.iter().for_each(|(key, info)| self.lose(*key, Some(*info)));
+        };
+        for ((key, info), ended) in members.into_iter().zip(ended) {
+            let Some(ended) = ended else { continue };
+            let release = self.release(key, info);
+            let discarded = self.connections.report(ended, info, release);
+            self.unreported.fetch_sub(1, Ordering::SeqCst);
+            if discarded.is_some() {
+                self.push_discarded(discarded);
+            }
+        }
+    }
+
+    fn do_discards(self: &Arc<Self>) {
+        let mut files = Vec::new();
+        while self.lanes.discards.take(1, &mut files) {
+            let discard = || files.clear();
+            let discarded = catch_unwind(AssertUnwindSafe(discard));
+            let tidied = match self.lanes.discards.is_empty() {
+                true => catch_unwind(AssertUnwindSafe(|| self.connections.sink.tidy())),
+                false => Ok(()),
+            };
+            if discarded.and(tidied).is_err() {
+                log::error!("the sink panicked while it discarded a file");
+            }
+        }
+        self.lanes.discards.leave();
+    }
+}

@@ -1,0 +1,228 @@
+//! A lane: a queue of jobs that may block, and the few threads that do them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A queue and its threads. Threads are started when a job finds none idle, up to a limit.
+///
+/// The queue is bounded by its users: a connection has at most one job at a time.
+#[derive(Debug)]
+pub(super) struct Lane<J> {
+    state: Mutex<State<J>>,
+    /// A job was queued, or the lane was closed.
+    work: Condvar,
+    /// The last thread has ended.
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+struct State<J> {
+    jobs: VecDeque<J>,
+    /// Most threads at once.
+    limit: usize,
+    threads: usize,
+    /// Threads that wait for a job.
+    idle: usize,
+    closed: bool,
+}
+
+impl<J> Lane<J> {
+    /// A lane without threads; the first job starts one.
+    pub(super) fn new(limit: usize) -> Self {
+        let state = State { jobs: VecDeque::new(), limit, threads: 0, idle: 0, closed: false };
+        Lane { state: Mutex::new(state), work: Condvar::new(), ended: Condvar::new() }
+    }
+
+    /// Starts a thread before there is a job for it.
+    pub(super) fn start(&self, start: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.lock().threads += 1;
+        start().inspect_err(|_| self.lock().threads -= 1)
+    }
+
+    /// Queues a job. Calls `start` when it takes another thread, which must call
+    /// [`take`](Lane::take) until there is nothing more, and then [`leave`](Lane::leave).
+    ///
+    /// Returns the job when the lane has no thread and none can be started, or when it is closed.
+    pub(super) fn push(&self, job: J, start: impl FnOnce() -> io::Result<()>) -> Result<(), J> {
+        let starts = {
+            let mut state = self.lock();
+            if state.closed {
+                return Err(job);
+            }
+            state.jobs.push_back(job);
+            let starts = state.jobs.len() > state.idle && state.threads < state.limit;
+            state.threads += usize::from(starts);
+            starts
+        };
+        if !starts {
+            self.work.notify_one();
+            return Ok(());
+        }
+        let Err(error) = start() else { return Ok(()) };
+        log::debug!("cannot start a thread: {error}");
+        let mut state = self.lock();
+        state.threads -= 1;
+        // With other threads the job only waits longer. Without any it is the only one queued.
+        match state.threads {
+            0 => state.jobs.pop_back().map_or(Ok(()), Err),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for jobs and moves up to `count` of them to `jobs`, the oldest first. Returns false
+    /// when the lane is closed and empty.
+    pub(super) fn take(&self, count: usize, jobs: &mut Vec<J>) -> bool {
+        let mut state = self.lock();
+        if state.jobs.is_empty() && !state.closed {
+            state.idle += 1;
+            let waiting = |state: &mut State<J>| state.jobs.is_empty() && !state.closed;
+            let woken = self.work.wait_while(state, waiting);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+        let count = count.min(state.jobs.len());
+        jobs.extend(state.jobs.drain(..count));
+        count > 0
+    }
+
+    /// Whether no job is queued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().jobs.is_empty()
+    }
+
+    /// A thread has ended.
+    pub(super) fn leave(&self) {
+        let mut state = self.lock();
+        state.threads -= 1;
+        if state.threads == 0 {
+            self.ended.notify_all();
+        }
+    }
+
+    /// Allows more threads, for when those that there are may be stuck.
+    pub(super) fn raise_limit(&self, limit: usize) {
+        let mut state = self.lock();
+        state.limit = state.limit.max(limit);
+    }
+
+    /// Takes no more jobs; threads end once the queue is empty.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.work.notify_all();
+    }
+
+    /// Waits until all threads have ended, until `deadline` at most. Returns whether they have.
+    pub(super) fn wait_ended(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let running = |state: &mut State<J>| state.threads > 0;
+        let ended = self.ended.wait_timeout_while(self.lock(), left, running);
+        ended.unwrap_or_else(PoisonError::into_inner).0.threads == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        // Each change is a few assignments, so a panic elsewhere leaves the state whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn refuse() -> io::Result<()> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    #[test]
+    fn jobs_start_threads_up_to_the_limit_and_then_wait_in_order() {
+        let lane = Lane::new(2);
+        let started = Cell::new(0);
+        let start = || {
+            started.set(started.get() + 1);
+            Ok(())
+        };
+        (1..=5).for_each(|job| lane.push(job, start).unwrap());
+        assert_eq!(started.get(), 2);
+        let mut jobs = Vec::new();
+        assert!(lane.take(1, &mut jobs));
+        assert_eq!(jobs, [1]);
+        assert!(lane.take(9, &mut jobs), "a group takes all that wait, and waits for no more");
+        assert_eq!(jobs, [1, 2, 3, 4, 5]);
+        assert!(lane.is_empty());
+    }
+
+    #[test]
+    fn a_job_is_given_back_only_when_nobody_would_do_it() {
+        let lane = Lane::new(2);
+        assert_eq!(lane.push(1, refuse), Err(1));
+        assert!(lane.is_empty());
+        lane.push(2, || Ok(())).unwrap();
+        lane.push(3, refuse).unwrap();
+        lane.close();
+        assert_eq!(lane.push(4, || Ok(())), Err(4));
+        let mut jobs = Vec::new();
+        assert!(lane.take(9, &mut jobs), "what was queued before the end is done");
+        assert_eq!(jobs, [2, 3]);
+        assert!(!lane.take(9, &mut jobs));
+        assert!(!lane.wait_ended(Instant::now()));
+        lane.leave();
+        assert!(lane.wait_ended(Instant::now()));
+    }
+
+    #[test]
+    fn a_raised_limit_lets_others_work_while_the_first_are_stuck() {
+        let lane = Lane::new(1);
+        let started = Cell::new(0);
+        let start = || {
+            started.set(started.get() + 1);
+            Ok(())
+        };
+        lane.push(1, start).unwrap();
+        lane.push(2, start).unwrap();
+        assert_eq!(started.get(), 1);
+        lane.raise_limit(3);
+        lane.push(3, start).unwrap();
+        lane.push(4, start).unwrap();
+        assert_eq!(started.get(), 3);
+    }
+
+    #[test]
+    fn idle_threads_are_woken_and_not_joined_by_more() {
+        let lane = Lane::new(8);
+        let started = Cell::new(0);
+        std::thread::scope(|scope| {
+            let lane = &lane;
+            let work = move || {
+                let mut done = Vec::new();
+                while lane.take(1, &mut done) {}
+                lane.leave();
+                done
+            };
+            let start = || {
+                started.set(started.get() + 1);
+                Ok(())
+            };
+            lane.push(1, start).unwrap();
+            let thread = scope.spawn(work);
+            for job in 2..=20 {
+                let is_idle = || {
+                    let state = lane.lock();
+                    state.idle == 1 && state.jobs.is_empty()
+                };
+                while !is_idle() {
+                    std::thread::yield_now();
+                }
+                lane.push(job, start).unwrap();
+            }
+            lane.close();
+            assert_eq!(thread.join().unwrap(), (1..=20).collect::<Vec<_>>());
+            assert!(lane.wait_ended(Instant::now() + Duration::from_secs(5)));
+        });
+        assert_eq!(started.get(), 1);
+    }
+}

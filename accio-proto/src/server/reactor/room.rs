@@ -1,0 +1,110 @@
+//! Whether the sink has room, as a committer last found out.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::tuning::server::ACCEPT_RETRY;
+
+/// How long an answer is good enough while the next one is awaited.
+const STALE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the front thread waits for an answer before it goes on with the last one: a disk that
+/// does not even answer this must not delay greetings.
+pub(super) const PATIENCE: Duration = Duration::from_millis(20);
+
+/// The last answer, and the question that is on its way.
+///
+/// The front thread never asks the sink itself, for that may block.
+#[derive(Debug, Default)]
+pub(super) struct Room(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    answer: Option<(bool, Instant)>,
+    asked: Option<Instant>,
+}
+
+/// What the front thread does about a waiting connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// The question must be passed to a committer.
+    pub(super) ask: bool,
+    pub(super) room: Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Yes,
+    No,
+    /// The answer comes soon; look again then, or at this time.
+    Soon(Instant),
+}
+
+impl Room {
+    pub(super) fn look(&self, now: Instant) -> Verdict {
+        let mut state = self.lock();
+        let age = state.answer.map(|(_, at)| now.saturating_duration_since(at));
+        let ask = state.asked.is_none() && age.is_none_or(|age| age >= ACCEPT_RETRY);
+        if ask {
+            state.asked = Some(now);
+        }
+        let patience = state.asked.map(|asked| asked + PATIENCE).filter(|until| now < *until);
+        let room = match (state.answer, patience) {
+            // While there was no room, only a new answer changes that.
+            (Some((false, _)), Some(until)) => Answer::Soon(until),
+            (Some((false, _)), None) => Answer::No,
+            (Some((true, at)), Some(until)) if now >= at + STALE_AFTER => Answer::Soon(until),
+            (None, Some(until)) => Answer::Soon(until),
+            _ => Answer::Yes,
+        };
+        Verdict { ask, room }
+    }
+
+    /// A committer has asked the sink.
+    pub(super) fn answer(&self, has_room: bool, now: Instant) {
+        *self.lock() = State { answer: Some((has_room, now)), asked: None };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is one assignment, so a panic elsewhere leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(ask: bool, room: Answer) -> Verdict {
+        Verdict { ask, room }
+    }
+
+    #[test]
+    fn a_fresh_answer_counts_and_an_old_one_is_asked_again() {
+        let (room, start) = (Room::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        assert_eq!(room.look(at(0)), verdict(true, Answer::Soon(at(20))));
+        assert_eq!(room.look(at(5)), verdict(false, Answer::Soon(at(20))), "asked once");
+        room.answer(true, at(6));
+        assert_eq!(room.look(at(7)), verdict(false, Answer::Yes));
+        assert_eq!(room.look(at(106)), verdict(true, Answer::Yes), "nobody waits for this answer");
+        room.answer(true, at(107));
+        // Long idle: the disk may have been filled by others.
+        assert_eq!(room.look(at(9000)), verdict(true, Answer::Soon(at(9020))));
+        room.answer(false, at(9001));
+        assert_eq!(room.look(at(9002)), verdict(false, Answer::No));
+        assert_eq!(room.look(at(9101)), verdict(true, Answer::Soon(at(9121))));
+        assert_eq!(room.look(at(9121)), verdict(false, Answer::No));
+        room.answer(true, at(9500));
+        assert_eq!(room.look(at(9501)), verdict(false, Answer::Yes));
+    }
+
+    #[test]
+    fn a_sink_that_does_not_answer_delays_no_greeting_for_long() {
+        let (room, start) = (Room::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        assert_eq!(room.look(at(0)), verdict(true, Answer::Soon(at(20))));
+        assert_eq!(room.look(at(20)), verdict(false, Answer::Yes));
+        assert_eq!(room.look(at(60_000)), verdict(false, Answer::Yes));
+    }
+}

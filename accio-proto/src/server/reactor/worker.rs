@@ -1,0 +1,75 @@
+//! The workers: they move content, one event at a time.
+
+use std::sync::Arc;
+
+use super::slots::Key;
+use super::tuning::SPARE_WORKER_STAYS;
+use super::{HALT, Shared, spawn};
+use crate::copier::Copier;
+use crate::sink::FileSink;
+
+/// How long a worker stays that has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    UntilTheEnd,
+    /// It was started because others were held up.
+    ForAWhile,
+}
+
+impl<K: FileSink> Shared<K> {
+    /// Starts one more worker. Only the front thread does.
+    pub(super) fn start_worker(self: &Arc<Self>, stay: Stay) -> std::io::Result<()> {
+        let Some(place) = self.watch.join() else {
+            return Err(std::io::Error::other("there are as many as there may be"));
+        };
+        let name = format!("accio-worker-{}", place + 1);
+        spawn(name, self, move |shared| {
+            let _left = Left(&shared, place);
+            shared.work(place, stay);
+        })
+        .inspect_err(|_| self.watch.leave(place))
+    }
+
+    fn work(self: &Arc<Self>, place: usize, stay: Stay) {
+        let mut copier = Copier::new(Arc::clone(&self.connections.paths));
+        let patience = (stay == Stay::ForAWhile).then_some(SPARE_WORKER_STAYS);
+        loop {
+            match self.sessions.wait(patience) {
+                Ok(Some(HALT)) => return,
+                Ok(Some(token)) => {
+                    if self.watch.begin(place) {
+                        self.wake.raise();
+                    }
+                    self.serve(Key::from_token(token), &mut copier);
+                    self.watch.end(place);
+                }
+                Ok(None) if stay == Stay::ForAWhile => return,
+                Ok(None) => {}
+                Err(error) => return self.fail(error),
+            }
+        }
+    }
+
+    /// Serves one event of a session.
+    fn serve(self: &Arc<Self>, key: Key, copier: &mut Copier) {
+        let Some(connection) = self.slots.take(key) else { return };
+        if !connection.may_open() {
+            return self.take_turn(key, connection, copier, None);
+        }
+        match self.permit() {
+            // Too many workers are waiting for the disk already; the others keep moving content
+            // into files that are open.
+            None => self.push_turn(key, connection),
+            permit => self.take_turn(key, connection, copier, permit),
+        }
+    }
+}
+
+/// Marks the worker as gone, however it ends.
+struct Left<'a, K: FileSink>(&'a Shared<K>, usize);
+
+impl<K: FileSink> Drop for Left<'_, K> {
+    fn drop(&mut self) {
+        self.0.watch.leave(self.1);
+    }
+}

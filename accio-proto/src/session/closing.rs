@@ -1,0 +1,184 @@
+//! The end of a session: commit or abort, and after that the peer is told.
+
+use std::cell::Cell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::Abort;
+use crate::dialect::Dialect;
+use crate::sink::{FileSink, SinkFile};
+use crate::socket::Socket;
+
+/// A session that has ended, before its file is committed or aborted.
+///
+/// Dropped instead of [finished](Closing::finish), it resets the connection and leaves no file.
+#[derive(Debug)]
+#[must_use]
+pub struct Closing<S, F> {
+    id: u64,
+    dialect: Option<Dialect>,
+    bytes: u64,
+    result: Result<(), Abort>,
+    file: Option<F>,
+    socket: Unreleased<S>,
+}
+
+/// A finished session: the file is kept, or the error marker. The peer does not know yet.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Ended<S, F> {
+    /// The number of the connection.
+    pub id: u64,
+    /// The dialect of the client, once it was known.
+    pub dialect: Option<Dialect>,
+    /// Content bytes received, whether or not they were kept.
+    pub bytes: u64,
+    /// Whether the file is complete, and if not, why.
+    pub result: Result<(), Abort>,
+    /// Why not even the error marker could be kept: nothing exists under this number.
+    pub unmarked: Option<io::Error>,
+    /// The connection, still open.
+    pub socket: Unreleased<S>,
+    /// The file of an aborted session. Dropping it may take long, since that releases its content:
+    /// drop it after the peer was told, on a thread that nobody waits for.
+    pub discarded: Option<F>,
+}
+
+/// A connection whose peer waits for the result. Dropped, it is reset.
+#[derive(Debug)]
+pub struct Unreleased<S>(S);
+
+impl<S: Socket> Unreleased<S> {
+    /// The connection itself.
+    pub fn socket(&self) -> &S {
+        &self.0
+    }
+
+    /// Tells the peer: FIN when the file is `kept`, a reset when not.
+    pub fn release(self, kept: bool) {
+        if kept {
+            self.0.close();
+        }
+    }
+}
+
+impl<S: Socket, F: SinkFile> Closing<S, F> {
+    pub(super) fn new(
+        id: u64,
+        dialect: Option<Dialect>,
+        bytes: u64,
+        result: Result<(), Abort>,
+        file: Option<F>,
+        socket: S,
+    ) -> Self {
+        Closing { id, dialect, bytes, result, file, socket: Unreleased(socket) }
+    }
+
+    /// The number of the connection.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Content bytes received.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether all content has been received, so that the file will be committed.
+    pub fn is_complete(&self) -> bool {
+        self.result.is_ok()
+    }
+
+    /// Commits the file or aborts it. A commit that fails becomes an abort.
+    pub fn finish<K: FileSink<File = F>>(mut self, sink: &K) -> Ended<S, F> {
+        if self.result.is_ok() {
+            self.open(sink);
+        }
+        if let (Ok(()), Some(file)) = (&self.result, &mut self.file) {
+            let committed = catch_panic(|| file.commit()).and_then(|committed| committed);
+            self.result = committed.map_err(Abort::sink("commit"));
+        }
+        self.conclude(sink)
+    }
+
+    /// Finishes several sessions, all of them complete, with a single [`FileSink::commit_all`].
+    ///
+    /// `claim` is called once for each index of `group`, before its file or its error marker
+    /// becomes visible. Where the answer is no, the session leaves nothing and has no result.
+    pub fn finish_all<K: FileSink<File = F>>(
+        mut group: Vec<Self>,
+        sink: &K,
+        claim: &dyn Fn(usize) -> bool,
+    ) -> Vec<Option<Ended<S, F>>> {
+        group.iter_mut().for_each(|closing| closing.open(sink));
+        let claims: Vec<_> = group.iter().map(|_| Cell::new(None)).collect();
+        let claim = |index: usize| {
+            let claimed = claims[index].get().unwrap_or_else(|| claim(index));
+            claims[index].set(Some(claimed));
+            claimed
+        };
+        let (indices, mut files): (Vec<_>, Vec<_>) = (group.iter_mut().enumerate())
+            .filter_map(|(index, closing)| Some((index, closing.file.as_mut()?)))
+            .unzip();
+        let may_name = |index: usize| claim(indices[index]);
+        // After a panic it is unknown which of the files got their names: all of them have failed.
+        let results = catch_panic(|| sink.commit_all(&mut files, &may_name))
+            .unwrap_or_else(|panic| files.iter().map(|_| Err(copy_of(&panic))).collect());
+        for (index, committed) in indices.into_iter().zip(results) {
+            group[index].result = committed.map_err(Abort::sink("commit"));
+        }
+        let conclude =
+            |(index, closing): (usize, Self)| claim(index).then(|| closing.conclude(sink));
+        group.into_iter().enumerate().map(conclude).collect()
+    }
+
+    /// Opens the file of an empty upload.
+    fn open<K: FileSink<File = F>>(&mut self, sink: &K) {
+        if self.file.is_none() {
+            match catch_panic(|| sink.open(self.id)).and_then(|opened| opened) {
+                Ok(file) => self.file = Some(file),
+                Err(error) => self.result = Err(Abort::sink("open")(error)),
+            }
+        }
+    }
+
+    /// Leaves the error marker if the session has failed.
+    fn conclude<K: FileSink<File = F>>(mut self, sink: &K) -> Ended<S, F> {
+        let unmarked = match self.result {
+            Ok(()) => {
+                self.file = None;
+                None
+            }
+            Err(_) => self.mark(sink).err(),
+        };
+        if let Some(error) = &unmarked {
+            log::error!("connection {}: cannot keep the error marker: {error}", self.id);
+        }
+        let Closing { id, dialect, bytes, result, file, socket } = self;
+        Ended { id, dialect, bytes, result, unmarked, socket, discarded: file }
+    }
+
+    fn mark<K: FileSink<File = F>>(&mut self, sink: &K) -> io::Result<()> {
+        let mark = || catch_panic(|| sink.mark(self.id)).and_then(|marked| marked);
+        match &mut self.file {
+            Some(file) => {
+                catch_panic(|| file.abort()).and_then(|aborted| aborted).or_else(|_| mark())
+            }
+            None => mark(),
+        }
+    }
+}
+
+fn copy_of(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
+
+/// Makes a panic of a sink the error of one call, so that it ends one connection and no other.
+pub(super) fn catch_panic<T>(call: impl FnOnce() -> T) -> io::Result<T> {
+    // After a panic the file is only aborted and dropped, and every lock here survives one.
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        io::Error::other(format!("the sink panicked: {}", text.unwrap_or("no message")))
+    })
+}

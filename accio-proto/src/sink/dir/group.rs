@@ -1,0 +1,177 @@
+//! Durable commits in groups.
+//!
+//! A file is durable once its data is on the disk, then its name, then the directory. Doing each
+//! step for all files of a group lets them share the journal commits of the file system: the
+//! write-back of all is started first, so that the first `fdatasync` carries the others along.
+
+use std::io;
+
+/// The steps of a commit, each for one file of a group by its index.
+pub(super) trait Steps {
+    /// Starts writing the data to the disk, without waiting for it.
+    fn start(&mut self, index: usize) -> io::Result<()>;
+    /// Waits until the data is on the disk.
+    fn sync(&mut self, index: usize) -> io::Result<()>;
+    /// Gives the file its name.
+    fn name(&mut self, index: usize) -> io::Result<()>;
+    /// Writes the names of all files to the disk.
+    fn sync_names(&mut self) -> io::Result<()>;
+    /// Takes the name of a file away again, because of `error`. If that fails, too, the file stays,
+    /// and so does the success.
+    fn take_back(&mut self, index: usize, error: io::Error) -> io::Result<()>;
+}
+
+/// Commits `count` files; asks `may_name` right before each gets its name.
+pub(super) fn commit(
+    steps: &mut impl Steps,
+    count: usize,
+    may_name: &dyn Fn(usize) -> bool,
+) -> Vec<io::Result<()>> {
+    let mut results: Vec<io::Result<()>> = Vec::with_capacity(count);
+    // Alone, a file gains nothing from an early start.
+    results.extend((0..count).map(|index| if count > 1 { steps.start(index) } else { Ok(()) }));
+    // Should a sync fail it is not tried again: the kernel has forgotten which bytes were lost.
+    for_each_ok(&mut results, |index| steps.sync(index));
+    for_each_ok(&mut results, |index| match may_name(index) {
+        true => steps.name(index),
+        false => Err(io::ErrorKind::Interrupted.into()),
+    });
+    if results.iter().any(Result::is_ok)
+        && let Err(error) = steps.sync_names()
+    {
+        for_each_ok(&mut results, |index| {
+            steps.take_back(index, io::Error::new(error.kind(), error.to_string()))
+        });
+    }
+    results
+}
+
+/// Takes the next step for each file that has not failed yet.
+fn for_each_ok(results: &mut [io::Result<()>], mut step: impl FnMut(usize) -> io::Result<()>) {
+    for (index, result) in results.iter_mut().enumerate() {
+        if result.is_ok() {
+            *result = step(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that forgets, at a power loss, whatever was not synced.
+    #[derive(Debug, Clone, Default, PartialEq, Eq)]
+    struct Disk {
+        /// Per file: whether its data is durable, whether it has a name, whether that is durable.
+        files: Vec<(bool, bool, bool)>,
+    }
+
+    /// Runs a group, with a call that fails, and a power loss after so many calls.
+    struct Run {
+        disk: Disk,
+        calls: usize,
+        fails_at: Option<usize>,
+        /// The disk as a power loss leaves it.
+        lost_at: Option<usize>,
+        lost: Option<Disk>,
+    }
+
+    impl Run {
+        fn call(&mut self) -> io::Result<()> {
+            if self.lost_at == Some(self.calls) {
+                self.lost = Some(self.disk.clone());
+            }
+            self.calls += 1;
+            match self.fails_at == Some(self.calls - 1) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Steps for Run {
+        fn start(&mut self, _: usize) -> io::Result<()> {
+            self.call()
+        }
+
+        fn sync(&mut self, index: usize) -> io::Result<()> {
+            self.call()?;
+            self.disk.files[index].0 = true;
+            Ok(())
+        }
+
+        fn name(&mut self, index: usize) -> io::Result<()> {
+            self.call()?;
+            self.disk.files[index].1 = true;
+            Ok(())
+        }
+
+        fn sync_names(&mut self) -> io::Result<()> {
+            self.call()?;
+            self.disk.files.iter_mut().for_each(|file| file.2 = file.1);
+            Ok(())
+        }
+
+        fn take_back(&mut self, index: usize, error: io::Error) -> io::Result<()> {
+            self.disk.files[index].1 = false;
+            Err(error)
+        }
+    }
+
+    fn run(
+        count: usize,
+        fails_at: Option<usize>,
+        lost_at: Option<usize>,
+        denied: Option<usize>,
+    ) -> (Vec<bool>, Run) {
+        let disk = Disk { files: vec![(false, false, false); count] };
+        let mut run = Run { disk, calls: 0, fails_at, lost_at, lost: None };
+        let results = commit(&mut run, count, &|index| denied != Some(index));
+        (results.into_iter().map(|result| result.is_ok()).collect(), run)
+    }
+
+    #[test]
+    fn a_power_loss_at_any_point_keeps_what_was_confirmed_and_no_name_without_data() {
+        for count in 1..=4 {
+            let (_, whole) = run(count, None, None, None);
+            for lost_at in 0..whole.calls {
+                for fails_at in (0..whole.calls).map(Some).chain([None]) {
+                    let (_, run) = run(count, fails_at, Some(lost_at), None);
+                    let Some(lost) = run.lost else { continue };
+                    // Nothing was confirmed yet, for the group had not returned. A name may have
+                    // reached the disk by itself, at any time: its data must have been there.
+                    for (data, named, _) in lost.files {
+                        assert!(!named || data, "a name before its data: {count} {lost_at}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_confirmed_only_when_data_and_name_are_durable() {
+        for count in 1..=4 {
+            let (_, whole) = run(count, None, None, None);
+            for fails_at in (0..=whole.calls).map(Some).chain([None]) {
+                for denied in (0..count).map(Some).chain([None]) {
+                    let (confirmed, run) = run(count, fails_at, None, denied);
+                    for (index, (data, named, durable)) in run.disk.files.into_iter().enumerate() {
+                        assert!(!confirmed[index] || (data && named && durable), "{index}");
+                        assert!(confirmed[index] || !named, "a name of a failed file is left");
+                        assert!(denied != Some(index) || (!confirmed[index] && !named));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_failure_fails_one_file_unless_it_is_the_directorys() {
+        let (_, whole) = run(3, None, None, None);
+        for fails_at in 0..whole.calls {
+            let (confirmed, _) = run(3, Some(fails_at), None, None);
+            let failed = confirmed.iter().filter(|confirmed| !**confirmed).count();
+            assert_eq!(failed, if fails_at == whole.calls - 1 { 3 } else { 1 }, "{fails_at}");
+        }
+    }
+}
