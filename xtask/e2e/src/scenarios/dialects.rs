@@ -160,7 +160,11 @@ fn prefixes(context: &Context) -> Verdict {
             let place = || format!("a file that is {}", payload::describe(&content));
             // After a whole first confirmation the server greets again, unless content that
             // follows in the same read shows that the client does not wait for that.
-            let again = if content.starts_with(FIRST) && tail.is_empty() { GREETING } else { b"" };
+            let again = if content.starts_with(FIRST) && lines.starts_with(&content) {
+                GREETING
+            } else {
+                b""
+            };
             for mut peer in [server.connect()?, server_s.connect()?] {
                 peer.greet_as_client(Dialect::Accio).during(place)?;
                 peer.send(&content)?;
