@@ -91,6 +91,8 @@ pub use fast_path::{FastPath, FastPaths, UnknownFastPath};
 #[cfg(feature = "io")]
 pub use os_error::reason as os_error_text;
 pub use port::{InvalidPort, Port};
+#[cfg(all(feature = "server", feature = "tls"))]
+pub use server::FailedHandshake;
 #[cfg(feature = "server")]
 pub use server::{
     Acknowledgement, InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError,

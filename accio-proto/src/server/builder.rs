@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::acknowledgement::Acknowledgement;
 use super::admission::{Admission, Network};
+#[cfg(feature = "tls")]
+use super::config::HandshakeObserver;
 use super::config::{Config, Observer, Recorder};
 use super::connections::Connections;
 use super::error::ServerError;
@@ -18,6 +20,8 @@ use super::outcome::Outcome;
 use super::per_session::Threads;
 use super::reactor::Reactor;
 use super::threading_mode::Threading;
+#[cfg(feature = "tls")]
+use super::tls_handshake::{FailedHandshake, Identities};
 use super::{Backend, Server};
 use crate::dialect::ServerDialect;
 use crate::fast_path::FastPaths;
@@ -25,6 +29,8 @@ use crate::limits;
 use crate::session::SessionLimits;
 use crate::sink::FileSink;
 use crate::sys::process;
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 use crate::tuning::server::RESERVED_DESCRIPTORS;
 
 /// Settings of a [`Server`]; every one has a default.
@@ -42,6 +48,12 @@ pub struct ServerBuilder<K> {
     first_id: u64,
     on_outcome: Observer,
     recorder: Option<Recorder>,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
+    #[cfg(feature = "tls")]
+    identities: Identities,
+    #[cfg(feature = "tls")]
+    on_handshake_failure: HandshakeObserver,
 }
 
 impl<K: FileSink> Server<K> {
@@ -60,6 +72,12 @@ impl<K: FileSink> Server<K> {
             first_id: 1,
             on_outcome: Box::new(|_| {}),
             recorder: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            identities: Identities::default(),
+            #[cfg(feature = "tls")]
+            on_handshake_failure: Box::new(|_| {}),
         }
     }
 }
@@ -203,6 +221,37 @@ impl<K: FileSink> ServerBuilder<K> {
         ServerBuilder { recorder: Some(Box::new(recorder)), ..self }
     }
 
+    /// Serves under TLS alone, by rustls's own configuration. Put [`ALPN`](crate::tls::ALPN) into its
+    /// `alpn_protocols`.
+    ///
+    /// The handshake must be complete within the idle timeout. Until then a connection counts
+    /// against the limits and has no number; one that fails is reset and
+    /// [reported](ServerBuilder::on_handshake_failure). A file ends with the client's close_notify,
+    /// and the server's confirms it; one that ends in another way is
+    /// [truncated](crate::Abort::Truncated).
+    #[cfg(feature = "tls")]
+    pub fn tls(self, tls: impl Into<ServerTls>) -> Self {
+        ServerBuilder { tls: Some(tls.into()), ..self }
+    }
+
+    /// Limits the connections in service per [identity](Outcome::identity). Further ones fail in
+    /// their handshake. Unlimited by default; clients without an identity are never limited.
+    #[cfg(feature = "tls")]
+    pub fn max_per_identity(mut self, max_per_identity: NonZeroU32) -> Self {
+        self.identities.max = Some(max_per_identity);
+        self
+    }
+
+    /// Calls `observer` for every TLS handshake that has failed. It runs in a worker, which it holds
+    /// up.
+    #[cfg(feature = "tls")]
+    pub fn on_handshake_failure(
+        self,
+        observer: impl Fn(&FailedHandshake) + Send + Sync + 'static,
+    ) -> Self {
+        ServerBuilder { on_handshake_failure: Box::new(observer), ..self }
+    }
+
     /// Listens on the first of the addresses that works.
     ///
     /// # Errors
@@ -284,8 +333,15 @@ impl<K: FileSink> ServerBuilder<K> {
             first_id: self.first_id,
             on_outcome: self.on_outcome,
             recorder: self.recorder,
+            #[cfg(feature = "tls")]
+            identities: self.identities,
+            #[cfg(feature = "tls")]
+            on_handshake_failure: self.on_handshake_failure,
         };
-        let controls = Arc::new(Controls::new().map_err(ServerError::Start)?);
+        let controls = Controls::new().map_err(ServerError::Start)?;
+        #[cfg(feature = "tls")]
+        let controls = controls.with_tls(self.tls);
+        let controls = Arc::new(controls);
         let handle = ServerHandle::new(Arc::clone(&controls));
         let connections = Connections::new(self.sink, config, self.paths, controls);
         let backend = match threading {

@@ -3,6 +3,8 @@
 use super::acknowledgement::Acknowledgement;
 use super::admission::Admission;
 use super::outcome::Outcome;
+#[cfg(feature = "tls")]
+use super::tls_handshake::{FailedHandshake, Identities};
 use crate::dialect::ServerDialect;
 use crate::session::SessionLimits;
 
@@ -11,6 +13,10 @@ pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
 
 /// Records every connection that has ended, and decides when its peer is told.
 pub(super) type Recorder = Box<dyn Fn(Outcome, Acknowledgement) + Send + Sync>;
+
+/// Called for every TLS handshake that has failed.
+#[cfg(feature = "tls")]
+pub(super) type HandshakeObserver = Box<dyn Fn(&FailedHandshake) + Send + Sync>;
 
 /// What serving needs of the settings.
 pub(super) struct Config {
@@ -22,4 +28,8 @@ pub(super) struct Config {
     pub(super) first_id: u64,
     pub(super) on_outcome: Observer,
     pub(super) recorder: Option<Recorder>,
+    #[cfg(feature = "tls")]
+    pub(super) identities: Identities,
+    #[cfg(feature = "tls")]
+    pub(super) on_handshake_failure: HandshakeObserver,
 }

@@ -1,6 +1,7 @@
 //! State shared by both serving modes: the sink, the configuration, numbering and reporting.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +13,9 @@ use super::handle::Controls;
 use super::limit_log::{LimitLog, is_own_limit};
 use super::outcome::Outcome;
 use super::proxy_protocol::{Arrival, Arriving};
+#[cfg(feature = "tls")]
+use super::tls_handshake::{FailedHandshake, Handshake, Securing};
+use super::transport::ServerSocket;
 use crate::copier::Copier;
 use crate::dialect::Dialect;
 use crate::fast_path::FastPaths;
@@ -40,8 +44,11 @@ pub(super) struct Connections<K: FileSink> {
 pub(super) enum Connection<K: FileSink> {
     /// Its PROXY header is not complete yet.
     Arriving(Arrival),
+    /// Its TLS handshake is not complete yet.
+    #[cfg(feature = "tls")]
+    Securing(Box<Securing>),
     /// It has a number.
-    Serving(Session<TcpSocket, K::File>, ConnectionInfo),
+    Serving(Session<ServerSocket, K::File>, ConnectionInfo),
 }
 
 /// A connection after its turn.
@@ -57,7 +64,7 @@ pub(super) enum Progress<K: FileSink> {
 /// A connection whose file has to be committed or aborted.
 #[must_use]
 pub(super) struct Ending<K: FileSink> {
-    pub(super) closing: Closing<TcpSocket, K::File>,
+    pub(super) closing: Closing<ServerSocket, K::File>,
     pub(super) info: ConnectionInfo,
 }
 
@@ -65,9 +72,9 @@ pub(super) struct Ending<K: FileSink> {
 #[must_use]
 pub(super) enum Unnumbered {
     /// It is reset.
-    Refused(TcpSocket),
+    Refused(ServerSocket),
     /// A proxy tested whether the server is alive.
-    Checked(TcpSocket),
+    Checked(ServerSocket),
 }
 
 /// What the server knows about a connection besides its session.
@@ -112,13 +119,15 @@ impl<K: FileSink> Connections<K> {
             let arrival = Arrival::new(socket, peer, &self.config, now);
             return Progress::Waiting(Connection::Arriving(arrival));
         }
-        self.number(socket, peer, now)
+        self.admit(socket, peer, now)
     }
 
     /// Sends the greeting, where it is time for one.
     pub(super) fn greet(&self, connection: Connection<K>) -> Progress<K> {
         match connection {
             Connection::Arriving(_) => Progress::Waiting(connection),
+            #[cfg(feature = "tls")]
+            Connection::Securing(_) => Progress::Waiting(connection),
             Connection::Serving(mut session, info) => match session.greet() {
                 Turn::Waiting => {
                     // The client had nothing to say before its greeting, however late that is.
@@ -145,6 +154,8 @@ impl<K: FileSink> Connections<K> {
         let now = Instant::now();
         let (mut session, info) = match connection {
             Connection::Arriving(arrival) => return self.handle_arrival(arrival, now),
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => return self.secure(securing, now),
             Connection::Serving(session, info) => (session, info),
         };
         let limits = &self.config.limits;
@@ -169,8 +180,19 @@ impl<K: FileSink> Connections<K> {
     pub(super) fn abort(&self, connection: Connection<K>, why: Abort) -> Progress<K> {
         match connection {
             Connection::Arriving(arrival) => {
-                Progress::Unnumbered(Unnumbered::Refused(arrival.into_socket()))
+                Progress::Unnumbered(Unnumbered::Refused(arrival.into_socket().into()))
             }
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => match why {
+                Abort::System(error) => {
+                    let failure = crate::tls::HandshakeFailure::Lost(error);
+                    self.fail_handshake(securing.fail(failure, Instant::now()))
+                }
+                _ => {
+                    self.config.admission.leave(securing.peer());
+                    Progress::Unnumbered(Unnumbered::Refused(securing.into_socket().into()))
+                }
+            },
             Connection::Serving(session, info) => {
                 Progress::Ended(Ending { closing: session.abort(why), info })
             }
@@ -181,6 +203,8 @@ impl<K: FileSink> Connections<K> {
     pub(super) fn expire(&self, connection: Connection<K>, why: Abort) -> Progress<K> {
         match connection {
             Connection::Arriving(arrival) => self.handle_arrival(arrival, Instant::now()),
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => self.secure(securing, Instant::now()),
             serving => self.abort(serving, why),
         }
     }
@@ -201,7 +225,7 @@ impl<K: FileSink> Connections<K> {
     pub(super) fn finish(
         &self,
         ending: Ending<K>,
-        release: impl FnOnce(Unreleased<TcpSocket>, bool) + Send + 'static,
+        release: impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static,
     ) -> Option<K::File> {
         let ended = ending.closing.finish(&self.sink);
         self.report(ended, ending.info, release)
@@ -213,13 +237,14 @@ impl<K: FileSink> Connections<K> {
     /// Returns the discarded file, to be dropped where that delays nobody.
     pub(super) fn report(
         &self,
-        ended: Ended<TcpSocket, K::File>,
+        ended: Ended<ServerSocket, K::File>,
         info: ConnectionInfo,
-        release: impl FnOnce(Unreleased<TcpSocket>, bool) + Send + 'static,
+        release: impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static,
     ) -> Option<K::File> {
         let Ended { dialect, bytes, result, unmarked, socket, discarded, .. } = ended;
         let kept = result.is_ok();
-        let outcome = self.outcome(info, dialect, bytes, result, unmarked);
+        let mut outcome = self.outcome(info, dialect, bytes, result, unmarked);
+        outcome.identity = socket.socket().identity().cloned();
         self.record(outcome, move || release(socket, kept));
         discarded
     }
@@ -245,7 +270,8 @@ impl<K: FileSink> Connections<K> {
         unmarked: Option<std::io::Error>,
     ) -> Outcome {
         let duration = info.since.elapsed();
-        Outcome { id: info.id, peer: info.peer, dialect, bytes, duration, result, unmarked }
+        let ConnectionInfo { id, peer, .. } = info;
+        Outcome { id, peer, identity: None, dialect, bytes, duration, result, unmarked }
     }
 
     fn record(&self, outcome: Outcome, release: impl FnOnce() + Send + 'static) {
@@ -278,16 +304,78 @@ impl<K: FileSink> Connections<K> {
         }
     }
 
-    /// Gives a connection its number, or refuses it.
-    fn number(&self, socket: TcpSocket, peer: Option<SocketAddr>, now: Instant) -> Progress<K> {
+    /// Gives back what a connection counted for in the limits. First, so that a client that connects
+    /// again as soon as it hears of the end is within them.
+    pub(super) fn leave(&self, socket: &Unreleased<ServerSocket>, peer: Option<SocketAddr>) {
+        self.config.admission.leave(peer);
+        #[cfg(feature = "tls")]
+        self.config.identities.leave(socket.socket());
+        #[cfg(not(feature = "tls"))]
+        let _ = socket;
+    }
+
+    /// Admits a connection, whose TLS handshake or number comes next, or refuses it.
+    fn admit(&self, socket: TcpSocket, peer: Option<SocketAddr>, now: Instant) -> Progress<K> {
         if let Err(why) = self.config.admission.admit(peer, now) {
             let line = format_args!("refused a connection from {}: {why}", Peer(peer));
             self.limit_log.log(why.limit(), now, line);
             self.controls.counters.refused();
-            return Progress::Unnumbered(Unnumbered::Refused(socket));
+            return Progress::Unnumbered(Unnumbered::Refused(socket.into()));
         }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.controls.tls() {
+            return match Securing::begin(socket, peer, tls, &self.config.limits, now) {
+                Ok(securing) => Progress::Waiting(Connection::Securing(securing)),
+                Err((socket, why)) => {
+                    log::error!("cannot begin a TLS handshake: {why}");
+                    self.config.admission.leave(peer);
+                    self.controls.counters.refused();
+                    Progress::Unnumbered(Unnumbered::Refused(socket.into()))
+                }
+            };
+        }
+        self.number(socket.into(), peer, now)
+    }
+
+    /// Goes on with a TLS handshake, and greets the connection once it is complete.
+    #[cfg(feature = "tls")]
+    fn secure(&self, securing: Box<Securing>, now: Instant) -> Progress<K> {
+        let (socket, peer) = match securing.handle_ready(&self.config.identities, now) {
+            Handshake::Waiting(securing) => {
+                return Progress::Waiting(Connection::Securing(securing));
+            }
+            Handshake::Complete(socket, peer) => (socket, peer),
+            failed => return self.fail_handshake(failed),
+        };
+        match self.number(socket, peer, now) {
+            Progress::Waiting(connection) => self.greet(connection),
+            refused => refused,
+        }
+    }
+
+    /// Reports a TLS handshake that failed.
+    #[cfg(feature = "tls")]
+    fn fail_handshake(&self, handshake: Handshake) -> Progress<K> {
+        let Handshake::Failed(socket, failed) = handshake else {
+            unreachable!("only called for a handshake that failed")
+        };
+        let FailedHandshake { peer, failure, .. } = &failed;
+        log::info!("refused a connection from {}: {failure}", Peer(*peer));
+        self.config.admission.leave(*peer);
+        self.controls.counters.refused();
+        let observe = AssertUnwindSafe(|| (self.config.on_handshake_failure)(&failed));
+        if catch_unwind(observe).is_err() {
+            log::error!("the observer of failed handshakes panicked");
+        }
+        Progress::Unnumbered(Unnumbered::Refused(socket.into()))
+    }
+
+    /// Gives an admitted connection its number, if there is one left.
+    fn number(&self, socket: ServerSocket, peer: Option<SocketAddr>, now: Instant) -> Progress<K> {
         let Some(id) = self.next_id() else {
             self.config.admission.leave(peer);
+            #[cfg(feature = "tls")]
+            self.config.identities.leave(&socket);
             self.controls.counters.refused();
             return Progress::Unnumbered(Unnumbered::Refused(socket));
         };
@@ -314,36 +402,46 @@ impl<K: FileSink> Connections<K> {
     fn handle_arrival(&self, arrival: Arrival, now: Instant) -> Progress<K> {
         Progress::Unnumbered(match arrival.handle_ready(&self.config, now) {
             Arriving::Waiting(arrival) => return Progress::Waiting(Connection::Arriving(arrival)),
-            Arriving::Arrived(socket, peer) => match self.number(socket, peer, now) {
+            Arriving::Arrived(socket, peer) => match self.admit(socket, peer, now) {
                 Progress::Waiting(connection) => return self.greet(connection),
                 refused => return refused,
             },
             Arriving::Checked(socket) => {
                 log::debug!("a proxy tested the connection");
-                Unnumbered::Checked(socket)
+                Unnumbered::Checked(socket.into())
             }
             Arriving::Refused(socket, proxy, why) => {
                 let line = format_args!("refused a connection from {}: {why}", Peer(proxy));
                 self.limit_log.log("proxy-protocol", Instant::now(), line);
                 self.controls.counters.refused();
-                Unnumbered::Refused(socket)
+                Unnumbered::Refused(socket.into())
             }
         })
     }
 }
 
 impl<K: FileSink> Connection<K> {
-    pub(super) fn socket(&self) -> &TcpSocket {
+    /// The socket, to be watched.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
         match self {
-            Connection::Arriving(arrival) => arrival.socket(),
-            Connection::Serving(session, _) => session.socket(),
+            Connection::Arriving(arrival) => AsFd::as_fd(arrival.socket()),
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => AsFd::as_fd(securing.socket()),
+            Connection::Serving(session, _) => AsFd::as_fd(session.socket()),
         }
+    }
+
+    /// Whether it waits for a PROXY header, which costs next to nothing to take.
+    pub(super) fn is_arriving(&self) -> bool {
+        matches!(self, Connection::Arriving(_))
     }
 
     /// The number and the peer, once it has a number.
     pub(super) fn info(&self) -> Option<ConnectionInfo> {
         match self {
             Connection::Arriving(_) => None,
+            #[cfg(feature = "tls")]
+            Connection::Securing(_) => None,
             Connection::Serving(_, info) => Some(*info),
         }
     }
@@ -352,6 +450,8 @@ impl<K: FileSink> Connection<K> {
     pub(super) fn interest(&self) -> Interest {
         match self {
             Connection::Arriving(_) => Interest::Read,
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => securing.interest(),
             Connection::Serving(session, _) => session.interest(),
         }
     }
@@ -360,6 +460,8 @@ impl<K: FileSink> Connection<K> {
     pub(super) fn deadline(&self, config: &Config) -> Instant {
         match self {
             Connection::Arriving(arrival) => arrival.deadline(),
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => securing.deadline(),
             Connection::Serving(session, _) => session.deadline(&config.limits),
         }
     }
@@ -368,6 +470,8 @@ impl<K: FileSink> Connection<K> {
     pub(super) fn may_open(&self) -> bool {
         match self {
             Connection::Arriving(_) => false,
+            #[cfg(feature = "tls")]
+            Connection::Securing(_) => false,
             Connection::Serving(session, _) => session.may_open(),
         }
     }
@@ -379,13 +483,18 @@ impl<K: FileSink> Connection<K> {
                 deadline if deadline > now => Expiry::Later(deadline),
                 _ => Expiry::Expired(Abort::Idle(config.limits.idle_timeout)),
             },
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => match securing.deadline() {
+                deadline if deadline > now => Expiry::Later(deadline),
+                _ => Expiry::Expired(Abort::Idle(config.limits.idle_timeout)),
+            },
             Connection::Serving(session, _) => session.check_deadline(&config.limits, now),
         }
     }
 }
 
 impl Unnumbered {
-    pub(super) fn socket(&self) -> &TcpSocket {
+    pub(super) fn socket(&self) -> &ServerSocket {
         match self {
             Unnumbered::Refused(socket) => socket,
             Unnumbered::Checked(socket) => socket,

@@ -2,9 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
+#[cfg(feature = "tls")]
+use std::sync::{Mutex, PoisonError};
 
 use super::stats::{Counters, Stats};
 use crate::sys::signal::Signal;
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 
 /// Stops a server from elsewhere, and tells what it does. Clones are of the same one.
 #[derive(Debug, Clone)]
@@ -18,12 +22,33 @@ pub(super) struct Controls {
     pub(super) stop: Signal,
     pub(super) drain: Signal,
     pub(super) counters: Counters,
+    #[cfg(feature = "tls")]
+    tls: Option<Mutex<ServerTls>>,
 }
 
 impl Controls {
     pub(super) fn new() -> io::Result<Self> {
         let (stop, drain) = (Signal::new()?, Signal::new()?);
-        Ok(Controls { stop, drain, counters: Counters::default() })
+        Ok(Controls {
+            stop,
+            drain,
+            counters: Counters::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn with_tls(self, tls: Option<ServerTls>) -> Self {
+        Controls { tls: tls.map(Mutex::new), ..self }
+    }
+
+    /// The TLS settings for the next connection.
+    #[cfg(feature = "tls")]
+    pub(super) fn tls(&self) -> Option<ServerTls> {
+        // The only change is one assignment, so a panic elsewhere leaves it whole.
+        let tls = self.tls.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(tls.clone())
     }
 }
 
@@ -42,6 +67,15 @@ impl ServerHandle {
     /// connection in service has ended. [`stop`](ServerHandle::stop) still cuts that short.
     pub fn drain(&self) {
         self.controls.drain.raise();
+    }
+
+    /// Replaces the TLS settings, for connections that come from now on. Without effect on a server
+    /// that does not use TLS.
+    #[cfg(feature = "tls")]
+    pub fn set_tls(&self, tls: impl Into<ServerTls>) {
+        if let Some(current) = &self.controls.tls {
+            *current.lock().unwrap_or_else(PoisonError::into_inner) = tls.into();
+        }
     }
 
     /// What the server has done so far.

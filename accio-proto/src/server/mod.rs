@@ -16,6 +16,9 @@ mod proxy_protocol;
 mod reactor;
 mod stats;
 mod threading_mode;
+#[cfg(feature = "tls")]
+mod tls_handshake;
+mod transport;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,6 +31,8 @@ pub use handle::ServerHandle;
 pub use outcome::Outcome;
 pub use stats::Stats;
 pub use threading_mode::Threading;
+#[cfg(feature = "tls")]
+pub use tls_handshake::FailedHandshake;
 
 use crate::sink::FileSink;
 use per_session::Threads;

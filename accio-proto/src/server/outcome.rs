@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dialect::Dialect;
@@ -15,6 +16,8 @@ pub struct Outcome {
     pub id: u64,
     /// Who connected, where the system knows.
     pub peer: Option<SocketAddr>,
+    /// The client's name, if it presented a certificate under TLS.
+    pub identity: Option<Arc<str>>,
     /// What the client spoke, once it was known.
     pub dialect: Option<Dialect>,
     /// Content bytes received, whether or not they were kept; no handshake byte among them.

@@ -12,6 +12,8 @@ mod clients_file;
 mod error;
 mod identity;
 mod pin;
+#[cfg(feature = "server")]
+mod server;
 mod socket;
 mod stream;
 mod verify;
@@ -24,6 +26,8 @@ pub use error::HandshakeFailure;
 pub(crate) use error::{error_of, invalid};
 pub use identity::certificate_name;
 pub use pin::{InvalidPin, Pin};
+#[cfg(feature = "server")]
+pub use server::ServerTls;
 pub use socket::TlsSocket;
 #[cfg(feature = "client")]
 pub(crate) use stream::{Output, TlsStream};

@@ -36,6 +36,18 @@ impl<T: Socket> TlsSocket<T> {
         Ok(TlsSocket { socket, stream })
     }
 
+    /// The same, and gives the connection back if it cannot be taken over.
+    #[cfg(feature = "server")]
+    pub(crate) fn try_new(
+        socket: T,
+        config: Arc<ServerConfig>,
+    ) -> Result<Self, (T, rustls::Error)> {
+        match UnbufferedServerConnection::new(config) {
+            Ok(connection) => Ok(TlsSocket { socket, stream: TlsStream::new(connection) }),
+            Err(error) => Err((socket, error)),
+        }
+    }
+
     /// Goes on with the handshake as far as the client's bytes allow; true once it is complete.
     ///
     /// # Errors
@@ -58,6 +70,18 @@ impl<T: Socket> TlsSocket<T> {
     /// The connection below.
     pub fn get_ref(&self) -> &T {
         &self.socket
+    }
+
+    /// The connection below, on which bytes can be sent that rustls knows nothing of.
+    #[cfg(feature = "server")]
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        &mut self.socket
+    }
+
+    /// The connection below, to end it.
+    #[cfg(feature = "server")]
+    pub(crate) fn into_inner(self) -> T {
+        self.socket
     }
 }
 

@@ -9,6 +9,7 @@ mod ends;
 mod pair;
 #[path = "../fuzz_targets/tls.rs"]
 mod random;
+mod server;
 
 /// Content that is different at each place.
 fn content(size: usize) -> Vec<u8> {

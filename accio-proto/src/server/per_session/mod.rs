@@ -236,8 +236,7 @@ impl<K: FileSink> Running<'_, K> {
     fn finish(&self, ending: Ending<K>) {
         let (connections, peer) = (Arc::clone(self.connections), ending.info.peer);
         let discarded = self.connections.finish(ending, move |socket, kept| {
-            // First, so that a client that connects again at once is within the limits.
-            connections.config.admission.leave(peer);
+            connections.leave(&socket, peer);
             socket.release(kept);
         });
         drop(discarded);
@@ -246,7 +245,8 @@ impl<K: FileSink> Running<'_, K> {
     /// Waits for the socket of a connection, its deadline, or the stop.
     fn wait_for(&self, connection: &Connection<K>) -> io::Result<Woken> {
         let stop = readable(&self.connections.controls.stop);
-        let mut fds = [stop, watched(connection.socket(), connection.interest())];
+        let socket = connection.socket();
+        let mut fds = [stop, watched(&socket, connection.interest())];
         wait(&mut fds, Some(connection.deadline(&self.connections.config)))?;
         Ok(if is_ready(&fds[0]) { Woken::Stop } else { Woken::Again })
     }

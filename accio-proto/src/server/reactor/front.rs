@@ -151,7 +151,9 @@ impl<K: FileSink> Front<K> {
                     shared.deadlines.push(deadline, index);
                 }
                 Due::Now(key, connection, why) => {
+                    let info = connection.info();
                     let expired = shared.connections.expire(connection, why);
+                    shared.describe(key, info, &expired);
                     shared.settle(key, expired, Parking::Again);
                 }
             }
@@ -335,15 +337,12 @@ impl<K: FileSink> Front<K> {
         let Some(connection) = shared.slots.take(key) else { return Serving::On };
         let progress = shared.connections.arrive(connection);
         match &progress {
-            Progress::Waiting(connection) => match connection.info() {
-                Some(info) => {
-                    // From here on the workers watch it.
-                    shared.slots.describe(key, info);
-                    shared.front.remove(connection.socket());
-                    shared.settle(key, progress, Parking::First);
-                }
-                None => shared.settle(key, progress, Parking::Again),
-            },
+            Progress::Waiting(connection) if !connection.is_arriving() => {
+                // From here on the workers watch it.
+                shared.describe(key, None, &progress);
+                shared.front.remove(connection.socket());
+                shared.settle(key, progress, Parking::First);
+            }
             _ => shared.settle(key, progress, Parking::Again),
         }
         Serving::On

@@ -32,10 +32,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::connections::{Connection, ConnectionInfo, Connections, Ending, Progress, Unnumbered};
 use super::error::ServerError;
+use super::transport::ServerSocket;
 use crate::copier::Copier;
 use crate::session::{Abort, Unreleased};
 use crate::sink::FileSink;
-use crate::socket::TcpSocket;
 use crate::sys::event_queue::Poller;
 use crate::sys::signal::Signal;
 use committer::Lanes;
@@ -176,8 +176,21 @@ impl<K: FileSink> Shared<K> {
             Ok(Progress::Ended(ending)) if ending.closing.is_complete() => {
                 self.commit(key, ending, permit);
             }
-            Ok(progress) => self.settle(key, progress, Parking::Again),
+            Ok(progress) => {
+                self.describe(key, info, &progress);
+                self.settle(key, progress, Parking::Again);
+            }
             Err(_) => self.lose(key, info),
+        }
+    }
+
+    /// Notes the number of a connection that has just got one.
+    fn describe(&self, key: Key, before: Option<ConnectionInfo>, progress: &Progress<K>) {
+        if before.is_none()
+            && let Progress::Waiting(connection) = progress
+            && let Some(info) = connection.info()
+        {
+            self.slots.describe(key, info);
         }
     }
 
@@ -193,10 +206,7 @@ impl<K: FileSink> Shared<K> {
     fn park(self: &Arc<Self>, key: Key, connection: Connection<K>, parking: Parking) {
         let deadline = connection.deadline(&self.connections.config);
         let (token, interest) = (key.token(), connection.interest());
-        let poller = match connection.info() {
-            Some(_) => &self.sessions,
-            None => &self.front,
-        };
+        let poller = if connection.is_arriving() { &self.front } else { &self.sessions };
         let parked = self.slots.park(key, connection, |connection| match parking {
             Parking::First => poller.add(connection.socket(), token, interest),
             Parking::Again => poller.arm(connection.socket(), token, interest),
@@ -268,12 +278,12 @@ impl<K: FileSink> Shared<K> {
         self: &Arc<Self>,
         key: Key,
         info: ConnectionInfo,
-    ) -> impl FnOnce(Unreleased<TcpSocket>, bool) + Send + use<K> {
+    ) -> impl FnOnce(Unreleased<ServerSocket>, bool) + Send + use<K> {
         let shared = Arc::clone(self);
         move |socket, kept| {
             // Out of the event queue before it is closed: see `Poller::remove`.
             shared.sessions.remove(socket.socket());
-            shared.connections.config.admission.leave(info.peer);
+            shared.connections.leave(&socket, info.peer);
             let wanted = shared.vacate(key);
             socket.release(kept);
             shared.closed(wanted);
@@ -281,7 +291,9 @@ impl<K: FileSink> Shared<K> {
     }
 
     fn end_unnumbered(&self, key: Key, unnumbered: Unnumbered) {
+        // During a PROXY header the front thread watches it, during a TLS handshake the workers.
         self.front.remove(unnumbered.socket());
+        self.sessions.remove(unnumbered.socket());
         let wanted = self.vacate(key);
         unnumbered.close();
         self.unreported.fetch_sub(1, Ordering::SeqCst);

@@ -1,0 +1,331 @@
+//! The server under TLS, in both of its threading modes, over loopback.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use accio_proto::tls::{KnownClients, Pin, ServerTls};
+use accio_proto::{
+    Abort, Client, Dialect, MemorySink, Server, ServerBuilder, ServerHandle, Stored, Threading,
+};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::content;
+use crate::pair::{Identity, SERVER, client_config, server_config};
+
+/// What the server reports: an outcome's number, code and identity, or a failed handshake's code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Report {
+    Outcome(u64, &'static str, Option<String>),
+    Handshake(&'static str),
+}
+
+struct Running {
+    address: SocketAddr,
+    files: MemorySink,
+    reports: Receiver<Report>,
+    handle: ServerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+const IDLE: Duration = Duration::from_millis(600);
+
+impl Running {
+    fn new(
+        threading: Threading,
+        tls: ServerTls,
+        change: impl FnOnce(ServerBuilder<MemorySink>) -> ServerBuilder<MemorySink>,
+    ) -> Self {
+        let files = MemorySink::new();
+        let (send, reports) = channel();
+        let send = Mutex::new(send);
+        let tell = Arc::new(move |report| drop(send.lock().unwrap().send(report)));
+        let again = Arc::clone(&tell);
+        let builder = Server::builder(files.clone())
+            .threading(threading)
+            .idle_timeout(IDLE)
+            .tls(tls)
+            .on_outcome(move |outcome| {
+                let code = outcome.result.as_ref().map_or_else(Abort::code, |()| "kept");
+                let identity = outcome.identity.as_deref().map(str::to_owned);
+                tell(Report::Outcome(outcome.id, code, identity));
+            })
+            .on_handshake_failure(move |failed| again(Report::Handshake(failed.failure.code())));
+        let server = change(builder).bind("127.0.0.1:0").unwrap();
+        let (address, handle) = (server.local_addr(), server.handle());
+        let thread = Some(thread::spawn(move || server.run().unwrap()));
+        Running { address, files, reports, handle, thread }
+    }
+
+    fn report(&self) -> Report {
+        self.reports.recv_timeout(Duration::from_secs(20)).expect("a report")
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// A connection whose handshake is complete and whose greeting has come.
+    fn secure(&self, identity: Option<&Identity>) -> StreamOwned<ClientConnection, TcpStream> {
+        secure(self.connect(), identity)
+    }
+}
+
+fn secure(
+    stream: TcpStream,
+    identity: Option<&Identity>,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let config = client_config(SERVER.pin(), identity);
+    let name = ServerName::try_from("receiver.example").unwrap();
+    let mut stream =
+        StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream);
+    let mut greeting = [0; 7];
+    stream.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"accio\r\n");
+    stream
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.stop();
+        let started = Instant::now();
+        self.thread.take().unwrap().join().unwrap();
+        assert!(started.elapsed() < Duration::from_secs(5), "the stop took too long");
+    }
+}
+
+fn both(test: impl Fn(Threading)) {
+    test(Threading::Reactor);
+    test(Threading::PerSession);
+}
+
+fn open() -> ServerTls {
+    server_config(None).into()
+}
+
+/// Settings for listed clients, each by its name.
+fn listed(clients: &[(&Identity, &str)]) -> ServerTls {
+    let lines = clients.iter().map(|(client, name)| format!("{} {name}\n", client.pin()));
+    let known: KnownClients = lines.collect::<String>().parse().unwrap();
+    ServerTls::new(server_config(Some(known.clone()))).identify(move |chain| {
+        let pin = Pin::of(&chain[0]).ok()?;
+        known.name(&pin).map(|name| name.to_string())
+    })
+}
+
+fn client() -> accio_proto::ClientBuilder {
+    Client::builder().tls(client_config(SERVER.pin(), None))
+}
+
+#[test]
+fn files_arrive_in_every_dialect_and_size() {
+    both(|threading| {
+        let server = Running::new(threading, open(), |builder| builder);
+        let mut id = 0;
+        for dialect in [Dialect::Accio, Dialect::Confirm] {
+            for size in [0, 1, 65_536, 3_000_000] {
+                let content = content(size);
+                let client = client().dialect(dialect).build().unwrap();
+                let sent = client.send("127.0.0.1", server.address.port(), &content[..]).unwrap();
+                id += 1;
+                assert!(sent.confirmed);
+                assert_eq!(server.report(), Report::Outcome(id, "kept", None));
+                assert!(server.files.get(id) == Some(Stored::Complete(content)), "{size} bytes");
+            }
+        }
+    });
+}
+
+#[test]
+fn known_clients_are_named_and_a_stranger_takes_no_number() {
+    both(|threading| {
+        let [alice, stranger] = [(), ()].map(|()| Identity::of(Default::default()));
+        let tls = listed(&[(&alice, "alice")]);
+        let server = Running::new(threading, tls, |builder| builder);
+        for (identity, report) in [
+            (Some(&stranger), Report::Handshake("tls-unknown-client")),
+            (None, Report::Handshake("tls-no-certificate")),
+            (Some(&alice), Report::Outcome(1, "kept", Some("alice".into()))),
+        ] {
+            let client = Client::builder().tls(client_config(SERVER.pin(), identity));
+            let sent = client.build().unwrap().send("127.0.0.1", server.address.port(), &b"x"[..]);
+            let known = matches!(report, Report::Outcome(..));
+            assert_eq!(sent.is_ok(), known, "{sent:?}");
+            assert_eq!(server.report(), report);
+        }
+        assert_eq!(server.handle.stats().refused, 2);
+    });
+}
+
+#[test]
+fn a_connection_that_is_cut_leaves_the_marker() {
+    both(|threading| {
+        let server = Running::new(threading, open(), |builder| builder);
+        let mut stream = server.secure(None);
+        stream.write_all(&content(100_000)).unwrap();
+        stream.flush().unwrap();
+        // FIN without close_notify.
+        drop(stream.sock);
+        assert_eq!(server.report(), Report::Outcome(1, "truncated", None));
+        assert_eq!(server.files.get(1), Some(Stored::Error));
+        let mut stream = server.secure(None);
+        stream.write_all(b"content").unwrap();
+        stream.sock.write_all(b"\x17\x03\x03\x00\x20 not a record of this connection..").unwrap();
+        assert_eq!(server.report(), Report::Outcome(2, "tls", None));
+        assert_eq!(server.files.get(2), Some(Stored::Error));
+    });
+}
+
+#[test]
+fn the_servers_close_notify_comes_after_the_file_is_kept() {
+    both(|threading| {
+        let server = Running::new(threading, open(), |builder| builder);
+        let mut stream = server.secure(None);
+        stream.write_all(b"content").unwrap();
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "close_notify, not only FIN");
+        assert_eq!(server.files.get(1), Some(Stored::Complete(b"content".to_vec())));
+    });
+}
+
+#[test]
+fn a_client_without_tls_is_told_so_and_takes_no_number() {
+    both(|threading| {
+        let server = Running::new(threading, open(), |builder| builder);
+        let content = content(5_000_000);
+        for dialect in [Dialect::Accio, Dialect::Confirm, Dialect::Direct] {
+            let client = Client::builder().dialect(dialect).build().unwrap();
+            let started = Instant::now();
+            let sent = client.send("127.0.0.1", server.address.port(), &content[..]);
+            let error = sent.unwrap_err();
+            assert_eq!(error.code(), "tls-required", "{dialect}: {error}");
+            let took = started.elapsed();
+            assert!(took < IDLE, "{dialect}: {took:?}, not before the idle timeout");
+            assert_eq!(server.report(), Report::Handshake("tls-plain"), "{dialect}");
+        }
+        server.secure(None);
+        assert_eq!(server.report(), Report::Outcome(1, "truncated", None));
+    });
+}
+
+#[test]
+fn the_handshake_as_a_whole_has_the_idle_timeout() {
+    both(|threading| {
+        let server = Running::new(threading, open(), |builder| builder);
+        let started = Instant::now();
+        let mut silent = server.connect();
+        assert_eq!(server.report(), Report::Handshake("tls-silent"));
+        let took = started.elapsed();
+        assert!(took >= IDLE && took < IDLE + Duration::from_millis(500), "{took:?}");
+        let mut rest = Vec::new();
+        assert!(silent.read_to_end(&mut rest).is_err(), "a reset");
+        assert_eq!(rest, [21, 3, 3, 0, 2, 1, 90], "and before it the hint");
+
+        let started = Instant::now();
+        let mut slow = server.connect();
+        // A byte at a time: none of them extends the time.
+        let record = [&[22, 3, 1, 1, 0, 1, 0, 0, 252][..], &[0; 200]].concat();
+        for byte in record {
+            if slow.write_all(&[byte]).is_err() || started.elapsed() > 3 * IDLE {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(server.report(), Report::Handshake("tls-late"));
+        assert!(started.elapsed() < 2 * IDLE, "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn a_client_that_is_slow_to_begin_is_served() {
+    both(|threading| {
+        let server = Running::new(threading, open(), |builder| builder);
+        let stream = server.connect();
+        thread::sleep(IDLE * 3 / 4);
+        let mut stream = secure(stream, None);
+        stream.write_all(b"late").unwrap();
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        assert_eq!(server.report(), Report::Outcome(1, "kept", None));
+    });
+}
+
+#[test]
+fn a_handshake_counts_against_the_connection_limit() {
+    both(|threading| {
+        let one = NonZeroUsize::new(1).unwrap();
+        let server = Running::new(threading, open(), |builder| builder.max_connections(one));
+        let holding = server.connect();
+        let waiting = thread::spawn({
+            let port = server.address.port();
+            move || client().build().unwrap().send("127.0.0.1", port, &b"x"[..])
+        });
+        assert_eq!(server.report(), Report::Handshake("tls-silent"));
+        assert!(waiting.join().unwrap().unwrap().duration > IDLE / 2);
+        assert_eq!(server.report(), Report::Outcome(1, "kept", None));
+        drop(holding);
+    });
+}
+
+#[test]
+fn each_identity_has_so_many_connections_and_no_more() {
+    both(|threading| {
+        let [alice, bob] = [(), ()].map(|()| Identity::of(Default::default()));
+        let tls = listed(&[(&alice, "alice"), (&bob, "bob")]);
+        let max = NonZeroU32::new(2).unwrap();
+        let server = Running::new(threading, tls, |builder| builder.max_per_identity(max));
+        let held = [server.secure(Some(&alice)), server.secure(Some(&alice))];
+        let client = Client::builder().tls(client_config(SERVER.pin(), Some(&alice)));
+        let client = client.build().unwrap();
+        let send = || client.send("127.0.0.1", server.address.port(), &b"x"[..]);
+        assert!(send().is_err());
+        assert_eq!(server.report(), Report::Handshake("tls-too-many"));
+        let other = server.secure(Some(&bob));
+        drop(held);
+        for _ in 0..2 {
+            assert!(matches!(server.report(), Report::Outcome(_, "truncated", Some(_))));
+        }
+        send().unwrap();
+        drop(other);
+    });
+}
+
+#[test]
+fn settings_are_replaced_for_later_connections() {
+    both(|threading| {
+        let [alice, bob] = [(), ()].map(|()| Identity::of(Default::default()));
+        let server = Running::new(threading, listed(&[(&alice, "alice")]), |builder| builder);
+        let mut before = server.secure(Some(&alice));
+        server.handle.set_tls(listed(&[(&bob, "bob")]));
+        server.secure(Some(&bob));
+        assert_eq!(server.report(), Report::Outcome(2, "truncated", Some("bob".into())));
+        before.conn.send_close_notify();
+        before.flush().unwrap();
+        assert_eq!(server.report(), Report::Outcome(1, "kept", Some("alice".into())));
+        let refused = Client::builder().tls(client_config(SERVER.pin(), Some(&alice)));
+        let refused = refused.build().unwrap();
+        assert!(refused.send("127.0.0.1", server.address.port(), &b"x"[..]).is_err());
+        assert_eq!(server.report(), Report::Handshake("tls-unknown-client"));
+    });
+}
+
+#[test]
+fn a_stop_ends_handshakes_too() {
+    both(|threading| {
+        let server = Running::new(threading, open(), |builder| {
+            builder.idle_timeout(Duration::from_secs(60))
+        });
+        let waiting: Vec<_> = (0..5).map(|_| server.connect()).collect();
+        thread::sleep(Duration::from_millis(50));
+        drop(server);
+        drop(waiting);
+    });
+}
