@@ -15,6 +15,8 @@ mod happy_eyeballs;
 mod probe;
 mod progress;
 mod rate_limit;
+#[cfg(feature = "tls")]
+mod secured;
 mod send;
 mod settings;
 mod source;

@@ -1,7 +1,6 @@
 //! TLS on a client's connection.
 
-use std::io::{self, ErrorKind};
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,79 +10,12 @@ use rustls::pki_types::ServerName;
 use super::connection::Connection;
 use super::error::ClientError;
 use super::event::ClientEvent;
+use super::secured::{Counted, Secured};
 use super::settings::Settings;
 use super::tls_failure::TlsFailure;
 use super::transport::Transport;
-use crate::socket::Socket;
-use crate::sys;
 use crate::sys::client::wait;
-use crate::tls::{HandshakeFailure, Output, TlsStream};
-
-/// A connection under TLS.
-#[derive(Debug)]
-pub(super) struct Secured {
-    stream: TlsStream<UnbufferedClientConnection>,
-    /// Bytes that the kernel has taken and nobody has asked about.
-    written: usize,
-    /// Bytes of content that are encrypted, and not all taken by the kernel.
-    pending: usize,
-    is_closing: bool,
-}
-
-/// The socket, counting what is sent.
-struct Counted<'a>(&'a TcpStream, &'a mut usize);
-
-impl Socket for Counted<'_> {
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        sys::socket::recv(self.0, buffer)
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = sys::socket::send(self.0, bytes)?;
-        *self.1 += count;
-        Ok(count)
-    }
-
-    fn close(self) {}
-}
-
-impl Secured {
-    pub(super) fn receive(&mut self, stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.receive(&mut Counted(stream, &mut self.written), Output::Copy(buffer, 0))
-    }
-
-    pub(super) fn has_buffered(&self) -> bool {
-        self.stream.has_buffered()
-    }
-
-    /// Encrypts the bytes and sends them; what they are counts only once the kernel has all.
-    pub(super) fn send(&mut self, stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-        let socket = &mut Counted(stream, &mut self.written);
-        if self.pending > 0 {
-            self.stream.flush(socket)?;
-        } else {
-            self.stream.send(socket, bytes)?;
-            self.pending = bytes.len();
-        }
-        match self.stream.wants_write() {
-            true => Err(ErrorKind::WouldBlock.into()),
-            false => Ok(std::mem::take(&mut self.pending)),
-        }
-    }
-
-    pub(super) fn close(&mut self, stream: &TcpStream) -> io::Result<bool> {
-        let socket = &mut Counted(stream, &mut self.written);
-        match std::mem::replace(&mut self.is_closing, true) {
-            true => self.stream.flush(socket)?,
-            false => self.stream.close(socket)?,
-        }
-        Ok(!self.stream.wants_write())
-    }
-
-    pub(super) fn take_written(&mut self) -> usize {
-        std::mem::take(&mut self.written)
-    }
-}
+use crate::tls::{HandshakeFailure, TlsStream};
 
 impl Settings {
     /// The name that the server's certificate must have, if there is to be TLS.
@@ -127,8 +59,7 @@ impl Connection<'_> {
             stream.state().protocol_version(),
             stream.state().negotiated_cipher_suite(),
         );
-        let secured = Secured { stream, written: 0, pending: 0, is_closing: false };
-        self.transport = Transport::Tls(Box::new(secured));
+        self.transport = Transport::Tls(Box::new(Secured::new(stream)));
         self.settings.report(|| ClientEvent::Secured { peer, took: started.elapsed() });
         Ok(())
     }

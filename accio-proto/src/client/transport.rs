@@ -4,7 +4,7 @@ use std::io;
 use std::net::TcpStream;
 
 #[cfg(feature = "tls")]
-use super::tls::Secured;
+use super::secured::Secured;
 use crate::sys;
 
 /// The layer between a connection and its socket.

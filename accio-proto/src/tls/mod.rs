@@ -9,6 +9,7 @@
 //! [`Pin`], [`PinnedServer`] and [`ListedClients`].
 
 mod clients_file;
+mod digest;
 mod error;
 mod identity;
 mod pin;
@@ -17,8 +18,6 @@ mod server;
 mod socket;
 mod stream;
 mod verify;
-
-use rustls::SupportedCipherSuite;
 
 pub use clients_file::{InvalidClients, KnownClients};
 pub use error::HandshakeFailure;
@@ -35,13 +34,3 @@ pub use verify::{ListedClients, PinnedServer};
 
 /// The protocol's name in the TLS handshake (ALPN).
 pub const ALPN: &[u8] = b"accio";
-
-/// The digest that pins are made of, by the implementation that TLS uses anyway.
-fn sha256(bytes: &[u8]) -> rustls::crypto::hash::Output {
-    match rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256 {
-        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider.hash(bytes),
-        // The constant is a suite of TLS 1.3.
-        #[allow(unreachable_patterns, reason = "reachable with rustls's feature tls12")]
-        _ => unreachable!("TLS13_AES_128_GCM_SHA256 is a suite of TLS 1.3"),
-    }
-}

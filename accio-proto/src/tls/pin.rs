@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::server::ParsedCertificate;
 
+use super::digest::sha256;
+
 /// The SHA-256 digest of a certificate's public key, written `sha256//` and base64, as by curl.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pin(pub(super) [u8; 32]);
@@ -33,7 +35,7 @@ impl Pin {
     /// Returns the pin of a public key (`SubjectPublicKeyInfo`, in DER).
     pub fn of_key(key: &[u8]) -> Pin {
         let mut pin = [0; 32];
-        pin.copy_from_slice(super::sha256(key).as_ref());
+        pin.copy_from_slice(sha256(key).as_ref());
         Pin(pin)
     }
 }

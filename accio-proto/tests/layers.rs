@@ -1,0 +1,257 @@
+//! The layers of the source: only `sys` names system calls, and no two files import each other.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Crates whose only use is to call the operating system.
+const SYSTEM_CALLS: [&str; 4] = ["rustix::", "socket2::", "dns_lookup::", "libc::"];
+
+/// Modules that import from their own parts and are imported by them, each with its reason in
+/// ARCHITECTURE.md.
+const WHOLES: [&str; 1] = ["sink::dir"];
+
+/// Path of a module, from the root of the crate.
+type Module = Vec<String>;
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The files of `src` by module, without comments and without tests. A module with one file per
+/// system is the one of Linux.
+fn modules() -> BTreeMap<Module, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut modules = BTreeMap::new();
+    for file in files {
+        let relative = file.strip_prefix(&root).unwrap().with_extension("");
+        let mut module: Module =
+            relative.iter().map(|part| part.to_str().unwrap().into()).collect();
+        let is_of_another_system = module.starts_with(&["sys".into(), "portable".into()])
+            || module.ends_with(&["unavailable".into()]);
+        let is_test = module.iter().any(|part| part == "tests" || part.ends_with("_test"));
+        if is_of_another_system || is_test {
+            continue;
+        }
+        if module.last().is_some_and(|last| last == "mod" || last == "lib") {
+            module.pop();
+        }
+        if module.starts_with(&["sys".into(), "linux".into()]) {
+            module.remove(1);
+        }
+        let text = code(&fs::read_to_string(&file).unwrap());
+        // sys/mod.rs and sys/linux/mod.rs are one module.
+        let whole: &mut String = modules.entry(module).or_default();
+        whole.push_str(&text);
+    }
+    modules
+}
+
+/// The text without comments, and without the tests at its end.
+fn code(text: &str) -> String {
+    let lines = text.lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let end = text.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|at| {
+        let mut rest = text[*at..].lines().filter(|line| !line.starts_with("#["));
+        rest.next().is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
+    });
+    text[..end.unwrap_or(text.len())].to_owned()
+}
+
+/// The paths of a `use`, without what is inside its braces' prefix repeated.
+fn expand(tree: &str) -> Vec<Vec<String>> {
+    let tree = tree.trim();
+    let Some((prefix, rest)) = tree.split_once('{') else {
+        let tree = tree.split(" as ").next().unwrap();
+        let parts = tree.split("::").map(|part| part.trim().to_owned());
+        return vec![parts.filter(|part| !part.is_empty() && part != "self").collect()];
+    };
+    let prefix: Vec<String> = prefix
+        .split("::")
+        .map(|part| part.trim().to_owned())
+        .filter(|part| !part.is_empty())
+        .collect();
+    let inside = rest.strip_suffix('}').unwrap();
+    let (mut depth, mut start, mut paths) = (0, 0, Vec::new());
+    for (at, letter) in inside.char_indices().chain([(inside.len(), ',')]) {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let item = &inside[start..at];
+                start = at + 1;
+                if !item.trim().is_empty() {
+                    paths.extend(expand(item).into_iter().map(|path| [&*prefix, &*path].concat()));
+                }
+            }
+            _ => {}
+        }
+    }
+    paths
+}
+
+/// The `use` items of a file: whether each is a re-export, and its path from the root of the crate.
+fn imports(
+    module: &Module,
+    text: &str,
+    modules: &BTreeMap<Module, String>,
+) -> Vec<(bool, Vec<String>)> {
+    let mut imports = Vec::new();
+    for item in text.split(';') {
+        let Some((before, tree)) = item.rsplit_once("use ") else { continue };
+        // Not a word in a string: an item begins its line.
+        let line = match before.rsplit_once('\n') {
+            Some((_, line)) => line.trim(),
+            None if before.is_empty() => "",
+            None => continue,
+        };
+        if !line.is_empty() && !line.starts_with("pub") {
+            continue;
+        }
+        let is_public = !line.is_empty();
+        for path in expand(tree) {
+            let mut base = module.clone();
+            let mut rest = &path[..];
+            match path.first().map(String::as_str) {
+                Some("crate") => (base, rest) = (Vec::new(), &path[1..]),
+                Some("super") => {
+                    while rest.first().is_some_and(|part| part == "super") {
+                        base.pop();
+                        rest = &rest[1..];
+                    }
+                }
+                Some(child) => {
+                    if !modules.contains_key(&[&**module, &[child.to_owned()]].concat()) {
+                        continue;
+                    }
+                }
+                None => continue,
+            }
+            imports.push((is_public, [&*base, rest].concat()));
+        }
+    }
+    imports
+}
+
+/// The module that defines the item of a path, through re-exports.
+fn definition(
+    mut path: Vec<String>,
+    exports: &BTreeMap<Module, BTreeMap<String, Vec<String>>>,
+    modules: &BTreeMap<Module, String>,
+) -> Module {
+    loop {
+        let mut base = path.clone();
+        while !modules.contains_key(&base) {
+            base.pop();
+        }
+        let next = path.get(base.len()).and_then(|item| exports.get(&base)?.get(item));
+        match next {
+            Some(next) if *next != path => path = [next, &path[base.len() + 1..]].concat(),
+            _ => return base,
+        }
+    }
+}
+
+/// The modules that each module imports from. A module that only re-exports an item of one of its
+/// own does not import it.
+fn edges(modules: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module>> {
+    let all: BTreeMap<_, _> = modules
+        .iter()
+        .map(|(module, text)| (module.clone(), imports(module, text, modules)))
+        .collect();
+    let exports = all
+        .iter()
+        .map(|(module, imports)| {
+            let public = imports.iter().filter(|(is_public, _)| *is_public);
+            let named = public.filter_map(|(_, path)| Some((path.last()?.clone(), path.clone())));
+            (module.clone(), named.collect())
+        })
+        .collect();
+    let mut edges = BTreeMap::new();
+    for (module, imports) in &all {
+        let text = &modules[module];
+        let mut targets = BTreeSet::new();
+        for (is_public, path) in imports {
+            let target = definition(path.clone(), &exports, modules);
+            let item = path.last().cloned().unwrap_or_default();
+            let names = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            let is_only_exported = *is_public && names.filter(|name| **name == item).count() == 1;
+            if target != *module && !(is_only_exported && target.starts_with(module)) {
+                targets.insert(target);
+            }
+        }
+        edges.insert(module.clone(), targets);
+    }
+    edges
+}
+
+/// Removes modules that import nothing that is left, until none is left or all are in a cycle or
+/// import from one.
+fn cycles(mut edges: BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<Module, BTreeSet<Module>> {
+    loop {
+        let left = edges.len();
+        let known: BTreeSet<_> = edges.keys().cloned().collect();
+        edges.retain(|_, targets| targets.iter().any(|target| known.contains(target)));
+        let used: BTreeSet<_> = edges.values().flatten().cloned().collect();
+        edges.retain(|module, _| used.contains(module));
+        if edges.len() == left {
+            return edges;
+        }
+    }
+}
+
+#[test]
+fn only_sys_names_system_calls() {
+    let modules = modules();
+    assert!(modules.len() > 60, "{}", modules.len());
+    let is_sys = |module: &Module| module.first().is_some_and(|part| part == "sys");
+    for (module, text) in modules.iter().filter(|(module, _)| !is_sys(module)) {
+        for name in SYSTEM_CALLS {
+            assert!(!text.contains(name), "{}: {name}", module.join("::"));
+        }
+    }
+    let mut in_sys = modules.iter().filter(|(module, _)| is_sys(module));
+    assert!(
+        in_sys.any(|(_, text)| text.contains("rustix::")),
+        "the search finds what it looks for"
+    );
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    let mut edges = edges(&modules());
+    for (module, targets) in &mut edges {
+        targets.retain(|target| {
+            !(WHOLES.contains(&&*target.join("::")) && module.starts_with(target))
+        });
+    }
+    let count: usize = edges.values().map(BTreeSet::len).sum();
+    assert!(count > 150, "only {count} imports found");
+    let cycles = cycles(edges);
+    assert!(cycles.is_empty(), "{cycles:#?}");
+}
+
+#[test]
+fn a_cycle_through_a_reexport_is_found() {
+    let module = |path: &str| -> Module { path.split("::").map(str::to_owned).collect() };
+    let modules = BTreeMap::from([
+        (Vec::new(), String::new()),
+        (module("a"), "mod b;\npub use b::B;\nuse crate::c::C;\n".to_owned()),
+        (module("a::b"), "use crate::c::{self, C};\nstruct B;\n".to_owned()),
+        (module("c"), "use crate::a::B;\nstruct C;\n".to_owned()),
+        (module("d"), "use crate::a::B;\n".to_owned()),
+    ]);
+    let found: Vec<_> = cycles(edges(&modules)).into_keys().collect();
+    assert_eq!(found, [module("a::b"), module("c")]);
+}
