@@ -1,20 +1,20 @@
-//! The memory that uploads hold, in pieces that are used again.
+//! Buffers of uploads, reused.
 //!
-//! Freed pieces of this size stay with the C library, spread over the heaps of all threads: with
-//! many uploads it keeps half as much again as is in use. So the large ones, which are nearly all
-//! there is, are not freed but lie here until the next upload wants one.
+//! The C library keeps freed buffers of this size in the heaps of all threads: with many uploads that is
+//! half as much again as is in use. So large buffers, nearly all of the memory, are not freed but kept
+//! here for the next upload.
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// Pieces of one size that lie ready, and how much memory all pieces are.
+/// Idle buffers of one size, and the total size of all buffers.
 #[derive(Debug)]
 pub(crate) struct Pieces {
-    /// The size of those that are kept.
+    /// Size of the buffers that are kept (bytes).
     size: usize,
-    /// The most that is kept, with what is in use.
+    /// Limit for idle and used buffers together (bytes).
     most: usize,
     state: Mutex<State>,
 }
@@ -26,29 +26,29 @@ struct State {
     all: usize,
 }
 
-/// Room for bytes, and those that are in it; given back when dropped.
+/// A buffer and the bytes in it; returned to the pool when dropped.
 #[derive(Debug)]
 pub(crate) struct Piece {
     bytes: Vec<u8>,
-    /// What it was asked for as.
+    /// Requested size (bytes).
     room: usize,
     pieces: Arc<Pieces>,
 }
 
 impl Pieces {
-    /// Keeps those of `size`, as long as all together are no more than `most`.
+    /// Creates a pool that keeps buffers of `size` bytes while all buffers together are at most `most` bytes.
     pub(crate) fn new(size: usize, most: usize) -> Arc<Self> {
         Arc::new(Pieces { size, most, state: Mutex::default() })
     }
 
-    /// An empty one of so many bytes.
+    /// Returns an empty buffer of `size` bytes.
     pub(crate) fn get(self: &Arc<Self>, room: usize) -> Piece {
         let mut state = self.lock();
         let idle = if room == self.size { state.idle.pop() } else { None };
         let mut dropped = Vec::new();
         if idle.is_none() {
             state.all += room;
-            // What lies idle makes way.
+            // Idle buffers are freed first.
             while state.all > self.most {
                 let Some(piece) = state.idle.pop() else { break };
                 state.all -= self.size;
@@ -67,7 +67,7 @@ impl Pieces {
 }
 
 impl Piece {
-    /// Of no bytes.
+    /// Creates a buffer of size 0.
     pub(crate) fn none(pieces: &Arc<Pieces>) -> Self {
         Piece { bytes: Vec::new(), room: 0, pieces: Arc::clone(pieces) }
     }
@@ -80,14 +80,14 @@ impl Piece {
         self.bytes.len() == self.room
     }
 
-    /// Takes as many as there is room for; how many.
+    /// Appends as many bytes as fit; returns how many.
     pub(crate) fn fill(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.room - self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..count]);
         count
     }
 
-    /// Its bytes, to be sent; whoever drops the last of them gives the piece back.
+    /// Returns the bytes for sending; dropping the last reference returns the buffer to the pool.
     pub(crate) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }

@@ -1,4 +1,4 @@
-//! Putting an object where none is.
+//! Creates objects without overwriting existing ones.
 
 use std::io;
 use std::time::Duration;
@@ -12,32 +12,31 @@ use object_store::{
 
 use crate::shared::{Shared, told};
 
-/// What an object is noted to be: content, or the mark of a failed or unfinished transfer.
+/// Values of an object's note: content, or the marker of a failed or unfinished transfer.
 pub(crate) const CONTENT: &str = "content";
 pub(crate) const ERROR: &str = "error";
 
-/// How often a put is tried. Each try is already repeated by the client of the store wherever that
-/// is harmless; this is for those that may have been done when their answer was lost.
+/// Attempts per put. The store's client already retries wherever that is harmless; these are for
+/// puts that may have succeeded although their answer was lost.
 const TRIES: u32 = 4;
 
-/// The pause before the second try; it doubles.
+/// Pause before the second attempt; it doubles.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 200 });
 
-/// The name of the note, which every store accepts as one.
+/// Name of the note; every store accepts it as a metadata key.
 const NOTE: &str = "accio";
 
-/// Who put the object that is there.
+/// The receiver that created an existing object.
 #[derive(Debug, PartialEq, Eq)]
 enum Owner {
-    Nobody,
+    None,
     Other,
-    /// We did, and it is noted to be this.
-    We(String),
+    /// This run of this receiver; the value is the object's note.
+    This(String),
 }
 
 impl Shared {
-    /// Puts an object that is not there yet. That it is there already is an error, unless an
-    /// earlier try of ours put it there.
+    /// Creates an object. Fails if the object exists, unless an earlier attempt of this call created it.
     pub(crate) async fn create(
         &self,
         path: &Path,
@@ -46,18 +45,18 @@ impl Shared {
     ) -> io::Result<()> {
         let mut pause = PAUSE;
         let mut tries = 1;
-        // What a store that is never asked to refuse would overwrite.
+        // A store without conditional puts would overwrite an existing object.
         let mut look = !self.traits.conditional;
-        // Whether what is there may be parts alone, of an upload that was never completed.
+        // Whether the conflict may come from parts of an upload that was never completed.
         let mut parts = false;
         loop {
             let mode = if look {
                 match self.owner(path).await? {
-                    Owner::Nobody if self.traits.conditional && !parts => PutMode::Create,
-                    Owner::Nobody => PutMode::Overwrite,
-                    Owner::We(noted) if noted == what => return Ok(()),
-                    // Such as content whose acknowledgement never came, now to be the mark.
-                    Owner::We(_) => PutMode::Overwrite,
+                    Owner::None if self.traits.conditional && !parts => PutMode::Create,
+                    Owner::None => PutMode::Overwrite,
+                    Owner::This(noted) if noted == what => return Ok(()),
+                    // For example content whose answer was lost, to be replaced by the marker.
+                    Owner::This(_) => PutMode::Overwrite,
                     Owner::Other => return Err(self.taken(path)),
                 }
             } else {
@@ -81,20 +80,20 @@ impl Shared {
         }
     }
 
-    /// Fails if the name is taken already; says nothing about later.
+    /// Fails if the name is taken now; it may still be taken later.
     pub(crate) async fn vacant(&self, path: &Path) -> io::Result<()> {
         match self.owner(path).await? {
-            Owner::Nobody => Ok(()),
-            Owner::We(_) | Owner::Other => Err(self.taken(path)),
+            Owner::None => Ok(()),
+            Owner::This(_) | Owner::Other => Err(self.taken(path)),
         }
     }
 
-    /// Whether an upload of ours that took the name is complete.
+    /// Returns whether this receiver's upload of `bytes` bytes under the name is complete.
     pub(crate) async fn arrived(&self, path: &Path, bytes: u64) -> bool {
         let ours = match self.owner(path).await {
-            Ok(Owner::We(what)) => what == CONTENT,
+            Ok(Owner::This(what)) => what == CONTENT,
             Ok(Owner::Other) => !self.traits.notes,
-            Ok(Owner::Nobody) | Err(_) => false,
+            Ok(Owner::None) | Err(_) => false,
         };
         ours && self.store.head(path).await.is_ok_and(|meta| meta.size == bytes)
     }
@@ -104,7 +103,7 @@ impl Shared {
         self.tidy(self.create(&self.path(id), PutPayload::from_static(ERROR_MARKER), ERROR))
     }
 
-    /// What goes with an object of ours.
+    /// Returns the attributes that identify an object of this receiver.
     pub(crate) fn note(&self, what: &str) -> Attributes {
         let mut attributes = Attributes::new();
         if self.traits.notes {
@@ -118,25 +117,25 @@ impl Shared {
         let options = GetOptions { head: true, ..GetOptions::default() };
         let found = match self.store.get_opts(path, options).await {
             Ok(found) => found,
-            Err(Error::NotFound { .. }) => return Ok(Owner::Nobody),
+            Err(Error::NotFound { .. }) => return Ok(Owner::None),
             Err(error) => return Err(told(&error)),
         };
         let note = found.attributes.get(&Attribute::Metadata(NOTE.into()));
         let ours = note.and_then(|note| note.strip_prefix(self.token.as_str())?.strip_prefix('-'));
-        Ok(ours.map_or(Owner::Other, |what| Owner::We(what.to_owned())))
+        Ok(ours.map_or(Owner::Other, |what| Owner::This(what.to_owned())))
     }
 
     fn taken(&self, path: &Path) -> io::Error {
         let node = &self.node;
         let why = format!(
-            "{path} is there already: does another receiver write as {node:?}? give each its own \
-             --node, and --ids-from-store to go on after a restart"
+            "{path} exists already: does another receiver write as {node:?}? give each its own \
+             --node, and use --ids-from-store to continue after a restart"
         );
         io::Error::new(io::ErrorKind::AlreadyExists, why)
     }
 }
 
-/// Whether no other try can go better.
+/// Returns whether retrying is pointless.
 fn hopeless(error: &Error) -> bool {
     matches!(
         error,

@@ -17,29 +17,29 @@ use crate::memory_budget::{Claim, Closed};
 use crate::part_size::{self, MOST_PARTS, PART};
 use crate::shared::{Shared, stopping, told};
 
-/// Parts of one upload that are on their way at once, while the next fills.
+/// Parts of one upload in flight at once, while the next one fills.
 const FLYING: usize = 3;
 
-/// The bytes of one connection, on their way into the store.
+/// The content of one connection on its way to the store.
 #[derive(Debug)]
 pub struct StoreFile {
     shared: Arc<Shared>,
     id: u64,
     path: Path,
     claim: Claim,
-    /// What came of the next part: full pieces, and the one that fills.
+    /// The beginning of the next part: full buffers, and the one being filled.
     pieces: Vec<Bytes>,
     filling: Piece,
-    /// Bytes in both.
+    /// Number of bytes in both.
     held: usize,
     upload: Option<Upload>,
 }
 
-/// An upload in parts.
+/// A multipart upload.
 #[derive(Debug)]
 struct Upload {
     multipart: Box<dyn MultipartUpload>,
-    /// With their sizes.
+    /// Parts in flight with their sizes.
     flying: VecDeque<(JoinHandle<object_store::Result<()>>, usize)>,
     parts: usize,
     bytes: u64,
@@ -59,11 +59,11 @@ impl StoreFile {
         }
     }
 
-    /// Makes room for more, sending what is held if it is enough for a part.
+    /// Makes room for more content; sends the held bytes if they are enough for a part.
     fn make_room(&mut self) -> io::Result<()> {
         let index = self.upload.as_ref().map_or(0, |upload| upload.parts);
         let full = self.held >= part_size::size(index, self.shared.budget.main());
-        // A part in flight that failed is known before its successors are waited for.
+        // Reports a failed part before waiting for its successors.
         if full || self.claim.grow_is_refused(&mut self.filling, &mut self.pieces)? {
             self.send()?;
             return self.make_room();
@@ -71,12 +71,12 @@ impl StoreFile {
         Ok(())
     }
 
-    /// Sends what is held as the next part.
+    /// Sends the held bytes as the next part.
     fn send(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         if !shared.traits.multipart {
             return Err(io::Error::other(format!(
-                "larger than {PART} bytes, and this store takes no object in parts"
+                "larger than {PART} bytes: this store does not support uploads in parts"
             )));
         }
         let upload = match &mut self.upload {
@@ -88,10 +88,10 @@ impl StoreFile {
         };
         if upload.parts == MOST_PARTS {
             return Err(io::Error::other(format!(
-                "larger than {MOST_PARTS} parts: a larger --store-memory makes them larger"
+                "larger than {MOST_PARTS} parts: raise --store-memory to make parts larger"
             )));
         }
-        // One upload alone must not hold all the memory.
+        // Keeps one upload from holding all the memory.
         while upload.is_ahead(self.held, shared.budget.main()) {
             shared.wait(upload.land())?;
         }
@@ -102,7 +102,7 @@ impl StoreFile {
         let leaving = self.claim.leave();
         let part = upload.multipart.put_part(payload);
         let flying = shared.runtime.spawn(async move {
-            // The bytes go with the part.
+            // The memory stays with the part until it has been sent.
             let result = part.await;
             drop(leaving);
             result
@@ -111,7 +111,7 @@ impl StoreFile {
         Ok(())
     }
 
-    /// Drops what is held and whatever the store has of it.
+    /// Drops the held bytes and aborts the upload at the store.
     fn discard(&mut self) -> io::Result<()> {
         drop(take(&self.shared, &mut self.pieces, &mut self.filling));
         let Some(mut upload) = self.upload.take() else { return Ok(()) };
@@ -134,23 +134,23 @@ impl StoreFile {
                 upload.land().await?;
             }
             if shared.traits.conditional && shared.traits.parts_outlive_puts {
-                // Takes the name. From here on the object is the mark, until it is complete.
+                // Takes the name: the object is the marker until the upload is complete.
                 shared
                     .create(path, PutPayload::from_static(ERROR_MARKER), conditional_put::ERROR)
                     .await?;
             } else {
-                // Taking it would protect nothing, or do harm: to Garage and to Azure, a put ends
-                // all uploads under the name that began before.
+                // Taking the name would not protect it, or do harm: on Garage and Azure a put ends all
+                // earlier uploads under the name.
                 shared.vacant(path).await?;
             }
             match upload.multipart.complete().await {
                 Ok(_) => Ok(()),
-                // The answer got lost.
+                // The answer was lost.
                 Err(_) if shared.arrived(path, upload.bytes).await => Ok(()),
                 Err(error) => Err(told(&error)),
             }
         })?;
-        // Complete: nothing is left to abort.
+        // The upload is complete, so there is nothing to abort.
         self.upload = None;
         Ok(())
     }
@@ -179,7 +179,7 @@ impl SinkFile for StoreFile {
 
     fn abort(&mut self) -> io::Result<()> {
         let discarded = self.discard();
-        // The mark matters more: whoever reads the store sees it.
+        // The marker comes first, because readers of the store see it.
         self.shared.mark(self.id)?;
         if let Err(error) = discarded {
             log::error!("connection {}: cannot abort its upload: {error}", self.id);
@@ -190,7 +190,7 @@ impl SinkFile for StoreFile {
 
 impl Drop for StoreFile {
     fn drop(&mut self) {
-        // Only after a panic: commit and abort leave none.
+        // Reached only after a panic: commit and abort take the upload.
         if let Err(error) = self.discard() {
             log::error!("connection {}: cannot abort its upload: {error}", self.id);
         }
@@ -198,13 +198,13 @@ impl Drop for StoreFile {
 }
 
 impl Upload {
-    /// Whether enough parts are on their way to wait before another of `size` follows.
+    /// Returns whether the next part of `size` bytes must wait for one in flight.
     fn is_ahead(&self, size: usize, memory: usize) -> bool {
         let bytes: usize = self.flying.iter().map(|(_, size)| size).sum();
         self.flying.len() >= FLYING || (!self.flying.is_empty() && bytes + size > memory / 2)
     }
 
-    /// The oldest part in flight has arrived.
+    /// Waits for the oldest part in flight.
     async fn land(&mut self) -> io::Result<()> {
         let Some((part, _)) = self.flying.front_mut() else { return Ok(()) };
         let result = part.await;
@@ -217,7 +217,7 @@ impl Upload {
     }
 
     async fn abort(&mut self) -> io::Result<()> {
-        // A part that arrives after the abort could stay for ever.
+        // A part that arrives after the abort could stay in the store forever.
         for (part, _) in &self.flying {
             part.abort();
         }
@@ -233,7 +233,7 @@ impl Upload {
 
 impl Shared {
     async fn begin(&self, path: &Path) -> io::Result<Upload> {
-        // Rather than after gigabytes.
+        // Fails now rather than after gigabytes.
         self.vacant(path).await?;
         let options = PutMultipartOptions {
             attributes: self.note(conditional_put::CONTENT),
@@ -246,7 +246,7 @@ impl Shared {
 }
 
 impl Claim {
-    /// Gets room for the next piece; true if there is none and what is held is to be sent.
+    /// Gets memory for the next buffer; returns true if there is none and the held bytes must be sent.
     fn grow_is_refused(
         &mut self,
         filling: &mut Piece,
@@ -261,7 +261,7 @@ impl Claim {
     }
 }
 
-/// What is held, without copying it.
+/// Returns the held bytes as a payload, without copying them.
 fn take(shared: &Shared, pieces: &mut Vec<Bytes>, filling: &mut Piece) -> PutPayload {
     let last = mem::replace(filling, Piece::none(shared.budget.pieces()));
     let pieces = mem::take(pieces);

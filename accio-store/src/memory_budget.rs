@@ -1,13 +1,13 @@
-//! One budget of memory for all uploads: whoever has no room waits, and TCP makes its peer wait.
+//! Memory budget for all uploads: an upload that gets none waits, and TCP makes its client wait.
 //!
-//! A store wants its parts whole, so an upload holds what has come of one until there is enough to
-//! send. If all of them waited like that for memory that the others hold, none would ever go on.
-//! So the bytes are given out as a bank gives credit: only when, afterwards, there is still an
-//! upload that could get the rest of its part. It can be filled, is sent, and frees at least as
-//! much as any other upload may need. What is on its way to the store comes back by itself.
+//! A store takes whole parts, so an upload holds the beginning of a part until there is enough to
+//! send. If all uploads waited for memory that the others hold, none would ever continue. So memory
+//! is assigned as in the banker's algorithm: only if, afterwards, some upload can still get the rest
+//! of its part. That part can be filled and sent, and then frees at least as much as any other
+//! upload may need. Memory of parts in flight becomes free in any case.
 //!
-//! An eighth is for the first bytes of uploads alone: small ones need no more, and get through when
-//! large ones hold all the rest.
+//! An eighth is reserved for the first bytes of uploads: small uploads need no more, and proceed
+//! even when large ones hold all the rest.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,19 +15,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::buffer_pool::{Piece, Pieces};
 use crate::part_size::PART;
 
-/// The smallest step that memory is given out in.
+/// The smallest amount of memory assigned at once (bytes).
 const STEP: usize = 16 << 10;
 
-/// The largest; it divides [`PART`].
+/// The largest amount assigned at once (bytes); it divides [`PART`].
 const LARGEST_STEP: usize = 1 << 20;
 
-/// What an upload may hold of the eighth for small ones.
+/// The most that one upload may hold of the eighth for small uploads (bytes).
 const SMALL: usize = 256 << 10;
 
 /// The memory of all uploads together.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// All but the eighth.
+    /// Bytes for large uploads: all but the eighth.
     main: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -36,15 +36,16 @@ pub(crate) struct Budget {
 
 #[derive(Debug)]
 struct State {
-    /// Of the eighth for small uploads.
+    /// Free bytes of the eighth for small uploads.
     small: usize,
-    /// Of the rest, as is all that follows.
+    /// Free bytes of the rest; the following fields are about the rest, too.
     free: usize,
-    /// On its way to the store: it will be free, whatever any client does.
+    /// Bytes in flight to the store: they become free whatever any client does.
     leaving: usize,
-    /// How many uploads still need so much for a part that can be sent, of those that hold some.
+    /// For uploads that hold memory: the bytes still needed for a whole part, and how many uploads
+    /// need that much.
     needs: BTreeMap<usize, usize>,
-    /// The most that was ever in use.
+    /// The highest use so far.
     #[cfg(test)]
     peak: usize,
     #[cfg(test)]
@@ -52,20 +53,20 @@ struct State {
     closed: bool,
 }
 
-/// The server is stopping: nobody gets memory any more.
+/// The server is stopping: no more memory is assigned.
 #[derive(Debug)]
 pub(crate) struct Closed;
 
-/// What one upload holds of the part it is filling.
+/// Memory that one upload holds for the part it is filling.
 #[derive(Debug)]
 pub(crate) struct Claim {
     budget: Arc<Budget>,
     held: usize,
-    /// Whether that is of the eighth for small uploads.
+    /// Whether the memory comes from the eighth for small uploads.
     small: bool,
 }
 
-/// Memory of a part that is on its way to the store; free again when dropped.
+/// Memory of a part in flight to the store; freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Leaving {
     budget: Arc<Budget>,
@@ -73,7 +74,7 @@ pub(crate) struct Leaving {
 }
 
 impl Budget {
-    /// Of `total` bytes; at least a part is needed, or nothing would move.
+    /// Creates a budget of `total` bytes, or the minimum of one part and one small upload.
     pub(crate) fn new(total: usize) -> Arc<Self> {
         let total = total.max(PART + SMALL);
         let small = (total / 8).min(total - PART);
@@ -96,18 +97,18 @@ impl Budget {
         })
     }
 
-    /// Nobody waits any longer.
+    /// Ends all waits, now and later.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Where the memory comes from.
+    /// Returns the pool that the memory comes from.
     pub(crate) fn pieces(&self) -> &Arc<Pieces> {
         &self.pieces
     }
 
-    /// What large uploads share.
+    /// Returns the number of bytes that large uploads share.
     pub(crate) fn main(&self) -> usize {
         self.main
     }
@@ -129,7 +130,7 @@ impl Budget {
 }
 
 impl State {
-    /// Has an upload hold `new` bytes instead of `old`, if everybody can still go on.
+    /// Raises an upload's memory from `old` to `new` bytes if some upload can still finish its part.
     fn give(&mut self, old: usize, new: usize) -> bool {
         let step = new - old;
         if step > self.free {
@@ -152,7 +153,7 @@ impl State {
     }
 
     fn replace(&mut self, old: usize, new: usize) {
-        // Who holds nothing needs nothing back, and stands in nobody's way.
+        // An upload that holds nothing blocks no other.
         if old > 0
             && let Some(count) = self.needs.get_mut(&PART.saturating_sub(old))
         {
@@ -172,8 +173,8 @@ impl Claim {
         Claim { budget: Arc::clone(budget), held: 0, small: true }
     }
 
-    /// Gets the next step, waiting for it when the part cannot be sent yet; how many bytes it is,
-    /// or none when the part is to be sent as it is.
+    /// Gets the next step and returns its size in bytes. Waits if the part cannot be sent yet; returns
+    /// `None` if the part should be sent as it is.
     pub(crate) fn grow(&mut self) -> Result<Option<usize>, Closed> {
         let step = self.held.clamp(STEP, LARGEST_STEP);
         let budget = &*self.budget;
@@ -186,7 +187,7 @@ impl Claim {
             if self.small && new <= SMALL && step <= state.small {
                 state.small -= step;
             } else if self.small && state.give(0, new) {
-                // It is no small one, or there is no room for such.
+                // The upload is not small, or the eighth is used up.
                 self.small = false;
                 state.small += self.held;
                 budget.changed.notify_all();
@@ -206,17 +207,17 @@ impl Claim {
         }
     }
 
-    /// The memory itself, of a step that was given.
+    /// Returns the memory of a step that was assigned.
     pub(crate) fn piece(&self, step: usize) -> Piece {
         self.budget.pieces.get(step)
     }
 
-    /// The part is on its way.
+    /// Moves the memory to a part in flight.
     pub(crate) fn leave(&mut self) -> Leaving {
         let held = std::mem::take(&mut self.held);
         let mut state = self.budget.lock();
         if self.small {
-            // Never a part: it is given back at once.
+            // Never a part, so it is free at once.
             state.small += held;
         } else {
             state.replace(held, 0);
@@ -278,7 +279,7 @@ mod tests {
             let (budget, start, done) = (Arc::clone(&budget), Arc::clone(&start), done.clone());
             thread::spawn(move || {
                 let mut claim = Claim::new(&budget);
-                // Everybody holds some of a part before anybody goes on.
+                // Every upload holds some memory before any continues.
                 claim.grow().unwrap();
                 start.wait();
                 for _ in 0..3 {

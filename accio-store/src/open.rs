@@ -1,4 +1,4 @@
-//! From an address to a sink: which store it is, what it can do, what an earlier run left there.
+//! Opens a sink: parses the address, probes the store, removes orphans of an earlier run.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use crate::part_size::PART;
 use crate::shared::{Place, Shared, told};
 use crate::sink::StoreSink;
 
-/// Threads that talk to the store. Sessions have their own; these only move requests.
+/// Threads that send requests. Sessions run on their own threads.
 const THREADS: usize = 2;
 
 /// Options of a [`StoreSink`].
@@ -82,7 +82,7 @@ pub struct InvalidNodeName;
 impl FromStr for NodeName {
     type Err = InvalidNodeName;
 
-    /// Accepts a name that is one step of every store's paths, and hides nothing.
+    /// Accepts a name that is one visible path segment in every store.
     fn from_str(value: &str) -> Result<Self, InvalidNodeName> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let hidden = value.starts_with('.');
@@ -137,7 +137,7 @@ pub enum StoreError {
     },
 }
 
-/// The address without what only its store may know.
+/// Returns the address without its password.
 fn without_secret(address: &str) -> String {
     match Url::parse(address) {
         Ok(mut url) if url.password().is_some() => match url.set_password(None) {
@@ -148,7 +148,7 @@ fn without_secret(address: &str) -> String {
     }
 }
 
-/// The store an address means, and the receiver's own place in it.
+/// Returns the store at an address and the receiver's own path in it.
 fn select(address: &str, node: &NodeName) -> Result<(Backend, Path), StoreError> {
     let invalid = |reason: String| {
         let address = without_secret(address);
@@ -185,11 +185,11 @@ fn select(address: &str, node: &NodeName) -> Result<(Backend, Path), StoreError>
 }
 
 impl Backend {
-    /// Removes what an earlier run left, and finds out what the store can do.
+    /// Removes orphans of an earlier run and probes the store's capabilities.
     fn into_sink(self, runtime: Runtime, place: Place, memory: usize) -> io::Result<StoreSink> {
         let Backend { store, mut traits, orphans } = self;
         let count = runtime.block_on(orphans.remove(&place.root))?;
-        // Others than those their kind is named after speak its language, and not all of it.
+        // Compatible stores may support only a part of the protocol.
         if traits.conditional && traits.notes {
             traits.conditional = runtime.block_on(refuses(&*store, &place.root))?;
         }
@@ -200,18 +200,18 @@ impl Backend {
             );
         }
         if count > 0 {
-            log::warn!("{count} unfinished uploads of an earlier run are gone");
+            log::warn!("removed {count} unfinished uploads of an earlier run");
         }
         Ok(StoreSink::new(Shared::new(runtime, store, traits, place, memory)))
     }
 }
 
-/// Whether the store refuses to put what is there, when asked to; some ignore the question.
+/// Returns whether the store honours conditional puts; some ignore the condition.
 async fn refuses(store: &dyn ObjectStore, root: &Path) -> io::Result<bool> {
     let path = root.clone().join(".accio-probe");
     let put = || store.put_opts(&path, PutPayload::new(), PutOptions::from(PutMode::Create));
     let answer = match put().await {
-        // Left by a probe that was cut short.
+        // Left over from an interrupted probe.
         Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(true),
         Err(Error::NotImplemented { .. }) => return Ok(false),
         Err(error) => return Err(told(&error)),
@@ -269,7 +269,7 @@ mod tests {
         assert!(why.contains("out of order for now"), "{why}");
         let left = runtime().block_on(faulty.list(None).try_collect::<Vec<_>>()).unwrap();
         assert!(left.is_empty(), "{left:?}");
-        // One that was cut short is no reason to fail for ever.
+        // An interrupted probe must not fail all later starts.
         let store = InMemory::new();
         let probe = root.clone().join(".accio-probe");
         runtime().block_on(store.put(&probe, PutPayload::new())).unwrap();

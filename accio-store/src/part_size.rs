@@ -1,21 +1,21 @@
-//! How large the parts of a large upload are.
+//! Part sizes of large uploads.
 
-/// The smallest part that is sent, but for the last (8 MiB): stores want 5 MiB at the least.
-/// What is smaller altogether is put in one request.
+/// The smallest part except the last (8 MiB): stores require at least 5 MiB. Smaller files are put in
+/// one request.
 pub(crate) const PART: usize = 8 << 20;
 
-/// How many parts a store takes: S3's limit, and that of those that speak like it.
+/// The most parts of one upload: the limit of S3 and compatible stores.
 pub(crate) const MOST_PARTS: usize = 10_000;
 
-/// Parts of one size, before it doubles.
+/// Number of parts after which the size doubles.
 const SAME: usize = 1000;
 
-/// The largest part that every store takes: Azure's 4000 MiB, before the 5 GiB of the others.
+/// The largest part that every store accepts: Azure's 4000 MiB; others accept 5 GiB.
 const LARGEST: usize = 4000 << 20;
 
-/// How large part `index` is to be, counted from 0, of an upload whose end nobody knows: parts
-/// double every thousand. 7.8 GiB come in parts of 8 MiB, and the ten thousandth part ends at
-/// 7.7 TiB. None takes more than a quarter of the memory for all uploads.
+/// Returns the size of part `index`, counted from 0, of an upload of unknown length: sizes double every
+/// thousand parts. The first 7.8 GiB use parts of 8 MiB, and the ten thousandth part ends at 7.7 TiB.
+/// No part exceeds a quarter of the memory for all uploads.
 pub(crate) fn size(index: usize, memory: usize) -> usize {
     let doublings = u32::try_from(index / SAME).unwrap_or(u32::MAX).min(20);
     (PART << doublings).min(LARGEST).min(memory / 4).max(PART)
@@ -25,7 +25,7 @@ pub(crate) fn size(index: usize, memory: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// What fits into ten thousand parts.
+    /// Bytes that fit into ten thousand parts.
     fn most(memory: usize) -> u128 {
         (0..MOST_PARTS).map(|index| size(index, memory) as u128).sum()
     }

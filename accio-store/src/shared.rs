@@ -15,10 +15,10 @@ use tokio::sync::watch;
 
 use crate::memory_budget::Budget;
 
-/// How long putting things right may take while serving: aborting an upload, marking it failed.
+/// Time limit for cleaning up while serving: aborting an upload, writing its marker.
 pub(crate) const CLEANUP: Duration = Duration::from_secs(60);
 
-/// The same once the server is to stop.
+/// The same while the server stops.
 pub(crate) const LAST_CLEANUP: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
@@ -26,18 +26,18 @@ pub(crate) struct Shared {
     pub(crate) runtime: Runtime,
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) traits: Traits,
-    /// Without a password.
+    /// The store's address without a password.
     pub(crate) address: String,
     /// `PREFIX/NODE`.
     pub(crate) root: Path,
     pub(crate) node: String,
-    /// This run of this receiver, told from any other by what its objects carry.
+    /// Identifies this run of this receiver in the notes of its objects.
     pub(crate) token: String,
     pub(crate) budget: Arc<Budget>,
     pub(crate) closing: watch::Sender<bool>,
 }
 
-/// Where a receiver's objects are.
+/// Location of a receiver's objects.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// The address of the store, without a password.
@@ -47,16 +47,16 @@ pub(crate) struct Place {
     pub(crate) node: String,
 }
 
-/// What a store can do.
+/// Capabilities of a store.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Traits {
-    /// It refuses to put what is there already, if asked to.
+    /// Honours conditional puts.
     pub(crate) conditional: bool,
-    /// It keeps a note with an object.
+    /// Stores metadata with an object.
     pub(crate) notes: bool,
-    /// It takes an object in parts.
+    /// Supports uploads in parts.
     pub(crate) multipart: bool,
-    /// Parts of an upload that is not complete stay when its name is put to.
+    /// Keeps the parts of an unfinished upload when its name is put.
     pub(crate) parts_outlive_puts: bool,
 }
 
@@ -83,7 +83,7 @@ impl Shared {
         }
     }
 
-    /// Nobody waits for memory or for the store any longer; what is unfinished fails.
+    /// Ends all waits for memory and for the store; unfinished uploads fail.
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
         self.budget.close();
@@ -93,7 +93,7 @@ impl Shared {
         self.root.clone().join(format!("{id}.file"))
     }
 
-    /// Waits for the store, unless the server is to stop.
+    /// Waits for the store unless the server stops.
     pub(crate) fn wait<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut closing = self.closing.subscribe();
         self.runtime.block_on(async {
@@ -105,7 +105,7 @@ impl Shared {
         })
     }
 
-    /// Waits for the store to put something right, even when the server is to stop; not for ever.
+    /// Waits for the store to clean up, for a bounded time even while the server stops.
     pub(crate) fn tidy<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut closing = self.closing.subscribe();
         self.runtime.block_on(async {
@@ -128,7 +128,7 @@ pub(crate) fn stopping() -> io::Error {
     io::Error::other("the server is stopping")
 }
 
-/// What a store said, on one line.
+/// Formats a store's error on one line.
 pub(crate) fn told(error: &object_store::Error) -> io::Error {
     let text: String = error.to_string().chars().take(500).collect();
     io::Error::other(text.replace(char::is_control, " "))

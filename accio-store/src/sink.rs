@@ -78,7 +78,7 @@ impl FileSink for StoreSink {
 }
 
 impl Shared {
-    /// The highest number of an object of ours.
+    /// Returns the highest number among this node's objects.
     async fn highest(&self) -> io::Result<Option<u64>> {
         let objects = self.store.list(Some(&self.root));
         let highest = objects.try_fold(None, |highest: Option<u64>, object| {
@@ -87,7 +87,7 @@ impl Shared {
         highest.await.map_err(|error| told(&error))
     }
 
-    /// The number of an object that is named as we name ours: no folder, no sign, no leading zero.
+    /// Parses the number in an object name of this node: no directory, sign or leading zero.
     fn number(&self, path: &Path) -> Option<u64> {
         let mut steps = path.prefix_match(&self.root)?;
         let name = steps.next().filter(|_| steps.next().is_none())?;

@@ -74,7 +74,7 @@ fn webdav_takes_what_fits_into_one_request() {
     finish(connect(server.address()).unwrap()).unwrap();
     upload(server.address(), &whole).unwrap();
     upload(server.address(), &[&whole[..], b"!"].concat()).unwrap_err();
-    server.line("this store takes no object in parts");
+    server.line("this store does not support uploads in parts");
     until("all are there", || read(4).is_some());
     assert_eq!(read(1).unwrap(), b"small");
     assert_eq!(read(2).unwrap(), b"");
@@ -82,7 +82,7 @@ fn webdav_takes_what_fits_into_one_request() {
     assert_eq!(read(4).unwrap(), b"ERROR");
     std::fs::write(folder.join("in/here/5.file"), "another's").unwrap();
     upload(server.address(), b"ours").unwrap_err();
-    server.line("5.file is there already");
+    server.line("5.file exists already");
     assert_eq!(read(5).unwrap(), b"another's");
     server.stop(STOP);
 

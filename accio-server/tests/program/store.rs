@@ -71,7 +71,7 @@ fn a_restart_goes_on_only_when_told_to_and_clears_what_was_left() {
 
     let server = start(&place, &["--ids-from-store", "-v"]);
     assert_eq!(staged(), 0);
-    server.line("1 unfinished uploads of an earlier run are gone");
+    server.line("removed 1 unfinished uploads of an earlier run");
     upload(server.address(), b"second").unwrap();
     assert_eq!(read(&place, 1).unwrap(), b"first");
     assert_eq!(read(&place, 2).unwrap(), b"second");
@@ -100,7 +100,7 @@ fn an_object_that_is_there_is_not_overwritten() {
     std::fs::create_dir_all(place.path("store/in/here")).unwrap();
     std::fs::write(object(&place, "1.file"), "another's").unwrap();
     upload(server.address(), b"ours").unwrap_err();
-    server.line("in/here/1.file is there already: does another receiver write as \"here\"?");
+    server.line("in/here/1.file exists already: does another receiver write as \"here\"?");
     assert_eq!(read(&place, 1).unwrap(), b"another's");
     server.stop(STOP);
 }

@@ -1,4 +1,4 @@
-//! A folder of this machine.
+//! A local directory as a store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::Backend;
 use crate::orphans::Orphans;
 use crate::shared::Traits;
 
-/// Opens the file system as a store; `folder` is this receiver's own.
+/// Opens the file system as a store; `folder` is this receiver's own directory.
 pub(crate) fn open(folder: PathBuf) -> Backend {
     Backend {
         store: Arc::new(LocalFileSystem::new()),

@@ -11,11 +11,11 @@ use object_store::ObjectStore;
 use crate::orphans::Orphans;
 use crate::shared::Traits;
 
-/// A store with what is known of its kind.
+/// A store and the capabilities of its kind.
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) store: Arc<dyn ObjectStore>,
-    /// As documented for its kind; a compatible store may do less.
+    /// Capabilities documented for the kind; a compatible store may have fewer.
     pub(crate) traits: Traits,
     pub(crate) orphans: Orphans,
 }

@@ -1,4 +1,4 @@
-//! The stores that are reached over HTTP: which one an address and the environment mean.
+//! Stores reached over HTTP, selected by address and environment.
 
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -17,19 +17,19 @@ use super::Backend;
 use crate::orphans::Orphans;
 use crate::shared::Traits;
 
-/// How long one request may take by default (seconds: 120): a part, over a slow line.
+/// Default time limit of one request (seconds: 120): one part over a slow link.
 const REQUEST: &str = "120 seconds";
 
-/// How long a request that fails is repeated, at the most.
+/// Time limit for retrying a failed request.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// How often, at the most.
+/// The most retries of a request.
 const RETRIES: usize = 8;
 
-/// Names in lower case, and values.
+/// Setting names in lower case, and values.
 pub(crate) type Settings = Vec<(String, String)>;
 
-/// Those of the environment that can be settings.
+/// Returns the environment variables that can be settings.
 pub(crate) fn settings(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Settings {
     let setting = |(name, value): (OsString, OsString)| {
         Some((name.to_str()?.to_ascii_lowercase(), value.into_string().ok()?))
@@ -37,13 +37,13 @@ pub(crate) fn settings(variables: impl IntoIterator<Item = (OsString, OsString)>
     variables.into_iter().filter_map(setting).collect()
 }
 
-/// The store at an address.
+/// Opens the store at an address.
 pub(crate) fn open(
     scheme: ObjectStoreScheme,
     url: &Url,
     settings: &Settings,
 ) -> Result<Backend, String> {
-    // Nobody else chooses one in this process, so there is none yet; an error would be one to use.
+    // Fails only if the process has installed a provider already, which then serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let told = |error: Error| error.to_string();
     let retry =
@@ -122,7 +122,7 @@ mod tests {
         open(scheme, &url, &settings(variables))
     }
 
-    /// Where requests go, and as whom: nothing is asked of a network.
+    /// Returns where requests would go and with which credentials, without network access.
     fn signed(store: &impl Signer) -> String {
         let path = Path::from("p/n/1.file");
         let address = store.signed_url(Method::PUT, &path, Duration::from_secs(9));

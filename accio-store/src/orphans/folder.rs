@@ -1,9 +1,9 @@
-//! What an earlier run of this receiver left in a folder when it was killed.
+//! Unfinished uploads in a directory.
 
 use std::io;
 use std::path::Path;
 
-/// Removes the staging files beside those in a folder that stands for a store.
+/// Removes staging files from a directory that is used as a store; returns how many there were.
 pub(crate) fn reap(folder: &Path) -> io::Result<usize> {
     let mut count = 0;
     let entries = match std::fs::read_dir(folder) {

@@ -1,9 +1,7 @@
-//! What an earlier run of this receiver left in an S3 store when it was killed: uploads that nobody
-//! will finish.
+//! Unfinished multipart uploads in an S3 store.
 //!
-//! The store itself is asked which there are, so none is missed and nothing needs to be written
-//! down before or during an upload. S3's request for that is the one thing `object_store` has no
-//! call for; it signs the address, and the answer is a page of XML.
+//! The store lists them, so none is missed and no record has to be kept during an upload.
+//! `object_store` has no call for S3's list request, but it signs the address; the answer is XML.
 
 use std::io;
 use std::time::Duration;
@@ -16,14 +14,14 @@ use serde::Deserialize;
 
 use crate::shared::told;
 
-/// How long a signed address holds.
+/// How long a signed address is valid.
 const VALID: Duration = Duration::from_secs(60);
 
-/// How often a store that is in trouble is asked, and the pause after the first time; it doubles.
+/// Attempts while the store reports errors, and the pause after the first; it doubles.
 const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Pages of a thousand uploads that are looked at.
+/// The most pages of a thousand uploads that are read.
 const PAGES: usize = 100;
 
 #[derive(Debug, Deserialize, PartialEq, Eq)]
@@ -46,7 +44,7 @@ struct Left {
     upload_id: String,
 }
 
-/// Aborts every upload under `root`, which is this receiver's alone; how many they were.
+/// Aborts every upload under `root`, this receiver's own prefix; returns how many there were.
 pub(crate) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
     let client = reqwest::Client::builder().timeout(VALID).build().map_err(io::Error::other)?;
     let mut count = 0;
@@ -58,14 +56,14 @@ pub(crate) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
             query.push(("upload-id-marker", markers.1));
         }
         let options = SignedUrlOptions::default().with_query(query);
-        // Of the bucket, not of an object.
+        // The address of the bucket, not of an object.
         let address = s3.signed_url_opts(Method::GET, &Path::default(), VALID, &options).await;
         let address = address.map_err(|error| told(&error))?;
         let text = fetch(&client, address).await?;
         let page: Page = quick_xml::de::from_str(&text).map_err(io::Error::other)?;
         for left in page.uploads {
             let Ok(path) = Path::parse(&left.key) else { continue };
-            // A store that does not know the prefix would answer with those of others.
+            // A store that ignores the prefix would list other receivers' uploads.
             if !path.prefix_matches(root) {
                 continue;
             }
@@ -83,7 +81,7 @@ pub(crate) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Asks until there is an answer, some times.
+/// Requests the page, with retries.
 async fn fetch(client: &reqwest::Client, address: reqwest::Url) -> io::Result<String> {
     let mut pause = PAUSE;
     let mut tries = 1;
@@ -101,7 +99,7 @@ async fn fetch(client: &reqwest::Client, address: reqwest::Url) -> io::Result<St
         Ok(answer) => answer.text().await,
         Err(error) => Err(error),
     };
-    // The address holds the signature, and must not be told.
+    // The address contains the signature and must not be logged.
     text.map_err(|error| io::Error::other(error.without_url()))
 }
 
@@ -115,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// A page with these, and where the next one begins if there is one.
+    /// Returns a page with these uploads and the markers of the next page, if any.
     fn page(uploads: &[(&str, &str)], next: Option<(&str, &str)>) -> String {
         let mut page = String::from("<ListMultipartUploadsResult>");
         for (key, id) in uploads {
@@ -129,7 +127,7 @@ mod tests {
         page + "</ListMultipartUploadsResult>"
     }
 
-    /// Has a store give these answers, one after the other; what came of it, and the requests.
+    /// Reaps from a store that gives these answers in order; returns the result and the requests.
     fn reaped(answers: Vec<(&'static str, String)>) -> (io::Result<usize>, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -152,13 +150,13 @@ mod tests {
             .with_bucket_name("b")
             .with_endpoint(format!("http://{address}"))
             .with_allow_http(true)
-            .with_access_key_id("somebody")
+            .with_access_key_id("access-key")
             .with_secret_access_key("hush")
             .build()
             .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let count = runtime.block_on(reap(&s3, &Path::from("p/n")));
-        // Should it still wait for a request: there is none.
+        // Ends the store's wait for another request.
         drop(TcpStream::connect(address));
         (count, store.join().unwrap())
     }
