@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::SIGXFSZ;
 
 use accio_proto::{
-    FastPath, FastPaths, FileSink, Outcome, Port, Server, ServerBuilder, ServerDialect,
+    Acknowledgement, FastPath, FastPaths, FileSink, Outcome, Port, Server, ServerBuilder,
+    ServerDialect,
 };
 use journal::Journal;
 use shutdown::End;
@@ -184,30 +185,29 @@ impl ServeFlags {
 
         #[cfg(feature = "metrics")]
         let metrics = self.metrics.map(metrics::Metrics::bind).transpose()?;
-        let observe = {
+        let record = {
             let program = Arc::clone(&program);
             let journal = journal.clone();
             #[cfg(feature = "metrics")]
             let metrics = metrics.as_ref().map(metrics::Metrics::observer);
-            move |outcome: &Outcome| {
-                if let Some(journal) = &journal {
-                    let (client, told) = std::sync::mpsc::channel::<()>();
-                    journal.record(outcome, Box::new(client));
-                    // Dropped when the line is written.
-                    let _ = told.recv();
-                }
+            move |outcome: Outcome, acknowledgement: Acknowledgement| {
                 #[cfg(feature = "metrics")]
                 if let Some(observe) = &metrics {
-                    observe(outcome);
+                    observe(&outcome);
                 }
-                program.observe(outcome);
+                program.observe(&outcome);
+                match &journal {
+                    // Dropped when the line is written, which tells the client.
+                    Some(journal) => journal.record(&outcome, Box::new(acknowledgement)),
+                    None => acknowledgement.send(),
+                }
             }
         };
         let builder = builder
             .dialect(self.handshake)
             .idle_timeout(self.timeout)
             .fast_paths(self.fast_paths())
-            .on_outcome(observe);
+            .recorder(record);
         let server = self.listen(builder, port, handed)?;
         program.confine(journal.as_ref().and_then(|journal| journal.directory()))?;
         // From here on, so that the writing thread is confined too.

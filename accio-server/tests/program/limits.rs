@@ -98,7 +98,7 @@ fn max_per_ip_refuses_one_more_of_the_same_address_without_a_number() {
     finish(first).unwrap();
     // The place is free once the server is done with the connection, not when we know of it.
     until("the place is free", || connect(server.address()).is_ok());
-    until("the operator is told", || server.count("it has 2 connections already") >= 3);
+    until("the operator is told", || server.count("its address has 2 connections already") >= 3);
     finish(second).unwrap();
 }
 

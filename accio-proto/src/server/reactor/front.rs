@@ -127,7 +127,9 @@ impl<K: FileSink> Front<K> {
         shared.lanes.commits.close();
         shared.lanes.discards.close();
         let end = stopped + STOP_LIMIT;
-        wait_until(end, || shared.open.load(Ordering::SeqCst) == 0);
+        // A recorder that does not accept its records gets the rest of the second from its owner.
+        let told = end.min(Instant::now() + STOP_LIMIT / 4);
+        wait_until(told, || shared.open.load(Ordering::SeqCst) == 0);
         wait_until(end, || shared.watch.is_vacant());
         shared.lanes.markers.wait_ended(end);
         shared.lanes.commits.wait_ended(end);
