@@ -20,8 +20,8 @@ pub(super) use secured::{Secured, ServerSocket};
 mod secured {
     use std::io;
     use std::os::fd::{AsFd, BorrowedFd};
+    use std::sync::Arc;
 
-    use super::Arc;
     use crate::socket::{Socket, TcpSocket};
     use crate::tls::TlsSocket;
 
