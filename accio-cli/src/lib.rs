@@ -22,6 +22,7 @@ mod color;
 mod completions;
 mod descriptors;
 mod escape;
+#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "servers alone start the thread"))]
 mod log_writer;
 #[cfg(feature = "server")]
 mod server;

@@ -2,25 +2,30 @@
 
 use std::fmt::Display;
 use std::io;
-use std::path::Path;
 
 use accio_cli::{Failure, reason};
-use accio_proto::ClientError;
 use accio_proto::handshake::HandshakeError;
+use accio_proto::{ClientError, Sent};
+
+use rustix::io::Errno;
 
 use crate::arguments::is_stdin;
-use crate::exit_code::{READ, exit_code};
+use crate::content::Content;
+use crate::exit_code::{READ, TIMEOUT, exit_code};
 
-/// The failure of this file's upload, with advice where there is any.
-pub(crate) fn failure(error: ClientError, file: &Path, source_is_stream: bool) -> Failure {
-    let advice = advice(&error, source_is_stream);
-    // The library does not know the file's name.
+/// The failure of an upload, with advice where there is any.
+pub(crate) fn failure(error: ClientError, content: Content<'_>, is_produced: bool) -> Failure {
+    let advice = advice(&error, is_produced);
+    // The library does not know the content's name.
     let failure = match error {
-        ClientError::Read { ref cause } => return unreadable(file, cause),
+        ClientError::Read { ref cause } => return unreadable(content, cause),
         ClientError::Shrank { expected, found } => cannot_read(
-            file,
+            content,
             format_args!("it shrank from {expected} to {found} bytes while it was being sent"),
         ),
+        ClientError::TransferTimeout { .. } => {
+            Failure::new(named(content), &error).with_code(exit_code(&error))
+        }
         error => {
             let code = exit_code(&error);
             Failure::from(error).with_code(code)
@@ -32,29 +37,62 @@ pub(crate) fn failure(error: ClientError, file: &Path, source_is_stream: bool) -
     }
 }
 
-/// The failure to open or read a file.
-pub(crate) fn unreadable(file: &Path, error: &io::Error) -> Failure {
-    let failure = cannot_read(file, reason(error));
+/// The failure of an upload that was not confirmed, where a confirmation is required.
+pub(crate) fn unconfirmed(content: Content<'_>, sent: &Sent) -> Failure {
+    let why = format_args!(
+        "not confirmed: {} has received all bytes but has not closed the connection",
+        sent.peer
+    )
+    .to_string();
+    let failure = Failure::new(named(content), why).with_code(TIMEOUT);
+    failure.with_advice("look there before you send it again")
+}
+
+/// The failure to open or read the content.
+fn unreadable(content: Content<'_>, error: &io::Error) -> Failure {
+    let failure = cannot_read(content, reason(error));
     match error.kind() {
-        io::ErrorKind::IsADirectory => {
-            failure.with_advice("pack it: tar -c FOLDER | accio-client HOST PORT -")
-        }
         io::ErrorKind::PermissionDenied => failure.with_advice("you need the right to read it"),
         _ => failure,
     }
 }
 
-fn cannot_read(file: &Path, why: impl Display) -> Failure {
-    let failure = match is_stdin(file) {
-        true => Failure::new("standard input", why),
-        false => Failure::new(format!("file {file:?}"), why),
-    };
-    failure.with_code(READ)
+fn cannot_read(content: Content<'_>, why: impl Display) -> Failure {
+    Failure::new(named(content), why).with_code(READ)
+}
+
+fn named(content: Content<'_>) -> String {
+    match content {
+        Content::Command { line, .. } => format!("command {line:?}"),
+        Content::File(file) if is_stdin(file) => "standard input".to_owned(),
+        Content::File(file) => format!("file {file:?}"),
+    }
+}
+
+/// What to do about an error that only this machine can have caused.
+fn local_advice(error: &ClientError) -> Option<&'static str> {
+    Some(match Errno::from_io_error(error.local_cause()?)? {
+        Errno::MFILE | Errno::NFILE => "use fewer --jobs, or raise the limit: ulimit -n",
+        Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN => "use fewer --jobs, or --retry",
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => {
+            "this machine has no free port or no address of that family: use fewer --jobs, or --retry"
+        }
+        Errno::INVAL => "a link-local address needs its interface, as in fe80::1%eth0",
+        Errno::PERM | Errno::ACCESS => "a firewall or a sandbox on this machine forbids it",
+        Errno::AFNOSUPPORT => "this machine has no addresses of that family: try -4 or -6",
+        _ => return None,
+    })
 }
 
 /// One sentence, as the end of the error's.
-pub(crate) fn advice(error: &ClientError, source_is_stream: bool) -> Option<&'static str> {
+pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static str> {
+    if error.local_cause().is_some() {
+        return local_advice(error);
+    }
     Some(match error {
+        ClientError::Source { cause, .. } if Errno::from_io_error(cause) == Some(Errno::INVAL) => {
+            "a link-local address needs its interface, as in fe80::1%eth0"
+        }
         ClientError::NoAddress { .. } => "leave out -4, -6 or --source, or choose another",
         ClientError::Resolve { .. } => "check the name, or give an address",
         ClientError::Source { .. } => "`ip address` lists those of this machine",
@@ -71,16 +109,18 @@ pub(crate) fn advice(error: &ClientError, source_is_stream: bool) -> Option<&'st
         ClientError::HandshakeTimeout { .. } => {
             "the server is busy, or speaks another dialect: try --probe, --handshake or --timeout"
         }
-        ClientError::Reset { .. } | ClientError::ClosedEarly { .. } if source_is_stream => {
-            "a server gives up when no byte comes for 10 seconds; its log says more"
+        // The server may have waited too long for the next byte, or stopped, or have a limit.
+        ClientError::Reset { .. } | ClientError::ClosedEarly { .. } if is_produced => {
+            "the cause is its idle timeout, a limit, or a shutdown"
         }
-        ClientError::Reset { .. }
-        | ClientError::ClosedEarly { .. }
-        | ClientError::Send { .. }
-        | ClientError::HandshakeBroken { .. } => "its log says more; --retry starts over",
-        ClientError::NotKept { .. } => "its log says why",
+        ClientError::Reset { .. } | ClientError::ClosedEarly { .. } => {
+            "the cause is its idle timeout, a limit, or a shutdown; --retry starts over"
+        }
+        ClientError::Send { .. } | ClientError::HandshakeBroken { .. } => "--retry starts over",
+        ClientError::NotKept { .. } => "the cause is a limit, a full disk, or a shutdown",
         ClientError::Stalled { .. } => "--timeout waits longer, --retry starts over",
         ClientError::Unconfirmed { .. } => "look there before you send it again",
+        ClientError::TransferTimeout { .. } => "--max-time allows more",
         ClientError::Shrank { .. } => "send a copy that nobody writes to",
         _ => return None,
     })

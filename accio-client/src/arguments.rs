@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,13 +28,41 @@ pub(crate) struct Arguments {
     // A negative number is a wrong port, not an unknown flag.
     #[arg(allow_negative_numbers = true)]
     pub(crate) port: Port,
-    /// The files to send, in this order; - is standard input
-    #[arg(value_name = "FILE", required_unless_present = "probe", conflicts_with = "probe")]
+    /// Files and folders to send, in this order; - is standard input
+    ///
+    /// A folder is sent as a tar archive, which is made while it is sent; if a file in it cannot be
+    /// read, the upload is reset. Standard input that is a pipe ends the same way whether its program
+    /// succeeds or fails: send a folder or use --from-command where that matters.
+    #[arg(
+        value_name = "FILE",
+        required_unless_present_any = ["probe", "from_command"],
+        conflicts_with_all = ["probe", "from_command"]
+    )]
     pub(crate) files: Vec<PathBuf>,
 
     /// How the connection is opened: accio, confirm or direct
     #[arg(long, value_name = "DIALECT", default_value_t, env = "ACCIO_HANDSHAKE", hide_env = true)]
     pub(crate) handshake: Dialect,
+    /// Send the standard output of a command, and only if it exits with 0
+    ///
+    /// The command is split into words like a shell does, and run without a shell; it is started
+    /// before the connection is made. If it exits with another status or is killed, the upload is
+    /// reset, so the server does not store what the command had written. If the upload fails, the
+    /// command is killed. With --retry it is run again.
+    #[arg(
+        long,
+        value_name = "CMD",
+        conflicts_with = "probe",
+        env = "ACCIO_FROM_COMMAND",
+        hide_env = true
+    )]
+    pub(crate) from_command: Option<String>,
+    /// Fail unless the server confirms the file
+    ///
+    /// Some servers never close the connection. By default such an upload succeeds with a note once
+    /// the server has received all bytes. With this flag it fails with exit code 28.
+    #[arg(long)]
+    pub(crate) require_confirmation: bool,
     /// How many files are sent at once
     #[arg(short, long, value_name = "N", default_value = "1", env = "ACCIO_JOBS", hide_env = true)]
     pub(crate) jobs: NonZeroUsize,
@@ -98,9 +126,14 @@ pub(crate) struct Network {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_CONNECT_TIMEOUT", hide_env = true)]
     pub(crate) connect_timeout: Option<Duration>,
-    /// Connect from this address of the machine
-    #[arg(long, value_name = "ADDR", env = "ACCIO_SOURCE", hide_env = true)]
-    pub(crate) source: Option<IpAddr>,
+    /// Maximum time for each upload as a whole, including connecting and the confirmation
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
+          env = "ACCIO_MAX_TIME", hide_env = true)]
+    pub(crate) max_time: Option<Duration>,
+    /// Connect from this address of the machine, e.g. 192.0.2.1 or fe80::1%eth0
+    #[arg(long, value_name = "ADDR", value_parser = source_address, env = "ACCIO_SOURCE",
+          hide_env = true)]
+    pub(crate) source: Option<SocketAddr>,
     /// Use IPv4 only
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     pub(crate) ipv4: bool,
@@ -153,8 +186,8 @@ impl Arguments {
             return usage("FILE \"-\"", "standard input can be sent once only");
         }
         match (self.network.source, self.family()) {
-            (Some(source), family) if !family.has(source) => usage(
-                &format!("--source {source}"),
+            (Some(source), family) if !family.has(source.ip()) => usage(
+                &format!("--source {}", source.ip()),
                 &format!("is no {family} address; leave one of the two flags out"),
             ),
             _ => Ok(()),
@@ -179,7 +212,10 @@ impl Arguments {
             client = client.connect_timeout(limit);
         }
         if let Some(source) = network.source {
-            client = client.source_address((source, 0));
+            client = client.source_address(source);
+        }
+        if let Some(limit) = network.max_time {
+            client = client.transfer_timeout(limit);
         }
         if let Some(rate) = self.limit_rate {
             client = client.rate_limit(rate);
@@ -201,11 +237,28 @@ pub(crate) fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
+/// Parses an address of this machine, with the zone of a link-local IPv6 address.
+fn source_address(value: &str) -> Result<SocketAddr, String> {
+    let value = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
+    if let Ok(ip) = value.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, 0));
+    }
+    let invalid = || "not an IP address, such as 192.0.2.1 or fe80::1%eth0".to_owned();
+    let (ip, zone) = value.split_once('%').ok_or_else(invalid)?;
+    let ip = ip.parse::<Ipv6Addr>().map_err(|_| invalid())?;
+    if let Ok(scope) = zone.parse() {
+        return Ok(SocketAddrV6::new(ip, 0, 0, scope).into());
+    }
+    let found = (value, 0).to_socket_addrs().ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| format!("this machine has no network interface {zone:?}"))
+}
+
 fn rate(value: &str) -> Result<NonZeroU64, String> {
     NonZeroU64::new(bytes(value)?).ok_or_else(|| "must be above 0 bytes per second".to_owned())
 }
 
 const USES: &str = "accio-client [OPTIONS] <HOST> <PORT> <FILE>...
+       accio-client [OPTIONS] --from-command <CMD> <HOST> <PORT>
        accio-client [OPTIONS] --probe <HOST> <PORT>";
 
 const SHORT: &str = "--help tells more, with examples and exit codes.";
@@ -216,8 +269,12 @@ Examples:
     accio-client localhost 5000 photo.jpg
   Send all of them, four at a time, and start over up to three times where one fails:
     accio-client --jobs 4 --retry 3 files.example 5000 *.jpg
-  Send a folder as it is packed; the server must get a byte every 10 seconds:
-    tar -cz folder | accio-client localhost 5000 -
+  Send a folder as a tar archive:
+    accio-client localhost 5000 folder
+  Send the output of a command, and nothing if it fails:
+    accio-client localhost 5000 --from-command 'pg_dump shop'
+  Send a pipe; whether the program in front of it failed, a pipe cannot tell:
+    gzip -c log | accio-client localhost 5000 -
   Leave room for others on the line, over IPv4 only:
     accio-client -4 --limit-rate 2M files.example 5000 disk.img
   See what listens there:
@@ -226,12 +283,12 @@ Examples:
     accio-client -q --json localhost 5000 photo.jpg | jq -r 'select(.event == \"failed\").code'
 
 Exit codes, as curl has them; with several files, that of the first in their order that failed:
-   0  sent; a note says when the server did not confirm
+   0  sent; a note says when the server did not confirm (28 with --require-confirmation)
    2  wrong usage
    6  the host's name has no address
-   7  no connection
+   7  no connection, or this machine lacks descriptors, memory or ports
   23  standard output does not take the events of --json
-  26  the file cannot be read
+  26  the file cannot be read, or the command of --from-command failed
   28  a time limit
   45  the address of --source cannot be used
   55  the sending broke off

@@ -22,6 +22,8 @@ pub(crate) struct Events {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
     pub(crate) file: Option<&'a Path>,
+    /// The command of `--from-command`.
+    pub(crate) command: Option<&'a str>,
     /// The file's place on the command line, from 1.
     pub(crate) number: usize,
     /// From 1; more than that are retries.
@@ -33,6 +35,8 @@ struct Line<'a> {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]
     number: usize,
     #[serde(skip_serializing_if = "is_zero")]
@@ -111,6 +115,7 @@ impl Events {
         let line = Line {
             event,
             file: subject.file.map(|file| file.to_string_lossy().into_owned()),
+            command: subject.command,
             number: subject.number,
             attempt: subject.attempt as usize,
             details,

@@ -3,8 +3,11 @@
 
 mod advice;
 mod arguments;
+mod command;
+mod content;
 mod events;
 mod exit_code;
+mod folder;
 mod probe;
 mod report;
 mod screen;
@@ -13,7 +16,7 @@ mod upload;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use accio_cli::Failure;
+use accio_cli::{Failure, raise_descriptor_limit};
 
 use arguments::Arguments;
 use events::Events;
@@ -25,10 +28,11 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     arguments.output.verbosity.start_log();
     arguments.check()?;
+    raise_descriptor_limit();
     let events = Arc::new(Events::new(arguments.output.json));
     let code = match arguments.probe {
         true => probe::run(&arguments, &events)?,
-        false => upload::all(&arguments, &events),
+        false => upload::all(&arguments, &events)?,
     };
     // A transfer that failed says more than a reader that went away.
     match (code, events.end()) {

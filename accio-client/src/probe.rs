@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Looks, says what it found, and gives the exit code.
 pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure> {
-    let subject = Subject { file: None, number: 0, attempt: 0 };
+    let subject = Subject { file: None, command: None, number: 0, attempt: 0 };
     let fail = |error: ClientError| {
         let advice = advice::advice(&error, false);
         let (code, exit, peer) = (error.code(), exit_code(&error), error.peer());
@@ -39,13 +39,13 @@ pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure>
     } else {
         print(&text(&probe, arguments, patience))?;
     }
-    let may_count = |heard: &ServerReply| heard.finding != Finding::Foreign;
     let heard = probe.probed.iter().filter_map(|probed| probed.result.as_ref().ok());
-    let reached = heard.clone().filter(|heard| may_count(heard)).count();
-    if reached > 0 && !arguments.output.verbosity.quiet {
+    // Only a greeting shows that an Accio server has counted the connection.
+    let counted = heard.clone().filter(|heard| heard.finding == Finding::Greets).count();
+    if counted > 0 && !arguments.output.verbosity.quiet {
         say(format_args!(
             "note: an Accio server has counted {}, and holds ERROR for it",
-            if reached == 1 { "this connection" } else { "both connections, each" },
+            if counted == 1 { "this connection" } else { "both connections, each" },
         ));
     }
     let code = heard.map(|heard| code(heard.finding, arguments.handshake)).min();

@@ -1,11 +1,12 @@
 //! Sizes, rates and names for people, and what is said at the end of a file.
 
-use std::path::Path;
 use std::time::Duration;
 
+use accio_cli::escape;
 use accio_proto::Sent;
 
 use crate::arguments::is_stdin;
+use crate::content::Content;
 
 /// The last line about a file that was sent.
 pub(crate) fn end(name: &str, sent: &Sent) -> String {
@@ -19,17 +20,18 @@ pub(crate) fn end(name: &str, sent: &Sent) -> String {
     match sent.confirmed {
         true => format!("{start}, confirmed"),
         false => format!(
-            "note: {start}, not confirmed: it has acknowledged all bytes but did not close the \
-             connection"
+            "note: {start}, not confirmed: the server has received all bytes but has not closed the \
+             connection, so it may not have kept the file"
         ),
     }
 }
 
-/// A file's name, on one line whatever it contains.
-pub(crate) fn name(file: &Path) -> String {
-    match is_stdin(file) {
-        true => "standard input".to_owned(),
-        false => file.to_string_lossy().escape_debug().to_string(),
+/// The name of an upload's content, on one line whatever it contains.
+pub(crate) fn name(content: Content<'_>) -> String {
+    match content {
+        Content::Command { line, .. } => format!("output of {line:?}"),
+        Content::File(file) if is_stdin(file) => "standard input".to_owned(),
+        Content::File(file) => escape(&file.to_string_lossy()).into_owned(),
     }
 }
 
@@ -61,6 +63,8 @@ pub(crate) fn time(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -80,9 +84,10 @@ mod tests {
 
     #[test]
     fn names_are_one_line() {
-        assert_eq!(name(Path::new("a\x1b\nb")), r"a\u{1b}\nb");
-        assert_eq!(name(Path::new("-")), "standard input");
-        assert_eq!(name(Path::new("./-")), "./-");
+        let name = |path| name(Content::File(Path::new(path)));
+        assert_eq!(name("a\x1b\nb\u{202e}"), r"a\u{1b}\nb\u{202e}");
+        assert_eq!(name("-"), "standard input");
+        assert_eq!(name("./-"), "./-");
     }
 
     #[test]

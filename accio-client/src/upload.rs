@@ -1,42 +1,53 @@
 //! The uploads: file after file, or several at once, each until it is sent or given up.
 
-use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use accio_cli::{Failure, check_stdin};
+use accio_cli::Failure;
 use accio_proto::{ClientError, ClientEvent, Sent};
 
+use rustix::io::Errno;
+
 use crate::advice;
-use crate::arguments::{Arguments, is_stdin};
+use crate::arguments::Arguments;
+use crate::command;
+use crate::content::{Content, Opened};
 use crate::events::{Details, Events, Subject};
 use crate::exit_code::exit_code;
 use crate::report;
 use crate::screen::Screen;
 
-/// Sends all files; the exit code of the first of them that failed, or 0.
-pub(crate) fn all(arguments: &Arguments, events: &Arc<Events>) -> u8 {
+/// Sends everything; returns the exit code of the first upload that failed, or 0.
+pub(crate) fn all(arguments: &Arguments, events: &Arc<Events>) -> Result<u8, Failure> {
+    let words = arguments.from_command.as_deref().map(command::split).transpose()?;
+    let contents: Vec<_> = match (&words, &arguments.from_command) {
+        (Some(words), Some(line)) => vec![Content::Command { words, line }],
+        _ => arguments.files.iter().map(|file| Content::File(file)).collect(),
+    };
+    Ok(send_all(arguments, events, &contents))
+}
+
+fn send_all(arguments: &Arguments, events: &Arc<Events>, contents: &[Content<'_>]) -> u8 {
     let screen = Screen::new(&arguments.output);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut failed = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(file) = arguments.files.get(index) else { return failed };
-            let upload = Upload { arguments, events, screen: &screen, file, number: index + 1 };
+            let Some(content) = contents.get(index).copied() else { return failed };
+            let upload = Upload { arguments, events, screen: &screen, content, number: index + 1 };
             if let Err(failure) = upload.run() {
                 screen.failure(&failure);
                 failed.push((index, failure.code()));
             }
         }
     };
-    let helpers = arguments.jobs.get().min(arguments.files.len()).saturating_sub(1);
+    let helpers = arguments.jobs.get().min(contents.len()).saturating_sub(1);
     let failed = thread::scope(|scope| {
         let start = |_| thread::Builder::new().spawn_scoped(scope, work);
         // Fewer threads than asked for still send all files.
@@ -55,72 +66,97 @@ struct Upload<'a> {
     arguments: &'a Arguments,
     events: &'a Arc<Events>,
     screen: &'a Screen,
-    file: &'a Path,
+    content: Content<'a>,
     number: usize,
-}
-
-/// An open file, for as many attempts as it takes.
-struct Opened {
-    file: File,
-    /// Where a regular file begins; anything else cannot be read twice.
-    start: Option<u64>,
 }
 
 impl Upload<'_> {
     fn run(&self) -> Result<(), Failure> {
-        let opened = match open(self.file) {
-            Ok(opened) => opened,
-            Err(error) => {
-                let error = ClientError::Read { cause: error };
-                return Err(self.give_up(error, false, 1));
-            }
-        };
-        let stream = opened.start.is_none();
         let attempts = self.arguments.retry.saturating_add(1);
         let mut attempt = 1;
+        let mut opened = None;
         loop {
-            let (error, greeted) = match self.attempt(&opened, attempt) {
-                Ok(sent) => {
-                    self.events.success(self.subject(attempt), &sent);
-                    if !self.arguments.output.verbosity.quiet {
-                        self.screen.line(report::end(&report::name(self.file), &sent));
-                    }
-                    return Ok(());
-                }
+            let (error, greeted) = match self.open_and_send(&mut opened, attempt) {
+                Ok(sent) => return self.end(&sent, attempt),
                 Err(failed) => failed,
             };
-            // What a pipe gave is gone once the sending has begun.
-            let again = attempt < attempts && error.is_transient() && !(stream && greeted);
-            if !again {
-                return Err(self.give_up(error, stream, attempt));
+            let opened = opened.as_ref();
+            // The bytes of a pipe are gone once they have been sent.
+            let is_gone = opened.is_some_and(Opened::is_stream) && greeted;
+            if attempt >= attempts || !error.is_transient() || is_gone {
+                return Err(self.give_up(error, opened.is_some_and(Opened::is_produced), attempt));
             }
             self.pause(&error, attempt, attempts);
             attempt += 1;
         }
     }
 
+    /// Opens the content once, and sends it.
+    fn open_and_send<'o>(
+        &'o self,
+        opened: &mut Option<Opened<'o>>,
+        attempt: u32,
+    ) -> Result<Sent, (ClientError, bool)> {
+        let opened = match opened {
+            Some(opened) => opened,
+            None => {
+                opened.insert(self.content.open().map_err(|cause| (cannot_open(cause), false))?)
+            }
+        };
+        self.attempt(opened, attempt)
+    }
+
+    /// Reports an upload that was sent. It fails if a confirmation is required and is missing.
+    fn end(&self, sent: &Sent, attempt: u32) -> Result<(), Failure> {
+        self.events.success(self.subject(attempt), sent);
+        if !sent.confirmed && self.arguments.require_confirmation {
+            let failure = advice::unconfirmed(self.content, sent);
+            let failed = Details::Failed {
+                code: "unconfirmed",
+                exit: failure.code(),
+                message: failure.to_string(),
+                peer: Some(sent.peer),
+            };
+            self.events.tell("failed", self.subject(attempt), failed);
+            return Err(failure);
+        }
+        if !self.arguments.output.verbosity.quiet {
+            self.screen.line(report::end(&report::name(self.content), sent));
+        }
+        Ok(())
+    }
+
     /// One whole upload; when it fails, also whether the content had begun.
-    fn attempt(&self, opened: &Opened, attempt: u32) -> Result<Sent, (ClientError, bool)> {
-        let source = opened.source().map_err(|cause| (ClientError::Read { cause }, false))?;
+    fn attempt(&self, opened: &Opened<'_>, attempt: u32) -> Result<Sent, (ClientError, bool)> {
+        let source = opened.source().map_err(|cause| (cannot_open(cause), false))?;
         let greeted = Arc::new(AtomicBool::new(false));
-        let track = Arc::new(self.screen.track(&report::name(self.file)));
-        let (number, file) = (self.number, Arc::<Path>::from(self.file));
+        let track = Arc::new(self.screen.track(&report::name(self.content)));
+        let number = self.number;
+        let file = self.content.path().map(Arc::<Path>::from);
+        let command = self.content.command().map(Arc::<str>::from);
         let client = self.arguments.client().on_event({
             let (greeted, track) = (Arc::clone(&greeted), Arc::clone(&track));
-            let (events, file) = (Arc::clone(self.events), Arc::clone(&file));
+            let events = Arc::clone(self.events);
+            let (file, command) = (file.clone(), command.clone());
             move |event| {
                 if matches!(event, ClientEvent::Greeted { .. }) {
                     greeted.store(true, Ordering::Relaxed);
                     track.start();
                 }
-                events.step(Subject { file: Some(&file), number, attempt }, event);
+                events.step(
+                    Subject { file: file.as_deref(), command: command.as_deref(), number, attempt },
+                    event,
+                );
             }
         });
         let client = client.on_progress({
             let events = Arc::clone(self.events);
             move |at| {
                 track.show(at);
-                events.progress(Subject { file: Some(&file), number, attempt }, at);
+                events.progress(
+                    Subject { file: file.as_deref(), command: command.as_deref(), number, attempt },
+                    at,
+                );
             }
         });
         let sent = client.build().and_then(|client| {
@@ -149,7 +185,7 @@ impl Upload<'_> {
             };
             self.screen.line(format_args!(
                 "retry: {}: {error}; attempt {} of {attempts} in {:.1} s{counted}",
-                report::name(self.file),
+                report::name(self.content),
                 attempt + 1,
                 pause.as_secs_f64(),
             ));
@@ -157,9 +193,9 @@ impl Upload<'_> {
         thread::sleep(pause);
     }
 
-    fn give_up(&self, error: ClientError, stream: bool, attempt: u32) -> Failure {
+    fn give_up(&self, error: ClientError, is_produced: bool, attempt: u32) -> Failure {
         let (code, exit, peer) = (error.code(), exit_code(&error), error.peer());
-        let failure = advice::failure(error, self.file, stream);
+        let failure = advice::failure(error, self.content, is_produced);
         let message = failure.to_string();
         let failed = Details::Failed { code, exit, message, peer };
         self.events.tell("failed", self.subject(attempt), failed);
@@ -167,36 +203,25 @@ impl Upload<'_> {
     }
 
     fn subject(&self, attempt: u32) -> Subject<'_> {
-        Subject { file: Some(self.file), number: self.number, attempt }
+        Subject {
+            file: self.content.path(),
+            command: self.content.command(),
+            number: self.number,
+            attempt,
+        }
     }
 }
 
-impl Opened {
-    /// The content from its start, for one attempt.
-    fn source(&self) -> io::Result<File> {
-        let mut file = self.file.try_clone()?;
-        if let Some(start) = self.start {
-            file.seek(SeekFrom::Start(start))?;
-        }
-        Ok(file)
+/// The error for content that cannot be opened. A lack of descriptors or memory is no fault of the file.
+fn cannot_open(cause: io::Error) -> ClientError {
+    let is_shortage = matches!(
+        Errno::from_io_error(&cause),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN)
+    );
+    match is_shortage {
+        true => ClientError::Local { what: "open the file", cause },
+        false => ClientError::Read { cause },
     }
-}
-
-/// Opens the file, and finds out that it is a directory before anybody is bothered with it.
-fn open(path: &Path) -> io::Result<Opened> {
-    let mut file = match is_stdin(path) {
-        true => {
-            check_stdin()?;
-            File::from(io::stdin().as_fd().try_clone_to_owned()?)
-        }
-        false => File::open(path)?,
-    };
-    let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    let start = if metadata.is_file() { Some(file.stream_position()?) } else { None };
-    Ok(Opened { file, start })
 }
 
 /// The pause after a number of attempts: twice as long each time, and not the same for all clients

@@ -42,6 +42,7 @@ fn a_probe_shows_the_greeting_and_sends_nothing() {
         let stdout = text(&output.stdout);
         assert_eq!(code(&output), exit, "{stdout}");
         assert!(stdout.contains(sentence) && !stdout.contains('\x1b'), "{stdout}");
+        assert_eq!(text(&output.stderr), "", "only a greeting shows that it counts");
     }
 
     let (output, _) = look(b"accio\r\n", &["--json", "-q"]);

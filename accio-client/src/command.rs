@@ -1,0 +1,68 @@
+//! `--from-command`: sends the output of a command, and fails unless the command succeeds.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+
+use accio_cli::{Failure, USAGE, reason};
+use accio_proto::Source;
+
+/// Splits a command line the way a shell does, without running a shell.
+pub(crate) fn split(line: &str) -> Result<Vec<String>, Failure> {
+    let failure = |why: &dyn std::fmt::Display| {
+        Failure::new(format_args!("--from-command {line:?}"), why).with_code(USAGE)
+    };
+    let words = shell_words::split(line).map_err(|error| failure(&error))?;
+    if words.is_empty() { Err(failure(&"no command")) } else { Ok(words) }
+}
+
+/// Starts a command and returns its standard output. The source ends well only if the command exits
+/// with 0.
+pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
+    let [program, arguments @ ..] = words else { return Err(io::ErrorKind::NotFound.into()) };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), reason(&error)))?;
+    // Requested just above.
+    let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut running = Running(child);
+    let outcome = move || {
+        let status = match running.0.try_wait() {
+            Ok(None) => return None,
+            Ok(Some(status)) => status,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(match status.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(status.to_string())),
+        })
+    };
+    Ok(Source::with_outcome(File::from(OwnedFd::from(output)), outcome))
+}
+
+/// A command that does not outlive the upload.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only for a command that has ended and was waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_split_like_a_shell_does() {
+        assert_eq!(split("sh -c 'echo \"$A\"'").unwrap(), ["sh", "-c", "echo \"$A\""]);
+        for bad in ["", "  ", "sh 'open"] {
+            assert_eq!(split(bad).unwrap_err().code(), USAGE);
+        }
+    }
+}

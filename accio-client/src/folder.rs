@@ -1,0 +1,210 @@
+//! A folder as a tar archive, written into a pipe by a thread while the client sends it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Cursor, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use accio_cli::reason;
+use accio_proto::Source;
+use rustix::fs::OFlags;
+use tar::{Builder, EntryType, Header};
+
+/// The size up to which a file is read into memory first, so that its entry has the size that was
+/// read. Files of `/proc` and `/sys` report another size than they have.
+const IN_MEMORY: u64 = 1 << 20;
+
+/// Starts to archive the folder. The source ends well only if every file was read.
+pub(crate) fn archive(folder: &Path) -> io::Result<Source<'static>> {
+    let (output, input) = io::pipe()?;
+    let folder = folder.to_owned();
+    let archiving = thread::Builder::new()
+        .name("accio-archive".into())
+        .spawn(move || write(&folder, io::BufWriter::with_capacity(1 << 16, input)))?;
+    let mut archiving = Some(archiving);
+    let outcome = move || {
+        // The pipe's end is closed by the thread just before it ends.
+        let archiving = archiving.take_if(|thread| thread.is_finished())?;
+        let panicked = |_| Err(io::Error::other("the archive could not be written"));
+        Some(archiving.join().unwrap_or_else(panicked))
+    };
+    Ok(Source::with_outcome(File::from(OwnedFd::from(output)), outcome))
+}
+
+/// Writes the archive of `folder`, its entries in the order of their names.
+fn write(folder: &Path, output: impl Write) -> io::Result<()> {
+    let mut archive = Builder::new(output);
+    archive.follow_symlinks(false);
+    let mut waiting = vec![(folder.to_owned(), PathBuf::from(name(folder)?))];
+    while let Some((path, name)) = waiting.pop() {
+        let named = |error: io::Error| {
+            let text = format!("{path:?}: {}", reason(&error));
+            io::Error::new(error.kind(), text)
+        };
+        let is_top = path == folder;
+        let metadata = if is_top { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
+        let metadata = metadata.map_err(named)?;
+        if metadata.is_dir() {
+            archive.append_dir(&name, &path).map_err(named)?;
+            let mut entries = Vec::new();
+            for entry in fs::read_dir(&path).map_err(named)? {
+                entries.push(entry.map_err(named)?.file_name());
+            }
+            entries.sort_unstable_by(|a, b| b.cmp(a));
+            waiting.extend(entries.iter().map(|entry| (path.join(entry), name.join(entry))));
+        } else if metadata.is_file() {
+            append_file(&mut archive, &path, &name).map_err(named)?;
+        } else {
+            archive.append_path_with_name(&path, &name).map_err(named)?;
+        }
+    }
+    archive.into_inner()?.flush()
+}
+
+/// The name of the folder in the archive, which is that of the folder itself.
+fn name(folder: &Path) -> io::Result<std::ffi::OsString> {
+    if let Some(name) = folder.file_name() {
+        return Ok(name.to_owned());
+    }
+    // `.`, `..` or `/`.
+    let folder = fs::canonicalize(folder)?;
+    Ok(folder.file_name().unwrap_or(OsStr::new(".")).to_owned())
+}
+
+/// Appends a regular file: a small one as it was read, a large one with the size it has when it is
+/// opened. It fails if a large file becomes shorter; bytes that are added meanwhile are left out.
+fn append_file(archive: &mut Builder<impl Write>, path: &Path, name: &Path) -> io::Result<()> {
+    // What has become a link or a pipe since it was listed is not followed or waited for.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let mut file = File::options().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it changed while it was archived"));
+    }
+    if metadata.len() < IN_MEMORY {
+        let mut content = Vec::new();
+        (&mut file).take(IN_MEMORY + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > IN_MEMORY {
+            return Err(io::Error::other("it grew while it was archived"));
+        }
+        let mut header = header(&metadata, content.len() as u64);
+        return archive.append_data(&mut header, name, Cursor::new(content));
+    }
+    let mut rest = Exactly { file, left: metadata.len() };
+    archive.append_data(&mut header(&metadata, metadata.len()), name, &mut rest)
+}
+
+fn header(metadata: &Metadata, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_metadata(metadata);
+    header.set_entry_type(EntryType::Regular);
+    header.set_size(size);
+    header
+}
+
+/// The next bytes of a file, and an error if it has fewer.
+struct Exactly {
+    file: File,
+    left: u64,
+}
+
+impl Read for Exactly {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = self.file.read(&mut buffer[..wanted])?;
+        if count == 0 && wanted > 0 {
+            return Err(io::Error::other("it shrank while it was archived"));
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn archived(folder: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let mut bytes = Vec::new();
+        write(folder, &mut bytes)?;
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let entries = archive.entries()?.map(|entry| {
+            let mut entry = entry?;
+            let name = entry.path()?.display().to_string();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content)?;
+            if let Some(target) = entry.link_name()? {
+                content = target.as_os_str().as_encoded_bytes().to_vec();
+            }
+            Ok((name, content))
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn an_archive_has_everything_in_the_folder_under_its_name() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("photos");
+        fs::create_dir_all(folder.join("empty")).unwrap();
+        fs::create_dir_all(folder.join("sub")).unwrap();
+        let large = vec![7; 3 << 20];
+        fs::write(folder.join("a"), b"").unwrap();
+        fs::write(folder.join("large"), &large).unwrap();
+        fs::write(folder.join("sub").join("x".repeat(200)), b"content").unwrap();
+        symlink("../nowhere", folder.join("sub/link")).unwrap();
+        let entry = |name: &str, content: &[u8]| (name.to_owned(), content.to_vec());
+        let expected = [
+            entry("photos", b""),
+            entry("photos/a", b""),
+            entry("photos/empty", b""),
+            entry("photos/large", &large),
+            entry("photos/sub", b""),
+            entry("photos/sub/link", b"../nowhere"),
+            entry(&format!("photos/sub/{}", "x".repeat(200)), b"content"),
+        ];
+        let trim =
+            |(name, content): (String, Vec<u8>)| (name.trim_end_matches('/').to_owned(), content);
+        let found: Vec<_> = archived(&folder).unwrap().into_iter().map(trim).collect();
+        assert_eq!(found, expected);
+        assert_eq!(name(&folder.join(".")).unwrap(), "photos");
+        assert_eq!(name(Path::new("/")).unwrap(), ".");
+    }
+
+    #[test]
+    fn a_file_that_shrinks_is_an_error_and_growth_is_left_out() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("f");
+        fs::write(&path, [1; 10]).unwrap();
+        let exactly = |left| Exactly { file: File::open(&path).unwrap(), left };
+        assert_eq!(io::read_to_string(exactly(4)).unwrap().len(), 4);
+        let error = io::read_to_string(exactly(11)).unwrap_err();
+        assert_eq!(error.to_string(), "it shrank while it was archived");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn files_that_misreport_their_size_are_archived_as_they_are_read() {
+        let mut bytes = Vec::new();
+        let mut archive = Builder::new(&mut bytes);
+        append_file(&mut archive, Path::new("/proc/version"), Path::new("version")).unwrap();
+        drop(archive);
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+        let mut content = String::new();
+        entry.read_to_string(&mut content).unwrap();
+        assert_eq!(content, fs::read_to_string("/proc/version").unwrap());
+    }
+
+    #[test]
+    fn a_socket_is_an_error_that_names_it() {
+        let place = tempfile::tempdir().unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(place.path().join("s")).unwrap();
+        let error = write(place.path(), io::sink()).unwrap_err();
+        assert!(error.to_string().contains("/s\": "), "{error}");
+    }
+}

@@ -1,0 +1,158 @@
+//! Time limits, missing confirmations, and what this machine lacks.
+#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Running, accept, code, events, fails, file, listen, named, serve, text};
+
+/// A server that has received everything and never closes the connection.
+fn unconfirmed(flags: &[&str]) -> Output {
+    let (listener, port) = listen();
+    let (_file, path) = file(1000);
+    let start = ["127.0.0.1", &port, &path, "--timeout=.5", "--connect-timeout=10", "--json"];
+    let client = Running::start(&[&start, flags].concat());
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    let output = client.output();
+    drop(stream);
+    output
+}
+
+#[test]
+fn a_missing_confirmation_is_a_note_or_an_error() {
+    let output = unconfirmed(&[]);
+    assert_eq!(code(&output), 0);
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("note: sent "), "{stderr}");
+    assert!(stderr.ends_with("so it may not have kept the file\n"), "{stderr}");
+    assert_eq!(named(&events(&output), "unconfirmed").len(), 1);
+    assert!(named(&events(&output), "confirmed").is_empty());
+
+    let output = unconfirmed(&["--require-confirmation", "--retry", "3"]);
+    assert_eq!(code(&output), 28);
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("ERROR: file ") && stderr.lines().count() == 1, "{stderr}");
+    assert!(stderr.contains(": not confirmed: 127.0.0.1:"), "{stderr}");
+    let events = events(&output);
+    let failed = named(&events, "failed")[0];
+    assert_eq!((&failed["code"], &failed["exit"]), (&"unconfirmed".into(), &28.into()));
+    assert_eq!(named(&events, "unconfirmed").len(), 1);
+
+    let (port, serving) = serve(1);
+    let output =
+        Running::start(&["127.0.0.1", &port, "/dev/null", "--require-confirmation"]).output();
+    assert_eq!(code(&output), 0);
+    serving.join().unwrap();
+}
+
+#[test]
+fn max_time_limits_the_whole_upload() {
+    let (listener, port) = listen();
+    let (_file, path) = file(1 << 20);
+    let arguments = ["127.0.0.1", &port, &path, "--max-time=.5", "--limit-rate=1K", "--json", "-q"];
+    let start = Instant::now();
+    let client = Running::start(&arguments);
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    let end = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+    let output = client.output();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(code(&output), 28);
+    assert!(text(&output.stderr).contains(": not complete within 500ms, after "), "{output:?}");
+    assert_eq!(named(&events(&output), "failed")[0]["code"], "transfer-timeout");
+    for bad in ["0", "-1", "soon"] {
+        assert_eq!(fails(&["127.0.0.1", &port, &path, "--max-time", bad]).0, 2);
+    }
+}
+
+/// Runs the client by a shell that first sets a limit on descriptors.
+fn limited(limit: &str, arguments: &[&str]) -> Running {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
+    shell.arg(env!("CARGO_BIN_EXE_accio-client")).args(arguments);
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running(shell.spawn().unwrap())
+}
+
+#[test]
+fn the_soft_limit_on_descriptors_is_raised() {
+    let count = 40;
+    let (port, serving) = serve(count);
+    let (_file, path) = file(10);
+    let files = vec![path.as_str(); count];
+    let arguments = [&["127.0.0.1", &port, "--jobs=40", "-q", "--timeout=30"], &files[..]].concat();
+    let output = limited("-S -n 20", &arguments).output();
+    assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
+    assert_eq!(serving.join().unwrap().len(), count);
+}
+
+#[test]
+fn a_lack_of_descriptors_is_this_machines_and_retried() {
+    // Enough to start with and for one upload, but not for five at once.
+    let (listener, port) = listen();
+    let (_file, path) = file(10);
+    let start = ["127.0.0.1", &port, "--jobs=5", "--json", "--timeout=20"];
+    let files = vec![path.as_str(); 5];
+    let client = limited("-n 9", &[&start[..], &files].concat());
+    let serving = thread::spawn(move || {
+        let mut stream = accept(&listener);
+        // Not before the others have failed.
+        thread::sleep(Duration::from_secs(1));
+        stream.write_all(b"accio\r\n").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    });
+    let output = client.output();
+    serving.join().unwrap();
+    assert_eq!(code(&output), 7, "{output:?}");
+    let events = events(&output);
+    let failed = named(&events, "failed");
+    assert!(!failed.is_empty());
+    for event in failed {
+        assert_eq!(event["code"], "local", "{event}");
+        let message = event["message"].as_str().unwrap();
+        assert!(message.contains("too many open files; use fewer --jobs"), "{message}");
+    }
+
+    let output = limited("-n 4", &["127.0.0.1", "9", &path, "--retry=1"]).output();
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("retry: ") && stderr.contains("too many open files"), "{stderr}");
+    assert_eq!(code(&output), 7);
+}
+
+#[test]
+fn local_errors_have_advice_that_fits() {
+    let (exit, line) = fails(&["fe80::1", "9", "/dev/null"]);
+    assert_eq!(exit, 7);
+    assert!(
+        line.ends_with(
+            "invalid argument; a link-local address needs its interface, as in fe80::1%eth0\n"
+        ),
+        "{line}"
+    );
+    let (exit, line) = fails(&["::1", "9", "/dev/null", "--source", "fe80::1"]);
+    assert_eq!(exit, 45);
+    assert!(line.contains("a link-local address needs its interface"), "{line}");
+}
+
+#[test]
+fn zones_are_accepted_in_host_and_source() {
+    // The interface exists, the address does not: no packet leaves this machine.
+    for host in ["[fe80::1%lo]", "fe80::1%lo"] {
+        let (exit, line) = fails(&[host, "9", "/dev/null", "--timeout=2"]);
+        assert!(exit == 7 || exit == 28, "{line}");
+        assert!(!line.contains("invalid argument") && !line.contains("resolve"), "{line}");
+    }
+    let (exit, line) = fails(&["::1", "9", "/dev/null", "--source", "fe80::1%lo"]);
+    assert_eq!(exit, 45, "{line}");
+    assert!(line.contains("source address fe80::1%1: cannot assign requested address"), "{line}");
+    let (exit, line) = fails(&["::1", "9", "/dev/null", "--source", "fe80::1%no-such"]);
+    assert_eq!(exit, 2, "{line}");
+    assert!(line.contains("no network interface \"no-such\""), "{line}");
+}

@@ -1,0 +1,172 @@
+//! Content that is produced while it is sent: folders and the output of commands.
+#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
+
+mod common;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Running, accept, code, events, listen, named, reset, serve, text};
+
+/// The end of an upload as its server sees it: the content, or how it was broken off.
+fn receive(arguments: &[&str]) -> (std::process::Output, Result<Vec<u8>, ErrorKind>) {
+    let (listener, port) = listen();
+    let client = Running::start(&[&["127.0.0.1", &port], arguments].concat());
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    let mut content = Vec::new();
+    let end = stream.read_to_end(&mut content).map_err(|error| error.kind());
+    drop(stream);
+    (client.output(), end.map(|_| content))
+}
+
+#[test]
+fn a_folder_arrives_as_an_archive_that_tar_unpacks() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("photos");
+    fs::create_dir_all(folder.join("sub")).unwrap();
+    fs::write(folder.join("a"), "first").unwrap();
+    fs::write(folder.join("sub/large"), vec![7; 3 << 20]).unwrap();
+    std::os::unix::fs::symlink("a", folder.join("link")).unwrap();
+    let (output, content) = receive(&[folder.to_str().unwrap()]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(text(&output.stderr).ends_with(", confirmed\n"), "{output:?}");
+    let target = place.path().join("unpacked");
+    fs::create_dir(&target).unwrap();
+    fs::write(place.path().join("archive"), content.unwrap()).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["-xf", "../archive"]).current_dir(&target);
+    assert!(tar.status().unwrap().success());
+    assert_eq!(fs::read(target.join("photos/a")).unwrap(), b"first");
+    assert_eq!(fs::read(target.join("photos/sub/large")).unwrap(), vec![7; 3 << 20]);
+    assert_eq!(fs::read_link(target.join("photos/link")).unwrap().to_str(), Some("a"));
+}
+
+#[test]
+fn a_folder_with_a_file_that_cannot_be_read_is_reset() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("a"), vec![7; 3 << 20]).unwrap();
+    // Neither root nor anybody else can archive it.
+    let _socket = std::os::unix::net::UnixListener::bind(place.path().join("b")).unwrap();
+    let path = place.path().to_str().unwrap();
+    let (output, content) = receive(&[path, "--json", "--retry", "3"]);
+    assert_eq!(content, Err(ErrorKind::ConnectionReset));
+    assert_eq!(code(&output), 26);
+    let start = format!("ERROR: file {path:?}: {:?}: ", place.path().join("b"));
+    assert!(text(&output.stderr).starts_with(&start), "{output:?}");
+    assert_eq!(named(&events(&output), "failed")[0]["code"], "read");
+    assert_eq!(text(&output.stderr).lines().count(), 1, "no retry would help");
+}
+
+#[test]
+fn the_output_of_a_command_is_sent_if_it_succeeds() {
+    let script = "printf first; sleep .2; printf second";
+    let command = format!("sh -c '{script}'");
+    let (output, content) = receive(&["--from-command", &command, "--json"]);
+    assert_eq!((code(&output), content.unwrap()), (0, b"firstsecond".to_vec()), "{output:?}");
+    let events = events(&output);
+    assert_eq!(events[0]["command"], command.as_str());
+    assert!(events[0].get("file").is_none(), "{events:?}");
+    let start = format!("sent output of {command:?} to ");
+    assert!(text(&output.stderr).starts_with(&start), "{output:?}");
+}
+
+#[test]
+fn the_output_of_a_command_that_fails_is_reset() {
+    for (command, why) in [
+        ("sh -c 'head -c 100000 /dev/zero; exit 3'", "exit status: 3"),
+        ("sh -c 'printf x; exec >&-; sleep .2; exit 3'", "exit status: 3"),
+        ("sh -c 'printf x; kill -9 $$'", "signal: 9 (SIGKILL)"),
+    ] {
+        let (output, content) = receive(&["--from-command", command]);
+        assert_eq!(content, Err(ErrorKind::ConnectionReset), "{command}");
+        assert_eq!(code(&output), 26, "{output:?}");
+        assert_eq!(text(&output.stderr), format!("ERROR: command {command:?}: {why}\n"));
+    }
+}
+
+#[test]
+fn a_command_that_cannot_start_bothers_no_server() {
+    let (listener, port) = listen();
+    for (command, exit) in [("/no/such/program", 26), ("/etc/passwd", 26), ("", 2), ("sh 'open", 2)]
+    {
+        let output = Running::start(&["127.0.0.1", &port, "--from-command", command]).output();
+        assert_eq!(code(&output), exit, "{output:?}");
+        assert!(text(&output.stderr).contains(&format!("{command:?}")), "{output:?}");
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_command_does_not_outlive_an_upload_that_failed() {
+    let place = tempfile::tempdir().unwrap();
+    let pid = place.path().join("pid");
+    let script = place.path().join("script");
+    fs::write(&script, "#!/bin/sh\necho $$ >\"$1\"\nprintf x\nexec sleep 100\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    let command = format!("{} {}", script.to_str().unwrap(), pid.to_str().unwrap());
+    let (listener, port) = listen();
+    let client = Running::start(&["127.0.0.1", &port, "--from-command", &command]);
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    stream.read_exact(&mut [0; 1]).unwrap();
+    reset(stream);
+    let output = client.output();
+    assert_eq!(code(&output), 55, "{output:?}");
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.ends_with("the cause is its idle timeout, a limit, or a shutdown\n"),
+        "{stderr}"
+    );
+    let process = format!("/proc/{}", fs::read_to_string(&pid).unwrap().trim());
+    assert!(!fs::exists(process).unwrap(), "the command still runs");
+}
+
+#[test]
+fn a_retry_produces_the_content_again() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("a"), "content").unwrap();
+    let folder = place.path().to_str().unwrap();
+    for content in [&[folder][..], &["--from-command", "printf content"]] {
+        let (listener, port) = listen();
+        let arguments = [&["127.0.0.1", &port, "--retry", "1"], content].concat();
+        let client = Running::start(&arguments);
+        let mut stream = accept(&listener);
+        stream.write_all(b"accio\r\n").unwrap();
+        stream.read_exact(&mut [0; 7]).unwrap();
+        reset(stream);
+        let mut stream = accept(&listener);
+        stream.write_all(b"accio\r\n").unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        drop(stream);
+        assert!(bytes.windows(7).any(|part| part == b"content"));
+        assert_eq!(code(&client.output()), 0);
+    }
+}
+
+#[test]
+fn a_slow_command_is_waited_for_and_the_server_is_watched() {
+    let (port, serving) = serve(1);
+    let start = Instant::now();
+    let command = "sh -c 'printf x; exec >&-; sleep 1'";
+    let output = Running::start(&["127.0.0.1", &port, "--from-command", command]).output();
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(start.elapsed() >= Duration::from_secs(1), "its status was not waited for");
+    assert_eq!(serving.join().unwrap(), [b"x"]);
+
+    let (listener, port) = listen();
+    let client = Running::start(&["127.0.0.1", &port, "--from-command", "sleep 60"]);
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    thread::sleep(Duration::from_millis(100));
+    reset(stream);
+    let start = Instant::now();
+    assert_eq!(code(&client.output()), 55);
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
