@@ -102,11 +102,15 @@ fn a_lack_of_descriptors_is_this_machines_and_retried() {
     let files = vec![path.as_str(); 5];
     let client = limited("-n 9", &[&start[..], &files].concat());
     let serving = thread::spawn(move || {
-        let mut stream = accept(&listener);
+        let mut streams = vec![accept(&listener)];
         // Not before the others have failed.
         thread::sleep(Duration::from_secs(1));
-        stream.write_all(b"accio\r\n").unwrap();
-        stream.read_to_end(&mut Vec::new()).unwrap();
+        streams.extend(std::iter::from_fn(|| listener.accept().ok()).map(|(stream, _)| stream));
+        for mut stream in streams {
+            stream.set_nonblocking(false).unwrap();
+            stream.write_all(b"accio\r\n").unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
     });
     let output = client.output();
     serving.join().unwrap();
