@@ -1,4 +1,4 @@
-//! `--color`: when what the programs say is coloured.
+//! `--color`: when help and errors are coloured.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -10,34 +10,36 @@ pub enum Color {
     /// On a terminal, unless NO_COLOR is set or TERM is dumb
     #[default]
     Auto,
-    /// Whatever the output is
+    /// Always
     Always,
-    /// Not at all
+    /// Never
     Never,
 }
 
 /// `--color`, to be flattened into a program's arguments. [`main`](super::main) acts on it.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct ColorFlag {
-    /// Colour in help and errors: auto (on a terminal, unless NO_COLOR is set), always or never
+    /// Colour help and errors: auto, always or never
+    ///
+    /// auto: on a terminal, unless NO_COLOR is set or TERM is dumb.
     #[arg(long, value_name = "WHEN", default_value = "auto", env = VARIABLE, hide_env = true,
           hide_possible_values = true)]
     pub color: Color,
 }
 
-/// The variable that stands for the flag.
+/// The environment variable that sets the flag.
 const VARIABLE: &str = "ACCIO_COLOR";
 
 static CHOSEN: OnceLock<Color> = OnceLock::new();
 
-/// Takes the choice from the command line before that is parsed: its own faults are coloured too.
+/// Reads the flag before the command line is parsed, because usage errors are coloured too.
 pub(super) fn choose() -> Color {
     let variable = || std::env::var_os(VARIABLE);
     let chosen = || named(std::env::args_os().skip(1)).or_else(|| parse(&variable()?));
     *CHOSEN.get_or_init(|| chosen().unwrap_or_default())
 }
 
-/// Whether stderr is coloured.
+/// Returns whether stderr is coloured.
 pub(super) fn is_on_for_stderr() -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
@@ -48,7 +50,7 @@ pub(super) fn is_on_for_stderr() -> bool {
     }
 }
 
-/// `ERROR:`, coloured where stderr is.
+/// Returns `ERROR:`, coloured if stderr is.
 pub(super) fn error_prefix() -> &'static str {
     if is_on_for_stderr() { "\x1b[1;31mERROR:\x1b[0m" } else { "ERROR:" }
 }
@@ -63,7 +65,7 @@ impl From<Color> for clap::ColorChoice {
     }
 }
 
-/// The flag's value; one that is none is for the parser to complain about.
+/// Returns the flag's value; an invalid one is left for clap to report.
 fn named(arguments: impl Iterator<Item = OsString>) -> Option<Color> {
     let mut arguments = arguments.take_while(|argument| argument != "--");
     while let Some(argument) = arguments.next() {
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flag_is_found_wherever_it_is() {
+    fn the_flag_is_found_at_any_position() {
         let found = |line: &str| named(line.split(' ').map(OsString::from));
         assert_eq!(found("h 80 f --color never -v"), Some(Color::Never));
         assert_eq!(found("--color=always h"), Some(Color::Always));

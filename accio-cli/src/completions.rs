@@ -1,4 +1,4 @@
-//! `--generate`: the man page and the completions of shells, from the arguments' own definitions.
+//! `--generate`: the man page and shell completions, from the definitions of the arguments.
 
 use std::io;
 
@@ -6,9 +6,9 @@ use clap::{Arg, ArgMatches, Command, ValueEnum, value_parser};
 use clap_complete::Shell;
 use roff::{Roff, roman};
 
-/// What can be generated.
+/// An output of `--generate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
+pub(crate) enum Output {
     Man,
     CompleteBash,
     CompleteZsh,
@@ -17,12 +17,12 @@ pub(super) enum Kind {
 
 const NAME: &str = "generate";
 
-/// Adds the flag to a program's own.
-pub(super) fn add(command: Command) -> Command {
+/// Adds the flag to a program's flags.
+pub(crate) fn add_flag(command: Command) -> Command {
     let flag = Arg::new(NAME)
         .long(NAME)
         .value_name("KIND")
-        .value_parser(value_parser!(Kind))
+        .value_parser(value_parser!(Output))
         .exclusive(true)
         .help_heading("Packaging")
         .hide_short_help(true)
@@ -31,26 +31,26 @@ pub(super) fn add(command: Command) -> Command {
     command.arg(flag)
 }
 
-/// What the command line asks for.
-pub(super) fn wanted(matches: &ArgMatches) -> Option<Kind> {
+/// Returns the output that the command line asks for.
+pub(crate) fn requested(matches: &ArgMatches) -> Option<Output> {
     matches.get_one(NAME).copied()
 }
 
-/// The text asked for.
-pub(super) fn text(kind: Kind, mut command: Command) -> io::Result<Vec<u8>> {
+/// Generates the output.
+pub(crate) fn generate(output: Output, mut command: Command) -> io::Result<Vec<u8>> {
     let name = command.get_name().to_owned();
     let mut text = Vec::new();
-    let shell = match kind {
-        Kind::Man => return man_page(command),
-        Kind::CompleteBash => Shell::Bash,
-        Kind::CompleteZsh => Shell::Zsh,
-        Kind::CompleteFish => Shell::Fish,
+    let shell = match output {
+        Output::Man => return man_page(command),
+        Output::CompleteBash => Shell::Bash,
+        Output::CompleteZsh => Shell::Zsh,
+        Output::CompleteFish => Shell::Fish,
     };
     clap_complete::generate(shell, &mut command, name, &mut text);
     Ok(text)
 }
 
-/// The man page. What `--help` prints after the flags becomes sections, one for each heading.
+/// Renders the man page. The text after the flags in `--help` becomes one section per heading.
 fn man_page(command: Command) -> io::Result<Vec<u8>> {
     let has_version = command.get_version().is_some();
     let end = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
@@ -71,7 +71,7 @@ fn man_page(command: Command) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The sections of a text in which each heading is a line that is not indented and ends with a colon.
+/// Splits a text into sections. A heading is a line that is not indented and ends with a colon.
 fn sections(text: &str) -> Roff {
     let mut sections = Roff::new();
     let mut lines = text.lines().peekable();
@@ -80,7 +80,7 @@ fn sections(text: &str) -> Roff {
             sections.text([roman(line)]);
             continue;
         };
-        // "Exit codes, as curl has them" is the section EXIT CODES, which begins with the rest.
+        // "Exit codes, as in curl" becomes the section EXIT CODES, which begins with the rest.
         let (name, rest) = heading.split_once(", ").unwrap_or((heading, ""));
         sections.control("SH", [name.to_uppercase().as_str()]);
         if !rest.is_empty() {
@@ -103,19 +103,21 @@ mod tests {
     use super::*;
 
     fn command() -> Command {
-        add(Command::new("some")
-            .arg(Arg::new("file").required(true))
-            .arg(Arg::new("x").long("extra")))
+        add_flag(
+            Command::new("some")
+                .arg(Arg::new("file").required(true))
+                .arg(Arg::new("x").long("extra")),
+        )
     }
 
     #[test]
-    fn the_flag_stands_alone_and_every_kind_names_the_flags() {
-        for kind in Kind::value_variants() {
-            let name = kind.to_possible_value().unwrap();
+    fn the_flag_excludes_all_others_and_each_output_names_the_flags() {
+        for output in Output::value_variants() {
+            let name = output.to_possible_value().unwrap();
             let line = ["some", "--generate", name.get_name()];
             let matches = command().try_get_matches_from(line).unwrap();
-            assert_eq!(wanted(&matches), Some(*kind));
-            let text = String::from_utf8(text(*kind, command()).unwrap()).unwrap();
+            assert_eq!(requested(&matches), Some(*output));
+            let text = String::from_utf8(generate(*output, command()).unwrap()).unwrap();
             assert!(text.contains("some") && text.contains("extra"), "{text}");
         }
         assert!(command().try_get_matches_from(["some", "a", "--generate", "man"]).is_err());

@@ -1,11 +1,11 @@
-//! What to do next about a failure, and the failure as a line.
+//! Advice on what to do about a failure.
 
 use std::fmt::Display;
 use std::io;
 
-use accio_cli::{Failure, reason};
+use accio_cli::Failure;
 use accio_proto::handshake::HandshakeError;
-use accio_proto::{ClientError, Sent};
+use accio_proto::{ClientError, Sent, os_error_text};
 
 use rustix::io::Errno;
 
@@ -13,7 +13,7 @@ use crate::arguments::is_stdin;
 use crate::content::Content;
 use crate::exit_code::{READ, TIMEOUT, exit_code};
 
-/// The failure of an upload, with advice where there is any.
+/// Returns the failure of an upload, with advice if there is any.
 pub(crate) fn failure(error: ClientError, content: Content<'_>, is_produced: bool) -> Failure {
     let advice = advice(&error, is_produced);
     // The library does not know the content's name.
@@ -21,14 +21,14 @@ pub(crate) fn failure(error: ClientError, content: Content<'_>, is_produced: boo
         ClientError::Read { ref cause } => return unreadable(content, cause),
         ClientError::Shrank { expected, found } => cannot_read(
             content,
-            format_args!("it shrank from {expected} to {found} bytes while it was being sent"),
+            format_args!("shrank from {expected} to {found} bytes during the transfer"),
         ),
         ClientError::TransferTimeout { .. } => {
             Failure::new(named(content), &error).with_code(exit_code(&error))
         }
         error => {
             let code = exit_code(&error);
-            Failure::from(error).with_code(code)
+            Failure::from_error(error).with_code(code)
         }
     };
     match advice {
@@ -45,14 +45,14 @@ pub(crate) fn unconfirmed(content: Content<'_>, sent: &Sent) -> Failure {
     )
     .to_string();
     let failure = Failure::new(named(content), why).with_code(TIMEOUT);
-    failure.with_advice("look there before you send it again")
+    failure.with_advice("check the server before you send it again")
 }
 
 /// The failure to open or read the content.
 fn unreadable(content: Content<'_>, error: &io::Error) -> Failure {
-    let failure = cannot_read(content, reason(error));
+    let failure = cannot_read(content, os_error_text(error));
     match error.kind() {
-        io::ErrorKind::PermissionDenied => failure.with_advice("you need the right to read it"),
+        io::ErrorKind::PermissionDenied => failure.with_advice("check its permissions"),
         _ => failure,
     }
 }
@@ -84,7 +84,7 @@ fn local_advice(error: &ClientError) -> Option<&'static str> {
     })
 }
 
-/// One sentence, as the end of the error's.
+/// Returns advice to append to the error.
 pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static str> {
     if error.local_cause().is_some() {
         return local_advice(error);
@@ -93,21 +93,21 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
         ClientError::Source { cause, .. } if Errno::from_io_error(cause) == Some(Errno::INVAL) => {
             "a link-local address needs its interface, as in fe80::1%eth0"
         }
-        ClientError::NoAddress { .. } => "leave out -4, -6 or --source, or choose another",
-        ClientError::Resolve { .. } => "check the name, or give an address",
-        ClientError::Source { .. } => "`ip address` lists those of this machine",
-        ClientError::Connect { .. } => "check that a server runs there, and its port",
+        ClientError::NoAddress { .. } => "remove or change -4, -6 or --source",
+        ClientError::Resolve { .. } => "check the name, or use an address",
+        ClientError::Source { .. } => "run `ip address` for a list of local addresses",
+        ClientError::Connect { .. } => "check that a server is running there, and the port",
         ClientError::ResolveTimeout { .. } | ClientError::ConnectTimeout { .. } => {
-            "check the address, or allow more time with --connect-timeout"
+            "check the address, or raise --connect-timeout"
         }
         ClientError::Handshake { cause: HandshakeError::Closed { .. }, .. } => {
-            "the server takes no files from here now, or is no Accio server"
+            "the server refuses this client, or is not an Accio server"
         }
         ClientError::Handshake { .. } => {
-            "--probe shows what listens there, --handshake chooses a dialect"
+            "use --probe to see what listens there, --handshake to choose a dialect"
         }
         ClientError::HandshakeTimeout { .. } => {
-            "the server is busy, or speaks another dialect: try --probe, --handshake or --timeout"
+            "the server is busy or speaks another dialect: try --probe, --handshake or --timeout"
         }
         // The server may have waited too long for the next byte, or stopped, or have a limit.
         ClientError::Reset { .. } | ClientError::ClosedEarly { .. } if is_produced => {
@@ -118,10 +118,10 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
         }
         ClientError::Send { .. } | ClientError::HandshakeBroken { .. } => "--retry starts over",
         ClientError::NotKept { .. } => "the cause is a limit, a full disk, or a shutdown",
-        ClientError::Stalled { .. } => "--timeout waits longer, --retry starts over",
-        ClientError::Unconfirmed { .. } => "look there before you send it again",
+        ClientError::Stalled { .. } => "raise --timeout, or use --retry",
+        ClientError::Unconfirmed { .. } => "check the server before you send it again",
         ClientError::TransferTimeout { .. } => "--max-time allows more",
-        ClientError::Shrank { .. } => "send a copy that nobody writes to",
+        ClientError::Shrank { .. } => "send a copy that does not change",
         _ => return None,
     })
 }

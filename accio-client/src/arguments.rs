@@ -9,7 +9,7 @@ use accio_cli::{ColorFlag, Failure, USAGE, Verbosity, bytes, seconds};
 use accio_proto::{Client, ClientBuilder, Dialect, Family, FastPath, FastPaths, Port};
 use clap::{Parser, ValueEnum};
 
-/// Sends files to an Accio server
+/// Send files to an Accio server
 ///
 /// Connects to HOST, waits for the server's greeting, sends FILE and waits until the server has
 /// confirmed it by closing the connection. Whatever ends the transfer early resets the connection,
@@ -22,9 +22,9 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(version, override_usage = USES, after_help = SHORT, after_long_help = LONG)]
 pub(crate) struct Arguments {
-    /// Name or address of the server, IPv4 or IPv6
+    /// Name or IPv4 or IPv6 address of the server
     pub(crate) host: String,
-    /// Its port, 1 to 65535, or a service name such as http
+    /// Port of the server: 1 to 65535, or a service name
     // A negative number is a wrong port, not an unknown flag.
     #[arg(allow_negative_numbers = true)]
     pub(crate) port: Port,
@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     )]
     pub(crate) files: Vec<PathBuf>,
 
-    /// How the connection is opened: accio, confirm or direct
+    /// Speak this dialect: accio, confirm or direct
     #[arg(long, value_name = "DIALECT", default_value_t, env = "ACCIO_HANDSHAKE", hide_env = true)]
     pub(crate) handshake: Dialect,
     /// Send the standard output of a command, and only if it exits with 0
@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
     /// the server has received all bytes. With this flag it fails with exit code 28.
     #[arg(long)]
     pub(crate) require_confirmation: bool,
-    /// How many files are sent at once
+    /// Send this many files at once
     #[arg(short, long, value_name = "N", default_value = "1", env = "ACCIO_JOBS", hide_env = true)]
     pub(crate) jobs: NonZeroUsize,
     /// Send a file that failed once more, up to N times
@@ -81,9 +81,9 @@ pub(crate) struct Arguments {
         hide_env = true
     )]
     pub(crate) retry: u32,
-    /// Send no more than this per second and file: bytes, or with K, M, G or T
+    /// Maximum bytes per second and file, e.g. 2M
     ///
-    /// The suffixes stand for powers of 1024, as with curl.
+    /// The suffixes K, M, G and T are powers of 1024, as in curl.
     #[arg(long, value_name = "SPEED", value_parser = rate, env = "ACCIO_LIMIT_RATE", hide_env = true)]
     pub(crate) limit_rate: Option<NonZeroU64>,
     /// Only look: connect, show what the server says, send nothing
@@ -100,7 +100,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) output: Output,
 
-    /// Do without a fast path of the kernel: sendfile, splice (repeatable)
+    /// Disable one of the kernel's fast paths: sendfile, splice (repeatable)
     #[arg(
         long,
         value_name = "FASTPATH",
@@ -113,16 +113,18 @@ pub(crate) struct Arguments {
     pub(crate) without: Vec<FastPath>,
 }
 
-/// How to reach the server.
+/// The flags for reaching the server.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct Network {
-    /// The limit for connecting, the handshake, a send without progress and the confirmation, each
-    /// [default: 10]
+    /// Time limit of each step of a transfer [default: 10]
+    ///
+    /// Applies separately to connecting, to the handshake, to sending without progress, and to the
+    /// confirmation.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_TIMEOUT", hide_env = true)]
     pub(crate) timeout: Option<Duration>,
-    /// The limit for resolving and connecting alone, over all addresses [default: as --timeout]
+    /// Time limit of resolving and connecting [default: --timeout]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_CONNECT_TIMEOUT", hide_env = true)]
     pub(crate) connect_timeout: Option<Duration>,
@@ -130,7 +132,7 @@ pub(crate) struct Network {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_MAX_TIME", hide_env = true)]
     pub(crate) max_time: Option<Duration>,
-    /// Connect from this address of the machine, e.g. 192.0.2.1 or fe80::1%eth0
+    /// Connect from this local address, e.g. 192.0.2.1 or fe80::1%eth0
     #[arg(long, value_name = "ADDR", value_parser = source_address, env = "ACCIO_SOURCE",
           hide_env = true)]
     pub(crate) source: Option<SocketAddr>,
@@ -142,14 +144,14 @@ pub(crate) struct Network {
     pub(crate) ipv6: bool,
 }
 
-/// What is said, and where.
+/// The flags for output.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct Output {
-    /// Progress on stderr: auto (a bar on a terminal), plain (a line a second) or none
+    /// Show progress on stderr: auto, plain or none
     ///
-    /// It shows the bytes that the peer has acknowledged, not those handed to this machine's kernel.
-    /// With -q there is none, and with -v no bar.
+    /// auto: a bar on a terminal. plain: a line per second. Progress counts the bytes that the peer
+    /// has acknowledged. -q disables it, and -v disables the bar.
     #[arg(
         long,
         value_name = "HOW",
@@ -159,7 +161,7 @@ pub(crate) struct Output {
         hide_env = true
     )]
     pub(crate) progress: ProgressStyle,
-    /// Print an event per line on stdout, each a JSON object
+    /// Print events on stdout, one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -170,31 +172,31 @@ pub(crate) struct Output {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressStyle {
-    /// A bar for each file on a terminal, nothing elsewhere
+    /// A bar per file on a terminal, nothing elsewhere
     Auto,
-    /// A line a second
+    /// A line per second
     Plain,
     /// Nothing
     None,
 }
 
 impl Arguments {
-    /// What the parser cannot see.
+    /// Checks combinations that clap cannot express.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let usage = |what: &str, why: &str| Err(Failure::new(what, why).with_code(USAGE));
         if self.files.iter().filter(|file| is_stdin(file)).count() > 1 {
-            return usage("FILE \"-\"", "standard input can be sent once only");
+            return usage("FILE \"-\"", "standard input can be sent only once");
         }
         match (self.network.source, self.family()) {
             (Some(source), family) if !family.has(source.ip()) => usage(
                 &format!("--source {}", source.ip()),
-                &format!("is no {family} address; leave one of the two flags out"),
+                &format!("not an {family} address; remove one of the two flags"),
             ),
             _ => Ok(()),
         }
     }
 
-    /// The client they ask for.
+    /// Configures the client.
     pub(crate) fn client(&self) -> ClientBuilder {
         let network = &self.network;
         let mut client = Client::builder()
@@ -232,7 +234,7 @@ impl Arguments {
     }
 }
 
-/// Whether this FILE stands for standard input.
+/// Returns whether this FILE means standard input.
 pub(crate) fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
@@ -261,13 +263,13 @@ const USES: &str = "accio-client [OPTIONS] <HOST> <PORT> <FILE>...
        accio-client [OPTIONS] --from-command <CMD> <HOST> <PORT>
        accio-client [OPTIONS] --probe <HOST> <PORT>";
 
-const SHORT: &str = "--help tells more, with examples and exit codes.";
+const SHORT: &str = "See --help for details, examples and exit codes.";
 
 const LONG: &str = "\
 Examples:
-  Send a file, with a bar on the terminal:
+  Send a file:
     accio-client localhost 5000 photo.jpg
-  Send all of them, four at a time, and start over up to three times where one fails:
+  Send several files, four at a time, with up to three retries each:
     accio-client --jobs 4 --retry 3 files.example 5000 *.jpg
   Send a folder as a tar archive:
     accio-client localhost 5000 folder
@@ -275,29 +277,28 @@ Examples:
     accio-client localhost 5000 --from-command 'pg_dump shop'
   Send a pipe; whether the program in front of it failed, a pipe cannot tell:
     gzip -c log | accio-client localhost 5000 -
-  Leave room for others on the line, over IPv4 only:
+  Limit the rate, over IPv4 only:
     accio-client -4 --limit-rate 2M files.example 5000 disk.img
-  See what listens there:
+  Find out what listens on a port:
     accio-client --probe files.example 5000
   For a script:
     accio-client -q --json localhost 5000 photo.jpg | jq -r 'select(.event == \"failed\").code'
 
-Exit codes, as curl has them; with several files, that of the first in their order that failed:
+Exit codes, as in curl; with several files, that of the first FILE that failed:
    0  sent; a note says when the server did not confirm (28 with --require-confirmation)
-   2  wrong usage
-   6  the host's name has no address
-   7  no connection, or this machine lacks descriptors, memory or ports
-  23  standard output does not take the events of --json
-  26  the file cannot be read, or the command of --from-command failed
+   2  usage error
+   6  the host name did not resolve
+   7  could not connect, or this machine lacks descriptors, memory or ports
+  23  could not write to stdout
+  26  could not read the file, or the command of --from-command failed
   28  a time limit
-  45  the address of --source cannot be used
-  55  the sending broke off
-  56  the handshake was wrong, or the server reset the connection instead of confirming
+  45  could not use the address of --source
+  55  the connection failed during the transfer
+  56  invalid handshake, or a reset instead of the confirmation
 
 Environment:
-  Each flag that takes a value can be set by a variable: ACCIO_ and its name, such as
-  ACCIO_TIMEOUT=30 or ACCIO_LIMIT_RATE=2M. The command line has precedence.
-  NO_COLOR turns colours off, and RUST_LOG=debug shows each step on stderr.";
+  Each flag with a value has a variable: ACCIO_TIMEOUT=30, ACCIO_LIMIT_RATE=2M. The command line
+  takes precedence. NO_COLOR disables colour, RUST_LOG=debug logs each step on stderr.";
 
 #[cfg(test)]
 mod tests {
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
     }
 

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
-use accio_cli::{Failure, USAGE, reason};
-use accio_proto::Source;
+use accio_cli::{Failure, USAGE};
+use accio_proto::{Source, os_error_text};
 
 /// Splits a command line the way a shell does, without running a shell.
 pub(crate) fn split(line: &str) -> Result<Vec<String>, Failure> {
@@ -25,7 +25,7 @@ pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
         .args(arguments)
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|error| io::Error::new(error.kind(), reason(&error)))?;
+        .map_err(|error| io::Error::new(error.kind(), os_error_text(&error)))?;
     // Requested just above.
     let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut running = Running(child);

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use accio_cli::{Failure, check_stdout, escape_json, reason};
-use accio_proto::{ClientEvent, Finding, Progress, Sent};
+use accio_cli::{Failure, check_stdout, escape_json};
+use accio_proto::{ClientEvent, Finding, Progress, Sent, os_error_text};
 use serde::Serialize;
 
 use crate::exit_code::WRITE;
@@ -172,8 +172,9 @@ impl Events {
     pub(crate) fn end(&self) -> Result<(), Failure> {
         let Some(state) = &self.state else { return Ok(()) };
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *state, Ok(()))
-            .map_err(|error| Failure::new("standard output", reason(&error)).with_code(WRITE))
+        std::mem::replace(&mut *state, Ok(())).map_err(|error| {
+            Failure::new("standard output", os_error_text(&error)).with_code(WRITE)
+        })
     }
 }
 

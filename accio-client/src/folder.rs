@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use accio_cli::reason;
-use accio_proto::Source;
+use accio_proto::os_error_text;
+use accio_proto::{Source, os_error_text};
 use rustix::fs::OFlags;
 use tar::{Builder, EntryType, Header};
 
@@ -41,7 +41,7 @@ fn write(folder: &Path, output: impl Write) -> io::Result<()> {
     let mut waiting = vec![(folder.to_owned(), PathBuf::from(name(folder)?))];
     while let Some((path, name)) = waiting.pop() {
         let named = |error: io::Error| {
-            let text = format!("{path:?}: {}", reason(&error));
+            let text = format!("{path:?}: {}", os_error_text(&error));
             io::Error::new(error.kind(), text)
         };
         let is_top = path == folder;

@@ -8,9 +8,9 @@ mod content;
 mod events;
 mod exit_code;
 mod folder;
+mod format;
 mod probe;
-mod report;
-mod screen;
+mod terminal;
 mod upload;
 
 use std::process::ExitCode;

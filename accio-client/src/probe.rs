@@ -3,14 +3,14 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use accio_cli::{Failure, check_stdout, reason, say};
-use accio_proto::{ClientError, Dialect, Finding, Probe, ServerReply};
+use accio_cli::{Failure, check_stdout, say};
+use accio_proto::{ClientError, Dialect, Finding, Probe, ServerReply, os_error_text};
 
 use crate::advice;
 use crate::arguments::Arguments;
 use crate::events::{self, Details, Events, Subject};
 use crate::exit_code::{WRITE, exit_code};
-use crate::report::time;
+use crate::format::time;
 
 /// How long a server may take to say something, unless `--timeout` says so.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure>
     let fail = |error: ClientError| {
         let advice = advice::advice(&error, false);
         let (code, exit, peer) = (error.code(), exit_code(&error), error.peer());
-        let failure = Failure::from(error).with_code(exit);
+        let failure = Failure::from_error(error).with_code(exit);
         let failure = match advice {
             Some(advice) => failure.with_advice(advice),
             None => failure,
@@ -100,7 +100,7 @@ fn tell(probe: &Probe, events: &Events, subject: Subject<'_>) {
             Err(error) => events.tell(
                 "unreachable",
                 subject,
-                Details::Unreachable { peer: probed.address, message: reason(error) },
+                Details::Unreachable { peer: probed.address, message: os_error_text(error) },
             ),
         }
     }
@@ -117,7 +117,7 @@ fn text(probe: &Probe, arguments: &Arguments, patience: Duration) -> String {
     for probed in &probe.probed {
         let address = probed.address;
         text += &match &probed.result {
-            Err(error) => format!("{address}: no connection: {}\n", reason(error)),
+            Err(error) => format!("{address}: no connection: {}\n", os_error_text(error)),
             Ok(heard) => format!(
                 "{address}: connected in {}, {}\n{}\n",
                 time(heard.connected_in),
@@ -181,7 +181,7 @@ fn print(text: &str) -> Result<(), Failure> {
     check_stdout()
         .and_then(|()| out.write_all(text.as_bytes()))
         .and_then(|()| out.flush())
-        .map_err(|error| Failure::new("standard output", reason(&error)).with_code(WRITE))
+        .map_err(|error| Failure::new("standard output", os_error_text(&error)).with_code(WRITE))
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use crate::command;
 use crate::content::{Content, Opened};
 use crate::events::{Details, Events, Subject};
 use crate::exit_code::exit_code;
-use crate::report;
-use crate::screen::Screen;
+use crate::format;
+use crate::terminal::Terminal;
 
 /// Sends everything; returns the exit code of the first upload that failed, or 0.
 pub(crate) fn all(arguments: &Arguments, events: &Arc<Events>) -> Result<u8, Failure> {
@@ -33,16 +33,17 @@ pub(crate) fn all(arguments: &Arguments, events: &Arc<Events>) -> Result<u8, Fai
 }
 
 fn send_all(arguments: &Arguments, events: &Arc<Events>, contents: &[Content<'_>]) -> u8 {
-    let screen = Screen::new(&arguments.output);
+    let terminal = Terminal::new(&arguments.output);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut failed = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(content) = contents.get(index).copied() else { return failed };
-            let upload = Upload { arguments, events, screen: &screen, content, number: index + 1 };
+            let upload =
+                Upload { arguments, events, terminal: &terminal, content, number: index + 1 };
             if let Err(failure) = upload.run() {
-                screen.failure(&failure);
+                terminal.failure(&failure);
                 failed.push((index, failure.code()));
             }
         }
@@ -65,7 +66,7 @@ fn send_all(arguments: &Arguments, events: &Arc<Events>, contents: &[Content<'_>
 struct Upload<'a> {
     arguments: &'a Arguments,
     events: &'a Arc<Events>,
-    screen: &'a Screen,
+    terminal: &'a Terminal,
     content: Content<'a>,
     number: usize,
 }
@@ -121,7 +122,7 @@ impl Upload<'_> {
             return Err(failure);
         }
         if !self.arguments.output.verbosity.quiet {
-            self.screen.line(report::end(&report::name(self.content), sent));
+            self.terminal.line(format::end(&format::name(self.content), sent));
         }
         Ok(())
     }
@@ -130,7 +131,7 @@ impl Upload<'_> {
     fn attempt(&self, opened: &Opened<'_>, attempt: u32) -> Result<Sent, (ClientError, bool)> {
         let source = opened.source().map_err(|cause| (cannot_open(cause), false))?;
         let greeted = Arc::new(AtomicBool::new(false));
-        let track = Arc::new(self.screen.track(&report::name(self.content)));
+        let track = Arc::new(self.terminal.track(&format::name(self.content)));
         let number = self.number;
         let file = self.content.path().map(Arc::<Path>::from);
         let command = self.content.command().map(Arc::<str>::from);
@@ -183,9 +184,9 @@ impl Upload<'_> {
                 Some(_) => "; the server has counted this attempt, and will hold a second file",
                 None => "",
             };
-            self.screen.line(format_args!(
+            self.terminal.line(format_args!(
                 "retry: {}: {error}; attempt {} of {attempts} in {:.1} s{counted}",
-                report::name(self.content),
+                format::name(self.content),
                 attempt + 1,
                 pause.as_secs_f64(),
             ));

@@ -25,7 +25,7 @@ fn usage_errors_are_one_line_and_exit_2() {
         (&["h"], "<PORT>"),
         (&["h", "80"], "<FILE>"),
         (&["h", "80", ""], "[FILE]"),
-        (&["h", "80", "-", "f", "-"], "standard input can be sent once only"),
+        (&["h", "80", "-", "f", "-"], "standard input can be sent only once"),
         (&["h", "80", "f", "--probe"], "--probe"),
         (&["h", "80", "f", "--jobs", "0"], "--jobs"),
         (&["h", "80", "f", "--retry", "-1"], "'-1'"),
@@ -34,7 +34,7 @@ fn usage_errors_are_one_line_and_exit_2() {
         (&["h", "80", "f", "--source", "eth0"], "'eth0'"),
         (&["h", "80", "f", "--connect-timeout", "0"], "above 0"),
         (&["h", "80", "f", "-4", "-6"], "--ipv6"),
-        (&["h", "80", "f", "-6", "--source", "127.0.0.1"], "is no IPv6 address"),
+        (&["h", "80", "f", "-6", "--source", "127.0.0.1"], "not an IPv6 address"),
         (&["h", "80", "f", "--progress", "bars"], "'bars'"),
         (&["h", "80", "f", "--color", "mauve"], "'mauve'"),
         (&["h", "80", "f", "--handshake", "auto"], "auto is for servers"),
@@ -69,7 +69,7 @@ fn no_server_and_no_host() {
     let port = taken.local_addr().unwrap().port().to_string();
     let (code, line) = fails(&["127.0.0.1", &port, "/dev/null"]);
     let expected = format!(
-        "ERROR: connect to 127.0.0.1 port {port}: connection refused; check that a server runs there, and its port\n"
+        "ERROR: connect to 127.0.0.1 port {port}: connection refused; check that a server is running there, and the port\n"
     );
     assert_eq!((code, line), (7, expected));
     let (code, line) = fails(&["does-not-exist.invalid", &port, "/dev/null"]);
@@ -87,7 +87,7 @@ fn a_wrong_server_and_a_silent_one() {
     accept(&listener).write_all(b"220 \x1b[2J\r\n").unwrap();
     let (code, line) = client.join().unwrap();
     let why = r#"expected "accio\r\n", got "2""#;
-    let advice = "--probe shows what listens there, --handshake chooses a dialect";
+    let advice = "use --probe to see what listens there, --handshake to choose a dialect";
     let expected = format!("ERROR: accio handshake with 127.0.0.1:{port}: {why}; {advice}\n");
     assert_eq!((code, line), (56, expected));
 
@@ -95,7 +95,7 @@ fn a_wrong_server_and_a_silent_one() {
     let _silent = accept(&listener);
     let (code, line) = client.join().unwrap();
     assert_eq!(code, 28);
-    assert!(line.contains("not complete within 300ms; the server is busy, or"), "{line}");
+    assert!(line.contains("not complete within 300ms; the server is busy or"), "{line}");
 }
 
 #[test]

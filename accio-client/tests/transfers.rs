@@ -228,7 +228,7 @@ fn an_address_that_does_not_answer_takes_the_connect_timeout_alone() {
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     let stderr = text(&output.stderr);
     assert_eq!(code(&output), 28, "{stderr}");
-    assert!(stderr.contains("no answer within 400ms; check the address, or allow"), "{stderr}");
+    assert!(stderr.contains("no answer within 400ms; check the address, or raise"), "{stderr}");
 }
 
 #[test]

@@ -4,36 +4,44 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use accio_cli::{ServeFlags, bytes, seconds};
+use accio_cli::{OperationFlags, ServerFlags, bytes, seconds};
 use accio_proto::{Existing, FileSink, Network, Port, ServerBuilder};
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 
 use crate::sandbox::Sandbox;
 
-/// Receives files over TCP: the bytes of connection N become FILE-DIR/N.file
+/// Receive files over TCP: the bytes of connection N become FILE-DIR/N.file
 ///
-/// Connections count from 1 in the order they are accepted, and are served all at once. A file
-/// appears when it is complete. When a client falls silent, resets the connection or breaks the
-/// handshake, its file holds the word ERROR and nothing of what it sent.
+/// Connections are numbered from 1 in the order they are accepted and are served concurrently. A
+/// file appears once it is complete. If a client is idle for too long, resets the connection or
+/// breaks the handshake, its file contains the word ERROR and none of the bytes it sent. There is no
+/// encryption or authentication: use a trusted network or a tunnel.
 #[derive(Debug, Parser)]
 #[command(version, after_help = SHORT_END, after_long_help = END)]
 pub(crate) struct Arguments {
-    /// The port to listen on: 1 to 65535, or a service name
+    /// Port to listen on: 1 to 65535, or a service name
     #[arg(allow_hyphen_values = true)]
     pub(crate) port: Port,
-    /// Where to keep the files; created when missing
+    /// Folder for the files; created if missing
     #[arg(value_name = "FILE-DIR")]
     pub(crate) file_dir: PathBuf,
-    /// How many threads serve [default: one per core]
+    /// Serve with this many threads [default: one per core]
     #[arg(long, value_name = "N", env = "ACCIO_WORKERS", hide_env = true, hide_short_help = true)]
     pub(crate) workers: Option<NonZeroUsize>,
-    /// Give up, once listening, what is not needed: other files, connecting out, running programs
+    /// Sandbox the server with Landlock: try, require or off
+    ///
+    /// Once it is listening, the server can no longer access files outside FILE-DIR and the journal's
+    /// folder, connect to other machines or run programs. try: as far as the kernel supports it.
+    /// require: fail without it. off: no sandbox.
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Sandbox::Try,
+          hide_possible_values = true,
           env = "ACCIO_SANDBOX", hide_env = true)]
     pub(crate) sandbox: Sandbox,
     // Before those that begin a heading.
     #[command(flatten)]
-    pub(crate) serve: ServeFlags,
+    pub(crate) server: ServerFlags,
+    #[command(flatten)]
+    pub(crate) operations: OperationFlags,
     #[command(flatten)]
     pub(crate) files: Files,
     #[cfg(feature = "store-core")]
@@ -43,32 +51,36 @@ pub(crate) struct Arguments {
     pub(crate) limits: Limits,
 }
 
-/// How the files are kept.
+/// The flags for received files.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Files")]
 pub(crate) struct Files {
-    /// Confirm a file only when it is on the disk, to survive a power loss
+    /// Confirm a file only once it is on disk, to survive power loss
     #[arg(long, env = "ACCIO_DURABLE", hide_env = true, value_parser = FalseyValueParser::new())]
     pub(crate) durable: bool,
-    /// What becomes of files that are there already
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = WithExisting::Replace,
+    /// Choose what happens to existing files: replace or keep
+    ///
+    /// replace: connection N replaces N.file. keep: start after the highest existing number and never
+    /// replace a file.
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t = WithExisting::Replace,
+          hide_possible_values = true,
           env = "ACCIO_EXISTING", hide_env = true)]
     pub(crate) existing: WithExisting,
-    /// The number of the first connection
+    /// Number the first connection N
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..),
           env = "ACCIO_IDS_FROM", hide_env = true)]
     pub(crate) ids_from: u64,
-    /// The permissions of the files, such as 640, whatever the umask [default: 666 less the umask]
+    /// Set the files' permissions, e.g. 640 [default: 666 minus umask]
     #[arg(long, value_name = "OCTAL", value_parser = mode, env = "ACCIO_MODE", hide_env = true)]
     pub(crate) mode: Option<u32>,
     /// Run a command after each file is complete
     ///
-    /// It is split into words as by a shell, at the start, and run without one. ACCIO_ID,
-    /// ACCIO_PATH, ACCIO_BYTES and ACCIO_PEER in its environment say which file it is for. What it
-    /// prints goes to stderr; its failure is logged and harms nothing.
+    /// The command is split into words at the start, as by a shell, and run without a shell.
+    /// ACCIO_ID, ACCIO_PATH, ACCIO_BYTES and ACCIO_PEER in its environment describe the file. Its
+    /// output goes to stderr. Its failure is logged and does not affect the transfer.
     #[arg(long, value_name = "COMMAND", env = "ACCIO_ON_COMMIT", hide_env = true)]
     pub(crate) on_commit: Option<String>,
-    /// How many of these commands run at once; the others wait, some ten thousand of them
+    /// Run this many commands at once; about ten thousand more wait
     #[arg(
         long,
         value_name = "N",
@@ -80,61 +92,65 @@ pub(crate) struct Files {
     pub(crate) on_commit_jobs: NonZeroUsize,
 }
 
-/// How files are kept in a store.
+/// The flags for files in an object store.
 #[cfg(feature = "store-core")]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Object stores")]
 pub(crate) struct StoreFlags {
-    /// The name of this receiver, which no other has: files become PREFIX/NAME/N.file [default: the
-    /// host's name]
+    /// Name this receiver, unique among all that use the store [default: host name]
+    ///
+    /// Files become PREFIX/NAME/N.file.
     #[arg(long, value_name = "NAME", env = "ACCIO_NODE", hide_env = true, hide_short_help = true)]
     pub(crate) node: Option<accio_store::NodeName>,
-    /// Begin after the highest number this receiver has in the store
+    /// Start after the highest number of this receiver in the store
     #[arg(long, env = "ACCIO_IDS_FROM_STORE", hide_env = true, hide_short_help = true,
           value_parser = FalseyValueParser::new())]
     pub(crate) ids_from_store: bool,
-    /// How much memory all uploads together may hold: bytes, or with K, M, G or T; at least 16M
+    /// Limit the memory of all uploads together, e.g. 1G; at least 16M
     #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "512M",
           env = "ACCIO_STORE_MEMORY", hide_env = true, hide_short_help = true)]
     pub(crate) store_memory: u64,
 }
 
-/// What one client, or all of them, may take.
+/// The limits of one client, or of all.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
-    /// How many clients are served at once; more wait, not refused [default: what the descriptor
-    /// limit allows]
+    /// Maximum number of concurrent clients [default: by descriptor limit]
+    ///
+    /// Further clients wait in the backlog.
     #[arg(long, value_name = "N", env = "ACCIO_MAX_CONNECTIONS", hide_env = true)]
     pub(crate) max_connections: Option<NonZeroUsize>,
-    /// How many clients of one address are served at once; more are refused
+    /// Maximum number of concurrent clients per address
+    ///
+    /// Further connections are reset.
     #[arg(long, value_name = "N", env = "ACCIO_MAX_PER_IP", hide_env = true)]
     pub(crate) max_per_ip: Option<NonZeroU32>,
-    /// How large a file may be: bytes, or with K, M, G or T
+    /// Maximum file size, e.g. 500M
     #[arg(long, value_name = "SIZE", value_parser = bytes, env = "ACCIO_MAX_SIZE", hide_env = true)]
     pub(crate) max_size: Option<u64>,
-    /// How long a transfer may take, however busy it is
+    /// Maximum duration of a transfer, idle or not
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_MAX_DURATION", hide_env = true)]
     pub(crate) max_duration: Option<Duration>,
-    /// How many bytes a second a client must send, over any ten seconds; with K, M, G or T
+    /// Minimum bytes per second, over any ten seconds, e.g. 64K
     #[arg(long, value_name = "SIZE", value_parser = bytes, env = "ACCIO_MIN_RATE", hide_env = true)]
     pub(crate) min_rate: Option<u64>,
-    /// How much of the disk must be free to accept a connection: bytes, or with K, M, G or T
+    /// Minimum free disk space to accept a connection, e.g. 10G
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0",
           hide_default_value = true, env = "ACCIO_MIN_FREE", hide_env = true)]
     pub(crate) min_free: u64,
-    /// Serve only clients of this network (repeatable): an address, or one such as 10.0.0.0/8
+    /// Accept only this address or network, e.g. 10.0.0.0/8 (repeatable)
     #[arg(long, value_name = "CIDR", env = "ACCIO_ALLOW", hide_env = true, value_delimiter = ',')]
     pub(crate) allow: Vec<Network>,
-    /// Refuse clients of this network (repeatable), even if it is allowed too
+    /// Refuse this address or network, even if allowed (repeatable)
     #[arg(long, value_name = "CIDR", env = "ACCIO_DENY", hide_env = true, value_delimiter = ',')]
     pub(crate) deny: Vec<Network>,
-    /// Each connection comes from a proxy that says in a PROXY header whom it is for
+    /// Take the client's address from the proxy's PROXY header
     ///
-    /// Versions 1 and 2, as of haproxy's send-proxy and send-proxy-v2. Limits, networks, journal and
-    /// log then see that peer; a connection without such a header is reset and gets no number.
-    /// Whoever can connect can claim any address, so let nobody but the proxy.
+    /// Versions 1 and 2, as sent by haproxy's send-proxy and send-proxy-v2. Limits, networks, journal
+    /// and log then use that address; a connection without a header is reset and gets no number. A
+    /// header can claim any address: let only the proxy connect.
     #[cfg(feature = "proxy-protocol")]
     #[arg(long, help_heading = "Behind a balancer", env = "ACCIO_PROXY_PROTOCOL", hide_env = true,
           value_parser = FalseyValueParser::new())]
@@ -168,12 +184,12 @@ impl Limits {
     }
 }
 
-/// What becomes of an `N.file` of an earlier run.
+/// What happens to an `N.file` of an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WithExisting {
     /// Connection N replaces N.file
     Replace,
-    /// Begin after the highest number there is, and never replace a file
+    /// Start after the highest existing number and never replace a file
     Keep,
 }
 
@@ -186,15 +202,15 @@ impl From<WithExisting> for Existing {
     }
 }
 
-/// Nine permission bits in octal.
+/// Parses nine permission bits in octal.
 fn mode(value: &str) -> Result<u32, String> {
     match u32::from_str_radix(value, 8) {
         Ok(mode) if mode <= 0o777 && !value.starts_with('+') => Ok(mode),
-        _ => Err("not a mode between 000 and 777, in octal".to_owned()),
+        _ => Err("not an octal mode between 000 and 777".to_owned()),
     }
 }
 
-/// Two parts at the least: while one is sent, another fills.
+/// Parses the memory limit: at least two parts, so that one fills while the other is sent.
 #[cfg(feature = "store-core")]
 fn memory(value: &str) -> Result<u64, String> {
     match bytes(value)? {
@@ -203,33 +219,34 @@ fn memory(value: &str) -> Result<u64, String> {
     }
 }
 
-const SHORT_END: &str = "Exit codes: 0 stopped by SIGINT, SIGTERM or SIGQUIT; 1 cannot listen or \
-cannot use FILE-DIR; 2 usage. See --help for more, and for examples.";
+const SHORT_END: &str =
+    "Exit codes: 0 stopped by a signal; 1 cannot listen or use FILE-DIR; 2 usage.
+See --help for details and examples.";
 
 const END: &str = "\
 Examples:
   accio-server 5000 received
-      Keep what comes in the folder \"received\".
+      Store files in the folder \"received\".
   accio-server 5000 received --existing keep --durable --drain 30
-      Go on where the last run ended, lose nothing to a power loss, and let transfers finish.
+      Continue after the last run, survive power loss, and let transfers finish on shutdown.
   accio-server 5000 received --journal log/accio.ndjson --metrics 9090 -v
-      Tell about every connection in a file, on http://127.0.0.1:9090/metrics, and on stderr.
+      Report connections in a file, on http://127.0.0.1:9090/metrics, and on stderr.
   accio-server 5000 received --on-commit ./index.sh
-      Run a script for each complete file; it finds the file under \"$ACCIO_PATH\".
+      Run a script for each complete file, whose path is in \"$ACCIO_PATH\".
 
 Environment:
-  Each flag but -v and -q can be given as a variable: ACCIO_MAX_SIZE=1G is --max-size 1G. The
-  command line wins. Where a flag is repeatable, commas separate the values.
-  RUST_LOG says what is logged, NO_COLOR that it is not coloured.
+  Each flag except -v and -q has a variable: ACCIO_MAX_SIZE=1G means --max-size 1G. The command
+  line takes precedence. Commas separate the values of a repeatable flag. RUST_LOG selects what is
+  logged, NO_COLOR disables colour.
 
 Signals:
-  SIGTERM, SIGINT, SIGQUIT end the server (see --drain), SIGHUP reopens the journal. Other signals
-  have no effect.
+  SIGTERM, SIGINT and SIGQUIT end the server (see --drain); SIGHUP reopens the journal. Other
+  signals have no effect.
 
 Exit codes:
   0  stopped by a signal
   1  cannot listen, or cannot use FILE-DIR or the journal
-  2  wrong usage";
+  2  usage error";
 
 #[cfg(test)]
 mod tests {
@@ -238,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
     }
 

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use accio_cli::{Color, Failure, USAGE, Verbosity, reason};
-use accio_proto::Outcome;
+use accio_cli::{Color, Failure, USAGE, Verbosity};
+use accio_proto::{Outcome, os_error_text};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
@@ -115,8 +115,9 @@ impl OnCommit {
             }
             Ok(Helper { child, pipe, behind: AtomicBool::new(false) })
         };
-        start()
-            .map_err(|error| Failure::new("cannot start the helper of --on-commit", reason(&error)))
+        start().map_err(|error| {
+            Failure::new("cannot start the helper of --on-commit", os_error_text(&error))
+        })
     }
 
     fn color(&self) -> &'static str {
@@ -141,7 +142,7 @@ impl Helper {
             Err(error) => {
                 let why = match error {
                     rustix::io::Errno::AGAIN => "too many wait already".to_owned(),
-                    error => format!("the helper is gone: {}", reason(&error.into())),
+                    error => format!("the helper is gone: {}", os_error_text(&error.into())),
                 };
                 let id = outcome.id;
                 if self.behind.swap(true, Ordering::Relaxed) {
@@ -204,7 +205,7 @@ pub(crate) fn help() -> Option<ExitCode> {
     let ending = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&ending)) {
-            log::warn!("--on-commit: cannot watch for signals: {}", reason(&error));
+            log::warn!("--on-commit: cannot watch for signals: {}", os_error_text(&error));
         }
     }
     let queue = Mutex::new(BufReader::new(io::stdin()));
@@ -229,7 +230,7 @@ fn work(queue: &Mutex<impl BufRead>, folder: &Path, command: &[OsString], ending
             Ok(0) => return,
             Ok(_) if ending.load(Ordering::SeqCst) => return,
             Ok(_) => {}
-            Err(error) => return log::error!("--on-commit: {}", reason(&error)),
+            Err(error) => return log::error!("--on-commit: {}", os_error_text(&error)),
         }
         let job: Job = match serde_json::from_str(&line) {
             Ok(job) => job,
@@ -244,7 +245,7 @@ fn work(queue: &Mutex<impl BufRead>, folder: &Path, command: &[OsString], ending
                 log::debug!("connection {id}: --on-commit took {:.3?}", started.elapsed());
             }
             Ok(status) => log::warn!("connection {id}: --on-commit failed: {status}"),
-            Err(error) => log::warn!("connection {id}: --on-commit: {}", reason(&error)),
+            Err(error) => log::warn!("connection {id}: --on-commit: {}", os_error_text(&error)),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What the server gives up once it listens: every file but those in its folder and its journal,
-//! connecting out, running programs, and new privileges.
+//! The Landlock sandbox: once the server listens, it loses access to all files except its folder
+//! and its journal, and the rights to connect, to run programs and to gain privileges.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -10,20 +10,20 @@ use landlock::{
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, make_bitflags,
 };
 
-/// How much confinement is asked for.
+/// How strictly the sandbox is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Sandbox {
-    /// Do not serve without it
+    /// Fail if the kernel does not support it
     Require,
-    /// As much as the kernel offers
+    /// Use what the kernel supports
     Try,
-    /// None
+    /// Do not sandbox
     Off,
 }
 
 impl Sandbox {
-    /// Confines this thread, and those it starts from now on, to the folder that `dir` is open on,
-    /// and to making and writing files where the journal is.
+    /// Confines this thread, and those it starts later, to the folder open as `dir` and to creating
+    /// and writing files in the folder open as `journal`.
     pub(crate) fn confine(
         self,
         dir: impl AsFd,
@@ -35,25 +35,25 @@ impl Sandbox {
             Sandbox::Require => CompatLevel::HardRequirement,
         };
         let status = restrict(required, dir, journal).map_err(|error| {
-            Failure::new("cannot confine the server (--sandbox try goes on without)", error)
+            Failure::new("cannot sandbox the server (--sandbox try continues without)", error)
         })?;
         match status {
-            RulesetStatus::FullyEnforced => log::info!("confined to the folder"),
+            RulesetStatus::FullyEnforced => log::info!("sandboxed"),
             RulesetStatus::PartiallyEnforced => {
-                log::info!("confined to the folder, as far as this kernel can");
+                log::info!("sandboxed as far as this kernel supports it");
             }
-            RulesetStatus::NotEnforced => log::info!("not confined: the kernel has no Landlock"),
+            RulesetStatus::NotEnforced => log::info!("not sandboxed: the kernel has no Landlock"),
         }
         Ok(())
     }
 }
 
-/// What the server does in its folder: nameless or hidden files that take or replace a name.
+/// The rights in the folder: unnamed or hidden files are linked or renamed to `N.file`.
 const IN_FOLDER: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
 
-/// What it does where its journal is: open the file again after that was moved away, and read its
-/// last byte.
+/// The rights in the journal's folder: the file is reopened after rotation has moved it, and its
+/// last byte is read.
 const AT_JOURNAL: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | WriteFile | MakeReg});
 
 fn restrict(
@@ -62,7 +62,7 @@ fn restrict(
     journal: Option<BorrowedFd<'_>>,
 ) -> Result<RulesetStatus, RulesetError> {
     let status = Ruleset::default()
-        // The first version knows all that matters for files; later ones add to it.
+        // ABI 1 has all rights that protect files; later versions add to them.
         .set_compatibility(required)
         .handle_access(AccessFs::from_all(ABI::V1))?
         .set_compatibility(CompatLevel::BestEffort)

@@ -1,8 +1,8 @@
-//! The program as its user meets it: counts, flags, lines, exit codes.
+//! The program as its user sees it: counts, flags, error lines, exit codes.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -28,35 +28,40 @@ fn program() -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_server-s")))
 }
 
-/// A server on a socket that is handed over, killed with the test however that goes.
+/// A server, killed with the test however that ends.
 struct Server {
     child: Child,
-    socket: TcpListener,
+    address: SocketAddr,
 }
 
 impl Server {
     fn start(flags: &[&str]) -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
-        let mut command = clean(Command::new("sh"));
-        command.args(["-c", script, env!("CARGO_BIN_EXE_server-s"), "5000"]).args(flags);
-        command.stdin(Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, format!("listening on {}\n", socket.local_addr().unwrap()));
-        Server { child, socket }
+        // The port is free when it is chosen; another process may take it before the server does.
+        for _ in 0..10 {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut command = program();
+            command.arg(address.port().to_string()).args(["--bind", "127.0.0.1"]).args(flags);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+            let server = Server { child, address };
+            if line == format!("listening on {address}\n") {
+                return server;
+            }
+            assert!(line.contains("address already in use"), "{line}");
+        }
+        panic!("no port stays free");
     }
 
     fn connect(&self) -> TcpStream {
-        let mut stream = TcpStream::connect(self.socket.local_addr().unwrap()).unwrap();
+        let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(BOUND)).unwrap();
         stream.read_exact(&mut [0; 7]).unwrap();
         stream
     }
 
-    /// Sends SIGTERM and waits; what it printed.
+    /// Sends SIGTERM and waits; returns the output.
     fn stop(mut self) -> String {
         let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(kill.success());
@@ -90,6 +95,7 @@ fn finish(mut stream: TcpStream) {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
 }
 
+#[cfg(not(feature = "diagnostics"))]
 fn fails(arguments: &[&str]) -> String {
     let mut child = program().args(arguments).stderr(Stdio::piped()).spawn().unwrap();
     assert_eq!(wait(&mut child), Some(2), "{arguments:?}");
@@ -100,36 +106,43 @@ fn fails(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn counts_go_to_stdout_and_the_journal_to_its_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = dir.path().join("journal");
-    let server = Server::start(&["--journal", journal.to_str().unwrap(), "--timeout", "0.3"]);
+fn each_connection_has_a_line_on_stdout() {
+    let server = Server::start(&["--timeout", "0.3"]);
     let mut stream = server.connect();
     stream.write_all(b"content").unwrap();
     finish(stream);
-    // This one falls silent.
+    // This one sends nothing.
     server.connect().read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(server.stop(), "7\nERROR\n");
-    let text = std::fs::read_to_string(journal).unwrap();
-    let lines: Vec<serde_json::Value> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((&lines[0]["id"], &lines[0]["bytes"]), (&1.into(), &7.into()));
-    assert_eq!((&lines[1]["outcome"], &lines[1]["reason"]), (&"error".into(), &"idle".into()));
-    assert_eq!(lines.len(), 2);
 }
 
 #[test]
-fn the_one_in_service_may_finish_while_draining() {
-    let server = Server::start(&["--drain", "15"]);
+fn a_signal_aborts_the_transfer_and_ends_the_server() {
+    let server = Server::start(&[]);
     let mut stream = server.connect();
-    stream.write_all(b"half ").unwrap();
-    let ending = thread::spawn(move || server.stop());
-    thread::sleep(Duration::from_millis(300));
-    stream.write_all(b"done").unwrap();
-    finish(stream);
-    assert_eq!(ending.join().unwrap(), "9\n");
+    stream.write_all(b"half").unwrap();
+    assert_eq!(server.stop(), "ERROR\n");
+    stream.read_to_end(&mut Vec::new()).unwrap_err();
 }
 
+/// Passed sockets are for accio-server: this server listens on its own.
+#[test]
+fn sockets_of_a_supervisor_are_ignored() {
+    let passed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
+    let mut command = clean(Command::new("sh"));
+    // An address of no interface: listening there fails.
+    command.args(["-c", script, env!("CARGO_BIN_EXE_server-s"), "5000", "--bind", "203.0.113.7"]);
+    command.stdin(Stdio::from(OwnedFd::from(passed))).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    assert_eq!(wait(&mut child), Some(1));
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("203.0.113.7"), "{text}");
+}
+
+// With the feature, there is another flag.
+#[cfg(not(feature = "diagnostics"))]
 #[test]
 fn errors() {
     let mut all = String::new();
@@ -138,6 +151,8 @@ fn errors() {
         &["65536"],
         &["5000", "more"],
         &["5000", "--journal", "-"],
+        &["5000", "--metrics", "9090"],
+        &["5000", "--drain", "5"],
         &["5000", "--timeout", "0"],
         &["5000", "--without", "mmap"],
     ];
@@ -147,8 +162,8 @@ fn errors() {
     snapbox::assert_data_eq!(all, snapbox::file!["snapshots/errors.txt"].raw());
 }
 
-// Without the feature, a flag is missing.
-#[cfg(feature = "metrics")]
+// With the feature, there is another flag.
+#[cfg(not(feature = "diagnostics"))]
 #[test]
 fn help() {
     let stdout = |flag| {

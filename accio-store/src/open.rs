@@ -55,7 +55,7 @@ impl StoreOptions {
     ///
     /// The address or the environment is invalid, or the store cannot be reached or used.
     pub fn open(self, address: &str) -> Result<StoreSink, StoreError> {
-        let failure = |error| StoreError::Io { address: without_secret(address), error };
+        let failure = |cause| StoreError::Io { address: without_secret(address), cause };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("accio-store")
@@ -128,12 +128,12 @@ pub enum StoreError {
         reason: String,
     },
     /// The store cannot be reached or refuses a request.
-    #[error("cannot use store {address}: {}", accio_proto::os_error_text(.error))]
+    #[error("cannot use store {address}: {}", accio_proto::os_error_text(.cause))]
     Io {
         /// The address.
         address: String,
         /// What the system or the store says.
-        error: io::Error,
+        cause: io::Error,
     },
 }
 

@@ -1,5 +1,6 @@
-//! How a server ends: a signal, perhaps a while for the transfers in service, the end.
+//! Shutdown: a signal, an optional time for transfers to finish, the end of the process.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,50 +8,57 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use accio_proto::ServerHandle;
+use accio_proto::{ServerHandle, os_error_text};
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
 };
 use signal_hook::iterator::Signals;
 
-use super::journal::Journal;
-use super::{Program, spawn, systemd};
-use crate::{Failure, log_writer, reason};
+use super::program::Program;
+use super::spawn::spawn;
+use crate::{Failure, log_writer};
 
-/// How long a stopped server may take to abort what is unfinished. It exits within a second, even
-/// if a disk or a pipe holds a worker up.
-pub(super) const GRACE: Duration = Duration::from_millis(900);
-
-/// How much of that is for what the connections left to do.
+/// How much of [`Program::grace`] is for [`Program::finish`].
 const FINISH: Duration = Duration::from_millis(500);
 
-/// How long the journal and the log may each take when all of that is used up.
+/// How long the journal and the log may each take once that time is used up.
 const LAST_MOMENT: Duration = Duration::from_millis(40);
 
-/// How often systemd is told how many transfers are left.
+/// The interval of status notices while draining.
 const STATUS: Duration = Duration::from_secs(1);
 
 /// The signals that end a server. The last one announces that its CPU time is used up.
 const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGQUIT, SIGXCPU];
 
-/// Signals that would kill the process, and every transfer with it, without having a meaning here.
+/// Signals without a meaning here, which would kill the process and every transfer with it.
 const IGNORED: [i32; 6] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO];
 
-/// The signals are watched, but nobody acts on them yet.
-pub(super) struct End {
+/// The signals are watched but not yet handled.
+pub(super) struct Shutdown {
     signals: Signals,
-    journal: Option<Arc<Journal>>,
     drain: Duration,
+    on_hangup: Box<dyn Fn() + Send>,
+    on_notice: Box<dyn Fn(Notice<'_>) + Send>,
+    before_exit: Box<dyn FnOnce(Instant) + Send>,
 }
 
-/// Signals are acted on.
+/// The state of the shutdown in words, for a supervisor.
+#[cfg_attr(not(feature = "operations"), expect(dead_code, reason = "read by systemd.rs alone"))]
+pub(super) enum Notice<'a> {
+    /// The shutdown has begun.
+    Stopping(&'a str),
+    /// It goes on.
+    Status(&'a str),
+}
+
+/// The signals are handled.
 pub(super) struct Ending {
     shared: Arc<Shared>,
     events: Sender<Event>,
 }
 
 struct Shared {
-    /// Whether the first signal has come.
+    /// Whether the first signal has arrived.
     started: Arc<AtomicBool>,
     /// When transfers are aborted, once that is known.
     stop_at: Mutex<Option<Instant>>,
@@ -61,45 +69,73 @@ enum Event {
     Finished,
 }
 
-impl End {
-    /// From now on, no signal kills the process that can be kept from it.
-    pub(super) fn watch(drain: Duration, journal: Option<Arc<Journal>>) -> Result<Self, Failure> {
-        let signals = Signals::new([&ENDING[..], &IGNORED, &[SIGHUP]].concat())
-            .map_err(|error| Failure::new("cannot watch for signals", reason(&error)))?;
-        Ok(End { signals, journal, drain })
+impl Shutdown {
+    /// Watches signals: from now on, none that can be caught ends the process.
+    pub(super) fn watch() -> Result<Self, Failure> {
+        let signals = [&ENDING[..], &IGNORED, &[SIGHUP]].concat();
+        Ok(Shutdown {
+            signals: Signals::new(signals).map_err(cannot_watch)?,
+            drain: Duration::ZERO,
+            on_hangup: Box::new(|| {}),
+            on_notice: Box::new(|_| {}),
+            before_exit: Box::new(|_| {}),
+        })
     }
 
-    /// Acts on signals from now on.
-    pub(super) fn control(
+    /// Sets how long transfers may take to finish.
+    #[cfg(feature = "operations")]
+    pub(super) fn drain(self, drain: Duration) -> Self {
+        Shutdown { drain, ..self }
+    }
+
+    /// Calls `act` for SIGHUP.
+    #[cfg(feature = "operations")]
+    pub(super) fn on_hangup(self, act: Box<dyn Fn() + Send>) -> Self {
+        Shutdown { on_hangup: act, ..self }
+    }
+
+    /// Calls `finish` with a deadline if the process exits before the server has ended.
+    #[cfg(feature = "operations")]
+    pub(super) fn before_exit(self, finish: Box<dyn FnOnce(Instant) + Send>) -> Self {
+        Shutdown { before_exit: finish, ..self }
+    }
+
+    /// Calls `tell` with each notice.
+    #[cfg(feature = "operations")]
+    pub(super) fn on_notice(self, tell: Box<dyn Fn(Notice<'_>) + Send>) -> Self {
+        Shutdown { on_notice: tell, ..self }
+    }
+
+    /// Handles signals from now on.
+    pub(super) fn start(
         self,
         handle: ServerHandle,
         program: Arc<dyn Program>,
     ) -> Result<Ending, Failure> {
-        let End { mut signals, journal, drain } = self;
+        let Shutdown { mut signals, drain, on_hangup, on_notice, before_exit } = self;
         let shared = Arc::new(Shared {
             started: Arc::new(AtomicBool::new(false)),
             stop_at: Mutex::new(None),
         });
         let (events, received) = mpsc::channel();
-        let (forward, reopened) = (events.clone(), journal.clone());
+        let forward = events.clone();
         spawn("accio-signals", move || {
             for signal in signals.forever() {
                 if ENDING.contains(&signal) {
                     // Without a receiver, the server is about to exit.
                     let _ = forward.send(Event::Signal(signal));
-                } else if signal != SIGHUP {
+                } else if signal == SIGHUP {
+                    on_hangup();
+                } else {
                     log::info!("signal {signal} has no effect");
-                } else if let Some(journal) = &reopened {
-                    journal.reopen();
                 }
             }
         })?;
         let ending = Ending { shared: Arc::clone(&shared), events };
         spawn("accio-end", move || {
-            if shared.control(&received, &handle, &*program, drain).is_break() {
-                if let Some(journal) = journal {
-                    journal.finish(Instant::now() + LAST_MOMENT);
-                }
+            let controlled = shared.control(&received, &handle, &*program, drain, &on_notice);
+            if controlled.is_break() {
+                before_exit(Instant::now() + LAST_MOMENT);
                 log_writer::flush(LAST_MOMENT);
                 process::exit(0);
             }
@@ -109,46 +145,47 @@ impl End {
 }
 
 impl Ending {
-    /// Becomes true with the first signal.
+    /// Returns a flag that the first signal sets.
     #[cfg(feature = "metrics")]
     pub(super) fn started(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.shared.started)
     }
 
-    /// When everything has to be over, as far as that is known now.
+    /// Returns when [`Program::finish`] must return, as far as is known now.
     pub(super) fn deadline(&self) -> Instant {
         let mut stop_at = self.shared.stop_at.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without a signal, the server ended by itself, now.
+        // Without a signal, the server has just ended by itself.
         *stop_at.get_or_insert_with(Instant::now) + FINISH
     }
 
-    /// Everything is over.
+    /// Reports that the server and the program have finished.
     pub(super) fn finished(self) {
-        // Nobody hears it unless an end had begun.
+        // The receiver waits only after a first signal.
         let _ = self.events.send(Event::Finished);
     }
 }
 
 impl Shared {
-    /// Breaks if the server has not ended in time.
+    /// Waits for the first signal and ends the server; breaks if that takes too long.
     fn control(
         &self,
         events: &Receiver<Event>,
         handle: &ServerHandle,
         program: &dyn Program,
         drain: Duration,
+        notice: &dyn Fn(Notice<'_>),
     ) -> ControlFlow<()> {
         let Ok(Event::Signal(signal)) = events.recv() else { return ControlFlow::Continue(()) };
         self.started.store(true, Ordering::SeqCst);
         if drain.is_zero() {
             log::info!("stopping on signal {signal}");
-            systemd::stopping("stopping");
+            notice(Notice::Stopping("stopping"));
         } else {
             let seconds = drain.as_secs_f64();
             let count = handle.stats().in_service;
             log::info!("draining on signal {signal}: {count} in service have {seconds} s");
-            systemd::stopping(&draining(handle));
-            // The limit of a time limit keeps this within what a clock can tell.
+            notice(Notice::Stopping(&draining(handle)));
+            // The largest time limit keeps this within the range of `Instant`.
             let end = Instant::now() + drain;
             self.stop_at(end);
             handle.drain();
@@ -159,7 +196,7 @@ impl Shared {
                     break;
                 }
                 match events.recv_timeout(left.min(STATUS)) {
-                    Err(RecvTimeoutError::Timeout) => systemd::status(&draining(handle)),
+                    Err(RecvTimeoutError::Timeout) => notice(Notice::Status(&draining(handle))),
                     Ok(Event::Signal(signal)) => {
                         log::info!("stopping on signal {signal}");
                         break;
@@ -182,7 +219,7 @@ impl Shared {
                     return ControlFlow::Continue(());
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    log::warn!("a file was held up; its transfer is reset");
+                    log::warn!("a file is blocked; its transfer is reset");
                     return ControlFlow::Break(());
                 }
             }
@@ -196,4 +233,8 @@ impl Shared {
 
 fn draining(handle: &ServerHandle) -> String {
     format!("draining: {} in service", handle.stats().in_service)
+}
+
+fn cannot_watch(error: io::Error) -> Failure {
+    Failure::new("cannot watch for signals", os_error_text(&error))
 }

@@ -1,13 +1,15 @@
-//! What systemd, or another supervisor, hands over and is told.
+//! systemd, or another supervisor: passed sockets and notifications.
 
 use std::net::TcpListener;
 
+use accio_proto::os_error_text;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-use crate::{Failure, reason};
+use super::shutdown::Notice;
+use crate::Failure;
 
-/// The listening sockets that were handed over (`LISTEN_FDS`), usually none.
+/// Returns the listening sockets passed by the supervisor (`LISTEN_FDS`), usually none.
 pub(super) fn sockets() -> Result<Vec<TcpListener>, Failure> {
     let mut handed = ListenFd::from_env();
     let mut sockets = Vec::new();
@@ -15,37 +17,35 @@ pub(super) fn sockets() -> Result<Vec<TcpListener>, Failure> {
         let what = format_args!("cannot use socket {index} of LISTEN_FDS").to_string();
         let socket = handed
             .take_tcp_listener(index)
-            .map_err(|error| Failure::new(&what, reason(&error)))?
+            .map_err(|error| Failure::new(&what, os_error_text(&error)))?
             .ok_or_else(|| Failure::new(&what, "it is taken"))?;
         match socket2::SockRef::from(&socket).is_listener() {
             Ok(true) => sockets.push(socket),
             Ok(false) => {
                 return Err(Failure::new(what, "it does not listen; set Accept=no in the unit"));
             }
-            Err(error) => return Err(Failure::new(what, reason(&error))),
+            Err(error) => return Err(Failure::new(what, os_error_text(&error))),
         }
     }
     Ok(sockets)
 }
 
-/// Serving from now on.
+/// Reports that the server is ready.
 pub(super) fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// On the way to the end.
-pub(super) fn stopping(status: &str) {
-    notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
-}
-
-/// What it does right now, in words.
-pub(super) fn status(status: &str) {
-    notify(&[NotifyState::Status(status)]);
+/// Passes on a notice of the shutdown.
+pub(super) fn notify_notice(notice: Notice<'_>) {
+    match notice {
+        Notice::Stopping(status) => notify(&[NotifyState::Stopping, NotifyState::Status(status)]),
+        Notice::Status(status) => notify(&[NotifyState::Status(status)]),
+    }
 }
 
 fn notify(states: &[NotifyState<'_>]) {
-    // Does nothing where nobody asks for it (NOTIFY_SOCKET).
+    // Does nothing without NOTIFY_SOCKET.
     if let Err(error) = sd_notify::notify(states) {
-        log::warn!("cannot notify systemd: {}", reason(&error));
+        log::warn!("cannot notify systemd: {}", os_error_text(&error));
     }
 }

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use accio_cli::{Failure, Program, reason, say};
-use accio_proto::{DirError, DirErrorKind, DirSink, FileSink, Outcome, Server};
+use accio_cli::{Failure, Program, say};
+use accio_proto::{DirError, DirErrorKind, DirSink, FileSink, Outcome, Server, os_error_text};
 
 use crate::arguments::{Arguments, Files, WithExisting};
 use crate::on_commit::{self, Helper, OnCommit};
@@ -16,11 +16,12 @@ use crate::sandbox::Sandbox;
 
 /// Receives into the folder that the arguments name.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { port, file_dir, workers, sandbox, files, limits, serve, .. } = arguments;
-    serve.verbosity.start_log();
+    let Arguments { port, file_dir, workers, sandbox, files, limits, server, operations, .. } =
+        arguments;
+    server.verbosity.start_log();
     let command = files.on_commit.as_deref().map(on_commit::parse).transpose()?;
     let mut options = DirSink::options()
-        .fast_paths(serve.fast_paths())
+        .fast_paths(operations.fast_paths())
         .durable(files.durable)
         .min_free(limits.min_free)
         .existing(files.existing.into());
@@ -28,12 +29,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         options = options.mode(mode);
     }
     let sink = options.create(&file_dir).map_err(unusable)?;
-    // Both the journal's place and the commands' are told apart from it by what it is, wherever
-    // the process or a link leads later.
+    // An absolute path, because the journal's check and the commands must find the same folder even
+    // if the working directory or a link changes.
     let folder = std::fs::canonicalize(&file_dir).map_err(|error| {
-        Failure::new(format_args!("cannot use directory {file_dir:?}"), reason(&error))
+        Failure::new(format_args!("cannot use directory {file_dir:?}"), os_error_text(&error))
     })?;
-    let first_id = first_id(&files, &sink, &file_dir, serve.verbosity.quiet)?;
+    let first_id = first_id(&files, &sink, &file_dir, server.verbosity.quiet)?;
     let mut builder = limits.apply(Server::builder(sink.clone())).first_id(first_id);
     if let Some(workers) = workers {
         builder = builder.workers(workers);
@@ -42,22 +43,20 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         command,
         jobs: files.on_commit_jobs,
         folder: folder.clone(),
-        verbosity: serve.verbosity,
-        color: serve.color.color,
+        verbosity: server.verbosity,
+        color: server.color.color,
     });
     let durable = files.durable;
     let receiver = Receiver { folder, sink, durable, sandbox, on_commit, helper: OnceLock::new() };
-    serve.serve(builder, port, receiver)
+    operations.run(&server, builder, port, receiver)
 }
 
-/// A directory that cannot be used, with the flag that helps.
+/// Adds advice about flags to the error of a directory.
 fn unusable(error: DirError) -> Failure {
     let advice = match error.kind() {
         DirErrorKind::InUse => "stop that server, or start both with --existing keep",
-        DirErrorKind::Mode => "leave --mode out, or choose a directory on another file system",
-        DirErrorKind::Durable => {
-            "leave --durable out, or choose a directory on another file system"
-        }
+        DirErrorKind::Mode => "remove --mode, or choose a directory on another file system",
+        DirErrorKind::Durable => "remove --durable, or choose a directory on another file system",
         DirErrorKind::Publish => {
             "choose a directory on another file system, or another value of --existing"
         }
@@ -66,11 +65,11 @@ fn unusable(error: DirError) -> Failure {
     Failure::from(error).with_advice(advice)
 }
 
-/// The number to begin with.
+/// Returns the number of the first connection.
 fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u64, Failure> {
     let asked = files.ids_from;
     let unreadable = |error: std::io::Error| {
-        Failure::new(format_args!("cannot read directory {path:?}"), reason(&error))
+        Failure::new(format_args!("cannot read directory {path:?}"), os_error_text(&error))
     };
     if files.existing == WithExisting::Replace {
         let count = sink.count_from(asked).map_err(unreadable)?;
@@ -87,11 +86,11 @@ fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u
     match highest {
         Some(highest) if highest >= asked => {
             let next = highest.checked_add(1).ok_or_else(|| {
-                let what = format_args!("cannot keep what is in {path:?}").to_string();
-                Failure::new(what, format_args!("no number is above that of {highest}.file"))
+                let what = format_args!("cannot continue in {path:?}").to_string();
+                Failure::new(what, format_args!("{highest}.file has the largest possible number"))
             })?;
             if !quiet {
-                say(format_args!("keeping the files up to {highest}.file; next is {next}.file"));
+                say(format_args!("keeping files up to {highest}.file; the next is {next}.file"));
             }
             Ok(next)
         }
@@ -99,7 +98,7 @@ fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u
     }
 }
 
-/// What this server does beside serving.
+/// The hooks of this server.
 struct Receiver {
     folder: PathBuf,
     sink: DirSink,
@@ -125,12 +124,12 @@ impl Program for Receiver {
             cannot(error.source().map_or_else(|| error.to_string(), ToString::to_string))
         })?;
         // Nothing of it is ever visible.
-        self.sink.open(0).map_err(|error| cannot(reason(&error)))?;
+        self.sink.open(0).map_err(|error| cannot(os_error_text(&error)))?;
         if self.sink.has_room() { Ok(()) } else { Err("no room for files".to_owned()) }
     }
 
     fn confine(&self, journal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
-        // While programs can be run.
+        // Before the sandbox, which allows no programs.
         let helper = self.on_commit.as_ref().map(OnCommit::start).transpose()?;
         self.helper.get_or_init(|| Mutex::new(helper));
         self.sandbox.confine(&self.sink, journal)

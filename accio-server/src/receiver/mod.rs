@@ -1,4 +1,4 @@
-//! Receives into the folder or the store that FILE-DIR names.
+//! Receives into the folder or the object store that FILE-DIR names.
 
 mod folder;
 #[cfg(feature = "store-core")]
@@ -24,18 +24,18 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Such a store is for one that was built with more features.
+/// The error for a store that this build does not support.
 fn another_build(scheme: &str, stores: &str) -> Failure {
-    // What may hold a password is not told.
-    let what = format_args!("cannot keep files in a store ({scheme}://)").to_string();
+    // The rest of the address may contain a password.
+    let what = format_args!("cannot use a store ({scheme}://)").to_string();
     let how = format_args!(
-        "this accio-server has no {stores}; build one that has: cargo build --release \
+        "this accio-server supports no {stores}; build one that does: cargo build --release \
          -p accio-server --features store"
     );
     Failure::new(what, how).with_code(USAGE)
 }
 
-/// What stands for a folder, if it is the address of a store: `s3://...` and not `./s3://...`.
+/// Returns the address if the argument is one of a store: `s3://...` but not `./s3://...`.
 fn store_address(path: &Path) -> Option<String> {
     let (scheme, _) = path.to_str()?.split_once("://")?;
     let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_is_told_from_a_folder() {
+    fn an_address_of_a_store_is_not_a_folder() {
         for store in ["s3://b/p", "gs://b", "http://h/", "file:///x", "s3://"] {
             assert_eq!(store_address(Path::new(store)).as_deref(), Some(store));
         }

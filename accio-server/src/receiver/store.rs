@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use accio_cli::{Failure, Program, USAGE, reason};
-use accio_proto::Server;
+use accio_cli::{Failure, Program, USAGE};
+use accio_proto::{Server, os_error_text};
 use accio_store::{NodeName, StoreError, StoreOptions, StoreSink};
 
 use crate::arguments::{Arguments, WithExisting};
@@ -13,17 +13,18 @@ use crate::sandbox::Sandbox;
 
 /// Receives into the store at `address`.
 pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { port, workers, sandbox, files, limits, serve, store, .. } = arguments;
-    serve.verbosity.start_log();
-    let meaningless = [
+    let Arguments { port, workers, sandbox, files, limits, server, operations, store, .. } =
+        arguments;
+    server.verbosity.start_log();
+    let inapplicable = [
         ("--on-commit", files.on_commit.is_some()),
         ("--mode", files.mode.is_some()),
         ("--existing keep", files.existing == WithExisting::Keep),
         ("--min-free", limits.min_free > 0),
         ("--sandbox require", sandbox == Sandbox::Require),
     ];
-    if let Some((flag, _)) = meaningless.into_iter().find(|(_, given)| *given) {
-        let why = "it is for folders, and the files go into a store";
+    if let Some((flag, _)) = inapplicable.into_iter().find(|(_, given)| *given) {
+        let why = "applies to folders, not to a store";
         return Err(Failure::new(flag, why).with_code(USAGE));
     }
     let node = match store.node {
@@ -33,7 +34,7 @@ pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failu
     let sink = StoreOptions::new(node.clone()).memory(store.store_memory).open(address).map_err(
         |error| match error {
             StoreError::NotBuiltIn { scheme, .. } => {
-                super::another_build(&scheme, "stores but file://")
+                super::another_build(&scheme, "stores except file://")
             }
             error => Failure::from_error(error),
         },
@@ -44,10 +45,10 @@ pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failu
     if let Some(workers) = workers {
         builder = builder.workers(workers);
     }
-    serve.serve(builder, port, Receiver { sink })
+    operations.run(&server, builder, port, Receiver { sink })
 }
 
-/// What this server does beside serving.
+/// The hooks of this server.
 struct Receiver {
     sink: StoreSink,
 }
@@ -58,13 +59,13 @@ impl Program for Receiver {
     }
 
     fn grace(&self) -> Duration {
-        // Uploads are aborted at the store, which is one or two requests each; a store that does
-        // not answer is not waited for longer.
+        // Aborting an upload takes one or two requests; a store that does not answer gets no more
+        // time.
         StoreSink::CLOSE_TIMEOUT + Duration::from_secs(1)
     }
 }
 
-/// The number to begin with.
+/// Returns the number of the first connection.
 fn first_id(
     sink: &StoreSink,
     node: &NodeName,
@@ -73,16 +74,16 @@ fn first_id(
 ) -> Result<u64, Failure> {
     let failure =
         |why: &dyn Display| Failure::new(format_args!("cannot use store {}", sink.address()), why);
-    let highest = sink.highest().map_err(|error| failure(&reason(&error)))?;
+    let highest = sink.highest().map_err(|error| failure(&os_error_text(&error)))?;
     let first = match highest {
         Some(highest) if ids_from_store => {
             let next = highest.checked_add(1);
-            next.ok_or_else(|| failure(&"no number is above the highest there"))?
+            next.ok_or_else(|| failure(&"its highest number is the largest possible"))?
         }
         Some(highest) if highest >= ids_from => {
             let why = format!(
-                "objects up to {} are there: --ids-from-store goes on after them; or is another \
-                 receiver called \"{node}\" too (--node)?",
+                "objects up to {} exist: use --ids-from-store to continue after them, or another --node \
+                 if another receiver is called \"{node}\"",
                 sink.path(highest)
             );
             return Err(failure(&why));
@@ -96,7 +97,7 @@ fn host_name() -> Result<NodeName, Failure> {
     let system = rustix::system::uname();
     let host = system.nodename().to_string_lossy();
     host.parse().map_err(|why| {
-        Failure::new(format_args!("host name {host:?}"), format_args!("{why}; give a --node"))
+        Failure::new(format_args!("host name {host:?}"), format_args!("{why}; set --node"))
             .with_code(USAGE)
     })
 }

@@ -17,7 +17,7 @@ fn keep_goes_on_after_the_highest_number() {
         fs::write(place.path("received").join(name), "old").unwrap();
     }
     let server = Server::start(&place, &["--existing", "keep"]);
-    server.line("keeping the files up to 12.file; next is 13.file");
+    server.line("keeping files up to 12.file; the next is 13.file");
     upload(server.address(), b"new").unwrap();
     server.stop(SOON);
     assert_eq!(place.read(13).unwrap(), b"new");

@@ -88,7 +88,7 @@ fn webdav_takes_what_fits_into_one_request() {
 
     let port = free_port().to_string();
     let error = fails(1, &[&port, &address, "--bind", "127.0.0.1", "--node", "here", "-q"]);
-    assert!(error.contains("here/5.file are there: --ids-from-store"), "{error}");
+    assert!(error.contains("here/5.file exist: use --ids-from-store"), "{error}");
     let server = Server::spawn(receiver(&address, &["--ids-from-store"]));
     upload(server.address(), b"next").unwrap();
     assert_eq!(read(6).unwrap(), b"next");

@@ -80,7 +80,7 @@ fn a_restart_goes_on_only_when_told_to_and_clears_what_was_left() {
     let address = address(&place);
     let port = free_port().to_string();
     let error = fails(1, &[&port, &address, "--bind", "127.0.0.1", "--node", "here"]);
-    assert!(error.contains("here/2.file are there: --ids-from-store"), "{error}");
+    assert!(error.contains("here/2.file exist: use --ids-from-store"), "{error}");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn numbers_end() {
     std::fs::write(object(&place, &format!("{}.file", u64::MAX)), "").unwrap();
     let (port, address) = (free_port().to_string(), address(&place));
     let error = fails(1, &[&port, &address, "--node", "here", "--ids-from-store"]);
-    assert!(error.contains("no number is above the highest there"), "{error}");
+    assert!(error.contains("its highest number is the largest possible"), "{error}");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn flags_for_folders_and_wrong_addresses() {
     let port = free_port().to_string();
     for flags in [&["--on-commit", "true"][..], &["--existing", "keep"], &["--min-free", "1"]] {
         let error = fails(2, &[&[&*port, &*address], flags].concat());
-        assert!(error.contains("it is for folders"), "{error}");
+        assert!(error.contains("applies to folders"), "{error}");
     }
     let error = fails(1, &[&port, "ftp://host/x"]);
     assert!(error.contains("not s3://, gs://, az://"), "{error}");

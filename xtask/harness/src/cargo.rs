@@ -20,6 +20,8 @@ pub fn cargo() -> Command {
 pub fn build() -> io::Result<Option<PathBuf>> {
     let mut command = cargo();
     command.args(["build", "--release", "--bins"]);
+    // server-s without fast paths is tested and measured too.
+    command.args(["--features", "accio-simplified/diagnostics"]);
     PACKAGES.iter().for_each(|package| {
         command.args(["--package", package]);
     });

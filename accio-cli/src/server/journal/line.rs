@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use accio_proto::{Abort, Dialect, Outcome};
+use accio_proto::{Abort, Dialect, Outcome, os_error_text};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::{escape_json, reason};
+use crate::escape_json;
 
 /// A connection that has ended.
 #[derive(Debug, Serialize)]
@@ -50,7 +50,7 @@ pub(super) fn ended(outcome: &Outcome, time: Timestamp) -> Vec<u8> {
         outcome: if error.is_none() { "complete" } else { "error" },
         reason: error.map(Abort::code),
         error: error.map(ToString::to_string),
-        unmarked: outcome.unmarked.as_ref().map(reason),
+        unmarked: outcome.unmarked.as_ref().map(os_error_text),
     })
 }
 

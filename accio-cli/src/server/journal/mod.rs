@@ -15,10 +15,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use accio_proto::Outcome;
+use accio_proto::{Outcome, os_error_text};
 use jiff::Timestamp;
 
-use crate::{Failure, check_stdout, reason};
+use super::spawn::spawn;
+use crate::{Failure, check_stdout};
 use output::Output;
 use place::{Place, cannot_open};
 use queue::{Change, Queue};
@@ -70,7 +71,8 @@ impl Journal {
     pub(super) fn stdout() -> Result<Self, Failure> {
         let fd = check_stdout().and_then(|()| io::stdout().as_fd().try_clone_to_owned());
         let output = fd.and_then(|fd| Output::new(fd, false));
-        let output = output.map_err(|error| Failure::new("cannot use stdout", reason(&error)))?;
+        let output =
+            output.map_err(|error| Failure::new("cannot use stdout", os_error_text(&error)))?;
         Ok(Journal::new(None, output, false))
     }
 
@@ -111,8 +113,8 @@ impl Journal {
         let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(output) = output else { return Ok(()) };
         let (writer, watcher) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
-        super::spawn("accio-journal", move || writer.write(output))?;
-        super::spawn("accio-watch", move || watcher.watch())
+        spawn("accio-journal", move || writer.write(output))?;
+        spawn("accio-watch", move || watcher.watch())
     }
 
     /// Queues the line of a connection that has ended; `client` is told once it is written.
@@ -179,7 +181,7 @@ impl Shared {
             let (written, result) = output.write(&text);
             let mut state = self.lock();
             if let Err(error) = &result {
-                state.refusal = reason(error);
+                state.refusal = os_error_text(error);
             }
             let now = Instant::now();
             let (mut clients, mut change) = state.queue.wrote(written, &result, now);
@@ -239,7 +241,7 @@ impl Shared {
                 log::info!("reopened the journal {:?}", place.path());
             }
             Err(error) => {
-                let (path, why) = (place.path(), reason(&error));
+                let (path, why) = (place.path(), os_error_text(&error));
                 log::error!("cannot reopen the journal {path:?}: {why}: keeping the old file open");
             }
         }

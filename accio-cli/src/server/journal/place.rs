@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use accio_proto::os_error_text;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fsync, openat, statat};
 
-use crate::{Failure, USAGE, reason};
+use crate::{Failure, USAGE};
 
 /// A file, by the directory it is in.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl Place {
 }
 
 pub(super) fn cannot_open(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(format_args!("cannot open the journal {path:?}"), reason(error))
+    Failure::new(format_args!("cannot open the journal {path:?}"), os_error_text(error))
 }
 
 /// Repeats a call that a signal interrupted.

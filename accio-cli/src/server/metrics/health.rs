@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::http;
 use crate::Failure;
-use crate::server::{Program, spawn};
+use crate::server::program::Program;
+use crate::server::spawn::spawn;
 
 /// How long an answer may be used again.
 const FRESH: Duration = Duration::from_millis(500);

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use accio_proto::{Outcome, ServerHandle};
+use accio_proto::{Outcome, ServerHandle, os_error_text};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -23,8 +23,9 @@ use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
 use rustix::process::{Resource, getrlimit};
 
 use super::journal::Journal;
-use super::{Program, spawn};
-use crate::{Failure, reason};
+use super::program::Program;
+use super::spawn::spawn;
+use crate::Failure;
 use health::Health;
 use http::{Response, Site};
 
@@ -61,7 +62,7 @@ struct Told {
 impl Metrics {
     pub(super) fn bind(address: SocketAddr) -> Result<Self, Failure> {
         let failure = |error: io::Error| {
-            Failure::new(format_args!("cannot serve metrics on {address}"), reason(&error))
+            Failure::new(format_args!("cannot serve metrics on {address}"), os_error_text(&error))
         };
         let listener = TcpListener::bind(address).map_err(failure)?;
         let address = listener.local_addr().map_err(failure)?;
@@ -102,7 +103,7 @@ impl Metrics {
         let pages = Pages { registry, health: Health::start(program, ending)? };
         spawn("accio-metrics", move || {
             if let Err(error) = http::serve(&listener, pages) {
-                log::error!("cannot go on serving metrics: {}", reason(&error));
+                log::error!("cannot go on serving metrics: {}", os_error_text(&error));
             }
         })
     }

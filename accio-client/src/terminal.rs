@@ -10,11 +10,11 @@ use accio_proto::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
 
 use crate::arguments::{Output, ProgressStyle};
-use crate::report::{rate, size};
+use crate::format::{rate, size};
 
 /// Where progress goes.
 #[derive(Debug)]
-pub(crate) enum Screen {
+pub(crate) enum Terminal {
     Nothing,
     Plain,
     Bars(MultiProgress),
@@ -38,27 +38,27 @@ enum Kind {
 /// The time between plain lines.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Screen {
+impl Terminal {
     pub(crate) fn new(output: &Output) -> Self {
         // What -v says would go through the bars.
         let bars = || io::stderr().is_terminal() && output.verbosity.verbose == 0;
         match output.progress {
-            _ if output.verbosity.quiet => Screen::Nothing,
-            ProgressStyle::Plain => Screen::Plain,
-            ProgressStyle::Auto if bars() => Screen::Bars(MultiProgress::new()),
-            ProgressStyle::Auto | ProgressStyle::None => Screen::Nothing,
+            _ if output.verbosity.quiet => Terminal::Nothing,
+            ProgressStyle::Plain => Terminal::Plain,
+            ProgressStyle::Auto if bars() => Terminal::Bars(MultiProgress::new()),
+            ProgressStyle::Auto | ProgressStyle::None => Terminal::Nothing,
         }
     }
 
     /// Starts to show a file.
     pub(crate) fn track(&self, name: &str) -> Track {
         let kind = match self {
-            Screen::Nothing => Kind::Nothing,
-            Screen::Plain => {
+            Terminal::Nothing => Kind::Nothing,
+            Terminal::Plain => {
                 let now = Instant::now();
                 Kind::Plain(Mutex::new((now, now)))
             }
-            Screen::Bars(bars) => {
+            Terminal::Bars(bars) => {
                 let bar = ProgressBar::new_spinner()
                     .with_style(style("{prefix} {spinner} connecting"))
                     .with_prefix(name.to_owned());
@@ -82,8 +82,8 @@ impl Screen {
 
     fn above_bars(&self, print: impl FnOnce()) {
         match self {
-            Screen::Bars(bars) => bars.suspend(print),
-            Screen::Nothing | Screen::Plain => print(),
+            Terminal::Bars(bars) => bars.suspend(print),
+            Terminal::Nothing | Terminal::Plain => print(),
         }
     }
 }

@@ -1,0 +1,100 @@
+//! From the command line to the exit code.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use accio_proto::os_error_text;
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::failure::Failure;
+use crate::stdio::check_stdout;
+use crate::{color, completions, log_writer};
+
+/// Runs a program: parses the arguments, calls `run`, prints a failure, returns the exit code.
+///
+/// Help and version go to stdout with exit code 0. Every failure, a usage error too, is one line
+/// `ERROR: WHAT: WHY` on stderr. `--generate` is added to the program's own flags.
+pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> ExitCode {
+    let outcome = match parse::<A>() {
+        Ok(Parsed::Arguments(arguments)) => run(arguments),
+        Ok(Parsed::Generated(text)) => printed(check_stdout().and_then(|()| {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&text).and_then(|()| stdout.flush())
+        })),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                printed(check_stdout().and_then(|()| error.print()))
+            }
+            _ => Err(Failure::usage(usage_line(&error))),
+        },
+    };
+    let code = outcome.unwrap_or_else(|failure| {
+        failure.say();
+        ExitCode::from(failure.code())
+    });
+    log_writer::flush(log_writer::LAST_LINES);
+    code
+}
+
+fn printed(result: io::Result<()>) -> Result<ExitCode, Failure> {
+    let failure = |error| Failure::new("cannot print to stdout", os_error_text(&error));
+    result.map(|()| ExitCode::SUCCESS).map_err(failure)
+}
+
+enum Parsed<A> {
+    Arguments(A),
+    /// The output of `--generate`.
+    Generated(Vec<u8>),
+}
+
+/// Does what `A::try_parse` does, and handles `--color` and `--generate`.
+fn parse<A: Parser>() -> Result<Parsed<A>, clap::Error> {
+    let mut command = completions::add_flag(A::command()).color(color::choose().into());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    if let Some(output) = completions::requested(&matches) {
+        return Ok(Parsed::Generated(completions::generate(output, command)?));
+    }
+    let arguments = A::from_arg_matches_mut(&mut matches);
+    arguments.map(Parsed::Arguments).map_err(|error| error.format(&mut command))
+}
+
+/// Joins clap's several lines into one: what is wrong, then the usage.
+fn usage_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut line = String::new();
+    for part in lines.filter(|line| !line.starts_with("For more information")) {
+        let gap = match line.chars().last() {
+            None => "",
+            Some(':' | ',') => " ",
+            Some(_) => "; ",
+        };
+        line.push_str(gap);
+        line.push_str(part);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Arguments {
+        #[arg(long)]
+        timeout: Option<u8>,
+        file: String,
+    }
+
+    #[test]
+    fn usage_errors_are_one_line() {
+        for arguments in [&["test"][..], &["test", "a", "b"], &["test", "a", "--timeout", "-1"]] {
+            let line = usage_line(&Arguments::try_parse_from(arguments).unwrap_err());
+            assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
+        }
+        let line = usage_line(&Arguments::try_parse_from(["test"]).unwrap_err());
+        assert!(line.contains("required") && line.contains("Usage: test"), "{line}");
+    }
+}

@@ -1,0 +1,98 @@
+//! A failure as the one line that a program prints before it exits.
+
+use std::fmt::{self, Display};
+
+#[cfg(feature = "server")]
+use accio_proto::{DirError, ServerError};
+
+use crate::color;
+use crate::escape::escape;
+use crate::log_writer;
+
+/// The exit code of a usage error.
+pub const USAGE: u8 = 2;
+
+/// Why a program fails: the text of its `ERROR:` line and its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    text: String,
+    code: u8,
+}
+
+impl Failure {
+    /// Creates the failure `WHAT: WHY` with exit code 1.
+    pub fn new(what: impl Display, why: impl Display) -> Self {
+        Failure { text: format!("{what}: {why}"), code: 1 }
+    }
+
+    /// Creates a failure with the text of `error` and exit code 1.
+    pub fn from_error(error: impl std::error::Error) -> Self {
+        Failure { text: error.to_string(), code: 1 }
+    }
+
+    /// Creates a usage error from a whole line.
+    pub(crate) fn usage(text: String) -> Self {
+        Failure { text, code: USAGE }
+    }
+
+    /// Replaces the exit code.
+    #[must_use]
+    pub fn with_code(self, code: u8) -> Self {
+        Failure { code, ..self }
+    }
+
+    /// Appends `advice` on what to do next.
+    #[must_use]
+    pub fn with_advice(self, advice: impl Display) -> Self {
+        Failure { text: format!("{}; {advice}", self.text), ..self }
+    }
+
+    /// Returns the exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Prints the line `ERROR: WHAT: WHY` on stderr, in colour if `--color` asks for it.
+    pub fn say(&self) {
+        print_line(&format!("{} {}", color::error_prefix(), escape(&self.text)));
+    }
+}
+
+impl Display for Failure {
+    /// Writes what failed and why, without `ERROR:`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(feature = "server")]
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Failure::from_error(error)
+    }
+}
+
+#[cfg(feature = "server")]
+impl From<DirError> for Failure {
+    fn from(error: DirError) -> Self {
+        Failure::from_error(error)
+    }
+}
+
+/// Prints a line on stderr, with control characters escaped. In a server that has started, this
+/// never blocks.
+pub fn say(line: impl Display) {
+    print_line(&escape(&line.to_string()));
+}
+
+fn print_line(line: &str) {
+    // One write, so that lines of other processes do not come in between.
+    log_writer::write(format!("{line}\n").as_bytes());
+}
+
+/// Prints the failure and ends the process at once, from any thread.
+pub fn exit(failure: Failure) -> ! {
+    failure.say();
+    log_writer::flush(log_writer::LAST_LINES);
+    std::process::exit(failure.code.into())
+}

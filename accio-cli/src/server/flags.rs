@@ -1,0 +1,124 @@
+//! The flags of a server program.
+
+use std::net::IpAddr;
+#[cfg(feature = "metrics")]
+use std::net::SocketAddr;
+#[cfg(feature = "operations")]
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[cfg(feature = "operations")]
+use accio_proto::{FastPath, FastPaths};
+use accio_proto::{FileSink, ServerBuilder, ServerDialect};
+
+use crate::{ColorFlag, Verbosity, seconds};
+
+/// The flags of every server, to be flattened into its arguments.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServerFlags {
+    /// Speak this dialect: auto, accio, confirm or direct
+    #[arg(long, value_name = "DIALECT", env = "ACCIO_HANDSHAKE", hide_env = true, default_value_t)]
+    pub handshake: ServerDialect,
+    /// Listen on this IPv4 or IPv6 address (repeatable)
+    ///
+    /// `::` listens on all interfaces with IPv6 and IPv4; together with an IPv4 address, with IPv6
+    /// only.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "ACCIO_BIND",
+        hide_env = true,
+        value_delimiter = ',',
+        default_value = "0.0.0.0"
+    )]
+    pub bind: Vec<IpAddr>,
+    /// Abort a transfer after this idle time, e.g. 2.5
+    #[arg(long, value_name = "SECONDS", env = "ACCIO_TIMEOUT", hide_env = true,
+          value_parser = seconds, default_value = "10", allow_negative_numbers = true)]
+    pub timeout: Duration,
+    #[expect(missing_docs, reason = "a doc comment would become its help")]
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+    #[expect(missing_docs, reason = "a doc comment would become its help")]
+    #[command(flatten)]
+    pub color: ColorFlag,
+}
+
+impl ServerFlags {
+    /// Applies the dialect and the idle timeout to a server.
+    pub(super) fn configure<K: FileSink>(&self, builder: ServerBuilder<K>) -> ServerBuilder<K> {
+        builder.dialect(self.handshake).idle_timeout(self.timeout)
+    }
+}
+
+/// The flags for operating a server unattended, to be flattened into its arguments.
+#[cfg(feature = "operations")]
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Operations")]
+pub struct OperationFlags {
+    /// Let transfers finish for this long after a signal
+    ///
+    /// The first SIGTERM, SIGINT or SIGQUIT stops accepting; unfinished transfers are aborted after
+    /// this time. A second signal aborts them at once.
+    #[arg(long, value_name = "SECONDS", env = "ACCIO_DRAIN", hide_env = true,
+          value_parser = seconds_or_zero, default_value = "0", allow_negative_numbers = true)]
+    pub drain: Duration,
+    /// Append a JSON line per connection to this file (-: stdout)
+    ///
+    /// Fields: time, id, peer, dialect, bytes, duration, outcome (complete or error), and for an
+    /// error reason (one stable word) and error (text). SIGHUP reopens the file, for rotation. The
+    /// file must be outside the folder of received files.
+    #[arg(long, value_name = "FILE", env = "ACCIO_JOURNAL", hide_env = true)]
+    pub journal: Option<PathBuf>,
+    /// Serve Prometheus metrics and /health on this address
+    ///
+    /// A bare port means this machine only: 9090 is 127.0.0.1:9090. There is no authentication; bind
+    /// it to a trusted address only.
+    #[cfg(feature = "metrics")]
+    #[arg(long, value_name = "ADDR", env = "ACCIO_METRICS", hide_env = true,
+          value_parser = super::metrics::address)]
+    pub metrics: Option<SocketAddr>,
+    /// Disable one of the kernel's fast paths (repeatable)
+    ///
+    /// One of splice, truncate, tmpfile, preallocate, empty-path.
+    #[arg(
+        long,
+        value_name = "FAST-PATH",
+        hide_short_help = true,
+        env = "ACCIO_WITHOUT",
+        hide_env = true,
+        value_delimiter = ','
+    )]
+    pub without: Vec<FastPath>,
+}
+
+#[cfg(feature = "operations")]
+impl OperationFlags {
+    /// Returns the fast paths that are not disabled.
+    pub fn fast_paths(&self) -> FastPaths {
+        FastPaths::without(self.without.iter().copied())
+    }
+}
+
+/// Parses a time limit in seconds, or 0 for none.
+#[cfg(feature = "operations")]
+fn seconds_or_zero(value: &str) -> Result<Duration, String> {
+    match value.parse() {
+        Ok(0.0) => Ok(Duration::ZERO),
+        _ => seconds(value),
+    }
+}
+
+#[cfg(all(test, feature = "operations"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_disables_draining() {
+        assert_eq!(seconds_or_zero("0"), Ok(Duration::ZERO));
+        assert_eq!(seconds_or_zero("1.5"), Ok(Duration::from_millis(1500)));
+        for bad in ["-1", "", "ten"] {
+            assert!(seconds_or_zero(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Runs a server program until a signal ends it.
+
+use std::net::SocketAddr;
+#[cfg(feature = "operations")]
+use std::net::TcpListener;
+#[cfg(feature = "operations")]
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+#[cfg(feature = "operations")]
+use accio_proto::{Acknowledgement, Outcome};
+use accio_proto::{FileSink, Port, Server, ServerBuilder, os_error_text};
+use signal_hook::consts::SIGXFSZ;
+
+#[cfg(feature = "operations")]
+use super::flags::OperationFlags;
+use super::flags::ServerFlags;
+#[cfg(feature = "operations")]
+use super::journal::Journal;
+#[cfg(feature = "metrics")]
+use super::metrics::Metrics;
+use super::program::Program;
+use super::shutdown::{Ending, Shutdown};
+#[cfg(feature = "operations")]
+use super::systemd;
+use crate::{Failure, log_writer, raise_descriptor_limit, say};
+
+impl ServerFlags {
+    /// Listens on `port`, prints the addresses on stderr, and serves until a signal ends it.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on, `program` cannot be confined, or the server cannot start
+    /// or continue.
+    pub fn run<K: FileSink>(
+        &self,
+        builder: ServerBuilder<K>,
+        port: Port,
+        program: impl Program,
+    ) -> Result<ExitCode, Failure> {
+        let program = Arc::new(program);
+        let shutdown = Shutdown::watch()?;
+        prepare_process()?;
+        let observer = Arc::clone(&program);
+        let builder = self.configure(builder).on_outcome(move |outcome| observer.observe(outcome));
+        let server = self.listen(builder, port)?;
+        program.confine(None)?;
+        start_log_writer()?;
+        self.announce(&server);
+        let ending = shutdown.start(server.handle(), program.clone())?;
+        serve(server, &*program, ending, |_| {})
+    }
+
+    fn listen<K: FileSink>(
+        &self,
+        builder: ServerBuilder<K>,
+        port: Port,
+    ) -> Result<Server<K>, Failure> {
+        let address = |ip: &std::net::IpAddr| SocketAddr::new(*ip, port.number());
+        let addresses: Vec<_> = self.bind.iter().map(address).collect();
+        builder.bind_all(&addresses).map_err(Failure::from)
+    }
+
+    /// Prints where the server listens; returns the line.
+    fn announce<K: FileSink>(&self, server: &Server<K>) -> String {
+        let addresses: Vec<_> = server.local_addrs().iter().map(ToString::to_string).collect();
+        let listening = format!("listening on {}", addresses.join(", "));
+        if !self.verbosity.quiet {
+            say(&listening);
+        }
+        listening
+    }
+}
+
+#[cfg(feature = "operations")]
+impl OperationFlags {
+    /// Does what [`ServerFlags::run`] does, with these flags, on the sockets that systemd passes if
+    /// there are any.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerFlags::run`], or the journal or the metrics address cannot be used.
+    pub fn run<K: FileSink>(
+        &self,
+        flags: &ServerFlags,
+        builder: ServerBuilder<K>,
+        port: Port,
+        program: impl Program,
+    ) -> Result<ExitCode, Failure> {
+        // First, before any child process could inherit them.
+        let sockets = systemd::sockets()?;
+        let program = Arc::new(program);
+        let journal = self.journal.as_deref().map(|path| open_journal(path, &*program));
+        let journal = journal.transpose()?.map(Arc::new);
+        // Before any client can connect, so that no signal ends the process in another way.
+        let mut shutdown =
+            Shutdown::watch()?.drain(self.drain).on_notice(Box::new(systemd::notify_notice));
+        if let Some(journal) = &journal {
+            let (reopened, finished) = (Arc::clone(journal), Arc::clone(journal));
+            shutdown = shutdown
+                .on_hangup(Box::new(move || reopened.reopen()))
+                .before_exit(Box::new(move |deadline| finished.finish(deadline)));
+        }
+        prepare_process()?;
+
+        #[cfg(feature = "metrics")]
+        let metrics = self.metrics.map(Metrics::bind).transpose()?;
+        let record = {
+            let program = Arc::clone(&program);
+            let journal = journal.clone();
+            #[cfg(feature = "metrics")]
+            let metrics = metrics.as_ref().map(Metrics::observer);
+            move |outcome: Outcome, acknowledgement: Acknowledgement| {
+                #[cfg(feature = "metrics")]
+                if let Some(observe) = &metrics {
+                    observe(&outcome);
+                }
+                program.observe(&outcome);
+                match &journal {
+                    // Dropped once the line is written, which tells the client.
+                    Some(journal) => journal.record(&outcome, Box::new(acknowledgement)),
+                    None => acknowledgement.send(),
+                }
+            }
+        };
+        let builder = flags.configure(builder).fast_paths(self.fast_paths()).recorder(record);
+        let server = listen_on(sockets, flags, builder, port)?;
+        program.confine(journal.as_ref().and_then(|journal| journal.directory()))?;
+        start_log_writer()?;
+        let listening = flags.announce(&server);
+        if let Some(journal) = &journal {
+            journal.start()?;
+        }
+        let ending = shutdown.start(server.handle(), program.clone())?;
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = metrics {
+            if !flags.verbosity.quiet {
+                say(format_args!("metrics on http://{}/metrics", metrics.address()));
+            }
+            let started = ending.started();
+            metrics.serve(server.handle(), program.clone(), journal.clone(), started)?;
+        }
+        systemd::ready(&listening);
+        serve(server, &*program, ending, |deadline| {
+            if let Some(journal) = &journal {
+                journal.finish(deadline);
+            }
+        })
+    }
+}
+
+/// Listens on the sockets passed by systemd, or else on the addresses of `flags`.
+#[cfg(feature = "operations")]
+fn listen_on<K: FileSink>(
+    sockets: Vec<TcpListener>,
+    flags: &ServerFlags,
+    builder: ServerBuilder<K>,
+    port: Port,
+) -> Result<Server<K>, Failure> {
+    match sockets.is_empty() {
+        true => flags.listen(builder, port),
+        false => builder.listen_all(sockets).map_err(Failure::from),
+    }
+}
+
+fn serve<K: FileSink>(
+    server: Server<K>,
+    program: &impl Program,
+    ending: Ending,
+    finish: impl FnOnce(Instant),
+) -> Result<ExitCode, Failure> {
+    let served = server.run();
+    program.finish(&|| ending.deadline());
+    finish(ending.deadline());
+    ending.finished();
+    served.map_err(Failure::from)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "operations")]
+fn open_journal(path: &Path, program: &impl Program) -> Result<Journal, Failure> {
+    match path == Path::new("-") {
+        true => Journal::stdout(),
+        false => Journal::open(path, program.folder(), program.is_durable()),
+    }
+}
+
+/// Starts the thread that writes the log; after the sandbox, so that it is confined too.
+fn start_log_writer() -> Result<(), Failure> {
+    log_writer::start()
+        .map_err(|error| Failure::new("cannot start a thread", os_error_text(&error)))
+}
+
+/// Raises the descriptor limit and survives SIGXFSZ.
+fn prepare_process() -> Result<(), Failure> {
+    raise_descriptor_limit();
+    // A file that grows past the process's size limit then fails to write, as on a full disk.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
+        .map(drop)
+        .map_err(|error| Failure::new("cannot watch for signals", os_error_text(&error)))
+}

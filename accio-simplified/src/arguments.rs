@@ -1,0 +1,83 @@
+//! The command line.
+
+use std::num::NonZeroUsize;
+
+use accio_cli::ServerFlags;
+use accio_proto::{CountSink, Port, Server, ServerBuilder};
+use clap::Parser;
+
+/// Count the bytes that each client sends, one client at a time
+///
+/// Prints a line for each connection: the number of bytes of its file, or ERROR if the client is
+/// idle for too long, resets the connection or breaks the handshake. Further clients wait in the
+/// backlog; they get no greeting until it is their turn.
+#[derive(Debug, Parser)]
+#[command(name = "server-s", version, after_help = SHORT_END, after_long_help = END)]
+pub(crate) struct Arguments {
+    /// Port to listen on: 1 to 65535, or a service name
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) port: Port,
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
+    /// Disable one of the kernel's fast paths (repeatable)
+    #[cfg(feature = "diagnostics")]
+    #[arg(long, value_name = "FAST-PATH")]
+    pub(crate) without: Vec<accio_proto::FastPath>,
+}
+
+impl Arguments {
+    /// Configures a server that counts, with one worker and one connection at a time.
+    pub(crate) fn builder(&self) -> ServerBuilder<CountSink> {
+        let builder = Server::builder(CountSink)
+            .workers(NonZeroUsize::MIN)
+            .max_connections(NonZeroUsize::MIN);
+        #[cfg(feature = "diagnostics")]
+        let builder =
+            builder.fast_paths(accio_proto::FastPaths::without(self.without.iter().copied()));
+        builder
+    }
+}
+
+const SHORT_END: &str = "Exit codes: 0 stopped by a signal; 1 cannot listen or print; 2 usage.
+See --help for details and examples.";
+
+const END: &str = "\
+Examples:
+  server-s 5000
+      Count the bytes that each client sends.
+  server-s 5000 --handshake direct --timeout 3
+      Expect no greeting to be awaited, and abort idle clients sooner.
+
+Environment:
+  ACCIO_HANDSHAKE, ACCIO_BIND (separated by commas), ACCIO_TIMEOUT and ACCIO_COLOR set the flags of
+  these names; the command line takes precedence. RUST_LOG selects what is logged, NO_COLOR disables
+  colour.
+
+Signals:
+  SIGTERM, SIGINT and SIGQUIT abort the transfers and end the server.
+
+Exit codes:
+  0  stopped by a signal
+  1  cannot listen, or cannot print the counts
+  2  usage error";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    /// Journal, metrics, draining and fast paths belong to accio-server.
+    #[cfg(not(feature = "diagnostics"))]
+    #[test]
+    fn there_are_no_flags_of_accio_server() {
+        let command = Arguments::command();
+        let flags: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        assert_eq!(flags, ["handshake", "bind", "timeout", "verbose", "quiet", "color"]);
+    }
+}
