@@ -1,9 +1,9 @@
-//! The stream copier: from a socket into a sink's file, in bounded steps.
+//! The stream copier: moves bytes from a socket into a file of a sink, in bounded steps.
 //!
-//! [`Copier::step`] moves what is there and never waits; [`Copier::copy_to_end`] waits between the
-//! steps, each time no longer than the idle timeout. A step goes the way the file
-//! [demands](Demand) and the kernel offers: through a pipe without a copy, dropped and counted, or
-//! through a buffer.
+//! [`Copier::step`] moves available bytes and never waits. [`Copier::copy_to_end`] waits between
+//! the steps, each time for at most the idle timeout. Depending on what the file [demands](Demand)
+//! and the kernel offers, a step moves bytes through a pipe without a copy, counts and drops them,
+//! or moves them through a buffer.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,46 +19,46 @@ use crate::sys::pipe::Pipe;
 use crate::tuning::PIPE_CAPACITY;
 use std::sync::Arc;
 
-/// Moves bytes from sockets to files. One serves any number of connections, one at a time.
+/// Moves bytes from sockets to files. A copier can serve any number of connections, one at a time.
 #[derive(Debug)]
 pub struct Copier {
     paths: Arc<FastPaths>,
     buffer: Box<[u8]>,
-    /// Made for the first transfer that needs it. Empty between steps.
+    /// Created for the first transfer that needs it. Empty between steps.
     pipe: Option<Pipe>,
-    /// Tells the kernel how much to drop; allocated as zero pages that are never touched, so it
-    /// costs address space only.
+    /// Its length tells the kernel how many bytes to drop. It consists of zero pages that are never
+    /// touched, so it takes address space but no memory.
     scratch: Box<[u8]>,
 }
 
-/// What one step did.
+/// Result of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// So many bytes, at least one, are in the file.
+    /// The number of bytes moved into the file, at least 1.
     Moved(usize),
-    /// Nothing was there.
+    /// No bytes were available.
     Blocked,
-    /// The peer closed its side: the content is complete.
+    /// The peer closed its side of the connection: the content is complete.
     End,
 }
 
-/// Why a transfer is over.
+/// Reason for a failed transfer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyError {
-    /// The connection broke: the peer reset it, or the network is gone.
+    /// The peer reset the connection, or the network failed.
     #[error("connection lost: {}", reason(.0))]
     Receive(io::Error),
-    /// The file did not take the bytes.
+    /// The file could not be written.
     #[error("cannot write: {}", reason(.0))]
     Write(io::Error),
-    /// No byte came for the idle timeout.
+    /// No byte arrived for the idle timeout.
     #[error("no data for {} s", .0.as_secs_f64())]
     Idle(Duration),
 }
 
 impl Copier {
-    /// A copier that takes the fast paths given: of use are [`FastPath::Splice`] and
+    /// Returns a copier that uses these fast paths. It needs [`FastPath::Splice`] and
     /// [`FastPath::Truncate`].
     pub fn new(paths: Arc<FastPaths>) -> Self {
         let buffer = vec![0; FIRST_READ].into_boxed_slice();
@@ -66,23 +66,23 @@ impl Copier {
         Copier { paths, buffer, pipe: None, scratch }
     }
 
-    /// Receives what is there, at most [`FIRST_READ`] bytes, without moving it on: for the
-    /// handshake and the first bytes of content. Empty means the peer closed its side.
+    /// Receives available bytes, at most [`FIRST_READ`], without passing them on: for the handshake
+    /// and the first bytes of content. The slice is empty if the peer has closed its side.
     ///
     /// # Errors
     ///
-    /// What the socket says, [`io::ErrorKind::WouldBlock`] included.
+    /// Any error of the socket, including [`io::ErrorKind::WouldBlock`].
     pub fn receive(&mut self, socket: &mut impl Socket) -> io::Result<&[u8]> {
         let count = socket.recv(&mut self.buffer)?;
         Ok(&self.buffer[..count])
     }
 
-    /// Moves what is there, at most 1 MiB, from the socket into the file.
+    /// Moves available bytes, at most 1 MiB, from the socket into the file.
     ///
     /// # Errors
     ///
     /// [`CopyError::Receive`] and [`CopyError::Write`]. After either the transfer must be aborted:
-    /// a socket tells an error only once and then looks closed.
+    /// a socket reports an error only once and then looks closed.
     pub fn step<S: Socket, F: SinkFile>(
         &mut self,
         socket: &mut S,
@@ -91,12 +91,12 @@ impl Copier {
         into_step(self.transfer(socket, file))
     }
 
-    /// Moves everything up to the peer's FIN into the file and returns the number of bytes. The
-    /// file is neither committed nor aborted.
+    /// Moves all bytes up to the peer's FIN into the file and returns their number. It neither
+    /// commits nor aborts the file.
     ///
     /// # Errors
     ///
-    /// [`CopyError::Idle`] when no byte comes for `idle`; the others as [`step`](Copier::step).
+    /// [`CopyError::Idle`] if no byte arrives for `idle`; the others as for [`step`](Copier::step).
     pub fn copy_to_end<S: Socket + AsFd, F: SinkFile>(
         &mut self,
         socket: &mut S,
@@ -107,7 +107,7 @@ impl Copier {
         let mut woken = false;
         loop {
             let step = match self.step(socket, file)? {
-                // Splicing stops before an urgent byte and would for ever; a plain read goes on.
+                // Splice stops before an urgent byte every time; a plain read returns it.
                 Step::Blocked if woken => into_step(self.through_buffer(socket, file))?,
                 step => step,
             };
@@ -139,8 +139,9 @@ impl Copier {
             Demand::Descriptor(target) if self.paths.has(FastPath::Splice) => {
                 match socket.as_fd() {
                     Some(source) => match self.splice(source, target) {
-                        // The end, or an urgent byte with the end somewhere behind it: splicing
-                        // stops before that byte and then tells of the end. A plain read knows.
+                        // Either the end, or an urgent byte: splice stops before that byte and,
+                        // when the end follows it, returns 0 as well. A plain read tells them
+                        // apart.
                         Ok(Spliced::All(0)) => self.through_buffer(socket, file),
                         Ok(Spliced::All(count)) => {
                             file.advance(count as u64);
@@ -177,12 +178,12 @@ impl Copier {
         source: BorrowedFd<'_>,
         target: BorrowedFd<'_>,
     ) -> Result<Spliced, CopyError> {
-        // Out of its place while it holds bytes: on any early return it is dropped with them, and
-        // none can surface in the next connection's file.
+        // The pipe is taken out of its place while it holds bytes: an early return drops it
+        // together with them, so they cannot appear in the next connection's file.
         let mut pipe = match self.pipe.take().map_or_else(Pipe::new, Ok) {
             Ok(pipe) => pipe,
             Err(error) => {
-                // No descriptor is free just now; the buffer does it without one.
+                // No descriptor is available now; the buffer needs none.
                 log::debug!("no pipe: {error}");
                 return Ok(Spliced::NotOffered);
             }
@@ -216,7 +217,7 @@ impl Copier {
         Ok(Spliced::All(count))
     }
 
-    /// Writes to the file what `splice` left in the pipe, and gives the pipe up.
+    /// Writes the bytes that `splice` left in the pipe to the file, and drops the pipe.
     fn unload<F: SinkFile>(&mut self, mut stuck: usize, file: &mut F) -> Result<(), CopyError> {
         let Some(mut pipe) = self.pipe.take() else { return Ok(()) };
         while stuck > 0 {
@@ -229,7 +230,7 @@ impl Copier {
     }
 }
 
-/// Tells the end, and that nothing is there, from bytes and from errors.
+/// Converts a number of bytes or an error into a step.
 fn into_step(moved: Result<usize, CopyError>) -> Result<Step, CopyError> {
     match moved {
         Ok(0) => Ok(Step::End),
@@ -241,17 +242,17 @@ fn into_step(moved: Result<usize, CopyError>) -> Result<Step, CopyError> {
     }
 }
 
-/// What became of the bytes that were spliced out of a socket.
+/// Result of splicing bytes out of a socket.
 enum Spliced {
-    /// All of them are in the file.
+    /// All bytes are in the file.
     All(usize),
-    /// The file refuses splicing: `stuck` bytes are still in the pipe.
+    /// The file does not support splice: `stuck` bytes are still in the pipe.
     Stuck { moved: usize, stuck: usize },
-    /// The socket refuses splicing, or there is no pipe: no byte was taken.
+    /// The socket does not support splice, or there is no pipe: no byte was taken.
     NotOffered,
 }
 
-/// Waits until the socket has bytes or an end to tell; false after `limit`.
+/// Waits until the socket has bytes or an end to receive; returns false after `limit`.
 fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     let mut entry = [sys::wait::readable(&socket)];
     Ok(sys::wait::wait(&mut entry, Some(Instant::now() + limit))? > 0)

@@ -1,36 +1,36 @@
-//! The dialects of the protocol and the bytes they exchange before a file.
+//! The dialects of the protocol, and the bytes exchanged before a file.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What a server sends first, in every dialect but [`Dialect::Direct`].
+/// First bytes of the server, in every dialect but [`Dialect::Direct`].
 pub const GREETING: &[u8] = b"accio\r\n";
 
-/// What a [`Dialect::Confirm`] client answers to the first greeting.
+/// Answer of a [`Dialect::Confirm`] client to the first greeting.
 pub const FIRST_CONFIRMATION: &[u8] = b"confirm-accio\r\n";
 
-/// What a [`Dialect::Confirm`] client answers to the second greeting.
+/// Answer of a [`Dialect::Confirm`] client to the second greeting.
 pub const SECOND_CONFIRMATION: &[u8] = b"confirm-accio-again\r\n\r\n";
 
 /// Both confirmations in a row.
 pub(crate) const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
 
-/// How one connection is opened; the bytes after the handshake are the same in all of them.
+/// Handshake of a connection. The bytes after the handshake are the same in every dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dialect {
-    /// No handshake: content from the first byte.
+    /// No handshake: the first byte is content.
     Direct,
-    /// The server greets, then content flows.
+    /// The server sends a greeting, then the client sends the content.
     #[default]
     Accio,
-    /// The server greets twice and the client confirms each greeting.
+    /// The server sends two greetings, and the client confirms each.
     Confirm,
 }
 
-/// Which dialects a server speaks.
+/// Dialects that a server accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ServerDialect {
-    /// Greets, then detects for each client whether it speaks [`Dialect::Accio`] or
+    /// Sends a greeting, then detects for each client whether it speaks [`Dialect::Accio`] or
     /// [`Dialect::Confirm`].
     ///
     /// Every byte of every file is content, with one exception: a file that begins with both
@@ -42,15 +42,15 @@ pub enum ServerDialect {
     /// `Only(Dialect::Accio)` takes those files too.
     #[default]
     Auto,
-    /// This one only.
+    /// Accepts one dialect.
     Only(Dialect),
 }
 
 impl Dialect {
-    /// All of them, in the order the courses introduced them.
+    /// All dialects, in the order in which the courses introduced them.
     pub const ALL: [Dialect; 3] = [Dialect::Direct, Dialect::Accio, Dialect::Confirm];
 
-    /// The name used on command lines: `direct`, `accio` or `confirm`.
+    /// Returns the name for command lines: `direct`, `accio` or `confirm`.
     pub const fn name(self) -> &'static str {
         match self {
             Dialect::Direct => "direct",
@@ -61,7 +61,7 @@ impl Dialect {
 }
 
 impl ServerDialect {
-    /// The name used on command lines: `auto` or that of the one dialect.
+    /// Returns the name for command lines: `auto` or the name of the only dialect.
     pub const fn name(self) -> &'static str {
         match self {
             ServerDialect::Auto => "auto",
@@ -70,7 +70,7 @@ impl ServerDialect {
     }
 }
 
-/// A dialect name that is none.
+/// A string that is not the name of a dialect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown dialect {value:?}: use {expected}")]
 pub struct UnknownDialect {

@@ -1,30 +1,32 @@
-//! The kernel's fast paths: which there are, and which of them still serve.
+//! Fast paths of the kernel, and which of them are in use.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A way of the kernel to save work. Each has a portable path beside it, taken when the kernel or
-/// the file system refuses the fast one, or when told to.
+/// A fast path of the kernel. Each has a portable alternative, which is used if the kernel or the
+/// file system does not support the fast path, or if it is disabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum FastPath {
-    /// Socket to file through a pipe, without a copy into the process (else read and write).
+    /// Moves bytes from a socket to a file through a pipe, without a copy into the process
+    /// (otherwise: read and write).
     Splice = 1 << 0,
-    /// Counting received bytes without copying them (else they are read into a buffer).
+    /// Counts received bytes without copying them (otherwise: read into a buffer).
     Truncate = 1 << 1,
-    /// A file without a name until it is complete (else a hidden name, renamed at the end).
+    /// Creates files without a name until they are complete (otherwise: a hidden name that is
+    /// renamed at the end).
     Tmpfile = 1 << 2,
-    /// Room on the disk ahead of the data (else as it comes).
+    /// Allocates disk blocks ahead of the data (otherwise: with the data).
     Preallocate = 1 << 3,
-    /// Naming a file by its descriptor alone (else through `/proc/self/fd`).
+    /// Names a file by its descriptor alone (otherwise: through `/proc/self/fd`).
     EmptyPath = 1 << 4,
-    /// File to socket within the kernel (else read and send).
+    /// Sends a file to a socket within the kernel (otherwise: read and send).
     Sendfile = 1 << 5,
 }
 
 impl FastPath {
-    /// All of them.
+    /// All fast paths.
     pub const ALL: [FastPath; 6] = [
         FastPath::Splice,
         FastPath::Truncate,
@@ -34,7 +36,7 @@ impl FastPath {
         FastPath::Sendfile,
     ];
 
-    /// The name used on command lines.
+    /// Returns the name for command lines.
     pub const fn name(self) -> &'static str {
         match self {
             FastPath::Splice => "splice",
@@ -47,7 +49,7 @@ impl FastPath {
     }
 }
 
-/// A fast-path name that is none.
+/// A string that is not the name of a fast path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown fast path {0:?}: use splice, truncate, tmpfile, preallocate, empty-path or sendfile"
@@ -63,12 +65,12 @@ impl FromStr for FastPath {
     }
 }
 
-/// The fast paths that are tried. A refused one is logged once and never tried again.
+/// The enabled fast paths. An unsupported one is logged once and then disabled.
 #[derive(Debug)]
 pub struct FastPaths(AtomicU8);
 
 impl Default for FastPaths {
-    /// All of them.
+    /// Enables all fast paths.
     fn default() -> Self {
         FastPaths::without([])
     }
@@ -81,19 +83,19 @@ impl Clone for FastPaths {
 }
 
 impl FastPaths {
-    /// All but these.
+    /// Enables all fast paths except these.
     pub fn without(refused: impl IntoIterator<Item = FastPath>) -> Self {
         let all = FastPath::ALL.into_iter().fold(0, |set, path| set | path as u8);
         let set = refused.into_iter().fold(all, |set, path| set & !(path as u8));
         FastPaths(AtomicU8::new(set))
     }
 
-    /// Whether `path` is to be tried.
+    /// Returns whether `path` is enabled.
     pub fn has(&self, path: FastPath) -> bool {
         self.0.load(Ordering::Relaxed) & path as u8 != 0
     }
 
-    /// The system refused `path`, for the reason given: the portable path serves from now on.
+    /// Disables `path`, which the system does not support: the portable path is used from now on.
     pub(crate) fn refused(&self, path: FastPath, why: impl std::fmt::Display) {
         let before = self.0.fetch_and(!(path as u8), Ordering::Relaxed);
         if before & path as u8 != 0 {

@@ -1,7 +1,8 @@
-//! Accio, a file drop over raw TCP: a client connects, the server greets it, the client streams a
-//! file and closes; the server keeps the file as a whole, or the word `ERROR` and nothing of it.
+//! Accio, a file drop over raw TCP. A client connects, the server sends a greeting, and the client
+//! sends a file and closes the connection. The server stores the complete file, or the word `ERROR`
+//! and nothing of the file.
 //!
-//! The two ends of it, a server that keeps files in memory and a client that sends one:
+//! A server that stores files in memory, and a client that sends one:
 //!
 //! ```
 //! use accio_proto::{Client, MemorySink, Server, Stored};
@@ -20,32 +21,33 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # The parts
+//! # Contents
 //!
-//! - [`Server`] accepts connections and serves all of them with a few threads; a [`FileSink`] says
-//!   where files go: [`DirSink`], [`CountSink`], [`MemorySink`] or your own.
-//! - [`Client`] sends a file and waits until the server has kept it.
-//! - [`handshake`] has both sides of the [`Dialect`]s as sans-IO parsers, for a runtime of your own.
-//! - [`Copier`] moves bytes from a socket into a file by the fastest way the kernel has, and
-//!   [`Session`] is one connection from greeting to commit; both are driven from outside.
+//! - [`Server`] accepts connections and serves all of them with a few threads. A [`FileSink`] stores
+//!   the files: [`DirSink`], [`CountSink`], [`MemorySink`] or your own.
+//! - [`Client`] sends a file and waits until the server has stored it.
+//! - [`handshake`] contains both sides of the [`Dialect`]s as sans-IO parsers, for any runtime.
+//! - [`Copier`] moves bytes from a socket into a file by the fastest path of the kernel.
+//! - [`Session`] is one connection from greeting to commit, driven by its caller.
 //!
-//! # The guarantees
+//! # Guarantees
 //!
-//! A file is complete exactly if the first thing to end its connection was the client's FIN, and
-//! then it is byte for byte what the client sent after the handshake. In every other case, silence
-//! for longer than [`limits::IDLE_TIMEOUT`], a reset, a broken handshake, a sink that fails, a server
-//! that stops, it is [`ERROR_MARKER`] and nothing else. The server closes a connection gracefully
-//! only after the file is committed and resets it otherwise, even when its process is killed; that
-//! is the receipt that [`Client`] waits for.
+//! A file is complete if and only if the client's FIN was the first thing to end its connection. It
+//! then has exactly the bytes that the client sent after the handshake. In every other case
+//! (silence for longer than [`limits::IDLE_TIMEOUT`], a reset, a violated handshake, a failed sink,
+//! a stopped server) it is [`ERROR_MARKER`] and nothing else. The server closes a connection
+//! gracefully only after it has committed the file, and resets it otherwise, even when its process
+//! is killed. [`Client`] waits for this graceful close, which confirms the file.
 //!
 //! # Features
 //!
-//! | feature | brings | and with it |
+//! | feature | items | dependencies |
 //! |---|---|---|
 //! | none | [`Dialect`], [`handshake`], [`Port`], [`limits`] | thiserror |
 //! | `io` | [`Copier`], [`Session`], the sinks | log, rustix, socket2 |
 //! | `client` (default) | [`Client`] and `io` | dns-lookup |
 //! | `server` (default) | [`Server`] and `io` | ipnet, proxy-header |
+//! | `tls` | TLS for both | rustls |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 

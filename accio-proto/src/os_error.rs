@@ -1,8 +1,8 @@
-//! System errors in the words of an `ERROR:` line.
+//! Texts of system errors in messages.
 
 use std::io;
 
-/// What the system said, without the number and in lower case: `connection refused`.
+/// Returns the text of the error without its number and in lower case: `connection refused`.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = match text.rfind(" (os error ") {
@@ -12,7 +12,7 @@ pub fn reason(error: &io::Error) -> String {
     let text = text.strip_prefix("failed to lookup address information: ").unwrap_or(text);
     let mut letters = text.chars();
     match letters.next() {
-        // Not a word in capitals, such as a name.
+        // Words in capitals, such as names, stay as they are.
         Some(first) if !letters.as_str().starts_with(char::is_uppercase) => {
             first.to_lowercase().chain(letters).collect()
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-/// A TCP port from 1 to 65535; parses from its number or its service name.
+/// A TCP port from 1 to 65535. It can be parsed from its number or its service name.
 ///
 /// ```
 /// use accio_proto::Port;
@@ -18,7 +18,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(NonZeroU16);
 
-/// A text that names no port.
+/// A string that is not a valid port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("port {value:?} {why}; use a number from 1 to 65535 or a service name such as http")]
 pub struct InvalidPort {
@@ -27,7 +27,7 @@ pub struct InvalidPort {
 }
 
 impl Port {
-    /// The port with this number, unless it is 0.
+    /// Returns the port with this number, unless it is 0.
     pub const fn new(number: u16) -> Option<Self> {
         match NonZeroU16::new(number) {
             Some(number) => Some(Port(number)),
@@ -35,7 +35,7 @@ impl Port {
         }
     }
 
-    /// Its number.
+    /// Returns the number.
     pub const fn number(self) -> u16 {
         self.0.get()
     }
@@ -77,10 +77,10 @@ impl From<Port> for u16 {
     }
 }
 
-/// Where the system keeps its service names.
+/// File with the service names of the system.
 const SERVICES: &str = "/etc/services";
 
-/// Names that are known everywhere, also in a container without [`SERVICES`].
+/// Names that are known even in a container without [`SERVICES`].
 const COMMON: &[(&str, u16)] = &[
     ("echo", 7),
     ("discard", 9),
@@ -107,7 +107,8 @@ fn common(name: &str) -> Option<u16> {
     COMMON.iter().find(|(known, _)| *known == name).map(|(_, port)| *port)
 }
 
-/// The TCP port of `name` in the text of a services file: `name port/protocol alias... # comment`.
+/// Returns the TCP port of `name` in the text of a services file: `name port/protocol alias... #
+/// comment`.
 fn listed(services: &str, name: &str) -> Option<u16> {
     services.lines().find_map(|line| {
         let line = line.split('#').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a session needs of its connection, and a TCP connection as that.
+//! The connection of a session, and its implementation by TCP.
 
 use std::io;
 use std::net::TcpStream;
@@ -6,20 +6,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::sys;
 
-/// What a session needs of its connection. No call waits.
+/// A connection as a session uses it. No call waits.
 ///
-/// An implementation reports an error of the connection once, as the kernel does; the session acts
-/// on it at once and never asks again.
+/// An implementation reports an error of the connection once, as the kernel does. The session then
+/// ends and never calls it again.
 pub trait Socket {
-    /// Receives what is there; 0 is the peer's FIN.
+    /// Receives available bytes; 0 is the peer's FIN.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] when nothing is there; others end the session.
+    /// [`io::ErrorKind::WouldBlock`] if no bytes are available. Any other error ends the session.
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Drops up to `scratch.len()` received bytes and says how many; what is in `scratch`
-    /// afterwards means nothing.
+    /// Drops up to `scratch.len()` received bytes and returns their number. The contents of
+    /// `scratch` are meaningless afterwards.
     ///
     /// # Errors
     ///
@@ -28,72 +28,75 @@ pub trait Socket {
         self.recv(scratch)
     }
 
-    /// Sends what fits of `bytes`.
+    /// Sends as many of `bytes` as fit into the send buffer and returns their number.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] when nothing fits; others end the session, but for
-    /// [`io::ErrorKind::BrokenPipe`], which says that the peer was done before it reset.
+    /// [`io::ErrorKind::WouldBlock`] if the buffer is full. Any other error ends the session,
+    /// except [`io::ErrorKind::BrokenPipe`], which means that the peer reset the connection after
+    /// its FIN.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Whether bytes, the end or an error wait to be received. Takes none of them. An
-    /// implementation that cannot tell says yes.
+    /// Returns whether bytes, the end or an error can be received, without receiving them. An
+    /// implementation that cannot tell returns true.
     fn has_input(&self) -> bool {
         true
     }
 
-    /// The descriptor to splice from, if there is one.
+    /// Returns the descriptor to splice from, if there is one.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Whether bytes that were sent wait in a buffer of its own, for room in the system's.
+    /// Returns whether sent bytes wait in a buffer of the implementation for room in the send
+    /// buffer.
     fn wants_write(&self) -> bool {
         false
     }
 
-    /// Whether there is something to receive even while the descriptor is not readable.
+    /// Returns whether bytes can be received even though the descriptor is not readable.
     fn has_buffered(&self) -> bool {
         false
     }
 
-    /// Closes the connection with FIN: all is well. Dropping it instead must reset it.
+    /// Closes the connection with FIN, as for a stored file. Dropping the socket instead must reset
+    /// the connection.
     fn close(self);
 }
 
-/// What a session's socket is to be watched for. Data after the end, errors and resets are always reported.
+/// Events to watch a socket for. Data after the end, errors and resets are always reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     /// Bytes or the end of the stream.
     Read,
-    /// Room in the send buffer too.
+    /// Bytes, the end of the stream, or room in the send buffer.
     ReadWrite,
 }
 
-/// A non-blocking TCP connection with `SO_LINGER` on and zero, so that any end but
-/// [`close`](Socket::close), the end of the process included, resets it, and with `SO_OOBINLINE`,
-/// so that an urgent byte is a byte like any other.
+/// A non-blocking TCP connection with a linger timeout of zero, so that anything but
+/// [`close`](Socket::close), even the end of the process, resets it; and with `SO_OOBINLINE`, so
+/// that an urgent byte is a byte like any other.
 #[derive(Debug)]
 pub struct TcpSocket(TcpStream);
 
 impl TcpSocket {
-    /// Takes the connection over and sets its options.
+    /// Takes over the connection and sets its options.
     ///
     /// # Errors
     ///
-    /// The options cannot be set; the connection is closed.
+    /// An option could not be set; the connection is closed.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         sys::socket::prepare(&stream)?;
         Ok(TcpSocket(stream))
     }
 
-    /// For a connection that has these options from its accept.
+    /// Takes over a connection that has these options from its accept.
     #[cfg(feature = "server")]
     pub(crate) fn accepted(stream: TcpStream) -> Self {
         TcpSocket(stream)
     }
 
-    /// What is there, without taking it; 0 is the peer's FIN.
+    /// Copies available bytes without removing them; 0 is the peer's FIN.
     #[cfg(feature = "server")]
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -127,7 +130,7 @@ impl Socket for TcpSocket {
     }
 
     fn close(self) {
-        // Should it fail, the peer sees a reset although the file is kept: the safe side to err on.
+        // If this fails, the peer sees a reset although the file is stored, which is the safe side.
         if let Err(error) = sys::socket::reset_on_close(&self.0, false) {
             log::debug!("cannot close a connection gracefully: {error}");
         }

@@ -1,4 +1,4 @@
-//! The end of a connection: our FIN, then the server's, which is its acknowledgement.
+//! The end of an upload: the FIN of the client, then that of the server, which confirms the file.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -10,11 +10,14 @@ use crate::sys::client::wait;
 use crate::sys::socket::reset_on_close;
 
 impl Connection<'_> {
-    /// Ends the connection gracefully and waits for the server to do the same; whether it did.
+    /// Closes the connection gracefully, waits for the server to do the same, and returns whether
+    /// it did.
     ///
-    /// False: it did not close in time, but its system has acknowledged every byte and our FIN.
+    /// False means that the server did not close in time, but its kernel has acknowledged every
+    /// byte and the FIN.
     pub(super) fn finish(mut self) -> Result<bool, ClientError> {
-        // A server that closed before our FIN cannot have kept the file. Still armed: this resets.
+        // A server that closed its side before the FIN of the client cannot have stored the file.
+        // The socket is still armed, so this resets the connection.
         self.check_open()?;
         self.end_content()?;
         reset_on_close(&self.stream, false)
@@ -27,7 +30,7 @@ impl Connection<'_> {
         self.progress.add_fin(Instant::now());
         let confirmed = self.await_fin();
         if confirmed.is_err() {
-            // What we report as failed must not become complete behind our back.
+            // A file that is reported as failed must not be completed afterwards.
             let _ = reset_on_close(&self.stream, true);
         }
         confirmed
@@ -68,8 +71,8 @@ impl Connection<'_> {
             self.check_time(now)?;
             self.progress.tick(now);
             let outstanding = self.progress.look(now);
-            // The time to confirm runs from the last acknowledgement: until then the server is
-            // not even told that the file ends here.
+            // The confirm timeout runs from the last acknowledgement: until then the server does
+            // not even know that the file ends here.
             let (deadline, late) = match outstanding {
                 Some(0) => (self.progress.still_at(limit), Ok(false)),
                 Some(_) => {
@@ -89,9 +92,10 @@ impl Connection<'_> {
         }
     }
 
-    /// The server's FIN confirms the file if it came after ours: then it acknowledges all we sent.
-    /// Under TLS its close_notify does, which may come before it has seen our FIN, but not before it
-    /// has our close_notify. No reset that follows can take it back.
+    /// The FIN of the server confirms the file if it was sent after that of the client: then it
+    /// acknowledges every byte. Under TLS the close_notify of the server confirms the file. It may
+    /// arrive before the server has received the FIN, but not before it has received the
+    /// close_notify of the client, and no later reset can revoke it.
     fn check_fin(&mut self) -> Result<bool, ClientError> {
         let outstanding = self.progress.look(Instant::now());
         let is_plain = self.transport.is_plain();

@@ -1,4 +1,4 @@
-//! From a host's name to a connection, within one time limit.
+//! Name resolution and connecting, within one time limit.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
@@ -14,7 +14,8 @@ use super::settings::Settings;
 use crate::sys::{self, resolve::ResolveError};
 
 impl Settings {
-    /// Connects to the first address of `host` that takes it. The socket is armed to reset.
+    /// Connects to the first address of `host` that accepts the connection. Closing the returned
+    /// socket resets it.
     pub(super) fn connect(
         &self,
         host: &str,
@@ -45,14 +46,14 @@ impl Settings {
                 });
                 Ok((stream, peer))
             }
-            Err(failures) => Err(match nobody(host, port, limit, failures) {
+            Err(failures) => Err(match connect_error(host, port, limit, failures) {
                 ClientError::ConnectTimeout { .. } if is_too_long() => self.too_long(None, 0),
                 error => error,
             }),
         }
     }
 
-    /// The host's addresses that may be used, in the order to try them.
+    /// Returns the addresses of the host that may be used, in the order to try them.
     pub(super) fn resolve(
         &self,
         host: &str,
@@ -74,8 +75,13 @@ impl Settings {
     }
 }
 
-/// The error for a host none of whose addresses connected.
-pub(super) fn nobody(host: &str, port: u16, after: Duration, failures: Failures) -> ClientError {
+/// Returns the error for a host of which no address accepted the connection.
+pub(super) fn connect_error(
+    host: &str,
+    port: u16,
+    after: Duration,
+    failures: Failures,
+) -> ClientError {
     let host = host.to_owned();
     let silent = |(_, error): &(_, io::Error)| error.kind() == io::ErrorKind::TimedOut;
     if !failures.is_empty() && failures.iter().all(silent) {
@@ -84,8 +90,8 @@ pub(super) fn nobody(host: &str, port: u16, after: Duration, failures: Failures)
     ClientError::Connect { host, port, failures }
 }
 
-/// The host's addresses. The system's resolver knows no time limit, so it runs in a thread of its
-/// own; one that is late is left to end by itself.
+/// Returns the addresses of the host. The system's resolver has no time limit, so it runs in a
+/// thread of its own, which is left to end by itself if it is late.
 fn resolve(
     host: &str,
     port: u16,

@@ -1,4 +1,4 @@
-//! One connection to a server: what its phases share, and the first of them, the handshake.
+//! One connection to a server: the state shared by its phases, and the first phase, the handshake.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use crate::handshake::{ClientHandshake, ClientStep, HandshakeError};
 use crate::sys::client::{prepare, wait};
 use crate::tuning::client::PROGRESS_INTERVAL;
 
-/// A connection that resets when it is dropped, until [`Connection::finish`] made it good.
+/// A connection that is reset when it is dropped, unless [`Connection::finish`] has completed it.
 #[derive(Debug)]
 pub(super) struct Connection<'c> {
     pub(super) settings: &'c Settings,
@@ -22,18 +22,18 @@ pub(super) struct Connection<'c> {
     pub(super) peer: SocketAddr,
     pub(super) progress: ProgressTracker<'c>,
     pub(super) transport: Transport,
-    /// When the handshakes must be complete.
+    /// Deadline of the handshakes.
     pub(super) deadline: Instant,
-    /// The server's first byte, in the dialect in which it says nothing.
+    /// The first byte of the server, in a dialect in which the server sends nothing.
     unexpected: Option<u8>,
-    /// When the time for the whole upload is over, if it is limited.
+    /// Deadline of the whole upload, if it is limited.
     pub(super) end: Option<Instant>,
 }
 
 /// The first byte of an alert, with which a TLS server answers a client without TLS.
 const TLS_ALERT: u8 = 21;
 
-/// What a receiving attempt found.
+/// Result of receiving without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Received {
     Bytes(usize),
@@ -57,7 +57,7 @@ impl<'c> Connection<'c> {
         Ok(Connection { settings, stream, peer, progress, transport, deadline, unexpected, end })
     }
 
-    /// Goes through the whole handshake; not a byte of content is sent before its end.
+    /// Performs the whole handshake. No byte of content is sent before its end.
     pub(super) fn greet(&mut self) -> Result<(), ClientError> {
         let (peer, dialect) = (self.peer, self.settings.dialect);
         let after = self.settings.handshake_timeout;
@@ -88,7 +88,8 @@ impl<'c> Connection<'c> {
             }
             let Some(handshake) = next else { return Ok(()) };
             step = loop {
-                // Asked first, so that no stream of bytes gets past the deadline.
+                // Checked before receiving, so that a steady stream of bytes cannot delay the
+                // deadline.
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Err(late());
@@ -106,7 +107,7 @@ impl<'c> Connection<'c> {
         }
     }
 
-    /// Sends a confirmation; whether that was possible in time.
+    /// Sends a confirmation and returns whether that was possible in time.
     fn answer(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<bool> {
         while !bytes.is_empty() {
             match unblocked(self.transport.send(&self.stream, bytes))? {
@@ -123,7 +124,7 @@ impl<'c> Connection<'c> {
         Ok(true)
     }
 
-    /// Receives what is there, without waiting.
+    /// Receives available bytes, without waiting.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         Ok(match unblocked(self.transport.receive(&self.stream, buffer))? {
             Some(0) => Received::Fin,
@@ -132,8 +133,8 @@ impl<'c> Connection<'c> {
         })
     }
 
-    /// Receives and drops what is there: a server has nothing to say after its greetings, but one
-    /// that recognises dialects may greet twice when a file begins like a confirmation.
+    /// Receives and drops available bytes: a server has nothing to send after its greetings, but
+    /// one that detects dialects may greet twice if a file begins like a confirmation.
     pub(super) fn drop_input(&mut self) -> io::Result<Received> {
         let mut buffer = [0; 4096];
         loop {
@@ -147,8 +148,8 @@ impl<'c> Connection<'c> {
         }
     }
 
-    /// Whether the server answered a client without TLS with an alert. After a reset its bytes are
-    /// still there.
+    /// Returns whether the server answered a client without TLS with an alert. Its bytes can be
+    /// received even after a reset.
     pub(super) fn requires_tls(&mut self) -> bool {
         if !self.transport.is_plain() || self.settings.dialect != Dialect::Direct {
             return false;
@@ -162,7 +163,7 @@ impl<'c> Connection<'c> {
         ClientError::Stalled { peer: self.peer, sent: self.progress.sent(), after }
     }
 
-    /// Fails if the time for the whole upload is over.
+    /// Returns an error if the whole upload takes longer than its limit.
     pub(super) fn check_time(&self, now: Instant) -> Result<(), ClientError> {
         match self.end {
             Some(end) if now >= end => {
@@ -172,7 +173,8 @@ impl<'c> Connection<'c> {
         }
     }
 
-    /// The error of a handshake, unless its time was cut short by that for the whole upload.
+    /// Returns the error of a handshake, or the one for the whole upload if that limit cut the
+    /// handshake short.
     pub(super) fn or_too_long(&self, error: ClientError) -> ClientError {
         match self.check_time(Instant::now()) {
             Err(too_long) if matches!(error, ClientError::HandshakeTimeout { .. }) => too_long,
@@ -180,15 +182,16 @@ impl<'c> Connection<'c> {
         }
     }
 
-    /// The part of `time` that is within the time for the whole upload.
+    /// Limits `time` to what is left for the whole upload.
     pub(super) fn within_limit(&self, time: Duration) -> Duration {
         self.end.map_or(time, |end| time.min(end.saturating_duration_since(Instant::now())))
     }
 
-    /// How long to wait for the peer at most before the next look at the clock and the meter.
+    /// Returns how long to wait for the peer before the clock and the acknowledged bytes are
+    /// checked again.
     ///
-    /// Short at first, then longer: an acknowledgement is noticed soon after it came, so that the
-    /// limits that run from it are precise, and a long wait costs little.
+    /// The first waits are short, later ones longer: an acknowledgement is noticed soon, so that
+    /// the limits that run from it are precise, and a long wait costs little.
     pub(super) fn slice(&self, now: Instant, deadline: Instant) -> Duration {
         let still = self.progress.stillness(now);
         let slice = still.clamp(Duration::from_millis(1), PROGRESS_INTERVAL);
@@ -196,7 +199,7 @@ impl<'c> Connection<'c> {
     }
 }
 
-/// What a call on the socket gave, or `None` when it had to be repeated later.
+/// Returns the result of a call on the socket; `None` if the call must be repeated later.
 pub(super) fn unblocked<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -1,58 +1,58 @@
-//! What a client tells of while it works.
+//! Steps of an upload.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::dialect::Dialect;
 
-/// A step of a transfer that is done; in this order, until one fails.
+/// A completed step of an upload. Steps are reported in this order until one fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientEvent {
-    /// The host has these addresses; they are tried in this order.
+    /// The host name was resolved. The addresses are tried in this order.
     #[non_exhaustive]
     Resolved {
-        /// The addresses that the client may use.
+        /// Addresses that the client may use.
         addresses: Vec<SocketAddr>,
-        /// How long that took.
+        /// Duration of the step.
         took: Duration,
     },
-    /// A server has taken the connection. From here on it counts it.
+    /// The connection is established. The server counts it from now on.
     #[non_exhaustive]
     Connected {
-        /// The server.
+        /// Address of the server.
         peer: SocketAddr,
-        /// This end.
+        /// Local address.
         local: Option<SocketAddr>,
-        /// How long that took, over all addresses tried.
+        /// Duration of the step, for all addresses tried.
         took: Duration,
     },
-    /// The TLS handshake is complete, and the server is the one expected.
+    /// The TLS handshake is complete and the server is authenticated.
     #[non_exhaustive]
     Secured {
-        /// The server.
+        /// Address of the server.
         peer: SocketAddr,
-        /// How long that took.
+        /// Duration of the step.
         took: Duration,
     },
-    /// The handshake is complete. In the dialect `direct` there is none, and this comes at once.
+    /// The handshake is complete. The dialect `direct` has none, so this follows at once.
     #[non_exhaustive]
     Greeted {
-        /// The server.
+        /// Address of the server.
         peer: SocketAddr,
-        /// The dialect spoken.
+        /// Dialect of the connection.
         dialect: Dialect,
-        /// How long that took.
+        /// Duration of the step.
         took: Duration,
     },
-    /// All content is handed to this machine's kernel; next comes the server's word.
+    /// All content has been passed to the kernel; the confirmation of the server follows.
     #[non_exhaustive]
     Sent {
-        /// The server.
+        /// Address of the server.
         peer: SocketAddr,
-        /// The size of the content.
+        /// Size of the content in bytes.
         bytes: u64,
-        /// How long that took.
+        /// Duration of the step.
         took: Duration,
     },
 }

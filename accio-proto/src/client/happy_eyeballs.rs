@@ -1,13 +1,13 @@
-//! Connecting to one of several addresses, in the manner of RFC 8305 ("happy eyeballs").
+//! Connecting to one of several addresses, similar to RFC 8305 ("happy eyeballs").
 //!
-//! The addresses take turns by family, and a new attempt starts a quarter of a second after the one
-//! before it, or as soon as one has failed. The first to connect wins.
+//! The addresses alternate between the families. A new attempt starts 250 ms after the one before,
+//! or as soon as one has failed. The first to connect wins.
 //!
-//! A server numbers every connection that reaches it, be it only to be closed again. So a loser must
-//! not reach it: it is closed while its SYN is unanswered, and an answer that comes later finds no
-//! socket and is reset by the kernel, before the server's kernel has a connection to hand over.
-//! What is left is the case of two answers within the few microseconds between the last wait and the
-//! close. That loser is reset, and the server holds an ERROR for it.
+//! A server numbers every connection, even one that is closed at once, so the other attempts must
+//! not reach a server. They are closed while their SYN is unanswered; an answer that arrives later
+//! finds no socket, and the kernel resets it before the server can accept the connection. One case
+//! remains: two answers within the few microseconds between the last wait and the close. The second
+//! connection is then reset, and the server stores an ERROR file for it.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -19,8 +19,8 @@ use crate::sys::client::{
 };
 use crate::tuning::client::CONNECT_STAGGER;
 
-/// The addresses in the order to try them: the families in turns, the system's order within each
-/// and for who begins.
+/// Returns the addresses in the order to try them: the families alternate, beginning with that of
+/// the first address, in the order of the system within each family.
 pub(super) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_ipv4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (first, second): (Vec<_>, Vec<_>) =
@@ -36,11 +36,11 @@ fn lacks_port(error: &io::Error, source: SocketAddr) -> bool {
     error.kind() == io::ErrorKind::AddrInUse && source.port() == 0
 }
 
-/// What each address that did not connect said, in the order tried.
+/// The addresses that did not connect, each with its error, in the order tried.
 pub(super) type Failures = Vec<(SocketAddr, io::Error)>;
 
-/// Connects to the first address that answers. The outer error is this machine's fault and ends
-/// it all.
+/// Connects to the first address that answers. The outer error is a failure of this machine, which
+/// ends all attempts.
 pub(super) fn race(
     addresses: &[SocketAddr],
     source: Option<SocketAddr>,
@@ -90,17 +90,17 @@ pub(super) fn race(
 
 struct Race {
     source: Option<SocketAddr>,
-    /// Attempts under way, in the order they were started.
+    /// Pending attempts, in the order they were started.
     running: Vec<(SocketAddr, Socket)>,
     failures: Failures,
 }
 
 impl Race {
-    /// Begins an attempt, which may be over at once.
+    /// Starts an attempt, which may complete at once.
     fn start(&mut self, address: SocketAddr) -> Result<Option<TcpStream>, ClientError> {
         let socket = match open(address) {
             Ok(socket) => socket,
-            // A kernel without IPv6: the other addresses may do.
+            // The kernel has no IPv6; the other addresses may work.
             Err(error) if is_family_unsupported(&error) => {
                 self.fail(address, error);
                 return Ok(None);
@@ -122,7 +122,7 @@ impl Race {
         Ok(None)
     }
 
-    /// Waits until an attempt is over; its stream if it is connected.
+    /// Waits until an attempt is complete, and returns its stream if it is connected.
     fn wait(&mut self, until: Instant) -> Result<Option<(TcpStream, SocketAddr)>, ClientError> {
         let timeout = until.saturating_duration_since(Instant::now());
         let over = wait_any(self.running.iter().map(|(_, socket)| socket), timeout)
@@ -140,7 +140,7 @@ impl Race {
         Ok(None)
     }
 
-    /// The stream of an attempt that is over, unless it failed.
+    /// Returns the stream of a completed attempt, unless it failed.
     fn end(&mut self, address: SocketAddr, socket: Socket) -> Option<TcpStream> {
         let stream = match socket.take_error() {
             Ok(None) => TcpStream::from(socket),
@@ -149,7 +149,8 @@ impl Race {
                 return None;
             }
         };
-        // A port of this machine's own ephemeral range that nobody listens on can connect to itself.
+        // A connection attempt to an unused port in the ephemeral range of this machine can connect
+        // to itself.
         match stream.local_addr() {
             Ok(local) if local == address => {
                 self.fail(address, refused());
@@ -228,8 +229,8 @@ mod tests {
         assert_eq!(winner, order[1]);
         let took = start.elapsed();
         assert!((CONNECT_STAGGER..CONNECT_STAGGER * 12).contains(&took), "{took:?}");
-        // Nobody but the winner reaches a server, now or when a second SYN would be due: the other
-        // queue has only those that filled it.
+        // Only the winner reaches a server, even when a second SYN would be due: the other queue
+        // holds only the connections that filled it.
         let count = |listener: Socket| {
             listener.set_nonblocking(true).unwrap();
             std::iter::from_fn(|| listener.accept().ok()).count()

@@ -1,8 +1,8 @@
-//! The client: connect, handshake, send, wait for the server's confirmation.
+//! The client: connects, performs the handshake, sends the file and waits for the confirmation.
 //!
-//! The socket is armed to reset (SO_LINGER with no time) until the last byte is queued. So
-//! whatever ends a client early, being killed included, reads as a reset at the server, and never
-//! as a complete file.
+//! Closing the socket resets the connection (`SO_LINGER` with a timeout of zero) until the last
+//! byte is queued. So whatever ends a client early, even a kill, looks like a reset to the server
+//! and never like a complete file.
 
 mod builder;
 mod confirm;
@@ -23,7 +23,7 @@ mod source;
 #[cfg(feature = "tls")]
 mod tls;
 mod tls_failure;
-// With calls of Linux's.
+// The tests use system calls of Linux.
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests;
@@ -45,7 +45,7 @@ use crate::dialect::Dialect;
 use connection::Connection;
 use settings::Settings;
 
-/// Sends files to Accio servers, a connection each; blocks while it does.
+/// Sends files to Accio servers, one per connection. The calling thread blocks during an upload.
 ///
 /// ```no_run
 /// use std::fs::File;
@@ -60,32 +60,33 @@ pub struct Client {
     settings: Settings,
 }
 
-/// A file that is sent.
+/// A file that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sent {
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Whether the server closed the connection after the end of the file, which is its word for
-    /// having kept it. If not, its system has acknowledged every byte, but the server said nothing
-    /// in time.
+    /// Whether the server closed the connection after the end of the file, which confirms that it
+    /// has stored the file. If not, the server's kernel has acknowledged every byte, but the server
+    /// did not respond in time.
     pub confirmed: bool,
-    /// The address that took the connection.
+    /// Address of the server.
     pub peer: SocketAddr,
-    /// The dialect spoken.
+    /// Dialect of the connection.
     pub dialect: Dialect,
-    /// From the start, name resolution included, to the confirmation.
+    /// Time from the start, name resolution included, to the confirmation.
     pub duration: Duration,
 }
 
 impl Client {
-    /// Sends all of `source` to `host`, a name or an IPv4 or IPv6 address.
+    /// Sends all of `source` to `host`, which is a host name, an IPv4 address or an IPv6 address.
     ///
-    /// Within a program whose `main` is not Rust's, ignore SIGPIPE first, as Rust's does.
+    /// A program whose `main` is not a Rust function must ignore SIGPIPE before, as the Rust
+    /// runtime does.
     ///
     /// # Errors
     ///
-    /// See [`ClientError`], which also says what each means for the file at the server.
+    /// See [`ClientError`], which also describes the state of the file on the server.
     pub fn send<'a>(
         &self,
         host: &str,

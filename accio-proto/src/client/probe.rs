@@ -1,4 +1,4 @@
-//! A look at a server that sends it nothing.
+//! Probing a server without sending a byte.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,70 +13,71 @@ use crate::limits;
 use crate::sys::client::{is_gone, wait};
 use crate::tuning::client::PROBE_PAUSE;
 
-/// What [`Client::probe`] found out about a host.
+/// Result of [`Client::probe`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Probe {
-    /// The host's addresses that the client may use.
+    /// Addresses of the host that the client may use.
     pub addresses: Vec<SocketAddr>,
-    /// How long it took to learn them.
+    /// Time that name resolution took.
     pub resolved_in: Duration,
-    /// The first address of each family, tried one after the other.
+    /// Results for the first address of each family.
     pub probed: Vec<AddressProbe>,
 }
 
-/// What one address did.
+/// Result for one address.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct AddressProbe {
     /// The address.
     pub address: SocketAddr,
-    /// What it said, or why it took no connection.
+    /// The bytes that the server sent, or the error of the connection attempt.
     pub result: Result<ServerReply, io::Error>,
 }
 
-/// What a server said to a client that says nothing.
+/// Bytes that a server sent to a silent client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerReply {
-    /// How long it took to connect.
+    /// Time that connecting took.
     pub connected_in: Duration,
-    /// How long it took from there to the first byte.
+    /// Time from then to the first byte.
     pub spoke_after: Option<Duration>,
-    /// The bytes, [`limits::PROBE_BYTES`] at most.
+    /// The bytes received, at most [`limits::PROBE_BYTES`].
     pub bytes: Vec<u8>,
-    /// What it amounts to.
+    /// Interpretation of the bytes.
     pub finding: Finding,
 }
 
-/// What a server's first words amount to.
+/// Interpretation of the first bytes of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Finding {
-    /// The greeting and nothing else: the dialects `accio` and `confirm`, which begin alike.
+    /// The greeting and nothing else, as in the dialects `accio` and `confirm`, which begin alike.
     Greets,
-    /// Nothing: the dialect `direct`, a server that is busy with others, or no Accio server.
+    /// No byte: the server speaks the dialect `direct`, is at its connection limit, or is not an
+    /// Accio server.
     Silent,
-    /// It ended the connection after a part of the greeting, or before it.
+    /// The server closed the connection before the end of the greeting.
     Hangs,
-    /// A part of the greeting, and no more within the time to listen.
+    /// A part of the greeting, without the rest in time.
     Stops,
-    /// Something else.
+    /// Other bytes: the server speaks another protocol.
     Foreign,
 }
 
 impl Client {
-    /// Resolves `host` and connects to the first of its addresses of each family, listens to each and
-    /// resets the connection. Not a byte is sent.
+    /// Resolves `host`, connects to its first address of each family, receives the first bytes of
+    /// each server and resets the connection. No byte is sent.
     ///
-    /// It listens for [`handshake_timeout`](super::ClientBuilder::handshake_timeout), or until the
-    /// server has said something and falls silent. An Accio server counts the connection, and holds
-    /// an `ERROR` under its number.
+    /// The client listens for [`handshake_timeout`](super::ClientBuilder::handshake_timeout), or
+    /// until the server has sent bytes and then pauses. An Accio server counts the connection and
+    /// stores an `ERROR` file under its number.
     ///
     /// # Errors
     ///
-    /// The name does not resolve, or this machine fails. An address that takes no connection is no
-    /// error: see [`AddressProbe::result`].
+    /// Name resolution or a system call of this machine failed. An address that refuses the
+    /// connection is not an error: see [`AddressProbe::result`].
     pub fn probe(&self, host: &str, port: u16) -> Result<Probe, ClientError> {
         let start = Instant::now();
         let addresses = self.settings.resolve(host, port, start + self.settings.connect_timeout)?;
@@ -109,7 +110,7 @@ impl Client {
 }
 
 impl Connection<'_> {
-    /// Hears what the server says, and resets the connection.
+    /// Receives the first bytes of the server and resets the connection.
     fn listen(mut self, connected_in: Duration) -> io::Result<ServerReply> {
         let start = Instant::now();
         let mut deadline = start + self.settings.handshake_timeout;
@@ -126,7 +127,7 @@ impl Connection<'_> {
                 Ok(Received::Bytes(count)) => {
                     spoke_after.get_or_insert_with(|| start.elapsed());
                     bytes.extend_from_slice(&buffer[..count]);
-                    // The pieces of a greeting may come as slowly as the time allows.
+                    // The pieces of a greeting may arrive as slowly as the timeout allows.
                     if !GREETING.starts_with(&bytes) || bytes.len() == GREETING.len() {
                         deadline = deadline.min(Instant::now() + PROBE_PAUSE);
                     }
@@ -141,7 +142,7 @@ impl Connection<'_> {
     }
 }
 
-/// The first address of each family, in the order given.
+/// Returns the first address of each family, in the given order.
 fn first_of_each(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let is_first = |(place, address): &(usize, &SocketAddr)| {
         let family = |other: &SocketAddr| other.is_ipv4() == address.is_ipv4();

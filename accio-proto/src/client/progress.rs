@@ -1,4 +1,4 @@
-//! How far a file is: sent, acknowledged, and when either last moved.
+//! Progress of an upload: bytes sent, bytes acknowledged, and the time of the last change.
 
 use std::fmt;
 use std::net::TcpStream;
@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 use crate::sys::unacked::Unacked;
 use crate::tuning::client::PROGRESS_INTERVAL;
 
-/// How far a file is.
+/// Progress of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Bytes handed to this machine's kernel; it may hold megabytes of them.
+    /// Number of bytes passed to the kernel of this machine, which may buffer several megabytes.
     pub sent: u64,
-    /// Bytes that the peer's kernel has acknowledged; `None` where this system does not tell.
+    /// Number of bytes that the peer's kernel has acknowledged; `None` if this system does not
+    /// report it.
     pub acknowledged: Option<u64>,
-    /// Bytes to send, by the file's size at the start; `None` for a source without a size.
+    /// Number of bytes to send, from the file's size at the start; `None` for a source without a
+    /// size.
     pub total: Option<u64>,
 }
 
@@ -23,18 +25,19 @@ pub struct Progress {
 pub(super) type ProgressObserver = dyn Fn(Progress) + Send + Sync;
 
 pub(super) struct ProgressTracker<'c> {
-    /// `None` where the kernel does not tell.
+    /// `None` if the kernel does not report acknowledged bytes.
     unacked: Option<Unacked>,
     report: Option<&'c ProgressObserver>,
     reported: Instant,
     total: Option<u64>,
-    /// Bytes of content handed to the kernel.
+    /// Bytes of content passed to the kernel.
     sent: u64,
-    /// Sequence numbers since the start of the content: `sent`, what TLS adds, and 1 for our FIN.
+    /// Sequence numbers used since the start of the content: `sent`, the overhead of TLS, and 1 for
+    /// the FIN.
     queued: u64,
-    /// What TLS adds, and the content that is not counted as sent yet.
+    /// The overhead of TLS, and content that does not count as sent yet.
     overhead: u64,
-    /// The part of `queued` that the peer has acknowledged; never above it, never falling.
+    /// The part of `queued` that the peer has acknowledged; it never decreases.
     acknowledged: u64,
     moved: Instant,
 }
@@ -63,58 +66,58 @@ impl<'c> ProgressTracker<'c> {
         self.sent
     }
 
-    /// The content begins, of this size if that is known.
+    /// Starts the measurement of the content, with its size if it is known.
     pub(super) fn start(&mut self, total: Option<u64>, now: Instant) {
         self.total = total;
         self.moved = now;
     }
 
-    /// The content turned out to be of this size.
+    /// Sets the size of the content after it became known.
     pub(super) fn set_total(&mut self, total: u64) {
         self.total = Some(total);
     }
 
-    /// The kernel took `count` bytes.
+    /// Counts bytes that the kernel has accepted.
     pub(super) fn add_written(&mut self, count: usize, now: Instant) {
         self.queued += count as u64;
         self.overhead += count as u64;
         self.moved = now;
     }
 
-    /// So much of what it took was content.
+    /// Counts the part of them that is content.
     pub(super) fn add_content(&mut self, count: usize) {
         self.sent += count as u64;
         self.overhead = self.overhead.saturating_sub(count as u64);
     }
 
-    /// The kernel took our FIN.
+    /// Counts the FIN.
     pub(super) fn add_fin(&mut self, now: Instant) {
         self.queued += 1;
         self.moved = now;
     }
 
-    /// It is not the peer's turn: the time without progress starts anew, unless the peer still owes
-    /// an acknowledgement.
+    /// Restarts the time without progress while the peer has nothing to do, unless it still owes an
+    /// acknowledgement.
     pub(super) fn rest(&mut self, now: Instant) {
         if self.look(now).is_none_or(|outstanding| outstanding == 0) {
             self.moved = now;
         }
     }
 
-    /// How long nothing has moved, as of the last [`ProgressTracker::look`].
+    /// Returns the time without progress, as of the last [`ProgressTracker::look`].
     pub(super) fn stillness(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.moved)
     }
 
-    /// When it will have been still for `limit`.
+    /// Returns the time at which there will have been no progress for `limit`.
     pub(super) fn still_at(&self, limit: Duration) -> Instant {
         self.moved + limit
     }
 
-    /// Asks the kernel what the peer has not acknowledged.
+    /// Asks the kernel how many bytes the peer has not acknowledged.
     pub(super) fn look(&mut self, now: Instant) -> Option<u64> {
         let outstanding = self.unacked.as_mut()?.outstanding()?;
-        // The handshake's last bytes can be outstanding as well.
+        // The last bytes of the handshake may be unacknowledged as well.
         let acknowledged = self.queued.saturating_sub(outstanding);
         if acknowledged > self.acknowledged {
             self.acknowledged = acknowledged;
@@ -123,14 +126,14 @@ impl<'c> ProgressTracker<'c> {
         Some(outstanding)
     }
 
-    /// Tells the caller how far it is, if it is time to.
+    /// Reports the progress if the interval has passed.
     pub(super) fn tick(&mut self, now: Instant) {
         if now.saturating_duration_since(self.reported) >= PROGRESS_INTERVAL {
             self.tell(now);
         }
     }
 
-    /// Tells the caller how far it is.
+    /// Reports the progress.
     pub(super) fn tell(&mut self, now: Instant) {
         let Some(report) = self.report else { return };
         self.reported = now;
@@ -143,7 +146,7 @@ impl<'c> ProgressTracker<'c> {
         });
     }
 
-    /// The peer has it all, as its FIN says: tells the caller a last time.
+    /// Reports the progress a last time: the peer's FIN acknowledges every byte.
     pub(super) fn complete(&mut self) {
         let Some(report) = self.report else { return };
         report(Progress { sent: self.sent, acknowledged: Some(self.sent), total: self.total });

@@ -1,9 +1,9 @@
-//! The rate limit: a bucket of bytes that fills with time.
+//! Rate limit: a token bucket.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-/// Lets no more bytes pass than the rate allows since the start, however late it is asked.
+/// Limits the bytes since the start to the rate, even if it is asked late.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
     /// Bytes per second.
@@ -14,15 +14,16 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// What the bucket holds, in time: a pause of ours costs the rest.
+    /// Capacity of the bucket in seconds of the rate. A longer pause of the client is not made up
+    /// for.
     const DEPTH: f64 = 0.1;
 
     pub(super) fn new(rate: NonZeroU64, now: Instant) -> Self {
         RateLimiter { rate: rate.get() as f64, saved: 0.0, filled: now }
     }
 
-    /// Bytes that may be sent now, or how long to wait until some may. Not one by one, where the
-    /// rate allows larger pieces.
+    /// Returns how many bytes may be sent now, or how long to wait. Waits until half a bucket is
+    /// there where the rate allows it, so that bytes are not sent one by one.
     pub(super) fn ask(&mut self, now: Instant) -> Result<usize, Duration> {
         let depth = (self.rate * Self::DEPTH).max(1.0);
         let gained = now.saturating_duration_since(self.filled).as_secs_f64() * self.rate;
@@ -30,13 +31,13 @@ impl RateLimiter {
         self.filled = now;
         let least = (depth / 2.0).max(1.0);
         if self.saved >= least {
-            // A float beyond the type's range becomes its largest value.
+            // A cast from a float saturates.
             return Ok(self.saved as usize);
         }
         Err(Duration::from_secs_f64((least - self.saved) / self.rate) + Duration::from_micros(1))
     }
 
-    /// `count` bytes were sent.
+    /// Removes `count` bytes from the bucket.
     pub(super) fn spend(&mut self, count: usize) {
         self.saved -= count as f64;
     }

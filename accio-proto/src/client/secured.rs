@@ -13,14 +13,14 @@ use crate::tls::{Output, TlsStream};
 #[derive(Debug)]
 pub(super) struct Secured {
     stream: TlsStream<UnbufferedClientConnection>,
-    /// Bytes that the kernel has taken and nobody has asked about.
+    /// Bytes that the kernel has accepted since the last [`Secured::take_written`].
     written: usize,
-    /// Bytes of content that are encrypted, and not all taken by the kernel.
+    /// Bytes of content that are encrypted but not completely accepted by the kernel.
     pending: usize,
     is_closing: bool,
 }
 
-/// The socket, counting what is sent.
+/// The socket, with a counter of sent bytes.
 pub(super) struct Counted<'a>(pub(super) &'a TcpStream, pub(super) &'a mut usize);
 
 impl Socket for Counted<'_> {
@@ -38,7 +38,7 @@ impl Socket for Counted<'_> {
 }
 
 impl Secured {
-    /// A connection whose handshake is complete.
+    /// Returns a connection whose handshake is complete.
     pub(super) fn new(stream: TlsStream<UnbufferedClientConnection>) -> Self {
         Secured { stream, written: 0, pending: 0, is_closing: false }
     }
@@ -51,7 +51,8 @@ impl Secured {
         self.stream.has_buffered()
     }
 
-    /// Encrypts the bytes and sends them; what they are counts only once the kernel has all.
+    /// Encrypts the bytes and sends them. They count as sent when the kernel has accepted all of
+    /// them.
     pub(super) fn send(&mut self, stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
         let socket = &mut Counted(stream, &mut self.written);
         if self.pending > 0 {

@@ -1,4 +1,4 @@
-//! The content: from the source into the connection.
+//! Sending the content.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -17,18 +17,18 @@ use crate::sys::send::{send_file, send_pipe, widen};
 use crate::sys::socket::Moved;
 use crate::tuning::client::{PROGRESS_INTERVAL, SEND_BUFFER, SEND_CHUNK};
 
-/// What became of one step.
+/// Result of one step.
 enum Pushed {
     Bytes(usize),
     Full,
-    /// The next bytes are read, and not sent yet.
+    /// The next bytes were read but not sent yet.
     Read,
-    /// The source has no more.
+    /// The source has ended.
     End,
 }
 
 impl Connection<'_> {
-    /// Hands all of the source to the kernel.
+    /// Passes all of the source to the kernel.
     pub(super) fn send(&mut self, source: &mut Source<'_>) -> Result<(), ClientError> {
         let read_error = |cause| ClientError::Read { cause };
         let total = source.size().map_err(read_error)?;
@@ -78,7 +78,7 @@ impl Connection<'_> {
                         pace.spend(count);
                     }
                 }
-                // A source that took its time is no stall.
+                // A slow source is not a stall.
                 Pushed::Read => {
                     let now = Instant::now();
                     if self.progress.stillness(now) > PROGRESS_INTERVAL {
@@ -93,7 +93,8 @@ impl Connection<'_> {
                         return Err(self.stalled());
                     }
                     if ready.send {
-                        // Room, yet none for us: the system is short of memory. Do not spin.
+                        // The socket has room but accepts nothing: the kernel is short of memory.
+                        // Avoid a busy loop.
                         std::thread::sleep(Duration::from_millis(1));
                     }
                 }
@@ -118,7 +119,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Waits until the source says whether it was complete, with an eye on the server.
+    /// Waits until the source reports whether it was complete, and watches the server.
     fn await_outcome(&mut self, outcome: &mut OutcomeOf<'_>) -> Result<(), ClientError> {
         let mut step = Duration::from_millis(1);
         loop {
@@ -131,10 +132,10 @@ impl Connection<'_> {
         }
     }
 
-    /// Waits for the source, if there is one to wait for, with an eye on the server, for at most
-    /// `time`; whether the source is ready.
+    /// Waits for the source, if there is a descriptor, and watches the server, for at most `time`.
+    /// Returns whether the source is ready.
     ///
-    /// A server that owes nothing may be silent as long as we are.
+    /// A server that owes no acknowledgement may be silent as long as the source is.
     fn pause(
         &mut self,
         source: Option<BorrowedFd<'_>>,
@@ -160,7 +161,7 @@ impl Connection<'_> {
         Ok(ready)
     }
 
-    /// Drops what the server says, and notices that it is gone.
+    /// Drops received bytes, and returns an error if the server has closed or reset the connection.
     pub(super) fn check_open(&mut self) -> Result<(), ClientError> {
         match self.drop_input() {
             Ok(Received::Fin) if is_gone(&self.stream) => {
@@ -174,7 +175,7 @@ impl Connection<'_> {
         }
     }
 
-    /// The error for a connection that broke while content was being sent.
+    /// Returns the error for a connection that failed while content was being sent.
     pub(super) fn broken(&mut self, cause: io::Error) -> ClientError {
         let (peer, sent) = (self.peer, self.progress.sent());
         let cause = match TlsFailure::of(cause) {
@@ -185,7 +186,8 @@ impl Connection<'_> {
             return ClientError::Tls { peer, cause: TlsFailure::Required };
         }
         match cause.kind() {
-            // After a reset was seen once, the system says "broken pipe" or "not connected".
+            // After a reset has been reported once, the system returns "broken pipe" or "not
+            // connected".
             ErrorKind::ConnectionReset
             | ErrorKind::BrokenPipe
             | ErrorKind::NotConnected
@@ -196,15 +198,15 @@ impl Connection<'_> {
     }
 }
 
-/// The source, on the fast way or the portable one. Both go by the descriptor's own position, so it
-/// can change from one to the other at any byte.
+/// The source, sent by the kernel or through a buffer. Both use the position of the descriptor, so
+/// one can replace the other at any byte.
 struct Pump<'s> {
     input: Input<'s>,
-    /// How the kernel moves it by itself, while it does.
+    /// The fast path in use, if any.
     fast: Option<FastPath>,
-    /// Allocated when first used.
+    /// Allocated at the first use.
     buffer: Vec<u8>,
-    /// The part of `buffer` that is read and not yet sent.
+    /// The part of `buffer` that was read but not sent yet.
     unsent: Range<usize>,
 }
 
@@ -229,7 +231,7 @@ impl<'s> Pump<'s> {
         Pump { input, fast, buffer: Vec::new(), unsent: 0..0 }
     }
 
-    /// The descriptor that must be readable for the next step.
+    /// Returns the descriptor that must be readable before the next step.
     fn waits_for(&self) -> Option<BorrowedFd<'s>> {
         match self.input {
             Input::Stream(file) if self.unsent.is_empty() => Some(file.as_fd()),
@@ -237,7 +239,7 @@ impl<'s> Pump<'s> {
         }
     }
 
-    /// Moves up to `budget` bytes.
+    /// Sends up to `budget` bytes.
     fn push(
         &mut self,
         connection: &mut Connection<'_>,
@@ -270,7 +272,7 @@ impl<'s> Pump<'s> {
         }
     }
 
-    /// Reads the next bytes.
+    /// Reads the next bytes into the buffer.
     fn read(&mut self) -> Result<Pushed, ClientError> {
         self.buffer.resize(SEND_BUFFER, 0);
         let result = match &mut self.input {
@@ -284,7 +286,7 @@ impl<'s> Pump<'s> {
                 Ok(Pushed::Read)
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Pushed::Read),
-            // Someone else has read it, or it was made not to block.
+            // Another process has read the bytes, or the descriptor is non-blocking.
             Err(error)
                 if error.kind() == ErrorKind::WouldBlock
                     && matches!(self.input, Input::Stream(_)) =>

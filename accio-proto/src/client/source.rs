@@ -1,21 +1,23 @@
-//! Where a client takes its bytes from.
+//! The sources of an upload.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-/// What to send. A [`File`] goes within the kernel where it can, be it a regular one or a pipe;
-/// anything else is read.
+/// The bytes to send. Regular files and pipes given as a [`File`] are sent by the kernel without a
+/// copy where possible; anything else is read and then sent.
 ///
-/// A file is sent from its position to its end *as found*: what it grows by meanwhile is sent
-/// too, and when it shrinks below its size at the start, the sending fails and the connection is
-/// reset. So a file that others write to is sent as one of its states, or not at all, only if
-/// they append. The size of a file without blocks, as in `/proc` and `/sys`, is not relied on.
+/// A file is sent from its position to its end at the time when the end is reached: bytes appended
+/// during the upload are sent too. If the file becomes shorter than it was at the start, the upload
+/// fails and the connection is reset. So a file that other programs change during the upload is
+/// sent in one of its states, or not at all, only if they append. The size of a file without
+/// blocks, as in `/proc` and `/sys`, is not relied on.
 ///
-/// A [`File`] that is none, such as a pipe, a terminal or a socket, is sent until its end. It may be
-/// silent for as long as it likes: the client waits for it and for the server at once, so it notices
-/// when the server has had enough of waiting (an Accio server after ten seconds).
+/// A [`File`] that is not a regular file, such as a pipe, a terminal or a socket, is sent until its
+/// end. It may pause for any time: the client waits for it and for the server at once, so it
+/// notices when the server closes the connection (an Accio server does so after ten seconds of
+/// silence).
 pub struct Source<'a> {
     pub(super) kind: SourceKind<'a>,
     /// Called after the end until it returns whether the source was complete.
@@ -30,18 +32,20 @@ pub(super) enum SourceKind<'a> {
     File(File),
     /// Another descriptor that can be waited for, and whether it is a pipe.
     Stream(File, bool),
-    /// The rest of the world.
+    /// Any other reader.
     Read(Box<dyn Read + Send + 'a>),
 }
 
 impl<'a> Source<'a> {
-    /// All that `reader` has. While it blocks, the server waits, and may give up; that is noticed
-    /// when the reader comes back. Where it reads a descriptor, better give that as a [`File`].
+    /// Returns a source that reads `reader` to its end. While a read blocks, the client does not
+    /// notice that the server has closed the connection. If the reader is a descriptor, pass it as
+    /// a [`File`] instead.
     pub fn reader(reader: impl Read + Send + 'a) -> Self {
         SourceKind::Read(Box::new(reader)).into()
     }
 
-    /// A stream whose end does not say whether it is complete, such as a pipe from another process.
+    /// Returns a source for a stream whose end does not tell whether it is complete, such as a pipe
+    /// from another process.
     ///
     /// After the end of the stream, `outcome` is called until it returns a value, about ten times a
     /// second at least. An error fails the upload with [`ClientError::Read`](super::ClientError::Read)
@@ -53,7 +57,7 @@ impl<'a> Source<'a> {
         Source { outcome: Some(Box::new(outcome)), ..Source::from(stream) }
     }
 
-    /// How much there is to send, where that is known.
+    /// Returns the number of bytes to send, if it is known.
     pub(super) fn size(&mut self) -> io::Result<Option<u64>> {
         match &mut self.kind {
             SourceKind::File(file) => {
@@ -85,9 +89,9 @@ impl FileState {
         })
     }
 
-    /// Whether the file never had the length it reports: it ended early, it has no blocks, nothing
-    /// about it has changed, and it still ends at its position. File systems without a disk, such as
-    /// sysfs, report a page for every file.
+    /// Returns whether the file never had the length it reports: it ended early, it has no blocks,
+    /// nothing about it has changed, and it still ends at its position. File systems without a
+    /// disk, such as sysfs, report a page for every file.
     pub(super) fn misreports_length(&self, mut file: &File) -> io::Result<bool> {
         let now = FileState::of(file)?;
         Ok(!self.has_blocks
@@ -107,8 +111,8 @@ impl From<File> for Source<'_> {
     fn from(file: File) -> Self {
         let kind = match file.metadata() {
             Ok(metadata) if metadata.is_file() => SourceKind::File(file),
-            // Pipes and devices have neither a size nor a position; a directory's fault shows in
-            // reading it.
+            // Pipes and devices have neither a size nor a position. For a directory, reading
+            // returns the error.
             Ok(metadata) => SourceKind::Stream(file, metadata.file_type().is_fifo()),
             Err(_) => SourceKind::Stream(file, false),
         };

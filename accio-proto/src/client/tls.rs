@@ -18,7 +18,7 @@ use crate::sys::client::wait;
 use crate::tls::{HandshakeFailure, TlsStream};
 
 impl Settings {
-    /// The name that the server's certificate must have, if there is to be TLS.
+    /// Returns the name that the certificate of the server must have, if TLS is used.
     pub(super) fn server_name(
         &self,
         host: &str,
@@ -32,7 +32,7 @@ impl Settings {
 }
 
 impl Connection<'_> {
-    /// Goes through the TLS handshake, if there is to be TLS.
+    /// Performs the TLS handshake, if TLS is used.
     pub(super) fn secure(&mut self, name: Option<ServerName<'static>>) -> Result<(), ClientError> {
         let (Some(config), Some(name)) = (&self.settings.tls, name) else { return Ok(()) };
         let (peer, after) = (self.peer, self.settings.handshake_timeout);
@@ -65,7 +65,8 @@ impl Connection<'_> {
     }
 }
 
-/// A host as a certificate names it: without the brackets of an IPv6 address, and its zone.
+/// Returns the host as a certificate names it: without the brackets of an IPv6 address and without
+/// its zone.
 fn server_name(host: &str) -> Option<ServerName<'static>> {
     let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let address = literal.split_once('%').map_or(literal, |(address, _)| address);

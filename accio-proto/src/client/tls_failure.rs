@@ -1,18 +1,18 @@
-//! Why TLS fails, as a client sees it.
+//! TLS errors of a client.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use crate::os_error::reason;
 
-/// Why TLS failed.
+/// Reason for a TLS failure.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsFailure {
-    /// The server speaks TLS, and the client was not told to.
+    /// The server requires TLS, which the client does not use.
     #[error("the server speaks TLS, and this client was not told to")]
     Required,
-    /// The server's first bytes are not TLS.
+    /// The first bytes of the server are not TLS.
     #[error("the server does not speak TLS: it sent \"{}\"", .0.escape_ascii())]
     Plain(Vec<u8>),
     /// The handshake was not complete in time.
@@ -23,25 +23,27 @@ pub enum TlsFailure {
     /// The server closed the connection during the handshake.
     #[error("the server closed the connection during the handshake")]
     Closed,
-    /// The connection broke during the handshake.
+    /// The connection failed during the handshake.
     #[error("the connection was lost during the handshake: {}", reason(.0))]
     Lost(io::Error),
-    /// The server's certificate or key is not the one expected.
+    /// The certificate or key of the server is not the expected one.
     #[error("{}", reason(.0))]
     Untrusted(io::Error),
-    /// The server refused the client: it sent an alert.
+    /// The server rejected the client with an alert.
     #[error("{}", reason(.0))]
     Refused(io::Error),
-    /// The server's bytes are not valid TLS, or it offers nothing in common.
+    /// The bytes of the server are not valid TLS, or the two have no version or cipher suite in
+    /// common.
     #[error("{}", reason(.0))]
     Invalid(io::Error),
-    /// The connection ended without close_notify. Whatever cut it, the server has confirmed nothing.
+    /// The connection ended without close_notify, so the server has not confirmed the file.
     #[error("the connection was cut: it ended without close_notify")]
     Truncated,
 }
 
 impl TlsFailure {
-    /// The failure that an error of a connection is; any other error is given back.
+    /// Returns the failure that an error of a connection contains; any other error is returned
+    /// unchanged.
     pub(super) fn of(error: io::Error) -> Result<Self, io::Error> {
         match error.kind() {
             ErrorKind::UnexpectedEof => Ok(TlsFailure::Truncated),
@@ -54,7 +56,7 @@ impl TlsFailure {
         }
     }
 
-    /// A name for each kind of failure that stays the same in all versions, for programs to read.
+    /// Returns a name for the kind of failure, for other programs. It is the same in all versions.
     pub fn code(&self) -> &'static str {
         match self {
             TlsFailure::Required => "tls-required",
@@ -68,7 +70,7 @@ impl TlsFailure {
         }
     }
 
-    /// Whether the same upload may work a little later.
+    /// Returns whether the same upload may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,

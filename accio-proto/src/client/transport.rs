@@ -1,4 +1,4 @@
-//! How bytes travel: as they are, or under TLS.
+//! Sending and receiving, with or without TLS.
 
 use std::io;
 use std::net::TcpStream;
@@ -16,13 +16,13 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Whether the kernel may move bytes into the socket by itself.
+    /// Returns whether the kernel may send bytes from a file to the socket by itself.
     pub(super) fn is_plain(&self) -> bool {
         matches!(self, Transport::Plain)
     }
 
-    /// Receives what is there; 0 is the server's end of the connection: its FIN or, under TLS, its
-    /// close_notify.
+    /// Receives available bytes; 0 is the end of the connection: the FIN of the server or, under
+    /// TLS, its close_notify.
     pub(super) fn receive(&mut self, stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Transport::Plain => sys::socket::recv(stream, buffer),
@@ -31,7 +31,7 @@ impl Transport {
         }
     }
 
-    /// Whether [`receive`](Transport::receive) has something to say even while the socket is not
+    /// Returns whether [`receive`](Transport::receive) returns bytes even though the socket is not
     /// readable.
     pub(super) fn has_buffered(&self) -> bool {
         match self {
@@ -41,8 +41,8 @@ impl Transport {
         }
     }
 
-    /// Hands bytes to the kernel and says how many it took. After [`io::ErrorKind::WouldBlock`] the
-    /// same bytes must be offered again.
+    /// Passes bytes to the kernel and returns how many it accepted. After
+    /// [`io::ErrorKind::WouldBlock`] the same bytes must be passed again.
     pub(super) fn send(&mut self, stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Transport::Plain => sys::socket::send(stream, bytes),
@@ -51,7 +51,7 @@ impl Transport {
         }
     }
 
-    /// Marks the end of the file; true once the kernel has taken the mark. FIN comes after it.
+    /// Marks the end of the file; true once the kernel has accepted the mark. The FIN follows it.
     pub(super) fn close(&mut self, stream: &TcpStream) -> io::Result<bool> {
         match self {
             Transport::Plain => {
@@ -63,8 +63,8 @@ impl Transport {
         }
     }
 
-    /// How many bytes the kernel has taken since the last call, of which `content` were content
-    /// that was sent as it is.
+    /// Returns how many bytes the kernel has accepted since the last call. Without TLS these are
+    /// the `content` bytes.
     pub(super) fn take_written(&mut self, content: usize) -> usize {
         match self {
             Transport::Plain => content,

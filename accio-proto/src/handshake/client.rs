@@ -1,9 +1,9 @@
-//! The client's side of the handshake.
+//! The handshake of the client.
 
 use super::{HandshakeError, common_prefix, mismatch};
 use crate::dialect::{CONFIRMATIONS, Dialect, FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION};
 
-/// A handshake that waits for more of the server's greeting.
+/// A handshake that waits for more bytes of the server's greeting.
 ///
 /// ```
 /// use accio_proto::{Dialect, handshake::{ClientHandshake, ClientStep}};
@@ -18,35 +18,36 @@ use crate::dialect::{CONFIRMATIONS, Dialect, FIRST_CONFIRMATION, GREETING, SECON
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientHandshake {
-    /// What to answer, greeting by greeting.
+    /// The answers, one for each greeting.
     answers: &'static [&'static [u8]],
-    /// Bytes of the current greeting that have come; always less than all of them.
+    /// Number of received bytes of the current greeting; less than its length.
     matched: usize,
 }
 
-/// What the client does next.
+/// Next step of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum ClientStep {
-    /// All input is consumed. Send `send` (it may be empty), then feed `handshake` what comes.
+    /// All input is consumed. Send `send`, which may be empty, then pass the next bytes to
+    /// `handshake`.
     Wait {
         /// Bytes to send now.
         send: &'static [u8],
-        /// The handshake, further on.
+        /// The handshake after this input.
         handshake: ClientHandshake,
     },
-    /// Send `send` (it may be empty), then the file.
+    /// The handshake is complete. Send `send`, which may be empty, then the file.
     Established {
         /// Bytes to send now.
         send: &'static [u8],
-        /// How much of this call's input was handshake; a server has nothing more to say, so the
-        /// rest can be dropped.
+        /// Number of bytes of the input that belong to the handshake. The rest can be dropped,
+        /// because the server has nothing more to send.
         consumed: usize,
     },
 }
 
 impl ClientHandshake {
-    /// The first step of a fresh connection: nothing is received yet.
+    /// Returns the first step of a new connection.
     pub fn begin(dialect: Dialect) -> ClientStep {
         let answers: &[&[u8]] = match dialect {
             Dialect::Direct => return ClientStep::Established { send: &[], consumed: 0 },
@@ -56,15 +57,15 @@ impl ClientHandshake {
         ClientStep::Wait { send: &[], handshake: ClientHandshake { answers, matched: 0 } }
     }
 
-    /// Takes the next bytes from the server; `input` may be of any size.
+    /// Processes the next bytes from the server; `input` may have any length.
     ///
-    /// At most one answer comes out of a call, and it answers the first greeting within `input`:
-    /// when [`ClientStep::Wait`] has something to send, what follows that greeting in `input` is
-    /// already taken into account, for a server may send both greetings at once.
+    /// A call returns at most one answer, which answers the first greeting within `input`. When
+    /// [`ClientStep::Wait`] has bytes to send, the bytes after that greeting are already processed,
+    /// because a server may send both greetings at once.
     ///
     /// # Errors
     ///
-    /// [`HandshakeError::Mismatch`] at the first byte that is not the greeting.
+    /// [`HandshakeError::Mismatch`] at the first byte that does not belong to the greeting.
     pub fn receive(self, input: &[u8]) -> Result<ClientStep, HandshakeError> {
         let good = common_prefix(GREETING, self.matched, input);
         let matched = self.matched + good;
@@ -82,7 +83,8 @@ impl ClientHandshake {
                     ClientStep::Wait { handshake, .. } => {
                         Ok(ClientStep::Wait { send: answer, handshake })
                     }
-                    // Both greetings were there: both answers are due, and they are neighbours.
+                    // The input completed both greetings: both answers are due, and they are
+                    // adjacent.
                     ClientStep::Established { consumed, .. } => Ok(ClientStep::Established {
                         send: CONFIRMATIONS,
                         consumed: good + consumed,
@@ -96,7 +98,7 @@ impl ClientHandshake {
         }
     }
 
-    /// The error to report when the server closed its side (FIN) instead of going on.
+    /// Returns the error for a server that has closed its side of the connection (FIN).
     pub fn closed(self) -> HandshakeError {
         HandshakeError::Closed { expected: GREETING, matched: self.matched }
     }
@@ -106,7 +108,7 @@ impl ClientHandshake {
 mod tests {
     use super::*;
 
-    /// Runs `pieces` through a handshake: what was sent, and what of the input was left over.
+    /// Passes `pieces` to a handshake; returns the bytes it sent and the unused rest of the input.
     fn run(dialect: Dialect, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<usize>), HandshakeError> {
         let mut sent = Vec::new();
         let mut step = ClientHandshake::begin(dialect);

@@ -1,8 +1,9 @@
-//! The handshakes as sans-IO parsers: bytes in, what to send and what is content out.
+//! The handshakes as sans-IO parsers: they take received bytes and return the bytes to send and the
+//! start of the content.
 //!
-//! Neither parser allocates, blocks or knows a clock. Feed each with what was received, in pieces
-//! of any size, until it is [`Established`](ServerStep::Established); the time limit is the
-//! caller's.
+//! The parsers do not allocate, block or use a clock. Pass the received bytes to one, in pieces of
+//! any size, until it returns [`Established`](ServerStep::Established). The caller enforces the
+//! time limit.
 
 mod client;
 mod server;
@@ -10,34 +11,34 @@ mod server;
 pub use client::{ClientHandshake, ClientStep};
 pub use server::{ServerHandshake, ServerStep};
 
-/// The peer broke the handshake; the connection is worth nothing any more.
+/// A violation of the handshake, after which the connection must be reset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// A byte that the dialect does not allow at this place.
+    /// The peer sent a byte that the dialect does not allow here.
     #[error("expected \"{}\", got \"{}\"", .expected.escape_ascii(), .got.escape_ascii())]
     Mismatch {
-        /// The line that was due.
+        /// The expected line.
         expected: &'static [u8],
-        /// The part of it that came, up to and with the first wrong byte.
+        /// The received bytes of this line, up to and including the first wrong one.
         got: Vec<u8>,
     },
-    /// The peer closed its side within the handshake.
+    /// The peer closed its side of the connection during the handshake.
     #[error("closed after {matched} of {} bytes of \"{}\"", .expected.len(), .expected.escape_ascii())]
     Closed {
-        /// The line that was due.
+        /// The expected line.
         expected: &'static [u8],
-        /// How many bytes of it had come.
+        /// Number of bytes of this line that were received.
         matched: usize,
     },
 }
 
-/// How many bytes of `input` continue `line` after its first `matched` bytes.
+/// Returns how many bytes of `input` continue `line` after its first `matched` bytes.
 fn common_prefix(line: &[u8], matched: usize, input: &[u8]) -> usize {
     line[matched..].iter().zip(input).take_while(|(due, got)| due == got).count()
 }
 
-/// The error for the byte `wrong` after `matched` good bytes of `expected`.
+/// Returns the error for the byte `wrong` after `matched` correct bytes of `expected`.
 fn mismatch(expected: &'static [u8], matched: usize, wrong: u8) -> HandshakeError {
     HandshakeError::Mismatch { expected, got: [&expected[..matched], &[wrong]].concat() }
 }

@@ -1,4 +1,4 @@
-//! The server's side of the handshake.
+//! The handshake of the server.
 
 use super::{HandshakeError, common_prefix, mismatch};
 use crate::dialect::{
@@ -27,46 +27,47 @@ use crate::dialect::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerHandshake {
     mode: Mode,
-    /// Bytes of `CONFIRMATIONS` matched so far; always less than all of them.
+    /// Number of matched bytes of `CONFIRMATIONS`; less than its length.
     matched: usize,
 }
 
-/// What a mismatch means.
+/// Meaning of a mismatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// The client speaks `accio`, and all that came is content.
+    /// The client speaks `accio`, and every received byte is content.
     Auto,
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     Confirm,
 }
 
-/// What the server does next.
+/// Next step of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum ServerStep {
-    /// All input is consumed. Send `send` (it may be empty), then feed `handshake` what comes.
+    /// All input is consumed. Send `send`, which may be empty, then pass the next bytes to
+    /// `handshake`.
     Wait {
         /// Bytes to send now.
         send: &'static [u8],
-        /// The handshake, further on.
+        /// The handshake after this input.
         handshake: ServerHandshake,
     },
-    /// The handshake is over. The content is `kept` followed by `input[consumed..]` and all that
-    /// comes after. Send `send` (it may be empty); content need not wait for it.
+    /// The handshake is complete. The content is `kept`, then `input[consumed..]`, then all later
+    /// bytes. Send `send`, which may be empty; content need not wait for it.
     Established {
         /// Bytes to send now.
         send: &'static [u8],
-        /// The dialect the client speaks.
+        /// Dialect of the client.
         dialect: Dialect,
         /// Content from earlier calls.
         kept: &'static [u8],
-        /// How much of this call's input was handshake.
+        /// Number of bytes of the input that belong to the handshake.
         consumed: usize,
     },
 }
 
 impl ServerHandshake {
-    /// The first step of a fresh connection: nothing is received yet.
+    /// Returns the first step of a new connection.
     pub fn begin(dialect: ServerDialect) -> ServerStep {
         let mode = match dialect {
             ServerDialect::Auto => Mode::Auto,
@@ -79,11 +80,12 @@ impl ServerHandshake {
         ServerStep::Wait { send: GREETING, handshake: ServerHandshake { mode, matched: 0 } }
     }
 
-    /// Takes the next bytes from the client; `input` may be of any size.
+    /// Processes the next bytes from the client; `input` may have any length.
     ///
     /// # Errors
     ///
-    /// [`HandshakeError::Mismatch`] when only `confirm` is spoken and the bytes are not it.
+    /// [`HandshakeError::Mismatch`] if the server speaks `confirm` alone and the bytes do not
+    /// belong to it.
     pub fn receive(self, input: &[u8]) -> Result<ServerStep, HandshakeError> {
         let good = common_prefix(CONFIRMATIONS, self.matched, input);
         let matched = self.matched + good;
@@ -109,12 +111,12 @@ impl ServerHandshake {
         }
     }
 
-    /// The client closed its side (FIN).
+    /// Processes the end of the client's bytes (FIN).
     ///
     /// # Errors
     ///
-    /// [`HandshakeError::Closed`] when only `confirm` is spoken and a part of it had come; after no
-    /// byte at all the file is simply empty.
+    /// [`HandshakeError::Closed`] if the server speaks `confirm` alone and has received a part of
+    /// it. Without any byte the file is empty.
     pub fn finish(self) -> Result<ServerStep, HandshakeError> {
         match self.mode {
             Mode::Auto => Ok(self.content(&[])),
@@ -129,20 +131,23 @@ impl ServerHandshake {
         }
     }
 
-    /// How many bytes are held back because they may still turn out to be handshake.
+    /// Returns the number of bytes that are held back because they may still belong to the
+    /// handshake.
     pub fn held_back(self) -> usize {
         self.matched
     }
 
-    /// It was no handshake: what was held back, and all of the current input, is content.
+    /// Returns the step for a file that only resembled a handshake: the bytes held back and all of
+    /// the current input are content.
     fn content(self, send: &'static [u8]) -> ServerStep {
-        // Every byte held back matched the confirmations, so it is a slice of them: no copy.
+        // The bytes held back matched the confirmations, so they are a slice of that constant: no
+        // copy is needed.
         let kept = &CONFIRMATIONS[..self.matched];
         ServerStep::Established { send, dialect: Dialect::Accio, kept, consumed: 0 }
     }
 }
 
-/// The line that is due after `matched` bytes of both, and how much of it has come.
+/// Returns the expected line after `matched` bytes of both, and how many bytes of it were received.
 fn due(matched: usize) -> (&'static [u8], usize) {
     match matched.checked_sub(FIRST_CONFIRMATION.len()) {
         None => (FIRST_CONFIRMATION, matched),
@@ -156,7 +161,8 @@ mod tests {
 
     type End = Result<(Dialect, Vec<u8>), HandshakeError>;
 
-    /// Runs `pieces` and then FIN through a handshake: what was sent, and the dialect and content.
+    /// Passes `pieces` and then FIN to a handshake; returns the bytes it sent, the dialect and the
+    /// content.
     fn run(dialect: ServerDialect, pieces: &[&[u8]]) -> (Vec<u8>, End) {
         let mut sent = Vec::new();
         let mut step = ServerHandshake::begin(dialect);

@@ -17,7 +17,7 @@ use super::error::ServerError;
 use super::handle::{Controls, ServerHandle};
 use super::listener;
 use super::outcome::Outcome;
-use super::per_session::Threads;
+use super::per_session::PerSession;
 use super::reactor::Reactor;
 use super::threading_mode::Threading;
 #[cfg(feature = "tls")]
@@ -351,7 +351,7 @@ impl<K: FileSink> ServerBuilder<K> {
                 Reactor::new(connections, sockets, workers)
                     .map(|reactor| Backend::Reactor(Box::new(reactor)))
             }
-            Threading::PerSession => Threads::new(connections, sockets)
+            Threading::PerSession => PerSession::new(connections, sockets)
                 .map(|threads| Backend::PerSession(Box::new(threads))),
         };
         Ok(Server { backend: backend.map_err(ServerError::Start)?, addresses, handle })

@@ -58,12 +58,12 @@ impl ServerHandle {
     }
 
     /// Stops the server: it accepts no more, aborts what is unfinished and returns from
-    /// [`Server::run`]. Harmless when it stopped already or has yet to run.
+    /// [`Server::run`](super::Server::run). Harmless when it stopped already or has yet to run.
     pub fn stop(&self) {
         self.controls.stop.raise();
     }
 
-    /// Lets the server finish: it listens no more, and returns from [`Server::run`] when the last
+    /// Lets the server finish: it listens no more, and returns from [`Server::run`](super::Server::run) when the last
     /// connection in service has ended. [`stop`](ServerHandle::stop) still cuts that short.
     pub fn drain(&self) {
         self.controls.drain.raise();

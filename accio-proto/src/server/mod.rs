@@ -35,7 +35,7 @@ pub use threading_mode::Threading;
 pub use tls_handshake::FailedHandshake;
 
 use crate::sink::FileSink;
-use per_session::Threads;
+use per_session::PerSession;
 use reactor::Reactor;
 
 /// A server that listens already; [`run`](Server::run) serves.
@@ -50,7 +50,7 @@ pub struct Server<K: FileSink> {
 /// How it serves.
 enum Backend<K: FileSink> {
     Reactor(Box<Reactor<K>>),
-    PerSession(Box<Threads<K>>),
+    PerSession(Box<PerSession<K>>),
 }
 
 impl<K: FileSink> Server<K> {

@@ -1,5 +1,6 @@
 //! A server's connection: as it is, or under TLS.
 
+#[cfg(not(feature = "tls"))]
 use std::sync::Arc;
 
 #[cfg(not(feature = "tls"))]

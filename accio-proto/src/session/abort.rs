@@ -1,4 +1,4 @@
-//! Why a transfer failed.
+//! Reasons for a failed transfer.
 
 use std::io;
 use std::time::Duration;
@@ -8,49 +8,49 @@ use crate::handshake::HandshakeError;
 use crate::limits;
 use crate::os_error::reason;
 
-/// Why a transfer failed.
+/// Reason for a failed transfer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Abort {
     /// The peer sent no byte for the idle timeout.
     #[error("no data for {} s", .0.as_secs_f64())]
     Idle(Duration),
-    /// The peer sent fewer bytes per second than it must, over [`limits::RATE_WINDOW`].
+    /// The peer sent fewer bytes per second than the minimum rate, over [`limits::RATE_WINDOW`].
     #[error("only {got} bytes in {} s, below {min_rate} a second", limits::RATE_WINDOW.as_secs())]
     TooSlow {
-        /// Bytes that came.
+        /// Number of bytes received.
         got: u64,
-        /// Bytes a second that must come.
+        /// Minimum rate in bytes per second.
         min_rate: u64,
     },
-    /// The transfer took longer than it may.
+    /// The transfer took longer than its maximum duration.
     #[error("not complete after {} s", .0.as_secs_f64())]
     TooLong(Duration),
-    /// The file is larger than it may be.
+    /// The file is larger than the maximum size.
     #[error("larger than {0} bytes")]
     TooLarge(u64),
-    /// The peer reset the connection, or the network is gone.
+    /// The peer reset the connection, or the network failed.
     #[error("connection lost: {}", reason(.0))]
     Reset(io::Error),
-    /// Under TLS, the connection ended without the peer's close_notify: somebody has cut the file
-    /// short.
+    /// The TLS connection ended without the close_notify of the peer: the file may have been
+    /// truncated.
     #[error("the connection ended without close_notify")]
     Truncated,
-    /// The peer's bytes are not valid TLS, or it sent an alert.
+    /// The bytes of the peer are not valid TLS, or it sent an alert.
     #[error("TLS: {}", reason(.0))]
     Tls(io::Error),
-    /// The peer broke the handshake.
+    /// The peer violated the handshake.
     #[error("handshake: {0}")]
     Handshake(HandshakeError),
-    /// The sink did not take the file: no room, no permission, a broken disk.
+    /// The sink could not store the file, e.g. because the disk is full.
     #[error("cannot {action} the file: {}", reason(cause))]
     Sink {
-        /// What failed: `open`, `write` or `commit`.
+        /// The operation that failed: `open`, `write` or `commit`.
         action: &'static str,
-        /// Why.
+        /// The error of the sink.
         cause: io::Error,
     },
-    /// The system could not watch the connection: no memory, or a limit of the kernel's.
+    /// The system could not watch the connection, e.g. because memory is short.
     #[error("cannot serve the connection: {}", reason(.0))]
     System(io::Error),
     /// The server was stopped.
@@ -75,7 +75,8 @@ impl From<CopyError> for Abort {
 }
 
 impl Abort {
-    /// The cause for an error of the connection, as [`Socket`](super::Socket) tells them apart.
+    /// Returns the reason for an error of the connection, by the kinds that
+    /// [`Socket`](super::Socket) defines.
     pub(super) fn connection(error: io::Error) -> Abort {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Abort::Truncated,
@@ -88,10 +89,10 @@ impl Abort {
         move |cause| Abort::Sink { action, cause }
     }
 
-    /// One word for machines to tell the causes apart; it stays as it is, unlike the text.
+    /// Returns a word for the reason, for other programs. It is the same in all versions.
     ///
-    /// `idle`, `slow`, `long`, `large`, `reset`, `truncated`, `tls`, `handshake`, `system`, `shutdown`; and for a sink
-    /// that failed `exists`, `full` or, for any other cause, `sink`.
+    /// The words are `idle`, `slow`, `long`, `large`, `reset`, `truncated`, `tls`, `handshake`,
+    /// `system` and `shutdown`; for a failed sink `exists`, `full` or, for any other cause, `sink`.
     pub fn code(&self) -> &'static str {
         match self {
             Abort::Idle(_) => "idle",
@@ -114,7 +115,7 @@ impl Abort {
         }
     }
 
-    /// Whether the cause lies with the peer or the network, not with the server.
+    /// Returns whether the cause is the peer or the network, not the server.
     pub fn is_peer_fault(&self) -> bool {
         !matches!(self, Abort::Sink { .. } | Abort::System(_) | Abort::Shutdown)
     }

@@ -20,16 +20,17 @@ use crate::socket::{Interest, Socket};
 use closing::catch_panic;
 use time_limits::TransferClock;
 
-/// A connection in service. Generic over its socket and its sink, so that it can be driven through
-/// any sequence of events without a network, a disk or a clock.
+/// One accepted connection. It is generic over its socket and its sink, and takes the time as an
+/// argument, so that tests can drive it through any sequence of events without a network, a disk or
+/// a clock.
 #[derive(Debug)]
 pub struct Session<S, F> {
     id: u64,
     socket: S,
     stage: Stage<F>,
-    /// What is still to be sent; empties quickly, for it fits any send buffer.
+    /// Bytes to send. They fit into any send buffer, so this is soon empty.
     unsent: &'static [u8],
-    /// Content bytes that came, whether or not they are kept in the end.
+    /// Content bytes received, whether or not they are stored in the end.
     bytes: u64,
     pace: TransferClock,
 }
@@ -37,11 +38,11 @@ pub struct Session<S, F> {
 #[derive(Debug)]
 enum Stage<F> {
     Handshake(ServerHandshake),
-    /// The file is opened with its first byte: a connection that says nothing costs none.
+    /// The file is opened when its first byte arrives: a silent connection needs none.
     Content {
         dialect: Dialect,
         file: Option<F>,
-        /// A read filled the buffer, so there is more to come than a buffer is good for.
+        /// The last read filled the buffer, so there may be more to receive than the buffer holds.
         bulk: bool,
     },
 }
@@ -58,7 +59,7 @@ impl<F> Stage<F> {
         }
     }
 
-    /// Goes back to plain reads; false if it was there already.
+    /// Returns to plain reads; false if the session uses them already.
     fn give_up_bulk(&mut self) -> bool {
         match self {
             Stage::Content { bulk, .. } => std::mem::take(bulk),
@@ -74,7 +75,7 @@ impl<F> Stage<F> {
     }
 }
 
-/// Both greetings in a row, of which any end may still have to be sent.
+/// Both greetings in a row: bytes to send are always a suffix of it.
 const GREETING_TWICE: &[u8] = b"accio\r\naccio\r\n";
 
 /// What a session does after its turn.
@@ -102,7 +103,8 @@ pub enum Expiry {
 const INPUT_WAITS: Duration = Duration::from_millis(100);
 
 impl<S: Socket, F: SinkFile> Session<S, F> {
-    /// A connection that was just accepted as number `id`; nothing is sent yet.
+    /// Returns a session for a connection that was just accepted as number `id`. Nothing is sent
+    /// yet.
     pub fn begin(id: u64, socket: S, dialect: ServerDialect, now: Instant) -> Self {
         let (unsent, stage) = match ServerHandshake::begin(dialect) {
             ServerStep::Wait { send, handshake } => (send, Stage::Handshake(handshake)),
@@ -111,22 +113,22 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         Session { id, socket, stage, unsent, bytes: 0, pace: TransferClock::new(now) }
     }
 
-    /// The number of the connection.
+    /// Returns the number of the connection.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The connection itself.
+    /// Returns the socket.
     pub fn socket(&self) -> &S {
         &self.socket
     }
 
-    /// When the last byte came, or the connection itself.
+    /// Returns the time of the last byte, or of the accept.
     pub fn heard(&self) -> Instant {
         self.pace.heard()
     }
 
-    /// What the socket is to be watched for.
+    /// Returns the events to watch the socket for.
     pub fn interest(&self) -> Interest {
         match self.unsent.is_empty() && !self.socket.wants_write() {
             true => Interest::Read,
@@ -134,19 +136,19 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         }
     }
 
-    /// The time to call [`handle_timeout`](Session::handle_timeout), unless bytes come first. It
-    /// only ever moves later.
+    /// Returns the time to call [`handle_timeout`](Session::handle_timeout) if no bytes arrive
+    /// before. It never moves earlier.
     pub fn deadline(&self, limits: &SessionLimits) -> Instant {
         self.pace.deadline(limits)
     }
 
-    /// The server was busy with bytes of this session from `started` until `now`: silence counts
-    /// from here, for the peer may have been waiting for the server.
+    /// Excludes the time in which the server was busy with bytes of this session, from `started` to
+    /// `now`: the peer may have been waiting for the server.
     pub fn resume(&mut self, started: Instant, now: Instant) {
         self.pace.resume(started, now);
     }
 
-    /// Whether the next turn may open the file.
+    /// Returns whether the next turn may open the file.
     pub fn may_open(&self) -> bool {
         match &self.stage {
             Stage::Handshake(_) => true,
@@ -154,7 +156,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         }
     }
 
-    /// Sends the greeting of a fresh connection, without looking for bytes yet.
+    /// Sends the greeting of a new connection. It does not receive yet.
     pub fn greet(&mut self) -> Turn {
         match self.flush() {
             Ok(()) => Turn::Waiting,
@@ -162,7 +164,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         }
     }
 
-    /// The socket is ready: moves what it has, up to [`limits::TURN`] bytes.
+    /// Moves the bytes that the socket has, at most [`limits::TURN`] of them.
     pub fn handle_ready<K: FileSink<File = F>>(
         &mut self,
         sink: &K,
@@ -171,10 +173,11 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         now: Instant,
     ) -> Turn {
         let mut left = limits::TURN;
-        // What the socket has taken from the system already must not wait for more to arrive.
+        // Bytes that the socket has buffered itself must not wait until more arrive.
         while left > 0 || self.socket.has_buffered() {
             let step = self.flush().and_then(|()| self.step(sink, copier));
-            // At the end too: bytes that were held back as a handshake may turn out to be content.
+            // Checked at the end too: bytes that were held back as a handshake may turn out to be
+            // content.
             if let (Ok(_), Some(max_size)) = (&step, limits.max_size)
                 && self.bytes > max_size
             {
@@ -185,8 +188,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                     self.pace.receive(count, now);
                     left = left.saturating_sub(count);
                 }
-                // The socket has something: splicing stops before an urgent byte and would for
-                // ever, where a plain read goes on.
+                // The socket has input that splice does not return: splice stops before an urgent
+                // byte. A plain read returns it.
                 Ok(Step::Blocked) if left == limits::TURN && self.stage.give_up_bulk() => {}
                 Ok(Step::Blocked) => {
                     self.pace.wait();
@@ -199,8 +202,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         Turn::Waiting
     }
 
-    /// The deadline has come: looks for bytes once more, for a delay on this side is never the
-    /// peer's fault, and ends the session if a limit is exceeded even so.
+    /// Handles the deadline: receives once more, because a delay of the server is never the peer's
+    /// fault, and ends the session if a limit is still exceeded.
     pub fn handle_timeout<K: FileSink<File = F>>(
         &mut self,
         sink: &K,
@@ -217,8 +220,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         }
     }
 
-    /// The deadline has come, in a thread that must not move content: finds out whether a limit is
-    /// exceeded. It never is while the socket has input; whoever moves that must then call
+    /// Handles the deadline on a thread that must not move content: checks whether a limit is
+    /// exceeded. None is while the socket has input; the thread that receives it must call
     /// [`handle_timeout`](Session::handle_timeout).
     pub fn check_deadline(&mut self, limits: &SessionLimits, now: Instant) -> Expiry {
         let deadline = self.pace.deadline(limits);
@@ -251,7 +254,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             match self.socket.send(self.unsent) {
                 Ok(count) => self.unsent = &self.unsent[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // A reset after the peer's FIN: it will never read this, but all it sent is here.
+                // The peer reset the connection after its FIN: it will not read this, but all that
+                // it sent is here.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.unsent = &[],
                 Err(error) => return Err(Abort::connection(error)),
             }
@@ -298,7 +302,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                     send
                 }
             };
-            // The second greeting follows what may still be unsent of the first.
+            // The second greeting follows the bytes of the first that are not sent yet.
             if !send.is_empty() {
                 self.unsent = &GREETING_TWICE[GREETING.len() - self.unsent.len()..];
             }

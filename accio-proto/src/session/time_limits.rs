@@ -1,26 +1,26 @@
-//! The time a session has, and how it uses it.
+//! Time limits of a session.
 
 use std::time::{Duration, Instant};
 
 use super::Abort;
 use crate::limits;
 
-/// What one connection may take.
+/// Limits of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionLimits {
-    /// How long the peer may be silent.
+    /// Maximum time without a byte from the peer.
     pub idle_timeout: Duration,
-    /// How large the file may be, in bytes.
+    /// Maximum file size in bytes.
     pub max_size: Option<u64>,
-    /// How long the transfer may take, from accept to the last byte.
+    /// Maximum duration from the accept to the last byte.
     pub max_duration: Option<Duration>,
-    /// How many bytes a second must come, over [`limits::RATE_WINDOW`].
+    /// Minimum rate in bytes per second, measured over [`limits::RATE_WINDOW`].
     pub min_rate: Option<u64>,
 }
 
 impl Default for SessionLimits {
-    /// [`limits::IDLE_TIMEOUT`] and nothing else.
+    /// Returns the limits with [`limits::IDLE_TIMEOUT`] alone.
     fn default() -> Self {
         SessionLimits {
             idle_timeout: limits::IDLE_TIMEOUT,
@@ -32,25 +32,25 @@ impl Default for SessionLimits {
 }
 
 impl SessionLimits {
-    /// When a connection that is accepted now, and says nothing, has been here for too long.
+    /// Returns the deadline of a connection that is accepted now and sends nothing.
     #[cfg(feature = "server")]
     pub(crate) fn first_deadline(&self, now: Instant) -> Instant {
         TransferClock::new(now).deadline(self)
     }
 }
 
-/// Keeps the time of one session.
+/// Measures the time of one session.
 #[derive(Debug)]
 pub(super) struct TransferClock {
-    /// When the connection was accepted.
+    /// Time of the accept.
     since: Instant,
-    /// When the last byte came, or the connection itself.
+    /// Time of the last byte, or of the accept.
     heard: Instant,
-    /// Since when the rate is being measured; moves on by the time that we were busy.
+    /// Start of the rate window, moved forward by the time that the server was busy.
     window: Instant,
-    /// Bytes since then.
+    /// Bytes received since then.
     received: u64,
-    /// Whether we ever waited for the peer since then. If not, we are the slow ones.
+    /// Whether the server has waited for the peer since then. If not, the server is the slow side.
     waited: bool,
 }
 
@@ -63,24 +63,24 @@ impl TransferClock {
         self.heard
     }
 
-    /// Bytes came.
+    /// Counts received bytes.
     pub(super) fn receive(&mut self, count: usize, now: Instant) {
         self.heard = now;
         self.received += count as u64;
     }
 
-    /// There was nothing to receive.
+    /// Notes that there was nothing to receive.
     pub(super) fn wait(&mut self) {
         self.waited = true;
     }
 
-    /// We were busy with bytes that came, from `started` to `now`: none of that was the peer's.
+    /// Excludes the time in which the server was busy with received bytes, from `started` to `now`.
     pub(super) fn resume(&mut self, started: Instant, now: Instant) {
         self.heard = now;
         self.window += now.saturating_duration_since(started);
     }
 
-    /// The next time to [`check`](TransferClock::check). Only ever moves later.
+    /// Returns the next time to call [`check`](TransferClock::check). It never moves earlier.
     pub(super) fn deadline(&self, limits: &SessionLimits) -> Instant {
         let mut deadline = self.heard + limits.idle_timeout;
         if let Some(max_duration) = limits.max_duration {
@@ -92,7 +92,7 @@ impl TransferClock {
         deadline
     }
 
-    /// Finds out which limit is exceeded, if any; starts a new window when one is over.
+    /// Returns an error if a limit is exceeded, and starts a new rate window when one has ended.
     pub(super) fn check(&mut self, limits: &SessionLimits, now: Instant) -> Result<(), Abort> {
         if self.heard + limits.idle_timeout <= now {
             return Err(Abort::Idle(limits.idle_timeout));
@@ -107,7 +107,7 @@ impl TransferClock {
         {
             let got = self.received;
             let least = min_rate.saturating_mul(limits::RATE_WINDOW.as_secs());
-            // Bytes that were found only now had been waiting for us.
+            // Bytes that were received only now had been waiting for the server.
             if self.waited && self.heard < now && got < least {
                 return Err(Abort::TooSlow { got, min_rate });
             }
@@ -182,11 +182,11 @@ mod tests {
     fn our_own_slowness_is_not_the_peers() {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
-        // It never waited: the bytes were always there.
+        // The server never waited: the bytes were always there.
         let mut pace = TransferClock::new(start);
         pace.receive(1, start + 9 * SECOND);
         assert!(pace.check(&limits, start + 10 * SECOND).is_ok());
-        // It waited once, but then the sink was busy.
+        // The server waited once, but then the sink was busy.
         let mut pace = TransferClock::new(start);
         pace.wait();
         pace.receive(1, start + SECOND);

@@ -1,11 +1,11 @@
-//! The sink that keeps nothing.
+//! The sink that stores nothing.
 
 use std::io;
 
 use super::{Demand, FileSink, SinkFile};
 
-/// Counts the bytes of each connection and drops them, uncopied where the kernel can. The count is
-/// in the connection's [`Outcome`](crate::Outcome).
+/// Counts the bytes of each connection and drops them, without a copy if the kernel supports it.
+/// The count is part of the connection's [`Outcome`](crate::Outcome).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CountSink;
 

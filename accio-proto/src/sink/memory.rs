@@ -1,4 +1,4 @@
-//! The sink that keeps files in memory.
+//! The sink that stores files in memory.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,21 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{FileSink, SinkFile};
 
-/// Keeps every file in memory: for tests, and for programs that look at small uploads at once.
+/// Stores every file in memory: for tests, and for programs that process small uploads at once.
 ///
-/// Clones share the files. Nothing bounds the memory: a server that faces strangers limits the
-/// size of uploads itself.
+/// Clones share the files. The memory is unlimited, so a server that accepts connections from
+/// unknown clients must limit the size of uploads.
 #[derive(Debug, Clone, Default)]
 pub struct MemorySink {
     files: Arc<Mutex<BTreeMap<u64, Stored>>>,
 }
 
-/// What is kept of one connection.
+/// The stored result of one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// The complete content.
     Complete(Vec<u8>),
-    /// The transfer failed; the content is gone.
+    /// The transfer failed, and its content was discarded.
     Error,
 }
 
@@ -33,23 +33,23 @@ pub struct MemoryFile {
 }
 
 impl MemorySink {
-    /// An empty sink.
+    /// Returns an empty sink.
     pub fn new() -> Self {
         MemorySink::default()
     }
 
-    /// What is kept of connection `id`, once it ended.
+    /// Returns the result of connection `id`, once it has ended.
     pub fn get(&self, id: u64) -> Option<Stored> {
         self.files().get(&id).cloned()
     }
 
-    /// What is kept of all connections that ended, by id.
+    /// Returns the results of all connections that have ended, by number.
     pub fn all(&self) -> BTreeMap<u64, Stored> {
         self.files().clone()
     }
 
     fn files(&self) -> MutexGuard<'_, BTreeMap<u64, Stored>> {
-        // Each access is one whole step, so a panic elsewhere leaves the map as good as it was.
+        // Each access is a single operation, so the map is consistent even after a panic elsewhere.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

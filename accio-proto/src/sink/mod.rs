@@ -1,4 +1,4 @@
-//! Where content goes: the sink contract, and the three sinks that come with the library.
+//! Destinations of content: the sink traits, and the three sinks of the library.
 
 mod count;
 mod dir;
@@ -11,10 +11,10 @@ pub use count::{CountFile, CountSink};
 pub use dir::{DirError, DirErrorKind, DirFile, DirOptions, DirSink, Existing};
 pub use memory::{MemoryFile, MemorySink, Stored};
 
-/// The content of a file whose transfer failed: these five bytes and no more.
+/// Content of the file of a failed transfer: these five bytes and nothing else.
 pub const ERROR_MARKER: &[u8] = b"ERROR";
 
-/// Keeps the files of a server, one per connection.
+/// Stores the files of a server, one per connection.
 ///
 /// For each connection a server calls [`open`](FileSink::open), then feeds the [`SinkFile`], then
 /// ends it with exactly one successful [`commit`](SinkFile::commit) or
@@ -23,10 +23,10 @@ pub const ERROR_MARKER: &[u8] = b"ERROR";
 /// delays its own connection and occupies one thread (see [`blocks`](FileSink::blocks)). The time
 /// it takes never counts as the peer's silence. A call that panics counts as one that failed.
 pub trait FileSink: Send + Sync + 'static {
-    /// One connection's file.
+    /// The file of a connection.
     type File: SinkFile;
 
-    /// Opens the file of connection `id`, when its first content byte or its end has come.
+    /// Opens the file of connection `id`, after its first byte of content or its end has arrived.
     ///
     /// Nothing of it may be visible before the commit or the abort.
     ///
@@ -35,33 +35,33 @@ pub trait FileSink: Send + Sync + 'static {
     /// The connection is aborted, and [`mark`](FileSink::mark) must leave the error marker.
     fn open(&self, id: u64) -> io::Result<Self::File>;
 
-    /// Keeps [`ERROR_MARKER`] for connection `id`, whose file was never opened or could not be
+    /// Stores [`ERROR_MARKER`] for connection `id`, whose file was never opened or could not be
     /// aborted.
     ///
     /// # Errors
     ///
-    /// Nothing is kept; the error is logged and is part of the outcome.
+    /// Nothing is stored. The error is logged and becomes part of the outcome.
     fn mark(&self, id: u64) -> io::Result<()> {
         self.open(id)?.abort()
     }
 
-    /// Whether there is room for one more file. While there is none, connections wait in the
-    /// backlog, and the question is asked again ten times a second.
-    /// While there is, an answer may be used for up to a second.
+    /// Returns whether there is room for another file. While there is none, connections wait in the
+    /// backlog, and the server asks again ten times a second. While there is, the server may use an
+    /// answer for up to a second.
     fn has_room(&self) -> bool {
         true
     }
 
-    /// Whether calls may block for long, as those of a remote store do. The server then gives each
-    /// connection a thread of its own ([`PerSession`](crate::Threading::PerSession)), unless it is
-    /// configured otherwise. Asked once.
+    /// Returns whether calls may block for long, as those of a remote store do. The server then
+    /// gives each connection a thread of its own ([`PerSession`](crate::Threading::PerSession)),
+    /// unless it is configured otherwise. Called once.
     fn blocks(&self) -> bool {
         false
     }
 
-    /// Whether a commit waits for the disk, so that several together are cheaper than each alone.
-    /// The [reactor](crate::Threading::Reactor) then collects those that wait and calls
-    /// [`commit_all`](FileSink::commit_all). Asked once.
+    /// Returns whether a commit waits for the disk, so that several commits together are faster
+    /// than one after the other. The [reactor](crate::Threading::Reactor) then collects waiting
+    /// commits and calls [`commit_all`](FileSink::commit_all). Called once.
     fn commits_in_groups(&self) -> bool {
         false
     }
@@ -89,38 +89,38 @@ pub trait FileSink: Send + Sync + 'static {
     fn tidy(&self) {}
 }
 
-/// One connection's file, from its first byte to commit or abort.
+/// The file of a connection, from its first byte to commit or abort.
 ///
 /// Dropped without either, as after a panic, it must leave nothing behind. Releasing the storage of
 /// discarded content may take long; that belongs into `drop`, for the server drops an aborted file
 /// only after the peer was told.
 pub trait SinkFile: Send + 'static {
-    /// How the file wants the bytes that come next. Asked before every step.
+    /// Returns how the file takes the next bytes. Called before every step.
     fn demand(&self) -> Demand<'_> {
         Demand::Bytes
     }
 
-    /// Takes the next bytes, all of them.
+    /// Stores the next bytes, all of them.
     ///
     /// # Errors
     ///
     /// The transfer is over; [`abort`](SinkFile::abort) follows.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// `count` bytes arrived in the way [`demand`](SinkFile::demand) asked for, other than through
-    /// [`write`](SinkFile::write): in the descriptor, or counted only.
+    /// Notes that `count` bytes were moved as [`demand`](SinkFile::demand) requested, other than by
+    /// [`write`](SinkFile::write): into the descriptor, or only counted.
     fn advance(&mut self, count: u64) {
         let _ = count;
     }
 
-    /// The content is complete: keeps it. The peer is told once this returns.
+    /// Stores the complete content. The peer is told once this returns.
     ///
     /// # Errors
     ///
     /// Nothing of it may be visible; [`abort`](SinkFile::abort) follows.
     fn commit(&mut self) -> io::Result<()>;
 
-    /// The transfer failed: keeps [`ERROR_MARKER`] and nothing of the partial content.
+    /// Stores [`ERROR_MARKER`], and nothing of the content, after the transfer has failed.
     ///
     /// # Errors
     ///
@@ -128,15 +128,15 @@ pub trait SinkFile: Send + 'static {
     fn abort(&mut self) -> io::Result<()>;
 }
 
-/// How a file wants its next bytes.
+/// How a file takes its next bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Demand<'a> {
-    /// In a buffer, by [`SinkFile::write`].
+    /// From a buffer, by [`SinkFile::write`].
     Bytes,
-    /// Put into this descriptor at its position, where the kernel can; else by
+    /// Moved into this descriptor at its position if the kernel can do that; otherwise by
     /// [`SinkFile::write`].
     Descriptor(BorrowedFd<'a>),
-    /// Not at all: only counted. Where that must go through a buffer, it is dropped there.
+    /// Only counted. If that needs a buffer, the bytes are dropped from it.
     Count,
 }

@@ -1,4 +1,4 @@
-//! System calls of the client alone.
+//! System calls that only the client uses.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Type};
 /// A socket that is not connected yet.
 pub(crate) use socket2::Socket;
 
-/// Opens a TCP socket for `address` that never blocks, armed to reset from the start.
+/// Opens a non-blocking TCP socket for `address`. Closing it resets the connection.
 pub(crate) fn open(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_linger(Some(Duration::ZERO))?;
@@ -67,16 +67,17 @@ pub(crate) fn timed_out() -> io::Error {
     Errno::TIMEDOUT.into()
 }
 
-/// What became of a [`start_connect`].
+/// Result of [`start_connect`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Started {
-    /// Connected at once.
+    /// The socket is connected.
     Connected,
-    /// [`wait_any`] says when it is over, and the socket's error says how.
+    /// [`wait_any`] returns when the attempt is complete, and the error of the socket is its
+    /// result.
     Pending,
 }
 
-/// Begins to connect.
+/// Starts to connect.
 pub(crate) fn start_connect(socket: &Socket, address: SocketAddr) -> io::Result<Started> {
     match socket.connect(&address.into()) {
         Ok(()) => Ok(Started::Connected),
@@ -87,7 +88,8 @@ pub(crate) fn start_connect(socket: &Socket, address: SocketAddr) -> io::Result<
     }
 }
 
-/// Waits until an attempt to connect is over, for at most `timeout`; for each, whether it is.
+/// Waits until an attempt to connect is complete, for at most `timeout`. Returns for each socket
+/// whether it is.
 pub(crate) fn wait_any<'a>(
     sockets: impl Iterator<Item = &'a Socket>,
     timeout: Duration,
@@ -97,25 +99,26 @@ pub(crate) fn wait_any<'a>(
     Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
-/// Prepares a connected socket: it never blocks, and the kernel gives up what stays
-/// unacknowledged for `patience`.
+/// Prepares a connected socket: it never blocks, and the kernel closes the connection when bytes
+/// stay unacknowledged for `patience`.
 pub(crate) fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     stream.set_nonblocking(true)?;
-    // Nice to have, both: the client's own clock watches the same limit, and a delayed last
-    // segment costs only time.
+    // Both are optional: the client enforces the same limit itself, and a delayed last segment only
+    // costs time.
     let _ = super::send::give_up_after(stream, patience);
     let _ = stream.set_nodelay(true);
     Ok(())
 }
 
-/// What [`wait`] found: bytes, FIN or an error to receive; room to send.
+/// Result of [`wait`]: whether bytes, FIN or an error can be received, and whether there is room to
+/// send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ready {
     pub(crate) receive: bool,
     pub(crate) send: bool,
 }
 
-/// Waits until something can be received, or sent where `send` asks for it, for at most `timeout`.
+/// Waits until something can be received, or sent if `send` is set, for at most `timeout`.
 pub(crate) fn wait(stream: &TcpStream, send: bool, timeout: Duration) -> io::Result<Ready> {
     let mut wanted = PollFlags::IN;
     wanted.set(PollFlags::OUT, send);
@@ -125,7 +128,8 @@ pub(crate) fn wait(stream: &TcpStream, send: bool, timeout: Duration) -> io::Res
     Ok(Ready { receive: found.intersects(SPEAKS), send: found.contains(PollFlags::OUT) })
 }
 
-/// Waits until something can be received, or read from `source`, for at most `timeout`; which.
+/// Waits until something can be received, or read from `source`, for at most `timeout`. Returns
+/// which.
 pub(crate) fn wait_source(
     stream: &TcpStream,
     source: BorrowedFd<'_>,
@@ -133,14 +137,14 @@ pub(crate) fn wait_source(
 ) -> io::Result<(bool, bool)> {
     let mut fds = [PollFd::new(stream, PollFlags::IN), PollFd::new(&source, PollFlags::IN)];
     poll_for(&mut fds, timeout)?;
-    // Whatever is up with the source, reading it will tell.
+    // Reading the source reports its state.
     Ok((fds[0].revents().intersects(SPEAKS), !fds[1].revents().is_empty()))
 }
 
 /// Bytes, FIN or an error to receive.
 const SPEAKS: PollFlags = PollFlags::IN.union(PollFlags::ERR).union(PollFlags::HUP);
 
-/// Polls; a signal counts as nothing found.
+/// Polls. An interruption by a signal counts as nothing found.
 fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
     let timeout = Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
@@ -158,9 +162,9 @@ fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
     }
 }
 
-/// Whether the connection is gone, both ways. After a reset that another call was told of (a partial
-/// sendfile keeps it to itself), receiving says 0, as if it were a FIN; this tells them apart for
-/// as long as our own side is open.
+/// Returns whether the connection is closed in both directions. After a reset that another call has
+/// consumed (a partial sendfile does not report it), receiving returns 0 as for a FIN; this tells
+/// them apart while this side is open.
 pub(crate) fn is_gone(stream: &TcpStream) -> bool {
     let mut fds = [PollFd::new(stream, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,4 +1,4 @@
-//! Calls on files and directories, all relative to an open directory.
+//! System calls on files and directories, relative to an open directory.
 
 use std::ffi::CString;
 use std::io;
@@ -13,20 +13,20 @@ pub(crate) use super::unnamed_file::{
 };
 use super::{is_unsupported, permissions, retry};
 
-/// Opens a directory to work in.
+/// Opens a directory.
 pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     retry(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))
 }
 
-/// A new file under a name that nothing has yet.
+/// Creates a file under a name that does not exist.
 pub(crate) fn create_new(dir: impl AsFd, name: &str, mode: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     retry(|| rustix::fs::openat(&dir, name, flags, permissions(mode)))
 }
 
-/// Whether the file system has no nameless files: some say so, some take the flag for a plain
-/// attempt to open the directory for writing.
+/// Returns whether the error says that the file system does not support unnamed files. Some treat
+/// the flag as an attempt to open the directory for writing.
 pub(crate) fn has_no_unnamed_files(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -34,30 +34,31 @@ pub(crate) fn has_no_unnamed_files(error: &io::Error) -> bool {
     )
 }
 
-/// Whether nameless files cannot be given a name here at all: no `/proc`, or a policy against it.
+/// Returns whether the error says that unnamed files cannot be linked here at all: there is no
+/// `/proc`, or a policy forbids it.
 pub(crate) fn cannot_link(error: &io::Error) -> bool {
     is_unsupported(error)
         || matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::ACCESS))
 }
 
-/// Renames within the directory, replacing what has the new name.
+/// Renames within the directory, replacing an existing file.
 pub(crate) fn rename(dir: impl AsFd, from: &str, to: &str) -> io::Result<()> {
     retry(|| rustix::fs::renameat(&dir, from, &dir, to))
 }
 
-/// Sets who may do what with the file, whatever the process's umask.
+/// Sets the permissions of the file, regardless of the umask.
 pub(crate) fn set_mode(file: impl AsFd, mode: u32) -> io::Result<()> {
     retry(|| rustix::fs::fchmod(&file, permissions(mode)))
 }
 
-/// What the system says about a file.
+/// Metadata of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     /// The twelve permission bits.
     pub(crate) mode: u32,
-    /// Bytes.
+    /// Size in bytes.
     pub(crate) size: u64,
-    /// Names; a directory that was removed has none.
+    /// Number of links; a removed directory has none.
     pub(crate) links: u64,
 }
 
@@ -76,17 +77,17 @@ impl From<rustix::fs::Stat> for Stat {
     }
 }
 
-/// What the system says about an open file.
+/// Returns the metadata of an open file.
 pub(crate) fn fstat(file: impl AsFd) -> io::Result<Stat> {
     retry(|| rustix::fs::fstat(&file)).map(Stat::from)
 }
 
-/// What the system says about a name in the directory; links are not followed.
+/// Returns the metadata of a name in the directory. Links are not followed.
 pub(crate) fn stat(dir: impl AsFd, name: &str) -> io::Result<Stat> {
     retry(|| rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)).map(Stat::from)
 }
 
-/// Whether the directory's file system takes no changes.
+/// Returns whether the file system of the directory is read-only.
 pub(crate) fn is_read_only(dir: impl AsFd) -> io::Result<bool> {
     let stat = retry(|| rustix::fs::fstatvfs(&dir))?;
     Ok(stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
@@ -114,12 +115,13 @@ pub(crate) fn flush(file: &OwnedFd) -> io::Result<()> {
     Ok(nix::unistd::close(file.try_clone()?)?)
 }
 
-/// Sets the file's length; what is allocated behind it is released. The position stays.
+/// Sets the length of the file and releases blocks allocated after the end. The position is
+/// unchanged.
 pub(crate) fn truncate(file: impl AsFd, length: u64) -> io::Result<()> {
     retry(|| rustix::fs::ftruncate(&file, length))
 }
 
-/// Sets the file's position to its start.
+/// Sets the position of the file to its start.
 pub(crate) fn rewind(file: impl AsFd) -> io::Result<()> {
     retry(|| rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))).map(drop)
 }
@@ -129,15 +131,15 @@ pub(crate) fn sync(file: impl AsFd) -> io::Result<()> {
     retry(|| rustix::fs::fsync(&file))
 }
 
-/// What an unprivileged process may still use of a file system.
+/// Space and files that an unprivileged process may still use of a file system.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FreeSpace {
     pub(crate) bytes: u64,
-    /// `None` where there is no fixed number.
+    /// `None` if the number is not fixed.
     pub(crate) inodes: Option<u64>,
 }
 
-/// The free space of the file system that holds the directory.
+/// Returns the free space of the file system of the directory.
 pub(crate) fn free_space(dir: impl AsFd) -> io::Result<FreeSpace> {
     let stat = retry(|| rustix::fs::fstatvfs(&dir))?;
     Ok(FreeSpace {
@@ -146,22 +148,22 @@ pub(crate) fn free_space(dir: impl AsFd) -> io::Result<FreeSpace> {
     })
 }
 
-/// Whether a file has as many names as it can have, or none left to make another from.
+/// Returns whether the error says that a file has the maximum number of links, or no link left.
 pub(crate) fn is_worn_out(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MLINK | Errno::NOENT))
 }
 
-/// Locks the directory for this descriptor alone, unless anyone else has it locked.
+/// Locks the directory for this descriptor alone, unless another one has locked it.
 pub(crate) fn lock_alone(dir: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Locks the directory together with others that do.
+/// Locks the directory together with others that lock it the same way.
 pub(crate) fn lock_shared(dir: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::flock(dir, FlockOperation::NonBlockingLockShared)?)
 }
 
-/// The names in a directory.
+/// Returns the names in the directory.
 pub(crate) fn names(dir: impl AsFd) -> io::Result<impl Iterator<Item = io::Result<CString>>> {
     let entries = rustix::fs::Dir::read_from(dir)?;
     Ok(entries.map(|entry| Ok(entry?.file_name().to_owned())))

@@ -11,10 +11,10 @@ use crate::tuning::server::BACKLOG;
 /// Binds `address` and listens there; on `[::]` for IPv4 too if `dual` says so.
 pub(crate) fn bind(address: SocketAddr, dual: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted server need not wait for old connections to fade.
+    // A restarted server must not wait for old connections to time out.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // Whatever the system's default.
+        // Regardless of the default of the system.
         socket.set_only_v6(!dual)?;
     }
     socket.bind(&address.into())?;
@@ -22,12 +22,12 @@ pub(crate) fn bind(address: SocketAddr, dual: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Makes a listening socket ready to accept from.
+/// Prepares a listening socket for accepting.
 pub(crate) fn prepare(socket: &TcpListener) -> io::Result<()> {
     socket.set_nonblocking(true)?;
-    // Accepted connections inherit it: whatever ends them but a graceful close, even the end of
-    // this process, resets them, so no peer takes that for a kept file.
+    // Accepted connections inherit the option: anything but a graceful close, even the end of this
+    // process, resets them, so no peer mistakes it for a stored file.
     reset_on_close(socket, true)?;
-    // Inherited too: a byte sent as urgent is a byte of the file like any other.
+    // Inherited as well: a byte sent as urgent is a byte of the file like any other.
     keep_urgent_bytes(socket)
 }

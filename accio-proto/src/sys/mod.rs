@@ -1,10 +1,10 @@
-//! The only place that names calls of the operating system.
+//! System calls. No other module names a crate of system calls.
 //!
-//! Each fast path is a function here; whoever calls it has the portable way beside the call and
-//! asks [`FastPaths`](crate::FastPaths) which to take.
+//! Each fast path is a function here. Its caller has the portable alternative next to the call and
+//! asks [`FastPaths`](crate::FastPaths) which one to use.
 //!
-//! What only Linux has is in `linux/`; `portable/` has a module of the same name that does without
-//! it. `build.rs` chooses: `portable/` serves on other systems, and with `--cfg accio_portable`
+//! The calls of Linux are in `linux/`; a module of the same name in `portable/` does without.
+//! `build.rs` selects one: `portable/` is used on other systems, and with `--cfg accio_portable`
 //! (`cargo xtask test-portable`).
 
 #[cfg(feature = "client")]
@@ -42,7 +42,7 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::R
     }
 }
 
-/// Whether the error says that the kernel or the file system does not offer the call at all.
+/// Returns whether the error says that the kernel or the file system does not support the call.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(

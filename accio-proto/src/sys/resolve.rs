@@ -5,17 +5,17 @@ use std::net::SocketAddr;
 
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType, getaddrinfo};
 
-/// A name that did not resolve.
+/// A failed resolution.
 #[derive(Debug)]
 pub(crate) struct ResolveError {
-    /// Whether the same question may be answered later.
+    /// Whether the name may resolve later.
     pub(crate) is_temporary: bool,
-    /// What the system said.
+    /// The error of the system.
     pub(crate) cause: io::Error,
 }
 
-/// Returns the addresses of `host`, in the order of the system's preference. May block for as long
-/// as the system's resolver does.
+/// Returns the addresses of `host` in the order of the system. It blocks as long as the resolver of
+/// the system does.
 pub(crate) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
     let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
     let found = getaddrinfo(Some(host), None, Some(hints))?;
@@ -31,7 +31,7 @@ impl From<LookupError> for ResolveError {
     fn from(error: LookupError) -> Self {
         let is_temporary = matches!(error.kind(), LookupErrorKind::Again);
         let cause = io::Error::from(error);
-        // The library puts the same words before every text of the system's.
+        // The crate puts the same words before each message of the system.
         let text = cause.to_string();
         let cause = match text.strip_prefix("failed to lookup address information: ") {
             Some(text) => io::Error::other(text),

@@ -1,4 +1,4 @@
-//! Calls on sockets.
+//! System calls on sockets.
 
 use std::io;
 use std::net::TcpStream;
@@ -24,19 +24,20 @@ pub(crate) fn reset_on_close(socket: &impl AsFd, reset: bool) -> io::Result<()> 
     SockRef::from(socket).set_linger(reset.then_some(Duration::ZERO))
 }
 
-/// Leaves bytes that are sent as urgent in their place in the stream.
+/// Keeps urgent bytes in their place in the stream.
 pub(crate) fn keep_urgent_bytes(socket: &impl AsFd) -> io::Result<()> {
     Ok(sockopt::set_socket_oobinline(socket, true)?)
 }
 
-/// Receives what is there into `buffer`; 0 is the peer's FIN.
+/// Receives available bytes into `buffer`; 0 is the peer's FIN.
 pub(crate) fn recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| rustix::net::recv(&socket, &mut *buffer, RecvFlags::DONTWAIT)).map(|(_, count)| count)
 }
 
-/// Sends what fits; a broken connection is an error, never a signal.
+/// Sends as many bytes as fit into the send buffer. A broken connection is an error, never a
+/// signal.
 pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    // Where there is no such flag, sockets are made that way.
+    // Sockets are created with this option where the flag does not exist.
     #[cfg(target_vendor = "apple")]
     let flags = SendFlags::DONTWAIT;
     #[cfg(not(target_vendor = "apple"))]
@@ -44,19 +45,19 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     retry(|| rustix::net::send(&socket, bytes, flags))
 }
 
-/// What became of sending from a file or a pipe within the kernel.
+/// Result of sending from a file or a pipe within the kernel.
 #[derive(Debug)]
 #[cfg(feature = "client")]
 #[cfg_attr(not(linux_sys), expect(dead_code, reason = "elsewhere it is always refused"))]
 pub(crate) enum Moved {
-    /// This many bytes are queued and the source is as much further on; 0 at its end.
+    /// Number of bytes that were queued and that the source has advanced; 0 at its end.
     Queued(usize),
     /// The socket has no room, or the pipe is empty.
     Full,
-    /// The kernel or the file system has no such call for this.
+    /// The kernel or the file system does not support the call here.
     Refused(io::Error),
-    /// The source or the machine has a fault; reading the source will tell.
+    /// The source or the machine failed; reading the source reports the error.
     Fault,
-    /// The connection is broken.
+    /// The connection failed.
     Broken(io::Error),
 }

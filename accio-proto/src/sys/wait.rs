@@ -9,15 +9,15 @@ use rustix::io::Errno;
 
 use crate::socket::Interest;
 
-/// A descriptor to wait for, and then whether it is ready.
+/// A descriptor to wait for, which then reports whether it is ready.
 pub(crate) type Watched<'fd> = PollFd<'fd>;
 
-/// Waits for bytes, an end or an error to read.
+/// Watches for bytes, an end or an error to read.
 pub(crate) fn readable(fd: &impl AsFd) -> Watched<'_> {
     watched(fd, Interest::Read)
 }
 
-/// Waits for what the interest says.
+/// Watches for the events of `interest`.
 pub(crate) fn watched(fd: &impl AsFd, interest: Interest) -> Watched<'_> {
     let flags = match interest {
         Interest::Read => PollFlags::IN,
@@ -32,14 +32,15 @@ pub(crate) fn is_ready(fd: &Watched<'_>) -> bool {
     !fd.revents().is_empty()
 }
 
-/// Waits until one of the descriptors is ready, until `deadline` at most; how many are.
+/// Waits until a descriptor is ready or the deadline has passed, and returns the number of ready
+/// descriptors.
 ///
-/// Never returns before the deadline with none, whatever the resolution of the system's clock.
+/// It never returns 0 before the deadline, regardless of the resolution of the system's clock.
 pub(crate) fn wait(fds: &mut [Watched<'_>], deadline: Option<Instant>) -> io::Result<usize> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match poll(fds, left.map(timespec).as_ref()) {
-            // A signal; what is left of the time counts on.
+            // A signal interrupted the call; the deadline stays.
             Err(Errno::INTR) => {}
             Ok(0) if left.is_none_or(|left| !left.is_zero()) => {}
             ready => return Ok(ready?),
@@ -47,10 +48,10 @@ pub(crate) fn wait(fds: &mut [Watched<'_>], deadline: Option<Instant>) -> io::Re
     }
 }
 
-/// Whether the descriptor has bytes, an end or an error, right now.
+/// Returns whether the descriptor has bytes, an end or an error now.
 pub(crate) fn has_input(fd: &impl AsFd) -> bool {
     let mut fds = [readable(fd)];
-    // A failed call cannot tell; whoever reads from it will.
+    // If the call fails, reading the descriptor reports the error.
     !matches!(wait(&mut fds, Some(Instant::now())), Ok(0))
 }
 
@@ -75,7 +76,7 @@ mod tests {
         let limit = Duration::from_micros(20_500);
         assert_eq!(wait(&mut fds, Some(started + limit)).unwrap(), 0);
         assert!(started.elapsed() >= limit);
-        // A deadline in the past still looks.
+        // A deadline in the past still checks the descriptors.
         assert_eq!(wait(&mut fds, Some(started)).unwrap(), 0);
         socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
         assert_eq!(wait(&mut fds, Some(Instant::now() + Duration::from_secs(20))).unwrap(), 1);

@@ -1,9 +1,9 @@
 //! A thread for each session: for sinks whose calls block, and for systems without an event queue.
 //!
-//! One thread accepts and numbers; it asks the [`Crew`] for a free thread before it accepts, so
-//! that a connection that nobody could serve stays in the backlog. Each of the others takes a
-//! session, waits with `poll` for its socket, the stop signal or its deadline, and gives it its
-//! turns until it ends.
+//! One thread accepts and numbers connections. It asks the [`ThreadPool`] for a free thread before it
+//! accepts, so that a connection without a free thread stays in the backlog. Each of the other
+//! threads takes a session, waits with `poll` for its socket, the stop signal or its deadline, and
+//! gives it its turns until it ends.
 
 mod thread_pool;
 
@@ -24,18 +24,18 @@ use crate::session::Abort;
 use crate::sink::FileSink;
 use crate::sys::wait::{is_ready, readable, wait, watched};
 use crate::tuning::server::{ACCEPT_BATCH, ACCEPT_RETRY};
-use thread_pool::Crew;
+use thread_pool::ThreadPool;
 
 /// A server whose sessions have a thread each.
-pub(super) struct Threads<K: FileSink> {
+pub(super) struct PerSession<K: FileSink> {
     connections: Arc<Connections<K>>,
     sockets: Vec<TcpListener>,
 }
 
 /// What the threads share while it runs.
-struct Running<'a, K: FileSink> {
+struct Shared<'a, K: FileSink> {
     connections: &'a Arc<Connections<K>>,
-    crew: Crew<Connection<K>>,
+    pool: ThreadPool<Connection<K>>,
 }
 
 /// Why a thread was woken.
@@ -49,27 +49,28 @@ enum Woken {
     Sockets(Vec<usize>),
 }
 
-impl<K: FileSink> Threads<K> {
+impl<K: FileSink> PerSession<K> {
     pub(super) fn new(connections: Connections<K>, sockets: Vec<TcpListener>) -> io::Result<Self> {
         sockets.iter().try_for_each(listener::prepare)?;
-        Ok(Threads { connections: Arc::new(connections), sockets })
+        Ok(PerSession { connections: Arc::new(connections), sockets })
     }
 
     /// Serves until the server is stopped.
     pub(super) fn run(self, handle: &ServerHandle) -> Result<(), ServerError> {
-        let Threads { connections, sockets } = self;
-        let crew = Crew::new(connections.config.max_connections).map_err(ServerError::Start)?;
-        let running = Running { connections: &connections, crew };
+        let PerSession { connections, sockets } = self;
+        let pool =
+            ThreadPool::new(connections.config.max_connections).map_err(ServerError::Start)?;
+        let shared = Shared { connections: &connections, pool };
         let served = thread::scope(|scope| {
             // Caught, for the threads must hear of any end, or nobody could wait for theirs.
-            let served = catch_unwind(AssertUnwindSafe(|| running.accept_all(scope, &sockets)));
+            let served = catch_unwind(AssertUnwindSafe(|| shared.accept_all(scope, &sockets)));
             if !matches!(served, Ok(Ok(()))) {
                 handle.stop();
             }
-            running.crew.close();
+            shared.pool.close();
             // Nobody listens from here on; after a drain, those in service may go on.
             drop(sockets);
-            running.crew.wait();
+            shared.pool.wait();
             served
         });
         handle.stop();
@@ -80,7 +81,7 @@ impl<K: FileSink> Threads<K> {
     }
 }
 
-impl<K: FileSink> Running<'_, K> {
+impl<K: FileSink> Shared<'_, K> {
     /// Accepts until the server is stopped or drained.
     fn accept_all<'scope, 'env>(
         &'env self,
@@ -112,7 +113,7 @@ impl<K: FileSink> Running<'_, K> {
     /// Waits for a connection at one of the sockets, for a thread to become free, or until `resting`.
     fn wait(&self, sockets: &[TcpListener], resting: Option<Instant>) -> io::Result<Woken> {
         let controls = &self.connections.controls;
-        let freed = self.crew.freed();
+        let freed = self.pool.freed();
         let mut fds = vec![readable(&controls.stop), readable(&controls.drain), readable(&freed)];
         fds.extend(sockets.iter().map(readable));
         wait(&mut fds, resting)?;
@@ -123,7 +124,7 @@ impl<K: FileSink> Running<'_, K> {
             _ => {
                 let ready: Vec<_> = (0..).zip(&fds[3..]).filter(|(_, fd)| is_ready(fd)).collect();
                 if freed {
-                    self.crew.clear_freed();
+                    self.pool.clear_freed();
                 }
                 if ready.is_empty() {
                     Woken::Again
@@ -157,7 +158,7 @@ impl<K: FileSink> Running<'_, K> {
             match listener::accept(socket) {
                 Accepted::Connection(socket, peer) => {
                     match self.connections.receive(socket, peer, Instant::now()) {
-                        Progress::Waiting(connection) => self.crew.give(connection),
+                        Progress::Waiting(connection) => self.pool.give(connection),
                         Progress::Unnumbered(refused) => refused.close(),
                         Progress::Ended(ending) => self.finish(ending),
                     }
@@ -183,13 +184,13 @@ impl<K: FileSink> Running<'_, K> {
 
     fn rest(&self, why: std::fmt::Arguments<'_>) -> ControlFlow<()> {
         self.connections.pause(why);
-        self.crew.ask();
+        self.pool.ask();
         ControlFlow::Break(())
     }
 
     /// Whether a thread is free for one more session.
     fn is_free<'scope, 'env>(&'env self, scope: &'scope Scope<'scope, 'env>) -> io::Result<bool> {
-        self.crew.is_free(|| {
+        self.pool.is_free(|| {
             let builder = thread::Builder::new().name("accio-session".to_owned());
             builder.spawn_scoped(scope, || self.work()).map(drop)
         })
@@ -198,7 +199,7 @@ impl<K: FileSink> Running<'_, K> {
     /// A thread: serves one session after another.
     fn work(&self) {
         let mut copier = Copier::new(Arc::clone(&self.connections.paths));
-        while let Some(connection) = self.crew.next() {
+        while let Some(connection) = self.pool.next() {
             let info = connection.info();
             let serve = || self.serve(connection, &mut copier);
             if catch_unwind(AssertUnwindSafe(serve)).is_err() {
@@ -208,11 +209,11 @@ impl<K: FileSink> Running<'_, K> {
                     self.connections.config.admission.leave(info.peer);
                 }
             }
-            if !self.crew.done() {
+            if !self.pool.done() {
                 break;
             }
         }
-        self.crew.leave();
+        self.pool.leave();
     }
 
     /// Serves a connection from its greeting to its end.

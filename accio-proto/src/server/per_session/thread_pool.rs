@@ -12,7 +12,7 @@ use crate::tuning::server::IDLE_THREADS;
 ///
 /// A job is only given when a thread is free for it, so none ever waits for another job's end.
 #[derive(Debug)]
-pub(super) struct Crew<J> {
+pub(super) struct ThreadPool<J> {
     limit: usize,
     state: Mutex<State<J>>,
     /// There is a job, or there will be no more.
@@ -36,11 +36,11 @@ struct State<J> {
     closed: bool,
 }
 
-impl<J> Crew<J> {
+impl<J> ThreadPool<J> {
     pub(super) fn new(limit: usize) -> io::Result<Self> {
         let state =
             State { threads: 0, idle: 0, jobs: VecDeque::new(), asked: false, closed: false };
-        Ok(Crew {
+        Ok(ThreadPool {
             limit,
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -50,8 +50,8 @@ impl<J> Crew<J> {
     }
 
     /// Whether a job can be given. Starts a thread by `start`, which is to run
-    /// [`next`](Crew::next), when none is free and there may be more. If the answer is no,
-    /// [`freed`](Crew::freed) will tell.
+    /// [`next`](ThreadPool::next), when none is free and there may be more. If the answer is no,
+    /// [`freed`](ThreadPool::freed) will tell.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl<J> Crew<J> {
         })
     }
 
-    /// Asks to be told by [`freed`](Crew::freed) when the next thread has done its job.
+    /// Asks to be told by [`freed`](ThreadPool::freed) when the next thread has done its job.
     pub(super) fn ask(&self) {
         self.lock().asked = true;
     }
@@ -107,7 +107,7 @@ impl<J> Crew<J> {
         state.jobs.pop_front()
     }
 
-    /// A thread has done its job. Whether it is to ask for the [`next`](Crew::next) one; if not,
+    /// A thread has done its job. Whether it is to ask for the [`next`](ThreadPool::next) one; if not,
     /// enough others are idle.
     pub(super) fn done(&self) -> bool {
         let mut state = self.lock();
@@ -169,67 +169,67 @@ mod tests {
     }
 
     /// What the thread that is told does, without one.
-    fn is_told(crew: &Crew<u32>) -> bool {
-        let freed = crew.freed();
+    fn is_told(pool: &ThreadPool<u32>) -> bool {
+        let freed = pool.freed();
         let mut fds = [crate::sys::wait::readable(&freed)];
         let told = crate::sys::wait::wait(&mut fds, Some(std::time::Instant::now())).unwrap() > 0;
-        crew.clear_freed();
+        pool.clear_freed();
         told
     }
 
     #[test]
     fn threads_are_started_up_to_the_limit_and_no_job_waits_for_another() {
-        let crew = Crew::new(2).unwrap();
-        assert!(crew.is_free(yes).unwrap());
-        assert!(crew.is_free(unneeded).unwrap());
-        crew.give(1);
-        assert!(crew.is_free(yes).unwrap(), "the first one has a job");
-        crew.give(2);
-        assert!(!crew.is_free(unneeded).unwrap(), "two is the limit");
-        assert_eq!((crew.next(), crew.next()), (Some(1), Some(2)));
-        assert!(!crew.is_free(unneeded).unwrap() && !is_told(&crew));
-        assert!(crew.done() && is_told(&crew), "one is free again");
-        assert!(crew.is_free(unneeded).unwrap());
-        assert!(crew.done() && !is_told(&crew), "nobody asked");
+        let pool = ThreadPool::new(2).unwrap();
+        assert!(pool.is_free(yes).unwrap());
+        assert!(pool.is_free(unneeded).unwrap());
+        pool.give(1);
+        assert!(pool.is_free(yes).unwrap(), "the first one has a job");
+        pool.give(2);
+        assert!(!pool.is_free(unneeded).unwrap(), "two is the limit");
+        assert_eq!((pool.next(), pool.next()), (Some(1), Some(2)));
+        assert!(!pool.is_free(unneeded).unwrap() && !is_told(&pool));
+        assert!(pool.done() && is_told(&pool), "one is free again");
+        assert!(pool.is_free(unneeded).unwrap());
+        assert!(pool.done() && !is_told(&pool), "nobody asked");
     }
 
     #[test]
     fn a_thread_that_cannot_be_started_counts_for_nothing() {
-        let crew = Crew::new(2).unwrap();
+        let pool = ThreadPool::new(2).unwrap();
         for _ in 0..5 {
-            crew.is_free(no).unwrap_err();
+            pool.is_free(no).unwrap_err();
         }
-        assert!(crew.is_free(yes).unwrap());
-        crew.give(1);
-        crew.is_free(no).unwrap_err();
-        assert_eq!(crew.next(), Some(1));
-        assert!(!is_told(&crew));
-        crew.leave();
-        assert!(is_told(&crew), "who waits hears that there is one less");
-        crew.wait();
+        assert!(pool.is_free(yes).unwrap());
+        pool.give(1);
+        pool.is_free(no).unwrap_err();
+        assert_eq!(pool.next(), Some(1));
+        assert!(!is_told(&pool));
+        pool.leave();
+        assert!(is_told(&pool), "who waits hears that there is one less");
+        pool.wait();
     }
 
     #[test]
     fn no_more_than_a_few_wait_for_work_and_all_go_at_the_end() {
-        let crew = Crew::new(100).unwrap();
+        let pool = ThreadPool::new(100).unwrap();
         for job in 0..50 {
-            assert!(crew.is_free(yes).unwrap());
-            crew.give(job);
+            assert!(pool.is_free(yes).unwrap());
+            pool.give(job);
         }
         for job in 0..50 {
-            assert_eq!(crew.next(), Some(job));
+            assert_eq!(pool.next(), Some(job));
         }
-        let stay = (0..50).filter(|_| crew.done()).count();
+        let stay = (0..50).filter(|_| pool.done()).count();
         assert_eq!(stay, IDLE_THREADS);
-        (0..50 - IDLE_THREADS).for_each(|_| crew.leave());
-        crew.give(7);
-        crew.close();
-        assert_eq!(crew.next(), Some(7), "a job that was given is done");
-        assert!(!crew.done());
+        (0..50 - IDLE_THREADS).for_each(|_| pool.leave());
+        pool.give(7);
+        pool.close();
+        assert_eq!(pool.next(), Some(7), "a job that was given is done");
+        assert!(!pool.done());
         for _ in 1..IDLE_THREADS {
-            assert_eq!(crew.next(), None);
+            assert_eq!(pool.next(), None);
         }
-        (0..IDLE_THREADS).for_each(|_| crew.leave());
-        crew.wait();
+        (0..IDLE_THREADS).for_each(|_| pool.leave());
+        pool.wait();
     }
 }

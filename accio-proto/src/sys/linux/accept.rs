@@ -8,7 +8,8 @@ use rustix::net::SocketFlags;
 
 use crate::sys::retry;
 
-/// Accepts one connection, non-blocking and closed on exec; the rest it has from the listener.
+/// Accepts one connection, non-blocking and close-on-exec; the other options are inherited from the
+/// listener.
 pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Option<SocketAddr>)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, peer) = retry(|| rustix::net::acceptfrom_with(listener, flags))?;
@@ -16,8 +17,8 @@ pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Option<So
     Ok((TcpStream::from(fd), peer))
 }
 
-/// Whether accept failed for the one connection it took from the queue. Linux also hands out
-/// network errors that were pending on it.
+/// Returns whether accept failed because of the one connection it took from the queue. Linux also
+/// returns network errors that were pending on that connection.
 pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),

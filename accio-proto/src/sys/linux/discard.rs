@@ -7,10 +7,11 @@ use rustix::net::RecvFlags;
 
 use crate::sys::retry;
 
-/// Drops up to `scratch.len()` received bytes in the kernel and says how many; nothing is copied.
+/// Drops up to `scratch.len()` received bytes in the kernel without copying them, and returns their
+/// number.
 ///
-/// The slice only tells the length, but must be initialised memory: what the call leaves in it is
-/// handed out as bytes.
+/// The slice only passes the length, but must be initialised memory, because the call returns it as
+/// bytes.
 pub(crate) fn discard(socket: impl AsFd, scratch: &mut [u8]) -> io::Result<usize> {
     let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
     retry(|| rustix::net::recv(&socket, &mut *scratch, flags)).map(|(_, count)| count)

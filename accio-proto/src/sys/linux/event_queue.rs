@@ -32,11 +32,11 @@ impl Poller {
         Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), one_shot(interest))?)
     }
 
-    /// Stops to watch a descriptor, before it is closed: else the close may wait. A waiter that is
-    /// just looking at it holds a reference to its file, and the kernel puts a last reference down
-    /// only when that waiter is next given an event: the peer would not hear of the end until then.
+    /// Removes a descriptor. It must be removed before it is closed: a waiter that is looking at it
+    /// holds a reference to its file, and the kernel drops the last reference only when that waiter
+    /// gets its next event. Until then the peer would not see the end.
     pub(crate) fn remove(&self, fd: impl AsFd) {
-        // Not there at all is as good; nothing else can go wrong.
+        // It fails only if the descriptor is not there, which is as good.
         let _ = epoll::delete(&self.epoll, fd);
     }
 
@@ -45,15 +45,14 @@ impl Poller {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?)
     }
 
-    /// Waits for one event and returns its token; `None` when `timeout` is over. One at a time:
-    /// whoever takes an event may be held up by a slow disk, and must not hold up other events
-    /// with it.
+    /// Waits for one event and returns its token; `None` after `timeout`. Takes one event at a
+    /// time: a slow disk may block the thread that takes it, which must not delay other events.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<Option<u64>> {
         let mut event = Events::<1>::new();
         Ok(self.wait_many(&mut event, timeout)?.next())
     }
 
-    /// Waits for events and returns their tokens; none when `timeout` is over.
+    /// Waits for events and returns their tokens; none after `timeout`.
     pub(crate) fn wait_many<'e, const N: usize>(
         &self,
         events: &'e mut Events<N>,
@@ -64,7 +63,7 @@ impl Poller {
             tv_nsec: timeout.subsec_nanos().into(),
         });
         let count = match epoll::wait(&self.epoll, &mut events.0[..], timeout.as_ref()) {
-            // A signal. Whoever waits looks at the time again.
+            // A signal interrupted the call; the caller checks the time again.
             Err(Errno::INTR) => 0,
             waited => waited?,
         };

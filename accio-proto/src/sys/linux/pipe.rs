@@ -8,7 +8,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use crate::sys::retry;
 use crate::tuning::PIPE_CAPACITY;
 
-/// A pipe of [`PIPE_CAPACITY`], or of what the system grants.
+/// A pipe of [`PIPE_CAPACITY`], or of the size that the system grants.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     read: OwnedFd,
@@ -18,14 +18,14 @@ pub(crate) struct Pipe {
 impl Pipe {
     pub(crate) fn new() -> io::Result<Pipe> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // A process with many pipes may be refused the size; the default works too.
+        // The system may refuse the size to a process with many pipes; the default works too.
         if let Err(error) = fcntl_setpipe_size(&write, PIPE_CAPACITY) {
             log::debug!("pipe stays at its default size: {error}");
         }
         Ok(Pipe { read, write })
     }
 
-    /// Moves what the socket has, at most the pipe's capacity, into the empty pipe; 0 is the FIN.
+    /// Moves the bytes of the socket, at most the capacity, into the empty pipe; 0 is the FIN.
     pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         retry(|| splice(socket, None, &self.write, None, PIPE_CAPACITY, flags))
@@ -39,7 +39,7 @@ impl Pipe {
         }
     }
 
-    /// Reads bytes back that could not be moved on.
+    /// Reads bytes from the pipe that could not be moved to the file.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match retry(|| rustix::io::read(&self.read, &mut *buffer))? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),

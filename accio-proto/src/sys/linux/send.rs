@@ -1,4 +1,4 @@
-//! Sending within the kernel, and what else Linux has for a client.
+//! Sending within the kernel, and other calls of Linux for a client.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
 use crate::sys::socket::Moved;
 use crate::tuning::PIPE_CAPACITY;
 
-/// Lets the kernel give the connection up when nothing is acknowledged for so long.
+/// Makes the kernel close the connection when bytes stay unacknowledged for `patience`.
 pub(crate) fn give_up_after(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     let milliseconds = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
     Ok(sockopt::set_tcp_user_timeout(stream, milliseconds.clamp(1, i32::MAX as u32))?)
@@ -25,17 +25,17 @@ pub(crate) fn send_file(stream: &TcpStream, file: &File, count: usize) -> Moved 
     moved(sendfile(stream, file, None, count))
 }
 
-/// Lets a pipe hold more at once, so that its two ends wait for each other less often.
+/// Increases the capacity of a pipe, so that its two ends wait for each other less often.
 pub(crate) fn widen(pipe: &File) {
     if fcntl_getpipe_size(pipe).is_ok_and(|size| size < PIPE_CAPACITY) {
-        // A process with many pipes may be refused the size; the default works too.
+        // The system may refuse the size to a process with many pipes; the default works too.
         let _ = fcntl_setpipe_size(pipe, PIPE_CAPACITY);
     }
 }
 
-/// Sends up to `count` bytes of what the pipe holds, within the kernel.
+/// Sends up to `count` bytes of the pipe, within the kernel.
 pub(crate) fn send_pipe(stream: &TcpStream, pipe: &File, count: usize) -> Moved {
-    // Never blocks on the pipe, and the socket is made not to.
+    // The flag prevents blocking on the pipe; the socket is non-blocking itself.
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     moved(splice(pipe.as_fd(), None, stream.as_fd(), None, count, flags))
 }

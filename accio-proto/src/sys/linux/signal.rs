@@ -16,12 +16,12 @@ impl Signal {
     }
 
     pub(crate) fn raise(&self) {
-        // The counter can only be full when it is raised already.
+        // It fails only if the counter is full, and then the signal is raised already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
     pub(crate) fn clear(&self) {
-        // Nothing to read: it is clear.
+        // It fails only if there is nothing to read, and then the signal is clear already.
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }

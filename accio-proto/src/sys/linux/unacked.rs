@@ -1,9 +1,9 @@
-//! How many bytes a connection's peer has not acknowledged yet.
+//! Number of bytes that the peer of a connection has not acknowledged.
 //!
-//! This is the number `ioctl(SIOCOUTQ)` gives, our FIN included; asked of the kernel's socket
-//! diagnosis instead, because the ioctl takes unsafe code and netlink is only messages. Where
-//! that service is missing (another system, a strict sandbox, a kernel built without it), the
-//! answer is "unknown".
+//! It is the result of `ioctl(SIOCOUTQ)`, which counts the FIN too. It is read from the socket
+//! diagnosis of the kernel instead, because the ioctl needs unsafe code and netlink consists of
+//! messages. If that service is missing (another system, a strict sandbox, a kernel built without
+//! it), the number is unknown.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use rustix::net::{
     sockopt,
 };
 
-/// A question about one connection, ready to be asked again and again.
+/// A query about one connection, which can be repeated.
 #[derive(Debug)]
 pub(crate) struct Unacked {
     netlink: OwnedFd,
@@ -22,7 +22,7 @@ pub(crate) struct Unacked {
 }
 
 impl Unacked {
-    /// Prepares the question about `stream`.
+    /// Prepares the query about `stream`.
     pub(crate) fn of(stream: &TcpStream) -> Option<Self> {
         let local = stream.local_addr().ok()?;
         let peer = stream.peer_addr().ok()?;
@@ -37,8 +37,8 @@ impl Unacked {
         Some(Unacked { netlink, request: request(local, peer, cookie), sequence: 0 })
     }
 
-    /// Bytes handed to the kernel for the peer and not acknowledged by it; `None` when the kernel
-    /// does not tell, as after a reset.
+    /// Returns the number of bytes that the kernel has accepted and the peer has not acknowledged;
+    /// `None` if the kernel does not know it, as after a reset.
     pub(crate) fn outstanding(&mut self) -> Option<u64> {
         self.sequence = self.sequence.wrapping_add(1);
         self.request[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
@@ -94,7 +94,7 @@ fn request(local: SocketAddr, peer: SocketAddr, cookie: u64) -> [u8; REQUEST] {
     request
 }
 
-/// An address in the 16 bytes there are for it.
+/// Returns an address as 16 bytes, padded with zeros.
 fn address(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V6(address) => address.octets(),
@@ -106,7 +106,7 @@ fn address(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// `idiag_wqueue` of an answer; an error message has another type.
+/// Returns `idiag_wqueue` of an answer; an error message has another type.
 fn wqueue(answer: &[u8]) -> Option<u64> {
     let kind = answer.get(4..6)?;
     if kind != SOCK_DIAG_BY_FAMILY.to_ne_bytes() {
@@ -170,7 +170,7 @@ mod tests {
         }
         assert_eq!(settles(&mut queue, |found| found == Some(0)), Some(0));
 
-        // Our FIN counts, and the peer's kernel acknowledges it alone.
+        // The FIN counts as a byte, and the kernel of the peer acknowledges it by itself.
         stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(settles(&mut queue, |found| found == Some(0)), Some(0));
 

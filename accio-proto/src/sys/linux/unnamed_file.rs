@@ -1,4 +1,4 @@
-//! What Linux has for files on their way to a name.
+//! Calls of Linux for files that get their name at the end.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,26 +7,26 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags};
 
 use crate::sys::{is_unsupported, permissions, retry};
 
-/// A file in the directory that has no name and vanishes with its descriptor.
+/// Opens a file in the directory that has no name and vanishes with its descriptor.
 pub(crate) fn open_anonymous(dir: impl AsFd, mode: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
     retry(|| rustix::fs::openat(&dir, ".", flags, permissions(mode)))
 }
 
-/// Gives the open file a name, by its descriptor alone. Older kernels want a privilege for it.
+/// Links the open file by its descriptor alone, for which older kernels require a privilege.
 pub(crate) fn link_empty_path(file: impl AsFd, dir: impl AsFd, name: &str) -> io::Result<()> {
     Ok(rustix::fs::linkat(&file, "", &dir, name, AtFlags::EMPTY_PATH)?)
 }
 
-/// Gives the open file a name, through `/proc`.
+/// Links the open file through `/proc`.
 pub(crate) fn link_proc(file: impl AsFd, dir: impl AsFd, name: &str) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     Ok(rustix::fs::linkat(CWD, path, &dir, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-/// Renames within the directory, to a name that nothing has. Says whether the old name is gone: it
-/// stays, beside the new one, where the file system cannot do both in one step.
+/// Renames within the directory to a name that does not exist. Returns whether the old name is
+/// gone: it remains, next to the new one, if the file system cannot do both in one step.
 pub(crate) fn rename_new(dir: impl AsFd, from: &str, to: &str) -> io::Result<bool> {
     match retry(|| rustix::fs::renameat_with(&dir, from, &dir, to, RenameFlags::NOREPLACE)) {
         Err(error) if is_unsupported(&error) => {
@@ -36,18 +36,18 @@ pub(crate) fn rename_new(dir: impl AsFd, from: &str, to: &str) -> io::Result<boo
     }
 }
 
-/// Allocates disk blocks behind the end without changing the length.
+/// Allocates disk blocks after the end without changing the length.
 pub(crate) fn preallocate(file: impl AsFd, offset: u64, length: u64) -> io::Result<()> {
     retry(|| rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, offset, length))
 }
 
-/// Writes the file's bytes, and what is needed to find them, to the disk.
+/// Writes the bytes of the file, and the metadata needed to find them, to the disk.
 pub(crate) fn sync_data(file: impl AsFd) -> io::Result<()> {
     retry(|| rustix::fs::fdatasync(&file))
 }
 
-/// Starts writing a range of the file to the disk, without waiting for it. A hint: whatever becomes
-/// of it, the next sync writes what is left.
+/// Starts writing a range of the file to the disk without waiting. It is a hint: the next sync
+/// writes the rest in any case.
 pub(crate) fn start_writing(file: impl AsFd, offset: u64, length: u64) {
     // The advice that pages are not needed starts their write-back. One byte short of the end, so
     // that the last page stays as it is: for a small file there is then nothing to drop, which

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::sys::socket;
 
-/// Accepts one connection and gives it all the options it must have, inherited or not.
+/// Accepts one connection and sets all its options, inherited or not.
 pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Option<SocketAddr>)> {
     let (stream, peer) = listener.accept()?;
     #[cfg(target_vendor = "apple")]
@@ -16,8 +16,8 @@ pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Option<So
     Ok((stream, Some(peer)))
 }
 
-/// Whether accept failed for the one connection it took from the queue. Some systems say that an
-/// option cannot be set, or that there is no address, when it was reset already.
+/// Returns whether accept failed because of the one connection it took from the queue. If that was
+/// reset already, some systems report that an option cannot be set or that there is no address.
 pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput
         || matches!(

@@ -1,9 +1,9 @@
-//! A pipe that carries bytes from a socket to a file within the kernel: not offered here.
+//! A pipe that carries bytes from a socket to a file within the kernel: not supported.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// A pipe that there is none of.
+/// A type without values.
 #[derive(Debug)]
 pub(crate) enum Pipe {}
 

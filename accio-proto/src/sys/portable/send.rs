@@ -1,4 +1,4 @@
-//! Sending within the kernel, and what else Linux has for a client: not offered here.
+//! Sending within the kernel, and other calls of Linux for a client: not supported.
 
 use std::fs::File;
 use std::io;

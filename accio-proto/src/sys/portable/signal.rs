@@ -19,12 +19,12 @@ impl Signal {
     }
 
     pub(crate) fn raise(&self) {
-        // The pipe can only be full when it is raised already.
+        // It fails only if the pipe is full, and then the signal is raised already.
         let _ = rustix::io::write(&self.writer, &[1]);
     }
 
     pub(crate) fn clear(&self) {
-        // Until it is empty, which is an error, or cut short.
+        // Reads until the pipe is empty, which is an error, or has returned less than requested.
         while rustix::io::read(&self.reader, &mut [0; 512]).is_ok_and(|count| count == 512) {}
     }
 }

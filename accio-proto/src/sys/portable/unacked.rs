@@ -1,8 +1,8 @@
-//! How many bytes a connection's peer has not acknowledged yet: not told here.
+//! Number of bytes that the peer of a connection has not acknowledged: not supported.
 
 use std::net::TcpStream;
 
-/// A question that no system is asked.
+/// A type without values.
 #[derive(Debug)]
 pub(crate) enum Unacked {}
 

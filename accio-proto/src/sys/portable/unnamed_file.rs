@@ -1,4 +1,4 @@
-//! Files on their way to a name, by what every system has.
+//! Files that get their name at the end, with calls that every system has.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,27 +8,27 @@ use rustix::io::Errno;
 
 use crate::sys::retry;
 
-/// There are no nameless files here.
+/// Unnamed files are not supported.
 pub(crate) fn open_anonymous(_: impl AsFd, _: u32) -> io::Result<OwnedFd> {
     Err(Errno::OPNOTSUPP.into())
 }
 
-/// Nor names for them.
+/// Linking unnamed files is not supported.
 pub(crate) fn link_empty_path(_: impl AsFd, _: impl AsFd, _: &str) -> io::Result<()> {
     Err(Errno::NOSYS.into())
 }
 
-/// In no way.
+/// Linking unnamed files is not supported.
 pub(crate) fn link_proc(_: impl AsFd, _: impl AsFd, _: &str) -> io::Result<()> {
     Err(Errno::NOSYS.into())
 }
 
-/// Gives the file a second name, one that nothing has; says that the old one is still there.
+/// Gives the file a second name that does not exist; returns that the old one remains.
 pub(crate) fn rename_new(dir: impl AsFd, from: &str, to: &str) -> io::Result<bool> {
     retry(|| rustix::fs::linkat(&dir, from, &dir, to, AtFlags::empty())).map(|()| false)
 }
 
-/// Room comes as it is needed here.
+/// Preallocation is not supported.
 pub(crate) fn preallocate(_: impl AsFd, _: u64, _: u64) -> io::Result<()> {
     Err(Errno::OPNOTSUPP.into())
 }
@@ -38,5 +38,5 @@ pub(crate) fn sync_data(file: impl AsFd) -> io::Result<()> {
     retry(|| rustix::fs::fsync(&file))
 }
 
-/// Writes when it is synced.
+/// Does nothing: a sync writes the file.
 pub(crate) fn start_writing(_: impl AsFd, _: u64, _: u64) {}
