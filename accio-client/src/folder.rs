@@ -8,7 +8,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use accio_proto::os_error_text;
 use accio_proto::{Source, os_error_text};
 use rustix::fs::OFlags;
 use tar::{Builder, EntryType, Header};
