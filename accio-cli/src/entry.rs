@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 
 use crate::failure::Failure;
 use crate::stdio::check_stdout;
-use crate::{color, completions, log_writer};
+use crate::{color, completions, environment, log_writer};
 
 /// Runs a program: parses the arguments, calls `run`, prints a failure, returns the exit code.
 ///
@@ -22,11 +22,11 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> Exit
             let mut stdout = io::stdout().lock();
             stdout.write_all(&text).and_then(|()| stdout.flush())
         })),
-        Err(error) => match error.kind() {
+        Err(Rejected { error, variable }) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 printed(check_stdout().and_then(|()| error.print()))
             }
-            _ => Err(Failure::usage(usage_line(&error))),
+            _ => Err(Failure::usage(usage_line(&error, variable.as_deref()))),
         },
     };
     let code = outcome.unwrap_or_else(|failure| {
@@ -48,23 +48,41 @@ enum Parsed<A> {
     Generated(Vec<u8>),
 }
 
-/// Does what `A::try_parse` does, and handles `--color` and `--generate`.
-fn parse<A: Parser>() -> Result<Parsed<A>, clap::Error> {
+/// A command line that cannot be used, or that asks for help.
+struct Rejected {
+    error: clap::Error,
+    /// The variable that the invalid value comes from, unless that is the command line.
+    variable: Option<String>,
+}
+
+impl<E: Into<clap::Error>> From<E> for Rejected {
+    fn from(error: E) -> Self {
+        Rejected { error: error.into(), variable: None }
+    }
+}
+
+/// Does what `A::try_parse` does, and handles `--color`, `--generate` and variables.
+fn parse<A: Parser>() -> Result<Parsed<A>, Rejected> {
     let mut command = completions::add_flag(A::command()).color(color::choose().into());
-    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    environment::check(&command);
+    let plain = command.clone();
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os()).map_err(|error| {
+        let variable = environment::culprit(&error, &plain, std::env::args_os());
+        Rejected { error, variable }
+    })?;
     if let Some(output) = completions::requested(&matches) {
         return Ok(Parsed::Generated(completions::generate(output, command)?));
     }
     let arguments = A::from_arg_matches_mut(&mut matches);
-    arguments.map(Parsed::Arguments).map_err(|error| error.format(&mut command))
+    Ok(Parsed::Arguments(arguments.map_err(|error| error.format(&mut command))?))
 }
 
 /// Joins clap's several lines into one: what is wrong, then the usage.
-fn usage_line(error: &clap::Error) -> String {
+fn usage_line(error: &clap::Error, variable: Option<&str>) -> String {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let mut line = String::new();
+    let mut line = variable.map(|name| format!("{name}:")).unwrap_or_default();
     for part in lines.filter(|line| !line.starts_with("For more information")) {
         let gap = match line.chars().last() {
             None => "",
@@ -91,10 +109,10 @@ mod tests {
     #[test]
     fn usage_errors_are_one_line() {
         for arguments in [&["test"][..], &["test", "a", "b"], &["test", "a", "--timeout", "-1"]] {
-            let line = usage_line(&Arguments::try_parse_from(arguments).unwrap_err());
+            let line = usage_line(&Arguments::try_parse_from(arguments).unwrap_err(), None);
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
         }
-        let line = usage_line(&Arguments::try_parse_from(["test"]).unwrap_err());
+        let line = usage_line(&Arguments::try_parse_from(["test"]).unwrap_err(), None);
         assert!(line.contains("required") && line.contains("Usage: test"), "{line}");
     }
 }

@@ -29,10 +29,12 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod address;
 mod color;
 mod completions;
 mod descriptors;
 mod entry;
+mod environment;
 mod escape;
 mod failure;
 #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "servers alone start the thread"))]
@@ -43,9 +45,11 @@ mod server;
 mod stdio;
 mod values;
 
+pub use address::{ZonedAddress, address_and_port, peer_text};
 pub use color::{Color, ColorFlag};
 pub use descriptors::raise_descriptor_limit;
 pub use entry::main;
+pub use environment::{VARIABLES, variables_of};
 pub use escape::{escape, escape_json, is_unprintable};
 pub use failure::{Failure, USAGE, exit, say};
 pub use logging::Verbosity;

@@ -6,7 +6,7 @@ use env_logger::{Target, WriteStyle};
 use log::LevelFilter;
 
 use crate::escape::escape;
-use crate::{color, log_writer};
+use crate::{color, environment, log_writer};
 
 /// `-v` and `-q`, to be flattened into a program's arguments.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -46,5 +46,6 @@ impl Verbosity {
                 writeln!(line, "[{time} {style}{level:<5}{style:#}] {}", escape(&text))
             })
             .init();
+        environment::log_unknown();
     }
 }

@@ -3,40 +3,42 @@
 use std::time::Duration;
 
 use accio_proto::limits;
+use jiff::SignedDuration;
 
-/// Parses a time limit in seconds, fractions allowed.
+/// Parses a time limit: seconds with an optional fraction, or a number with a unit such as `500ms`,
+/// `10s`, `5m` or `1h30m`.
 ///
 /// # Errors
 ///
-/// The value is not a number, not above 0, or above [`limits::MAX_TIMEOUT`].
+/// The value is not a time, not above 0, or above [`limits::MAX_TIMEOUT`].
 pub fn seconds(value: &str) -> Result<Duration, String> {
-    let number: f64 = value.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    match Duration::try_from_secs_f64(number) {
-        Ok(duration) if duration.is_zero() => Err("must be above 0 seconds".into()),
-        Ok(duration) if duration <= limits::MAX_TIMEOUT => Ok(duration),
+    let duration = match value.parse() {
+        Ok(number) => Duration::try_from_secs_f64(number).ok(),
+        Err(_) => {
+            let duration: SignedDuration = value.parse().map_err(|_| {
+                "not a time: use seconds such as 2.5, or 500ms, 10s or 5m".to_owned()
+            })?;
+            duration.try_into().ok()
+        }
+    };
+    match duration {
+        Some(duration) if duration.is_zero() => Err("must be above 0 seconds".into()),
+        Some(duration) if duration <= limits::MAX_TIMEOUT => Ok(duration),
         _ => Err(format!("must be between 0 and {} seconds", limits::MAX_TIMEOUT.as_secs())),
     }
 }
 
-/// Parses a number of bytes with an optional suffix K, M, G or T (powers of 1024).
+/// Parses a number of bytes, such as `4096`, `64K`, `1.5G`, `10MB` or `10MiB`. K, M, G and T are
+/// steps of 1024, with or without `B` or `iB` behind them.
 ///
 /// # Errors
 ///
-/// The value is not a whole number, has an unknown suffix, or is too large.
+/// The value is not a size, or above 2^64 - 1.
 pub fn bytes(value: &str) -> Result<u64, String> {
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &value[digits.len()..] {
-        "" => 0,
-        "k" | "K" => 10,
-        "m" | "M" => 20,
-        "g" | "G" => 30,
-        "t" | "T" => 40,
-        _ => return Err("unknown suffix: use K, M, G or T".to_owned()),
-    };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "not a number of bytes: use one such as 4096, 64K or 10G".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "above 2^64 - 1 bytes".to_owned())
+    parse_size::Config::new().with_binary().parse_size(value).map_err(|error| match error {
+        parse_size::Error::PosOverflow => "above 2^64 - 1 bytes".to_owned(),
+        _ => "not a size: use bytes such as 4096, or 64K, 1.5G or 10MB".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -46,7 +48,12 @@ mod tests {
     #[test]
     fn seconds_take_fractions_and_refuse_the_rest() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        for bad in ["0", "-1", "nan", "inf", "1e300", "ten", ""] {
+        for (text, millis) in
+            [("10s", 10_000), ("1.5s", 1500), ("500ms", 500), ("1h30m", 5_400_000)]
+        {
+            assert_eq!(seconds(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["0", "0s", "-1", "-1s", "nan", "inf", "1e300", "ten", "", "s", "10x"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
     }
@@ -56,7 +63,11 @@ mod tests {
         assert_eq!(bytes("4096"), Ok(4096));
         assert_eq!(bytes("64k"), Ok(64 << 10));
         assert_eq!(bytes("16777215T"), Ok(16777215 << 40));
-        for bad in ["", "-1", "1.5G", "G", "1KB", "1 K", "16777216T", "99999999999999999999"] {
+        assert_eq!(bytes("1.5G"), Ok(3 << 29));
+        for text in ["10M", "10m", "10MB", "10mb", "10MiB", "10485760B"] {
+            assert_eq!(bytes(text), Ok(10 << 20), "{text}");
+        }
+        for bad in ["", "-1", "G", "1KX", "K1", "one", "16777216T", "99999999999999999999"] {
             assert!(bytes(bad).is_err(), "{bad}");
         }
     }

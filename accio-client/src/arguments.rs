@@ -296,6 +296,10 @@ Exit codes, as in curl; with several files, that of the first FILE that failed:
   55  the connection failed during the transfer
   56  invalid handshake, or a reset instead of the confirmation
 
+Values:
+  K, M, G and T in sizes are steps of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
+  have a unit: 2.5, 500ms, 10s, 5m.
+
 Environment:
   Each flag with a value has a variable: ACCIO_TIMEOUT=30, ACCIO_LIMIT_RATE=2M. The command line
   takes precedence. NO_COLOR disables colour, RUST_LOG=debug logs each step on stderr.";
@@ -313,6 +317,13 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn other_programs_know_the_variables() {
+        for variable in accio_cli::variables_of(&Arguments::command()) {
+            assert!(accio_cli::VARIABLES.contains(&&*variable), "add {variable} to VARIABLES");
+        }
     }
 
     #[test]

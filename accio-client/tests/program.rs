@@ -30,7 +30,7 @@ fn usage_errors_are_one_line_and_exit_2() {
         (&["h", "80", "f", "--jobs", "0"], "--jobs"),
         (&["h", "80", "f", "--retry", "-1"], "'-1'"),
         (&["h", "80", "f", "--limit-rate", "0"], "above 0"),
-        (&["h", "80", "f", "--limit-rate", "1Q"], "use K, M, G or T"),
+        (&["h", "80", "f", "--limit-rate", "1Q"], "64K, 1.5G or 10MB"),
         (&["h", "80", "f", "--source", "eth0"], "'eth0'"),
         (&["h", "80", "f", "--connect-timeout", "0"], "above 0"),
         (&["h", "80", "f", "-4", "-6"], "--ipv6"),

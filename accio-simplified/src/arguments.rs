@@ -15,7 +15,8 @@ use clap::Parser;
 #[command(name = "server-s", version, after_help = SHORT_END, after_long_help = END)]
 pub(crate) struct Arguments {
     /// Port to listen on: 1 to 65535, or a service name
-    #[arg(allow_hyphen_values = true)]
+    // A negative number is an invalid port; other words with a hyphen are flags.
+    #[arg(allow_negative_numbers = true)]
     pub(crate) port: Port,
     #[command(flatten)]
     pub(crate) server: ServerFlags,
@@ -70,6 +71,13 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn other_programs_know_the_variables() {
+        for variable in accio_cli::variables_of(&Arguments::command()) {
+            assert!(accio_cli::VARIABLES.contains(&&*variable), "add {variable} to VARIABLES");
+        }
     }
 
     /// Journal, metrics, draining and fast paths belong to accio-server.

@@ -1,6 +1,5 @@
 //! The flags of a server program.
 
-use std::net::IpAddr;
 #[cfg(feature = "metrics")]
 use std::net::SocketAddr;
 #[cfg(feature = "operations")]
@@ -11,7 +10,7 @@ use std::time::Duration;
 use accio_proto::{FastPath, FastPaths};
 use accio_proto::{FileSink, ServerBuilder, ServerDialect};
 
-use crate::{ColorFlag, Verbosity, seconds};
+use crate::{ColorFlag, Verbosity, ZonedAddress, seconds};
 
 /// The flags of every server, to be flattened into its arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,19 +18,13 @@ pub struct ServerFlags {
     /// Speak this dialect: auto, accio, confirm or direct
     #[arg(long, value_name = "DIALECT", env = "ACCIO_HANDSHAKE", hide_env = true, default_value_t)]
     pub handshake: ServerDialect,
-    /// Listen on this IPv4 or IPv6 address (repeatable)
+    /// Listen on this IPv4 or IPv6 address (repeatable) [default: all]
     ///
-    /// `::` listens on all interfaces with IPv6 and IPv4; together with an IPv4 address, with IPv6
-    /// only.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "ACCIO_BIND",
-        hide_env = true,
-        value_delimiter = ',',
-        default_value = "0.0.0.0"
-    )]
-    pub bind: Vec<IpAddr>,
+    /// Without it, the server listens on all interfaces: 0.0.0.0 and, where the machine has IPv6,
+    /// [::]. `::` alone accepts IPv6 and IPv4; together with an IPv4 address, IPv6 only. A link-local
+    /// address needs its zone: fe80::1%eth0.
+    #[arg(long, value_name = "ADDR", env = "ACCIO_BIND", hide_env = true, value_delimiter = ',')]
+    pub bind: Vec<ZonedAddress>,
     /// Abort a transfer after this idle time, e.g. 2.5
     #[arg(long, value_name = "SECONDS", env = "ACCIO_TIMEOUT", hide_env = true,
           value_parser = seconds, default_value = "10", allow_negative_numbers = true)]
@@ -103,7 +96,7 @@ impl OperationFlags {
 /// Parses a time limit in seconds, or 0 for none.
 #[cfg(feature = "operations")]
 fn seconds_or_zero(value: &str) -> Result<Duration, String> {
-    match value.parse() {
+    match value.trim_end_matches('s').parse() {
         Ok(0.0) => Ok(Duration::ZERO),
         _ => seconds(value),
     }
@@ -116,6 +109,7 @@ mod tests {
     #[test]
     fn zero_disables_draining() {
         assert_eq!(seconds_or_zero("0"), Ok(Duration::ZERO));
+        assert_eq!(seconds_or_zero("0s"), Ok(Duration::ZERO));
         assert_eq!(seconds_or_zero("1.5"), Ok(Duration::from_millis(1500)));
         for bad in ["-1", "", "ten"] {
             assert!(seconds_or_zero(bad).is_err(), "{bad}");

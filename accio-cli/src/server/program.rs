@@ -51,6 +51,12 @@ pub trait Program: Send + Sync + 'static {
         let _ = outcome;
     }
 
+    /// Returns how many complete files got no command of `--on-commit`; `None` if there is no such
+    /// command.
+    fn lost_commands(&self) -> Option<u64> {
+        None
+    }
+
     /// Called before unfinished transfers are aborted: from now on, nothing may block a worker.
     fn stopping(&self) {}
 

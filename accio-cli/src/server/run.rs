@@ -1,8 +1,9 @@
 //! Runs a server program until a signal ends it.
 
-use std::net::SocketAddr;
+use std::iter;
 #[cfg(feature = "operations")]
 use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 #[cfg(feature = "operations")]
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::time::Instant;
 #[cfg(feature = "operations")]
 use accio_proto::{Acknowledgement, Outcome};
 use accio_proto::{FileSink, Port, Server, ServerBuilder, os_error_text};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use signal_hook::consts::SIGXFSZ;
 
 #[cfg(feature = "operations")]
@@ -59,8 +61,11 @@ impl ServerFlags {
         builder: ServerBuilder<K>,
         port: Port,
     ) -> Result<Server<K>, Failure> {
-        let address = |ip: &std::net::IpAddr| SocketAddr::new(*ip, port.number());
-        let addresses: Vec<_> = self.bind.iter().map(address).collect();
+        let port = port.number();
+        let addresses = match self.bind[..] {
+            [] => every_interface(port, has_ipv6()),
+            ref bind => bind.iter().map(|address| address.with_port(port)).collect(),
+        };
         builder.bind_all(&addresses).map_err(Failure::from)
     }
 
@@ -152,6 +157,21 @@ impl OperationFlags {
     }
 }
 
+/// The addresses of all interfaces.
+fn every_interface(port: u16, has_ipv6: bool) -> Vec<SocketAddr> {
+    let v6 = has_ipv6.then(|| (Ipv6Addr::UNSPECIFIED, port).into());
+    iter::once((Ipv4Addr::UNSPECIFIED, port).into()).chain(v6).collect()
+}
+
+/// Whether this machine has IPv6: the kernel may lack it, or have it disabled.
+fn has_ipv6() -> bool {
+    let (family, kind) = (AddressFamily::INET6, SocketType::STREAM);
+    let any_port = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
+    socket_with(family, kind, SocketFlags::CLOEXEC, None)
+        .and_then(|socket| rustix::net::bind(&socket, &any_port))
+        .is_ok()
+}
+
 /// Listens on the sockets passed by systemd, or else on the addresses of `flags`.
 #[cfg(feature = "operations")]
 fn listen_on<K: FileSink>(
@@ -201,4 +221,18 @@ fn prepare_process() -> Result<(), Failure> {
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
         .map(drop)
         .map_err(|error| Failure::new("cannot watch for signals", os_error_text(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_is_ipv4_and_ipv6_where_the_machine_has_it() {
+        let texts = |has_ipv6| -> Vec<_> {
+            every_interface(5000, has_ipv6).iter().map(SocketAddr::to_string).collect()
+        };
+        assert_eq!(texts(true), ["0.0.0.0:5000", "[::]:5000"]);
+        assert_eq!(texts(false), ["0.0.0.0:5000"]);
+    }
 }

@@ -1,6 +1,7 @@
 //! The program as its operator meets it: flags, lines, files beside the files, signals, exit codes.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
+mod addresses;
 #[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
 mod balanced;
 mod diagnostics;

@@ -63,7 +63,7 @@ fn errors() {
         &["5000", "d", "--mode", "rw-r-----"],
         &["5000", "d", "--on-commit", "''"],
         &["5000", "d", "--on-commit-jobs", "0"],
-        &["5000", "d", "--max-size", "1.5G"],
+        &["5000", "d", "--max-size", "1.5X"],
         &["5000", "d", "--allow", "10.0.0.0/33"],
         &["5000", "d", "--handshake", "http"],
         &["5000", "d", "--sandbox", "strong"],
@@ -125,4 +125,53 @@ fn flags_come_from_the_environment_too() {
     assert_eq!(output.status.code(), Some(2));
     let output = String::from_utf8(output.stderr).unwrap();
     assert!(output.contains("--mode") && output.contains("999"), "{output}");
+}
+
+#[test]
+fn a_misspelled_flag_is_not_taken_for_the_port() {
+    let line = fails(2, &["--max-sise", "1G", "5000", "d"]);
+    assert!(line.contains("'--max-sise'") && line.contains("'--max-size'"), "{line}");
+    let line = fails(2, &["-5", "d"]);
+    assert!(line.contains("-5"), "{line}");
+}
+
+#[test]
+fn a_misspelled_variable_is_reported() {
+    let place = Place::new();
+    let mut command = program();
+    // The client has this one; the last is none of Accio's.
+    command.env("ACCIO_MAXSIZE", "1K").env("ACCIO_JOBS", "3").env("ACCIONA", "x");
+    let server = Server::start_as(command, &place, &["--bind", "127.0.0.1"]);
+    let line = server.line("ACCIO_MAXSIZE");
+    assert!(line.contains("WARN") && line.contains("did you mean ACCIO_MAX_SIZE?"), "{line}");
+    assert_eq!(server.count("unknown variable"), 1);
+    server.stop(std::time::Duration::from_secs(2));
+}
+
+#[test]
+fn an_invalid_value_of_a_variable_names_the_variable() {
+    let error = |arguments: &[&str]| {
+        let mut command = program();
+        command.args(["5000", "d"]).args(arguments).env("ACCIO_MAX_SIZE", "huge");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let line = error(&[]);
+    assert!(line.starts_with("ERROR: ACCIO_MAX_SIZE: invalid value 'huge'"), "{line}");
+    // The command line takes precedence, and the blame.
+    let line = error(&["--max-size", "large"]);
+    assert!(line.starts_with("ERROR: invalid value 'large'"), "{line}");
+    let line = error(&["--ids-from", "x"]);
+    assert!(!line.contains("ACCIO_MAX_SIZE:") || line.contains("huge"), "{line}");
+}
+
+#[test]
+fn sizes_and_times_have_units() {
+    let place = Place::new();
+    let flags = ["--max-size", "1.5K", "--timeout", "600ms", "--drain", "2s", "--min-free", "1MB"];
+    let server = Server::start(&place, &flags);
+    upload(server.address(), &[b'x'; 1537]).unwrap_err();
+    upload(server.address(), &[b'x'; 1536]).unwrap();
+    server.stop(std::time::Duration::from_secs(2));
 }

@@ -1,7 +1,5 @@
 //! The lines of the journal.
 
-use std::net::SocketAddr;
-
 use accio_proto::{Abort, Dialect, Outcome, os_error_text};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -39,11 +37,10 @@ struct Lost {
 pub(super) fn ended(outcome: &Outcome, time: Timestamp) -> Vec<u8> {
     let error = outcome.result.as_ref().err();
     // An IPv4 client is written as one, whatever socket it came through.
-    let canonical = |peer: SocketAddr| SocketAddr::new(peer.ip().to_canonical(), peer.port());
     line(&Ended {
         time: format!("{time:.6}"),
         id: outcome.id,
-        peer: outcome.peer.map(|peer| canonical(peer).to_string()),
+        peer: outcome.peer.map(crate::peer_text),
         dialect: outcome.dialect.map(Dialect::name),
         bytes: outcome.bytes,
         duration: outcome.duration.as_micros() as f64 / 1e6,

@@ -38,9 +38,7 @@ const DURATIONS: [f64; 12] =
 pub(super) fn address(value: &str) -> Result<SocketAddr, String> {
     match value.parse::<u16>() {
         Ok(port) => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
-        Err(_) => value.parse().map_err(|_| {
-            "use a port such as 9090, or an address and a port such as 192.0.2.1:9090".to_owned()
-        }),
+        Err(_) => crate::address_and_port(value),
     }
 }
 
@@ -99,7 +97,8 @@ impl Metrics {
         let help = "How long connections took, from accept to commit or abort";
         registry.register_with_unit("connection_duration", help, Unit::Seconds, told.durations);
         registry.register("errors", "Connections that ended with ERROR, by cause", told.reasons);
-        registry.register_collector(Box::new(State { handle, descriptors, journal }));
+        let state = State { handle, descriptors, journal, program: Arc::clone(&program) };
+        registry.register_collector(Box::new(state));
         let pages = Pages { registry, health: Health::start(program, ending)? };
         spawn("accio-metrics", move || {
             if let Err(error) = http::serve(&listener, pages) {
@@ -153,6 +152,7 @@ struct State {
     handle: ServerHandle,
     descriptors: Option<Descriptors>,
     journal: Option<Arc<Journal>>,
+    program: Arc<dyn Program>,
 }
 
 impl fmt::Debug for State {
@@ -182,11 +182,20 @@ impl Collector for State {
             let kind = counter.metric_type();
             counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
         }
-        if let Some(journal) = &self.journal {
-            let counter = ConstCounter::new(journal.lost());
-            let kind = counter.metric_type();
-            let help = "Lines that the journal did not accept";
-            counter.encode(encoder.encode_descriptor("journal_lost", help, None, kind)?)?;
+        let lost_lines = self.journal.as_ref().map(|journal| journal.lost());
+        for (name, help, count) in [
+            ("journal_lost", "Lines that the journal did not accept", lost_lines),
+            (
+                "on_commit_lost",
+                "Complete files that got no command, for want of room in the queue",
+                self.program.lost_commands(),
+            ),
+        ] {
+            if let Some(count) = count {
+                let counter = ConstCounter::new(count);
+                let kind = counter.metric_type();
+                counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+            }
         }
         let failed = self.journal.as_ref().map(|journal| i64::from(journal.has_failed()));
         let in_service = i64::try_from(stats.in_service).unwrap_or(i64::MAX);

@@ -1,0 +1,172 @@
+//! Variables named `ACCIO_…`: misspelled ones, and values that are invalid.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use clap::Command;
+use clap::error::{ContextKind, ContextValue};
+
+/// The variables of all three programs and their builds: what one program does not know may be
+/// meant for another. Each program's tests compare its own with this list.
+pub const VARIABLES: &[&str] = &[
+    "ACCIO_ALLOW",
+    "ACCIO_BIND",
+    "ACCIO_COLOR",
+    "ACCIO_CONNECT_TIMEOUT",
+    "ACCIO_DENY",
+    "ACCIO_DRAIN",
+    "ACCIO_DURABLE",
+    "ACCIO_EXISTING",
+    "ACCIO_FROM_COMMAND",
+    "ACCIO_HANDSHAKE",
+    "ACCIO_IDS_FROM",
+    "ACCIO_IDS_FROM_STORE",
+    "ACCIO_JOBS",
+    "ACCIO_JOURNAL",
+    "ACCIO_LIMIT_RATE",
+    "ACCIO_MAX_CONNECTIONS",
+    "ACCIO_MAX_DURATION",
+    "ACCIO_MAX_PER_IP",
+    "ACCIO_MAX_SIZE",
+    "ACCIO_MAX_TIME",
+    "ACCIO_METRICS",
+    "ACCIO_MIN_FREE",
+    "ACCIO_MIN_RATE",
+    "ACCIO_MODE",
+    "ACCIO_NODE",
+    "ACCIO_ON_COMMIT",
+    "ACCIO_ON_COMMIT_JOBS",
+    "ACCIO_ON_COMMIT_QUEUE",
+    "ACCIO_PROGRESS",
+    "ACCIO_PROXY_PROTOCOL",
+    "ACCIO_RETRY",
+    "ACCIO_SANDBOX",
+    "ACCIO_SOURCE",
+    "ACCIO_STORE_MEMORY",
+    "ACCIO_TIMEOUT",
+    "ACCIO_TLS",
+    "ACCIO_TLS_CA",
+    "ACCIO_TLS_CERT",
+    "ACCIO_TLS_CLIENTS",
+    "ACCIO_TLS_CLIENT_CA",
+    "ACCIO_TLS_IDENTITY",
+    "ACCIO_TLS_KEY",
+    "ACCIO_TLS_MIN",
+    "ACCIO_TLS_PIN",
+    "ACCIO_WITHOUT",
+    "ACCIO_WORKERS",
+];
+
+/// Set for commands of `--on-commit`, which may run one of the programs.
+const OF_COMMANDS: [&str; 4] = ["ACCIO_ID", "ACCIO_PATH", "ACCIO_BYTES", "ACCIO_PEER"];
+
+/// What the names of all variables begin with.
+const PREFIX: &str = "ACCIO_";
+
+/// How alike two names must be for one to be suggested.
+const LIKENESS: f64 = 0.8;
+
+/// The unknown variables that are set, for when the log has started.
+static UNKNOWN: OnceLock<Vec<Unknown>> = OnceLock::new();
+
+/// The variables that a program's flags can be set by.
+pub fn variables_of(command: &Command) -> BTreeSet<String> {
+    let names = command.get_arguments().filter_map(|argument| argument.get_env());
+    names.filter_map(|name| name.to_str().map(str::to_owned)).collect()
+}
+
+/// A variable that none of the programs has.
+#[derive(Debug, PartialEq, Eq)]
+struct Unknown {
+    name: String,
+    /// The variable that is probably meant.
+    suggestion: Option<String>,
+}
+
+/// Looks for variables that no program has, and keeps them.
+pub(crate) fn check(command: &Command) {
+    let own = variables_of(command);
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let unknown = set.filter_map(|name| unknown(name, &own)).collect();
+    // Checked once; a second program in this process would find the same.
+    let _ = UNKNOWN.set(unknown);
+}
+
+/// Logs the unknown variables that [`check`] found: as a warning if one of the program's is probably
+/// meant, else as information, for it may be somebody else's.
+pub(crate) fn log_unknown() {
+    for Unknown { name, suggestion } in UNKNOWN.get().into_iter().flatten() {
+        match suggestion {
+            Some(suggestion) => {
+                log::warn!("unknown variable {name} has no effect: did you mean {suggestion}?");
+            }
+            None => log::info!("unknown variable {name} has no effect"),
+        }
+    }
+}
+
+fn unknown(name: String, own: &BTreeSet<String>) -> Option<Unknown> {
+    let short = name.strip_prefix(PREFIX)?;
+    let is_known = |name| VARIABLES.contains(&name) || OF_COMMANDS.contains(&name);
+    if is_known(&name) || own.contains(&name) {
+        return None;
+    }
+    // Without the prefix, which makes all of them alike.
+    let likeness = |known: &str| strsim::jaro(short, known.strip_prefix(PREFIX).unwrap_or(known));
+    let best = own.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let suggestion = best.filter(|best| likeness(best) >= LIKENESS).cloned();
+    Some(Unknown { name, suggestion })
+}
+
+/// If an invalid value came from a variable and not from the command line, the variable's name.
+///
+/// `command` is the program's, `arguments` are those it was run with.
+pub(crate) fn culprit(
+    error: &clap::Error,
+    command: &Command,
+    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Option<String> {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return None };
+    // As in `--max-size <SIZE>`.
+    let long = shown.strip_prefix("--")?.split(' ').next();
+    let argument = command.get_arguments().find(|argument| argument.get_long() == long)?;
+    let variable = argument.get_env()?.to_str()?.to_owned();
+    std::env::var_os(&variable)?;
+    // Without the variable, the same command line has no such error.
+    let id = argument.get_id().clone();
+    let mut without = command.clone().mut_arg(id, |argument| argument.env(None));
+    match without.try_get_matches_from_mut(arguments) {
+        Err(again) if again.get(ContextKind::InvalidArg) == error.get(ContextKind::InvalidArg) => {
+            None
+        }
+        _ => Some(variable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelled_variable_gets_a_suggestion() {
+        let own = ["ACCIO_MAX_SIZE", "ACCIO_TIMEOUT"].map(str::to_owned).into();
+        let found = |name: &str| unknown(name.to_owned(), &own);
+        for (name, meant) in [
+            ("ACCIO_MAXSIZE", Some("ACCIO_MAX_SIZE")),
+            ("ACCIO_TIMOUT", Some("ACCIO_TIMEOUT")),
+            ("ACCIO_XYZ", None),
+        ] {
+            let suggestion = meant.map(str::to_owned);
+            assert_eq!(found(name), Some(Unknown { name: name.to_owned(), suggestion }));
+        }
+        // Known here, known to another program, set for commands, none of Accio's.
+        for name in ["ACCIO_TIMEOUT", "ACCIO_JOBS", "ACCIO_PEER", "ACCIONA", "PATH"] {
+            assert_eq!(found(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_list_is_sorted() {
+        assert!(VARIABLES.is_sorted());
+    }
+}
