@@ -20,7 +20,8 @@ use crate::sandbox::Sandbox;
 #[command(version, after_help = SHORT_END, after_long_help = END)]
 pub(crate) struct Arguments {
     /// Port to listen on: 1 to 65535, or a service name
-    #[arg(allow_hyphen_values = true)]
+    // A negative number is an invalid port; other words with a hyphen are flags.
+    #[arg(allow_negative_numbers = true)]
     pub(crate) port: Port,
     /// Folder for the files; created if missing
     #[arg(value_name = "FILE-DIR")]
@@ -80,7 +81,7 @@ pub(crate) struct Files {
     /// output goes to stderr. Its failure is logged and does not affect the transfer.
     #[arg(long, value_name = "COMMAND", env = "ACCIO_ON_COMMIT", hide_env = true)]
     pub(crate) on_commit: Option<String>,
-    /// Run this many commands at once; about ten thousand more wait
+    /// Run this many commands at once; others wait
     #[arg(
         long,
         value_name = "N",
@@ -90,6 +91,13 @@ pub(crate) struct Files {
         hide_short_help = true
     )]
     pub(crate) on_commit_jobs: NonZeroUsize,
+    /// Let this many files wait for their command
+    ///
+    /// A file that finds the queue full gets no command; the log and the metrics count it.
+    #[arg(long, value_name = "N", env = "ACCIO_ON_COMMIT_QUEUE", hide_env = true,
+          default_value = "65536", hide_short_help = true,
+          value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub(crate) on_commit_queue: u32,
 }
 
 /// The flags for files in an object store.
@@ -239,6 +247,10 @@ Environment:
   line takes precedence. Commas separate the values of a repeatable flag. RUST_LOG selects what is
   logged, NO_COLOR disables colour.
 
+Values:
+  K, M, G and T in sizes are steps of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
+  have a unit: 2.5, 500ms, 10s, 5m.
+
 Signals:
   SIGTERM, SIGINT and SIGQUIT end the server (see --drain); SIGHUP reopens the journal. Other
   signals have no effect.
@@ -257,6 +269,13 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn other_programs_know_the_variables() {
+        for variable in accio_cli::variables_of(&Arguments::command()) {
+            assert!(accio_cli::VARIABLES.contains(&&*variable), "add {variable} to VARIABLES");
+        }
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! gives up running programs, and knows from its start what it will run; all that the server can
 //! tell it is for which file. The pipe between them is the queue.
 
+mod children;
+mod queue;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -13,22 +16,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use accio_cli::{Color, Failure, USAGE, Verbosity};
+use accio_cli::{Color, Failure, USAGE, Verbosity, peer_text};
 use accio_proto::{Outcome, os_error_text};
-use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
+use children::Children;
+use queue::Queue;
+
 /// The first argument of a helper, which is no port.
 const HELPER: &str = "__on-commit";
 
-/// The size of the queue; a file takes about 60 bytes of it.
-const QUEUE: usize = 1 << 20;
+/// The size of the pipe to the helper: a page, for files wait in the queue before it.
+const PIPE: usize = 4096;
 
 /// How long commands have to end themselves once they are told to.
 const GRACE: Duration = Duration::from_millis(200);
@@ -41,6 +46,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct OnCommit {
     pub(crate) command: Vec<String>,
     pub(crate) jobs: NonZeroUsize,
+    /// How many files may wait.
+    pub(crate) queue: usize,
     /// The folder of the files, absolute.
     pub(crate) folder: PathBuf,
     pub(crate) verbosity: Verbosity,
@@ -52,8 +59,14 @@ pub(crate) struct OnCommit {
 pub(crate) struct Helper {
     child: Child,
     pipe: ChildStdin,
-    /// The last file could not be told; said once, not for every file.
-    behind: AtomicBool,
+    queue_size: usize,
+}
+
+/// The helper at work.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    queue: Queue,
 }
 
 /// A complete file.
@@ -109,11 +122,10 @@ impl OnCommit {
                 .spawn()?;
             // Asked for just above.
             let pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-            rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
-            if let Err(error) = rustix::pipe::fcntl_setpipe_size(&pipe, QUEUE) {
-                log::debug!("the queue of --on-commit is small: {error}");
+            if let Err(error) = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE) {
+                log::debug!("the queue of --on-commit is larger than asked for: {error}");
             }
-            Ok(Helper { child, pipe, behind: AtomicBool::new(false) })
+            Ok(Helper { child, pipe, queue_size: self.queue })
         };
         start().map_err(|error| {
             Failure::new("cannot start the helper of --on-commit", os_error_text(&error))
@@ -130,51 +142,52 @@ impl OnCommit {
 }
 
 impl Helper {
+    /// Starts to pass files on. The thread for that inherits the sandbox.
+    pub(crate) fn run(self) -> Result<Running, Failure> {
+        let Helper { child, pipe, queue_size } = self;
+        Ok(Running { child, queue: Queue::start(queue_size, pipe)? })
+    }
+}
+
+impl Running {
     /// Has the command run for a file that is complete; never waits.
-    pub(crate) fn run(&self, outcome: &Outcome) {
-        let job = Job { id: outcome.id, bytes: outcome.bytes, peer: outcome.peer };
-        // Numbers and an address always have a form in JSON.
-        let mut line = serde_json::to_vec(&job).unwrap_or_default();
-        line.push(b'\n');
-        // So short a line is written as a whole or not at all.
-        match rustix::io::write(&self.pipe, &line) {
-            Ok(_) => self.behind.store(false, Ordering::Relaxed),
-            Err(error) => {
-                let why = match error {
-                    rustix::io::Errno::AGAIN => "too many wait already".to_owned(),
-                    error => format!("the helper is gone: {}", os_error_text(&error.into())),
-                };
-                let id = outcome.id;
-                if self.behind.swap(true, Ordering::Relaxed) {
-                    log::info!("connection {id}: --on-commit is not run: {why}");
-                } else {
-                    log::error!("connection {id}: --on-commit is not run: {why}");
-                }
-            }
-        }
+    pub(crate) fn push(&self, outcome: &Outcome) {
+        self.queue.push(Job { id: outcome.id, bytes: outcome.bytes, peer: outcome.peer });
+    }
+
+    /// How many files got no command, for want of room in the queue.
+    pub(crate) fn lost(&self) -> u64 {
+        self.queue.lost()
     }
 
     /// Lets the helper finish what is queued until `deadline()`, then ends it and its commands.
     pub(crate) fn finish(self, deadline: &dyn Fn() -> Instant) {
-        let Helper { mut child, pipe, .. } = self;
-        // The end of the queue.
-        drop(pipe);
-        if wait(&mut child, deadline) {
-            return;
+        let Running { mut child, queue } = self;
+        let report = queue.close();
+        end(&mut child, deadline);
+        report();
+    }
+}
+
+/// Waits for the helper until `deadline()`, then ends it and its commands.
+fn end(child: &mut Child, deadline: &dyn Fn() -> Instant) {
+    if wait(child, deadline) {
+        return;
+    }
+    log::warn!("commands of --on-commit did not finish in time");
+    // Its own group, which exists at least until it is waited for.
+    let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return };
+    let send = |signal| {
+        if let Err(error) = rustix::process::kill_process_group(group, signal) {
+            log::debug!("cannot end the commands of --on-commit: {error}");
         }
-        log::warn!("commands of --on-commit did not finish in time");
-        // Its own group, which exists at least until it is waited for.
-        let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return };
-        let end = |signal| {
-            if let Err(error) = rustix::process::kill_process_group(group, signal) {
-                log::debug!("cannot end the commands of --on-commit: {error}");
-            }
-        };
-        end(Signal::TERM);
-        let grace = Instant::now() + GRACE;
-        if !wait(&mut child, &|| grace) {
-            end(Signal::KILL);
-        }
+    };
+    send(Signal::TERM);
+    let grace = Instant::now() + GRACE;
+    if !wait(child, &|| grace) {
+        send(Signal::KILL);
+        // Whatever it does, it cannot do for long.
+        let _ = child.wait();
     }
 }
 
@@ -208,61 +221,97 @@ pub(crate) fn help() -> Option<ExitCode> {
             log::warn!("--on-commit: cannot watch for signals: {}", os_error_text(&error));
         }
     }
-    let queue = Mutex::new(BufReader::new(io::stdin()));
+    let children = match Children::adopt() {
+        Ok(children) => children,
+        Err(error) => {
+            log::error!("--on-commit: cannot start a thread: {}", os_error_text(&error));
+            return Some(ExitCode::FAILURE);
+        }
+    };
+    let work = Work {
+        queue: Mutex::new(BufReader::new(io::stdin())),
+        folder,
+        command,
+        ending,
+        children,
+        dropped: AtomicU64::new(0),
+    };
     std::thread::scope(|scope| {
         let mut threads = 0;
         for _ in 1..jobs {
-            let work = || work(&queue, &folder, &command, &ending);
-            threads += usize::from(std::thread::Builder::new().spawn_scoped(scope, work).is_ok());
+            let spawned = std::thread::Builder::new().spawn_scoped(scope, || work.run());
+            threads += usize::from(spawned.is_ok());
         }
         log::debug!("--on-commit: {} at once", threads + 1);
-        work(&queue, &folder, &command, &ending);
+        work.run();
     });
+    let dropped = work.dropped.into_inner();
+    if dropped > 0 {
+        log::error!("{dropped} files got no --on-commit command: the server has ended");
+    }
     Some(ExitCode::SUCCESS)
 }
 
-/// Runs the command for one file after the other.
-fn work(queue: &Mutex<impl BufRead>, folder: &Path, command: &[OsString], ending: &AtomicBool) {
-    let mut line = String::new();
-    while !ending.load(Ordering::SeqCst) {
-        line.clear();
-        match lock(queue).read_line(&mut line) {
-            Ok(0) => return,
-            Ok(_) if ending.load(Ordering::SeqCst) => return,
-            Ok(_) => {}
-            Err(error) => return log::error!("--on-commit: {}", os_error_text(&error)),
-        }
-        let job: Job = match serde_json::from_str(&line) {
-            Ok(job) => job,
-            Err(error) => {
-                log::error!("--on-commit: {error}");
-                continue;
-            }
-        };
-        let (id, started) = (job.id, Instant::now());
-        match run(&job, folder, command) {
-            Ok(status) if status.success() => {
-                log::debug!("connection {id}: --on-commit took {:.3?}", started.elapsed());
-            }
-            Ok(status) => log::warn!("connection {id}: --on-commit failed: {status}"),
-            Err(error) => log::warn!("connection {id}: --on-commit: {}", os_error_text(&error)),
-        }
-    }
+/// What the threads of a helper share.
+struct Work<Q> {
+    queue: Mutex<Q>,
+    folder: PathBuf,
+    command: Vec<OsString>,
+    ending: Arc<AtomicBool>,
+    children: Arc<Children>,
+    /// Files that were queued when the end came.
+    dropped: AtomicU64,
 }
 
-fn run(job: &Job, folder: &Path, command: &[OsString]) -> io::Result<ExitStatus> {
-    let [program, arguments @ ..] = command else { return Err(io::ErrorKind::NotFound.into()) };
-    let canonical = |peer: SocketAddr| SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    Command::new(program)
-        .args(arguments)
-        .env("ACCIO_ID", job.id.to_string())
-        .env("ACCIO_PATH", folder.join(format!("{}.file", job.id)))
-        .env("ACCIO_BYTES", job.bytes.to_string())
-        .env("ACCIO_PEER", job.peer.map(|peer| canonical(peer).to_string()).unwrap_or_default())
-        .stdin(Stdio::null())
-        // The server's own stdout may be its journal.
-        .stdout(io::stderr())
-        .status()
+impl<Q: BufRead> Work<Q> {
+    /// Runs the command for one file after the other.
+    fn run(&self) {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            match lock(&self.queue).read_line(&mut line) {
+                Ok(0) => return,
+                Ok(_) if self.ending.load(Ordering::SeqCst) => {
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                Ok(_) => {}
+                Err(error) => return log::error!("--on-commit: {}", os_error_text(&error)),
+            }
+            let job: Job = match serde_json::from_str(&line) {
+                Ok(job) => job,
+                Err(error) => {
+                    log::error!("--on-commit: {error}");
+                    continue;
+                }
+            };
+            let (id, started) = (job.id, Instant::now());
+            match self.run_for(&job) {
+                Ok(status) if status.success() => {
+                    log::debug!("connection {id}: --on-commit took {:.3?}", started.elapsed());
+                }
+                Ok(status) => log::warn!("connection {id}: --on-commit failed: {status}"),
+                Err(error) => log::warn!("connection {id}: --on-commit: {}", os_error_text(&error)),
+            }
+        }
+    }
+
+    fn run_for(&self, job: &Job) -> io::Result<ExitStatus> {
+        let [program, arguments @ ..] = &self.command[..] else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env("ACCIO_ID", job.id.to_string())
+            .env("ACCIO_PATH", self.folder.join(format!("{}.file", job.id)))
+            .env("ACCIO_BYTES", job.bytes.to_string())
+            .env("ACCIO_PEER", job.peer.map(peer_text).unwrap_or_default())
+            .stdin(Stdio::null())
+            // The server's own stdout may be its journal.
+            .stdout(io::stderr());
+        self.children.run(&mut command)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,5 @@
 //! Receives files into a folder.
 
-use std::error::Error;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +10,7 @@ use accio_cli::{Failure, Program, say};
 use accio_proto::{DirError, DirErrorKind, DirSink, FileSink, Outcome, Server, os_error_text};
 
 use crate::arguments::{Arguments, Files, WithExisting};
-use crate::on_commit::{self, Helper, OnCommit};
+use crate::on_commit::{self, Helper, OnCommit, Running};
 use crate::sandbox::Sandbox;
 
 /// Receives into the folder that the arguments name.
@@ -42,6 +41,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let on_commit = command.map(|command| OnCommit {
         command,
         jobs: files.on_commit_jobs,
+        queue: files.on_commit_queue as usize,
         folder: folder.clone(),
         verbosity: server.verbosity,
         color: server.color.color,
@@ -105,7 +105,7 @@ struct Receiver {
     durable: bool,
     sandbox: Sandbox,
     on_commit: Option<OnCommit>,
-    helper: OnceLock<Mutex<Option<Helper>>>,
+    helper: OnceLock<Mutex<Option<Running>>>,
 }
 
 impl Program for Receiver {
@@ -120,19 +120,18 @@ impl Program for Receiver {
     fn readiness(&self) -> Result<(), String> {
         // The path is not for everyone who may ask.
         let cannot = |why: String| format!("cannot keep files: {why}");
-        self.sink.check_ready().map_err(|error| {
-            cannot(error.source().map_or_else(|| error.to_string(), ToString::to_string))
-        })?;
-        // Nothing of it is ever visible.
-        self.sink.open(0).map_err(|error| cannot(os_error_text(&error)))?;
+        self.sink.check_ready().map_err(|error| cannot(os_error_text(error.cause())))?;
         if self.sink.has_room() { Ok(()) } else { Err("no room for files".to_owned()) }
     }
 
     fn confine(&self, journal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
         // Before the sandbox, which allows no programs.
         let helper = self.on_commit.as_ref().map(OnCommit::start).transpose()?;
+        self.sandbox.confine(&self.sink, journal)?;
+        // After it, so that the thread of the queue is confined, too.
+        let helper = helper.map(Helper::run).transpose()?;
         self.helper.get_or_init(|| Mutex::new(helper));
-        self.sandbox.confine(&self.sink, journal)
+        Ok(())
     }
 
     fn observe(&self, outcome: &Outcome) {
@@ -140,13 +139,18 @@ impl Program for Receiver {
             && let Some(helper) = self.helper.get()
             && let Some(helper) = &*helper.lock().unwrap_or_else(PoisonError::into_inner)
         {
-            helper.run(outcome);
+            helper.push(outcome);
         }
+    }
+
+    fn lost_commands(&self) -> Option<u64> {
+        let helper = self.helper.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+        helper.as_ref().map(Running::lost)
     }
 
     fn finish(&self, deadline: &dyn Fn() -> Instant) {
         let helper = self.helper.get();
-        let take = |helper: &Mutex<Option<Helper>>| {
+        let take = |helper: &Mutex<Option<Running>>| {
             helper.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
         if let Some(helper) = helper.and_then(take) {

@@ -173,6 +173,16 @@ impl Server {
         status
     }
 
+    /// Ends it by SIGTERM within `limit`; returns its status, and all it said on stderr.
+    pub(crate) fn end(mut self, limit: Duration) -> (ExitStatus, Vec<String>) {
+        let start = Instant::now();
+        self.signal(Signal::TERM);
+        let status = self.wait();
+        assert!(start.elapsed() < limit, "{:?}", start.elapsed());
+        let said = std::mem::take(&mut *self.stderr.lines.lock().unwrap());
+        (status, said)
+    }
+
     /// Ends it by SIGTERM: exit code 0, within `limit`.
     pub(crate) fn stop(mut self, limit: Duration) {
         let start = Instant::now();

@@ -1,6 +1,8 @@
 //! `--on-commit`: a command for every complete file, and no harm from it.
 
 use std::fs;
+use std::io::Write;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::harness::{Place, Server, connect, until, upload};
@@ -106,4 +108,85 @@ fn a_command_that_is_none_is_a_usage_error() {
         assert!(line.contains(why), "{line}");
     }
     assert!(!place.path("received").exists());
+}
+
+#[test]
+fn each_file_without_a_command_is_counted_and_logged_once_a_second() {
+    let place = Place::new();
+    let script = place.script("hook", "echo >>\"$0.out\"; sleep 0.02");
+    let flags = ["--on-commit", &script, "--on-commit-queue", "5", "--on-commit-jobs", "1"];
+    let server = Server::start(&place, &[&flags[..], &["--drain", "20"]].concat());
+    let start = Instant::now();
+    for _ in 0..1000 {
+        upload(server.address(), b"content").unwrap();
+    }
+    let seconds = start.elapsed().as_secs() as usize;
+    // The rest of the queue, and what was not logged yet.
+    let (status, said) = server.end(Duration::from_secs(20));
+    assert_eq!(status.code(), Some(0));
+    let run = lines(&place, "hook.out").len();
+    let mut lost = 0;
+    let logged: Vec<_> =
+        said.iter().filter(|line| line.contains("no --on-commit command")).collect();
+    for line in &logged {
+        let text = line.split("] ").last().unwrap();
+        lost += match text.split_once(" files up to ") {
+            Some((count, _)) => count.parse().unwrap(),
+            None => 1,
+        };
+    }
+    assert!(run >= 5 && lost > 0, "{run} {lost}");
+    assert_eq!(run + lost, 1000, "{logged:#?}");
+    assert!(logged.len() <= seconds + 3, "{} lines in {seconds} s", logged.len());
+}
+
+#[test]
+fn orphans_of_commands_do_not_stay_zombies_where_the_server_is_the_first_process() {
+    let place = Place::new();
+    let mut namespace = Command::new("unshare");
+    super::harness::clean(&mut namespace);
+    namespace.args(["--pid", "--fork", "--kill-child"]);
+    let probe = Command::new("unshare").args(["--pid", "--fork", "true"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(std::io::stderr(), "skipped: no right to a process namespace");
+        return;
+    }
+    // The orphan outlives the shell that started it, and says who it is.
+    let script = place.script("hook", "(sleep 0.3; :) & echo $! >>\"$0.out\"");
+    namespace.arg(super::harness::program().get_program());
+    let flags = ["--bind", "127.0.0.1", "--on-commit", &script, "--sandbox", "off"];
+    let mut server = Server::start_as(namespace, &place, &flags);
+    for _ in 0..5 {
+        upload(server.address(), b"content").unwrap();
+    }
+    until("the commands ran", || lines(&place, "hook.out").len() == 5);
+    std::thread::sleep(Duration::from_millis(800));
+    let zombies = zombies_below(server.child().id());
+    assert!(zombies.is_empty(), "{zombies:?}");
+}
+
+/// The zombies among the descendants of a process.
+fn zombies_below(root: u32) -> Vec<String> {
+    let stats: Vec<(u32, u32, String)> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok())
+        .filter_map(|stat| {
+            let pid = stat.split(' ').next()?.parse().ok()?;
+            let parent = stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, parent, stat))
+        })
+        .collect();
+    let mut below = vec![root];
+    let mut index = 0;
+    while let Some(&parent) = below.get(index) {
+        below.extend(stats.iter().filter(|stat| stat.1 == parent).map(|stat| stat.0));
+        index += 1;
+    }
+    let is_zombie = |stat: &&(u32, u32, String)| stat.2.contains(") Z ");
+    stats
+        .iter()
+        .filter(|stat| below.contains(&stat.0))
+        .filter(is_zombie)
+        .map(|s| s.2.clone())
+        .collect()
 }

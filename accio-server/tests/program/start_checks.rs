@@ -103,11 +103,17 @@ fn a_mode_without_effect_is_refused() {
 
 #[test]
 fn names_that_cannot_be_written_to_the_disk_are_refused() {
-    let Some(command) = faulty("022", &["fsync:error=EINVAL"]) else { return };
-    let place = Place::new();
-    let line = refused(command, &place, &["--durable"]);
-    assert!(line.contains("invalid argument (the file system is "), "{line}");
-    assert!(line.contains("--durable"), "{line}");
+    for is_there in [true, false] {
+        let Some(command) = faulty("022", &["fsync:error=EINVAL"]) else { return };
+        let place = Place::new();
+        if is_there {
+            fs::create_dir(place.path("received")).unwrap();
+        }
+        let line = refused(command, &place, &["--durable"]);
+        assert!(line.contains("invalid argument"), "{line}");
+        assert!(line.contains("the file system is "), "{line}");
+        assert!(line.contains("remove --durable"), "{line}");
+    }
 }
 
 #[test]
@@ -146,22 +152,61 @@ fn other_calls_are_used_where_some_do_not_work() {
 }
 
 #[test]
-fn files_that_need_a_hidden_name_are_created_with_their_mode() {
+fn files_never_have_more_permissions_than_they_end_with() {
+    // Whatever sets the permissions after the file was created comes half a second later.
+    let Some(mut command) = faulty("000", &["fchmod:delay_enter=500000"]) else { return };
     let place = Place::new();
-    let flags = ["--mode", "600", "--without", "tmpfile", "--bind", "127.0.0.1"];
-    let mut command = Command::new("sh");
-    clean(&mut command);
-    command.args(["-c", "umask 000; exec \"$0\" \"$@\""]).arg(program().get_program());
-    let server = Server::start_as(command, &place, &flags);
+    command.args([&free_port().to_string(), &place.dir(), "--bind", "127.0.0.1"]);
+    command.args(["--mode", "600", "--without", "tmpfile", "--sandbox", "off"]);
+    let server = Server::spawn(command);
     let mut stream = connect(server.address()).unwrap();
     stream.write_all(b"content").unwrap();
-    super::harness::until("its hidden name", || fs::read_dir(place.dir()).unwrap().count() == 1);
-    let entry = fs::read_dir(place.dir()).unwrap().next().unwrap().unwrap();
-    assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mut modes = std::collections::BTreeSet::new();
+    let end = std::time::Instant::now() + Duration::from_millis(1500);
+    while std::time::Instant::now() < end {
+        for entry in fs::read_dir(place.dir()).unwrap().flatten() {
+            modes.extend(entry.metadata().map(|found| found.permissions().mode() & 0o777));
+        }
+    }
+    assert_eq!(modes.into_iter().collect::<Vec<_>>(), [0o600]);
     super::harness::finish(stream).unwrap();
     server.stop(SOON);
     let metadata = fs::metadata(place.path("received/1.file")).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn planted_hidden_names_do_no_harm() {
+    for flags in [&[][..], &["--without", "tmpfile"]] {
+        let place = Place::new();
+        fs::create_dir(place.path("received")).unwrap();
+        fs::write(place.path("received/1.file"), "old").unwrap();
+        let mut server = Server::start(&place, flags);
+        let pid = server.child().id();
+        for count in 0..100 {
+            let planted = format!("received/.1.file.{pid}-{count}");
+            std::os::unix::fs::symlink("/nowhere", place.path(&planted)).unwrap();
+        }
+        upload(server.address(), b"new").unwrap();
+        assert_eq!(place.read(1).unwrap(), b"new");
+        server.stop(SOON);
+    }
+}
+
+#[test]
+fn a_file_that_begins_like_a_confirmation_survives_a_client_that_closes_at_once() {
+    let place = Place::new();
+    let server = Server::start(&place, &[]);
+    let content = [&b"confirm-accio\r\n"[..], &vec![b'x'; 3 << 20]].concat();
+    for id in 1..=5 {
+        let mut stream = connect(server.address()).unwrap();
+        stream.write_all(&content).unwrap();
+        // Anything unread would turn this into a reset.
+        drop(stream);
+        super::harness::until("the file", || place.read(id).is_some());
+        assert!(place.read(id).unwrap() == content, "{id}.file");
+    }
+    server.stop(SOON);
 }
 
 #[test]

@@ -44,6 +44,11 @@ impl DirError {
         DirError { kind, action, path: path.to_owned(), cause }
     }
 
+    /// The cause, without the directory's path.
+    pub fn cause(&self) -> &io::Error {
+        &self.cause
+    }
+
     /// The kind of error.
     pub fn kind(&self) -> DirErrorKind {
         self.kind

@@ -129,25 +129,28 @@ impl DirSink {
         Ok(count)
     }
 
-    /// Checks that files can still be kept: that the directory was not removed, and that its file
-    /// system has not become read-only. Cheap enough for a health check.
+    /// Checks that files can still be kept: that the directory was not removed, that its file system
+    /// has not become read-only, and, where files need no name for that, that one can be created.
+    /// Cheap enough for a health check.
     ///
     /// # Errors
     ///
-    /// [`DirErrorKind::Gone`].
+    /// [`DirErrorKind::Gone`], or [`DirErrorKind::Unusable`] if no file can be created.
     pub fn check_ready(&self) -> Result<(), DirError> {
-        let gone = |why| {
-            let action = "cannot keep files in directory";
-            Err(DirError::new(DirErrorKind::Gone, action, &self.dir.path, why))
+        let error = |kind| {
+            move |why| DirError::new(kind, "cannot keep files in directory", &self.dir.path, why)
         };
+        let gone = error(DirErrorKind::Gone);
         if self.dir.is_removed() {
-            return gone(io::Error::other(REMOVED));
+            return Err(gone(io::Error::other(REMOVED)));
         }
-        match calls::is_read_only(&self.dir.fd) {
-            Ok(true) => gone(io::ErrorKind::ReadOnlyFilesystem.into()),
-            Ok(false) => Ok(()),
-            Err(error) => gone(error),
+        if calls::is_read_only(&self.dir.fd).map_err(error(DirErrorKind::Gone))? {
+            return Err(gone(io::ErrorKind::ReadOnlyFilesystem.into()));
         }
+        if self.dir.paths.has(FastPath::Tmpfile) {
+            self.dir.open(0).map_err(error(DirErrorKind::Unusable))?;
+        }
+        Ok(())
     }
 
     fn each_number(&self, mut call: impl FnMut(u64)) -> io::Result<()> {
