@@ -10,6 +10,8 @@ mod reactor {
     mod cases;
     #[path = "proxied.rs"]
     mod proxied;
+    #[path = "under_load.rs"]
+    mod under_load;
 }
 
 /// A thread for each session.

@@ -9,7 +9,7 @@ use super::committer::Marker;
 use super::listeners::Listeners;
 use super::room::Answer;
 use super::slots::{Due, Key};
-use super::tuning::STOP_LIMIT;
+use super::tuning::{STOP_GRACE, STOP_LIMIT};
 use super::worker::Stay;
 use super::{DRAIN, LISTENERS, Parking, STOP, Shared, WAKE};
 use crate::server::connections::Progress;
@@ -126,10 +126,10 @@ impl<K: FileSink> Front<K> {
         shared.lanes.markers.close();
         shared.lanes.commits.close();
         shared.lanes.discards.close();
-        let end = stopped + STOP_LIMIT;
-        // A recorder that does not accept its records gets the rest of the second from its owner.
-        let told = end.min(Instant::now() + STOP_LIMIT / 4);
-        wait_until(told, || shared.open.load(Ordering::SeqCst) == 0);
+        // A recorder that does not accept its records gets the rest of the second from its owner,
+        // and threads that are stuck, or free discarded files, end with the process.
+        let end = Instant::now() + STOP_GRACE;
+        wait_until(end, || shared.open.load(Ordering::SeqCst) == 0);
         wait_until(end, || shared.watch.is_vacant());
         shared.lanes.markers.wait_ended(end);
         shared.lanes.commits.wait_ended(end);

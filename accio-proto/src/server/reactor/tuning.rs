@@ -31,6 +31,9 @@ pub(super) const COMMIT_THREADS: usize = 8;
 /// Threads that leave error markers (4): a marker is a few short calls.
 pub(super) const MARKER_THREADS: usize = 4;
 
-/// How long a stopped server may take (milliseconds: 900): within a second the process must have
-/// ended, the program's own records included.
-pub(super) const STOP_LIMIT: Duration = Duration::from_millis(900);
+/// How long the error markers and reports of a stopped server may take (milliseconds: 700). Within a
+/// second the process must have ended, the program's own records included.
+pub(super) const STOP_LIMIT: Duration = Duration::from_millis(700);
+
+/// How long a stopped server waits for its threads once all is reported (milliseconds: 150).
+pub(super) const STOP_GRACE: Duration = Duration::from_millis(150);

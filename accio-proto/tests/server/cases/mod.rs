@@ -44,6 +44,11 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
+    /// Those that have ended by now.
+    pub(super) fn ended(&self) -> BTreeMap<u64, Told> {
+        self.told.lock().unwrap().clone()
+    }
+
     /// Waits until `count` connections have ended.
     pub(super) fn wait(&self, count: usize) -> BTreeMap<u64, Told> {
         let told = self.told.lock().unwrap();

@@ -1,0 +1,422 @@
+//! What the reactor's three kinds of threads promise each other: a slow sink, fast clients and a
+//! slow recorder delay nobody but those they belong to.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use super::cases::*;
+use accio_proto::{Acknowledgement, FileSink, MemorySink, Outcome, Server, SinkFile, Stored};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Calls of a sink that are held up until the gate opens.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let open = self.open.lock().unwrap();
+        let passed = self.opened.wait_timeout_while(open, PATIENCE, |open| !*open);
+        drop(passed.unwrap());
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn wait_for(&self, count: usize) {
+        let started = Instant::now();
+        while self.waiting.load(Ordering::SeqCst) < count {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{} of {count} calls",
+                self.waiting.load(Ordering::SeqCst)
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// Opens the gate at the end of a test, however that ends, so that the server can stop.
+struct Held(Arc<Gate>);
+
+/// Which calls a slow sink holds up.
+#[derive(Clone, Copy, Default)]
+struct Slow {
+    open: bool,
+    write: bool,
+    commit: bool,
+    /// A discarded file's release.
+    drop: bool,
+    /// Commits are collected in groups, as a durable sink's are.
+    groups: bool,
+}
+
+/// Keeps files in memory; the calls named by `slow` wait at the gate.
+struct SlowSink {
+    memory: MemorySink,
+    slow: Slow,
+    gate: Arc<Gate>,
+    groups: Arc<Mutex<Vec<usize>>>,
+}
+
+struct SlowFile {
+    file: <MemorySink as FileSink>::File,
+    slow: Slow,
+    gate: Arc<Gate>,
+    aborted: bool,
+}
+
+impl SlowSink {
+    fn new(memory: &MemorySink, slow: Slow) -> (Self, Held) {
+        let gate = Arc::new(Gate::default());
+        let held = Held(Arc::clone(&gate));
+        (SlowSink { memory: memory.clone(), slow, gate, groups: Arc::default() }, held)
+    }
+}
+
+impl FileSink for SlowSink {
+    type File = SlowFile;
+
+    fn open(&self, id: u64) -> io::Result<SlowFile> {
+        if self.slow.open {
+            self.gate.pass();
+        }
+        let (file, gate) = (self.memory.open(id)?, Arc::clone(&self.gate));
+        Ok(SlowFile { file, slow: self.slow, gate, aborted: false })
+    }
+
+    fn mark(&self, id: u64) -> io::Result<()> {
+        self.memory.mark(id)
+    }
+
+    fn commits_in_groups(&self) -> bool {
+        self.slow.groups
+    }
+
+    fn commit_all(
+        &self,
+        files: &mut [&mut SlowFile],
+        may_name: &dyn Fn(usize) -> bool,
+    ) -> Vec<io::Result<()>> {
+        self.groups.lock().unwrap().push(files.len());
+        if self.slow.commit {
+            self.gate.pass();
+        }
+        let name = |(index, file): (usize, &mut &mut SlowFile)| match may_name(index) {
+            true => file.file.commit(),
+            false => Err(io::ErrorKind::Interrupted.into()),
+        };
+        files.iter_mut().enumerate().map(name).collect()
+    }
+}
+
+impl SinkFile for SlowFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.slow.write && bytes.first() == Some(&b's') {
+            self.gate.pass();
+        }
+        self.file.write(bytes)
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        if self.slow.commit {
+            self.gate.pass();
+        }
+        self.file.commit()
+    }
+
+    fn abort(&mut self) -> io::Result<()> {
+        self.aborted = true;
+        self.file.abort()
+    }
+}
+
+impl Drop for SlowFile {
+    fn drop(&mut self) {
+        if self.slow.drop && self.aborted {
+            self.gate.pass();
+        }
+    }
+}
+
+fn greeted_in(server: &Running, limit: Duration) -> TcpStream {
+    let started = Instant::now();
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    assert!(started.elapsed() < limit, "greeted after {:?}", started.elapsed());
+    stream
+}
+
+/// Long for a greeting, short for a disk that does not respond.
+const AT_ONCE: Duration = Duration::from_millis(900);
+
+/// Table row 1: however busy the workers are, a limit is enforced in time.
+#[test]
+fn fast_senders_delay_no_time_limit() {
+    let _alone = crate::ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Late may be the fault of whatever else runs here, once; a limit that waits for busy workers
+    // is late each time.
+    let on_time = (0..3).any(|_| lateness_among_fast_senders() <= Duration::from_millis(500));
+    assert!(on_time, "late each time");
+}
+
+/// Stops the senders, however the test ends.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Lets some connections be silent while others send as fast as they can; returns how late the last
+/// silent one was ended.
+fn lateness_among_fast_senders() -> Duration {
+    let idle = Duration::from_secs(2);
+    let server = start(Server::builder(accio_proto::CountSink).idle_timeout(idle));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _done = Done(&done);
+        let mut silent: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        silent.iter_mut().for_each(greeted);
+        for _ in 0..40 {
+            let mut stream = server.connect();
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::SeqCst) && stream.write_all(&[7; 65_536]).is_ok() {}
+            });
+        }
+        // The first numbers are theirs.
+        silent.iter_mut().for_each(|stream| assert!(is_reset(stream)));
+        let ended = server.outcomes.ended();
+        let longest = (1..=20).map(|id| ended[&id].duration).max();
+        longest.unwrap_or_default().saturating_sub(idle)
+    })
+}
+
+/// Table row 3: whatever calls of the sink are stuck, others are greeted, and time limits hold.
+#[test]
+fn a_stuck_sink_delays_neither_greetings_nor_time_limits_nor_open_files() {
+    let idle = Duration::from_secs(2);
+    for slow in [
+        Slow { open: true, ..Slow::default() },
+        Slow { write: true, ..Slow::default() },
+        Slow { commit: true, ..Slow::default() },
+        Slow { commit: true, groups: true, ..Slow::default() },
+    ] {
+        let memory = MemorySink::new();
+        let (sink, held) = SlowSink::new(&memory, slow);
+        let server = start(Server::builder(sink).idle_timeout(idle).workers(workers(2)));
+        let mut early = server.connect();
+        greeted(&mut early);
+        early.write_all(b"first, ").unwrap();
+        if slow.open {
+            // Its file will be opened; it is one of the slow ones.
+            early.shutdown(Shutdown::Write).unwrap();
+        }
+        let slow_ones: Vec<_> = (0..20)
+            .map(|_| {
+                let mut stream = server.connect();
+                greeted(&mut stream);
+                stream.write_all(b"slow").unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                stream
+            })
+            .collect();
+        held.0.wait_for(if slow.groups { 1 } else { 2 });
+        let mut silent = greeted_in(&server, AT_ONCE);
+        let since = Instant::now();
+        if !slow.open {
+            // An upload into an open file goes on.
+            for _ in 0..5 {
+                std::thread::sleep(idle / 5);
+                early.write_all(b"more, ").unwrap();
+            }
+        }
+        assert!(is_reset(&mut silent));
+        assert!(since.elapsed() < idle + AT_ONCE, "ended after {:?}", since.elapsed());
+        held.0.open();
+        drop(slow_ones);
+        if !slow.open {
+            early.write_all(b"last").unwrap();
+            early.shutdown(Shutdown::Write).unwrap();
+        }
+        assert_eq!(early.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+        server.stop().unwrap();
+        let kept = memory.all();
+        assert_eq!(kept.values().filter(|kept| **kept == Stored::Error).count(), 1);
+        assert_eq!(kept.len(), 22);
+    }
+}
+
+/// Table row 3: the space of a discarded file is freed when nobody waits for it any more.
+#[test]
+fn freeing_a_discarded_file_delays_nobody() {
+    let memory = MemorySink::new();
+    let (sink, held) = SlowSink::new(&memory, Slow { drop: true, ..Slow::default() });
+    let server = start(Server::builder(sink).workers(workers(1)));
+    for id in 1..=3 {
+        let mut stream = server.connect();
+        greeted(&mut stream);
+        stream.write_all(b"half").unwrap();
+        while server.handle.stats().in_service < 1 {}
+        std::thread::sleep(Duration::from_millis(20));
+        reset(stream);
+        server.outcomes.wait(id);
+    }
+    held.0.wait_for(1);
+    let started = Instant::now();
+    for _ in 0..10 {
+        upload(&server, b"quick");
+    }
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+}
+
+/// Table row 2: a stop waits for no thread that is stuck, and its connection has its marker.
+#[test]
+fn a_stop_takes_less_than_a_second_whatever_is_stuck() {
+    for slow in [
+        Slow { open: true, ..Slow::default() },
+        Slow { write: true, ..Slow::default() },
+        Slow { commit: true, groups: true, ..Slow::default() },
+        Slow { drop: true, ..Slow::default() },
+    ] {
+        let memory = MemorySink::new();
+        let (sink, held) = SlowSink::new(&memory, slow);
+        let server = start(Server::builder(sink).workers(workers(2)));
+        let mut streams: Vec<_> = (0..30).map(|_| server.connect()).collect();
+        for stream in &mut streams {
+            greeted(stream);
+            stream.write_all(b"slow").unwrap();
+            if slow.groups {
+                stream.shutdown(Shutdown::Write).unwrap();
+            }
+        }
+        if slow.drop {
+            std::thread::sleep(Duration::from_millis(100));
+        } else {
+            held.0.wait_for(if slow.groups { 1 } else { 2 });
+        }
+        let outcomes = Arc::clone(&server.outcomes);
+        let started = Instant::now();
+        server.stop().unwrap();
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+        let told = outcomes.wait(30);
+        assert!(told.values().all(|told| told.error.is_some()), "{told:?}");
+        assert!((1..=30).all(|id| memory.get(id) == Some(Stored::Error)));
+        // What was stuck comes back and must not touch the markers.
+        held.0.open();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!((1..=30).all(|id| memory.get(id) == Some(Stored::Error)));
+    }
+}
+
+/// A single upload does not wait for a group to fill, and those that wait share one.
+#[test]
+fn commits_that_wait_for_the_disk_share_a_group() {
+    let memory = MemorySink::new();
+    let slow = Slow { commit: true, groups: true, ..Slow::default() };
+    let (sink, held) = SlowSink::new(&memory, slow);
+    let groups = Arc::clone(&sink.groups);
+    let server = start(Server::builder(sink));
+    let send = |server: &Running| {
+        let mut stream = server.connect();
+        greeted(&mut stream);
+        stream.write_all(b"content").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream
+    };
+    let mut streams = vec![send(&server)];
+    held.0.wait_for(1);
+    streams.extend((0..40).map(|_| send(&server)));
+    held.0.wait_for(2);
+    std::thread::sleep(Duration::from_millis(100));
+    held.0.open();
+    for stream in &mut streams {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+    }
+    let groups = groups.lock().unwrap();
+    assert_eq!((groups[0], groups.iter().sum::<usize>()), (1, 41));
+    assert!(groups.len() <= 4, "{groups:?}");
+}
+
+/// Table row 7: whoever hears of the end of one connection may open the next.
+#[test]
+fn a_client_that_uploads_one_file_after_the_other_is_never_over_its_limit() {
+    let builder = Server::builder(accio_proto::CountSink).max_per_ip(NonZeroU32::MIN);
+    let server = start(builder.workers(workers(4)));
+    for _ in 0..1000 {
+        upload(&server, b"content");
+    }
+    assert_eq!(server.handle.stats().refused, 0);
+}
+
+/// Table row 8: numbers never start again.
+#[test]
+fn after_the_last_number_nothing_is_accepted() {
+    let memory = MemorySink::new();
+    let server = start(Server::builder(memory.clone()).first_id(u64::MAX - 1));
+    upload(&server, b"last but one");
+    upload(&server, b"last");
+    let mut stream = server.connect();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let nothing = stream.read(&mut [0; 8]).unwrap_err();
+    assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock, "neither greeted nor refused");
+    let kept = memory.all();
+    assert!(kept.keys().copied().eq([u64::MAX - 1, u64::MAX]), "{:?}", kept.keys());
+    server.stop().unwrap();
+}
+
+/// A recorder that keeps an acknowledgement delays that client and no other.
+#[test]
+fn a_client_is_told_when_its_record_is_kept() {
+    let (sender, records) = mpsc::channel::<(Outcome, Acknowledgement)>();
+    let sender = Mutex::new(sender);
+    let memory = MemorySink::new();
+    let recorder = move |outcome: Outcome, acknowledgement| match outcome.id {
+        1 => sender.lock().unwrap().send((outcome, acknowledgement)).unwrap(),
+        _ => acknowledgement.send(),
+    };
+    let server = start(Server::builder(memory.clone()).recorder(recorder).workers(workers(1)));
+    let mut first = server.connect();
+    greeted(&mut first);
+    first.write_all(b"first").unwrap();
+    first.shutdown(Shutdown::Write).unwrap();
+    let (outcome, acknowledgement) = records.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((outcome.id, outcome.bytes), (1, 5));
+    for _ in 0..20 {
+        upload(&server, b"others");
+    }
+    first.set_nonblocking(true).unwrap();
+    assert_eq!(first.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    first.set_nonblocking(false).unwrap();
+    drop(acknowledgement);
+    assert_eq!(first.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+    assert_eq!(memory.all().len(), 21);
+    server.stop().unwrap();
+}
+
+/// Table row 15: a clean error instead of a panic.
+#[test]
+fn too_many_workers_are_refused() {
+    let builder = Server::builder(accio_proto::CountSink).workers(workers(100_000));
+    let error = builder.bind("127.0.0.1:0").unwrap_err();
+    assert!(error.to_string().starts_with("100000 workers: at most 1024"), "{error}");
+}
