@@ -14,6 +14,7 @@ mod store;
 mod throughput;
 mod tools;
 mod topology;
+mod uploads;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use anyhow::{Context, Result};
 use balance::Balancer;
 use tools::Tools;
 use topology::Cluster;
+use uploads::{UploadResult, content};
 use verdict::judge;
 
 /// Kill receivers and store nodes of a real cluster during uploads, then check every upload
@@ -219,13 +221,6 @@ fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
     Ok(Path::new("target/cluster").join(profile).join("accio-server"))
 }
 
-/// The outcome of an upload as its client saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum UploadResult {
-    Kept,
-    Failed,
-}
-
 fn test(
     arguments: &Arguments,
     way: Balancer,
@@ -325,22 +320,6 @@ fn send_all(
         }
         done.fetch_add(1, Ordering::SeqCst);
     }
-}
-
-/// The bytes of upload `index`, which say that they are: empty ones, small ones, parts.
-fn content(index: u64) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(index);
-    let len = match index % 20 {
-        0 => return Vec::new(),
-        1..13 => random.usize(16..64 << 10),
-        13..17 => random.usize(64 << 10..2 << 20),
-        17..19 => random.usize(2 << 20..8 << 20),
-        _ => random.usize(9 << 20..20 << 20),
-    };
-    let mut bytes = vec![0; len];
-    random.fill(&mut bytes);
-    bytes[..8].copy_from_slice(&index.to_le_bytes());
-    bytes
 }
 
 #[cfg(test)]

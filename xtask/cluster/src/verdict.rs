@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 
 use super::topology::Cluster;
-use super::{UploadResult, content};
+use super::uploads::{UploadResult, content};
 
 /// The comparison of stored objects with the clients' outcomes.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct Verdict {
     /// Complete, though the client was not told.
     unheard: usize,
     half: Vec<String>,
-    /// UploadResult to be kept, and are not.
+    /// Confirmed to the client, but not stored.
     lost: Vec<u64>,
     /// Lost uploads that only the proxy confirmed: it had them open at the killed receiver.
     proxys: Vec<u64>,

@@ -85,10 +85,4 @@ impl Check {
     pub(crate) fn number(&self) -> Option<u32> {
         self.id.rsplit('/').next()?.parse().ok()
     }
-
-    /// Whether `text`, an id or a part of one, or of what it is about, means this check.
-    pub(crate) fn is_meant_by(&self, text: &str) -> bool {
-        let exact = super::checks::all().any(|check| check.id == text);
-        if exact { self.id == text } else { self.id.contains(text) || self.about.contains(text) }
-    }
 }

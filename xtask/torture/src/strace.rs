@@ -15,6 +15,13 @@ use accio_harness::process::{self, Input, Process};
 use accio_harness::tools;
 use accio_harness::verdict::{Stop, Verdict};
 
+/// Calls by name.
+pub(crate) type Counts = BTreeMap<String, usize>;
+
+/// A part of a line that only appears after the runtime's own start: calls before `main` are not the
+/// program's.
+pub(crate) const RUNTIME_READY: &str = "SIGBUS, {";
+
 /// A fault to inject: `-e inject=CALL:error=ERRNO:when=WHEN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {

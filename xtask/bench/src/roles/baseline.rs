@@ -18,7 +18,7 @@ pub(super) fn serve(
     dir: &Path,
     copy: fn(&mut TcpStream, &mut File) -> io::Result<()>,
 ) -> Result<()> {
-    let listener = super::listen(port)?;
+    let listener = super::listener::listen(port)?;
     let last = AtomicU64::new(0);
     let work = || -> io::Result<()> {
         loop {

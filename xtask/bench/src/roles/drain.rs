@@ -20,7 +20,7 @@ pub(crate) enum Speaks {
 
 /// Serves one connection after the other.
 pub(super) fn serve(port: u16, speaks: Speaks) -> Result<()> {
-    let listener = super::listen(port)?;
+    let listener = super::listener::listen(port)?;
     let mut scratch = vec![0; 1 << 20];
     loop {
         let (stream, _) = listener.accept()?;

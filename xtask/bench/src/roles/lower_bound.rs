@@ -20,7 +20,7 @@ pub(crate) enum Design {
 }
 
 pub(super) fn serve(port: u16, threads: usize, design: Design) -> Result<()> {
-    let listener = super::listen(port)?;
+    let listener = super::listener::listen(port)?;
     let work = || match design {
         Design::Threads => block(&listener),
         Design::Epoll => poll(&listener),

@@ -4,6 +4,7 @@ mod alternatives;
 mod baseline;
 mod drain;
 mod hold;
+mod listener;
 mod load;
 mod lower_bound;
 
@@ -69,13 +70,3 @@ pub(crate) use alternatives::Idea;
 pub(crate) use drain::Speaks;
 pub(crate) use load::{Speech, pattern};
 pub(crate) use lower_bound::Design;
-
-/// A listening socket on the loopback interface, with as long a queue as the system grants.
-fn listen(port: u16) -> Result<std::net::TcpListener> {
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into())?;
-    socket.listen(4096)?;
-    Ok(socket.into())
-}

@@ -178,8 +178,9 @@ impl Options {
     /// Returns the checks selected by --filter and --without.
     fn chosen(&self) -> Vec<&'static Check> {
         let filter = &self.filter;
-        let named =
-            |check: &Check, texts: &[String]| texts.iter().any(|text| check.is_meant_by(text));
+        let named = |check: &Check, texts: &[String]| {
+            texts.iter().any(|text| checks::is_selected(check, text))
+        };
         let means = |check: &&Check| {
             (filter.is_empty() || named(check, filter)) && !named(check, &self.without)
         };

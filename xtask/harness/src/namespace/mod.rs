@@ -1,6 +1,7 @@
 //! Network namespaces: one joined to the machine's own network, in which packets can be lost, and one
 //! in which this program runs itself again.
 
+mod commands;
 mod private;
 
 use std::fs;
@@ -8,17 +9,14 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
+use self::commands::ip;
 pub use self::private::PrivateNamespace;
-use super::process;
 use super::tools;
 use super::verdict::{Stop, Verdict};
 
 /// Prefix of the names of all namespaces; the number of the process follows.
 const PREFIX: &str = "accio-test-";
-/// How long `ip` and `nft` may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Packets of a thousand that are lost at the end within a namespace. Which ones, no seed decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,12 +183,4 @@ fn names() -> impl Iterator<Item = String> {
 fn remove(name: &str) {
     // The interfaces go with it. If it cannot be removed, the next run tries again.
     let _ = ip(&["netns", "del", name], "");
-}
-
-/// Runs `ip` with these arguments and this input.
-fn ip(arguments: &[&str], input: &str) -> Verdict<String> {
-    let mut command = Command::new(tools::require("ip")?);
-    command.args(arguments);
-    let output = process::checked_output(command, input.as_bytes(), LIMIT)?;
-    Ok(String::from_utf8_lossy(&output).into_owned())
 }

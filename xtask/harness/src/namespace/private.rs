@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitStatus};
 
-use super::LIMIT;
+use super::commands::{LIMIT, ip};
 use crate::process;
 use crate::tools;
 use crate::verdict::{Stop, Verdict};
@@ -41,7 +41,7 @@ impl PrivateNamespace {
 
     /// Within: starts the loopback interface, which a new namespace has switched off.
     pub fn start_loopback() -> Verdict {
-        super::ip(&["-batch", "-"], "link set lo up\n").map(drop)
+        ip(&["-batch", "-"], "link set lo up\n").map(drop)
     }
 
     /// Within: replaces the nftables rules.

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Counts, RUNTIME_READY};
 use crate::folder_oracle::{content, survey};
-use crate::strace::{self, Fault};
+use crate::strace::{self, Counts, Fault, RUNTIME_READY};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;
 use accio_harness::process::{Input, Process};

@@ -18,8 +18,6 @@ use server::{SERVERS, fail_service, fail_start, record_server, sync_fails};
 
 /// Places at which one call is made to fail, at the most.
 const PLACES: usize = 12;
-/// Lines that only appear after the runtime's own start: what is before `main` is not ours.
-const RUNTIME_READY: &str = "SIGBUS, {";
 
 const SYNC: &str = "syscalls/fdatasync-is-not-retried";
 const TABLE: &str = "syscalls/table-is-complete";
@@ -150,9 +148,6 @@ fn faults(
     }
     found
 }
-
-/// Calls by name.
-type Counts = BTreeMap<String, usize>;
 
 /// Names such as the cases have, without a recorded run.
 #[cfg(test)]
