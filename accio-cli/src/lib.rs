@@ -25,6 +25,8 @@
 //! | none | [`main`], [`Failure`], [`Verbosity`], [`ColorFlag`], [`seconds`], [`bytes`] |
 //! | `server` | `ServerFlags`: dialect, addresses, idle timeout; signals |
 //! | `operations` | `OperationFlags`: draining, the journal, systemd, fast paths |
+//! | `tls-server` | the flags and files of TLS in a server |
+//! | `tls-client` | the flags and files of TLS in a client |
 //! | `metrics` | `--metrics`: Prometheus metrics and a health check over HTTP |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -44,6 +46,9 @@ mod logging;
 mod server;
 mod stdio;
 mod values;
+
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use address::{ZonedAddress, address_and_port, peer_text};
 pub use color::{Color, ColorFlag};

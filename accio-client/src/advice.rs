@@ -5,7 +5,7 @@ use std::io;
 
 use accio_cli::Failure;
 use accio_proto::handshake::HandshakeError;
-use accio_proto::{ClientError, Sent, os_error_text};
+use accio_proto::{ClientError, Sent, TlsFailure, os_error_text};
 
 use rustix::io::Errno;
 
@@ -100,6 +100,20 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
         ClientError::ResolveTimeout { .. } | ClientError::ConnectTimeout { .. } => {
             "check the address, or raise --connect-timeout"
         }
+        ClientError::TlsName { .. } => "use the name in the server's certificate, or --tls-pin",
+        ClientError::Tls { cause, .. } => match cause {
+            TlsFailure::Required => "use --tls-pin with the pin that the server prints, or --tls",
+            TlsFailure::Plain(_) => "remove the --tls flags, or check the port",
+            TlsFailure::Untrusted(_) => {
+                "check the name and the address; use --tls-pin or --tls-ca for a server that this \
+                 system does not know"
+            }
+            TlsFailure::Refused(_) => {
+                "see the server's log; it may require --tls-identity, and your key in its list"
+            }
+            TlsFailure::Truncated => "see the server's log, or use --retry",
+            _ => return None,
+        },
         ClientError::Handshake { cause: HandshakeError::Closed { .. }, .. } => {
             "the server refuses this client, or is not an Accio server"
         }

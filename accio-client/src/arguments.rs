@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use accio_cli::{ColorFlag, Failure, USAGE, Verbosity, bytes, seconds};
@@ -97,6 +99,13 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     pub(crate) network: Network,
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    pub(crate) tls: accio_cli::tls::ClientTlsFlags,
+    /// What `tls` amounts to, once it is loaded.
+    #[cfg(feature = "tls")]
+    #[arg(skip)]
+    pub(crate) tls_config: Option<Arc<accio_cli::tls::ClientConfig>>,
     #[command(flatten)]
     pub(crate) output: Output,
 
@@ -222,7 +231,18 @@ impl Arguments {
         if let Some(rate) = self.limit_rate {
             client = client.rate_limit(rate);
         }
+        #[cfg(feature = "tls")]
+        if let Some(config) = &self.tls_config {
+            client = client.tls(Arc::clone(config));
+        }
         client
+    }
+
+    /// Reads the keys and certificates that TLS needs.
+    #[cfg(feature = "tls")]
+    pub(crate) fn load_tls(&mut self) -> Result<(), Failure> {
+        self.tls_config = self.tls.load()?;
+        Ok(())
     }
 
     fn family(&self) -> Family {

@@ -58,6 +58,10 @@ pub(crate) enum Details<'a> {
         local: Option<SocketAddr>,
         seconds: f64,
     },
+    Secured {
+        peer: SocketAddr,
+        seconds: f64,
+    },
     Greeted {
         peer: SocketAddr,
         dialect: &'static str,
@@ -135,6 +139,9 @@ impl Events {
                 "connected",
                 Details::Connected { peer: *peer, local: *local, seconds: took.as_secs_f64() },
             ),
+            ClientEvent::Secured { peer, took, .. } => {
+                ("secured", Details::Secured { peer: *peer, seconds: took.as_secs_f64() })
+            }
             ClientEvent::Greeted { peer, dialect, took, .. } => (
                 "greeted",
                 Details::Greeted {

@@ -1,6 +1,6 @@
 //! Exit codes, which are those of curl.
 
-use accio_proto::ClientError;
+use accio_proto::{ClientError, TlsFailure};
 
 /// Exit code for standard output that cannot be written.
 pub(crate) const WRITE: u8 = 23;
@@ -25,6 +25,13 @@ pub(crate) fn exit_code(error: &ClientError) -> u8 {
         | ClientError::Unconfirmed { .. }
         | ClientError::TransferTimeout { .. } => TIMEOUT,
         ClientError::Source { .. } => 45,
+        ClientError::TlsName { .. } => 35,
+        ClientError::Tls { cause, .. } => match cause {
+            TlsFailure::Late(_) => 28,
+            TlsFailure::Untrusted(_) => 60,
+            TlsFailure::Truncated => 56,
+            _ => 35,
+        },
         ClientError::Reset { .. } | ClientError::ClosedEarly { .. } | ClientError::Send { .. } => {
             55
         }

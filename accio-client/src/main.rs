@@ -25,9 +25,12 @@ fn main() -> ExitCode {
     accio_cli::main(run)
 }
 
-fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+#[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "only TLS loads something"))]
+fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
     arguments.output.verbosity.start_log();
     arguments.check()?;
+    #[cfg(feature = "tls")]
+    arguments.load_tls()?;
     raise_descriptor_limit();
     let events = Arc::new(Events::new(arguments.output.json));
     let code = match arguments.probe {

@@ -14,8 +14,8 @@ use crate::sandbox::Sandbox;
 ///
 /// Connections are numbered from 1 in the order they are accepted and are served concurrently. A
 /// file appears once it is complete. If a client is idle for too long, resets the connection or
-/// breaks the handshake, its file contains the word ERROR and none of the bytes it sent. There is no
-/// encryption or authentication: use a trusted network or a tunnel.
+/// breaks the handshake, its file contains the word ERROR and none of the bytes it sent. Without
+/// --tls there is no encryption or authentication: use a trusted network or a tunnel.
 #[derive(Debug, Parser)]
 #[command(version, after_help = SHORT_END, after_long_help = END)]
 pub(crate) struct Arguments {
@@ -77,8 +77,8 @@ pub(crate) struct Files {
     /// Run a command after each file is complete
     ///
     /// The command is split into words at the start, as by a shell, and run without a shell.
-    /// ACCIO_ID, ACCIO_PATH, ACCIO_BYTES and ACCIO_PEER in its environment describe the file. Its
-    /// output goes to stderr. Its failure is logged and does not affect the transfer.
+    /// ACCIO_ID, ACCIO_PATH, ACCIO_BYTES, ACCIO_PEER and ACCIO_IDENTITY in its environment describe
+    /// the file. Its output goes to stderr. Its failure is logged and does not affect the transfer.
     #[arg(long, value_name = "COMMAND", env = "ACCIO_ON_COMMIT", hide_env = true)]
     pub(crate) on_commit: Option<String>,
     /// Run this many commands at once; others wait

@@ -75,6 +75,7 @@ struct Job {
     id: u64,
     bytes: u64,
     peer: Option<SocketAddr>,
+    identity: Option<String>,
 }
 
 /// Splits a command line as a shell would, and looks whether its program is there.
@@ -152,7 +153,9 @@ impl Helper {
 impl Running {
     /// Has the command run for a file that is complete; never waits.
     pub(crate) fn push(&self, outcome: &Outcome) {
-        self.queue.push(Job { id: outcome.id, bytes: outcome.bytes, peer: outcome.peer });
+        let identity = outcome.identity.as_deref().map(str::to_owned);
+        let Outcome { id, bytes, peer, .. } = *outcome;
+        self.queue.push(Job { id, bytes, peer, identity });
     }
 
     /// How many files got no command, for want of room in the queue.
@@ -306,6 +309,7 @@ impl<Q: BufRead> Work<Q> {
             .env("ACCIO_ID", job.id.to_string())
             .env("ACCIO_PATH", self.folder.join(format!("{}.file", job.id)))
             .env("ACCIO_BYTES", job.bytes.to_string())
+            .env("ACCIO_IDENTITY", job.identity.as_deref().unwrap_or_default())
             .env("ACCIO_PEER", job.peer.map(peer_text).unwrap_or_default())
             .stdin(Stdio::null())
             // The server's own stdout may be its journal.

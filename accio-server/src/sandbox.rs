@@ -1,7 +1,7 @@
 //! The Landlock sandbox: once the server listens, it loses access to all files except its folder
 //! and its journal, and the rights to connect, to run programs and to gain privileges.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use accio_cli::Failure;
 use clap::ValueEnum;
@@ -23,18 +23,19 @@ pub(crate) enum Sandbox {
 
 impl Sandbox {
     /// Confines this thread, and those it starts later, to the folder open as `dir` and to creating
-    /// and writing files in the folder open as `journal`.
+    /// and writing files in the folder open as `journal`, and reading those below `readable`.
     pub(crate) fn confine(
         self,
         dir: impl AsFd,
         journal: Option<BorrowedFd<'_>>,
+        readable: &[OwnedFd],
     ) -> Result<(), Failure> {
         let required = match self {
             Sandbox::Off => return Ok(()),
             Sandbox::Try => CompatLevel::BestEffort,
             Sandbox::Require => CompatLevel::HardRequirement,
         };
-        let status = restrict(required, dir, journal).map_err(|error| {
+        let status = restrict(required, dir, journal, readable).map_err(|error| {
             Failure::new("cannot sandbox the server (--sandbox try continues without)", error)
         })?;
         match status {
@@ -60,6 +61,7 @@ fn restrict(
     required: CompatLevel,
     dir: impl AsFd,
     journal: Option<BorrowedFd<'_>>,
+    readable: &[OwnedFd],
 ) -> Result<RulesetStatus, RulesetError> {
     let status = Ruleset::default()
         // ABI 1 has all rights that protect files; later versions add to them.
@@ -71,6 +73,11 @@ fn restrict(
         .create()?
         .add_rule(PathBeneath::new(dir, IN_FOLDER))?
         .add_rules(journal.map(|dir| Ok::<_, RulesetError>(PathBeneath::new(dir, AT_JOURNAL))))?
+        .add_rules(
+            readable
+                .iter()
+                .map(|dir| Ok::<_, RulesetError>(PathBeneath::new(dir, AccessFs::ReadFile))),
+        )?
         .restrict_self()?;
     Ok(status.ruleset)
 }
@@ -97,7 +104,7 @@ mod tests {
         let folder: OwnedFd = File::open(dir).unwrap().into();
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let status = restrict(CompatLevel::BestEffort, folder, None).unwrap();
+                let status = restrict(CompatLevel::BestEffort, folder, None, &[]).unwrap();
                 if status == RulesetStatus::NotEnforced {
                     let _ = writeln!(std::io::stderr(), "skipped: the kernel has no Landlock");
                     return false;
@@ -182,7 +189,7 @@ mod tests {
             let folder: OwnedFd = File::open(dir.path()).unwrap().into();
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    restrict(CompatLevel::BestEffort, folder, None).unwrap();
+                    restrict(CompatLevel::BestEffort, folder, None, &[]).unwrap();
                     for content in [&b"one"[..], b"two, in its place"] {
                         let mut file = sink.open(1).unwrap();
                         file.write(content).unwrap();

@@ -58,8 +58,9 @@ pub struct OperationFlags {
     pub drain: Duration,
     /// Append a JSON line per connection to this file (-: stdout)
     ///
-    /// Fields: time, id, peer, dialect, bytes, duration, outcome (complete or error), and for an
-    /// error reason (one stable word) and error (text). SIGHUP reopens the file, for rotation. The
+    /// Fields: time, id, peer, identity (with TLS), dialect, bytes, duration, outcome (complete or
+    /// error), and for an error reason (one stable word) and error (text). A failed TLS handshake has
+    /// the outcome refused and no id. SIGHUP reopens the file, for rotation. The
     /// file must be outside the folder of received files.
     #[arg(long, value_name = "FILE", env = "ACCIO_JOURNAL", hide_env = true)]
     pub journal: Option<PathBuf>,
@@ -83,6 +84,10 @@ pub struct OperationFlags {
         value_delimiter = ','
     )]
     pub without: Vec<FastPath>,
+    #[expect(missing_docs, reason = "a doc comment would become its help")]
+    #[cfg(feature = "tls-server")]
+    #[command(flatten)]
+    pub tls: crate::tls::ServerTlsFlags,
 }
 
 #[cfg(feature = "operations")]

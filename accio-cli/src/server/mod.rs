@@ -12,6 +12,8 @@ mod shutdown;
 mod spawn;
 #[cfg(feature = "operations")]
 mod systemd;
+#[cfg(feature = "tls-server")]
+mod tls;
 
 #[cfg(feature = "operations")]
 pub use flags::OperationFlags;

@@ -1,6 +1,6 @@
 //! The hooks of a server program.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,17 @@ pub trait Program: Send + Sync + 'static {
     }
 
     /// Does what needs more rights than serving, then drops them, except those on the directory
-    /// `journal` is in. Called once the sockets are open and before any other thread starts.
+    /// `journal` is in and the right to read files below the directories `readable`. Called once the sockets are open and before any other thread starts.
     ///
     /// # Errors
     ///
     /// The program ends.
-    fn confine(&self, journal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
-        let _ = journal;
+    fn confine(
+        &self,
+        journal: Option<BorrowedFd<'_>>,
+        readable: &[OwnedFd],
+    ) -> Result<(), Failure> {
+        let _ = (journal, readable);
         Ok(())
     }
 

@@ -28,6 +28,8 @@ use super::program::Program;
 use super::shutdown::{Ending, Shutdown};
 #[cfg(feature = "operations")]
 use super::systemd;
+#[cfg(feature = "tls-server")]
+use super::tls::Tls;
 use crate::{Failure, log_writer, raise_descriptor_limit, say};
 
 impl ServerFlags {
@@ -49,7 +51,7 @@ impl ServerFlags {
         let observer = Arc::clone(&program);
         let builder = self.configure(builder).on_outcome(move |outcome| observer.observe(outcome));
         let server = self.listen(builder, port)?;
-        program.confine(None)?;
+        program.confine(None, &[])?;
         start_log_writer()?;
         self.announce(&server);
         let ending = shutdown.start(server.handle(), program.clone())?;
@@ -103,11 +105,25 @@ impl OperationFlags {
         // Before any client can connect, so that no signal ends the process in another way.
         let mut shutdown =
             Shutdown::watch()?.drain(self.drain).on_notice(Box::new(systemd::notify_notice));
+        #[cfg(feature = "tls-server")]
+        let tls = Tls::load(&self.tls)?;
+        shutdown = shutdown.on_hangup({
+            let journal = journal.clone();
+            #[cfg(feature = "tls-server")]
+            let tls = tls.clone();
+            Box::new(move || {
+                if let Some(journal) = &journal {
+                    journal.reopen();
+                }
+                #[cfg(feature = "tls-server")]
+                if let Some(tls) = &tls {
+                    tls.reload();
+                }
+            })
+        });
         if let Some(journal) = &journal {
-            let (reopened, finished) = (Arc::clone(journal), Arc::clone(journal));
-            shutdown = shutdown
-                .on_hangup(Box::new(move || reopened.reopen()))
-                .before_exit(Box::new(move |deadline| finished.finish(deadline)));
+            let finished = Arc::clone(journal);
+            shutdown = shutdown.before_exit(Box::new(move |deadline| finished.finish(deadline)));
         }
         prepare_process()?;
 
@@ -132,10 +148,23 @@ impl OperationFlags {
             }
         };
         let builder = flags.configure(builder).fast_paths(self.fast_paths()).recorder(record);
+        let readable = Vec::new();
+        #[cfg(feature = "tls-server")]
+        let (builder, readable) = match &tls {
+            None => (builder, readable),
+            Some(tls) => (tls.configure(builder, journal.clone()), tls.directories()?),
+        };
         let server = listen_on(sockets, flags, builder, port)?;
-        program.confine(journal.as_ref().and_then(|journal| journal.directory()))?;
+        program.confine(journal.as_ref().and_then(|journal| journal.directory()), &readable)?;
         start_log_writer()?;
         let listening = flags.announce(&server);
+        #[cfg(feature = "tls-server")]
+        if let Some(tls) = &tls {
+            tls.serve(server.handle());
+            if !flags.verbosity.quiet {
+                tls.announce(server.local_addr());
+            }
+        }
         if let Some(journal) = &journal {
             journal.start()?;
         }

@@ -100,6 +100,11 @@ pub(crate) struct OtherServer(pub(crate) Pin);
 /// What failed, in the words of this project where rustls is terse.
 pub(crate) fn describe(error: &Error) -> String {
     match error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(why)))
+            if why.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity) =>
+        {
+            "the certificate is one of an authority, not of a server or client".into()
+        }
         Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => why.to_string(),
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "the certificate is not signed by a trusted authority".into()

@@ -19,6 +19,7 @@ mod power_loss;
 mod privileges;
 #[cfg(test)]
 mod promises;
+mod proxies;
 mod runner;
 mod strace;
 mod syscalls;
@@ -89,6 +90,8 @@ enum Part {
     Chaos,
     /// Packets are lost, all of them or some
     Network,
+    /// TCP proxies turn the resets of broken transfers into orderly ends
+    Proxies,
 }
 
 impl Part {
@@ -101,6 +104,7 @@ impl Part {
             Part::Exhaustion => Ok(exhaustion::cases(plan)),
             Part::Chaos => Ok(chaos::cases(plan)),
             Part::Network => Ok(network::cases(plan)),
+            Part::Proxies => Ok(proxies::cases(plan)),
         }
     }
 

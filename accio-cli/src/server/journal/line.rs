@@ -12,6 +12,8 @@ struct Ended<'a> {
     time: String,
     id: u64,
     peer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<&'a str>,
     dialect: Option<&'a str>,
     bytes: u64,
     /// In seconds.
@@ -41,6 +43,7 @@ pub(super) fn ended(outcome: &Outcome, time: Timestamp) -> Vec<u8> {
         time: format!("{time:.6}"),
         id: outcome.id,
         peer: outcome.peer.map(crate::peer_text),
+        identity: outcome.identity.as_deref(),
         dialect: outcome.dialect.map(Dialect::name),
         bytes: outcome.bytes,
         duration: outcome.duration.as_micros() as f64 / 1e6,
@@ -48,6 +51,32 @@ pub(super) fn ended(outcome: &Outcome, time: Timestamp) -> Vec<u8> {
         reason: error.map(Abort::code),
         error: error.map(ToString::to_string),
         unmarked: outcome.unmarked.as_ref().map(os_error_text),
+    })
+}
+
+/// A connection whose TLS handshake failed.
+#[cfg(feature = "tls-server")]
+#[derive(Debug, Serialize)]
+struct Refused<'a> {
+    time: String,
+    peer: Option<String>,
+    /// In seconds.
+    duration: f64,
+    outcome: &'a str,
+    reason: &'a str,
+    error: String,
+}
+
+/// The line for a TLS handshake that failed at `time`.
+#[cfg(feature = "tls-server")]
+pub(super) fn refused(failed: &accio_proto::FailedHandshake, time: Timestamp) -> Vec<u8> {
+    line(&Refused {
+        time: format!("{time:.6}"),
+        peer: failed.peer.map(crate::peer_text),
+        duration: failed.duration.as_micros() as f64 / 1e6,
+        outcome: "refused",
+        reason: failed.failure.code(),
+        error: failed.failure.to_string(),
     })
 }
 

@@ -117,9 +117,18 @@ impl Journal {
         spawn("accio-watch", move || watcher.watch())
     }
 
+    /// Queues the line of a failed TLS handshake.
+    #[cfg(feature = "tls-server")]
+    pub(super) fn refuse(&self, failed: &accio_proto::FailedHandshake) {
+        self.push(line::refused(failed, Timestamp::now()), Box::new(()));
+    }
+
     /// Queues the line of a connection that has ended; `client` is told once it is written.
     pub(super) fn record(&self, outcome: &Outcome, client: Client) {
-        let line = line::ended(outcome, Timestamp::now());
+        self.push(line::ended(outcome, Timestamp::now()), client);
+    }
+
+    fn push(&self, line: Vec<u8>, client: Client) {
         let mut state = self.shared.lock();
         let released = state.queue.push(line, client, Instant::now());
         let (wake, watch) = (state.is_idle, state.is_unwatched);

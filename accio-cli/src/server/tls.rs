@@ -1,0 +1,103 @@
+//! TLS while a server runs: announcing its pin, reloading its files.
+
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use accio_proto::{FileSink, ServerBuilder, ServerHandle, os_error_text};
+
+use super::journal::Journal;
+use crate::tls::{ServerTlsFlags, TlsSettings};
+use crate::{Failure, say};
+
+/// The TLS of a server that runs.
+#[derive(Debug)]
+pub(super) struct Tls {
+    flags: ServerTlsFlags,
+    settings: TlsSettings,
+    handle: OnceLock<ServerHandle>,
+}
+
+impl Tls {
+    /// Loads what the flags ask for; nothing without TLS.
+    pub(super) fn load(flags: &ServerTlsFlags) -> Result<Option<Arc<Tls>>, Failure> {
+        let settings = flags.load()?;
+        Ok(settings.map(|settings| {
+            Arc::new(Tls { flags: flags.clone(), settings, handle: OnceLock::new() })
+        }))
+    }
+
+    /// Sets up a server, whose failed handshakes go to the journal.
+    pub(super) fn configure<K: FileSink>(
+        &self,
+        builder: ServerBuilder<K>,
+        journal: Option<Arc<Journal>>,
+    ) -> ServerBuilder<K> {
+        let builder = self.flags.apply(builder, &self.settings);
+        match journal {
+            Some(journal) => builder.on_handshake_failure(move |failed| journal.refuse(failed)),
+            None => builder,
+        }
+    }
+
+    /// Opens the directories of the files that are reloaded: where they are, and where they lead as
+    /// links.
+    pub(super) fn directories(&self) -> Result<Vec<OwnedFd>, Failure> {
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for path in self.flags.files() {
+            let resolved = std::fs::canonicalize(path).ok();
+            for path in [Some(path), resolved.as_deref()].into_iter().flatten() {
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                directories.push(parent.unwrap_or(Path::new(".")).to_owned());
+            }
+        }
+        directories.sort();
+        directories.dedup();
+        let open = |directory: &PathBuf| {
+            File::open(directory).map(OwnedFd::from).map_err(|error| {
+                Failure::new(format_args!("cannot use {directory:?}"), os_error_text(&error))
+            })
+        };
+        directories.iter().map(open).collect()
+    }
+
+    /// Prints what a client needs.
+    pub(super) fn announce(&self, address: SocketAddr) {
+        if let Some(path) = &self.settings.created {
+            say(format_args!("created the key {path:?}"));
+        }
+        let host = match address.ip() {
+            IpAddr::V4(ip) if !ip.is_unspecified() => ip.to_string(),
+            IpAddr::V6(ip) if !ip.is_unspecified() => ip.to_string(),
+            _ => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        };
+        let command = self.flags.client_command(&host, address.port(), &self.settings);
+        say(format_args!("send files with: {command}"));
+    }
+
+    /// Lets reloads reach the server.
+    pub(super) fn serve(&self, handle: ServerHandle) {
+        // Set once, when the server has started.
+        let _ = self.handle.set(handle);
+    }
+
+    /// Reads the files again. Should they not be valid, the server goes on with what it has.
+    pub(super) fn reload(&self) {
+        let Some(handle) = self.handle.get() else { return };
+        if self.flags.files().next().is_none() {
+            return;
+        }
+        match self.flags.load() {
+            Ok(Some(settings)) => {
+                handle.set_tls(settings.tls);
+                log::info!("TLS files reloaded");
+            }
+            Ok(None) => {}
+            Err(failure) => {
+                log::error!("cannot reload the TLS files, continuing with the old ones: {failure}");
+            }
+        }
+    }
+}

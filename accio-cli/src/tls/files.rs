@@ -1,0 +1,143 @@
+//! Reading keys, certificates and lists.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use accio_proto::os_error_text;
+
+use crate::Failure;
+
+/// A certificate with the chain above it, and its key.
+#[derive(Debug)]
+pub(super) struct KeyPair {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+}
+
+/// The most that is read of a file: bundles of authorities have some hundred kilobytes.
+const FILE_MAX: u64 = 8 << 20;
+
+/// Reads a file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let file = File::open(path).map_err(|error| unreadable(path, os_error_text(&error)))?;
+    read_open(path, file)
+}
+
+/// Reads a file that nobody else may read, as ssh demands of its keys: others never, and the group
+/// only if the file is another user's.
+pub(super) fn read_secret(path: &Path) -> Result<Vec<u8>, Failure> {
+    let file = File::open(path).map_err(|error| unreadable(path, os_error_text(&error)))?;
+    let metadata = file.metadata().map_err(|error| unreadable(path, os_error_text(&error)))?;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    let forbidden = if own { 0o077 } else { 0o007 };
+    if metadata.mode() & forbidden != 0 {
+        let mode = metadata.mode() & 0o777;
+        return Err(unreadable(path, format_args!("others may read it (mode {mode:03o})"))
+            .with_advice(format_args!("chmod 600 {path:?}")));
+    }
+    read_open(path, file)
+}
+
+fn read_open(path: &Path, file: File) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(path, os_error_text(&error)))?;
+    match bytes.len() as u64 > FILE_MAX {
+        true => Err(unreadable(path, "it is larger than 8 MiB")),
+        false => Ok(bytes),
+    }
+}
+
+/// Reads certificates in PEM, at least one.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    certificates_in(path, &read(path)?)
+}
+
+/// Reads a private key in PEM from a file that nobody else may read.
+pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
+    key_in(path, &read_secret(path)?)
+}
+
+/// Reads a key and its certificate from one file in PEM that nobody else may read.
+pub(super) fn key_pair(path: &Path) -> Result<KeyPair, Failure> {
+    let bytes = read_secret(path)?;
+    Ok(KeyPair { chain: certificates_in(path, &bytes)?, key: key_in(path, &bytes)? })
+}
+
+/// Reads the certificates of authorities in PEM, at least one that is valid.
+pub(super) fn authorities(path: &Path) -> Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| unreadable(path, error))?;
+    }
+    Ok(roots)
+}
+
+fn certificates_in(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let certificates = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(unreadable(path, "it has no certificate in PEM format"))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+fn key_in(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Failure> {
+    PrivateKeyDer::from_pem_slice(bytes)
+        .map_err(|error| unreadable(path, format_args!("no private key in PEM format: {error}")))
+}
+
+/// The failure to use a file.
+pub(super) fn unreadable(path: &Path, why: impl Display) -> Failure {
+    Failure::new(format_args!("cannot use {path:?}"), why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        fs::write(&path, "no key").unwrap();
+        for (mode, refused) in [
+            (0o644, true),
+            (0o640, true),
+            (0o604, true),
+            (0o601, true),
+            (0o600, false),
+            (0o400, false),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let text = key(&path).unwrap_err().to_string();
+            assert_eq!(text.contains("others may read it"), refused, "{text}");
+            assert!(refused || text.contains("no private key in PEM format"), "{text}");
+        }
+    }
+
+    #[test]
+    fn files_without_certificates_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cert.pem");
+        assert!(certificates(&path).unwrap_err().to_string().contains("no such file"));
+        for bad in ["", "garbage", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
+            fs::write(&path, bad).unwrap();
+            assert!(certificates(&path).is_err(), "{bad:?}");
+            assert!(authorities(&path).is_err(), "{bad:?}");
+        }
+    }
+}

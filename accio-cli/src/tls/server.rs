@@ -1,0 +1,204 @@
+//! A server's TLS flags and what they amount to.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use accio_proto::tls::{ALPN, KnownClients, ListedClients, Pin, ServerTls};
+use accio_proto::{FileSink, ServerBuilder};
+use clap::builder::FalseyValueParser;
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use rustls::server::WebPkiClientVerifier;
+
+use super::TlsVersion;
+use super::files::{self, KeyPair};
+use super::identity;
+use crate::{Failure, USAGE};
+
+/// The flags, to be flattened into a server's arguments.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "TLS")]
+pub struct ServerTlsFlags {
+    /// Encrypt with the server's own key, created on first use; prints the pin for the clients
+    ///
+    /// The key and its self-signed certificate are server.pem in the state directory
+    /// ($STATE_DIRECTORY, $XDG_STATE_HOME/accio or ~/.local/state/accio). With TLS a file ends with
+    /// the client's close_notify: a connection that ends in another way leaves ERROR. Clients
+    /// without TLS are refused.
+    #[arg(long, env = "ACCIO_TLS", hide_env = true, value_parser = FalseyValueParser::new())]
+    pub tls: bool,
+    /// Encrypt with this certificate chain (PEM); SIGHUP reloads it
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        env = "ACCIO_TLS_CERT",
+        hide_env = true
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of --tls-cert (PEM), readable by its owner only
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_cert",
+        env = "ACCIO_TLS_KEY",
+        hide_env = true
+    )]
+    pub tls_key: Option<PathBuf>,
+    /// Accept only the clients listed here, a pin and a name per line; SIGHUP reloads it
+    ///
+    /// A line is what `accio-client --tls-identity` prints, such as "sha256//47DE… alice". Lines
+    /// that begin with # are ignored. The name is the identity in the journal and for --on-commit.
+    #[arg(long, value_name = "FILE", env = "ACCIO_TLS_CLIENTS", hide_env = true)]
+    pub tls_clients: Option<PathBuf>,
+    /// Accept only clients with a certificate of this authority (PEM); SIGHUP reloads it
+    ///
+    /// The identity is the first DNS name, URI or common name of the client's certificate.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "tls_clients",
+        env = "ACCIO_TLS_CLIENT_CA",
+        hide_env = true
+    )]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Maximum number of concurrent connections of each client identity [default: unlimited]
+    #[arg(long, value_name = "N", env = "ACCIO_MAX_PER_CLIENT", hide_env = true)]
+    pub max_per_client: Option<NonZeroU32>,
+    /// Lowest version of TLS: 1.2 or 1.3
+    #[arg(long, value_name = "VERSION", default_value_t, env = "ACCIO_TLS_MIN", hide_env = true)]
+    pub tls_min: TlsVersion,
+}
+
+/// What the flags amount to.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// The settings of the library.
+    pub tls: ServerTls,
+    /// The pin of the server's key.
+    pub pin: Pin,
+    /// The key was created just now, in this file.
+    pub created: Option<PathBuf>,
+}
+
+impl ServerTlsFlags {
+    /// Whether TLS is asked for.
+    pub fn is_on(&self) -> bool {
+        self.tls || self.tls_cert.is_some()
+    }
+
+    /// Reads the files, and creates the server's own key where it is needed; nothing without TLS.
+    ///
+    /// # Errors
+    ///
+    /// Flags that need TLS without it; a file that cannot be used, or is not for its owner alone; a
+    /// key that does not belong to its certificate.
+    pub fn load(&self) -> Result<Option<TlsSettings>, Failure> {
+        if !self.is_on() {
+            let flags = [
+                ("--tls-clients", self.tls_clients.is_some()),
+                ("--tls-client-ca", self.tls_client_ca.is_some()),
+                ("--max-per-client", self.max_per_client.is_some()),
+            ];
+            return match flags.into_iter().find(|(_, is_given)| *is_given) {
+                Some((flag, _)) => {
+                    Err(Failure::new(flag, "it needs --tls or --tls-cert").with_code(USAGE))
+                }
+                None => Ok(None),
+            };
+        }
+        if self.max_per_client.is_some() && !self.names_clients() {
+            let why = "clients have no identity without --tls-clients or --tls-client-ca";
+            return Err(Failure::new("--max-per-client", why).with_code(USAGE));
+        }
+        let (pair, created) = match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => {
+                let pair = KeyPair { chain: files::certificates(cert)?, key: files::key(key)? };
+                (pair, None)
+            }
+            _ => {
+                let path = identity::default_path("server.pem")?;
+                let own = identity::read_or_create(&path, "Accio server")?;
+                (own.pair, own.is_new.then_some(own.path))
+            }
+        };
+        let cert = self.tls_cert.as_deref().unwrap_or(Path::new("server.pem"));
+        let pin = Pin::of(&pair.chain[0]).map_err(|error| files::unreadable(cert, error))?;
+        Ok(Some(TlsSettings { tls: self.settings(pair, cert)?, pin, created }))
+    }
+
+    /// Sets up a server by what was loaded.
+    pub fn apply<K: FileSink>(
+        &self,
+        builder: ServerBuilder<K>,
+        settings: &TlsSettings,
+    ) -> ServerBuilder<K> {
+        let builder = builder.tls(settings.tls.clone());
+        match self.max_per_client {
+            Some(max) => builder.max_per_identity(max),
+            None => builder,
+        }
+    }
+
+    /// The files that SIGHUP reads again.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.tls_cert, &self.tls_key, &self.tls_clients, &self.tls_client_ca]
+            .into_iter()
+            .filter_map(|path| path.as_deref())
+    }
+
+    /// The command that sends a file to this server.
+    pub fn client_command(&self, host: &str, port: u16, settings: &TlsSettings) -> String {
+        let identity = if self.names_clients() { " --tls-identity" } else { "" };
+        format!("accio-client {host} {port} FILE --tls-pin {}{identity}", settings.pin)
+    }
+
+    fn names_clients(&self) -> bool {
+        self.tls_clients.is_some() || self.tls_client_ca.is_some()
+    }
+
+    fn settings(&self, pair: KeyPair, cert: &Path) -> Result<ServerTls, Failure> {
+        let provider = Arc::new(default_provider());
+        let failed = |error: rustls::Error| Failure::new("cannot set up TLS", error);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(self.tls_min.versions())
+            .map_err(failed)?;
+        let mut known = None;
+        let builder = if let Some(path) = &self.tls_clients {
+            let text = String::from_utf8(files::read(path)?)
+                .map_err(|_| files::unreadable(path, "it is not text in UTF-8"))?;
+            let clients: KnownClients =
+                text.parse().map_err(|error| files::unreadable(path, error))?;
+            if clients.is_empty() {
+                log::warn!("{path:?} lists no client, so that none may connect");
+            }
+            let clients = Arc::new(clients);
+            known = Some(Arc::clone(&clients));
+            builder.with_client_cert_verifier(Arc::new(ListedClients::new(clients, &provider)))
+        } else if let Some(path) = &self.tls_client_ca {
+            let roots = Arc::new(files::authorities(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            builder.with_client_cert_verifier(
+                verifier.map_err(|error| files::unreadable(path, error))?,
+            )
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config = builder
+            .with_single_cert(pair.chain, pair.key)
+            .map_err(|error| files::unreadable(cert, error))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // One connection carries one file, so that a ticket for the next would only cost time.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        let tls = ServerTls::new(config);
+        Ok(match known {
+            None => tls,
+            Some(known) => tls.identify(move |chain| {
+                let pin = Pin::of(&chain[0]).ok()?;
+                known.name(&pin).map(|name| name.to_string())
+            }),
+        })
+    }
+}
