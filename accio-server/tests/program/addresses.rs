@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
+use std::process::Command;
 use std::time::Duration;
 
 use super::harness::{Place, Server, connect, finish, json_lines, program, until, upload};
@@ -25,25 +26,51 @@ fn by_default_all_interfaces_are_served_over_ipv4_and_ipv6() {
     server.stop(SOON);
 }
 
-/// A link-local address of this machine, and its interface: number and name. What is sent to it from
-/// here stays on the machine.
-fn link_local() -> Option<(Ipv6Addr, u32, String)> {
-    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
-    table.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let ip = Ipv6Addr::from(u128::from_str_radix(words.next()?, 16).ok()?);
-        let number = u32::from_str_radix(words.next()?, 16).ok()?;
-        let name = words.nth(3)?;
-        ip.is_unicast_link_local().then(|| (ip, number, name.to_owned()))
-    })
+/// The address and interface inside the namespace of [`in_namespace`].
+const LINK_LOCAL: (Ipv6Addr, &str) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), "lo");
+
+/// Tells the test that it runs inside the namespace.
+const INSIDE: &str = "IN_A_NETWORK_NAMESPACE";
+
+/// Runs the named test again in a network namespace of its own, whose loopback interface has a
+/// link-local address, so that no interface of the machine is used. Returns the interface's number
+/// inside the namespace, and `None` outside.
+fn in_namespace(test: &str) -> Option<u32> {
+    if std::env::var_os(INSIDE).is_some() {
+        let number = std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap();
+        return Some(number.trim().parse().unwrap());
+    }
+    let set_up =
+        "ip link set lo up && ip address add fe80::1/64 dev lo nodad && mount -t sysfs sysfs /sys";
+    let namespace = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", script]);
+        command
+    };
+    match namespace(set_up).output() {
+        Ok(output) if output.status.success() => {}
+        _ => {
+            let _ =
+                writeln!(std::io::stderr(), "skipped: {test}: needs unshare, ip and namespaces");
+            return None;
+        }
+    }
+    let mut command = namespace(&format!("{set_up} && exec \"$0\" --exact \"$1\" --nocapture"));
+    command.arg(std::env::current_exe().unwrap()).arg(format!("addresses::{test}"));
+    let output = command.env(INSIDE, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    None
 }
 
 #[test]
 fn the_zone_of_a_link_local_address_is_kept() {
-    let Some((ip, number, name)) = link_local() else {
-        let _ = writeln!(std::io::stderr(), "skipped: this machine has no link-local address");
-        return;
-    };
+    let Some(number) = in_namespace("the_zone_of_a_link_local_address_is_kept") else { return };
+    let (ip, name) = LINK_LOCAL;
     let place = Place::new();
     let script = place.script("hook", "echo \"$ACCIO_PEER\" >\"$0.out\"");
     let journal = place.text("log/journal");
@@ -68,10 +95,8 @@ fn the_zone_of_a_link_local_address_is_kept() {
 #[cfg(feature = "metrics")]
 #[test]
 fn metrics_are_served_on_a_link_local_address() {
-    let Some((ip, number, name)) = link_local() else {
-        let _ = writeln!(std::io::stderr(), "skipped: this machine has no link-local address");
-        return;
-    };
+    let Some(number) = in_namespace("metrics_are_served_on_a_link_local_address") else { return };
+    let (ip, name) = LINK_LOCAL;
     let place = Place::new();
     let port = super::harness::free_port();
     let server = Server::start(&place, &["--metrics", &format!("[{ip}%{name}]:{port}")]);
