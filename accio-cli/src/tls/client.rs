@@ -44,8 +44,8 @@ pub struct ClientTlsFlags {
     /// ~/.local/state/accio). When it is created, the line for the server's --tls-clients is
     /// printed.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
-          default_missing_value = "", env = "ACCIO_TLS_IDENTITY", hide_env = true)]
-    pub tls_identity: Option<PathBuf>,
+          env = "ACCIO_TLS_IDENTITY", hide_env = true)]
+    pub tls_identity: Option<Option<PathBuf>>,
     /// Lowest version of TLS: 1.2 or 1.3
     #[arg(long, value_name = "VERSION", default_value_t, env = "ACCIO_TLS_MIN", hide_env = true)]
     pub tls_min: TlsVersion,
@@ -97,9 +97,9 @@ impl ClientTlsFlags {
     /// is new.
     fn identity(&self) -> Result<Option<Identity>, Failure> {
         let Some(path) = &self.tls_identity else { return Ok(None) };
-        let path = match path.as_os_str().is_empty() {
-            true => identity::default_path("client.pem")?,
-            false => path.clone(),
+        let path = match path {
+            None => identity::default_path("client.pem")?,
+            Some(path) => path.clone(),
         };
         let identity = identity::read_or_create(&path, "Accio client")?;
         if identity.is_new {
@@ -133,4 +133,42 @@ fn system_authorities() -> Result<RootCertStore, Failure> {
             .with_advice("use --tls-pin, or --tls-ca with a file"));
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        tls: ClientTlsFlags,
+        host: String,
+    }
+
+    fn parse(line: &str) -> Result<ClientTlsFlags, clap::Error> {
+        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.tls)
+    }
+
+    #[test]
+    fn each_flag_but_the_version_asks_for_tls() {
+        assert!(!parse("client host --tls-min 1.2").unwrap().is_on());
+        let pin = "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+        for flag in ["--tls", &format!("--tls-pin {pin}"), "--tls-ca ca.pem", "--tls-identity"] {
+            assert!(parse(&format!("client {flag} host")).unwrap().is_on(), "{flag}");
+        }
+        assert!(parse(&format!("client host --tls-pin {pin} --tls-ca ca.pem")).is_err());
+        assert!(parse("client host --tls-pin sha256//short").is_err());
+        assert!(parse("client host --tls-min 1.1").is_err());
+    }
+
+    #[test]
+    fn an_identity_may_have_a_file() {
+        assert_eq!(parse("client --tls-identity host").unwrap().tls_identity, Some(None));
+        let named = parse("client --tls-identity=key.pem host").unwrap();
+        assert_eq!(named.tls_identity, Some(Some("key.pem".into())));
+        assert_eq!(parse("client host").unwrap().tls_identity, None);
+    }
 }
