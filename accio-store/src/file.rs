@@ -118,6 +118,11 @@ impl StoreFile {
         self.shared.tidy(async { upload.abort().await })
     }
 
+    /// Returns the memory to the budget: the file outlives its end until the client is told.
+    fn release(&mut self) {
+        drop(self.claim.leave());
+    }
+
     fn keep(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         if self.upload.is_none() {
@@ -170,15 +175,18 @@ impl SinkFile for StoreFile {
     }
 
     fn commit(&mut self) -> io::Result<()> {
-        self.keep().inspect_err(|_| {
+        let kept = self.keep().inspect_err(|_| {
             if let Err(error) = self.discard() {
                 log::error!("connection {}: cannot abort its upload: {error}", self.id);
             }
-        })
+        });
+        self.release();
+        kept
     }
 
     fn abort(&mut self) -> io::Result<()> {
         let discarded = self.discard();
+        self.release();
         // The marker comes first, because readers of the store see it.
         self.shared.mark(self.id)?;
         if let Err(error) = discarded {
