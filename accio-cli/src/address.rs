@@ -106,12 +106,27 @@ fn zone_name(scope_id: u32) -> String {
     interface_name(scope_id).unwrap_or_else(|| scope_id.to_string())
 }
 
+/// Opens what the names of zones need, which the sandbox of a server would refuse later.
+#[cfg(all(target_os = "linux", feature = "operations"))]
+pub(crate) fn prepare_zone_names() {
+    let _ = interface_socket();
+}
+
 #[cfg(target_os = "linux")]
 fn interface_name(scope_id: u32) -> Option<String> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
-    let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).ok()?;
-    netdevice::index_to_name(&socket, scope_id).ok()
+    rustix::net::netdevice::index_to_name(interface_socket()?, scope_id).ok()
+}
+
+/// A socket to ask about interfaces with. Any kind serves; this one can send nothing.
+#[cfg(target_os = "linux")]
+fn interface_socket() -> Option<&'static std::os::fd::OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    static SOCKET: std::sync::OnceLock<Option<std::os::fd::OwnedFd>> = std::sync::OnceLock::new();
+    let open = || {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+        socket_with(family, kind, SocketFlags::CLOEXEC, None).ok()
+    };
+    SOCKET.get_or_init(open).as_ref()
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -26,6 +26,7 @@ pub const VARIABLES: &[&str] = &[
     "ACCIO_LIMIT_RATE",
     "ACCIO_MAX_CONNECTIONS",
     "ACCIO_MAX_DURATION",
+    "ACCIO_MAX_NEW_PER_IP",
     "ACCIO_MAX_PER_IP",
     "ACCIO_MAX_SIZE",
     "ACCIO_MAX_TIME",

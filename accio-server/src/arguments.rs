@@ -131,9 +131,14 @@ pub(crate) struct Limits {
     pub(crate) max_connections: Option<NonZeroUsize>,
     /// Maximum number of concurrent clients per address
     ///
-    /// Further connections are reset.
+    /// Further connections are reset. The addresses of an IPv6 /64 network count as one.
     #[arg(long, value_name = "N", env = "ACCIO_MAX_PER_IP", hide_env = true)]
     pub(crate) max_per_ip: Option<NonZeroU32>,
+    /// Maximum number of new connections per address and second
+    ///
+    /// Further connections are reset. The addresses of an IPv6 /64 network count as one.
+    #[arg(long, value_name = "N", env = "ACCIO_MAX_NEW_PER_IP", hide_env = true)]
+    pub(crate) max_new_per_ip: Option<NonZeroU32>,
     /// Maximum file size, e.g. 500M
     #[arg(long, value_name = "SIZE", value_parser = bytes, env = "ACCIO_MAX_SIZE", hide_env = true)]
     pub(crate) max_size: Option<u64>,
@@ -178,6 +183,9 @@ impl Limits {
         #[cfg(feature = "proxy-protocol")]
         {
             builder = builder.proxy_protocol(self.proxy_protocol);
+        }
+        if let Some(max_new_per_ip) = self.max_new_per_ip {
+            builder = builder.max_new_per_ip(max_new_per_ip);
         }
         if let Some(max_size) = self.max_size {
             builder = builder.max_size(max_size);

@@ -9,6 +9,9 @@ mod sandbox;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = accio_cli::open_journals(sandbox::confine_journal_opener) {
+        return code;
+    }
     match on_commit::help() {
         Some(code) => code,
         None => accio_cli::main(receiver::run),

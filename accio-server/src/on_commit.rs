@@ -143,6 +143,12 @@ impl OnCommit {
 }
 
 impl Helper {
+    /// The process group of the helper and its commands.
+    pub(crate) fn group(&self) -> i32 {
+        // The kernel's numbers fit.
+        i32::try_from(self.child.id()).unwrap_or(0)
+    }
+
     /// Starts to pass files on. The thread for that inherits the sandbox.
     pub(crate) fn run(self) -> Result<Running, Failure> {
         let Helper { child, pipe, queue_size } = self;

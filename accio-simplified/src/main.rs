@@ -9,7 +9,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     accio_cli::main(|arguments: arguments::Arguments| {
         arguments.server.verbosity.start_log();
-        counter::check_output()?;
-        arguments.server.run(arguments.builder(), arguments.port, counter::Counter)
+        let counter = counter::Counter::start()?;
+        arguments.server.run(arguments.builder(), arguments.port, counter)
     })
 }

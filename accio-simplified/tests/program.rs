@@ -1,9 +1,11 @@
 //! The program as its user sees it: counts, flags, error lines, exit codes.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,12 +38,16 @@ struct Server {
 
 impl Server {
     fn start(flags: &[&str]) -> Self {
+        Server::start_with(flags, Stdio::piped)
+    }
+
+    fn start_with(flags: &[&str], stdout: impl Fn() -> Stdio) -> Self {
         // The port is free when it is chosen; another process may take it before the server does.
         for _ in 0..10 {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let mut command = program();
             command.arg(address.port().to_string()).args(["--bind", "127.0.0.1"]).args(flags);
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.stdout(stdout()).stderr(Stdio::piped());
             let mut child = command.spawn().unwrap();
             let mut line = String::new();
             BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
@@ -184,4 +190,40 @@ fn a_closed_stdout_is_an_error_at_the_start() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr, "ERROR: cannot print to stdout: bad file descriptor\n");
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// While stdout is not read, the next client waits; the server ends all the same.
+#[test]
+fn an_unread_stdout_delays_clients_and_not_the_end() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut server =
+        Server::start_with(&[], || Stdio::from(OwnedFd::from(writer.try_clone().unwrap())));
+    // A file description of its own: the server's must stay blocking.
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    let filler = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut filler = File::options().write(true).custom_flags(filler).open(path).unwrap();
+    while filler.write(b"x\n").is_ok() {}
+    let upload = |address| {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        stream.read_exact(&mut [0; 7])?;
+        stream.write_all(b"1234567890")?;
+        stream.shutdown(Shutdown::Write)?;
+        stream.read(&mut [0])
+    };
+    assert!(upload(server.address).is_err(), "a client was told before its line was printed");
+    assert!(TcpStream::connect(server.address).is_ok(), "the next one waits in the backlog");
+    let mut text = String::new();
+    while !text.contains("10\n") {
+        let mut part = [0; 4096];
+        let count = reader.read(&mut part).unwrap();
+        text += std::str::from_utf8(&part[..count]).unwrap();
+    }
+    while filler.write(b"x\n").is_ok() {}
+    let _ = upload(server.address);
+    let start = Instant::now();
+    let kill = Command::new("kill").arg(server.child.id().to_string()).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(wait(&mut server.child), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }

@@ -18,4 +18,6 @@ mod tls;
 #[cfg(feature = "operations")]
 pub use flags::OperationFlags;
 pub use flags::ServerFlags;
+#[cfg(feature = "operations")]
+pub use journal::open_journals;
 pub use program::Program;

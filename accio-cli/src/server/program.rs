@@ -1,10 +1,10 @@
 //! The hooks of a server program.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use accio_proto::Outcome;
+use accio_proto::{Acknowledgement, Outcome};
 
 use crate::Failure;
 
@@ -25,18 +25,21 @@ pub trait Program: Send + Sync + 'static {
         false
     }
 
-    /// Does what needs more rights than serving, then drops them, except those on the directory
-    /// `journal` is in and the right to read files below the directories `readable`. Called once the sockets are open and before any other thread starts.
+    /// Returns whether [`confine`](Program::confine) takes away the right to open files outside of
+    /// the folder.
+    fn is_confined(&self) -> bool {
+        false
+    }
+
+    /// Does what needs more rights than serving, then drops them, except the right to read files
+    /// below the directories `readable`. Called once the sockets are open and before any other thread
+    /// starts.
     ///
     /// # Errors
     ///
     /// The program ends.
-    fn confine(
-        &self,
-        journal: Option<BorrowedFd<'_>>,
-        readable: &[OwnedFd],
-    ) -> Result<(), Failure> {
-        let _ = (journal, readable);
+    fn confine(&self, readable: &[OwnedFd]) -> Result<(), Failure> {
+        let _ = readable;
         Ok(())
     }
 
@@ -50,7 +53,8 @@ pub trait Program: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Called for each connection that has ended, by a worker, which it blocks.
+    /// Called for each connection that has ended, before its client is told. It must not block, for
+    /// any thread of the server may call it.
     fn observe(&self, outcome: &Outcome) {
         let _ = outcome;
     }
@@ -59,6 +63,19 @@ pub trait Program: Send + Sync + 'static {
     /// command.
     fn lost_commands(&self) -> Option<u64> {
         None
+    }
+
+    /// Returns whether [`record`](Program::record) has something to do. Without it, or with a
+    /// journal, `record` is never called.
+    fn records(&self) -> bool {
+        false
+    }
+
+    /// Takes the outcome of a connection, and `client` to drop once that is written; dropping it
+    /// tells the client. It must not block: another thread has to write.
+    fn record(&self, outcome: Outcome, client: Acknowledgement) {
+        let _ = outcome;
+        client.send();
     }
 
     /// Called before unfinished transfers are aborted: from now on, nothing may block a worker.

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 #[cfg(feature = "operations")]
-use accio_proto::{Acknowledgement, Outcome};
+use accio_proto::Outcome;
 use accio_proto::{FileSink, Port, Server, ServerBuilder, os_error_text};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use signal_hook::consts::SIGXFSZ;
@@ -30,6 +30,8 @@ use super::shutdown::{Ending, Shutdown};
 use super::systemd;
 #[cfg(feature = "tls-server")]
 use super::tls::Tls;
+#[cfg(feature = "operations")]
+use crate::address::prepare_zone_names;
 use crate::{Failure, log_writer, raise_descriptor_limit, say};
 
 impl ServerFlags {
@@ -49,9 +51,14 @@ impl ServerFlags {
         let shutdown = Shutdown::watch()?;
         prepare_process()?;
         let observer = Arc::clone(&program);
-        let builder = self.configure(builder).on_outcome(move |outcome| observer.observe(outcome));
+        let mut builder =
+            self.configure(builder).on_outcome(move |outcome| observer.observe(outcome));
+        if program.records() {
+            let recorder = Arc::clone(&program);
+            builder = builder.recorder(move |outcome, client| recorder.record(outcome, client));
+        }
         let server = self.listen(builder, port)?;
-        program.confine(None, &[])?;
+        program.confine(&[])?;
         start_log_writer()?;
         self.announce(&server);
         let ending = shutdown.start(server.handle(), program.clone())?;
@@ -129,25 +136,25 @@ impl OperationFlags {
 
         #[cfg(feature = "metrics")]
         let metrics = self.metrics.map(Metrics::bind).transpose()?;
-        let record = {
+        let observe = {
             let program = Arc::clone(&program);
-            let journal = journal.clone();
             #[cfg(feature = "metrics")]
             let metrics = metrics.as_ref().map(Metrics::observer);
-            move |outcome: Outcome, acknowledgement: Acknowledgement| {
+            move |outcome: &Outcome| {
                 #[cfg(feature = "metrics")]
                 if let Some(observe) = &metrics {
-                    observe(&outcome);
+                    observe(outcome);
                 }
-                program.observe(&outcome);
-                match &journal {
-                    // Dropped once the line is written, which tells the client.
-                    Some(journal) => journal.record(&outcome, Box::new(acknowledgement)),
-                    None => acknowledgement.send(),
-                }
+                program.observe(outcome);
             }
         };
-        let builder = flags.configure(builder).fast_paths(self.fast_paths()).recorder(record);
+        let mut builder =
+            flags.configure(builder).fast_paths(self.fast_paths()).on_outcome(observe);
+        if let Some(journal) = journal.clone() {
+            // The client is told when the journal drops its acknowledgement.
+            builder =
+                builder.recorder(move |outcome, client| journal.record(&outcome, Box::new(client)));
+        }
         let readable = Vec::new();
         #[cfg(feature = "tls-server")]
         let (builder, readable) = match &tls {
@@ -155,7 +162,14 @@ impl OperationFlags {
             Some(tls) => (tls.configure(builder, journal.clone()), tls.directories()?),
         };
         let server = listen_on(sockets, flags, builder, port)?;
-        program.confine(journal.as_ref().and_then(|journal| journal.directory()), &readable)?;
+        systemd::connect();
+        prepare_zone_names();
+        if let Some(journal) = &journal
+            && program.is_confined()
+        {
+            journal.delegate();
+        }
+        program.confine(&readable)?;
         start_log_writer()?;
         let listening = flags.announce(&server);
         #[cfg(feature = "tls-server")]

@@ -1,10 +1,15 @@
 //! systemd, or another supervisor: passed sockets and notifications.
 
+use std::ffi::OsStr;
+use std::io;
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 
 use accio_proto::os_error_text;
 use listenfd::ListenFd;
-use sd_notify::NotifyState;
 
 use super::shutdown::Notice;
 use crate::Failure;
@@ -30,22 +35,48 @@ pub(super) fn sockets() -> Result<Vec<TcpListener>, Failure> {
     Ok(sockets)
 }
 
+/// The socket for notices; `None` without a supervisor that wants them.
+static NOTICES: OnceLock<Option<UnixDatagram>> = OnceLock::new();
+
+/// Connects to the supervisor, which the sandbox would refuse later.
+pub(super) fn connect() {
+    NOTICES.get_or_init(|| {
+        let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
+        connect_to(&name)
+            .inspect_err(|error| log::warn!("cannot notify systemd: {}", os_error_text(error)))
+            .ok()
+    });
+}
+
+fn connect_to(name: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    // A supervisor that does not read is no reason to wait.
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address)?;
+    Ok(socket)
+}
+
 /// Reports that the server is ready.
 pub(super) fn ready(status: &str) {
-    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&format!("READY=1\nSTATUS={status}"));
 }
 
 /// Passes on a notice of the shutdown.
 pub(super) fn notify_notice(notice: Notice<'_>) {
     match notice {
-        Notice::Stopping(status) => notify(&[NotifyState::Stopping, NotifyState::Status(status)]),
-        Notice::Status(status) => notify(&[NotifyState::Status(status)]),
+        Notice::Stopping(status) => notify(&format!("STOPPING=1\nSTATUS={status}")),
+        Notice::Status(status) => notify(&format!("STATUS={status}")),
     }
 }
 
-fn notify(states: &[NotifyState<'_>]) {
-    // Does nothing without NOTIFY_SOCKET.
-    if let Err(error) = sd_notify::notify(states) {
+fn notify(state: &str) {
+    if let Some(Some(socket)) = NOTICES.get()
+        && let Err(error) = socket.send(state.as_bytes())
+    {
         log::warn!("cannot notify systemd: {}", os_error_text(&error));
     }
 }

@@ -1,6 +1,6 @@
 //! Receives files into a folder.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -124,14 +124,15 @@ impl Program for Receiver {
         if self.sink.has_room() { Ok(()) } else { Err("no room for files".to_owned()) }
     }
 
-    fn confine(
-        &self,
-        journal: Option<BorrowedFd<'_>>,
-        readable: &[OwnedFd],
-    ) -> Result<(), Failure> {
+    fn is_confined(&self) -> bool {
+        self.sandbox.is_on()
+    }
+
+    fn confine(&self, readable: &[OwnedFd]) -> Result<(), Failure> {
         // Before the sandbox, which allows no programs.
         let helper = self.on_commit.as_ref().map(OnCommit::start).transpose()?;
-        self.sandbox.confine(&self.sink, journal, readable)?;
+        let group = helper.as_ref().map(Helper::group);
+        self.sandbox.confine(&self.sink, readable, group)?;
         // After it, so that the thread of the queue is confined, too.
         let helper = helper.map(Helper::run).transpose()?;
         self.helper.get_or_init(|| Mutex::new(helper));

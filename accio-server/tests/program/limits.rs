@@ -202,3 +202,19 @@ fn allow_and_deny_tell_networks_apart() {
         assert!(place.read(3).is_some() && place.read(4).is_none(), "the refused have no number");
     }
 }
+
+#[test]
+fn max_new_per_ip_limits_the_connections_of_a_second() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--max-new-per-ip", "3", "-v"]);
+    let start = Instant::now();
+    let tried: Vec<_> = (0..20).map(|_| connect_from([127, 0, 0, 1], server.address())).collect();
+    let seconds = start.elapsed().as_secs() as usize + 2;
+    let (greeted, refused): (Vec<_>, Vec<_>) = tried.into_iter().partition(Result::is_ok);
+    assert!((3..=3 * seconds).contains(&greeted.len()), "{} greeted", greeted.len());
+    assert!(refused.into_iter().all(is_refused));
+    server.line("its address has opened 3 connections within a second");
+    // Another address is another client, and so is the next second.
+    connect_from([127, 0, 0, 2], server.address()).unwrap();
+    until("the next second has begun", || connect_from([127, 0, 0, 1], server.address()).is_ok());
+}

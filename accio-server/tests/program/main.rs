@@ -17,6 +17,7 @@ mod network;
 mod on_commit;
 #[cfg(feature = "proxy-protocol")]
 mod proxied;
+mod sandbox;
 mod start_checks;
 #[cfg(feature = "store-core")]
 mod store;

@@ -4,14 +4,15 @@
 //! delays nobody but the clients of those lines, and these for a second at most.
 
 mod line;
+mod opener;
 mod output;
 mod place;
 mod queue;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use jiff::Timestamp;
 
 use super::spawn::spawn;
 use crate::{Failure, check_stdout};
+use opener::Opener;
+pub use opener::open_journals;
 use output::Output;
 use place::{Place, cannot_open};
 use queue::{Change, Queue};
@@ -44,6 +47,8 @@ pub(super) struct Journal {
 struct Shared {
     /// `None` for stdout.
     place: Option<Place>,
+    /// Opens the file where this process may not.
+    opener: OnceLock<Opener>,
     durable: bool,
     state: Mutex<State>,
     /// For the writing thread.
@@ -88,6 +93,7 @@ impl Journal {
     fn new(place: Option<Place>, output: Output, durable: bool) -> Self {
         let shared = Shared {
             place,
+            opener: OnceLock::new(),
             durable,
             state: Mutex::new(State {
                 queue: Queue::new(),
@@ -103,9 +109,14 @@ impl Journal {
         Journal { shared: Arc::new(shared), output: Mutex::new(Some(output)) }
     }
 
-    /// The directory of the file.
-    pub(super) fn directory(&self) -> Option<BorrowedFd<'_>> {
-        self.shared.place.as_ref().map(Place::directory)
+    /// Has the file opened by another process from now on, because this one is about to give up
+    /// opening files.
+    pub(super) fn delegate(&self) {
+        let Some(place) = &self.shared.place else { return };
+        match Opener::start(place) {
+            Ok(opener) => drop(self.shared.opener.set(opener)),
+            Err(failure) => log::warn!("SIGHUP will not reopen the journal: {failure}"),
+        }
     }
 
     /// Starts the threads that write.
@@ -189,9 +200,7 @@ impl Shared {
             let text = self.take(&mut output);
             let (written, result) = output.write(&text);
             let mut state = self.lock();
-            if let Err(error) = &result {
-                state.refusal = os_error_text(error);
-            }
+            state.refusal = result.as_ref().err().map(os_error_text).unwrap_or_default();
             let now = Instant::now();
             let (mut clients, mut change) = state.queue.wrote(written, &result, now);
             if result.is_err() && change.is_none() {
@@ -244,7 +253,11 @@ impl Shared {
 
     fn open_again(&self, output: &mut Output) {
         let Some(place) = &self.place else { return };
-        match place.open().and_then(|fd| Output::new(fd, self.durable)) {
+        let opened = match self.opener.get() {
+            Some(opener) => opener.open(),
+            None => place.open(),
+        };
+        match opened.and_then(|fd| Output::new(fd, self.durable)) {
             Ok(opened) => {
                 *output = opened;
                 log::info!("reopened the journal {:?}", place.path());
@@ -267,7 +280,7 @@ impl Shared {
             // A disk that takes its time is no refusal where lines have to be on it.
             let clients =
                 if self.durable { Vec::new() } else { state.queue.expire(Instant::now()) };
-            let refusal = match state.queue.is_writing() {
+            let refusal = match state.refusal.is_empty() {
                 true => "a write does not return".to_owned(),
                 false => state.refusal.clone(),
             };

@@ -46,6 +46,10 @@ impl Place {
         &self.path
     }
 
+    pub(super) fn is_durable(&self) -> bool {
+        self.durable
+    }
+
     pub(super) fn directory(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }

@@ -194,11 +194,6 @@ impl<C> Queue<C> {
         !self.waiting.is_empty() || self.unreported > 0
     }
 
-    /// Whether lines have been taken and are being written.
-    pub(super) fn is_writing(&self) -> bool {
-        !self.writing.is_empty()
-    }
-
     /// Whether everything has been written.
     pub(super) fn is_empty(&self) -> bool {
         !self.has_work() && self.writing.is_empty() && self.reporting.is_none()

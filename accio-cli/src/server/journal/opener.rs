@@ -1,0 +1,113 @@
+//! Opening the journal again, for a server that the sandbox keeps from opening files.
+//!
+//! A helper, a second process of this program, starts before the sandbox. All that the server can
+//! ask of it is to open the one file that it was started for.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use accio_proto::os_error_text;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use super::place::{Place, retry};
+use crate::Failure;
+
+/// The first argument of a helper, which is not a port.
+const HELPER: &str = "__journal";
+
+/// The helper, as the server sees it. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Opener(UnixStream);
+
+impl Opener {
+    /// Starts the helper for the file at `place`.
+    pub(super) fn start(place: &Place) -> Result<Self, Failure> {
+        let start = || -> io::Result<Opener> {
+            let (own, other) = UnixStream::pair()?;
+            Command::new("/proc/self/exe")
+                .arg0("accio-server")
+                .arg(HELPER)
+                .arg(place.path())
+                .arg(if place.is_durable() { "durable" } else { "plain" })
+                .env_clear()
+                .stdin(Stdio::from(OwnedFd::from(other)))
+                .stdout(Stdio::null())
+                // Signals that a terminal sends to the server are not for the helper.
+                .process_group(0)
+                .spawn()?;
+            Ok(Opener(own))
+        };
+        start().map_err(|error| {
+            Failure::new("cannot start the process that opens the journal", os_error_text(&error))
+        })
+    }
+
+    /// Opens the file.
+    pub(super) fn open(&self) -> io::Result<OwnedFd> {
+        (&self.0).write_all(b"?")?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut code = [0; 4];
+        let mut parts = [IoSliceMut::new(&mut code)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = retry(|| recvmsg(&self.0, &mut parts, &mut ancillary, flags))?;
+        if received.bytes != code.len() {
+            return Err(io::Error::other("the helper has ended"));
+        }
+        let opened = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        opened.ok_or_else(|| io::Error::from_raw_os_error(i32::from_ne_bytes(code)))
+    }
+}
+
+/// If this process is a helper, does its work, after `confine` has limited it to the directory of
+/// the journal.
+pub fn open_journals(confine: impl FnOnce(BorrowedFd<'_>)) -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != HELPER {
+        return None;
+    }
+    let path = PathBuf::from(arguments.next()?);
+    let durable = arguments.next()? == "durable";
+    let place = match Place::new(&path, None, durable) {
+        Ok(place) => place,
+        Err(failure) => {
+            failure.say();
+            return Some(ExitCode::FAILURE);
+        }
+    };
+    confine(place.directory());
+    Some(match serve(&place) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    })
+}
+
+/// Answers requests until the server has ended.
+fn serve(place: &Place) -> io::Result<()> {
+    let socket = io::stdin();
+    while socket.lock().read(&mut [0])? > 0 {
+        let opened = place.open();
+        let code = opened.as_ref().err().and_then(io::Error::raw_os_error).unwrap_or(0);
+        let code = code.to_ne_bytes();
+        let descriptors: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        }
+        let parts = [IoSlice::new(&code)];
+        retry(|| sendmsg(io::stdin(), &parts, &mut ancillary, SendFlags::NOSIGNAL))?;
+    }
+    Ok(())
+}

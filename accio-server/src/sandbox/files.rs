@@ -1,0 +1,46 @@
+//! The files that a server may use once it listens; Landlock refuses all others.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, make_bitflags,
+};
+
+/// In FILE-DIR: files without a name, or with a hidden one, that take or replace a name.
+pub(super) const IN_FOLDER: BitFlags<AccessFs> =
+    make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
+
+/// In the directory of the journal, for the process that opens it again after a rotation.
+pub(super) const AT_JOURNAL: BitFlags<AccessFs> =
+    make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | MakeReg});
+
+/// How far this thread, and those it starts from now on, are confined.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Confinement<'a> {
+    pub(super) required: CompatLevel,
+    pub(super) dir: BorrowedFd<'a>,
+    pub(super) access: BitFlags<AccessFs>,
+    /// Directories below which files may be read.
+    pub(super) readable: &'a [OwnedFd],
+    /// Which actions on other processes are refused.
+    pub(super) scopes: BitFlags<Scope>,
+}
+
+impl Confinement<'_> {
+    pub(super) fn apply(self) -> Result<RulesetStatus, RulesetError> {
+        let ruleset = Ruleset::default()
+            // The first version knows all that matters for files; later ones add to it.
+            .set_compatibility(self.required)
+            .handle_access(AccessFs::from_all(ABI::V1))?
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(ABI::V6))?
+            .handle_access(AccessNet::from_all(ABI::V6))?
+            .scope(self.scopes)?;
+        let rule = PathBeneath::new(self.dir.as_fd(), self.access);
+        let read = |dir| Ok::<_, RulesetError>(PathBeneath::new(dir, AccessFs::ReadFile));
+        let ruleset =
+            ruleset.create()?.add_rule(rule)?.add_rules(self.readable.iter().map(read))?;
+        Ok(ruleset.restrict_self()?.ruleset)
+    }
+}

@@ -1,0 +1,330 @@
+//! Confines the server once it listens: Landlock limits the files, seccomp the system calls.
+
+mod files;
+mod system_calls;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use accio_cli::Failure;
+use clap::ValueEnum;
+use landlock::{CompatLevel, RulesetStatus, Scope};
+
+use files::{AT_JOURNAL, Confinement, IN_FOLDER};
+
+/// How much confinement is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// Do not serve without it
+    Require,
+    /// As much as the kernel offers
+    Try,
+    /// None
+    Off,
+}
+
+impl Sandbox {
+    /// Whether the server is to be confined.
+    pub(crate) fn is_on(self) -> bool {
+        self != Sandbox::Off
+    }
+
+    /// Confines this thread, and those it starts from now on, to the folder that `dir` is open on,
+    /// and to reading files below `readable`. It may send signals to the process group `helper`
+    /// only.
+    pub(crate) fn confine(
+        self,
+        dir: impl AsFd,
+        readable: &[OwnedFd],
+        helper: Option<i32>,
+    ) -> Result<(), Failure> {
+        let required = match self {
+            Sandbox::Off => return Ok(()),
+            Sandbox::Try => CompatLevel::BestEffort,
+            Sandbox::Require => CompatLevel::HardRequirement,
+        };
+        let confinement = Confinement {
+            required,
+            dir: dir.as_fd(),
+            access: IN_FOLDER,
+            readable,
+            scopes: scopes(helper),
+        };
+        match confinement.apply() {
+            Ok(RulesetStatus::FullyEnforced) => log::info!("Landlock confines the server"),
+            Ok(RulesetStatus::PartiallyEnforced) => {
+                log::info!("Landlock confines the server as far as this kernel can");
+            }
+            Ok(RulesetStatus::NotEnforced) => {
+                self.settle("the files of the server", "the kernel has no Landlock")?;
+            }
+            Err(error) => self.settle("the files of the server", error)?,
+        }
+        match system_calls::restrict(helper) {
+            Ok(()) => log::info!("seccomp confines the server"),
+            Err(error) => self.settle("the system calls of the server", error)?,
+        }
+        Ok(())
+    }
+
+    /// Goes on without a part of the confinement, unless it is required.
+    fn settle(self, what: &str, why: impl std::fmt::Display) -> Result<(), Failure> {
+        if self == Sandbox::Require {
+            let what = format!("cannot restrict {what}");
+            return Err(Failure::new(what, why).with_advice("--sandbox try continues without"));
+        }
+        log::warn!("cannot restrict {what}, continuing without: {why}");
+        Ok(())
+    }
+}
+
+/// Confines the process that opens the journal again to the directory it is in.
+pub(crate) fn confine_journal_opener(dir: BorrowedFd<'_>) {
+    let scopes = scopes(None);
+    let required = CompatLevel::BestEffort;
+    if let Err(error) =
+        (Confinement { required, dir, access: AT_JOURNAL, readable: &[], scopes }).apply()
+    {
+        log::warn!("cannot confine the process that opens the journal: {error}");
+    }
+}
+
+/// Landlock cannot make an exception for a helper process; seccomp then has to.
+fn scopes(helper: Option<i32>) -> landlock::BitFlags<Scope> {
+    match helper {
+        Some(_) => Scope::AbstractUnixSocket.into(),
+        None => Scope::AbstractUnixSocket | Scope::Signal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::io::{ErrorKind, Write};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+    use std::path::Path;
+    use std::process::Command;
+    use std::thread;
+
+    use accio_proto::{DirSink, FileSink, SinkFile};
+    use rustix::process::{Pid, Signal};
+    use socket2::{Domain, Protocol, Socket, Type};
+
+    use super::*;
+
+    /// Runs `attempt` in a thread of its own that is confined to `dir` as a server is.
+    fn confined(dir: &Path, attempt: impl FnOnce(&DirSink) + Send) {
+        let sink = DirSink::create(dir).unwrap();
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                Sandbox::Require.confine(&sink, &[], None).unwrap();
+                attempt(&sink);
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    fn denied<T>(result: std::io::Result<T>) -> bool {
+        result.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    }
+
+    #[test]
+    fn nothing_outside_the_folder_can_be_touched() {
+        let outside = tempfile::tempdir().unwrap();
+        let secret = outside.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        let dir = outside.path().join("received");
+        confined(&dir, |_| {
+            assert!(denied(File::open(&secret)), "read");
+            assert!(denied(File::options().append(true).open(&secret)), "write");
+            assert!(denied(File::create(outside.path().join("new"))), "create");
+            assert!(denied(fs::remove_file(&secret)), "remove");
+            assert!(denied(fs::create_dir(outside.path().join("sub"))), "make a folder");
+            assert!(denied(fs::read_dir(outside.path())), "list");
+            assert!(denied(fs::rename(&secret, dir.join("1.file"))), "move in");
+            assert!(denied(File::open("/etc/passwd")), "read the system's files");
+        });
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+    }
+
+    #[test]
+    fn what_was_received_cannot_be_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("9.file"), "another's").unwrap();
+        confined(dir.path(), |_| {
+            assert!(denied(File::open(dir.path().join("9.file"))), "read in the folder");
+            assert!(denied(fs::read_dir(dir.path())), "list the folder");
+        });
+    }
+
+    #[test]
+    fn no_program_can_be_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = std::env::current_exe().unwrap();
+        confined(dir.path(), |_| {
+            assert!(denied(Command::new(own).arg("--list").output()), "run a program");
+            assert!(denied(Command::new("/bin/sh").args(["-c", "true"]).output()), "run a shell");
+        });
+    }
+
+    #[test]
+    fn nobody_can_be_connected_to_but_who_connected_is_served() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        confined(dir.path(), |_| {
+            assert!(denied(TcpStream::connect(address)));
+        });
+        let client = thread::spawn(move || TcpStream::connect(address).map(drop));
+        confined(dir.path(), |_| assert!(listener.accept().is_ok(), "accept"));
+        client.join().unwrap().ok();
+    }
+
+    #[test]
+    fn the_folder_works_in_every_way_to_make_a_file() {
+        use accio_proto::{FastPath, FastPaths};
+        for without in [&[][..], &[FastPath::EmptyPath], &[FastPath::Tmpfile]] {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = FastPaths::without(without.iter().copied());
+            let sink = DirSink::options().fast_paths(paths).durable(true).create(dir.path());
+            let sink = sink.unwrap();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    Sandbox::Require.confine(&sink, &[], None).unwrap();
+                    for content in [&b"one"[..], b"two, in its place"] {
+                        let mut file = sink.open(1).unwrap();
+                        file.write(content).unwrap();
+                        file.commit().unwrap();
+                    }
+                    sink.open(2).unwrap().abort().unwrap();
+                });
+            });
+            assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), b"two, in its place");
+            assert_eq!(fs::read(dir.path().join("2.file")).unwrap(), b"ERROR");
+        }
+    }
+
+    #[test]
+    fn no_socket_can_be_made_or_put_to_another_use() {
+        // The number of MPTCP, which is TCP to the application and not to Landlock.
+        let mptcp = Some(Protocol::from(262));
+        let tcp = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let (unbound, unconnected) = (tcp(), tcp());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().into();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _datagram = UnixDatagram::bind(dir.path().join("datagram")).unwrap();
+        let received = dir.path().join("received");
+        confined(&received, |_| {
+            assert!(denied(Socket::new(Domain::IPV4, Type::STREAM, mptcp)), "MPTCP");
+            assert!(denied(Socket::new(Domain::IPV6, Type::STREAM, None)), "TCP");
+            assert!(denied(Socket::new(Domain::IPV4, Type::RAW, None)), "raw");
+            assert!(denied(unbound.listen(1)), "listen without bind");
+            assert!(denied(
+                unbound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into())
+            ));
+            assert!(denied(unconnected.connect(&address)), "connect");
+            assert!(denied(UdpSocket::bind("127.0.0.1:0")), "UDP");
+            assert!(denied(UnixStream::connect(&path)), "UNIX stream");
+            assert!(denied(UnixListener::bind(received.join("socket"))), "UNIX listener");
+            assert!(denied(UnixDatagram::unbound()), "UNIX datagram");
+            assert!(denied(UnixStream::pair()), "UNIX pair");
+        });
+    }
+
+    #[test]
+    fn permissions_and_owners_cannot_be_changed() {
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        confined(dir.path(), |_| {
+            let mode = Permissions::from_mode(0o777);
+            assert!(denied(fs::set_permissions(outside.path(), mode)), "chmod");
+            assert!(denied(std::os::unix::fs::chown(outside.path(), Some(1), None)), "chown");
+            let times = rustix::fs::utimensat(
+                rustix::fs::CWD,
+                outside.path(),
+                &rustix::fs::Timestamps {
+                    last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 },
+                    last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 },
+                },
+                rustix::fs::AtFlags::empty(),
+            );
+            assert!(denied(times.map_err(Into::into)), "times");
+            let attribute = rustix::fs::setxattr(
+                outside.path(),
+                "user.accio",
+                b"x",
+                rustix::fs::XattrFlags::empty(),
+            );
+            assert!(denied(attribute.map_err(Into::into)), "attributes");
+        });
+        assert_eq!(outside.as_file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn no_other_process_can_be_signalled_or_made() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let parent = rustix::process::getppid().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        confined(dir.path(), |_| {
+            for pid in [pid, parent] {
+                let killed = rustix::process::kill_process(pid, Signal::CONT);
+                assert!(denied(killed.map_err(Into::into)), "{pid:?}");
+            }
+            let group = rustix::process::kill_process_group(pid, Signal::CONT);
+            assert!(denied(group.map_err(Into::into)), "a group");
+            assert!(denied(Command::new("sleep").arg("0").spawn()), "a process");
+        });
+        assert!(child.try_wait().unwrap().is_none(), "it lives");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Landlock refuses signals by itself, but then also those to the helper of `--on-commit`.
+    #[test]
+    fn the_group_of_the_helper_alone_can_be_signalled() {
+        use std::os::unix::process::CommandExt;
+        let start = || Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let (mut helper, mut other) = (start(), start());
+        let (group, stranger) = (Pid::from_child(&helper), Pid::from_child(&other));
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                Sandbox::Require.confine(&sink, &[], Some(group.as_raw_nonzero().get())).unwrap();
+                let kill = |pid| {
+                    rustix::process::kill_process_group(pid, Signal::TERM).map_err(Into::into)
+                };
+                assert!(denied(kill(stranger)));
+                kill(group).unwrap();
+            });
+        });
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&helper.wait().unwrap()),
+            Some(15)
+        );
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
+    fn nothing_can_be_written_below_the_directory_of_the_journal() {
+        let outside = tempfile::tempdir().unwrap();
+        let journal = outside.path().join("journal");
+        fs::create_dir(outside.path().join("below")).unwrap();
+        let other = outside.path().join("below/other");
+        fs::write(&other, "").unwrap();
+        // As a server has it: open from before.
+        let mut open = File::options().append(true).create(true).open(&journal).unwrap();
+        confined(&outside.path().join("received"), |_| {
+            assert!(denied(File::options().append(true).open(&other)), "append");
+            assert!(denied(File::create(outside.path().join("new"))), "create");
+            assert!(denied(File::options().append(true).open(&journal)), "the journal itself");
+            open.write_all(b"line\n").unwrap();
+        });
+        assert_eq!(fs::read(&journal).unwrap(), b"line\n");
+    }
+}

@@ -1,0 +1,107 @@
+//! `--sandbox`: what a confined server still does, and what happens where it cannot be confined.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use landlock::{AccessFs, Ruleset, RulesetAttr};
+use rustix::process::Signal;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+use super::harness::{Place, Server, json_lines, until, upload};
+use super::usage::fails;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_confined_server_receives_reopens_its_journal_and_signals_its_helper() {
+    let place = Place::new();
+    let journal = place.text("log/journal");
+    let command = place.script("command.sh", "sleep 60");
+    let flags = ["--sandbox", "require", "--durable", "--journal", &journal, "--on-commit"];
+    let server = Server::start(&place, &[&flags[..], &[&command, "-v"]].concat());
+    server.line("Landlock confines the server");
+    server.line("seccomp confines the server");
+    upload(server.address(), &[7; 3 << 20]).unwrap();
+    fs::rename(&journal, place.path("log/journal.1")).unwrap();
+    server.signal(Signal::HUP);
+    server.line("reopened the journal");
+    upload(server.address(), b"content").unwrap();
+    assert_eq!(json_lines(&place.path("log/journal.1")).len(), 1);
+    assert_eq!(json_lines(&place.path("log/journal")).len(), 1);
+    assert_eq!(place.read(1).unwrap().len(), 3 << 20);
+    // It ends the command with a signal.
+    server.stop(SECOND);
+}
+
+/// Starts a server from a thread whose confinement it inherits.
+fn start_from(confine: impl FnOnce() + Send, place: &Place, flags: &[&str]) -> Server {
+    thread::scope(|scope| {
+        let start = || {
+            confine();
+            Server::start(place, flags)
+        };
+        scope.spawn(start).join().unwrap()
+    })
+}
+
+/// The kernel allows 16 layers of Landlock.
+fn nest_landlock() {
+    for _ in 0..16 {
+        let ruleset = Ruleset::default().handle_access(AccessFs::MakeBlock).unwrap();
+        ruleset.create().unwrap().restrict_self().unwrap();
+    }
+}
+
+/// As in a container that does not allow it.
+fn refuse_no_new_privs() {
+    let no_new_privs = u64::from(libc::PR_SET_NO_NEW_PRIVS as u32);
+    let length = SeccompCmpArgLen::Dword;
+    let condition = SeccompCondition::new(0, length, SeccompCmpOp::Eq, no_new_privs).unwrap();
+    let rules =
+        BTreeMap::from([(libc::SYS_prctl, vec![SeccompRule::new(vec![condition]).unwrap()])]);
+    let refused = SeccompAction::Errno(libc::EPERM as u32);
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+#[test]
+fn try_continues_with_a_warning_whenever_confinement_fails() {
+    type Case = (fn(), &'static [&'static str]);
+    let cases: [Case; 2] = [
+        (nest_landlock, &["cannot restrict the files of the server, continuing without"]),
+        (
+            refuse_no_new_privs,
+            &[
+                "cannot restrict the files of the server, continuing without",
+                "cannot restrict the system calls of the server, continuing without",
+            ],
+        ),
+    ];
+    for (confine, warnings) in cases {
+        let place = Place::new();
+        let server = start_from(confine, &place, &["--sandbox", "try"]);
+        for warning in warnings {
+            server.line(warning);
+        }
+        upload(server.address(), b"content").unwrap();
+        until("it is kept", || place.read(1).is_some());
+        server.stop(SECOND);
+
+        let place = Place::new();
+        let line = thread::scope(|scope| {
+            let start = || {
+                confine();
+                let port = super::harness::free_port().to_string();
+                fails(1, &[&port, &place.dir(), "--sandbox", "require"])
+            };
+            scope.spawn(start).join().unwrap()
+        });
+        assert!(line.contains("cannot restrict the files of the server"), "{line}");
+    }
+}
