@@ -104,11 +104,10 @@ impl ClientTlsFlags {
         let identity = identity::read_or_create(&path, "Accio client")?;
         if identity.is_new {
             crate::say(format_args!(
-                "created {:?}; the server's operator adds this line to --tls-clients:\n{} {}",
-                identity.path,
-                identity.pin,
-                suggested_name(),
+                "created {:?}; the server's operator adds this line to --tls-clients:",
+                identity.path
             ));
+            crate::say(format_args!("{} {}", identity.pin, suggested_name()));
         }
         Ok(Some(identity))
     }

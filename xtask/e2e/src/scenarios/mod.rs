@@ -12,6 +12,7 @@ mod portable;
 mod signals;
 mod third_party;
 mod timeouts;
+mod tls;
 
 use crate::runner::Scenario;
 
@@ -30,6 +31,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         limits::SCENARIOS,
         portable::SCENARIOS,
         third_party::SCENARIOS,
+        tls::SCENARIOS,
     ]
     .into_iter()
     .flatten()
