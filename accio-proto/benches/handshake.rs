@@ -1,4 +1,4 @@
-//! What a handshake costs: `cargo bench --package accio-proto`.
+//! Cost of a handshake: `cargo bench --package accio-proto`.
 
 use accio_proto::handshake::{ClientHandshake, ClientStep, ServerHandshake, ServerStep};
 use accio_proto::{Dialect, FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION, ServerDialect};
@@ -8,7 +8,7 @@ fn main() {
     divan::main();
 }
 
-/// The usual upload: a file that is no confirmation, seen with its first bytes.
+/// The usual upload: the first bytes show that the file does not begin like a confirmation.
 #[divan::bench]
 fn server_sees_a_file(bencher: Bencher<'_, '_>) {
     bencher.bench(|| serve(ServerDialect::Auto, &[black_box(&[0x55; 1024])]));

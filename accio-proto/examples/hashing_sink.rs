@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use accio_proto::{Client, FileSink, Server, SinkFile};
 
-/// What is kept: a checksum for each complete file, nothing for a failed one.
+/// The stored result: a checksum for each complete file, nothing for a failed one.
 type Sums = Arc<Mutex<BTreeMap<u64, Option<u64>>>>;
 
 struct HashingSink(Sums);

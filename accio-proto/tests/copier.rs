@@ -176,7 +176,8 @@ fn a_file_that_refuses_splicing_loses_nothing() {
     assert!(read_back(&mut file.file) == bytes);
 }
 
-/// What a failed write leaves in the pipe is thrown away, and none of it reaches the next file.
+/// The bytes that a failed write leaves in the pipe are dropped, and none of them reaches the next
+/// file.
 #[test]
 #[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
 fn bytes_of_a_failed_file_never_surface_in_the_next() {

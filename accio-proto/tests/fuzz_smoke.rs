@@ -28,7 +28,7 @@ mod world;
 use arbitrary::{Arbitrary, Unstructured};
 use plan::Random;
 
-/// What blind bytes would hardly ever hit upon.
+/// Inputs that random bytes would hardly ever contain.
 const WORDS: [&[u8]; 12] = [
     b"accio\r\n",
     b"confirm-accio\r\n",

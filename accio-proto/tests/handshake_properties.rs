@@ -267,7 +267,7 @@ proptest! {
 
         let established = client.handshake.is_none();
         let agree = match (server_dialect, client_dialect) {
-            // A client that waits for a greeting nobody sends never begins.
+            // A client that waits for a greeting never sends a byte if no server sends one.
             (ServerDialect::Only(Dialect::Direct), Dialect::Accio | Dialect::Confirm)
             | (ServerDialect::Only(Dialect::Accio), Dialect::Confirm) => {
                 prop_assert!(!established && file_left.len() == file.len());

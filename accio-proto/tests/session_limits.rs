@@ -1,4 +1,4 @@
-//! What a session may take, by a scripted socket: its share of a turn, and the limits set for it.
+//! Limits of a session on a scripted socket: its share of a turn, and its time limits.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -166,7 +166,7 @@ fn what_is_small_is_received_and_what_is_large_goes_in_bulk() {
     }
 }
 
-/// What is held back as a handshake only becomes content when the end comes.
+/// Bytes held back as a handshake become content only at the end.
 #[test]
 fn a_handshake_that_was_none_counts_as_content() {
     for (max_size, fits) in [(15, true), (14, false)] {

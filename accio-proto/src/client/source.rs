@@ -24,7 +24,7 @@ pub struct Source<'a> {
     pub(super) outcome: Option<Box<OutcomeOf<'a>>>,
 }
 
-/// What [`Source::with_outcome`] takes.
+/// Argument of [`Source::with_outcome`].
 pub(super) type OutcomeOf<'a> = dyn FnMut() -> Option<io::Result<()>> + Send + 'a;
 
 pub(super) enum SourceKind<'a> {

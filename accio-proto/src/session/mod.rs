@@ -78,17 +78,17 @@ impl<F> Stage<F> {
 /// Both greetings in a row: bytes to send are always a suffix of it.
 const GREETING_TWICE: &[u8] = b"accio\r\naccio\r\n";
 
-/// What a session does after its turn.
+/// Result of a turn.
 #[derive(Debug)]
 #[must_use]
 pub enum Turn {
-    /// It waits for its socket, or has had its share and waits for its next turn.
+    /// The session waits for its socket, or for its next turn.
     Waiting,
-    /// It has ended: pass the result to [`Session::close`].
+    /// The session has ended: pass the result to [`Session::close`].
     Ended(Result<(), Abort>),
 }
 
-/// The answer to a deadline.
+/// Result of checking a deadline.
 #[derive(Debug)]
 #[must_use]
 pub enum Expiry {

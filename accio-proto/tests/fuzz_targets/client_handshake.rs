@@ -3,7 +3,7 @@
 use accio_proto::Dialect;
 use accio_proto::handshake::{ClientHandshake, ClientStep};
 
-/// What the fuzzer makes of its bytes.
+/// The input, made from the bytes of the fuzzer.
 pub(crate) type Input = (u8, Vec<Vec<u8>>);
 
 pub(crate) fn run(input: Input) {

@@ -2,7 +2,7 @@
 
 use accio_proto::Network;
 
-/// What the fuzzer makes of its bytes.
+/// The input, made from the bytes of the fuzzer.
 pub(crate) type Input<'a> = (&'a str, [u8; 16]);
 
 pub(crate) fn run(input: Input<'_>) {

@@ -2,7 +2,7 @@
 
 use accio_proto::Port;
 
-/// What the fuzzer makes of its bytes.
+/// The input, made from the bytes of the fuzzer.
 pub(crate) type Input<'a> = &'a str;
 
 pub(crate) fn run(text: Input<'_>) {

@@ -5,7 +5,7 @@ use accio_proto::{Dialect, ServerDialect};
 
 use crate::oracle;
 
-/// What the fuzzer makes of its bytes.
+/// The input, made from the bytes of the fuzzer.
 pub(crate) type Input = (u8, Vec<Vec<u8>>);
 
 pub(crate) fn run(input: Input) {

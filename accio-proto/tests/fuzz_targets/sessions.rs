@@ -8,7 +8,7 @@ use crate::{plan, world};
 static NULL: LazyLock<Arc<File>> =
     LazyLock::new(|| Arc::new(File::options().write(true).open("/dev/null").unwrap()));
 
-/// What the fuzzer makes of its bytes.
+/// The input, made from the bytes of the fuzzer.
 pub(crate) type Input<'a> = &'a [u8];
 
 pub(crate) fn run(bytes: Input<'_>) {

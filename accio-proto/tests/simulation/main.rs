@@ -43,7 +43,7 @@ fn run(seed: u64, null: &Arc<File>) -> Ends {
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value:?} is no number")))
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value:?} is not a number")))
 }
 
 #[test]

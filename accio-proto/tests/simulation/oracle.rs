@@ -8,7 +8,7 @@ const GREETING: &[u8] = b"accio\r\n";
 const FIRST: &[u8] = b"confirm-accio\r\n";
 const SECOND: &[u8] = b"confirm-accio-again\r\n\r\n";
 
-/// What a server must make of `wire`, all that its client sent, followed by FIN.
+/// Returns the required result for `wire`, the bytes of the client, followed by FIN.
 pub(crate) struct Expected<'a> {
     pub(crate) established: Result<(Dialect, &'a [u8]), HandshakeError>,
     /// What the server sends. A client that breaks the handshake is reset, so whether the second

@@ -1,4 +1,4 @@
-//! What happens in a run, all of it drawn from one seed.
+//! The plan of a run, drawn from one seed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -206,7 +206,8 @@ fn draw_limits(random: &mut Random) -> SessionLimits {
     limits
 }
 
-/// What a client sends: a good handshake or none, a broken one, and content that may begin like one.
+/// The bytes of a client: a correct handshake or none, a wrong one, and content that may begin like
+/// one.
 fn draw_wire(random: &mut Random) -> Vec<u8> {
     let mut wire = Vec::new();
     match random.below(8) {

@@ -12,7 +12,7 @@ use crate::plan::{Fault, Op, Plan, Wants};
 use crate::socket::Clock;
 use crate::world::{Happening, Log};
 
-/// What is kept under one number.
+/// The stored result of one number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kept {
     Complete(Content),

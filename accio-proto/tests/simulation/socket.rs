@@ -25,7 +25,7 @@ pub(crate) struct Line {
     clock: Clock,
     log: Log,
     random: Random,
-    /// What is still to come, and when.
+    /// Bytes that have not arrived yet, each with its time.
     script: VecDeque<(u64, Arrival)>,
     queue: VecDeque<u8>,
     fin: bool,
@@ -42,7 +42,7 @@ pub(crate) struct Line {
     pub(crate) end: Option<End>,
 }
 
-/// What the socket told the session.
+/// Events that the socket reported to the session.
 #[derive(Default)]
 pub(crate) struct Told {
     pub(crate) bytes: usize,
@@ -75,7 +75,7 @@ impl Line {
         }
     }
 
-    /// What has arrived by now.
+    /// Returns the bytes that have arrived so far.
     fn deliver(&mut self) {
         let now = time(&self.clock);
         while self.script.front().is_some_and(|(at, _)| *at <= now) {

@@ -18,7 +18,7 @@ use crate::plan::{Arrival, IDLE, Op, Plan, Random, Run, Wants};
 use crate::sink::{Disk, Kept, SimFile, SimSink};
 use crate::socket::{Clock, End, Line, SimSocket, time};
 
-/// What happened to one connection, in order: what its socket told, and its sink.
+/// The history of one connection, in order: events of its socket and of its sink.
 pub(crate) type Log = Arc<Mutex<Vec<Happening>>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ enum Stage {
     Over,
 }
 
-/// What a server would do next with a connection.
+/// Next action of a server for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     Begin(usize),
@@ -498,7 +498,7 @@ impl World {
     }
 }
 
-/// What a session has to come to.
+/// Required result of a session.
 struct Verdict<'a> {
     due: Due<'a>,
     /// Whether the sink took the error marker.

@@ -17,7 +17,8 @@ fn names_and_ipv6_addresses_connect() {
 #[test]
 fn a_refused_connection() {
     let port = {
-        // Bound and not listening: refused, and nobody else can take the port.
+        // Bound but not listening: the connection is refused, and no other process can take the
+        // port.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let socket = socket.unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();

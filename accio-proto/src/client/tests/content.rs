@@ -1,4 +1,4 @@
-//! What arrives: every source and path, files that change, what is told meanwhile.
+//! Content: every source and path, files that change during the upload, and progress reports.
 
 use super::*;
 use crate::tuning::client::PROGRESS_INTERVAL;

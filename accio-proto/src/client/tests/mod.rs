@@ -26,11 +26,11 @@ use crate::handshake::HandshakeError;
 use crate::limits;
 use crate::sys::socket::reset_on_close;
 
-/// Nothing in a test takes longer, or it fails.
+/// Maximum duration of a step; a test that takes longer fails.
 const BOUND: Duration = Duration::from_secs(20);
-/// The clients' limits, where one is to pass.
+/// Time limit of a client in tests in which it expires.
 const SHORT: Duration = Duration::from_millis(300);
-/// What a limit may be late by on a busy machine.
+/// Maximum delay of a time limit on a busy machine.
 const SLACK: Duration = Duration::from_secs(2);
 
 struct Peer<T> {

@@ -1,4 +1,4 @@
-//! Stalls, which are failures, and slowness, which is none.
+//! Stalls, which fail an upload, and slow transfers, which do not.
 
 use super::*;
 
