@@ -1,4 +1,4 @@
-//! Which way to serve is taken, and what is different about a thread for each session.
+//! Choice of the serving mode, and the differences of a thread for each session.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

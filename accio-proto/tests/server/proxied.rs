@@ -139,7 +139,7 @@ fn without_a_whole_header_there_is_no_number_and_no_file() {
         stream.shutdown(Shutdown::Write).unwrap();
         assert!(is_reset(&mut stream));
     }
-    // Whoever gives up there takes no place with it.
+    // A client that gives up in the backlog occupies no place.
     for _ in 0..5 {
         let mut stream = server.connect();
         stream.write_all(b"PROXY ").unwrap();

@@ -1,4 +1,4 @@
-//! What is kept is what was sent, however it comes and ends.
+//! The stored file equals the sent bytes, however they arrive and end.
 
 use super::*;
 

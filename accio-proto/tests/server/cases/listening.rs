@@ -1,4 +1,4 @@
-//! Which sockets it serves on.
+//! The sockets that a server serves.
 
 use super::*;
 

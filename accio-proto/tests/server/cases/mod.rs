@@ -26,9 +26,9 @@ use crate::ALONE;
 /// The longest any wait here may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is told of a connection, in a form that can be compared.
+/// The reported outcome of a connection, in a form that can be compared.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct Reported {
     pub(super) dialect: Option<Dialect>,
     pub(super) bytes: u64,
     pub(super) error: Option<String>,
@@ -39,20 +39,20 @@ pub(super) struct Told {
 
 #[derive(Default)]
 pub(super) struct Outcomes {
-    told: Mutex<BTreeMap<u64, Told>>,
+    reported: Mutex<BTreeMap<u64, Reported>>,
     changed: Condvar,
 }
 
 impl Outcomes {
-    /// Those that have ended by now.
-    pub(super) fn ended(&self) -> BTreeMap<u64, Told> {
-        self.told.lock().unwrap().clone()
+    /// Returns the outcomes of the connections that have ended so far.
+    pub(super) fn ended(&self) -> BTreeMap<u64, Reported> {
+        self.reported.lock().unwrap().clone()
     }
 
     /// Waits until `count` connections have ended.
-    pub(super) fn wait(&self, count: usize) -> BTreeMap<u64, Told> {
-        let told = self.told.lock().unwrap();
-        let few = |told: &mut BTreeMap<u64, Told>| told.len() < count;
+    pub(super) fn wait(&self, count: usize) -> BTreeMap<u64, Reported> {
+        let told = self.reported.lock().unwrap();
+        let few = |told: &mut BTreeMap<u64, Reported>| told.len() < count;
         let (told, _) = self.changed.wait_timeout_while(told, PATIENCE, few).unwrap();
         assert_eq!(told.len(), count, "connections that ended");
         drop(told);
@@ -84,7 +84,7 @@ pub(super) fn observed<K: FileSink>(
 ) -> ServerBuilder<K> {
     let outcomes = Arc::clone(outcomes);
     builder.threading(THREADING).on_outcome(move |outcome| {
-        let told = Told {
+        let told = Reported {
             dialect: outcome.dialect,
             bytes: outcome.bytes,
             error: outcome.result.as_ref().err().map(ToString::to_string),
@@ -92,7 +92,7 @@ pub(super) fn observed<K: FileSink>(
             duration: outcome.duration,
             unmarked: outcome.unmarked.is_some(),
         };
-        let earlier = outcomes.told.lock().unwrap().insert(outcome.id, told);
+        let earlier = outcomes.reported.lock().unwrap().insert(outcome.id, told);
         assert!(earlier.is_none(), "connection {} was told twice", outcome.id);
         outcomes.changed.notify_all();
     })

@@ -1,4 +1,4 @@
-//! Numbers, many at once, limits, and what is told of each.
+//! Numbers, concurrent connections, limits, and the reported outcomes.
 
 use super::*;
 

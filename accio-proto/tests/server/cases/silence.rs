@@ -1,10 +1,11 @@
-//! Silence, and what is none.
+//! Silent connections, and connections that only look silent.
 
 use super::*;
 
 #[test]
 fn five_hundred_silent_connections_end_on_time() {
-    // Not beside its twin: what is measured here is the server, not the machine.
+    // Not at the same time as the same test for the other serving mode: it measures the server, not
+    // the machine.
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // Too early is never right; too late may be the fault of whatever else runs here, once.
     let on_time = (0..4).any(|_| lateness_of_silence(500) <= Duration::from_millis(500));

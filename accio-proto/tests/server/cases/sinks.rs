@@ -71,7 +71,7 @@ fn a_sink_that_blocks_for_one_holds_up_no_other() {
     assert_eq!(memory.get(1), Some(Stored::Complete(b"slow".to_vec())));
 }
 
-/// A slow sink eats into nobody's patience: silence counts from when the server listens again.
+/// The time of a slow sink does not count as silence, which starts when the server receives again.
 #[test]
 fn time_the_sink_takes_is_not_the_peers_silence() {
     let idle = Duration::from_millis(500);

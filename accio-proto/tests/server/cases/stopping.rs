@@ -42,7 +42,7 @@ fn stopping_in_the_middle_of_busy_transfers_forgets_none() {
             std::thread::sleep(Duration::from_micros(500 + 37 * round));
             let outcomes = Arc::clone(&server.outcomes);
             server.stop().unwrap();
-            let told = outcomes.told.lock().unwrap();
+            let told = outcomes.reported.lock().unwrap();
             assert!(told.keys().copied().eq(1..=6), "round {round}: {told:?}");
         });
         assert_eq!(sink.all().len(), 6);
