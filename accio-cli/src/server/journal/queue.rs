@@ -204,6 +204,7 @@ impl<C> Queue<C> {
         self.health == Health::Works && !(self.waiting.is_empty() && self.writing.is_empty())
     }
 
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "metrics report it"))]
     pub(super) fn has_failed(&self) -> bool {
         self.health != Health::Works
     }
