@@ -13,14 +13,13 @@ use clap::{Parser, ValueEnum};
 
 /// Send files to an Accio server
 ///
-/// Connects to HOST, waits for the server's greeting, sends FILE and waits until the server has
-/// confirmed it by closing the connection. Whatever ends the transfer early resets the connection,
-/// so the server never takes a part for the whole.
+/// Connects to HOST, waits for the greeting, sends FILE and waits until the server confirms it by
+/// closing the connection. A transfer that fails resets the connection, so the server never takes
+/// part of a file for the whole. File names are not transmitted.
 ///
-/// Each FILE has a connection of its own; all are attempted, whatever becomes of the others. What a
-/// file grows by while it is sent is sent too; if it shrinks, the transfer fails. The addresses of
-/// HOST are tried a quarter of a second apart, IPv6 and IPv4 in turns, and the first to answer is
-/// used.
+/// Each FILE is sent on its own connection; if one fails, the others are still sent. Bytes appended
+/// to a file during its transfer are sent too; a file that shrinks fails. The addresses of HOST are
+/// tried 250 ms apart, alternating IPv6 and IPv4; the first that answers is used.
 #[derive(Debug, Parser)]
 #[command(version, override_usage = USES, after_help = SHORT, after_long_help = LONG)]
 pub(crate) struct Arguments {
@@ -68,12 +67,12 @@ pub(crate) struct Arguments {
     /// Send this many files at once
     #[arg(short, long, value_name = "N", default_value = "1", env = "ACCIO_JOBS", hide_env = true)]
     pub(crate) jobs: NonZeroUsize,
-    /// Send a file that failed once more, up to N times
+    /// Retry a failed file up to N times
     ///
-    /// For what may pass: no connection, a time limit, a reset. Each is a whole new upload on a new
-    /// connection. The server counts that as another, so it holds a second file, and most likely ERROR
-    /// as the first. What a pipe gave is gone, so it is not sent again. The pause before it is 1 s, then 2 s, 4 s and so on up to 60 s, less
-    /// up to a half of it by chance.
+    /// Retries temporary failures: no connection, a timeout, a reset. Each retry sends the whole file
+    /// on a new connection; the server numbers it separately and most likely keeps ERROR for the
+    /// failed one. Input from a pipe cannot be read twice and is not retried. The pause is 1 s, then
+    /// 2 s, 4 s and so on up to 60 s, shortened at random by up to half.
     #[arg(
         long,
         value_name = "N",
@@ -88,12 +87,12 @@ pub(crate) struct Arguments {
     /// The suffixes K, M, G and T are powers of 1024, as in curl.
     #[arg(long, value_name = "SPEED", value_parser = rate, env = "ACCIO_LIMIT_RATE", hide_env = true)]
     pub(crate) limit_rate: Option<NonZeroU64>,
-    /// Only look: connect, show what the server says, send nothing
+    /// Show how the server greets, and send nothing
     ///
-    /// Connects over IPv4 and IPv6, listens for 3 seconds or --timeout, shows how long each step took
-    /// and the exact bytes of the greeting, and resets the connection. An accio-server counts it all
-    /// the same, and will hold an ERROR under its number. The exit code is 0 if one address greets as
-    /// --handshake asks (with direct: is silent).
+    /// Connects over IPv4 and IPv6, waits 3 seconds or --timeout for the greeting, prints its exact
+    /// bytes and the duration of each step, and resets the connection. An Accio server numbers the
+    /// connection and keeps ERROR for it. The exit code is 0 if an address greets as --handshake
+    /// expects (direct: sends nothing).
     #[arg(long)]
     pub(crate) probe: bool,
 
@@ -137,7 +136,7 @@ pub(crate) struct Network {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_CONNECT_TIMEOUT", hide_env = true)]
     pub(crate) connect_timeout: Option<Duration>,
-    /// Maximum time for each upload as a whole, including connecting and the confirmation
+    /// Time limit of each upload, from connecting to the confirmation
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_MAX_TIME", hide_env = true)]
     pub(crate) max_time: Option<Duration>,

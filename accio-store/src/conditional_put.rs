@@ -128,8 +128,8 @@ impl Shared {
     fn taken(&self, path: &Path) -> io::Error {
         let node = &self.node;
         let why = format!(
-            "{path} exists already: does another receiver write as {node:?}? give each its own \
-             --node, and use --ids-from-store to continue after a restart"
+            "{path} exists already: does another receiver write as {node:?}? give each its own node \
+             name, and continue after the highest number on a restart"
         );
         io::Error::new(io::ErrorKind::AlreadyExists, why)
     }

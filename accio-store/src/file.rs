@@ -88,7 +88,7 @@ impl StoreFile {
         };
         if upload.parts == MOST_PARTS {
             return Err(io::Error::other(format!(
-                "larger than {MOST_PARTS} parts: raise --store-memory to make parts larger"
+                "larger than {MOST_PARTS} parts: a larger memory limit allows larger parts"
             )));
         }
         // Keeps one upload from holding all the memory.

@@ -196,7 +196,7 @@ impl Backend {
         if !traits.conditional {
             log::warn!(
                 "this store overwrites what it is asked not to: that another receiver has the same \
-                 --node is still noticed, unless two uploads meet within moments"
+                 node name is still noticed, unless two uploads meet within moments"
             );
         }
         if count > 0 {

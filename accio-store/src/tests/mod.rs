@@ -178,7 +178,7 @@ fn of_two_receivers_of_one_name_one_fails() {
         one.commit().unwrap();
         let error = other.commit().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-        assert!(error.to_string().contains("--node"), "{error}");
+        assert!(error.to_string().contains("node name"), "{error}");
         assert_eq!(b.mark(1).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert!(get(&a, 1).unwrap() == ours, "overwritten");
     }
