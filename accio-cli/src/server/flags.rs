@@ -21,7 +21,7 @@ pub struct ServerFlags {
     /// Listen on this IPv4 or IPv6 address (repeatable) [default: all]
     ///
     /// Without it, the server listens on all interfaces: 0.0.0.0 and, where the machine has IPv6,
-    /// [::]. `::` alone accepts IPv6 and IPv4; together with an IPv4 address, IPv6 only. A link-local
+    /// also on ::. The address :: alone accepts IPv6 and IPv4; together with an IPv4 address, IPv6 only. A link-local
     /// address needs its zone: fe80::1%eth0.
     #[arg(long, value_name = "ADDR", env = "ACCIO_BIND", hide_env = true, value_delimiter = ',')]
     pub bind: Vec<ZonedAddress>,

@@ -2,7 +2,7 @@
 //!
 //! A [`Part`] is a theme; it makes [`runner::Case`]s, some of them from what a recorded run of the
 //! real programs did, so that no call is forgotten. Every case ends with the same question to the
-//! same oracle: does [`folder`] hold only whole files and error markers, and every file that a
+//! same oracle: does [`folder_oracle`] hold only whole files and error markers, and every file that a
 //! client was told is kept?
 #![forbid(unsafe_code)]
 
