@@ -62,6 +62,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// Reads a private key in PEM from a file that nobody else may read.
+#[cfg(any(test, feature = "tls-server"))]
 pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
     key_in(path, &read_secret(path)?)
 }
