@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::runner::{Case, RunOptions};
-use super::{chaos, disk, exhaustion, kill, network, power_loss, syscalls};
+use super::{chaos, disk, exhaustion, kill, network, power_loss, proxies, syscalls};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -52,13 +52,14 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 fn torture_names() -> Vec<String> {
     let plan = RunOptions { quick: false, unprivileged: false, seed: 1, jobs: 1, keep: false };
-    let parts: [fn(&RunOptions) -> Vec<Case>; 6] = [
+    let parts: [fn(&RunOptions) -> Vec<Case>; 7] = [
         kill::cases,
         power_loss::cases,
         disk::cases,
         exhaustion::cases,
         chaos::cases,
         network::cases,
+        proxies::cases,
     ];
     let cases = parts.into_iter().flat_map(|cases| cases(&plan));
     cases.map(|case| case.name).chain(syscalls::sample_names()).collect()
@@ -70,7 +71,7 @@ fn every_promise_names_tests_that_exist() {
     let numbers: Vec<&str> = promises.iter().map(|(number, _)| number.as_str()).collect();
     assert_eq!(
         numbers,
-        ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11"],
+        ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12"],
         "the promises"
     );
     let torture = torture_names();
