@@ -20,6 +20,8 @@ use crate::Failure;
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) pair: KeyPair,
+    // A server takes the pin from its settings.
+    #[cfg_attr(not(feature = "tls-client"), allow(dead_code))]
     pub(super) pin: Pin,
     pub(super) path: PathBuf,
     /// It did not exist before.

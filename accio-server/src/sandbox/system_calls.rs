@@ -69,6 +69,8 @@ const ALLOWED: &[i64] = &[
     libc::SYS_restart_syscall,
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
+    // The name of the machine: rustix reads uninitialised memory if this call is refused.
+    libc::SYS_uname,
     // Threads, memory, signal handlers, the end of the process and of its helpers.
     libc::SYS_brk,
     libc::SYS_exit,

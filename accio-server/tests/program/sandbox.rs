@@ -12,7 +12,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-use super::harness::{Place, Server, json_lines, until, upload};
+use super::harness::{Place, Server, json_lines, program, until, upload};
 use super::usage::fails;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,6 +35,20 @@ fn a_confined_server_receives_reopens_its_journal_and_signals_its_helper() {
     assert_eq!(json_lines(&place.path("log/journal")).len(), 1);
     assert_eq!(place.read(1).unwrap().len(), 3 << 20);
     // It ends the command with a signal.
+    server.stop(SECOND);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_confined_server_knows_the_name_of_its_machine() {
+    let place = Place::new();
+    let mut command = program();
+    command.env("STATE_DIRECTORY", place.text("state"));
+    fs::create_dir(place.path("state")).unwrap();
+    let server = Server::start_as(command, &place, &["--sandbox", "require", "--tls"]);
+    let line = server.line("send files with: ");
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert!(line.contains(&format!("accio-client {} ", name.trim())), "{line}");
     server.stop(SECOND);
 }
 
