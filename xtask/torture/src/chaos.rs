@@ -1,4 +1,4 @@
-//! Transfers through a proxy that slices, delays, stalls, half-closes and resets.
+//! Transfers through a proxy that slices, delays, stalls, half-closes and resets connections.
 
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use accio_proto::{Client, Dialect as Spoken};
 
-use super::fault_proxy::{End, Passed, Proxy, Script};
+use super::fault_proxy::{FaultProxy, ProxyEnd, Relayed, Script};
 use super::folder_oracle::{STAMP, content, survey};
-use super::load::{Ending, Fate, upload};
+use super::load::{Ending, UploadOutcome, upload};
 use super::runner::{Case, RunOptions};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::{Dialect, SOON};
 use accio_harness::verdict::{Stop, Verdict, ensure, ensure_eq};
 
-/// Transfers of one case, all to one server.
+/// Number of transfers per case, all to one server.
 const TRANSFERS: usize = 2_512;
-/// Connections at a time.
+/// Number of concurrent connections.
 const LANES: usize = 16;
 
-pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
+pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let ways: [(&str, &'static [&'static str]); 4] = [
         ("plain", &[]),
         ("one-worker", &["--workers", "1"]),
@@ -28,23 +28,23 @@ pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
         ("durable", &["--durable"]),
     ];
     let mut cases = Vec::new();
-    for round in 0..plan.scale(1, 10) {
+    for round in 0..options.scale(1, 10) {
         for (way, flags) in ways {
-            let transfers = if plan.quick { TRANSFERS / 3 } else { TRANSFERS };
+            let transfers = if options.quick { TRANSFERS / 3 } else { TRANSFERS };
             let name = format!("chaos/{way}-{round}");
-            let about = "every file is whole if and only if FIN came first, else ERROR";
+            let about = "a file is complete if FIN came before any reset, and ERROR otherwise";
             cases.push(Case::new(name, about, move |context| chaos(context, flags, transfers)));
         }
     }
     cases
 }
 
-/// The expected results of one lane's transfers.
+/// The files that the transfers of a lane should leave.
 #[derive(Debug, Default)]
 struct Expected {
     whole: Vec<u64>,
-    /// How each of them went, for people.
-    stories: Vec<String>,
+    /// A description of each transfer in `whole`, for messages.
+    descriptions: Vec<String>,
     starts: Vec<(u64, usize)>,
     empty: usize,
     errors: usize,
@@ -72,38 +72,36 @@ fn chaos(context: &Context, flags: &[&str], transfers: usize) -> Verdict<String>
     for result in results {
         let lane = result?;
         expected.whole.extend(lane.whole);
-        expected.stories.extend(lane.stories);
+        expected.descriptions.extend(lane.descriptions);
         expected.starts.extend(lane.starts);
         expected.empty += lane.empty;
         expected.errors += lane.errors;
     }
     let total = each * LANES;
     wait_until(SOON, || server.listing().is_ok_and(|names| names.len() >= total));
-    // A reset that was just sent may still have to be seen, a name still be replaced.
+    // The server may not have seen the last resets yet, nor replaced the last names.
     wait_until(SOON, || server.listing().is_ok_and(|names| names.len() == total));
     let found = survey(&server.dir)?;
-    let lost = expected.whole.iter().zip(&expected.stories);
-    let lost: Vec<&String> =
-        lost.filter(|(tag, _)| !found.whole.contains_key(tag)).map(|(_, story)| story).collect();
+    let lost = expected.whole.iter().zip(&expected.descriptions);
+    let lost: Vec<&String> = lost
+        .filter(|(tag, _)| !found.whole.contains_key(tag))
+        .map(|(_, description)| description)
+        .collect();
     ensure(lost.is_empty(), "every file whose FIN came first to be whole", || {
         format!("{} are not, such as {:?}", lost.len(), &lost[..lost.len().min(3)])
     })?;
     ensure_eq("whole files", expected.whole.len(), found.whole.len())?;
-    let mut starts = found.starts.clone();
+    let mut starts = found.partial.clone();
     starts.sort_unstable();
     expected.starts.sort_unstable();
-    ensure(
-        starts == expected.starts,
-        "the files that were half-closed, as far as they came",
-        || {
-            let differ = |one: &[(u64, usize)], other: &[(u64, usize)]| -> Vec<(u64, usize)> {
-                one.iter().copied().filter(|start| !other.contains(start)).collect()
-            };
-            let (lost, surplus) =
-                (differ(&expected.starts, &starts), differ(&starts, &expected.starts));
-            format!("without {lost:?}, with {surplus:?}")
-        },
-    )?;
+    ensure(starts == expected.starts, "each half-closed file to end where FIN came", || {
+        let differ = |one: &[(u64, usize)], other: &[(u64, usize)]| -> Vec<(u64, usize)> {
+            one.iter().copied().filter(|start| !other.contains(start)).collect()
+        };
+        let (lost, surplus) =
+            (differ(&expected.starts, &starts), differ(&starts, &expected.starts));
+        format!("missing {lost:?}, unexpected {surplus:?}")
+    })?;
     ensure_eq("empty files", expected.empty, found.empty)?;
     ensure_eq("error markers", expected.errors, found.errors)?;
     ensure(found.hidden.is_empty(), "no hidden name", || format!("{:?}", found.hidden))?;
@@ -115,17 +113,17 @@ fn chaos(context: &Context, flags: &[&str], transfers: usize) -> Verdict<String>
     ))
 }
 
-/// Transfers one after the other through a proxy of their own.
+/// Runs transfers one after the other through their own proxy.
 fn run_lane(server: SocketAddr, lane: usize, count: usize, seed: u64) -> Verdict<Expected> {
-    let proxy = Proxy::new(server)?;
+    let proxy = FaultProxy::new(server)?;
     let address = proxy.address()?;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut expected = Expected::default();
-    let (plans, planned) = mpsc::channel::<Script>();
+    let (scripts, pending) = mpsc::channel::<Script>();
     let (report, reports) = mpsc::channel();
     let handler = thread::spawn(move || {
-        while let Ok(plan) = planned.recv() {
-            if report.send(proxy.handle(&plan)).is_err() {
+        while let Ok(script) = pending.recv() {
+            if report.send(proxy.handle(&script)).is_err() {
                 return;
             }
         }
@@ -135,10 +133,11 @@ fn run_lane(server: SocketAddr, lane: usize, count: usize, seed: u64) -> Verdict
         let length = length(&mut random);
         let bytes = if length == 0 { Vec::new() } else { content(tag, length) };
         let confirms = random.u8(..4) == 0;
-        let plan = plan(&mut random, bytes.len(), confirms);
-        let hangs_up = plan.end == End::Natural && random.u8(..8) == 0 && !bytes.is_empty();
-        plans.send(plan.clone()).map_err(|_| Stop::Trouble("the proxy is gone".into()))?;
-        // Our own client, or a socket of its simplest kind.
+        let script = random_script(&mut random, bytes.len(), confirms);
+        let hangs_up =
+            script.end == ProxyEnd::Unchanged && random.u8(..8) == 0 && !bytes.is_empty();
+        scripts.send(script.clone()).map_err(|_| Stop::Trouble("the proxy is gone".into()))?;
+        // Half of the transfers use the library's client, the others a plain socket.
         let confirmed = if !hangs_up && random.bool() {
             let dialect = if confirms { Spoken::Confirm } else { Spoken::Accio };
             let client = Client::builder().dialect(dialect).build();
@@ -150,40 +149,40 @@ fn run_lane(server: SocketAddr, lane: usize, count: usize, seed: u64) -> Verdict
             let ending = if hangs_up { Ending::Reset } else { Ending::Fin };
             let part = if hangs_up { bytes.len() / 2 } else { bytes.len() };
             upload(address, dialect, &bytes[..part], ending, Duration::from_secs(20))
-                == Fate::Confirmed
+                == UploadOutcome::Confirmed
         };
-        let passed: Passed = reports
+        let relayed: Relayed = reports
             .recv_timeout(Duration::from_secs(60))
             .map_err(|_| Stop::Trouble("the proxy hangs".into()))??;
-        let place = || format!("transfer {tag}: {length} bytes, {plan:?}, passed {passed:?}");
+        let place = || format!("transfer {tag}: {length} bytes, {script:?}, relayed {relayed:?}");
 
-        // What comes before the content is no content.
+        // The confirmations precede the content.
         let opening = if confirms { Dialect::Confirm.confirmations().len() } else { 0 };
-        let arrived = passed.bytes.saturating_sub(opening);
-        match (passed.fin, arrived) {
+        let arrived = relayed.bytes.saturating_sub(opening);
+        match (relayed.fin, arrived) {
             (false, _) => expected.errors += 1,
-            // Cut within its confirmations, which `auto` then takes for content.
-            (true, _) if passed.bytes < opening => {
+            // Cut within the confirmations: a server with `auto` would take them for content.
+            (true, _) if relayed.bytes < opening => {
                 return Err(Stop::Trouble(format!("cut in the handshake: {}", place())));
             }
             (true, 0) => expected.empty += 1,
             (true, _) if arrived == bytes.len() => {
                 expected.whole.push(tag);
-                expected.stories.push(place());
+                expected.descriptions.push(place());
             }
             (true, _) => expected.starts.push((tag, arrived)),
         }
-        let kept = passed.fin && arrived == bytes.len();
+        let kept = relayed.fin && arrived == bytes.len();
         ensure(kept || !confirmed, "only whole files to be confirmed", place)?;
-        let natural = plan.end == End::Natural && !hangs_up;
+        let natural = script.end == ProxyEnd::Unchanged && !hangs_up;
         ensure(!natural || confirmed, "an undisturbed transfer to be confirmed", place)?;
     }
-    drop(plans);
+    drop(scripts);
     handler.join().map_err(|_| Stop::Trouble("a proxy panicked".into()))?;
     Ok(expected)
 }
 
-/// Small files, mostly; some that take more than one read.
+/// Returns a random file size: mostly small, sometimes more than one read.
 fn length(random: &mut fastrand::Rng) -> usize {
     match random.u8(..16) {
         0 => 0,
@@ -193,29 +192,29 @@ fn length(random: &mut fastrand::Rng) -> usize {
     }
 }
 
-fn plan(random: &mut fastrand::Rng, length: usize, confirms: bool) -> Script {
+fn random_script(random: &mut fastrand::Rng, length: usize, confirms: bool) -> Script {
     let opening = if confirms { Dialect::Confirm.confirmations().len() } else { 0 };
-    // A part that still tells whose it is.
+    // At least the stamp, so that the file can be identified.
     let within = |random: &mut fastrand::Rng| opening + random.usize(STAMP..length);
     let end = match random.u8(..10) {
-        0 | 1 if length > STAMP => End::HalfClose(within(random)),
-        2 | 3 if length > STAMP => End::Reset(within(random)),
-        // Before any content, in the midst of the handshake maybe.
-        4 if length > 0 => End::Reset(random.usize(0..=opening)),
-        5 if length < 16_000 => End::ResetAfterFin,
-        _ => End::Natural,
+        0 | 1 if length > STAMP => ProxyEnd::HalfClose(within(random)),
+        2 | 3 if length > STAMP => ProxyEnd::Reset(within(random)),
+        // Before any content, possibly in the middle of the handshake.
+        4 if length > 0 => ProxyEnd::Reset(random.usize(0..=opening)),
+        5 if length < 16_000 => ProxyEnd::ResetAfterFin,
+        _ => ProxyEnd::Unchanged,
     };
     let (pause, pauses) = match random.u8(..20) {
-        // A stall, well within everybody's patience.
+        // A stall, much shorter than any timeout.
         0 => (Duration::from_millis(200), 8),
         1..8 => (Duration::from_millis(3), 60),
         _ => (Duration::ZERO, 0),
     };
-    // Byte by byte only what is short.
+    // Only short contents are sent in tiny slices.
     let slice = match random.u8(..4) {
-        // A reset throws away what still waits to be sent: nothing may, so no more segments than
-        // the first window takes.
-        _ if end == End::ResetAfterFin => 16 << 10,
+        // A reset discards the bytes in the send queue. It must be empty by then, so send no more
+        // segments than the initial window allows.
+        _ if end == ProxyEnd::ResetAfterFin => 16 << 10,
         0 if length < 3_000 => random.usize(1..8),
         0 | 1 => random.usize(200..2_000),
         _ => 16 << 10,

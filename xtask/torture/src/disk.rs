@@ -1,4 +1,4 @@
-//! Disks that are full, have no more names, or go away.
+//! Disks that are full, have no free inodes, or disappear.
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::exhaustion::expect_idle;
 use super::folder_oracle::{content, survey};
-use super::load::{Fate, send};
+use super::load::{UploadOutcome, send};
 use super::runner::{Case, RunOptions};
 use super::volume::Volume;
 use accio_harness::context::{Context, Server};
@@ -19,32 +19,33 @@ use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 
 const MIB: usize = 1 << 20;
 
-/// The ways a server can be run that write differently.
-const WAYS: [(&str, &[&str]); 4] = [
+/// Flags that make the server write files differently.
+const MODES: [(&str, &[&str]); 4] = [
     ("plain", &[]),
     ("durable", &["--durable"]),
     ("named", &["--without", "tmpfile"]),
     ("portable", &["--without", "splice", "--without", "preallocate"]),
 ];
 
-pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
+pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
-    let unprivileged = plan.unprivileged;
+    let unprivileged = options.unprivileged;
     let about =
-        "below --min-free clients wait and cost nothing; with room they are served in 200 ms";
+        "below --min-free the server idles and clients wait; with space they are served in 200 ms";
     let case = Case::new("disk/min-free", about, move |context| {
         min_free(context, Volume::tmpfs(context, unprivileged, "size=24m")?)
     });
     cases.push(case.alone());
-    for (way, flags) in WAYS.into_iter().take(plan.scale(2, WAYS.len())) {
-        let about = "what fits is whole, the rest ERROR and told so, room is given back";
+    for (way, flags) in MODES.into_iter().take(options.scale(2, MODES.len())) {
+        let about =
+            "files that fit are whole, the others are ERROR and rejected, and their space is freed";
         cases.push(Case::new(format!("disk/full-tmpfs/{way}"), about, move |context| {
             full(context, Volume::tmpfs(context, unprivileged, "size=24m")?, flags)
         }));
         cases.push(Case::new(format!("disk/full-ext4/{way}"), about, move |context| {
             full(context, Volume::ext4(context, unprivileged, 40 << 20, &[])?, flags)
         }));
-        let about = "without inodes: refused and told so; with them again, whole";
+        let about = "uploads are rejected without inodes, and whole once there are some again";
         cases.push(Case::new(format!("disk/inodes-tmpfs/{way}"), about, move |context| {
             inodes(context, Volume::tmpfs(context, unprivileged, "nr_inodes=40")?, flags)
         }));
@@ -52,15 +53,17 @@ pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
             let volume = Volume::ext4(context, unprivileged, 40 << 20, &["-N", "48"])?;
             inodes(context, volume, flags)
         }));
-        let about = "a file past RLIMIT_FSIZE is ERROR, the server lives, the next is whole";
+        let about =
+            "a file beyond RLIMIT_FSIZE is ERROR, the server survives, the next file is whole";
         cases.push(Case::new(format!("disk/file-size/{way}"), about, move |context| {
             file_size(context, flags)
         }));
-        let about = "FILE-DIR is removed, then the server lives and refuses";
+        let about = "FILE-DIR is removed: the server survives and rejects uploads";
         cases.push(Case::new(format!("disk/removed/{way}"), about, move |context| {
             removed(context, flags)
         }));
-        let about = "FILE-DIR's file system turns read-only and back: refused, then whole";
+        let about =
+            "FILE-DIR's file system turns read-only and back: uploads are rejected, then whole";
         cases.push(Case::new(format!("disk/read-only/{way}"), about, move |context| {
             read_only(context, Volume::tmpfs(context, unprivileged, "size=24m")?, flags)
         }));
@@ -68,7 +71,7 @@ pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
     cases
 }
 
-/// Fills the disk with concurrent uploads, again and again.
+/// Fills the disk with concurrent uploads, several times.
 fn full(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
     const SIZES: [usize; 12] = [
         MIB,
@@ -88,63 +91,65 @@ fn full(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
     let server = context.server_into(&dir, flags)?;
     let free = free_bytes(&volume)?;
     let (mut kept, mut refused, mut absent, mut ticks) = (0, 0, 0, 0);
-    // Where every file has a name from the start, there is no spare marker.
+    // With `--without tmpfile` there is no spare marker.
     let named = flags.contains(&"tmpfile");
     for round in 0..4 {
-        let fates = Mutex::new(Vec::new());
+        let outcomes = Mutex::new(Vec::new());
         thread::scope(|scope| {
             for (number, size) in SIZES.into_iter().enumerate() {
-                let (server, fates) = (&server, &fates);
+                let (server, outcomes) = (&server, &outcomes);
                 scope.spawn(move || {
                     let tag = (round * 100 + number + 1) as u64;
-                    let fate = send(server.address(), &content(tag, size), SOON);
-                    fates.lock().unwrap_or_else(PoisonError::into_inner).push((tag, fate));
+                    let outcome = send(server.address(), &content(tag, size), SOON);
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((tag, outcome));
                 });
             }
         });
-        let fates = fates.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let told: Vec<u64> = fates
+        let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let confirmed: Vec<u64> = outcomes
             .iter()
-            .filter(|(_, fate)| *fate == Fate::Confirmed)
+            .filter(|(_, outcome)| *outcome == UploadOutcome::Confirmed)
             .map(|(tag, _)| *tag)
             .collect();
-        let silent = fates.iter().filter(|(_, fate)| *fate == Fate::Silent).count();
-        ensure(silent == 0, "every client to be told", || format!("{silent} are not"))?;
+        let silent =
+            outcomes.iter().filter(|(_, outcome)| *outcome == UploadOutcome::Silent).count();
+        ensure(silent == 0, "an answer for every client", || format!("{silent} got none"))?;
         let found = survey(&dir)?;
         found.ensure_clean()?;
-        found.ensure_kept(&told)?;
-        ensure(found.whole.len() == told.len(), "only confirmed files to be whole", || {
-            format!("{} are, {} were confirmed", found.whole.len(), told.len())
+        found.ensure_kept(&confirmed)?;
+        ensure(found.whole.len() == confirmed.len(), "only confirmed files to be whole", || {
+            format!("{} are, {} were confirmed", found.whole.len(), confirmed.len())
         })?;
-        let failed = SIZES.len() - told.len();
-        // An upload that never got a block has none for its marker either while others take all
-        // that is given back. Then nothing is there, its client was told, and so was the operator.
+        let failed = SIZES.len() - confirmed.len();
+        // An upload that never got a block has none for its marker either, while others take the
+        // freed blocks. Then it leaves no file; its client and the log must say so.
         let text = server.process.stderr().text();
-        let said = text.matches("cannot keep the error marker").count();
+        let reported = text.matches("cannot keep the error marker").count();
         ensure_eq(
             "markers, and reports of a missing marker",
             failed,
-            found.errors + said - absent,
+            found.errors + reported - absent,
         )?;
-        absent = said;
-        ensure(failed > 0 && !told.is_empty(), "some to fit and some not", || {
-            format!("{} of {} fit", told.len(), SIZES.len())
+        absent = reported;
+        ensure(failed > 0 && !confirmed.is_empty(), "some to fit and some not", || {
+            format!("{} of {} fit", confirmed.len(), SIZES.len())
         })?;
-        kept += told.len();
+        kept += confirmed.len();
         refused += failed;
 
-        // Not one block is left, and two clients stay: one silent, one that could not be kept.
+        // Take the last block while two clients are connected: one silent, one whose file cannot
+        // fit.
         let filler = volume.path().join("filler");
         fill(&filler)?;
         let mut silent = server.connect_greeted()?;
         let mut partial = server.connect_greeted()?;
-        // The server may break it off before all is sent.
+        // The server may reset the connection before all is sent.
         let _ = partial.send(&content(0, 100_000));
         let end = partial.end(SOON)?.0;
         ensure_eq("the end of an upload without a block", End::Reset, end)?;
         if round == 0 && !named {
-            // A further name for the spare marker costs no block. (Later on there is none, for we
-            // removed all its names.)
+            // Another name for the spare marker needs no block. (In later rounds there is no spare
+            // marker, because this test removed all its names.)
             let without = server.process.stderr().text().matches("cannot keep").count() - absent;
             ensure_eq("refused uploads without a marker", 0, without)?;
         }
@@ -154,20 +159,20 @@ fn full(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
         silent.send(&content((round * 100 + 98) as u64, 100))?;
         silent.complete(b"")?;
 
-        // With room again, all is well.
+        // With free space again, uploads must succeed.
         for entry in fs::read_dir(&dir)? {
             fs::remove_file(entry?.path())?;
         }
         let mut back = 0;
-        // What a file took that is being closed comes back in a moment.
+        // The blocks of a file are freed shortly after its close.
         accio_harness::context::wait_until(Duration::from_secs(3), || {
             back = free_bytes(&volume).unwrap_or(0);
             back + 64 * 1024 >= free
         });
         ensure(back + 64 * 1024 >= free, format!("{free} bytes free again"), || back.to_string())?;
         let tag = (round * 100 + 99) as u64;
-        let fate = send(server.address(), &content(tag, 6 * MIB), SOON);
-        ensure_eq("an upload with room again", Fate::Confirmed, fate)?;
+        let outcome = send(server.address(), &content(tag, 6 * MIB), SOON);
+        ensure_eq("an upload with free space again", UploadOutcome::Confirmed, outcome)?;
         survey(&dir)?.ensure_kept(&[tag])?;
         for entry in fs::read_dir(&dir)? {
             fs::remove_file(entry?.path())?;
@@ -175,17 +180,18 @@ fn full(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
     }
     server.stop()?;
     Ok(format!(
-        "{kept} kept, {refused} refused, {absent} of them without room for a marker, {ticks} ticks in a second of full disk"
+        "{kept} kept, {refused} refused, {absent} of them without space for a marker, {ticks} \
+         ticks in a second with a full disk"
     ))
 }
 
-/// Takes the last block.
+/// Writes a file until no block is free.
 fn fill(path: &Path) -> Verdict {
     let mut file = fs::File::create(path)?;
     for size in [MIB, 4096, MIB, 4096] {
         let zeros = vec![0; size];
         while file.write_all(&zeros).is_ok() {}
-        // What was promised may turn out to need less.
+        // Blocks reserved for delayed allocation may become free when the data is written.
         let _ = file.sync_all();
     }
     Ok(())
@@ -196,7 +202,7 @@ fn free_bytes(volume: &Volume) -> Verdict<u64> {
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
-/// Uses up all inodes, and frees some again.
+/// Uses up all inodes, then frees some.
 fn inodes(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
     let dir = volume.path().join("received");
     let server = context.server_into(&dir, flags)?;
@@ -210,15 +216,15 @@ fn inodes(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> 
     }
     ensure(fillers.len() < 900, "the inodes to be used up", || fillers.len().to_string())?;
     for tag in 1..=5 {
-        let fate = send(server.address(), &content(tag, 50_000), SOON);
-        ensure_eq("an upload without inodes", Fate::Refused, fate)?;
+        let outcome = send(server.address(), &content(tag, 50_000), SOON);
+        ensure_eq("an upload without inodes", UploadOutcome::Refused, outcome)?;
     }
     let found = survey(&dir)?;
     found.ensure_clean()?;
     ensure(found.whole.is_empty() && found.empty == 0, "nothing to be kept", || {
         format!("{found:?}")
     })?;
-    // A tmpfs counts a name as an inode; elsewhere the spare marker takes as many names as it gets.
+    // A tmpfs counts each name as an inode; elsewhere further names of the spare marker need none.
     if volume.is_on_disk() && !flags.contains(&"tmpfile") {
         ensure_eq("markers without an inode", 5, found.errors)?;
     }
@@ -226,8 +232,8 @@ fn inodes(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> 
         fs::remove_file(path)?;
     }
     for tag in 11..=13 {
-        let fate = send(server.address(), &content(tag, 50_000), SOON);
-        ensure_eq("an upload with inodes again", Fate::Confirmed, fate)?;
+        let outcome = send(server.address(), &content(tag, 50_000), SOON);
+        ensure_eq("an upload with inodes again", UploadOutcome::Confirmed, outcome)?;
     }
     let found = survey(&dir)?;
     found.ensure_clean()?;
@@ -236,16 +242,20 @@ fn inodes(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> 
     Ok(format!("5 refused without inodes, {} markers", found.errors))
 }
 
-/// Room comes and goes while clients wait for it.
+/// Fills and frees the disk while clients wait for space.
 fn min_free(context: &Context, volume: Volume) -> Verdict<String> {
     let server = context.server_into(&volume.path().join("received"), &["--min-free", "8M"])?;
-    ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 5_000), SOON))?;
+    ensure_eq(
+        "before",
+        UploadOutcome::Confirmed,
+        send(server.address(), &content(1, 5_000), SOON),
+    )?;
     let (mut worst, mut ticks) = (Duration::ZERO, 0);
     for round in 0..4 {
         let filler = volume.path().join("filler");
         fs::write(&filler, vec![0; 18 * MIB])?;
         let mut waiting: Vec<Peer> = (0..10).map(|_| server.connect()).collect::<Verdict<_>>()?;
-        ticks = ticks.max(expect_idle(&server.process).during(|| "without enough room")?);
+        ticks = ticks.max(expect_idle(&server.process).during(|| "without enough space")?);
         for peer in &mut waiting {
             peer.expect_silence(Duration::from_millis(10))?;
         }
@@ -257,7 +267,7 @@ fn min_free(context: &Context, volume: Volume) -> Verdict<String> {
             peer.complete(&content((round * 10 + number + 2) as u64, 5_000))?;
         }
     }
-    ensure(worst < Duration::from_millis(200), "service within 200 ms of enough room", || {
+    ensure(worst < Duration::from_millis(200), "service within 200 ms of enough space", || {
         format!("{worst:?}")
     })?;
     let found = survey(&server.dir)?;
@@ -270,14 +280,14 @@ fn min_free(context: &Context, volume: Volume) -> Verdict<String> {
 fn file_size(context: &Context, flags: &[&str]) -> Verdict<String> {
     tools::require("prlimit")?;
     let server = context.server_wrapped(&["prlimit", "--fsize=1000000", "--"], flags)?;
-    for (tag, size, fate) in [
-        (1, 999_000, Fate::Confirmed),
-        (2, 1_000_001, Fate::Refused),
-        (3, 40 * MIB, Fate::Refused),
-        (4, 1_000_000, Fate::Confirmed),
+    for (tag, size, outcome) in [
+        (1, 999_000, UploadOutcome::Confirmed),
+        (2, 1_000_001, UploadOutcome::Refused),
+        (3, 40 * MIB, UploadOutcome::Refused),
+        (4, 1_000_000, UploadOutcome::Confirmed),
     ] {
-        let told = send(server.address(), &content(tag, size), SOON);
-        ensure_eq("an upload near the limit", fate, told).during(|| format!("{size} bytes"))?;
+        let seen = send(server.address(), &content(tag, size), SOON);
+        ensure_eq("an upload near the limit", outcome, seen).during(|| format!("{size} bytes"))?;
     }
     server.expect_error(2)?;
     server.expect_error(3)?;
@@ -288,7 +298,7 @@ fn file_size(context: &Context, flags: &[&str]) -> Verdict<String> {
     Ok("2 kept, 2 ERROR".into())
 }
 
-/// A transfer that is half through when something happens to the folder.
+/// Starts an upload and sends half of it; returns the connection and the other half.
 fn half(server: &Server, tag: u64, size: usize) -> Verdict<(Peer, Vec<u8>)> {
     let mut peer = server.connect()?;
     peer.greet_as_client(Dialect::Accio)?;
@@ -299,24 +309,28 @@ fn half(server: &Server, tag: u64, size: usize) -> Verdict<(Peer, Vec<u8>)> {
     Ok((peer, rest))
 }
 
-/// Sends the rest and tells how the server ended the connection.
+/// Sends the rest and returns how the server ended the connection.
 fn rest(mut peer: Peer, rest: &[u8]) -> Verdict<End> {
-    // The server may have given up on us already.
+    // The server may have ended the connection already.
     let _ = peer.send(rest).and_then(|()| peer.fin());
     Ok(peer.end(SOON)?.0)
 }
 
 fn removed(context: &Context, flags: &[&str]) -> Verdict<String> {
     let server = context.server(flags)?;
-    ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 5_000), SOON))?;
+    ensure_eq(
+        "before",
+        UploadOutcome::Confirmed,
+        send(server.address(), &content(1, 5_000), SOON),
+    )?;
     let (peer, second) = half(&server, 2, 400_000)?;
     fs::remove_dir_all(&server.dir)?;
     ensure_eq("the end of an upload under way", End::Reset, rest(peer, &second)?)?;
     for tag in 3..6 {
-        let fate = send(server.address(), &content(tag, 5_000), SOON);
-        ensure_eq("an upload into nowhere", Fate::Refused, fate)?;
+        let outcome = send(server.address(), &content(tag, 5_000), SOON);
+        ensure_eq("an upload into a removed folder", UploadOutcome::Refused, outcome)?;
     }
-    ensure(!server.dir.exists(), "the folder to stay away", || "it is back".into())?;
+    ensure(!server.dir.exists(), "the folder to stay removed", || "it exists again".into())?;
     server.stop()?;
     Ok("4 refused".into())
 }
@@ -326,8 +340,12 @@ fn read_only(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<Strin
     let remount = |mode: &str| {
         super::volume::command("mount", &["-o", mode], &[volume.path()]).map_err(Stop::into_trouble)
     };
-    ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 5_000), SOON))?;
-    // Where files need no name, the server has one open, its spare marker, and the kernel refuses.
+    ensure_eq(
+        "before",
+        UploadOutcome::Confirmed,
+        send(server.address(), &content(1, 5_000), SOON),
+    )?;
+    // The server keeps its nameless spare marker open, and thus the kernel refuses to remount.
     match remount("remount,ro") {
         Err(Stop::Trouble(why)) if why.contains("busy") && !flags.contains(&"tmpfile") => {
             server.stop()?;
@@ -338,12 +356,12 @@ fn read_only(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<Strin
         remounted => remounted?,
     }
     for tag in 2..5 {
-        let fate = send(server.address(), &content(tag, 90_000), SOON);
-        ensure_eq("an upload while read-only", Fate::Refused, fate)?;
+        let outcome = send(server.address(), &content(tag, 90_000), SOON);
+        ensure_eq("an upload while read-only", UploadOutcome::Refused, outcome)?;
     }
     remount("remount,rw")?;
-    let fate = send(server.address(), &content(5, 90_000), SOON);
-    ensure_eq("an upload when writable again", Fate::Confirmed, fate)?;
+    let outcome = send(server.address(), &content(5, 90_000), SOON);
+    ensure_eq("an upload when writable again", UploadOutcome::Confirmed, outcome)?;
     let found = survey(&server.dir)?;
     found.ensure_clean()?;
     found.ensure_kept(&[1, 5])?;

@@ -1,23 +1,23 @@
-//! How each system call may fail, or why it is left alone.
+//! The errors that each system call can return, or the reason why none is injected.
 
-/// How a call may fail.
+/// The errors to inject into a system call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Failures {
-    /// With these, the likeliest first.
+    /// These errors, the likeliest first.
     Errors(&'static [&'static str]),
-    /// Not at all, or with nothing that could be learnt from; says why.
+    /// No error, for the given reason.
     None(&'static str),
 }
 
 use Failures::{Errors, None};
 
-/// Errors that only say "again": no kernel says so for ever.
-pub(crate) const PASSING: [&str; 2] = ["EINTR", "EAGAIN"];
+/// Errors that ask for another attempt. They are not injected for ever: no kernel does that.
+pub(crate) const TRANSIENT: [&str; 2] = ["EINTR", "EAGAIN"];
 
 /// Returns the failures to inject into the call `name`, or `None` if it is not in the table yet.
 pub(crate) fn failures(name: &str) -> Option<Failures> {
-    const LIBC: Failures = None("the C library's or the runtime's own bookkeeping");
-    const SOUND: Failures = None("cannot fail with the arguments it has");
+    const LIBC: Failures = None("called by the C library or the runtime, not by the program");
+    const SOUND: Failures = None("cannot fail with the arguments it is given");
     Some(match name {
         // Connections.
         "accept4" => Errors(&[
@@ -127,8 +127,10 @@ pub(crate) fn failures(name: &str) -> Option<Failures> {
         "readlink" | "readlinkat" => Errors(&["ENOENT", "EINVAL", "EACCES", "EIO", "ENOSYS"]),
         "landlock_create_ruleset" => Errors(&["ENOSYS", "EOPNOTSUPP", "ENOMEM", "EMFILE"]),
         "landlock_add_rule" | "landlock_restrict_self" => Errors(&["EPERM", "ENOMEM", "EINVAL"]),
-        // Left alone.
-        "close" => None("a failure that is made up leaves the descriptor open; Linux never does"),
+        // No error is injected.
+        "close" => {
+            None("an injected failure would leave the descriptor open, which Linux never does")
+        }
         "timerfd_settime" => SOUND,
         "gettid" | "getpid" | "exit" | "exit_group" | "sched_yield" | "clock_nanosleep"
         | "nanosleep" => SOUND,

@@ -1,4 +1,4 @@
-//! Exhausted descriptors, and ten thousand silent clients.
+//! Servers without free file descriptors, and with ten thousand silent clients.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Resource;
 
 use super::folder_oracle::{content, survey};
-use super::load::{Fate, send};
+use super::load::{UploadOutcome, send};
 use super::runner::{Case, RunOptions};
 use super::strace;
 use super::volume::Volume;
@@ -21,43 +21,46 @@ use accio_harness::tools;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 use accio_harness::work_dir::WorkDir;
 
-pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
+pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let mut cases = vec![
         Case::new(
             "exhaustion/nofile-64-hard",
-            "200 clients, 64 descriptors, all whole",
-            |context| few(context, "--nofile=64:64"),
+            "200 clients share 64 descriptors; all files are whole",
+            |context| few_descriptors(context, "--nofile=64:64"),
         ),
-        Case::new("exhaustion/nofile-64-soft", "the soft limit is raised, all whole", |context| {
-            few(context, "--nofile=64:4096")
-        }),
+        Case::new(
+            "exhaustion/nofile-64-soft",
+            "the soft limit is raised; all files are whole",
+            |context| few_descriptors(context, "--nofile=64:4096"),
+        ),
         Case::new(
             "exhaustion/nofile-64-held",
-            "200 clients wait for one that is silent: idle, then on within 200 ms",
+            "200 clients wait for a silent one: the server idles, serves the next in 200 ms",
             held,
         )
         .alone(),
-        Case::new("exhaustion/monotonic", "no timer follows the wall clock", monotonic),
+        Case::new("exhaustion/monotonic", "no timer depends on the wall clock", monotonic),
         Case::new("exhaustion/wall-clock-set", "the clock is set while clients are silent", |_| {
-            Err(Stop::skip("the wall clock is the whole machine's, and no namespace has its own"))
+            Err(Stop::skip("the wall clock cannot be set for this test alone"))
         }),
-        Case::new("exhaustion/emfile", "none left: idle, then back within 200 ms", emfile).alone(),
+        Case::new("exhaustion/emfile", "without descriptors: idle, then back in 200 ms", emfile)
+            .alone(),
     ];
-    let silent = plan.scale(1_000, 9_800);
+    let silent = options.scale(1_000, 9_800);
     let name = |seconds: &str| format!("exhaustion/silent-{silent}-for-{seconds}-s");
-    let about = "real uploads among silent ones; all silent ones end within [T, T + 0.5 s]";
+    let about = "uploads succeed among silent clients, which all end within [T, T + 0.5 s]";
     cases.push(
         Case::new(name("3"), about, move |context| idle_in_memory(context, silent, Some("3")))
             .alone(),
     );
-    if !plan.quick {
+    if !options.quick {
         cases.push(
             Case::new(name("10"), about, move |context| idle_in_memory(context, silent, None))
                 .alone(),
         );
-        let unprivileged = plan.unprivileged;
+        let unprivileged = options.unprivileged;
         let name = format!("{}-on-ext4", name("10"));
-        let about = "the same with as many error markers on a disk";
+        let about = "the same, with the error markers on a disk";
         let case = Case::new(name, about, move |context| {
             let volume = Volume::ext4(context, unprivileged, 256 << 20, &["-N", "24000"])?;
             let dir = volume.path().join("received");
@@ -68,13 +71,13 @@ pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
     cases
 }
 
-/// Many more clients than descriptors: they wait their turn.
-fn few(context: &Context, limit: &str) -> Verdict<String> {
+/// Uploads with many more clients than descriptors; the others wait.
+fn few_descriptors(context: &Context, limit: &str) -> Verdict<String> {
     tools::require("prlimit")?;
     let server = context.server_wrapped(&["prlimit", limit, "--"], &["--timeout", "5"])?;
     side_by_side(1..=200u64, |tag| {
-        let fate = send(server.address(), &content(tag, 20_000), Duration::from_secs(40));
-        ensure_eq("an upload", Fate::Confirmed, fate)
+        let outcome = send(server.address(), &content(tag, 20_000), Duration::from_secs(40));
+        ensure_eq("an upload", UploadOutcome::Confirmed, outcome)
     })?;
     let found = survey(&server.dir)?;
     found.ensure_clean()?;
@@ -84,34 +87,36 @@ fn few(context: &Context, limit: &str) -> Verdict<String> {
     Ok("200 uploads".into())
 }
 
-/// One client has the only place and says nothing, which costs nothing; when it goes, the next
-/// has it at once.
+/// Lets one silent client use the last descriptor. The server must not use the CPU meanwhile, and
+/// must serve the next client as soon as the silent one is gone.
 fn held(context: &Context) -> Verdict<String> {
     tools::require("prlimit")?;
     let wrapper = ["prlimit", "--nofile=64:64", "--"];
     let server = context.server_wrapped(&wrapper, &["--timeout", "60"])?;
-    let mut inside = server.connect_greeted()?;
+    let mut current = server.connect_greeted()?;
     let waiting: Vec<Peer> = (0..200).map(|_| server.connect()).collect::<Verdict<_>>()?;
     let used = expect_idle(&server.process).during(|| "while 200 wait")?;
     let mut worst = Duration::ZERO;
     for mut next in waiting.into_iter().take(20) {
-        inside.reset()?;
+        current.reset()?;
         let freed = Instant::now();
         next.expect(GREETING)?;
         worst = worst.max(freed.elapsed());
-        inside = next;
+        current = next;
     }
-    ensure(worst < Duration::from_millis(200), "service within 200 ms of a free place", || {
-        format!("{worst:?}")
-    })?;
-    drop(inside);
+    ensure(
+        worst < Duration::from_millis(200),
+        "service within 200 ms of a free descriptor",
+        || format!("{worst:?}"),
+    )?;
+    drop(current);
     server.stop()?;
     Ok(format!("{used} ticks in a second; served after {} ms at the most", worst.as_millis()))
 }
 
-/// Time limits end waits of the event queue, whose timeouts are relative and thus independent of the
-/// wall clock; timers of the kernel, if any, use the monotonic clock. (Times that are only read need no
-/// system call; a test of the library ensures that it reads no other clock.)
+/// Checks that time limits do not depend on the wall clock: they are timeouts of `epoll_wait`,
+/// which are relative, or kernel timers on the monotonic clock. (Reading a clock needs no system
+/// call; a unit test checks that the library's sources name no other clock.)
 fn monotonic(context: &Context) -> Verdict<String> {
     strace::ensure_available()?;
     let record = context.fresh("trace");
@@ -131,17 +136,21 @@ fn monotonic(context: &Context) -> Verdict<String> {
     let waits = trace.lines().filter(timed_out).count();
     ensure(
         waits > 0 && created == made,
-        "waits with a timeout, and monotonic timers alone",
+        "waits with a timeout, and only monotonic timers",
         || trace.clone(),
     )?;
     Ok(format!("{waits} waits timed out, {created} timers"))
 }
 
-/// The limit of the running process is taken below what it uses: accept itself fails.
+/// Lowers the descriptor limit of a running server to what it uses, so that `accept` fails.
 fn emfile(context: &Context) -> Verdict<String> {
     tools::require("prlimit")?;
     let server = context.server(&["--timeout", "60"])?;
-    ensure_eq("before", Fate::Confirmed, send(server.address(), &content(1, 300_000), SOON))?;
+    ensure_eq(
+        "before",
+        UploadOutcome::Confirmed,
+        send(server.address(), &content(1, 300_000), SOON),
+    )?;
     let mut held = Vec::new();
     for _ in 0..20 {
         held.push(server.connect_greeted()?);
@@ -153,7 +162,7 @@ fn emfile(context: &Context) -> Verdict<String> {
     thread::sleep(Duration::from_millis(300));
     expect_idle(&server.process).during(|| "without descriptors")?;
 
-    // A connection in service ends: the next waiting client is served at once.
+    // When a connection ends, the next waiting client must be served immediately.
     let mut worst = Duration::ZERO;
     for peer in held.drain(..10) {
         let mut next = waiting.next().ok_or_else(|| Stop::Trouble("no client waits".into()))?;
@@ -168,7 +177,7 @@ fn emfile(context: &Context) -> Verdict<String> {
         "service within 200 ms of a free descriptor",
         || format!("{worst:?}"),
     )?;
-    // The limit is lifted without anybody's end: the server finds out by itself.
+    // The limit is raised while no connection ends: the server must notice by itself.
     let mut next = waiting.next().ok_or_else(|| Stop::Trouble("no client waits".into()))?;
     limit(&server, open + 200)?;
     let freed = Instant::now();
@@ -178,13 +187,17 @@ fn emfile(context: &Context) -> Verdict<String> {
         format!("{lifted:?}")
     })?;
     drop((waiting, next, held));
-    ensure_eq("after", Fate::Confirmed, send(server.address(), &content(2, 300_000), SOON))?;
+    ensure_eq(
+        "after",
+        UploadOutcome::Confirmed,
+        send(server.address(), &content(2, 300_000), SOON),
+    )?;
     let found = survey(&server.dir)?;
     found.ensure_clean()?;
     found.ensure_kept(&[1, 2])?;
     server.stop()?;
     let (worst, lifted) = (worst.as_millis(), lifted.as_millis());
-    Ok(format!("served {worst} ms after a descriptor, {lifted} ms after the limit"))
+    Ok(format!("served {worst} ms after a free descriptor, {lifted} ms after a higher limit"))
 }
 
 /// Sets the soft limit of a running server.
@@ -195,7 +208,7 @@ fn limit(server: &Server, descriptors: usize) -> Verdict {
     process::checked_output(command, b"", SOON).map(drop)
 }
 
-/// A fault if the process is busy while nothing can go on; the clock ticks that it used.
+/// Returns the clock ticks that the process uses in a second; a fault if it is busy.
 pub(super) fn expect_idle(process: &Process) -> Verdict<u64> {
     let before = process.cpu_ticks()?;
     thread::sleep(Duration::from_secs(1));
@@ -204,8 +217,8 @@ pub(super) fn expect_idle(process: &Process) -> Verdict<u64> {
     Ok(used)
 }
 
-/// In memory where that can be had: ten thousand error markers at once are a disk's business, and
-/// the time is ours.
+/// Runs [`idle`] in `/dev/shm` if possible: writing ten thousand error markers at once to a disk
+/// would distort the measured times.
 fn idle_in_memory(context: &Context, count: usize, timeout: Option<&str>) -> Verdict<String> {
     let memory = WorkDir::within(Path::new("/dev/shm"), "torture", || ());
     let place = memory.as_ref().map_or("on the disk", |_| "in memory");
@@ -214,7 +227,7 @@ fn idle_in_memory(context: &Context, count: usize, timeout: Option<&str>) -> Ver
     Ok(format!("{note}, {place}"))
 }
 
-/// Silent clients by the thousand, and some that have something to say.
+/// Holds `count` silent connections and uploads files at the same time.
 fn idle(context: &Context, dir: &Path, count: usize, timeout: Option<&str>) -> Verdict<String> {
     let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let needed = count as u64 + 500;
@@ -224,51 +237,51 @@ fn idle(context: &Context, dir: &Path, count: usize, timeout: Option<&str>) -> V
     let flags: Vec<&str> = timeout.iter().flat_map(|seconds| ["--timeout", seconds]).collect();
     let seconds: u64 = timeout.map_or(10, |text| text.parse().unwrap_or(10));
     let server = context.server_into(dir, &flags)?;
-    // All silent at first; then a byte from every second one, so that half of them hold files too.
+    // All are silent at first; then every fourth sends a byte, so that it has a file open, too.
     let mut peers = Vec::with_capacity(count);
     for _ in 0..count {
         peers.push(connect(server.address())?);
     }
     let descriptors = server.process.descriptors()?;
     ensure(descriptors >= count, "all connections to be open", || descriptors.to_string())?;
-    // From here on nothing is heard of them; what came last, by their own clocks.
-    let mut heard = Vec::with_capacity(count);
+    // From here on the connections are silent. Remember when the last byte of each was sent.
+    let mut last_sent = Vec::with_capacity(count);
     for (number, peer) in peers.iter().enumerate() {
         let before = Instant::now();
         if number % 4 == 0 {
             std::io::Write::write_all(&mut &*peer, b"x")?;
         }
-        heard.push((number % 4 == 0).then_some((before, Instant::now())));
+        last_sent.push((number % 4 == 0).then_some((before, Instant::now())));
     }
     let uploads = 20;
     let address = server.address();
     let others = thread::spawn(move || {
         let mut worst = Duration::ZERO;
-        let mut fates = Vec::new();
+        let mut outcomes = Vec::new();
         for tag in 1..=uploads {
             let began = Instant::now();
-            fates.push(send(address, &content(tag, 500_000), SOON));
+            outcomes.push(send(address, &content(tag, 500_000), SOON));
             worst = worst.max(began.elapsed());
         }
-        (fates, worst)
+        (outcomes, worst)
     });
     let ends = ends(&peers, Duration::from_secs(seconds + 8))?;
-    let (fates, worst) =
+    let (outcomes, worst) =
         others.join().map_err(|_| Stop::Trouble("an uploading thread panicked".into()))?;
     ensure(
-        fates.iter().all(|fate| *fate == Fate::Confirmed),
+        outcomes.iter().all(|outcome| *outcome == UploadOutcome::Confirmed),
         "all uploads to be confirmed",
-        || format!("{fates:?}"),
+        || format!("{outcomes:?}"),
     )?;
     let low = Duration::from_secs(seconds);
     let high = low + Duration::from_millis(500);
     let (mut shortest, mut longest) = (Duration::MAX, Duration::ZERO);
-    for (number, (end, times)) in ends.iter().zip(&heard).enumerate() {
+    for (number, (end, times)) in ends.iter().zip(&last_sent).enumerate() {
         let Some((end, at)) = end else {
             return Err(Stop::fault("every silent connection to end", format!("{number} is open")));
         };
         ensure_eq("the end of a silent connection", End::Reset, *end)?;
-        // The others' time runs from their accept, which only the server knows.
+        // For the others the timeout runs from their accept, whose time only the server knows.
         let Some((before, after)) = times else { continue };
         shortest = shortest.min(at.saturating_duration_since(*before));
         longest = longest.max(at.saturating_duration_since(*after));
@@ -298,7 +311,7 @@ fn connect(address: SocketAddr) -> Verdict<TcpStream> {
     Ok(peer.into_stream())
 }
 
-/// How and when each connection ended.
+/// Returns how and when each connection ended.
 fn ends(peers: &[TcpStream], limit: Duration) -> Verdict<Vec<Option<(End, Instant)>>> {
     let until = Instant::now() + limit;
     let mut ends: Vec<Option<(End, Instant)>> = vec![None; peers.len()];

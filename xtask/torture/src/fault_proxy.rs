@@ -1,4 +1,4 @@
-//! A proxy for one connection at a time, that handles it as it is told.
+//! A proxy that injects scripted faults, one connection at a time.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,107 +11,107 @@ use socket2::SockRef;
 /// The faults of one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
-    /// The largest piece passed on at once, each way.
+    /// Largest number of bytes relayed at once, in each direction.
     pub(crate) slice: usize,
-    /// Now and then: a pause.
+    /// Longest pause between two slices.
     pub(crate) pause: Duration,
-    /// In this share of the pieces, of 256.
+    /// Share of the slices followed by a pause, out of 256.
     pub(crate) pauses: u8,
-    /// How it ends.
-    pub(crate) end: End,
-    /// The seed of pauses.
+    /// How the connection ends.
+    pub(crate) end: ProxyEnd,
+    /// The seed of the pauses.
     pub(crate) seed: u64,
 }
 
-/// How a connection ends.
+/// How the proxy lets a connection end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// As its two ends want.
-    Natural,
-    /// FIN to the server after so many bytes of the client's, whatever more there is.
+pub(crate) enum ProxyEnd {
+    /// As the client and the server do.
+    Unchanged,
+    /// The proxy sends FIN to the server after this number of bytes from the client.
     HalfClose(usize),
-    /// A reset to both after so many bytes of the client's.
+    /// The proxy resets both sides after this number of bytes from the client.
     Reset(usize),
-    /// All that the client sends, its FIN, and a reset at once.
+    /// The proxy relays all bytes and the client's FIN, and resets immediately afterwards.
     ResetAfterFin,
 }
 
-/// The bytes passed on to the server.
+/// The bytes relayed to the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Passed {
-    /// Bytes of the client's.
+pub(crate) struct Relayed {
+    /// Number of bytes from the client.
     pub(crate) bytes: usize,
-    /// Whether FIN followed them.
+    /// Whether a FIN followed them.
     pub(crate) fin: bool,
 }
 
-/// A proxy's listening end.
+/// A listening fault proxy.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub(crate) struct FaultProxy {
     listener: TcpListener,
     server: SocketAddr,
 }
 
-/// The longest a connection may take.
+/// Time limit for a connection.
 const LIMIT: Duration = Duration::from_secs(30);
 
-impl Proxy {
-    pub(crate) fn new(server: SocketAddr) -> io::Result<Proxy> {
-        Ok(Proxy { listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, server })
+impl FaultProxy {
+    pub(crate) fn new(server: SocketAddr) -> io::Result<FaultProxy> {
+        Ok(FaultProxy { listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, server })
     }
 
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Handles the next connection; what its server was given.
-    pub(crate) fn handle(&self, plan: &Script) -> io::Result<Passed> {
+    /// Handles the next connection; returns the bytes relayed to the server.
+    pub(crate) fn handle(&self, script: &Script) -> io::Result<Relayed> {
         let (client, _) = self.listener.accept()?;
         let server = TcpStream::connect(self.server)?;
         for stream in [&client, &server] {
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
-            // Dropped early, both ends see a reset.
+            // Dropping a stream then resets its connection.
             SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
         }
-        let mut random = fastrand::Rng::with_seed(plan.seed);
+        let mut random = fastrand::Rng::with_seed(script.seed);
         let mut up = Direction::default();
         let mut down = Direction::default();
-        let mut passed = Passed::default();
+        let mut relayed = Relayed::default();
         let until = Instant::now() + LIMIT;
         loop {
             if Instant::now() > until {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "a proxied connection hangs"));
             }
-            let limit = match plan.end {
-                End::HalfClose(at) | End::Reset(at) => at - passed.bytes.min(at),
-                End::Natural | End::ResetAfterFin => usize::MAX,
+            let limit = match script.end {
+                ProxyEnd::HalfClose(at) | ProxyEnd::Reset(at) => at - relayed.bytes.min(at),
+                ProxyEnd::Unchanged | ProxyEnd::ResetAfterFin => usize::MAX,
             };
-            if !passed.fin && limit == 0 {
-                if matches!(plan.end, End::HalfClose(_)) {
+            if !relayed.fin && limit == 0 {
+                if matches!(script.end, ProxyEnd::HalfClose(_)) {
                     let shut = server.shutdown(Shutdown::Write);
-                    passed.fin = shut.is_ok();
-                    // The server ends it; the client must not think that is for its file.
+                    relayed.fin = shut.is_ok();
+                    // The server may confirm the truncated file; this must not reach the client.
                     drop(client);
                     drain(&server, until)?;
                 }
-                return Ok(passed);
+                return Ok(relayed);
             }
             let mut progress = false;
-            match up.pump(&client, &server, plan.slice.min(limit)) {
-                Ok(Pumped::Bytes(count)) => (passed.bytes += count, progress = true).1,
+            match up.pump(&client, &server, script.slice.min(limit)) {
+                Ok(Pumped::Bytes(count)) => (relayed.bytes += count, progress = true).1,
                 Ok(Pumped::End) => {
                     server.shutdown(Shutdown::Write)?;
-                    (passed.fin, progress) = (true, true);
-                    if plan.end == End::ResetAfterFin {
-                        return Ok(passed);
+                    (relayed.fin, progress) = (true, true);
+                    if script.end == ProxyEnd::ResetAfterFin {
+                        return Ok(relayed);
                     }
                 }
                 Ok(Pumped::Nothing) => {}
-                // One end is gone: so is the other.
-                Err(_) => return Ok(passed),
+                // One side is reset; dropping the streams resets the other.
+                Err(_) => return Ok(relayed),
             }
-            match down.pump(&server, &client, plan.slice) {
+            match down.pump(&server, &client, script.slice) {
                 Ok(Pumped::Bytes(_)) => progress = true,
                 Ok(Pumped::End) => {
                     SockRef::from(&client).set_linger(None)?;
@@ -119,15 +119,15 @@ impl Proxy {
                     progress = true;
                 }
                 Ok(Pumped::Nothing) => {}
-                Err(_) => return Ok(passed),
+                Err(_) => return Ok(relayed),
             }
             if up.ended && down.ended {
                 SockRef::from(&server).set_linger(None)?;
-                return Ok(passed);
+                return Ok(relayed);
             }
             if progress {
-                if random.u8(..) < plan.pauses {
-                    thread::sleep(plan.pause.mul_f64(random.f64()));
+                if random.u8(..) < script.pauses {
+                    thread::sleep(script.pause.mul_f64(random.f64()));
                 }
             } else {
                 wait(&client, &server, &up, &down)?;
@@ -136,7 +136,7 @@ impl Proxy {
     }
 }
 
-/// One direction.
+/// One direction of a connection.
 #[derive(Debug, Default)]
 struct Direction {
     ended: bool,
@@ -166,7 +166,7 @@ impl Direction {
                 Ok(Pumped::End)
             }
             Ok(count) => {
-                // Small pieces against large buffers: it rarely has to wait.
+                // Slices are small and socket buffers large, so this rarely waits.
                 let mut rest = &buffer[..count];
                 let until = Instant::now() + LIMIT;
                 while !rest.is_empty() {
@@ -205,7 +205,7 @@ fn wait(
     }
 }
 
-/// Waits for the server's end, so that what it made of the file is decided.
+/// Waits until the server has closed, and thus kept or rejected the file.
 fn drain(mut server: &TcpStream, until: Instant) -> io::Result<()> {
     server.set_nonblocking(false)?;
     server.set_read_timeout(Some(until.saturating_duration_since(Instant::now())))?;

@@ -1,7 +1,7 @@
-//! The oracle: what a FILE-DIR may hold.
+//! The oracle: identifies the contents of a FILE-DIR and judges whether they are allowed.
 //!
-//! Contents are stamped with the number they are made from, so that any file tells by itself what
-//! it must hold, whatever connection it came by.
+//! Each content begins with a stamp, its tag and length, from which all of its bytes are derived.
+//! So a file shows by itself what it must contain, whichever connection it came from.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +11,10 @@ use accio_harness::context::ERROR;
 use accio_harness::payload;
 use accio_harness::verdict::{Stop, Verdict, ensure};
 
-/// The shortest stamped content.
+/// Length of the stamp, and thus of the shortest content, in bytes.
 pub(crate) const STAMP: usize = 16;
 
-/// Content number `tag`, at least [`STAMP`] bytes.
+/// Returns the content with the tag `tag`, at least [`STAMP`] bytes long.
 pub(crate) fn content(tag: u64, length: usize) -> Vec<u8> {
     let length = length.max(STAMP);
     let mut bytes = payload::bytes(tag, length);
@@ -25,42 +25,42 @@ pub(crate) fn content(tag: u64, length: usize) -> Vec<u8> {
 
 /// The content of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Holds {
-    /// All of a content.
+pub(crate) enum FileContent {
+    /// The complete content with this tag.
     Whole(u64),
-    /// The first so many bytes of a content.
-    Start(u64, usize),
-    /// No byte.
-    Nothing,
+    /// The beginning of a content: tag and number of bytes.
+    Partial(u64, usize),
+    /// An empty file.
+    Empty,
     /// The error marker.
     Error,
-    /// Something else.
+    /// Anything else.
     Garbage,
 }
 
 /// The contents of a folder.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
-    /// How often each content is there as a whole.
+pub(crate) struct Survey {
+    /// How many whole files have each tag.
     pub(crate) whole: BTreeMap<u64, usize>,
-    /// The contents whose start is there: tag and length.
-    pub(crate) starts: Vec<(u64, usize)>,
+    /// Files with the beginning of a content: tag and number of bytes.
+    pub(crate) partial: Vec<(u64, usize)>,
     /// Empty files.
     pub(crate) empty: usize,
     /// Error markers.
     pub(crate) errors: usize,
-    /// Names of files on their way, where nameless files are not to be had.
+    /// Hidden names of incomplete files, on systems or with flags without nameless files.
     pub(crate) hidden: Vec<String>,
 }
 
-/// Identifies a file's content.
-pub(crate) fn identify(bytes: &[u8]) -> Holds {
+/// Identifies the content of a file.
+pub(crate) fn identify(bytes: &[u8]) -> FileContent {
     match bytes {
-        [] => Holds::Nothing,
-        ERROR => Holds::Error,
+        [] => FileContent::Empty,
+        ERROR => FileContent::Error,
         _ => {
             let Some((stamp, _)) = bytes.split_first_chunk::<STAMP>() else {
-                return Holds::Garbage;
+                return FileContent::Garbage;
             };
             let number = |at: usize| {
                 let mut word = [0; 8];
@@ -68,22 +68,22 @@ pub(crate) fn identify(bytes: &[u8]) -> Holds {
                 u64::from_le_bytes(word)
             };
             let (tag, length) = (number(0), number(8) as usize);
-            // A torn stamp must not make us allocate the world.
+            // A damaged stamp must not lead to a huge allocation.
             if length < bytes.len() || length > 1 << 30 {
-                return Holds::Garbage;
+                return FileContent::Garbage;
             }
             match content(tag, length) {
-                whole if whole == bytes => Holds::Whole(tag),
-                whole if whole.starts_with(bytes) => Holds::Start(tag, bytes.len()),
-                _ => Holds::Garbage,
+                whole if whole == bytes => FileContent::Whole(tag),
+                whole if whole.starts_with(bytes) => FileContent::Partial(tag, bytes.len()),
+                _ => FileContent::Garbage,
             }
         }
     }
 }
 
-/// Looks at every file of the folder; a fault for a name or a content that must not be there.
-pub(crate) fn survey(dir: &Path) -> Verdict<Found> {
-    let mut found = Found::default();
+/// Identifies every file of the folder; returns a fault for a name or content that is not allowed.
+pub(crate) fn survey(dir: &Path) -> Verdict<Survey> {
+    let mut found = Survey::default();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -96,14 +96,14 @@ pub(crate) fn survey(dir: &Path) -> Verdict<Found> {
             continue;
         }
         let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        ensure(is_number, "only names such as 1.file in FILE-DIR", || format!("{name:?}"))?;
+        ensure(is_number, "only names like 1.file in FILE-DIR", || format!("{name:?}"))?;
         let bytes = fs::read(entry.path())?;
         match identify(&bytes) {
-            Holds::Whole(tag) => *found.whole.entry(tag).or_default() += 1,
-            Holds::Start(tag, length) => found.starts.push((tag, length)),
-            Holds::Nothing => found.empty += 1,
-            Holds::Error => found.errors += 1,
-            Holds::Garbage => {
+            FileContent::Whole(tag) => *found.whole.entry(tag).or_default() += 1,
+            FileContent::Partial(tag, length) => found.partial.push((tag, length)),
+            FileContent::Empty => found.empty += 1,
+            FileContent::Error => found.errors += 1,
+            FileContent::Garbage => {
                 return Err(Stop::fault(
                     format!("{name} to be complete, empty or ERROR"),
                     payload::describe(&bytes),
@@ -114,22 +114,22 @@ pub(crate) fn survey(dir: &Path) -> Verdict<Found> {
     Ok(found)
 }
 
-impl Found {
-    /// A fault if a file is cut short, or there twice, or a hidden name is left.
+impl Survey {
+    /// Returns a fault for a truncated file, a duplicate, or a hidden name.
     pub(crate) fn ensure_clean(&self) -> Verdict {
-        ensure(self.starts.is_empty(), "no file to be cut short", || {
-            format!("{:?} (content, bytes)", self.starts)
+        ensure(self.partial.is_empty(), "no truncated file", || {
+            format!("{:?} (tag, bytes)", self.partial)
         })?;
-        let twice: Vec<_> = self.whole.iter().filter(|(_, count)| **count > 1).collect();
-        ensure(twice.is_empty(), "every content to be there once", || format!("{twice:?}"))?;
-        ensure(self.hidden.is_empty(), "no hidden name to be left", || format!("{:?}", self.hidden))
+        let duplicates: Vec<_> = self.whole.iter().filter(|(_, count)| **count > 1).collect();
+        ensure(duplicates.is_empty(), "each content at most once", || format!("{duplicates:?}"))?;
+        ensure(self.hidden.is_empty(), "no hidden name", || format!("{:?}", self.hidden))
     }
 
-    /// A fault unless all these contents are there as a whole.
+    /// Returns a fault unless the folder has a whole file for each of these tags.
     pub(crate) fn ensure_kept(&self, tags: &[u64]) -> Verdict {
         let lost: Vec<_> = tags.iter().filter(|tag| !self.whole.contains_key(tag)).collect();
         ensure(lost.is_empty(), "every confirmed upload to be kept", || {
-            format!("{} of {} are not: {lost:?}", lost.len(), tags.len())
+            format!("{} of {} are missing: {lost:?}", lost.len(), tags.len())
         })
     }
 }
@@ -139,22 +139,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contents_tell_what_they_are() {
+    fn identifies_whole_partial_empty_and_damaged_files() {
         let bytes = content(7, 5000);
-        assert_eq!(identify(&bytes), Holds::Whole(7));
-        assert_eq!(identify(&bytes[..4999]), Holds::Start(7, 4999));
-        assert_eq!(identify(b"ERROR"), Holds::Error);
-        assert_eq!(identify(b""), Holds::Nothing);
+        assert_eq!(identify(&bytes), FileContent::Whole(7));
+        assert_eq!(identify(&bytes[..4999]), FileContent::Partial(7, 4999));
+        assert_eq!(identify(b"ERROR"), FileContent::Error);
+        assert_eq!(identify(b""), FileContent::Empty);
         for broken in [&b"ERRO"[..], b"ERROR\n", &[0; 40], &[&bytes[..], b"x"].concat()] {
-            assert_eq!(identify(broken), Holds::Garbage);
+            assert_eq!(identify(broken), FileContent::Garbage);
         }
         let mut torn = bytes;
         torn[4000] ^= 1;
-        assert_eq!(identify(&torn), Holds::Garbage);
+        assert_eq!(identify(&torn), FileContent::Garbage);
     }
 
     #[test]
-    fn a_folder_is_judged() {
+    fn rejects_lost_truncated_duplicate_and_torn_files() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("1.file"), content(1, 100)).unwrap();
         fs::write(dir.path().join("2.file"), "ERROR").unwrap();

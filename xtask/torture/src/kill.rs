@@ -1,4 +1,4 @@
-//! SIGKILL at random points under load: of servers, of clients.
+//! SIGKILL to servers and clients at random points under load.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,14 +14,14 @@ use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;
 use accio_harness::verdict::{During, Verdict, ensure};
 
-/// Clients that upload side by side.
+/// Number of concurrent clients.
 const CLIENTS: usize = 6;
-/// The longest a server lives under load before it is killed.
+/// Longest time, in microseconds, that a server runs under load before it is killed.
 const LIFE: u64 = 25_000;
-/// Points of one case.
+/// Number of kills per case.
 const POINTS: usize = 50;
 
-pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
+pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
     let ways: [(&str, &'static [&'static str]); 4] = [
         ("plain", &[]),
@@ -29,38 +29,38 @@ pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
         ("named", &["--without", "tmpfile"]),
         ("portable", &["--without", "tmpfile", "--without", "splice"]),
     ];
-    for round in 0..plan.scale(1, 12) {
+    for round in 0..options.scale(1, 12) {
         for (way, flags) in ways {
-            let points = if plan.quick { POINTS / 2 } else { POINTS };
+            let points = if options.quick { POINTS / 2 } else { POINTS };
             let name = format!("kill/server/{way}-{round}");
-            let about = "whole files and markers only, nothing left over, every confirmed one kept";
+            let about = "only whole files and markers are left, and every confirmed file is kept";
             cases.push(Case::new(name, about, move |context| servers(context, flags, points)));
         }
         for size in [0, 20_000, 3_000_000, 30_000_000] {
-            let points = if plan.quick { POINTS / 4 } else { POINTS };
+            let points = if options.quick { POINTS / 4 } else { POINTS };
             let name = format!("kill/client/{size}-{round}");
-            let about = "a killed client's file is ERROR, whole or absent, never a part";
+            let about = "the file of a killed client is ERROR, whole or absent, never partial";
             cases.push(Case::new(name, about, move |context| clients(context, size, points)));
         }
     }
     cases
 }
 
-/// Kills a server again and again, each time on the folder of the one before.
+/// Kills one server after the other, each after a random time under load.
 fn servers(context: &Context, flags: &[&str], points: usize) -> Verdict<String> {
     let mut random = fastrand::Rng::with_seed(context.seed());
     let dir = context.fresh("received");
     let mut tag = 0;
     let (mut confirmed, mut whole, mut errors) = (0, 0, 0);
     for point in 0..points {
-        // Each server starts at id 1 and replaces existing files: look before that happens.
+        // Each server numbers from 1 and replaces existing files, so it gets an empty folder.
         let _ = fs::remove_dir_all(&dir);
         let server = context.server_into(&dir, flags)?;
         let address = server.address();
         let life = Duration::from_micros(random.u64(..LIFE));
         let first = tag;
         let sizes: Vec<usize> = (0..64).map(|_| size(&mut random)).collect();
-        let (killed, told) = load_until(address, CLIENTS, &mut tag, &sizes, || {
+        let (killed, confirmed_tags) = load_until(address, CLIENTS, &mut tag, &sizes, || {
             thread::sleep(life);
             server.process.signal(Signal::KILL)
         });
@@ -70,24 +70,25 @@ fn servers(context: &Context, flags: &[&str], points: usize) -> Verdict<String> 
         let place = || format!("point {point}, killed after {life:?}, contents from {first}");
 
         let mut found = survey(&dir).during(place)?;
-        // What has a hidden name was on its way; it may be torn, and must go with the next start.
+        // Files with hidden names were incomplete. They may be torn; the next start must remove
+        // them.
         found.hidden.clear();
         found.ensure_clean().during(place)?;
-        found.ensure_kept(&told).during(place)?;
+        found.ensure_kept(&confirmed_tags).during(place)?;
         ensure(found.empty == 0, "no empty file", || found.empty.to_string()).during(place)?;
         let next = context.server_into(&dir, flags)?;
         let again = survey(&dir).during(place)?;
         again.ensure_clean().during(|| "started again").during(place)?;
-        again.ensure_kept(&told).during(place)?;
+        again.ensure_kept(&confirmed_tags).during(place)?;
         next.stop()?;
-        confirmed += told.len();
+        confirmed += confirmed_tags.len();
         whole += found.whole.len();
         errors += found.errors;
     }
     Ok(format!("{points} points, {confirmed} confirmed, {whole} whole, {errors} markers"))
 }
 
-/// Mostly small ones, some that take a while.
+/// Returns a random file size: mostly small, sometimes a few megabytes.
 fn size(random: &mut fastrand::Rng) -> usize {
     match random.u8(..10) {
         0..4 => random.usize(16..2_000),
@@ -96,13 +97,13 @@ fn size(random: &mut fastrand::Rng) -> usize {
     }
 }
 
-/// Kills clients at random points of their lives.
+/// Kills clients at random points during their uploads.
 fn clients(context: &Context, length: usize, points: usize) -> Verdict<String> {
     let mut random = fastrand::Rng::with_seed(context.seed());
     let server = context.server(&[])?;
     let mut succeeded = Vec::new();
     let mut empty = 0;
-    // How long one takes that is left alone.
+    // Measure how long an undisturbed client takes.
     let file = context.file(&bytes(1, length))?;
     let mut client = context.client("127.0.0.1", server.port, &file, &[])?;
     let exit = client.wait(SOON)?;
@@ -112,7 +113,7 @@ fn clients(context: &Context, length: usize, points: usize) -> Verdict<String> {
         let file = context.file(&bytes(tag, length))?;
         let mut client = context.client("127.0.0.1", server.port, &file, &[])?;
         thread::sleep(life.mul_f64(random.f64() * 1.2));
-        // It may be through already.
+        // It may have ended already.
         let _ = client.signal(Signal::KILL);
         let exit = client.wait(SOON)?;
         if exit.status.code() == Some(0) {
@@ -121,7 +122,7 @@ fn clients(context: &Context, length: usize, points: usize) -> Verdict<String> {
         }
         fs::remove_file(file)?;
     }
-    // One more that is left alone; the server has dealt with all others by its end.
+    // An undisturbed upload at the end: when it is complete, the server has seen all others.
     let last = points as u64 + 2;
     let file = context.file(&content(last, 1_000))?;
     context.send(server.port, &file, &[])?;
@@ -138,14 +139,16 @@ fn clients(context: &Context, length: usize, points: usize) -> Verdict<String> {
         found.ensure_kept(&succeeded)?;
         ensure(found.empty == 0, "no empty file", || format!("{} of them", found.empty))?;
     } else {
-        ensure(found.empty > empty, "an empty file for each that succeeded", || {
-            format!("{} for {empty} and one more", found.empty)
+        ensure(found.empty > empty, "an empty file for each confirmed empty upload", || {
+            format!("{} empty files for {} uploads", found.empty, empty + 1)
         })?;
     }
     let (whole, errors) = (found.whole.len() + found.empty, found.errors);
     server.stop()?;
     let done = succeeded.len();
-    Ok(format!("{points} points, {done} succeeded before, {whole} whole, {errors} markers"))
+    Ok(format!(
+        "{points} points, {done} succeeded before the kill, {whole} whole, {errors} markers"
+    ))
 }
 
 fn bytes(tag: u64, length: usize) -> Vec<u8> {

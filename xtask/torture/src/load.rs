@@ -1,4 +1,4 @@
-//! Uploads that may fail: what each client was told.
+//! Uploads that may fail, and their outcomes as the clients see them.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,52 +12,54 @@ use socket2::SockRef;
 use super::folder_oracle::content;
 use accio_harness::peer::{Dialect, FIRST, GREETING, SECOND, SOON};
 
-/// The result of an upload as its client saw it.
+/// The outcome of an upload as its client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// The server closed after the end of the file: it is kept.
+pub(crate) enum UploadOutcome {
+    /// The server closed the connection after the client's FIN: the file is kept.
     Confirmed,
     /// The server reset the connection, or did not greet properly.
     Refused,
-    /// Nothing within the client's patience; the connection was reset.
+    /// The server did not answer within the client's timeout; the client reset the connection.
     Silent,
 }
 
-/// How an upload ends on the client's side.
+/// How the client ends an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// With FIN.
+    /// It sends FIN.
     Fin,
-    /// With a reset instead of FIN.
+    /// It resets the connection instead of sending FIN.
     Reset,
-    /// Not at all: the client falls silent and waits to be told.
+    /// It sends neither, and waits for the server.
     Silence,
 }
 
-/// Sends one content and waits to be told, each step no longer than `patience`.
+/// Uploads `content` and waits for the outcome, no longer than `timeout` per step.
 pub(crate) fn upload(
     address: SocketAddr,
     dialect: Dialect,
     content: &[u8],
     ending: Ending,
-    patience: Duration,
-) -> Fate {
-    match attempt(address, dialect, content, ending, patience) {
-        Ok(fate) => fate,
+    timeout: Duration,
+) -> UploadOutcome {
+    match attempt(address, dialect, content, ending, timeout) {
+        Ok(outcome) => outcome,
         Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Fate::Silent,
-            _ => Fate::Refused,
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => UploadOutcome::Silent,
+            _ => UploadOutcome::Refused,
         },
     }
 }
 
-/// Uploads in the default dialect, up to FIN.
-pub(crate) fn send(address: SocketAddr, content: &[u8], patience: Duration) -> Fate {
-    upload(address, Dialect::Accio, content, Ending::Fin, patience)
+/// Uploads in the default dialect and ends with FIN.
+pub(crate) fn send(address: SocketAddr, content: &[u8], timeout: Duration) -> UploadOutcome {
+    upload(address, Dialect::Accio, content, Ending::Fin, timeout)
 }
 
-/// `clients` side by side send one content after another, numbered from `tag` on, of these sizes in
-/// turn, until `end` has ended the server; what that came to, and the numbers that were confirmed.
+/// Lets `clients` concurrent clients upload, with tags counted up from `tag` and the `sizes` in
+/// turn, until `end` has stopped the server.
+///
+/// Returns the result of `end` and the tags of the confirmed uploads.
 pub(crate) fn load_until<T>(
     address: SocketAddr,
     clients: usize,
@@ -65,7 +67,7 @@ pub(crate) fn load_until<T>(
     sizes: &[usize],
     end: impl FnOnce() -> T,
 ) -> (T, Vec<u64>) {
-    let (next, told) = (AtomicU64::new(*tag), Mutex::new(Vec::new()));
+    let (next, confirmed) = (AtomicU64::new(*tag), Mutex::new(Vec::new()));
     let ended = thread::scope(|scope| {
         for _ in 0..clients {
             scope.spawn(|| {
@@ -73,11 +75,11 @@ pub(crate) fn load_until<T>(
                     let own = next.fetch_add(1, Ordering::Relaxed) + 1;
                     let content = content(own, sizes[own as usize % sizes.len()]);
                     match send(address, &content, SOON) {
-                        Fate::Confirmed => {
-                            told.lock().unwrap_or_else(PoisonError::into_inner).push(own);
+                        UploadOutcome::Confirmed => {
+                            confirmed.lock().unwrap_or_else(PoisonError::into_inner).push(own);
                         }
-                        // The server is gone.
-                        Fate::Refused | Fate::Silent => break,
+                        // The server has ended.
+                        UploadOutcome::Refused | UploadOutcome::Silent => break,
                     }
                 }
             });
@@ -85,7 +87,7 @@ pub(crate) fn load_until<T>(
         end()
     });
     *tag = next.into_inner();
-    (ended, told.into_inner().unwrap_or_else(PoisonError::into_inner))
+    (ended, confirmed.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn attempt(
@@ -93,13 +95,13 @@ fn attempt(
     dialect: Dialect,
     content: &[u8],
     ending: Ending,
-    patience: Duration,
-) -> io::Result<Fate> {
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    // Until FIN, whatever ends us reads as a reset.
+    timeout: Duration,
+) -> io::Result<UploadOutcome> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    // Until FIN, the end of this connection must be a reset, even if this process is killed.
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     let answers: &[&[u8]] = match dialect {
         Dialect::Direct => &[],
         Dialect::Accio => &[b""],
@@ -109,7 +111,7 @@ fn attempt(
         let mut greeting = [0; GREETING.len()];
         stream.read_exact(&mut greeting)?;
         if greeting != GREETING {
-            return Ok(Fate::Refused);
+            return Ok(UploadOutcome::Refused);
         }
         stream.write_all(answer)?;
     }
@@ -117,17 +119,22 @@ fn attempt(
     match ending {
         Ending::Fin => stream.shutdown(Shutdown::Write)?,
         Ending::Reset => {
-            // Let it arrive: a reset overtakes what waits to be sent.
+            // A reset discards the bytes that are still in the send queue, so wait until they are
+            // sent.
             thread::sleep(Duration::from_millis(5));
-            return Ok(Fate::Refused);
+            return Ok(UploadOutcome::Refused);
         }
         Ending::Silence => {}
     }
     let mut rest = [0; 64];
     loop {
         if stream.read(&mut rest)? == 0 {
-            // A server that closes before our FIN has told us nothing good.
-            return Ok(if ending == Ending::Fin { Fate::Confirmed } else { Fate::Refused });
+            // Only a close after the client's FIN is a confirmation.
+            return Ok(if ending == Ending::Fin {
+                UploadOutcome::Confirmed
+            } else {
+                UploadOutcome::Refused
+            });
         }
     }
 }

@@ -1,9 +1,9 @@
-//! `cargo xtask torture`: the promises of SECURITY.md, each by making the fault happen.
+//! `cargo xtask torture`: injects the faults that SECURITY.md promises to survive.
 //!
-//! A [`Part`] is a theme; it makes [`runner::Case`]s, some of them from what a recorded run of the
-//! real programs did, so that no call is forgotten. Every case ends with the same question to the
-//! same oracle: does [`folder_oracle`] hold only whole files and error markers, and every file that a
-//! client was told is kept?
+//! A [`Part`] groups the cases ([`runner::Case`]) of one kind of fault. The cases of `syscalls` are
+//! generated from a recorded run of the real programs, so that no system call is forgotten. Every
+//! case ends by asking the same oracle ([`folder_oracle`]): does the folder contain only whole
+//! files and error markers, and every upload that was confirmed to its client?
 #![forbid(unsafe_code)]
 
 mod chaos;
@@ -59,10 +59,10 @@ struct Arguments {
     /// Run only cases whose name contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Print the cases, run none; those of `syscalls` are found by a recorded run
+    /// List the cases instead of running them; those of `syscalls` need a recorded run
     #[arg(long)]
     list: bool,
-    /// Keep the files and outputs of failed cases, and print where they are
+    /// Keep the files and outputs of failed cases and print their path
     #[arg(long)]
     keep: bool,
     /// Number of concurrent cases [default: two per core]
@@ -73,38 +73,38 @@ struct Arguments {
     bin_dir: Option<PathBuf>,
 }
 
-/// A theme.
+/// A group of cases with the same kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Every system call of a recorded run fails, in every way it may, once and from then on
+    /// Make each system call of a recorded run fail with each possible error, once and repeatedly
     Syscalls,
-    /// Servers and clients are killed at random points under load
+    /// Kill servers and clients at random points under load
     Kill,
-    /// The file system of a durable server loses power at random points under load
+    /// Cut the power of a durable server's file system at random points under load
     Power,
-    /// Full disks, no more inodes, a limit on file sizes, a folder that goes away
+    /// Fill the disk, use up inodes, limit the file size, remove the folder
     Disk,
-    /// No more descriptors; ten thousand silent clients
+    /// Use up file descriptors; hold ten thousand silent connections
     Exhaustion,
-    /// A proxy slices, delays, stalls, half-closes and resets
+    /// Slice, delay, stall, half-close and reset connections in a proxy
     Chaos,
-    /// Packets are lost, all of them or some
+    /// Drop some or all packets
     Network,
-    /// TCP proxies turn the resets of broken transfers into orderly ends
+    /// Put TCP proxies in between, which turn resets into orderly ends
     Proxies,
 }
 
 impl Part {
-    fn cases(self, context: &Context, plan: &RunOptions) -> Verdict<Vec<Case>> {
+    fn cases(self, context: &Context, options: &RunOptions) -> Verdict<Vec<Case>> {
         match self {
-            Part::Syscalls => syscalls::cases(context, plan),
-            Part::Kill => Ok(kill::cases(plan)),
-            Part::Power => Ok(power_loss::cases(plan)),
-            Part::Disk => Ok(disk::cases(plan)),
-            Part::Exhaustion => Ok(exhaustion::cases(plan)),
-            Part::Chaos => Ok(chaos::cases(plan)),
-            Part::Network => Ok(network::cases(plan)),
-            Part::Proxies => Ok(proxies::cases(plan)),
+            Part::Syscalls => syscalls::cases(context, options),
+            Part::Kill => Ok(kill::cases(options)),
+            Part::Power => Ok(power_loss::cases(options)),
+            Part::Disk => Ok(disk::cases(options)),
+            Part::Exhaustion => Ok(exhaustion::cases(options)),
+            Part::Chaos => Ok(chaos::cases(options)),
+            Part::Network => Ok(network::cases(options)),
+            Part::Proxies => Ok(proxies::cases(options)),
         }
     }
 
@@ -112,7 +112,7 @@ impl Part {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether it has nothing to offer without root and without a tracer.
+    /// Whether all of its cases need root or a tracer.
     fn is_privileged(self) -> bool {
         matches!(self, Part::Syscalls | Part::Power | Part::Network)
     }
@@ -129,17 +129,17 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(dir) => std::path::absolute(dir)?,
         None => match cargo::build()? {
             Some(bin) => bin,
-            // Cargo has said why.
+            // Cargo has printed the reason.
             None => return Ok(ExitCode::from(TROUBLE)),
         },
     };
     let subject = Arc::new(Subject::own(&bin)?);
     let mut dir = WorkDir::new("torture", undo)?;
-    // Ten thousand connections need as many descriptors here as there.
+    // This process holds the client side of ten thousand connections.
     resource_limits::raise_descriptor_limit(None)?;
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let plan = RunOptions {
+    let options = RunOptions {
         quick: arguments.quick,
         unprivileged: arguments.unprivileged,
         seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
@@ -151,14 +151,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         chosen => chosen,
     };
     let mut out = anstream::stdout().lock();
-    let mut runner = runner::Runner::new(subject, dir.path().to_owned(), &plan);
+    let mut runner = runner::Runner::new(subject, dir.path().to_owned(), &options);
     for part in parts {
         let name = part.name();
-        if plan.unprivileged && part.is_privileged() {
+        if options.unprivileged && part.is_privileged() {
             runner.skip(&mut out, &name, "left out by --unprivileged")?;
             continue;
         }
-        let mut cases = match part.cases(&runner.context(&name)?, &plan) {
+        let mut cases = match part.cases(&runner.context(&name)?, &options) {
             Ok(cases) => cases,
             Err(Stop::Skip(why)) => {
                 runner.skip(&mut out, &name, &why)?;
@@ -191,7 +191,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(tally.exit_code())
 }
 
-/// Takes back what outlives us.
+/// Removes mounts and namespaces, which outlive this process.
 fn undo() {
     volume::unmount_all();
     namespace::remove_all();

@@ -1,4 +1,4 @@
-//! A network that loses packets: some of them, and then all.
+//! A network that drops packets: some, or all from a certain moment on.
 //!
 //! The server runs in a network namespace joined to the machine's own network; nftables drops
 //! packets that come in at the server's end.
@@ -16,10 +16,10 @@ use accio_harness::namespace::{Loss, Namespace};
 use accio_harness::process::Process;
 use accio_harness::verdict::{Verdict, ensure, ensure_eq};
 
-pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
-    let unprivileged = plan.unprivileged;
+pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
+    let unprivileged = options.unprivileged;
     let mut cases = Vec::new();
-    for (percent, uploads) in [(3, plan.scale(6, 20)), (10, plan.scale(2, 8))] {
+    for (percent, uploads) in [(3, options.scale(6, 20)), (10, options.scale(2, 8))] {
         let about = "every upload arrives whole";
         let case = Case::new(format!("network/loss-{percent}-percent"), about, move |context| {
             loss(context, unprivileged, percent, uploads)
@@ -28,19 +28,19 @@ pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
     }
     for dialect in ["accio", "confirm"] {
         let about =
-            "all is lost mid-transfer: the client gives up in 10 to 13 s, the file is ERROR";
+            "all packets lost mid-transfer: the client gives up in 10 to 13 s, the file is ERROR";
         cases.push(Case::new(format!("network/black-hole-{dialect}"), about, move |context| {
             black_hole(context, unprivileged, dialect)
         }));
     }
-    let about = "all is lost from the start: the client gives up in 10 to 13 s";
+    let about = "all packets lost from the start: the client gives up in 10 to 13 s";
     cases.push(Case::new("network/black-hole-connect", about, move |context| {
         no_connection(context, unprivileged)
     }));
     cases
 }
 
-/// A server in a namespace of its own.
+/// A server in its own network namespace.
 struct RemoteServer {
     server: Server,
     namespace: Namespace,
@@ -54,7 +54,7 @@ impl RemoteServer {
         Ok(RemoteServer { server, namespace })
     }
 
-    /// Starts a client, which connects from this machine's own network.
+    /// Starts a client outside the namespace.
     fn client(&self, context: &Context, file: &Path, flags: &[&str]) -> Verdict<Process> {
         let host = self.namespace.inner().to_string();
         context.client(&host, self.server.port, file, flags)
@@ -67,7 +67,7 @@ fn loss(context: &Context, unprivileged: bool, percent: u32, uploads: usize) -> 
     let mut tags = Vec::new();
     let began = Instant::now();
     for number in 0..uploads {
-        // Large segments make few packets: enough bytes that some are lost each time.
+        // Segments are large, so a transfer has few packets: send enough bytes that some are lost.
         let tag = number as u64 + 1;
         let size = if number % 2 == 0 { 500 } else { 4 << 20 };
         let file = context.file(&content(tag, size))?;
@@ -93,13 +93,13 @@ fn loss(context: &Context, unprivileged: bool, percent: u32, uploads: usize) -> 
 
 fn black_hole(context: &Context, unprivileged: bool, dialect: &str) -> Verdict<String> {
     let remote = RemoteServer::start(context, unprivileged)?;
-    // Large enough to be under way for a while.
+    // Large enough to last until the packets are dropped.
     let file = context.large_file(1, 1 << 30)?;
     let mut client = remote.client(context, &file, &["--handshake", dialect])?;
     let began = wait_until(Duration::from_secs(5), || {
         remote.server.process.cpu_ticks().is_ok_and(|ticks| ticks > 2)
     });
-    ensure(began, "a transfer under way", || "none".into())?;
+    ensure(began, "a transfer to be under way", || "none is".into())?;
     remote.namespace.lose(Loss::ALL_INCOMING)?;
     let cut = Instant::now();
     let exit = client.wait(Duration::from_secs(20))?;
@@ -110,10 +110,12 @@ fn black_hole(context: &Context, unprivileged: bool, dialect: &str) -> Verdict<S
     })?;
     ensure(text.starts_with("ERROR: "), "one line on stderr: ERROR: …", || text.clone())?;
     let (low, high) = (Duration::from_millis(9_900), Duration::from_secs(13));
-    ensure(took >= low && took <= high, "it to give up in 10 to 13 s", || format!("{took:?}"))?;
+    ensure(took >= low && took <= high, "the client to give up in 10 to 13 s", || {
+        format!("{took:?}")
+    })?;
     remote.server.expect_error(1)?;
-    let gone = survey(&remote.server.dir)?;
-    gone.ensure_clean()?;
+    let found = survey(&remote.server.dir)?;
+    found.ensure_clean()?;
     remote.server.stop()?;
     Ok(format!("gave up after {:.1} s: {}", took.as_secs_f64(), text.trim()))
 }
@@ -129,8 +131,10 @@ fn no_connection(context: &Context, unprivileged: bool) -> Verdict<String> {
         exit.describe()
     })?;
     let (low, high) = (Duration::from_millis(9_900), Duration::from_secs(13));
-    ensure(took >= low && took <= high, "it to give up in 10 to 13 s", || format!("{took:?}"))?;
-    // With the network back, the next is well.
+    ensure(took >= low && took <= high, "the client to give up in 10 to 13 s", || {
+        format!("{took:?}")
+    })?;
+    // Once packets arrive again, the next upload succeeds.
     remote.namespace.lose(Loss::NONE)?;
     thread::sleep(Duration::from_millis(50));
     let mut client = remote.client(context, &file, &[])?;

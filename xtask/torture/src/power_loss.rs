@@ -1,8 +1,8 @@
-//! Power losses: an ext4 is shut down at a random point under load, mounted again, and every
-//! upload that a durable server confirmed must be there.
+//! Power losses: shuts an ext4 down at a random point under load, mounts it again, and expects
+//! every upload that a durable server confirmed.
 //!
-//! `EXT4_IOC_SHUTDOWN` without flushing the journal stops all writing at that instant: what was
-//! not on the disk then is gone, as when the power fails.
+//! `EXT4_IOC_SHUTDOWN` without flushing the journal stops all writes at that instant. Data that has
+//! not reached the disk by then is lost, as in a power failure.
 
 use std::process::Command;
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::folder_oracle::{Found, survey};
+use super::folder_oracle::{Survey, survey};
 use super::load::load_until;
 use super::runner::{Case, RunOptions};
 use super::volume::Volume;
@@ -19,34 +19,34 @@ use accio_harness::peer::SOON;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 use accio_harness::{process, tools};
 
-/// Clients that upload side by side.
+/// Number of concurrent clients.
 const CLIENTS: usize = 8;
-/// Points of one case.
+/// Number of power losses per case.
 const POINTS: usize = 25;
 
-/// Without flushing its journal; its number is that of the header `ext4.h`.
+/// Shuts an ext4 down without flushing its journal. The number of the ioctl is from `ext4.h`.
 const SHUTDOWN: &str = "import fcntl, os, struct, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
 fcntl.ioctl(fd, 0x8004587d, struct.pack('I', 2))";
 const SHUTDOWN_PERL: &str = "open(my $d, '<', $ARGV[0]) or die $!;
 my $flags = pack('I', 2); ioctl($d, 0x8004587d, $flags) or die $!;";
 
-pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
+pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
-    let unprivileged = plan.unprivileged;
+    let unprivileged = options.unprivileged;
     let ways: [(&str, &'static [&'static str]); 3] = [
         ("durable", &["--durable"]),
         ("durable-named", &["--durable", "--without", "tmpfile"]),
         ("not-durable", &[]),
     ];
-    for round in 0..plan.scale(1, 4) {
+    for round in 0..options.scale(1, 4) {
         for (way, flags) in ways {
-            let points = if plan.quick { POINTS / 5 } else { POINTS };
+            let points = if options.quick { POINTS / 5 } else { POINTS };
             let durable = flags.contains(&"--durable");
             let about = if durable {
-                "every confirmed upload is there after the power came back"
+                "every confirmed upload survives the power loss"
             } else {
-                "what a power loss does without --durable, for information"
+                "counts what a power loss destroys without --durable; cannot fail"
             };
             let case = Case::new(format!("power/{way}-{round}"), about, move |context| {
                 losses(context, unprivileged, flags, points, durable)
@@ -71,37 +71,38 @@ fn losses(
     for point in 0..points {
         let dir = volume.path().join(format!("received-{point}"));
         let server = context.server_into(&dir, flags)?;
-        // The folder itself is older than the power loss.
+        // The folder itself must survive the power loss.
         rustix::fs::syncfs(std::fs::File::open(volume.path())?)?;
         let address = server.address();
         let life = Duration::from_millis(random.u64(5..400));
         let sizes: Vec<usize> = (0..64).map(|_| size(&mut random)).collect();
-        let (cut, told) = load_until(address, CLIENTS, &mut tag, &sizes, || -> Verdict {
-            thread::sleep(life);
-            let cut = shut_down(volume.path());
-            // After the power loss, no further upload can be confirmed.
-            server.process.signal(Signal::KILL)?;
-            cut
-        });
+        let (cut, confirmed_tags) =
+            load_until(address, CLIENTS, &mut tag, &sizes, || -> Verdict {
+                thread::sleep(life);
+                let cut = shut_down(volume.path());
+                // After the power loss, no further upload can be confirmed.
+                server.process.signal(Signal::KILL)?;
+                cut
+            });
         drop(server);
         cut?;
         let place = || format!("point {point}, power lost after {life:?}");
 
         volume.unmount()?;
         volume.mount()?;
-        confirmed += told.len();
+        confirmed += confirmed_tags.len();
         if durable {
-            let found = started_again(context, &dir, flags).during(place)?;
+            let found = survey_after_restart(context, &dir, flags).during(place)?;
             found.ensure_clean().during(place)?;
-            found.ensure_kept(&told).during(place)?;
+            found.ensure_kept(&confirmed_tags).during(place)?;
             ensure(found.empty == 0, "no empty file", || found.empty.to_string()).during(place)?;
             whole += found.whole.len();
         } else {
-            let (kept, bad, nothing) = look(&dir)?;
-            lost += told.iter().filter(|tag| !kept.contains(tag)).count();
-            whole += kept.len();
-            torn += bad;
-            empty += nothing;
+            let (intact, torn_now, empty_now) = count_damage(&dir)?;
+            lost += confirmed_tags.iter().filter(|tag| !intact.contains(tag)).count();
+            whole += intact.len();
+            torn += torn_now;
+            empty += empty_now;
         }
         std::fs::remove_dir_all(&dir)?;
         volume.unmount()?;
@@ -109,7 +110,7 @@ fn losses(
         volume.mount()?;
     }
     Ok(if durable {
-        format!("{points} losses, {confirmed} confirmed, all there, {whole} whole")
+        format!("{points} losses, {confirmed} confirmed and kept, {whole} whole")
     } else {
         format!(
             "{points} losses, {confirmed} confirmed: {lost} of them lost, {empty} files empty, \
@@ -118,28 +119,32 @@ fn losses(
     })
 }
 
-/// Surveys the folder after a server has started on it.
-fn started_again(context: &Context, dir: &std::path::Path, flags: &[&str]) -> Verdict<Found> {
+/// Starts another server on the folder, which removes leftovers, and surveys the folder.
+fn survey_after_restart(
+    context: &Context,
+    dir: &std::path::Path,
+    flags: &[&str],
+) -> Verdict<Survey> {
     let server = context.server_into(dir, flags)?;
     let found = survey(dir)?;
     server.stop()?;
     Ok(found)
 }
 
-/// Whole contents, files that are neither, and empty files.
-fn look(dir: &std::path::Path) -> Verdict<(Vec<u64>, usize, usize)> {
-    use super::folder_oracle::{Holds, identify};
-    let (mut whole, mut bad, mut nothing) = (Vec::new(), 0, 0);
-    let Ok(entries) = std::fs::read_dir(dir) else { return Ok((whole, bad, nothing)) };
+/// Returns the tags of whole files, and the numbers of torn and of empty files.
+fn count_damage(dir: &std::path::Path) -> Verdict<(Vec<u64>, usize, usize)> {
+    use super::folder_oracle::{FileContent, identify};
+    let (mut whole, mut torn, mut empty) = (Vec::new(), 0, 0);
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok((whole, torn, empty)) };
     for entry in entries {
         match identify(&std::fs::read(entry?.path())?) {
-            Holds::Whole(tag) => whole.push(tag),
-            Holds::Nothing => nothing += 1,
-            Holds::Error => {}
-            Holds::Start(..) | Holds::Garbage => bad += 1,
+            FileContent::Whole(tag) => whole.push(tag),
+            FileContent::Empty => empty += 1,
+            FileContent::Error => {}
+            FileContent::Partial(..) | FileContent::Garbage => torn += 1,
         }
     }
-    Ok((whole, bad, nothing))
+    Ok((whole, torn, empty))
 }
 
 fn size(random: &mut fastrand::Rng) -> usize {
@@ -150,7 +155,7 @@ fn size(random: &mut fastrand::Rng) -> usize {
     }
 }
 
-/// Cuts the file system off.
+/// Shuts the mounted file system down.
 fn shut_down(mount: &std::path::Path) -> Verdict {
     let mut why = Vec::new();
     for (tool, words) in [("python3", ["-c", SHUTDOWN]), ("perl", ["-e", SHUTDOWN_PERL])] {
@@ -164,5 +169,5 @@ fn shut_down(mount: &std::path::Path) -> Verdict {
             Err(stop) => why.push(stop.to_string()),
         }
     }
-    Err(Stop::skip(format!("no way to shut an ext4 down: {}", why.join(", "))))
+    Err(Stop::skip(format!("cannot shut an ext4 down: {}", why.join(", "))))
 }

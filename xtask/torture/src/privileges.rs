@@ -1,8 +1,8 @@
-//! Cases that need root.
+//! The check for root.
 
 use accio_harness::verdict::{Stop, Verdict};
 
-/// A skip unless this process is root and the run may use that.
+/// Skips the case unless this process is root and the run is not `--unprivileged`.
 pub(crate) fn ensure_root(unprivileged: bool) -> Verdict {
     if unprivileged {
         return Err(Stop::skip("left out by --unprivileged"));

@@ -1,4 +1,4 @@
-//! SECURITY.md names the test that shows each promise; a name that is not there shows nothing.
+//! Checks that every test named in SECURITY.md's table of promises exists.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The rows of the table of promises: number and what shows it.
+/// Parses the table of promises into pairs of number and test names.
 fn promises(text: &str) -> Vec<(String, Vec<String>)> {
     let rows = text.lines().filter_map(|line| {
         let mut cells = line.split('|').map(str::trim).skip(1);
@@ -22,7 +22,7 @@ fn promises(text: &str) -> Vec<(String, Vec<String>)> {
     rows.collect()
 }
 
-/// All sources below a folder.
+/// Returns the contents of all Rust sources below a folder.
 fn sources(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
@@ -36,8 +36,8 @@ fn sources(dir: &Path) -> Vec<String> {
     found
 }
 
-/// Whether `name` fits a pattern in which `*` stands for anything.
-fn fits(pattern: &str, name: &str) -> bool {
+/// Whether `name` matches a pattern in which `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else { return false };
@@ -51,7 +51,7 @@ fn fits(pattern: &str, name: &str) -> bool {
 }
 
 fn torture_names() -> Vec<String> {
-    let plan = RunOptions { quick: false, unprivileged: false, seed: 1, jobs: 1, keep: false };
+    let options = RunOptions { quick: false, unprivileged: false, seed: 1, jobs: 1, keep: false };
     let parts: [fn(&RunOptions) -> Vec<Case>; 7] = [
         kill::cases,
         power_loss::cases,
@@ -61,7 +61,7 @@ fn torture_names() -> Vec<String> {
         network::cases,
         proxies::cases,
     ];
-    let cases = parts.into_iter().flat_map(|cases| cases(&plan));
+    let cases = parts.into_iter().flat_map(|cases| cases(&options));
     cases.map(|case| case.name).chain(syscalls::sample_names()).collect()
 }
 
@@ -93,7 +93,7 @@ fn every_promise_names_tests_that_exist() {
     for (number, names) in promises {
         assert!(!names.is_empty(), "{number} names no test");
         for name in names {
-            let there = if let Some(file) = name.strip_prefix("tests/") {
+            let exists = if let Some(file) = name.strip_prefix("tests/") {
                 let tests = root().join("accio-proto/tests");
                 tests.join(file).exists()
             } else if let Some(module) = name.strip_suffix("::tests") {
@@ -101,19 +101,19 @@ fn every_promise_names_tests_that_exist() {
                 let places = ["accio-server/src", "accio-proto/src"];
                 places.iter().any(|place| root().join(place).join(&file).exists())
             } else if name.contains('/') {
-                torture.iter().any(|case| fits(&name, case))
+                torture.iter().any(|case| matches(&name, case))
                     || scenarios.iter().any(|text| text.contains(&format!("\"{name}\"")))
             } else {
                 has_test(&name)
             };
-            assert!(there, "{number} is shown by {name}, which is not there");
+            assert!(exists, "{number} names the test {name}, which does not exist");
         }
     }
 }
 
 #[test]
-fn a_pattern_fits_what_it_says() {
-    for (pattern, name, fit) in [
+fn an_asterisk_matches_any_text() {
+    for (pattern, name, expected) in [
         ("a/b", "a/b", true),
         ("a/b", "a/bc", false),
         ("a/*", "a/b/c", true),
@@ -122,13 +122,13 @@ fn a_pattern_fits_what_it_says() {
         ("a/*-s", "a/10-s-x", false),
         ("a/*", "b/a/c", false),
     ] {
-        assert_eq!(fits(pattern, name), fit, "{pattern} {name}");
+        assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
     }
 }
 
-/// I9: nothing that decides over a connection asks for the time of day.
+/// I9: no code that can end a connection reads the wall clock.
 #[test]
-fn no_time_limit_knows_the_wall_clock() {
+fn no_time_limit_uses_the_wall_clock() {
     let library = root().join("accio-proto/src");
     for place in ["session", "server", "handshake", "sink", "sys", "client"] {
         for text in sources(&library.join(place)) {

@@ -1,8 +1,8 @@
-//! TCP proxies in the way of transfers that break.
+//! Broken transfers through TCP proxies.
 //!
-//! They end one connection and open another, and several turn a reset into an orderly end. Without
-//! TLS a server then keeps a part as a whole file, and a client takes a refusal for a confirmation;
-//! those cases count what the proxies do. With TLS neither may ever happen.
+//! A TCP proxy ends one connection and opens another, and several turn a reset into an orderly end.
+//! Without TLS a server then keeps a truncated file as complete, and a client takes a rejection for
+//! a confirmation; the cases without TLS count both. With TLS neither may ever happen.
 
 use std::fs;
 use std::io;
@@ -22,74 +22,79 @@ use accio_harness::process::{Input, Process};
 use accio_harness::tools::require;
 use accio_harness::verdict::{Stop, Verdict, ensure, ensure_eq};
 
-/// Transfers at a time.
+/// Number of concurrent transfers.
 const LANES: usize = 8;
 
-/// The server's size limit, which a third of the files exceed.
+/// Maximum file size of the server, in bytes; a third of the files are larger.
 const MAX_SIZE: usize = 1_000_000;
 
+/// The program used as proxy.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum ProxyProgram {
     Haproxy,
     Stunnel,
     Socat,
 }
 
-impl Kind {
+impl ProxyProgram {
     fn name(self) -> &'static str {
         match self {
-            Kind::Haproxy => "haproxy",
-            Kind::Stunnel => "stunnel",
-            Kind::Socat => "socat",
+            ProxyProgram::Haproxy => "haproxy",
+            ProxyProgram::Stunnel => "stunnel",
+            ProxyProgram::Socat => "socat",
         }
     }
 }
 
-pub(super) fn cases(plan: &RunOptions) -> Vec<Case> {
-    let broken = plan.scale(40, 300);
+pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
+    let broken = options.scale(40, 300);
     let mut cases = Vec::new();
-    for kind in [Kind::Haproxy, Kind::Stunnel, Kind::Socat] {
+    for proxy in [ProxyProgram::Haproxy, ProxyProgram::Stunnel, ProxyProgram::Socat] {
         for tls in [true, false] {
             let (way, about) = match tls {
-                true => ("tls", "no part is kept as a whole file, no failure is confirmed"),
-                false => ("plain", "counts parts kept as whole files and failures confirmed"),
+                true => ("tls", "no truncated file is kept, no failure is confirmed"),
+                false => (
+                    "plain",
+                    "counts truncated files that are kept and failures that are confirmed",
+                ),
             };
-            let name = format!("proxies/{}-{way}", kind.name());
-            let case = Case::new(name, about, move |context| trial(context, kind, tls, broken));
+            let name = format!("proxies/{}-{way}", proxy.name());
+            let case = Case::new(name, about, move |context| trial(context, proxy, tls, broken));
             cases.push(case.alone().within(Duration::from_secs(300)));
         }
     }
     cases
 }
 
-/// What came of the transfers of a trial.
+/// Counters of a trial.
 #[derive(Debug, Default)]
-struct Tally {
-    /// Clients that were killed before their end, and files that are too large.
+struct Counters {
+    /// Uploads that must fail: clients killed mid-transfer, and files that are too large.
     broken: AtomicUsize,
-    /// Files that are too large whose client was told that they are kept.
-    false_receipts: AtomicUsize,
-    /// Contents whose client was told that they are kept.
+    /// Uploads of files that are too large, yet were confirmed.
+    false_confirmations: AtomicUsize,
+    /// Tags of the confirmed uploads.
     confirmed: Mutex<Vec<u64>>,
+    /// The last tag in use.
     next: AtomicU64,
 }
 
-fn trial(context: &Context, kind: Kind, tls: bool, broken: usize) -> Verdict<String> {
-    require(kind.name())?;
+fn trial(context: &Context, proxy: ProxyProgram, tls: bool, broken: usize) -> Verdict<String> {
+    require(proxy.name())?;
     let state = context.fresh("state");
     let key = create_key(context, &state)?;
     let server = start_server(context, &state, tls)?;
     let pin = if tls { Some(pin(&server)?) } else { None };
-    let (proxy, port) = start_proxy(context, kind, server.port, &key)?;
-    let tally = Tally::default();
+    let (process, port) = start_proxy(context, proxy, server.port, &key)?;
+    let counters = Counters::default();
     let results: Vec<Verdict> = thread::scope(|scope| {
         let lanes: Vec<_> = (0..LANES as u64)
             .map(|lane| {
-                let (tally, pin) = (&tally, pin.as_deref());
+                let (counters, pin) = (&counters, pin.as_deref());
                 scope.spawn(move || {
                     let mut random = fastrand::Rng::with_seed(context.seed().wrapping_add(lane));
-                    while tally.broken.load(Ordering::Relaxed) < broken {
-                        transfer(context, port, pin, tally, &mut random)?;
+                    while counters.broken.load(Ordering::Relaxed) < broken {
+                        transfer(context, port, pin, counters, &mut random)?;
                     }
                     Ok(())
                 })
@@ -101,42 +106,42 @@ fn trial(context: &Context, kind: Kind, tls: bool, broken: usize) -> Verdict<Str
         lanes.into_iter().map(join).collect()
     });
     results.into_iter().collect::<Verdict<Vec<()>>>()?;
-    // What hangs ends by the idle timeout.
+    // Connections that hang end by the idle timeout.
     thread::sleep(Duration::from_secs(4));
     let found = survey(&server.dir)?;
-    let confirmed = tally.confirmed.lock().map(|tags| tags.clone()).unwrap_or_default();
+    let confirmed = counters.confirmed.lock().map(|tags| tags.clone()).unwrap_or_default();
     found.ensure_kept(&confirmed)?;
-    let (parts, receipts) =
-        (found.starts.len() + found.empty, tally.false_receipts.load(Ordering::Relaxed));
+    let (truncated, false_confirmations) =
+        (found.partial.len() + found.empty, counters.false_confirmations.load(Ordering::Relaxed));
     if tls {
-        ensure_eq("parts kept as whole files", 0, parts)?;
-        ensure_eq("failures that were confirmed", 0, receipts)?;
+        ensure_eq("truncated files that were kept", 0, truncated)?;
+        ensure_eq("failures that were confirmed", 0, false_confirmations)?;
         ensure(found.errors > 0, "some transfers to leave ERROR", || "none did".into())?;
     }
-    drop(proxy);
+    drop(process);
     server.stop()?;
     Ok(format!(
-        "{} broken: {parts} kept as whole, {receipts} confirmed; {} sent whole",
-        tally.broken.load(Ordering::Relaxed),
+        "{} broken: {truncated} kept, {false_confirmations} confirmed; {} complete",
+        counters.broken.load(Ordering::Relaxed),
         confirmed.len()
     ))
 }
 
-/// One transfer: its client is killed at some time, or its file is too large.
+/// Runs one upload that must fail: its client is killed at a random time, or its file is too large.
 fn transfer(
     context: &Context,
     port: u16,
     pin: Option<&str>,
-    tally: &Tally,
+    counters: &Counters,
     random: &mut fastrand::Rng,
 ) -> Verdict {
-    let tag = tally.next.fetch_add(1, Ordering::Relaxed) + 1;
+    let tag = counters.next.fetch_add(1, Ordering::Relaxed) + 1;
     let is_large = tag.is_multiple_of(3);
     let size = if is_large { MAX_SIZE + 500_000 } else { 600_000 };
     let file = context.file(&content(tag, size))?;
     let mut flags = vec!["-q"];
     if !is_large {
-        // A fifth of a second, so that a random time is most likely in mid-transfer.
+        // The transfer takes 0.2 s, so that a random kill most likely interrupts it.
         flags.extend(["--limit-rate", "3M"]);
     }
     flags.extend(pin.map(|pin| ["--tls-pin", pin]).into_iter().flatten());
@@ -148,16 +153,16 @@ fn transfer(
     let exit = client.wait(Duration::from_secs(30))?;
     match (exit.status.code(), is_large) {
         (Some(0), true) => {
-            tally.false_receipts.fetch_add(1, Ordering::Relaxed);
-            tally.broken.fetch_add(1, Ordering::Relaxed);
+            counters.false_confirmations.fetch_add(1, Ordering::Relaxed);
+            counters.broken.fetch_add(1, Ordering::Relaxed);
         }
         (Some(0), false) => {
-            if let Ok(mut confirmed) = tally.confirmed.lock() {
+            if let Ok(mut confirmed) = counters.confirmed.lock() {
                 confirmed.push(tag);
             }
         }
         _ => {
-            tally.broken.fetch_add(1, Ordering::Relaxed);
+            counters.broken.fetch_add(1, Ordering::Relaxed);
         }
     }
     fs::remove_file(file)?;
@@ -174,13 +179,13 @@ fn start_server(context: &Context, state: &Path, tls: bool) -> Verdict<Server> {
     context.server_wrapped(&["env", &state], &flags)
 }
 
-/// Has a server create its key and certificate, and returns the file.
+/// Runs a server once to create its key and certificate, and returns their file.
 fn create_key(context: &Context, state: &Path) -> Verdict<PathBuf> {
     start_server(context, state, true)?.stop()?;
     Ok(state.join("accio/server.pem"))
 }
 
-/// The pin that a server has printed.
+/// Returns the pin that the server printed.
 fn pin(server: &Server) -> Verdict<String> {
     let find = || {
         let text = server.process.stderr().text();
@@ -192,13 +197,18 @@ fn pin(server: &Server) -> Verdict<String> {
 }
 
 /// Starts a proxy to the server at `server` and returns its port.
-fn start_proxy(context: &Context, kind: Kind, server: u16, key: &Path) -> Verdict<(Process, u16)> {
-    let program = require(kind.name())?;
+fn start_proxy(
+    context: &Context,
+    proxy: ProxyProgram,
+    server: u16,
+    key: &Path,
+) -> Verdict<(Process, u16)> {
+    let program = require(proxy.name())?;
     let port = ports::free()?;
     let mut command = Command::new(program);
     let config = context.fresh("proxy.conf");
-    match kind {
-        Kind::Haproxy => {
+    match proxy {
+        ProxyProgram::Haproxy => {
             let text = format!(
                 "defaults\n mode tcp\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n\
                  listen accio\n bind 127.0.0.1:{port}\n server accio 127.0.0.1:{server}\n"
@@ -206,8 +216,9 @@ fn start_proxy(context: &Context, kind: Kind, server: u16, key: &Path) -> Verdic
             fs::write(&config, text)?;
             command.arg("-db").arg("-f").arg(config);
         }
-        Kind::Stunnel => {
-            // It only speaks TLS, so that one half wraps the connection and the other unwraps it.
+        ProxyProgram::Stunnel => {
+            // stunnel requires TLS on one side: one service wraps the connection, the other unwraps
+            // it.
             let between = ports::free()?;
             let text = format!(
                 "foreground = yes\npid =\nsyslog = no\n\
@@ -218,13 +229,13 @@ fn start_proxy(context: &Context, kind: Kind, server: u16, key: &Path) -> Verdic
             fs::write(&config, text)?;
             command.arg(config);
         }
-        Kind::Socat => {
+        ProxyProgram::Socat => {
             command.arg(format!("TCP-LISTEN:{port},fork,reuseaddr,bind=127.0.0.1"));
             command.arg(format!("TCP:127.0.0.1:{server}"));
         }
     }
     let process = context.spawn(command, Input::Null)?;
-    // A connection to find out would reach the server.
+    // A test connection would reach the server, so see whether the port is taken.
     let listens = || {
         TcpListener::bind(("127.0.0.1", port))
             .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)

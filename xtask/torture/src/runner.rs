@@ -15,38 +15,38 @@ use accio_harness::seeds::seed_for;
 use accio_harness::subject::Subject;
 use accio_harness::verdict::{Stop, Verdict};
 
-/// How a run is done.
+/// The options of a run that cases depend on.
 #[derive(Debug, Clone)]
 pub(crate) struct RunOptions {
-    /// A bounded share only.
+    /// Runs a bounded part only.
     pub(crate) quick: bool,
-    /// Nothing that wants root, a tracer or mounts.
+    /// Skips cases that need root, a tracer or mounts.
     pub(crate) unprivileged: bool,
-    /// The seed of everything random.
+    /// The seed that all random choices derive from.
     pub(crate) seed: u64,
-    /// Cases at a time.
+    /// Number of concurrent cases.
     pub(crate) jobs: usize,
-    /// Whether the files and outputs of failures stay.
+    /// Keeps the files and outputs of failed cases.
     pub(crate) keep: bool,
 }
 
 impl RunOptions {
-    /// One number for the quick run, one for the full.
+    /// Returns `quick` in a quick run and `full` otherwise.
     pub(crate) fn scale(&self, quick: usize, full: usize) -> usize {
         if self.quick { quick } else { full }
     }
 }
 
-/// One fault, made to happen.
+/// A test that injects one fault or one kind of fault.
 pub(crate) struct Case {
-    /// `part/what`.
+    /// `part/case`.
     pub(crate) name: String,
     /// The expected behaviour.
     pub(crate) about: String,
-    /// Whether it needs the machine to itself, for it measures time or fills it up.
+    /// Runs it while no other case does, because it measures time or uses up a shared resource.
     alone: bool,
     limit: Duration,
-    /// Returns what it counted, for the report.
+    /// Runs the case and returns a note for the report, mostly counts.
     work: Arc<Work<String>>,
 }
 
@@ -75,16 +75,23 @@ impl Case {
 pub(crate) struct Runner {
     subject: Arc<Subject>,
     dir: PathBuf,
-    plan: RunOptions,
+    options: RunOptions,
     tally: Tally,
     failures: String,
     owners: usize,
 }
 
 impl Runner {
-    pub(crate) fn new(subject: Arc<Subject>, dir: PathBuf, plan: &RunOptions) -> Runner {
-        let plan = plan.clone();
-        Runner { subject, dir, plan, tally: Tally::default(), failures: String::new(), owners: 0 }
+    pub(crate) fn new(subject: Arc<Subject>, dir: PathBuf, options: &RunOptions) -> Runner {
+        let options = options.clone();
+        Runner {
+            subject,
+            dir,
+            options,
+            tally: Tally::default(),
+            failures: String::new(),
+            owners: 0,
+        }
     }
 
     /// A context for the case or part `name`.
@@ -94,17 +101,17 @@ impl Runner {
             name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let dir = self.dir.join(format!("{}-{plain}", self.owners));
         fs::create_dir_all(&dir)?;
-        let seed = seed_for(name, self.plan.seed);
+        let seed = seed_for(name, self.options.seed);
         Ok(Context::new(Arc::clone(&self.subject), dir, seed))
     }
 
-    /// Counts something as skipped.
+    /// Counts and prints `name` as skipped.
     pub(crate) fn skip(&mut self, out: &mut impl Write, name: &str, why: &str) -> io::Result<()> {
         self.tally.skipped += 1;
         row(out, name, AnsiColor::Yellow, "skipped", Duration::ZERO, why)
     }
 
-    /// Runs them all and writes the table.
+    /// Runs the cases of a part, prints a row for each and a summary.
     pub(crate) fn run(
         &mut self,
         out: &mut impl Write,
@@ -114,7 +121,7 @@ impl Runner {
         let (began, before) = (Instant::now(), self.tally);
         let (alone, together): (Vec<Case>, Vec<Case>) =
             cases.into_iter().partition(|case| case.alone);
-        self.run_batch(out, together, Concurrency::Working(self.plan.jobs))?;
+        self.run_batch(out, together, Concurrency::Working(self.options.jobs))?;
         self.run_batch(out, alone, Concurrency::Alone)?;
         writeln!(
             out,
@@ -178,19 +185,19 @@ impl Runner {
                 self.failures.push_str(&text);
             }
         }
-        tidy(context, failed, self.plan.keep)
+        tidy(context, failed, self.options.keep)
     }
 
-    /// Says once more what failed, and the closing line.
+    /// Prints all failures again, then the closing lines.
     pub(crate) fn close(&self, out: &mut impl Write, took: Duration) -> io::Result<Tally> {
         let tally = self.tally;
         if tally.failed > 0 {
-            writeln!(out, "\nwhat failed:\n{}", self.failures)?;
-            if self.plan.keep {
-                writeln!(out, "files and outputs of failures: {}", self.dir.display())?;
+            writeln!(out, "\nfailures:\n{}", self.failures)?;
+            if self.options.keep {
+                writeln!(out, "files and outputs of failed cases: {}", self.dir.display())?;
             }
         }
-        writeln!(out, "\nseed {}, {:.0} s", self.plan.seed, took.as_secs_f64())?;
+        writeln!(out, "\nseed {}, {:.0} s", self.options.seed, took.as_secs_f64())?;
         writeln!(
             out,
             "{} passed, {} failed, {} skipped",

@@ -1,4 +1,4 @@
-//! System calls of others, recorded and made to fail, by `strace`.
+//! Records the system calls of other processes and injects failures into them, with `strace`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,76 +15,76 @@ use accio_harness::process::{self, Input, Process};
 use accio_harness::tools;
 use accio_harness::verdict::{Stop, Verdict};
 
-/// Calls by name.
+/// Number of calls by name.
 pub(crate) type Counts = BTreeMap<String, usize>;
 
-/// A part of a line that only appears after the runtime's own start: calls before `main` are not the
+/// Part of the line of a trace that ends the runtime's start-up; earlier calls are not the
 /// program's.
 pub(crate) const RUNTIME_READY: &str = "SIGBUS, {";
 
-/// A fault to inject: `-e inject=CALL:error=ERRNO:when=WHEN`.
+/// A fault to inject: `-e inject=CALL:error=ERRNO:when=OCCURRENCE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) call: String,
     pub(crate) errno: &'static str,
-    pub(crate) when: When,
+    pub(crate) when: Occurrence,
 }
 
-/// The calls of a thread that fail, counted from 1.
+/// Which calls of a thread fail, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum When {
-    /// This one.
+pub(crate) enum Occurrence {
+    /// Only this one.
     Once(usize),
-    /// These few in a row.
+    /// From the first to the last of these numbers.
     Burst(usize, usize),
     /// This one and all later ones.
     From(usize),
 }
 
 impl Fault {
-    /// The options for it.
+    /// Returns the options of `strace` that inject it.
     pub(crate) fn options(&self) -> Vec<String> {
         let when = match self.when {
-            When::Once(k) => format!("{k}"),
-            When::Burst(first, last) => format!("{first}..{last}"),
-            When::From(k) => format!("{k}+"),
+            Occurrence::Once(k) => format!("{k}"),
+            Occurrence::Burst(first, last) => format!("{first}..{last}"),
+            Occurrence::From(k) => format!("{k}+"),
         };
         let Fault { call, errno, .. } = self;
         let inject = format!("inject={call}:error={errno}:when={when}");
         vec!["-e".into(), format!("trace={call}"), "-e".into(), inject]
     }
 
-    /// For the name of a case.
+    /// Returns the fault's part of a case name.
     pub(crate) fn name(&self) -> String {
         let when = match self.when {
-            When::Once(k) => format!("@{k}"),
-            When::Burst(first, last) => format!("@{first}-{last}"),
-            When::From(k) => format!("@{k}+"),
+            Occurrence::Once(k) => format!("@{k}"),
+            Occurrence::Burst(first, last) => format!("@{first}-{last}"),
+            Occurrence::From(k) => format!("@{k}+"),
         };
         format!("{}={}{when}", self.call, self.errno)
     }
 }
 
-/// A skip unless processes can be traced here.
+/// Skips the case unless `strace` can trace processes here.
 pub(crate) fn ensure_available() -> Verdict {
     tools::require("strace")?;
     let mut command = Command::new("strace");
     command.args(["-o", "/dev/null", "true"]);
     process::checked_output(command, b"", SOON)
         .map(drop)
-        .map_err(|why| Stop::skip(format!("no process may be traced: {why}")))
+        .map_err(|why| Stop::skip(format!("strace cannot trace: {why}")))
 }
 
-/// The words before a command that start it under the tracer, which stays in the background: the
-/// command is our own child.
+/// Returns the words to put before a command to trace it. The tracer runs in the background, so
+/// that the command itself is the child of this process.
 pub(crate) fn wrapper(options: &[String], record: &Path) -> Vec<String> {
-    // By default a tracer with a command of its own takes no signal to end.
+    // By default a tracer that started the command ignores SIGTERM.
     let fixed = ["strace", "-D", "-I2", "-f", "-qq", "-o"].map(String::from);
     let record = record.to_string_lossy().into_owned();
     fixed.into_iter().chain([record]).chain(options.iter().cloned()).collect()
 }
 
-/// A tracer that follows a thread that runs already.
+/// A tracer attached to a running thread.
 #[derive(Debug)]
 pub(crate) struct Tracer {
     process: Process,
@@ -92,7 +92,7 @@ pub(crate) struct Tracer {
 }
 
 impl Tracer {
-    /// Follows the thread `target` from now on.
+    /// Attaches a tracer to the thread `target`.
     pub(crate) fn attach(
         context: &Context,
         target: Pid,
@@ -110,12 +110,12 @@ impl Tracer {
             let text = process.stderr().text();
             return Err(Stop::Trouble(format!("strace ended at once: {text}")));
         }
-        // Traced, a thread still has to be let run again.
+        // After attaching, strace still has to resume the thread.
         thread::sleep(Duration::from_millis(10));
         Ok(Tracer { process, target })
     }
 
-    /// Lets the process go on by itself.
+    /// Detaches the tracer; the process continues without it.
     pub(crate) fn detach(mut self) -> Verdict {
         if !self.process.has_ended()? {
             self.process.signal(Signal::TERM)?;
@@ -126,7 +126,7 @@ impl Tracer {
     }
 }
 
-/// Lets a process go that was started with [`wrapper`].
+/// Ends the tracer of a process that was started with [`wrapper`].
 pub(crate) fn release(target: Pid) -> Verdict {
     if let Some(tracer) = tracer(target) {
         // It may have ended with its target.
@@ -136,27 +136,28 @@ pub(crate) fn release(target: Pid) -> Verdict {
     Ok(())
 }
 
-/// Calls by name: the most that any one thread made, in a record.
-pub(crate) fn most_per_thread(record: &Path) -> Verdict<BTreeMap<String, usize>> {
+/// Returns, for each call in a trace, the largest number that a single thread made.
+pub(crate) fn most_per_thread(record: &Path) -> Verdict<Counts> {
     Ok(most(&fs::read_to_string(record)?))
 }
 
-/// Calls by name that the first thread of a record made before the first line that has `text`.
-pub(crate) fn before(record: &Path, text: &str) -> Verdict<BTreeMap<String, usize>> {
+/// Returns the calls that the first thread of a trace made up to the last line that contains
+/// `text`.
+pub(crate) fn calls_up_to(record: &Path, text: &str) -> Verdict<Counts> {
     let record = fs::read_to_string(record)?;
     let thread = record.split_whitespace().next().unwrap_or_default().to_owned();
     let lines = record.lines().filter(|line| line.starts_with(&thread));
     let until: Vec<&str> = lines.collect();
     let Some(end) = until.iter().rposition(|line| line.contains(text)) else {
-        return Err(Stop::Trouble(format!("no line with {text:?} in a record")));
+        return Err(Stop::Trouble(format!("no line of the trace contains {text:?}")));
     };
     Ok(most(&until[..=end].join("\n")))
 }
 
-fn most(record: &str) -> BTreeMap<String, usize> {
+fn most(record: &str) -> Counts {
     let mut threads: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for line in record.lines() {
-        // Records of one thread do not name it.
+        // A trace of a single thread has no thread numbers.
         let numbered = line.starts_with(|c: char| c.is_ascii_digit());
         let (thread, rest) = match line.split_once(char::is_whitespace) {
             Some((thread, rest)) if numbered => (thread, rest.trim_start()),
@@ -164,7 +165,7 @@ fn most(record: &str) -> BTreeMap<String, usize> {
         };
         let Some((name, _)) = rest.split_once('(') else { continue };
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        // Ends of interrupted lines, signals and exits are no calls.
+        // Resumed calls, signals and exits do not begin with a name and a parenthesis.
         if !name.is_empty() && name.chars().all(plain) {
             *threads.entry((thread, name)).or_default() += 1;
         }
@@ -177,7 +178,7 @@ fn most(record: &str) -> BTreeMap<String, usize> {
     most
 }
 
-/// The thread of a process that has this name.
+/// Returns the thread of a process with this name.
 pub(crate) fn thread_named(process: Pid, name: &str) -> Option<Pid> {
     tasks(process).into_iter().find(|task| status(*task, "Name").is_some_and(|own| own == name))
 }
@@ -195,7 +196,7 @@ fn tasks(process: Pid) -> Vec<Pid> {
     tasks.filter_map(Result::ok).filter_map(number).filter_map(Pid::from_raw).collect()
 }
 
-/// A field of `/proc/TASK/status`.
+/// Returns a field of `/proc/TASK/status`.
 fn status(task: Pid, field: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{}/status", task.as_raw_nonzero())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_counted_by_thread() {
+    fn counts_calls_of_the_busiest_thread() {
         let record = "\
 7 write(2, \"a (b\", 4) = 4
 8 write(2, \"x\", 1) = 1

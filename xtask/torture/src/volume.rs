@@ -1,4 +1,4 @@
-//! Small file systems to fill up or to cut off, mounted for the time of a case.
+//! Small file systems that a case mounts in order to fill them or cut their power.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,34 +12,34 @@ use accio_harness::peer::SOON;
 use accio_harness::verdict::{Stop, Verdict};
 use accio_harness::{process, tools};
 
-/// How long a tool may take on a busy disk.
+/// Time limit for `mount`, `mkfs.ext4` and so on; generous, because the disk may be busy.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Where file systems are mounted now.
+/// The current mount points.
 static MOUNTED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 fn mounted() -> MutexGuard<'static, Vec<PathBuf>> {
     MOUNTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Unmounts all file systems, even those in use.
+/// Unmounts all file systems, including those in use.
 pub(crate) fn unmount_all() {
     for path in mounted().iter() {
         let _ = command("umount", &["-l"], &[path]);
     }
 }
 
-/// A mounted file system; unmounted with its handle.
+/// A mounted file system, unmounted on drop.
 #[derive(Debug)]
 pub(crate) struct Volume {
     at: PathBuf,
-    /// Of one that survives being unmounted.
+    /// The image file of an ext4; a tmpfs has none.
     image: Option<PathBuf>,
     mounted: bool,
 }
 
 impl Volume {
-    /// A file system in memory.
+    /// Mounts a file system in memory.
     pub(crate) fn tmpfs(context: &Context, unprivileged: bool, options: &str) -> Verdict<Volume> {
         ensure_root(unprivileged)?;
         let at = context.fresh("tmpfs");
@@ -50,7 +50,7 @@ impl Volume {
         Ok(Volume { at, image: None, mounted: true })
     }
 
-    /// An ext4 of so many bytes in an image of its own.
+    /// Creates and mounts an ext4 of `bytes` bytes in an image file.
     pub(crate) fn ext4(
         context: &Context,
         unprivileged: bool,
@@ -77,17 +77,17 @@ impl Volume {
         Ok(volume)
     }
 
-    /// Whether it is one that would survive being unmounted.
+    /// Whether its contents survive an unmount.
     pub(crate) fn is_on_disk(&self) -> bool {
         self.image.is_some()
     }
 
-    /// Where it is mounted.
+    /// Returns its mount point.
     pub(crate) fn path(&self) -> &Path {
         &self.at
     }
 
-    /// Mounts it again, which replays its journal.
+    /// Mounts it again, which replays the journal.
     pub(crate) fn mount(&mut self) -> Verdict {
         if let Some(image) = &self.image {
             command("mount", &["-o", "loop"], &[image, &self.at]).map_err(Stop::into_trouble)?;
@@ -99,7 +99,7 @@ impl Volume {
 
     /// Unmounts it.
     pub(crate) fn unmount(&mut self) -> Verdict {
-        // A process that is being started has, for a moment, all that we have open.
+        // Between fork and exec, a new child process still holds copies of our descriptors.
         let mut last = Ok(());
         wait_until(SOON, || {
             last = command("umount", &[], &[&self.at]);
@@ -111,7 +111,7 @@ impl Volume {
         Ok(())
     }
 
-    /// A fault unless the unmounted file system is consistent.
+    /// Checks with `e2fsck` that the unmounted file system is consistent.
     pub(crate) fn check(&self) -> Verdict {
         let Some(image) = &self.image else { return Ok(()) };
         command("e2fsck", &["-f", "-n"], &[image])
@@ -121,7 +121,8 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        // What still uses it is being killed; it goes when that is gone.
+        // The processes that still use it are being killed; a lazy unmount completes after their
+        // end.
         if self.mounted && command("umount", &[], &[&self.at]).is_err() {
             let _ = command("umount", &["-l"], &[&self.at]);
         }
@@ -129,7 +130,7 @@ impl Drop for Volume {
     }
 }
 
-/// Runs a tool to its end, which must be a success.
+/// Runs a tool and fails unless it exits with 0.
 pub(crate) fn command(name: &str, words: &[&str], paths: &[&Path]) -> Verdict {
     let mut command = Command::new(tools::require(name)?);
     command.args(words).args(paths);

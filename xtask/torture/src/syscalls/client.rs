@@ -1,4 +1,4 @@
-//! A client whose calls fail.
+//! Clients whose system calls fail.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use accio_harness::process::{Input, Process};
 use accio_harness::subject::Program;
 use accio_harness::verdict::{During, Verdict, ensure};
 
-/// The calls of a healthy client: those of the runtime before it, and all.
+/// Returns the calls of a healthy client: those of the runtime's start-up, and all.
 pub(super) fn record_client(
     context: &Context,
     flags: &[&str],
@@ -25,7 +25,7 @@ pub(super) fn record_client(
     let (mut client, _) = run_client(context, server.port, &file, flags, &[], &record)?;
     let exit = client.wait(SOON)?;
     ensure(exit.status.code() == Some(0), "a healthy transfer", || client.stderr().text())?;
-    Ok((strace::before(&record, RUNTIME_READY)?, strace::most_per_thread(&record)?))
+    Ok((strace::calls_up_to(&record, RUNTIME_READY)?, strace::most_per_thread(&record)?))
 }
 
 fn source(size: usize) -> Vec<u8> {
@@ -59,19 +59,21 @@ pub(super) fn fail_client(
     let record = context.fresh("trace");
     let (mut client, _) =
         run_client(context, server.port, &file, flags, &fault.options(), &record)?;
-    // Four limits of a second each, and a tracer.
+    // The client may reach four time limits of a second each, and the tracer slows it down.
     let exit = client.wait(Duration::from_secs(8))?;
     let text = client.stderr().text();
     let succeeded = exit.status.code() == Some(0);
     let out_of_memory = fault.call == "mmap" || fault.call == "clone3";
     if !succeeded && !out_of_memory {
         let died = exit.status.code().is_none_or(|code| code == 101);
-        ensure(!died, "an exit code of its own", || format!("{}: {text}", exit.describe()))?;
+        ensure(!died, "an exit code of the client's own", || {
+            format!("{}: {text}", exit.describe())
+        })?;
         let errors = text.lines().filter(|line| line.starts_with("ERROR: ")).count();
-        let spoken = errors == 1 || fault.call == "write";
-        ensure(spoken, "one line on stderr: ERROR: …", || format!("{text:?}"))?;
+        let reported = errors == 1 || fault.call == "write";
+        ensure(reported, "one line on stderr: ERROR: …", || format!("{text:?}"))?;
     }
-    // The next one is well, and after it the server has dealt with this one.
+    // The next upload must succeed. After it, the server has seen the end of this one.
     let other = context.file(&content(2, 3_000))?;
     context.send(server.port, &other, &[]).during(|| "the next upload")?;
     wait_until(Duration::from_millis(300), || {

@@ -1,5 +1,5 @@
-//! Every system call that a recorded run makes fails, in every way it may: once at each place, a
-//! few times in a row, and from then on.
+//! Makes every system call of a recorded run fail, with every error in the table: once at each
+//! place, a few times in a row, and from that place on.
 
 mod checks;
 mod client;
@@ -8,21 +8,21 @@ mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::errno_table::{Failures, PASSING, failures};
+use super::errno_table::{Failures, TRANSIENT, failures};
 use super::runner::{Case, RunOptions};
-use super::strace::{self, Fault, When};
+use super::strace::{self, Fault, Occurrence};
 use accio_harness::context::Context;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 use client::{fail_client, record_client};
 use server::{SERVERS, fail_service, fail_start, record_server, sync_fails};
 
-/// Places at which one call is made to fail, at the most.
+/// Largest number of places at which one system call is made to fail.
 const PLACES: usize = 12;
 
 const SYNC: &str = "syscalls/fdatasync-is-not-retried";
 const TABLE: &str = "syscalls/table-is-complete";
 
-/// A client in a certain mode: flags, bytes to send.
+/// Client modes: name, flags, bytes to send, whether it runs in the full run only.
 const CLIENTS: [(&str, &[&str], usize, bool); 4] = [
     ("accio-client", &[], 700_000, false),
     ("accio-client-portable", &["--without", "sendfile"], 700_000, true),
@@ -30,56 +30,58 @@ const CLIENTS: [(&str, &[&str], usize, bool); 4] = [
     ("accio-client-empty", &[], 0, true),
 ];
 
-/// Records healthy runs and makes a case of every way in which one of their calls may fail.
-pub(crate) fn cases(context: &Context, plan: &RunOptions) -> Verdict<Vec<Case>> {
+/// Records healthy runs and returns a case for every failure of one of their calls.
+pub(crate) fn cases(context: &Context, options: &RunOptions) -> Verdict<Vec<Case>> {
     strace::ensure_available()?;
     let mut cases = Vec::new();
-    let mut others = Others::default();
-    for subject in SERVERS.into_iter().filter(|subject| !(plan.quick && subject.more)) {
-        let (start, service) = record_server(context, subject).during(|| subject.name)?;
-        for fault in faults(&start.0, &start.1, plan, &mut others) {
-            let name = format!("syscalls/{}/start/{}", subject.name, fault.name());
-            cases.push(Case::new(name, "it says why it does not start, or serves well", {
-                move |context| fail_start(context, subject, &fault)
+    let mut excluded = ExcludedCalls::default();
+    for mode in SERVERS.into_iter().filter(|mode| !(options.quick && mode.more)) {
+        let (start, service) = record_server(context, mode).during(|| mode.name)?;
+        for fault in faults(&start.0, &start.1, options, &mut excluded) {
+            let name = format!("syscalls/{}/start/{}", mode.name, fault.name());
+            cases.push(Case::new(name, "it reports why it does not start, or serves correctly", {
+                move |context| fail_start(context, mode, &fault)
             }));
         }
-        for fault in faults(&BTreeMap::new(), &service, plan, &mut others) {
-            let name = format!("syscalls/{}/service/{}", subject.name, fault.name());
-            cases.push(Case::new(name, "no lie, no leak, no busy loop, the next exact", {
-                move |context| fail_service(context, subject, &fault)
-            }));
+        for fault in faults(&BTreeMap::new(), &service, options, &mut excluded) {
+            let name = format!("syscalls/{}/service/{}", mode.name, fault.name());
+            cases.push(Case::new(
+                name,
+                "no false confirmation, no leak, no busy loop, and the next upload is exact",
+                move |context| fail_service(context, mode, &fault),
+            ));
         }
     }
     for (name, flags, size, more) in CLIENTS {
-        if plan.quick && more {
+        if options.quick && more {
             continue;
         }
         let (before, all) = record_client(context, flags, size).during(|| name)?;
-        for fault in faults(&before, &all, plan, &mut others) {
+        for fault in faults(&before, &all, options, &mut excluded) {
             let name = format!("syscalls/{name}/{}", fault.name());
-            cases.push(Case::new(name, "success only for a file that is kept", {
+            cases.push(Case::new(name, "the client reports success only if its file is kept", {
                 move |context| fail_client(context, flags, size, &fault)
             }));
         }
     }
-    let about = "what could not be synced is not kept, and not synced again";
+    let about = "a file that could not be synced is not kept, and not synced again";
     cases.push(Case::new(SYNC, about, sync_fails));
     let calls = count_calls(&cases);
-    let Others { left_alone, unknown } = others;
+    let ExcludedCalls { not_injected, unknown } = excluded;
     let about = "every recorded call is in the table";
     cases.push(Case::new(TABLE, about, move |_| {
         let names = || format!("{unknown:?} are not");
         ensure(unknown.is_empty(), "every recorded call to be in the table", names)?;
         Ok(calls.clone())
     }));
-    for (call, why) in left_alone {
+    for (call, why) in not_injected {
         let name = format!("syscalls/left-alone/{call}");
-        cases.push(Case::new(name, "not made to fail", move |_| Err(Stop::skip(why))));
+        cases.push(Case::new(name, "no failure is injected", move |_| Err(Stop::skip(why))));
     }
     Ok(cases)
 }
 
-/// How many calls fail, in how many ways, for people.
+/// Returns a summary of the injected faults.
 fn count_calls(cases: &[Case]) -> String {
     let faults = cases.iter().filter_map(|case| case.name.rsplit_once('/'));
     let mut sites = BTreeSet::new();
@@ -90,34 +92,34 @@ fn count_calls(cases: &[Case]) -> String {
         sites.insert(format!("{place}/{call}@{when}"));
         pairs.insert(pair.to_owned());
     }
-    let ways = cases.len();
-    format!("{} places, {} calls × errnos, {ways} faults in all", sites.len(), pairs.len())
+    let total = cases.len();
+    format!("{} places, {} calls × errnos, {total} faults in all", sites.len(), pairs.len())
 }
 
-/// Recorded calls that get no case.
+/// Recorded calls without a case.
 #[derive(Debug, Default)]
-struct Others {
-    left_alone: BTreeMap<String, &'static str>,
+struct ExcludedCalls {
+    not_injected: BTreeMap<String, &'static str>,
     unknown: BTreeSet<String>,
 }
 
-/// The faults for calls that were made so often in `all`, the first `before` of them left alone.
+/// Returns the faults for the calls in `all`, except for the first ones, counted in `before`.
 fn faults(
     before: &BTreeMap<String, usize>,
     all: &BTreeMap<String, usize>,
-    plan: &RunOptions,
-    others: &mut Others,
+    options: &RunOptions,
+    excluded: &mut ExcludedCalls,
 ) -> Vec<Fault> {
     let mut found = Vec::new();
     for (call, count) in all {
         let errors = match failures(call) {
             Some(Failures::Errors(errors)) => errors,
             Some(Failures::None(why)) => {
-                others.left_alone.insert(call.clone(), why);
+                excluded.not_injected.insert(call.clone(), why);
                 continue;
             }
             None => {
-                others.unknown.insert(call.clone());
+                excluded.unknown.insert(call.clone());
                 continue;
             }
         };
@@ -126,22 +128,22 @@ fn faults(
             continue;
         }
         let places = *count - first + 1;
-        let errors = if plan.quick { &errors[..1] } else { errors };
+        let errors = if options.quick { &errors[..1] } else { errors };
         for errno in errors.iter().copied() {
             let fault = |when| Fault { call: call.clone(), errno, when };
-            let wanted = if plan.quick { 1 } else { PLACES.min(places) };
-            // Spread over all places, the first and the last among them.
+            let wanted = if options.quick { 1 } else { PLACES.min(places) };
+            // Spread over all places, including the first and the last.
             let mut at: Vec<usize> = (0..wanted)
                 .map(|n| first + if wanted > 1 { n * (places - 1) / (wanted - 1) } else { 0 })
                 .collect();
             at.dedup();
-            found.extend(at.into_iter().map(|k| fault(When::Once(k))));
-            if PASSING.contains(&errno) {
-                found.push(fault(When::Burst(first, first + 4)));
+            found.extend(at.into_iter().map(|k| fault(Occurrence::Once(k))));
+            if TRANSIENT.contains(&errno) {
+                found.push(fault(Occurrence::Burst(first, first + 4)));
             } else {
-                found.push(fault(When::From(first)));
-                if !plan.quick && places > 1 {
-                    found.push(fault(When::From(first + places / 2)));
+                found.push(fault(Occurrence::From(first)));
+                if !options.quick && places > 1 {
+                    found.push(fault(Occurrence::From(first + places / 2)));
                 }
             }
         }
@@ -149,14 +151,14 @@ fn faults(
     found
 }
 
-/// Names such as the cases have, without a recorded run.
+/// Returns examples of the cases' names, which need a recorded run otherwise.
 #[cfg(test)]
 pub(super) fn sample_names() -> Vec<String> {
-    let fault = Fault { call: "close".into(), errno: "EIO", when: When::Once(1) }.name();
-    let servers = SERVERS.iter().flat_map(|subject| {
-        ["start", "service"].map(|when| format!("syscalls/{}/{when}/{fault}", subject.name))
+    let fault = Fault { call: "close".into(), errno: "EIO", when: Occurrence::Once(1) }.name();
+    let servers = SERVERS.iter().flat_map(|mode| {
+        ["start", "service"].map(|when| format!("syscalls/{}/{when}/{fault}", mode.name))
     });
     let clients = CLIENTS.iter().map(|(name, ..)| format!("syscalls/{name}/{fault}"));
-    let others = [SYNC, TABLE].map(String::from);
-    servers.chain(clients).chain(others).collect()
+    let excluded = [SYNC, TABLE].map(String::from);
+    servers.chain(clients).chain(excluded).collect()
 }

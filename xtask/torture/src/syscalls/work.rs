@@ -1,27 +1,27 @@
-//! The workload that a server is put through while its calls fail.
+//! The uploads to a server whose system calls fail.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::folder_oracle::content;
-use crate::load::{Ending, Fate, upload};
+use crate::load::{Ending, UploadOutcome, upload};
 use accio_harness::peer::Dialect;
 
-/// How long an upload of the workload waits for the next sign of the server.
+/// How long an upload waits for each answer of the server.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1_500);
-/// Uploads of the workload that a healthy server confirms.
+/// Number of uploads that a healthy server confirms.
 pub(super) const UPLOADS: usize = 6;
-/// Stands for the upload of nothing.
+/// The tag of the empty upload.
 pub(super) const EMPTY: u64 = 0;
-/// The results that the clients of the workload saw.
+/// The results of the uploads as the clients see them.
 #[derive(Debug, Default)]
 pub(super) struct UploadResults {
     pub(super) confirmed: Vec<u64>,
     pub(super) empty: usize,
-    pub(super) fates: Vec<Fate>,
+    pub(super) outcomes: Vec<UploadOutcome>,
 }
 
-/// The length of each upload, by its tag; all differ, so that a count tells which it was.
+/// Returns the length of an upload. All lengths differ, so that a length identifies an upload.
 pub(super) fn length(tag: u64) -> usize {
     match tag {
         1 => 500,
@@ -33,9 +33,9 @@ pub(super) fn length(tag: u64) -> usize {
     }
 }
 
-/// Connections one after the other: small, large, confirmed, reset, silent, empty, and some more.
+/// Runs uploads one after the other: small, large, confirmed, reset, silent, empty, and more.
 pub(super) fn work(address: SocketAddr, patience: Duration) -> UploadResults {
-    let mut told = UploadResults::default();
+    let mut results = UploadResults::default();
     let steps = [
         (1, Dialect::Accio, Ending::Fin),
         (2, Dialect::Accio, Ending::Fin),
@@ -47,24 +47,24 @@ pub(super) fn work(address: SocketAddr, patience: Duration) -> UploadResults {
     ];
     let mut silent = 0;
     for (tag, dialect, ending) in steps {
-        // Once nothing is served any more, more of the same shows nothing.
+        // Once the server no longer answers, further uploads show nothing new.
         if silent >= 2 {
             break;
         }
-        let fate = upload(address, dialect, &content(tag, length(tag)), ending, patience);
-        if fate == Fate::Confirmed {
-            told.confirmed.push(tag);
+        let outcome = upload(address, dialect, &content(tag, length(tag)), ending, patience);
+        if outcome == UploadOutcome::Confirmed {
+            results.confirmed.push(tag);
         }
-        silent = if fate == Fate::Silent { silent + 1 } else { 0 };
-        told.fates.push(fate);
+        silent = if outcome == UploadOutcome::Silent { silent + 1 } else { 0 };
+        results.outcomes.push(outcome);
     }
     if silent < 2 {
-        let fate = upload(address, Dialect::Accio, b"", Ending::Fin, patience);
-        told.empty += 1;
-        if fate == Fate::Confirmed {
-            told.confirmed.push(EMPTY);
+        let outcome = upload(address, Dialect::Accio, b"", Ending::Fin, patience);
+        results.empty += 1;
+        if outcome == UploadOutcome::Confirmed {
+            results.confirmed.push(EMPTY);
         }
-        told.fates.push(fate);
+        results.outcomes.push(outcome);
     }
-    told
+    results
 }
