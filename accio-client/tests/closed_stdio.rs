@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::{code, file, listen, serve, text};
 
-/// Runs the client by a shell, which applies `redirection` first.
+/// Runs the client in a shell that first applies `redirection`.
 fn redirected(redirection: &str, arguments: &[&str]) -> Output {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}")]);
@@ -17,7 +17,7 @@ fn redirected(redirection: &str, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn a_closed_standard_input_is_an_error_and_not_an_empty_file() {
+fn rejects_a_closed_standard_input() {
     let (listener, port) = listen();
     let output = redirected("<&-", &["127.0.0.1", &port, "-"]);
     assert_eq!(text(&output.stderr), "ERROR: standard input: bad file descriptor\n");
@@ -27,7 +27,7 @@ fn a_closed_standard_input_is_an_error_and_not_an_empty_file() {
 }
 
 #[test]
-fn an_empty_standard_input_is_an_empty_file() {
+fn sends_an_empty_standard_input_as_an_empty_file() {
     for redirection in ["</dev/null", "<>/dev/null 1>&0 2>&0"] {
         let (port, serving) = serve(1);
         let output = redirected(redirection, &["127.0.0.1", &port, "-"]);
@@ -37,7 +37,7 @@ fn an_empty_standard_input_is_an_empty_file() {
 }
 
 #[test]
-fn events_for_a_closed_standard_output_are_exit_23() {
+fn json_to_a_closed_standard_output_exits_with_23() {
     let (port, serving) = serve(1);
     let (_file, path) = file(100);
     let output = redirected(">&-", &["127.0.0.1", &port, &path, "--json", "-q"]);
@@ -49,7 +49,7 @@ fn events_for_a_closed_standard_output_are_exit_23() {
 }
 
 #[test]
-fn help_and_pages_for_a_closed_standard_output_fail() {
+fn help_fails_on_a_closed_standard_output() {
     for arguments in [&["--help"][..], &["--version"], &["--generate", "man"]] {
         let output = redirected(">&-", arguments);
         assert_eq!(text(&output.stderr), "ERROR: cannot print to stdout: bad file descriptor\n");

@@ -1,4 +1,5 @@
-//! Characters of file names, arguments and peers that a terminal would obey.
+//! Control characters in file names, arguments and text from peers, which a terminal would
+//! interpret.
 #![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
 
 mod common;
@@ -6,14 +7,14 @@ mod common;
 use std::io::Write;
 use std::process::Output;
 
-use common::{Running, accept, code, events, listen, serve, text};
+use common::{Client, accept, code, events, listen, serve, text};
 
 /// An escape sequence, its C1 form, a bidirectional override and isolate, a line separator.
 const HOSTILE: &str = "a\x1b[2J\u{9b}2J\u{202e}gpj.exe\u{2066}\u{2028}b";
 
 const ESCAPED: &str = r"a\u{1b}[2J\u{9b}2J\u{202e}gpj.exe\u{2066}\u{2028}b";
 
-/// Fails if a terminal that shows the output would obey a part of it.
+/// Fails if a terminal would interpret any part of the output.
 fn assert_printable(output: &Output) {
     for line in
         [&output.stdout, &output.stderr].iter().flat_map(|bytes| bytes.split(|b| *b == b'\n'))
@@ -25,27 +26,27 @@ fn assert_printable(output: &Output) {
 }
 
 #[test]
-fn a_files_name_is_escaped_in_lines_events_and_the_log() {
+fn escapes_file_names_in_output_events_and_log() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(HOSTILE);
     std::fs::write(&path, "x").unwrap();
     let path = path.to_str().unwrap();
     let (port, serving) = serve(1);
     let flags = ["127.0.0.1", &port, path, "--json", "--progress=plain", "-vvv"];
-    let output = Running::start(&flags).output();
+    let output = Client::start(&flags).output();
     serving.join().unwrap();
     assert_printable(&output);
     assert_eq!(events(&output)[0]["file"], path, "the same name once it is parsed");
     assert!(text(&output.stderr).contains(ESCAPED), "{output:?}");
 
     let missing = format!("{path}-missing");
-    let output = Running::start(&["127.0.0.1", &port, &missing, "--json"]).output();
+    let output = Client::start(&["127.0.0.1", &port, &missing, "--json"]).output();
     assert_printable(&output);
     assert!(text(&output.stderr).contains(r"\u{202e}gpj.exe"), "{output:?}");
 }
 
 #[test]
-fn arguments_are_escaped_in_usage_errors_and_messages() {
+fn escapes_arguments_in_errors() {
     for arguments in [
         &[HOSTILE, "80", "f", "--timeout=.5"][..],
         &["127.0.0.1", HOSTILE, "f"],
@@ -54,20 +55,20 @@ fn arguments_are_escaped_in_usage_errors_and_messages() {
         &["127.0.0.1", "80", "f", &format!("--{HOSTILE}")],
         &["--probe", HOSTILE, "80", "--timeout=.5"],
     ] {
-        let output = Running::start(arguments).output();
+        let output = Client::start(arguments).output();
         assert_ne!(code(&output), 0);
         assert_printable(&output);
     }
 }
 
 #[test]
-fn a_peers_words_are_escaped() {
+fn escapes_text_from_peers() {
     for flags in
         [&["--probe"][..], &["--probe", "--json"], &["/dev/null"], &["/dev/null", "--json"]]
     {
         let (listener, port) = listen();
         let arguments = [&["127.0.0.1", &port, "--timeout=.5", "-vvv"], flags].concat();
-        let client = Running::start(&arguments);
+        let client = Client::start(&arguments);
         let mut stream = accept(&listener);
         stream.write_all(format!("accio\r{HOSTILE}").as_bytes()).unwrap();
         let output = client.output();

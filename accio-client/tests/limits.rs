@@ -1,4 +1,4 @@
-//! Time limits, missing confirmations, and what this machine lacks.
+//! Time limits, missing confirmations, and shortages of this machine.
 #![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
 
 mod common;
@@ -8,14 +8,14 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Running, accept, code, events, fails, file, listen, named, serve, text};
+use common::{Client, accept, code, events, fails, file, listen, named, serve, text};
 
-/// A server that has received everything and never closes the connection.
+/// Runs a client against a server that receives everything but never closes the connection.
 fn unconfirmed(flags: &[&str]) -> Output {
     let (listener, port) = listen();
     let (_file, path) = file(1000);
     let start = ["127.0.0.1", &port, &path, "--timeout=.5", "--connect-timeout=10", "--json"];
-    let client = Running::start(&[&start, flags].concat());
+    let client = Client::start(&[&start, flags].concat());
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
     stream.read_to_end(&mut Vec::new()).unwrap();
@@ -25,7 +25,7 @@ fn unconfirmed(flags: &[&str]) -> Output {
 }
 
 #[test]
-fn a_missing_confirmation_is_a_note_or_an_error() {
+fn reports_a_missing_confirmation_as_a_note_or_an_error() {
     let output = unconfirmed(&[]);
     assert_eq!(code(&output), 0);
     let stderr = text(&output.stderr);
@@ -46,7 +46,7 @@ fn a_missing_confirmation_is_a_note_or_an_error() {
 
     let (port, serving) = serve(1);
     let output =
-        Running::start(&["127.0.0.1", &port, "/dev/null", "--require-confirmation"]).output();
+        Client::start(&["127.0.0.1", &port, "/dev/null", "--require-confirmation"]).output();
     assert_eq!(code(&output), 0);
     serving.join().unwrap();
 }
@@ -57,7 +57,7 @@ fn max_time_limits_the_whole_upload() {
     let (_file, path) = file(1 << 20);
     let arguments = ["127.0.0.1", &port, &path, "--max-time=.5", "--limit-rate=1K", "--json", "-q"];
     let start = Instant::now();
-    let client = Running::start(&arguments);
+    let client = Client::start(&arguments);
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
     let end = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
@@ -72,17 +72,17 @@ fn max_time_limits_the_whole_upload() {
     }
 }
 
-/// Runs the client by a shell that first sets a limit on descriptors.
-fn limited(limit: &str, arguments: &[&str]) -> Running {
+/// Runs the client in a shell that first sets a limit on descriptors.
+fn limited(limit: &str, arguments: &[&str]) -> Client {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
     shell.arg(env!("CARGO_BIN_EXE_accio-client")).args(arguments);
     shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Running(shell.spawn().unwrap())
+    Client(shell.spawn().unwrap())
 }
 
 #[test]
-fn the_soft_limit_on_descriptors_is_raised() {
+fn raises_the_soft_limit_on_descriptors() {
     let count = 40;
     let (port, serving) = serve(count);
     let (_file, path) = file(10);
@@ -94,8 +94,8 @@ fn the_soft_limit_on_descriptors_is_raised() {
 }
 
 #[test]
-fn a_lack_of_descriptors_is_this_machines_and_retried() {
-    // Enough to start with and for one upload, but not for five at once.
+fn retries_after_running_out_of_descriptors() {
+    // Enough descriptors to start and for one upload, but not for five at once.
     let (listener, port) = listen();
     let (_file, path) = file(10);
     let start = ["127.0.0.1", &port, "--jobs=5", "--json", "--timeout=20"];
@@ -103,7 +103,7 @@ fn a_lack_of_descriptors_is_this_machines_and_retried() {
     let client = limited("-n 9", &[&start[..], &files].concat());
     let serving = thread::spawn(move || {
         let mut streams = vec![accept(&listener)];
-        // Not before the others have failed.
+        // Waits until the others have failed.
         thread::sleep(Duration::from_secs(1));
         streams.extend(std::iter::from_fn(|| listener.accept().ok()).map(|(stream, _)| stream));
         for mut stream in streams {
@@ -131,7 +131,7 @@ fn a_lack_of_descriptors_is_this_machines_and_retried() {
 }
 
 #[test]
-fn local_errors_have_advice_that_fits() {
+fn gives_matching_advice_for_local_errors() {
     let (exit, line) = fails(&["fe80::1", "9", "/dev/null"]);
     assert_eq!(exit, 7);
     assert!(
@@ -146,8 +146,8 @@ fn local_errors_have_advice_that_fits() {
 }
 
 #[test]
-fn zones_are_accepted_in_host_and_source() {
-    // The interface exists, the address does not: no packet leaves this machine.
+fn accepts_zones_in_host_and_source() {
+    // The interface exists, but the address does not, so no packet leaves this machine.
     for host in ["[fe80::1%lo]", "fe80::1%lo"] {
         let (exit, line) = fails(&[host, "9", "/dev/null", "--timeout=2"]);
         assert!(exit == 7 || exit == 28, "{line}");

@@ -1,4 +1,4 @@
-//! What is said: events, progress, colours.
+//! Output: events, progress, colours.
 #![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
 
 mod common;
@@ -9,15 +9,15 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Running, accept, code, events, file, listen, named, serve, text};
+use common::{Client, accept, code, events, file, listen, named, serve, text};
 use serde_json::Value;
 
 #[test]
-fn events_tell_it_all_in_order() {
+fn prints_all_events_in_order() {
     let (port, serving) = serve(1);
     let (_file, path) = file(300_000);
     let flags = ["127.0.0.1", &port, &path, "--json", "-q", "--limit-rate", "1M"];
-    let output = Running::start(&flags).output();
+    let output = Client::start(&flags).output();
     serving.join().unwrap();
     assert!(output.stderr.is_empty(), "{output:?}");
     let events = events(&output);
@@ -38,12 +38,12 @@ fn events_tell_it_all_in_order() {
 }
 
 #[test]
-fn a_reader_of_events_that_goes_away_does_not_stop_the_transfer() {
+fn a_closed_event_reader_does_not_stop_the_transfer() {
     let (port, serving) = serve(1);
     let (_file, path) = file(100);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let client = Running::with(&["127.0.0.1", &port, &path, "--json", "-q"], |command| {
+    let client = Client::with(&["127.0.0.1", &port, &path, "--json", "-q"], |command| {
         command.stdout(writer);
     });
     let mut client = client;
@@ -56,12 +56,12 @@ fn a_reader_of_events_that_goes_away_does_not_stop_the_transfer() {
 }
 
 #[test]
-fn plain_progress_is_lines_and_quiet_is_nothing() {
+fn plain_progress_prints_lines_and_quiet_prints_nothing() {
     let run = |flags: &[&str]| {
         let (port, serving) = serve(1);
         let (_file, path) = file(1_500_000);
         let start = ["127.0.0.1", &port, &path, "--limit-rate", "1M"];
-        let output = Running::start(&[&start, flags].concat()).output();
+        let output = Client::start(&[&start, flags].concat()).output();
         serving.join().unwrap();
         assert!(code(&output) == 0 && output.stdout.is_empty(), "{output:?}");
         text(&output.stderr)
@@ -75,7 +75,7 @@ fn plain_progress_is_lines_and_quiet_is_nothing() {
     assert!(auto.lines().count() == 1 && auto.starts_with("sent "), "{auto}");
 }
 
-/// Both ends of a new terminal of 100 columns.
+/// Creates a terminal of 100 columns; returns both ends.
 fn terminal() -> (File, OwnedFd) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -88,15 +88,15 @@ fn terminal() -> (File, OwnedFd) {
     (near.into(), far.into())
 }
 
-/// Runs it on a terminal: what that shows, and stdout.
+/// Runs the client on a terminal; returns the terminal's output and stdout.
 fn on_terminal(arguments: &[&str]) -> (String, Vec<u8>) {
     let (mut near, far) = terminal();
-    let client = Running::with(arguments, |command| {
+    let client = Client::with(arguments, |command| {
         command.stderr(far).env("TERM", "xterm");
     });
     let reading = thread::spawn(move || {
         let mut shown = Vec::new();
-        // The last to hold the far end closes it; reading then fails with EIO.
+        // Reading fails with EIO once the last process closes the far end.
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = near.read(&mut buffer) {
             shown.extend_from_slice(&buffer[..count]);
@@ -111,9 +111,10 @@ fn on_terminal(arguments: &[&str]) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn a_terminal_shows_a_bar_for_each_file_of_what_is_acknowledged() {
+fn a_terminal_shows_acknowledged_bytes_in_a_bar_per_file() {
     let (listener, port) = listen();
-    // More than arrives, and less than all buffers take: handed to the kernel at once.
+    // More than the server reads, but less than all buffers hold: the client hands it to the kernel
+    // at once.
     let serving = thread::spawn(move || {
         let mut streams: Vec<_> = (0..2).map(|_| accept(&listener)).collect();
         for stream in &mut streams {
@@ -138,7 +139,8 @@ fn a_terminal_shows_a_bar_for_each_file_of_what_is_acknowledged() {
         bytes if bytes < 1e6 => format!("% {:.2} kB of ", bytes / 1e3),
         bytes => format!("% {:.2} MB of ", bytes / 1e6),
     };
-    // What stays the same for several reports, while the server does not read, is on the screen.
+    // Progress that stays the same for several reports while the server does not read is on the
+    // screen.
     let progress = named(&events, "progress");
     let stuck: Vec<_> = progress
         .iter()
@@ -163,7 +165,7 @@ fn a_terminal_shows_a_bar_for_each_file_of_what_is_acknowledged() {
 }
 
 #[test]
-fn a_terminal_shows_nothing_on_request_and_colours_errors() {
+fn a_terminal_can_hide_progress_and_shows_errors_in_colour() {
     let (port, serving) = serve(2);
     let (_file, path) = file(1000);
     let (shown, _) = on_terminal(&["127.0.0.1", &port, &path, "--progress=none"]);
@@ -183,9 +185,9 @@ fn a_terminal_shows_nothing_on_request_and_colours_errors() {
 }
 
 #[test]
-fn colour_follows_the_flag_then_the_variables() {
+fn color_follows_the_flag_then_the_environment() {
     let run = |arguments: &[&str], variables: &[(&str, &str)]| {
-        let output = Running::with(arguments, |command| {
+        let output = Client::with(arguments, |command| {
             command.envs(variables.iter().copied());
         })
         .output();
@@ -202,9 +204,9 @@ fn colour_follows_the_flag_then_the_variables() {
 }
 
 #[test]
-fn variables_stand_for_flags_and_flags_have_precedence() {
+fn flags_take_precedence_over_variables() {
     let variable = |name: &str, value: &str, arguments: &[&str]| {
-        let output = Running::with(arguments, |command| {
+        let output = Client::with(arguments, |command| {
             command.env(name, value);
         })
         .output();

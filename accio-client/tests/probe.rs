@@ -5,15 +5,15 @@ mod common;
 
 use std::io::{Read, Write};
 
-use common::{Running, accept, code, events, listen, text};
+use common::{Client, accept, code, events, listen, text};
 
 #[test]
-fn a_probe_shows_the_greeting_and_sends_nothing() {
+fn shows_the_greeting_and_sends_nothing() {
     let look = |wire: &'static [u8], flags: &[&str]| {
         let (listener, port) = listen();
         let flags = [flags, &["--timeout=.4", "--connect-timeout=10"]].concat();
         let start = ["--probe", "-4", "localhost", &port];
-        let client = Running::start(&[&start, &flags[..]].concat());
+        let client = Client::start(&[&start, &flags[..]].concat());
         let mut stream = accept(&listener);
         stream.write_all(wire).unwrap();
         let mut sent = Vec::new();
@@ -54,10 +54,10 @@ fn a_probe_shows_the_greeting_and_sends_nothing() {
 }
 
 #[test]
-fn a_probe_of_nobody_fails_like_an_upload() {
+fn fails_like_an_upload_if_no_server_listens() {
     let (listener, port) = listen();
     drop(listener);
-    let output = Running::start(&["--probe", "127.0.0.1", &port]).output();
+    let output = Client::start(&["--probe", "127.0.0.1", &port]).output();
     assert_eq!(code(&output), 7);
     assert!(text(&output.stdout).contains("no connection: connection refused"));
     let expected = format!("ERROR: connect to 127.0.0.1 port {port}: connection refused; ");

@@ -1,4 +1,4 @@
-//! Content that is produced while it is sent: folders and the output of commands.
+//! Content that is produced while it is sent: folders, and the output of commands.
 #![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
 
 mod common;
@@ -10,12 +10,13 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Running, accept, code, events, listen, named, reset, serve, text};
+use common::{Client, accept, code, events, listen, named, reset, serve, text};
 
-/// The end of an upload as its server sees it: the content, or how it was broken off.
+/// Runs the client; returns its output and the upload as the server sees it: the content, or how it
+/// was broken off.
 fn receive(arguments: &[&str]) -> (std::process::Output, Result<Vec<u8>, ErrorKind>) {
     let (listener, port) = listen();
-    let client = Running::start(&[&["127.0.0.1", &port], arguments].concat());
+    let client = Client::start(&[&["127.0.0.1", &port], arguments].concat());
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
     let mut content = Vec::new();
@@ -25,7 +26,7 @@ fn receive(arguments: &[&str]) -> (std::process::Output, Result<Vec<u8>, ErrorKi
 }
 
 #[test]
-fn a_folder_arrives_as_an_archive_that_tar_unpacks() {
+fn sends_a_folder_as_an_archive_that_tar_can_extract() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("photos");
     fs::create_dir_all(folder.join("sub")).unwrap();
@@ -47,10 +48,10 @@ fn a_folder_arrives_as_an_archive_that_tar_unpacks() {
 }
 
 #[test]
-fn a_folder_with_a_file_that_cannot_be_read_is_reset() {
+fn resets_if_a_file_of_the_folder_cannot_be_read() {
     let place = tempfile::tempdir().unwrap();
     fs::write(place.path().join("a"), vec![7; 3 << 20]).unwrap();
-    // Neither root nor anybody else can archive it.
+    // A socket cannot be archived, not even by root.
     let _socket = std::os::unix::net::UnixListener::bind(place.path().join("b")).unwrap();
     let path = place.path().to_str().unwrap();
     let (output, content) = receive(&[path, "--json", "--retry", "3"]);
@@ -63,7 +64,7 @@ fn a_folder_with_a_file_that_cannot_be_read_is_reset() {
 }
 
 #[test]
-fn the_output_of_a_command_is_sent_if_it_succeeds() {
+fn sends_the_output_of_a_successful_command() {
     let script = "printf first; sleep .2; printf second";
     let command = format!("sh -c '{script}'");
     let (output, content) = receive(&["--from-command", &command, "--json"]);
@@ -76,7 +77,7 @@ fn the_output_of_a_command_is_sent_if_it_succeeds() {
 }
 
 #[test]
-fn the_output_of_a_command_that_fails_is_reset() {
+fn resets_if_the_command_fails() {
     for (command, why) in [
         ("sh -c 'head -c 100000 /dev/zero; exit 3'", "exit status: 3"),
         ("sh -c 'printf x; exec >&-; sleep .2; exit 3'", "exit status: 3"),
@@ -90,11 +91,11 @@ fn the_output_of_a_command_that_fails_is_reset() {
 }
 
 #[test]
-fn a_command_that_cannot_start_bothers_no_server() {
+fn does_not_connect_if_the_command_cannot_start() {
     let (listener, port) = listen();
     for (command, exit) in [("/no/such/program", 26), ("/etc/passwd", 26), ("", 2), ("sh 'open", 2)]
     {
-        let output = Running::start(&["127.0.0.1", &port, "--from-command", command]).output();
+        let output = Client::start(&["127.0.0.1", &port, "--from-command", command]).output();
         assert_eq!(code(&output), exit, "{output:?}");
         assert!(text(&output.stderr).contains(&format!("{command:?}")), "{output:?}");
     }
@@ -103,7 +104,7 @@ fn a_command_that_cannot_start_bothers_no_server() {
 }
 
 #[test]
-fn a_command_does_not_outlive_an_upload_that_failed() {
+fn ends_the_command_when_its_upload_fails() {
     let place = tempfile::tempdir().unwrap();
     let pid = place.path().join("pid");
     let script = place.path().join("script");
@@ -111,7 +112,7 @@ fn a_command_does_not_outlive_an_upload_that_failed() {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
     let command = format!("{} {}", script.to_str().unwrap(), pid.to_str().unwrap());
     let (listener, port) = listen();
-    let client = Running::start(&["127.0.0.1", &port, "--from-command", &command]);
+    let client = Client::start(&["127.0.0.1", &port, "--from-command", &command]);
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
     stream.read_exact(&mut [0; 1]).unwrap();
@@ -135,7 +136,7 @@ fn a_retry_produces_the_content_again() {
     for content in [&[folder][..], &["--from-command", "printf content"]] {
         let (listener, port) = listen();
         let arguments = [&["127.0.0.1", &port, "--retry", "1"], content].concat();
-        let client = Running::start(&arguments);
+        let client = Client::start(&arguments);
         let mut stream = accept(&listener);
         stream.write_all(b"accio\r\n").unwrap();
         stream.read_exact(&mut [0; 7]).unwrap();
@@ -151,17 +152,17 @@ fn a_retry_produces_the_content_again() {
 }
 
 #[test]
-fn a_slow_command_is_waited_for_and_the_server_is_watched() {
+fn waits_for_a_slow_command_while_watching_the_server() {
     let (port, serving) = serve(1);
     let start = Instant::now();
     let command = "sh -c 'printf x; exec >&-; sleep 1'";
-    let output = Running::start(&["127.0.0.1", &port, "--from-command", command]).output();
+    let output = Client::start(&["127.0.0.1", &port, "--from-command", command]).output();
     assert_eq!(code(&output), 0, "{output:?}");
     assert!(start.elapsed() >= Duration::from_secs(1), "its status was not waited for");
     assert_eq!(serving.join().unwrap(), [b"x"]);
 
     let (listener, port) = listen();
-    let client = Running::start(&["127.0.0.1", &port, "--from-command", "sleep 60"]);
+    let client = Client::start(&["127.0.0.1", &port, "--from-command", "sleep 60"]);
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
     thread::sleep(Duration::from_millis(100));

@@ -1,4 +1,5 @@
-//! The program as its user meets it: lines, exit codes, and what a server sees of its death.
+//! The program from a user's point of view: output, exit codes, and the effect of its death on the
+//! server.
 #![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
 
 mod common;
@@ -8,10 +9,10 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use common::{Running, accept, fails, file, listen};
+use common::{Client, accept, fails, file, listen};
 
 #[test]
-fn usage_errors_are_one_line_and_exit_2() {
+fn usage_errors_are_one_line_with_exit_code_2() {
     for bad in ["0", "-1", "65536", "99999999999", "abc", "", "+5", "0x50", " 80"] {
         let (code, line) = fails(&["127.0.0.1", bad, "/dev/null"]);
         assert_eq!(code, 2);
@@ -50,7 +51,7 @@ fn usage_errors_are_one_line_and_exit_2() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_before_anyone_is_connected_to() {
+fn reports_an_unreadable_file_before_connecting() {
     let (listener, port) = listen();
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("a \"missing\" one");
@@ -62,8 +63,8 @@ fn a_file_that_cannot_be_read_is_named_before_anyone_is_connected_to() {
 }
 
 #[test]
-fn no_server_and_no_host() {
-    // The port of a client's own end is taken, and nobody listens on it.
+fn reports_a_refused_connection_and_an_unknown_host() {
+    // A client's local port is in use, but no socket listens on it.
     let (listener, _) = listen();
     let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -78,7 +79,7 @@ fn no_server_and_no_host() {
 }
 
 #[test]
-fn a_wrong_server_and_a_silent_one() {
+fn reports_a_wrong_and_a_silent_server() {
     let (listener, port) = listen();
     let client = thread::spawn({
         let port = port.clone();
@@ -99,11 +100,11 @@ fn a_wrong_server_and_a_silent_one() {
 }
 
 #[test]
-fn a_transfer_ends_with_a_line_unless_quiet() {
+fn prints_a_line_per_transfer_unless_quiet() {
     let (listener, port) = listen();
     let (_file, path) = file(100_000);
     let run = |flags: &[&str], confirm: bool| {
-        let client = Running::start(&[&["127.0.0.1", &port, &path], flags].concat());
+        let client = Client::start(&[&["127.0.0.1", &port, &path], flags].concat());
         let mut stream = accept(&listener);
         stream.write_all(b"accio\r\n").unwrap();
         let mut bytes = Vec::new();
@@ -132,11 +133,11 @@ fn a_transfer_ends_with_a_line_unless_quiet() {
 }
 
 #[test]
-fn killed_mid_file_it_resets() {
+fn resets_when_killed_during_a_transfer() {
     for flags in [&[][..], &["--without", "sendfile"]] {
         let (listener, port) = listen();
         let (_file, path) = file(32 << 20);
-        let mut client = Running::start(&[&["127.0.0.1", &port, &path], flags].concat());
+        let mut client = Client::start(&[&["127.0.0.1", &port, &path], flags].concat());
         let mut stream = accept(&listener);
         stream.write_all(b"accio\r\n").unwrap();
         let mut buffer = [0; 10_000];
@@ -160,9 +161,9 @@ fn killed_mid_file_it_resets() {
 }
 
 #[test]
-fn killed_while_it_waits_for_the_greeting_it_resets() {
+fn resets_when_killed_before_the_greeting() {
     let (listener, port) = listen();
-    let mut client = Running::start(&["127.0.0.1", &port, "/dev/null"]);
+    let mut client = Client::start(&["127.0.0.1", &port, "/dev/null"]);
     let mut stream = accept(&listener);
     client.0.kill().unwrap();
     client.wait();

@@ -1,13 +1,13 @@
-//! Help and errors, word for word. `SNAPSHOTS=overwrite cargo test -p accio-client` takes new ones.
+//! Exact texts of help and errors. `SNAPSHOTS=overwrite cargo test -p accio-client` replaces them.
 #![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
 
 mod common;
 
-use common::{Running, fails, text};
+use common::{Client, fails, text};
 use snapbox::{assert_data_eq, file};
 
 fn help(flag: &str) -> String {
-    let output = Running::start(&[flag]).output();
+    let output = Client::start(&[flag]).output();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     text(&output.stdout)
 }

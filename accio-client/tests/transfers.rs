@@ -10,14 +10,14 @@ use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Running, accept, code, events, file, listen, named, reset, serve, text};
+use common::{Client, accept, code, events, file, listen, named, reset, serve, text};
 
 #[test]
-fn several_files_in_order_and_every_failure_told() {
+fn sends_several_files_in_order_and_reports_every_failure() {
     let (port, serving) = serve(2);
     let ((_a, a), (_b, b)) = (file(10), file(20));
     let output =
-        Running::start(&["127.0.0.1", &port, &a, "/no/such", &b, "/no/such/other"]).output();
+        Client::start(&["127.0.0.1", &port, &a, "/no/such", &b, "/no/such/other"]).output();
     let received: Vec<_> = serving.join().unwrap().iter().map(Vec::len).collect();
     assert_eq!(received, [10, 20], "a connection each, in order");
     assert_eq!(code(&output), 26);
@@ -36,13 +36,13 @@ fn several_files_in_order_and_every_failure_told() {
 }
 
 #[test]
-fn the_exit_code_is_that_of_the_first_file_that_failed_however_they_end() {
+fn the_exit_code_is_that_of_the_first_failed_file_in_argument_order() {
     // The second file fails at once, the first one later.
     let (listener, port) = listen();
     let (_file, path) = file(10);
     let arguments =
         ["127.0.0.1", &port, &path, "/no/such", "--jobs", "2", "--timeout", "0.5", "-q"];
-    let client = Running::start(&arguments);
+    let client = Client::start(&arguments);
     let _silent = accept(&listener);
     let output = client.output();
     let stderr = text(&output.stderr);
@@ -51,11 +51,11 @@ fn the_exit_code_is_that_of_the_first_file_that_failed_however_they_end() {
 }
 
 #[test]
-fn jobs_are_sent_at_once_and_no_more_than_asked_for() {
+fn jobs_limits_concurrent_uploads() {
     let (listener, port) = listen();
     let (_file, path) = file(1000);
     let arguments = ["127.0.0.1", &port, &path, &path, &path, &path, &path, "--jobs=3"];
-    let client = Running::start(&arguments);
+    let client = Client::start(&arguments);
     let mut open: Vec<_> = (0..3).map(|_| accept(&listener)).collect();
     thread::sleep(Duration::from_millis(200));
     listener.set_nonblocking(true).unwrap();
@@ -74,11 +74,11 @@ fn jobs_are_sent_at_once_and_no_more_than_asked_for() {
 }
 
 #[test]
-fn standard_input_from_a_pipe_and_from_a_file_at_its_position() {
+fn sends_standard_input_from_a_pipe_or_from_a_files_position() {
     for without in [&[][..], &["--without", "splice,sendfile"]] {
         let (port, serving) = serve(2);
         let arguments = [&["127.0.0.1", &port, "-"], without].concat();
-        let mut client = Running::with(&arguments, |command| {
+        let mut client = Client::with(&arguments, |command| {
             command.stdin(Stdio::piped());
         });
         let mut pipe = client.0.stdin.take().unwrap();
@@ -90,7 +90,7 @@ fn standard_input_from_a_pipe_and_from_a_file_at_its_position() {
         let mut content = tempfile::tempfile().unwrap();
         content.write_all(b"skipped, sent").unwrap();
         content.seek(SeekFrom::Start(9)).unwrap();
-        let client = Running::with(&arguments, |command| {
+        let client = Client::with(&arguments, |command| {
             command.stdin(content);
         });
         assert_eq!(code(&client.output()), 0);
@@ -99,12 +99,12 @@ fn standard_input_from_a_pipe_and_from_a_file_at_its_position() {
 }
 
 #[test]
-fn a_server_that_goes_away_ends_it_while_the_pipe_is_silent() {
+fn notices_a_closed_connection_while_the_pipe_is_silent() {
     let (listener, port) = listen();
-    let mut client = Running::with(&["127.0.0.1", &port, "-"], |command| {
+    let mut client = Client::with(&["127.0.0.1", &port, "-"], |command| {
         command.stdin(Stdio::piped());
     });
-    // Held open, and silent.
+    // The pipe stays open without any data.
     let pipe = client.0.stdin.take();
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
@@ -119,11 +119,11 @@ fn a_server_that_goes_away_ends_it_while_the_pipe_is_silent() {
     drop(pipe);
 }
 
-/// A server's part in [`each_failure_has_its_code`].
+/// The server's behaviour in [`each_failure_has_an_exit_code_and_a_code_in_json`].
 type Script = fn(TcpStream);
 
 #[test]
-fn each_failure_has_its_code() {
+fn each_failure_has_an_exit_code_and_a_code_in_json() {
     let cases: [(&str, Script, i32, &str); 8] = [
         ("silent", |stream| drain(stream), 28, "handshake-timeout"),
         ("wrong greeting", |mut s| drop(s.write_all(b"HTTP/1.1 400\r\n")), 56, "handshake"),
@@ -131,7 +131,7 @@ fn each_failure_has_its_code() {
         (
             "reset in the handshake",
             |s| {
-                // Once the client has seen that it is connected.
+                // Waits until the client has seen that it is connected.
                 thread::sleep(Duration::from_millis(200));
                 reset(s);
             },
@@ -185,7 +185,7 @@ fn each_failure_has_its_code() {
     let large = large.to_str().unwrap();
     let run = |flags: &[&str], port: &str, path: &str| {
         let start = ["127.0.0.1", port, path, "--timeout=1", "--json"];
-        Running::start(&[&start, flags].concat())
+        Client::start(&[&start, flags].concat())
     };
     let check = |what: &str, output: Output, exit: i32, name: &str| {
         let failed = events(&output).pop().unwrap();
@@ -215,16 +215,15 @@ fn drain(mut stream: TcpStream) {
 }
 
 #[test]
-fn an_address_that_does_not_answer_takes_the_connect_timeout_alone() {
-    // A full backlog drops further SYNs.
+fn an_unresponsive_address_takes_only_the_connect_timeout() {
+    // A full backlog drops further SYN packets.
     let (listener, port) = listen();
     rustix::net::listen(&listener, 0).unwrap();
     let address = listener.local_addr().unwrap();
     let short = Duration::from_millis(50);
     let _waiting: Vec<_> = (0..3).map(|_| TcpStream::connect_timeout(&address, short)).collect();
     let start = Instant::now();
-    let output =
-        Running::start(&["127.0.0.1", &port, "/dev/null", "--connect-timeout=.4"]).output();
+    let output = Client::start(&["127.0.0.1", &port, "/dev/null", "--connect-timeout=.4"]).output();
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     let stderr = text(&output.stderr);
     assert_eq!(code(&output), 28, "{stderr}");
@@ -232,10 +231,10 @@ fn an_address_that_does_not_answer_takes_the_connect_timeout_alone() {
 }
 
 #[test]
-fn a_retry_is_a_whole_new_upload_and_says_what_it_costs() {
+fn a_retry_sends_the_whole_file_and_warns_about_a_second_file() {
     let (listener, port) = listen();
     let (_file, path) = file(50_000);
-    let client = Running::start(&["127.0.0.1", &port, &path, "--retry", "3", "--json"]);
+    let client = Client::start(&["127.0.0.1", &port, &path, "--retry", "3", "--json"]);
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
     stream.read_exact(&mut [0; 1000]).unwrap();
@@ -260,19 +259,19 @@ fn a_retry_is_a_whole_new_upload_and_says_what_it_costs() {
 }
 
 #[test]
-fn what_no_retry_can_mend_is_not_tried_again() {
+fn does_not_retry_permanent_failures() {
     let (listener, port) = listen();
     for (wire, exit) in [(&b"220 smtp\r\n"[..], 56), (b"", 26)] {
         let path = if exit == 26 { "/no/such" } else { "/dev/null" };
-        let client = Running::start(&["127.0.0.1", &port, path, "--retry=5"]);
+        let client = Client::start(&["127.0.0.1", &port, path, "--retry=5"]);
         if exit == 56 {
             accept(&listener).write_all(wire).unwrap();
         }
         let output = client.output();
         assert_eq!((code(&output), text(&output.stderr).lines().count()), (exit, 1));
     }
-    // A pipe's bytes are gone once they are sent.
-    let mut client = Running::with(&["127.0.0.1", &port, "-", "--retry=5"], |command| {
+    // Bytes from a pipe cannot be read again.
+    let mut client = Client::with(&["127.0.0.1", &port, "-", "--retry=5"], |command| {
         command.stdin(Stdio::piped());
     });
     client.0.stdin.as_ref().unwrap().write_all(b"some").unwrap();

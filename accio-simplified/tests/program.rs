@@ -1,4 +1,4 @@
-//! The program as its user sees it: counts, flags, error lines, exit codes.
+//! The program from a user's point of view: output, flags, errors, exit codes.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Nothing takes longer, or the test fails.
+/// Maximum duration of any step of a test.
 const BOUND: Duration = Duration::from_secs(20);
 
 fn clean(mut command: Command) -> Command {
@@ -30,7 +30,7 @@ fn program() -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_server-s")))
 }
 
-/// A server, killed with the test however that ends.
+/// A running server, killed when dropped.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -42,7 +42,7 @@ impl Server {
     }
 
     fn start_with(flags: &[&str], stdout: impl Fn() -> Stdio) -> Self {
-        // The port is free when it is chosen; another process may take it before the server does.
+        // Another process may take the port before the server does.
         for _ in 0..10 {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let mut command = program();
@@ -67,7 +67,7 @@ impl Server {
         stream
     }
 
-    /// Sends SIGTERM and waits; returns the output.
+    /// Sends SIGTERM, waits for the exit and returns the output.
     fn stop(mut self) -> String {
         let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(kill.success());
@@ -112,18 +112,18 @@ fn fails(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn each_connection_has_a_line_on_stdout() {
+fn prints_a_line_per_connection() {
     let server = Server::start(&["--timeout", "0.3"]);
     let mut stream = server.connect();
     stream.write_all(b"content").unwrap();
     finish(stream);
-    // This one sends nothing.
+    // This client sends nothing.
     server.connect().read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(server.stop(), "7\nERROR\n");
 }
 
 #[test]
-fn a_signal_aborts_the_transfer_and_ends_the_server() {
+fn a_signal_aborts_transfers_and_ends_the_server() {
     let server = Server::start(&[]);
     let mut stream = server.connect();
     stream.write_all(b"half").unwrap();
@@ -131,13 +131,13 @@ fn a_signal_aborts_the_transfer_and_ends_the_server() {
     stream.read_to_end(&mut Vec::new()).unwrap_err();
 }
 
-/// Passed sockets are for accio-server: this server listens on its own.
+/// Passed sockets are a feature of accio-server; this server always listens itself.
 #[test]
-fn sockets_of_a_supervisor_are_ignored() {
+fn ignores_passed_sockets() {
     let passed = TcpListener::bind("127.0.0.1:0").unwrap();
     let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
     let mut command = clean(Command::new("sh"));
-    // An address of no interface: listening there fails.
+    // No interface has this address, so listening on it fails.
     command.args(["-c", script, env!("CARGO_BIN_EXE_server-s"), "5000", "--bind", "203.0.113.7"]);
     command.stdin(Stdio::from(OwnedFd::from(passed))).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -147,7 +147,7 @@ fn sockets_of_a_supervisor_are_ignored() {
     assert!(text.contains("203.0.113.7"), "{text}");
 }
 
-// With the feature, there is another flag.
+// The feature adds a flag.
 #[cfg(not(feature = "diagnostics"))]
 #[test]
 fn errors() {
@@ -168,7 +168,7 @@ fn errors() {
     snapbox::assert_data_eq!(all, snapbox::file!["snapshots/errors.txt"].raw());
 }
 
-// With the feature, there is another flag.
+// The feature adds a flag.
 #[cfg(not(feature = "diagnostics"))]
 #[test]
 fn help() {
@@ -182,23 +182,24 @@ fn help() {
 }
 
 #[test]
-fn a_closed_stdout_is_an_error_at_the_start() {
+fn rejects_a_closed_stdout_at_startup() {
     let mut command = clean(Command::new("sh"));
     command.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_server-s"), "5000"]);
-    // An address of another machine: what gets as far as listening fails with another line.
+    // An address of another machine: a server that got as far as listening would fail with another
+    // line.
     let output = command.args(["--bind", "203.0.113.7"]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr, "ERROR: cannot print to stdout: bad file descriptor\n");
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// While stdout is not read, the next client waits; the server ends all the same.
+/// While stdout is not read, the next client waits, and a signal still ends the server.
 #[test]
-fn an_unread_stdout_delays_clients_and_not_the_end() {
+fn an_unread_stdout_delays_clients_but_not_shutdown() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let mut server =
         Server::start_with(&[], || Stdio::from(OwnedFd::from(writer.try_clone().unwrap())));
-    // A file description of its own: the server's must stay blocking.
+    // A separate file description: that of the server must stay blocking.
     let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
     let filler = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let mut filler = File::options().write(true).custom_flags(filler).open(path).unwrap();

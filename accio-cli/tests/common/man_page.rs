@@ -1,11 +1,11 @@
-//! Compares the man page of a program with its `--help`, flag by flag. Included by each program's
-//! tests, as only they know where the program is.
+//! Compares the man page of a program with its `--help`, flag by flag. The tests of each program
+//! include this file, because only they know the path of the program.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
-/// Fails unless the man page of `program` has each flag and argument of `--help` with all of its
-/// text, each line that follows them, and no section without a meaning.
+/// Fails unless the man page of `program` contains each flag and argument of `--help` with its full
+/// text and each line that follows them, and no empty section.
 pub(crate) fn compare(program: &str) {
     let (help, page) = (output(program, "--help"), output(program, "--generate=man"));
     let page: String = plain(&page);
@@ -15,7 +15,7 @@ pub(crate) fn compare(program: &str) {
     for (name, text) in &flags {
         assert!(!text.is_empty(), "--help has no text for {name}");
         let described = described.get(name).unwrap_or_else(|| panic!("no {name} in the man page"));
-        // The page has the default value next to the flag's name.
+        // The man page shows the default value next to the flag's name.
         let text = text.split(" [default: ").next().unwrap_or(text);
         assert!(described.contains(text), "{name}: {described:?} instead of {text:?}");
     }
@@ -40,7 +40,7 @@ fn output(program: &str, argument: &str) -> String {
     String::from_utf8(output.stdout).expect("it prints UTF-8")
 }
 
-/// The flags and arguments with their text, and what follows them.
+/// Returns the flags and arguments with their text, and the text that follows them.
 fn help_entries(help: &str) -> (BTreeMap<String, String>, String) {
     let (mut entries, mut current) = (BTreeMap::<String, String>::new(), None);
     let mut lines = help.lines().skip_while(|line| !line.starts_with("Arguments:")).peekable();
@@ -66,8 +66,8 @@ fn man_entries(page: &str) -> BTreeMap<String, String> {
     for part in page.split("\n.TP\n").skip(1) {
         let part = part.split("\n.SH").next().unwrap_or(part);
         let (head, text) = part.split_once('\n').unwrap_or((part, ""));
-        // The points of a list begin with a request instead of a hyphen; the other requests are
-        // only about the layout.
+        // List items begin with a request instead of a hyphen; the other requests only concern the
+        // layout.
         let text = text.lines().map(|line| if line.starts_with(".IP ") { "-" } else { line });
         let text: Vec<_> = text.filter(|line| !line.starts_with('.')).collect();
         entries.insert(name(head), squeeze(&text.join(" ")));
@@ -75,7 +75,7 @@ fn man_entries(page: &str) -> BTreeMap<String, String> {
     entries
 }
 
-/// The long name of a flag, or an argument's name.
+/// Returns the long name of a flag, or the name of an argument.
 fn name(head: &str) -> String {
     let mut words = head.split([' ', ',', '=']).filter(|word| !word.is_empty());
     let long = words.clone().find(|word| word.starts_with("--"));
@@ -83,7 +83,7 @@ fn name(head: &str) -> String {
     name.trim_matches(['<', '>', '[', ']', '.']).to_owned()
 }
 
-/// The page's text without roff's escapes.
+/// Returns the text of the page without roff escapes.
 fn plain(page: &str) -> String {
     let mut page = page.to_owned();
     for (escape, text) in
@@ -94,7 +94,7 @@ fn plain(page: &str) -> String {
     page.replace("\\\\", "\\").replace("\\.", ".")
 }
 
-/// The text with each run of white space as one space, as paragraphs differ in where lines end.
+/// Collapses white space, because the two texts break lines differently.
 fn squeeze(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! What the tests share: the program, and peers on loopback.
+//! Helpers shared by the tests: the program, and peers on loopback.
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
 use std::io::{Read, Write};
@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Nothing takes longer, or the test fails.
+/// Maximum duration of any step of a test.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
-/// A program that is ended with the test, however that goes.
-pub(crate) struct Running(pub(crate) Child);
+/// A running program, killed when dropped.
+pub(crate) struct Client(pub(crate) Child);
 
-impl Running {
+impl Client {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        Running::with(arguments, |_| {})
+        Client::with(arguments, |_| {})
     }
 
-    /// The same after `change`s to its surroundings.
+    /// Starts the program after `change` has modified the command.
     pub(crate) fn with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_accio-client"));
         for (name, _) in std::env::vars_os() {
@@ -31,7 +31,7 @@ impl Running {
         }
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         change(&mut command);
-        Running(command.spawn().unwrap())
+        Client(command.spawn().unwrap())
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
@@ -54,7 +54,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for Client {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -67,7 +67,7 @@ pub(crate) fn listen() -> (TcpListener, String) {
     (listener, port)
 }
 
-/// The next client; fails when none comes.
+/// Accepts the next client; fails if none connects in time.
 pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     listener.set_nonblocking(true).unwrap();
     let end = Instant::now() + BOUND;
@@ -91,10 +91,11 @@ pub(crate) fn file(size: usize) -> (tempfile::NamedTempFile, String) {
     (file, path)
 }
 
-/// Runs it to its end, nobody listening: exit code and the one line.
+/// Runs the program, which must fail with a single line while no server listens; returns the exit
+/// code and the line.
 pub(crate) fn fails(arguments: &[&str]) -> (i32, String) {
     let start = Instant::now();
-    let output = Running::start(arguments).output();
+    let output = Client::start(arguments).output();
     assert!(start.elapsed() < Duration::from_secs(11), "{arguments:?}: {:?}", start.elapsed());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.stdout.is_empty(), "{arguments:?} says something on stdout");
@@ -103,7 +104,7 @@ pub(crate) fn fails(arguments: &[&str]) -> (i32, String) {
     (output.status.code().expect("it is not killed by a panic"), stderr)
 }
 
-/// A server that greets each of `count` clients and keeps what they send.
+/// Starts a server that greets each of `count` clients and keeps their content.
 pub(crate) fn serve(count: usize) -> (String, thread::JoinHandle<Vec<Vec<u8>>>) {
     let (listener, port) = listen();
     let serving = thread::spawn(move || {
@@ -119,7 +120,7 @@ pub(crate) fn serve(count: usize) -> (String, thread::JoinHandle<Vec<Vec<u8>>>) 
     (port, serving)
 }
 
-/// What a program said, as text.
+/// Output of a program as text.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
@@ -128,7 +129,7 @@ pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().expect("it is not killed by a signal")
 }
 
-/// The events of a run, each of which must be an object on a line of its own.
+/// The events of a run; each must be a JSON object on its own line.
 pub(crate) fn events(output: &Output) -> Vec<Value> {
     let lines = text(&output.stdout);
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -138,7 +139,7 @@ pub(crate) fn named<'e>(events: &'e [Value], name: &str) -> Vec<&'e Value> {
     events.iter().filter(|event| event["event"] == name).collect()
 }
 
-/// How a peer ends a connection.
+/// Resets a connection.
 pub(crate) fn reset(stream: TcpStream) {
     let linger = rustix::net::sockopt::set_socket_linger;
     linger(&stream, Some(Duration::ZERO)).unwrap();

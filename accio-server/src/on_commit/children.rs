@@ -1,7 +1,9 @@
-//! The helper's children: the commands, and processes that outlive the command that started them.
+//! Child processes of the helper: the commands, and processes that outlive the command that started
+//! them.
 //!
-//! Such orphans would become children of the first process, which in a container is the server and
-//! waits for no strangers. The helper takes them over, and so has to wait for all of its children.
+//! Orphaned processes become children of process 1, which in a container is the server, and the
+//! server does not wait for unknown children. The helper therefore adopts them (as a subreaper) and
+//! waits for all of its children.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,13 +18,13 @@ use rustix::process::{WaitId, WaitIdOptions, WaitOptions, getpid, set_child_subr
 
 #[derive(Debug, Default)]
 pub(super) struct Children {
-    /// Who waits for the exit status of which process.
+    /// Recipients of exit statuses, by process ID.
     commands: Mutex<HashMap<i32, Sender<ExitStatus>>>,
     started: Condvar,
 }
 
 impl Children {
-    /// Makes this process the parent of orphans, and starts the thread that waits for children.
+    /// Makes this process adopt orphans, and starts the thread that waits for children.
     pub(super) fn adopt() -> io::Result<Arc<Self>> {
         if let Err(error) = set_child_subreaper(Some(getpid())) {
             log::warn!("--on-commit: processes that outlive a command may stay zombies: {error}");
@@ -35,12 +37,12 @@ impl Children {
         Ok(children)
     }
 
-    /// Runs a command to its end.
+    /// Runs a command and waits for it to end.
     pub(super) fn run(&self, command: &mut Command) -> io::Result<ExitStatus> {
         let (sender, receiver) = mpsc::channel();
         {
-            // Nobody waits for children meanwhile: a command that cannot be run has ended already,
-            // and `spawn` waits for that itself.
+            // The lock keeps the waiting thread from reaping this child: if the command cannot be
+            // run, the child has ended already and `spawn` waits for it.
             let mut commands = self.lock();
             let id = command.spawn()?.id();
             commands.insert(id as i32, sender);
@@ -51,7 +53,7 @@ impl Children {
 
     fn wait_for_all(&self) {
         loop {
-            // Leaves the child as it is, for it may be one of `spawn`.
+            // Does not reap the child, which may belong to `spawn`.
             match rustix::process::waitid(
                 WaitId::All,
                 WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
@@ -61,7 +63,7 @@ impl Children {
                     if error != Errno::CHILD {
                         log::error!("--on-commit: cannot wait for commands: {error}");
                     }
-                    // Without children there are no orphans either.
+                    // A process without children has no orphans either.
                     let commands = self.lock();
                     let none = |commands: &mut HashMap<_, _>| commands.is_empty();
                     drop(self.started.wait_while(commands, none));
@@ -72,14 +74,14 @@ impl Children {
             if let Ok(Some((id, status))) = rustix::process::wait(WaitOptions::NOHANG)
                 && let Some(sender) = commands.remove(&id.as_raw_nonzero().get())
             {
-                // It waits until this comes.
+                // The thread that runs the command waits for this status.
                 let _ = sender.send(ExitStatus::from_raw(status.as_raw()));
             }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i32, Sender<ExitStatus>>> {
-        // Every change is one call.
+        // Every change under this lock is a single call.
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,8 @@
-//! `--on-commit`: a command for every file that is complete.
+//! `--on-commit`: runs a command for every complete file.
 //!
-//! A helper, a second process of this program, runs the commands. It is started before the server
-//! gives up running programs, and knows from its start what it will run; all that the server can
-//! tell it is for which file. The pipe between them is the queue.
+//! A helper, a second process of the same program, runs the commands. It starts before the sandbox
+//! forbids running programs, and its command is fixed at that time: the server can only tell it
+//! which files are complete. The pipe between the two processes carries one line per file.
 
 mod children;
 mod queue;
@@ -29,32 +29,32 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use children::Children;
 use queue::Queue;
 
-/// The first argument of a helper, which is no port.
+/// First argument that makes the program run as this helper. It is not a valid port.
 const HELPER: &str = "__on-commit";
 
-/// The size of the pipe to the helper: a page, for files wait in the queue before it.
+/// Size of the pipe to the helper in bytes: one page, because files wait in the server's queue.
 const PIPE: usize = 4096;
 
-/// How long commands have to end themselves once they are told to.
+/// How long commands may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// How often it is looked whether the helper is done.
+/// Interval at which the server checks whether the helper has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What to run, and how.
+/// The command to run and its limits.
 #[derive(Debug)]
 pub(crate) struct OnCommit {
     pub(crate) command: Vec<String>,
     pub(crate) jobs: NonZeroUsize,
-    /// How many files may wait.
+    /// Maximum number of files that wait for their command.
     pub(crate) queue: usize,
-    /// The folder of the files, absolute.
+    /// The directory of received files, as an absolute path.
     pub(crate) folder: PathBuf,
     pub(crate) verbosity: Verbosity,
     pub(crate) color: Color,
 }
 
-/// The helper, as the server sees it.
+/// The helper process, before the server passes files to it.
 #[derive(Debug)]
 pub(crate) struct Helper {
     child: Child,
@@ -62,9 +62,9 @@ pub(crate) struct Helper {
     queue_size: usize,
 }
 
-/// The helper at work.
+/// The helper process, while the server passes files to it.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct ActiveHelper {
     child: Child,
     queue: Queue,
 }
@@ -78,7 +78,7 @@ struct Job {
     identity: Option<String>,
 }
 
-/// Splits a command line as a shell would, and looks whether its program is there.
+/// Splits a command line like a shell, and checks that its program exists.
 pub(crate) fn parse(line: &str) -> Result<Vec<String>, Failure> {
     let failure = |why: &dyn std::fmt::Display| {
         Failure::new(format_args!("--on-commit {line:?}"), why).with_code(USAGE)
@@ -99,13 +99,13 @@ pub(crate) fn parse(line: &str) -> Result<Vec<String>, Failure> {
 }
 
 impl OnCommit {
-    /// Starts the helper.
+    /// Starts the helper process.
     pub(crate) fn start(&self) -> Result<Helper, Failure> {
         let start = || -> io::Result<Helper> {
             let mut child = Command::new("/proc/self/exe")
                 .arg0("accio-server")
                 .arg(HELPER)
-                // Where the library looks for it, before any of the command's own.
+                // accio-cli looks for this flag before the arguments of the command.
                 .arg(format!("--color={}", self.color()))
                 .arg(if self.verbosity.quiet {
                     "q".into()
@@ -118,10 +118,10 @@ impl OnCommit {
                 .env_remove("NOTIFY_SOCKET")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
-                // Signals that a terminal sends to the server are not for the commands.
+                // Keeps the terminal's signals to the server away from the commands.
                 .process_group(0)
                 .spawn()?;
-            // Asked for just above.
+            // stdin was configured as a pipe above.
             let pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
             if let Err(error) = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE) {
                 log::debug!("the queue of --on-commit is larger than asked for: {error}");
@@ -143,35 +143,36 @@ impl OnCommit {
 }
 
 impl Helper {
-    /// The process group of the helper and its commands.
+    /// Returns the process group of the helper and its commands.
     pub(crate) fn group(&self) -> i32 {
-        // The kernel's numbers fit.
+        // Process IDs always fit.
         i32::try_from(self.child.id()).unwrap_or(0)
     }
 
-    /// Starts to pass files on. The thread for that inherits the sandbox.
-    pub(crate) fn run(self) -> Result<Running, Failure> {
+    /// Starts passing files to the helper, in a thread that inherits the sandbox.
+    pub(crate) fn run(self) -> Result<ActiveHelper, Failure> {
         let Helper { child, pipe, queue_size } = self;
-        Ok(Running { child, queue: Queue::start(queue_size, pipe)? })
+        Ok(ActiveHelper { child, queue: Queue::start(queue_size, pipe)? })
     }
 }
 
-impl Running {
-    /// Has the command run for a file that is complete; never waits.
+impl ActiveHelper {
+    /// Queues a complete file for the command; never waits.
     pub(crate) fn push(&self, outcome: &Outcome) {
         let identity = outcome.identity.as_deref().map(str::to_owned);
         let Outcome { id, bytes, peer, .. } = *outcome;
         self.queue.push(Job { id, bytes, peer, identity });
     }
 
-    /// How many files got no command, for want of room in the queue.
+    /// Returns the number of files without a command because the queue was full or the helper had
+    /// ended.
     pub(crate) fn lost(&self) -> u64 {
         self.queue.lost()
     }
 
-    /// Lets the helper finish what is queued until `deadline()`, then ends it and its commands.
+    /// Lets the helper work off the queue until `deadline()`, then ends it and its commands.
     pub(crate) fn finish(self, deadline: &dyn Fn() -> Instant) {
-        let Running { mut child, queue } = self;
+        let ActiveHelper { mut child, queue } = self;
         let report = queue.close();
         end(&mut child, deadline);
         report();
@@ -184,7 +185,7 @@ fn end(child: &mut Child, deadline: &dyn Fn() -> Instant) {
         return;
     }
     log::warn!("commands of --on-commit did not finish in time");
-    // Its own group, which exists at least until it is waited for.
+    // The helper leads its own process group, which exists at least until the helper is waited for.
     let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return };
     let send = |signal| {
         if let Err(error) = rustix::process::kill_process_group(group, signal) {
@@ -195,12 +196,12 @@ fn end(child: &mut Child, deadline: &dyn Fn() -> Instant) {
     let grace = Instant::now() + GRACE;
     if !wait(child, &|| grace) {
         send(Signal::KILL);
-        // Whatever it does, it cannot do for long.
+        // SIGKILL cannot be blocked, so this wait is short.
         let _ = child.wait();
     }
 }
 
-/// Whether the process ended before `deadline()`.
+/// Waits for the process to end; returns false at `deadline()`.
 fn wait(child: &mut Child, deadline: &dyn Fn() -> Instant) -> bool {
     while matches!(child.try_wait(), Ok(None)) {
         if Instant::now() >= deadline() {
@@ -211,7 +212,7 @@ fn wait(child: &mut Child, deadline: &dyn Fn() -> Instant) -> bool {
     true
 }
 
-/// If this process is a helper, does its work.
+/// Runs the helper if this process was started as one. Returns `None` otherwise.
 pub(crate) fn help() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != HELPER {
@@ -222,8 +223,8 @@ pub(crate) fn help() -> Option<ExitCode> {
     let (level, jobs) = (text()?, text()?.parse::<usize>().ok()?);
     let (folder, command) = (PathBuf::from(arguments.next()?), arguments.collect::<Vec<_>>());
     Verbosity { quiet: level == "q", verbose: level.parse().unwrap_or(0) }.start_log();
-    // Told to end, it finishes what runs and begins nothing more; the commands themselves have
-    // every signal at its default.
+    // After a signal, the helper finishes the running commands and starts no more. The commands
+    // themselves run with default signal handlers.
     let ending = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&ending)) {
@@ -251,29 +252,29 @@ pub(crate) fn help() -> Option<ExitCode> {
             let spawned = std::thread::Builder::new().spawn_scoped(scope, || work.run());
             threads += usize::from(spawned.is_ok());
         }
-        log::debug!("--on-commit: {} at once", threads + 1);
+        log::debug!("--on-commit: up to {} commands at once", threads + 1);
         work.run();
     });
     let dropped = work.dropped.into_inner();
     if dropped > 0 {
-        log::error!("{dropped} files got no --on-commit command: the server has ended");
+        log::error!("{dropped} files without an --on-commit command: the server has ended");
     }
     Some(ExitCode::SUCCESS)
 }
 
-/// What the threads of a helper share.
+/// State shared by the helper's threads.
 struct Work<Q> {
     queue: Mutex<Q>,
     folder: PathBuf,
     command: Vec<OsString>,
     ending: Arc<AtomicBool>,
     children: Arc<Children>,
-    /// Files that were queued when the end came.
+    /// Files that were still queued at shutdown.
     dropped: AtomicU64,
 }
 
 impl<Q: BufRead> Work<Q> {
-    /// Runs the command for one file after the other.
+    /// Runs the command for one file after another.
     fn run(&self) {
         let mut line = String::new();
         loop {
@@ -333,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_split_like_a_shell_would_and_looked_for() {
+    fn splits_a_command_like_a_shell_and_checks_its_program() {
         assert_eq!(
             parse("sh -c 'echo \"$ACCIO_ID\"'").unwrap(),
             ["sh", "-c", "echo \"$ACCIO_ID\""]

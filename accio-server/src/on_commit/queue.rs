@@ -1,4 +1,4 @@
-//! The files that wait for their command, and the count of those that found no room.
+//! The queue of files that wait for their command, and the count of files that did not fit.
 
 use std::io::Write;
 use std::process::ChildStdin;
@@ -13,10 +13,10 @@ use accio_proto::os_error_text;
 
 use super::Job;
 
-/// How often lost commands are logged at the most.
+/// Minimum interval between log lines about lost commands.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A bounded queue, emptied by a thread that writes to the helper's pipe.
+/// A bounded queue, drained by a thread that writes to the helper's pipe.
 #[derive(Debug)]
 pub(super) struct Queue {
     sender: SyncSender<Job>,
@@ -25,7 +25,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Starts the thread. It inherits the sandbox of the calling thread.
+    /// Starts the thread, which inherits the sandbox of the calling thread.
     pub(super) fn start(size: usize, pipe: ChildStdin) -> Result<Self, Failure> {
         let (sender, receiver) = mpsc::sync_channel(size);
         let lost = Arc::new(Lost::default());
@@ -39,7 +39,7 @@ impl Queue {
         Ok(Queue { sender, feeder, lost })
     }
 
-    /// Adds a file, or counts its command as lost; never waits.
+    /// Adds a file; counts it as lost if the queue is full. Never waits.
     pub(super) fn push(&self, job: Job) {
         match self.sender.try_send(job) {
             Ok(()) => {}
@@ -48,32 +48,32 @@ impl Queue {
         }
     }
 
-    /// How many files got no command so far.
+    /// Returns the number of files without a command so far.
     pub(super) fn lost(&self) -> u64 {
         self.lost.total.load(Ordering::Relaxed)
     }
 
-    /// Ends the queue: what it holds still goes to the helper. The result is to be called once the
-    /// helper has ended, and logs what was lost.
+    /// Closes the queue; its remaining files still go to the helper. Call the returned function
+    /// once the helper has ended: it logs the files that were lost.
     pub(super) fn close(self) -> impl FnOnce() {
         let Queue { sender, feeder, lost } = self;
         drop(sender);
         move || {
-            // It ends with the queue or with the pipe.
+            // The thread ends when the queue is closed or the pipe breaks.
             let _ = feeder.join();
             lost.report(None);
         }
     }
 }
 
-const QUEUE_IS_FULL: &str = "too many wait already: see --on-commit-queue and --on-commit-jobs";
+const QUEUE_IS_FULL: &str = "the queue is full: raise --on-commit-queue or --on-commit-jobs";
 const HELPER_IS_GONE: &str = "the helper process has ended";
 
 fn feed(queue: &Receiver<Job>, mut pipe: ChildStdin, lost: &Lost) {
     loop {
         match queue.recv_timeout(INTERVAL) {
             Ok(job) => {
-                // Numbers and an address always have a form in JSON.
+                // Serializing numbers and an address cannot fail.
                 let mut line = serde_json::to_vec(&job).unwrap_or_default();
                 line.push(b'\n');
                 if let Err(error) = pipe.write_all(&line) {
@@ -87,13 +87,13 @@ fn feed(queue: &Receiver<Job>, mut pipe: ChildStdin, lost: &Lost) {
         }
         lost.report(Some(Instant::now()));
     }
-    // Including those that were queued after the helper had ended.
+    // Files that were queued after the helper had ended are lost, too.
     while let Ok(job) = queue.try_recv() {
         lost.add(job.id, HELPER_IS_GONE);
     }
 }
 
-/// Counts files without a command, and logs them, a line per second at the most.
+/// Counts files without a command, and logs at most one line per second about them.
 #[derive(Debug, Default)]
 struct Lost {
     total: AtomicU64,
@@ -121,7 +121,8 @@ impl Lost {
         self.report(Some(Instant::now()));
     }
 
-    /// Logs what was not logged yet, unless the last line is too recent at `now`; `None` is the end.
+    /// Logs the files that were not logged yet, unless the last line is too recent at `now`. `None`
+    /// logs them in any case.
     fn report(&self, now: Option<Instant>) {
         let mut unreported = self.lock();
         let is_recent = |logged| now.is_some_and(|now| now.duration_since(logged) < INTERVAL);
@@ -141,7 +142,7 @@ impl Lost {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Unreported> {
-        // Every change is complete before anything could panic.
+        // Every change under this lock is complete before anything could panic.
         self.unreported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,8 +154,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_finds_no_room_is_counted() {
-        // Reads nothing, so that the pipe fills, and then the queue.
+    fn counts_files_that_do_not_fit_into_the_queue() {
+        // `sleep` does not read, so the pipe fills up, and then the queue.
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::piped()).spawn().unwrap();
         let queue = Queue::start(10, child.stdin.take().unwrap()).unwrap();
         for id in 0..100_000 {
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_queued_when_the_helper_ends_is_counted() {
+    fn counts_files_queued_when_the_helper_ends() {
         let mut child = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
         let pipe = child.stdin.take().unwrap();
         child.wait().unwrap();

@@ -10,7 +10,7 @@ use accio_cli::{Failure, Program, say};
 use accio_proto::{DirError, DirErrorKind, DirSink, FileSink, Outcome, Server, os_error_text};
 
 use crate::arguments::{Arguments, Files, WithExisting};
-use crate::on_commit::{self, Helper, OnCommit, Running};
+use crate::on_commit::{self, ActiveHelper, Helper, OnCommit};
 use crate::sandbox::Sandbox;
 
 /// Receives into the folder that the arguments name.
@@ -105,7 +105,7 @@ struct Receiver {
     durable: bool,
     sandbox: Sandbox,
     on_commit: Option<OnCommit>,
-    helper: OnceLock<Mutex<Option<Running>>>,
+    helper: OnceLock<Mutex<Option<ActiveHelper>>>,
 }
 
 impl Program for Receiver {
@@ -150,12 +150,12 @@ impl Program for Receiver {
 
     fn lost_commands(&self) -> Option<u64> {
         let helper = self.helper.get()?.lock().unwrap_or_else(PoisonError::into_inner);
-        helper.as_ref().map(Running::lost)
+        helper.as_ref().map(ActiveHelper::lost)
     }
 
     fn finish(&self, deadline: &dyn Fn() -> Instant) {
         let helper = self.helper.get();
-        let take = |helper: &Mutex<Option<Running>>| {
+        let take = |helper: &Mutex<Option<ActiveHelper>>| {
             helper.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
         if let Some(helper) = helper.and_then(take) {

@@ -10,7 +10,7 @@ use super::harness::{Place, Server, connect, finish, json_lines, program, until,
 const SOON: Duration = Duration::from_secs(2);
 
 #[test]
-fn by_default_all_interfaces_are_served_over_ipv4_and_ipv6() {
+fn listens_on_all_interfaces_over_ipv4_and_ipv6_by_default() {
     let place = Place::new();
     let server = Server::start_as(program(), &place, &[]);
     let port = server.address().port();
@@ -26,15 +26,15 @@ fn by_default_all_interfaces_are_served_over_ipv4_and_ipv6() {
     server.stop(SOON);
 }
 
-/// The address and interface inside the namespace of [`in_namespace`].
+/// The address and the interface inside the namespace of [`in_namespace`].
 const LINK_LOCAL: (Ipv6Addr, &str) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), "lo");
 
-/// Tells the test that it runs inside the namespace.
+/// Environment variable that tells the test that it runs inside the namespace.
 const INSIDE: &str = "IN_A_NETWORK_NAMESPACE";
 
-/// Runs the named test again in a network namespace of its own, whose loopback interface has a
-/// link-local address, so that no interface of the machine is used. Returns the interface's number
-/// inside the namespace, and `None` outside.
+/// Runs the named test again in a network namespace whose loopback interface has a link-local
+/// address, so that the test does not depend on the machine's interfaces. Returns the interface's
+/// index inside the namespace, and `None` outside.
 fn in_namespace(test: &str) -> Option<u32> {
     if std::env::var_os(INSIDE).is_some() {
         let number = std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap();
@@ -68,8 +68,8 @@ fn in_namespace(test: &str) -> Option<u32> {
 }
 
 #[test]
-fn the_zone_of_a_link_local_address_is_kept() {
-    let Some(number) = in_namespace("the_zone_of_a_link_local_address_is_kept") else { return };
+fn keeps_the_zone_of_a_link_local_address() {
+    let Some(number) = in_namespace("keeps_the_zone_of_a_link_local_address") else { return };
     let (ip, name) = LINK_LOCAL;
     let place = Place::new();
     let script = place.script("hook", "echo \"$ACCIO_PEER\" >\"$0.out\"");
@@ -94,8 +94,8 @@ fn the_zone_of_a_link_local_address_is_kept() {
 
 #[cfg(feature = "metrics")]
 #[test]
-fn metrics_are_served_on_a_link_local_address() {
-    let Some(number) = in_namespace("metrics_are_served_on_a_link_local_address") else { return };
+fn serves_metrics_on_a_link_local_address() {
+    let Some(number) = in_namespace("serves_metrics_on_a_link_local_address") else { return };
     let (ip, name) = LINK_LOCAL;
     let place = Place::new();
     let port = super::harness::free_port();
@@ -106,7 +106,7 @@ fn metrics_are_served_on_a_link_local_address() {
 }
 
 #[test]
-fn a_zone_that_the_machine_lacks_is_a_usage_error() {
+fn rejects_a_zone_that_the_machine_does_not_have() {
     for (flag, value) in [("--bind", "fe80::1%nope0"), ("--bind", "::1%lo")] {
         let line = super::usage::fails(2, &["5000", "d", flag, value]);
         assert!(line.contains(value), "{line}");

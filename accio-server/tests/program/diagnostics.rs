@@ -1,4 +1,4 @@
-//! A log that nobody reads, and signals without a meaning: neither stops the server.
+//! Conditions that must not stop the server: a log that is not read, and signals without a meaning.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ impl Unread {
         Unread { child, stderr, address }
     }
 
-    /// Sends SIGTERM: exit code 0 within a second. Returns what it has said.
+    /// Sends SIGTERM and expects exit code 0 within a second. Returns the text on stderr.
     fn stop(mut self) -> String {
         let start = Instant::now();
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
@@ -51,14 +51,14 @@ impl Drop for Unread {
 }
 
 #[test]
-fn a_log_that_is_not_read_stops_neither_uploads_nor_the_end() {
+fn an_unread_log_blocks_neither_uploads_nor_shutdown() {
     let place = Place::new();
     let mut server = Unread::start(&place, &["-vv"]);
-    // More than the pipe and the queue hold.
+    // More lines than the pipe and the queue hold.
     for _ in 0..3_000 {
         upload(server.address, b"content").unwrap();
     }
-    // Once it is read again, the log says how much is missing.
+    // Once stderr is read again, the log says how many lines are missing.
     let mut text = String::new();
     let mut part = [0; 4096];
     while !text.contains("stderr was not read: ") {
@@ -70,10 +70,10 @@ fn a_log_that_is_not_read_stops_neither_uploads_nor_the_end() {
 }
 
 #[test]
-fn the_end_does_not_wait_for_a_log_that_is_not_read() {
+fn shutdown_does_not_wait_for_an_unread_log() {
     let place = Place::new();
     let server = Unread::start(&place, &[]);
-    // Each is aborted with a line in the log, together more than the pipe holds.
+    // Each connection is aborted with a line in the log; together they exceed the pipe.
     let idle: Vec<_> = (0..80).map(|_| connect(server.address).unwrap()).collect();
     let text = server.stop();
     assert!(text.len() <= 4096 + (256 << 10));
@@ -83,7 +83,7 @@ fn the_end_does_not_wait_for_a_log_that_is_not_read() {
 }
 
 #[test]
-fn signals_without_a_meaning_do_not_end_the_server() {
+fn ignores_signals_without_a_meaning() {
     let place = Place::new();
     let server = Server::start(&place, &["-v"]);
     let mut stream = connect(server.address()).unwrap();
@@ -91,7 +91,7 @@ fn signals_without_a_meaning_do_not_end_the_server() {
     let signals = [Signal::USR1, Signal::USR2, Signal::HUP, Signal::ALARM, Signal::PROF];
     for signal in signals {
         server.signal(signal);
-        // Each is handled before the next one comes.
+        // Leaves time to handle each signal before the next one.
         std::thread::sleep(Duration::from_millis(20));
     }
     server.line("has no effect");

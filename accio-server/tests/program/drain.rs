@@ -1,4 +1,4 @@
-//! `--drain`: the end, with and without time for transfers.
+//! `--drain`: shutdown with and without time for running transfers.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ fn is_refused(server: &Server) -> bool {
 }
 
 #[test]
-fn transfers_finish_while_nobody_new_is_let_in() {
+fn finishes_transfers_while_refusing_new_clients() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let place = Place::new();
         let mut server = Server::start(&place, &["--drain", "15"]);
@@ -37,7 +37,7 @@ fn transfers_finish_while_nobody_new_is_let_in() {
 }
 
 #[test]
-fn what_takes_longer_is_aborted() {
+fn aborts_transfers_that_exceed_the_drain_time() {
     let place = Place::new();
     let mut server = Server::start(&place, &["--drain", "1.5"]);
     let stream = half_a_file(&server);
@@ -52,7 +52,7 @@ fn what_takes_longer_is_aborted() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_the_drain_at_once() {
     let place = Place::new();
     let mut server = Server::start(&place, &["--drain", "60"]);
     let stream = half_a_file(&server);
@@ -67,7 +67,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn without_it_transfers_are_aborted_at_once() {
+fn aborts_transfers_at_once_without_drain() {
     let place = Place::new();
     let server = Server::start(&place, &[]);
     let stream = half_a_file(&server);

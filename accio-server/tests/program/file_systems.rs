@@ -1,6 +1,7 @@
-//! File systems that lack calls, or ignore them: on each, the server keeps its promises or refuses
-//! to start. Needs root and the tools of the file systems, so it is ignored by default:
-//! `cargo test -p accio-server --test program file_systems -- --ignored --nocapture`.
+//! File systems that lack certain calls or ignore them: on each of them the server either keeps its
+//! promises or refuses to start. These tests need root and the file systems' tools, so they are
+//! ignored by default: `cargo test -p accio-server --test program file_systems -- --ignored
+//! --nocapture`.
 
 use std::fs;
 use std::io::Write;
@@ -13,47 +14,47 @@ use super::harness::{BOUND, Server, connect, free_port, program, until, upload, 
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// A file system to try, and how to mount it: the shell commands see `$ROOT`, a fresh folder, and
-/// mount on `$ROOT/mount`.
-struct Kind {
+/// A file system and the shell commands that mount it on `$ROOT/mount`; `$ROOT` is a fresh
+/// directory.
+struct FileSystem {
     name: &'static str,
-    /// Without one of these, it is skipped.
+    /// Skipped if one of these programs is missing.
     tools: &'static [&'static str],
     mount: &'static str,
 }
 
-const KINDS: &[Kind] = &[
-    Kind {
+const FILE_SYSTEMS: &[FileSystem] = &[
+    FileSystem {
         name: "ext4",
         tools: &["mkfs.ext4"],
         mount: "truncate -s 64M image && mkfs.ext4 -q image && mount -o loop image mount",
     },
-    Kind { name: "tmpfs", tools: &[], mount: "mount -t tmpfs tmpfs mount" },
-    Kind {
+    FileSystem { name: "tmpfs", tools: &[], mount: "mount -t tmpfs tmpfs mount" },
+    FileSystem {
         name: "overlayfs",
         tools: &[],
         mount: "mkdir base && mount -t tmpfs tmpfs base && mkdir base/lower base/upper base/work \
                 && mount -t overlay overlay -o \
                 lowerdir=base/lower,upperdir=base/upper,workdir=base/work mount",
     },
-    Kind { name: "bindfs", tools: &["bindfs"], mount: "mkdir source && bindfs source mount" },
-    Kind {
+    FileSystem { name: "bindfs", tools: &["bindfs"], mount: "mkdir source && bindfs source mount" },
+    FileSystem {
         name: "ntfs-3g",
         tools: &["ntfs-3g", "mkfs.ntfs"],
         mount: "truncate -s 64M image && mkfs.ntfs -q -F image && ntfs-3g image mount",
     },
-    Kind {
+    FileSystem {
         name: "exfat-fuse",
         tools: &["mount.exfat-fuse", "mkfs.exfat"],
         mount: "truncate -s 64M image && mkfs.exfat image \
                 && losetup -f --show image >device && mount.exfat-fuse $(cat device) mount",
     },
-    Kind {
+    FileSystem {
         name: "rclone mount",
         tools: &["rclone"],
         mount: "mkdir source && rclone mount source mount --daemon --dir-cache-time 0s",
     },
-    Kind {
+    FileSystem {
         name: "rclone mount, cached",
         tools: &["rclone"],
         mount: "mkdir source && rclone mount source mount --daemon --vfs-cache-mode full \
@@ -66,7 +67,7 @@ struct Mounted {
 }
 
 impl Mounted {
-    fn new(kind: &Kind) -> Result<Self, String> {
+    fn new(kind: &FileSystem) -> Result<Self, String> {
         let has = |tool: &str| {
             let path = std::env::var_os("PATH").unwrap_or_default();
             std::env::split_paths(&path).any(|dir| dir.join(tool).is_file())
@@ -78,7 +79,7 @@ impl Mounted {
         fs::create_dir(root.path().join("mount")).unwrap();
         let mut shell = Command::new("sh");
         shell.args(["-c", kind.mount]).current_dir(root.path()).stdin(Stdio::null());
-        // A daemon would hold pipes open.
+        // A pipe instead of a file would stay open as long as the mount daemon runs.
         let log = fs::File::create(root.path().join("log")).unwrap();
         let status = shell.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
         let mounted = Mounted { root };
@@ -94,7 +95,7 @@ impl Mounted {
         Ok(mounted)
     }
 
-    /// A folder on it that no server has used.
+    /// Returns a directory on this file system that no server has used yet.
     fn folder(&self, name: &str) -> PathBuf {
         self.root.path().join("mount").join(name)
     }
@@ -121,7 +122,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Starts a server on `folder`, or returns the error that it ends with.
+/// Starts a server on `folder`, or returns the error with which it exits.
 fn start(folder: &Path, flags: &[&str]) -> Result<Server, String> {
     let command = || {
         let mut command = program();
@@ -129,7 +130,7 @@ fn start(folder: &Path, flags: &[&str]) -> Result<Server, String> {
         command.args(["--timeout", "0.5"]).args(flags);
         command
     };
-    // The same start twice: a server that listens would have to be ended first.
+    // Runs the start twice, because the first run cannot be ended if it listens.
     let mut trial = command();
     let mut child = trial.stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(1500));
@@ -144,7 +145,7 @@ fn start(folder: &Path, flags: &[&str]) -> Result<Server, String> {
     Err(text.trim().to_owned())
 }
 
-/// Content of an upload that takes several turns.
+/// Content of an upload that takes several reads.
 fn content() -> Vec<u8> {
     (0..3 << 20).map(|index: u32| (index ^ (index >> 9)) as u8).collect()
 }
@@ -153,12 +154,12 @@ fn read(folder: &Path, id: u64) -> Vec<u8> {
     fs::read(folder.join(format!("{id}.file"))).unwrap_or_default()
 }
 
-/// Waits for a file, which some file systems show late.
+/// Waits for a file, because some file systems show new files late.
 fn expect(folder: &Path, id: u64, content: &[u8]) {
     until(&format!("{id}.file in {folder:?}"), || read(folder, id) == content);
 }
 
-/// What the flag comes to: `yes` if it does what it promises, or `refused`.
+/// Fills one cell of the table: `yes` if the flag does what it promises, or `refused`.
 fn cell(folder: &Path, flags: &[&str], check: impl FnOnce(&Server)) -> Result<(), String> {
     let server = start(folder, flags)?;
     check(&server);
@@ -170,9 +171,9 @@ fn cell(folder: &Path, flags: &[&str], check: impl FnOnce(&Server)) -> Result<()
 
 #[test]
 #[ignore = "needs root and file systems to mount"]
-fn each_file_system_works_or_is_refused() {
+fn works_on_each_file_system_or_refuses_it() {
     let mut table = String::new();
-    for kind in KINDS {
+    for kind in FILE_SYSTEMS {
         let mounted = match Mounted::new(kind) {
             Ok(mounted) => mounted,
             Err(why) => {

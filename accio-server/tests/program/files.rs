@@ -1,4 +1,4 @@
-//! Numbers, modes, addresses: what the files are, and where they come from.
+//! File numbers, modes of files, and listen addresses.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use super::harness::{Place, Server, clean, json_lines, program, upload};
 const SOON: Duration = Duration::from_secs(2);
 
 #[test]
-fn keep_goes_on_after_the_highest_number() {
+fn keep_continues_after_the_highest_number() {
     let place = Place::new();
     fs::create_dir(place.path("received")).unwrap();
     for name in ["7.file", "12.file", "007.file", "99.txt"] {
@@ -29,12 +29,12 @@ fn keep_never_replaces_a_file_that_appears_later() {
     let place = Place::new();
     let journal = place.text("log/journal");
     let server = Server::start(&place, &["--existing", "keep", "--journal", &journal]);
-    fs::write(place.path("received/1.file"), "somebody's").unwrap();
+    fs::write(place.path("received/1.file"), "foreign").unwrap();
     upload(server.address(), b"new").unwrap_err();
     upload(server.address(), b"next").unwrap();
     server.line("connection 1: ERROR: cannot commit the file: file exists");
     server.stop(SOON);
-    assert_eq!(place.read(1).unwrap(), b"somebody's");
+    assert_eq!(place.read(1).unwrap(), b"foreign");
     assert_eq!(place.read(2).unwrap(), b"next");
     let lines = json_lines(&place.path("log/journal"));
     assert_eq!(lines[0]["reason"], "exists");
@@ -43,7 +43,7 @@ fn keep_never_replaces_a_file_that_appears_later() {
 }
 
 #[test]
-fn replace_is_the_default_and_numbers_may_begin_anywhere() {
+fn replaces_by_default_and_numbers_from_any_start() {
     let place = Place::new();
     fs::create_dir(place.path("received")).unwrap();
     fs::write(place.path("received/100.file"), "old").unwrap();
@@ -59,7 +59,7 @@ fn replace_is_the_default_and_numbers_may_begin_anywhere() {
 }
 
 #[test]
-fn the_mode_is_exact_whatever_the_umask() {
+fn sets_the_exact_mode_regardless_of_the_umask() {
     for umask in ["077", "000"] {
         let place = Place::new();
         let mut command = std::process::Command::new("sh");
@@ -75,7 +75,7 @@ fn the_mode_is_exact_whatever_the_umask() {
 }
 
 #[test]
-fn several_addresses_are_counted_together() {
+fn numbers_connections_to_several_addresses_together() {
     for binds in [["127.0.0.1", "127.0.0.2", "::1"], ["0.0.0.0", "::", ""]] {
         let place = Place::new();
         let flags: Vec<_> = binds

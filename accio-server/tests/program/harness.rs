@@ -1,4 +1,4 @@
-//! Starting the server, talking to it, and ending it in any case.
+//! Starts the server, talks to it and always ends it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-/// Nothing takes longer, or the test fails.
+/// Maximum duration of any step of a test.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
-/// A fresh folder with a place for files, and one for what is beside them.
+/// A fresh directory with room for received files and other files.
 pub(crate) struct Place {
     root: tempfile::TempDir,
 }
@@ -34,7 +34,7 @@ impl Place {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    /// The folder of the files.
+    /// The directory of received files.
     pub(crate) fn dir(&self) -> String {
         self.text("received")
     }
@@ -43,7 +43,7 @@ impl Place {
         std::fs::read(self.path("received").join(format!("{id}.file"))).ok()
     }
 
-    /// An executable script.
+    /// Creates an executable script.
     pub(crate) fn script(&self, name: &str, body: &str) -> String {
         use std::os::unix::fs::OpenOptionsExt;
         let mut options = std::fs::OpenOptions::new();
@@ -60,7 +60,7 @@ struct Lines {
     changed: Condvar,
 }
 
-/// A server, killed with the test however that goes.
+/// A running server, killed when dropped.
 pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
@@ -68,7 +68,7 @@ pub(crate) struct Server {
     reader: Option<thread::JoinHandle<()>>,
 }
 
-/// A port that is free, below those that the system gives to clients.
+/// A free port below the range from which the system assigns client ports.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
@@ -81,7 +81,7 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// The program, with nothing of this process's environment that would change it.
+/// The server program, without the variables of this process that could affect it.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_accio-server"));
     clean(&mut command);
@@ -101,7 +101,7 @@ pub(crate) fn clean(command: &mut Command) {
 }
 
 impl Server {
-    /// Starts it on a free port of loopback, with `flags` after PORT and FILE-DIR.
+    /// Starts a server on a free port of loopback, with `flags` after PORT and FILE-DIR.
     pub(crate) fn start(place: &Place, flags: &[&str]) -> Self {
         Self::start_as(program(), place, &[&["--bind", "127.0.0.1"], flags].concat())
     }
@@ -143,7 +143,7 @@ impl Server {
         find(&lines).unwrap_or_else(|| panic!("no {text:?} in {lines:#?}"))
     }
 
-    /// How many lines on stderr contain `text`, so far.
+    /// Returns the number of lines on stderr so far that contain `text`.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.stderr.lines.lock().unwrap().iter().filter(|line| line.contains(text)).count()
     }
@@ -153,7 +153,7 @@ impl Server {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// How it is by the kernel's account: `T` for stopped.
+    /// The process state that the kernel reports: `T` for stopped.
     #[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
     pub(crate) fn state(&self) -> char {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
@@ -164,16 +164,17 @@ impl Server {
         &mut self.child
     }
 
-    /// Waits for its end, and all it said.
+    /// Waits for the server to exit and for the end of its output.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = wait(&mut self.child);
-        // Commands that it left behind would hold its stderr open.
+        // A command that the server left behind would keep stderr open.
         let reader = self.reader.take();
         until("its stderr ends", || reader.as_ref().is_none_or(|reader| reader.is_finished()));
         status
     }
 
-    /// Ends it by SIGTERM within `limit`; returns its status, and all it said on stderr.
+    /// Ends the server with SIGTERM within `limit`; returns its exit status and its lines on
+    /// stderr.
     pub(crate) fn end(mut self, limit: Duration) -> (ExitStatus, Vec<String>) {
         let start = Instant::now();
         self.signal(Signal::TERM);
@@ -183,7 +184,7 @@ impl Server {
         (status, said)
     }
 
-    /// Ends it by SIGTERM: exit code 0, within `limit`.
+    /// Ends the server with SIGTERM and expects exit code 0 within `limit`.
     pub(crate) fn stop(mut self, limit: Duration) {
         let start = Instant::now();
         self.signal(Signal::TERM);
@@ -199,7 +200,7 @@ impl Drop for Server {
     }
 }
 
-/// Waits for the end of a process, but not for ever.
+/// Waits for a process to exit, within the bound.
 pub(crate) fn wait(child: &mut Child) -> ExitStatus {
     let end = Instant::now() + BOUND;
     loop {
@@ -211,16 +212,16 @@ pub(crate) fn wait(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// Says that it is over when dropped, so that a test that fails ends those who work until then.
-pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+/// Sets the flag when dropped, so that a failing test also ends its worker threads.
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }
 }
 
-/// Waits until `done` says so.
+/// Waits until `done` returns true.
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + BOUND;
     while !done() {
@@ -229,7 +230,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A connection that was greeted.
+/// Opens a connection and reads the greeting.
 pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(BOUND))?;
@@ -240,21 +241,21 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Ends the file; an error unless the server confirms it.
+/// Ends the upload; returns an error unless the server confirms it.
 pub(crate) fn finish(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
     assert_eq!(stream.read(&mut [0])?, 0, "nothing after the greeting");
     Ok(())
 }
 
-/// Sends a file; an error unless the server confirms it.
+/// Sends a file; returns an error unless the server confirms it.
 pub(crate) fn upload(address: SocketAddr, content: &[u8]) -> io::Result<()> {
     let mut stream = connect(address)?;
     stream.write_all(content)?;
     finish(stream)
 }
 
-/// The lines of a file, as JSON.
+/// Parses the lines of a file as JSON.
 pub(crate) fn json_lines(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'), "a line is split: {text:?}");

@@ -1,4 +1,4 @@
-//! `--journal`: a line of JSON for every connection, in all circumstances.
+//! `--journal`: a line of JSON for every connection.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::process::Signal;
 
-use super::harness::{Over, Place, Server, connect, json_lines, program, upload};
+use super::harness::{Place, Server, StopOnDrop, connect, json_lines, program, upload};
 use super::usage::fails;
 
 const SOON: Duration = Duration::from_secs(2);
 
 #[test]
-fn a_line_says_all_about_a_connection() {
+fn a_line_has_every_field_of_a_connection() {
     let place = Place::new();
     let journal = place.text("log/journal");
     let server = Server::start(&place, &["--journal", &journal, "--timeout", "0.3"]);
     upload(server.address(), b"content").unwrap();
     let mut confirming = connect(server.address()).unwrap();
     confirming.write_all(b"confirm-accio\r\nconfirm-accio-again\r\n\r\n").unwrap();
-    // It falls silent now.
+    // The client is silent from here on.
     confirming.read_to_end(&mut Vec::new()).unwrap_err();
     let resetting = connect(server.address()).unwrap();
     rustix::net::sockopt::set_socket_linger(&resetting, Some(Duration::ZERO)).unwrap();
@@ -52,14 +52,14 @@ fn a_line_says_all_about_a_connection() {
 }
 
 #[test]
-fn rotation_under_load_loses_and_splits_no_line() {
+fn rotation_under_load_neither_loses_nor_splits_a_line() {
     let place = Place::new();
     let journal = place.text("log/journal");
-    // Confined where the kernel can, which must not keep it from opening the file anew.
+    // Where possible, the server is sandboxed, which must not keep it from reopening the journal.
     let server = Server::start(&place, &["--journal", &journal, "-v"]);
     let over = AtomicBool::new(false);
     let sent: u64 = thread::scope(|scope| {
-        let end = Over(&over);
+        let end = StopOnDrop(&over);
         let load = || {
             let mut sent = 0;
             while !over.load(Ordering::SeqCst) {
@@ -90,7 +90,7 @@ fn rotation_under_load_loses_and_splits_no_line() {
 }
 
 #[test]
-fn it_is_refused_among_the_files() {
+fn rejects_a_journal_inside_the_directory_of_files() {
     let place = Place::new();
     fs::create_dir_all(place.path("received/below")).unwrap();
     symlink(place.path("received"), place.path("alias")).unwrap();
@@ -114,7 +114,7 @@ fn it_is_refused_among_the_files() {
 }
 
 #[test]
-fn stdout_has_it_when_asked() {
+fn writes_the_journal_to_stdout_on_request() {
     let place = Place::new();
     let mut command = program();
     command.stdout(Stdio::piped());
@@ -130,7 +130,7 @@ fn stdout_has_it_when_asked() {
 }
 
 #[test]
-fn one_that_cannot_be_written_is_told_once_and_delays_one_client() {
+fn an_unwritable_journal_is_logged_once_and_delays_one_client() {
     let place = Place::new();
     let server = Server::start(&place, &["--journal", "/dev/full"]);
     let mut delayed = 0;
@@ -139,13 +139,13 @@ fn one_that_cannot_be_written_is_told_once_and_delays_one_client() {
         upload(server.address(), b"content").unwrap();
         delayed += usize::from(start.elapsed() > Duration::from_millis(500));
     }
-    server.line("cannot write the journal, transfers continue without it: no space left on device");
+    server.line("cannot write the journal: no space left on device: transfers continue without it");
     assert_eq!((delayed, server.count("cannot write the journal")), (1, 1));
     server.stop(SOON);
     assert_eq!(place.read(5).unwrap(), b"content");
 }
 
-/// A pipe for the journal whose reader is the test; full of `x` lines.
+/// A full pipe as the journal, read by the test. It is filled with lines of `x`.
 struct SlowReader {
     pipe: File,
 }
@@ -154,7 +154,7 @@ impl SlowReader {
     fn new(place: &Place) -> Self {
         let path = place.path("log/journal");
         mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).unwrap();
-        // Open for both, so that it always has a reader and a writer.
+        // Opened for reading and writing, so that the pipe always has both ends.
         let nonblocking = OFlags::NONBLOCK.bits() as i32;
         let mut options = File::options();
         let pipe = options.read(true).write(true).custom_flags(nonblocking).open(path).unwrap();
@@ -172,10 +172,10 @@ impl SlowReader {
     }
 }
 
-/// A journal that is read at 2 kB/s delays clients once, for a second, not whenever it accepts a few
-/// lines in between.
+/// A journal that is read at 2 kB/s delays clients once, for a second, and not again whenever it
+/// accepts a few lines.
 #[test]
-fn one_that_is_read_slowly_delays_clients_once() {
+fn a_slowly_read_journal_delays_clients_once() {
     let place = Place::new();
     let reader = SlowReader::new(&place);
     let server = Server::start(&place, &["--journal", &place.text("log/journal")]);
@@ -183,7 +183,7 @@ fn one_that_is_read_slowly_delays_clients_once() {
     let start = Instant::now();
     let over = AtomicBool::new(false);
     let (uploads, delays) = thread::scope(|scope| {
-        let end = Over(&over);
+        let end = StopOnDrop(&over);
         scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
                 reader.read(400);
@@ -202,12 +202,12 @@ fn one_that_is_read_slowly_delays_clients_once() {
     });
     assert!(uploads > 500, "{uploads}");
     assert_eq!(delays, 1, "of {uploads} uploads");
-    server.line("cannot write the journal, transfers continue without it: it is not read");
+    server.line("cannot write the journal: the pipe is full: transfers continue without it");
     server.stop(SOON);
 }
 
 #[test]
-fn one_that_is_read_again_has_the_lines_that_waited_and_the_count_of_lost_ones() {
+fn a_journal_that_recovers_gets_waiting_lines_and_the_count_of_lost_ones() {
     let place = Place::new();
     let reader = SlowReader::new(&place);
     let server = Server::start(&place, &["--journal", &place.text("log/journal")]);
@@ -231,9 +231,9 @@ fn one_that_is_read_again_has_the_lines_that_waited_and_the_count_of_lost_ones()
     server.stop(SOON);
 }
 
-/// Lines after a torn one, of a server that was killed or of another one with the same journal.
+/// An incomplete last line was left by a killed server or by another server with the same journal.
 #[test]
-fn a_line_never_joins_a_torn_one() {
+fn starts_a_new_line_after_an_incomplete_one() {
     let place = Place::new();
     let journal = place.path("log/journal");
     fs::write(&journal, "{\"time\":\"2026-11-2").unwrap();
@@ -256,12 +256,13 @@ fn a_line_never_joins_a_torn_one() {
 }
 
 #[test]
-fn a_closed_stdout_is_refused() {
+fn rejects_a_closed_stdout() {
     let place = Place::new();
     let mut command = std::process::Command::new("sh");
     super::harness::clean(&mut command);
     command.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_accio-server"), "5000"]);
-    // An address of another machine: what gets as far as listening fails with another line.
+    // An address of another machine: a server that got as far as listening would fail with another
+    // line.
     command.args([&place.dir(), "--journal", "-", "--bind", "203.0.113.7"]);
     let output = command.output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

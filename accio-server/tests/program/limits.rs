@@ -1,5 +1,5 @@
-//! The limits an operator can set, each by its flag, with somebody who exceeds it and somebody who
-//! does not.
+//! Each limit that an operator can set by a flag, with a client that exceeds it and one that does
+//! not.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::harness::{BOUND, Place, Server, connect, finish, until, upload};
 
-/// A connection from another address of loopback, and what it is told first.
+/// Opens a connection from another loopback address and reads the greeting.
 fn connect_from(source: [u8; 4], address: SocketAddr) -> io::Result<TcpStream> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
@@ -21,13 +21,13 @@ fn connect_from(source: [u8; 4], address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Whether a connection is reset before any greeting.
+/// Returns whether a connection was reset before any greeting.
 fn is_refused(tried: io::Result<TcpStream>) -> bool {
-    // A reset may come before the attempt to connect has returned.
+    // The reset may arrive before the attempt to connect has returned.
     matches!(tried, Err(error) if error.kind() == ErrorKind::ConnectionReset)
 }
 
-/// Whether the server has said nothing to it yet.
+/// Returns whether the server has not sent anything yet.
 fn is_waiting(stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let waiting =
@@ -36,15 +36,15 @@ fn is_waiting(stream: &TcpStream) -> bool {
     waiting
 }
 
-/// Sends until the server breaks off.
+/// Sends until the server resets the connection.
 fn expect_reset(mut stream: TcpStream) {
-    // Whichever call is first told of it: the next one is not.
+    // One of the two calls reports the reset; the other does not.
     let end = stream.write_all(b"more").and_then(|()| stream.read(&mut [0]));
     assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]
-fn a_limit_that_is_exceeded_is_logged_once_a_second_without_any_flag() {
+fn logs_an_exceeded_limit_once_a_second_without_any_flag() {
     let place = Place::new();
     let flags = ["--max-size", "10", "--min-rate", "1M", "--max-duration", "0.2"];
     let server = Server::start(&place, &[&flags[..], &["--deny", "127.0.0.2"]].concat());
@@ -67,7 +67,7 @@ fn a_limit_that_is_exceeded_is_logged_once_a_second_without_any_flag() {
 }
 
 #[test]
-fn max_connections_lets_the_others_wait() {
+fn max_connections_makes_further_clients_wait() {
     let place = Place::new();
     let server = Server::start(&place, &["--max-connections", "2"]);
     let first = connect(server.address()).unwrap();
@@ -83,7 +83,7 @@ fn max_connections_lets_the_others_wait() {
 }
 
 #[test]
-fn max_per_ip_refuses_one_more_of_the_same_address_without_a_number() {
+fn max_per_ip_refuses_a_further_connection_without_assigning_a_number() {
     let place = Place::new();
     let server = Server::start(&place, &["--max-per-ip", "2", "-v"]);
     let first = connect(server.address()).unwrap();
@@ -96,14 +96,14 @@ fn max_per_ip_refuses_one_more_of_the_same_address_without_a_number() {
     finish(other).unwrap();
     assert_eq!(place.read(3).unwrap(), b"from elsewhere", "the refused have no number");
     finish(first).unwrap();
-    // The place is free once the server is done with the connection, not when we know of it.
+    // The server frees the place shortly after the client sees the end of its connection.
     until("the place is free", || connect(server.address()).is_ok());
     until("the operator is told", || server.count("its address has 2 connections already") >= 3);
     finish(second).unwrap();
 }
 
 #[test]
-fn max_size_is_the_largest_size() {
+fn max_size_accepts_a_file_of_exactly_that_size() {
     let place = Place::new();
     let server = Server::start(&place, &["--max-size", "64K", "-v"]);
     upload(server.address(), &[7; 64 << 10]).unwrap();
@@ -117,7 +117,7 @@ fn max_size_is_the_largest_size() {
 }
 
 #[test]
-fn max_duration_ends_a_transfer_however_busy_it_is() {
+fn max_duration_aborts_even_an_active_transfer() {
     let place = Place::new();
     let server = Server::start(&place, &["--max-duration", "1.2", "-v"]);
     let mut busy = connect(server.address()).unwrap();
@@ -132,15 +132,16 @@ fn max_duration_ends_a_transfer_however_busy_it_is() {
     upload(server.address(), b"quick").unwrap();
 }
 
-/// The promised remedy against a byte every nine seconds; the window is ten seconds and no flag.
+/// The remedy that the documentation promises against a client that sends one byte every nine
+/// seconds. The rate is measured over ten seconds; no flag changes that.
 #[test]
-fn min_rate_ends_a_byte_now_and_then_and_nobody_who_is_faster() {
+fn min_rate_aborts_slow_transfers_only() {
     let place = Place::new();
     let server = Server::start(&place, &["--min-rate", "100", "-v"]);
     let mut slow = connect(server.address()).unwrap();
     let mut fast = connect(server.address()).unwrap();
     let start = Instant::now();
-    // Three times the rate; a busy machine may lose half of it.
+    // Sends at three times the minimum rate, so that a busy machine may lose half of it.
     let mut sent = 0;
     while slow.write_all(b"x").is_ok() {
         assert!(start.elapsed() < BOUND, "it goes on for ever");
@@ -158,9 +159,9 @@ fn min_rate_ends_a_byte_now_and_then_and_nobody_who_is_faster() {
 }
 
 #[test]
-fn min_free_lets_everybody_wait() {
+fn min_free_makes_all_clients_wait() {
     let place = Place::new();
-    // No disk has so much.
+    // More space than any disk has.
     let server = Server::start(&place, &["--min-free", "1000000T"]);
     let stream = TcpStream::connect(server.address()).unwrap();
     server.line("accepting no connections for now: the sink has no room");
@@ -175,10 +176,10 @@ fn min_free_lets_everybody_wait() {
 }
 
 #[test]
-fn allow_and_deny_tell_networks_apart() {
+fn allow_and_deny_accept_and_refuse_networks() {
     let place = Place::new();
     let flags = ["--allow", "127.0.0.0/28,::1", "--deny", "127.0.0.9", "--deny", "127.0.0.4/31"];
-    // On [::], an IPv4 client comes with an IPv6 address.
+    // On [::], an IPv4 client has an IPv6 address.
     for bind in ["127.0.0.1", "::"] {
         if bind == "::" && std::net::TcpListener::bind("[::1]:0").is_err() {
             continue;
@@ -204,7 +205,7 @@ fn allow_and_deny_tell_networks_apart() {
 }
 
 #[test]
-fn max_new_per_ip_limits_the_connections_of_a_second() {
+fn max_new_per_ip_limits_connections_per_second() {
     let place = Place::new();
     let server = Server::start(&place, &["--max-new-per-ip", "3", "-v"]);
     let start = Instant::now();
@@ -214,7 +215,7 @@ fn max_new_per_ip_limits_the_connections_of_a_second() {
     assert!((3..=3 * seconds).contains(&greeted.len()), "{} greeted", greeted.len());
     assert!(refused.into_iter().all(is_refused));
     server.line("its address has opened 3 connections within a second");
-    // Another address is another client, and so is the next second.
+    // Clients with another address are not affected, nor are connections in the next second.
     connect_from([127, 0, 0, 2], server.address()).unwrap();
     until("the next second has begun", || connect_from([127, 0, 0, 1], server.address()).is_ok());
 }

@@ -1,4 +1,5 @@
-//! The program as its operator meets it: flags, lines, files beside the files, signals, exit codes.
+//! Tests of the program from an operator's point of view: flags, output, journal, signals, exit
+//! codes.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
 mod addresses;

@@ -1,4 +1,4 @@
-//! `--metrics`: the numbers, and whether the server is well.
+//! `--metrics`: metrics and the health check.
 #![cfg(feature = "metrics")]
 
 use std::io::{Read, Write};
@@ -35,7 +35,7 @@ fn value(text: &str, name: &str) -> f64 {
 }
 
 #[test]
-fn the_numbers_follow_what_happens() {
+fn counts_connections_bytes_and_errors() {
     let place = Place::new();
     let server =
         Server::start(&place, &["--metrics", "0", "--timeout", "0.3", "--deny", "127.0.0.9"]);
@@ -76,7 +76,7 @@ fn the_numbers_follow_what_happens() {
 }
 
 #[test]
-fn health_tells_when_the_end_has_begun() {
+fn health_fails_once_shutdown_has_begun() {
     let place = Place::new();
     let mut server = Server::start(&place, &["--metrics", "127.0.0.1:0", "--drain", "15"]);
     let metrics = address(&server);
@@ -90,7 +90,7 @@ fn health_tells_when_the_end_has_begun() {
 }
 
 #[test]
-fn whoever_asks_anything_else_is_answered_or_dropped() {
+fn answers_or_closes_any_other_request() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0"]);
     let metrics = address(&server);
@@ -109,7 +109,7 @@ fn whoever_asks_anything_else_is_answered_or_dropped() {
 }
 
 #[test]
-fn connections_that_say_nothing_delay_no_request() {
+fn silent_connections_do_not_delay_requests() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0"]);
     let metrics = address(&server);
@@ -126,7 +126,7 @@ fn connections_that_say_nothing_delay_no_request() {
         assert!(get(metrics, "/health").starts_with("HTTP/1.1 200 "));
         assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     }
-    // Each has two seconds at the most.
+    // Each connection is closed after at most two seconds.
     for mut stream in silent.into_iter().chain(slow) {
         stream.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
         match stream.read(&mut [0; 64]) {
@@ -139,13 +139,13 @@ fn connections_that_say_nothing_delay_no_request() {
 }
 
 #[test]
-fn health_is_readiness_and_live_is_the_process() {
+fn health_reports_readiness_and_live_the_process() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0"]);
     let metrics = address(&server);
     assert!(get(metrics, "/health").starts_with("HTTP/1.1 200 "));
     std::fs::rename(place.dir(), place.path("away")).unwrap();
-    // Moved, it is still the same directory.
+    // A directory that was moved is still the same directory.
     until("it is ready", || get(metrics, "/health").starts_with("HTTP/1.1 200 "));
     std::fs::remove_dir_all(place.path("away")).unwrap();
     std::thread::sleep(Duration::from_millis(600));
@@ -154,7 +154,7 @@ fn health_is_readiness_and_live_is_the_process() {
     assert!(get(metrics, "/live").starts_with("HTTP/1.1 200 "));
     server.stop(Duration::from_secs(1));
 
-    // No disk has so much.
+    // More space than any disk has.
     let server = Server::start(&place, &["--metrics", "0", "--min-free", "1000000T"]);
     let text = get(address(&server), "/health");
     assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("no room for files"), "{text}");
@@ -162,7 +162,7 @@ fn health_is_readiness_and_live_is_the_process() {
 }
 
 #[test]
-fn lost_journal_lines_are_counted() {
+fn counts_lost_journal_lines() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0", "--journal", "/dev/full"]);
     let metrics = address(&server);
@@ -175,7 +175,7 @@ fn lost_journal_lines_are_counted() {
 }
 
 #[test]
-fn a_bad_address_and_one_in_use_are_named() {
+fn reports_an_invalid_address_and_one_in_use() {
     let place = Place::new();
     let line = fails(2, &["5000", &place.dir(), "--metrics", "localhost"]);
     assert!(line.contains("localhost"), "{line}");

@@ -1,5 +1,5 @@
-//! Stores beyond a network, as far as there are servers of their kind on this machine. Where one is
-//! missing, its test is skipped and says so.
+//! Stores behind a network, tested with servers installed on this machine. Where a server is
+//! missing, its test prints that it is skipped.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -11,14 +11,14 @@ use super::usage::fails;
 
 const STOP: Duration = Duration::from_secs(10);
 
-/// A store's server, killed with the test however that goes.
+/// The server of a store, killed when dropped.
 struct Store {
     child: Child,
     port: u16,
 }
 
 impl Store {
-    /// Starts it by what `command` makes of its port; `None` where it is not installed.
+    /// Starts the command for a free port; `None` if the program is not installed.
     fn start(name: &str, command: impl Fn(u16) -> Command) -> Option<Self> {
         let port = free_port();
         let mut command = command(port);
@@ -47,11 +47,11 @@ fn receiver(address: &str, flags: &[&str]) -> Command {
     command
 }
 
-/// With this much and no more, a store without parts is content.
+/// Largest file that fits into one request to a store without multipart uploads.
 const WHOLE: usize = 8 << 20;
 
 #[test]
-fn webdav_takes_what_fits_into_one_request() {
+fn webdav_accepts_files_that_fit_into_one_request() {
     let place = Place::new();
     let folder = place.path("dav");
     std::fs::create_dir(&folder).unwrap();
@@ -59,7 +59,7 @@ fn webdav_takes_what_fits_into_one_request() {
     let Some(store) = Store::start("rclone", move |port| {
         let mut command = Command::new("rclone");
         command.args(["serve", "webdav", "--addr", &format!("127.0.0.1:{port}")]);
-        // What is put into the folder beside it is there at once.
+        // A file put directly into the served directory must be visible at once.
         command.args(["--dir-cache-time", "0s"]).arg(&served);
         command
     }) else {

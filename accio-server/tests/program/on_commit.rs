@@ -1,4 +1,4 @@
-//! `--on-commit`: a command for every complete file, and no harm from it.
+//! `--on-commit`: one command for every complete file, without side effects on the server.
 
 use std::fs;
 use std::io::Write;
@@ -16,13 +16,13 @@ fn lines(place: &Place, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn it_is_told_of_complete_files_alone() {
+fn runs_only_for_complete_files() {
     let place = Place::new();
     let script = place.script(
         "hook",
         "echo \"$ACCIO_ID $ACCIO_BYTES $ACCIO_PEER $(cat \"$ACCIO_PATH\") $# $1\" >>\"$0.out\"",
     );
-    // Confined where the kernel can; the command is not.
+    // Where possible, the server is sandboxed; the command is not.
     let flags = ["--on-commit", &format!("{script} 'one  argument; $(touch x)'")];
     let server = Server::start(&place, &[&flags[..], &["--timeout", "0.3"]].concat());
     let aborted = connect(server.address()).unwrap();
@@ -39,7 +39,7 @@ fn it_is_told_of_complete_files_alone() {
 }
 
 #[test]
-fn its_failure_is_logged_and_harms_nothing() {
+fn logs_a_failing_command_and_continues() {
     let place = Place::new();
     let script = place.script("hook", "echo from the hook; exit 3");
     let server = Server::start(&place, &["--on-commit", &script]);
@@ -54,7 +54,7 @@ fn its_failure_is_logged_and_harms_nothing() {
 }
 
 #[test]
-fn no_more_run_at_once_than_allowed_and_none_is_left_out() {
+fn runs_every_command_with_limited_concurrency() {
     let place = Place::new();
     let script = place.script("hook", "echo + >>\"$0.out\"; sleep 0.1; echo - >>\"$0.out\"");
     let flags = ["--on-commit", &script, "--on-commit-jobs", "3", "--drain", "15"];
@@ -62,7 +62,7 @@ fn no_more_run_at_once_than_allowed_and_none_is_left_out() {
     for _ in 0..20 {
         upload(server.address(), b"content").unwrap();
     }
-    // They are waited for.
+    // The server waits for the commands.
     server.stop(Duration::from_secs(10));
     let (mut running, mut most) = (0_i32, 0);
     let lines = lines(&place, "hook.out");
@@ -74,7 +74,7 @@ fn no_more_run_at_once_than_allowed_and_none_is_left_out() {
 }
 
 #[test]
-fn one_that_does_not_end_is_ended_with_the_server() {
+fn ends_a_hanging_command_with_the_server() {
     for (drain, stubborn) in [("0", false), ("1", true)] {
         let place = Place::new();
         let trap = if stubborn { "trap '' TERM;" } else { "" };
@@ -88,7 +88,7 @@ fn one_that_does_not_end_is_ended_with_the_server() {
         if drain == "0" {
             assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         }
-        // Gone, or dead and waiting for init to notice.
+        // The process is gone, or a zombie until init notices.
         until("it is gone", || {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.is_empty() || stat.contains(") Z ")
@@ -97,7 +97,7 @@ fn one_that_does_not_end_is_ended_with_the_server() {
 }
 
 #[test]
-fn a_command_that_is_none_is_a_usage_error() {
+fn rejects_an_invalid_command() {
     let place = Place::new();
     for (command, why) in [
         ("", "no command"),
@@ -111,7 +111,7 @@ fn a_command_that_is_none_is_a_usage_error() {
 }
 
 #[test]
-fn each_file_without_a_command_is_counted_and_logged_once_a_second() {
+fn counts_files_without_a_command_and_logs_once_a_second() {
     let place = Place::new();
     let script = place.script("hook", "echo >>\"$0.out\"; sleep 0.02");
     let flags = ["--on-commit", &script, "--on-commit-queue", "5", "--on-commit-jobs", "1"];
@@ -121,7 +121,7 @@ fn each_file_without_a_command_is_counted_and_logged_once_a_second() {
         upload(server.address(), b"content").unwrap();
     }
     let seconds = start.elapsed().as_secs() as usize;
-    // The rest of the queue, and what was not logged yet.
+    // Waits for the rest of the queue, and for losses that are not logged yet.
     let (status, said) = server.end(Duration::from_secs(20));
     assert_eq!(status.code(), Some(0));
     let run = lines(&place, "hook.out").len();
@@ -141,7 +141,7 @@ fn each_file_without_a_command_is_counted_and_logged_once_a_second() {
 }
 
 #[test]
-fn orphans_of_commands_do_not_stay_zombies_where_the_server_is_the_first_process() {
+fn reaps_orphans_of_commands_when_the_server_is_process_1() {
     let place = Place::new();
     let mut namespace = Command::new("unshare");
     super::harness::clean(&mut namespace);
@@ -151,7 +151,7 @@ fn orphans_of_commands_do_not_stay_zombies_where_the_server_is_the_first_process
         let _ = writeln!(std::io::stderr(), "skipped: no right to a process namespace");
         return;
     }
-    // The orphan outlives the shell that started it, and says who it is.
+    // The orphan outlives the shell that started it and records its process ID.
     let script = place.script("hook", "(sleep 0.3; :) & echo $! >>\"$0.out\"");
     namespace.arg(super::harness::program().get_program());
     let flags = ["--bind", "127.0.0.1", "--on-commit", &script, "--sandbox", "off"];
@@ -165,7 +165,7 @@ fn orphans_of_commands_do_not_stay_zombies_where_the_server_is_the_first_process
     assert!(zombies.is_empty(), "{zombies:?}");
 }
 
-/// The zombies among the descendants of a process.
+/// Returns the zombies among the descendants of a process.
 fn zombies_below(root: u32) -> Vec<String> {
     let stats: Vec<(u32, u32, String)> = fs::read_dir("/proc")
         .unwrap()

@@ -1,4 +1,4 @@
-//! `--proxy-protocol`: journal, log and limits see the peer that the proxy names.
+//! `--proxy-protocol`: journal, log and limits use the peer that the proxy names.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -25,7 +25,7 @@ fn is_reset(mut stream: TcpStream) -> bool {
 }
 
 #[test]
-fn the_journal_the_log_and_the_limits_see_the_real_peer() {
+fn journal_log_and_limits_use_the_real_peer() {
     let place = Place::new();
     let journal = place.text("log/journal");
     let flags = ["--proxy-protocol", "--journal", &journal, "-v", "--deny", "198.51.100.0/24"];
@@ -61,7 +61,7 @@ fn the_journal_the_log_and_the_limits_see_the_real_peer() {
 }
 
 #[test]
-fn a_client_that_comes_by_itself_gets_no_greeting_and_no_number() {
+fn a_client_without_a_proxy_header_gets_no_greeting_and_no_number() {
     let place = Place::new();
     let server = Server::start(&place, &["--proxy-protocol", "--timeout", "0.4", "-v"]);
     assert!(is_reset(begin(&server, b"")));

@@ -1,4 +1,5 @@
-//! `--sandbox`: what a confined server still does, and what happens where it cannot be confined.
+//! `--sandbox`: what a sandboxed server can still do, and what happens where a sandbox is
+//! impossible.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +19,7 @@ use super::usage::fails;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_confined_server_receives_reopens_its_journal_and_signals_its_helper() {
+fn a_sandboxed_server_receives_reopens_its_journal_and_signals_its_helper() {
     let place = Place::new();
     let journal = place.text("log/journal");
     let command = place.script("command.sh", "sleep 60");
@@ -34,13 +35,13 @@ fn a_confined_server_receives_reopens_its_journal_and_signals_its_helper() {
     assert_eq!(json_lines(&place.path("log/journal.1")).len(), 1);
     assert_eq!(json_lines(&place.path("log/journal")).len(), 1);
     assert_eq!(place.read(1).unwrap().len(), 3 << 20);
-    // It ends the command with a signal.
+    // Ending the server sends a signal to the command.
     server.stop(SECOND);
 }
 
 #[cfg(feature = "tls")]
 #[test]
-fn a_confined_server_knows_the_name_of_its_machine() {
+fn a_sandboxed_server_prints_its_host_name() {
     let place = Place::new();
     let mut command = program();
     command.env("STATE_DIRECTORY", place.text("state"));
@@ -52,7 +53,7 @@ fn a_confined_server_knows_the_name_of_its_machine() {
     server.stop(SECOND);
 }
 
-/// Starts a server from a thread whose confinement it inherits.
+/// Starts a server from a thread whose restrictions it inherits.
 fn start_from(confine: impl FnOnce() + Send, place: &Place, flags: &[&str]) -> Server {
     thread::scope(|scope| {
         let start = || {
@@ -63,7 +64,7 @@ fn start_from(confine: impl FnOnce() + Send, place: &Place, flags: &[&str]) -> S
     })
 }
 
-/// The kernel allows 16 layers of Landlock.
+/// Uses up the 16 layers of Landlock that the kernel allows.
 fn nest_landlock() {
     for _ in 0..16 {
         let ruleset = Ruleset::default().handle_access(AccessFs::MakeBlock).unwrap();
@@ -71,7 +72,7 @@ fn nest_landlock() {
     }
 }
 
-/// As in a container that does not allow it.
+/// Makes `no_new_privs` fail, as in some containers.
 fn refuse_no_new_privs() {
     let no_new_privs = u64::from(libc::PR_SET_NO_NEW_PRIVS as u32);
     let length = SeccompCmpArgLen::Dword;
@@ -85,7 +86,7 @@ fn refuse_no_new_privs() {
 }
 
 #[test]
-fn try_continues_with_a_warning_whenever_confinement_fails() {
+fn try_continues_with_a_warning_if_the_sandbox_fails() {
     type Case = (fn(), &'static [&'static str]);
     let cases: [Case; 2] = [
         (nest_landlock, &["cannot restrict the files of the server, continuing without"]),

@@ -1,5 +1,5 @@
-//! What the server checks of its directory before it serves: files of earlier runs, other servers,
-//! and calls that fail or have no effect. Faults are injected by strace.
+//! Checks of the directory before the server listens: files of earlier runs, other servers, and
+//! calls that fail or have no effect. strace injects the faults.
 
 use std::fs;
 use std::io::Write;
@@ -11,8 +11,8 @@ use super::harness::{Place, Server, clean, connect, free_port, program, upload, 
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// The server under a strace that injects `faults` into it; `None` where strace is missing or may
-/// not trace.
+/// The server under strace, which injects `faults`; `None` where strace is missing or not allowed
+/// to trace.
 fn faulty(umask: &str, faults: &[&str]) -> Option<Command> {
     let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !traced.is_ok_and(|output| output.status.success()) {
@@ -22,7 +22,7 @@ fn faulty(umask: &str, faults: &[&str]) -> Option<Command> {
     let mut command = Command::new("sh");
     clean(&mut command);
     command.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]);
-    // The server takes strace's place as the child, so that it can be ended.
+    // With -D, the server itself is the child, so that it can be ended.
     command.args(["strace", "-D", "-f", "-o", "/dev/null"]);
     for fault in faults {
         command.args(["-e", &format!("inject={fault}")]);
@@ -31,7 +31,7 @@ fn faulty(umask: &str, faults: &[&str]) -> Option<Command> {
     Some(command)
 }
 
-/// Runs a server that must refuse to start, and returns what it says.
+/// Runs a server that must refuse to start, and returns its error.
 fn refused(mut command: Command, place: &Place, flags: &[&str]) -> String {
     command.args([&free_port().to_string(), &place.dir(), "--bind", "127.0.0.1"]).args(flags);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -46,7 +46,7 @@ fn refused(mut command: Command, place: &Place, flags: &[&str]) -> String {
 }
 
 #[test]
-fn files_that_will_be_replaced_are_announced() {
+fn warns_about_files_that_will_be_replaced() {
     let place = Place::new();
     fs::create_dir(place.path("received")).unwrap();
     for name in ["1.file", "2.file", "9.file", "other"] {
@@ -67,7 +67,7 @@ fn files_that_will_be_replaced_are_announced() {
 }
 
 #[test]
-fn a_directory_in_use_is_refused_unless_both_servers_keep() {
+fn rejects_a_directory_in_use_unless_both_servers_keep() {
     let place = Place::new();
     let server = Server::start(&place, &[]);
     for flags in [&[][..], &["--existing", "keep"]] {
@@ -87,13 +87,13 @@ fn a_directory_in_use_is_refused_unless_both_servers_keep() {
     assert_eq!(place.read(100).unwrap(), b"two");
     first.stop(SOON);
     second.stop(SOON);
-    // A lock ends with its process, however that ends.
+    // A lock ends with its process, even if that is killed.
     drop(Server::start(&place, &[]));
     Server::start(&place, &[]).stop(SOON);
 }
 
 #[test]
-fn a_mode_without_effect_is_refused() {
+fn rejects_a_mode_without_effect() {
     let Some(command) = faulty("077", &["fchmod:retval=0"]) else { return };
     let place = Place::new();
     let line = refused(command, &place, &["--mode", "640"]);
@@ -102,7 +102,7 @@ fn a_mode_without_effect_is_refused() {
 }
 
 #[test]
-fn names_that_cannot_be_written_to_the_disk_are_refused() {
+fn rejects_durable_if_names_cannot_be_synced() {
     for is_there in [true, false] {
         let Some(command) = faulty("022", &["fsync:error=EINVAL"]) else { return };
         let place = Place::new();
@@ -117,14 +117,14 @@ fn names_that_cannot_be_written_to_the_disk_are_refused() {
 }
 
 #[test]
-fn other_calls_are_used_where_some_do_not_work() {
+fn falls_back_to_other_calls_where_some_fail() {
     for (faults, keep) in [
-        // No file without a name can be linked.
+        // Unnamed files cannot be linked.
         (&["linkat:error=EPERM"][..], false),
         (&["linkat:error=EACCES"], true),
         (&["linkat:error=EXDEV"], false),
         (&["linkat:error=EMLINK"], true),
-        // Neither links nor renames that replace nothing.
+        // Neither links nor renames without replacement work.
         (&["linkat:error=EPERM", "renameat2:error=EINVAL"], true),
         (&["linkat:error=ENOSYS", "renameat2:error=ENOSYS"], true),
     ] {
@@ -152,8 +152,8 @@ fn other_calls_are_used_where_some_do_not_work() {
 }
 
 #[test]
-fn files_never_have_more_permissions_than_they_end_with() {
-    // Whatever sets the permissions after the file was created comes half a second later.
+fn a_file_never_has_more_than_its_final_permissions() {
+    // Any call that sets the permissions after the file was created is delayed by half a second.
     let Some(mut command) = faulty("000", &["fchmod:delay_enter=500000"]) else { return };
     let place = Place::new();
     command.args([&free_port().to_string(), &place.dir(), "--bind", "127.0.0.1"]);
@@ -176,7 +176,7 @@ fn files_never_have_more_permissions_than_they_end_with() {
 }
 
 #[test]
-fn planted_hidden_names_do_no_harm() {
+fn uploads_despite_planted_hidden_names() {
     for flags in [&[][..], &["--without", "tmpfile"]] {
         let place = Place::new();
         fs::create_dir(place.path("received")).unwrap();
@@ -201,7 +201,7 @@ fn a_file_that_begins_like_a_confirmation_survives_a_client_that_closes_at_once(
     for id in 1..=5 {
         let mut stream = connect(server.address()).unwrap();
         stream.write_all(&content).unwrap();
-        // Anything unread would turn this into a reset.
+        // Unread bytes would turn the close into a reset.
         drop(stream);
         super::harness::until("the file", || place.read(id).is_some());
         assert!(place.read(id).unwrap() == content, "{id}.file");
@@ -210,7 +210,7 @@ fn a_file_that_begins_like_a_confirmation_survives_a_client_that_closes_at_once(
 }
 
 #[test]
-fn a_directory_that_is_removed_is_named_once() {
+fn logs_a_removed_directory_once() {
     let place = Place::new();
     let server = Server::start(&place, &[]);
     upload(server.address(), b"content").unwrap();

@@ -1,4 +1,4 @@
-//! Files in a store: a folder behind `file://`, which takes the same way as those beyond a network.
+//! Files in a store: a directory as `file://`, which uses the same code as network stores.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,17 +31,17 @@ fn read(place: &Place, id: u64) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn objects_are_complete_empty_or_marked() {
+fn stores_complete_empty_and_marked_objects() {
     let place = Place::new();
     let server = start(&place, &[]);
-    // More than one part.
+    // Larger than one part.
     let large: Vec<u8> = (0..20 << 20).map(|i: u32| (i ^ (i >> 11)) as u8).collect();
     upload(server.address(), b"small").unwrap();
     upload(server.address(), &large).unwrap();
     finish(connect(server.address()).unwrap()).unwrap();
     let mut failed = connect(server.address()).unwrap();
     std::io::Write::write_all(&mut failed, &large[..10 << 20]).unwrap();
-    // Closing it is a reset.
+    // With this option, closing the socket sends a reset.
     socket2::SockRef::from(&failed).set_linger(Some(Duration::ZERO)).unwrap();
     drop(failed);
     until("the reset is marked", || read(&place, 4).is_some());
@@ -54,7 +54,7 @@ fn objects_are_complete_empty_or_marked() {
 }
 
 #[test]
-fn a_restart_goes_on_only_when_told_to_and_clears_what_was_left() {
+fn a_restart_needs_a_flag_to_continue_and_removes_orphans() {
     let place = Place::new();
     let mut server = start(&place, &[]);
     upload(server.address(), b"first").unwrap();
@@ -84,7 +84,7 @@ fn a_restart_goes_on_only_when_told_to_and_clears_what_was_left() {
 }
 
 #[test]
-fn numbers_end() {
+fn refuses_to_start_after_the_largest_number() {
     let place = Place::new();
     std::fs::create_dir_all(place.path("store/in/here")).unwrap();
     std::fs::write(object(&place, &format!("{}.file", u64::MAX)), "").unwrap();
@@ -94,7 +94,7 @@ fn numbers_end() {
 }
 
 #[test]
-fn an_object_that_is_there_is_not_overwritten() {
+fn never_overwrites_an_existing_object() {
     let place = Place::new();
     let server = start(&place, &[]);
     std::fs::create_dir_all(place.path("store/in/here")).unwrap();
@@ -106,7 +106,7 @@ fn an_object_that_is_there_is_not_overwritten() {
 }
 
 #[test]
-fn flags_for_folders_and_wrong_addresses() {
+fn rejects_flags_for_folders_and_invalid_addresses() {
     let place = Place::new();
     let address = address(&place);
     let port = free_port().to_string();

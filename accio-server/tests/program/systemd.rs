@@ -1,4 +1,4 @@
-//! What a supervisor hands over and is told: readiness, sockets, a restart that nobody notices.
+//! Interface to the supervisor: readiness, passed sockets, and a restart that refuses no client.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -11,14 +11,14 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::harness::{
-    BOUND, Over, Place, Server, clean, connect, finish, json_lines, program, upload,
+    BOUND, Place, Server, StopOnDrop, clean, connect, finish, json_lines, program, upload,
 };
 
-/// The server, with `socket` as its first handed-over descriptor.
+/// The server, with `socket` as its first passed descriptor.
 fn with_socket(socket: &TcpListener) -> Command {
     let mut command = Command::new("sh");
     clean(&mut command);
-    // What systemd does between fork and exec.
+    // Does what systemd does between fork and exec.
     let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
     command.args(["-c", script]).arg(program().get_program());
     command.stdin(Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
@@ -27,7 +27,7 @@ fn with_socket(socket: &TcpListener) -> Command {
 
 fn receive(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 1024];
-    // A signal to the tests may interrupt a call that has a time limit.
+    // A signal to the test process may interrupt a call with a time limit.
     let count = loop {
         match socket.recv(&mut buffer) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -38,7 +38,7 @@ fn receive(socket: &UnixDatagram) -> String {
 }
 
 #[test]
-fn readiness_and_the_end_are_told() {
+fn notifies_the_supervisor_of_readiness_and_shutdown() {
     let place = Place::new();
     let supervisor = UnixDatagram::bind(place.path("notify")).unwrap();
     supervisor.set_read_timeout(Some(BOUND)).unwrap();
@@ -58,7 +58,7 @@ fn readiness_and_the_end_are_told() {
 }
 
 #[test]
-fn a_socket_that_is_handed_over_is_served() {
+fn serves_a_passed_socket() {
     let place = Place::new();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = Server::start_as(with_socket(&socket), &place, &[]);
@@ -66,7 +66,7 @@ fn a_socket_that_is_handed_over_is_served() {
     upload(server.address(), b"content").unwrap();
     server.stop(Duration::from_secs(2));
     assert_eq!(place.read(1).unwrap(), b"content");
-    // Whoever connects now waits for the next server.
+    // A client that connects now waits for the next server.
     let address = socket.local_addr().unwrap();
     let waiting = thread::spawn(move || upload(address, b"waited"));
     let server = Server::start_as(with_socket(&socket), &place, &["--existing", "keep"]);
@@ -75,13 +75,13 @@ fn a_socket_that_is_handed_over_is_served() {
     assert_eq!(place.read(2).unwrap(), b"waited");
 }
 
-/// Uploads, each of its own content, until told that it is over; how many were confirmed. Any
-/// refusal or reset fails the test.
+/// Uploads distinct contents until `over` is set; returns those that were confirmed. Any refusal or
+/// reset fails the test.
 fn load(address: SocketAddr, number: usize, over: &AtomicBool) -> Vec<Vec<u8>> {
     let mut sent = Vec::new();
     while !over.load(Ordering::SeqCst) {
         let mut content = format!("upload {} of {number};", sent.len()).into_bytes();
-        // Some are over at once, some take a while.
+        // Some uploads are finished at once, some take a while.
         let pieces = if sent.len() % 3 == 0 { 20 } else { 0 };
         let mut stream = connect(address).unwrap();
         std::io::Write::write_all(&mut stream, &content).unwrap();
@@ -98,12 +98,12 @@ fn load(address: SocketAddr, number: usize, over: &AtomicBool) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_restart_under_load_refuses_nobody_and_loses_nothing() {
+fn a_restart_under_load_refuses_no_client_and_loses_no_file() {
     let place = Place::new();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let journal = place.text("log/journal");
-    // While two run, each has numbers of its own.
+    // While two servers run, each assigns numbers from a range of its own.
     let generations = ["1", "1000000", "2000000", "3000000"];
     let start = |ids_from: &str| {
         let flags = ["--existing", "keep", "--ids-from", ids_from, "--drain", "15", "--journal"];
@@ -112,7 +112,7 @@ fn a_restart_under_load_refuses_nobody_and_loses_nothing() {
     let over = AtomicBool::new(false);
     let mut sent: Vec<Vec<u8>> = thread::scope(|scope| {
         let mut server = start(generations[0]);
-        let end = Over(&over);
+        let end = StopOnDrop(&over);
         let over = &over;
         let threads: Vec<_> =
             (0..8).map(|number| scope.spawn(move || load(address, number, over))).collect();

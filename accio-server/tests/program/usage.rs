@@ -1,10 +1,10 @@
-//! Help, errors and exit codes, word for word.
+//! Exact texts of help and errors, and exit codes.
 
 use std::process::Stdio;
 
 use super::harness::{Place, Server, program, upload, wait};
 
-/// Runs it to its end: it fails with this code and one line, which is returned.
+/// Runs the server, which must fail with this code and a single line; returns the line.
 pub(crate) fn fails(code: i32, arguments: &[&str]) -> String {
     let mut child = program().args(arguments).stderr(Stdio::piped()).spawn().unwrap();
     let status = wait(&mut child);
@@ -29,7 +29,7 @@ fn help() {
     snapbox::assert_data_eq!(stdout(&["-h"]), snapbox::file!["../snapshots/help-short.txt"].raw());
     let mut long = stdout(&["--help"]);
     if cfg!(feature = "store-core") {
-        // Its flags have a section of their own; the rest is the same.
+        // Flags for stores are in a section of their own; the rest does not change.
         let start = long.find("Object stores:\n").unwrap();
         let end = long.find("Limits:\n").unwrap();
         let stores: String = long.drain(start..end).collect();
@@ -40,7 +40,7 @@ fn help() {
 
 #[cfg(not(feature = "store"))]
 #[test]
-fn a_store_needs_another_build() {
+fn a_store_address_needs_the_store_feature() {
     let output = program().args(["5000", "s3://bucket/secret"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
@@ -77,7 +77,7 @@ fn errors() {
 }
 
 #[test]
-fn colour_is_used_as_asked() {
+fn follows_the_color_flag() {
     let error = |flags: &[&str], no_color: &str| {
         let mut command = program();
         command.args(["0", "d"]).args(flags).env("NO_COLOR", no_color);
@@ -100,7 +100,7 @@ fn colour_is_used_as_asked() {
 }
 
 #[test]
-fn flags_come_from_the_environment_too() {
+fn reads_flags_from_the_environment() {
     let place = Place::new();
     let mut command = program();
     command
@@ -116,7 +116,7 @@ fn flags_come_from_the_environment_too() {
         .unwrap();
     server.stop(std::time::Duration::from_secs(2));
     assert_eq!([7, 8, 9].map(|id| place.read(id).unwrap()), [&b"ERROR"[..], b"content", b"six"]);
-    // The command line wins.
+    // The command line takes precedence over the environment.
     use std::os::unix::fs::PermissionsExt;
     let metadata = std::fs::metadata(place.path("received/8.file")).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
@@ -128,7 +128,7 @@ fn flags_come_from_the_environment_too() {
 }
 
 #[test]
-fn a_misspelled_flag_is_not_taken_for_the_port() {
+fn does_not_take_a_misspelled_flag_for_the_port() {
     let line = fails(2, &["--max-sise", "1G", "5000", "d"]);
     assert!(line.contains("'--max-sise'") && line.contains("'--max-size'"), "{line}");
     let line = fails(2, &["-5", "d"]);
@@ -136,10 +136,10 @@ fn a_misspelled_flag_is_not_taken_for_the_port() {
 }
 
 #[test]
-fn a_misspelled_variable_is_reported() {
+fn warns_about_a_misspelled_variable() {
     let place = Place::new();
     let mut command = program();
-    // The client has this one; the last is none of Accio's.
+    // The client has a flag for the second variable; the third is unrelated to Accio.
     command.env("ACCIO_MAXSIZE", "1K").env("ACCIO_JOBS", "3").env("ACCIONA", "x");
     let server = Server::start_as(command, &place, &["--bind", "127.0.0.1"]);
     let line = server.line("ACCIO_MAXSIZE");
@@ -149,7 +149,7 @@ fn a_misspelled_variable_is_reported() {
 }
 
 #[test]
-fn an_invalid_value_of_a_variable_names_the_variable() {
+fn names_the_variable_with_an_invalid_value() {
     let error = |arguments: &[&str]| {
         let mut command = program();
         command.args(["5000", "d"]).args(arguments).env("ACCIO_MAX_SIZE", "huge");
@@ -159,7 +159,7 @@ fn an_invalid_value_of_a_variable_names_the_variable() {
     };
     let line = error(&[]);
     assert!(line.starts_with("ERROR: ACCIO_MAX_SIZE: invalid value 'huge'"), "{line}");
-    // The command line takes precedence, and the blame.
+    // The command line takes precedence, and the error names it.
     let line = error(&["--max-size", "large"]);
     assert!(line.starts_with("ERROR: invalid value 'large'"), "{line}");
     let line = error(&["--ids-from", "x"]);
@@ -167,7 +167,7 @@ fn an_invalid_value_of_a_variable_names_the_variable() {
 }
 
 #[test]
-fn sizes_and_times_have_units() {
+fn parses_units_of_sizes_and_times() {
     let place = Place::new();
     let flags = ["--max-size", "1.5K", "--timeout", "600ms", "--drain", "2s", "--min-free", "1MB"];
     let server = Server::start(&place, &flags);

@@ -1,4 +1,4 @@
-//! The lines of the journal.
+//! The lines of the journal, as JSON.
 
 use accio_proto::{Abort, Dialect, Outcome, os_error_text};
 use jiff::Timestamp;
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::escape_json;
 
-/// A connection that has ended.
+/// The line of a finished connection.
 #[derive(Debug, Serialize)]
 struct Ended<'a> {
     time: String,
@@ -23,22 +23,22 @@ struct Ended<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// Why not even the error marker was kept.
+    /// Why not even the error marker was kept, if that failed too.
     #[serde(skip_serializing_if = "Option::is_none")]
     unmarked: Option<String>,
 }
 
-/// Lines that are missing here.
+/// The line that stands for lines that could not be written.
 #[derive(Debug, Serialize)]
 struct Lost {
     time: String,
     lost: u64,
 }
 
-/// The line for a connection that ended at `time`.
+/// Returns the line for a connection that ended at `time`.
 pub(super) fn ended(outcome: &Outcome, time: Timestamp) -> Vec<u8> {
     let error = outcome.result.as_ref().err();
-    // An IPv4 client is written as one, whatever socket it came through.
+    // The address of an IPv4 client is written as IPv4, even if it arrived on an IPv6 socket.
     line(&Ended {
         time: format!("{time:.6}"),
         id: outcome.id,
@@ -54,7 +54,7 @@ pub(super) fn ended(outcome: &Outcome, time: Timestamp) -> Vec<u8> {
     })
 }
 
-/// A connection whose TLS handshake failed.
+/// The line of a failed TLS handshake.
 #[cfg(feature = "tls-server")]
 #[derive(Debug, Serialize)]
 struct Refused<'a> {
@@ -67,7 +67,7 @@ struct Refused<'a> {
     error: String,
 }
 
-/// The line for a TLS handshake that failed at `time`.
+/// Returns the line for a TLS handshake that failed at `time`.
 #[cfg(feature = "tls-server")]
 pub(super) fn refused(failed: &accio_proto::FailedHandshake, time: Timestamp) -> Vec<u8> {
     line(&Refused {
@@ -80,13 +80,13 @@ pub(super) fn refused(failed: &accio_proto::FailedHandshake, time: Timestamp) ->
     })
 }
 
-/// The line that stands for `count` lines that could not be written.
+/// Returns the line that stands for `count` lines that could not be written.
 pub(super) fn lost(count: u64, time: Timestamp) -> Vec<u8> {
     line(&Lost { time: format!("{time:.6}"), lost: count })
 }
 
 fn line(value: &impl Serialize) -> Vec<u8> {
-    // Numbers and strings always have a form in JSON.
+    // Serializing numbers and strings cannot fail.
     let line = serde_json::to_string(value).unwrap_or_default();
     (escape_json(line) + "\n").into_bytes()
 }

@@ -1,7 +1,7 @@
 //! The journal: one line of JSON for every connection.
 //!
-//! Any thread queues a line; a single one writes them, so that a journal that does not accept lines
-//! delays nobody but the clients of those lines, and these for a second at most.
+//! Any thread may queue a line; a single thread writes them. A journal that does not accept lines
+//! therefore delays only the clients of these lines, and each of them by at most one second.
 
 mod line;
 mod opener;
@@ -27,52 +27,52 @@ use output::Output;
 use place::{Place, cannot_open};
 use queue::{Change, Queue};
 
-/// How long to wait after a refusal before the next attempt.
+/// Delay between a failed write and the next attempt.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How often to look whether a write is stuck, while clients wait.
+/// Interval at which the watching thread looks for a write that hangs, while clients wait.
 const WATCH: Duration = Duration::from_millis(200);
 
-/// A client that waits for its line; dropping it tells the client.
+/// A client that waits for its line to be written. Dropping the value releases the client.
 pub(super) type Client = Box<dyn std::any::Any + Send>;
 
 #[derive(Debug)]
 pub(super) struct Journal {
     shared: Arc<Shared>,
-    /// Until the writing thread has it.
+    /// The output, until the writing thread takes it.
     output: Mutex<Option<Output>>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// `None` for stdout.
+    /// The file, or `None` for stdout.
     place: Option<Place>,
-    /// Opens the file where this process may not.
+    /// Opens the file on behalf of a sandboxed server, which may not open files itself.
     opener: OnceLock<Opener>,
     durable: bool,
     state: Mutex<State>,
-    /// For the writing thread.
+    /// Notified when the writing thread has something to do.
     changed: Condvar,
-    /// For the thread that watches it.
+    /// Notified when a client starts to wait, for the watching thread.
     waited_for: Condvar,
-    /// For the end.
+    /// Notified when all lines are written, for [`Journal::finish`].
     written: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     queue: Queue<Client>,
-    /// Why the journal last refused a line.
+    /// Why the last write failed; empty if it did not.
     refusal: String,
     reopen: bool,
-    /// The writing thread waits for a change.
+    /// Whether the writing thread waits for a change.
     is_idle: bool,
-    /// The watching thread waits for clients.
+    /// Whether the watching thread waits for clients.
     is_unwatched: bool,
 }
 
 impl Journal {
-    /// Writes to stdout.
+    /// Creates a journal that writes to stdout.
     pub(super) fn stdout() -> Result<Self, Failure> {
         let fd = check_stdout().and_then(|()| io::stdout().as_fd().try_clone_to_owned());
         let output = fd.and_then(|fd| Output::new(fd, false));
@@ -81,8 +81,8 @@ impl Journal {
         Ok(Journal::new(None, output, false))
     }
 
-    /// Appends to the file at `path`, which may not be inside `folder`. With `durable`, a line is on
-    /// the disk before its client is told.
+    /// Creates a journal that appends to the file at `path`, which may not be inside `folder`. With
+    /// `durable`, a client is released only after its line is on the disk.
     pub(super) fn open(path: &Path, folder: Option<&Path>, durable: bool) -> Result<Self, Failure> {
         let place = Place::new(path, folder, durable)?;
         let output = place.open().and_then(|fd| Output::new(fd, durable));
@@ -109,8 +109,8 @@ impl Journal {
         Journal { shared: Arc::new(shared), output: Mutex::new(Some(output)) }
     }
 
-    /// Has the file opened by another process from now on, because this one is about to give up
-    /// opening files.
+    /// Starts a helper process that will open the file again on request. Call this before the
+    /// sandbox takes away the permission to open files.
     pub(super) fn delegate(&self) {
         let Some(place) = &self.shared.place else { return };
         match Opener::start(place) {
@@ -119,7 +119,7 @@ impl Journal {
         }
     }
 
-    /// Starts the threads that write.
+    /// Starts the writing and the watching thread.
     pub(super) fn start(&self) -> Result<(), Failure> {
         let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(output) = output else { return Ok(()) };
@@ -134,7 +134,7 @@ impl Journal {
         self.push(line::refused(failed, Timestamp::now()), Box::new(()));
     }
 
-    /// Queues the line of a connection that has ended; `client` is told once it is written.
+    /// Queues the line of a finished connection; `client` is released once the line is written.
     pub(super) fn record(&self, outcome: &Outcome, client: Client) {
         self.push(line::ended(outcome, Timestamp::now()), client);
     }
@@ -154,7 +154,7 @@ impl Journal {
         }
     }
 
-    /// Opens the file again, for it may have been moved away.
+    /// Opens the file again, because log rotation may have renamed it.
     pub(super) fn reopen(&self) {
         if self.shared.place.is_some() {
             self.shared.lock().reopen = true;
@@ -162,7 +162,7 @@ impl Journal {
         }
     }
 
-    /// Waits until all lines are written, but not beyond `deadline`; the rest is lost.
+    /// Waits until all lines are written or `deadline` has passed; the remaining lines are lost.
     pub(super) fn finish(&self, deadline: Instant) {
         let mut state = self.shared.lock();
         while !state.queue.is_empty() {
@@ -180,13 +180,14 @@ impl Journal {
         }
     }
 
-    /// The number of lines that could not be written.
+    /// Returns the number of lines that could not be written.
     #[cfg(feature = "metrics")]
     pub(super) fn lost(&self) -> u64 {
         self.shared.lock().queue.lost()
     }
 
-    /// Whether it has refused lines for a second, and not yet accepted them for as long.
+    /// Returns whether the journal counts as failed: it refused lines for a second and has not yet
+    /// accepted them for a second since.
     #[cfg(feature = "metrics")]
     pub(super) fn has_failed(&self) -> bool {
         self.shared.lock().queue.has_failed()
@@ -194,7 +195,7 @@ impl Journal {
 }
 
 impl Shared {
-    /// The writing thread.
+    /// Runs the writing thread.
     fn write(&self, mut output: Output) {
         loop {
             let text = self.take(&mut output);
@@ -221,7 +222,7 @@ impl Shared {
         }
     }
 
-    /// Waits for lines to write, and opens the file again in between where that is asked for.
+    /// Waits for lines to write and, on request, opens the file again in between.
     fn take(&self, output: &mut Output) -> Vec<u8> {
         let mut state = self.lock();
         loop {
@@ -269,7 +270,7 @@ impl Shared {
         }
     }
 
-    /// The watching thread: releases the clients of a write that does not return.
+    /// Runs the watching thread, which releases the clients of a write that does not return.
     fn watch(&self) {
         loop {
             let mut state = self.lock();
@@ -277,7 +278,8 @@ impl Shared {
                 state.is_unwatched = true;
                 state = self.waited_for.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            // A disk that takes its time is no refusal where lines have to be on it.
+            // With `durable`, a slow disk is not a failure: the client must wait until its line is
+            // on the disk.
             let clients =
                 if self.durable { Vec::new() } else { state.queue.expire(Instant::now()) };
             let refusal = match state.refusal.is_empty() {
@@ -294,7 +296,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is complete before anything could panic.
+        // Every change under this lock is complete before anything could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -304,7 +306,7 @@ fn report(change: Option<Change>, refusal: &str) {
     match change {
         None => {}
         Some(Change::Failed) => {
-            log::error!("cannot write the journal, transfers continue without it: {refusal}");
+            log::error!("cannot write the journal: {refusal}: transfers continue without it");
         }
         Some(Change::Works { missing }) => {
             log::warn!("the journal accepts lines again; {missing} lines are missing");

@@ -1,7 +1,7 @@
-//! Opening the journal again, for a server that the sandbox keeps from opening files.
+//! Opens the journal file again for a server whose sandbox forbids opening files.
 //!
-//! A helper, a second process of this program, starts before the sandbox. All that the server can
-//! ask of it is to open the one file that it was started for.
+//! A helper, a second process of the same program, starts before the sandbox does. The server can
+//! only ask it to open the one file that it was started for.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -20,15 +20,15 @@ use rustix::net::{
 use super::place::{Place, retry};
 use crate::Failure;
 
-/// The first argument of a helper, which is not a port.
+/// First argument that makes the program run as this helper. It is not a valid port.
 const HELPER: &str = "__journal";
 
-/// The helper, as the server sees it. It ends when this is dropped.
+/// The server's connection to the helper process. The helper ends when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Opener(UnixStream);
 
 impl Opener {
-    /// Starts the helper for the file at `place`.
+    /// Starts the helper process for the file at `place`.
     pub(super) fn start(place: &Place) -> Result<Self, Failure> {
         let start = || -> io::Result<Opener> {
             let (own, other) = UnixStream::pair()?;
@@ -40,7 +40,7 @@ impl Opener {
                 .env_clear()
                 .stdin(Stdio::from(OwnedFd::from(other)))
                 .stdout(Stdio::null())
-                // Signals that a terminal sends to the server are not for the helper.
+                // Keeps the terminal's signals to the server away from the helper.
                 .process_group(0)
                 .spawn()?;
             Ok(Opener(own))
@@ -50,7 +50,7 @@ impl Opener {
         })
     }
 
-    /// Opens the file.
+    /// Asks the helper to open the file.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
         (&self.0).write_all(b"?")?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -70,8 +70,8 @@ impl Opener {
     }
 }
 
-/// If this process is a helper, does its work, after `confine` has limited it to the directory of
-/// the journal.
+/// Runs the helper if this process was started as one, after `confine` has restricted it to the
+/// directory of the journal. Returns `None` otherwise.
 pub fn open_journals(confine: impl FnOnce(BorrowedFd<'_>)) -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != HELPER {
@@ -93,7 +93,7 @@ pub fn open_journals(confine: impl FnOnce(BorrowedFd<'_>)) -> Option<ExitCode> {
     })
 }
 
-/// Answers requests until the server has ended.
+/// Answers requests until the server ends.
 fn serve(place: &Place) -> io::Result<()> {
     let socket = io::stdin();
     while socket.lock().read(&mut [0])? > 0 {

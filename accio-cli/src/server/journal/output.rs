@@ -1,4 +1,4 @@
-//! The journal's descriptor: whole lines at the end of a file or in a pipe.
+//! The journal's descriptor: appends whole lines to a file or pipe.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,25 +11,26 @@ use rustix::pipe::fcntl_setpipe_size;
 
 use super::place::retry;
 
-/// What a pipe takes as a whole or not at all (`PIPE_BUF`).
+/// Maximum number of bytes that a pipe accepts as a unit (`PIPE_BUF`).
 const PIPE_BATCH: usize = 4096;
 
-/// The most bytes of lines in one write to a file.
+/// Maximum number of bytes in one write to a file.
 const FILE_BATCH: usize = 64 << 10;
 
-/// The capacity asked for when the journal is a pipe (1 MiB, some five thousand lines): a reader
-/// that pauses then delays no client.
+/// Requested capacity of a pipe (1 MiB, about 5,000 lines), so that a reader that pauses briefly
+/// does not delay any client.
 const PIPE_CAPACITY: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Output {
     fd: OwnedFd,
     is_file: bool,
-    /// Lines are on the disk before their clients are told.
+    /// Whether a line must be on the disk before its client is released.
     durable: bool,
-    /// The size that this process's last write left; another one has written if it differs.
+    /// File size after the last write of this process. A different size means that another process
+    /// has written to the file.
     size: Option<i64>,
-    /// The last write left a part of a line.
+    /// Whether the last write ended in the middle of a line.
     torn: bool,
 }
 
@@ -45,24 +46,24 @@ impl Output {
         Ok(Output { fd, is_file, durable: durable && is_file, size: None, torn: false })
     }
 
-    /// The most bytes that one call of [`write`](Output::write) should have.
+    /// Returns the maximum number of bytes to pass to one call of [`write`](Output::write).
     pub(super) fn batch(&self) -> usize {
         if self.is_file { FILE_BATCH } else { PIPE_BATCH }
     }
 
-    /// Waits until a pipe has room, but no longer than `limit`. For a file it waits that long: only
-    /// an attempt shows whether a full disk has room again.
+    /// Waits until a pipe has room, for at most `limit`. For a file it always waits for `limit`,
+    /// because only another attempt shows whether a full disk has room again.
     pub(super) fn wait(&self, limit: Duration) {
         if self.is_file {
             return std::thread::sleep(limit);
         }
         let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
-        // Whatever it says, an attempt follows.
+        // The result does not matter: the caller tries to write in any case.
         let _ = poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], Some(&limit));
     }
 
-    /// Writes lines with a single call, and to the disk where that is asked for; returns how many
-    /// bytes were written and, if not all, why.
+    /// Writes lines with a single call and, if `durable`, syncs them to the disk. Returns the
+    /// number of bytes written and, if not all were, the reason.
     pub(super) fn write(&mut self, lines: &[u8]) -> (usize, io::Result<()>) {
         let repaired;
         let (text, prefix) = if self.ends_within_a_line() {
@@ -86,16 +87,16 @@ impl Output {
 
     fn write_once(&mut self, text: &[u8]) -> io::Result<usize> {
         if !self.is_file {
-            // One that does not have O_NONBLOCK would block.
+            // Without O_NONBLOCK, a write to a full pipe would block.
             let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
             if retry(|| poll(&mut fds, Some(&Timespec::default())))? == 0 {
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, "it is not read"));
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, "the pipe is full"));
             }
         }
         match retry(|| rustix::io::write(&self.fd, text)) {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(io::Error::new(io::ErrorKind::WouldBlock, "it is not read"))
+                Err(io::Error::new(io::ErrorKind::WouldBlock, "the pipe is full"))
             }
             written => written,
         }
@@ -110,8 +111,8 @@ impl Output {
         if self.durable { retry(|| fdatasync(&self.fd)) } else { Ok(()) }
     }
 
-    /// Whether the next line would join a torn one: of this server, of one that was killed, or of
-    /// another that writes to the same file.
+    /// Returns whether the next line would be joined to an incomplete one, left by this server, by
+    /// a server that was killed, or by another process that writes to the same file.
     fn ends_within_a_line(&self) -> bool {
         if !self.is_file {
             return self.torn;
@@ -119,7 +120,7 @@ impl Output {
         let Ok(size) = fstat(&self.fd).map(|stat| stat.st_size) else { return false };
         let mut last = [b'\n'];
         if size > 0 && (self.size != Some(size) || self.torn) {
-            // Without a last byte there is no line to join.
+            // If the last byte cannot be read, there is no line to join.
             let _ = retry(|| pread(&self.fd, &mut last, size as u64 - 1));
         }
         last != *b"\n"
@@ -139,15 +140,15 @@ mod tests {
     }
 
     #[test]
-    fn a_line_never_joins_a_torn_one() {
+    fn starts_a_new_line_after_an_incomplete_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        // Of a server that was killed.
+        // Left by a server that was killed.
         fs::write(&path, "{\"torn\":").unwrap();
         let mut output = open(&path);
         assert!(matches!(output.write(b"one\n"), (4, Ok(()))));
         assert!(matches!(output.write(b"two\n"), (4, Ok(()))));
-        // Of another server, whose disk was full.
+        // Left by another server whose disk was full.
         File::options().append(true).open(&path).unwrap().write_all(b"{\"tor").unwrap();
         assert!(matches!(output.write(b"three\n"), (6, Ok(()))));
         let text = fs::read_to_string(&path).unwrap();
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_is_full_refuses_and_takes_lines_again() {
+    fn refuses_lines_while_the_pipe_is_full() {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut output = Output::new(writer.into(), false).unwrap();
         let line = [&[b'x'; 999][..], b"\n"].concat();

@@ -1,4 +1,4 @@
-//! Where the journal is: its file, opened by the directory it is in.
+//! Location of the journal: a file name and the opened directory that contains it.
 
 use std::fs;
 use std::io;
@@ -11,17 +11,17 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fsync, openat, statat};
 
 use crate::{Failure, USAGE};
 
-/// A file, by the directory it is in.
+/// The journal's file, identified by the opened directory that contains it.
 #[derive(Debug)]
 pub(super) struct Place {
     dir: OwnedFd,
     path: PathBuf,
-    /// The name of the file has to survive a power loss.
+    /// Whether the name of the file must survive a power loss.
     durable: bool,
 }
 
 impl Place {
-    /// The file at `path`, which may not be inside `folder`.
+    /// Locates the file at `path`, which may not be inside `folder`.
     pub(super) fn new(path: &Path, folder: Option<&Path>, durable: bool) -> Result<Self, Failure> {
         let path = resolve(path).map_err(|error| cannot_open(path, &error))?;
         let parent = path.parent().unwrap_or(Path::new("/"));
@@ -35,7 +35,7 @@ impl Place {
             .to_string();
             return Err(Failure::new(what, why).with_code(USAGE));
         }
-        // Synchronizing it takes more than a path.
+        // Syncing the directory requires a readable descriptor, not just a path (`O_PATH`).
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = retry(|| openat(CWD, parent, flags, Mode::empty()))
             .map_err(|error| cannot_open(&path, &error))?;
@@ -54,12 +54,13 @@ impl Place {
         self.dir.as_fd()
     }
 
-    /// Opens the file, creating it when missing.
+    /// Opens the file, creating it if it is missing.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
         let name = self.path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
         let is_other = statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile);
-        // Read for its last byte; reading a pipe would make it one that is read.
+        // A file is also read, to look at its last byte. A pipe is not: this process would count as
+        // its reader.
         let access = if is_other { OFlags::WRONLY } else { OFlags::RDWR };
         let flags = access
             | OFlags::APPEND
@@ -80,12 +81,12 @@ pub(super) fn cannot_open(path: &Path, error: &io::Error) -> Failure {
     Failure::new(format_args!("cannot open the journal {path:?}"), os_error_text(error))
 }
 
-/// Repeats a call that a signal interrupted.
+/// Repeats a call that was interrupted by a signal.
 pub(super) fn retry<T>(call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     rustix::io::retry_on_intr(call).map_err(io::Error::from)
 }
 
-/// The absolute path with no link in it, whether or not the file is there.
+/// Returns the absolute path without symbolic links, even if the file does not exist yet.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -97,7 +98,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Whether `path` is `folder` or below it, under whatever name.
+/// Returns whether `path` is `folder` or below it, under any name.
 fn is_inside(path: &Path, folder: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     let folder = identity(folder);

@@ -1,28 +1,28 @@
-//! Lines on their way to the journal, and whether it accepts them.
+//! The queue of lines for the journal, and the decision whether the journal has failed.
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How long a journal may refuse a line before it counts as failed, and how long it must accept
-/// them to count as working again.
+/// How long the journal may refuse a line before it counts as failed, and how long it must accept
+/// lines before it counts as working again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Bytes of lines kept for a journal that has failed.
+/// Maximum number of bytes of lines kept while the journal counts as failed.
 const CAPACITY: usize = 1 << 20;
 
-/// Lines in order, each with the client that waits for it (dropping that tells the client).
+/// Lines in order, each with the client that waits for it. Dropping the client releases it.
 #[derive(Debug)]
 pub(super) struct Queue<C> {
     waiting: VecDeque<Line<C>>,
-    /// Being written at the moment.
+    /// Lines that are being written at the moment.
     writing: VecDeque<Line<C>>,
-    /// Lost lines that are being reported in front of those.
+    /// Report of lost lines that is being written in front of `writing`.
     reporting: Option<Report>,
-    /// Bytes of the waiting lines.
+    /// Total size of the waiting lines in bytes.
     bytes: usize,
     health: Health,
-    /// Lost lines of which the journal does not tell yet. They follow the waiting ones.
+    /// Lost lines that have not been reported yet; their report follows the waiting lines.
     unreported: u64,
     /// Lines lost since the journal last worked.
     missing: u64,
@@ -45,14 +45,14 @@ struct Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Health {
     Works,
-    /// No client waits for it.
+    /// Clients no longer wait for the journal.
     Failed {
-        /// It has accepted all lines since then.
+        /// Since when it has accepted all lines, if it does.
         accepts_since: Option<Instant>,
     },
 }
 
-/// A change that the operator has to know of.
+/// A change of state that the operator must know about.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Failed,
@@ -73,14 +73,14 @@ impl<C> Queue<C> {
         }
     }
 
-    /// Adds a line; returns its client if that need not wait.
+    /// Adds a line; returns its client if the client need not wait.
     pub(super) fn push(&mut self, text: Vec<u8>, client: C, now: Instant) -> Option<C> {
         let (held, released) = match self.health {
             Health::Works => (Some(client), None),
             Health::Failed { .. } => (None, Some(client)),
         };
         if held.is_none() && (self.unreported > 0 || self.bytes + text.len() > CAPACITY) {
-            // The next ones are lost too, until a report can say how many are missing.
+            // The following lines are lost too, until a report can say how many are missing.
             self.lose(1);
         } else {
             self.bytes += text.len();
@@ -89,8 +89,8 @@ impl<C> Queue<C> {
         released
     }
 
-    /// Takes lines to be written at once: whole ones, as many as fit into `limit`, at least one.
-    /// `report` makes the line that tells of lost ones, once it is their turn.
+    /// Takes whole lines for the next write: as many as fit into `limit` bytes, but at least one.
+    /// Calls `report` for the line that reports lost ones, once it is next.
     pub(super) fn take(&mut self, limit: usize, report: impl FnOnce(u64) -> Vec<u8>) -> Vec<u8> {
         let mut text = Vec::new();
         if self.waiting.is_empty() && self.unreported > 0 {
@@ -107,8 +107,9 @@ impl<C> Queue<C> {
         text
     }
 
-    /// The lines that were taken have been written, but only the first `written` bytes if there was
-    /// an error. Returns the clients whose lines are written, and a change of the journal.
+    /// Records the result of writing the lines that were taken; after an error, only the first
+    /// `written` bytes are in the journal. Returns the clients whose lines are written, and the
+    /// change of state, if any.
     pub(super) fn wrote(
         &mut self,
         mut written: usize,
@@ -143,7 +144,8 @@ impl<C> Queue<C> {
                 self.health = Health::Failed { accepts_since: None };
                 None
             }
-            // They are in the file, but a power loss may take them. Nothing else would tell.
+            // These lines are in the file, but a power loss may remove them. Only this failure can
+            // say so.
             (Err(_), Health::Works) if unsynchronized => {
                 clients.extend(self.fail());
                 Some(Change::Failed)
@@ -153,7 +155,7 @@ impl<C> Queue<C> {
         (clients, change)
     }
 
-    /// Gives up waiting for a journal that has not accepted a line for [`PATIENCE`]. Returns the
+    /// Marks the journal as failed if it has not accepted a line for [`PATIENCE`]. Returns the
     /// clients that waited.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<C> {
         let oldest = self.writing.front().or(self.waiting.front());
@@ -161,7 +163,7 @@ impl<C> Queue<C> {
         if self.health == Health::Works && is_late { self.fail() } else { Vec::new() }
     }
 
-    /// Ends a failure once the journal has accepted lines for [`PATIENCE`].
+    /// Marks the journal as working if it has accepted lines for [`PATIENCE`].
     pub(super) fn recover(&mut self, now: Instant) -> Option<Change> {
         let Health::Failed { accepts_since: Some(since) } = self.health else { return None };
         if now.duration_since(since) < PATIENCE || self.has_work() {
@@ -171,7 +173,7 @@ impl<C> Queue<C> {
         Some(Change::Works { missing: std::mem::take(&mut self.missing) })
     }
 
-    /// When to call [`recover`](Queue::recover) if nothing else happens.
+    /// Returns when to call [`recover`](Queue::recover) if nothing else happens.
     pub(super) fn recovers_at(&self) -> Option<Instant> {
         match self.health {
             Health::Failed { accepts_since: Some(since) } => Some(since + PATIENCE),
@@ -179,7 +181,7 @@ impl<C> Queue<C> {
         }
     }
 
-    /// Gives up the lines that have not been written; returns their clients.
+    /// Drops the lines that have not been written and returns their clients.
     pub(super) fn abandon(&mut self) -> Vec<C> {
         let count = self.waiting.len() + self.writing.len();
         let lines = self.writing.drain(..).chain(self.waiting.drain(..));
@@ -189,17 +191,17 @@ impl<C> Queue<C> {
         clients
     }
 
-    /// Whether there is something to write.
+    /// Returns whether there is anything to write.
     pub(super) fn has_work(&self) -> bool {
         !self.waiting.is_empty() || self.unreported > 0
     }
 
-    /// Whether everything has been written.
+    /// Returns whether everything has been written.
     pub(super) fn is_empty(&self) -> bool {
         !self.has_work() && self.writing.is_empty() && self.reporting.is_none()
     }
 
-    /// Whether clients wait.
+    /// Returns whether any client waits.
     pub(super) fn has_clients(&self) -> bool {
         self.health == Health::Works && !(self.waiting.is_empty() && self.writing.is_empty())
     }
@@ -209,7 +211,7 @@ impl<C> Queue<C> {
         self.health != Health::Works
     }
 
-    /// Lines lost so far.
+    /// Returns the number of lines lost so far.
     pub(super) fn lost(&self) -> u64 {
         self.lost
     }
@@ -253,7 +255,8 @@ mod tests {
             self.queue.push(format!("{client}\n").into_bytes(), client, now)
         }
 
-        /// Writes all there is; the text, the clients and the change.
+        /// Writes all waiting lines; returns the text, the released clients and the change of
+        /// state.
         fn write(&mut self, millis: u64) -> (String, Vec<u32>, Option<Change>) {
             let text = self.queue.take(4096, |lost| format!("lost {lost}\n").into_bytes());
             let (clients, change) = self.queue.wrote(text.len(), &Ok(()), self.at(millis));
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_when_its_line_is_written() {
+    fn releases_a_client_when_its_line_is_written() {
         let mut journal = Journal::new();
         assert_eq!((journal.push(0, 1), journal.push(0, 2)), (None, None));
         assert_eq!(journal.write(1), ("1\n2\n".into(), vec![1, 2], None));
@@ -276,28 +279,28 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_the_lines_is_not_written_twice() {
+    fn does_not_write_a_complete_line_twice_after_a_partial_write() {
         let mut journal = Journal::new();
         for client in 1..=3 {
             journal.push(0, client);
         }
         let text = journal.queue.take(4096, |_| Vec::new());
         assert_eq!(text, b"1\n2\n3\n");
-        // The second line is torn: it is written again, as a whole.
+        // The second line was written in part, so it is written again as a whole.
         let told = journal.queue.wrote(3, &Err(io::ErrorKind::StorageFull.into()), journal.at(1));
         assert_eq!(told, (vec![1], None));
         assert_eq!(journal.write(2), ("2\n3\n".into(), vec![2, 3], None));
     }
 
     #[test]
-    fn a_second_of_refusal_is_the_last_until_it_has_worked_for_a_second() {
+    fn fails_after_a_second_of_refusals_and_recovers_after_a_second_of_success() {
         let mut journal = Journal::new();
         journal.push(0, 1);
         journal.refuse(10);
         journal.push(500, 2);
         assert!(journal.queue.expire(journal.at(999)).is_empty());
         assert_eq!(journal.queue.expire(journal.at(1000)), [1, 2]);
-        // Nobody waits from here on, although it takes a line now and then.
+        // From here on no client waits, although the journal accepts a line now and then.
         for second in 1..20 {
             assert_eq!(journal.push(1000 * second + 1, 3), Some(3));
             journal.refuse(1000 * second + 10);
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_lines_are_counted_where_they_are_missing() {
+    fn reports_the_number_of_lost_lines_where_they_are_missing() {
         let mut journal = Journal::new();
         journal.push(0, 0);
         journal.queue.expire(journal.at(1000));
@@ -343,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_of_a_write_that_hangs_are_released_and_its_lines_are_not_lost() {
+    fn releases_clients_of_a_hanging_write_without_losing_its_lines() {
         let mut journal = Journal::new();
         journal.push(0, 1);
         let text = journal.queue.take(4096, |_| Vec::new());
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_not_on_the_disk_end_the_trust_at_once() {
+    fn counts_as_failed_at_once_when_a_sync_fails() {
         let mut journal = Journal::new();
         journal.push(0, 1);
         let text = journal.queue.take(4096, |_| Vec::new());
@@ -363,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_at_the_end_is_lost() {
+    fn counts_abandoned_lines_as_lost() {
         let mut journal = Journal::new();
         journal.push(0, 1);
         journal.push(0, 2);

@@ -1,4 +1,4 @@
-//! Whether the server is ready: found out by a thread of its own, as a disk may not answer.
+//! Readiness check. It runs in a thread of its own, because a disk may not respond.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,15 +10,15 @@ use crate::Failure;
 use crate::server::program::Program;
 use crate::server::spawn::spawn;
 
-/// How long an answer may be used again.
+/// How long a result may be reused.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// How long to wait for an answer before that is the answer.
+/// How long to wait for the check before the server counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Health {
     program: Arc<dyn Program>,
-    /// The end of the server has begun.
+    /// Whether the server has started to shut down.
     ending: Arc<AtomicBool>,
     state: Mutex<State>,
     asked: Condvar,
@@ -26,7 +26,7 @@ pub(super) struct Health {
 }
 
 struct State {
-    /// Since when the question is open.
+    /// When the check that is in progress was requested.
     asked: Option<Instant>,
     last: Option<(Instant, Result<(), String>)>,
 }
@@ -45,7 +45,8 @@ impl Health {
         Ok(health)
     }
 
-    /// Whether uploads can be received, and if not, why; `None` if that has yet to be found out.
+    /// Returns whether the server can receive uploads and, if not, why; `None` while the check is
+    /// in progress.
     pub(super) fn readiness(&self) -> Option<Result<(), String>> {
         if self.ending.load(Ordering::SeqCst) {
             return Some(Err("stopping".to_owned()));
@@ -70,7 +71,7 @@ impl Health {
         }
     }
 
-    /// When [`readiness`](Health::readiness) gives up, if it is being found out.
+    /// Returns when [`readiness`](Health::readiness) gives up on the check in progress.
     pub(super) fn gives_up_at(&self) -> Option<Instant> {
         self.lock().asked.map(|since| since + PATIENCE)
     }
@@ -87,13 +88,13 @@ impl Health {
             state.asked = None;
             state.last = Some((Instant::now(), answer));
             drop(state);
-            // It only fails when it is readable already.
+            // This write fails only if the descriptor is readable already.
             let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is complete before anything could panic.
+        // Every change under this lock is complete before anything could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long a connection may take from its accept to its end.
+/// Maximum duration of a connection, from accept to close.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Connections at a time. For another one, the oldest that has yet to send its request is closed:
-/// whoever sends a request at once is answered at once, however many others are silent.
+/// Maximum number of connections. A further connection replaces the oldest one that has not sent
+/// its request yet: a client that sends its request immediately is answered, however many others
+/// stay silent.
 const CONNECTIONS: usize = 32;
 
-/// The longest head of a request.
+/// Maximum size of a request's head in bytes.
 const HEAD: usize = 8 << 10;
 
-/// How long to accept nothing when the system has no descriptor left for a connection.
+/// How long to stop accepting when the system has no descriptor left.
 const RETRY: Duration = Duration::from_millis(100);
 
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
@@ -36,16 +37,16 @@ impl Response {
     }
 }
 
-/// What a path leads to.
+/// The pages of the server, by path.
 pub(super) trait Site {
-    /// The answer for a path, or `None` if that has yet to be found out: the question is repeated
+    /// Returns the page for a path, or `None` if the answer is not known yet. The server asks again
     /// when [`wake`](Site::wake) becomes readable.
     fn answer(&mut self, path: &str) -> Option<Response>;
 
-    /// Is readable when an answer may have been found.
+    /// Returns a descriptor that becomes readable when an answer may be known.
     fn wake(&self) -> BorrowedFd<'_>;
 
-    /// When to repeat the question even if nothing was found.
+    /// Returns when to ask again even if `wake` has not become readable.
     fn patience(&self) -> Option<Instant>;
 }
 
@@ -56,9 +57,9 @@ struct Connection {
 }
 
 enum State {
-    /// Has sent so much of its request.
+    /// The part of the request that has arrived.
     Asking(Vec<u8>),
-    /// The answer has yet to be found out.
+    /// The request is complete, but the answer is not known yet.
     Waiting {
         path: String,
         is_head: bool,
@@ -67,13 +68,13 @@ enum State {
         answer: Vec<u8>,
         sent: usize,
     },
-    /// Everything is sent. What the client still sends is read, for a reset would follow unread
-    /// bytes and might overtake the answer.
+    /// The answer is sent. Further bytes from the client are read and dropped: closing a socket
+    /// with unread bytes sends a reset, which might overtake the answer.
     Closing,
     Closed,
 }
 
-/// Serves until the process ends.
+/// Serves requests until the process ends.
 pub(super) fn serve(listener: &TcpListener, mut site: impl Site) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut connections: Vec<Connection> = Vec::new();
@@ -96,7 +97,7 @@ pub(super) fn serve(listener: &TcpListener, mut site: impl Site) -> io::Result<(
             (ready[0], ready)
         };
         if wake {
-            // A counter; reading it resets it.
+            // The descriptor is a counter; reading it resets it.
             let _ = rustix::io::read(site.wake(), &mut [0; 8]);
         }
         let now = Instant::now();
@@ -113,13 +114,13 @@ pub(super) fn serve(listener: &TcpListener, mut site: impl Site) -> io::Result<(
     }
 }
 
-/// Accepts all connections there are; false if the system has no room for more.
+/// Accepts all waiting connections. Returns false if the system has no room for more.
 fn accept_all(
     listener: &TcpListener,
     connections: &mut Vec<Connection>,
     site: &mut impl Site,
 ) -> bool {
-    // No more in one go than can be served: between them, those that are ready have their turn.
+    // The number per call is bounded, so that connections that are ready get their turn in between.
     for _ in 0..CONNECTIONS {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -134,13 +135,13 @@ fn accept_all(
         }
         if connections.len() >= CONNECTIONS {
             let asking = |open: &Connection| matches!(open.state, State::Asking(_));
-            // They are in the order of their accept.
+            // Connections are in the order in which they were accepted.
             let oldest = connections.iter().position(asking).unwrap_or(0);
             connections.remove(oldest);
         }
         let deadline = Instant::now() + PATIENCE;
         let mut connection = Connection { stream, deadline, state: State::Asking(Vec::new()) };
-        // Most requests are there already.
+        // Most requests have arrived already.
         connection.proceed(site);
         connections.push(connection);
     }
@@ -161,14 +162,14 @@ impl Connection {
         matches!(self.state, State::Waiting { .. })
     }
 
-    /// Goes as far as it can without waiting.
+    /// Makes as much progress as possible without waiting.
     fn proceed(&mut self, site: &mut impl Site) {
         loop {
             let state = std::mem::replace(&mut self.state, State::Closed);
             match self.step(state, site) {
                 Ok(Step::Next(state)) => self.state = state,
                 Ok(Step::Stay(state)) => return self.state = state,
-                // It stays closed.
+                // The state remains `Closed`.
                 Err(error) => return log::debug!("a request for metrics failed: {error}"),
             }
         }
@@ -189,7 +190,7 @@ impl Connection {
                         answer(&Response::plain("405 Method Not Allowed", "use GET\n"), false)
                     }
                     Request::Incomplete | Request::Invalid => {
-                        answer(&Response::plain("400 Bad Request", "not a request\n"), false)
+                        answer(&Response::plain("400 Bad Request", "invalid request\n"), false)
                     }
                 }))
             }
@@ -219,7 +220,7 @@ impl Connection {
 
 enum Step {
     Next(State),
-    /// It has to wait.
+    /// The connection must wait.
     Stay(State),
 }
 
@@ -256,7 +257,7 @@ fn answer(response: &Response, is_head: bool) -> State {
     State::Answering { answer: [head.as_bytes(), body.as_bytes()].concat(), sent: 0 }
 }
 
-/// The result of a call, or `None` if it would have had to wait.
+/// Returns the result of a call, or `None` if the call would have blocked.
 fn available(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(count) => Ok(Some(count)),
@@ -266,10 +267,10 @@ fn available(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Waits for a descriptor, or until `deadline`.
+/// Waits until a descriptor is ready or `deadline` has passed.
 fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    // The limits here are a few seconds, which always fit.
+    // The timeouts in this module are a few seconds, which always fit.
     let timeout = left.and_then(|left| Timespec::try_from(left).ok());
     match poll(fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -277,7 +278,7 @@ fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
     }
 }
 
-/// Something to wake the server with.
+/// Creates the descriptor that wakes the server.
 pub(super) fn wake() -> io::Result<OwnedFd> {
     use rustix::event::{EventfdFlags, eventfd};
     Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)

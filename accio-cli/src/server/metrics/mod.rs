@@ -1,4 +1,4 @@
-//! The server's numbers, for Prometheus, and whether it is ready.
+//! Metrics in the OpenMetrics format, and the readiness check, over HTTP.
 
 mod health;
 mod http;
@@ -29,12 +29,12 @@ use crate::Failure;
 use health::Health;
 use http::{Response, Site};
 
-/// The bounds of the duration histogram, in seconds: from a small file next door to a large one
-/// from far away.
+/// Bucket bounds of the duration histogram in seconds, from a small file on a local network to a
+/// large one over a slow link.
 const DURATIONS: [f64; 12] =
     [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0, 3600.0];
 
-/// Parses an address to serve on: `9090`, `0.0.0.0:9090`, `[::1]:9090`.
+/// Parses the address to listen on: `9090`, `0.0.0.0:9090` or `[::1]:9090`.
 pub(super) fn address(value: &str) -> Result<SocketAddr, String> {
     match value.parse::<u16>() {
         Ok(port) => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
@@ -42,17 +42,17 @@ pub(super) fn address(value: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// The address is bound; nobody is served yet.
+/// The metrics server, with its address bound but not yet serving.
 pub(super) struct Metrics {
     listener: TcpListener,
     address: SocketAddr,
-    told: Told,
+    outcomes: OutcomeMetrics,
     descriptors: Option<Descriptors>,
 }
 
-/// What the outcomes tell.
+/// Metrics computed from the outcomes of connections.
 #[derive(Clone)]
-struct Told {
+struct OutcomeMetrics {
     durations: Histogram,
     reasons: Family<[(&'static str, &'static str); 1], Counter>,
 }
@@ -64,27 +64,29 @@ impl Metrics {
         };
         let listener = TcpListener::bind(address).map_err(failure)?;
         let address = listener.local_addr().map_err(failure)?;
-        let told = Told { durations: Histogram::new(DURATIONS), reasons: Family::default() };
-        Ok(Metrics { listener, address, told, descriptors: Descriptors::open() })
+        let outcomes =
+            OutcomeMetrics { durations: Histogram::new(DURATIONS), reasons: Family::default() };
+        Ok(Metrics { listener, address, outcomes, descriptors: Descriptors::open() })
     }
 
-    /// With the port that the system chose, if it was asked to.
+    /// Returns the address, with the port that the system chose if port 0 was requested.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Is to be told of every connection that ended.
+    /// Returns the function to call for every finished connection.
     pub(super) fn observer(&self) -> impl Fn(&Outcome) + Send + Sync + 'static {
-        let told = self.told.clone();
+        let outcomes = self.outcomes.clone();
         move |outcome| {
-            told.durations.observe(outcome.duration.as_secs_f64());
+            outcomes.durations.observe(outcome.duration.as_secs_f64());
             if let Err(why) = &outcome.result {
-                told.reasons.get_or_create(&[("reason", why.code())]).inc();
+                outcomes.reasons.get_or_create(&[("reason", why.code())]).inc();
             }
         }
     }
 
-    /// Serves from now on, until the process ends. `ending` becomes true when that has begun.
+    /// Serves requests in a thread until the process ends. `ending` becomes true when shutdown
+    /// begins.
     pub(super) fn serve(
         self,
         handle: ServerHandle,
@@ -92,23 +94,27 @@ impl Metrics {
         journal: Option<Arc<Journal>>,
         ending: Arc<AtomicBool>,
     ) -> Result<(), Failure> {
-        let Metrics { listener, told, descriptors, .. } = self;
+        let Metrics { listener, outcomes, descriptors, .. } = self;
         let mut registry = Registry::with_prefix("accio");
-        let help = "How long connections took, from accept to commit or abort";
-        registry.register_with_unit("connection_duration", help, Unit::Seconds, told.durations);
-        registry.register("errors", "Connections that ended with ERROR, by cause", told.reasons);
+        let help = "Duration of connections, from accept to commit or abort";
+        registry.register_with_unit("connection_duration", help, Unit::Seconds, outcomes.durations);
+        registry.register(
+            "errors",
+            "Connections that ended with ERROR, by cause",
+            outcomes.reasons,
+        );
         let state = State { handle, descriptors, journal, program: Arc::clone(&program) };
         registry.register_collector(Box::new(state));
         let pages = Pages { registry, health: Health::start(program, ending)? };
         spawn("accio-metrics", move || {
             if let Err(error) = http::serve(&listener, pages) {
-                log::error!("cannot go on serving metrics: {}", os_error_text(&error));
+                log::error!("stopped serving metrics: {}", os_error_text(&error));
             }
         })
     }
 }
 
-/// What can be asked for.
+/// The pages: `/metrics`, `/health` and `/live`.
 struct Pages {
     registry: Registry,
     health: Arc<Health>,
@@ -134,7 +140,7 @@ impl Site for Pages {
                 Err(why) => Response::plain("503 Service Unavailable", format!("{why}\n")),
             },
             Some("/live") => Response::plain("200 OK", "alive\n"),
-            _ => Response::plain("404 Not Found", "there are /metrics, /health and /live\n"),
+            _ => Response::plain("404 Not Found", "pages: /metrics, /health, /live\n"),
         })
     }
 
@@ -147,7 +153,7 @@ impl Site for Pages {
     }
 }
 
-/// What is asked of the server with every request.
+/// Reads the server's counters for each request.
 struct State {
     handle: ServerHandle,
     descriptors: Option<Descriptors>,
@@ -165,7 +171,7 @@ impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.handle.stats();
         let counter = ConstCounter::new(0_u64).metric_type();
-        let help = "Connections that ended, by outcome; refused ones got no number";
+        let help = "Finished connections by outcome; refused connections have no number";
         let mut outcomes = encoder.encode_descriptor("connections", help, None, counter)?;
         for (outcome, count) in
             [("complete", stats.completed), ("error", stats.failed), ("refused", stats.refused)]
@@ -174,9 +180,9 @@ impl Collector for State {
             ConstCounter::new(count).encode(outcomes.encode_family(&labels)?)?;
         }
         for (name, help, count) in [
-            ("accepted", "Connections that got a number", stats.accepted),
-            ("accept_errors", "Attempts to accept that the system failed", stats.accept_errors),
-            ("received_bytes", "Content of complete files", stats.bytes),
+            ("accepted", "Connections that were assigned a number", stats.accepted),
+            ("accept_errors", "Failed attempts to accept a connection", stats.accept_errors),
+            ("received_bytes", "Bytes of content in complete files", stats.bytes),
         ] {
             let counter = ConstCounter::new(count);
             let kind = counter.metric_type();
@@ -184,10 +190,10 @@ impl Collector for State {
         }
         let lost_lines = self.journal.as_ref().map(|journal| journal.lost());
         for (name, help, count) in [
-            ("journal_lost", "Lines that the journal did not accept", lost_lines),
+            ("journal_lost", "Lines that could not be written to the journal", lost_lines),
             (
                 "on_commit_lost",
-                "Complete files that got no command, for want of room in the queue",
+                "Complete files without a command because the queue was full",
                 self.program.lost_commands(),
             ),
         ] {
@@ -204,7 +210,7 @@ impl Collector for State {
             ("journal_failed", "Whether transfers continue without the journal", failed),
             (
                 "free_descriptors",
-                "Descriptors the process may still open; a connection takes two",
+                "Descriptors that the process may still open; a connection needs two",
                 self.descriptors.as_ref().and_then(Descriptors::free),
             ),
         ];
@@ -219,7 +225,7 @@ impl Collector for State {
     }
 }
 
-/// The process's own descriptors. Opened before the process gives up looking at anything else.
+/// The directory of the process's own descriptors, opened before the sandbox forbids opening it.
 struct Descriptors(Mutex<Dir>);
 
 impl Descriptors {
@@ -236,7 +242,7 @@ impl Descriptors {
         dir.rewind();
         let mut used = 0;
         while let Some(entry) = dir.read() {
-            // `.` and `..` are no descriptors.
+            // `.` and `..` are not descriptors.
             used += i64::from(!entry.ok()?.file_name().to_bytes().starts_with(b"."));
         }
         let limit = getrlimit(Resource::Nofile).current;
@@ -250,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_port_is_this_machine_alone() {
+    fn a_bare_port_binds_to_loopback() {
         assert_eq!(address("9090"), Ok(SocketAddr::from(([127, 0, 0, 1], 9090))));
         assert_eq!(address("0.0.0.0:1"), Ok(SocketAddr::from(([0, 0, 0, 0], 1))));
         assert_eq!(address("[::1]:1").map(|address| address.is_ipv6()), Ok(true));
@@ -260,9 +266,9 @@ mod tests {
     }
 
     #[test]
-    fn opening_a_descriptor_leaves_fewer() {
+    fn opening_descriptors_reduces_the_number_of_free_ones() {
         let descriptors = Descriptors::open().unwrap();
-        // Other tests open and close some too, but not this many.
+        // Other tests open and close descriptors at the same time, but not this many.
         let before = descriptors.free().unwrap();
         let files: Vec<_> =
             (0..500).map(|_| std::fs::File::open("/proc/self/fd").unwrap()).collect();

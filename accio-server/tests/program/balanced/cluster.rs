@@ -1,4 +1,4 @@
-//! A balancer with three receivers behind it, on loopback.
+//! A load balancer with three receivers on loopback.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -10,38 +10,38 @@ use super::super::harness::{
     Place, Server, connect, finish, free_port, json_lines, program, until,
 };
 
-/// A balancer that a configuration comes for with the server.
+/// A load balancer for which the server comes with a configuration.
 pub(super) struct Balancer {
     /// The program.
     pub(super) name: &'static str,
-    /// Its argument that makes it tell its version.
+    /// The argument that prints its version.
     pub(super) version: &'static str,
-    /// What it is given before the name of its configuration.
+    /// The arguments before the name of the configuration file.
     pub(super) arguments: &'static [&'static str],
-    /// The name its configuration needs.
+    /// The name that the configuration file must have.
     pub(super) file: &'static str,
-    /// The configuration that is tried.
+    /// The configuration under test.
     pub(super) config: &'static str,
-    /// Makes it one of this machine and this moment.
+    /// Adapts the configuration to this machine and this test run.
     pub(super) settle: fn(String, &Settings) -> String,
 }
 
-/// What is in no configuration for everybody.
+/// Settings that differ between test runs.
 pub(super) struct Settings {
     pub(super) front: u16,
-    /// Of all receivers, whose addresses are 127.0.0.11 to 13.
+    /// The port of all receivers, whose addresses are 127.0.0.11 to 127.0.0.13.
     pub(super) port: u16,
     pub(super) metrics: u16,
-    /// Where the balancer takes orders.
+    /// The address or path of the balancer's admin interface.
     pub(super) admin: String,
 }
 
-/// A balancer, its receivers, and where clients go. All end with it.
+/// A balancer and its receivers, all ended when dropped, and the address for clients.
 pub(super) struct Cluster {
     balancer: Child,
     pub(super) receivers: Vec<Receiver>,
     pub(super) front: SocketAddr,
-    /// Who saw that it listens; a peer like any other.
+    /// The peer address of the upload that showed that the balancer serves.
     first: String,
     place: Place,
 }
@@ -52,7 +52,7 @@ pub(super) struct Receiver {
     pub(super) address: SocketAddr,
 }
 
-/// A port that is free on all the addresses that the receivers have here.
+/// A port that is free on all the addresses of the receivers.
 fn port() -> u16 {
     loop {
         let port = free_port();
@@ -65,8 +65,8 @@ fn port() -> u16 {
 }
 
 impl Cluster {
-    /// Starts three receivers with these flags beside the usual ones, and the balancer with `change`
-    /// made to its configuration; `None` where it is not installed.
+    /// Starts three receivers with these flags in addition to the usual ones, and the balancer with
+    /// its configuration modified by `change`; `None` where the balancer is not installed.
     pub(super) fn start(
         balancer: &Balancer,
         flags: &[&str],
@@ -119,7 +119,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Gives it an order.
+    /// Sends a command to the admin interface.
     pub(super) fn ask(&self, order: &str) {
         let mut socket = UnixStream::connect(self.place.path("admin.sock")).unwrap();
         writeln!(socket, "{order}").unwrap();
@@ -128,7 +128,7 @@ impl Cluster {
         assert_eq!(answer.trim(), "", "{order}");
     }
 
-    /// What the journals say of each peer: the receiver, the number and the line.
+    /// The journals' lines by peer: the receiver, the number and the line.
     pub(super) fn journals(&self) -> BTreeMap<String, (usize, u64, serde_json::Value)> {
         let mut all = BTreeMap::new();
         for (index, receiver) in self.receivers.iter().enumerate() {
@@ -144,8 +144,8 @@ impl Cluster {
         all
     }
 
-    /// Waits for the line about a peer; the file and the line.
-    pub(super) fn told_of(&self, peer: SocketAddr) -> (Vec<u8>, serde_json::Value) {
+    /// Waits for the line about a peer; returns the file and the line.
+    pub(super) fn wait_for_line(&self, peer: SocketAddr) -> (Vec<u8>, serde_json::Value) {
         let peer = peer.to_string();
         until(&format!("a line about {peer}"), || self.journals().contains_key(&peer));
         let (index, id, line) = self.journals().remove(&peer).unwrap();

@@ -1,4 +1,4 @@
-//! Envoy, which passes resets on.
+//! Envoy, which forwards resets.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -31,48 +31,48 @@ fn settle(config: String, settings: &Settings) -> String {
 }
 
 #[test]
-fn uploads_arrive_exactly_and_the_journals_name_the_real_peers() {
-    shared::uploads_arrive_exactly_and_the_journals_name_the_real_peers(&ENVOY);
+fn uploads_arrive_intact_and_journals_name_the_real_peers() {
+    shared::uploads_arrive_intact_and_journals_name_the_real_peers(&ENVOY);
 }
 
 #[test]
-fn nothing_is_confirmed_before_it_is_kept() {
-    shared::nothing_is_confirmed_before_it_is_kept(&ENVOY);
+fn confirms_no_file_before_it_is_committed() {
+    shared::confirms_no_file_before_it_is_committed(&ENVOY);
 }
 
 #[test]
-fn a_reset_becomes_an_error_wherever_it_hits() {
-    shared::a_reset_becomes_an_error_wherever_it_hits(&ENVOY);
+fn a_client_reset_at_any_point_becomes_an_error() {
+    shared::a_client_reset_at_any_point_becomes_an_error(&ENVOY);
 }
 
 #[test]
-fn what_the_receiver_gives_up_ends_for_the_client_too() {
-    shared::what_the_receiver_gives_up_ends_for_the_client_too(&ENVOY);
+fn a_receivers_abort_ends_the_clients_connection() {
+    shared::a_receivers_abort_ends_the_clients_connection(&ENVOY);
 }
 
-/// What haproxy makes a confirmation of.
+/// HAProxy would turn this into a confirmation.
 #[test]
-fn a_refusal_after_the_clients_end_is_a_reset() {
+fn a_refusal_after_the_clients_fin_is_a_reset() {
     let limit = ["--max-size", "100K"];
     let Some(cluster) = Cluster::start(&ENVOY, &limit, |config| config) else { return };
     for size in [102_401, 120_000, 150_000, 300_000] {
         let mut stream = connect(cluster.front).unwrap();
         let peer = stream.local_addr().unwrap();
-        // Whichever call is told of it.
+        // The error may be reported by either call.
         assert!(send_all(&mut stream, size).is_err(), "{size} bytes");
-        assert_eq!(cluster.told_of(peer).0, b"ERROR");
+        assert_eq!(cluster.wait_for_line(peer).0, b"ERROR");
     }
 }
 
 #[test]
-fn a_receivers_death_after_the_clients_end_is_a_reset() {
+fn a_receivers_death_after_the_clients_fin_is_a_reset() {
     let Some(cluster) = Cluster::start(&ENVOY, &[], |config| config) else { return };
     let mut streams: Vec<_> = (0..6).map(|_| connect(cluster.front).unwrap()).collect();
     let signal = |signal| {
         let servers = cluster.receivers.iter().filter_map(|receiver| receiver.server.as_ref());
         servers.for_each(|server| server.signal(signal));
     };
-    // They take in no byte of what is sent now.
+    // Stopped receivers do not read what is sent now.
     signal(Signal::STOP);
     for server in cluster.receivers.iter().filter_map(|receiver| receiver.server.as_ref()) {
         until("it has stopped", || server.state() == 'T');
@@ -81,7 +81,7 @@ fn a_receivers_death_after_the_clients_end_is_a_reset() {
         stream.write_all(&[7; 100_000]).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
     }
-    // Time for it to be on the other side.
+    // Leaves time for the content to reach the receiver's side.
     thread::sleep(Duration::from_millis(200));
     signal(Signal::KILL);
     for mut stream in streams {
@@ -90,9 +90,10 @@ fn a_receivers_death_after_the_clients_end_is_a_reset() {
     }
 }
 
-/// Whom the checks call unwell, and whom they do not know to be gone yet: another one is tried.
+/// Covers receivers that fail the health check, and receivers whose end Envoy has not noticed yet:
+/// it tries another one.
 #[test]
-fn receivers_that_drain_or_are_gone_get_no_more() {
+fn draining_and_dead_receivers_get_no_connections() {
     let flags = ["--drain", "15"];
     let Some(mut cluster) = Cluster::start(&ENVOY, &flags, |config| config) else { return };
     let uploads = |cluster: &Cluster| {
@@ -108,7 +109,7 @@ fn receivers_that_drain_or_are_gone_get_no_more() {
     until("it is gone", || TcpStream::connect(address).is_err());
     uploads(&cluster);
 
-    // One transfer in service at the other two, or more.
+    // At least one transfer is in progress at each of the other two.
     let mut streams: Vec<_> = (0..6).map(|_| connect(cluster.front).unwrap()).collect();
     for stream in &mut streams {
         stream.write_all(b"first half, ").unwrap();
@@ -116,7 +117,7 @@ fn receivers_that_drain_or_are_gone_get_no_more() {
     let mut draining = cluster.receivers[0].server.take().unwrap();
     draining.signal(Signal::TERM);
     draining.line("draining on signal");
-    // Who waits in its backlog just then is lost.
+    // A client in the backlog at this moment would be lost.
     let address = cluster.receivers[0].address;
     until("it takes nobody in", || TcpStream::connect(address).is_err());
     uploads(&cluster);
@@ -128,7 +129,7 @@ fn receivers_that_drain_or_are_gone_get_no_more() {
     uploads(&cluster);
 }
 
-/// Sends so much and ends; what comes back.
+/// Sends `size` bytes and ends the upload; returns the number of bytes received.
 fn send_all(stream: &mut TcpStream, size: usize) -> io::Result<usize> {
     stream.write_all(&vec![7; size])?;
     stream.shutdown(Shutdown::Write)?;

@@ -1,5 +1,5 @@
-//! haproxy in TCP mode. After the client's end it makes a FIN of the receiver's reset: see its
-//! configuration.
+//! HAProxy in TCP mode. After the client's FIN, HAProxy turns the receiver's reset into a FIN; see
+//! its configuration.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -35,32 +35,32 @@ fn settle(config: String, settings: &Settings) -> String {
 }
 
 #[test]
-fn uploads_arrive_exactly_and_the_journals_name_the_real_peers() {
-    shared::uploads_arrive_exactly_and_the_journals_name_the_real_peers(&HAPROXY);
+fn uploads_arrive_intact_and_journals_name_the_real_peers() {
+    shared::uploads_arrive_intact_and_journals_name_the_real_peers(&HAPROXY);
 }
 
 #[test]
-fn nothing_is_confirmed_before_it_is_kept() {
-    shared::nothing_is_confirmed_before_it_is_kept(&HAPROXY);
+fn confirms_no_file_before_it_is_committed() {
+    shared::confirms_no_file_before_it_is_committed(&HAPROXY);
 }
 
 #[test]
-fn a_reset_becomes_an_error_wherever_it_hits() {
-    shared::a_reset_becomes_an_error_wherever_it_hits(&HAPROXY);
+fn a_client_reset_at_any_point_becomes_an_error() {
+    shared::a_client_reset_at_any_point_becomes_an_error(&HAPROXY);
 }
 
 #[test]
-fn what_the_receiver_gives_up_ends_for_the_client_too() {
-    shared::what_the_receiver_gives_up_ends_for_the_client_too(&HAPROXY);
+fn a_receivers_abort_ends_the_clients_connection() {
+    shared::a_receivers_abort_ends_the_clients_connection(&HAPROXY);
 }
 
 #[test]
-fn a_receiver_that_drains_finishes_its_own_and_gets_no_more() {
+fn a_draining_receiver_finishes_its_transfers_and_gets_no_more() {
     let Some(mut cluster) = Cluster::start(&HAPROXY, &["--drain", "15"], |config| config) else {
         return;
     };
     let front = cluster.front;
-    // One transfer in service at each, or more.
+    // At least one transfer is in progress at each receiver.
     let mut streams: Vec<_> = (0..6).map(|_| connect(front).unwrap()).collect();
     for stream in &mut streams {
         stream.write_all(b"first half, ").unwrap();
@@ -71,12 +71,12 @@ fn a_receiver_that_drains_finishes_its_own_and_gets_no_more() {
         let load = scope.spawn(|| {
             let end = Instant::now() + Duration::from_millis(1500);
             while Instant::now() < end {
-                upload(front, b"meanwhile").expect("nobody hears of it");
+                upload(front, b"meanwhile").expect("clients do not notice");
                 confirmed.fetch_add(1, Ordering::SeqCst);
             }
         });
         thread::sleep(Duration::from_millis(300));
-        // As the operators' guide says: first no more from haproxy, then the end.
+        // The order in the operator's guide: first take the receiver out of HAProxy, then end it.
         cluster.ask("set server receivers/one state drain");
         thread::sleep(Duration::from_millis(200));
         first.signal(Signal::TERM);
@@ -101,9 +101,9 @@ fn a_receiver_that_drains_finishes_its_own_and_gets_no_more() {
     assert!(confirmed.into_inner() > 10);
 }
 
-/// The other way to check that the configuration tells of: without `--metrics`.
+/// The alternative health check described in the configuration, without `--metrics`.
 #[test]
-fn checks_by_a_plain_connection_cost_no_number() {
+fn plain_connection_checks_use_no_number() {
     let without_metrics = |config: String| {
         let config = config.replace("    option httpchk GET /health\n", "");
         let config = config.replace("    http-check expect status 200\n", "");
@@ -117,7 +117,7 @@ fn checks_by_a_plain_connection_cost_no_number() {
     let files =
         |receiver: &Receiver| std::fs::read_dir(receiver.place.path("received")).unwrap().count();
     assert_eq!(cluster.receivers.iter().map(files).sum::<usize>(), 2, "checks leave no file");
-    // One that is gone gets no more.
+    // A receiver that is gone gets no more connections.
     let gone = cluster.receivers[1].server.take().unwrap();
     let address = cluster.receivers[1].address;
     drop(gone);

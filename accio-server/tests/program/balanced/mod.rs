@@ -1,5 +1,5 @@
-//! Behind real balancers that end connections, with the configurations that come with the server.
-//! Where one is not installed, its tests are skipped and say so.
+//! Servers behind real load balancers that terminate connections, with the configurations in
+//! `dist/`. Where a balancer is not installed, its tests print that they are skipped.
 
 mod cluster;
 mod envoy;

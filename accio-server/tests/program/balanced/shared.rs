@@ -1,4 +1,4 @@
-//! What holds behind any of them.
+//! Tests that hold for every balancer.
 
 use std::io::{self, Read, Write};
 use std::thread;
@@ -11,7 +11,7 @@ fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i.wrapping_mul(40_503) >> 7) as u8).collect()
 }
 
-pub(super) fn uploads_arrive_exactly_and_the_journals_name_the_real_peers(balancer: &Balancer) {
+pub(super) fn uploads_arrive_intact_and_journals_name_the_real_peers(balancer: &Balancer) {
     let Some(cluster) = Cluster::start(balancer, &[], |config| config) else { return };
     let sizes = [0, 1, 7, 1000, 16_384, 65_537, 1 << 20, 5_000_000];
     let sent: Vec<_> = thread::scope(|scope| {
@@ -23,7 +23,7 @@ pub(super) fn uploads_arrive_exactly_and_the_journals_name_the_real_peers(balanc
                         let mut stream = connect(front).unwrap();
                         let peer = stream.local_addr().unwrap();
                         stream.write_all(&bytes(size)).unwrap();
-                        // Half a connection: the balancer passes the FIN on, and brings ours back.
+                        // The balancer forwards the FIN of the client and that of the receiver.
                         finish(stream).unwrap();
                         (peer, size)
                     })
@@ -33,7 +33,7 @@ pub(super) fn uploads_arrive_exactly_and_the_journals_name_the_real_peers(balanc
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     let journals = cluster.journals();
-    assert_eq!(journals.len(), sent.len(), "who is confirmed is in a journal already");
+    assert_eq!(journals.len(), sent.len(), "a confirmed upload is in a journal already");
     let mut used = [0; 3];
     for (peer, size) in sent {
         let (index, id, line) = &journals[&peer.to_string()];
@@ -44,7 +44,7 @@ pub(super) fn uploads_arrive_exactly_and_the_journals_name_the_real_peers(balanc
     assert!(used.iter().all(|count| *count > 0), "all receivers have their share: {used:?}");
 }
 
-pub(super) fn nothing_is_confirmed_before_it_is_kept(balancer: &Balancer) {
+pub(super) fn confirms_no_file_before_it_is_committed(balancer: &Balancer) {
     let Some(cluster) = Cluster::start(balancer, &[], |config| config) else { return };
     for _ in 0..20 {
         let stream = connect(cluster.front).unwrap();
@@ -54,8 +54,8 @@ pub(super) fn nothing_is_confirmed_before_it_is_kept(balancer: &Balancer) {
     }
 }
 
-/// A client that breaks off is no client that has ended, through haproxy too.
-pub(super) fn a_reset_becomes_an_error_wherever_it_hits(balancer: &Balancer) {
+/// A reset by the client must not look like the end of a file, through HAProxy either.
+pub(super) fn a_client_reset_at_any_point_becomes_an_error(balancer: &Balancer) {
     let Some(cluster) = Cluster::start(balancer, &[], |config| config) else { return };
     for round in 0..40 {
         let mut stream = connect(cluster.front).unwrap();
@@ -67,15 +67,15 @@ pub(super) fn a_reset_becomes_an_error_wherever_it_hits(balancer: &Balancer) {
         }
         rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
         drop(stream);
-        let (file, line) = cluster.told_of(peer);
+        let (file, line) = cluster.wait_for_line(peer);
         assert_eq!(file, b"ERROR", "{size} bytes and a reset: {line}");
         assert_eq!(line["reason"], "reset", "{line}");
     }
 }
 
-/// A receiver that gives up ends the client's connection before the client has, which confirms
-/// nothing.
-pub(super) fn what_the_receiver_gives_up_ends_for_the_client_too(balancer: &Balancer) {
+/// If the receiver gives up before the client has ended its upload, the client's connection ends
+/// without a confirmation.
+pub(super) fn a_receivers_abort_ends_the_clients_connection(balancer: &Balancer) {
     let flags = ["--timeout", "0.4", "--max-size", "100K"];
     let Some(cluster) = Cluster::start(balancer, &flags, |config| config) else { return };
     for size in [0, 1, 1000, 50_000] {
@@ -86,16 +86,16 @@ pub(super) fn what_the_receiver_gives_up_ends_for_the_client_too(balancer: &Bala
             Ok(count) => assert_eq!(count, 0, "nothing after the greeting"),
             Err(error) => assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "no end at all"),
         }
-        let (file, line) = cluster.told_of(peer);
+        let (file, line) = cluster.wait_for_line(peer);
         assert_eq!((&file[..], &line["reason"]), (&b"ERROR"[..], &"idle".into()));
     }
-    // More than fits anywhere on the way.
+    // More bytes than all buffers on the way hold.
     let much = vec![7; 64 << 20];
     for _ in 0..5 {
         let mut stream = connect(cluster.front).unwrap();
         let peer = stream.local_addr().unwrap();
         stream.write_all(&much).unwrap_err();
-        let (file, line) = cluster.told_of(peer);
+        let (file, line) = cluster.wait_for_line(peer);
         assert_eq!((&file[..], &line["reason"]), (&b"ERROR"[..], &"large".into()));
     }
 }
