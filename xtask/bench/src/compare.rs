@@ -1,4 +1,4 @@
-//! Reports the changes from one run to another that exceed the noise.
+//! Reports the changes between two runs that exceed the noise.
 
 use std::io::{self, Write};
 
@@ -6,14 +6,14 @@ use super::report::{Report, VERSION};
 use super::stats::{Better, Sample};
 use super::table::{number, write_table};
 
-/// Differences below this are never called a change.
-const LEAST: f64 = 0.03;
+/// Smallest relative difference that counts as a change.
+const MINIMUM: f64 = 0.03;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum Change {
     Better,
     Worse,
-    Same,
+    Unchanged,
 }
 
 /// Reads a report that `--json` wrote.
@@ -21,18 +21,22 @@ pub(super) fn read(path: &std::path::Path) -> anyhow::Result<Report> {
     use anyhow::{Context, ensure};
     let file = std::fs::File::open(path).with_context(|| format!("cannot read {path:?}"))?;
     let report: Report = serde_json::from_reader(io::BufReader::new(file))
-        .with_context(|| format!("{path:?} is no report of this benchmark"))?;
-    ensure!(report.version == VERSION, "{path:?} is a report of version {}", report.version);
+        .with_context(|| format!("{path:?} is not a report of this benchmark"))?;
+    ensure!(
+        report.version == VERSION,
+        "{path:?} has report version {}, not {VERSION}",
+        report.version
+    );
     Ok(report)
 }
 
-/// Writes a table of the changes.
+/// Prints a table of the changes.
 pub(super) fn write(before: &Report, after: &Report, out: &mut impl Write) -> io::Result<()> {
     if before.machine.processor != after.machine.processor
         || before.machine.kernel != after.machine.kernel
         || before.machine.cores != after.machine.cores
     {
-        writeln!(out, "The runs are from different machines or kernels; mind that.\n")?;
+        writeln!(out, "The runs are from different machines or kernels: compare with care.\n")?;
     }
     let head = ["workload", "peer", "figure", "before", "after", "change", ""];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
@@ -43,10 +47,10 @@ pub(super) fn write(before: &Report, after: &Report, out: &mut impl Write) -> io
             for (figure, new) in &row.figures {
                 let Some(old) = old.sample(&row.peer, *figure) else { continue };
                 compared += 1;
-                let verdict = match judge(old, new) {
-                    Verdict::Same => continue,
-                    Verdict::Better => "better",
-                    Verdict::Worse => "WORSE",
+                let change = match judge(old, new) {
+                    Change::Unchanged => continue,
+                    Change::Better => "better",
+                    Change::Worse => "WORSE",
                 };
                 lines.push(vec![
                     workload.name.clone(),
@@ -55,7 +59,7 @@ pub(super) fn write(before: &Report, after: &Report, out: &mut impl Write) -> io
                     format!("{} {}", number(old.median), old.unit),
                     format!("{} {}", number(new.median), new.unit),
                     format!("{:+.0}%", (new.median / old.median - 1.0) * 100.0),
-                    verdict.to_owned(),
+                    change.to_owned(),
                 ]);
             }
         }
@@ -68,20 +72,16 @@ pub(super) fn write(before: &Report, after: &Report, out: &mut impl Write) -> io
     writeln!(out, "{changed} of {compared} figures changed beyond the noise")
 }
 
-/// A change is one that moves the median by three per cent and out of what the rounds of either
-/// run scattered over: the ranges between their quartiles do not touch.
-fn judge(before: &Sample, after: &Sample) -> Verdict {
+/// Returns whether a figure changed: its median by at least 3 %, and its interquartile ranges in
+/// the two runs do not overlap.
+fn judge(before: &Sample, after: &Sample) -> Change {
     let change = after.median / before.median - 1.0;
     let ((low, high), (new_low, new_high)) = (before.quartiles(), after.quartiles());
     let apart = new_low > high || new_high < low;
-    if !change.is_finite() || change.abs() < LEAST || !apart {
-        return Verdict::Same;
+    if !change.is_finite() || change.abs() < MINIMUM || !apart {
+        return Change::Unchanged;
     }
-    if (change > 0.0) == (after.better == Better::Higher) {
-        Verdict::Better
-    } else {
-        Verdict::Worse
-    }
+    if (change > 0.0) == (after.better == Better::Higher) { Change::Better } else { Change::Worse }
 }
 
 #[cfg(test)]
@@ -93,14 +93,18 @@ mod tests {
     }
 
     #[test]
-    fn only_what_leaves_the_noise_is_a_change() {
+    fn reports_only_changes_that_exceed_the_noise() {
         let before = rates(&[3.9, 4.0, 4.1, 4.0]);
-        assert_eq!(judge(&before, &before), Verdict::Same);
-        assert_eq!(judge(&before, &rates(&[4.05, 4.1, 4.02, 4.08])), Verdict::Same, "too little");
-        assert_eq!(judge(&before, &rates(&[3.0, 4.6, 5.2, 4.0])), Verdict::Same, "too noisy");
-        assert_eq!(judge(&before, &rates(&[4.5, 4.6, 4.7, 4.6])), Verdict::Better);
-        assert_eq!(judge(&before, &rates(&[3.5, 3.6, 3.7, 3.6])), Verdict::Worse);
+        assert_eq!(judge(&before, &before), Change::Unchanged);
+        assert_eq!(
+            judge(&before, &rates(&[4.05, 4.1, 4.02, 4.08])),
+            Change::Unchanged,
+            "too little"
+        );
+        assert_eq!(judge(&before, &rates(&[3.0, 4.6, 5.2, 4.0])), Change::Unchanged, "too noisy");
+        assert_eq!(judge(&before, &rates(&[4.5, 4.6, 4.7, 4.6])), Change::Better);
+        assert_eq!(judge(&before, &rates(&[3.5, 3.6, 3.7, 3.6])), Change::Worse);
         let times = |value| Sample::new("s", Better::Lower, vec![value; 3]);
-        assert_eq!(judge(&times(1.0), &times(2.0)), Verdict::Worse);
+        assert_eq!(judge(&times(1.0), &times(2.0)), Change::Worse);
     }
 }

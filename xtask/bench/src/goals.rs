@@ -10,10 +10,10 @@ enum Limit {
 
 use Limit::{AtLeast, AtMost};
 
-/// Servers and clients of other people, which store what they get.
-const STRANGERS: &[&str] = &["nginx", "nc", "ncat", "socat", "rsync", "vsftpd", "python"];
+/// Third-party programs that store uploads.
+const THIRD_PARTY: &[&str] = &["nginx", "nc", "ncat", "socat", "rsync", "vsftpd", "python"];
 
-/// Every goal that the run has the figures for.
+/// Returns the goals for which the run has figures.
 pub(super) fn of(report: &Report) -> Vec<Goal> {
     let sample =
         |workload: &str, peer: &str, figure| report.workload(workload)?.sample(peer, figure);
@@ -32,20 +32,20 @@ pub(super) fn of(report: &Report) -> Vec<Goal> {
     };
 
     let disk = "disk-256m";
-    if let Some(fastest) = best(disk, STRANGERS, Figure::Throughput) {
+    if let Some(fastest) = best(disk, THIRD_PARTY, Figure::Throughput) {
         let figure = ratio(disk, "accio", &fastest, Figure::Throughput);
         goal("P1", format!("256 MiB to the disk, against {fastest}"), figure, AtLeast(2.0));
     }
     let figure = ratio(disk, "accio", "nc", Figure::Throughput);
     goal("P1", "256 MiB to the disk, against nc".into(), figure, AtLeast(5.0));
     let figure = ratio(disk, "accio", "server-s", Figure::Throughput);
-    goal("P2", "the same, as a share of server-s".into(), figure, AtLeast(0.85));
+    goal("P2", "256 MiB to the disk, relative to server-s".into(), figure, AtLeast(0.85));
     let figure = ratio(disk, "accio", "nginx", Figure::ServerCpu);
     goal("P3", "server CPU per GB, against nginx".into(), figure, AtMost(0.5));
     let figure = ratio("count", "server-s", "iperf3", Figure::Throughput);
     goal("P4", "server-s against iperf3".into(), figure, AtLeast(1.0));
     if report.missing.iter().any(|missing| missing.starts_with("iperf3")) {
-        // What iperf3 --skip-rx-copy does, and nothing else.
+        // A stand-in that does the same as iperf3 --skip-rx-copy.
         let figure = ratio("count", "server-s", "limit", Figure::Throughput);
         goal("P4", "server-s against sendfile → MSG_TRUNC alone".into(), figure, AtLeast(1.0));
     }
@@ -64,19 +64,19 @@ pub(super) fn of(report: &Report) -> Vec<Goal> {
     let figure = ratio(many, "accio", "accio, one alone", Figure::Throughput);
     goal("P7", "100 files at once against one alone".into(), figure, AtLeast(1.2));
     let figure = sample(many, "accio", Figure::LastToFirst).cloned();
-    goal("P7", "the last of 100 done against the first".into(), figure, AtMost(1.5));
+    goal("P7", "duration of the last of 100 against the first".into(), figure, AtMost(1.5));
     let figure = sample("idle", "accio", Figure::PerConnection).cloned();
-    goal("P8", "user memory for each idle connection".into(), figure, AtMost(1024.0));
+    goal("P8", "user memory per idle connection".into(), figure, AtMost(1024.0));
     let figure = sample("idle", "accio", Figure::ServerCpu).cloned();
-    goal("P8", "CPU while all are idle".into(), figure, AtMost(1.0));
+    goal("P8", "CPU while all connections are idle".into(), figure, AtMost(1.0));
     let figure = sample("idle", "accio", Figure::Slowdown).cloned();
-    goal("P8", "256 MiB among them, against none".into(), figure, AtMost(1.1));
+    goal("P8", "256 MiB among idle connections, against none".into(), figure, AtMost(1.1));
     let (few, many) = ("accio, 16 at a time", "accio, 5000 at a time");
     let figure = ratio("crowd", many, few, Figure::ServerCpu);
     goal("P9", "CPU per 1 KiB upload, 5,000 at a time against 16".into(), figure, AtMost(1.2));
-    for stranger in ["curl", "nc"] {
-        let figure = ratio("client", "accio-client", stranger, Figure::ClientCpu);
-        goal("P10", format!("client CPU per GB, against {stranger}"), figure, AtMost(0.6));
+    for program in ["curl", "nc"] {
+        let figure = ratio("client", "accio-client", program, Figure::ClientCpu);
+        goal("P10", format!("client CPU per GB, against {program}"), figure, AtMost(0.6));
     }
     let start = |figure| sample("start", "accio-server", figure).cloned();
     goal("P11", "start to listening".into(), start(Figure::Start), AtMost(5.0));
@@ -85,7 +85,7 @@ pub(super) fn of(report: &Report) -> Vec<Goal> {
     goals
 }
 
-/// The peer with the highest median among those whose names begin with one of `of`.
+/// Returns the peer with the highest median, among those whose names start with one of `of`.
 fn best_of(report: &Report, workload: &str, of: &[&str], figure: Figure) -> Option<String> {
     let rows = &report.workload(workload)?.rows;
     let medians = rows.iter().filter_map(|row| {

@@ -1,4 +1,4 @@
-//! The machine a run was made on.
+//! The machine that a run was made on.
 
 use std::fs::read_to_string;
 use std::time::Duration;
@@ -17,13 +17,13 @@ pub(super) struct Machine {
     pub(super) kernel: String,
     pub(super) system: String,
     pub(super) disk: String,
-    /// How much of all cores' time something else took during the run, from 0 to 1.
+    /// Share of the CPU time of all cores that other processes used during the run, from 0 to 1.
     pub(super) disturbance: f64,
     pub(super) versions: Vec<String>,
 }
 
 impl Machine {
-    pub(super) fn look(workspace: &Workspace) -> Self {
+    pub(super) fn detect(workspace: &Workspace) -> Self {
         let value = |file: &str, key: &str, separator: &str| {
             let text = read_to_string(file).unwrap_or_default();
             let line = text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
@@ -47,20 +47,21 @@ impl Machine {
     }
 }
 
-/// Watches how much of the machine others use.
+/// Measures the CPU time that other processes use.
 #[derive(Debug)]
-pub(super) struct Others {
+pub(super) struct BackgroundLoad {
     started: std::time::Instant,
     busy: Duration,
     ours: Duration,
 }
 
-impl Others {
-    pub(super) fn watch() -> Self {
-        Others { started: std::time::Instant::now(), busy: busy(), ours: usage::own_cpu() }
+impl BackgroundLoad {
+    pub(super) fn start() -> Self {
+        BackgroundLoad { started: std::time::Instant::now(), busy: busy(), ours: usage::own_cpu() }
     }
 
-    /// The share of all cores' time that was neither idle nor ours.
+    /// Returns the share of the CPU time of all cores, since the start, that was neither idle nor
+    /// used by this process and its children.
     pub(super) fn share(&self, cores: usize) -> f64 {
         let busy = busy().saturating_sub(self.busy);
         let ours = usage::own_cpu().saturating_sub(self.ours);
@@ -69,7 +70,7 @@ impl Others {
     }
 }
 
-/// All cores' time so far that was not idle; what other machines on the same host took counts.
+/// Returns the CPU time of all cores that was not idle, including time stolen by the hypervisor.
 fn busy() -> Duration {
     let text = read_to_string("/proc/stat").unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();

@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use machine::{Machine, Others};
+use machine::{BackgroundLoad, Machine};
 use report::{Report, VERSION};
 use workloads::{Bench, WorkloadKind};
 use workspace::Workspace;
@@ -37,10 +37,10 @@ struct Arguments {
     /// Write the figures to a file, for --compare
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw plots: a directory for one of each workload, or an .svg file for the first
+    /// Draw plots: one per workload into a directory, or the first into an .svg file
     #[arg(long, value_name = "PATH")]
     svg: Option<PathBuf>,
-    /// Report the changes between two runs that exceed the noise; measure nothing
+    /// Compare two --json files instead of measuring; print changes that exceed the noise
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
     compare: Option<Vec<PathBuf>>,
     /// Print the Debian packages of the programs to compare with
@@ -61,13 +61,13 @@ struct Arguments {
     /// Directory on disk to store files in [default: bench in the target directory]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Do not count system calls, which takes one more upload for each peer
+    /// Do not count system calls, which takes one extra upload per peer
     #[arg(long)]
     no_strace: bool,
     /// Keep the files and logs
     #[arg(long)]
     keep: bool,
-    /// A part of the benchmark, in a process of its own.
+    /// A part of the benchmark that runs in its own process.
     #[command(subcommand)]
     role: Option<roles::Role>,
 }
@@ -77,12 +77,12 @@ fn main() -> ExitCode {
     accio_harness::report::exit_code(run(&arguments))
 }
 
-/// Runs the benchmark, or the part of it that is asked for.
+/// Runs the benchmark, one of its roles, or one of the actions that measure nothing.
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     if let Some(role) = &arguments.role {
         drop(out);
-        return role.play().map(|()| ExitCode::SUCCESS);
+        return role.run().map(|()| ExitCode::SUCCESS);
     }
     if let Some([before, after]) = arguments.compare.as_deref() {
         let (before, after) = (compare::read(before)?, compare::read(after)?);
@@ -123,11 +123,11 @@ fn measure(arguments: &Arguments) -> Result<Report> {
     if kinds.is_empty() {
         bail!("no workload matches {}: see --list", arguments.only.join(" or "));
     }
-    // Where that fails, fewer connections are held, and the report says how many.
+    // If this fails, the benchmark holds fewer connections, and the report gives their number.
     let _ = accio_harness::resource_limits::raise_descriptor_limit(None);
     let workspace = Workspace::set_up(arguments.dir.as_deref(), arguments.keep)?;
-    let mut machine = Machine::look(&workspace);
-    let others = Others::watch();
+    let mut machine = Machine::detect(&workspace);
+    let background_load = BackgroundLoad::start();
     let bench = Bench {
         workspace,
         quick: arguments.quick,
@@ -142,7 +142,7 @@ fn measure(arguments: &Arguments) -> Result<Report> {
         bench.progress(format_args!("{}: {}", kind.name, kind.about));
         match (kind.run)(&bench, kind) {
             Ok(workload) => workloads.push(workload),
-            // The others are worth having nevertheless.
+            // Measure the remaining workloads nevertheless.
             Err(error) => {
                 let failure = format!("{}: {error:#}", kind.name);
                 bench.progress(format_args!("FAILED: {failure}"));
@@ -150,7 +150,7 @@ fn measure(arguments: &Arguments) -> Result<Report> {
             }
         }
     }
-    machine.disturbance = others.share(machine.cores);
+    machine.disturbance = background_load.share(machine.cores);
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     let mut report = Report {
         version: VERSION,
@@ -178,7 +178,7 @@ fn install_hint(out: &mut impl Write) -> Result<()> {
     let packages: Vec<&str> = peers::TOOLS.iter().map(|tool| tool.package).collect();
     writeln!(out, "apt-get install --no-install-recommends {}", packages.join(" "))?;
     for tool in peers::TOOLS {
-        let state = if tool.find().is_some() { "here" } else { "missing" };
+        let state = if tool.find().is_some() { "installed" } else { "missing" };
         writeln!(out, "  {:12} {:16} {state}", tool.program, tool.package)?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Plots of a report: a bar for each peer.
+//! Draws a report as bar charts, one bar per peer.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ const OURS: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
 const LIMITS: RGBColor = RGBColor(0xb0, 0xb0, 0xb0);
 const THEIRS: RGBColor = RGBColor(0xff, 0x9e, 0x4a);
 
-/// Draws every workload that has something to draw. `path` is a directory for a file of each, or
-/// one SVG file for the first.
+/// Draws the workloads that have suitable figures. `path` is a directory, for one file each, or an
+/// SVG file, for the first.
 pub(super) fn draw(report: &Report, path: &Path) -> Result<Vec<PathBuf>> {
     let mut drawn = Vec::new();
     let single = path.extension().is_some_and(|extension| extension == "svg");
@@ -46,7 +46,7 @@ pub(super) fn draw(report: &Report, path: &Path) -> Result<Vec<PathBuf>> {
 
 struct Panel {
     title: String,
-    /// From the bottom up.
+    /// Name, median and quartiles of each peer, from the bottom up.
     bars: Vec<(String, f64, (f64, f64))>,
 }
 

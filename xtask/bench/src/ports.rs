@@ -1,4 +1,4 @@
-//! Waits for listeners and for their queues of connections.
+//! Waits for listening sockets and their accept queues.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -8,13 +8,13 @@ use anyhow::{Result, bail};
 
 use accio_harness::process::Process;
 
-/// Waits until a process listens on `port`, without connecting: a server for one connection would
-/// take that for its client.
+/// Waits until a process listens on `port`. It does not connect, because some servers serve a
+/// single connection only.
 pub(super) fn await_listener(port: u16, server: &mut Process) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
     while !is_listening(port) {
         if server.has_ended()? {
-            // It ended; this says how.
+            // This returns an error with the exit status, unless the status is 0.
             server.finish(Duration::ZERO)?;
             bail!("a server ended before it listened on port {port}");
         }
@@ -26,8 +26,8 @@ pub(super) fn await_listener(port: u16, server: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// Waits until `count` connections wait to be accepted on `port`, or for a second: some servers'
-/// queues are shorter.
+/// Waits until `count` connections are in the accept queue of `port`, or for one second, because
+/// some servers have shorter queues.
 pub(super) fn await_queue(port: u16, count: usize) {
     let end = Instant::now() + Duration::from_secs(1);
     while queue_length(port).is_some_and(|queued| queued < count) && Instant::now() < end {
@@ -39,8 +39,8 @@ fn is_listening(port: u16) -> bool {
     queue_length(port).is_some()
 }
 
-/// How many connections wait to be accepted on `port`, if anybody listens there. The listening
-/// sockets come first in the table; what follows may be long and is not read.
+/// Returns the length of the accept queue of `port`, or `None` if no process listens there.
+/// Listening sockets come first in the table, so the rest, which may be long, is not read.
 fn queue_length(port: u16) -> Option<usize> {
     let wanted = format!(":{port:04X}");
     ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|table| {

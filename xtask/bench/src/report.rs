@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::Machine;
 use super::stats::{Better, Sample};
 
-/// Raised when an older reader could no longer make sense of the rest.
+/// Version of the JSON format; incremented by incompatible changes.
 pub(super) const VERSION: u32 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub(super) struct Report {
     pub(super) machine: Machine,
     /// Programs that are not installed and so were not compared.
     pub(super) missing: Vec<String>,
-    /// Workloads that could not be measured, and why.
+    /// Workloads that could not be measured, with the reasons.
     #[serde(default)]
     pub(super) failures: Vec<String>,
     pub(super) workloads: Vec<Workload>,
@@ -31,7 +31,7 @@ pub(super) struct Workload {
     pub(super) rows: Vec<Row>,
 }
 
-/// One line of the goals' table.
+/// A performance goal and the figure measured for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Goal {
     pub(super) id: String,
@@ -61,38 +61,38 @@ impl Goal {
 pub(super) struct Row {
     pub(super) peer: String,
     pub(super) figures: BTreeMap<Figure, Sample>,
-    /// The calls behind the number of them.
+    /// The most frequent system calls behind a number of calls.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) calls: BTreeMap<Figure, String>,
 }
 
-/// The quantities that are measured, in the order of the table's columns.
+/// The measured quantities, in the order of the table's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Figure {
-    /// GB/s
+    /// Bytes per second, in GB/s.
     Throughput,
     /// Uploads per second.
     Rate,
-    /// How long one took.
+    /// Duration of an upload.
     Wall,
-    /// From the start of the program to its first listening.
+    /// Time from the start of the program until it listens.
     Start,
-    /// User and system time of the server's processes, per GB, per upload or per second.
+    /// User and system CPU time of the server's processes, per GB, per upload or per second.
     ServerCpu,
     ClientCpu,
     ServerMemory,
     ClientMemory,
-    /// The part of the server's that is its alone, its program's pages left out.
+    /// Anonymous memory of the server, without the pages of its program file.
     PrivateMemory,
     /// System calls per upload.
     ServerCalls,
     ClientCalls,
-    /// When the last of many was done, over when the first was.
+    /// Duration of the slowest of concurrent uploads divided by that of the fastest.
     LastToFirst,
-    /// Memory for each connection held.
+    /// Memory per held connection.
     PerConnection,
-    /// Upload among held connections, over one without any.
+    /// Duration of an upload among held connections divided by that of one without.
     Slowdown,
     Size,
     Connections,
@@ -108,7 +108,7 @@ impl Figure {
             Figure::ClientCpu => "client CPU",
             Figure::ServerMemory => "server memory",
             Figure::ClientMemory => "client memory",
-            Figure::PrivateMemory => "of it private",
+            Figure::PrivateMemory => "private memory",
             Figure::ServerCalls => "server calls",
             Figure::ClientCalls => "client calls",
             Figure::LastToFirst => "last/first",

@@ -10,14 +10,14 @@ pub(super) enum Better {
     Lower,
 }
 
-/// One figure's values in all rounds.
+/// The values of a figure in all rounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sample {
     pub(super) unit: String,
     pub(super) better: Better,
-    /// One per round, in their order.
+    /// One value per round, in order.
     pub(super) values: Vec<f64>,
-    /// The rest follows from the values; it is kept for readers of the JSON.
+    /// Derived from `values`, like the following fields; stored for readers of the JSON.
     pub(super) median: f64,
     pub(super) best: f64,
     /// Half the distance between the quartiles, as a share of the median.
@@ -50,15 +50,15 @@ impl Sample {
         (quantile(&sorted, 0.25), quantile(&sorted, 0.75))
     }
 
-    /// This figure over another's, round by round: what slows the machine down for a moment slows
-    /// both.
+    /// Returns the ratio to another sample, round by round, because a disturbance of the machine
+    /// affects all peers in the same round.
     pub(super) fn ratio_to(&self, other: &Sample) -> Sample {
         let ratios = self.values.iter().zip(&other.values).map(|(ours, theirs)| ours / theirs);
         Sample::new("×", self.better, ratios.filter(|ratio| ratio.is_finite()).collect())
     }
 }
 
-/// Interpolates between the two nearest of `sorted`.
+/// Returns a quantile, interpolated between the two nearest of the `sorted` values.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let place = share * last as f64;
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_has_its_median_best_and_spread() {
+    fn computes_median_best_and_spread() {
         let sample = Sample::new("GB/s", Better::Higher, vec![4.0, 1.0, 3.0, 2.0, 5.0]);
         assert_eq!((sample.median, sample.best), (3.0, 5.0));
         assert!((sample.spread - 1.0 / 3.0).abs() < 1e-9);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_round_by_round() {
+    fn computes_ratios_round_by_round() {
         let ours = Sample::new("s", Better::Lower, vec![1.0, 10.0, 3.0]);
         let theirs = Sample::new("s", Better::Lower, vec![2.0, 20.0, 6.0]);
         assert_eq!(ours.ratio_to(&theirs).values, [0.5, 0.5, 0.5]);

@@ -1,4 +1,4 @@
-//! Counting system calls.
+//! Counts system calls with `strace -c`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,23 +11,23 @@ use super::peers;
 use accio_harness::process::{AtDrop, Process};
 use accio_harness::usage::tree;
 
-/// Calls of a process tree, as `strace -c` counts them.
+/// System calls of a process tree.
 #[derive(Debug)]
 pub(super) struct Calls {
     pub(super) total: u64,
-    /// The most frequent, with their numbers.
+    /// The most frequent calls with their numbers.
     pub(super) list: String,
 }
 
-/// A strace that counts the calls of a running server.
+/// An `strace` that counts the calls of a running server.
 #[derive(Debug)]
-pub(super) struct Attached {
-    running: Process,
+pub(super) struct CallCounter {
+    strace: Process,
     output: PathBuf,
 }
 
-impl Attached {
-    pub(super) fn to(server: Pid, output: &Path) -> Result<Self> {
+impl CallCounter {
+    pub(super) fn attach(server: Pid, output: &Path) -> Result<Self> {
         let mut command = Command::new(peers::strace().context("no strace")?);
         command.args(["-c", "-f", "-qq", "-o"]).arg(output);
         let pids = tree(server);
@@ -35,27 +35,27 @@ impl Attached {
             .args(pids.iter().flat_map(|pid| ["-p".to_owned(), pid.as_raw_nonzero().to_string()]));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let log = output.with_extension("log");
-        let mut running = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
+        let mut strace = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
         let end = Instant::now() + Duration::from_secs(5);
         while !pids.iter().all(|pid| is_traced(*pid)) {
-            if Instant::now() > end || running.has_ended()? {
-                let said = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!("strace cannot attach to processes {pids:?}: {}", said.trim());
+            if Instant::now() > end || strace.has_ended()? {
+                let output = std::fs::read_to_string(&log).unwrap_or_default();
+                bail!("strace cannot attach to processes {pids:?}: {}", output.trim());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Attached { running, output: output.to_owned() })
+        Ok(CallCounter { strace, output: output.to_owned() })
     }
 
-    /// Lets the server go and reads the counts.
+    /// Detaches from the server and returns the counts.
     pub(super) fn finish(mut self) -> Result<Calls> {
-        self.running.signal_group(Signal::INT);
-        self.running.wait(Duration::from_secs(10))?;
+        self.strace.signal_group(Signal::INT);
+        self.strace.wait(Duration::from_secs(10))?;
         read(&self.output)
     }
 }
 
-/// `command`, its calls counted into `output`.
+/// Wraps `command` in an `strace` that writes the counts to `output`.
 pub(super) fn wrap(command: &Command, output: &Path) -> Result<Command> {
     let mut wrapped = Command::new(peers::strace().context("no strace")?);
     wrapped.args(["-c", "-f", "-qq", "-o"]).arg(output);
@@ -63,7 +63,7 @@ pub(super) fn wrap(command: &Command, output: &Path) -> Result<Command> {
     Ok(wrapped)
 }
 
-/// Reads the table that `strace -c` wrote.
+/// Parses the table that `strace -c` wrote.
 pub(super) fn read(output: &Path) -> Result<Calls> {
     let text = std::fs::read_to_string(output)?;
     let mut calls: Vec<(u64, &str)> = text
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_read_with_and_without_errors() {
+    fn parses_counts_with_and_without_errors() {
         let path = std::env::temp_dir().join(format!("accio-strace-{}", std::process::id()));
         let table = "% time     seconds  usecs/call     calls    errors syscall\n\
                      ------ ----------- ----------- --------- --------- ------\n \

@@ -1,4 +1,4 @@
-//! Reports for people.
+//! Prints reports as Markdown.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -6,13 +6,13 @@ use std::io::{self, Write};
 use super::report::{Figure, Report, Row, Workload};
 use super::stats::Sample;
 
-/// Writes the whole report: Markdown, which reads well as it is.
+/// Prints the whole report.
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let machine = &report.machine;
     writeln!(out, "{}", report.command)?;
     writeln!(
         out,
-        "\n{}, {} cores, {} GiB; {}; {}; disk {}; something else took {} of the machine",
+        "\n{}, {} cores, {} GiB; {}; {}; disk {}; other processes used {} of the CPU time",
         machine.processor,
         machine.cores,
         machine.memory_mib.div_ceil(1024),
@@ -41,7 +41,7 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
 fn write_workload(workload: &Workload, out: &mut impl Write) -> io::Result<()> {
     let figures: BTreeSet<Figure> =
         workload.rows.iter().flat_map(|row| row.figures.keys().copied()).collect();
-    // The ratio is to the first row's main figure.
+    // Ratios refer to the main figure of the first row.
     let main = figures.first().copied();
     let reference = main.and_then(|main| workload.rows.first()?.figures.get(&main));
     let mut head = vec![String::new()];
@@ -103,7 +103,7 @@ fn write_goals(report: &Report, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\n{reached} of {} reached", report.goals.len())
 }
 
-/// A Markdown table with columns wide enough for all of it.
+/// Prints a Markdown table with padded columns.
 pub(super) fn write_table(lines: &[Vec<String>], out: &mut impl Write) -> io::Result<()> {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -137,7 +137,7 @@ fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)
 }
 
-/// Three significant digits, no exponent.
+/// Formats a number with three significant digits and no exponent.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),

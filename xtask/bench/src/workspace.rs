@@ -1,4 +1,4 @@
-//! Where the benchmark works: programs, directories, source files.
+//! The programs, directories and source files of the benchmark.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::roles::pattern;
 
-/// A file system to store on.
+/// The file system that uploads are stored on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Storage {
     Disk,
@@ -27,7 +27,7 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// Builds the programs and makes the directories.
+    /// Builds the programs and creates the directories.
     pub(super) fn set_up(dir: Option<&Path>, keep: bool) -> Result<Self> {
         let bin = cargo::build()?.context("the programs do not build")?;
         let target = bin.parent().context("no target folder")?;
@@ -78,7 +78,7 @@ impl Workspace {
         self.root(storage).ok().and_then(file_system).unwrap_or("unknown")
     }
 
-    /// A fresh directory.
+    /// Creates an empty directory.
     pub(super) fn dir(&self, storage: Storage, name: &str) -> Result<PathBuf> {
         let dir = self.root(storage)?.join(name);
         if dir.exists() {
@@ -88,12 +88,13 @@ impl Workspace {
         Ok(dir)
     }
 
-    /// A file to send, made once and warm in the page cache.
+    /// Returns a file of this size to upload. It is created once, and is then in the page cache.
     pub(super) fn source(&self, size: u64) -> Result<PathBuf> {
         let path = self.disk.path().join(format!("source-{size}"));
         if !path.exists() {
             let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
-            // No period of it divides a page or a buffer, so a misplaced piece shows.
+            // The block length is not a multiple of a page or buffer, so that misplaced data
+            // differs.
             let block = pattern((1 << 20) + 13);
             let mut left = size;
             while left > 0 {
@@ -102,7 +103,7 @@ impl Workspace {
                 left -= count;
             }
             file.flush()?;
-            // Written back now, not in the middle of a measurement.
+            // Write it back now instead of during a measurement.
             file.get_ref().sync_all()?;
         }
         Ok(path)

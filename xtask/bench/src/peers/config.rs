@@ -1,17 +1,17 @@
-//! Configurations and scripts of the servers that are compared, each as fast as we know to make it.
+//! Configurations and scripts of the third-party servers, each tuned for speed.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// nginx with WebDAV PUT. Temporary files are in the same directory as the stored ones, so that they are renamed and
-/// not copied.
+/// Configures nginx with WebDAV PUT. Temporary files are in the same directory as the stored ones,
+/// so that nginx renames them instead of copying.
 pub(super) fn nginx(
     scratch: &Path,
     store: &Path,
     port: u16,
     workers: usize,
 ) -> io::Result<PathBuf> {
-    // Started by root, its workers would otherwise run as a user who cannot write here.
+    // If root starts nginx, its workers run as a user without write access by default.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let (scratch_dir, store) = (scratch.display(), store.display());
     let text = format!(
@@ -56,7 +56,7 @@ pub(super) fn vsftpd(scratch: &Path, store: &Path, port: u16) -> io::Result<Path
     write(scratch.join("vsftpd.conf"), &text)
 }
 
-/// `server.py PORT DIR READ-SIZE` or `client.py HOST PORT FILE READ-SIZE`.
+/// Writes a script: `server.py PORT DIR READ-SIZE` or `client.py HOST PORT FILE READ-SIZE`.
 pub(super) fn python(scratch: &Path, name: &str) -> io::Result<PathBuf> {
     let text = match name {
         "server.py" => include_str!("server.py"),

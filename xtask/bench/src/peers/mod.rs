@@ -1,4 +1,4 @@
-//! The servers and clients that are compared.
+//! The servers and clients to compare.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::ports;
-use super::roles::{Design, Idea, Speech};
+use super::roles::{Alternative, Design, Protocol};
 use super::workspace::Workspace;
 use accio_harness::process::{self, AtDrop, Process};
 
@@ -20,11 +20,11 @@ pub(super) use tools::{TOOLS, Tool, strace};
 /// A server and the client that uploads to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// Ours, with some fast paths switched off.
+    /// Our client and server, without some fast paths.
     Accio {
         without: &'static [&'static str],
     },
-    /// server-s, which counts.
+    /// Our client and server-s, which counts bytes.
     Count {
         without: &'static [&'static str],
     },
@@ -33,33 +33,35 @@ pub(super) enum Peer {
     },
     Nc,
     Ncat,
-    /// With its buffer's size.
+    /// With a buffer size in bytes.
     Socat(Option<usize>),
     Rsync,
     Vsftpd,
-    /// A plain threaded server, and client, that read this much at a time.
+    /// A plain client and a threaded server, both with this read size in bytes.
     Python(usize),
+    /// A loop of read and write on both sides.
     Loop,
+    /// `std::io::copy` on both sides.
     Copy,
-    /// Our client, into a bare loop.
-    Idea(Idea),
-    /// Uncopied at both ends, nothing stored.
+    /// Our client and a minimal server.
+    Alternative(Alternative),
+    /// Zero-copy on both sides, nothing is stored.
     Limit,
-    /// Its own figure is taken: it spends long on setting up.
+    /// iperf3; its own measurement is used, because its set-up takes long.
     Iperf,
-    /// Reads small uploads and forgets them.
-    Floor {
+    /// A minimal server that reads small uploads and stores nothing.
+    LowerBound {
         design: Design,
         threads: usize,
     },
 }
 
-/// A server at work.
+/// A running server.
 #[derive(Debug)]
-pub(super) struct Server {
-    pub(super) running: Process,
+pub(super) struct PeerServer {
+    pub(super) process: Process,
     pub(super) port: u16,
-    /// Connections it was sent so far, the coming one included.
+    /// Number of connections so far, including the next one.
     pub(super) connections: u64,
 }
 
@@ -83,17 +85,21 @@ impl Peer {
             Peer::Python(size) => format!("python {} KiB", size >> 10),
             Peer::Loop => "read/write".into(),
             Peer::Copy => "io::copy".into(),
-            Peer::Idea(Idea::Splice) => "splice alone".into(),
-            Peer::Idea(Idea::SpliceThreads) => "splice, 2 threads".into(),
-            Peer::Idea(Idea::BufferThreads) => "buffers, 2 threads".into(),
+            Peer::Alternative(Alternative::Splice) => "splice alone".into(),
+            Peer::Alternative(Alternative::SpliceThreads) => "splice, 2 threads".into(),
+            Peer::Alternative(Alternative::BufferThreads) => "buffers, 2 threads".into(),
             Peer::Limit => "limit".into(),
             Peer::Iperf => "iperf3".into(),
-            Peer::Floor { design: Design::Threads, threads } => format!("floor, {threads} threads"),
-            Peer::Floor { design: Design::Epoll, threads } => format!("floor, {threads} epolls"),
+            Peer::LowerBound { design: Design::Threads, threads } => {
+                format!("floor, {threads} threads")
+            }
+            Peer::LowerBound { design: Design::Epoll, threads } => {
+                format!("floor, {threads} epolls")
+            }
         }
     }
 
-    /// Describes the client and the server in a few words.
+    /// Describes the client and the server.
     pub(super) fn about(&self) -> &'static str {
         match self {
             Peer::Accio { .. } => "accio-client → accio-server",
@@ -106,14 +112,20 @@ impl Peer {
             Peer::Rsync => "rsync -W --inplace → rsync daemon",
             Peer::Vsftpd => "curl -T → vsftpd, anonymous",
             Peer::Python(_) => "a plain Python client → threaded Python server",
-            Peer::Loop => "read and write, 64 KiB, at both ends, a thread each",
-            Peer::Copy => "std::io::copy at both ends, a thread each",
-            Peer::Idea(Idea::Splice) => "accio-client → splice in, splice out, nothing else",
-            Peer::Idea(Idea::SpliceThreads) => "accio-client → the same, by a thread each",
-            Peer::Idea(Idea::BufferThreads) => "accio-client → read and write by a thread each",
+            Peer::Loop => "read and write, 64 KiB, on both sides, a thread each",
+            Peer::Copy => "std::io::copy on both sides, a thread each",
+            Peer::Alternative(Alternative::Splice) => {
+                "accio-client → splice in, splice out, nothing else"
+            }
+            Peer::Alternative(Alternative::SpliceThreads) => {
+                "accio-client → splice in and splice out, a thread each"
+            }
+            Peer::Alternative(Alternative::BufferThreads) => {
+                "accio-client → read and write, a thread each"
+            }
             Peer::Limit => "sendfile → recv(MSG_TRUNC), stores nothing",
-            Peer::Iperf => "iperf3 -Z (--skip-rx-copy where it has it), stores nothing",
-            Peer::Floor { .. } => "accept, greet, read to the end, close; stores nothing",
+            Peer::Iperf => "iperf3 -Z (with --skip-rx-copy if supported), stores nothing",
+            Peer::LowerBound { .. } => "accept, greet, read to the end, close; stores nothing",
         }
     }
 
@@ -124,7 +136,7 @@ impl Peer {
         }
     }
 
-    /// The programs it takes.
+    /// Returns the third-party programs that it needs.
     pub(super) fn tools(&self) -> Vec<&'static Tool> {
         match self {
             Peer::Nginx { .. } => vec![&NGINX, &CURL],
@@ -139,25 +151,25 @@ impl Peer {
         }
     }
 
-    pub(super) fn is_here(&self) -> bool {
+    pub(super) fn is_installed(&self) -> bool {
         self.tools().iter().all(|tool| tool.find().is_some())
     }
 
-    /// Whether the server serves one connection and ends.
+    /// Whether the server ends after one connection.
     pub(super) fn serves_once(&self) -> bool {
         matches!(self, Peer::Nc | Peer::Ncat | Peer::Socat(_) | Peer::Iperf)
     }
 
     pub(super) fn stores(&self) -> bool {
-        !matches!(self, Peer::Count { .. } | Peer::Limit | Peer::Iperf | Peer::Floor { .. })
+        !matches!(self, Peer::Count { .. } | Peer::Limit | Peer::Iperf | Peer::LowerBound { .. })
     }
 
-    /// How the load generator is to speak to the server.
-    pub(super) fn speech(&self) -> Speech {
-        if matches!(self, Peer::Nginx { .. }) { Speech::Http } else { Speech::Accio }
+    /// Returns the protocol that the load generator must use.
+    pub(super) fn protocol(&self) -> Protocol {
+        if matches!(self, Peer::Nginx { .. }) { Protocol::Http } else { Protocol::Accio }
     }
 
-    /// Where connection `number` ends up in `dir`.
+    /// Returns the path in `dir` of the file that connection `number` uploaded.
     pub(super) fn stored(&self, dir: &Path, number: u64) -> PathBuf {
         match self {
             _ if self.serves_once() => dir.join("file"),
@@ -165,17 +177,17 @@ impl Peer {
         }
     }
 
-    /// Starts the server, to store in `dir`; it listens when this returns.
-    pub(super) fn serve(&self, workspace: &Workspace, dir: &Path) -> Result<Server> {
+    /// Starts the server with `dir` for the uploads, and waits until it listens.
+    pub(super) fn serve(&self, workspace: &Workspace, dir: &Path) -> Result<PeerServer> {
         let port = accio_harness::ports::free()?;
         let scratch = dir.with_extension("conf");
         std::fs::create_dir_all(&scratch)?;
         let mut command = self.server_command(workspace, dir, &scratch, port)?;
         command.stdin(Stdio::null());
         let log = scratch.join("log");
-        let mut running = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
-        ports::await_listener(port, &mut running)?;
-        Ok(Server { running, port, connections: 0 })
+        let mut process = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
+        ports::await_listener(port, &mut process)?;
+        Ok(PeerServer { process, port, connections: 0 })
     }
 
     fn server_command(
@@ -195,7 +207,7 @@ impl Peer {
             command.stdout(Stdio::null());
             command
         };
-        // sendfile is the client's.
+        // sendfile is a fast path of the client.
         let servers = |paths: &'static [&'static str]| -> Vec<&'static str> {
             paths.iter().copied().filter(|path| *path != "sendfile").collect()
         };
@@ -252,9 +264,9 @@ impl Peer {
                 command.arg(&number).arg(dir);
                 command
             }
-            Peer::Idea(idea) => {
-                let mut command = workspace.role("serve-idea");
-                command.arg(&number).arg(dir).arg(idea.name());
+            Peer::Alternative(alternative) => {
+                let mut command = workspace.role("serve-alternative");
+                command.arg(&number).arg(dir).arg(alternative.name());
                 command
             }
             Peer::Limit => {
@@ -262,8 +274,8 @@ impl Peer {
                 command.args([&number, "accio"]);
                 command
             }
-            Peer::Floor { design, threads } => {
-                let mut command = workspace.role("floor");
+            Peer::LowerBound { design, threads } => {
+                let mut command = workspace.role("lower-bound");
                 let design = if *design == Design::Threads { "threads" } else { "epoll" };
                 command.args([&number, &threads.to_string(), design]);
                 command
@@ -276,7 +288,7 @@ impl Peer {
         })
     }
 
-    /// The command that uploads `source` as connection `number`.
+    /// Returns the command that uploads `source` as connection `number`.
     pub(super) fn client_command(
         &self,
         workspace: &Workspace,
@@ -287,7 +299,7 @@ impl Peer {
         let name = port.to_string();
         let from_file = || std::fs::File::open(source);
         let mut command = match self {
-            Peer::Accio { .. } | Peer::Count { .. } | Peer::Idea(_) => {
+            Peer::Accio { .. } | Peer::Count { .. } | Peer::Alternative(_) => {
                 let mut command = workspace.program("accio-client");
                 command.args(["127.0.0.1", &name]).arg(source);
                 if self.lacks("sendfile") {
@@ -329,11 +341,13 @@ impl Peer {
             }
             Peer::Loop => own_client(workspace, "send-loop", &name, source),
             Peer::Copy => own_client(workspace, "send-copy", &name, source),
-            Peer::Limit | Peer::Floor { .. } => own_client(workspace, "send-file", &name, source),
+            Peer::Limit | Peer::LowerBound { .. } => {
+                own_client(workspace, "send-file", &name, source)
+            }
             Peer::Iperf => {
                 let mut command = IPERF.command()?;
-                // For a second, whatever that is in bytes: told to drop what it gets, it rounds the
-                // time of a given number of bytes up to one.
+                // Send for one second. With a number of bytes and --skip-rx-copy, iperf3 rounds the
+                // time up to a second.
                 command.args(["-c", "127.0.0.1", "-p", &name, "-t", "1", "-Z", "-J"]);
                 if iperf_skips_the_copy() {
                     command.arg("--skip-rx-copy");
@@ -347,14 +361,14 @@ impl Peer {
     }
 }
 
-/// `curl -T`, without the pause for a permission to send a body.
+/// Returns a `curl -T` that sends the body without waiting for `100 Continue`.
 pub(super) fn curl(source: &Path, url: &str) -> Result<Command> {
     let mut command = CURL.command()?;
     command.args(["-sS", "--fail", "--noproxy", "*", "-H", "Expect:", "-T"]).arg(source).arg(url);
     Ok(command)
 }
 
-/// Whether this iperf3 can drop what it receives.
+/// Whether the installed iperf3 has `--skip-rx-copy`.
 pub(super) fn iperf_skips_the_copy() -> bool {
     let help = IPERF.command().and_then(|mut command| {
         command.arg("--help");

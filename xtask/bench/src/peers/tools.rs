@@ -7,10 +7,10 @@ use std::time::Duration;
 use accio_harness::{process, tools};
 use anyhow::{Context, Result};
 
-/// How long a program may take to print its version.
+/// Time limit for a program to print its version.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A third-party program and the Debian package it is in.
+/// A third-party program and its Debian package.
 #[derive(Debug)]
 pub(crate) struct Tool {
     pub(crate) program: &'static str,
@@ -22,7 +22,7 @@ macro_rules! tools {
     ($($name:ident: $program:literal, $package:literal, [$($version:literal),*];)*) => {
         $(pub(super) static $name: Tool =
             Tool { program: $program, package: $package, version: &[$($version),*] };)*
-        /// All that the benchmark can use.
+        /// All third-party programs that the benchmark can use.
         pub(crate) static TOOLS: &[&Tool] = &[$(&$name),*];
     };
 }
@@ -41,29 +41,29 @@ tools! {
 }
 
 impl Tool {
-    /// Where it is: in the path, or where Debian keeps servers.
+    /// Returns its path, if it is installed.
     pub(crate) fn find(&self) -> Option<PathBuf> {
         tools::find(self.program)
     }
 
-    /// The first line it says about itself.
+    /// Returns the line with its version.
     pub(crate) fn version(&self) -> Option<String> {
         let mut command = Command::new(self.find()?);
         command.args(self.version);
         let output = process::output(command, b"", LIMIT).ok()?;
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        // socat and nc introduce themselves before they say which they are.
+        // socat and nc print another line before the version.
         let line = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()))?;
         Some(line.trim().to_owned())
     }
 
     pub(super) fn command(&self) -> Result<Command> {
-        Ok(Command::new(self.find().with_context(|| format!("no {}", self.program))?))
+        Ok(Command::new(self.find().with_context(|| format!("{} is not installed", self.program))?))
     }
 }
 
-/// strace, if it is there.
+/// Returns the path of strace, if it is installed.
 pub(crate) fn strace() -> Option<PathBuf> {
     STRACE.find()
 }

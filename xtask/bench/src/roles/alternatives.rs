@@ -1,5 +1,5 @@
-//! Ways to keep a large upload that accio-server does not go, or not bare: what there would be to
-//! gain. None handles an error, a time-out or a second connection at a time.
+//! Minimal servers with other ways to store a large upload, which show what accio-server could
+//! gain. None of them handles errors, timeouts or concurrent connections.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,89 +11,95 @@ use rustix::fs::FallocateFlags;
 use rustix::pipe::SpliceFlags;
 
 const CHUNK: usize = 1 << 20;
-/// Chunks between two threads.
+/// Number of chunks in flight between two threads.
 const AHEAD: usize = 3;
 
-/// A way to receive a file.
+/// A way to store an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Idea {
-    /// splice in and splice out, as accio-server, and nothing else
+pub(crate) enum Alternative {
+    /// splice in and splice out, like accio-server, and nothing else
     Splice,
-    /// The same, in and out by a thread each
+    /// splice in and splice out, a thread each
     SpliceThreads,
-    /// Read by one thread, written by another
+    /// Read and write, a thread each
     BufferThreads,
 }
 
-impl Idea {
-    pub(crate) const ALL: [Idea; 3] = [Idea::Splice, Idea::SpliceThreads, Idea::BufferThreads];
+impl Alternative {
+    pub(crate) const ALL: [Alternative; 3] =
+        [Alternative::Splice, Alternative::SpliceThreads, Alternative::BufferThreads];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Idea::Splice => "splice",
-            Idea::SpliceThreads => "splice-threads",
-            Idea::BufferThreads => "buffer-threads",
+            Alternative::Splice => "splice",
+            Alternative::SpliceThreads => "splice-threads",
+            Alternative::BufferThreads => "buffer-threads",
         }
     }
 
-    pub(super) fn copy(self) -> fn(&mut TcpStream, &mut File) -> io::Result<()> {
+    pub(super) fn copy_function(self) -> fn(&mut TcpStream, &mut File) -> io::Result<()> {
         match self {
-            Idea::Splice => splice,
-            Idea::SpliceThreads => splice_by_threads,
-            Idea::BufferThreads => buffer_by_threads,
+            Alternative::Splice => splice,
+            Alternative::SpliceThreads => splice_by_threads,
+            Alternative::BufferThreads => buffer_by_threads,
         }
     }
 }
 
 fn splice(stream: &mut TcpStream, file: &mut File) -> io::Result<()> {
     let mut pipe = Pipe::new()?;
-    let mut room = Room::default();
+    let mut reserved = Reservation::default();
     loop {
         match pipe.fill(&*stream)? {
-            0 => return room.give_back(file),
-            count => pipe.drain(&*file, count).and_then(|()| room.advance(file, count))?,
+            0 => return reserved.release(file),
+            count => pipe.drain(&*file, count).and_then(|()| reserved.advance(file, count))?,
         }
     }
 }
 
 fn splice_by_threads(stream: &mut TcpStream, file: &mut File) -> io::Result<()> {
     let pipes = (0..AHEAD).map(|_| Pipe::new()).collect::<io::Result<Vec<_>>>()?;
-    pass_on(pipes, |pipe| pipe.fill(&*stream), |pipe, count| pipe.drain(&*file, count), file)
+    copy_by_threads(
+        pipes,
+        |pipe| pipe.fill(&*stream),
+        |pipe, count| pipe.drain(&*file, count),
+        file,
+    )
 }
 
 fn buffer_by_threads(stream: &mut TcpStream, file: &mut File) -> io::Result<()> {
     let buffers = vec![vec![0; CHUNK]; AHEAD];
     let write = |buffer: &mut Vec<u8>, count| (&*file).write_all(&buffer[..count]);
-    pass_on(buffers, |buffer| stream.read(buffer), write, file)
+    copy_by_threads(buffers, |buffer| stream.read(buffer), write, file)
 }
 
-/// One thread fills vessels, another empties them and gives them back.
-fn pass_on<V: Send>(
-    vessels: Vec<V>,
+/// Fills containers (pipes or buffers) in one thread and empties them in another.
+fn copy_by_threads<V: Send>(
+    containers: Vec<V>,
     mut fill: impl FnMut(&mut V) -> io::Result<usize>,
     drain: impl Fn(&mut V, usize) -> io::Result<()> + Send,
     file: &File,
 ) -> io::Result<()> {
     let (full, to_drain) = mpsc::channel::<(V, usize)>();
     let (empty, to_fill) = mpsc::channel();
-    for vessel in vessels {
-        // The receiver is right here.
-        let _ = empty.send(vessel);
+    for container in containers {
+        // The receiver still exists.
+        let _ = empty.send(container);
     }
     std::thread::scope(|scope| {
         let drainer = scope.spawn(move || {
-            let mut room = Room::default();
-            for (mut vessel, count) in to_drain {
-                drain(&mut vessel, count)?;
-                room.advance(file, count)?;
-                // At the end, nothing fills it any more.
-                let _ = empty.send(vessel);
+            let mut reserved = Reservation::default();
+            for (mut container, count) in to_drain {
+                drain(&mut container, count)?;
+                reserved.advance(file, count)?;
+                // At the end the other thread needs no more containers.
+                let _ = empty.send(container);
             }
-            room.give_back(file)
+            reserved.release(file)
         });
-        while let Ok(mut vessel) = to_fill.recv() {
-            let count = fill(&mut vessel)?;
-            if count == 0 || full.send((vessel, count)).is_err() {
+        while let Ok(mut container) = to_fill.recv() {
+            let count = fill(&mut container)?;
+            if count == 0 || full.send((container, count)).is_err() {
                 break;
             }
         }
@@ -129,14 +135,14 @@ impl Pipe {
     }
 }
 
-/// Room on the disk ahead of the data, as accio-server takes it.
+/// Blocks preallocated ahead of the data, as in accio-server.
 #[derive(Default)]
-struct Room {
+struct Reservation {
     length: u64,
     end: u64,
 }
 
-impl Room {
+impl Reservation {
     fn advance(&mut self, file: &File, count: usize) -> io::Result<()> {
         self.length += count as u64;
         if self.length >= CHUNK as u64 && self.length + CHUNK as u64 > self.end {
@@ -147,7 +153,7 @@ impl Room {
         Ok(())
     }
 
-    fn give_back(&self, file: &File) -> io::Result<()> {
+    fn release(&self, file: &File) -> io::Result<()> {
         if self.end > self.length { file.set_len(self.length) } else { Ok(()) }
     }
 }

@@ -1,4 +1,4 @@
-//! Upload and download as one writes them at first: a thread per connection, a loop.
+//! The simplest client and server: a thread per connection and a copy loop.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 const BUFFER: usize = 64 << 10;
 const THREADS: usize = 128;
 
-/// Keeps connection N as `N.file`.
+/// Stores connection N as `N.file`.
 pub(super) fn serve(
     port: u16,
     dir: &Path,

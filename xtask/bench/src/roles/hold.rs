@@ -1,4 +1,4 @@
-//! Many connections that say nothing, or a byte now and then.
+//! Holds many connections that are silent or send a byte now and then.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,21 +7,21 @@ use std::time::Duration;
 use accio_harness::peer::GREETING;
 use anyhow::{Context, Result, ensure};
 
-/// How many connections to hold, and how.
+/// The connections to hold.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct HoldOptions {
     port: u16,
     connections: usize,
-    /// Send a byte on each connection this often, in seconds
+    /// Interval in seconds at which each connection sends a byte
     #[arg(long)]
     drip: Option<f64>,
 }
 
 /// Opens the connections, prints `ready` when all are greeted, and holds them until killed.
-pub(super) fn run(plan: &HoldOptions) -> Result<()> {
-    let server = SocketAddr::from(([127, 0, 0, 1], plan.port));
-    let mut streams = Vec::with_capacity(plan.connections);
-    for number in 1..=plan.connections {
+pub(super) fn run(options: &HoldOptions) -> Result<()> {
+    let server = SocketAddr::from(([127, 0, 0, 1], options.port));
+    let mut streams = Vec::with_capacity(options.connections);
+    for number in 1..=options.connections {
         let open = || -> io::Result<TcpStream> {
             let mut stream = TcpStream::connect(server)?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -31,14 +31,14 @@ pub(super) fn run(plan: &HoldOptions) -> Result<()> {
         streams.push(open().with_context(|| format!("connection {number}"))?);
     }
     writeln!(io::stdout(), "ready")?;
-    let Some(seconds) = plan.drip else {
-        // Held until the one who started it has seen enough.
+    let Some(seconds) = options.drip else {
+        // Hold the connections until the parent process closes stdin.
         io::stdin().read_to_end(&mut Vec::new())?;
         return Ok(());
     };
-    ensure!(seconds > 0.0, "a drip takes time");
-    let pause = Duration::from_secs_f64(seconds / plan.connections.max(1) as f64);
-    // Evenly over time, in small groups where single bytes would come too thick to sleep between.
+    ensure!(seconds > 0.0, "--drip must be positive");
+    let pause = Duration::from_secs_f64(seconds / options.connections.max(1) as f64);
+    // Spread the bytes evenly over time; in small groups if the pauses would be too short to sleep.
     let group = (0.001 / pause.as_secs_f64()).ceil().max(1.0);
     loop {
         for streams in streams.chunks_mut(group as usize) {

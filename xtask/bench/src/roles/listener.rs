@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-/// Listens on the loopback interface with the longest queue that the system grants.
+/// Listens on the loopback interface with the longest accept queue that the system allows.
 pub(super) fn listen(port: u16) -> Result<std::net::TcpListener> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;

@@ -1,4 +1,4 @@
-//! Many small uploads, each over a connection of its own, by one thread with an event queue.
+//! Uploads many small files, one connection each, from one thread with an event queue.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -10,17 +10,17 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use socket2::{Domain, Socket, Type};
 
-/// How many connections may wait for their first word at a time. All load generators together stay
-/// below the 4096 that the system queues for a server: what comes on top it forgets, and tries again
-/// after a second.
+/// Maximum number of connections that wait for the server's first bytes. All load generators
+/// together stay below the server's accept queue of 4096: further connections are dropped by the
+/// system and retried after a second.
 const WAITING: u64 = 500;
 
 /// The protocol of the uploads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Speech {
-    /// Waits for the greeting, sends, ends its side, waits for the end of the other
+pub(crate) enum Protocol {
+    /// Wait for the greeting, send, shut down, wait for the server to close
     Accio,
-    /// PUTs, and waits for the answer and the end of the connection
+    /// Send a PUT request, wait for the response and the close
     Http,
 }
 
@@ -28,22 +28,22 @@ pub(crate) enum Speech {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct LoadOptions {
     port: u16,
-    speech: Speech,
-    /// How many in all
+    protocol: Protocol,
+    /// Total number of uploads
     uploads: u64,
-    /// How many at a time
+    /// Number of concurrent uploads
     concurrent: u64,
-    /// Bytes of each, at least 8
+    /// Size of each upload in bytes, at least 8
     size: usize,
-    /// The number of the first upload
+    /// Number of the first upload
     first: u64,
-    /// The loopback network to connect from: 127.N.0.0/16
+    /// Source network N: 127.N.0.0/16
     network: u8,
-    /// The first host of it to come from
+    /// First source host in that network
     host: u16,
 }
 
-/// Returns the content of every upload, apart from its number in the first eight bytes.
+/// Returns the content of every upload, except for its first eight bytes, which are its number.
 pub(crate) fn pattern(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = std::iter::repeat_with(|| {
@@ -56,9 +56,9 @@ pub(crate) fn pattern(size: usize) -> Vec<u8> {
 }
 
 /// Prints `ready`, waits for a line on stdin, uploads, prints `done`.
-pub(super) fn run(plan: &LoadOptions) -> Result<()> {
-    ensure!(plan.size >= 8, "an upload has at least 8 bytes");
-    let mut load = Load::new(plan)?;
+pub(super) fn run(options: &LoadOptions) -> Result<()> {
+    ensure!(options.size >= 8, "an upload needs at least 8 bytes");
+    let mut load = LoadGenerator::new(options)?;
     writeln!(io::stdout(), "ready")?;
     io::stdin().read_line(&mut String::new())?;
     load.work()?;
@@ -66,12 +66,12 @@ pub(super) fn run(plan: &LoadOptions) -> Result<()> {
     Ok(())
 }
 
-struct Load<'a> {
-    plan: &'a LoadOptions,
+struct LoadGenerator<'a> {
+    options: &'a LoadOptions,
     queue: std::os::fd::OwnedFd,
     server: SocketAddr,
     uploads: HashMap<u64, Upload>,
-    /// Of the uploads, those that sent nothing yet.
+    /// Number of uploads that have not sent anything yet.
     waiting: u64,
     started: u64,
     finished: u64,
@@ -83,26 +83,26 @@ struct Load<'a> {
 
 struct Upload {
     stream: TcpStream,
-    /// Bytes received from the server before the client may send.
+    /// Number of greeting bytes received.
     greeted: usize,
     message: Vec<u8>,
     sent: usize,
     answered: bool,
 }
 
-impl<'a> Load<'a> {
-    fn new(plan: &'a LoadOptions) -> Result<Self> {
-        Ok(Load {
-            plan,
+impl<'a> LoadGenerator<'a> {
+    fn new(options: &'a LoadOptions) -> Result<Self> {
+        Ok(LoadGenerator {
+            options,
             queue: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            server: SocketAddr::from(([127, 0, 0, 1], plan.port)),
+            server: SocketAddr::from(([127, 0, 0, 1], options.port)),
             uploads: HashMap::new(),
             waiting: 0,
             started: 0,
             finished: 0,
             next_port: 1024,
-            next_host: plan.host,
-            content: pattern(plan.size),
+            next_host: options.host,
+            content: pattern(options.size),
             buffer: vec![0; 4096],
         })
     }
@@ -111,9 +111,9 @@ impl<'a> Load<'a> {
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 64];
         let timeout = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
         let start = Instant::now();
-        while self.finished < self.plan.uploads {
-            while self.started < self.plan.uploads
-                && (self.uploads.len() as u64) < self.plan.concurrent
+        while self.finished < self.options.uploads {
+            while self.started < self.options.uploads
+                && (self.uploads.len() as u64) < self.options.concurrent
                 && self.waiting < WAITING
             {
                 self.start()?;
@@ -126,13 +126,13 @@ impl<'a> Load<'a> {
                 count > 0 && start.elapsed() < Duration::from_secs(300),
                 "{} of {} uploads are stuck",
                 self.uploads.len(),
-                self.plan.uploads
+                self.options.uploads
             );
             for event in &events[..count] {
                 let token = event.data.u64();
                 let Some(upload) = self.uploads.get_mut(&token) else { continue };
                 let waited = upload.sent == 0;
-                let done = upload.advance(self.plan.speech, &mut self.buffer);
+                let done = upload.advance(self.options.protocol, &mut self.buffer);
                 let done = done.with_context(|| format!("upload {token}"))?;
                 self.waiting -= u64::from(waited && upload.sent > 0);
                 if done {
@@ -145,21 +145,21 @@ impl<'a> Load<'a> {
     }
 
     fn start(&mut self) -> Result<()> {
-        let number = self.plan.first + self.started;
-        let mut message = Vec::with_capacity(self.plan.size + 128);
-        if self.plan.speech == Speech::Http {
+        let number = self.options.first + self.started;
+        let mut message = Vec::with_capacity(self.options.size + 128);
+        if self.options.protocol == Protocol::Http {
             write!(
                 message,
                 "PUT /{number}.file HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\
                  Connection: close\r\n\r\n",
-                self.plan.size
+                self.options.size
             )?;
         }
         let head = message.len();
         message.extend_from_slice(&self.content);
         message[head..head + 8].copy_from_slice(&number.to_le_bytes());
         let stream = self.connect()?;
-        // Edge-triggered for both ways: one call for the whole upload.
+        // Edge-triggered in both directions: one call registers the socket for the whole upload.
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.queue, &stream, EventData::new_u64(number), flags)?;
         let upload = Upload { stream, greeted: 0, message, sent: 0, answered: false };
@@ -169,15 +169,15 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Connects from a loopback address and port of its own choice: the system would run out of
-    /// ports for one address, and search long for the last of them.
+    /// Connects from an explicit loopback address and port. With a single source address the system
+    /// would run out of ports, and search long for the last ones.
     fn connect(&mut self) -> Result<TcpStream> {
         loop {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.set_nonblocking(true)?;
             socket.set_reuse_address(true)?;
             let [high, low] = self.next_host.to_be_bytes();
-            let host = Ipv4Addr::new(127, self.plan.network, high, low);
+            let host = Ipv4Addr::new(127, self.options.network, high, low);
             let local = SocketAddr::from((host, self.next_port));
             self.next_port = self.next_port.checked_add(1).unwrap_or_else(|| {
                 self.next_host += 1;
@@ -185,14 +185,14 @@ impl<'a> Load<'a> {
             });
             match socket.bind(&local.into()) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
-                bound => bound.with_context(|| format!("cannot come from {local}"))?,
+                bound => bound.with_context(|| format!("cannot bind to {local}"))?,
             }
             match socket.connect(&self.server.into()) {
                 Ok(()) => return Ok(socket.into()),
                 Err(error) => {
                     match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
                         Some(rustix::io::Errno::INPROGRESS) => return Ok(socket.into()),
-                        // Still remembered by the system from an earlier run.
+                        // The pair of addresses is in TIME-WAIT since an earlier run.
                         Some(rustix::io::Errno::ADDRNOTAVAIL) => {}
                         _ => return Err(error).context("cannot connect"),
                     }
@@ -203,9 +203,9 @@ impl<'a> Load<'a> {
 }
 
 impl Upload {
-    /// Goes on as far as it can; whether the upload is complete.
-    fn advance(&mut self, speech: Speech, buffer: &mut [u8]) -> Result<bool> {
-        let greeting = if speech == Speech::Accio { GREETING } else { b"" };
+    /// Continues the upload without blocking; returns whether it is complete.
+    fn advance(&mut self, protocol: Protocol, buffer: &mut [u8]) -> Result<bool> {
+        let greeting = if protocol == Protocol::Accio { GREETING } else { b"" };
         if self.greeted < greeting.len() {
             let wanted = greeting.len() - self.greeted;
             match self.stream.read(&mut buffer[..wanted]) {
@@ -213,11 +213,11 @@ impl Upload {
                 Ok(count) => {
                     ensure!(
                         buffer[..count] == greeting[self.greeted..self.greeted + count],
-                        "greeted otherwise"
+                        "wrong greeting"
                     );
                     self.greeted += count;
                 }
-                Err(error) => return is_blocked(error),
+                Err(error) => return not_ready(error),
             }
             if self.greeted < greeting.len() {
                 return Ok(false);
@@ -227,19 +227,22 @@ impl Upload {
             while self.sent < self.message.len() {
                 match self.stream.write(&self.message[self.sent..]) {
                     Ok(count) => self.sent += count,
-                    Err(error) => return is_blocked(error),
+                    Err(error) => return not_ready(error),
                 }
             }
-            if speech == Speech::Accio {
+            if protocol == Protocol::Accio {
                 self.stream.shutdown(Shutdown::Write)?;
             }
-            // Nothing can be there yet; the answer is an event of its own.
+            // The answer cannot have arrived yet; it causes another event.
             return Ok(false);
         }
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => {
-                    ensure!(self.answered || speech == Speech::Accio, "closed without an answer");
+                    ensure!(
+                        self.answered || protocol == Protocol::Accio,
+                        "closed without an answer"
+                    );
                     return Ok(true);
                 }
                 Ok(count) => {
@@ -247,20 +250,20 @@ impl Upload {
                     let good =
                         answer.starts_with(b"HTTP/1.1 201") || answer.starts_with(b"HTTP/1.1 204");
                     ensure!(
-                        speech == Speech::Http && (self.answered || good),
+                        protocol == Protocol::Http && (self.answered || good),
                         "answered {:?}",
                         String::from_utf8_lossy(answer)
                     );
                     self.answered = true;
                 }
-                Err(error) => return is_blocked(error),
+                Err(error) => return not_ready(error),
             }
         }
     }
 }
 
-/// Nothing to do until the next event; any other error is one.
-fn is_blocked(error: io::Error) -> Result<bool> {
+/// Returns `false` for errors that mean "not yet ready", and other errors as they are.
+fn not_ready(error: io::Error) -> Result<bool> {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected => {
             Ok(false)

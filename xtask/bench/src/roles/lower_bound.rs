@@ -1,5 +1,6 @@
-//! The floor for small uploads: accept, greet, read to the end, close; no file, no time-outs, no
-//! resets, no errors. What a server that stores files costs beyond it is its own.
+//! The lower bound for the cost of small uploads, called `floor` in reports: accept, greet, read to
+//! the end, close. It has no files, timeouts, resets or error handling; a server's cost above it is
+//! due to these.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -10,10 +11,10 @@ use accio_harness::peer::GREETING;
 use anyhow::{Context, Result};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
-/// Two ways to serve; the faster one on a machine is its floor.
+/// Two designs; the faster one on a machine is the lower bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Design {
-    /// Threads that block
+    /// Blocking threads
     Threads,
     /// An epoll instance per thread
     Epoll,
@@ -33,14 +34,14 @@ pub(super) fn serve(port: u16, threads: usize, design: Design) -> Result<()> {
             Err(_) => Err(io::Error::other("a thread panicked")),
         })
     })
-    .context("floor")
+    .context("lower-bound server")
 }
 
 fn block(listener: &TcpListener) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let (mut stream, _) = listener.accept()?;
-        // A client that breaks off is not the floor's concern.
+        // Ignore clients that fail.
         let _ = stream.write_all(GREETING);
         while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
     }

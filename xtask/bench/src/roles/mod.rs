@@ -1,4 +1,4 @@
-//! Baseline servers and load generators, each run as a process of its own.
+//! Baseline servers and load generators, each run in its own process.
 
 mod alternatives;
 mod baseline;
@@ -12,31 +12,32 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-/// Part of the benchmark in a process of its own, so that its cost can be told apart.
+/// A part of the benchmark that runs in its own process, so that its cost can be measured
+/// separately.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Role {
-    /// Keep uploads with a plain loop of read and write
+    /// Store uploads with a loop of read and write
     #[command(hide = true)]
     ServeLoop { port: u16, dir: PathBuf },
-    /// Keep uploads with std::io::copy
+    /// Store uploads with std::io::copy
     #[command(hide = true)]
     ServeCopy { port: u16, dir: PathBuf },
-    /// Keep uploads one at a time, in a way that was tried
+    /// Store uploads one at a time in an alternative way
     #[command(hide = true)]
-    ServeIdea { port: u16, dir: PathBuf, idea: Idea },
-    /// Drop uploads in the kernel
+    ServeAlternative { port: u16, dir: PathBuf, alternative: Alternative },
+    /// Discard uploads in the kernel
     #[command(hide = true)]
-    Drain { port: u16, dialect: drain::Speaks },
-    /// Read small uploads and forget them
+    Drain { port: u16, protocol: drain::DrainProtocol },
+    /// Read small uploads and discard them
     #[command(hide = true)]
-    Floor { port: u16, threads: usize, design: lower_bound::Design },
-    /// Send a file with a plain loop of read and write
+    LowerBound { port: u16, threads: usize, design: lower_bound::Design },
+    /// Send a file with a loop of read and write
     #[command(hide = true)]
     SendLoop { port: u16, file: PathBuf },
     /// Send a file with std::io::copy
     #[command(hide = true)]
     SendCopy { port: u16, file: PathBuf },
-    /// Send a file with sendfile alone
+    /// Send a file with sendfile
     #[command(hide = true)]
     SendFile { port: u16, file: PathBuf },
     /// Upload many small files
@@ -48,25 +49,29 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    pub(crate) fn play(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<()> {
         match self {
             Role::ServeLoop { port, dir } => baseline::serve(*port, dir, baseline::copy_by_loop),
             Role::ServeCopy { port, dir } => baseline::serve(*port, dir, baseline::copy_by_std),
-            Role::ServeIdea { port, dir, idea } => baseline::serve(*port, dir, idea.copy()),
-            Role::Drain { port, dialect } => drain::serve(*port, *dialect),
-            Role::Floor { port, threads, design } => lower_bound::serve(*port, *threads, *design),
+            Role::ServeAlternative { port, dir, alternative } => {
+                baseline::serve(*port, dir, alternative.copy_function())
+            }
+            Role::Drain { port, protocol } => drain::serve(*port, *protocol),
+            Role::LowerBound { port, threads, design } => {
+                lower_bound::serve(*port, *threads, *design)
+            }
             Role::SendLoop { port, file } => baseline::send(*port, file, baseline::send_by_loop),
             Role::SendCopy { port, file } => baseline::send(*port, file, baseline::send_by_std),
             Role::SendFile { port, file } => {
                 baseline::send(*port, file, baseline::send_by_sendfile)
             }
-            Role::Load(plan) => load::run(plan),
-            Role::Hold(plan) => hold::run(plan),
+            Role::Load(options) => load::run(options),
+            Role::Hold(options) => hold::run(options),
         }
     }
 }
 
-pub(crate) use alternatives::Idea;
-pub(crate) use drain::Speaks;
-pub(crate) use load::{Speech, pattern};
+pub(crate) use alternatives::Alternative;
+pub(crate) use drain::DrainProtocol;
+pub(crate) use load::{Protocol, pattern};
 pub(crate) use lower_bound::Design;

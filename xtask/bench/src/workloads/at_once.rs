@@ -1,4 +1,4 @@
-//! Many uploads at once, by as many clients.
+//! Many concurrent uploads, each by its own client process.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::file::settled_cpu;
 use super::{Bench, MIB, WorkloadKind, rotated};
-use crate::peers::{Peer, Server};
+use crate::peers::{Peer, PeerServer};
 use crate::ports;
 use crate::report::{Figure, Row, Workload};
 use crate::workspace::{Storage, check_copy};
@@ -23,7 +23,7 @@ struct Results {
 }
 
 pub(super) fn run(bench: &Bench, kind: &WorkloadKind, count: usize, size: u64) -> Result<Workload> {
-    // As much as fits next to everything else, for what is stored stays in memory.
+    // The stored files are in memory, so they must fit next to everything else.
     let size = if bench.quick { size / 4 } else { size };
     let size = size.min(available_memory()? / 2 / count as u64) / MIB * MIB;
     let source = bench.workspace.source(size)?;
@@ -46,11 +46,11 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, count: usize, size: u64) -
         bench.progress(format_args!("{}: round {round} of {rounds}", kind.name));
         for index in rotated(lineup.len(), round) {
             let (peer, dir, server, alone, together) = &mut lineup[index];
-            // One alone is over soon: several in a row.
+            // A single upload is short, so repeat it.
             for (results, count, times) in [(&mut *alone, 1, 5), (&mut *together, count, 1)] {
                 let mut wall = Duration::ZERO;
                 let mut unfairness = 1.0;
-                let cpu = tree_cpu(server.running.pid());
+                let cpu = tree_cpu(server.process.pid());
                 for _ in 0..times {
                     let first = server.connections + 1;
                     server.connections += count as u64;
@@ -63,7 +63,7 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, count: usize, size: u64) -
                     let stored = (first..first + count as u64).map(|id| peer.stored(dir, id));
                     check_copies(&source, stored.collect()).with_context(|| peer.name())?;
                 }
-                let cpu = settled_cpu(server.running.pid()).saturating_sub(cpu);
+                let cpu = settled_cpu(server.process.pid()).saturating_sub(cpu);
                 let gigabytes = (size * (count * times) as u64) as f64 / 1e9;
                 // The first round warms up.
                 if round > 0 {
@@ -90,7 +90,7 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, count: usize, size: u64) -
     Ok(Workload { name: kind.name.into(), title, rows })
 }
 
-/// Checks and removes what is stored, with every core.
+/// Checks and removes the stored files, with all cores.
 fn check_copies(source: &Path, stored: Vec<PathBuf>) -> Result<()> {
     std::thread::scope(|scope| {
         let share = stored.len().div_ceil(bench_cores());
@@ -109,18 +109,18 @@ fn check_copies(source: &Path, stored: Vec<PathBuf>) -> Result<()> {
     })
 }
 
-/// When each of the clients was done, in order. They start together: the server is halted until
-/// all have connected.
+/// Runs concurrent clients and returns the time at which each was done, in order. They start
+/// together, because the server is stopped until all have connected.
 fn upload(
     bench: &Bench,
     peer: &Peer,
-    server: &Server,
+    server: &PeerServer,
     source: &Path,
     first: u64,
     count: usize,
 ) -> Result<Vec<Duration>> {
     let log = source.with_extension("client.log");
-    server.running.signal_group(Signal::STOP);
+    server.process.signal_group(Signal::STOP);
     let mut clients = (first..first + count as u64)
         .map(|number| {
             let command = peer.client_command(&bench.workspace, server.port, source, number)?;
@@ -129,7 +129,7 @@ fn upload(
         .collect::<Result<Vec<_>>>()?;
     ports::await_queue(server.port, count);
     let started = Instant::now();
-    server.running.signal_group(Signal::CONT);
+    server.process.signal_group(Signal::CONT);
     let mut ends = Vec::new();
     while !clients.is_empty() {
         let all: Vec<&Process> = clients.iter().collect();

@@ -1,4 +1,4 @@
-//! One file at a time.
+//! One upload at a time.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,17 +9,17 @@ use anyhow::{Context, Result};
 use rustix::process::Pid;
 
 use super::{Bench, MIB, WorkloadKind, rotated};
-use crate::peers::{Peer, Server};
+use crate::peers::{Peer, PeerServer};
 use crate::report::{Figure, Row, Workload};
-use crate::roles::Idea;
-use crate::strace::{self, Attached};
+use crate::roles::Alternative;
+use crate::strace::{self, CallCounter};
 use crate::workspace::{Storage, Workspace, check_copy};
 use accio_harness::process::{AtDrop, Process};
 use accio_harness::usage::{tree_cpu, tree_memory};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-pub(super) fn everyone(quick: bool) -> Vec<Peer> {
+pub(super) fn all(quick: bool) -> Vec<Peer> {
     let mut peers = fastest();
     peers.extend([Peer::Nc, Peer::Rsync, Peer::Vsftpd]);
     if !quick {
@@ -59,32 +59,32 @@ pub(super) fn without_each() -> Vec<Peer> {
     sets.into_iter().map(|without| Peer::Accio { without }).collect()
 }
 
-pub(super) fn ideas() -> Vec<Peer> {
+pub(super) fn alternatives() -> Vec<Peer> {
     let mut peers = vec![Peer::Accio { without: &[] }];
-    peers.extend(Idea::ALL.map(Peer::Idea));
+    peers.extend(Alternative::ALL.map(Peer::Alternative));
     peers.push(Peer::Count { without: &[] });
     peers
 }
 
-/// A peer, its directory and, between uploads, its server.
-pub(super) struct Station<'a> {
+/// A peer with its directory and its server, which keeps running between uploads.
+pub(super) struct PeerSetup<'a> {
     workspace: &'a Workspace,
     pub(super) peer: Peer,
     dir: PathBuf,
-    server: Option<Server>,
+    server: Option<PeerServer>,
 }
 
 /// Wall-clock and CPU time of one upload.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Measure {
+pub(super) struct Measurement {
     pub(super) wall: Duration,
     pub(super) server_cpu: Duration,
     pub(super) client_cpu: Duration,
 }
 
-/// The most memory that the processes of either side held at a time, in KiB.
+/// Peak memory of the server's and the client's processes, in KiB.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Memory {
+pub(super) struct PeakMemory {
     server: u64,
     client: u64,
 }
@@ -98,27 +98,27 @@ pub(super) fn run(
 ) -> Result<Workload> {
     let source = bench.workspace.source(size)?;
     let gigabytes = size as f64 / 1e9;
-    let mut stations = bench
+    let mut setups = bench
         .select(peers)
         .into_iter()
-        .map(|peer| Station::new(&bench.workspace, storage, peer))
+        .map(|peer| PeerSetup::new(&bench.workspace, storage, peer))
         .collect::<Result<Vec<_>>>()?;
     let mut memory = Vec::new();
-    for station in &mut stations {
-        memory.push(station.upload(&source, true)?.1);
+    for setup in &mut setups {
+        memory.push(setup.upload(&source, true)?.1);
     }
     let rounds = bench.rounds(3, if size > 1024 * MIB { 3 } else { 6 });
-    let mut measures = vec![Vec::new(); stations.len()];
+    let mut measures = vec![Vec::new(); setups.len()];
     for round in 0..rounds {
         bench.progress(format_args!("{}: round {} of {rounds}", kind.name, round + 1));
-        for index in rotated(stations.len(), round) {
-            measures[index].push(stations[index].upload(&source, false)?.0);
+        for index in rotated(setups.len(), round) {
+            measures[index].push(setups[index].upload(&source, false)?.0);
         }
     }
     let mut rows = Vec::new();
-    for ((mut station, measures), memory) in stations.into_iter().zip(measures).zip(memory) {
-        let mut row = Row::new(station.peer.name());
-        let each = |of: fn(&Measure) -> Duration| -> Vec<f64> {
+    for ((mut setup, measures), memory) in setups.into_iter().zip(measures).zip(memory) {
+        let mut row = Row::new(setup.peer.name());
+        let each = |of: fn(&Measurement) -> Duration| -> Vec<f64> {
             measures.iter().map(|measure| of(measure).as_secs_f64()).collect()
         };
         let per_gb = |times: Vec<f64>| times.into_iter().map(|time| time / gigabytes).collect();
@@ -128,9 +128,9 @@ pub(super) fn run(
         row.add(Figure::ClientCpu, "s/GB", per_gb(each(|measure| measure.client_cpu)));
         row.add(Figure::ServerMemory, "MiB", vec![memory.server as f64 / 1024.0]);
         row.add(Figure::ClientMemory, "MiB", vec![memory.client as f64 / 1024.0]);
-        // iperf3 moves as many bytes as it can, so its calls would mean nothing.
-        if bench.strace && station.peer != Peer::Iperf {
-            station.count_calls(&source, &mut row)?;
+        // iperf3 moves as many bytes as it can, so the number of its calls means nothing.
+        if bench.strace && setup.peer != Peer::Iperf {
+            setup.count_calls(&source, &mut row)?;
         }
         rows.push(row);
     }
@@ -138,7 +138,7 @@ pub(super) fn run(
     Ok(Workload { name: kind.name.into(), title, rows })
 }
 
-/// How the cost of an upload grows with its size.
+/// Measures how the cost of an upload grows with its size.
 pub(super) fn sizes(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let sizes: &[(&str, u64)] = &[
         ("1 KiB", 1 << 10),
@@ -156,15 +156,15 @@ pub(super) fn sizes(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
         }
         bench.progress(format_args!("{}: {name}", kind.name));
         let source = bench.workspace.source(*size)?;
-        let mut station =
-            Station::new(&bench.workspace, Storage::Disk, Peer::Accio { without: &[] })?;
-        let memory = station.upload(&source, true)?.1;
+        let mut setup =
+            PeerSetup::new(&bench.workspace, Storage::Disk, Peer::Accio { without: &[] })?;
+        let memory = setup.upload(&source, true)?.1;
         let rounds = bench.rounds(3, if *size > 1024 * MIB { 2 } else { 9 });
         let measures = (0..rounds)
-            .map(|_| Ok(station.upload(&source, false)?.0))
-            .collect::<Result<Vec<Measure>>>()?;
+            .map(|_| Ok(setup.upload(&source, false)?.0))
+            .collect::<Result<Vec<Measurement>>>()?;
         let mut row = Row::new(*name);
-        let each = |of: fn(&Measure) -> Duration, unit: f64| -> Vec<f64> {
+        let each = |of: fn(&Measurement) -> Duration, unit: f64| -> Vec<f64> {
             measures.iter().map(|measure| of(measure).as_secs_f64() * unit).collect()
         };
         row.add(Figure::Wall, "ms", each(|measure| measure.wall, 1e3));
@@ -180,18 +180,18 @@ pub(super) fn sizes(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     Ok(Workload { name: kind.name.into(), title, rows })
 }
 
-impl<'a> Station<'a> {
+impl<'a> PeerSetup<'a> {
     pub(super) fn new(workspace: &'a Workspace, storage: Storage, peer: Peer) -> Result<Self> {
         let dir = workspace.dir(storage, &peer.name().replace([' ', ',', '/', ':'], "-"))?;
         Ok(Self::in_dir(workspace, dir, peer))
     }
 
     pub(super) fn in_dir(workspace: &'a Workspace, dir: PathBuf, peer: Peer) -> Self {
-        Station { workspace, peer, dir, server: None }
+        PeerSetup { workspace, peer, dir, server: None }
     }
 
-    /// The server, started when it is not there.
-    pub(super) fn server(&mut self) -> Result<&mut Server> {
+    /// Returns the server; starts it if it is not running.
+    pub(super) fn server(&mut self) -> Result<&mut PeerServer> {
         let server = match self.server.take() {
             Some(server) => server,
             None => self.peer.serve(self.workspace, &self.dir)?,
@@ -199,29 +199,33 @@ impl<'a> Station<'a> {
         Ok(self.server.insert(server))
     }
 
-    /// Uploads `source`, checks what is stored and removes it.
-    pub(super) fn upload(&mut self, source: &Path, watch: bool) -> Result<(Measure, Memory)> {
+    /// Uploads `source`, then checks and removes the stored file.
+    pub(super) fn upload(
+        &mut self,
+        source: &Path,
+        watch: bool,
+    ) -> Result<(Measurement, PeakMemory)> {
         let (peer, workspace) = (self.peer.clone(), self.workspace);
         let server = self.server()?;
         server.connections += 1;
-        let (number, pid) = (server.connections, server.running.pid());
+        let (number, pid) = (server.connections, server.process.pid());
         let command = peer.client_command(workspace, server.port, source, number)?;
         let cpu_before = tree_cpu(pid);
         let started = Instant::now();
         let log = self.dir.with_extension("client.log");
         let mut client = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
-        let watched = watch.then(|| Watch::start(pid, client.pid()));
+        let watched = watch.then(|| MemoryMonitor::start(pid, client.pid()));
         let client_exit = client.finish(LIMIT).context("client")?;
         let (ended, server_cpu) = if peer.serves_once() {
             let mut server = self.server.take().context("no server")?;
-            let exit = server.running.finish(LIMIT).context("server")?;
+            let exit = server.process.finish(LIMIT).context("server")?;
             (exit.at.max(client_exit.at), exit.cpu.saturating_sub(cpu_before))
         } else {
             (client_exit.at, settled_cpu(pid).saturating_sub(cpu_before))
         };
-        let memory = watched.map(Watch::finish).unwrap_or_default();
+        let memory = watched.map(MemoryMonitor::finish).unwrap_or_default();
         let mut measure =
-            Measure { wall: ended - started, server_cpu, client_cpu: client_exit.cpu };
+            Measurement { wall: ended - started, server_cpu, client_cpu: client_exit.cpu };
         if peer == Peer::Iperf {
             measure = iperf_share(&mut client, std::fs::metadata(source)?.len(), measure)?;
         }
@@ -233,14 +237,14 @@ impl<'a> Station<'a> {
         Ok((measure, memory))
     }
 
-    /// One more upload, not timed, to count the calls of both sides.
+    /// Counts the system calls of both sides in an extra upload, which is not timed.
     fn count_calls(&mut self, source: &Path, row: &mut Row) -> Result<()> {
         let (peer, workspace) = (self.peer.clone(), self.workspace);
         let output = self.dir.with_extension("calls");
         let client_output = self.dir.with_extension("client-calls");
         let server = self.server()?;
         server.connections += 1;
-        let attached = Attached::to(server.running.pid(), &output)?;
+        let counter = CallCounter::attach(server.process.pid(), &output)?;
         let command = peer.client_command(workspace, server.port, source, server.connections)?;
         let mut client = strace::wrap(&command, &client_output)?;
         client.stdout(Stdio::null()).stdin(Stdio::null());
@@ -252,9 +256,9 @@ impl<'a> Station<'a> {
         client.finish(LIMIT)?;
         if peer.serves_once() {
             let mut server = self.server.take().context("no server")?;
-            server.running.finish(LIMIT)?;
+            server.process.finish(LIMIT)?;
         }
-        let server = attached.finish()?;
+        let server = counter.finish()?;
         let client = strace::read(&client_output)?;
         row.add(Figure::ServerCalls, "", vec![server.total as f64]);
         row.add(Figure::ClientCalls, "", vec![client.total as f64]);
@@ -264,7 +268,8 @@ impl<'a> Station<'a> {
     }
 }
 
-/// The CPU time of a server's processes once they rest: a client may be done a little earlier.
+/// Waits until the server's processes are idle, since a client may end a little earlier, and
+/// returns their CPU time.
 pub(super) fn settled_cpu(pid: Pid) -> Duration {
     let mut last = tree_cpu(pid);
     for _ in 0..50 {
@@ -278,47 +283,51 @@ pub(super) fn settled_cpu(pid: Pid) -> Duration {
     last
 }
 
-/// Scales iperf3's times to `size` bytes: it sends for a fixed time.
-fn iperf_share(client: &mut Process, size: u64, whole: Measure) -> Result<Measure> {
+/// Scales iperf3's times to `size` bytes, because it sends for a fixed time.
+fn iperf_share(client: &mut Process, size: u64, whole: Measurement) -> Result<Measurement> {
     let output = client.take_output().context("no output")?;
     let output: serde_json::Value = serde_json::from_reader(output)?;
     let received = &output["end"]["sum_received"];
     let named = |name: &str| received[name].as_f64().filter(|figure| *figure > 0.0);
-    let rate = named("bits_per_second").context("iperf3 names no rate")?;
-    let share = size as f64 / named("bytes").context("iperf3 names no number of bytes")?;
-    Ok(Measure {
+    let rate = named("bits_per_second").context("the output of iperf3 has no rate")?;
+    let share =
+        size as f64 / named("bytes").context("the output of iperf3 has no number of bytes")?;
+    Ok(Measurement {
         wall: Duration::from_secs_f64(size as f64 * 8.0 / rate),
         server_cpu: whole.server_cpu.mul_f64(share),
         client_cpu: whole.client_cpu.mul_f64(share),
     })
 }
 
-/// A thread that looks at memory during an upload which is not timed.
-struct Watch {
-    over: std::sync::Arc<(AtomicBool, AtomicU64, AtomicU64)>,
+/// A thread that samples the memory during an upload that is not timed.
+struct MemoryMonitor {
+    state: std::sync::Arc<(AtomicBool, AtomicU64, AtomicU64)>,
     thread: std::thread::JoinHandle<()>,
 }
 
-impl Watch {
+impl MemoryMonitor {
     fn start(server: Pid, client: Pid) -> Self {
-        let over = std::sync::Arc::new(Default::default());
-        let shared = std::sync::Arc::clone(&over);
+        let state = std::sync::Arc::new(Default::default());
+        let shared = std::sync::Arc::clone(&state);
         let thread = std::thread::spawn(move || {
-            let (over, server_peak, client_peak) = &*shared;
-            while !AtomicBool::load(over, Ordering::Relaxed) {
+            let (is_done, server_peak, client_peak) = &*shared;
+            while !AtomicBool::load(is_done, Ordering::Relaxed) {
                 AtomicU64::fetch_max(server_peak, tree_memory(server, "VmHWM"), Ordering::Relaxed);
                 AtomicU64::fetch_max(client_peak, tree_memory(client, "VmHWM"), Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        Watch { over, thread }
+        MemoryMonitor { state, thread }
     }
 
-    fn finish(self) -> Memory {
-        self.over.0.store(true, Ordering::Relaxed);
-        // It does nothing that could panic.
+    fn finish(self) -> PeakMemory {
+        self.state.0.store(true, Ordering::Relaxed);
+        // The thread cannot panic.
         let _ = self.thread.join();
-        let (_, server, client) = &*self.over;
-        Memory { server: server.load(Ordering::Relaxed), client: client.load(Ordering::Relaxed) }
+        let (_, server, client) = &*self.state;
+        PeakMemory {
+            server: server.load(Ordering::Relaxed),
+            client: client.load(Ordering::Relaxed),
+        }
     }
 }

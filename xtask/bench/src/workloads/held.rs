@@ -1,4 +1,4 @@
-//! An upload among many connections that are merely held.
+//! An upload among many open connections.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, getrlimit};
 
-use super::file::Station;
+use super::file::PeerSetup;
 use super::{Bench, MIB, WorkloadKind};
 use crate::peers::Peer;
 use crate::report::{Figure, Row, Workload};
@@ -17,17 +17,17 @@ use accio_harness::usage::{tree_cpu, tree_memory};
 
 pub(super) fn run(bench: &Bench, kind: &WorkloadKind, drip: Option<f64>) -> Result<Workload> {
     let source = bench.workspace.source(256 * MIB)?;
-    let count = most_connections().min(10_000);
-    let station = |name| {
+    let count = max_connections().min(10_000);
+    let setup = |name| {
         let dir = bench.workspace.dir(Storage::Tmpfs, name)?;
-        anyhow::Ok(Station::in_dir(&bench.workspace, dir, Peer::Accio { without: &[] }))
+        anyhow::Ok(PeerSetup::in_dir(&bench.workspace, dir, Peer::Accio { without: &[] }))
     };
-    let mut crowded = station("crowded")?;
+    let mut crowded = setup("crowded")?;
     crowded.upload(&source, false)?;
     let (pid, port) = {
         let server = crowded.server()?;
         server.connections += count;
-        (server.running.pid(), server.port)
+        (server.process.pid(), server.port)
     };
     let before = tree_memory(pid, "RssAnon");
     bench.progress(format_args!("{}: opening {count} connections", kind.name));
@@ -40,14 +40,14 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, drip: Option<f64>) -> Resu
     std::thread::sleep(watched);
     let cpu = tree_cpu(pid).saturating_sub(cpu).as_secs_f64() / started.elapsed().as_secs_f64();
 
-    let mut empty = station("alone")?;
+    let mut empty = setup("alone")?;
     empty.upload(&source, false)?;
     let mut walls = [Vec::new(), Vec::new()];
     for round in 0..bench.rounds(5, 9) {
         bench.progress(format_args!("{}: round {}", kind.name, round + 1));
         for index in super::rotated(2, round) {
-            let station = if index == 0 { &mut empty } else { &mut crowded };
-            let (measure, _) = station.upload(&source, false)?;
+            let setup = if index == 0 { &mut empty } else { &mut crowded };
+            let (measure, _) = setup.upload(&source, false)?;
             walls[index].push(measure.wall.as_secs_f64() * 1e3);
         }
     }
@@ -66,7 +66,7 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, drip: Option<f64>) -> Resu
     Ok(Workload { name: kind.name.into(), title, rows: rows.into() })
 }
 
-/// Opens the connections; they are held as long as the process lives.
+/// Starts a process that opens the connections and holds them until it ends.
 fn hold(bench: &Bench, port: u16, count: u64, drip: Option<f64>) -> Result<Process> {
     let mut command = bench.workspace.role("hold");
     command.args([port.to_string(), count.to_string()]);
@@ -85,8 +85,8 @@ fn hold(bench: &Bench, port: u16, count: u64, drip: Option<f64>) -> Result<Proce
     Ok(holder)
 }
 
-/// How many connections the server takes here: it keeps two descriptors for each, and some.
-pub(super) fn most_connections() -> u64 {
+/// Returns how many connections the server can hold here: each takes two descriptors.
+pub(super) fn max_connections() -> u64 {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     (limit.saturating_sub(64) / 2).saturating_sub(64)
 }

@@ -1,4 +1,4 @@
-//! The workloads; each produces one row of figures for each peer.
+//! The workloads. Each produces one row of figures per peer.
 
 mod at_once;
 mod client;
@@ -18,23 +18,23 @@ use super::workspace::{Storage, Workspace};
 
 pub(super) const MIB: u64 = 1 << 20;
 
-/// How to measure.
+/// The options and state of a run.
 #[derive(Debug)]
 pub(super) struct Bench {
     pub(super) workspace: Workspace,
     pub(super) quick: bool,
     pub(super) rounds: Option<usize>,
-    /// Parts of the names of the peers wanted; ours are always there.
+    /// Parts of the names of the peers to run in addition to our programs; empty for all.
     pub(super) peers: Vec<String>,
     pub(super) strace: bool,
     pub(super) started: Instant,
 }
 
-/// A workload by its name.
+/// A workload and the function that runs it.
 pub(super) struct WorkloadKind {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
-    /// Whether a quick run has it.
+    /// Whether it is part of a quick run.
     pub(super) quick: bool,
     pub(super) run: fn(&Bench, &WorkloadKind) -> Result<Workload>,
 }
@@ -45,16 +45,14 @@ pub(super) const ALL: &[WorkloadKind] = &[
         name: "disk-256m",
         about: "one file of 256 MiB, to the disk",
         quick: true,
-        run: |bench, kind| {
-            file::run(bench, kind, Storage::Disk, 256 * MIB, file::everyone(bench.quick))
-        },
+        run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, file::all(bench.quick)),
     },
     WorkloadKind {
         name: "tmpfs-256m",
         about: "one file of 256 MiB, to tmpfs",
         quick: false,
         run: |bench, kind| {
-            file::run(bench, kind, Storage::Tmpfs, 256 * MIB, file::everyone(bench.quick))
+            file::run(bench, kind, Storage::Tmpfs, 256 * MIB, file::all(bench.quick))
         },
     },
     WorkloadKind {
@@ -107,7 +105,7 @@ pub(super) const ALL: &[WorkloadKind] = &[
     },
     WorkloadKind {
         name: "crowd",
-        about: "files of 1 KiB to tmpfs, by more and more clients at a time",
+        about: "files of 1 KiB to tmpfs, by increasing numbers of concurrent clients",
         quick: true,
         run: small::crowd,
     },
@@ -119,7 +117,7 @@ pub(super) const ALL: &[WorkloadKind] = &[
     },
     WorkloadKind {
         name: "drip",
-        about: "the same, each of the others sending a byte every 5 s",
+        about: "the same, with connections that send a byte every 5 s",
         quick: false,
         run: |bench, kind| held::run(bench, kind, Some(5.0)),
     },
@@ -143,9 +141,9 @@ pub(super) const ALL: &[WorkloadKind] = &[
     },
     WorkloadKind {
         name: "ideas-256m",
-        about: "256 MiB to the disk, by bare loops: what there would be to gain",
+        about: "256 MiB to the disk, by minimal servers: what accio-server could gain",
         quick: false,
-        run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, file::ideas()),
+        run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, file::alternatives()),
     },
     WorkloadKind {
         name: "paths-1k",
@@ -160,34 +158,37 @@ impl Bench {
         self.rounds.unwrap_or(if self.quick { quick } else { full }).max(1)
     }
 
-    /// The peers that are here and wanted.
+    /// Returns the peers that are installed and selected.
     pub(super) fn select(&self, peers: Vec<Peer>) -> Vec<Peer> {
-        peers.into_iter().filter(|peer| peer.is_here() && self.wants(peer)).collect()
+        peers.into_iter().filter(|peer| peer.is_installed() && self.is_selected(peer)).collect()
     }
 
-    fn wants(&self, peer: &Peer) -> bool {
+    fn is_selected(&self, peer: &Peer) -> bool {
         let ours = matches!(peer, Peer::Accio { .. } | Peer::Count { .. });
         ours || self.peers.is_empty() || self.peers.iter().any(|part| peer.name().contains(part))
     }
 
-    /// Says on stderr what is going on.
+    /// Prints a progress line on stderr.
     pub(super) fn progress(&self, line: impl std::fmt::Display) {
-        // A closed stderr is no reason to stop.
+        // Continue even if stderr is closed.
         let _ =
             writeln!(std::io::stderr().lock(), "{:4} s  {line}", self.started.elapsed().as_secs());
     }
 }
 
-/// Starts the rounds with another peer each time, so that none always follows the same one.
+/// Returns the indices of the peers in the order for this round, which starts with a different peer
+/// each time.
 fn rotated(count: usize, round: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |index| (index + round) % count.max(1))
 }
 
-/// One of each kind of peer.
+/// Returns one peer of each kind.
 pub(super) fn all_peers() -> Vec<Peer> {
-    let mut peers = file::everyone(false);
+    let mut peers = file::all(false);
     peers.extend(file::counters().into_iter().skip(2));
-    peers.extend(file::ideas().into_iter().filter(|peer| matches!(peer, Peer::Idea(_))));
-    peers.extend(small::floors());
+    peers.extend(
+        file::alternatives().into_iter().filter(|peer| matches!(peer, Peer::Alternative(_))),
+    );
+    peers.extend(small::lower_bounds());
     peers
 }

@@ -1,4 +1,4 @@
-//! Many small files, a new connection each.
+//! Many small files, one connection each.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -12,21 +12,21 @@ use anyhow::{Context, Result, bail, ensure};
 use super::at_once::bench_cores;
 use super::file::settled_cpu;
 use super::{Bench, WorkloadKind, rotated};
-use crate::peers::{Peer, Server};
+use crate::peers::{Peer, PeerServer};
 use crate::report::{Figure, Row, Workload};
-use crate::roles::{Design, Speech, pattern};
-use crate::strace::Attached;
+use crate::roles::{Design, Protocol, pattern};
+use crate::strace::CallCounter;
 use crate::workspace::{Storage, Workspace};
 use accio_harness::process::{AtDrop, Process};
 use accio_harness::usage::{tree_cpu, tree_memory};
 
-/// Clients at a time, unless that is what varies.
+/// Number of concurrent clients, except in the workload that varies it.
 const CONCURRENT: u64 = 16;
 
 struct Target {
     peer: Peer,
     dir: PathBuf,
-    server: Server,
+    server: PeerServer,
     results: Results,
 }
 
@@ -43,17 +43,17 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, size: usize) -> Result<Wor
     let mut workers: Vec<usize> = [1, cores / 2, cores].into_iter().filter(|n| *n > 0).collect();
     workers.dedup();
     peers.extend(workers.into_iter().map(|workers| Peer::Nginx { workers }));
-    peers.extend(floors());
+    peers.extend(lower_bounds());
     if !bench.quick {
         peers.extend([Peer::Python(64 << 10), Peer::Copy]);
     }
     compare(bench, kind, size, peers)
 }
 
-pub(super) fn floors() -> Vec<Peer> {
+pub(super) fn lower_bounds() -> Vec<Peer> {
     let cores = bench_cores();
     [(Design::Threads, 2 * cores), (Design::Epoll, cores)]
-        .map(|(design, threads)| Peer::Floor { design, threads })
+        .map(|(design, threads)| Peer::LowerBound { design, threads })
         .to_vec()
 }
 
@@ -89,14 +89,14 @@ fn compare(bench: &Bench, kind: &WorkloadKind, size: usize, peers: Vec<Peer>) ->
     for mut target in targets {
         let mut row = Row::new(target.peer.name());
         std::mem::take(&mut target.results).fill(&mut row);
-        let memory = tree_memory(target.server.running.pid(), "VmHWM");
+        let memory = tree_memory(target.server.process.pid(), "VmHWM");
         row.add(Figure::ServerMemory, "MiB", vec![memory as f64 / 1024.0]);
         if bench.strace {
             let counted = 500;
             let output = target.dir.with_extension("calls");
-            let attached = Attached::to(target.server.running.pid(), &output)?;
+            let counter = CallCounter::attach(target.server.process.pid(), &output)?;
             target.load(&bench.workspace, counted, CONCURRENT, size)?;
-            let calls = attached.finish()?;
+            let calls = counter.finish()?;
             row.add(Figure::ServerCalls, "", vec![calls.total as f64 / counted as f64]);
             row.calls.insert(Figure::ServerCalls, format!("for {counted} uploads: {}", calls.list));
         }
@@ -105,14 +105,14 @@ fn compare(bench: &Bench, kind: &WorkloadKind, size: usize, peers: Vec<Peer>) ->
     Ok(Workload { name: kind.name.into(), title: kind.about.into(), rows })
 }
 
-/// How the cost of an upload grows with the number of clients at a time.
+/// Measures how the cost of an upload grows with the number of concurrent clients.
 pub(super) fn crowd(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
-    let most = super::held::most_connections();
+    let max = super::held::max_connections();
     let crowds: &[u64] = if bench.quick { &[16, 5000] } else { &[1, 16, 100, 1000, 5000, 10_000] };
     let mut targets = Vec::new();
     for crowd in crowds {
         let target = Target::new(&bench.workspace, Peer::Accio { without: &[] })?;
-        targets.push(((*crowd).min(most), target));
+        targets.push(((*crowd).min(max), target));
     }
     let rounds = bench.rounds(2, 5);
     for round in 0..=rounds {
@@ -129,7 +129,7 @@ pub(super) fn crowd(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     for (crowd, target) in targets {
         let mut row = Row::new(format!("accio, {crowd} at a time"));
         target.results.fill(&mut row);
-        let memory = tree_memory(target.server.running.pid(), "VmHWM");
+        let memory = tree_memory(target.server.process.pid(), "VmHWM");
         row.add(Figure::ServerMemory, "MiB", vec![memory as f64 / 1024.0]);
         rows.push(row);
     }
@@ -145,7 +145,8 @@ impl Target {
         Ok(Target { peer, dir, server, results: Results::default() })
     }
 
-    /// Uploads so many files of one size, so many at a time, checks and removes them.
+    /// Uploads `uploads` files of `size` bytes, `concurrent` at a time, then checks and removes
+    /// them.
     fn load(
         &mut self,
         workspace: &Workspace,
@@ -153,12 +154,12 @@ impl Target {
         concurrent: u64,
         size: usize,
     ) -> Result<Results> {
-        let pid = self.server.running.pid();
+        let pid = self.server.process.pid();
         let first = self.server.connections + 1;
         self.server.connections += uploads;
         let cpu = tree_cpu(pid);
-        let plan = (uploads, concurrent, size, first);
-        let (wall, client_cpu) = generate(workspace, self.server.port, self.peer.speech(), plan)
+        let load = (uploads, concurrent, size, first);
+        let (wall, client_cpu) = generate(workspace, self.server.port, self.peer.protocol(), load)
             .with_context(|| self.peer.name())?;
         let server_cpu = settled_cpu(pid).saturating_sub(cpu);
         if self.peer.stores() {
@@ -187,14 +188,14 @@ impl Results {
     }
 }
 
-/// Runs one load generator per core; how long they took together, and their CPU time.
+/// Runs one load generator per core; returns the duration and the CPU time of all of them.
 fn generate(
     workspace: &Workspace,
     port: u16,
-    speech: Speech,
+    protocol: Protocol,
     (uploads, concurrent, size, first): (u64, u64, usize, u64),
 ) -> Result<(Duration, Duration)> {
-    // Never the same ports twice in a minute, for the system remembers them that long.
+    // Do not use the same source ports twice within a minute: they may still be in TIME-WAIT.
     static HOST: AtomicU16 = AtomicU16::new(1);
     let host = HOST.fetch_add(4, Ordering::Relaxed);
     let processes = (bench_cores() as u64).min(concurrent);
@@ -204,39 +205,39 @@ fn generate(
     let mut generators = Vec::new();
     for index in 0..processes {
         let mut command = workspace.role("load");
-        let speech = if speech == Speech::Http { "http" } else { "accio" };
+        let protocol = if protocol == Protocol::Http { "http" } else { "accio" };
         let uploads = share(uploads, index);
         let numbers =
             [uploads, share(concurrent, index), size as u64, next, index + 2, host.into()];
-        command.arg(port.to_string()).arg(speech).args(numbers.map(|number| number.to_string()));
+        command.arg(port.to_string()).arg(protocol).args(numbers.map(|number| number.to_string()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         next += uploads;
         let log = workspace.root(Storage::Disk)?.join("load.log");
-        let mut running = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
-        let output = running.take_output().context("no output")?;
+        let mut process = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
+        let output = process.take_output().context("no output")?;
         let mut output = BufReader::new(output);
         let mut line = String::new();
         output.read_line(&mut line)?;
         if line.is_empty() {
-            running.finish(Duration::from_secs(1))?;
+            process.finish(Duration::from_secs(1))?;
             bail!("a load generator ended at once");
         }
-        generators.push((running, output));
+        generators.push((process, output));
     }
     let started = Instant::now();
-    for (running, _) in &mut generators {
-        running.take_input().context("no input")?.write_all(b"\n")?;
+    for (process, _) in &mut generators {
+        process.take_input().context("no input")?.write_all(b"\n")?;
     }
     let (mut ended, mut cpu) = (started, Duration::ZERO);
-    for (running, _output) in &mut generators {
-        let exit = running.finish(Duration::from_secs(300))?;
+    for (process, _output) in &mut generators {
+        let exit = process.finish(Duration::from_secs(300))?;
         ended = ended.max(exit.at);
         cpu += exit.cpu;
     }
     Ok((ended - started, cpu))
 }
 
-/// Every upload is there once, whole, and nothing else; then they are removed.
+/// Checks that each upload is stored once and completely, and nothing else; removes the files.
 fn check(dir: &Path, uploads: u64, size: usize, first: u64) -> Result<()> {
     let pattern = pattern(size);
     let mut seen = HashSet::new();
@@ -249,10 +250,10 @@ fn check(dir: &Path, uploads: u64, size: usize, first: u64) -> Result<()> {
         let name = path.display();
         ensure!(bytes.len() == size, "{name} has {} bytes instead of {size}", bytes.len());
         let (number, rest) = bytes.split_at(8);
-        ensure!(rest == &pattern[8..], "{name} has other content");
+        ensure!(rest == &pattern[8..], "{name} has wrong content");
         // The split leaves eight bytes.
         let number = u64::from_le_bytes(number.try_into()?);
-        ensure!((first..first + uploads).contains(&number), "{name} has content of another run");
+        ensure!((first..first + uploads).contains(&number), "{name} is from another run");
         ensure!(seen.insert(number), "upload {number} is stored twice");
         std::fs::remove_file(&path)?;
     }

@@ -1,4 +1,4 @@
-//! From the start of a server to its first listening, and what it holds while idle.
+//! The time from the start of a server until it listens, and its memory while idle.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -30,12 +30,12 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
             let mut line = String::new();
             BufReader::new(stderr).read_line(&mut line)?;
             starts.push(started.elapsed().as_secs_f64() * 1e3);
-            ensure!(line.starts_with("listening on "), "{name} says {line:?}");
-            // Its threads may still be settling.
+            ensure!(line.starts_with("listening on "), "{name} printed {line:?}");
+            // Wait for the start of all threads.
             std::thread::sleep(Duration::from_millis(20));
             memory.push(tree_memory(server.pid(), "VmRSS") as f64 / 1024.0);
             private.push(tree_memory(server.pid(), "RssAnon") as f64 / 1024.0);
-            ensure!(server.stop()?.status.success(), "{name} did not end well");
+            ensure!(server.stop()?.status.success(), "{name} failed");
         }
         // The first start reads the program from the disk.
         starts.remove(0);
