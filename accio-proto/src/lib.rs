@@ -97,8 +97,8 @@ pub use port::{InvalidPort, Port};
 pub use server::FailedHandshake;
 #[cfg(feature = "server")]
 pub use server::{
-    Acknowledgement, InvalidNetwork, Network, Outcome, Server, ServerBuilder, ServerError,
-    ServerHandle, Stats, Threading,
+    Acknowledgement, ConnectionStatus, InvalidNetwork, Network, Outcome, Phase, Server,
+    ServerBuilder, ServerError, ServerHandle, ServerLimits, Stats, Threading,
 };
 #[cfg(feature = "io")]
 pub use session::{Abort, Closing, Ended, Expiry, Session, SessionLimits, Turn, Unreleased};

@@ -19,6 +19,7 @@ use super::listener;
 use super::outcome::Outcome;
 use super::per_session::PerSession;
 use super::reactor::Reactor;
+use super::server_limits::ServerLimits;
 use super::threading_mode::Threading;
 #[cfg(feature = "tls")]
 use super::tls_handshake::{FailedHandshake, Identities};
@@ -338,7 +339,14 @@ impl<K: FileSink> ServerBuilder<K> {
             #[cfg(feature = "tls")]
             on_handshake_failure: self.on_handshake_failure,
         };
-        let controls = Controls::new().map_err(ServerError::Start)?;
+        let limits = ServerLimits {
+            dialect: config.dialect,
+            transfer: config.limits,
+            max_connections,
+            max_per_ip: config.admission.max_per_ip,
+            max_new_per_ip: config.admission.max_new_per_ip,
+        };
+        let controls = Controls::new(limits).map_err(ServerError::Start)?;
         #[cfg(feature = "tls")]
         let controls = controls.with_tls(self.tls);
         let controls = Arc::new(controls);

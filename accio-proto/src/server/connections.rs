@@ -14,6 +14,7 @@ use std::time::Instant;
 use super::acknowledgement::Acknowledgement;
 use super::config::Config;
 use super::handle::Controls;
+use super::in_progress::Place;
 use super::limit_log::{LimitLog, is_own_limit};
 use super::outcome::Outcome;
 use super::proxy_protocol::{Arrival, Arriving};
@@ -88,6 +89,8 @@ pub(super) struct ConnectionInfo {
     pub(super) peer: Option<SocketAddr>,
     /// When it got its number.
     since: Instant,
+    /// Where its progress is listed.
+    place: Place,
 }
 
 impl<K: FileSink> Connections<K> {
@@ -138,9 +141,7 @@ impl<K: FileSink> Connections<K> {
                     session.resume(info.since, Instant::now());
                     Progress::Waiting(Connection::Serving(session, info))
                 }
-                Turn::Ended(result) => {
-                    Progress::Ended(Ending { closing: session.close(result), info })
-                }
+                Turn::Ended(result) => self.end(session.close(result), info),
             },
         }
     }
@@ -174,10 +175,18 @@ impl<K: FileSink> Connections<K> {
                     // However long the sink took over these bytes, the peer was not silent.
                     session.resume(now, Instant::now());
                 }
+                let (bytes, dialect) = (session.bytes(), session.dialect());
+                self.controls.in_progress.progress(info.place, bytes, dialect, session.heard());
                 Progress::Waiting(Connection::Serving(session, info))
             }
-            Turn::Ended(result) => Progress::Ended(Ending { closing: session.close(result), info }),
+            Turn::Ended(result) => self.end(session.close(result), info),
         }
+    }
+
+    /// Passes on a connection whose session has ended.
+    fn end(&self, closing: Closing<ServerSocket, K::File>, info: ConnectionInfo) -> Progress<K> {
+        self.controls.in_progress.finishing(info.place, closing.bytes(), closing.dialect());
+        Progress::Ended(Ending { closing, info })
     }
 
     /// Ends a connection early.
@@ -197,9 +206,7 @@ impl<K: FileSink> Connections<K> {
                     Progress::Unnumbered(Unnumbered::Refused(securing.into_socket().into()))
                 }
             },
-            Connection::Serving(session, info) => {
-                Progress::Ended(Ending { closing: session.abort(why), info })
-            }
+            Connection::Serving(session, info) => self.end(session.abort(why), info),
         }
     }
 
@@ -249,7 +256,7 @@ impl<K: FileSink> Connections<K> {
         let kept = result.is_ok();
         let mut outcome = self.outcome(info, dialect, bytes, result, unmarked);
         outcome.identity = socket.socket().identity().cloned();
-        self.record(outcome, move || release(socket, kept));
+        self.record(outcome, info.place, move || release(socket, kept));
         discarded
     }
 
@@ -262,7 +269,7 @@ impl<K: FileSink> Connections<K> {
             log::error!("connection {}: cannot keep the error marker: {error}", info.id);
         });
         let outcome = self.outcome(info, None, 0, Err(Abort::Shutdown), unmarked);
-        self.record(outcome, || {});
+        self.record(outcome, info.place, || {});
     }
 
     fn outcome(
@@ -278,7 +285,7 @@ impl<K: FileSink> Connections<K> {
         Outcome { id, peer, identity: None, dialect, bytes, duration, result, unmarked }
     }
 
-    fn record(&self, outcome: Outcome, release: impl FnOnce() + Send + 'static) {
+    fn record(&self, outcome: Outcome, place: Place, release: impl FnOnce() + Send + 'static) {
         let Outcome { id, bytes, .. } = outcome;
         let peer = Peer(outcome.peer);
         match &outcome.result {
@@ -295,6 +302,8 @@ impl<K: FileSink> Connections<K> {
         if observed.is_err() {
             log::error!("connection {id}: the observer panicked");
         }
+        // Only now, so that those who watch never find it in neither list.
+        self.controls.in_progress.leave(place, id);
         match &self.config.recorder {
             None => release(),
             Some(recorder) => {
@@ -386,7 +395,10 @@ impl<K: FileSink> Connections<K> {
         self.controls.counters.accepted();
         log::debug!("connection {id}: accepted from {}", Peer(peer));
         let session = Session::begin(id, socket, self.config.dialect, now);
-        Progress::Waiting(Connection::Serving(session, ConnectionInfo { id, peer, since: now }))
+        let identity = session.socket().identity().cloned();
+        let place = self.controls.in_progress.enter(id, peer, identity, session.dialect(), now);
+        let info = ConnectionInfo { id, peer, since: now, place };
+        Progress::Waiting(Connection::Serving(session, info))
     }
 
     /// The next number. After the last one the server accepts nothing: numbers name files, and a

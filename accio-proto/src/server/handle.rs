@@ -5,6 +5,8 @@ use std::sync::Arc;
 #[cfg(feature = "tls")]
 use std::sync::{Mutex, PoisonError};
 
+use super::in_progress::{ConnectionStatus, InProgress};
+use super::server_limits::ServerLimits;
 use super::stats::{Counters, Stats};
 use crate::sys::signal::Signal;
 #[cfg(feature = "tls")]
@@ -22,17 +24,21 @@ pub(super) struct Controls {
     pub(super) stop: Signal,
     pub(super) drain: Signal,
     pub(super) counters: Counters,
+    pub(super) in_progress: InProgress,
+    limits: ServerLimits,
     #[cfg(feature = "tls")]
     tls: Option<Mutex<ServerTls>>,
 }
 
 impl Controls {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(limits: ServerLimits) -> io::Result<Self> {
         let (stop, drain) = (Signal::new()?, Signal::new()?);
         Ok(Controls {
             stop,
             drain,
             counters: Counters::default(),
+            in_progress: InProgress::new(limits.max_connections),
+            limits,
             #[cfg(feature = "tls")]
             tls: None,
         })
@@ -81,5 +87,29 @@ impl ServerHandle {
     /// What the server has done so far.
     pub fn stats(&self) -> Stats {
         self.controls.counters.stats()
+    }
+
+    /// Returns the connections in service, in no particular order. Each is as it is when the iterator
+    /// gets to it.
+    ///
+    /// This takes no lock that a transfer needs, so it may be called often. A connection that has
+    /// ended is here until it was [reported](super::ServerBuilder::on_outcome).
+    ///
+    /// ```
+    /// # use accio_proto::{MemorySink, Server};
+    /// let server = Server::builder(MemorySink::new()).bind("127.0.0.1:0")?;
+    /// let handle = server.handle();
+    /// for upload in handle.connections() {
+    ///     println!("{}: {} bytes in {:?}", upload.id, upload.bytes, upload.age);
+    /// }
+    /// # Ok::<(), accio_proto::ServerError>(())
+    /// ```
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionStatus> {
+        self.controls.in_progress.iter()
+    }
+
+    /// Returns the limits of the server.
+    pub fn limits(&self) -> &ServerLimits {
+        &self.controls.limits
     }
 }

@@ -8,6 +8,7 @@ mod config;
 mod connections;
 mod error;
 mod handle;
+mod in_progress;
 mod limit_log;
 mod listener;
 mod outcome;
@@ -15,6 +16,7 @@ mod per_session;
 mod proxy_protocol;
 #[cfg_attr(not(linux_sys), path = "reactor/unavailable.rs")]
 mod reactor;
+mod server_limits;
 mod stats;
 mod threading_mode;
 #[cfg(feature = "tls")]
@@ -29,7 +31,9 @@ pub use admission::{InvalidNetwork, Network};
 pub use builder::ServerBuilder;
 pub use error::ServerError;
 pub use handle::ServerHandle;
+pub use in_progress::{ConnectionStatus, Phase};
 pub use outcome::Outcome;
+pub use server_limits::ServerLimits;
 pub use stats::Stats;
 pub use threading_mode::Threading;
 #[cfg(feature = "tls")]

@@ -79,6 +79,11 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         self.id
     }
 
+    /// The dialect of the client, once it was known.
+    pub fn dialect(&self) -> Option<Dialect> {
+        self.dialect
+    }
+
     /// Content bytes received.
     pub fn bytes(&self) -> u64 {
         self.bytes

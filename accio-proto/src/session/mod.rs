@@ -123,6 +123,16 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         &self.socket
     }
 
+    /// Returns the number of content bytes received so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Returns the dialect of the client, once it is known.
+    pub fn dialect(&self) -> Option<Dialect> {
+        self.stage.dialect()
+    }
+
     /// Returns the time of the last byte, or of the accept.
     pub fn heard(&self) -> Instant {
         self.pace.heard()

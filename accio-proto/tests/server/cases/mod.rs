@@ -6,6 +6,7 @@ mod serving;
 mod silence;
 mod sinks;
 mod stopping;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

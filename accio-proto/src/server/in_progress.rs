@@ -1,0 +1,319 @@
+//! The connections in service, for those who watch a server.
+//!
+//! A connection has an entry from its number to its report. The thread that has the connection
+//! stores its progress there after each turn, without a lock; those who watch read it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::dialect::Dialect;
+
+/// A connection in service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStatus {
+    /// The number of the connection.
+    pub id: u64,
+    /// The client, where the system knows it.
+    pub peer: Option<SocketAddr>,
+    /// The client's name, if it presented a certificate under TLS.
+    pub identity: Option<Arc<str>>,
+    /// The dialect of the client, once it is known.
+    pub dialect: Option<Dialect>,
+    /// Whether its content is still arriving.
+    pub phase: Phase,
+    /// Content bytes received so far, up to the end of the last turn.
+    pub bytes: u64,
+    /// Time since it got its number.
+    pub age: Duration,
+    /// Time since its last byte, or since it got its number.
+    pub idle: Duration,
+}
+
+/// Stage of a connection in service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// The handshake is not complete: the dialect is unknown.
+    Handshake,
+    /// Content is arriving.
+    Receiving,
+    /// The client has ended, or was ended: the file or the error marker is being stored.
+    Finishing,
+}
+
+impl Phase {
+    /// Returns a word for the phase, for other programs: `handshake`, `receiving` or `finishing`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Handshake => "handshake",
+            Phase::Receiving => "receiving",
+            Phase::Finishing => "finishing",
+        }
+    }
+}
+
+/// Entries are made this many at a time, and stay: the table never moves.
+const CHUNK: usize = 256;
+
+/// The entries of all connections in service.
+#[derive(Debug)]
+pub(super) struct InProgress {
+    /// The times of entries count from here.
+    origin: Instant,
+    chunks: Box<[OnceLock<Box<[Entry]>>]>,
+    /// Entries that were used before; the last one freed is the next one used.
+    free: Mutex<Vec<u32>>,
+    /// Entries from here on were never used. Changed under the lock of `free`.
+    fresh: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// Taken at the beginning and the end of a connection, and by those who watch.
+    connection: Mutex<Option<Described>>,
+    bytes: AtomicU64,
+    /// Microseconds from the origin to the last byte.
+    heard: AtomicU64,
+    stage: AtomicU8,
+}
+
+/// What does not change about a connection.
+#[derive(Debug)]
+struct Described {
+    id: u64,
+    peer: Option<SocketAddr>,
+    identity: Option<Arc<str>>,
+    since: Instant,
+}
+
+/// The entry of a connection; none if the table was full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(Option<u32>);
+
+impl InProgress {
+    /// A table for at most `limit` connections.
+    pub(super) fn new(limit: usize) -> Self {
+        InProgress {
+            origin: Instant::now(),
+            chunks: (0..limit.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
+            free: Mutex::default(),
+            fresh: AtomicU32::new(0),
+        }
+    }
+
+    /// Lists a connection, until [`leave`](InProgress::leave).
+    pub(super) fn enter(
+        &self,
+        id: u64,
+        peer: Option<SocketAddr>,
+        identity: Option<Arc<str>>,
+        dialect: Option<Dialect>,
+        now: Instant,
+    ) -> Place {
+        let Some(index) = self.vacant() else { return Place(None) };
+        let entry = self.entry(index);
+        let mut connection = lock(&entry.connection);
+        *connection = Some(Described { id, peer, identity, since: now });
+        entry.store(0, dialect, self.micros(now));
+        drop(connection);
+        Place(Some(index))
+    }
+
+    /// Stores the progress of a connection.
+    pub(super) fn progress(
+        &self,
+        place: Place,
+        bytes: u64,
+        dialect: Option<Dialect>,
+        heard: Instant,
+    ) {
+        if let Some(index) = place.0 {
+            self.entry(index).store(bytes, dialect, self.micros(heard));
+        }
+    }
+
+    /// Stores that no more content arrives.
+    pub(super) fn finishing(&self, place: Place, bytes: u64, dialect: Option<Dialect>) {
+        if let Some(index) = place.0 {
+            let entry = self.entry(index);
+            entry.bytes.store(bytes, Ordering::Relaxed);
+            entry.stage.store(stage_of(dialect) | FINISHING, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes connection `id`; harmless if it has been removed.
+    pub(super) fn leave(&self, place: Place, id: u64) {
+        let Some(index) = place.0 else { return };
+        {
+            let mut connection = lock(&self.entry(index).connection);
+            if connection.as_ref().is_none_or(|connection| connection.id != id) {
+                return;
+            }
+            *connection = None;
+        }
+        lock(&self.free).push(index);
+    }
+
+    /// Returns the connections, in no particular order, each as it is when the iterator gets to it.
+    pub(super) fn iter(&self) -> impl Iterator<Item = ConnectionStatus> {
+        let used = self.fresh.load(Ordering::Acquire);
+        (0..used).filter_map(|index| self.status(index))
+    }
+
+    fn status(&self, index: u32) -> Option<ConnectionStatus> {
+        let entry = self.entry(index);
+        // Held while the progress is read, so that all of it is of one connection.
+        let connection = lock(&entry.connection);
+        let Described { id, peer, identity, since } = connection.as_ref()?;
+        let now = Instant::now();
+        let heard = Duration::from_micros(entry.heard.load(Ordering::Relaxed));
+        let (dialect, phase) = stage(entry.stage.load(Ordering::Relaxed));
+        Some(ConnectionStatus {
+            id: *id,
+            peer: *peer,
+            identity: identity.clone(),
+            dialect,
+            phase,
+            bytes: entry.bytes.load(Ordering::Relaxed),
+            age: now.saturating_duration_since(*since),
+            idle: now.saturating_duration_since(self.origin + heard),
+        })
+    }
+
+    /// Returns the index of an entry that is not in use.
+    fn vacant(&self) -> Option<u32> {
+        let mut free = lock(&self.free);
+        if let Some(index) = free.pop() {
+            return Some(index);
+        }
+        let fresh = self.fresh.load(Ordering::Relaxed);
+        if fresh as usize >= self.chunks.len() * CHUNK {
+            return None;
+        }
+        self.fresh.store(fresh + 1, Ordering::Release);
+        Some(fresh)
+    }
+
+    fn entry(&self, index: u32) -> &Entry {
+        let index = index as usize;
+        let chunk = self.chunks[index / CHUNK]
+            .get_or_init(|| (0..CHUNK).map(|_| Entry::default()).collect());
+        &chunk[index % CHUNK]
+    }
+
+    fn micros(&self, time: Instant) -> u64 {
+        // Enough for half a million years.
+        time.saturating_duration_since(self.origin).as_micros() as u64
+    }
+}
+
+impl Entry {
+    fn store(&self, bytes: u64, dialect: Option<Dialect>, heard: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.heard.store(heard, Ordering::Relaxed);
+        self.stage.store(stage_of(dialect), Ordering::Relaxed);
+    }
+}
+
+/// The bit of a stage for [`Phase::Finishing`]; the others are the dialect.
+const FINISHING: u8 = 0x80;
+
+fn stage_of(dialect: Option<Dialect>) -> u8 {
+    match dialect {
+        None => 0,
+        Some(Dialect::Direct) => 1,
+        Some(Dialect::Accio) => 2,
+        Some(Dialect::Confirm) => 3,
+    }
+}
+
+fn stage(stage: u8) -> (Option<Dialect>, Phase) {
+    let dialect = match stage & !FINISHING {
+        1 => Some(Dialect::Direct),
+        2 => Some(Dialect::Accio),
+        3 => Some(Dialect::Confirm),
+        _ => None,
+    };
+    let phase = match dialect {
+        _ if stage & FINISHING != 0 => Phase::Finishing,
+        None => Phase::Handshake,
+        Some(_) => Phase::Receiving,
+    };
+    (dialect, phase)
+}
+
+/// Every change under these locks is one assignment, so a panic elsewhere leaves them whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(table: &InProgress) -> Vec<u64> {
+        let mut ids: Vec<_> = table.iter().map(|connection| connection.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn progress_is_of_the_connection_that_has_the_entry() {
+        let table = InProgress::new(1);
+        let now = Instant::now();
+        let first = table.enter(1, None, Some("ada".into()), None, now);
+        let status = table.iter().next().unwrap();
+        assert_eq!((status.id, status.bytes, status.phase), (1, 0, Phase::Handshake));
+        assert_eq!(status.identity.as_deref(), Some("ada"));
+        table.progress(first, 5, Some(Dialect::Accio), Instant::now());
+        let status = table.iter().next().unwrap();
+        assert_eq!((status.dialect, status.bytes), (Some(Dialect::Accio), 5));
+        assert_eq!(status.phase, Phase::Receiving);
+        table.finishing(first, 6, Some(Dialect::Accio));
+        let status = table.iter().next().unwrap();
+        assert_eq!((status.bytes, status.phase), (6, Phase::Finishing));
+        table.leave(first, 1);
+        assert_eq!(table.iter().next(), None);
+
+        let second = table.enter(2, None, None, Some(Dialect::Direct), Instant::now());
+        let status = table.iter().next().unwrap();
+        assert_eq!((status.id, status.bytes, status.identity), (2, 0, None));
+        table.leave(first, 1);
+        assert_eq!(ids(&table), [2], "an entry has one owner");
+        table.leave(second, 2);
+    }
+
+    #[test]
+    fn silence_and_age_are_measured() {
+        let table = InProgress::new(1);
+        let start = Instant::now();
+        let place = table.enter(1, None, None, None, start);
+        std::thread::sleep(Duration::from_millis(20));
+        let heard = Instant::now();
+        table.progress(place, 1, None, heard);
+        std::thread::sleep(Duration::from_millis(5));
+        let status = table.iter().next().unwrap();
+        assert!(status.age >= Duration::from_millis(25), "{status:?}");
+        assert!(status.idle >= Duration::from_millis(5), "{status:?}");
+        assert!(status.age >= status.idle + Duration::from_millis(19), "{status:?}");
+    }
+
+    #[test]
+    fn the_table_grows_to_its_limit_and_lists_no_more() {
+        let table = InProgress::new(2 * CHUNK);
+        let now = Instant::now();
+        let enter = |id| table.enter(id, None, None, None, now);
+        let places: Vec<_> = (0..2 * CHUNK as u64).map(enter).collect();
+        assert!(!places.contains(&Place(None)));
+        assert_eq!(enter(9000), Place(None));
+        table.progress(Place(None), 1, None, now);
+        table.finishing(Place(None), 1, None);
+        table.leave(Place(None), 9000);
+        assert_eq!(table.iter().count(), 2 * CHUNK);
+        table.leave(places[300], 300);
+        assert_eq!(enter(9001), places[300]);
+    }
+}
