@@ -1,4 +1,4 @@
-//! The committers: threads for calls that may wait for the disk, in three lanes.
+//! The committers: threads for calls that may block on the disk, organized in three lanes.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,29 +14,29 @@ use crate::copier::Copier;
 use crate::session::Closing;
 use crate::sink::FileSink;
 
-/// The queues of the committers. Each has its own threads, so that error markers never wait for
-/// the commits of large files, and nothing waits for storage to be freed.
+/// The job queues of the committers. Each queue has its own threads, so that error markers never
+/// wait for commits of large files, and neither waits for disk space to be freed.
 pub(super) struct Lanes<K: FileSink> {
     pub(super) markers: Lane<Marker<K>>,
     pub(super) commits: Lane<Commit<K>>,
-    /// Files to drop; `None` only has the sink tidy up.
+    /// Files to drop; `None` only asks the sink to tidy up.
     pub(super) discards: Lane<Option<K::File>>,
 }
 
 /// A short job.
 pub(super) enum Marker<K: FileSink> {
-    /// Leaves the error marker of a failed connection, and ends it.
+    /// Writes the error marker of a failed connection and finishes the connection.
     Abort(Key, Ending<K>),
-    /// The same for a connection whose session is stuck elsewhere.
+    /// Writes the error marker of a connection whose session is stuck in another thread.
     Abandon(ConnectionInfo),
-    /// Asks the sink for room.
+    /// Asks the sink whether it has room.
     Room,
 }
 
 /// A job that may take as long as the disk does.
 pub(super) enum Commit<K: FileSink> {
     File(Key, Ending<K>),
-    /// A turn that opens a file, while too many workers are held up.
+    /// A turn that opens a file, while too many workers are blocked.
     Turn(Key, Connection<K>),
 }
 
@@ -45,15 +45,15 @@ impl<K: FileSink> Lanes<K> {
         Lanes {
             markers: Lane::new(MARKER_THREADS),
             commits: Lane::new(if groups { GROUP_THREADS } else { COMMIT_THREADS }),
-            // One: freeing is never urgent, and takes the locks of the file system.
+            // One thread, because freeing space is never urgent and holds locks of the file system.
             discards: Lane::new(1),
         }
     }
 }
 
 impl<K: FileSink> Shared<K> {
-    /// Starts the thread that no connection can do without, and has it ask for room, so that the
-    /// first connection need not wait for the answer.
+    /// Starts the thread that every server needs, and makes it ask the sink for room in advance, so
+    /// that the first connection need not wait for the answer.
     pub(super) fn start_committer(self: &Arc<Self>) -> io::Result<()> {
         self.lanes.markers.start(|| self.start_marker_thread())?;
         if self.room.look(Instant::now()).ask {
@@ -62,7 +62,7 @@ impl<K: FileSink> Shared<K> {
         Ok(())
     }
 
-    /// Hands a connection that has ended over to be committed or aborted.
+    /// Queues a finished connection for its commit or abort.
     pub(super) fn push_ending(self: &Arc<Self>, key: Key, ending: Ending<K>) {
         if ending.closing.is_complete() {
             self.push_commit(Commit::File(key, ending));
@@ -88,10 +88,10 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Has a discarded file dropped where that delays nobody.
+    /// Queues a discarded file to be dropped where that delays no connection.
     pub(super) fn push_discarded(self: &Arc<Self>, file: Option<K::File>) {
         let start = || spawn("accio-discard".into(), self, |shared| shared.do_discards());
-        // Without a thread, or after the end, it is dropped right here.
+        // Without a thread, or after shutdown, the file is dropped here.
         drop(self.lanes.discards.push(file, start));
     }
 
@@ -118,7 +118,7 @@ impl<K: FileSink> Shared<K> {
             }
             Marker::Room => {
                 let has_room = || self.connections.sink.has_room();
-                // A sink that panics here cannot tell.
+                // If the sink panics, assume that it has room: accepting then continues.
                 let has_room = catch_unwind(AssertUnwindSafe(has_room)).unwrap_or(true);
                 self.room.answer(has_room, Instant::now());
                 self.wake.raise();
@@ -157,7 +157,7 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Commits a group of files together, then reports each and tells its peer.
+    /// Commits a group of files together, then reports each connection and notifies its peer.
     fn finish_group(self: &Arc<Self>, group: Vec<(Key, Ending<K>)>) {
         let members: Vec<_> = group.iter().map(|(key, ending)| (*key, ending.info)).collect();
         let closings = group.into_iter().map(|(_, ending)| ending.closing).collect();

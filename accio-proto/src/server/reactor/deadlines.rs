@@ -1,4 +1,4 @@
-//! The deadline queue: when to look at which slot again.
+//! The deadline queue: which slot to check next, and when.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,17 +7,17 @@ use std::time::Instant;
 
 /// Deadlines by slot.
 ///
-/// A deadline only ever moves later, so an entry may be early but never late; the front thread
-/// finds out whether a due entry still holds and queues the new one otherwise. The queue thus has
-/// one entry per slot, and bytes that arrive do not touch it.
+/// A deadline only moves later, so a queue entry may be too early but never too late. The front
+/// thread checks a due entry against the connection and requeues it if the deadline has moved. Each
+/// slot therefore needs only one entry, and received bytes do not touch the queue.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     queue: Mutex<BinaryHeap<Reverse<(Instant, u32)>>>,
 }
 
 impl Deadlines {
-    /// Queues a deadline. Returns whether it is the first one, so that the front thread must learn
-    /// of it.
+    /// Queues a deadline. Returns true if it is now the earliest, so that the front thread must be
+    /// woken.
     pub(super) fn push(&self, deadline: Instant, index: u32) -> bool {
         let mut queue = self.lock();
         let is_first = queue.peek().is_none_or(|Reverse((first, _))| deadline < *first);
@@ -25,7 +25,7 @@ impl Deadlines {
         is_first
     }
 
-    /// Takes one entry that is due.
+    /// Removes and returns one entry that is due.
     pub(super) fn pop_due(&self, now: Instant) -> Option<u32> {
         let mut queue = self.lock();
         let Reverse((deadline, index)) = *queue.peek()?;
@@ -35,13 +35,13 @@ impl Deadlines {
         })
     }
 
-    /// The first deadline.
+    /// Returns the earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         self.lock().peek().map(|Reverse((deadline, _))| *deadline)
     }
 
     fn lock(&self) -> MutexGuard<'_, BinaryHeap<Reverse<(Instant, u32)>>> {
-        // The heap is whole between calls even if a thread panicked.
+        // The heap is consistent between calls even if a thread panicked.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_come_out_in_order_and_not_early() {
+    fn returns_due_entries_in_order_and_never_early() {
         let deadlines = Deadlines::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);

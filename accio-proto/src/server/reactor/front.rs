@@ -1,4 +1,4 @@
-//! The front thread: it accepts, greets and enforces time limits.
+//! The front thread, which accepts and greets connections and enforces time limits.
 
 use std::io;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::sink::FileSink;
 use crate::sys::event_queue::Events;
 use crate::tuning::server::{ACCEPT_BATCH, ACCEPT_RETRY};
 
-/// How often the front thread looks for workers that are held up, while any works.
+/// Interval at which the front thread looks for blocked workers, while any worker is busy.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Ticks without a busy worker after which the ticking pauses.
+/// Number of ticks without a busy worker after which ticking pauses.
 const IDLE_TICKS: u32 = 10;
 
-/// How often the end of the last connections is looked for at a stop.
+/// Interval at which a stopping server checks whether the last connections have ended.
 const STOP_TICK: Duration = Duration::from_millis(1);
 
-/// What only the front thread touches.
+/// State that only the front thread uses.
 pub(super) struct Front<K: FileSink> {
     pub(super) shared: Arc<Shared<K>>,
     listeners: Listeners,
@@ -39,11 +39,11 @@ pub(super) struct Front<K: FileSink> {
     idle_ticks: u32,
 }
 
-/// Whether the server goes on.
+/// Whether the front thread continues to serve.
 #[derive(Debug, PartialEq, Eq)]
 enum Serving {
-    On,
-    Over,
+    Continues,
+    Ended,
 }
 
 impl<K: FileSink> Front<K> {
@@ -59,19 +59,20 @@ impl<K: FileSink> Front<K> {
         })
     }
 
-    /// Starts the threads that must be there from the beginning.
+    /// Starts the threads that must exist from the beginning.
     pub(super) fn start(&mut self, workers: usize) -> io::Result<()> {
         self.workers = workers;
         self.shared.start_committer()?;
         (0..workers).try_for_each(|_| self.shared.start_worker(Stay::UntilTheEnd))
     }
 
-    /// Serves until the server is stopped, or drained.
+    /// Serves until the server is stopped or drained.
     pub(super) fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::<16>::new();
         let shared = Arc::clone(&self.shared);
         loop {
-            // All that is due, before any socket: however many connect, no limit waits for them.
+            // Due deadlines come before sockets, so that no time limit is late however many clients
+            // connect.
             let now = Instant::now();
             self.run_due(now);
             self.tick(now);
@@ -79,22 +80,21 @@ impl<K: FileSink> Front<K> {
             let timeout = self.timeout(now);
             for token in shared.front.wait_many(&mut events, timeout)? {
                 let serving = match token {
-                    STOP => Serving::Over,
+                    STOP => Serving::Ended,
                     DRAIN => self.drain(),
                     WAKE => self.wake(),
                     token @ LISTENERS.. => self.accept_batch(token)?,
                     token => self.handle_arrival(Key::from_token(token)),
                 };
-                if serving == Serving::Over {
+                if serving == Serving::Ended {
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Ends every connection, within [`STOP_LIMIT`] whatever the other threads are doing: the
-    /// error marker and the report of each come first, and only the space of discarded files may
-    /// be freed later.
+    /// Ends every connection within [`STOP_LIMIT`], whatever the other threads are doing. Error
+    /// markers and reports come first; only the space of discarded files may be freed later.
     pub(super) fn shut_down(&mut self) {
         let shared = Arc::clone(&self.shared);
         let stopped = Instant::now();
@@ -109,7 +109,7 @@ impl<K: FileSink> Front<K> {
         }
         let is_reported = || shared.unreported.load(Ordering::SeqCst) == 0;
         if !wait_until(stopped + STOP_LIMIT / 2, is_reported) {
-            // Threads that are stuck in the kernel have the rest.
+            // The remaining connections belong to threads that are stuck in the kernel.
             let abandoned =
                 (0..shared.slots.used()).filter_map(|index| shared.slots.abandon(index));
             let abandoned: Vec<_> = abandoned.collect();
@@ -126,8 +126,8 @@ impl<K: FileSink> Front<K> {
         shared.lanes.markers.close();
         shared.lanes.commits.close();
         shared.lanes.discards.close();
-        // A recorder that does not accept its records gets the rest of the second from its owner,
-        // and threads that are stuck, or free discarded files, end with the process.
+        // From here on, only the program's own records may take time, up to the rest of the second.
+        // Threads that are stuck or free discarded files end with the process.
         let end = Instant::now() + STOP_GRACE;
         wait_until(end, || shared.open.load(Ordering::SeqCst) == 0);
         wait_until(end, || shared.watch.is_vacant());
@@ -136,7 +136,7 @@ impl<K: FileSink> Front<K> {
         shared.lanes.discards.wait_ended(end);
     }
 
-    /// Handles every deadline that has come.
+    /// Handles every deadline that has passed.
     fn run_due(&mut self, now: Instant) {
         let shared = &self.shared;
         let config = &shared.connections.config;
@@ -162,7 +162,7 @@ impl<K: FileSink> Front<K> {
         }
     }
 
-    /// Starts workers for those that are held up in the kernel, so that one is always free.
+    /// Starts more workers for those that are blocked in the kernel, so that one is always free.
     fn tick(&mut self, now: Instant) {
         let watch = &self.shared.watch;
         if !watch.is_ticking() || now < self.next_tick {
@@ -189,7 +189,7 @@ impl<K: FileSink> Front<K> {
         Some(next.saturating_duration_since(now))
     }
 
-    /// Listens again when a pause is over.
+    /// Listens again when a pause has ended.
     fn resume(&mut self, now: Instant) -> io::Result<()> {
         if self.resume_at.is_some_and(|at| at <= now) {
             self.resume_at = None;
@@ -198,7 +198,7 @@ impl<K: FileSink> Front<K> {
         Ok(())
     }
 
-    /// A place is free, the sink has answered, or there is something to wait for.
+    /// Handles a wake-up: a place is free, the sink has answered, or there is a new deadline.
     fn wake(&mut self) -> Serving {
         self.shared.wake.clear();
         if self.resume_at.is_some() {
@@ -217,36 +217,36 @@ impl<K: FileSink> Front<K> {
     }
 
     fn end_if_drained(&self) -> Serving {
-        let is_over = self.shared.draining.load(Ordering::SeqCst)
+        let has_ended = self.shared.draining.load(Ordering::SeqCst)
             && self.shared.open.load(Ordering::SeqCst) == 0;
-        if is_over { Serving::Over } else { Serving::On }
+        if has_ended { Serving::Ended } else { Serving::Continues }
     }
 
-    /// Accepts nothing until `at`, or until a connection ends.
+    /// Pauses accepting until `at`, or until a connection ends.
     fn pause_until(&mut self, at: Instant) {
         self.listeners.ignore(&self.shared.front);
         self.resume_at = Some(at);
         self.shared.places.want();
     }
 
-    /// The same for a while, said in the log.
+    /// Pauses accepting for a moment, and logs why.
     fn pause(&mut self, why: std::fmt::Arguments<'_>) {
         self.shared.connections.pause(why);
         self.pause_until(Instant::now() + ACCEPT_RETRY);
     }
 
-    /// Accepts a batch of one socket's connections.
+    /// Accepts a batch of connections from one socket.
     fn accept_batch(&mut self, token: u64) -> io::Result<Serving> {
         let shared = Arc::clone(&self.shared);
         let mut failed = 0;
         for _ in 0..ACCEPT_BATCH {
             let now = Instant::now();
             if !self.may_accept(now) {
-                return Ok(Serving::On);
+                return Ok(Serving::Continues);
             }
             if !shared.places.take() {
                 self.wait_for_place();
-                return Ok(Serving::On);
+                return Ok(Serving::Continues);
             }
             match self.listeners.accept(token) {
                 Accepted::Connection(socket, peer) => {
@@ -270,21 +270,21 @@ impl<K: FileSink> Front<K> {
                     shared.places.leave();
                     shared.connections.controls.counters.accept_error();
                     self.pause(format_args!("{error}"));
-                    return Ok(Serving::On);
+                    return Ok(Serving::Continues);
                 }
             }
         }
         if failed == ACCEPT_BATCH {
-            // Not one connection in so many: whatever it is, asking at full speed does not help.
+            // The whole batch failed. Whatever the cause, retrying at full speed does not help.
             self.pause(format_args!("connections fail before they are accepted"));
         }
-        Ok(Serving::On)
+        Ok(Serving::Continues)
     }
 
-    /// Whether the next connection can be taken; if not, accepting is paused.
+    /// Returns whether the next connection may be accepted; pauses accepting otherwise.
     fn may_accept(&mut self, now: Instant) -> bool {
         if self.shared.connections.is_exhausted() {
-            // For good: nothing resumes it.
+            // All numbers are used, which does not change: nothing resumes accepting.
             self.listeners.ignore(&self.shared.front);
             return false;
         }
@@ -300,17 +300,17 @@ impl<K: FileSink> Front<K> {
         false
     }
 
-    /// Accepts nothing until a connection ends.
+    /// Pauses accepting until a connection ends.
     fn wait_for_place(&mut self) {
-        // Far away: the end of a connection comes first.
+        // A distant time: the end of a connection resumes accepting earlier.
         self.pause_until(Instant::now() + Duration::from_secs(60));
         if self.shared.places.is_free() {
-            // One ended before anything could know that it is waited for.
+            // A connection ended before the request for a wake-up was visible.
             self.resume_at = Some(Instant::now());
         }
     }
 
-    /// Greets a fresh connection.
+    /// Starts serving a new connection.
     fn begin(&mut self, progress: Progress<K>) {
         let shared = &self.shared;
         let connection = match progress {
@@ -321,11 +321,11 @@ impl<K: FileSink> Front<K> {
                 shared.unreported.fetch_sub(1, Ordering::SeqCst);
                 return shared.closed(wanted);
             }
-            // A fresh connection is either taken or refused.
+            // A new connection is either in service or refused.
             Progress::Ended(_) => return,
         };
         let Some(key) = shared.slots.reserve(connection.info()) else {
-            // Never: a place comes with a slot in the table.
+            // Cannot happen: the table has a slot for every place.
             log::error!("no slot for a connection");
             return;
         };
@@ -333,25 +333,25 @@ impl<K: FileSink> Front<K> {
         shared.settle(key, greeted, Parking::First);
     }
 
-    /// A proxy has sent more of its header.
+    /// Handles further bytes of a PROXY header.
     fn handle_arrival(&mut self, key: Key) -> Serving {
         let shared = &self.shared;
-        let Some(connection) = shared.slots.take(key) else { return Serving::On };
+        let Some(connection) = shared.slots.take(key) else { return Serving::Continues };
         let progress = shared.connections.arrive(connection);
         match &progress {
             Progress::Waiting(connection) if !connection.is_arriving() => {
-                // From here on the workers watch it.
+                // From here on the workers watch this connection.
                 shared.describe(key, None, &progress);
                 shared.front.remove(connection.socket());
                 shared.settle(key, progress, Parking::First);
             }
             _ => shared.settle(key, progress, Parking::Again),
         }
-        Serving::On
+        Serving::Continues
     }
 }
 
-/// Waits until something has become true, until `deadline` at most. Returns whether it has.
+/// Waits until `is_true` returns true, or until `deadline`. Returns whether it did.
 fn wait_until(deadline: Instant, is_true: impl Fn() -> bool) -> bool {
     loop {
         if is_true() {

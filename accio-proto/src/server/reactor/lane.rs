@@ -1,35 +1,35 @@
-//! A lane: a queue of jobs that may block, and the few threads that do them.
+//! A lane: a queue of jobs that may block, and the threads that run them.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// A queue and its threads. Threads are started when a job finds none idle, up to a limit.
+/// A queue and its threads. A job that finds no idle thread starts one, up to a limit.
 ///
-/// The queue is bounded by its users: a connection has at most one job at a time.
+/// The queue needs no bound of its own, because a connection has at most one job at a time.
 #[derive(Debug)]
 pub(super) struct Lane<J> {
     state: Mutex<State<J>>,
-    /// A job was queued, or the lane was closed.
+    /// Notified when a job is queued or the lane is closed.
     work: Condvar,
-    /// The last thread has ended.
+    /// Notified when the last thread ends.
     ended: Condvar,
 }
 
 #[derive(Debug)]
 struct State<J> {
     jobs: VecDeque<J>,
-    /// Most threads at once.
+    /// Maximum number of threads.
     limit: usize,
     threads: usize,
-    /// Threads that wait for a job.
+    /// Number of threads that wait for a job.
     idle: usize,
     closed: bool,
 }
 
 impl<J> Lane<J> {
-    /// A lane without threads; the first job starts one.
+    /// Creates a lane without threads; the first job starts one.
     pub(super) fn new(limit: usize) -> Self {
         let state = State { jobs: VecDeque::new(), limit, threads: 0, idle: 0, closed: false };
         Lane { state: Mutex::new(state), work: Condvar::new(), ended: Condvar::new() }
@@ -41,10 +41,10 @@ impl<J> Lane<J> {
         start().inspect_err(|_| self.lock().threads -= 1)
     }
 
-    /// Queues a job. Calls `start` when it takes another thread, which must call
-    /// [`take`](Lane::take) until there is nothing more, and then [`leave`](Lane::leave).
+    /// Queues a job. If that requires another thread, calls `start`; the new thread must call
+    /// [`take`](Lane::take) until it returns false, and then [`leave`](Lane::leave).
     ///
-    /// Returns the job when the lane has no thread and none can be started, or when it is closed.
+    /// Returns the job if the lane has no thread and none can be started, or if the lane is closed.
     pub(super) fn push(&self, job: J, start: impl FnOnce() -> io::Result<()>) -> Result<(), J> {
         let starts = {
             let mut state = self.lock();
@@ -64,15 +64,16 @@ impl<J> Lane<J> {
         log::debug!("cannot start a thread: {error}");
         let mut state = self.lock();
         state.threads -= 1;
-        // With other threads the job only waits longer. Without any it is the only one queued.
+        // If there are other threads, the job only waits longer. If there are none, it is the only
+        // queued job.
         match state.threads {
             0 => state.jobs.pop_back().map_or(Ok(()), Err),
             _ => Ok(()),
         }
     }
 
-    /// Waits for jobs and moves up to `count` of them to `jobs`, the oldest first. Returns false
-    /// when the lane is closed and empty.
+    /// Waits for jobs and moves up to `count` of them to `jobs`, oldest first. Returns false if the
+    /// lane is closed and empty.
     pub(super) fn take(&self, count: usize, jobs: &mut Vec<J>) -> bool {
         let mut state = self.lock();
         if state.jobs.is_empty() && !state.closed {
@@ -87,12 +88,12 @@ impl<J> Lane<J> {
         count > 0
     }
 
-    /// Whether no job is queued.
+    /// Returns whether no job is queued.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().jobs.is_empty()
     }
 
-    /// A thread has ended.
+    /// Records that a thread has ended.
     pub(super) fn leave(&self) {
         let mut state = self.lock();
         state.threads -= 1;
@@ -101,19 +102,19 @@ impl<J> Lane<J> {
         }
     }
 
-    /// Allows more threads, for when those that there are may be stuck.
+    /// Raises the thread limit, for when existing threads may be stuck.
     pub(super) fn raise_limit(&self, limit: usize) {
         let mut state = self.lock();
         state.limit = state.limit.max(limit);
     }
 
-    /// Takes no more jobs; threads end once the queue is empty.
+    /// Stops accepting jobs; threads end once the queue is empty.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.work.notify_all();
     }
 
-    /// Waits until all threads have ended, until `deadline` at most. Returns whether they have.
+    /// Waits until all threads have ended, or until `deadline`. Returns whether they have.
     pub(super) fn wait_ended(&self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         let running = |state: &mut State<J>| state.threads > 0;
@@ -122,7 +123,8 @@ impl<J> Lane<J> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<J>> {
-        // Each change is a few assignments, so a panic elsewhere leaves the state whole.
+        // Each change is a few assignments, so the state is consistent even if another thread
+        // panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_start_threads_up_to_the_limit_and_then_wait_in_order() {
+    fn jobs_start_threads_up_to_the_limit_then_queue_in_order() {
         let lane = Lane::new(2);
         let started = Cell::new(0);
         let start = || {
@@ -151,13 +153,13 @@ mod tests {
         let mut jobs = Vec::new();
         assert!(lane.take(1, &mut jobs));
         assert_eq!(jobs, [1]);
-        assert!(lane.take(9, &mut jobs), "a group takes all that wait, and waits for no more");
+        assert!(lane.take(9, &mut jobs), "a group takes all waiting jobs without waiting for more");
         assert_eq!(jobs, [1, 2, 3, 4, 5]);
         assert!(lane.is_empty());
     }
 
     #[test]
-    fn a_job_is_given_back_only_when_nobody_would_do_it() {
+    fn returns_a_job_only_if_no_thread_would_run_it() {
         let lane = Lane::new(2);
         assert_eq!(lane.push(1, refuse), Err(1));
         assert!(lane.is_empty());
@@ -166,7 +168,7 @@ mod tests {
         lane.close();
         assert_eq!(lane.push(4, || Ok(())), Err(4));
         let mut jobs = Vec::new();
-        assert!(lane.take(9, &mut jobs), "what was queued before the end is done");
+        assert!(lane.take(9, &mut jobs), "jobs queued before the close are still run");
         assert_eq!(jobs, [2, 3]);
         assert!(!lane.take(9, &mut jobs));
         assert!(!lane.wait_ended(Instant::now()));
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_raised_limit_lets_others_work_while_the_first_are_stuck() {
+    fn a_raised_limit_allows_threads_in_addition_to_stuck_ones() {
         let lane = Lane::new(1);
         let started = Cell::new(0);
         let start = || {
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_threads_are_woken_and_not_joined_by_more() {
+    fn wakes_an_idle_thread_instead_of_starting_another() {
         let lane = Lane::new(8);
         let started = Cell::new(0);
         std::thread::scope(|scope| {

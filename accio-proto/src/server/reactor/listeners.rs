@@ -10,19 +10,19 @@ use crate::sys::event_queue::Poller;
 #[derive(Debug)]
 pub(super) struct Listeners {
     sockets: Vec<TcpListener>,
-    /// The token of the first socket; the others follow.
+    /// The token of the first socket; the others follow in order.
     first_token: u64,
     is_watched: bool,
 }
 
 impl Listeners {
-    /// Takes listening sockets over.
+    /// Takes over listening sockets.
     pub(super) fn new(sockets: Vec<TcpListener>, first_token: u64) -> io::Result<Self> {
         sockets.iter().try_for_each(prepare)?;
         Ok(Listeners { sockets, first_token, is_watched: false })
     }
 
-    /// Accepts one connection of the socket with this token.
+    /// Accepts one connection from the socket with this token.
     pub(super) fn accept(&self, token: u64) -> Accepted {
         match self.sockets.get((token - self.first_token) as usize) {
             Some(socket) => accept(socket),
@@ -48,7 +48,7 @@ impl Listeners {
         }
     }
 
-    /// Stops listening. Where another process has a descriptor of the same socket, it goes on.
+    /// Closes the sockets. A socket continues to listen if another process has a descriptor of it.
     pub(super) fn close(&mut self, poller: &Poller) {
         self.ignore(poller);
         self.sockets.clear();

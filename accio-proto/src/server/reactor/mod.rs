@@ -1,13 +1,13 @@
-//! The reactor: threads of three kinds that never wait for each other.
+//! The reactor: three kinds of threads that never wait for each other.
 //!
-//! - The **front** thread accepts, greets and enforces time limits. It touches no file and moves no
-//!   content, so nothing that a disk or a fast client does can delay it.
-//! - **Workers** move content, one event at a time. While some are held up in the kernel, others
-//!   are started, up to a bound.
+//! - The **front** thread accepts and greets connections and enforces time limits. It touches no
+//!   file and moves no content, so neither a slow disk nor a fast client can delay it.
+//! - **Workers** move content, one event at a time. While some are blocked in the kernel, others
+//!   are started, up to a limit.
 //! - **Committers** make calls that may wait for the disk: they commit, abort and free files. A
-//!   small commit that need not wait is done by the worker itself.
+//!   worker commits a small file itself if that need not wait.
 //!
-//! A connection is in exactly one place: parked in its slot, in the hands of one thread, or in the
+//! A connection is always in exactly one place: parked in its slot, owned by one thread, or in the
 //! queue of one lane.
 
 mod committer;
@@ -48,15 +48,15 @@ use slots::{Key, Slots, Unparked};
 use tuning::{INLINE_COMMIT, MAX_BLOCKED_WORKERS, MAX_OPENING_WORKERS};
 use watch::Watch;
 
-/// Whether this system has an event queue to wait at.
+/// Whether this system has an event queue.
 pub(super) const IS_AVAILABLE: bool = true;
 
-/// Tokens that are not a slot's: slot indices are far below their lower half.
+/// Tokens that do not belong to a slot. Slot indices are far below the lower half of these.
 const HALT: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
 const DRAIN: u64 = u64::MAX - 2;
 const WAKE: u64 = u64::MAX - 3;
-/// The token of the first listening socket; the others follow.
+/// The token of the first listening socket; the others follow in order.
 const LISTENERS: u64 = u64::MAX - 0xffff;
 
 /// A server in reactor mode.
@@ -65,15 +65,15 @@ pub(super) struct Reactor<K: FileSink> {
     workers: usize,
 }
 
-/// What the threads share.
+/// State shared by all threads of the reactor.
 struct Shared<K: FileSink> {
     connections: Connections<K>,
     slots: Slots<Connection<K>, ConnectionInfo>,
     deadlines: Deadlines,
     places: Places,
-    /// What the front thread waits for: listening sockets, incomplete PROXY headers, signals.
+    /// The event queue of the front thread: listening sockets, incomplete PROXY headers, signals.
     front: Poller,
-    /// What the workers wait for: sessions.
+    /// The event queue of the workers: sessions.
     sessions: Poller,
     watch: Watch,
     lanes: Lanes<K>,
@@ -82,30 +82,30 @@ struct Shared<K: FileSink> {
     wake: Signal,
     /// Ends the workers.
     halt: Signal,
-    /// No more connections are accepted, and the end of the last one ends the server.
+    /// Set when no more connections are accepted, and the end of the last one ends the server.
     draining: AtomicBool,
-    /// Every connection is to be aborted.
+    /// Set when every connection must be aborted.
     stopping: AtomicBool,
-    /// Connections that have not been reported.
+    /// Number of connections that have not been reported.
     unreported: AtomicUsize,
-    /// Connections whose socket is still open.
+    /// Number of connections whose socket is still open.
     open: AtomicUsize,
-    /// Workers that are within a call that opens or commits a file.
+    /// Number of workers inside a call that opens or commits a file.
     opening: AtomicUsize,
     /// Whether commits are collected in groups.
     groups: bool,
-    /// Why the server cannot go on.
+    /// The error that stops the server, if any.
     failure: Mutex<Option<io::Error>>,
 }
 
-/// How a connection's socket gets to its event queue.
+/// Whether a connection's socket must be added to its event queue or armed again.
 #[derive(Clone, Copy)]
 enum Parking {
     First,
     Again,
 }
 
-/// Permission to open or commit a file within a worker; given back when dropped.
+/// Permission for a worker to open or commit a file; returned when dropped.
 struct Permit<'a>(&'a AtomicUsize);
 
 impl Drop for Permit<'_> {
@@ -162,7 +162,7 @@ impl<K: FileSink> Reactor<K> {
 }
 
 impl<K: FileSink> Shared<K> {
-    /// Gives a connection that is out its turn. Runs in a worker or a committer.
+    /// Gives a connection that the caller owns its turn. Runs in a worker or a committer.
     fn take_turn(
         self: &Arc<Self>,
         key: Key,
@@ -184,7 +184,7 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Notes the number of a connection that has just got one.
+    /// Records the number of a connection that has just been assigned one.
     fn describe(&self, key: Key, before: Option<ConnectionInfo>, progress: &Progress<K>) {
         if before.is_none()
             && let Progress::Waiting(connection) = progress
@@ -194,7 +194,7 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Puts a connection back to wait, or ends it.
+    /// Parks a connection, or ends it.
     fn settle(self: &Arc<Self>, key: Key, progress: Progress<K>, parking: Parking) {
         match progress {
             Progress::Waiting(connection) => self.park(key, connection, parking),
@@ -216,7 +216,7 @@ impl<K: FileSink> Shared<K> {
                 if queue && self.deadlines.push(deadline, key.index) {
                     self.wake.raise();
                 }
-                // The stop has passed this slot, or it is still to come.
+                // The stop may have passed this slot already.
                 if self.stopping.load(Ordering::SeqCst)
                     && let Some(connection) = self.slots.take(key)
                 {
@@ -232,7 +232,7 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Commits a complete file: at once if that is cheaper than handing it over.
+    /// Commits a complete file, at once if that is cheaper than queueing it.
     fn commit(self: &Arc<Self>, key: Key, ending: Ending<K>, permit: Option<Permit<'_>>) {
         let is_small = ending.closing.bytes() <= INLINE_COMMIT;
         if self.groups || !is_small {
@@ -244,14 +244,14 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Allows one more worker to make a call that may block, while few do.
+    /// Returns a permit for a call that may block, unless too many workers are in one.
     fn permit(&self) -> Option<Permit<'_>> {
         let before = self.opening.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(&self.opening);
         (before < MAX_OPENING_WORKERS).then_some(permit)
     }
 
-    /// Commits or aborts, reports, and tells the peer.
+    /// Commits or aborts a file, reports the connection and notifies its peer.
     fn finish(self: &Arc<Self>, key: Key, ending: Ending<K>) {
         if !self.slots.claim(key) {
             return;
@@ -270,10 +270,10 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// What tells the peer, once the connection is reported.
+    /// Returns the function that notifies the peer once the connection is reported.
     ///
-    /// Its place is free before the socket is closed: a client that connects again as soon as it
-    /// hears of the end is within the limits.
+    /// It frees the connection's place before it closes the socket, so that a client that
+    /// reconnects as soon as it sees the end is within the limits.
     fn release(
         self: &Arc<Self>,
         key: Key,
@@ -281,7 +281,7 @@ impl<K: FileSink> Shared<K> {
     ) -> impl FnOnce(Unreleased<ServerSocket>, bool) + Send + use<K> {
         let shared = Arc::clone(self);
         move |socket, kept| {
-            // Out of the event queue before it is closed: see `Poller::remove`.
+            // The socket leaves the event queue before it is closed: see `Poller::remove`.
             shared.sessions.remove(socket.socket());
             shared.connections.leave(&socket, info.peer);
             let wanted = shared.vacate(key);
@@ -291,7 +291,7 @@ impl<K: FileSink> Shared<K> {
     }
 
     fn end_unnumbered(&self, key: Key, unnumbered: Unnumbered) {
-        // During a PROXY header the front thread watches it, during a TLS handshake the workers.
+        // The front thread watches it during a PROXY header, the workers during a TLS handshake.
         self.front.remove(unnumbered.socket());
         self.sessions.remove(unnumbered.socket());
         let wanted = self.vacate(key);
@@ -300,7 +300,7 @@ impl<K: FileSink> Shared<K> {
         self.closed(wanted);
     }
 
-    /// Ends a connection whose session was lost to a panic of this library.
+    /// Ends a connection whose session was lost because this library panicked.
     fn lose(&self, key: Key, info: Option<ConnectionInfo>) {
         log::error!("a connection was lost to a bug: please report the panic above");
         if self.slots.claim(key) {
@@ -314,13 +314,14 @@ impl<K: FileSink> Shared<K> {
         self.closed(wanted);
     }
 
-    /// Frees the slot and the place of a connection. Returns whether the front thread waits for it.
+    /// Frees the slot and the place of a connection. Returns whether the front thread waits for the
+    /// place.
     fn vacate(&self, key: Key) -> bool {
         self.slots.release(key);
         self.places.leave()
     }
 
-    /// A socket is closed.
+    /// Records that a socket is closed.
     fn closed(&self, wanted: bool) {
         let left = self.open.fetch_sub(1, Ordering::SeqCst) - 1;
         if wanted || (left == 0 && self.draining.load(Ordering::SeqCst)) {
@@ -328,14 +329,15 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Stops the server: it cannot go on.
+    /// Stops the server because of an error.
     fn fail(&self, error: io::Error) {
         lock(&self.failure).get_or_insert(error);
         self.connections.controls.stop.raise();
     }
 }
 
-/// Every change under these locks is one assignment, so a panic elsewhere leaves them whole.
+/// Every change under these locks is one assignment, so the state is consistent even if another
+/// thread panics.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Slots and deadlines against a simple model, in virtual time, through random events.
+//! Compares slots and deadlines with a simple model, in virtual time, under random events.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,9 +22,9 @@ impl Random {
     }
 }
 
-/// A value that tells whose it is and when its peer was heard last.
+/// A value with the number of its connection and the time its peer last sent data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tenant {
+struct Entry {
     number: u64,
     heard: Instant,
 }
@@ -32,18 +32,18 @@ struct Tenant {
 #[derive(Debug)]
 struct Place {
     key: Key,
-    tenant: Tenant,
+    entry: Entry,
     parked: bool,
 }
 
-/// The table and queue under test, and what they must hold.
+/// The table and the queue under test, and the model of their content.
 struct World {
-    slots: Slots<Tenant, u64>,
+    slots: Slots<Entry, u64>,
     deadlines: Deadlines,
     places: BTreeMap<u32, Place>,
-    /// Keys whose tenants are gone.
+    /// Keys whose values are gone.
     stale: Vec<Key>,
-    /// How many entries the deadline queue has for a slot.
+    /// Number of entries in the deadline queue per slot.
     queued: BTreeMap<u32, u32>,
     now: Instant,
     last: u64,
@@ -65,15 +65,15 @@ impl World {
         assert_eq!(key.is_none(), self.places.len() == LIMIT, "full exactly at the limit");
         let Some(key) = key else { return };
         self.last += 1;
-        let tenant = Tenant { number: self.last, heard: self.now };
+        let entry = Entry { number: self.last, heard: self.now };
         assert!(!self.stale.contains(&key), "a key is never given out twice");
-        let earlier = self.places.insert(key.index, Place { key, tenant, parked: false });
-        assert!(earlier.is_none(), "a slot has one tenant");
+        let earlier = self.places.insert(key.index, Place { key, entry, parked: false });
+        assert!(earlier.is_none(), "a slot has one value");
     }
 
     fn park(&mut self, index: u32) {
         let place = self.places.get_mut(&index).unwrap();
-        let queue = self.slots.park(place.key, place.tenant, |_| Ok::<_, ()>(())).unwrap();
+        let queue = self.slots.park(place.key, place.entry, |_| Ok::<_, ()>(())).unwrap();
         place.parked = true;
         if queue {
             self.push(place_deadline(&self.places[&index]), index);
@@ -87,14 +87,14 @@ impl World {
         assert_eq!(*entries, 1, "one entry of the queue per slot");
     }
 
-    /// An event came for the key.
+    /// Simulates an event for the key.
     fn take(&mut self, index: u32, hears: bool) {
         let place = self.places.get_mut(&index).unwrap();
-        let expected = place.parked.then_some(place.tenant);
+        let expected = place.parked.then_some(place.entry);
         assert_eq!(self.slots.take(Key::from_token(place.key.token())), expected);
         place.parked = false;
         if hears {
-            place.tenant.heard = self.now;
+            place.entry.heard = self.now;
         }
     }
 
@@ -104,12 +104,12 @@ impl World {
         self.stale.push(place.key);
     }
 
-    /// The alarm went off: serves all that is due.
+    /// Handles all deadlines that are due.
     fn handle_alarm(&mut self) {
         let now = self.now;
         while let Some(index) = self.deadlines.pop_due(now) {
             *self.queued.get_mut(&index).unwrap() -= 1;
-            let check = |tenant: &mut Tenant| match tenant.heard + IDLE {
+            let check = |entry: &mut Entry| match entry.heard + IDLE {
                 deadline if deadline > now => Ok(deadline),
                 _ => Err("idle"),
             };
@@ -121,9 +121,9 @@ impl World {
                     assert!(deadline > now);
                     self.push(deadline, index);
                 }
-                Due::Now(key, tenant, _) => {
+                Due::Now(key, entry, _) => {
                     let place = parked.unwrap();
-                    assert_eq!((key, tenant), (place.key, place.tenant));
+                    assert_eq!((key, entry), (place.key, place.entry));
                     assert!(place_deadline(place) <= now, "never early");
                     self.places.get_mut(&index).unwrap().parked = false;
                     self.release(index);
@@ -138,11 +138,11 @@ impl World {
 }
 
 fn place_deadline(place: &Place) -> Instant {
-    place.tenant.heard + IDLE
+    place.entry.heard + IDLE
 }
 
 #[test]
-fn slots_and_deadlines_do_as_a_plain_map_would() {
+fn slots_and_deadlines_behave_like_a_simple_map() {
     for seed in 0..40 {
         let mut random = Random(seed);
         let mut world = World {
@@ -154,7 +154,8 @@ fn slots_and_deadlines_do_as_a_plain_map_would() {
             now: Instant::now(),
             last: 0,
         };
-        // Some runs stay small, so that slots change hands often; others fill the table.
+        // In some runs few slots are in use, so that they are reused often; other runs fill the
+        // table.
         let eager = [1, 2, 8][seed as usize % 3];
         for _ in 0..2000 {
             match random.below(6 + eager) {

@@ -1,4 +1,4 @@
-//! The places for connections, as many as are served at once.
+//! The limit on concurrent connections.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(super) struct Places {
     limit: usize,
     taken: AtomicUsize,
-    /// The front thread waits for a place, or for the last connection to end.
+    /// Whether the front thread waits for a free place or for the last connection to end.
     wanted: AtomicBool,
 }
 
@@ -16,7 +16,7 @@ impl Places {
         Places { limit, taken: AtomicUsize::new(0), wanted: AtomicBool::new(false) }
     }
 
-    /// Takes a place. Only the front thread does.
+    /// Takes a place, if one is free. Only the front thread calls this.
     pub(super) fn take(&self) -> bool {
         if self.taken() >= self.limit {
             return false;
@@ -25,24 +25,24 @@ impl Places {
         true
     }
 
-    /// Gives a place back. Returns whether the front thread must be woken.
+    /// Returns a place. Returns true if the front thread must be woken.
     pub(super) fn leave(&self) -> bool {
         self.taken.fetch_sub(1, Ordering::SeqCst);
         self.wanted.load(Ordering::SeqCst) && self.wanted.swap(false, Ordering::SeqCst)
     }
 
-    /// How many places are taken.
+    /// Returns the number of taken places.
     pub(super) fn taken(&self) -> usize {
         self.taken.load(Ordering::SeqCst)
     }
 
-    /// Asks for a wake-up when a place becomes free. One that becomes free before the next look at
-    /// the count is not announced.
+    /// Requests a wake-up when a place becomes free. The caller must check the count again
+    /// afterwards: a place freed before this call is not announced.
     pub(super) fn want(&self) {
         self.wanted.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a place is free.
+    /// Returns whether a place is free.
     pub(super) fn is_free(&self) -> bool {
         self.taken() < self.limit
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_that_becomes_free_is_announced_once_and_only_if_wanted() {
+    fn announces_a_free_place_once_and_only_on_request() {
         let places = Places::new(2);
         assert!(places.take() && places.take() && !places.take() && !places.is_free());
         assert!(!places.leave());

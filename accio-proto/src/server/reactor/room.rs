@@ -1,20 +1,20 @@
-//! Whether the sink has room, as a committer last found out.
+//! The sink's last answer to the question whether it has room for another file.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::tuning::server::ACCEPT_RETRY;
 
-/// How long an answer is good enough while the next one is awaited.
+/// Age at which an answer is too old to be used while a new one is expected.
 const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// How long the front thread waits for an answer before it goes on with the last one: a disk that
-/// does not even answer this must not delay greetings.
+/// How long the front thread waits for an answer before it uses the last one. A disk that does not
+/// respond must not delay greetings.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
-/// The last answer, and the question that is on its way.
+/// The last answer, and the time of the pending question.
 ///
-/// The front thread never asks the sink itself, for that may block.
+/// The front thread never asks the sink itself, because that may block.
 #[derive(Debug, Default)]
 pub(super) struct Room(Mutex<State>);
 
@@ -24,10 +24,10 @@ struct State {
     asked: Option<Instant>,
 }
 
-/// What the front thread does about a waiting connection.
+/// The front thread's next step for a waiting connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// The question must be passed to a committer.
+    /// Whether to pass the question to a committer.
     pub(super) ask: bool,
     pub(super) room: Answer,
 }
@@ -36,7 +36,7 @@ pub(super) struct Verdict {
 pub(super) enum Answer {
     Yes,
     No,
-    /// The answer comes soon; look again then, or at this time.
+    /// An answer is expected; check again when it arrives, or at this time.
     Soon(Instant),
 }
 
@@ -50,7 +50,7 @@ impl Room {
         }
         let patience = state.asked.map(|asked| asked + PATIENCE).filter(|until| now < *until);
         let room = match (state.answer, patience) {
-            // While there was no room, only a new answer changes that.
+            // If there was no room, only a new answer can change that.
             (Some((false, _)), Some(until)) => Answer::Soon(until),
             (Some((false, _)), None) => Answer::No,
             (Some((true, at)), Some(until)) if now >= at + STALE_AFTER => Answer::Soon(until),
@@ -60,13 +60,13 @@ impl Room {
         Verdict { ask, room }
     }
 
-    /// A committer has asked the sink.
+    /// Records the sink's answer.
     pub(super) fn answer(&self, has_room: bool, now: Instant) {
         *self.lock() = State { answer: Some((has_room, now)), asked: None };
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is one assignment, so a panic elsewhere leaves it whole.
+        // Each change is one assignment, so the state is consistent even if another thread panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,16 +80,16 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_answer_counts_and_an_old_one_is_asked_again() {
+    fn uses_a_fresh_answer_and_renews_an_old_one() {
         let (room, start) = (Room::default(), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         assert_eq!(room.look(at(0)), verdict(true, Answer::Soon(at(20))));
         assert_eq!(room.look(at(5)), verdict(false, Answer::Soon(at(20))), "asked once");
         room.answer(true, at(6));
         assert_eq!(room.look(at(7)), verdict(false, Answer::Yes));
-        assert_eq!(room.look(at(106)), verdict(true, Answer::Yes), "nobody waits for this answer");
+        assert_eq!(room.look(at(106)), verdict(true, Answer::Yes), "this answer is not waited for");
         room.answer(true, at(107));
-        // Long idle: the disk may have been filled by others.
+        // After a long idle time, other programs may have filled the disk.
         assert_eq!(room.look(at(9000)), verdict(true, Answer::Soon(at(9020))));
         room.answer(false, at(9001));
         assert_eq!(room.look(at(9002)), verdict(false, Answer::No));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_does_not_answer_delays_no_greeting_for_long() {
+    fn stops_waiting_for_a_sink_that_does_not_answer() {
         let (room, start) = (Room::default(), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         assert_eq!(room.look(at(0)), verdict(true, Answer::Soon(at(20))));

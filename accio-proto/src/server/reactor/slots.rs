@@ -1,15 +1,16 @@
-//! The table of connections in service: who has which token, and who may touch it.
+//! The table of connections in service, addressed by token; a connection is parked here or owned by
+//! a thread.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Slots are made this many at a time, and stay: the table never moves.
+/// Number of slots allocated at a time. Slots are never freed, so the table never moves.
 const CHUNK: usize = 256;
 
-/// A table of values that are either parked or in the hands of one thread.
+/// A table of values that are either parked or owned by one thread.
 ///
-/// A slot has one value after another; its key tells them apart, so that an event meant for one
-/// never touches the next. `I` is a description of the value that stays in the slot while a thread
-/// has the value itself.
+/// A slot holds one value after another. A key identifies one of these values, so that an event for
+/// an earlier value never reaches a later one. `I` is a description of the value that stays in the
+/// slot while a thread owns the value.
 #[derive(Debug)]
 pub(super) struct Slots<T, I> {
     chunks: Box<[Chunk<T, I>]>,
@@ -18,20 +19,20 @@ pub(super) struct Slots<T, I> {
 
 #[derive(Debug)]
 struct Free {
-    /// Slots that were used before; the last one freed is the next one used.
+    /// Slots that were used before; the last one freed is reused first.
     indices: Vec<u32>,
-    /// Slots from here on were never used.
+    /// Index of the first slot that was never used.
     fresh: u32,
 }
 
-/// Made when its first slot is needed.
+/// A part of the table, allocated when its first slot is needed.
 type Chunk<T, I> = OnceLock<Box<[Mutex<Slot<T, I>>]>>;
 
 #[derive(Debug)]
 struct Slot<T, I> {
     generation: u32,
-    /// Whether the deadline queue has an entry for this slot. It has one at most, which may outlive
-    /// the value.
+    /// Whether the deadline queue has an entry for this slot. There is at most one, and it may
+    /// outlive the value.
     queued: bool,
     info: Option<I>,
     state: State<T>,
@@ -40,12 +41,12 @@ struct Slot<T, I> {
 #[derive(Debug)]
 enum State<T> {
     Free,
-    /// A thread has the value.
+    /// A thread owns the value.
     Out,
     Parked(T),
-    /// A thread makes its result visible: its file, or the error marker.
+    /// A thread is making the result visible: the file, or the error marker.
     Claimed,
-    /// The server stops and has ended the connection without waiting for the thread.
+    /// The server is stopping and has ended the connection without waiting for its thread.
     Abandoned,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The token of its events.
+    /// Returns the token of the value's events.
     pub(super) fn token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -68,34 +69,34 @@ impl Key {
     }
 }
 
-/// What became of a deadline.
+/// The result of handling a due deadline.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due<T, D, R> {
-    /// Nothing is parked there; whoever parks next queues a new deadline.
+    /// No value is parked; the next one that is parked queues a new deadline.
     Nothing,
-    /// The deadline is later now; it stays queued.
+    /// The deadline has moved to this time and must be queued again.
     Later(D),
-    /// The value is out, in the caller's hands, for this reason.
+    /// The deadline has passed, with this reason. The caller now owns the value.
     Now(Key, T, R),
 }
 
-/// Why a value was not parked. It stays with the caller.
+/// A value that could not be parked, which the caller still owns.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unparked<T, E> {
-    /// The event queue refused it.
+    /// The event queue returned an error.
     Refused(T, E),
-    /// The server has ended the connection already: drop it.
+    /// The server has ended the connection already; drop the value.
     Abandoned(T),
 }
 
 impl<T, I: Copy> Slots<T, I> {
-    /// A table for at most `limit` values.
+    /// Creates a table for at most `limit` values.
     pub(super) fn new(limit: usize) -> Self {
         let chunks = (0..limit.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect();
         Slots { chunks, free: Mutex::new(Free { indices: Vec::new(), fresh: 0 }) }
     }
 
-    /// A slot for a value that the caller has; `None` when the table is full.
+    /// Reserves a slot for a value that the caller owns; returns `None` if the table is full.
     pub(super) fn reserve(&self, info: Option<I>) -> Option<Key> {
         let index = {
             let mut free = lock(&self.free);
@@ -113,17 +114,17 @@ impl<T, I: Copy> Slots<T, I> {
         Some(Key { index, generation: slot.generation })
     }
 
-    /// Describes a value that had no description yet.
+    /// Adds the description of a value that had none.
     pub(super) fn describe(&self, key: Key, info: I) {
         self.slot(key.index).info = Some(info);
     }
 
-    /// Parks the value and calls `arm` while nobody can take it. Returns whether the caller must
-    /// queue its deadline.
+    /// Parks the value, and calls `arm` before any thread can take it. Returns whether the caller
+    /// must queue a deadline for the slot.
     ///
     /// # Errors
     ///
-    /// The value, which is still out.
+    /// Returns the value to the caller if it cannot be parked.
     pub(super) fn park<E>(
         &self,
         key: Key,
@@ -141,7 +142,7 @@ impl<T, I: Copy> Slots<T, I> {
         Ok(!std::mem::replace(&mut slot.queued, true))
     }
 
-    /// Takes the value out, if it is still there and parked.
+    /// Takes the value out, if it is still in the slot and parked.
     pub(super) fn take(&self, key: Key) -> Option<T> {
         let mut slot = self.slot(key.index);
         if slot.generation != key.generation {
@@ -150,8 +151,8 @@ impl<T, I: Copy> Slots<T, I> {
         slot.take()
     }
 
-    /// The deadline queued for slot `index` has come. Asks `check` for a later one, and takes the
-    /// value out when it returns a reason instead.
+    /// Handles the deadline of slot `index`: calls `check`, which returns a later deadline, or a
+    /// reason to take the value out.
     pub(super) fn take_due<D, R>(
         &self,
         index: u32,
@@ -175,8 +176,8 @@ impl<T, I: Copy> Slots<T, I> {
         }
     }
 
-    /// Claims the result of a value that is out: from now on it cannot be
-    /// [abandoned](Slots::abandon). Returns false when it was.
+    /// Claims the result of a value that the caller owns: from now on it cannot be
+    /// [abandoned](Slots::abandon). Returns false if it was abandoned already.
     pub(super) fn claim(&self, key: Key) -> bool {
         let mut slot = self.slot(key.index);
         match slot.state {
@@ -188,8 +189,8 @@ impl<T, I: Copy> Slots<T, I> {
         }
     }
 
-    /// Ends the value of slot `index` for a thread that has it and may be stuck. Returns its
-    /// description, unless nothing is out or its result is claimed.
+    /// Ends the value of slot `index` although a thread owns it, because the thread may be stuck.
+    /// Returns the description, unless no thread owns a value or its result is claimed.
     pub(super) fn abandon(&self, index: u32) -> Option<I> {
         let mut slot = self.slot(index);
         match slot.state {
@@ -201,7 +202,7 @@ impl<T, I: Copy> Slots<T, I> {
         }
     }
 
-    /// Frees the slot of a value that is out and gone.
+    /// Frees the slot of a value that the caller has dropped.
     pub(super) fn release(&self, key: Key) {
         {
             let mut slot = self.slot(key.index);
@@ -211,12 +212,12 @@ impl<T, I: Copy> Slots<T, I> {
         lock(&self.free).indices.push(key.index);
     }
 
-    /// How many slots were ever used.
+    /// Returns the number of slots that were ever used.
     pub(super) fn used(&self) -> u32 {
         lock(&self.free).fresh
     }
 
-    /// Takes whatever is parked in slot `index`.
+    /// Takes the value parked in slot `index`, if any.
     pub(super) fn evict(&self, index: u32) -> Option<(Key, T)> {
         let mut slot = self.slot(index);
         let key = Key { index, generation: slot.generation };
@@ -245,7 +246,8 @@ impl<T, I> Slot<T, I> {
     }
 }
 
-/// Every change under these locks is a few assignments, so a panic elsewhere leaves them whole.
+/// Every change under these locks is a few assignments, so the state is consistent even if another
+/// thread panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_key_never_touches_the_next_value() {
+    fn a_stale_key_does_not_reach_the_next_value() {
         let slots = Slots::new(1);
         let (first, _) = park(&slots, "first");
         assert_eq!(slots.take(first), Some("first"));
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_has_one_queue_entry_whatever_value_it_holds() {
+    fn a_slot_has_at_most_one_queue_entry() {
         let slots = Slots::new(1);
         let (first, queue) = park(&slots, "first");
         assert!(queue);
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_arm_gives_the_value_back() {
+    fn a_failed_arm_returns_the_value() {
         let slots = Slots::<_, u64>::new(1);
         let key = slots.reserve(None).unwrap();
         let parked = slots.park(key, "value", |_| Err("full"));

@@ -1,39 +1,42 @@
-//! Bounds of the reactor's threads and queues, each with its reason.
+//! Limits of the reactor's threads and queues, each with its reason.
 
 use std::time::Duration;
 
-/// Most workers that are started because others are held up in the kernel (64). Far more than disks
-/// serve in parallel; each costs a pipe and 64 KiB.
+/// Maximum number of workers started because others are blocked in the kernel (64). Disks serve far
+/// fewer requests in parallel; each worker costs a pipe and 64 KiB.
 pub(super) const MAX_BLOCKED_WORKERS: usize = 64;
 
-/// Most workers that may be within a call that opens or commits a file (32); the rest of
-/// [`MAX_BLOCKED_WORKERS`] keeps moving content into files that are open.
+/// Maximum number of workers inside a call that opens or commits a file (32). The rest of
+/// [`MAX_BLOCKED_WORKERS`] continues to move content into open files.
 pub(super) const MAX_OPENING_WORKERS: usize = MAX_BLOCKED_WORKERS / 2;
 
-/// How long a worker stays idle that was started for one held up (seconds: 1).
+/// How long a worker that was started for a blocked one stays idle before it ends (seconds: 1).
 pub(super) const SPARE_WORKER_STAYS: Duration = Duration::from_secs(1);
 
-/// The largest file that a worker commits itself (1 MiB). Handing a file over costs some 10 µs:
-/// much for a small upload, nothing for a larger one, whose preallocated blocks must be trimmed.
+/// Maximum size of a file that a worker commits itself (1 MiB). Queueing a file costs about 10 µs:
+/// much for a small upload, but nothing for a larger one, whose preallocated blocks must be
+/// trimmed.
 pub(super) const INLINE_COMMIT: u64 = 1 << 20;
 
-/// Most files committed together (64): beyond that a group gains little and delays its first file.
+/// Maximum number of files committed together (64): a larger group gains little and delays its
+/// first file.
 pub(super) const COMMIT_GROUP: usize = 64;
 
-/// Threads that commit groups (2): one group's files are written back while the other's directory
-/// is. More only make the groups smaller.
+/// Threads that commit groups (2): the files of one group are written back while the directory of
+/// the other is. More threads only make the groups smaller.
 pub(super) const GROUP_THREADS: usize = 2;
 
-/// Threads that commit files without groups (8): large files, and whatever the workers are too busy
-/// to commit.
+/// Threads that commit files one by one (8): large files, and small ones that the workers are too
+/// busy to commit.
 pub(super) const COMMIT_THREADS: usize = 8;
 
-/// Threads that leave error markers (4): a marker is a few short calls.
+/// Threads that write error markers (4): a marker needs only a few short calls.
 pub(super) const MARKER_THREADS: usize = 4;
 
-/// How long the error markers and reports of a stopped server may take (milliseconds: 700). Within a
-/// second the process must have ended, the program's own records included.
+/// How long error markers and reports of a stopping server may take (milliseconds: 700). The
+/// process must end within a second, including the program's own records.
 pub(super) const STOP_LIMIT: Duration = Duration::from_millis(700);
 
-/// How long a stopped server waits for its threads once all is reported (milliseconds: 150).
+/// How long a stopping server waits for its threads once everything is reported (milliseconds:
+/// 150).
 pub(super) const STOP_GRACE: Duration = Duration::from_millis(150);

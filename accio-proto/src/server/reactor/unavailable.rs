@@ -1,4 +1,4 @@
-//! The reactor, on systems without an event queue: never in use.
+//! Stands in for the reactor on systems without an event queue; never used there.
 
 use std::convert::Infallible;
 use std::io;
@@ -9,10 +9,10 @@ use super::connections::Connections;
 use super::error::ServerError;
 use crate::sink::FileSink;
 
-/// Whether this system has an event queue to wait at.
+/// Whether this system has an event queue.
 pub(super) const IS_AVAILABLE: bool = false;
 
-/// Has no value.
+/// A type without values.
 pub(super) struct Reactor<K>(Infallible, PhantomData<K>);
 
 impl<K: FileSink> Reactor<K> {

@@ -1,64 +1,65 @@
-//! Finds out which workers are held up in the kernel, so that others can be started.
+//! Detects workers that are blocked in the kernel, so that others can be started.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// No thread works here.
+/// The slot has no thread.
 const VACANT: u64 = u64::MAX;
 /// The thread waits for an event.
 const IDLE: u64 = 0;
 
-/// A worker's turn takes well under a millisecond of CPU time. One that takes this many ticks of
-/// the front thread is held up.
+/// Number of ticks of the front thread after which a turn counts as blocked. A turn needs well
+/// under a millisecond of CPU time.
 const HELD_AFTER: u64 = 2;
 
-/// What every worker is at, written by itself and read by the front thread at each tick.
+/// The state of every worker, written by the worker and read by the front thread at each tick.
 ///
 /// A turn costs its worker two stores: no lock and no shared counter.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Counts the ticks, from 1.
+    /// The number of the current tick, starting at 1.
     tick: AtomicU64,
-    /// The front thread ticks: some worker was busy lately.
+    /// Whether the front thread ticks, because some worker was busy recently.
     ticking: AtomicBool,
-    /// The tick in which each worker began its turn, [`IDLE`] or [`VACANT`].
+    /// For each worker, the tick in which its turn began, [`IDLE`] or [`VACANT`].
     workers: Box<[Stamp]>,
 }
 
-/// On a cache line of its own, since each is written by another thread.
+/// Aligned to a cache line, because each stamp is written by a different thread.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Stamp(AtomicU64);
 
-/// What the front thread learns from a tick.
+/// The numbers of idle, busy and blocked workers at a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Load {
     pub(super) idle: usize,
     pub(super) busy: usize,
-    /// Those of the busy ones that are held up.
+    /// Busy workers that are blocked.
     pub(super) held: usize,
 }
 
 impl Load {
-    /// How many workers to start, so that `base` of them are not held up. Whoever is idle is enough.
+    /// Returns how many workers to start so that `base` of them are not blocked; 0 if one is idle.
     pub(super) fn missing(self, base: usize) -> usize {
         if self.idle > 0 || self.held == 0 {
             return 0;
         }
-        // When all are held up, the next ones will be too: doubling finds a free one soon.
+        // If all workers are blocked, the next ones will probably be too; doubling soon finds a
+        // free one.
         let wanted = if self.held == self.busy { 2 * self.busy } else { base + self.held };
         wanted.saturating_sub(self.busy)
     }
 }
 
 impl Watch {
-    /// For at most `limit` workers.
+    /// Creates the state for at most `limit` workers.
     pub(super) fn new(limit: usize) -> Self {
         let workers = (0..limit).map(|_| Stamp(AtomicU64::new(VACANT))).collect();
         Watch { tick: AtomicU64::new(1), ticking: AtomicBool::new(false), workers }
     }
 
-    /// A place for one more worker, idle at first; `None` at the limit. Only the front thread calls
-    /// it.
+    /// Reserves a place for one more worker, idle at first; returns `None` at the limit. Only the
+    /// front thread calls this.
     pub(super) fn join(&self) -> Option<usize> {
         let is_vacant = |stamp: &Stamp| stamp.0.load(Ordering::Acquire) == VACANT;
         let place = self.workers.iter().position(is_vacant)?;
@@ -66,37 +67,37 @@ impl Watch {
         Some(place)
     }
 
-    /// The worker has ended.
+    /// Records that the worker has ended.
     pub(super) fn leave(&self, place: usize) {
         self.workers[place].0.store(VACANT, Ordering::Release);
     }
 
-    /// The worker begins a turn. Returns whether the front thread must be woken to start ticking.
+    /// Records that a turn begins. Returns true if the front thread must be woken to start ticking.
     pub(super) fn begin(&self, place: usize) -> bool {
         self.workers[place].0.store(self.tick.load(Ordering::Relaxed), Ordering::Relaxed);
-        // Pairs with the fence in `tick`: either that one sees the turn, or this one sees that
-        // nobody ticks.
+        // Pairs with the fence in `pause`: either `pause` sees this turn, or this call sees that
+        // ticking has stopped.
         fence(Ordering::SeqCst);
         !self.ticking.load(Ordering::Relaxed) && !self.ticking.swap(true, Ordering::Relaxed)
     }
 
-    /// The worker's turn is over.
+    /// Records that the worker's turn has ended.
     pub(super) fn end(&self, place: usize) {
         self.workers[place].0.store(IDLE, Ordering::Relaxed);
     }
 
-    /// Whether the front thread must tick.
+    /// Returns whether the front thread must tick.
     pub(super) fn is_ticking(&self) -> bool {
         self.ticking.load(Ordering::Relaxed)
     }
 
-    /// Counts a tick, and looks at every worker.
+    /// Counts a tick and returns the state of the workers.
     pub(super) fn tick(&self) -> Load {
         let now = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
         self.load(now)
     }
 
-    /// Stops ticking, unless a worker is busy. Returns whether it did.
+    /// Stops ticking unless a worker is busy. Returns whether it stopped.
     pub(super) fn pause(&self) -> bool {
         self.ticking.store(false, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -107,7 +108,7 @@ impl Watch {
         !is_busy
     }
 
-    /// Whether every worker has ended.
+    /// Returns whether every worker has ended.
     pub(super) fn is_vacant(&self) -> bool {
         self.workers.iter().all(|stamp| stamp.0.load(Ordering::Acquire) == VACANT)
     }
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_of_two_ticks_is_held_up_and_a_fresh_one_is_not() {
+    fn a_turn_of_two_ticks_counts_as_blocked() {
         let watch = Watch::new(3);
         let [first, second] = [watch.join().unwrap(), watch.join().unwrap()];
         assert_eq!(watch.tick(), Load { idle: 2, busy: 0, held: 0 });
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_pause_only_when_nobody_is_busy() {
+    fn ticking_pauses_only_if_no_worker_is_busy() {
         let watch = Watch::new(1);
         let place = watch.join().unwrap();
         watch.begin(place);
@@ -160,10 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_started_for_those_held_up_while_none_is_idle() {
+    fn starts_workers_for_blocked_ones_unless_one_is_idle() {
         let missing = |idle, busy, held| Load { idle, busy, held }.missing(2);
         assert_eq!(missing(0, 2, 0), 0, "busy with content");
-        assert_eq!(missing(1, 2, 2), 0, "one is free");
+        assert_eq!(missing(1, 2, 2), 0, "one is idle");
         assert_eq!(missing(0, 2, 1), 1);
         assert_eq!(missing(0, 2, 2), 2);
         assert_eq!(missing(0, 4, 4), 4);
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_out_up_to_the_limit_and_again() {
+    fn places_are_limited_and_reused() {
         let watch = Watch::new(2);
         assert_eq!((watch.join(), watch.join(), watch.join()), (Some(0), Some(1), None));
         watch.leave(0);

@@ -1,4 +1,4 @@
-//! The workers: they move content, one event at a time.
+//! The workers, which move content, one event at a time.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use super::{HALT, Shared, spawn};
 use crate::copier::Copier;
 use crate::sink::FileSink;
 
-/// How long a worker stays that has nothing to do.
+/// How long a worker without events waits before it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stay {
     UntilTheEnd,
-    /// It was started because others were held up.
+    /// Started because others were blocked; ends after a while.
     ForAWhile,
 }
 
 impl<K: FileSink> Shared<K> {
-    /// Starts one more worker. Only the front thread does.
+    /// Starts one more worker. Only the front thread calls this.
     pub(super) fn start_worker(self: &Arc<Self>, stay: Stay) -> std::io::Result<()> {
         let Some(place) = self.watch.join() else {
-            return Err(std::io::Error::other("there are as many as there may be"));
+            return Err(std::io::Error::other("the maximum number of workers is running"));
         };
         let name = format!("accio-worker-{}", place + 1);
         spawn(name, self, move |shared| {
-            let _left = Left(&shared, place);
+            let _left = LeaveOnDrop(&shared, place);
             shared.work(place, stay);
         })
         .inspect_err(|_| self.watch.leave(place))
@@ -50,25 +50,25 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Serves one event of a session.
+    /// Handles one event of a session.
     fn serve(self: &Arc<Self>, key: Key, copier: &mut Copier) {
         let Some(connection) = self.slots.take(key) else { return };
         if !connection.may_open() {
             return self.take_turn(key, connection, copier, None);
         }
         match self.permit() {
-            // Too many workers are waiting for the disk already; the others keep moving content
-            // into files that are open.
+            // Too many workers wait for the disk already; the others keep moving content into files
+            // that are open.
             None => self.push_turn(key, connection),
             permit => self.take_turn(key, connection, copier, permit),
         }
     }
 }
 
-/// Marks the worker as gone, however it ends.
-struct Left<'a, K: FileSink>(&'a Shared<K>, usize);
+/// Records the end of the worker when dropped, even after a panic.
+struct LeaveOnDrop<'a, K: FileSink>(&'a Shared<K>, usize);
 
-impl<K: FileSink> Drop for Left<'_, K> {
+impl<K: FileSink> Drop for LeaveOnDrop<'_, K> {
     fn drop(&mut self) {
         self.0.watch.leave(self.1);
     }

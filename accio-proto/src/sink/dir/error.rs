@@ -1,11 +1,11 @@
-//! Why a directory cannot be used.
+//! Errors of a directory that cannot be used.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::os_error::reason;
 
-/// A directory that cannot be used as a [`DirSink`](super::DirSink).
+/// The error of a directory that cannot be used as a [`DirSink`](super::DirSink).
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {path:?}: {}", reason(cause))]
 pub struct DirError {
@@ -15,22 +15,22 @@ pub struct DirError {
     cause: io::Error,
 }
 
-/// The kinds of a [`DirError`], which differ in what helps.
+/// The kinds of [`DirError`], each with a different remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DirErrorKind {
     /// The directory cannot be created, opened or read, or no files can be created in it.
     Unusable,
-    /// Another server uses it, and not both of them keep existing files.
+    /// Another server uses the directory, and at least one of the two replaces existing files.
     InUse,
-    /// Its file system cannot give a complete file its name.
+    /// The file system cannot give a complete file its name.
     Publish,
-    /// Its file system ignores permissions, so [`mode`](super::DirOptions::mode) has no effect.
+    /// The file system ignores permissions, so [`mode`](super::DirOptions::mode) has no effect.
     Mode,
-    /// Its file system cannot write files or names to the disk on request, as
-    /// [`durable`](super::DirOptions::durable) needs.
+    /// The file system cannot write files or names to the disk on request, which
+    /// [`durable`](super::DirOptions::durable) requires.
     Durable,
-    /// It was removed, or its file system has become read-only, since it was opened.
+    /// The directory was removed, or its file system became read-only, after it was opened.
     Gone,
 }
 
@@ -44,12 +44,12 @@ impl DirError {
         DirError { kind, action, path: path.to_owned(), cause }
     }
 
-    /// The cause, without the directory's path.
+    /// Returns the cause, without the directory's path.
     pub fn cause(&self) -> &io::Error {
         &self.cause
     }
 
-    /// The kind of error.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> DirErrorKind {
         self.kind
     }

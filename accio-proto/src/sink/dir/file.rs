@@ -1,4 +1,4 @@
-//! One file on its way into a directory.
+//! A single file that is being received into a directory.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,23 +11,24 @@ use crate::sink::{Demand, ERROR_MARKER, SinkFile};
 use crate::sys::{self, file as calls};
 use crate::tuning::{PIPE_CAPACITY, PREALLOCATE_MAX, PREALLOCATE_MIN};
 
-/// Growth after which a durable file is sent to the disk (8 MiB): large enough for efficient writes.
+/// Growth after which a durable file is written back (8 MiB): large enough for efficient writes.
 const WRITE_BACK_STEP: u64 = 8 << 20;
 
-/// A file on its way into a [`DirSink`](super::DirSink); dropped, it leaves nothing behind.
+/// A file that is being received into a [`DirSink`](super::DirSink); leaves nothing behind when
+/// dropped.
 #[derive(Debug)]
 pub struct DirFile {
     dir: Arc<Dir>,
     pub(super) fd: OwnedFd,
     id: u64,
-    /// Bytes written so far; the descriptor's position.
+    /// Number of bytes written so far, which is also the position of the descriptor.
     length: u64,
-    /// Where the preallocated blocks end; never below `length` while `preallocates`.
+    /// End of the preallocated blocks; never below `length` while `preallocates` is set.
     allocated: u64,
     preallocates: bool,
-    /// How much of it was sent to the disk ahead of the commit.
+    /// Number of bytes already written back to the disk, ahead of the commit.
     written_back: u64,
-    /// The name the file has before its own, where it cannot do without.
+    /// The file's temporary name, on file systems that need one.
     hidden: Option<String>,
 }
 
@@ -61,8 +62,8 @@ impl SinkFile for DirFile {
     }
 
     fn abort(&mut self) -> io::Result<()> {
-        // In a small file first: this one's storage may take long to free, and that has to wait
-        // until the peer was told.
+        // Prefer a small new file: freeing the space of this one may take long, and must wait until
+        // the peer has been notified.
         let dir = Arc::clone(&self.dir);
         let marked = dir.mark(self.id).or_else(|error| {
             if is_taken(&error) {
@@ -76,7 +77,7 @@ impl SinkFile for DirFile {
     }
 }
 
-/// Commits files together; all of them are on the disk afterwards.
+/// Commits files together; all of them are on the disk when it returns.
 pub(super) fn commit_group(
     dir: &Dir,
     files: &mut [&mut DirFile],
@@ -138,7 +139,7 @@ impl DirFile {
     fn remove_hidden_name(&mut self) {
         if let Some(name) = self.hidden.take() {
             // Some file systems create a file when it is closed, even if its name was removed
-            // before that. Errors do not matter for a file that goes.
+            // before. Errors do not matter for a file that is removed.
             let _ = calls::flush(&self.fd);
             self.dir.remove(&name);
         }
@@ -149,11 +150,11 @@ impl DirFile {
         calls::write_all(&self.fd, ERROR_MARKER)
     }
 
-    /// Makes the error marker all that the file holds, and gives it the name. The last resort on a
-    /// full disk: the file's own first block is sure to be there.
+    /// Replaces the content by the error marker and publishes the file. This is the last resort on
+    /// a full disk: the first block of this file is already allocated.
     fn mark_in_place(&mut self) -> io::Result<()> {
         if self.overwrite().is_err() {
-            // Nothing of its own to write over, or a file system that always writes elsewhere.
+            // The file has no block to overwrite, or the file system never overwrites in place.
             calls::truncate(&self.fd, 0)?;
             self.overwrite()?;
         }
@@ -169,7 +170,7 @@ impl DirFile {
         calls::truncate(&self.fd, ERROR_MARKER.len() as u64)
     }
 
-    /// Releases the blocks that were allocated ahead.
+    /// Releases the preallocated blocks.
     fn trim(&mut self) -> io::Result<()> {
         if self.allocated > self.length {
             calls::truncate(&self.fd, self.length)?;
@@ -178,12 +179,12 @@ impl DirFile {
         Ok(())
     }
 
-    /// Gives the file its name.
+    /// Gives the file its final name.
     pub(super) fn publish(&mut self) -> io::Result<()> {
         let published = self.publish_or_fail();
         published.inspect_err(|error| {
             if self.hidden.is_none() && calls::cannot_link(error) {
-                // This file is lost, but the next ones need not be: they get a name at once.
+                // This file is lost, but later ones need not be: they start with a temporary name.
                 self.dir.paths.refused(FastPath::Tmpfile, error);
             }
             self.remove_hidden_name();
@@ -192,13 +193,14 @@ impl DirFile {
 
     fn publish_or_fail(&mut self) -> io::Result<()> {
         if self.hidden.is_some() {
-            // Not a local file system of Linux, so the bytes may not even have left this process.
+            // This is not a local file system of Linux, so the bytes may still be buffered in this
+            // process.
             calls::flush(&self.fd)?;
         }
         self.dir.publish(&self.fd, &mut self.hidden, &name_of(self.id))
     }
 
-    /// Makes it the file that stands in for markers; `None` when it has a name.
+    /// Turns the file into the spare error marker; returns `None` if it has a temporary name.
     pub(super) fn into_spare(mut self) -> io::Result<Option<OwnedFd>> {
         if self.hidden.is_some() {
             return Ok(None);
@@ -210,8 +212,8 @@ impl DirFile {
         self.fd.try_clone().map(Some)
     }
 
-    /// Has a durable file written to the disk as it grows, so that little is left to wait for at
-    /// the commit.
+    /// Writes a durable file back to the disk while it grows, so that little is left to do at the
+    /// commit.
     fn write_back(&mut self) {
         if self.dir.durable && self.length >= self.written_back + WRITE_BACK_STEP {
             calls::start_writing(&self.fd, self.written_back, self.length - self.written_back);
@@ -219,7 +221,7 @@ impl DirFile {
         }
     }
 
-    /// Takes room ahead, by no more than the file has grown already.
+    /// Preallocates blocks, at most as many as the file has already.
     fn preallocate(&mut self) {
         if self.length < PREALLOCATE_MIN {
             return;
@@ -233,7 +235,7 @@ impl DirFile {
                 if sys::is_unsupported(&error) {
                     self.dir.paths.refused(FastPath::Preallocate, &error);
                 }
-                // A failed call may keep blocks it got; they are released now, or by the abort.
+                // A failed call may keep the blocks that it got; release them now, or in the abort.
                 if let Err(error) = calls::truncate(&self.fd, self.length) {
                     log::debug!("cannot release preallocated blocks: {error}");
                 }
@@ -251,7 +253,7 @@ mod tests {
     use crate::sink::{DirSink, FileSink};
 
     #[test]
-    fn preallocated_blocks_are_released_at_the_commit() {
+    fn commit_releases_preallocated_blocks() {
         use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::create(dir.path()).unwrap();

@@ -1,12 +1,12 @@
 //! Durable commits in groups.
 //!
-//! A file is durable once its data is on the disk, then its name, then the directory. Doing each
-//! step for all files of a group lets them share the journal commits of the file system: the
-//! write-back of all is started first, so that the first `fdatasync` carries the others along.
+//! A file is durable once its data, then its name, then the directory are on the disk. Taking each
+//! step for all files of a group lets them share the journal commits of the file system: write-back
+//! of all files is started first, so that the first `fdatasync` also writes the others.
 
 use std::io;
 
-/// The steps of a commit, each for one file of a group by its index.
+/// The steps of a commit, each for the file with this index in the group.
 pub(super) trait Steps {
     /// Starts writing the data to the disk, without waiting for it.
     fn start(&mut self, index: usize) -> io::Result<()>;
@@ -16,21 +16,21 @@ pub(super) trait Steps {
     fn name(&mut self, index: usize) -> io::Result<()>;
     /// Writes the names of all files to the disk.
     fn sync_names(&mut self) -> io::Result<()>;
-    /// Takes the name of a file away again, because of `error`. If that fails, too, the file stays,
-    /// and so does the success.
+    /// Removes the name of a file again, because of `error`. If that fails too, the file stays and
+    /// its commit succeeds.
     fn take_back(&mut self, index: usize, error: io::Error) -> io::Result<()>;
 }
 
-/// Commits `count` files; asks `may_name` right before each gets its name.
+/// Commits `count` files; calls `may_name` for each file right before it gets its name.
 pub(super) fn commit(
     steps: &mut impl Steps,
     count: usize,
     may_name: &dyn Fn(usize) -> bool,
 ) -> Vec<io::Result<()>> {
     let mut results: Vec<io::Result<()>> = Vec::with_capacity(count);
-    // Alone, a file gains nothing from an early start.
+    // A single file gains nothing from an early start.
     results.extend((0..count).map(|index| if count > 1 { steps.start(index) } else { Ok(()) }));
-    // Should a sync fail it is not tried again: the kernel has forgotten which bytes were lost.
+    // A failed sync is not retried: the kernel no longer knows which bytes were lost.
     for_each_ok(&mut results, |index| steps.sync(index));
     for_each_ok(&mut results, |index| match may_name(index) {
         true => steps.name(index),
@@ -46,7 +46,7 @@ pub(super) fn commit(
     results
 }
 
-/// Takes the next step for each file that has not failed yet.
+/// Takes the next step for each file that has not failed.
 fn for_each_ok(results: &mut [io::Result<()>], mut step: impl FnMut(usize) -> io::Result<()>) {
     for (index, result) in results.iter_mut().enumerate() {
         if result.is_ok() {
@@ -59,19 +59,21 @@ fn for_each_ok(results: &mut [io::Result<()>], mut step: impl FnMut(usize) -> io
 mod tests {
     use super::*;
 
-    /// A disk that forgets, at a power loss, whatever was not synced.
+    /// A disk that loses everything that was not synced at a power loss.
     #[derive(Debug, Clone, Default, PartialEq, Eq)]
     struct Disk {
-        /// Per file: whether its data is durable, whether it has a name, whether that is durable.
+        /// For each file: whether its data is durable, whether it has a name, whether the name is
+        /// durable.
         files: Vec<(bool, bool, bool)>,
     }
 
-    /// Runs a group, with a call that fails, and a power loss after so many calls.
+    /// The commit of a group in which one call fails, and the power is lost after some number of
+    /// calls.
     struct Run {
         disk: Disk,
         calls: usize,
         fails_at: Option<usize>,
-        /// The disk as a power loss leaves it.
+        /// The number of calls before the power loss, and the disk at that moment.
         lost_at: Option<usize>,
         lost: Option<Disk>,
     }
@@ -131,15 +133,15 @@ mod tests {
     }
 
     #[test]
-    fn a_power_loss_at_any_point_keeps_what_was_confirmed_and_no_name_without_data() {
+    fn a_power_loss_at_any_point_leaves_no_name_without_data() {
         for count in 1..=4 {
             let (_, whole) = run(count, None, None, None);
             for lost_at in 0..whole.calls {
                 for fails_at in (0..whole.calls).map(Some).chain([None]) {
                     let (_, run) = run(count, fails_at, Some(lost_at), None);
                     let Some(lost) = run.lost else { continue };
-                    // Nothing was confirmed yet, for the group had not returned. A name may have
-                    // reached the disk by itself, at any time: its data must have been there.
+                    // No file was confirmed yet, because the group had not returned. Its name may
+                    // reach the disk at any time, so the data must have been there before.
                     for (data, named, _) in lost.files {
                         assert!(!named || data, "a name before its data: {count} {lost_at}");
                     }
@@ -157,7 +159,7 @@ mod tests {
                     let (confirmed, run) = run(count, fails_at, None, denied);
                     for (index, (data, named, durable)) in run.disk.files.into_iter().enumerate() {
                         assert!(!confirmed[index] || (data && named && durable), "{index}");
-                        assert!(confirmed[index] || !named, "a name of a failed file is left");
+                        assert!(confirmed[index] || !named, "a failed file still has a name");
                         assert!(denied != Some(index) || (!confirmed[index] && !named));
                     }
                 }
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_fails_one_file_unless_it_is_the_directorys() {
+    fn one_failure_fails_one_file_unless_the_directory_sync_fails() {
         let (_, whole) = run(3, None, None, None);
         for fails_at in 0..whole.calls {
             let (confirmed, _) = run(3, Some(fails_at), None, None);

@@ -1,14 +1,14 @@
-//! Names that a file has while it is not complete.
+//! Temporary names of files that are not complete.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often another name is tried where one is taken already.
+/// Maximum number of names that are tried if names are taken.
 const ATTEMPTS: usize = 100;
 
-/// Makes hidden names, `.ID.file.` and 16 hexadecimal digits, that other users of the directory
-/// cannot predict and therefore cannot create first.
+/// Generates hidden names, `.ID.file.` and 16 hexadecimal digits, which other users of the
+/// directory cannot predict and therefore cannot create first.
 #[derive(Debug, Default)]
 pub(super) struct HiddenNames {
     /// Keyed with random numbers from the system.
@@ -17,8 +17,8 @@ pub(super) struct HiddenNames {
 }
 
 impl HiddenNames {
-    /// Calls `create` with one hidden name after the other until one is free; returns its result
-    /// and the name.
+    /// Calls `create` with one hidden name after another until one is free; returns the result and
+    /// the name.
     pub(super) fn first_free<T>(
         &self,
         id: u64,
@@ -41,7 +41,8 @@ impl HiddenNames {
     }
 }
 
-/// Whether `HiddenNames`, or version 0.1.0 (`.ID.file.PID-COUNT`), makes names of this form.
+/// Returns whether a name has the form of `HiddenNames`, or of version 0.1.0
+/// (`.ID.file.PID-COUNT`).
 pub(super) fn is_hidden_name(name: &str) -> bool {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
     let is_random = |part: &str| {
@@ -62,8 +63,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_recognized_and_differ_between_processes() {
-        // A second set of names stands for a second process: both count from zero.
+    fn hidden_names_are_recognized_and_differ_between_processes() {
+        // The second generator stands for a second process: both count from zero.
         let sets = [HiddenNames::default(), HiddenNames::default()];
         let names: HashSet<_> =
             (0..50).flat_map(|id| sets.each_ref().map(|set| set.next(id))).collect();
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_name_is_not_the_end() {
+    fn tries_another_name_if_one_is_taken() {
         let names = HiddenNames::default();
         let mut tried = Vec::new();
         let (_, free) = names

@@ -1,4 +1,4 @@
-//! The lock that keeps two servers out of one directory, and what a killed server left there.
+//! The lock that keeps two servers out of one directory, and the removal of orphaned hidden files.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,23 +10,23 @@ use super::Existing;
 use super::hidden_name::is_hidden_name;
 use crate::sys::file as calls;
 
-/// How long a start waits for a server that is ending, or that is just starting, too.
+/// How long to wait for another server that is stopping, or that is starting at the same time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it looks.
+/// Interval between attempts.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Locks the directory for as long as `dir` is open, and removes the hidden files that a killed
-/// server left in it.
+/// Locks the directory for as long as `dir` is open, and removes hidden files that were left by a
+/// killed server.
 ///
-/// The lock is one of the directory itself, which the kernel keeps for every file system, and it
-/// needs no file. A server that replaces files is alone in its directory; those that keep existing
-/// files share it.
+/// The directory itself is locked. That needs no lock file, and the kernel supports it for every
+/// file system. A server that replaces files needs an exclusive lock; servers that keep existing
+/// files share one.
 ///
 /// # Errors
 ///
-/// [`WouldBlock`](io::ErrorKind::WouldBlock) if another server uses the directory and not both of
-/// them keep existing files.
+/// Returns [`WouldBlock`](io::ErrorKind::WouldBlock) if another server uses the directory and at
+/// least one of the two replaces existing files.
 pub(super) fn lock(dir: &OwnedFd, path: &Path, existing: Existing) -> io::Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -46,8 +46,8 @@ pub(super) fn lock(dir: &OwnedFd, path: &Path, existing: Existing) -> io::Result
 fn try_lock(dir: &OwnedFd, path: &Path, existing: Existing) -> io::Result<()> {
     match calls::lock_alone(dir) {
         Ok(()) => {
-            if let Err(error) = remove_leftovers(dir) {
-                log::warn!("cannot look for leftovers in {path:?}: {error}");
+            if let Err(error) = remove_orphans(dir) {
+                log::warn!("cannot look for orphaned files in {path:?}: {error}");
             }
             if existing == Existing::Replace { Ok(()) } else { calls::lock_shared(dir) }
         }
@@ -58,9 +58,9 @@ fn try_lock(dir: &OwnedFd, path: &Path, existing: Existing) -> io::Result<()> {
     }
 }
 
-/// Removes hidden files. Only the server that has the directory for itself can tell that they are
-/// not uploads of another server.
-fn remove_leftovers(dir: &OwnedFd) -> io::Result<()> {
+/// Removes hidden files. The caller must hold the exclusive lock: otherwise they may be uploads of
+/// another server.
+fn remove_orphans(dir: &OwnedFd) -> io::Result<()> {
     for name in calls::names(dir)? {
         let name = name?;
         if let Some(name) = name.to_str().ok().filter(|name| is_hidden_name(name)) {
@@ -81,9 +81,9 @@ mod tests {
     use crate::sink::DirSink;
 
     /// Three servers in turn: the second starts while the first removes files, and the third must
-    /// see that the second is there.
+    /// notice the second.
     #[test]
-    fn a_server_that_starts_while_another_cleans_up_gets_its_lock() {
+    fn a_server_that_starts_during_another_ones_cleanup_gets_its_lock() {
         let keep = || DirSink::options().existing(Existing::Keep);
         let dir = tempfile::tempdir().unwrap();
         let first = calls::open_dir(dir.path()).unwrap();

@@ -1,4 +1,4 @@
-//! Error markers, and the spare one for when no file can be made.
+//! Error markers, and the spare marker for when no file can be created.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,19 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Dir, DirFile, is_taken, name_of};
 use crate::sys::file as calls;
 
-/// Names of a spare marker after which it is replaced by a fresh one (30,000): ext4 allows 65,000
-/// names for one file. The rest is for a disk that is too full for a fresh one.
+/// Number of names after which a spare marker is replaced (30,000). ext4 allows 65,000 names per
+/// file; the margin is for a disk that is too full for a replacement.
 const RENEW_AFTER: u32 = 30_000;
 
-/// A nameless file that holds the marker, written to the disk.
+/// An unnamed file that contains the marker, already written to the disk.
 ///
-/// When no block, no inode or no descriptor is left for a file of its own, a connection that fails
-/// shares this one: a further name costs none of them. In a durable directory every marker does,
-/// since its content is on the disk already and the peer need not wait for that.
+/// If no block, inode or descriptor is left for a new file, failed connections share this one:
+/// another name for it needs none of these. In a durable directory every marker is a name of this
+/// file, because its content is on the disk already, so the peer need not wait for that.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
     current: Mutex<Option<Arc<Marker>>>,
-    /// The current one has many names.
+    /// Whether the current file has many names and needs a replacement.
     is_worn: AtomicBool,
 }
 
@@ -31,7 +31,7 @@ struct Marker {
 }
 
 impl Spare {
-    /// Makes the file the one that is shared from now on.
+    /// Makes this file the shared one from now on.
     pub(super) fn set(&self, fd: OwnedFd) {
         *self.lock() = Some(Arc::new(Marker { fd, names: AtomicU32::new(0) }));
         self.is_worn.store(false, Ordering::Relaxed);
@@ -42,13 +42,13 @@ impl Spare {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Marker>>> {
-        // Each change is one assignment, so a panic elsewhere leaves it whole.
+        // Each change is one assignment, so the state is consistent even if another thread panics.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Dir {
-    /// Keeps the marker for connection `id`, without waiting for the disk where that is possible.
+    /// Creates the marker of connection `id`, if possible without waiting for the disk.
     pub(super) fn mark(self: &Arc<Self>, id: u64) -> io::Result<()> {
         let fresh = || self.mark_in_fresh_file(id);
         let spare = || self.mark_by_spare(id);
@@ -70,7 +70,7 @@ impl Dir {
         marked
     }
 
-    /// Whether no other way to keep the marker can succeed either.
+    /// Returns whether every other way to create the marker would fail, too.
     fn is_final(&self, error: &io::Error) -> bool {
         is_taken(error) && self.existing == super::Existing::Keep
     }
@@ -87,7 +87,8 @@ impl Dir {
     pub(super) fn mark_by_spare(self: &Arc<Self>, id: u64) -> io::Result<()> {
         let Some(marker) = self.spare.get() else { return Err(io::ErrorKind::NotFound.into()) };
         match self.name_spare(&marker, id) {
-            // It has as many names as the file system allows, or all of them were removed.
+            // The file has as many names as the file system allows, or all of its names were
+            // removed.
             Err(error) if calls::is_worn_out(&error) => {
                 self.renew_spare()?;
                 let marker = self.spare.get().ok_or(error)?;
@@ -110,7 +111,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Replaces the spare marker by a fresh one.
+    /// Replaces the spare marker by a new one.
     pub(super) fn renew_spare(self: &Arc<Self>) -> io::Result<()> {
         let file = DirFile::open(self, 0)?;
         if let Some(spare) = file.into_spare()? {
@@ -119,7 +120,8 @@ impl Dir {
         Ok(())
     }
 
-    /// Writes the names of markers to the disk, and replaces the spare one before it wears out.
+    /// Writes the names of markers to the disk, and replaces the spare marker before it runs out of
+    /// names.
     pub(super) fn tidy(self: &Arc<Self>) {
         if self.unsynced.swap(false, Ordering::Relaxed)
             && let Err(error) = calls::sync(&self.fd)
@@ -142,7 +144,8 @@ mod tests {
 
     use crate::sink::{DirSink, ERROR_MARKER, FileSink};
 
-    /// ext4 refuses a name after 65,000; others allow more. Whatever it refuses, a marker is left.
+    /// ext4 refuses further names after 65,000; other file systems allow more. In any case, every
+    /// connection gets its marker.
     #[test]
     fn a_spare_marker_never_runs_out_of_names() {
         for tidies in [true, false] {

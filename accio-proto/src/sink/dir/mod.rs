@@ -1,4 +1,4 @@
-//! The sink that keeps connection N as `N.file` in a directory.
+//! A sink that stores connection N as `N.file` in a directory.
 
 mod error;
 mod file;
@@ -22,16 +22,17 @@ pub use file::DirFile;
 use hidden_name::HiddenNames;
 use marker::Spare;
 
-/// Keeps the bytes of connection N in `N.file` of one directory.
+/// Stores the bytes of connection N as `N.file` in one directory.
 ///
-/// A file has no name until it is complete, or holds the [marker](super::ERROR_MARKER) and nothing else; it takes its
-/// name in one step, replacing an `N.file` of an earlier run. Names are relative to the
-/// directory as it was opened, wherever it is moved, and links in it are never followed. Where the
-/// file system has no nameless files, an upload has a hidden name, `.N.file.…`, until then; what a
-/// killed process left of those is removed when the directory is opened next.
+/// A file gets its name in one step, when it is complete or contains only the [error
+/// marker](super::ERROR_MARKER), and replaces an `N.file` of an earlier run. Names are relative to
+/// the opened directory, even if that is moved, and symbolic links in it are never followed. On
+/// file systems without unnamed files, an upload has a hidden name, `.N.file.…`, until it is
+/// complete; hidden files left by a killed process are removed when the directory is opened next.
 ///
-/// A commit outlives the process at once, and a power loss some seconds later, when the system has
-/// written the file back; with [`durable`](DirOptions::durable), when the commit returns.
+/// A committed file survives the death of the process immediately, and a power loss some seconds
+/// later, when the system has written it back. With [`durable`](DirOptions::durable), it survives a
+/// power loss as soon as the commit returns.
 #[derive(Debug, Clone)]
 pub struct DirSink {
     dir: Arc<Dir>,
@@ -39,26 +40,26 @@ pub struct DirSink {
 
 #[derive(Debug)]
 struct Dir {
-    /// Locked while it is open.
+    /// The lock is held while this descriptor is open.
     fd: OwnedFd,
-    /// As it was given, for messages.
+    /// The path as it was given, for messages.
     path: PathBuf,
     paths: FastPaths,
     durable: bool,
     min_free: u64,
     existing: Existing,
     exclusive: Exclusive,
-    /// Of the files; `None` is what the process's umask leaves of 0666.
+    /// The permissions of the files; `None` means 0666 minus the umask.
     mode: Option<u32>,
     hidden_names: HiddenNames,
-    /// The log has said that the directory is gone.
+    /// Whether the log already says that the directory was removed.
     gone_is_logged: AtomicBool,
     spare: Spare,
-    /// Markers have names that may not be on the disk yet.
+    /// Whether there may be names of markers that are not on the disk.
     unsynced: AtomicBool,
 }
 
-/// How to use a directory; every setting has a default.
+/// Options for using a directory; every option has a default.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct DirOptions {
@@ -69,73 +70,75 @@ pub struct DirOptions {
     mode: Option<u32>,
 }
 
-/// What becomes of a file that has a connection's name already.
+/// Handling of an existing file with a connection's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Existing {
-    /// The new file takes its place, in one step.
+    /// The new file replaces the existing one in one step.
     #[default]
     Replace,
-    /// It stays, and the transfer fails: neither its content nor an error marker is kept.
+    /// The existing file stays and the transfer fails, leaving neither its content nor an error
+    /// marker.
     Keep,
 }
 
-/// How a file with a hidden name gets a name that no other file has.
+/// How a file with a hidden name is renamed without replacing another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exclusive {
-    /// By a rename that replaces nothing, or by a second name, whichever the system has.
+    /// By a rename that does not replace, or by a hard link, whichever the system supports.
     Rename,
-    /// By creating the name as an error marker, and renaming over that.
+    /// By creating the name as an error marker, and then replacing that by a rename.
     Claim,
 }
 
 impl DirSink {
-    /// Opens the directory at `path` with the default options, creating it and its parents when
+    /// Opens the directory at `path` with the default options, creating it and its parents if
     /// missing.
     ///
     /// # Errors
     ///
-    /// The directory cannot be created, is none, is used by another server, or its file system
-    /// cannot keep files as the options ask; see [`DirErrorKind`].
+    /// Returns an error if the directory cannot be created or opened, if the path is not a
+    /// directory, if another server uses it, or if its file system does not support the options;
+    /// see [`DirErrorKind`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, DirError> {
         DirOptions::default().create(path)
     }
 
-    /// Other options to open a directory with.
+    /// Returns options for opening a directory.
     pub fn options() -> DirOptions {
         DirOptions::default()
     }
 
-    /// The highest N of all the `N.file` in the directory.
+    /// Returns the highest N of all files `N.file` in the directory.
     ///
     /// # Errors
     ///
-    /// The directory cannot be read.
+    /// Returns an error if the directory cannot be read.
     pub fn highest(&self) -> io::Result<Option<u64>> {
         let mut highest = None;
         self.each_number(|number| highest = highest.max(Some(number)))?;
         Ok(highest)
     }
 
-    /// How many `N.file` with N of at least `first` the directory has: those that connections
-    /// counted from `first` would replace.
+    /// Returns the number of files `N.file` whose N is at least `first`: those that connections
+    /// numbered from `first` would replace.
     ///
     /// # Errors
     ///
-    /// The directory cannot be read.
+    /// Returns an error if the directory cannot be read.
     pub fn count_from(&self, first: u64) -> io::Result<u64> {
         let mut count = 0;
         self.each_number(|number| count += u64::from(number >= first))?;
         Ok(count)
     }
 
-    /// Checks that files can still be kept: that the directory was not removed, that its file system
-    /// has not become read-only, and, where files need no name for that, that one can be created.
-    /// Cheap enough for a health check.
+    /// Checks that files can still be stored: that the directory was not removed, that its file
+    /// system is not read-only and, on file systems with unnamed files, that a file can be created.
+    /// The check is fast enough for a health check.
     ///
     /// # Errors
     ///
-    /// [`DirErrorKind::Gone`], or [`DirErrorKind::Unusable`] if no file can be created.
+    /// Returns [`DirErrorKind::Gone`], or [`DirErrorKind::Unusable`] if no file can be created.
     pub fn check_ready(&self) -> Result<(), DirError> {
         let error = |kind| {
             move |why| DirError::new(kind, "cannot keep files in directory", &self.dir.path, why)
@@ -164,43 +167,44 @@ impl DirSink {
 }
 
 impl DirOptions {
-    /// The fast paths to try: of use are [`FastPath::Tmpfile`], [`FastPath::EmptyPath`] and
-    /// [`FastPath::Preallocate`]. All by default.
+    /// Sets the fast paths to try; by default all. Those with an effect here are
+    /// [`FastPath::Tmpfile`], [`FastPath::EmptyPath`] and [`FastPath::Preallocate`].
     pub fn fast_paths(self, paths: FastPaths) -> Self {
         DirOptions { paths, ..self }
     }
 
-    /// Whether a commit returns only when the file and its name are on the disk, to survive a power
-    /// loss. Off by default, for it costs some milliseconds. The name of an error marker is written
-    /// soon afterwards: after a power loss it may be missing, but nothing else is in its place.
+    /// Sets whether a commit waits until the file and its name are on the disk, so that they
+    /// survive a power loss. Off by default, because it takes some milliseconds. The name of an
+    /// error marker is written shortly afterwards: after a power loss it may be missing, but no
+    /// other file has its name.
     pub fn durable(self, durable: bool) -> Self {
         DirOptions { durable, ..self }
     }
 
-    /// How many bytes of the file system must be free for a new connection to be accepted; 0 by
-    /// default. Without a free inode there is never room.
+    /// Sets how many bytes must be free on the file system for a new connection to be accepted; 0
+    /// by default. Independently of that, no connection is accepted if no inode is free.
     pub fn min_free(self, min_free: u64) -> Self {
         DirOptions { min_free, ..self }
     }
 
-    /// What becomes of an `N.file` that is there when connection N ends; replaced by default.
+    /// Sets the handling of an `N.file` that exists when connection N ends; replaced by default.
     pub fn existing(self, existing: Existing) -> Self {
         DirOptions { existing, ..self }
     }
 
-    /// The permissions of the files, such as `0o640`, exactly; by default, what the process's
-    /// umask leaves of `0o666`. Only the nine bits of reading, writing and executing count.
+    /// Sets the exact permissions of the files, such as `0o640`; by default `0o666` minus the umask
+    /// of the process. Only the nine permission bits are used.
     pub fn mode(self, mode: u32) -> Self {
         DirOptions { mode: Some(mode & 0o777), ..self }
     }
 
-    /// Opens the directory at `path`, creating it and its parents when missing; locks it; removes
-    /// the hidden files that a killed process left there; and tries out, under a hidden name, all
-    /// that an upload needs.
+    /// Opens the directory at `path`, creating it and its parents if missing. Locks it, removes
+    /// hidden files left by a killed process, and tests every operation that an upload needs, using
+    /// a hidden name.
     ///
     /// # Errors
     ///
-    /// As [`DirSink::create`].
+    /// Returns the same errors as [`DirSink::create`].
     pub fn create(self, path: impl AsRef<Path>) -> Result<DirSink, DirError> {
         self.create_by(path.as_ref(), &[Exclusive::Rename, Exclusive::Claim])
     }
@@ -245,7 +249,7 @@ impl DirOptions {
     }
 }
 
-/// Creates a directory and its parents; `durable` also writes their names to the disk.
+/// Creates a directory and its parents; with `durable`, also syncs their names to the disk.
 fn create_all(path: &Path, durable: bool) -> io::Result<()> {
     let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
@@ -253,7 +257,7 @@ fn create_all(path: &Path, durable: bool) -> io::Result<()> {
     for created in missing.into_iter().filter(|_| durable) {
         let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
         let synced = calls::open_dir(parent.unwrap_or(Path::new("."))).and_then(calls::sync);
-        // Where that is impossible, the rehearsal refuses the directory, and says why.
+        // If that is impossible, the rehearsal rejects the directory with the reason.
         if let Err(error) = synced {
             log::warn!("cannot write the name of {created:?} to the disk: {error}");
         }
@@ -301,18 +305,18 @@ impl FileSink for DirSink {
 }
 
 impl AsFd for DirSink {
-    /// The directory itself.
+    /// Returns the descriptor of the directory.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.fd.as_fd()
     }
 }
 
 impl Dir {
-    /// A new empty file, and its hidden name where it must have one.
+    /// Creates an empty file; returns it with its hidden name, if it must have one.
     ///
-    /// It never has more permissions than it ends with.
+    /// The file never has more permissions than in the end.
     fn open(&self, id: u64) -> io::Result<(OwnedFd, Option<String>)> {
-        // The umask may take some of them away, until `set_mode`.
+        // The umask may remove some of these permissions until `set_mode` adds them.
         let mode = self.mode.unwrap_or(0o666);
         if self.paths.has(FastPath::Tmpfile) {
             match calls::open_anonymous(&self.fd, mode) {
@@ -327,11 +331,11 @@ impl Dir {
         created.map(|(fd, name)| (fd, Some(name))).map_err(|error| self.explain(error))
     }
 
-    /// Gives a file the permissions that were asked for, whatever the umask took away.
+    /// Sets the requested permissions, regardless of the umask.
     fn set_mode(&self, file: &OwnedFd) -> io::Result<()> {
         let Some(mode) = self.mode else { return Ok(()) };
         match calls::set_mode(file, mode) {
-            // Some file systems allow no change, but fix the same mode for all files.
+            // Some file systems reject any change, but give all files the same fixed mode.
             Err(error) => match calls::fstat(file) {
                 Ok(stat) if stat.mode == mode => Ok(()),
                 _ => Err(error),
@@ -340,8 +344,8 @@ impl Dir {
         }
     }
 
-    /// Gives a file a name, in one step. `hidden` is the name that it has before that, or has to
-    /// take on the way.
+    /// Gives a file its name in one step. `hidden` is its temporary name; if the file has none but
+    /// needs one in between, it is set to the new one.
     fn publish(&self, fd: &OwnedFd, hidden: &mut Option<String>, name: &str) -> io::Result<()> {
         self.publish_or_fail(fd, hidden, name).map_err(|error| self.explain(error))
     }
@@ -355,7 +359,7 @@ impl Dir {
         if hidden.is_none() {
             match self.link(fd, name) {
                 Ok(()) => return Ok(()),
-                // Only a rename replaces atomically, and it needs a name to start from.
+                // Only a rename replaces a file atomically, and a rename needs an existing name.
                 Err(error) if is_taken(&error) && self.existing == Existing::Replace => {
                     let link = |on_the_way: &str| self.link(fd, on_the_way);
                     let ((), on_the_way) = self.hidden_names.first_free(0, link)?;
@@ -371,7 +375,7 @@ impl Dir {
                 *hidden = None;
             }
             (Existing::Keep, Exclusive::Rename) => {
-                // Where the old name is left, it goes when the file is dropped.
+                // If the old name remains, it is removed when the file is dropped.
                 if calls::rename_new(&self.fd, from, name)? {
                     *hidden = None;
                 }
@@ -385,8 +389,8 @@ impl Dir {
         Ok(())
     }
 
-    /// Takes a name that no other file has. Until the file itself follows, the name says what is
-    /// true of it: that its transfer has failed, should the server be killed now.
+    /// Creates the name as an error marker without replacing another file. If the server is killed
+    /// before the file itself takes the name, the marker correctly says that the transfer failed.
     fn claim(&self, name: &str) -> io::Result<()> {
         let claim = calls::create_new(&self.fd, name, self.mode.unwrap_or(0o666))?;
         calls::write_all(&claim, ERROR_MARKER).inspect_err(|_| self.remove(name))
@@ -398,9 +402,9 @@ impl Dir {
         }
     }
 
-    /// The directory's names are not on the disk, although a file has the name of connection `id`
-    /// now: takes the name back, so that the file is gone when the peer is told that it was not
-    /// kept. If that fails, too, the file stays, and so does the success.
+    /// Handles a failed sync of the directory after the file of connection `id` got its name:
+    /// removes the name, so that no file remains when the peer sees the failure. If that fails too,
+    /// the file stays and its commit succeeds.
     fn take_back(&self, id: u64, error: io::Error) -> io::Result<()> {
         match calls::unlink(&self.fd, &name_of(id)) {
             Ok(()) => Err(error),
@@ -411,12 +415,13 @@ impl Dir {
         }
     }
 
-    /// Whether the directory has been removed. Another one under its path is not the same.
+    /// Returns whether the directory was removed. Another directory with the same path does not
+    /// count.
     fn is_removed(&self) -> bool {
         !calls::fstat(&self.fd).is_ok_and(|stat| stat.links > 0)
     }
 
-    /// Replaces an error whose real cause is that the directory was removed, and logs that once.
+    /// Replaces an error that was caused by the removal of the directory, and logs that once.
     fn explain(&self, error: io::Error) -> io::Error {
         if is_taken(&error) || !self.is_removed() {
             return error;
@@ -428,7 +433,7 @@ impl Dir {
         io::Error::new(io::ErrorKind::NotFound, REMOVED)
     }
 
-    /// Gives a nameless file a name that is free.
+    /// Gives an unnamed file a name, if that is free.
     fn link(&self, fd: &OwnedFd, name: &str) -> io::Result<()> {
         if !self.paths.has(FastPath::EmptyPath) {
             return calls::link_proc(fd, &self.fd, name);
@@ -436,7 +441,7 @@ impl Dir {
         match calls::link_empty_path(fd, &self.fd, name) {
             Err(error) if !is_taken(&error) => {
                 calls::link_proc(fd, &self.fd, name)?;
-                // Older kernels want a privilege for the shorter way.
+                // Older kernels require a privilege for linking by descriptor.
                 self.paths.refused(FastPath::EmptyPath, error);
                 Ok(())
             }
@@ -458,18 +463,18 @@ impl Dir {
 /// The reason of errors after the directory was removed.
 const REMOVED: &str = "the directory was removed while the server used it";
 
-/// The name of connection N's file.
+/// Returns the file name for connection N.
 fn name_of(id: u64) -> String {
     format!("{id}.file")
 }
 
-/// N, if the name is `N.file` as a server would write it.
+/// Returns N if the name is `N.file` exactly as a server would write it.
 fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".file")?;
     digits.parse().ok().filter(|number: &u64| number.to_string() == digits)
 }
 
-/// Whether another file has the name.
+/// Returns whether the error means that another file has the name.
 fn is_taken(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AlreadyExists
 }
@@ -490,7 +495,7 @@ mod tests {
         names
     }
 
-    /// Runs a test with each way to make and name a file.
+    /// Runs a test with each way of creating and naming files.
     fn each_way(test: impl Fn(&Path, DirSink)) {
         for without in
             [&[][..], &[FastPath::EmptyPath], &[FastPath::Tmpfile], &[FastPath::Preallocate]]
@@ -505,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_shows_the_whole_file_and_nothing_before_it() {
+    fn a_file_becomes_visible_only_when_committed() {
         each_way(|dir, sink| {
             let mut file = sink.open(7).unwrap();
             file.write(b"some ").unwrap();
@@ -518,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_leaves_the_marker_alone() {
+    fn an_abort_leaves_only_the_marker() {
         each_way(|dir, sink| {
             let mut file = sink.open(1).unwrap();
             file.write(&vec![b'x'; 3 << 20]).unwrap();
@@ -532,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_file_is_replaced_and_a_link_is_not_followed() {
+    fn replaces_an_existing_file_and_follows_no_link() {
         each_way(|dir, sink| {
             let outside = tempfile::NamedTempFile::new().unwrap();
             fs::write(dir.join("1.file"), "old").unwrap();
@@ -550,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_file_is_kept_where_that_is_asked_for() {
+    fn keeps_an_existing_file_on_request() {
         let tmpfile = &[FastPath::Tmpfile][..];
         for (without, exclusive) in [
             (&[][..], Exclusive::Rename),
@@ -626,7 +631,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let paths = FastPaths::without(without.iter().copied());
             let sink = DirSink::options().mode(0o600).fast_paths(paths).create(dir.path()).unwrap();
-            // Before anything sets its permissions.
+            // No permissions have been set yet.
             let (file, hidden) = sink.dir.open(1).unwrap();
             assert_eq!(calls::fstat(&file).unwrap().mode & !0o600, 0);
             if let Some(hidden) = hidden {
@@ -636,26 +641,26 @@ mod tests {
     }
 
     #[test]
-    fn a_file_whose_name_is_not_on_the_disk_loses_the_name_before_it_fails() {
+    fn a_file_whose_name_cannot_be_synced_loses_it_before_the_commit_fails() {
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::create(dir.path()).unwrap();
         sink.open(1).unwrap().commit().unwrap();
         let error = || io::Error::from(io::ErrorKind::InvalidInput);
         assert_eq!(sink.dir.take_back(1, error()).unwrap_err().kind(), error().kind());
         assert!(names(dir.path()).is_empty());
-        // A name that cannot be taken back stays a success.
+        // If the name cannot be removed, the commit succeeds.
         fs::create_dir(dir.path().join("2.file")).unwrap();
         sink.dir.take_back(2, error()).unwrap();
     }
 
     #[test]
-    fn a_removed_directory_is_named_as_the_cause() {
+    fn reports_a_removed_directory_as_the_cause() {
         each_way(|dir, sink| {
             sink.check_ready().unwrap();
             let mut early = sink.open(1).unwrap();
             early.write(b"content").unwrap();
             for name in names(dir) {
-                // A hidden name of the upload.
+                // The hidden name of the upload.
                 fs::remove_file(dir.join(name)).unwrap();
             }
             fs::remove_dir(dir).unwrap();
@@ -669,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_a_run_would_replace_are_counted() {
+    fn counts_files_that_a_run_would_replace() {
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::create(dir.path()).unwrap();
         assert_eq!(sink.count_from(1).unwrap(), 0);
@@ -680,9 +685,9 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_is_exact() {
+    fn sets_the_exact_mode() {
         use std::os::unix::fs::PermissionsExt;
-        // 0o666 is more than any usual umask leaves, 0o400 no writable file.
+        // 0o666 is more than usual umasks allow; 0o400 is not writable.
         for mode in [0o666, 0o640, 0o400, 0] {
             for without in [&[][..], &[FastPath::Tmpfile]] {
                 let dir = tempfile::tempdir().unwrap();
@@ -701,7 +706,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_number_counts_only_what_a_server_would_write() {
+    fn highest_considers_only_names_that_a_server_writes() {
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::create(dir.path()).unwrap();
         assert_eq!(sink.highest().unwrap(), None);
@@ -717,7 +722,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(not(linux_sys), ignore = "only Linux has nameless files")]
-    fn connections_that_no_file_can_be_made_for_share_a_marker() {
+    fn connections_share_a_marker_if_no_file_can_be_created() {
         for durable in [false, true] {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join("3.file"), "old").unwrap();
@@ -732,7 +737,7 @@ mod tests {
             if durable {
                 continue;
             }
-            // The next one that can be made is a file of its own.
+            // The next marker that can be created is a separate file.
             sink.mark(4).unwrap();
             fs::write(dir.path().join("4.file"), "changed").unwrap();
             assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), ERROR_MARKER);
@@ -750,7 +755,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_a_directory_fails_the_commit_and_leaves_nothing() {
+    fn a_directory_with_the_files_name_fails_the_commit() {
         each_way(|dir, sink| {
             fs::create_dir(dir.join("1.file")).unwrap();
             let mut file = sink.open(1).unwrap();
@@ -762,7 +767,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_none_is_named() {
+    fn rejects_a_path_that_is_not_a_directory() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = DirSink::create(file.path()).unwrap_err().to_string();
         assert!(error.contains(file.path().to_str().unwrap()), "{error}");
@@ -772,7 +777,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_parents_are_created() {
+    fn creates_missing_parents() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         DirSink::create(&path).unwrap().open(1).unwrap().commit().unwrap();
@@ -780,7 +785,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_removed_but_nothing_else() {
+    fn removes_only_hidden_files_of_killed_processes() {
         let dir = tempfile::tempdir().unwrap();
         let kept = [".7.file", ".7.file.x-1", ".file.1-1", "7.file", ".x.file.1-1", ".7.file.1-"];
         for name in
@@ -794,7 +799,7 @@ mod tests {
         kept.sort();
         assert_eq!(names(dir.path()), kept);
 
-        // Another server is there: what looks left may be its upload.
+        // Another server is running: an apparent orphan may be its upload.
         fs::write(dir.path().join(".8.file.4242-0"), "uploading").unwrap();
         let sink = keep().unwrap();
         assert!(dir.path().join(".8.file.4242-0").exists());
@@ -804,7 +809,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_free_space_is_told() {
+    fn reports_too_little_free_space() {
         let dir = tempfile::tempdir().unwrap();
         let sink = |min_free| DirSink::options().min_free(min_free).create(dir.path()).unwrap();
         assert!(sink(0).has_room() && sink(1).has_room());

@@ -1,8 +1,8 @@
-//! A trial of all that an upload needs of a directory, before the first one comes.
+//! A trial run of every operation that an upload needs, before the first upload.
 //!
 //! File systems differ in what they support, and some report success for calls without effect. The
-//! rehearsal does with a hidden name what uploads do with theirs, looks at the result, chooses
-//! other calls where some do not work, and removes what it made.
+//! rehearsal does the same with a hidden name as uploads do with theirs, checks the result, chooses
+//! alternatives for calls that do not work, and removes its files.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use crate::fast_path::FastPath;
 use crate::sink::ERROR_MARKER;
 use crate::sys::{file as calls, file_system};
 
-/// What a rehearsal found wrong.
+/// A problem found by a rehearsal.
 struct Fault {
     kind: DirErrorKind,
     why: io::Error,
@@ -37,7 +37,8 @@ impl Drop for Names<'_> {
     }
 }
 
-/// Finds a way to keep files in `dir` that works as its options ask, or says what does not.
+/// Finds a way to store files in `dir` that satisfies its options, or returns the reason why there
+/// is none.
 pub(super) fn rehearse(dir: &mut Dir, ways: &[Exclusive]) -> Result<(), DirError> {
     let mut last = None;
     for &exclusive in ways {
@@ -47,7 +48,7 @@ pub(super) fn rehearse(dir: &mut Dir, ways: &[Exclusive]) -> Result<(), DirError
             && dir.paths.has(FastPath::Tmpfile)
             && fault.kind != DirErrorKind::Durable
         {
-            // Unnamed files may be what does not work.
+            // Unnamed files may be the cause.
             let why = fault.why.to_string();
             dir.paths.refused(FastPath::Tmpfile, why);
             outcome = attempt(dir);
@@ -59,11 +60,13 @@ pub(super) fn rehearse(dir: &mut Dir, ways: &[Exclusive]) -> Result<(), DirError
             }
             Err(fault) if is_full(&fault.why) && fault.kind != DirErrorKind::Unusable => {
                 let path = &dir.path;
-                log::warn!("cannot try out {path:?}, which is full: the first upload will tell");
+                log::warn!(
+                    "cannot try out {path:?}, which is full: problems may appear only at the first upload"
+                );
                 return Ok(());
             }
             Err(fault) => {
-                // Only another way to publish can help, and only where that failed.
+                // Another way to publish helps only if publishing failed.
                 let is_final = fault.kind != DirErrorKind::Publish;
                 last = Some(fault);
                 if is_final {
@@ -99,7 +102,7 @@ fn attempt(dir: &Dir) -> Result<(), Fault> {
     let fault = |kind| move |why| Fault { kind, why };
     let mut names = Names { dir, names: Vec::new() };
 
-    // The way of an error marker, and of an upload.
+    // Create a file like an error marker and like an upload.
     let (marker, mut hidden) = create(&mut names).map_err(fault(DirErrorKind::Unusable))?;
     check_mode(dir, &marker).map_err(fault(DirErrorKind::Mode))?;
     let written = match calls::write_all(&marker, ERROR_MARKER) {
@@ -124,7 +127,7 @@ fn attempt(dir: &Dir) -> Result<(), Fault> {
         expect_mode(mode, calls::stat(&dir.fd, &name)).map_err(fault(DirErrorKind::Mode))?;
     }
 
-    // Another file comes under the same name, one byte shorter.
+    // Create a second file with the same name, one byte shorter.
     let (second, mut hidden) = create(&mut names).map_err(fault(DirErrorKind::Unusable))?;
     let shorter = written.saturating_sub(1);
     calls::write_all(&second, &ERROR_MARKER[..shorter as usize])
@@ -175,12 +178,12 @@ fn expect_size(dir: &Dir, name: &str, size: u64) -> io::Result<()> {
     }
 }
 
-/// Whether the error may pass when files are removed.
+/// Returns whether the error may disappear when files are removed.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// A FUSE file system without a sync function reports success to every caller.
+/// Warns about FUSE file systems: one without a sync function reports success for every sync.
 fn warn_of_weak_sync(dir: &Dir) {
     if dir.durable
         && let Some(name) = file_system::name(&dir.fd).filter(|name| name.starts_with("fuse"))
