@@ -136,7 +136,15 @@ pub(crate) fn sync(file: impl AsFd) -> io::Result<()> {
 pub(crate) struct FreeSpace {
     pub(crate) bytes: u64,
     /// `None` if the number is not fixed.
-    pub(crate) inodes: Option<u64>,
+    pub(crate) inodes: Option<Inodes>,
+}
+
+/// Number of inodes of a file system.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inodes {
+    /// Those that an unprivileged process may still use.
+    pub(crate) free: u64,
+    pub(crate) all: u64,
 }
 
 /// Returns the free space of the file system of the directory.
@@ -144,13 +152,19 @@ pub(crate) fn free_space(dir: impl AsFd) -> io::Result<FreeSpace> {
     let stat = retry(|| rustix::fs::fstatvfs(&dir))?;
     Ok(FreeSpace {
         bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-        inodes: (stat.f_files > 0).then_some(stat.f_favail),
+        inodes: (stat.f_files > 0).then_some(Inodes { free: stat.f_favail, all: stat.f_files }),
     })
 }
 
 /// Returns whether the error says that a file has the maximum number of links, or no link left.
 pub(crate) fn is_worn_out(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MLINK | Errno::NOENT))
+}
+
+/// Returns the error of a file that has the maximum number of links.
+#[cfg(test)]
+pub(crate) fn too_many_links() -> io::Error {
+    Errno::MLINK.into()
 }
 
 /// Locks the directory for this descriptor alone, unless another one has locked it.

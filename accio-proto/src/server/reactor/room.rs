@@ -5,9 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::tuning::server::ACCEPT_RETRY;
 
-/// Age at which an answer is too old to be used while a new one is expected.
-const STALE_AFTER: Duration = Duration::from_secs(1);
-
 /// How long the front thread waits for an answer before it uses the last one. A disk that does not
 /// respond must not delay greetings.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
@@ -50,12 +47,10 @@ impl Room {
         }
         let patience = state.asked.map(|asked| asked + PATIENCE).filter(|until| now < *until);
         let room = match (state.answer, patience) {
+            (_, Some(until)) => Answer::Soon(until),
             // If there was no room, only a new answer can change that.
-            (Some((false, _)), Some(until)) => Answer::Soon(until),
             (Some((false, _)), None) => Answer::No,
-            (Some((true, at)), Some(until)) if now >= at + STALE_AFTER => Answer::Soon(until),
-            (None, Some(until)) => Answer::Soon(until),
-            _ => Answer::Yes,
+            (_, None) => Answer::Yes,
         };
         Verdict { ask, room }
     }
@@ -87,9 +82,11 @@ mod tests {
         assert_eq!(room.look(at(5)), verdict(false, Answer::Soon(at(20))), "asked once");
         room.answer(true, at(6));
         assert_eq!(room.look(at(7)), verdict(false, Answer::Yes));
-        assert_eq!(room.look(at(106)), verdict(true, Answer::Yes), "this answer is not waited for");
+        assert_eq!(room.look(at(105)), verdict(false, Answer::Yes));
+        // By now the disk may be full.
+        assert_eq!(room.look(at(106)), verdict(true, Answer::Soon(at(126))));
         room.answer(true, at(107));
-        // After a long idle time, other programs may have filled the disk.
+        assert_eq!(room.look(at(108)), verdict(false, Answer::Yes));
         assert_eq!(room.look(at(9000)), verdict(true, Answer::Soon(at(9020))));
         room.answer(false, at(9001));
         assert_eq!(room.look(at(9002)), verdict(false, Answer::No));

@@ -87,9 +87,10 @@ pub(super) fn commit_group(
     group::commit(&mut Group { dir, files }, count, may_name)
 }
 
-struct Group<'a, 'f> {
-    dir: &'a Dir,
-    files: &'a mut [&'f mut DirFile],
+/// The files of a group, each by its index.
+pub(super) struct Group<'a, 'f> {
+    pub(super) dir: &'a Dir,
+    pub(super) files: &'a mut [&'f mut DirFile],
 }
 
 impl Steps for Group<'_, '_> {

@@ -3,10 +3,13 @@
 mod error;
 mod file;
 mod group;
+#[cfg(test)]
+mod group_crash_test;
 mod hidden_name;
 mod lock;
 mod marker;
 mod rehearsal;
+mod room;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -182,7 +185,8 @@ impl DirOptions {
     }
 
     /// Sets how many bytes must be free on the file system for a new connection to be accepted; 0
-    /// by default. Independently of that, no connection is accepted if no inode is free.
+    /// by default. With it, one percent of all inodes (at most 1024) must be free as well. Without
+    /// it, no connection is accepted if no inode is free.
     pub fn min_free(self, min_free: u64) -> Self {
         DirOptions { min_free, ..self }
     }
@@ -451,7 +455,7 @@ impl Dir {
 
     fn has_room(&self) -> bool {
         match calls::free_space(&self.fd) {
-            Ok(free) => free.inodes != Some(0) && free.bytes >= self.min_free,
+            Ok(free) => room::has_room(free, self.min_free),
             Err(error) => {
                 log::warn!("cannot tell how much space is free: {error}");
                 true

@@ -1,0 +1,48 @@
+//! Whether the file system has room for another file.
+
+use crate::sys::file::FreeSpace;
+
+/// Most inodes that are kept free besides [`min_free`](super::DirOptions::min_free) bytes (1024):
+/// an answer is up to a tenth of a second old, and every connection in service may still take one.
+const MAX_SPARE_INODES: u64 = 1024;
+
+/// Share of all inodes that is kept free, where it is less than that: one in so many (100).
+const SPARE_INODES: u64 = 100;
+
+/// Returns whether another connection may be accepted. Bytes alone are not enough: each file, and
+/// each error marker, takes an inode.
+pub(super) fn has_room(free: FreeSpace, min_free: u64) -> bool {
+    let has_inode = free.inodes.is_none_or(|inodes| {
+        let spare = if min_free > 0 { inodes.all / SPARE_INODES } else { 0 };
+        inodes.free > spare.min(MAX_SPARE_INODES)
+    });
+    has_inode && free.bytes >= min_free
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::file::Inodes;
+
+    #[test]
+    fn free_bytes_without_a_free_inode_are_no_room() {
+        let free = |bytes, inodes| FreeSpace { bytes, inodes };
+        let of = |all| move |free| Some(Inodes { free, all });
+        let (few, many) = (of(50), of(1_000_000));
+        for (bytes, inodes, min_free, expected) in [
+            (1 << 40, few(0), 0, false),
+            (1 << 40, few(0), 10 << 20, false),
+            (1 << 40, few(1), 10 << 20, true),
+            (1 << 40, many(1), 0, true),
+            (1 << 40, many(1024), 10 << 20, false),
+            (1 << 40, many(1025), 10 << 20, true),
+            ((10 << 20) - 1, many(500_000), 10 << 20, false),
+            // btrfs and others make inodes as they need them, and report none.
+            (10 << 20, None, 10 << 20, true),
+            (0, None, 1, false),
+        ] {
+            let space = free(bytes, inodes);
+            assert_eq!(has_room(space, min_free), expected, "{space:?}, {min_free}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `--durable`, judged by the system calls of a real server: whenever a client is told, its bytes,
+//! its name and its line in the journal are on the disk, and no name comes before its bytes.
+
+use std::fs;
+use std::io::Write;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use super::harness::{Place, Server, clean, free_port, program, until, upload};
+
+const SOON: Duration = Duration::from_secs(5);
+const CLIENTS: u64 = 16;
+const UPLOADS: u64 = 6;
+
+/// The calls that matter here.
+const CALLS: &str = "trace=accept4,openat,write,splice,close,mkdir,mkdirat,linkat,fdatasync,fsync";
+
+/// A system call that succeeded. `began` and `ended` order all calls of all threads.
+#[derive(Debug)]
+struct Call {
+    name: String,
+    /// Descriptors are followed by their path in angle brackets.
+    arguments: String,
+    /// The result, or the new descriptor.
+    result: i64,
+    began: usize,
+    ended: usize,
+}
+
+impl Call {
+    fn is(&self, name: &str, fd: i64) -> bool {
+        self.name == name && number(&self.arguments) == Some(fd)
+    }
+
+    /// Whether it is on a descriptor of this path.
+    fn is_on(&self, name: &str, path: &str) -> bool {
+        self.name == name && self.arguments.contains(&format!("<{path}>"))
+    }
+
+    fn moves_content_to(&self, fd: i64) -> bool {
+        let output = || self.arguments.splitn(3, ", ").nth(2).and_then(number);
+        self.is("write", fd) || (self.name == "splice" && output() == Some(fd))
+    }
+}
+
+/// The number that a text begins with.
+fn number(text: &str) -> Option<i64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text[..digits].parse().ok()
+}
+
+/// The calls of a trace, in the order of their ends.
+fn parse(trace: &str) -> Vec<Call> {
+    let mut calls = Vec::new();
+    let mut unfinished: Vec<(&str, String, usize)> = Vec::new();
+    for (at, line) in trace.lines().enumerate() {
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let rest = rest.trim_start();
+        let (text, began) = if let Some(begun) = rest.strip_suffix("<unfinished ...>") {
+            unfinished.push((thread, begun.trim_end().to_owned(), at));
+            continue;
+        } else if rest.starts_with("<... ") {
+            let mine = unfinished.iter().position(|(other, ..)| *other == thread).unwrap();
+            let (_, begun, began) = unfinished.swap_remove(mine);
+            (begun + rest.split_once(" resumed>").unwrap().1, began)
+        } else {
+            (rest.to_owned(), at)
+        };
+        let Some((call, result)) = text.rsplit_once(" = ") else { continue };
+        let Some((name, arguments)) = call.split_once('(') else { continue };
+        let Some(result) = number(result.trim()) else { continue };
+        let (name, arguments) = (name.to_owned(), arguments.to_owned());
+        calls.push(Call { name, arguments, result, began, ended: at });
+    }
+    calls
+}
+
+/// The server under strace, with `place`'s FILE-DIR and journal; `None` where there is no strace.
+fn traced(place: &Place) -> Option<Command> {
+    let can_trace = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
+    if !can_trace.is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(std::io::stderr(), "skipped: strace is missing or cannot trace");
+        return None;
+    }
+    let mut command = Command::new("strace");
+    clean(&mut command);
+    // The server takes strace's place as the child, so that it can be ended.
+    command.args(["-D", "-f", "-y", "-s", "100000", "-e", CALLS, "-o", &place.text("log/trace")]);
+    command.arg(program().get_program());
+    command.arg(free_port().to_string()).arg(place.path("new/parents/received"));
+    command.args(["--bind", "127.0.0.1", "--durable", "--journal", &place.text("log/journal")]);
+    Some(command)
+}
+
+/// Every call after which the power could fail lies between two of those that are compared here, so
+/// their order is all that a power loss can depend on.
+#[test]
+fn a_client_is_told_after_bytes_name_and_journal_are_on_the_disk() {
+    let place = Place::new();
+    let Some(command) = traced(&place) else { return };
+    let server = Server::spawn(command);
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let address = server.address();
+            scope.spawn(move || {
+                for round in 0..UPLOADS {
+                    // Some are copied, some spliced, and some preallocate.
+                    let length = [100, 300_000, 3 << 20][(client + round) as usize % 3];
+                    upload(address, &vec![client as u8; length]).unwrap();
+                }
+            });
+        }
+    });
+    server.stop(SOON);
+    let path = place.path("log/trace");
+    until("strace has written", || fs::read_to_string(&path).unwrap().contains("+++ exited"));
+    let calls = parse(&fs::read_to_string(&path).unwrap());
+    let after = |at: usize| calls.iter().filter(move |call| call.began > at);
+    let root = fs::canonicalize(place.path("")).unwrap();
+    let root = root.to_str().unwrap();
+    let (folder, journal) = (format!("{root}/new/parents/received"), format!("{root}/log/journal"));
+
+    let accepted: Vec<&Call> = calls.iter().filter(|call| call.name == "accept4").collect();
+    assert_eq!(accepted.len() as u64, CLIENTS * UPLOADS);
+    let mut first_told = usize::MAX;
+    for (id, accepted) in (1..).zip(&accepted) {
+        let context = format!("connection {id}");
+        let told = after(accepted.ended).find(|call| call.is("close", accepted.result));
+        let told = told.expect(&context).began;
+        first_told = first_told.min(told);
+        let name = format!("\"{id}.file\"");
+        let is_link = |call: &&Call| call.name == "linkat" && call.arguments.contains(&name);
+        let link = calls.iter().find(is_link).expect(&context);
+        let file = number(&link.arguments).expect("an open file is linked");
+        let before_link = || calls.iter().filter(|call| call.ended < link.began);
+        let opened = before_link()
+            .rfind(|call| call.name == "openat" && call.result == file)
+            .expect(&context);
+        let written = before_link().rfind(|call| call.moves_content_to(file)).expect(&context);
+        assert!(written.began > opened.ended, "{context} has content");
+        let synced =
+            before_link().any(|call| call.is("fdatasync", file) && call.began > written.ended);
+        assert!(synced, "{context} has a name before its bytes are on the disk");
+
+        let named = after(link.ended).find(|call| call.is_on("fsync", &folder)).expect(&context);
+        assert!(named.ended < told, "{context} is told before its name is on the disk");
+        let line = format!("\\\"id\\\":{id},");
+        let is_line =
+            |call: &&Call| call.is_on("write", &journal) && call.arguments.contains(&line);
+        let recorded = calls.iter().find(is_line).expect(&context);
+        assert!(recorded.began > named.ended, "{context} is recorded before it is kept");
+        let synced = after(recorded.ended).find(|call| call.is_on("fdatasync", &journal));
+        let synced = synced.expect(&context);
+        assert!(synced.ended < told, "{context} is told before its line is on the disk");
+    }
+
+    let synced = calls.iter().filter(|call| call.is_on("fsync", &folder)).count() as u64;
+    assert!(synced < CLIENTS * UPLOADS, "no two commits shared a group");
+    // The directory and its parent did not exist.
+    for parent in [root.to_owned(), format!("{root}/new"), format!("{root}/new/parents")] {
+        let synced =
+            calls.iter().any(|call| call.is_on("fsync", &parent) && call.ended < first_told);
+        assert!(synced, "the name of the new directory in {parent:?} is not on the disk");
+    }
+}

@@ -1,0 +1,93 @@
+//! A file system with free bytes and no free inode: connections wait for one.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use super::harness::{BOUND, Place, Server, clean, finish, free_port, program};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A server whose FILE-DIR is a file system of so many inodes, in a mount namespace of its own;
+/// `None` where that cannot be made.
+fn start(place: &Place, inodes: u32, flags: &[&str]) -> Option<(Server, PathBuf)> {
+    fs::create_dir(place.path("received")).unwrap();
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        clean(&mut command);
+        // Without root, a user namespace gives the right to mount.
+        let user = !rustix::process::geteuid().is_root();
+        command.args(user.then_some(["--user", "--map-root-user"]).into_iter().flatten());
+        command.args(["--mount", "sh", "-c"]);
+        command
+    };
+    let mount = format!("mount -t tmpfs -o size=64m,nr_inodes={inodes} tmpfs \"$0\"");
+    let tried = unshare().args([&mount, &place.dir()]).output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(io::stderr(), "skipped: cannot mount in a namespace");
+        return None;
+    }
+    let mut command = unshare();
+    command.args([&format!("{mount} && exec \"$@\""), &place.dir()]).arg(program().get_program());
+    command.args([&free_port().to_string(), &place.dir(), "--bind", "127.0.0.1"]).args(flags);
+    let mut server = Server::spawn(command);
+    let folder = format!("/proc/{}/root{}", server.child().id(), place.dir());
+    Some((server, folder.into()))
+}
+
+/// Connects and waits for the greeting, but not for long.
+fn greeted(server: &Server) -> (TcpStream, bool) {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(SECOND)).unwrap();
+    let greeted = stream.read_exact(&mut [0; 7]);
+    if let Err(error) = &greeted {
+        assert_eq!(error.kind(), ErrorKind::WouldBlock, "neither greeted nor waiting");
+    }
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+    let greeted = greeted.is_ok();
+    (stream, greeted)
+}
+
+fn count(folder: &PathBuf) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn without_a_free_inode_connections_wait_and_none_fails() {
+    for flags in [&["--min-free", "10M"][..], &["--min-free", "10M", "--durable"]] {
+        let place = Place::new();
+        let Some((server, folder)) = start(&place, 420, flags) else { return };
+        let mut sent = 0;
+        let mut waiting = loop {
+            let (mut stream, is_greeted) = greeted(&server);
+            if !is_greeted {
+                break stream;
+            }
+            stream.write_all(b"content").unwrap();
+            finish(stream).unwrap();
+            sent += 1;
+            assert!(sent < 420, "there are not so many inodes");
+            // The answer about room is a tenth of a second old at most.
+            if sent > 400 {
+                thread::sleep(Duration::from_millis(150));
+            }
+        };
+        server.line("accepting no connections for now: the sink has no room");
+        assert!(sent > 400, "{sent} uploads");
+        assert_eq!(count(&folder), sent);
+        for id in 1..=10 {
+            fs::remove_file(folder.join(format!("{id}.file"))).unwrap();
+        }
+        waiting.read_exact(&mut [0; 7]).unwrap();
+        waiting.write_all(b"content").unwrap();
+        finish(waiting).unwrap();
+        for id in 11..=sent + 1 {
+            assert_eq!(fs::read(folder.join(format!("{id}.file"))).unwrap(), b"content", "{id}");
+        }
+        server.stop(SECOND);
+    }
+}
