@@ -33,7 +33,11 @@ struct Shelf {
     stall: Option<(u32, u64)>,
     calls: u32,
     log: Log,
+    /// The bytes would survive a power loss.
+    data_synced: bool,
     kept: Vec<Kept>,
+    /// And so would the name.
+    name_synced: bool,
 }
 
 /// All that the sink keeps; the test looks at it.
@@ -56,13 +60,39 @@ impl Disk {
             stall: plan.sink_stall,
             calls: 0,
             log: Arc::clone(log),
+            data_synced: false,
             kept: Vec::new(),
+            name_synced: false,
         };
         self.shelves.insert(id, shelf);
     }
 
     pub(crate) fn is_complete(&self, id: u64) -> bool {
         matches!(self.kept(id), Some(Kept::Complete(_)))
+    }
+
+    /// Whether the complete file would survive a power loss at this moment.
+    pub(crate) fn is_durable(&self, id: u64) -> bool {
+        let shelf = &self.shelves[&id];
+        self.is_complete(id) && shelf.data_synced && shelf.name_synced
+    }
+
+    /// The power may fail before each call. A name may have reached the disk by itself, so its
+    /// bytes must have been there first.
+    fn check_power_loss(&self) {
+        for (id, shelf) in &self.shelves {
+            let is_named = matches!(shelf.kept[..], [Kept::Complete(_)]);
+            assert!(!is_named || shelf.data_synced, "file {id} has a name without its bytes");
+        }
+    }
+
+    fn name(&mut self, file: &SimFile) {
+        let kept = Kept::Complete(file.content.clone());
+        self.shelf(file.id).kept.push(kept);
+    }
+
+    fn shelf(&mut self, id: u64) -> &mut Shelf {
+        self.shelves.get_mut(&id).expect("only prepared numbers are opened")
     }
 
     pub(crate) fn kept(&self, id: u64) -> Option<&Kept> {
@@ -73,6 +103,7 @@ impl Disk {
 
     /// Counts a call, takes its time, and fails if it is to.
     fn call(&mut self, id: u64, op: Op) -> io::Result<()> {
+        self.check_power_loss();
         let shelf = self.shelves.get_mut(&id).expect("only prepared numbers are opened");
         shelf.calls += 1;
         if let Some((at, pause)) = shelf.stall
@@ -120,6 +151,35 @@ impl FileSink for SimSink {
         let (wants, disk) = (shelf.wants, Arc::clone(&self.0));
         Ok(SimFile { id, content: Content::default(), wants, null, disk, broken: false })
     }
+
+    /// As a durable sink does: the bytes of all, the names of all, the directory.
+    fn commit_all(
+        &self,
+        files: &mut [&mut SimFile],
+        may_name: &dyn Fn(usize) -> bool,
+    ) -> Vec<io::Result<()>> {
+        let sync = |file: &mut &mut SimFile| {
+            assert!(!file.broken, "committed after a failed write");
+            let mut disk = self.0.lock().unwrap();
+            disk.call(file.id, Op::Commit)?;
+            disk.shelf(file.id).data_synced = true;
+            Ok(())
+        };
+        let mut results: Vec<io::Result<()>> = files.iter_mut().map(sync).collect();
+        for (index, (file, result)) in files.iter().zip(&mut results).enumerate() {
+            if result.is_ok() && !may_name(index) {
+                *result = Err(io::ErrorKind::Interrupted.into());
+            }
+            if result.is_ok() {
+                self.0.lock().unwrap().name(file);
+            }
+        }
+        let mut disk = self.0.lock().unwrap();
+        for (file, _) in files.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
+            disk.shelf(file.id).name_synced = true;
+        }
+        results
+    }
 }
 
 impl SinkFile for SimFile {
@@ -153,15 +213,16 @@ impl SinkFile for SimFile {
         assert!(!self.broken, "committed after a failed write");
         let mut disk = self.disk.lock().unwrap();
         disk.call(self.id, Op::Commit)?;
-        let kept = Kept::Complete(self.content.clone());
-        disk.shelves.get_mut(&self.id).unwrap().kept.push(kept);
+        disk.shelf(self.id).data_synced = true;
+        disk.name(self);
+        disk.shelf(self.id).name_synced = true;
         Ok(())
     }
 
     fn abort(&mut self) -> io::Result<()> {
         let mut disk = self.disk.lock().unwrap();
         disk.call(self.id, Op::Abort)?;
-        disk.shelves.get_mut(&self.id).unwrap().kept.push(Kept::Marker);
+        disk.shelf(self.id).kept.push(Kept::Marker);
         Ok(())
     }
 }

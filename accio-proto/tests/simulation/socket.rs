@@ -214,7 +214,7 @@ impl Socket for SimSocket {
 
     fn close(self) {
         let id = self.id;
-        assert!(self.disk.lock().unwrap().is_complete(id), "a FIN before file {id} is kept");
+        assert!(self.disk.lock().unwrap().is_durable(id), "a FIN before file {id} is durable");
         self.line.borrow_mut().end = Some(End::Fin);
     }
 }

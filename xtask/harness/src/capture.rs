@@ -1,26 +1,26 @@
-//! Captures the output of a process while it runs.
+//! The output of a process, captured while it runs.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The stdout or stderr of a process, captured while it runs.
+/// One output of a process, captured while it runs.
 #[derive(Debug, Default)]
 pub struct Capture {
-    state: Mutex<State>,
+    state: Mutex<Output>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Output {
     bytes: Vec<u8>,
     dropped: u64,
     closed: bool,
 }
 
 impl Capture {
-    /// Returns an empty, closed capture, for a process whose output is not captured.
+    /// The output of a process that is not captured.
     pub(crate) fn none() -> Arc<Capture> {
         let capture = Capture::default();
         capture.lock().closed = true;
@@ -57,17 +57,17 @@ impl Capture {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Output> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the number of bytes so far, including dropped ones.
+    /// How many bytes have come so far, those that were dropped included.
     pub fn length(&self) -> u64 {
         let output = self.lock();
         output.bytes.len() as u64 + output.dropped
     }
 
-    /// Returns the bytes kept so far.
+    /// The bytes kept so far.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.lock().bytes.clone()
     }
@@ -77,13 +77,13 @@ impl Capture {
         let output = self.lock();
         let mut text = String::from_utf8_lossy(&output.bytes).into_owned();
         if output.dropped > 0 {
-            text.push_str(&format!("\n… and {} more bytes", output.dropped));
+            text.push_str(&format!("\n… and {} bytes more", output.dropped));
         }
         text
     }
 
-    /// Calls `find` for each new output until it returns a value, and returns that, or `None` after
-    /// `limit`. The second argument of `find` says whether the output is complete.
+    /// Waits until `find` finds something in what has come so far (its second argument: and no
+    /// more will come); `None` after `limit`.
     pub fn wait<T>(
         &self,
         limit: Duration,
@@ -104,7 +104,7 @@ impl Capture {
         }
     }
 
-    /// Waits for line `index` (from 0) and returns it without the newline.
+    /// Waits for the line number `index` (from 0), without its end.
     pub fn line(&self, index: usize, limit: Duration) -> Option<String> {
         self.wait(limit, |bytes, _| {
             let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');

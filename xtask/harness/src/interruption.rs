@@ -10,31 +10,31 @@ use signal_hook::iterator::Signals;
 
 use super::process;
 
-/// The clean-up to do when the run is interrupted.
-static CLEANUPS: Mutex<Vec<Cleanup>> = Mutex::new(Vec::new());
+/// Cleanup to do when the run is interrupted.
+static LEFTOVERS: Mutex<Vec<Leftovers>> = Mutex::new(Vec::new());
 
-struct Cleanup {
+struct Leftovers {
     undo: fn(),
     dir: PathBuf,
 }
 
-/// Makes an interruption end all child processes, call `undo` and remove `dir`.
+/// Arranges that an interruption ends all child processes, calls `undo` and removes `dir`.
 pub fn remove_when_interrupted(undo: fn(), dir: PathBuf) -> io::Result<()> {
-    let mut cleanups = CLEANUPS.lock().unwrap_or_else(PoisonError::into_inner);
-    cleanups.push(Cleanup { undo, dir });
-    if cleanups.len() > 1 {
-        // The thread that waits for signals is running already.
+    let mut leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    leftovers.push(Leftovers { undo, dir });
+    if leftovers.len() > 1 {
+        // A thread waits for signals already.
         return Ok(());
     }
-    drop(cleanups);
+    drop(leftovers);
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             process::kill_all_groups(|| {
-                let cleanups = CLEANUPS.lock().unwrap_or_else(PoisonError::into_inner);
-                for Cleanup { undo, dir } in cleanups.iter() {
+                let leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
+                for Leftovers { undo, dir } in leftovers.iter() {
                     undo();
-                    // Scenarios may still write there for a moment, so try several times.
+                    // Scenarios still write there for a moment; what cannot be removed stays.
                     let _ = (0..5).try_for_each(|_| match std::fs::remove_dir_all(dir) {
                         Ok(()) => Err(()),
                         Err(_) => Ok(()),

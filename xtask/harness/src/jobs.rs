@@ -1,5 +1,5 @@
-//! Runs jobs concurrently, each in its own thread and with a deadline. Jobs that mostly wait all
-//! run at once, the others a few at a time. When a job ends, so do the processes that it started.
+//! Runs jobs: those that mostly wait all at once, the others a few at a time; each on a thread of
+//! its own, with a deadline. The processes that a job started are ended with it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,20 +13,20 @@ use super::context::Context;
 use super::process;
 use super::verdict::{Stop, Verdict};
 
-/// When a job exceeds its limit, its processes are killed; then its thread has this long to end.
+/// Beyond its limit a job's processes are ended; then its thread has this long to notice.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// The load that a job puts on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
-    /// It mostly waits, so all jobs of this kind run at once.
+    /// Next to nothing: it mostly waits, so all of these run side by side.
     Waits,
-    /// It uses the CPU or the disk, so only a few run at once.
+    /// Processor or disk: as many at once as there are places.
     Works,
 }
 
 impl Load {
-    /// Returns the default time limit of a job with this load, for a slow and busy machine.
+    /// Returns the time limit of a job with this load, on a slow and busy machine.
     pub fn limit(self) -> Duration {
         match self {
             Load::Waits => Duration::from_secs(75),
@@ -35,25 +35,25 @@ impl Load {
     }
 }
 
-/// The number of jobs to run at once.
+/// How many jobs run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concurrency {
-    /// One at a time, whatever their load.
+    /// One after another, whatever they cost.
     Alone,
-    /// All jobs with [`Load::Waits`], and this number of those with [`Load::Works`].
+    /// All that wait, and this many of those that work.
     Working(usize),
 }
 
-/// The function of a job; it may return a value for the report.
+/// The work of a job; it may return something for the report.
 pub type Work<T = ()> = dyn Fn(&Context) -> Verdict<T> + Send + Sync;
 
-/// A unit of work with a time limit.
+/// Something to be run once.
 pub struct Job<T = ()> {
     /// The name of its thread.
     pub name: String,
     /// The load it puts on the machine.
     pub load: Load,
-    /// Its time limit.
+    /// How long it may take.
     pub limit: Duration,
     /// The environment of the work.
     pub context: Arc<Context>,
@@ -74,10 +74,10 @@ impl<T> fmt::Debug for Job<T> {
     }
 }
 
-/// A finished job.
+/// A job that has ended.
 #[derive(Debug)]
-pub struct FinishedJob<T = ()> {
-    /// Its index among the jobs.
+pub struct Ended<T = ()> {
+    /// Its place among the jobs.
     pub index: usize,
     /// The result.
     pub verdict: Verdict<T>,
@@ -85,17 +85,17 @@ pub struct FinishedJob<T = ()> {
     pub took: Duration,
 }
 
-/// Runs all `jobs` and calls `report` for each when it has ended.
+/// Runs all `jobs` and calls `report` when one has ended.
 pub fn run<T: Send + 'static>(
     jobs: &[Job<T>],
     concurrency: Concurrency,
-    mut report: impl FnMut(FinishedJob<T>) -> anyhow::Result<()>,
+    mut report: impl FnMut(Ended<T>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (sender, verdicts) = mpsc::channel();
     let mut queue: VecDeque<usize> = (0..jobs.len()).collect();
     let mut running: Vec<RunningJob> = Vec::new();
     loop {
-        // Start as many jobs as the concurrency allows.
+        // Start what may start.
         let mut later = VecDeque::new();
         for index in queue {
             let working = running.iter().filter(|one| one.load == Load::Works).count();
@@ -114,12 +114,12 @@ pub fn run<T: Send + 'static>(
             return Ok(());
         }
 
-        // Wait until a job ends or reaches its limit.
+        // Wait for an end, or for a limit.
         let next = running.iter().map(|one| one.until).min().unwrap_or_else(Instant::now);
         let mut ended = Vec::new();
         match verdicts.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok((index, verdict)) => {
-                // An abandoned job may end after all; it has been reported already.
+                // A job that was given up may still report; its end has been reported already.
                 if let Some(place) = running.iter().position(|one| one.index == index) {
                     let one = running.swap_remove(place);
                     let late = one.ending || Instant::now() > one.began + one.limit;
@@ -128,14 +128,14 @@ pub fn run<T: Send + 'static>(
                 }
             }
             Err(_) => {
-                for one in running.extract_if(.., |one| one.must_be_abandoned()) {
+                for one in running.extract_if(.., |one| one.is_hopeless()) {
                     let fault = overdue(&one, None);
                     ended.push((one, Err(fault)));
                 }
             }
         }
         for (one, verdict) in ended {
-            report(FinishedJob { index: one.index, verdict, took: one.began.elapsed() })?;
+            report(Ended { index: one.index, verdict, took: one.began.elapsed() })?;
         }
     }
 }
@@ -146,9 +146,9 @@ struct RunningJob {
     limit: Duration,
     owner: usize,
     began: Instant,
-    /// The time at which its limit, or afterwards its grace period, ends.
+    /// The end of its time, or of its grace.
     until: Instant,
-    /// Whether its processes have been killed.
+    /// Whether its processes have been ended.
     ending: bool,
 }
 
@@ -166,16 +166,16 @@ impl RunningJob {
             let verdict =
                 verdict.unwrap_or_else(|_| Err(Stop::Trouble("the scenario panicked".into())));
             process::end_all_of(owner);
-            // The receiver is gone if the run has been aborted.
+            // The other end may have given up on us.
             let _ = sender.send((index, verdict));
         })?;
         let (load, limit) = (job.load, job.limit);
         Ok(RunningJob { index, load, limit, owner, began, until: began + limit, ending: false })
     }
 
-    /// Kills the processes of a job that has reached its limit, so that its thread stops waiting
-    /// for them. Returns whether the thread has not ended within the grace period either.
-    fn must_be_abandoned(&mut self) -> bool {
+    /// At its limit its processes are ended, so that what waits for them goes on; a while later
+    /// there is no hope.
+    fn is_hopeless(&mut self) -> bool {
         if Instant::now() < self.until {
             return false;
         }
@@ -189,15 +189,15 @@ impl RunningJob {
     }
 }
 
-/// Returns the fault for a job that exceeded its limit, with the fault that resulted from that.
+/// The fault of a job beyond its limit, with the fault that followed from it.
 fn overdue(one: &RunningJob, then: Option<Stop>) -> Stop {
     let then = match then {
         Some(Stop::Fault(fault)) => format!(", then: {} / {}", fault.expected, fault.actual),
         _ => String::new(),
     };
     Stop::fault(
-        format!("the job to end within {} s", one.limit.as_secs()),
-        format!("it did not; its processes were killed{then}"),
+        format!("an end within {} s", one.limit.as_secs()),
+        format!("none came; the processes were ended{then}"),
     )
 }
 
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_beyond_its_limit_is_a_fault_and_its_processes_are_killed() {
+    fn a_job_beyond_its_limit_is_a_fault_and_its_processes_are_ended() {
         let sleeps = job(Duration::from_millis(200), |context| {
             let mut command = Command::new("sleep");
             command.arg("1000");
@@ -236,7 +236,7 @@ mod tests {
         let [Err(Stop::Fault(fault)), Err(Stop::Trouble(why))] = &ends[..] else {
             panic!("{ends:?}")
         };
-        assert!(fault.actual.contains("processes were killed"), "{fault:?}");
+        assert!(fault.actual.contains("processes were ended"), "{fault:?}");
         assert!(why.contains("panicked"), "{why}");
     }
 }

@@ -1,22 +1,22 @@
-//! Measures how late this process itself is scheduled. On a busy machine this delay must not count
-//! against the time limits of the program under test.
+//! How late this process itself is scheduled: on a busy machine that time must not count against a
+//! limit of 10.5 s.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Interval at which the clock is read.
+/// How often the clock is read.
 const BEAT: Duration = Duration::from_millis(10);
-/// Shorter delays are ignored.
+/// Shorter delays are not kept.
 const NOISE: Duration = Duration::from_millis(5);
-/// Maximum number of delays kept; a run has far fewer.
+/// Samples kept; far more than one run has.
 const KEPT: usize = 10_000;
 
 /// The time and the length of each delay.
 static SAMPLES: Mutex<VecDeque<(Instant, Duration)>> = Mutex::new(VecDeque::new());
 
-/// Starts the measurement, which runs until the process ends.
+/// Starts the measurement, which runs as long as the process.
 pub fn start() {
     thread::spawn(|| {
         loop {

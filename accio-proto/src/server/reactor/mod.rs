@@ -14,6 +14,8 @@ mod committer;
 mod deadlines;
 mod front;
 mod lane;
+#[cfg(test)]
+mod life_model_test;
 mod listeners;
 #[cfg(test)]
 mod model_test;

@@ -1,4 +1,4 @@
-//! A scripted connection.
+//! One connection of a raw peer.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,10 +12,10 @@ use super::dialect::{Dialect, FIRST, GREETING, SECOND};
 use crate::payload;
 use crate::verdict::{Stop, Verdict, ensure, is_shortage};
 
-/// Time limit for reactions that should be immediate, on a busy machine.
+/// Time limit for an immediate reaction on a busy machine.
 pub const SOON: Duration = Duration::from_secs(8);
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The peer closed its side.
@@ -26,7 +26,7 @@ pub enum End {
     Open,
 }
 
-/// One end of a connection, controlled by a scenario.
+/// A connection that a scenario scripts.
 #[derive(Debug)]
 pub struct Peer {
     stream: TcpStream,
@@ -50,12 +50,12 @@ impl Peer {
         Ok(Peer { stream })
     }
 
-    /// Returns the socket.
+    /// The socket, to ask for addresses.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Converts it to the socket.
+    /// The bare socket.
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }
@@ -63,11 +63,11 @@ impl Peer {
     /// Sends all of `bytes`.
     pub fn send(&mut self, bytes: &[u8]) -> Verdict {
         self.stream.write_all(bytes).map_err(|error| {
-            Stop::fault(format!("{} to be accepted", payload::describe(bytes)), error.to_string())
+            Stop::fault(format!("{} to be taken", payload::describe(bytes)), error.to_string())
         })
     }
 
-    /// Returns a fault unless it soon receives exactly `expected`.
+    /// Receives exactly `expected`, soon.
     pub fn expect(&mut self, expected: &[u8]) -> Verdict {
         let received = self.receive(expected.len(), SOON)?;
         ensure(received == expected, payload::describe(expected), || payload::describe(&received))
@@ -89,7 +89,7 @@ impl Peer {
         Ok(received)
     }
 
-    /// Returns a fault if it receives anything, including the end of the connection, within `time`.
+    /// A fault if anything comes, the end included, within `time`.
     pub fn expect_silence(&mut self, time: Duration) -> Verdict {
         let mut buffer = [0; 64];
         let actual = match self.read_until(&mut buffer, Instant::now() + time)? {
@@ -101,7 +101,7 @@ impl Peer {
         Err(Stop::fault(format!("nothing for {:.1} s", time.as_secs_f64()), actual))
     }
 
-    /// Reads until the connection ends; returns how it ended and the number of bytes.
+    /// Reads and drops what comes until the connection ends: how it ended, and how many bytes came.
     pub fn end(&mut self, limit: Duration) -> Verdict<(End, u64)> {
         let until = Instant::now() + limit;
         let mut buffer = vec![0; 1 << 16];
@@ -115,7 +115,7 @@ impl Peer {
         }
     }
 
-    /// Reads until the connection ends; returns all bytes and how it ended.
+    /// Receives all bytes until the connection ends.
     pub fn receive_all(&mut self, limit: Duration) -> Verdict<(Vec<u8>, End)> {
         let until = Instant::now() + limit;
         let (mut received, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
@@ -128,15 +128,15 @@ impl Peer {
         }
     }
 
-    /// Returns a fault unless the other side soon ends the connection in this way.
+    /// A fault unless the peer ends the connection soon, and in this way.
     pub fn expect_end(&mut self, expected: End) -> Verdict {
         let (end, _) = self.end(SOON)?;
-        ensure(end == expected, format!("the connection to end with {expected:?}"), || {
+        ensure(end == expected, format!("the connection's end: {expected:?}"), || {
             format!("{end:?}")
         })
     }
 
-    /// Sends FIN.
+    /// Closes our side: no more will come.
     pub fn fin(&mut self) -> Verdict {
         let closed = self.stream.shutdown(std::net::Shutdown::Write);
         closed.map_err(|error| Stop::fault("a connection to close", error.to_string()))
@@ -148,7 +148,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Performs the client's part of the handshake.
+    /// A client's part of the handshake.
     pub fn greet_as_client(&mut self, dialect: Dialect) -> Verdict {
         match dialect {
             Dialect::Direct => Ok(()),
@@ -162,7 +162,7 @@ impl Peer {
         }
     }
 
-    /// Performs the server's part of the handshake.
+    /// A server's part of the handshake.
     pub fn greet_as_server(&mut self, dialect: Dialect) -> Verdict {
         match dialect {
             Dialect::Direct => Ok(()),
@@ -186,13 +186,13 @@ impl Peer {
         })
     }
 
-    /// Performs a complete transfer in the dialect `confirm`.
+    /// A whole transfer in `confirm`.
     pub fn complete_confirm(mut self, content: &[u8]) -> Verdict {
         self.greet_as_client(Dialect::Confirm)?;
         self.complete(content)
     }
 
-    /// Reads once; returns the number of bytes, or how the connection ended.
+    /// Reads once: returns the count, or how the connection ended.
     fn read_until(&mut self, buffer: &mut [u8], until: Instant) -> Verdict<Result<usize, End>> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -216,8 +216,7 @@ impl Peer {
     }
 }
 
-/// Waits until all connections have ended, discarding received bytes; returns how and when each
-/// ended.
+/// Waits for the end of all `peers` at once, dropping what they send: how and when each ended.
 pub fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant)>> {
     let until = Instant::now() + limit;
     let mut ends: Vec<Option<(End, Instant)>> = vec![None; peers.len()];
@@ -230,7 +229,7 @@ pub fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant)>> {
         }
         let mut descriptors: Vec<PollFd<'_>> =
             open.iter().map(|index| PollFd::new(&peers[*index].stream, PollFlags::IN)).collect();
-        // The limits used here fit into a `Timespec`.
+        // The durations used here fit.
         let timeout = Timespec::try_from(left).ok();
         match rustix::event::poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -241,7 +240,7 @@ pub fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant)>> {
             if descriptor.revents().is_empty() {
                 continue;
             }
-            // The socket is readable, so this does not block.
+            // Readable, so this does not block.
             match (&peers[index].stream).read(&mut buffer) {
                 Ok(0) => ends[index] = Some((End::Fin, at)),
                 Ok(_) => {}
@@ -253,7 +252,7 @@ pub fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant)>> {
     Ok(ends.into_iter().map(|end| end.unwrap_or((End::Open, at))).collect())
 }
 
-/// Runs `work` for all `items` at once, in a thread each, and returns the first failure.
+/// Runs `work` for all `items` at once and returns the first failure.
 pub fn side_by_side<T: Send>(
     items: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> Verdict + Sync,
@@ -262,7 +261,7 @@ pub fn side_by_side<T: Send>(
         let work = &work;
         let mut threads = Vec::new();
         for item in items {
-            // There may be hundreds of threads, and each needs little stack.
+            // Hundreds of them do next to nothing each.
             let thread = thread::Builder::new().stack_size(256 << 10);
             threads.push(thread.spawn_scoped(scope, move || work(item))?);
         }
@@ -283,7 +282,7 @@ mod tests {
     use crate::peer::Listener;
 
     #[test]
-    fn both_sides_complete_a_transfer_in_every_dialect() {
+    fn both_sides_of_every_dialect_match_and_ends_are_distinguished() {
         for dialect in Dialect::ALL {
             let listener = Listener::bind().unwrap();
             let client = thread::spawn({
@@ -303,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn detects_silence_resets_and_unexpected_bytes() {
+    fn resets_silence_and_surprises_are_seen() {
         let listener = Listener::bind().unwrap();
         let client = Peer::connect(listener.address()).unwrap();
         let mut server = listener.accept().unwrap();
@@ -321,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn side_by_side_returns_the_first_fault() {
+    fn the_first_fault_side_by_side_is_given() {
         side_by_side(0..3, |_| Ok(())).unwrap();
         let outcome = side_by_side(0..3, |n| ensure(n != 1, "not 1", || n.to_string()));
         assert!(matches!(outcome, Err(Stop::Fault(fault)) if fault.actual == "1"));

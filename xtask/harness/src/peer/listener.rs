@@ -1,4 +1,4 @@
-//! Accepts connections of the program under test.
+//! Accepts the subject's connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 use super::connection::{Peer, SOON};
 use crate::verdict::{Stop, Verdict};
 
-/// A listening socket, controlled by a scenario.
+/// A listening socket that a scenario scripts.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -17,18 +17,17 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on 127.0.0.1 at a port that the kernel chooses.
+    /// Listens on 127.0.0.1 at a port of the kernel's choice.
     pub fn bind() -> Verdict<Listener> {
         Listener::with(128, None)
     }
 
-    /// Listens on 127.0.0.1 with this backlog, and this receive buffer size for accepted
-    /// connections.
+    /// Listens on 127.0.0.1 with this backlog, and this receive buffer for accepted connections.
     pub fn with(backlog: i32, receive_buffer: Option<usize>) -> Verdict<Listener> {
         Listener::at((Ipv4Addr::LOCALHOST, 0).into(), backlog, receive_buffer)
     }
 
-    /// Listens on `address`.
+    /// Listens on any address.
     pub fn at(
         address: SocketAddr,
         backlog: i32,
@@ -48,28 +47,28 @@ impl Listener {
         Ok(Listener { socket, address })
     }
 
-    /// Returns its address.
+    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns its port.
+    /// The port it listens at.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Accepts the next connection, without a time limit.
+    /// The next connection, whenever it comes.
     pub fn next(&self) -> Verdict<Peer> {
         Peer::new(self.socket.accept()?.0.into())
     }
 
-    /// Accepts the next connection; returns a fault if there is none soon.
+    /// The next connection; a fault if none comes soon.
     pub fn accept(&self) -> Verdict<Peer> {
         let peer = self.accept_within(SOON)?;
         peer.ok_or_else(|| Stop::fault("the client to connect", "it did not"))
     }
 
-    /// Accepts the next connection, or returns `None` after `time`.
+    /// The next connection, if one comes within `time`.
     pub fn accept_within(&self, time: Duration) -> Verdict<Option<Peer>> {
         let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
         let until = Instant::now() + time;

@@ -1,0 +1,391 @@
+//! Connections from accept to end, through random interleavings of the reactor's threads. Slots,
+//! deadlines, places and lanes are the real ones; sockets, files and the threads' steps are a model.
+//! A power loss may follow each step, so the promises about the disk are checked after each.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::deadlines::Deadlines;
+use super::lane::Lane;
+use super::model_test::Random;
+use super::places::Places;
+use super::slots::{Due, Key, Slots, Unparked};
+use super::tuning::COMMIT_GROUP;
+
+const PLACES: usize = 100;
+const IDLE: Duration = Duration::from_secs(10);
+
+/// A session: its number, and when its peer was heard last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Session {
+    id: u64,
+    heard: Instant,
+}
+
+/// A connection as its peer, the recorder and the disk see it.
+#[derive(Debug, Default, Clone, Copy)]
+struct Fate {
+    data_synced: bool,
+    named: Option<Named>,
+    name_synced: bool,
+    reports: u32,
+    told: Option<Told>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    File,
+    Marker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Fin,
+    Reset,
+}
+
+/// A thread in the middle of its work, which goes on with its next step.
+enum Thread {
+    /// A worker with a connection.
+    Turn(Key, Session),
+    /// A committer with a group.
+    Group(Group),
+    /// A committer that leaves an error marker.
+    Marker(Key, u64),
+    /// The marker is there; the report comes next.
+    Marked(Key, u64),
+    /// A fresh committer that ends a connection for a stuck thread.
+    Abandon(u64),
+    /// A committer that drops a discarded file.
+    Discard,
+}
+
+struct Group {
+    /// The members, and whether each could be claimed when its name was due.
+    members: Vec<(Key, u64, bool)>,
+    synced: usize,
+    named: usize,
+    directory_synced: bool,
+    reported: usize,
+}
+
+struct World {
+    random: Random,
+    slots: Slots<Session, u64>,
+    deadlines: Deadlines,
+    places: Places,
+    markers: Lane<(Key, u64)>,
+    commits: Lane<(Key, u64)>,
+    discards: Lane<()>,
+    threads: Vec<Thread>,
+    /// Keys of connections that are parked, as far as the model knows.
+    parked: Vec<(Key, u64)>,
+    /// The numbers in the commit lane, the oldest first.
+    queued: Vec<u64>,
+    fates: BTreeMap<u64, Fate>,
+    now: Instant,
+    last: u64,
+    unreported: usize,
+    stopping: bool,
+    abandoned: bool,
+    largest_group: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        World {
+            random: Random(seed),
+            slots: Slots::new(PLACES),
+            deadlines: Deadlines::default(),
+            places: Places::new(PLACES),
+            markers: Lane::new(4),
+            commits: Lane::new(2),
+            discards: Lane::new(1),
+            threads: Vec::new(),
+            parked: Vec::new(),
+            queued: Vec::new(),
+            fates: BTreeMap::new(),
+            now: Instant::now(),
+            last: 0,
+            unreported: 0,
+            stopping: false,
+            abandoned: false,
+            largest_group: 0,
+        }
+    }
+
+    fn fate(&mut self, id: u64) -> &mut Fate {
+        self.fates.get_mut(&id).unwrap()
+    }
+
+    /// The front thread accepts and greets.
+    fn accept(&mut self) {
+        if self.stopping || !self.places.take() {
+            return;
+        }
+        self.last += 1;
+        self.unreported += 1;
+        self.fates.insert(self.last, Fate::default());
+        let key = self.slots.reserve(Some(self.last)).expect("a place comes with a slot");
+        self.park(key, Session { id: self.last, heard: self.now });
+    }
+
+    fn park(&mut self, key: Key, session: Session) {
+        match self.slots.park(key, session, |_| Ok::<_, ()>(())) {
+            Ok(queue) => {
+                self.parked.push((key, session.id));
+                if queue {
+                    self.deadlines.push(session.heard + IDLE, key.index);
+                }
+                if self.stopping
+                    && let Some(session) = self.take(key)
+                {
+                    self.push_marker(key, session.id);
+                }
+            }
+            Err(Unparked::Abandoned(_)) => {}
+            Err(Unparked::Refused(..)) => unreachable!("the model refuses nothing"),
+        }
+    }
+
+    fn take(&mut self, key: Key) -> Option<Session> {
+        let session = self.slots.take(key);
+        self.parked.retain(|(parked, _)| *parked != key);
+        session
+    }
+
+    /// Content has arrived at one of the connections, or a stale event.
+    fn arrive(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let (key, id) = self.parked[self.random.below(self.parked.len())];
+        let session = self.take(key).expect("parked and not taken");
+        assert_eq!((session.id, self.slots.take(key)), (id, None), "one thread has it");
+        self.threads.push(Thread::Turn(key, session));
+    }
+
+    /// The front thread enforces time limits.
+    fn enforce(&mut self) {
+        self.now += Duration::from_millis(self.random.below(4000) as u64);
+        let now = self.now;
+        while let Some(index) = self.deadlines.pop_due(now) {
+            let due = self.slots.take_due(index, |session| match session.heard + IDLE {
+                later if later > now => Ok(later),
+                _ => Err(()),
+            });
+            match due {
+                Due::Nothing => {}
+                Due::Later(later) => drop(self.deadlines.push(later, index)),
+                Due::Now(key, session, ()) => {
+                    self.parked.retain(|(parked, _)| *parked != key);
+                    self.push_marker(key, session.id);
+                }
+            }
+        }
+    }
+
+    fn push_marker(&mut self, key: Key, id: u64) {
+        self.markers.push((key, id), || Ok(())).expect("open until all is reported");
+    }
+
+    /// A committer that is free takes from its lane.
+    fn commit_next(&mut self) {
+        let mut jobs = Vec::new();
+        match self.random.below(3) {
+            0 if !self.markers.is_empty() => {
+                assert!(self.markers.take(1, &mut jobs));
+                self.threads.extend(jobs.into_iter().map(|(key, id)| Thread::Marker(key, id)));
+            }
+            1 if !self.commits.is_empty() => {
+                assert!(self.commits.take(COMMIT_GROUP, &mut jobs));
+                self.largest_group = self.largest_group.max(jobs.len());
+                assert!(jobs.len() <= COMMIT_GROUP);
+                let taken: Vec<u64> = self.queued.drain(..jobs.len()).collect();
+                assert!(jobs.iter().map(|(_, id)| id).eq(&taken), "the oldest come first");
+                assert!(jobs.len() == COMMIT_GROUP || self.queued.is_empty(), "all that wait");
+                let members = jobs.into_iter().map(|(key, id)| (key, id, false)).collect();
+                let (synced, named, directory_synced, reported) = (0, 0, false, 0);
+                let group = Group { members, synced, named, directory_synced, reported };
+                self.threads.push(Thread::Group(group));
+            }
+            _ if !self.discards.is_empty() => {
+                assert!(self.discards.take(1, &mut Vec::new()));
+                self.threads.push(Thread::Discard);
+            }
+            _ => {}
+        }
+    }
+
+    /// One of the threads takes its next step.
+    fn go_on(&mut self) {
+        if self.threads.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.threads.len());
+        let next = match self.threads.swap_remove(index) {
+            Thread::Turn(key, session) => self.take_turn(key, session),
+            Thread::Group(group) => self.advance(group),
+            Thread::Marker(key, id) => self.slots.claim(key).then(|| {
+                self.name(id, Named::Marker);
+                Thread::Marked(key, id)
+            }),
+            Thread::Marked(key, id) => {
+                self.report(id);
+                self.release(key, id, Told::Reset);
+                // After the end, the file is dropped by the thread that has it.
+                let _ = self.discards.push((), || Ok(()));
+                None
+            }
+            Thread::Abandon(id) => {
+                self.name(id, Named::Marker);
+                self.report(id);
+                self.fate(id).told = Some(Told::Reset);
+                None
+            }
+            Thread::Discard => None,
+        };
+        self.threads.extend(next);
+    }
+
+    /// A turn is over: the connection waits for more, or has ended.
+    fn take_turn(&mut self, key: Key, session: Session) -> Option<Thread> {
+        match self.random.below(4) {
+            0 | 1 => self.park(key, Session { heard: self.now, ..session }),
+            2 => self.push_marker(key, session.id),
+            _ => {
+                self.queued.push(session.id);
+                self.commits.push((key, session.id), || Ok(())).unwrap();
+            }
+        }
+        None
+    }
+
+    /// The next step of a group: data, names, the directory, then the clients.
+    fn advance(&mut self, mut group: Group) -> Option<Thread> {
+        let count = group.members.len();
+        if group.synced < count {
+            self.fate(group.members[group.synced].1).data_synced = true;
+            group.synced += 1;
+        } else if group.named < count {
+            let (key, id, claimed) = &mut group.members[group.named];
+            *claimed = self.slots.claim(*key);
+            group.named += 1;
+            if *claimed {
+                let id = *id;
+                self.name(id, Named::File);
+            }
+        } else if !group.directory_synced {
+            group.directory_synced = true;
+            for (_, id, _) in group.members.iter().filter(|(_, _, claimed)| *claimed) {
+                self.fates.get_mut(id).unwrap().name_synced = true;
+            }
+        } else {
+            let (key, id, claimed) = group.members[group.reported];
+            group.reported += 1;
+            if claimed {
+                self.report(id);
+                self.release(key, id, Told::Fin);
+            }
+        }
+        (group.reported < count).then_some(Thread::Group(group))
+    }
+
+    fn name(&mut self, id: u64, name: Named) {
+        let before = self.fate(id).named.replace(name);
+        assert_eq!(before, None, "connection {id} has {name:?} and had another result");
+    }
+
+    fn report(&mut self, id: u64) {
+        self.fate(id).reports += 1;
+        self.unreported -= 1;
+    }
+
+    /// The peer is told, and slot and place are free.
+    fn release(&mut self, key: Key, id: u64, told: Told) {
+        self.slots.release(key);
+        self.places.leave();
+        assert_eq!(self.slots.take(key), None, "a late event");
+        assert_eq!(self.fate(id).told.replace(told), None, "told twice");
+    }
+
+    /// The front thread stops the server; later it ends what others still have.
+    fn stop(&mut self) {
+        if !self.stopping {
+            self.stopping = true;
+            for index in 0..self.slots.used() {
+                if let Some((key, session)) = self.slots.evict(index) {
+                    self.parked.retain(|(parked, _)| *parked != key);
+                    self.push_marker(key, session.id);
+                }
+            }
+            assert!(self.parked.is_empty(), "all that was parked is evicted");
+        } else if !self.abandoned {
+            self.abandoned = true;
+            for index in 0..self.slots.used() {
+                self.threads.extend(self.slots.abandon(index).map(Thread::Abandon));
+            }
+        }
+    }
+
+    /// What must hold after each step, whatever comes next.
+    fn check(&self) {
+        let taken = self.fates.values().filter(|fate| fate.told.is_none()).count();
+        assert!(self.abandoned || self.places.taken() == taken, "a place per connection");
+        assert!(taken >= self.unreported, "reported before it is told");
+        for (id, fate) in &self.fates {
+            let is_durable =
+                fate.data_synced && fate.named == Some(Named::File) && fate.name_synced;
+            assert!(fate.told != Some(Told::Fin) || is_durable, "{id} confirmed: {fate:?}");
+            assert!(fate.named != Some(Named::File) || fate.data_synced, "{id}: {fate:?}");
+            let is_marked = fate.named == Some(Named::Marker);
+            assert!(fate.told != Some(Told::Reset) || is_marked, "{id} reset: {fate:?}");
+            assert!(fate.reports <= 1 && (fate.told.is_none() || fate.reports == 1));
+        }
+    }
+
+    fn step(&mut self, stops: bool) {
+        match self.random.below(12) {
+            0..3 => self.accept(),
+            3 | 4 => self.arrive(),
+            5 => self.commit_next(),
+            6 if self.random.below(8) == 0 => self.enforce(),
+            7 if stops && self.random.below(8) == 0 => self.stop(),
+            _ => self.go_on(),
+        }
+        self.check();
+    }
+}
+
+#[test]
+fn every_connection_has_one_result_and_a_confirmed_one_is_durable() {
+    let (mut largest_group, mut files, mut markers) = (0, 0, 0);
+    for seed in 0..60 {
+        let mut world = World::new(seed);
+        (0..1500).for_each(|_| world.step(false));
+        // The threads go on through the stop, and those that were stuck come back after it.
+        (0..1000).for_each(|_| world.step(true));
+        while !world.abandoned {
+            world.stop();
+        }
+        let is_idle = |world: &World| {
+            let lanes_are_empty = world.markers.is_empty() && world.commits.is_empty();
+            world.threads.is_empty() && lanes_are_empty && world.discards.is_empty()
+        };
+        while !is_idle(&world) {
+            world.commit_next();
+            world.go_on();
+            world.check();
+        }
+        assert_eq!(world.unreported, 0);
+        assert!(world.fates.values().all(|fate| fate.told.is_some() && fate.named.is_some()));
+        world.commits.close();
+        assert!(!world.commits.take(1, &mut Vec::new()), "nothing is left in a lane");
+        largest_group = largest_group.max(world.largest_group);
+        let count = |named| world.fates.values().filter(|fate| fate.named == Some(named)).count();
+        files += count(Named::File);
+        markers += count(Named::Marker);
+    }
+    // A model in which nothing happens shows nothing.
+    assert!(largest_group > 4 && files > 500 && markers > 500, "{largest_group} {files} {markers}");
+}
