@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::fast_path::{FastPath, FastPaths};
+use crate::hasher::Hasher;
 use crate::limits::FIRST_READ;
 use crate::os_error::reason;
 use crate::sink::{Demand, SinkFile};
@@ -89,6 +90,20 @@ impl Copier {
         file: &mut F,
     ) -> Result<Step, CopyError> {
         into_step(self.transfer(socket, file))
+    }
+
+    /// Moves available bytes through the buffer, and adds them to a digest.
+    pub(crate) fn step_hashed<S: Socket, F: SinkFile>(
+        &mut self,
+        socket: &mut S,
+        file: &mut F,
+        hasher: &mut Hasher,
+    ) -> Result<Step, CopyError> {
+        let moved = self.through_buffer(socket, file);
+        if let Ok(count) = moved {
+            hasher.update(&self.buffer[..count]);
+        }
+        into_step(moved)
     }
 
     /// Moves all bytes up to the peer's FIN into the file and returns their number. It neither

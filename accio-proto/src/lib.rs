@@ -48,6 +48,7 @@
 //! | `client` (default) | [`Client`] and `io` | dns-lookup |
 //! | `server` (default) | [`Server`] and `io` | ipnet, proxy-header |
 //! | `tls` | TLS for both | rustls |
+//! | `digest` | digests of content: SHA-256, BLAKE3 | sha2, blake3 |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
@@ -57,8 +58,12 @@ mod client;
 mod copier;
 mod dialect;
 #[cfg(feature = "io")]
+mod digest;
+#[cfg(feature = "io")]
 mod fast_path;
 pub mod handshake;
+#[cfg(feature = "io")]
+mod hasher;
 pub mod limits;
 #[cfg(feature = "io")]
 mod os_error;
@@ -89,7 +94,11 @@ pub use dialect::{
     Dialect, FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION, ServerDialect, UnknownDialect,
 };
 #[cfg(feature = "io")]
+pub use digest::{Digest, DigestAlgorithm, InvalidDigest};
+#[cfg(feature = "io")]
 pub use fast_path::{FastPath, FastPaths, UnknownFastPath};
+#[cfg(feature = "digest")]
+pub use hasher::Hasher;
 #[cfg(feature = "io")]
 pub use os_error::reason as os_error_text;
 pub use port::{InvalidPort, Port};

@@ -25,6 +25,8 @@ use super::threading_mode::Threading;
 use super::tls_handshake::{FailedHandshake, Identities};
 use super::{Backend, Server};
 use crate::dialect::ServerDialect;
+#[cfg(feature = "digest")]
+use crate::digest::DigestAlgorithm;
 use crate::fast_path::FastPaths;
 use crate::limits;
 use crate::session::SessionLimits;
@@ -47,6 +49,8 @@ pub struct ServerBuilder<K> {
     admission: Admission,
     proxy_protocol: bool,
     first_id: u64,
+    #[cfg(feature = "digest")]
+    digest: Option<DigestAlgorithm>,
     on_outcome: Observer,
     recorder: Option<Recorder>,
     #[cfg(feature = "tls")]
@@ -71,6 +75,8 @@ impl<K: FileSink> Server<K> {
             admission: Admission::default(),
             proxy_protocol: false,
             first_id: 1,
+            #[cfg(feature = "digest")]
+            digest: None,
             on_outcome: Box::new(|_| {}),
             recorder: None,
             #[cfg(feature = "tls")]
@@ -195,6 +201,13 @@ impl<K: FileSink> ServerBuilder<K> {
     /// The number of the first connection; 1 by default.
     pub fn first_id(self, first_id: u64) -> Self {
         ServerBuilder { first_id, ..self }
+    }
+
+    /// Computes a digest of each file while its bytes pass, for its [outcome](Outcome::digest). None
+    /// by default: with one, the bytes pass through the process instead of being spliced.
+    #[cfg(feature = "digest")]
+    pub fn digest(self, algorithm: DigestAlgorithm) -> Self {
+        ServerBuilder { digest: Some(algorithm), ..self }
     }
 
     /// The kernel's fast paths to try; all by default.
@@ -332,6 +345,8 @@ impl<K: FileSink> ServerBuilder<K> {
             admission: self.admission,
             proxy_protocol: self.proxy_protocol,
             first_id: self.first_id,
+            #[cfg(feature = "digest")]
+            digest: self.digest,
             on_outcome: self.on_outcome,
             recorder: self.recorder,
             #[cfg(feature = "tls")]

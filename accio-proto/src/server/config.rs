@@ -6,6 +6,8 @@ use super::outcome::Outcome;
 #[cfg(feature = "tls")]
 use super::tls_handshake::{FailedHandshake, Identities};
 use crate::dialect::ServerDialect;
+#[cfg(feature = "digest")]
+use crate::digest::DigestAlgorithm;
 use crate::session::SessionLimits;
 
 /// Is told of every connection that ended.
@@ -26,6 +28,8 @@ pub(super) struct Config {
     pub(super) admission: Admission,
     pub(super) proxy_protocol: bool,
     pub(super) first_id: u64,
+    #[cfg(feature = "digest")]
+    pub(super) digest: Option<DigestAlgorithm>,
     pub(super) on_outcome: Observer,
     pub(super) recorder: Option<Recorder>,
     #[cfg(feature = "tls")]

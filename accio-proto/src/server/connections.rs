@@ -252,10 +252,11 @@ impl<K: FileSink> Connections<K> {
         info: ConnectionInfo,
         release: impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static,
     ) -> Option<K::File> {
-        let Ended { dialect, bytes, result, unmarked, socket, discarded, .. } = ended;
+        let Ended { dialect, bytes, digest, result, unmarked, socket, discarded, .. } = ended;
         let kept = result.is_ok();
         let mut outcome = self.outcome(info, dialect, bytes, result, unmarked);
         outcome.identity = socket.socket().identity().cloned();
+        outcome.digest = digest;
         self.record(outcome, info.place, move || release(socket, kept));
         discarded
     }
@@ -282,7 +283,8 @@ impl<K: FileSink> Connections<K> {
     ) -> Outcome {
         let duration = info.since.elapsed();
         let ConnectionInfo { id, peer, .. } = info;
-        Outcome { id, peer, identity: None, dialect, bytes, duration, result, unmarked }
+        let (identity, digest) = (None, None);
+        Outcome { id, peer, identity, dialect, bytes, digest, duration, result, unmarked }
     }
 
     fn record(&self, outcome: Outcome, place: Place, release: impl FnOnce() + Send + 'static) {
@@ -395,6 +397,11 @@ impl<K: FileSink> Connections<K> {
         self.controls.counters.accepted();
         log::debug!("connection {id}: accepted from {}", Peer(peer));
         let session = Session::begin(id, socket, self.config.dialect, now);
+        #[cfg(feature = "digest")]
+        let session = match self.config.digest {
+            None => session,
+            Some(algorithm) => session.digest(algorithm),
+        };
         let identity = session.socket().identity().cloned();
         let place = self.controls.in_progress.enter(id, peer, identity, session.dialect(), now);
         let info = ConnectionInfo { id, peer, since: now, place };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dialect::Dialect;
+use crate::digest::Digest;
 use crate::session::Abort;
 
 /// What became of one connection.
@@ -22,6 +23,8 @@ pub struct Outcome {
     pub dialect: Option<Dialect>,
     /// Content bytes received, whether or not they were kept; no handshake byte among them.
     pub bytes: u64,
+    /// The digest of a complete file, if the server computes digests.
+    pub digest: Option<Digest>,
     /// From accept to commit or abort.
     pub duration: Duration,
     /// Whether the file is complete, and if not, why it holds the error marker.

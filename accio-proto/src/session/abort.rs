@@ -53,6 +53,9 @@ pub enum Abort {
     /// The system could not watch the connection, e.g. because memory is short.
     #[error("cannot serve the connection: {}", reason(.0))]
     System(io::Error),
+    /// The program refused the complete file, for this reason.
+    #[error("rejected: {0}")]
+    Rejected(String),
     /// The server was stopped.
     #[error("the server was stopped")]
     Shutdown,
@@ -92,7 +95,7 @@ impl Abort {
     /// Returns a word for the reason, for other programs. It is the same in all versions.
     ///
     /// The words are `idle`, `slow`, `long`, `large`, `reset`, `truncated`, `tls`, `handshake`,
-    /// `system` and `shutdown`; for a failed sink `exists`, `full` or, for any other cause, `sink`.
+    /// `rejected`, `system` and `shutdown`; for a failed sink `exists`, `full` or, for any other cause, `sink`.
     pub fn code(&self) -> &'static str {
         match self {
             Abort::Idle(_) => "idle",
@@ -110,12 +113,13 @@ impl Abort {
                 | io::ErrorKind::FileTooLarge => "full",
                 _ => "sink",
             },
+            Abort::Rejected(_) => "rejected",
             Abort::System(_) => "system",
             Abort::Shutdown => "shutdown",
         }
     }
 
-    /// Returns whether the cause is the peer or the network, not the server.
+    /// Returns whether the cause is the peer, its file or the network, not the server.
     pub fn is_peer_fault(&self) -> bool {
         !matches!(self, Abort::Sink { .. } | Abort::System(_) | Abort::Shutdown)
     }
@@ -144,6 +148,7 @@ mod tests {
             (sink(io::ErrorKind::QuotaExceeded), "full"),
             (sink(io::ErrorKind::FileTooLarge), "full"),
             (sink(io::ErrorKind::PermissionDenied), "sink"),
+            (Abort::Rejected("too large for its sender".to_owned()), "rejected"),
             (Abort::System(io(io::ErrorKind::OutOfMemory)), "system"),
             (Abort::Shutdown, "shutdown"),
         ] {
@@ -162,6 +167,7 @@ mod tests {
             Abort::Reset(io()),
             Abort::Truncated,
             Abort::Tls(io()),
+            Abort::Rejected(String::new()),
             Abort::Handshake(HandshakeError::Closed { expected: b"x", matched: 0 }),
         ];
         let ours =

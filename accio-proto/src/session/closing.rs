@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Abort;
 use crate::dialect::Dialect;
+use crate::digest::Digest;
 use crate::sink::{FileSink, SinkFile};
 use crate::socket::Socket;
 
@@ -15,12 +16,13 @@ use crate::socket::Socket;
 #[derive(Debug)]
 #[must_use]
 pub struct Closing<S, F> {
-    id: u64,
-    dialect: Option<Dialect>,
-    bytes: u64,
-    result: Result<(), Abort>,
-    file: Option<F>,
-    socket: Unreleased<S>,
+    pub(super) id: u64,
+    pub(super) dialect: Option<Dialect>,
+    pub(super) bytes: u64,
+    pub(super) digest: Option<Digest>,
+    pub(super) result: Result<(), Abort>,
+    pub(super) file: Option<F>,
+    pub(super) socket: Unreleased<S>,
 }
 
 /// A finished session: the file is kept, or the error marker. The peer does not know yet.
@@ -33,6 +35,8 @@ pub struct Ended<S, F> {
     pub dialect: Option<Dialect>,
     /// Content bytes received, whether or not they were kept.
     pub bytes: u64,
+    /// The digest of a complete file, if the session computes it.
+    pub digest: Option<Digest>,
     /// Whether the file is complete, and if not, why.
     pub result: Result<(), Abort>,
     /// Why not even the error marker could be kept: nothing exists under this number.
@@ -46,7 +50,7 @@ pub struct Ended<S, F> {
 
 /// A connection whose peer waits for the result. Dropped, it is reset.
 #[derive(Debug)]
-pub struct Unreleased<S>(S);
+pub struct Unreleased<S>(pub(super) S);
 
 impl<S: Socket> Unreleased<S> {
     /// The connection itself.
@@ -63,17 +67,6 @@ impl<S: Socket> Unreleased<S> {
 }
 
 impl<S: Socket, F: SinkFile> Closing<S, F> {
-    pub(super) fn new(
-        id: u64,
-        dialect: Option<Dialect>,
-        bytes: u64,
-        result: Result<(), Abort>,
-        file: Option<F>,
-        socket: S,
-    ) -> Self {
-        Closing { id, dialect, bytes, result, file, socket: Unreleased(socket) }
-    }
-
     /// The number of the connection.
     pub fn id(&self) -> u64 {
         self.id
@@ -159,8 +152,9 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         if let Some(error) = &unmarked {
             log::error!("connection {}: cannot keep the error marker: {error}", self.id);
         }
-        let Closing { id, dialect, bytes, result, file, socket } = self;
-        Ended { id, dialect, bytes, result, unmarked, socket, discarded: file }
+        let Closing { id, dialect, bytes, digest, result, file, socket } = self;
+        let digest = digest.filter(|_| result.is_ok());
+        Ended { id, dialect, bytes, digest, result, unmarked, socket, discarded: file }
     }
 
     fn mark<K: FileSink<File = F>>(&mut self, sink: &K) -> io::Result<()> {

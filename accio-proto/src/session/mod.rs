@@ -13,7 +13,10 @@ pub use time_limits::SessionLimits;
 
 use crate::copier::{Copier, CopyError, Step};
 use crate::dialect::{Dialect, GREETING, ServerDialect};
+#[cfg(feature = "digest")]
+use crate::digest::DigestAlgorithm;
 use crate::handshake::{ServerHandshake, ServerStep};
+use crate::hasher::Hasher;
 use crate::limits;
 use crate::sink::{FileSink, SinkFile};
 use crate::socket::{Interest, Socket};
@@ -32,6 +35,8 @@ pub struct Session<S, F> {
     unsent: &'static [u8],
     /// Content bytes received, whether or not they are stored in the end.
     bytes: u64,
+    /// Only if a digest is wanted.
+    hasher: Option<Box<Hasher>>,
     pace: TransferClock,
 }
 
@@ -110,7 +115,16 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             ServerStep::Wait { send, handshake } => (send, Stage::Handshake(handshake)),
             ServerStep::Established { send, dialect, .. } => (send, Stage::content(dialect)),
         };
-        Session { id, socket, stage, unsent, bytes: 0, pace: TransferClock::new(now) }
+        let pace = TransferClock::new(now);
+        Session { id, socket, stage, unsent, bytes: 0, hasher: None, pace }
+    }
+
+    /// Has the session compute the digest of the content. The content then passes through a buffer,
+    /// whatever the file [demands](crate::Demand). Call it before the first turn.
+    #[cfg(feature = "digest")]
+    pub fn digest(mut self, algorithm: DigestAlgorithm) -> Self {
+        self.hasher = Some(Box::new(Hasher::new(algorithm)));
+        self
     }
 
     /// Returns the number of the connection.
@@ -255,8 +269,17 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     /// Ends the session. [`Closing::finish`] then commits or aborts the file.
     pub fn close(mut self, result: Result<(), Abort>) -> Closing<S, F> {
         let file = self.stage.take_file();
-        let Session { id, socket, bytes, stage, .. } = self;
-        Closing::new(id, stage.dialect(), bytes, result, file, socket)
+        let Session { id, socket, bytes, stage, hasher, .. } = self;
+        let digest = hasher.filter(|_| result.is_ok()).map(|hasher| hasher.finish());
+        Closing {
+            id,
+            dialect: stage.dialect(),
+            bytes,
+            digest,
+            result,
+            file,
+            socket: Unreleased(socket),
+        }
     }
 
     fn flush(&mut self) -> Result<(), Abort> {
@@ -280,8 +303,12 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     ) -> Result<Step, Abort> {
         let small = match &mut self.stage {
             Stage::Content { file: Some(file), bulk: true, .. } => {
-                let step = catch_panic(|| copier.step(&mut self.socket, file))
-                    .unwrap_or_else(|panic| Err(CopyError::Write(panic)))?;
+                let copy = || match &mut self.hasher {
+                    None => copier.step(&mut self.socket, file),
+                    Some(hasher) => copier.step_hashed(&mut self.socket, file, hasher),
+                };
+                let step =
+                    catch_panic(copy).unwrap_or_else(|panic| Err(CopyError::Write(panic)))?;
                 if let Step::Moved(count) = step {
                     self.bytes += count as u64;
                 }
@@ -329,6 +356,9 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                 };
                 let written = catch_panic(|| file.write(bytes)).and_then(|written| written);
                 written.map_err(Abort::sink("write"))?;
+                if let Some(hasher) = &mut self.hasher {
+                    hasher.update(bytes);
+                }
                 self.bytes += bytes.len() as u64;
             }
         }

@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(text.lines().last(), Some("1 passed, 2 failed, 1 skipped"));
         assert!(text.contains("no such thing here"));
         assert!(text.contains("expected  this\n  actual    that"));
-        assert!(text.contains("own trouble: the scenario panicked"));
+        assert!(text.contains("itself failed: the scenario panicked"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -1,26 +1,26 @@
-//! The output of a process, captured while it runs.
+//! Captures the output of a process while it runs.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// One output of a process, captured while it runs.
+/// The stdout or stderr of a process, captured while it runs.
 #[derive(Debug, Default)]
 pub struct Capture {
-    state: Mutex<Output>,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Output {
+struct State {
     bytes: Vec<u8>,
     dropped: u64,
     closed: bool,
 }
 
 impl Capture {
-    /// The output of a process that is not captured.
+    /// Returns an empty, closed capture, for a process whose output is not captured.
     pub(crate) fn none() -> Arc<Capture> {
         let capture = Capture::default();
         capture.lock().closed = true;
@@ -57,17 +57,17 @@ impl Capture {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Output> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many bytes have come so far, those that were dropped included.
+    /// Returns the number of bytes so far, including dropped ones.
     pub fn length(&self) -> u64 {
         let output = self.lock();
         output.bytes.len() as u64 + output.dropped
     }
 
-    /// The bytes kept so far.
+    /// Returns the bytes kept so far.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.lock().bytes.clone()
     }
@@ -77,13 +77,13 @@ impl Capture {
         let output = self.lock();
         let mut text = String::from_utf8_lossy(&output.bytes).into_owned();
         if output.dropped > 0 {
-            text.push_str(&format!("\n… and {} bytes more", output.dropped));
+            text.push_str(&format!("\n… and {} more bytes", output.dropped));
         }
         text
     }
 
-    /// Waits until `find` finds something in what has come so far (its second argument: and no
-    /// more will come); `None` after `limit`.
+    /// Calls `find` for each new output until it returns a value, and returns that, or `None` after
+    /// `limit`. The second argument of `find` says whether the output is complete.
     pub fn wait<T>(
         &self,
         limit: Duration,
@@ -104,7 +104,7 @@ impl Capture {
         }
     }
 
-    /// Waits for the line number `index` (from 0), without its end.
+    /// Waits for line `index` (from 0) and returns it without the newline.
     pub fn line(&self, index: usize, limit: Duration) -> Option<String> {
         self.wait(limit, |bytes, _| {
             let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');

@@ -1,4 +1,4 @@
-//! Runs cargo, for the programs under test.
+//! Runs cargo to build the programs under test.
 
 use std::env;
 use std::io;
@@ -7,20 +7,20 @@ use std::process::Command;
 
 use super::process;
 
-/// The packages whose programs are tested.
+/// The packages of the programs under test.
 const PACKAGES: [&str; 3] = ["accio-server", "accio-client", "accio-simplified"];
 
-/// Returns a command for the cargo that runs this process.
+/// Returns a command for the cargo that started this process.
 pub fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Builds the programs for release and returns their folder, or `None` if the build failed, which
-/// cargo has reported.
+/// Builds the programs for release and returns their folder. If the build fails, cargo prints the
+/// reason, and this returns `None`.
 pub fn build() -> io::Result<Option<PathBuf>> {
     let mut command = cargo();
     command.args(["build", "--release", "--bins"]);
-    // server-s without fast paths is tested and measured too.
+    // The tools also run server-s without fast paths.
     command.args(["--features", "accio-simplified/diagnostics"]);
     PACKAGES.iter().for_each(|package| {
         command.args(["--package", package]);
@@ -28,9 +28,10 @@ pub fn build() -> io::Result<Option<PathBuf>> {
     if !process::foreground(&mut command)?.success() {
         return Ok(None);
     }
-    // This program is target/debug/NAME, or the like in another target folder.
+    // This program is target/PROFILE/NAME.
     let own = env::current_exe()?;
     let target = own.parent().and_then(Path::parent);
-    let target = target.ok_or_else(|| io::Error::other("this program is in no target folder"))?;
+    let target =
+        target.ok_or_else(|| io::Error::other("this program is not in a target folder"))?;
     Ok(Some(target.join("release")))
 }

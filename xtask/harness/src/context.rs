@@ -19,7 +19,7 @@ use super::verdict::{During, Stop, Verdict, ensure};
 pub use super::wait::wait_until;
 use super::{payload, ports};
 
-/// How often a start is repeated when another process took the port first.
+/// Number of attempts to start a server; another process may take the chosen port first.
 const STARTS: usize = 5;
 
 /// The environment of a scenario.
@@ -46,7 +46,7 @@ pub struct Log {
 }
 
 impl Context {
-    /// Creates one for a scenario that may write below `dir`.
+    /// Creates the environment of a scenario that writes below `dir`.
     pub fn new(subject: Arc<Subject>, dir: PathBuf, seed: u64) -> Context {
         static OWNERS: AtomicUsize = AtomicUsize::new(0);
         let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +59,7 @@ impl Context {
         Context { limits: Some(limits), ..self }
     }
 
-    /// Returns the owner number of its processes.
+    /// Returns the number that identifies the owner of its processes.
     pub fn owner(&self) -> usize {
         self.owner
     }
@@ -69,7 +69,7 @@ impl Context {
         &self.subject
     }
 
-    /// Returns the seed of contents.
+    /// Returns the seed of file contents.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -108,12 +108,12 @@ impl Context {
         Ok(path)
     }
 
-    /// Runs any command on behalf of the scenario.
+    /// Starts a command; its processes end with the scenario.
     pub fn spawn(&self, command: Command, input: Input) -> Verdict<Process> {
         Ok(self.try_spawn(command, input)?)
     }
 
-    /// Runs any command; the error tells what is to blame, see [`Process::spawn`].
+    /// Like [`Context::spawn`], but keeps the error of [`Process::spawn`].
     pub fn try_spawn(&self, command: Command, input: Input) -> io::Result<Process> {
         let process = Process::spawn(command, self.owner, input)?;
         if let Some(limits) = self.limits {
@@ -140,7 +140,7 @@ impl Context {
         self.spawn(command, Input::Null)
     }
 
-    /// Starts accio-server with a folder of its own and waits until it listens.
+    /// Starts accio-server with a new folder and waits until it listens.
     pub fn server(&self, flags: &[&str]) -> Verdict<Server> {
         self.server_into(&self.fresh("received"), flags)
     }
@@ -151,7 +151,7 @@ impl Context {
         Ok(Server { process, port, dir: dir.to_owned() })
     }
 
-    /// Starts accio-server through `wrapper`, which must become the program it is given.
+    /// Starts accio-server through the command `wrapper`, which must replace itself by the program.
     pub fn server_wrapped(&self, wrapper: &[&str], flags: &[&str]) -> Verdict<Server> {
         let dir = self.fresh("received");
         let (process, port) = self.start(Program::Server, &dir, wrapper, flags)?;
@@ -174,7 +174,7 @@ impl Context {
         self.spawn(command, Input::Null)
     }
 
-    /// Runs the client to its end, which must be a success without an error message.
+    /// Runs the client and expects exit code 0 without an error message.
     pub fn send(&self, port: u16, file: &Path, flags: &[&str]) -> Verdict {
         let mut client = self.client("127.0.0.1", port, file, flags)?;
         let exit = client.wait(Duration::from_secs(60))?;
@@ -201,7 +201,7 @@ impl Context {
                 command = outer;
             }
             let mut process = self.spawn(command, Input::Null)?;
-            // Its own word for it: a connection to find out would count as one.
+            // Read the log line of the server: a test connection would be numbered.
             let line = process.stderr().wait(SOON, |bytes, closed| {
                 let text = String::from_utf8_lossy(bytes);
                 let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -211,7 +211,11 @@ impl Context {
             match line.flatten() {
                 Some(line) => {
                     let place = format!(":{port}");
-                    ensure(line.contains(&place), format!("it to listen on …{place}"), || line)?;
+                    ensure(
+                        line.contains(&place),
+                        format!("the server to listen on …{place}"),
+                        || line,
+                    )?;
                     return Ok((process, port));
                 }
                 None => {
@@ -220,9 +224,9 @@ impl Context {
                         return Err(Stop::fault(
                             format!("a line on stderr: listening on ADDRESS:{port}"),
                             format!(
-                                "{:?}, and it {}",
+                                "{:?}, and the process {}",
                                 text,
-                                if process.has_ended()? { "ended" } else { "still runs" }
+                                if process.has_ended()? { "ended" } else { "is still running" }
                             ),
                         ))
                         .during(|| process.command().to_owned());
@@ -231,11 +235,11 @@ impl Context {
                 }
             }
         }
-        Err(Stop::Trouble(format!("no port that stays free in {STARTS} starts: {taken}")))
+        Err(Stop::Trouble(format!("another process took the port in {STARTS} attempts: {taken}")))
     }
 }
 
-/// A fault unless the process ended with exit code 0 and no `ERROR`.
+/// Returns a fault unless the process ended with exit code 0 and without `ERROR` on stderr.
 pub fn ensure_success(process: &Process, exit: Exit) -> Verdict {
     let text = process.stderr().text();
     let good = exit.status.code() == Some(0) && !text.contains("ERROR");
@@ -244,8 +248,9 @@ pub fn ensure_success(process: &Process, exit: Exit) -> Verdict {
     })
 }
 
-/// A fault unless the process ends within `limit` as every failing program must: one line `ERROR: …`
-/// on stderr that names one of `names`, nothing on stdout, an exit code that is not zero.
+/// Returns a fault unless the process ends within `limit` like every failing program must: with one
+/// line `ERROR: …` on stderr that contains one of `names`, no output on stdout and a non-zero exit
+/// code.
 pub fn ensure_failure(process: &mut Process, limit: Duration, names: &[&str]) -> Verdict {
     let exit = process.wait(limit)?;
     let (out, err) = (process.stdout().text(), process.stderr().text());
@@ -253,14 +258,18 @@ pub fn ensure_failure(process: &mut Process, limit: Duration, names: &[&str]) ->
     let named = |line: &str| names.is_empty() || names.iter().any(|name| line.contains(name));
     let good = matches!(lines[..], [line] if line.starts_with("ERROR: ") && named(line))
         && out.is_empty()
-        // 101 is a panic's.
+        // 101 is the exit code of a panic.
         && exit.status.code().is_some_and(|code| code != 0 && code != 101);
     ensure(
         good,
         format!(
-            "{} to end with a code that is not 0 and one line on stderr, ERROR: …{}",
+            "{} to end with a non-zero exit code and one line on stderr, ERROR: …{}",
             process.command(),
-            if names.is_empty() { String::new() } else { format!(", that has one of {names:?}") }
+            if names.is_empty() {
+                String::new()
+            } else {
+                format!(", that contains one of {names:?}")
+            }
         ),
         || format!("{}, stderr {err:?}, stdout {out:?}", exit.describe()),
     )

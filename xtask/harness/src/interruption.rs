@@ -10,31 +10,31 @@ use signal_hook::iterator::Signals;
 
 use super::process;
 
-/// Cleanup to do when the run is interrupted.
-static LEFTOVERS: Mutex<Vec<Leftovers>> = Mutex::new(Vec::new());
+/// The clean-up to do when the run is interrupted.
+static CLEANUPS: Mutex<Vec<Cleanup>> = Mutex::new(Vec::new());
 
-struct Leftovers {
+struct Cleanup {
     undo: fn(),
     dir: PathBuf,
 }
 
-/// Arranges that an interruption ends all child processes, calls `undo` and removes `dir`.
+/// Makes an interruption end all child processes, call `undo` and remove `dir`.
 pub fn remove_when_interrupted(undo: fn(), dir: PathBuf) -> io::Result<()> {
-    let mut leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
-    leftovers.push(Leftovers { undo, dir });
-    if leftovers.len() > 1 {
-        // A thread waits for signals already.
+    let mut cleanups = CLEANUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    cleanups.push(Cleanup { undo, dir });
+    if cleanups.len() > 1 {
+        // The thread that waits for signals is running already.
         return Ok(());
     }
-    drop(leftovers);
+    drop(cleanups);
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             process::kill_all_groups(|| {
-                let leftovers = LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner);
-                for Leftovers { undo, dir } in leftovers.iter() {
+                let cleanups = CLEANUPS.lock().unwrap_or_else(PoisonError::into_inner);
+                for Cleanup { undo, dir } in cleanups.iter() {
                     undo();
-                    // Scenarios still write there for a moment; what cannot be removed stays.
+                    // Scenarios may still write there for a moment, so try several times.
                     let _ = (0..5).try_for_each(|_| match std::fs::remove_dir_all(dir) {
                         Ok(()) => Err(()),
                         Err(_) => Ok(()),

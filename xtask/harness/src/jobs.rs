@@ -1,5 +1,5 @@
-//! Runs jobs: those that mostly wait all at once, the others a few at a time; each on a thread of
-//! its own, with a deadline. The processes that a job started are ended with it.
+//! Runs jobs concurrently, each in its own thread and with a deadline. Jobs that mostly wait all
+//! run at once, the others a few at a time. When a job ends, so do the processes that it started.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,20 +13,20 @@ use super::context::Context;
 use super::process;
 use super::verdict::{Stop, Verdict};
 
-/// Beyond its limit a job's processes are ended; then its thread has this long to notice.
+/// When a job exceeds its limit, its processes are killed; then its thread has this long to end.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// The load that a job puts on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
-    /// Next to nothing: it mostly waits, so all of these run side by side.
+    /// It mostly waits, so all jobs of this kind run at once.
     Waits,
-    /// Processor or disk: as many at once as there are places.
+    /// It uses the CPU or the disk, so only a few run at once.
     Works,
 }
 
 impl Load {
-    /// Returns the time limit of a job with this load, on a slow and busy machine.
+    /// Returns the default time limit of a job with this load, for a slow and busy machine.
     pub fn limit(self) -> Duration {
         match self {
             Load::Waits => Duration::from_secs(75),
@@ -35,25 +35,25 @@ impl Load {
     }
 }
 
-/// How many jobs run at once.
+/// The number of jobs to run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concurrency {
-    /// One after another, whatever they cost.
+    /// One at a time, whatever their load.
     Alone,
-    /// All that wait, and this many of those that work.
+    /// All jobs with [`Load::Waits`], and this number of those with [`Load::Works`].
     Working(usize),
 }
 
-/// The work of a job; it may return something for the report.
+/// The function of a job; it may return a value for the report.
 pub type Work<T = ()> = dyn Fn(&Context) -> Verdict<T> + Send + Sync;
 
-/// Something to be run once.
+/// A unit of work with a time limit.
 pub struct Job<T = ()> {
     /// The name of its thread.
     pub name: String,
     /// The load it puts on the machine.
     pub load: Load,
-    /// How long it may take.
+    /// Its time limit.
     pub limit: Duration,
     /// The environment of the work.
     pub context: Arc<Context>,
@@ -74,10 +74,10 @@ impl<T> fmt::Debug for Job<T> {
     }
 }
 
-/// A job that has ended.
+/// A finished job.
 #[derive(Debug)]
-pub struct Ended<T = ()> {
-    /// Its place among the jobs.
+pub struct FinishedJob<T = ()> {
+    /// Its index among the jobs.
     pub index: usize,
     /// The result.
     pub verdict: Verdict<T>,
@@ -85,17 +85,17 @@ pub struct Ended<T = ()> {
     pub took: Duration,
 }
 
-/// Runs all `jobs` and calls `report` when one has ended.
+/// Runs all `jobs` and calls `report` for each when it has ended.
 pub fn run<T: Send + 'static>(
     jobs: &[Job<T>],
     concurrency: Concurrency,
-    mut report: impl FnMut(Ended<T>) -> anyhow::Result<()>,
+    mut report: impl FnMut(FinishedJob<T>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (sender, verdicts) = mpsc::channel();
     let mut queue: VecDeque<usize> = (0..jobs.len()).collect();
     let mut running: Vec<RunningJob> = Vec::new();
     loop {
-        // Start what may start.
+        // Start as many jobs as the concurrency allows.
         let mut later = VecDeque::new();
         for index in queue {
             let working = running.iter().filter(|one| one.load == Load::Works).count();
@@ -114,12 +114,12 @@ pub fn run<T: Send + 'static>(
             return Ok(());
         }
 
-        // Wait for an end, or for a limit.
+        // Wait until a job ends or reaches its limit.
         let next = running.iter().map(|one| one.until).min().unwrap_or_else(Instant::now);
         let mut ended = Vec::new();
         match verdicts.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok((index, verdict)) => {
-                // A job that was given up may still report; its end has been reported already.
+                // An abandoned job may end after all; it has been reported already.
                 if let Some(place) = running.iter().position(|one| one.index == index) {
                     let one = running.swap_remove(place);
                     let late = one.ending || Instant::now() > one.began + one.limit;
@@ -128,14 +128,14 @@ pub fn run<T: Send + 'static>(
                 }
             }
             Err(_) => {
-                for one in running.extract_if(.., |one| one.is_hopeless()) {
+                for one in running.extract_if(.., |one| one.must_be_abandoned()) {
                     let fault = overdue(&one, None);
                     ended.push((one, Err(fault)));
                 }
             }
         }
         for (one, verdict) in ended {
-            report(Ended { index: one.index, verdict, took: one.began.elapsed() })?;
+            report(FinishedJob { index: one.index, verdict, took: one.began.elapsed() })?;
         }
     }
 }
@@ -146,9 +146,9 @@ struct RunningJob {
     limit: Duration,
     owner: usize,
     began: Instant,
-    /// The end of its time, or of its grace.
+    /// The time at which its limit, or afterwards its grace period, ends.
     until: Instant,
-    /// Whether its processes have been ended.
+    /// Whether its processes have been killed.
     ending: bool,
 }
 
@@ -166,16 +166,16 @@ impl RunningJob {
             let verdict =
                 verdict.unwrap_or_else(|_| Err(Stop::Trouble("the scenario panicked".into())));
             process::end_all_of(owner);
-            // The other end may have given up on us.
+            // The receiver is gone if the run has been aborted.
             let _ = sender.send((index, verdict));
         })?;
         let (load, limit) = (job.load, job.limit);
         Ok(RunningJob { index, load, limit, owner, began, until: began + limit, ending: false })
     }
 
-    /// At its limit its processes are ended, so that what waits for them goes on; a while later
-    /// there is no hope.
-    fn is_hopeless(&mut self) -> bool {
+    /// Kills the processes of a job that has reached its limit, so that its thread stops waiting
+    /// for them. Returns whether the thread has not ended within the grace period either.
+    fn must_be_abandoned(&mut self) -> bool {
         if Instant::now() < self.until {
             return false;
         }
@@ -189,15 +189,15 @@ impl RunningJob {
     }
 }
 
-/// The fault of a job beyond its limit, with the fault that followed from it.
+/// Returns the fault for a job that exceeded its limit, with the fault that resulted from that.
 fn overdue(one: &RunningJob, then: Option<Stop>) -> Stop {
     let then = match then {
         Some(Stop::Fault(fault)) => format!(", then: {} / {}", fault.expected, fault.actual),
         _ => String::new(),
     };
     Stop::fault(
-        format!("an end within {} s", one.limit.as_secs()),
-        format!("none came; the processes were ended{then}"),
+        format!("the job to end within {} s", one.limit.as_secs()),
+        format!("it did not; its processes were killed{then}"),
     )
 }
 
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_beyond_its_limit_is_a_fault_and_its_processes_are_ended() {
+    fn a_job_beyond_its_limit_is_a_fault_and_its_processes_are_killed() {
         let sleeps = job(Duration::from_millis(200), |context| {
             let mut command = Command::new("sleep");
             command.arg("1000");
@@ -236,7 +236,7 @@ mod tests {
         let [Err(Stop::Fault(fault)), Err(Stop::Trouble(why))] = &ends[..] else {
             panic!("{ends:?}")
         };
-        assert!(fault.actual.contains("processes were ended"), "{fault:?}");
+        assert!(fault.actual.contains("processes were killed"), "{fault:?}");
         assert!(why.contains("panicked"), "{why}");
     }
 }

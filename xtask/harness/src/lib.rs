@@ -1,9 +1,9 @@
-//! The common base of the project's test tools: child processes and their limits, raw peers,
-//! payloads, ports, installed programs, namespaces, verdicts and jobs. It knows no scenario, check,
-//! fault or workload.
+//! The foundation of the project's test tools: child processes and their limits, scripted peers,
+//! payloads, ports, installed programs, namespaces, verdicts and jobs. It contains no scenario,
+//! check, fault or workload.
 //!
-//! Nothing else starts child processes, looks for ports or installed programs, quotes commands,
-//! derives seeds or makes namespaces. Code that judges a program returns a
+//! Only this crate starts child processes, looks for ports and installed programs, quotes commands,
+//! derives seeds and creates namespaces. Functions that judge a program return a
 //! [`Verdict`](verdict::Verdict); commands return `anyhow::Result`.
 #![forbid(unsafe_code)]
 
@@ -30,5 +30,5 @@ pub mod verdict;
 pub mod wait;
 pub mod work_dir;
 
-/// The exit code of a failure that says nothing about what was tested.
+/// The exit code of a tool that failed itself, whatever the programs under test do.
 pub const TROUBLE: u8 = 3;

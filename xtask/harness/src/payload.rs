@@ -1,4 +1,4 @@
-//! File contents: made from a seed, compared, described.
+//! File contents: derives them from a seed, compares and describes them.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,11 +9,11 @@ use super::verdict::{Stop, Verdict};
 /// The content of a file whose transfer failed.
 pub const ERROR: &[u8] = b"ERROR";
 
-/// Length of the block of random bytes that contents repeat, with a stamp in every page.
+/// Length in bytes of the random block that contents repeat, with a different stamp in every page.
 const BLOCK: usize = 1 << 20;
-/// Distance of stamps: no two pages of a content, or of two contents, are equal.
+/// Distance of the stamps, so that all pages of all contents differ.
 const PAGE: usize = 4096;
-/// Number of leading bytes that descriptions show.
+/// Number of leading bytes in descriptions.
 const START: usize = 48;
 
 /// Returns `length` bytes that depend on `seed`.
@@ -23,12 +23,12 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
         content.extend_from_slice(block);
         Ok(())
     })
-    // The closure above never fails.
+    // The closure never fails.
     .unwrap_or_default();
     content
 }
 
-/// Writes the same bytes to a file at `path`, in constant memory.
+/// Writes the same bytes as [`bytes`] to a file, in constant memory.
 pub fn write(path: &Path, seed: u64, length: u64) -> io::Result<()> {
     let mut file = File::create(path)?;
     blocks(seed, length, |block| file.write_all(block))
@@ -54,13 +54,13 @@ fn blocks(
     Ok(())
 }
 
-/// A fault unless the file at `path` holds exactly `expected`.
+/// Returns a fault unless the file at `path` contains exactly `expected`.
 pub fn ensure_holds(path: &Path, expected: &[u8]) -> Verdict {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match std::fs::read(path) {
         Ok(actual) if actual == expected => Ok(()),
         Ok(actual) => Err(Stop::fault(
-            format!("{name} to hold {}", describe(expected)),
+            format!("{name} to contain {}", describe(expected)),
             format!(
                 "{}{}{}",
                 describe(&actual),
@@ -69,12 +69,12 @@ pub fn ensure_holds(path: &Path, expected: &[u8]) -> Verdict {
             ),
         )),
         Err(error) => {
-            Err(Stop::fault(format!("{name} to hold {}", describe(expected)), error.to_string()))
+            Err(Stop::fault(format!("{name} to contain {}", describe(expected)), error.to_string()))
         }
     }
 }
 
-/// A fault unless the files at both paths hold the same bytes; compared in constant memory.
+/// Returns a fault unless both files contain the same bytes; compares them in constant memory.
 pub fn ensure_same(source: &Path, received: &Path) -> Verdict {
     let name = received.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut source_file = File::open(source)?;
@@ -96,7 +96,7 @@ pub fn ensure_same(source: &Path, received: &Path) -> Verdict {
             let difference = first_difference(&left[..part], &right[..part]);
             return Err(Stop::fault(
                 expected,
-                format!("other bytes, in the MiB at offset {offset}{difference}"),
+                format!("different bytes in the MiB at offset {offset}{difference}"),
             ));
         }
         offset += part as u64;
@@ -104,7 +104,7 @@ pub fn ensure_same(source: &Path, received: &Path) -> Verdict {
     Ok(())
 }
 
-/// Describes bytes: their number and the first of them.
+/// Describes bytes by their number and the first of them.
 pub fn describe(bytes: &[u8]) -> String {
     let dots = if bytes.len() > START { "…" } else { "" };
     let start = &bytes[..bytes.len().min(START)];
@@ -124,15 +124,15 @@ pub fn escape_line(line: &str) -> String {
     escaped
 }
 
-/// Describes where two contents begin to differ; empty if one is a prefix of the other.
+/// Describes the first difference of two contents; empty if one is a prefix of the other.
 pub fn first_difference(expected: &[u8], actual: &[u8]) -> String {
     match expected.iter().zip(actual).position(|(expected, actual)| expected != actual) {
-        Some(offset) => format!(", different from offset {offset} on"),
+        Some(offset) => format!(", which differ from offset {offset} on"),
         None => String::new(),
     }
 }
 
-/// Describes the end of bytes that are too long to show: appended bytes are there.
+/// Describes the last bytes of a long content, which show appended bytes.
 fn last(bytes: &[u8]) -> String {
     const SHOWN: usize = 12;
     if bytes.len() <= START {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contents_are_repeatable_and_different() {
+    fn equal_seeds_give_equal_contents_and_all_pages_differ() {
         assert_eq!(bytes(1, 3 * BLOCK + 5), bytes(1, 3 * BLOCK + 5));
         assert_ne!(bytes(1, 500), bytes(2, 500));
         let content = bytes(3, 2 * BLOCK);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn files_hold_the_same_and_differences_are_found() {
+    fn finds_differences_between_files() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         write(&one, 5, 2_500_000).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_escaped_for_people() {
+    fn escapes_control_characters() {
         assert_eq!(describe(b"a\x1b\r\n"), r#"4 bytes "a\x1b\r\n""#);
         assert_eq!(describe(b"x"), r#"1 byte "x""#);
         assert!(describe(&[b'x'; 100]).ends_with("…\""));

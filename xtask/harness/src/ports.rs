@@ -1,4 +1,4 @@
-//! Port numbers for the subjects.
+//! Chooses port numbers for the programs under test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,32 +10,32 @@ use socket2::{Domain, Socket, Type};
 
 use super::process;
 
-/// Ports handed out in this run; none is handed out twice.
-static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+/// Ports returned so far; none is returned twice.
+static RETURNED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// The lowest port worth trying: below it live well-known services.
+/// Lowest port to choose; lower ones often belong to well-known services.
 const LOWEST: u16 = 10_000;
 
-/// Returns a port that is not in use. It is below the range from which the kernel takes the ports
-/// of outgoing connections, of which there are thousands here, so that it stays free.
+/// Returns a port that is not in use. It is below the kernel's range for outgoing connections,
+/// which the tests open by the thousand, so that it stays free.
 pub fn free() -> io::Result<u16> {
     let range = LOWEST..outgoing_from().max(LOWEST + 1);
     for _ in 0..1_000 {
-        // A range too small to choose from: let the kernel choose.
+        // If that range is too small, let the kernel choose.
         let wanted = if range.len() < 1_000 { 0 } else { fastrand::u16(range.clone()) };
         let Ok(port) = process::while_none_starts(|| bind(wanted)) else { continue };
-        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+        if RETURNED.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return Ok(port);
         }
     }
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port in 1,000 attempts"))
 }
 
-/// Binds `port` on all interfaces as the servers will, and closes the socket again.
+/// Binds `port` on all interfaces like the servers do, and closes the socket again.
 fn bind(port: u16) -> io::Result<u16> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    // Without reusing the address: a program may not do that either, and what is left of old
-    // connections would be in its way.
+    // Without SO_REUSEADDR: the program under test may not set it either, and then old connections
+    // in TIME-WAIT would prevent its bind.
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
     socket.listen(1)?;
     let address = socket.local_addr()?.as_socket_ipv4();
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_port_is_given_twice() {
+    fn never_returns_a_port_twice() {
         let ports: BTreeSet<u16> = (0..50).map(|_| free().unwrap()).collect();
         assert_eq!(ports.len(), 50);
         assert!(!ports.contains(&0));

@@ -1,8 +1,8 @@
-//! Command lines as a shell takes them.
+//! Formats command lines for a shell.
 
 use std::process::Command;
 
-/// Quotes a word for a shell if it needs that.
+/// Quotes a word for a shell if necessary.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -12,7 +12,7 @@ pub fn quote(word: &str) -> String {
     }
 }
 
-/// Returns the command as a person would type it.
+/// Returns the command as one would type it in a shell.
 pub fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_quoted_only_where_a_shell_needs_it() {
+    fn quotes_only_words_that_need_it() {
         for (word, quoted) in
             [("a/b-c.d", "a/b-c.d"), ("", "''"), ("a b", "'a b'"), ("it's", "'it'\\''s'")]
         {

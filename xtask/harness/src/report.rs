@@ -1,4 +1,4 @@
-//! Tallies of a run and explanations of failures.
+//! Counts results and explains failures.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,21 +10,21 @@ use super::context::Context;
 use super::payload;
 use super::verdict::Stop;
 
-/// Lines of an output shown with a failure.
+/// Number of lines of an output shown with a failure.
 const TAIL: usize = 8;
-/// Processes whose output is shown with a failure.
+/// Number of processes whose output is shown with a failure.
 const PROCESSES: usize = 4;
 
 /// The number of scenarios by result.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
-    /// All held.
+    /// Scenarios whose expectations were all met.
     pub passed: usize,
-    /// The subject's faults and our own troubles.
+    /// Faults of the subject and failures of the test itself.
     pub failed: usize,
-    /// Not possible on this machine.
+    /// Scenarios that cannot run on this machine.
     pub skipped: usize,
-    /// How many of the failed are our own troubles.
+    /// The part of `failed` that is due to the test itself.
     pub troubled: usize,
 }
 
@@ -38,12 +38,12 @@ pub fn explain(name: &str, about: &str, stop: &Stop, context: &Context) -> Strin
                 fault.during.iter().rev().map(|place| format!("  during    {place}\n")).collect();
             write!(text, "{places}  expected  {}\n  actual    {}\n", fault.expected, fault.actual)
         }
-        Stop::Trouble(why) => writeln!(text, "  the test's own trouble: {why}"),
+        Stop::Trouble(why) => writeln!(text, "  the test itself failed: {why}"),
         Stop::Skip(why) => writeln!(text, "  skipped: {why}"),
     };
     let logs = context.logs();
-    let spoken = logs.iter().rev().filter(|log| !log.stderr.text().is_empty()).take(PROCESSES);
-    for log in spoken {
+    let with_output = logs.iter().rev().filter(|log| !log.stderr.text().is_empty()).take(PROCESSES);
+    for log in with_output {
         let stderr = log.stderr.text();
         let lines: Vec<&str> = stderr.lines().collect();
         let tail = &lines[lines.len().saturating_sub(TAIL)..];
@@ -55,10 +55,10 @@ pub fn explain(name: &str, about: &str, stop: &Stop, context: &Context) -> Strin
     text
 }
 
-/// Removes a scenario's folder, or completes it with the outputs.
+/// Removes a scenario's folder, or adds the outputs of its processes if the folder is kept.
 pub fn tidy(context: &Context, failed: bool, keep: bool) -> io::Result<()> {
     if !(failed && keep) {
-        // A scenario that was given up on may still write there; the whole folder goes in the end.
+        // An abandoned scenario may still write there; the run's folder is removed in the end.
         let _ = fs::remove_dir_all(context.dir());
         return Ok(());
     }
@@ -75,7 +75,7 @@ pub fn tidy(context: &Context, failed: bool, keep: bool) -> io::Result<()> {
 }
 
 impl Tally {
-    /// 0 if all held, 1 if some did not, 3 for the run's own troubles.
+    /// Returns 0 if all passed, 1 if some failed, and 3 if a test itself failed.
     pub fn exit_code(self) -> ExitCode {
         match self {
             _ if self.troubled > 0 => ExitCode::from(TROUBLE),
@@ -85,13 +85,13 @@ impl Tally {
     }
 }
 
-/// The exit code of a tool; prints the error, if there is one.
+/// Returns the exit code of a tool, and prints the error, if any.
 pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         let kind = error.downcast_ref().map(io::Error::kind);
-        // The reader of the output has closed it on purpose.
+        // A closed stdout is not an error: the reader has seen enough.
         if kind != Some(io::ErrorKind::BrokenPipe) {
-            // Nothing is left to do about a closed stderr.
+            // If stderr is closed, the error cannot be printed.
             let _ = writeln!(io::stderr().lock(), "ERROR: {error:#}");
         }
         ExitCode::from(TROUBLE)

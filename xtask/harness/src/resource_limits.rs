@@ -1,5 +1,6 @@
-//! Limits for untrusted programs: a thread watches the memory, the number of processes and the output
-//! of a whole group, and finds processes that left the group by a mark in their environment.
+//! Limits for untrusted programs. A thread watches the memory, the number of processes and the
+//! output of each process group. Processes that left their group are found by a mark in their
+//! environment.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,25 +14,26 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use super::capture::Capture;
 use super::usage;
 
-/// The variable that marks everything a check starts.
+/// The environment variable that marks all processes that a check starts.
 pub const MARK: &str = "ACCIO_KIT_CHECK";
-/// How often groups are looked at.
-const LOOK: Duration = Duration::from_millis(100);
-/// Looks in a row that find a group at rest.
+/// Interval at which groups are checked.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Number of consecutive checks without a runnable thread after which a group is idle.
 const RESTS: u32 = 3;
-/// Rounds of ending processes that left the group: one that forks is found in the next round.
+/// Maximum number of rounds to kill processes that left their group; a process that forks meanwhile
+/// is found in the next round.
 const ROUNDS: usize = 20;
 
 /// Limits of a group of processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Resident memory, in KiB.
+    /// Maximum resident memory, in KiB.
     pub memory: u64,
-    /// Processes.
+    /// Maximum number of processes.
     pub processes: usize,
-    /// The largest file, in bytes.
+    /// Maximum size of a file, in bytes.
     pub file: u64,
-    /// Output to stdout and stderr, in bytes.
+    /// Maximum output to stdout and stderr, in bytes.
     pub output: u64,
 }
 
@@ -41,18 +43,18 @@ impl Default for Limits {
     }
 }
 
-struct Watched {
+struct WatchedGroup {
     group: Pid,
     owner: usize,
     limits: Limits,
     outputs: [Arc<Capture>; 2],
 }
 
-static WATCHED: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
+static WATCHED: Mutex<Vec<WatchedGroup>> = Mutex::new(Vec::new());
 static ENDED: Mutex<Vec<(usize, String)>> = Mutex::new(Vec::new());
 static WATCH: Once = Once::new();
 
-/// Returns the mark of `owner`'s processes, which no other run has.
+/// Returns the mark of `owner`'s processes, which is unique to this run.
 pub fn mark(owner: usize) -> String {
     static RUN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     let run = RUN.get_or_init(|| {
@@ -62,31 +64,31 @@ pub fn mark(owner: usize) -> String {
     format!("{run}-{owner}.")
 }
 
-/// Holds the process group `group` with these outputs to `limits` from now on.
+/// Enforces `limits` on the process group `group` and its outputs.
 pub fn watch(group: Pid, outputs: [Arc<Capture>; 2], owner: usize, limits: Limits) {
     let files = Rlimit { current: Some(limits.file), maximum: Some(limits.file) };
-    // It may have ended by now, or the file system's own limits do.
+    // The process may have ended already.
     let _ = rustix::process::prlimit(Some(group), Resource::Fsize, files);
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::prlimit(Some(group), Resource::Core, none);
-    // Where looking comes too late: no process far beyond the limit, and when memory runs out all
-    // the same, the kernel ends this process first.
+    // The watching thread may be too late: no process may exceed the memory limit by far, and if
+    // memory runs out nevertheless, the kernel kills this process first.
     let most = Some(limits.memory.saturating_mul(4 << 10));
     let data = Rlimit { current: most, maximum: most };
     let _ = rustix::process::prlimit(Some(group), Resource::Data, data);
     let _ = fs::write(format!("/proc/{}/oom_score_adj", group.as_raw_nonzero()), "1000");
-    lock(&WATCHED).push(Watched { group, owner, limits, outputs });
+    lock(&WATCHED).push(WatchedGroup { group, owner, limits, outputs });
     WATCH.call_once(|| {
         thread::spawn(|| {
             loop {
-                thread::sleep(LOOK);
-                look();
+                thread::sleep(INTERVAL);
+                check_limits();
             }
         });
     });
 }
 
-/// Raises this process's own descriptor limit to `wanted`, or as far as the system allows.
+/// Raises the descriptor limit of this process to `wanted`, or as far as the system allows.
 pub fn raise_descriptor_limit(wanted: Option<u64>) -> io::Result<()> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = match (wanted, limit.maximum) {
@@ -100,19 +102,20 @@ pub fn raise_descriptor_limit(wanted: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// Stops watching `group`; must be called before its number is free.
+/// Stops watching `group`; must be called before the group id can be reused.
 pub fn forget(group: Pid) {
     lock(&WATCHED).retain(|one| one.group != group);
 }
 
-/// Returns why processes of `owner` were ended.
+/// Returns the reasons for which processes of `owner` were killed.
 pub fn reasons(owner: usize) -> Vec<String> {
     let ended = lock(&ENDED);
     ended.iter().filter(|(of, _)| *of == owner).map(|(_, why)| why.clone()).collect()
 }
 
-/// Ends every process marked by `owner`, in any group. Those in one of `others` are
-/// known to belong to others: reading the environments of hundreds of processes takes long.
+/// Kills every process with the mark of `owner`, whatever its group. It skips the groups in
+/// `others`, which have another owner, because reading the environment of hundreds of processes
+/// takes long.
 pub fn sweep(owner: usize, others: &HashSet<Pid>) {
     let mark = format!("{MARK}={}", mark(owner));
     for _ in 0..ROUNDS {
@@ -138,18 +141,18 @@ pub fn members(group: Pid) -> Vec<i32> {
     pids().filter(|pid| group_of(*pid) == Some(group)).collect()
 }
 
-/// Returns the sum of the group's peak resident memory, in KiB.
+/// Returns the sum of the peak resident memory of the group's processes, in KiB.
 pub fn peak_memory(group: Pid) -> u64 {
     let peak = |pid: i32| usage::status_kib(Pid::from_raw(pid)?, "VmHWM");
     members(group).into_iter().filter_map(peak).sum()
 }
 
-/// Returns the processor time of the group, in clock ticks.
+/// Returns the CPU time of the group, in clock ticks.
 pub fn cpu_ticks(group: Pid) -> u64 {
     stats(&HashSet::from([group])).into_iter().map(|stat| stat.ticks).sum()
 }
 
-/// Whether any thread of the group runs, or would if a processor or the disk were free.
+/// Whether any thread of the group is running, or waits for a CPU or the disk.
 pub fn wants_to_run(group: Pid) -> bool {
     members(group).into_iter().any(|pid| {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -160,13 +163,12 @@ pub fn wants_to_run(group: Pid) -> bool {
     })
 }
 
-/// Waits until no thread of the group wants to run, at most for `limit`. Returns whether the group
-/// has come to rest.
+/// Waits until the group is idle, for at most `limit`, and returns whether it is.
 pub fn settles(group: Pid, limit: Duration) -> bool {
     let until = Instant::now() + limit;
     let mut rested = 0;
     while Instant::now() < until {
-        // Once is not enough: it may sleep between two things it does.
+        // Check several times, because a busy program may sleep for a moment.
         rested = if wants_to_run(group) { 0 } else { rested + 1 };
         if rested == RESTS {
             return true;
@@ -176,21 +178,21 @@ pub fn settles(group: Pid, limit: Duration) -> bool {
     false
 }
 
-struct Stat {
+struct ProcessStat {
     group: Pid,
     ticks: u64,
-    /// Resident pages.
+    /// Number of resident pages.
     resident: u64,
 }
 
-fn look() {
+fn check_limits() {
     let groups: HashSet<Pid> = lock(&WATCHED).iter().map(|one| one.group).collect();
     if groups.is_empty() {
         return;
     }
     let stats = stats(&groups);
     let page = rustix::param::page_size() as u64 >> 10;
-    // Held over the kill: a group is forgotten before its number is free for others.
+    // Keep the lock during the kill: `forget` is called before the group id can be reused.
     let mut watched = lock(&WATCHED);
     watched.retain(|one| {
         let members = stats.iter().filter(|stat| stat.group == one.group);
@@ -212,22 +214,22 @@ fn look() {
     });
 }
 
-/// Returns the figures of the processes in these groups.
-fn stats(groups: &HashSet<Pid>) -> Vec<Stat> {
-    let stat = |pid: i32| -> Option<Stat> {
+/// Reads `/proc/PID/stat` of the processes in these groups.
+fn stats(groups: &HashSet<Pid>) -> Vec<ProcessStat> {
+    let stat = |pid: i32| -> Option<ProcessStat> {
         let group = group_of(pid).filter(|group| groups.contains(group))?;
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The fields after the command's name, which may hold anything: state is the first.
+        // The command name may contain any character. The fields follow it; the first is the state.
         let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-        Some(Stat { group, ticks: number(11)? + number(12)?, resident: number(21)? })
+        Some(ProcessStat { group, ticks: number(11)? + number(12)?, resident: number(21)? })
     };
     pids().filter_map(stat).collect()
 }
 
-/// Returns the group of a process: much cheaper than reading its files.
+/// Returns the group of a process; this is much cheaper than reading its files.
 fn group_of(pid: i32) -> Option<Pid> {
-    // Not by rustix: one of a group outside our PID namespace is in group 0, which it calls a bug.
+    // Not with rustix, which panics for a group outside our PID namespace: its id is 0.
     let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok()?;
     Pid::from_raw(group.as_raw())
 }

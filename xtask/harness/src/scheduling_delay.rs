@@ -1,22 +1,22 @@
-//! How late this process itself is scheduled: on a busy machine that time must not count against a
-//! limit of 10.5 s.
+//! Measures how late this process itself is scheduled. On a busy machine this delay must not count
+//! against the time limits of the program under test.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often the clock is read.
+/// Interval at which the clock is read.
 const BEAT: Duration = Duration::from_millis(10);
-/// Shorter delays are not kept.
+/// Shorter delays are ignored.
 const NOISE: Duration = Duration::from_millis(5);
-/// Samples kept; far more than one run has.
+/// Maximum number of delays kept; a run has far fewer.
 const KEPT: usize = 10_000;
 
 /// The time and the length of each delay.
 static SAMPLES: Mutex<VecDeque<(Instant, Duration)>> = Mutex::new(VecDeque::new());
 
-/// Starts the measurement, which runs as long as the process.
+/// Starts the measurement, which runs until the process ends.
 pub fn start() {
     thread::spawn(|| {
         loop {

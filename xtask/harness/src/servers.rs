@@ -1,4 +1,4 @@
-//! Our own servers at work.
+//! Running instances of our own servers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,7 +36,7 @@ impl Server {
         Peer::connect(self.address())
     }
 
-    /// Opens a raw connection and receives the greeting, so that it has its number.
+    /// Opens a raw connection and receives the greeting; from then on it has a number.
     pub fn connect_greeted(&self) -> Verdict<Peer> {
         let mut peer = self.connect()?;
         peer.greet_as_client(Dialect::Accio)?;
@@ -48,25 +48,26 @@ impl Server {
         self.dir.join(format!("{id}.file"))
     }
 
-    /// A fault unless connection `id`'s file appears soon, and with exactly this content.
+    /// Returns a fault unless the file of connection `id` appears soon, with exactly this content.
     pub fn expect_file(&self, id: usize, content: &[u8]) -> Verdict {
         let path = self.path(id);
         wait_until(SOON, || path.exists());
         payload::ensure_holds(&path, content)
     }
 
-    /// A fault unless connection `id`'s file appears soon.
+    /// Returns a fault unless the file of connection `id` appears soon.
     pub fn expect_written(&self, id: usize) -> Verdict {
-        let there = wait_until(SOON, || self.path(id).exists());
-        ensure(there, format!("{id}.file"), || "no such file".into())
+        let exists = wait_until(SOON, || self.path(id).exists());
+        ensure(exists, format!("{id}.file"), || "no such file".into())
     }
 
-    /// A fault unless connection `id`'s file appears soon and holds exactly `ERROR`.
+    /// Returns a fault unless the file of connection `id` appears soon and contains exactly
+    /// `ERROR`.
     pub fn expect_error(&self, id: usize) -> Verdict {
         self.expect_file(id, ERROR)
     }
 
-    /// A fault unless connection `id`'s file soon holds something else than `before`, and then
+    /// Returns a fault unless the content of connection `id`'s file soon changes from `before` to
     /// exactly `content`.
     pub fn expect_replaced(&self, id: usize, before: &[u8], content: &[u8]) -> Verdict {
         let path = self.path(id);
@@ -74,7 +75,7 @@ impl Server {
         payload::ensure_holds(&path, content)
     }
 
-    /// A fault unless FILE-DIR holds the files of these connections and nothing else.
+    /// Returns a fault unless FILE-DIR contains the files of these connections and no others.
     pub fn expect_only(&self, ids: impl IntoIterator<Item = usize>) -> Verdict {
         let expected: BTreeSet<String> = ids.into_iter().map(|id| format!("{id}.file")).collect();
         let actual = self.listing()?;
@@ -83,14 +84,15 @@ impl Server {
         })
     }
 
-    /// A fault unless FILE-DIR holds the files of these connections, and hidden files of open uploads.
+    /// Returns a fault unless FILE-DIR contains the files of these connections, and besides only
+    /// hidden files of open uploads.
     pub fn expect_only_or_hidden(&self, ids: impl IntoIterator<Item = usize>) -> Verdict {
         let expected: BTreeSet<String> = ids.into_iter().map(|id| format!("{id}.file")).collect();
         let mut actual = self.listing()?;
         actual.retain(|name| !name.starts_with('.'));
         ensure(
             actual == expected,
-            format!("only {expected:?} in FILE-DIR, and hidden ones"),
+            format!("only {expected:?} and hidden files in FILE-DIR"),
             || format!("{actual:?}"),
         )
     }
@@ -102,7 +104,7 @@ impl Server {
             .collect()
     }
 
-    /// Stops it; a fault unless it still runs and exits with code 0.
+    /// Stops the server; returns a fault unless it is still running and exits with code 0.
     pub fn stop(mut self) -> Verdict {
         stop(&mut self.process)
     }
@@ -128,7 +130,7 @@ impl ServerS {
         Peer::connect(self.address())
     }
 
-    /// A fault unless line `index` (from 0) of its stdout comes soon and is `text`.
+    /// Returns a fault unless the server soon prints line `index` (from 0), and it is `text`.
     pub fn expect_line(&self, index: usize, text: &str) -> Verdict {
         let line = self.process.stdout().line(index, SOON);
         ensure(
@@ -143,7 +145,8 @@ impl ServerS {
         )
     }
 
-    /// Stops it; a fault unless it exits with code 0 and its stdout was exactly these lines.
+    /// Stops the server; returns a fault unless it exits with code 0 and printed exactly these
+    /// lines.
     pub fn stop_after(mut self, lines: &[&str]) -> Verdict {
         stop(&mut self.process)?;
         let expected: String = lines.iter().map(|line| format!("{line}\n")).collect();
@@ -154,7 +157,7 @@ impl ServerS {
 
 fn stop(process: &mut Process) -> Verdict {
     let running = !process.has_ended()?;
-    ensure(running, format!("{} to be running still", process.name()), || "it has ended".into())?;
+    ensure(running, format!("{} to be running", process.name()), || "it has ended".into())?;
     process.signal(Signal::TERM)?;
     let exit = process.wait(SOON)?;
     ensure(exit.status.code() == Some(0), "exit code 0 after SIGTERM", || exit.describe())

@@ -7,25 +7,25 @@ use std::process::Command;
 use super::peer::Dialect;
 use super::verdict::{Stop, Verdict};
 
-/// One of the three programs the courses ask for.
+/// One of the three programs under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {
-    /// The receiver that keeps files.
+    /// The server that stores files.
     Server,
-    /// The receiver that counts.
+    /// The server that counts bytes.
     ServerS,
-    /// The sender.
+    /// The client.
     Client,
 }
 
-/// The programs under test, all or some of the three.
+/// The programs under test: all three or some of them.
 #[derive(Debug, Clone, Default)]
 pub struct Subject {
-    /// The receiver that keeps files.
+    /// The server that stores files.
     pub server: Option<Template>,
-    /// The receiver that counts.
+    /// The server that counts bytes.
     pub server_s: Option<Template>,
-    /// The sender.
+    /// The client.
     pub client: Option<Template>,
 }
 
@@ -33,7 +33,7 @@ impl Program {
     /// All programs.
     pub const ALL: [Program; 3] = [Program::Server, Program::ServerS, Program::Client];
 
-    /// Returns its name in ids of checks and on command lines.
+    /// Returns its name in check ids and on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Program::Server => "server",
@@ -54,19 +54,19 @@ impl Subject {
         })
     }
 
-    /// Our own programs in the folder `bin`, with the option for one dialect.
+    /// Returns our own programs in the folder `bin`, with the option for one dialect.
     pub fn own_in(bin: &Path, dialect: Dialect) -> Verdict<Subject> {
         let mut subject = Subject::own(bin)?;
         let templates = [&mut subject.server, &mut subject.server_s, &mut subject.client];
         for template in templates.into_iter().flatten() {
-            // Before the places, so that they are there for arguments of another number too.
+            // Before the placeholders, so that `bare` includes them.
             let flags = ["--handshake", dialect.name()].map(str::to_owned);
             template.words.splice(1..1, flags);
         }
         Ok(subject)
     }
 
-    /// Returns the template of `program`; a skip if there is none.
+    /// Returns the template of `program`, or a skip if there is none.
     pub fn template(&self, program: Program) -> Verdict<&Template> {
         let template = match program {
             Program::Server => &self.server,
@@ -100,7 +100,7 @@ impl Template {
                 (None | Some('"'), '\\') => {
                     let escaped = characters
                         .next()
-                        .ok_or_else(|| Stop::Trouble("a backslash at the end".into()))?;
+                        .ok_or_else(|| Stop::Trouble("a command ends with a backslash".into()))?;
                     word.get_or_insert_default().push(escaped);
                 }
                 (None, _) if c.is_whitespace() => words.extend(word.take()),
@@ -117,9 +117,9 @@ impl Template {
         Ok(Template { words })
     }
 
-    /// Returns the program that it runs.
+    /// Returns its program.
     pub fn program(&self) -> &str {
-        // `parse` lets no empty template pass.
+        // A template has at least one word, see `parse`.
         self.words.first().map_or("", String::as_str)
     }
 
@@ -128,24 +128,24 @@ impl Template {
         let mut words = self.words.iter().map(|word| {
             let mut filled = word.clone();
             for (name, value) in values {
-                // Paths we make up ourselves, so they are text.
+                // We choose the paths, so they are valid UTF-8.
                 filled = filled.replace(&format!("{{{name}}}"), &value.to_string_lossy());
             }
             filled
         });
-        // `parse` lets no empty template pass.
+        // A template has at least one word, see `parse`.
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words);
         command
     }
 
-    /// Returns the command up to its first placeholder, for other arguments.
+    /// Returns the command up to its first placeholder; the caller adds other arguments.
     pub fn bare(&self) -> Command {
-        let fixed = self.words.iter().take_while(|word| !is_place(word)).cloned().collect();
+        let fixed = self.words.iter().take_while(|word| !is_placeholder(word)).cloned().collect();
         Template { words: fixed }.command(&[])
     }
 
-    /// Replaces the words for which `replace`, called with index and word, returns another.
+    /// Replaces each word for which `replace`, called with its index and text, returns another one.
     pub fn map(mut self, replace: impl Fn(usize, &str) -> Option<String>) -> Template {
         for (index, word) in self.words.iter_mut().enumerate() {
             if let Some(other) = replace(index, word) {
@@ -155,7 +155,7 @@ impl Template {
         self
     }
 
-    /// Takes the program from `folder`.
+    /// Prefixes the program with `folder`.
     fn inside(mut self, folder: &Path) -> Template {
         if let Some(program) = self.words.first_mut() {
             *program = folder.join(&*program).to_string_lossy().into_owned();
@@ -164,7 +164,7 @@ impl Template {
     }
 }
 
-fn is_place(word: &str) -> bool {
+fn is_placeholder(word: &str) -> bool {
     ["{port}", "{dir}", "{host}", "{file}"].iter().any(|place| word.contains(place))
 }
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_split_like_a_shell_does_and_filled_after_that() {
+    fn splits_templates_like_a_shell_before_filling_them() {
         let template =
             Template::parse(r#"python3 'my server.py' "a\"b" c\ d {port} x={dir}"#).unwrap();
         let command = template.command(&[("port", "5".as_ref()), ("dir", "some where".as_ref())]);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_words_stay_and_mistakes_are_named() {
+    fn keeps_empty_words_and_rejects_unbalanced_quotes() {
         assert_eq!(words(&Template::parse("a '' b").unwrap().command(&[])), ["a", "", "b"]);
         assert!(Template::parse("  ").is_err());
         assert!(Template::parse("a 'b").unwrap_err().to_string().contains("no closing '"));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_programs_come_from_one_folder() {
+    fn finds_our_own_programs_in_a_folder() {
         let subject = Subject::own(Path::new("/some bin")).unwrap();
         let command =
             subject.template(Program::ServerS).unwrap().command(&[("port", "7".as_ref())]);

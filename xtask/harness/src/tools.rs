@@ -1,11 +1,11 @@
-//! Programs that are installed on this machine.
+//! Finds installed programs.
 
 use std::env;
 use std::path::PathBuf;
 
 use super::verdict::{Stop, Verdict};
 
-/// Where Debian keeps programs of administrators, which PATH may lack.
+/// Directories of administration tools, which the PATH of a normal user may lack.
 const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// Returns the path of the program `name`, if it is installed.
@@ -15,9 +15,9 @@ pub fn find(name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// Returns the path of the program `name`; a skip that names it if it is not installed.
+/// Returns the path of the program `name`, or a skip that names it if it is not installed.
 pub fn require(name: &str) -> Verdict<PathBuf> {
-    find(name).ok_or_else(|| Stop::skip(format!("no {name} on this machine")))
+    find(name).ok_or_else(|| Stop::skip(format!("{name} is not installed")))
 }
 
 #[cfg(test)]
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_installed_program_is_found_and_a_missing_one_is_named() {
+    fn finds_installed_programs_and_names_missing_ones() {
         assert!(find("sh").is_some_and(|path| path.is_absolute()));
         assert!(
             matches!(require("no-such-program"), Err(Stop::Skip(why)) if why.contains("no-such"))

@@ -1,4 +1,4 @@
-//! Processor time and memory of processes.
+//! Measures the CPU time and memory of processes.
 
 use std::fs;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use rustix::process::Pid;
 
-/// Returns every process below and including `root` that still runs.
+/// Returns the running processes of the tree with the root `root`.
 pub fn tree(root: Pid) -> Vec<Pid> {
     let mut pids = vec![root];
     let mut next = 0;
@@ -21,12 +21,14 @@ pub fn tree(root: Pid) -> Vec<Pid> {
     pids
 }
 
-/// Returns the user and system time so far of a process, its descendants and those it waited for.
+/// Returns the user and system CPU time of a process, its descendants and the children that they
+/// have waited for.
 pub fn tree_cpu(root: Pid) -> Duration {
     tree(root).into_iter().map(process_cpu).sum()
 }
 
-/// Precise where all threads still live; where some ended, the process's figure in clock ticks.
+/// Returns the CPU time of a process: precise if all of its threads are still running, and
+/// otherwise in clock ticks.
 fn process_cpu(pid: Pid) -> Duration {
     let mut threads = Duration::ZERO;
     for task in entries(&format!("/proc/{}/task", pid.as_raw_nonzero())) {
@@ -36,25 +38,25 @@ fn process_cpu(pid: Pid) -> Duration {
     }
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     let stat = stat.unwrap_or_default();
-    // The name in parentheses may hold anything; the numbers follow it.
+    // The command name in parentheses may contain any character; the numbers follow it.
     let numbers = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let times: Vec<u64> = numbers.split(' ').skip(11).take(4).flat_map(str::parse).collect();
     let [user, system, children_user, children_system] = times[..] else { return threads };
     threads.max(ticks(user + system)) + ticks(children_user + children_system)
 }
 
-/// Converts the kernel's clock ticks to a time.
+/// Converts clock ticks to a duration.
 pub fn ticks(count: u64) -> Duration {
     let per_second = u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);
     Duration::from_secs(count) / per_second.max(1)
 }
 
-/// Returns the user and system time of this process and of all the children it waited for.
+/// Returns the user and system CPU time of this process and the children that it has waited for.
 pub fn own_cpu() -> Duration {
     getrusage(UsageWho::RUSAGE_SELF).map(cpu_of).unwrap_or_default() + reaped_cpu()
 }
 
-/// Returns the user and system time of all the children this process waited for.
+/// Returns the user and system CPU time of the children that this process has waited for.
 pub(crate) fn reaped_cpu() -> Duration {
     getrusage(UsageWho::RUSAGE_CHILDREN).map(cpu_of).unwrap_or_default()
 }
@@ -67,12 +69,12 @@ fn cpu_of(usage: Usage) -> Duration {
     time(usage.user_time()) + time(usage.system_time())
 }
 
-/// Returns a figure of `/proc/PID/status` in KiB, summed over the process and its descendants.
+/// Returns the sum of a field of `/proc/PID/status`, in KiB, over a process and its descendants.
 pub fn tree_memory(root: Pid, field: &str) -> u64 {
     tree(root).into_iter().filter_map(|pid| status_kib(pid, field)).sum()
 }
 
-/// Returns a figure of `/proc/PID/status` in KiB.
+/// Returns a field of `/proc/PID/status` in KiB.
 pub fn status_kib(pid: Pid, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
     let line = status.lines().find(|line| line.split(':').next() == Some(field))?;
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_has_memory_and_is_its_own_tree() {
+    fn reads_memory_and_process_tree_of_this_process() {
         let own = rustix::process::getpid();
         assert!((1 << 10..1 << 30).contains(&status_kib(own, "VmHWM").unwrap()));
         assert!(tree(own).contains(&own));

@@ -1,4 +1,4 @@
-//! The results of a scenario, and the assertions that produce them.
+//! The result of a scenario, and the assertions that produce it.
 
 use std::fmt::{self, Debug};
 use std::io;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::scheduling_delay;
 
-/// The result of a scenario, or of a step of one.
+/// The result of a scenario or of one of its steps.
 pub type Verdict<T = ()> = Result<T, Stop>;
 
 /// The reason why a scenario ended early.
@@ -14,9 +14,9 @@ pub type Verdict<T = ()> = Result<T, Stop>;
 pub enum Stop {
     /// The subject did not behave as expected.
     Fault(Fault),
-    /// This machine lacks something that the test needs.
+    /// This machine lacks a requirement of the test.
     Skip(String),
-    /// The test itself failed; that says nothing about the subject.
+    /// The test itself failed, so the behaviour of the subject is unknown.
     Trouble(String),
 }
 
@@ -27,7 +27,7 @@ pub struct Fault {
     pub expected: String,
     /// The actual behaviour.
     pub actual: String,
-    /// The places in the scenario, innermost first.
+    /// The steps of the scenario during which it happened, innermost first.
     pub during: Vec<String>,
 }
 
@@ -37,17 +37,17 @@ impl Stop {
         Stop::Fault(Fault { expected: expected.into(), actual: actual.into(), during: Vec::new() })
     }
 
-    /// Converts it to trouble: for steps that do not depend on the subject.
+    /// Converts it to trouble, for steps that do not depend on the subject.
     pub fn into_trouble(self) -> Stop {
         Stop::Trouble(self.to_string())
     }
 
-    /// Converts it to a skip: for features that a machine may lack.
+    /// Converts it to a skip, for requirements that a machine may lack.
     pub fn into_skip(self) -> Stop {
         Stop::Skip(self.to_string())
     }
 
-    /// Creates a skip; `why` names what is missing.
+    /// Creates a skip; `why` names the missing requirement.
     pub fn skip(why: impl Into<String>) -> Stop {
         Stop::Skip(why.into())
     }
@@ -78,7 +78,7 @@ impl From<rustix::io::Errno> for Stop {
     }
 }
 
-/// Whether an error means that this machine is short of something, which is not the subject's fault.
+/// Whether an error means that this machine lacks resources, which is not a fault of the subject.
 pub fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let short = [
@@ -92,9 +92,9 @@ pub fn is_shortage(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|error| short.contains(&error))
 }
 
-/// Names the place where a step failed.
+/// Adds the step during which an error happened.
 pub trait During {
-    /// Adds `place` to a fault or a trouble.
+    /// Adds `place` to a fault or trouble.
     fn during<S: Into<String>>(self, place: impl FnOnce() -> S) -> Self;
 }
 
@@ -109,7 +109,7 @@ impl<T> During for Verdict<T> {
     }
 }
 
-/// A fault unless `holds`.
+/// Returns a fault unless `holds`.
 pub fn ensure(
     holds: bool,
     expected: impl Into<String>,
@@ -118,13 +118,13 @@ pub fn ensure(
     if holds { Ok(()) } else { Err(Stop::fault(expected, actual())) }
 }
 
-/// A fault unless `actual` is `expected`; `what` names it.
+/// Returns a fault unless `actual` equals `expected`; `what` names the value.
 pub fn ensure_eq<T: PartialEq + Debug>(what: &str, expected: T, actual: T) -> Verdict {
     ensure(expected == actual, format!("{what}: {expected:?}"), || format!("{actual:?}"))
 }
 
-/// A fault unless `what`, which began between `began.0` and `began.1` and ended at `ended`, took
-/// from `low` to `high`. Time in which this process itself could not run is not the subject's.
+/// Returns a fault unless `what`, which began between `began.0` and `began.1` and ended at `ended`,
+/// took from `low` to `high`. The subject is not blamed for delays of this process.
 pub fn ensure_took(
     what: &str,
     began: (Instant, Instant),
@@ -140,7 +140,7 @@ pub fn ensure_took(
         format!("{what} to take from {:.2} to {:.2} s", low.as_secs_f64(), high.as_secs_f64()),
         || {
             format!(
-                "it took from {:.3} to {:.3} s (our own clock ran up to {:.3} s late)",
+                "it took from {:.3} to {:.3} s (this process was delayed by up to {:.3} s)",
                 shortest.as_secs_f64(),
                 longest.as_secs_f64(),
                 own.as_secs_f64()
@@ -149,7 +149,7 @@ pub fn ensure_took(
     )
 }
 
-/// A fault unless what began at `began` is over within `high` by now.
+/// Returns a fault if more than `high` has passed since `began`.
 pub fn ensure_within(what: &str, began: Instant, high: Duration) -> Verdict {
     ensure_took(what, (began, began), Instant::now(), Duration::ZERO, high)
 }

@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Asks every few milliseconds until `holds` returns true or `limit` has passed; returns the last
-/// answer.
+/// Calls `holds` every few milliseconds until it returns true or `limit` has passed; returns its
+/// last result.
 pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + limit;
     loop {

@@ -1,4 +1,4 @@
-//! The folder in which a run works.
+//! The temporary folder of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::interruption;
 use super::verdict::{Stop, Verdict};
 
-/// A new folder that is removed with its handle, and when the run is interrupted.
+/// A new folder that is removed on drop and when the run is interrupted.
 #[derive(Debug)]
 pub struct WorkDir {
     dir: Option<TempDir>,
@@ -15,15 +15,14 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
-    /// Makes one in the system's folder for temporary files.
+    /// Creates one in the system's folder for temporary files.
     pub fn new(tool: &str, undo: fn()) -> Verdict<WorkDir> {
-        WorkDir::within(&std::env::temp_dir(), tool, undo).map_err(|stop| {
-            Stop::Trouble(format!("{stop}: name another folder to work in with TMPDIR"))
-        })
+        WorkDir::within(&std::env::temp_dir(), tool, undo)
+            .map_err(|stop| Stop::Trouble(format!("{stop}: set TMPDIR to another folder")))
     }
 
-    /// Makes one in `parent`, which is created if it is missing. `undo` is called when the run is
-    /// interrupted, before the folder is removed.
+    /// Creates one in `parent`, which is created if it is missing. If the run is interrupted,
+    /// `undo` is called before the folder is removed.
     pub fn within(parent: &Path, tool: &str, undo: fn()) -> Verdict<WorkDir> {
         let failed = |error| Stop::Trouble(format!("{}: {error}", parent.display()));
         std::fs::create_dir_all(parent).map_err(failed)?;
@@ -36,12 +35,12 @@ impl WorkDir {
         Ok(WorkDir { dir: Some(dir), path })
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Leaves the folder where it is.
+    /// Keeps the folder.
     pub fn keep(&mut self) {
         if let Some(dir) = self.dir.take() {
             let _ = dir.keep();

@@ -1,19 +1,19 @@
-//! The harness is the only place that starts processes, looks for programs, raises limits and makes
-//! namespaces, and it depends on no tool.
+//! Checks that only the harness starts processes, looks for programs, raises limits and creates
+//! namespaces, and that it does not depend on the tools.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Calls that belong to the harness.
+/// Calls that only the harness may contain.
 const RESERVED: [&str; 6] =
     [".spawn()", ".output()", ".status()", "split_paths(", "setrlimit(", "\"netns"];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let path = entry.path();
-        // The faulty programs stand for those of students.
+        // The faulty programs stand in for students' programs, which do not use the harness.
         if path.is_dir() && !path.ends_with("bin/faulty") {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -23,7 +23,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn no_tool_does_what_the_harness_is_for() {
+fn only_the_harness_starts_processes_and_creates_namespaces() {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = Vec::new();
     for tool in ["e2e", "grade", "torture", "bench", "cluster", "."] {
@@ -39,7 +39,7 @@ fn no_tool_does_what_the_harness_is_for() {
 }
 
 #[test]
-fn the_harness_depends_on_no_tool() {
+fn the_harness_does_not_depend_on_the_tools() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let text = fs::read_to_string(manifest).unwrap();
     let dependencies = text.split_once("[dependencies]").unwrap().1;

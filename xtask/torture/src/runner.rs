@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 
 use accio_harness::context::Context;
-use accio_harness::jobs::{self, Concurrency, Ended, Job, Load, Work};
+use accio_harness::jobs::{self, Concurrency, FinishedJob, Job, Load, Work};
 use accio_harness::report::{Tally, explain, tidy};
 use accio_harness::seeds::seed_for;
 use accio_harness::subject::Subject;
@@ -163,7 +163,7 @@ impl Runner {
         out: &mut impl Write,
         Case { name, about, .. }: &Case,
         context: &Context,
-        Ended { took, verdict, .. }: Ended<String>,
+        FinishedJob { took, verdict, .. }: FinishedJob<String>,
     ) -> io::Result<()> {
         let (word, colour, note) = match &verdict {
             Ok(note) => ("passed", AnsiColor::Green, note.as_str()),

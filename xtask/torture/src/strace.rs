@@ -24,7 +24,7 @@ pub(crate) const RUNTIME_READY: &str = "SIGBUS, {";
 
 /// A fault to inject: `-e inject=CALL:error=ERRNO:when=OCCURRENCE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct InjectedFault {
     pub(crate) call: String,
     pub(crate) errno: &'static str,
     pub(crate) when: Occurrence,
@@ -41,7 +41,7 @@ pub(crate) enum Occurrence {
     From(usize),
 }
 
-impl Fault {
+impl InjectedFault {
     /// Returns the options of `strace` that inject it.
     pub(crate) fn options(&self) -> Vec<String> {
         let when = match self.when {
@@ -49,7 +49,7 @@ impl Fault {
             Occurrence::Burst(first, last) => format!("{first}..{last}"),
             Occurrence::From(k) => format!("{k}+"),
         };
-        let Fault { call, errno, .. } = self;
+        let InjectedFault { call, errno, .. } = self;
         let inject = format!("inject={call}:error={errno}:when={when}");
         vec!["-e".into(), format!("trace={call}"), "-e".into(), inject]
     }

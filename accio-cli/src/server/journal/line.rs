@@ -16,6 +16,9 @@ struct Ended<'a> {
     identity: Option<&'a str>,
     dialect: Option<&'a str>,
     bytes: u64,
+    /// Of a complete file, with `--digest`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
     /// In seconds.
     duration: f64,
     outcome: &'a str,
@@ -46,6 +49,7 @@ pub(super) fn ended(outcome: &Outcome, time: Timestamp) -> Vec<u8> {
         identity: outcome.identity.as_deref(),
         dialect: outcome.dialect.map(Dialect::name),
         bytes: outcome.bytes,
+        digest: outcome.digest.map(|digest| digest.to_string()),
         duration: outcome.duration.as_micros() as f64 / 1e6,
         outcome: if error.is_none() { "complete" } else { "error" },
         reason: error.map(Abort::code),

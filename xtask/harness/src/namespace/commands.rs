@@ -1,4 +1,4 @@
-//! The commands that make namespaces.
+//! The commands that create namespaces.
 
 use std::process::Command;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::verdict::Verdict;
 use crate::{process, tools};
 
-/// How long `ip` and `nft` may take on a busy machine.
+/// Time limit for `ip` and `nft` on a busy machine.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs `ip` with these arguments and this input.

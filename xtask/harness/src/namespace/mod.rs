@@ -1,5 +1,5 @@
-//! Network namespaces: one joined to the machine's own network, in which packets can be lost, and one
-//! in which this program runs itself again.
+//! Network namespaces: [`Namespace`] is connected to the machine's network and can drop packets,
+//! and [`PrivateNamespace`] runs this program again without any network.
 
 mod commands;
 mod private;
@@ -15,40 +15,41 @@ pub use self::private::PrivateNamespace;
 use super::tools;
 use super::verdict::{Stop, Verdict};
 
-/// Prefix of the names of all namespaces; the number of the process follows.
+/// Prefix of the names of all namespaces; the id of the process that made them follows.
 const PREFIX: &str = "accio-test-";
 
-/// Packets of a thousand that are lost at the end within a namespace. Which ones, no seed decides.
+/// How many of a thousand packets are lost in a namespace. They are random and do not depend on a
+/// seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loss {
-    /// Of those that come in.
+    /// Of incoming packets.
     pub incoming: u32,
-    /// Of those that go out.
+    /// Of outgoing packets.
     pub outgoing: u32,
 }
 
 impl Loss {
     /// No packet is lost.
     pub const NONE: Loss = Loss { incoming: 0, outgoing: 0 };
-    /// Every packet that comes in is lost.
+    /// Every incoming packet is lost.
     pub const ALL_INCOMING: Loss = Loss { incoming: 1000, outgoing: 0 };
 }
 
-/// A namespace joined to the machine's own network by a pair of virtual interfaces. It is removed
-/// with its handle.
+/// A namespace connected to the machine's network by a pair of virtual interfaces. It is removed on
+/// drop.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
-    /// The interface within.
+    /// The interface inside the namespace.
     device: String,
-    /// The address at this end of the pair.
+    /// The address of the interface outside the namespace.
     outer: Ipv4Addr,
-    /// The address within.
+    /// The address of the interface inside the namespace.
     inner: Ipv4Addr,
 }
 
 impl Namespace {
-    /// Creates one that loses no packets; a skip where this machine cannot.
+    /// Creates a namespace that loses no packets, or returns a skip if this machine cannot.
     pub fn create() -> Verdict<Namespace> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::geteuid().is_root() {
@@ -60,18 +61,19 @@ impl Namespace {
         if number == 0 {
             remove_abandoned();
         }
-        Namespace::join(format!("{PREFIX}{}-{number}", std::process::id()))
-            .map_err(|stop| Stop::skip(format!("no network namespaces: {stop}")))
+        Namespace::connect(format!("{PREFIX}{}-{number}", std::process::id()))
+            .map_err(|stop| Stop::skip(format!("cannot create a network namespace: {stop}")))
     }
 
-    fn join(name: String) -> Verdict<Namespace> {
+    fn connect(name: String) -> Verdict<Namespace> {
         let unique = fastrand::u32(..);
         let (near, device) = (format!("at{unique:08x}n"), format!("at{unique:08x}f"));
-        // 198.18.0.0/15 is for tests of networks; a block of four addresses each.
+        // 198.18.0.0/15 is reserved for network tests; each namespace takes a block of four
+        // addresses.
         let block = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + fastrand::u32(0..1 << 15) * 4;
         let (outer, inner) = (Ipv4Addr::from(block + 1), Ipv4Addr::from(block + 2));
         ip(&["-batch", "-"], &format!("netns add {name}\n"))?;
-        // From here on its end is the handle's.
+        // From here on, dropping this removes the namespace.
         let namespace = Namespace { name, device, outer, inner };
         let Namespace { name, device, .. } = &namespace;
         let lines = format!(
@@ -86,24 +88,24 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Returns this end's address, as seen from within.
+    /// Returns the address of this machine as seen from inside the namespace.
     pub fn outer(&self) -> Ipv4Addr {
         self.outer
     }
 
-    /// Returns the address within, as seen from this end.
+    /// Returns the address of the namespace as seen from outside.
     pub fn inner(&self) -> Ipv4Addr {
         self.inner
     }
 
-    /// Loses packets from now on, in place of those lost so far.
+    /// Replaces the current loss.
     pub fn lose(&self, loss: Loss) -> Verdict {
         let device = &self.device;
-        let rule = |way: &str, per_mille: u32| match per_mille {
+        let rule = |direction: &str, per_mille: u32| match per_mille {
             0 => String::new(),
-            1000.. => format!("{way} \"{device}\" counter drop;"),
+            1000.. => format!("{direction} \"{device}\" counter drop;"),
             some => {
-                format!("{way} \"{device}\" numgen random mod 1000 < {some} counter drop;")
+                format!("{direction} \"{device}\" numgen random mod 1000 < {some} counter drop;")
             }
         };
         let (incoming, outgoing) = (rule("iifname", loss.incoming), rule("oifname", loss.outgoing));
@@ -115,7 +117,7 @@ impl Namespace {
         self.nft(&["-f", "-"], &rules).map(drop)
     }
 
-    /// Returns how many packets have been lost since the last call of [`Namespace::lose`].
+    /// Returns the number of packets lost since the last call of [`Namespace::lose`].
     pub fn lost(&self) -> Verdict<u64> {
         let text = self.nft(&["list", "table", "ip", "accio"], "")?;
         let counters = text.split("counter packets ").skip(1);
@@ -125,12 +127,12 @@ impl Namespace {
             .ok_or_else(|| Stop::Trouble(format!("no counters in {text:?}")))
     }
 
-    /// Returns the words that, put before a command, run it within; the process becomes the command.
+    /// Returns the words to put before a command to run it inside the namespace.
     pub fn enter(&self) -> [&str; 4] {
         ["ip", "netns", "exec", &self.name]
     }
 
-    /// Returns the same command, to be run within.
+    /// Returns a command that runs `command` inside the namespace.
     pub fn wrap(&self, command: &Command) -> Command {
         let [ip, words @ ..] = self.enter();
         let mut wrapped = Command::new(ip);
@@ -165,7 +167,7 @@ pub fn remove_all() {
     names().filter(|name| name.starts_with(&own)).for_each(|name| remove(&name));
 }
 
-/// Removes the namespaces of runs that were killed.
+/// Removes the namespaces of processes that were killed.
 fn remove_abandoned() {
     for name in names() {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
@@ -181,6 +183,6 @@ fn names() -> impl Iterator<Item = String> {
 }
 
 fn remove(name: &str) {
-    // The interfaces go with it. If it cannot be removed, the next run tries again.
+    // This removes its interfaces, too. If it fails, the next run tries again.
     let _ = ip(&["netns", "del", name], "");
 }

@@ -1,4 +1,4 @@
-//! A network namespace in which this program runs itself again.
+//! A network namespace in which this program runs again.
 
 use std::process::{Command, ExitStatus};
 
@@ -7,7 +7,7 @@ use crate::process;
 use crate::tools;
 use crate::verdict::{Stop, Verdict};
 
-/// A way to make a network namespace that this user may use: as root, or as the root of a user
+/// A command that creates a network namespace with the rights of this user: as root, or in a user
 /// namespace.
 #[derive(Debug)]
 pub struct PrivateNamespace {
@@ -15,8 +15,8 @@ pub struct PrivateNamespace {
 }
 
 impl PrivateNamespace {
-    /// Tries both ways with nftables rules as they will be used; a skip with the reason if neither
-    /// works.
+    /// Finds a command that can create a namespace and set these nftables rules; returns a skip
+    /// with the reason if there is none.
     pub fn find(rules: &str) -> Verdict<PrivateNamespace> {
         let (unshare, nft) = (tools::require("unshare")?, tools::require("nft")?);
         let mut why = String::new();
@@ -28,10 +28,10 @@ impl PrivateNamespace {
                 Err(error) => why = error.to_string(),
             }
         }
-        Err(Stop::skip(format!("no network namespace with nftables: {why}")))
+        Err(Stop::skip(format!("cannot create a network namespace with nftables: {why}")))
     }
 
-    /// Runs this program within, with its own arguments and one more.
+    /// Runs this program in a new namespace, with the same arguments and `argument`.
     pub fn run_self(&self, argument: &str) -> Verdict<ExitStatus> {
         let mut command = Command::new(tools::require("unshare")?);
         command.args(self.arguments).arg(std::env::current_exe()?);
@@ -39,12 +39,12 @@ impl PrivateNamespace {
         Ok(process::foreground(&mut command)?)
     }
 
-    /// Within: starts the loopback interface, which a new namespace has switched off.
+    /// Starts the loopback interface, which is down in a new namespace. Call it inside.
     pub fn start_loopback() -> Verdict {
         ip(&["-batch", "-"], "link set lo up\n").map(drop)
     }
 
-    /// Within: replaces the nftables rules.
+    /// Replaces the nftables rules. Call it inside the namespace.
     pub fn set_rules(rules: &str) -> Verdict {
         let mut command = Command::new(tools::require("nft")?);
         command.args(["-f", "-"]);

@@ -1,4 +1,4 @@
-//! One connection of a raw peer.
+//! A scripted connection.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,10 +12,10 @@ use super::dialect::{Dialect, FIRST, GREETING, SECOND};
 use crate::payload;
 use crate::verdict::{Stop, Verdict, ensure, is_shortage};
 
-/// Time limit for an immediate reaction on a busy machine.
+/// Time limit for reactions that should be immediate, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(8);
 
-/// The end of a connection.
+/// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The peer closed its side.
@@ -26,7 +26,7 @@ pub enum End {
     Open,
 }
 
-/// A connection that a scenario scripts.
+/// One end of a connection, controlled by a scenario.
 #[derive(Debug)]
 pub struct Peer {
     stream: TcpStream,
@@ -50,12 +50,12 @@ impl Peer {
         Ok(Peer { stream })
     }
 
-    /// The socket, to ask for addresses.
+    /// Returns the socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// The bare socket.
+    /// Converts it to the socket.
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }
@@ -63,11 +63,11 @@ impl Peer {
     /// Sends all of `bytes`.
     pub fn send(&mut self, bytes: &[u8]) -> Verdict {
         self.stream.write_all(bytes).map_err(|error| {
-            Stop::fault(format!("{} to be taken", payload::describe(bytes)), error.to_string())
+            Stop::fault(format!("{} to be accepted", payload::describe(bytes)), error.to_string())
         })
     }
 
-    /// Receives exactly `expected`, soon.
+    /// Returns a fault unless it soon receives exactly `expected`.
     pub fn expect(&mut self, expected: &[u8]) -> Verdict {
         let received = self.receive(expected.len(), SOON)?;
         ensure(received == expected, payload::describe(expected), || payload::describe(&received))
@@ -89,7 +89,7 @@ impl Peer {
         Ok(received)
     }
 
-    /// A fault if anything comes, the end included, within `time`.
+    /// Returns a fault if it receives anything, including the end of the connection, within `time`.
     pub fn expect_silence(&mut self, time: Duration) -> Verdict {
         let mut buffer = [0; 64];
         let actual = match self.read_until(&mut buffer, Instant::now() + time)? {
@@ -101,7 +101,7 @@ impl Peer {
         Err(Stop::fault(format!("nothing for {:.1} s", time.as_secs_f64()), actual))
     }
 
-    /// Reads and drops what comes until the connection ends: how it ended, and how many bytes came.
+    /// Reads until the connection ends; returns how it ended and the number of bytes.
     pub fn end(&mut self, limit: Duration) -> Verdict<(End, u64)> {
         let until = Instant::now() + limit;
         let mut buffer = vec![0; 1 << 16];
@@ -115,7 +115,7 @@ impl Peer {
         }
     }
 
-    /// Receives all bytes until the connection ends.
+    /// Reads until the connection ends; returns all bytes and how it ended.
     pub fn receive_all(&mut self, limit: Duration) -> Verdict<(Vec<u8>, End)> {
         let until = Instant::now() + limit;
         let (mut received, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
@@ -128,15 +128,15 @@ impl Peer {
         }
     }
 
-    /// A fault unless the peer ends the connection soon, and in this way.
+    /// Returns a fault unless the other side soon ends the connection in this way.
     pub fn expect_end(&mut self, expected: End) -> Verdict {
         let (end, _) = self.end(SOON)?;
-        ensure(end == expected, format!("the connection's end: {expected:?}"), || {
+        ensure(end == expected, format!("the connection to end with {expected:?}"), || {
             format!("{end:?}")
         })
     }
 
-    /// Closes our side: no more will come.
+    /// Sends FIN.
     pub fn fin(&mut self) -> Verdict {
         let closed = self.stream.shutdown(std::net::Shutdown::Write);
         closed.map_err(|error| Stop::fault("a connection to close", error.to_string()))
@@ -148,7 +148,7 @@ impl Peer {
         Ok(())
     }
 
-    /// A client's part of the handshake.
+    /// Performs the client's part of the handshake.
     pub fn greet_as_client(&mut self, dialect: Dialect) -> Verdict {
         match dialect {
             Dialect::Direct => Ok(()),
@@ -162,7 +162,7 @@ impl Peer {
         }
     }
 
-    /// A server's part of the handshake.
+    /// Performs the server's part of the handshake.
     pub fn greet_as_server(&mut self, dialect: Dialect) -> Verdict {
         match dialect {
             Dialect::Direct => Ok(()),
@@ -186,13 +186,13 @@ impl Peer {
         })
     }
 
-    /// A whole transfer in `confirm`.
+    /// Performs a complete transfer in the dialect `confirm`.
     pub fn complete_confirm(mut self, content: &[u8]) -> Verdict {
         self.greet_as_client(Dialect::Confirm)?;
         self.complete(content)
     }
 
-    /// Reads once: returns the count, or how the connection ended.
+    /// Reads once; returns the number of bytes, or how the connection ended.
     fn read_until(&mut self, buffer: &mut [u8], until: Instant) -> Verdict<Result<usize, End>> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -216,7 +216,8 @@ impl Peer {
     }
 }
 
-/// Waits for the end of all `peers` at once, dropping what they send: how and when each ended.
+/// Waits until all connections have ended, discarding received bytes; returns how and when each
+/// ended.
 pub fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant)>> {
     let until = Instant::now() + limit;
     let mut ends: Vec<Option<(End, Instant)>> = vec![None; peers.len()];
@@ -229,7 +230,7 @@ pub fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant)>> {
         }
         let mut descriptors: Vec<PollFd<'_>> =
             open.iter().map(|index| PollFd::new(&peers[*index].stream, PollFlags::IN)).collect();
-        // The durations used here fit.
+        // The limits used here fit into a `Timespec`.
         let timeout = Timespec::try_from(left).ok();
         match rustix::event::poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -240,7 +241,7 @@ pub fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant)>> {
             if descriptor.revents().is_empty() {
                 continue;
             }
-            // Readable, so this does not block.
+            // The socket is readable, so this does not block.
             match (&peers[index].stream).read(&mut buffer) {
                 Ok(0) => ends[index] = Some((End::Fin, at)),
                 Ok(_) => {}
@@ -252,7 +253,7 @@ pub fn ends(peers: &[Peer], limit: Duration) -> Verdict<Vec<(End, Instant)>> {
     Ok(ends.into_iter().map(|end| end.unwrap_or((End::Open, at))).collect())
 }
 
-/// Runs `work` for all `items` at once and returns the first failure.
+/// Runs `work` for all `items` at once, in a thread each, and returns the first failure.
 pub fn side_by_side<T: Send>(
     items: impl IntoIterator<Item = T>,
     work: impl Fn(T) -> Verdict + Sync,
@@ -261,7 +262,7 @@ pub fn side_by_side<T: Send>(
         let work = &work;
         let mut threads = Vec::new();
         for item in items {
-            // Hundreds of them do next to nothing each.
+            // There may be hundreds of threads, and each needs little stack.
             let thread = thread::Builder::new().stack_size(256 << 10);
             threads.push(thread.spawn_scoped(scope, move || work(item))?);
         }
@@ -282,7 +283,7 @@ mod tests {
     use crate::peer::Listener;
 
     #[test]
-    fn both_sides_of_every_dialect_match_and_ends_are_distinguished() {
+    fn both_sides_complete_a_transfer_in_every_dialect() {
         for dialect in Dialect::ALL {
             let listener = Listener::bind().unwrap();
             let client = thread::spawn({
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn resets_silence_and_surprises_are_seen() {
+    fn detects_silence_resets_and_unexpected_bytes() {
         let listener = Listener::bind().unwrap();
         let client = Peer::connect(listener.address()).unwrap();
         let mut server = listener.accept().unwrap();
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_fault_side_by_side_is_given() {
+    fn side_by_side_returns_the_first_fault() {
         side_by_side(0..3, |_| Ok(())).unwrap();
         let outcome = side_by_side(0..3, |n| ensure(n != 1, "not 1", || n.to_string()));
         assert!(matches!(outcome, Err(Stop::Fault(fault)) if fault.actual == "1"));

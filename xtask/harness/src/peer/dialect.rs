@@ -7,22 +7,22 @@ pub const FIRST: &[u8] = b"confirm-accio\r\n";
 /// A `confirm` client's answer to the second greeting.
 pub const SECOND: &[u8] = b"confirm-accio-again\r\n\r\n";
 
-/// How a connection is opened.
+/// A variant of the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// No handshake.
     Direct,
-    /// The server greets.
+    /// The server sends a greeting.
     Accio,
-    /// Two greetings, each confirmed.
+    /// The server sends two greetings, and the client confirms each.
     Confirm,
 }
 
 impl Dialect {
-    /// All of them.
+    /// All dialects.
     pub const ALL: [Dialect; 3] = [Dialect::Direct, Dialect::Accio, Dialect::Confirm];
 
-    /// Its name on command lines.
+    /// Returns its name on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Dialect::Direct => "direct",
@@ -31,7 +31,7 @@ impl Dialect {
         }
     }
 
-    /// Returns all that the server sends.
+    /// Returns all bytes that the server sends.
     pub fn greetings(self) -> &'static [u8] {
         match self {
             Dialect::Direct => b"",
@@ -40,7 +40,7 @@ impl Dialect {
         }
     }
 
-    /// Returns all that the client sends before the content.
+    /// Returns all bytes that the client sends before the content.
     pub fn confirmations(self) -> &'static [u8] {
         match self {
             Dialect::Direct | Dialect::Accio => b"",

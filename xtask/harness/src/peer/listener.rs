@@ -1,4 +1,4 @@
-//! Accepts the subject's connections.
+//! Accepts connections of the program under test.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 use super::connection::{Peer, SOON};
 use crate::verdict::{Stop, Verdict};
 
-/// A listening socket that a scenario scripts.
+/// A listening socket, controlled by a scenario.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -17,17 +17,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on 127.0.0.1 at a port of the kernel's choice.
+    /// Listens on 127.0.0.1 at a port that the kernel chooses.
     pub fn bind() -> Verdict<Listener> {
         Listener::with(128, None)
     }
 
-    /// Listens on 127.0.0.1 with this backlog, and this receive buffer for accepted connections.
+    /// Listens on 127.0.0.1 with this backlog, and this receive buffer size for accepted
+    /// connections.
     pub fn with(backlog: i32, receive_buffer: Option<usize>) -> Verdict<Listener> {
         Listener::at((Ipv4Addr::LOCALHOST, 0).into(), backlog, receive_buffer)
     }
 
-    /// Listens on any address.
+    /// Listens on `address`.
     pub fn at(
         address: SocketAddr,
         backlog: i32,
@@ -47,28 +48,28 @@ impl Listener {
         Ok(Listener { socket, address })
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The port it listens at.
+    /// Returns its port.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The next connection, whenever it comes.
+    /// Accepts the next connection, without a time limit.
     pub fn next(&self) -> Verdict<Peer> {
         Peer::new(self.socket.accept()?.0.into())
     }
 
-    /// The next connection; a fault if none comes soon.
+    /// Accepts the next connection; returns a fault if there is none soon.
     pub fn accept(&self) -> Verdict<Peer> {
         let peer = self.accept_within(SOON)?;
         peer.ok_or_else(|| Stop::fault("the client to connect", "it did not"))
     }
 
-    /// The next connection, if one comes within `time`.
+    /// Accepts the next connection, or returns `None` after `time`.
     pub fn accept_within(&self, time: Duration) -> Verdict<Option<Peer>> {
         let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
         let until = Instant::now() + time;

@@ -1,4 +1,4 @@
-//! Raw scripted sockets: the other end of what is tested, byte for byte.
+//! Scripted sockets: scenarios control the other side of a tested connection byte by byte.
 
 mod connection;
 mod dialect;

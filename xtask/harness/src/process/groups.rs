@@ -1,4 +1,4 @@
-//! All process groups that live, so that none outlives its scenario or this process.
+//! Keeps track of all running process groups, so that none outlives its scenario or this process.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -8,17 +8,17 @@ use rustix::process::{Pid, Signal};
 
 use crate::resource_limits;
 
-/// The groups that live, and the scenario each belongs to.
+/// The running groups, each with its owner.
 static GROUPS: Mutex<Vec<(Pid, usize)>> = Mutex::new(Vec::new());
 
-/// The thread that has ended all groups and is about to end this process.
+/// The thread that has killed all groups and is about to end this process.
 static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
 pub(super) fn groups() -> MutexGuard<'static, Vec<(Pid, usize)>> {
     let groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
     if ENDING.get().is_some_and(|thread| *thread != thread::current().id()) {
         drop(groups);
-        // Nothing may start any more.
+        // This process is about to end, so no thread may start another group.
         loop {
             thread::park();
         }
@@ -26,14 +26,14 @@ pub(super) fn groups() -> MutexGuard<'static, Vec<(Pid, usize)>> {
     groups
 }
 
-/// Does `work` while no process is being started: one that is has copies of all our descriptors
-/// until it becomes another program, so that a port just closed is still in use.
+/// Runs `work` while no process is being started. Between fork and exec, a new process has copies
+/// of all our descriptors, so that a port that was just closed may still be in use.
 pub fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
     let _none = groups();
     work()
 }
 
-/// Ends every group of the scenario `owner`, and its processes that left their group.
+/// Kills every group of the scenario `owner`, and its processes that left their group.
 pub fn end_all_of(owner: usize) {
     let others = {
         let groups = groups();
@@ -43,7 +43,7 @@ pub fn end_all_of(owner: usize) {
     resource_limits::sweep(owner, &others);
 }
 
-/// Ends all groups, then does `then`, in which only this thread can start a process.
+/// Kills all groups, then runs `then`, during which only this thread can start processes.
 pub fn kill_all_groups<T>(then: impl FnOnce() -> T) -> T {
     let owners: HashSet<usize> = {
         let groups = groups();
@@ -56,9 +56,9 @@ pub fn kill_all_groups<T>(then: impl FnOnce() -> T) -> T {
 }
 
 fn kill<'a>(groups: impl Iterator<Item = &'a (Pid, usize)>) {
-    // A group leaves the list before its number is free again, so these are all ours.
+    // A group is removed from the list before its id can be reused, so these groups are ours.
     for (pid, _) in groups {
-        // No such group: it has just ended by itself.
+        // The group may have ended already.
         let _ = rustix::process::kill_process_group(*pid, Signal::KILL);
     }
 }

@@ -1,5 +1,5 @@
-//! Child processes: each in a process group of its own, every wait bounded, the whole group ended
-//! when the handle is dropped or the run is interrupted. Nothing else starts one.
+//! Child processes. Each has its own process group, which is killed when its handle is dropped or
+//! the run is interrupted, and every wait has a time limit. Only this module starts processes.
 
 mod groups;
 
@@ -23,13 +23,14 @@ use super::quoting::command_line;
 use super::verdict::{Stop, Verdict, is_shortage};
 use super::{resource_limits, usage};
 
-/// How often to check whether a process has stopped.
+/// Interval at which to check whether a process has stopped.
 const POLL: Duration = Duration::from_millis(4);
-/// Bytes kept of an output; the rest is read and dropped, so that the process does not block.
+/// Number of bytes kept of an output. The rest is read and dropped, so that the process does not
+/// block.
 const KEPT: usize = 1 << 20;
-/// How long a process may take to end after SIGTERM.
+/// Time limit for a process to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(3);
-/// Lines of a log shown when its process failed.
+/// Number of lines of a log that are shown when its process failed.
 const LAST_LINES: usize = 5;
 /// The owner of processes that belong to no scenario.
 const NO_OWNER: usize = usize::MAX;
@@ -54,55 +55,55 @@ pub struct Process {
 pub struct Exit {
     /// Its exit status.
     pub status: ExitStatus,
-    /// When the end was noticed, a few milliseconds late at most.
+    /// The time at which the end was noticed, a few milliseconds late at most.
     pub at: Instant,
-    /// User and system time of the process and of the children it waited for.
+    /// User and system CPU time of the process and of the children that it waited for.
     pub cpu: Duration,
 }
 
-/// Where a child's standard input comes from.
+/// The standard input of a child process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// `/dev/null`.
     Null,
-    /// The pipe of [`Process::take_input`].
+    /// A pipe, returned by [`Process::take_input`].
     Piped,
 }
 
 /// How a process is ended when its handle is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtDrop {
-    /// By SIGKILL.
+    /// With SIGKILL.
     Kill,
-    /// By SIGTERM, and by SIGKILL if it does not end soon.
+    /// With SIGTERM, and with SIGKILL if it does not end soon.
     Terminate,
 }
 
-/// The whole output of a process that has ended.
+/// The complete output of a process that has ended.
 #[derive(Debug)]
 pub struct Output {
     /// Its exit status.
     pub status: ExitStatus,
-    /// All that it wrote to stdout.
+    /// Its output to stdout.
     pub stdout: Vec<u8>,
-    /// All that it wrote to stderr.
+    /// Its output to stderr.
     pub stderr: Vec<u8>,
 }
 
 enum Streams<'a> {
-    /// Both outputs are captured, this many bytes of each.
+    /// Both outputs are captured, up to this number of bytes each.
     Captured(Input, usize),
-    /// As the command says; stderr is appended to the log if there is one.
+    /// As set in the command; stderr is appended to the log if there is one.
     Given(Option<&'a Path>, AtDrop),
 }
 
-/// Runs a command to its end with `input` and returns its output, all of it. An error if it does not
-/// end within `limit`.
+/// Runs a command with `input` and returns its complete output, or an error if it does not end
+/// within `limit`.
 pub fn output(command: Command, input: &[u8], limit: Duration) -> Verdict<Output> {
     let mut process =
         Process::start(command, NO_OWNER, Streams::Captured(Input::Piped, usize::MAX))?;
     if let Some(mut stdin) = process.take_input() {
-        // A command that ends early says why.
+        // If the command does not read its input, its exit status and output tell the reason.
         let _ = stdin.write_all(input);
     }
     let exit = process.wait(limit).map_err(Stop::into_trouble)?;
@@ -110,8 +111,8 @@ pub fn output(command: Command, input: &[u8], limit: Duration) -> Verdict<Output
     Ok(Output { status: exit.status, stdout, stderr })
 }
 
-/// Runs a command to its end, which must be a success; what it wrote to stdout. The error is what it
-/// wrote to stderr.
+/// Runs a command that must succeed and returns its output to stdout. The error contains its output
+/// to stderr.
 pub fn checked_output(command: Command, input: &[u8], limit: Duration) -> Verdict<Vec<u8>> {
     let name = Path::new(command.get_program()).to_string_lossy().into_owned();
     let output = output(command, input, limit)?;
@@ -123,12 +124,12 @@ pub fn checked_output(command: Command, input: &[u8], limit: Duration) -> Verdic
     Err(Stop::Trouble(format!("{name}: {text}")))
 }
 
-/// Runs a command to its end in this process's own group, so that a terminal's Ctrl-C reaches it.
+/// Runs a command in the group of this process, so that Ctrl-C in a terminal reaches it, too.
 pub fn foreground(command: &mut Command) -> io::Result<ExitStatus> {
     command.status()
 }
 
-/// Waits until one of the processes has ended and says which; `None` after `limit`.
+/// Waits until one of the processes has ended and returns its index, or `None` after `limit`.
 pub fn wait_any(processes: &[&Process], limit: Duration) -> io::Result<Option<usize>> {
     let end = Instant::now() + limit;
     let mut fds: Vec<PollFd<'_>> =
@@ -146,13 +147,13 @@ pub fn wait_any(processes: &[&Process], limit: Duration) -> io::Result<Option<us
 }
 
 impl Process {
-    /// Starts `command` on behalf of the scenario `owner` and captures both outputs. An error of the
-    /// kind `ResourceBusy` means that this machine is short of something.
+    /// Starts `command` for the scenario `owner` and captures both outputs. An error of the kind
+    /// `ResourceBusy` means that this machine lacks resources.
     pub fn spawn(command: Command, owner: usize, input: Input) -> io::Result<Process> {
         Process::start(command, owner, Streams::Captured(input, KEPT))
     }
 
-    /// Starts `command` with the streams it was given, but for stderr, which is appended to `log`.
+    /// Starts `command` with its own streams, except that stderr is appended to `log`.
     pub fn spawn_logged(
         command: Command,
         log: Option<&Path>,
@@ -166,7 +167,7 @@ impl Process {
         if owner != NO_OWNER {
             command.env(resource_limits::MARK, resource_limits::mark(owner));
         }
-        // Cargo's addition, which makes every dynamic program look there for its libraries.
+        // Set by cargo; it makes every dynamically linked program search there for its libraries.
         command.env_remove("LD_LIBRARY_PATH");
         let (mut log, mut at_drop) = (None, AtDrop::Kill);
         match streams {
@@ -181,9 +182,9 @@ impl Process {
                 (log, at_drop) = (path.map(Path::to_owned), how);
             }
         }
-        // Held over the start, so that an interruption finds every group that there is.
+        // Keep the lock during the start, so that an interruption finds every group.
         let mut groups = groups();
-        // Not before: where hundreds are to start, this one has waited for seconds by now.
+        // Not earlier: if hundreds of processes start at once, this one has waited for seconds.
         let started = Instant::now();
         let mut child = command.process_group(0).spawn().map_err(|error| {
             let short = is_shortage(&error);
@@ -199,7 +200,7 @@ impl Process {
             }
             Streams::Given(..) => (Capture::none(), Capture::none()),
         };
-        // A child that has not been waited for keeps its number.
+        // The id of a child cannot be reused before we wait for it.
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         let command = line;
         let exit = None;
@@ -211,7 +212,7 @@ impl Process {
         &self.command
     }
 
-    /// Returns the time of its start.
+    /// Returns the time at which it was started.
     pub fn started(&self) -> Instant {
         self.started
     }
@@ -231,28 +232,29 @@ impl Process {
         &self.stderr
     }
 
-    /// Takes its standard input, if it was started with [`Input::Piped`]; dropping that closes it.
+    /// Takes its standard input, if it was started with [`Input::Piped`]; dropping it closes the
+    /// pipe.
     pub fn take_input(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
 
-    /// Takes its standard output, if the command has it piped.
+    /// Takes its standard output, if that is a pipe.
     pub fn take_output(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Takes its standard error, if the command has it piped.
+    /// Takes its standard error, if that is a pipe.
     pub fn take_error(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
     }
 
     /// Sends a signal to its whole group.
     pub fn signal_group(&self, signal: Signal) {
-        // No such group: it has ended already.
+        // The group may have ended already.
         let _ = rustix::process::kill_process_group(self.pid, signal);
     }
 
-    /// Sends a signal to the process alone, as a shell's `kill` would.
+    /// Sends a signal to the process but not to its group, like a shell's `kill`.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(rustix::process::kill_process(self.pid, signal)?)
     }
@@ -262,7 +264,7 @@ impl Process {
         self.signal(Signal::STOP)?;
         let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
         let until = Instant::now() + Duration::from_secs(5);
-        // Reported once its last thread has stopped: from then on it reads nothing.
+        // The stop is reported once its last thread has stopped; from then on it reads nothing.
         while rustix::process::waitid(WaitId::Pid(self.pid), options)?.is_none() {
             if Instant::now() >= until {
                 return Err(Stop::Trouble(format!("{} does not stop", self.name())));
@@ -280,23 +282,23 @@ impl Process {
         Ok(self.exit.is_some())
     }
 
-    /// Whether it has ended, for a handle that cannot wait for it.
+    /// Whether it has ended; unlike [`Process::has_ended`], this works with a shared reference.
     pub fn is_over(&self) -> io::Result<bool> {
         Ok(self.exit.is_some() || self.is_zombie()?)
     }
 
-    /// Waits until it has ended and all its output is here; a fault after `limit`.
+    /// Waits until it has ended and its output is complete; returns a fault after `limit`.
     pub fn wait(&mut self, limit: Duration) -> Verdict<Exit> {
         if self.exit.is_none() {
             if wait_any(&[self], limit)?.is_none() {
                 return Err(Stop::fault(
                     format!("{} to end within {:.1} s", self.name(), limit.as_secs_f64()),
-                    format!("it still runs{}", self.last_words()),
+                    format!("it is still running{}", self.last_lines()),
                 ));
             }
             self.reap()?;
         }
-        // Its descendants are ended with it, so the pipes close at once.
+        // Its descendants were killed, too, so the pipes close at once.
         for output in [&self.stdout, &self.stderr] {
             output.wait(Duration::from_secs(5), |_, closed| closed.then_some(()));
         }
@@ -304,17 +306,17 @@ impl Process {
         self.exit.ok_or_else(|| Stop::Trouble("a process ended without a status".into()))
     }
 
-    /// Waits until it has ended, which must be a success; the error has the end of its log.
+    /// Waits until it has ended. If it failed, the error contains the last lines of its log.
     pub fn finish(&mut self, limit: Duration) -> Verdict<Exit> {
         let exit = self.wait(limit)?;
         if exit.status.success() {
             return Ok(exit);
         }
         let (name, end) = (self.name(), exit.describe());
-        Err(Stop::Trouble(format!("{name} failed: {end}{}", self.last_words())))
+        Err(Stop::Trouble(format!("{name} failed: {end}{}", self.last_lines())))
     }
 
-    /// Ends it by SIGTERM, or by SIGKILL if it has not ended after three seconds.
+    /// Ends it with SIGTERM, or with SIGKILL if it has not ended after three seconds.
     pub fn stop(mut self) -> Verdict<Exit> {
         self.signal_group(Signal::TERM);
         if wait_any(&[&self], GRACE)?.is_none() {
@@ -323,22 +325,22 @@ impl Process {
         self.wait(GRACE)
     }
 
-    /// Ends it by SIGKILL.
+    /// Ends it with SIGKILL.
     pub fn kill(&mut self) -> io::Result<()> {
         self.signal_group(Signal::KILL);
         if self.exit.is_none() { self.reap() } else { Ok(()) }
     }
 
-    /// Returns the last part of the program's path.
+    /// Returns the file name of the program.
     pub fn name(&self) -> &str {
         let program = self.command.split_whitespace().next().unwrap_or_default();
         program.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Returns the processor time it has used, in clock ticks (Linux: 100 a second).
+    /// Returns the CPU time that it has used, in clock ticks (100 per second on Linux).
     pub fn cpu_ticks(&self) -> Verdict<u64> {
         let stat = self.proc_file("stat")?;
-        // The fields after the command's name, which may hold anything: state is the first.
+        // The command name may contain any character. The fields follow it; the first is the state.
         let fields: Vec<&str> =
             stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
@@ -354,7 +356,7 @@ impl Process {
             .ok_or_else(|| Stop::skip("no VmHWM in /proc/PID/status"))
     }
 
-    /// Returns the number of its open descriptors.
+    /// Returns the number of its open file descriptors.
     pub fn descriptors(&self) -> Verdict<usize> {
         match fs::read_dir(format!("/proc/{}/fd", self.pid.as_raw_nonzero())) {
             Ok(entries) => Ok(entries.count()),
@@ -367,20 +369,21 @@ impl Process {
             .map_err(|error| Stop::skip(format!("cannot read /proc/PID/{name}: {error}")))
     }
 
-    /// Whether it has ended but keeps its number, and with it that of its group.
+    /// Whether it has ended but was not waited for, so that its id and its group id are still in
+    /// use.
     fn is_zombie(&self) -> io::Result<bool> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         Ok(rustix::process::waitid(WaitId::Pid(self.pid), options)?.is_some())
     }
 
-    /// Kills the rest of the group, then waits for the process, which frees its number.
+    /// Kills the rest of the group, then waits for the process, which frees its id.
     fn reap(&mut self) -> io::Result<()> {
         let at = Instant::now();
         let mut groups = groups();
-        // No such group: nothing is left of it.
+        // The group may have no other process.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         resource_limits::forget(self.pid);
-        // One is reaped at a time, so the difference is this one's.
+        // Only one process is reaped at a time, so the difference belongs to it.
         let before = usage::reaped_cpu();
         let status = self.child.wait()?;
         let cpu = usage::reaped_cpu().saturating_sub(before);
@@ -389,7 +392,7 @@ impl Process {
         Ok(())
     }
 
-    fn last_words(&self) -> String {
+    fn last_lines(&self) -> String {
         let Some(log) = &self.log else { return String::new() };
         let text = fs::read(log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -404,11 +407,12 @@ impl Drop for Process {
         if self.exit.is_none() {
             if self.at_drop == AtDrop::Terminate {
                 self.signal_group(Signal::TERM);
-                // It may have been stopped.
+                // A suspended process handles no signals before SIGCONT.
                 self.signal_group(Signal::CONT);
                 let _ = wait_any(&[self], GRACE);
             }
-            // Killed as a group; only an unkillable process could keep us waiting.
+            // This kills the group, so the wait is short, except for a process that cannot be
+            // killed.
             let _ = self.reap();
         }
     }
@@ -437,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn output_and_status_are_seen() {
+    fn captures_output_and_exit_status() {
         let mut process = shell("echo out; echo err >&2; exit 3");
         let exit = process.wait(Duration::from_secs(10)).unwrap();
         assert_eq!(exit.status.code(), Some(3));
@@ -447,26 +451,26 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_capped_and_does_not_block_the_process() {
+    fn limits_the_kept_output_without_blocking_the_process() {
         let mut process = shell("head -c 3000000 /dev/zero");
         process.wait(Duration::from_secs(10)).unwrap();
-        assert!(process.stdout().text().ends_with("… and 1951424 bytes more"));
+        assert!(process.stdout().text().ends_with("… and 1951424 more bytes"));
     }
 
     #[test]
-    fn a_wait_is_bounded_and_descendants_end_with_the_handle() {
+    fn waits_have_a_limit_and_dropping_kills_descendants() {
         let mut process = shell("sleep 1000 & echo $!; wait");
         let descendant: i32 =
             process.stdout().line(0, Duration::from_secs(5)).unwrap().parse().unwrap();
         let Err(Stop::Fault(fault)) = process.wait(Duration::from_millis(50)) else {
-            panic!("it cannot have ended")
+            panic!("it should still be running")
         };
         assert_eq!(fault.expected, "sh to end within 0.1 s");
         drop(process);
         let pid = Pid::from_raw(descendant).unwrap();
         let gone = (0..500).any(|_| {
             thread::sleep(Duration::from_millis(10));
-            // Killed, it may stay a zombie until its new parent waits for it.
+            // A killed process stays a zombie until its new parent waits for it.
             rustix::process::test_kill_process(pid).is_err()
                 || fs::read_to_string(format!("/proc/{descendant}/stat"))
                     .is_ok_and(|stat| stat.contains(") Z "))
@@ -475,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_waited_for() {
+    fn waits_for_complete_lines() {
         let process = shell("printf 'a\\nb'; sleep 0.1; printf 'c\\n'; sleep 100");
         assert_eq!(process.stdout().line(1, Duration::from_secs(5)).as_deref(), Some("bc"));
         assert_eq!(process.stdout().line(2, Duration::from_millis(20)), None);

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::folder_oracle::{content, survey};
-use crate::strace::{self, Counts, Fault, RUNTIME_READY};
+use crate::strace::{self, Counts, InjectedFault, RUNTIME_READY};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;
 use accio_harness::process::{Input, Process};
@@ -52,7 +52,7 @@ pub(super) fn fail_client(
     context: &Context,
     flags: &[&str],
     size: usize,
-    fault: &Fault,
+    fault: &InjectedFault,
 ) -> Verdict<String> {
     let server = context.server(&["--timeout", "2"])?;
     let file = context.file(&source(size))?;

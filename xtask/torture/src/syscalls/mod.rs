@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::errno_table::{Failures, TRANSIENT, failures};
 use super::runner::{Case, RunOptions};
-use super::strace::{self, Fault, Occurrence};
+use super::strace::{self, InjectedFault, Occurrence};
 use accio_harness::context::Context;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 use client::{fail_client, record_client};
@@ -109,7 +109,7 @@ fn faults(
     all: &BTreeMap<String, usize>,
     options: &RunOptions,
     excluded: &mut ExcludedCalls,
-) -> Vec<Fault> {
+) -> Vec<InjectedFault> {
     let mut found = Vec::new();
     for (call, count) in all {
         let errors = match failures(call) {
@@ -130,7 +130,7 @@ fn faults(
         let places = *count - first + 1;
         let errors = if options.quick { &errors[..1] } else { errors };
         for errno in errors.iter().copied() {
-            let fault = |when| Fault { call: call.clone(), errno, when };
+            let fault = |when| InjectedFault { call: call.clone(), errno, when };
             let wanted = if options.quick { 1 } else { PLACES.min(places) };
             // Spread over all places, including the first and the last.
             let mut at: Vec<usize> = (0..wanted)
@@ -154,7 +154,8 @@ fn faults(
 /// Returns examples of the cases' names, which need a recorded run otherwise.
 #[cfg(test)]
 pub(super) fn sample_names() -> Vec<String> {
-    let fault = Fault { call: "close".into(), errno: "EIO", when: Occurrence::Once(1) }.name();
+    let fault =
+        InjectedFault { call: "close".into(), errno: "EIO", when: Occurrence::Once(1) }.name();
     let servers = SERVERS.iter().flat_map(|mode| {
         ["start", "service"].map(|when| format!("syscalls/{}/{when}/{fault}", mode.name))
     });

@@ -13,7 +13,7 @@ use super::checks::{check, check_folder};
 use super::work::{PATIENCE, UPLOADS, UploadResults, length, work};
 use crate::folder_oracle::{content, survey};
 use crate::load::{UploadOutcome, send};
-use crate::strace::{self, Counts, Fault, Occurrence, RUNTIME_READY, Tracer};
+use crate::strace::{self, Counts, InjectedFault, Occurrence, RUNTIME_READY, Tracer};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;
 use accio_harness::ports;
@@ -167,7 +167,11 @@ pub(super) fn record_server(
     })?;
     Ok((start_up, strace::most_per_thread(&record)?))
 }
-pub(super) fn fail_start(context: &Context, mode: ServerMode, fault: &Fault) -> Verdict<String> {
+pub(super) fn fail_start(
+    context: &Context,
+    mode: ServerMode,
+    fault: &InjectedFault,
+) -> Verdict<String> {
     let record = context.fresh("trace");
     let wrapper = strace::wrapper(&fault.options(), &record);
     let mut server = start(context, mode, &wrapper)?;
@@ -204,7 +208,11 @@ pub(super) fn fail_start(context: &Context, mode: ServerMode, fault: &Fault) -> 
     Ok("serves".into())
 }
 
-pub(super) fn fail_service(context: &Context, mode: ServerMode, fault: &Fault) -> Verdict<String> {
+pub(super) fn fail_service(
+    context: &Context,
+    mode: ServerMode,
+    fault: &InjectedFault,
+) -> Verdict<String> {
     let mut server = start(context, mode, &[])?;
     ensure(server.listens, "a healthy start", || server.process.stderr().text())?;
     let descriptors = server.process.descriptors()?;
@@ -246,7 +254,7 @@ pub(super) fn fail_service(context: &Context, mode: ServerMode, fault: &Fault) -
 
 /// Returns a fault unless the server has ended because of a failure that does not concern a single
 /// connection.
-fn ensure_own_end(server: &mut FailingServer, mode: ServerMode, fault: &Fault) -> Verdict {
+fn ensure_own_end(server: &mut FailingServer, mode: ServerMode, fault: &InjectedFault) -> Verdict {
     wait_until(Duration::from_secs(1), || server.process.has_ended().unwrap_or(true));
     let ended = server.process.has_ended()?;
     ensure(ended, "the next upload to be confirmed", || {
@@ -272,7 +280,7 @@ fn expect_idle(process: &Process) -> Verdict {
 }
 
 /// Starts another server on the folder, which removes files that this one could not.
-fn start_again(context: &Context, dir: &Path, mode: ServerMode, fault: &Fault) -> Verdict {
+fn start_again(context: &Context, dir: &Path, mode: ServerMode, fault: &InjectedFault) -> Verdict {
     if fault.call == "unlinkat" && !mode.counts {
         context.server_into(dir, mode.flags)?.stop()?;
     }
@@ -295,7 +303,7 @@ fn stop(server: &mut FailingServer) -> Verdict {
 pub(super) fn sync_fails(context: &Context) -> Verdict<String> {
     let mode = SERVERS[1];
     let mut server = start(context, mode, &[])?;
-    let fault = Fault { call: "fdatasync".into(), errno: "EIO", when: Occurrence::Once(1) };
+    let fault = InjectedFault { call: "fdatasync".into(), errno: "EIO", when: Occurrence::Once(1) };
     let mut options = fault.options();
     options[1] = "trace=fdatasync,ftruncate,write,linkat".into();
     let record = context.fresh("trace");
