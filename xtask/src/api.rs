@@ -1,5 +1,5 @@
-//! `cargo xtask api`: compares the library's public items with a snapshot, one item per line, so that
-//! a change of the public API shows in the diff.
+//! `cargo xtask api`: compares the library's public items with a snapshot of one item per line, so
+//! that a change of the public API shows in the diff.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use accio_harness::process::checked_output;
 
-/// The kept tool that lists them, from what a nightly rustdoc says.
+/// The third-party tool that lists the items; it needs a nightly rustdoc.
 const TOOL: &str = "cargo-public-api";
-/// How long the documentation may take to build.
+/// Time limit to build the documentation.
 const LIMIT: Duration = Duration::from_secs(1800);
 const SNAPSHOT: &str = "accio-proto/public-api.txt";
 /// The features that other projects use.
 const FEATURES: &str = "client,server";
 
-/// Options of the comparison.
+/// The options of `cargo xtask api`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
     /// Update the snapshot
     #[arg(long)]
     write: bool,
-    /// Fail if a tool that lists the items is missing
+    /// Fail if cargo-public-api or a nightly toolchain is missing
     #[arg(long)]
     strict: bool,
 }
@@ -64,10 +64,10 @@ fn items(root: &Path) -> anyhow::Result<Option<String>> {
         return Ok(None);
     }
     let mut tool = Command::new(TOOL);
-    // As rustup's proxies see it, the toolchain that runs this is chosen for all below it.
+    // These variables would make rustup use the current toolchain in all child processes.
     tool.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
     tool.current_dir(root).args(["public-api", "--package", "accio-proto", "--color", "never"]);
-    // Blanket and automatic implementations follow from the rest.
+    // Omit blanket and auto trait implementations, which follow from the other items.
     tool.args(["-sss", "--no-default-features", "--features", FEATURES]);
     tool.args(["--target-dir", "target/public-api"]);
     let output = checked_output(tool, b"", LIMIT)?;
@@ -81,7 +81,7 @@ fn skipped() -> String {
     )
 }
 
-/// Returns the lines that only one of the two has.
+/// Returns the lines that are only in one of the texts, with a sign.
 fn differences(was: &str, is: &str) -> Vec<String> {
     let missing = |from: &str, other: &str, sign: char| -> Vec<String> {
         let others: std::collections::BTreeSet<_> = other.lines().collect();
@@ -96,13 +96,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differences_are_removed_and_added_lines() {
+    fn reports_removed_and_added_lines() {
         assert_eq!(differences("a\nb\n", "b\nc\n"), ["- a", "+ c"]);
         assert!(differences("a\nb\n", "a\nb\n").is_empty());
     }
 
-    /// Takes half a minute and a nightly toolchain, so it is not in the default run: `cargo test -p
-    /// xtask -- --ignored public_items`.
+    /// Takes half a minute and needs a nightly toolchain, so it does not run by default. Run it
+    /// with `cargo test -p xtask -- --ignored public_items`.
     #[test]
     #[ignore = "builds the documentation with a nightly toolchain"]
     fn the_public_items_match_the_snapshot() {

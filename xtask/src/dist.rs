@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: the programs with their man pages, completions, units and licences, as a
-//! tarball and as a Debian package.
+//! `cargo xtask dist`: packages the programs with their man pages, completions, systemd units and
+//! licences, as a tarball and as a Debian package.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use accio_harness::process::checked_output;
 use accio_harness::{TROUBLE, cargo, tools};
 
-/// How long packing may take.
+/// Time limit for each command.
 const LIMIT: Duration = Duration::from_secs(600);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROGRAMS: [&str; 3] = ["accio-client", "accio-server", "server-s"];
@@ -19,7 +19,7 @@ const PROGRAMS: [&str; 3] = ["accio-client", "accio-server", "server-s"];
 const DOCUMENTS: [&str; 5] =
     ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-APACHE", "LICENSE-MIT"];
 
-/// Options of the packaging.
+/// The options of `cargo xtask dist`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder for the packages
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if tools::find("dpkg-deb").is_none() {
         writeln!(
             stdout,
-            "skipped: the Debian package: no dpkg-deb on this machine (apt install dpkg)"
+            "skipped: the Debian package: dpkg-deb is not installed (apt install dpkg)"
         )?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -72,10 +72,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The files of a package, as they are installed.
+/// The folder with the files of a package.
 struct Tree {
     root: PathBuf,
-    /// Before `bin`, `lib` and `share`.
+    /// The path before `bin`, `lib` and `share`.
     prefix: &'static str,
 }
 
@@ -108,14 +108,15 @@ impl Tree {
         for document in DOCUMENTS {
             self.put(&format!("{prefix}share/doc/accio/{document}"), &fs::read(document)?)?;
         }
-        // Links between the pages stay valid, because their relative paths are those of the repository.
+        // The relative paths are the same as in the repository, so links between the pages stay
+        // valid.
         self.copy("docs", &format!("{prefix}share/doc/accio/docs"))?;
         let copyright = "The authors of Accio.\n\nMIT OR Apache-2.0, at your choice: LICENSE-MIT and \
                          LICENSE-APACHE in this folder.\n";
         Ok(self.put(&format!("{prefix}share/doc/accio/copyright"), copyright.as_bytes())?)
     }
 
-    /// A folder's pages and pictures, and those of the folders within.
+    /// Copies a folder recursively.
     fn copy(&self, from: &str, to: &str) -> io::Result<()> {
         for entry in fs::read_dir(from)? {
             let entry = entry?;
@@ -133,7 +134,7 @@ impl Tree {
         let path = self.root.join(place);
         fs::create_dir_all(path.parent().unwrap_or(&path))?;
         fs::write(&path, content)?;
-        // Whatever the umask here.
+        // The mode must not depend on the umask.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
     }
 }
@@ -148,7 +149,7 @@ fn control(architecture: &str, glibc: &str) -> String {
     )
 }
 
-/// The newest version of the C library that any of the programs asks for.
+/// Returns the newest version of the C library that any of the programs requires.
 fn glibc(bin: &Path) -> io::Result<String> {
     const MARK: &[u8] = b"GLIBC_2.";
     let mut newest = 0;

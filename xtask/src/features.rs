@@ -1,5 +1,5 @@
-//! `cargo xtask features`: checks that every set of features compiles, and the dependencies without
-//! any feature.
+//! `cargo xtask features`: checks that every set of features compiles, and which dependencies the
+//! library has without any feature.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -9,15 +9,15 @@ use std::time::Duration;
 use accio_harness::cargo::cargo;
 use accio_harness::process::{self, checked_output};
 
-/// How long cargo may take to describe the workspace.
+/// Time limit for cargo to describe the workspace.
 const LIMIT: Duration = Duration::from_secs(300);
 /// The library's run-time dependencies without any feature.
 const HANDSHAKE_ONLY: [&str; 2] = ["accio-proto", "thiserror"];
 
-/// A feature and the features of the same package that it turns on.
+/// The features of a package, each with the features of the same package that it enables.
 type Features = BTreeMap<String, BTreeSet<String>>;
 
-/// Checks each set of each published package's features by itself.
+/// Checks each set of features of each published package.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut good = true;
     for (package, features) in packages()? {
@@ -30,37 +30,38 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
             good &= process::foreground(&mut check)?.success();
         }
     }
-    let brought = handshake_only()?;
-    if brought != HANDSHAKE_ONLY {
-        let text = brought.join(", ");
+    let dependencies = handshake_only()?;
+    if dependencies != HANDSHAKE_ONLY {
+        let text = dependencies.join(", ");
         writeln!(io::stdout().lock(), "FAIL: without features accio-proto depends on {text}")?;
         good = false;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The sets that differ in what they turn on: the closed ones.
+/// Returns the distinct sets of features, each with all features that its members enable.
 fn sets(features: &Features) -> BTreeSet<BTreeSet<String>> {
     let mut sets = BTreeSet::from([BTreeSet::new()]);
     for feature in features.keys() {
         for set in sets.clone() {
             let mut set = set;
-            turn_on(feature, features, &mut set);
+            enable(feature, features, &mut set);
             sets.insert(set);
         }
     }
     sets
 }
 
-fn turn_on(feature: &str, features: &Features, set: &mut BTreeSet<String>) {
+fn enable(feature: &str, features: &Features, set: &mut BTreeSet<String>) {
     if set.insert(feature.to_owned()) {
         for implied in &features[feature] {
-            turn_on(implied, features, set);
+            enable(implied, features, set);
         }
     }
 }
 
-/// The packages that are published, without `default`, which is a set like others.
+/// Returns the features of the published packages, except for `default`, which is a set like
+/// others.
 fn packages() -> anyhow::Result<BTreeMap<String, Features>> {
     let mut metadata = cargo();
     metadata.args(["metadata", "--no-deps", "--format-version", "1"]);
@@ -72,9 +73,9 @@ fn packages() -> anyhow::Result<BTreeMap<String, Features>> {
         let all = package["features"].as_object().into_iter().flatten();
         let own = all.filter(|(name, _)| *name != "default");
         let features: Features = own
-            .map(|(name, turns_on)| {
-                let turns_on = turns_on.as_array().into_iter().flatten();
-                let names = turns_on.filter_map(|value| value.as_str());
+            .map(|(name, enables)| {
+                let enables = enables.as_array().into_iter().flatten();
+                let names = enables.filter_map(|value| value.as_str());
                 let same_package = |name: &&str| !name.contains(['/', ':']);
                 (name.clone(), names.filter(same_package).map(str::to_owned).collect())
             })
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_are_closed_and_each_is_there_once() {
+    fn sets_include_implied_features_and_are_distinct() {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let features: Features = [("io", &[][..]), ("client", &["io"]), ("server", &["io"])]
             .map(|(name, implied)| (name.to_owned(), names(implied)))

@@ -1,5 +1,5 @@
-//! The project's own commands: `cargo xtask COMMAND`. The large ones are crates of their own below
-//! this folder; cargo builds and runs them when they are asked for.
+//! `cargo xtask COMMAND`: the project's development commands. The larger tools are separate crates
+//! in subfolders, which cargo builds and runs on demand.
 #![forbid(unsafe_code)]
 
 mod api;
@@ -17,20 +17,20 @@ use clap::Parser;
 use self::test::OwnPrograms;
 use self::tools::{Forwarded, Tool};
 
-/// The project's own commands
+/// Development commands of the project
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
-    /// Run all tests: unit and integration tests, end-to-end tests, a part of the torture
+    /// Run all tests: unit, integration and end-to-end tests, and a part of the fault injection
     Test(OwnPrograms),
     /// Run the library's tests without the Linux-only system calls, such as epoll and splice
     TestPortable,
-    /// Run the end-to-end scenarios on our programs, then grade them by the courses' checks
+    /// Run the end-to-end scenarios on our programs, then grade them with the courses' checks
     TestE2e(OwnPrograms),
-    /// Grade any implementation by the courses' checks
+    /// Grade any implementation with the courses' checks
     #[command(disable_help_flag = true)]
     Grade(Forwarded),
-    /// Run a misbehaving server to test a client with
+    /// Run a misbehaving server to test clients
     #[command(disable_help_flag = true)]
     BrokenServer(Forwarded),
     /// Run a correct server that prints connections and the start of their content
@@ -49,7 +49,7 @@ enum Command {
     Dist(dist::Arguments),
     /// Compare the library's public items with the snapshot, or update it
     Api(api::Arguments),
-    /// Check each set of features by itself, and the dependencies without any
+    /// Check that each set of features compiles, and the dependencies without features
     Features,
 }
 
@@ -58,12 +58,12 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::TestPortable => test_portable::run(),
         Command::TestE2e(options) => test::run_e2e(&options),
-        Command::Grade(forwarded) => Tool::Grade.become_it(&[], &forwarded),
-        Command::BrokenServer(forwarded) => Tool::Grade.become_it(&["broken"], &forwarded),
-        Command::DemoServer(forwarded) => Tool::Grade.become_it(&["demo"], &forwarded),
-        Command::Torture(forwarded) => Tool::Torture.become_it(&[], &forwarded),
-        Command::TestCluster(forwarded) => Tool::Cluster.become_it(&[], &forwarded),
-        Command::Bench(forwarded) => Tool::Bench.become_it(&[], &forwarded),
+        Command::Grade(forwarded) => Tool::Grade.exec(&[], &forwarded),
+        Command::BrokenServer(forwarded) => Tool::Grade.exec(&["broken"], &forwarded),
+        Command::DemoServer(forwarded) => Tool::Grade.exec(&["demo"], &forwarded),
+        Command::Torture(forwarded) => Tool::Torture.exec(&[], &forwarded),
+        Command::TestCluster(forwarded) => Tool::Cluster.exec(&[], &forwarded),
+        Command::Bench(forwarded) => Tool::Bench.exec(&[], &forwarded),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Api(arguments) => api::run(&arguments),
         Command::Features => features::run(),

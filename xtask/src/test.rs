@@ -11,28 +11,28 @@ use accio_harness::process;
 
 use crate::tools::Tool;
 
-/// All but `store`, whose HTTP and TLS are fifty crates more: its tests are a command of their own,
-/// `cargo test --package accio-server --all-features`. The sink itself is tested here.
+/// All features except `store`, which adds fifty crates for HTTP and TLS. Test it with `cargo test
+/// --package accio-server --all-features`. `store-core` covers the sink itself.
 const FEATURES: &str = "accio-server/proxy-protocol,accio-server/store-core";
-/// How long a tool may take to build.
+/// Time limit to build a tool.
 const BUILD: Duration = Duration::from_secs(1800);
 /// The exit code of an error in the command line.
 const USAGE: u8 = 2;
 
-/// The options of the tests of our own programs.
+/// The options for tests of our own programs.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct OwnPrograms {
-    /// Print the scenarios, and the checks with their points and rules; run none
+    /// List the scenarios, and the checks with their points and rules, instead of running them
     #[arg(long)]
     list: bool,
     /// Run only scenarios and checks whose name contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Keep the files and outputs of failed scenarios and checks, and print where they are
+    /// Keep the files and outputs of failed scenarios and checks and print their path
     #[arg(long)]
     keep: bool,
-    /// Number of concurrent scenarios or checks that use the CPU; those that wait all run at once
-    /// [default: one per core]
+    /// Number of concurrent scenarios or checks that use the CPU; those that only wait all run at
+    /// once [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Seed of file contents and of the network emulator [default: random]
@@ -43,8 +43,8 @@ pub(crate) struct OwnPrograms {
     bin_dir: Option<PathBuf>,
 }
 
-/// Runs the crates' tests, the end-to-end tests and a bounded share of the torture, each whatever
-/// came of the others.
+/// Runs the crates' tests, the end-to-end tests and a bounded part of the fault injection. Each
+/// runs even if the others fail.
 pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     if options.list {
         return run_e2e(options);
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     let crates = process::foreground(&mut tests)?.success();
     let mut worst = if crates { 0 } else { 1 };
     worst = worst.max(e2e(options)?);
-    // Filters name scenarios and checks.
+    // Filters apply to scenarios and checks only.
     if options.filter.is_empty() {
         let mut torture = Tool::Torture.command();
         torture.args(["--quick", "--unprivileged"]);
@@ -72,14 +72,14 @@ pub(crate) fn run_e2e(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
 fn e2e(options: &OwnPrograms) -> anyhow::Result<u8> {
     let mut tools = vec![Tool::E2e, Tool::Grade];
     if !options.filter.is_empty() && !options.list {
-        // A filter may name scenarios only, or checks only.
-        let mut meant = Vec::new();
+        // A filter may match only scenarios or only checks.
+        let mut matching = Vec::new();
         for tool in tools {
-            if options.means_any(tool)? {
-                meant.push(tool);
+            if options.matches_any(tool)? {
+                matching.push(tool);
             }
         }
-        tools = meant;
+        tools = matching;
         if tools.is_empty() {
             let filter = &options.filter;
             let error = "no scenario and no check matches";
@@ -105,7 +105,7 @@ impl OwnPrograms {
         command
     }
 
-    /// Adds the options that the torture has, too.
+    /// Adds the options that the fault injection has, too.
     fn add_common_to(&self, command: &mut Command) {
         command.args(self.keep.then_some("--keep"));
         if let Some(jobs) = self.jobs {
@@ -119,8 +119,8 @@ impl OwnPrograms {
         }
     }
 
-    /// Whether the filter matches anything in the tool's list.
-    fn means_any(&self, tool: Tool) -> anyhow::Result<bool> {
+    /// Whether the filter matches any entry of the tool's list.
+    fn matches_any(&self, tool: Tool) -> anyhow::Result<bool> {
         let list = OwnPrograms { list: true, filter: self.filter.clone(), ..Default::default() };
         let output = process::output(list.command(tool), b"", BUILD)?;
         Ok(!output.stdout.is_empty())

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use accio_harness::cargo::cargo;
 use accio_harness::process;
 
-/// The tests of the library that cover the portable path.
+/// The tests of the library that cover the portable code.
 const TESTS: [&str; 6] = [
     "--lib",
     "--test=copier",
@@ -16,8 +16,8 @@ const TESTS: [&str; 6] = [
     "--test=handshake_properties",
 ];
 
-/// Builds the library as on a system without epoll, splice and the like, in a folder of its own, and
-/// runs its tests.
+/// Builds the library as for a system without epoll, splice and so on, in a separate target folder,
+/// and runs its tests.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let flags = env::var("RUSTFLAGS").unwrap_or_default();
     let mut tests = cargo();

@@ -1,4 +1,4 @@
-//! The tools that are crates of their own.
+//! Runs the tools, which are separate crates.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -6,15 +6,15 @@ use std::process::{Command, ExitCode};
 
 use accio_harness::cargo::cargo;
 
-/// Arguments that a tool reads itself.
+/// Arguments that are passed on to a tool.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Forwarded {
-    /// Arguments of the tool: --help lists them
+    /// Arguments of the tool, see --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// A tool.
+/// A tool in its own crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
     E2e,
@@ -39,12 +39,8 @@ impl Tool {
         command
     }
 
-    /// Replaces this process by the tool, so that signals reach it. Returns only if that fails.
-    pub(crate) fn become_it(
-        self,
-        first: &[&str],
-        forwarded: &Forwarded,
-    ) -> anyhow::Result<ExitCode> {
+    /// Replaces this process with the tool, so that signals reach it. Returns only if that fails.
+    pub(crate) fn exec(self, first: &[&str], forwarded: &Forwarded) -> anyhow::Result<ExitCode> {
         Err(self.command().args(first).args(&forwarded.arguments).exec().into())
     }
 }

@@ -1,8 +1,9 @@
-//! `cargo xtask test-e2e`: the real programs on loopback, through named scenarios.
+//! `cargo xtask test-e2e`: runs named scenarios with the real programs on the loopback interface.
 //!
-//! A scenario is a plain function of a [`Context`](accio_harness::context::Context); it starts the
-//! programs under test, plays the other end with raw sockets and ends with a
-//! [`Verdict`](accio_harness::verdict::Verdict). The [`runner`] runs them side by side and reports.
+//! A scenario is a function of a [`Context`](accio_harness::context::Context). It starts the
+//! programs under test, acts as the other side with raw sockets and returns a
+//! [`Verdict`](accio_harness::verdict::Verdict). The [`runner`] runs scenarios concurrently and
+//! prints their results.
 #![forbid(unsafe_code)]
 
 mod runner;
@@ -21,24 +22,25 @@ use clap::Parser;
 
 use self::runner::{Options, Scenario};
 
-/// Descriptors for one scenario of a thousand connections and the others that run with it.
+/// File descriptors for the scenario with a thousand connections and those that run at the same
+/// time.
 const DESCRIPTORS: u64 = 8192;
 
 /// Run the real programs through the end-to-end scenarios
 #[derive(Debug, Parser)]
 #[command(name = "accio-e2e")]
 struct Arguments {
-    /// Print the scenarios; run none
+    /// List the scenarios instead of running them
     #[arg(long)]
     list: bool,
     /// Run only scenarios whose name contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Keep the files and outputs of failed scenarios, and print where they are
+    /// Keep the files and outputs of failed scenarios and print their path
     #[arg(long)]
     keep: bool,
-    /// Number of concurrent scenarios that use the CPU; those that wait all run at once [default: one
-    /// per core]
+    /// Number of concurrent scenarios that use the CPU; those that only wait all run at once
+    /// [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Seed of file contents [default: random]
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
     accio_harness::report::exit_code(run(&Arguments::parse()))
 }
 
-/// Builds the programs, runs the scenarios, reports.
+/// Builds the programs, runs the scenarios and prints the results.
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut out = anstream::stdout().lock();
     let wanted = |scenario: &&Scenario| {
@@ -81,7 +83,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(dir) => std::path::absolute(dir)?,
         None => match cargo::build()? {
             Some(bin) => bin,
-            // Cargo has said why.
+            // Cargo has printed the reason.
             None => return Ok(ExitCode::from(TROUBLE)),
         },
     };

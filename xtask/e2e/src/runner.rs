@@ -14,12 +14,12 @@ use accio_harness::seeds::seed_for;
 use accio_harness::subject::Subject;
 use accio_harness::verdict::{Stop, Verdict};
 
-/// One behaviour of the programs to test.
+/// A test of one behaviour of the programs.
 #[derive(Debug)]
 pub(crate) struct Scenario {
-    /// `theme/what`.
+    /// `group/scenario`.
     pub(crate) name: &'static str,
-    /// The expected behaviour, in a line.
+    /// The expected behaviour, in one line.
     pub(crate) about: &'static str,
     /// The load it puts on the machine.
     pub(crate) load: Load,
@@ -27,7 +27,7 @@ pub(crate) struct Scenario {
     pub(crate) run: fn(&Context) -> Verdict,
 }
 
-/// A scenario that mostly waits.
+/// Defines a scenario that mostly waits.
 pub(crate) const fn waits(
     name: &'static str,
     about: &'static str,
@@ -36,7 +36,7 @@ pub(crate) const fn waits(
     Scenario { name, about, load: Load::Waits, run }
 }
 
-/// A scenario that keeps the machine busy.
+/// Defines a scenario that uses the CPU or the disk.
 pub(crate) const fn works(
     name: &'static str,
     about: &'static str,
@@ -45,20 +45,20 @@ pub(crate) const fn works(
     Scenario { name, about, load: Load::Works, run }
 }
 
-/// How a run is done.
+/// The options of a run.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// Working scenarios at a time.
+    /// Number of concurrent scenarios with [`Load::Works`].
     pub(crate) jobs: usize,
-    /// Where scenarios write.
+    /// The folder for the scenarios' files.
     pub(crate) dir: PathBuf,
-    /// Whether the files and outputs of failures stay there.
+    /// Keeps the files and outputs of failed scenarios.
     pub(crate) keep: bool,
     /// The seed of file contents.
     pub(crate) seed: u64,
 }
 
-/// Runs them all and writes the table, the failures and the closing line to `out`.
+/// Runs the scenarios and writes the table, the failures and the summary to `out`.
 pub(crate) fn run(
     subject: &Arc<Subject>,
     scenarios: &[&'static Scenario],
@@ -68,8 +68,8 @@ pub(crate) fn run(
     let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
     let mut failures = String::new();
     let mut tally = Tally::default();
-    // A failure on a busy machine may be the machine's: what fails next to others is run once more
-    // by itself, and that counts.
+    // A scenario may fail because the machine is busy. So a scenario that fails among others runs
+    // again by itself, and only that result counts.
     let mut again = Vec::new();
     for concurrency in [Concurrency::Working(options.jobs), Concurrency::Alone] {
         let chosen = match concurrency {
@@ -122,7 +122,7 @@ pub(crate) fn run(
     if tally.failed > 0 {
         writeln!(out, "\nseed {} (--seed repeats the same contents)", options.seed)?;
         if options.keep {
-            writeln!(out, "files and outputs of failures: {}", options.dir.display())?;
+            writeln!(out, "files and outputs of failed scenarios: {}", options.dir.display())?;
         }
     }
     writeln!(out, "\n{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped)?;
@@ -168,7 +168,7 @@ mod tests {
     };
     static SKIPS: Scenario = Scenario {
         name: "a/skips",
-        about: "cannot be shown",
+        about: "cannot run here",
         load: Load::Waits,
         run: |_| Err(Stop::skip("no such thing here")),
     };
@@ -178,7 +178,7 @@ mod tests {
     static FIRST: AtomicBool = AtomicBool::new(true);
     static BUSY: Scenario = Scenario {
         name: "a/busy",
-        about: "fails next to others only",
+        about: "fails only among others",
         load: Load::Waits,
         run: |_| match FIRST.swap(false, Ordering::SeqCst) {
             true => Err(Stop::fault("in time", "late")),
@@ -187,7 +187,7 @@ mod tests {
     };
 
     #[test]
-    fn a_scenario_that_passes_alone_has_passed() {
+    fn a_failed_scenario_that_passes_by_itself_has_passed() {
         let dir = tempfile::tempdir().unwrap();
         let subject = Arc::new(Subject::own(Path::new("/nowhere")).unwrap());
         let options = Options { jobs: 1, dir: dir.path().into(), keep: false, seed: 1 };
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_result_is_counted_and_explained() {
+    fn counts_and_explains_all_results() {
         let dir = tempfile::tempdir().unwrap();
         let (tally, text) = run_all(false, dir.path());
         assert_eq!(tally, Tally { passed: 1, failed: 2, skipped: 1, troubled: 1 });
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn only_failures_are_kept() {
+    fn keeps_only_the_files_of_failed_scenarios() {
         let dir = tempfile::tempdir().unwrap();
         run_all(true, dir.path());
         let left = |name: &str| dir.path().join(name).exists();

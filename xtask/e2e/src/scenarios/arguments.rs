@@ -1,4 +1,4 @@
-//! Command lines: every mistake is reported in one line that names it.
+//! Command lines: every error is reported in one line that names the wrong argument.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,22 +15,30 @@ use accio_harness::subject::Program;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("arguments/ports", "bad ports are named, by all three programs", bad_ports),
+    works("arguments/ports", "all three programs name an invalid port", bad_ports),
     works("arguments/count", "missing and extra arguments are errors", counts),
-    works("arguments/flags", "bad flags and values are named", bad_flags),
-    works("arguments/files", "FILE missing and FILE-DIR a file are named", bad_files),
-    works("arguments/permissions", "unreadable FILE, unwritable FILE-DIR are named", permissions),
+    works("arguments/flags", "invalid flags and values are named", bad_flags),
+    works("arguments/files", "a missing FILE and a FILE-DIR that is a file are named", bad_files),
+    works(
+        "arguments/permissions",
+        "an unreadable FILE and an unwritable FILE-DIR are named",
+        permissions,
+    ),
     works("arguments/port-in-use", "a port in use is named", port_in_use),
     works("arguments/service-name", "a port may be a service name", service_name),
-    works("arguments/help", "--help and --version: stdout, exit 0", help),
-    works("arguments/quiet", "-q: nothing on stderr; -v: no ERROR, stdout as ever", quiet),
-    works("arguments/interfaces", "all interfaces by default, one with --bind", interfaces),
+    works("arguments/help", "--help and --version print to stdout and exit with 0", help),
+    works("arguments/quiet", "-q: nothing on stderr; -v: no ERROR, same stdout", quiet),
+    works(
+        "arguments/interfaces",
+        "listens on all interfaces by default, on one with --bind",
+        interfaces,
+    ),
 ];
 
-/// Time limit for reporting a mistake.
+/// Time limit for reporting an error.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A fault unless the program fails with these arguments, naming one of `names`.
+/// Returns a fault unless the program rejects these arguments and names one of `names`.
 fn expect_failure(
     context: &Context,
     program: Program,
@@ -41,7 +49,7 @@ fn expect_failure(
     ensure_failure(&mut process, LIMIT, names)
 }
 
-/// Good positional arguments: with the first given as `port`.
+/// Returns valid positional arguments, with `port` as the port.
 fn with_port<'a>(program: Program, port: &'a str, path: &'a Path) -> Vec<&'a OsStr> {
     match program {
         Program::Server => vec![port.as_ref(), path.as_os_str()],
@@ -56,13 +64,15 @@ fn bad_ports(context: &Context) -> Verdict {
     side_by_side(Program::ALL, |program| {
         let path = if program == Program::Client { &file } else { &dir };
         for port in ["0", "-1", "65536", "99999999999", "abc", "", "12x", "+", " ", "no-service"] {
-            // Nothing can be seen of an empty value but its quotes.
+            // An empty value can only be named by its quotes or its argument.
             let names = if port.trim().is_empty() { ["\"\"", "port", "PORT"] } else { [port; 3] };
             expect_failure(context, program, &with_port(program, port, path), &names)?;
         }
         Ok(())
     })?;
-    ensure(!dir.exists(), "no FILE-DIR made for a bad port", || "it was made".into())
+    ensure(!dir.exists(), "no FILE-DIR to be created for an invalid port", || {
+        "it was created".into()
+    })
 }
 
 fn counts(context: &Context) -> Verdict {
@@ -79,7 +89,7 @@ fn counts(context: &Context) -> Verdict {
         if program != Program::Client {
             return expect_failure(context, program, &extra, &["superfluous"]);
         }
-        // The client's further arguments are further files, each with a line of its own.
+        // Further arguments of the client are further files, and each error has its own line.
         let mut client = context.run_bare(program, &extra)?;
         let exit = client.wait(LIMIT)?;
         let text = client.stderr().text();
@@ -89,8 +99,7 @@ fn counts(context: &Context) -> Verdict {
                 && second.starts_with("ERROR: ") && second.contains("superfluous"));
         ensure(
             good && !exit.status.success(),
-            "two lines, ERROR: …, of which the last names the \
-            second file",
+            "two lines, ERROR: …, the second of which names the second file",
             || format!("{}, stderr {text:?}", exit.describe()),
         )
     })
@@ -115,7 +124,7 @@ fn bad_flags(context: &Context) -> Verdict {
             cases.push((&["--handshake", "auto"], "auto"));
         } else {
             cases.push((&["--bind", "not-an-address"], "not-an-address"));
-            // Documentation's own network: no address of this machine.
+            // An address reserved for documentation, so not one of this machine.
             cases.push((&["--bind", "203.0.113.7"], "203.0.113.7"));
         }
         if program == Program::Server {
@@ -179,7 +188,7 @@ fn port_in_use(context: &Context) -> Verdict {
         let arguments = with_port(program, &port, &dir);
         expect_failure(context, program, &arguments, &[&port])?;
     }
-    // The first one has noticed nothing.
+    // The first server still works.
     first.connect_greeted()?.complete(b"content")?;
     first.expect_file(1, b"content")?;
     first.stop()
@@ -194,7 +203,8 @@ fn service_name(context: &Context) -> Verdict {
         let port: u16 = number.parse().ok().filter(|port| *port > 1024)?;
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok().map(|_| (name.to_owned(), port))
     });
-    let (name, port) = free.ok_or_else(|| Stop::skip("no free unprivileged service here"))?;
+    let (name, port) =
+        free.ok_or_else(|| Stop::skip("no service in /etc/services has a free unprivileged port"))?;
     let dir = context.fresh("received");
     let arguments: [&OsStr; 2] = [name.as_ref(), dir.as_os_str()];
     let server = context.run_bare(Program::Server, &arguments)?;
@@ -231,7 +241,7 @@ fn quiet(context: &Context) -> Verdict {
     let dir = context.fresh("received");
     let arguments: [&OsStr; 3] = [text.as_ref(), dir.as_os_str(), "-q".as_ref()];
     let server = context.run_bare(Program::Server, &arguments)?;
-    // It says nothing, so a connection has to ask; that one is number 1.
+    // The server prints nothing, so probe with a connection, which becomes number 1.
     let open = wait_until(SOON, || TcpStream::connect(("127.0.0.1", port)).is_ok());
     ensure(open, format!("port {port} open"), || "it is not".into())?;
     let file = context.file(b"content")?;
@@ -242,7 +252,7 @@ fn quiet(context: &Context) -> Verdict {
     let server_s = context.server_s(&["-v"])?;
     context.send(server_s.port, &file, &["-v"])?;
     server_s.stop_after(&["7"])?;
-    // By default a server says where it listens, and nothing of what goes well.
+    // By default a server prints its address, but nothing for successful uploads.
     let server_s = context.server_s(&[])?;
     context.send(server_s.port, &file, &[])?;
     server_s.expect_line(0, "7")?;
@@ -251,10 +261,10 @@ fn quiet(context: &Context) -> Verdict {
 }
 
 fn interfaces(context: &Context) -> Verdict {
-    // All of 127/8 is this machine on Linux: as good as a second interface.
+    // On Linux all of 127.0.0.0/8 is local, so 127.0.0.2 can stand in for a second interface.
     let other = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 2], port));
     if TcpListener::bind(other(0)).is_err() {
-        return Err(Stop::skip("127.0.0.2 is not this machine here"));
+        return Err(Stop::skip("127.0.0.2 is not a local address"));
     }
     let server = context.server(&[])?;
     let server_s = context.server_s(&[])?;

@@ -1,4 +1,4 @@
-//! The client against servers of every kind: patient where it should be, no longer than it should.
+//! The client with slow, silent and broken servers: it waits as long as it must, and no longer.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,32 +16,44 @@ use accio_harness::process::Process;
 use accio_harness::verdict::{During, Verdict, ensure, ensure_eq, ensure_took, ensure_within};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("client/split-greeting", "a greeting in two pieces, cut at every place", split_greeting),
-    waits("client/piecemeal", "a greeting byte by byte: nothing sent before its end", piecemeal),
-    waits("client/late-greeting", "a greeting that is complete after 9 s is in time", late),
-    waits("client/drip", "a greeting drop by drop: given up after 10 s in all", drip),
-    waits("client/silent", "a silent server is given up after 10 s, in each dialect", silent),
-    works("client/wrong-greeting", "wrong bytes in the handshake end it at once", wrong_greeting),
-    works("client/closed-handshake", "an end within the handshake ends it at once", closed),
-    waits("client/zero-window", "a server that stops reading is given up after 10 s", zero_window),
-    waits("client/slow-reader", "a server that reads slowly is not given up", slow_reader),
-    works("client/reset-mid-file", "a reset mid-file is an error at once", reset_mid_file),
-    waits("client/fin-mid-file", "a server that closes mid-file is an error", fin_mid_file),
-    waits("client/never-closes", "no FIN from the server: success after 10 s, with a note", no_fin),
-    waits("client/never-takes", "bytes never acknowledged are no success", never_takes),
-    waits(
-        "client/reset-at-the-end",
-        "a reset instead of the server's FIN is an error",
-        reset_at_end,
+    works(
+        "client/split-greeting",
+        "accepts a greeting in two pieces, split at every byte",
+        split_greeting,
     ),
+    waits(
+        "client/piecemeal",
+        "accepts a greeting byte by byte, sends nothing before its end",
+        piecemeal,
+    ),
+    waits("client/late-greeting", "accepts a greeting that is complete after 9 s", late),
+    waits("client/drip", "gives up after 10 s in all if the greeting drips", drip),
+    waits("client/silent", "gives up a silent server after 10 s, in each dialect", silent),
+    works("client/wrong-greeting", "fails at once on wrong bytes in the handshake", wrong_greeting),
+    works(
+        "client/closed-handshake",
+        "fails at once if the connection ends in the handshake",
+        closed,
+    ),
+    waits("client/zero-window", "gives up a server that stops reading after 10 s", zero_window),
+    waits("client/slow-reader", "does not give up a server that reads slowly", slow_reader),
+    works("client/reset-mid-file", "fails at once on a reset mid-file", reset_mid_file),
+    waits("client/fin-mid-file", "fails if the server closes mid-file", fin_mid_file),
+    waits(
+        "client/never-closes",
+        "without the server's FIN: success after 10 s, with a note",
+        no_fin,
+    ),
+    waits("client/never-takes", "fails if bytes are never acknowledged", never_takes),
+    waits("client/reset-at-the-end", "fails on a reset instead of the server's FIN", reset_at_end),
 ];
 
 const LOW: Duration = Duration::from_secs(10);
 pub(super) const HIGH: Duration = Duration::from_millis(10_500);
-/// For what must come at once, on a busy machine.
+/// Time limit for an immediate reaction, on a busy machine.
 pub(super) const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// A client that has connected to us.
+/// Starts a client and accepts its connection.
 fn connected(
     context: &Context,
     listener: &Listener,
@@ -53,14 +65,14 @@ fn connected(
     Ok((client, peer))
 }
 
-/// A file larger than any socket buffer, that takes no room.
+/// Creates a sparse file that is larger than any socket buffer.
 fn sparse(context: &Context) -> Verdict<PathBuf> {
     let path = context.fresh("sparse");
     File::create(&path)?.set_len(256 << 20)?;
     Ok(path)
 }
 
-/// Receives the whole file and closes; the client must be content.
+/// Receives the whole file and closes the connection; the client must succeed.
 fn accept_all(mut client: Process, mut peer: Peer, content: &[u8]) -> Verdict {
     let (received, end) = peer.receive_all(SOON)?;
     ensure_eq("the client's end", End::Fin, end)?;
@@ -129,7 +141,7 @@ fn late(context: &Context) -> Verdict {
     })
 }
 
-/// A fault unless the client fails after 10 s since it was started or `connected`.
+/// Returns a fault unless the client fails 10 s after its start or after `connected`.
 pub(super) fn expect_given_up(mut client: Process, connected: Instant, high: Duration) -> Verdict {
     ensure_failure(&mut client, Duration::from_secs(14), &[])?;
     let ended = client.wait(SOON)?.at;
@@ -145,12 +157,12 @@ fn drip(context: &Context) -> Verdict {
         let connected = Instant::now();
         let gap = Duration::from_millis(1_900);
         if dialect == Dialect::Confirm {
-            // The first greeting is well in time; it does not restart the timeout.
+            // The first greeting comes early, but must not restart the timeout.
             peer.expect_silence(gap)?;
             peer.send(GREETING)?;
             peer.expect(FIRST)?;
         }
-        // As many drops as fit into ten seconds: too few.
+        // Send as many bytes as fit into ten seconds, which are not all.
         for byte in GREETING.chunks(1) {
             if connected.elapsed() + gap >= LOW {
                 break;
@@ -233,7 +245,7 @@ fn zero_window(context: &Context) -> Verdict {
         let listener = Listener::bind()?;
         let (client, mut peer) = connected(context, &listener, &file, flags)?;
         peer.send(GREETING)?;
-        // Until the buffers are full there is progress, a moment from now.
+        // For a moment, until the buffers are full, there is progress.
         let margin = Duration::from_millis(500);
         expect_given_up(client, Instant::now(), HIGH + margin).during(|| format!("{flags:?}"))
     })
@@ -248,7 +260,7 @@ fn slow_reader(context: &Context) -> Verdict {
     let mut received = Vec::new();
     let mut buffer = vec![0; 300_000];
     for _ in 0..6 {
-        // With the file far from sent, the buffers are full all of this time.
+        // The file is much larger than the buffers, so these are full all the time.
         thread::sleep(Duration::from_millis(900));
         let until = Instant::now() + Duration::from_millis(100);
         let mut drained = 0;
@@ -256,11 +268,11 @@ fn slow_reader(context: &Context) -> Verdict {
             let count = peer.stream().read(&mut buffer)?;
             received.extend_from_slice(&buffer[..count]);
             drained += count;
-            ensure(count > 0, "content", || "FIN before all of it".into())?;
+            ensure(count > 0, "more content", || "FIN before the end of the file".into())?;
         }
     }
     ensure(received.len() < content.len(), "a reader slower than the file", || {
-        "all of it has come".into()
+        "the whole file has arrived".into()
     })?;
     accept_all(client, peer, &content[received.len()..])
 }
@@ -284,7 +296,7 @@ fn reset_mid_file(context: &Context) -> Verdict {
 
 fn fin_mid_file(context: &Context) -> Verdict {
     let file = sparse(context)?;
-    // Closed with bytes unread and so with a reset, or half closed and never read again.
+    // Either closed with unread bytes, which causes a reset, or half-closed and not read any more.
     side_by_side([true, false], |entirely| {
         let listener = Listener::bind()?;
         let (mut client, mut peer) = connected(context, &listener, &file, &[])?;
@@ -323,7 +335,7 @@ fn no_fin(context: &Context) -> Verdict {
 
 fn never_takes(context: &Context) -> Verdict {
     let listener = Listener::with(8, Some(4 << 10))?;
-    // Small enough for the client's socket buffer, too large for ours.
+    // Fits into the client's send buffer, but not into this side's receive buffer.
     let file = context.file(&context.content(1, 200_000))?;
     let (mut client, mut peer) = connected(context, &listener, &file, &["--timeout", "1.5"])?;
     peer.send(GREETING)?;
@@ -340,7 +352,7 @@ fn reset_at_end(context: &Context) -> Verdict {
     peer.send(GREETING)?;
     let (received, end) = peer.receive_all(SOON)?;
     ensure_eq("the client's end", (End::Fin, content.len()), (end, received.len()))?;
-    // The client waits for the server's word now.
+    // The client is waiting for the confirmation now.
     thread::sleep(Duration::from_millis(200));
     peer.reset()?;
     let sent = Instant::now();

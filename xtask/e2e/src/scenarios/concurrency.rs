@@ -1,4 +1,4 @@
-//! Concurrent uploads: numbered in accept order, independent; one at a time in server-s.
+//! Concurrent uploads: numbered in accept order and independent; one at a time in server-s.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,14 +11,26 @@ use accio_harness::peer::{Dialect, End, Peer, side_by_side};
 use accio_harness::verdict::{During, Verdict, ensure, ensure_eq, ensure_within};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("concurrency/ids", "ids in accept order, whichever upload ends first", ids),
-    waits("concurrency/greeted-at-once", "50 clients greeted at once, none has to wait", greeted),
-    works("concurrency/thousand", "1,000 uploads at once, ids 1 to 1,000 each once", thousand),
-    works("concurrency/clients", "10 of our clients, 10 MiB each, at once", clients),
-    waits("concurrency/slow-beside-fast", "a slow client holds up no other", slow_and_fast_clients),
-    waits("concurrency/one-worker", "--workers 1 serves all of that too", one_worker),
-    waits("concurrency/limit", "--max-connections 3: others wait, unrefused, in order", limit),
-    waits("concurrency/server-s-turns", "server-s: 12 at once, greeted one by one", server_s_turns),
+    works("concurrency/ids", "ids follow the accept order, whichever upload ends first", ids),
+    waits(
+        "concurrency/greeted-at-once",
+        "50 clients are greeted at once, none has to wait",
+        greeted,
+    ),
+    works("concurrency/thousand", "1,000 concurrent uploads get the ids 1 to 1,000", thousand),
+    works("concurrency/clients", "10 concurrent accio-clients with 10 MiB each", clients),
+    waits(
+        "concurrency/slow-beside-fast",
+        "a slow client does not delay others",
+        slow_and_fast_clients,
+    ),
+    waits("concurrency/one-worker", "the same with --workers 1", one_worker),
+    waits("concurrency/limit", "--max-connections 3: further clients wait, in order", limit),
+    waits(
+        "concurrency/server-s-turns",
+        "server-s: 12 concurrent clients are greeted one by one",
+        server_s_turns,
+    ),
     works("concurrency/server-s-flush", "server-s: each line reaches a pipe at once", flush),
 ];
 
@@ -27,7 +39,7 @@ fn ids(context: &Context) -> Verdict {
     let contents: Vec<Vec<u8>> = (0..30).map(|tag| context.content(tag, 5_000)).collect();
     let peers =
         contents.iter().map(|_| server.connect_greeted()).collect::<Verdict<Vec<Peer>>>()?;
-    // The last comes first.
+    // Complete the uploads in reverse order.
     for (peer, content) in peers.into_iter().zip(&contents).rev() {
         peer.complete(content)?;
     }
@@ -77,14 +89,14 @@ fn thousand(context: &Context) -> Verdict {
         lot.into_iter().try_for_each(|(_, peer)| peer.complete(b""))
     })?;
     server.expect_only(1..=COUNT)?;
-    // At such a rate, only the kernel knows the order of accepting.
+    // At this rate only the kernel knows the order of the connections.
     let mut sizes = BTreeSet::new();
     for id in 1..=COUNT {
         let received = fs::read(server.path(id))?;
         let number = received.len().saturating_sub(1_000) / 37;
         payload::ensure_holds(&server.path(id), &context.content(number as u64, size(number)))?;
         ensure(sizes.insert(received.len()), "each upload once", || {
-            format!("that of {} bytes twice", received.len())
+            format!("the upload of {} bytes twice", received.len())
         })?;
     }
     server.stop()
@@ -115,7 +127,7 @@ fn one_worker(context: &Context) -> Verdict {
     slow_and_fast(context, &["--workers", "1"])
 }
 
-/// Slow, silent and never-ending clients, which must not delay small uploads.
+/// Checks that slow, silent and never-ending clients do not delay small uploads.
 fn slow_and_fast(context: &Context, flags: &[&str]) -> Verdict {
     let server = context.server(flags)?;
     let mut slow = server.connect_greeted()?;
@@ -171,7 +183,7 @@ fn server_s_turns(context: &Context) -> Verdict {
     peers[0].greet_as_client(Dialect::Accio)?;
     side_by_side(peers[1..].iter_mut(), |peer| peer.expect_silence(Duration::from_secs(1)))
         .during(|| "before their turn")?;
-    // Those who wait may close or send without having been greeted.
+    // Waiting clients may send before they are greeted.
     peers[1].send(b"early bird")?;
     let mut lines = Vec::new();
     let mut peers = peers.into_iter().enumerate().peekable();

@@ -1,4 +1,4 @@
-//! The client on its way to a server: all addresses, at most ten seconds.
+//! How the client connects: it tries all addresses, for at most ten seconds.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
@@ -13,11 +13,11 @@ use accio_harness::ports;
 use accio_harness::verdict::{During, Stop, Verdict, ensure_took, ensure_within};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("connect/refused", "a refused connection is an error at once", refused),
-    waits("connect/black-hole", "connecting is given up after 10 s", black_hole),
-    waits("connect/unknown-host", "an unknown host is an error within 10 s", unknown_host),
-    works("connect/localhost", "all addresses of a name are tried", localhost),
-    works("connect/ipv6", "both servers and the client over IPv6", ipv6),
+    works("connect/refused", "fails at once if the connection is refused", refused),
+    waits("connect/black-hole", "gives up connecting after 10 s", black_hole),
+    waits("connect/unknown-host", "fails within 10 s on an unknown host", unknown_host),
+    works("connect/localhost", "tries all addresses of a name", localhost),
+    works("connect/ipv6", "both servers and the client work over IPv6", ipv6),
 ];
 
 fn refused(context: &Context) -> Verdict {
@@ -29,7 +29,7 @@ fn refused(context: &Context) -> Verdict {
 }
 
 fn black_hole(context: &Context) -> Verdict {
-    // A listener whose backlog is full drops what comes: as close to a black hole as loopback gets.
+    // A listener with a full backlog drops connection attempts, like a black hole.
     let listener = Listener::with(0, None)?;
     let mut fillers = Vec::new();
     let full = (0..64).any(|_| {
@@ -42,7 +42,7 @@ fn black_hole(context: &Context) -> Verdict {
         }
     });
     if !full {
-        return Err(Stop::skip("a full backlog does not drop connections here"));
+        return Err(Stop::skip("a full backlog does not drop connections on this machine"));
     }
     let file = context.file(b"never to be sent")?;
     let client = context.client("127.0.0.1", listener.port(), &file, &[])?;
@@ -56,14 +56,14 @@ fn unknown_host(context: &Context) -> Verdict {
     let (answer, answers) = mpsc::channel();
     thread::spawn(move || {
         let known = (HOST, 9).to_socket_addrs().is_ok();
-        // The test has given up if the resolver was too slow.
+        // The receiver is gone if the resolver was too slow.
         let _ = answer.send(known);
     });
     let mut client = context.client(HOST, 9, &file, &[])?;
-    // However slow the resolver is: the client's ten seconds include it.
+    // The client's time limit includes a slow resolver.
     let failed = ensure_failure(&mut client, Duration::from_secs(12), &[HOST]);
     if answers.recv_timeout(Duration::ZERO) == Ok(true) {
-        return Err(Stop::skip(format!("the resolver here has an address for {HOST}")));
+        return Err(Stop::skip(format!("the local resolver has an address for {HOST}")));
     }
     failed?;
     let ended = client.wait(SOON)?.at;
@@ -75,7 +75,7 @@ fn localhost(context: &Context) -> Verdict {
     let server = context.server(&[])?;
     let content = context.content(1, 500);
     let file = context.file(&content)?;
-    // Where localhost is ::1 first, no server listens there.
+    // If localhost resolves to ::1 first, no server listens there.
     let mut client = context.client("localhost", server.port, &file, &[])?;
     let exit = client.wait(SOON)?;
     ensure_success(&client, exit)?;
@@ -86,7 +86,7 @@ fn localhost(context: &Context) -> Verdict {
 fn ipv6(context: &Context) -> Verdict {
     let loopback: SocketAddr = ([0, 0, 0, 0, 0, 0, 0, 1], 0).into();
     if let Err(error) = std::net::TcpListener::bind(loopback) {
-        return Err(Stop::skip(format!("no IPv6 here: {error}")));
+        return Err(Stop::skip(format!("no IPv6 on this machine: {error}")));
     }
     let content = context.content(1, 100_000);
     let file = context.file(&content)?;

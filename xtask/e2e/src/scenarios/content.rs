@@ -1,4 +1,4 @@
-//! Files arrive whole, under their one name, at once.
+//! Files appear complete and at once, and under no other name.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,17 +17,13 @@ use accio_harness::process;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("content/sizes", "files of 0 bytes to 10 MiB, byte for byte, and their counts", sizes),
-    works("content/large", "64 MiB of random bytes in each dialect", large),
-    works("content/real-file", "a real file of 100 MiB or more in each dialect", real_file),
-    waits(
-        "content/at-once",
-        "N.file appears complete or not at all, and replaces at once",
-        at_once,
-    ),
-    waits("content/nothing-else", "no other name in FILE-DIR at any instant", nothing_else),
-    works("content/folder", "FILE-DIR is created; what else is in it stays", folder),
-    works("content/one-byte-writes", "content in single bytes", one_byte_writes),
+    works("content/sizes", "files of 0 bytes to 10 MiB arrive unchanged and are counted", sizes),
+    works("content/large", "64 MiB of random bytes arrive in each dialect", large),
+    works("content/real-file", "a real file of 100 MiB or more arrives in each dialect", real_file),
+    waits("content/at-once", "N.file appears complete, and replaces an old file at once", at_once),
+    waits("content/nothing-else", "no other name is in FILE-DIR at any time", nothing_else),
+    works("content/folder", "FILE-DIR is created; other files in it stay", folder),
+    works("content/one-byte-writes", "content arrives in single bytes", one_byte_writes),
 ];
 
 fn sizes(context: &Context) -> Verdict {
@@ -102,12 +98,12 @@ fn at_once(context: &Context) -> Verdict {
             while !done.load(Ordering::Relaxed) {
                 for (index, outcome) in outcomes.into_iter().enumerate() {
                     let before: Option<&[u8]> = (index < 3).then_some(&old);
-                    // Between them a path cannot be unreadable: one name, replaced at once.
+                    // The name always exists, because the file is replaced atomically.
                     let now = fs::read(server.path(index + 1)).ok();
                     let now = now.as_deref();
                     ensure(
                         now == Some(outcome) || now == before,
-                        format!("{}.file as it was before or will be in the end", index + 1),
+                        format!("{}.file to be the old or the new file", index + 1),
                         || now.map_or("no file".into(), payload::describe),
                     )?;
                 }
@@ -145,10 +141,10 @@ fn at_once(context: &Context) -> Verdict {
 }
 
 fn nothing_else(context: &Context) -> Verdict {
-    // Without nameless files the server needs another name for a while, a hidden one.
+    // Without nameless files the server uses a hidden name during an upload.
     let nameless = OFlags::TMPFILE | OFlags::WRONLY;
     if let Err(error) = rustix::fs::open(context.dir(), nameless, Mode::RUSR | Mode::WUSR) {
-        return Err(Stop::skip(format!("the file system here has no O_TMPFILE: {error}")));
+        return Err(Stop::skip(format!("this file system has no O_TMPFILE: {error}")));
     }
     let server = context.server(&["--timeout", "1"])?;
     let part = context.content(1, 1_000_000);
@@ -167,7 +163,7 @@ fn nothing_else(context: &Context) -> Verdict {
                     let content = fs::read(server.dir.join(&name))?;
                     ensure(
                         content == part || content == ERROR,
-                        format!("{name} to be all content or ERROR"),
+                        format!("{name} to be complete or ERROR"),
                         || payload::describe(&content),
                     )?;
                 }
@@ -209,7 +205,7 @@ fn folder(context: &Context) -> Verdict {
     fs::write(dir.join("notes.txt"), "not a transfer")?;
     fs::write(dir.join("7.file"), "seventh of another day")?;
     server.stop()?;
-    // Another run counts from 1 again.
+    // Another run numbers from 1 again.
     let server = context.server_into(&dir, &[])?;
     server.connect_greeted()?.complete(b"second run")?;
     server.expect_file(1, b"second run")?;

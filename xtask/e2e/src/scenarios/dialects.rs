@@ -1,4 +1,4 @@
-//! Every dialect against every mode, and files that look like a handshake.
+//! Every dialect with every server mode, and files that look like a handshake.
 
 use std::thread;
 use std::time::Duration;
@@ -10,17 +10,25 @@ use accio_harness::peer::{Dialect, End, FIRST, GREETING, Listener, SECOND, SOON,
 use accio_harness::verdict::{During, Verdict, ensure_eq};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("dialects/server", "accio-server, by default and told: every dialect it speaks", server),
-    works("dialects/server-s", "server-s, by default and told: every dialect it speaks", server_s),
-    works("dialects/client", "the client's exact bytes on the wire, none before its turn", client),
-    works("dialects/pairs", "our client to both servers in every pair that fits", pairs),
-    works("dialects/prefixes", "auto keeps a file that begins with part of a handshake", prefixes),
-    works("dialects/lookalikes", "whole handshake lines as content, in every mode", lookalikes),
-    works("dialects/lookalikes-client", "the same files sent by our client", lookalikes_client),
-    waits("dialects/chunks", "a handshake byte by byte, or all in one piece with content", chunks),
+    works("dialects/server", "accio-server: every mode and each dialect that it accepts", server),
+    works("dialects/server-s", "server-s: every mode and each dialect that it accepts", server_s),
+    works(
+        "dialects/client",
+        "the client sends exactly the handshake's bytes, none too early",
+        client,
+    ),
+    works(
+        "dialects/pairs",
+        "the client with both servers in every compatible pair of modes",
+        pairs,
+    ),
+    works("dialects/prefixes", "auto keeps a file that starts with part of a handshake", prefixes),
+    works("dialects/lookalikes", "complete handshake lines as content, in every mode", lookalikes),
+    works("dialects/lookalikes-client", "the same files, sent by the client", lookalikes_client),
+    waits("dialects/chunks", "a handshake byte by byte, or in one piece with the content", chunks),
 ];
 
-/// The server's modes and the dialects that each speaks.
+/// The server's modes and the dialects that each accepts.
 const MODES: [(&[&str], &[Dialect]); 5] = [
     (&[], &Dialect::ALL),
     (&["--handshake", "auto"], &Dialect::ALL),
@@ -33,7 +41,7 @@ fn contents(context: &Context) -> [Vec<u8>; 5] {
     [vec![], b"x".to_vec(), GREETING.to_vec(), context.content(1, 500), context.content(2, 100_000)]
 }
 
-/// Returns the bytes a server in this mode sends to a client that only listens, or confirms.
+/// Returns the bytes that a server in this mode sends to a client of this dialect.
 fn greetings(mode: &[&str], dialect: Dialect) -> &'static [u8] {
     match (mode, dialect) {
         ([.., "direct"], _) => b"",
@@ -52,7 +60,7 @@ fn server(context: &Context) -> Verdict {
                 let place = || format!("{dialect:?}, server {mode:?}, {} bytes", content.len());
                 let mut peer = server.connect()?;
                 if *dialect == Dialect::Direct {
-                    // Such a client neither waits for a greeting nor looks at it.
+                    // A `direct` client neither waits for a greeting nor reads it.
                     peer.send(&content)?;
                     peer.fin()?;
                     let received = peer.receive_all(SOON)?;
@@ -62,7 +70,7 @@ fn server(context: &Context) -> Verdict {
                     peer.greet_as_client(*dialect).during(place)?;
                     peer.complete(&content).during(place)?;
                 }
-                // FIN comes after the commit, so this is no wait.
+                // The server sends FIN after the commit, so the file is there.
                 payload::ensure_holds(&server.path(id), &content).during(place)?;
             }
         }
@@ -95,8 +103,8 @@ fn server_s(context: &Context) -> Verdict {
 }
 
 fn client(context: &Context) -> Verdict {
-    let told = Dialect::ALL.map(|dialect| (vec!["--handshake", dialect.name()], dialect));
-    let all = told.into_iter().chain([(vec![], Dialect::Accio)]);
+    let explicit = Dialect::ALL.map(|dialect| (vec!["--handshake", dialect.name()], dialect));
+    let all = explicit.into_iter().chain([(vec![], Dialect::Accio)]);
     side_by_side(all, |(flags, dialect)| {
         for content in contents(context) {
             let listener = Listener::bind()?;
@@ -158,8 +166,8 @@ fn prefixes(context: &Context) -> Verdict {
             id += 1;
             let content = [&lines[..length], tail].concat();
             let place = || format!("a file that is {}", payload::describe(&content));
-            // After a whole first confirmation the server greets again, unless content that
-            // follows in the same read shows that the client does not wait for that.
+            // After the first confirmation the server greets again, unless content in the same
+            // read shows that the client does not wait for the second greeting.
             let again = if content.starts_with(FIRST) && lines.starts_with(&content) {
                 GREETING
             } else {
@@ -189,7 +197,7 @@ fn lookalikes(context: &Context) -> Verdict {
         (&["--handshake", "direct"], Dialect::Direct, &both),
         (&["--handshake", "confirm"], Dialect::Confirm, &both),
         (&[], Dialect::Confirm, &both),
-        // The one thing `auto` cannot tell from a handshake, because it is one.
+        // `auto` takes these bytes for a handshake, because they are one.
         (&[], Dialect::Accio, b"more"),
     ] {
         let place = || format!("{dialect:?}, server {mode:?}");
@@ -239,7 +247,8 @@ fn chunks(context: &Context) -> Verdict {
     side_by_side([&[][..], &["--handshake", "confirm"]], |mode| {
         let server = context.server(mode)?;
         let server_s = context.server_s(mode)?;
-        // One piece, without waiting for the second greeting; byte by byte; cut everywhere once.
+        // One piece, without waiting for the second greeting; byte by byte; cut once, at every
+        // byte.
         let one: Vec<usize> = vec![wire.len()];
         let all: Vec<usize> = vec![1; wire.len()];
         let cuts = (1..wire.len()).map(|cut| vec![cut, wire.len() - cut]);

@@ -1,4 +1,4 @@
-//! Whatever breaks, the file is exactly `ERROR`.
+//! After every failure the file is exactly `ERROR`.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,15 +14,23 @@ use accio_harness::peer::{Dialect, End, FIRST, GREETING, Listener, SECOND, SOON}
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("errors/reset", "a reset at any point gives exactly ERROR", reset),
-    works("errors/reset-server-s", "a reset at any point gives the line ERROR", reset_server_s),
-    works("errors/reset-after-fin", "a reset after FIN takes nothing away", reset_after_fin),
-    works("errors/fin-in-handshake", "FIN within confirm is ERROR, after no byte empty", fin),
+    works("errors/reset", "a reset at any point leaves exactly ERROR", reset),
+    works("errors/reset-server-s", "a reset at any point prints the line ERROR", reset_server_s),
+    works("errors/reset-after-fin", "a reset after FIN does not damage the file", reset_after_fin),
+    works(
+        "errors/fin-in-handshake",
+        "FIN within confirm is ERROR, before its first byte an empty file",
+        fin,
+    ),
     works("errors/wrong-handshake", "wrong bytes in confirm are ERROR at once", wrong),
-    works("errors/killed-client", "our client killed mid-file resets: ERROR", killed_client),
+    works(
+        "errors/killed-client",
+        "a client killed mid-file resets the connection: ERROR",
+        killed_client,
+    ),
 ];
 
-/// Each way to begin before a reset: what the client sends.
+/// Returns the bytes that clients send before the reset, with a description.
 fn beginnings(context: &Context) -> Vec<(&'static str, Vec<u8>)> {
     let both = [FIRST, SECOND].concat();
     vec![
@@ -44,7 +52,7 @@ fn reset(context: &Context) -> Verdict {
     server.expect_error(1).during(|| "at once")?;
     let mut id = 1;
     for (place, wire) in beginnings(context) {
-        // With and without time for the server to take what came before the reset.
+        // With and without time for the server to read the bytes before the reset.
         for pause in [Duration::ZERO, Duration::from_millis(50)] {
             id += 1;
             let mut peer = server.connect_greeted()?;
@@ -130,7 +138,7 @@ fn wrong(context: &Context) -> Verdict {
         for mut peer in [server.connect()?, server_s.connect()?] {
             peer.greet_as_client(Dialect::Accio)?;
             peer.send(&wire)?;
-            // The connection stays open on our side: the server need not wait to know.
+            // This side stays open: the server must not wait for its end.
             peer.expect_end(End::Reset).during(place)?;
         }
         id += 1;
@@ -143,7 +151,7 @@ fn wrong(context: &Context) -> Verdict {
 
 fn killed_client(context: &Context) -> Verdict {
     let server = context.server(&[])?;
-    // Sparse: its bytes are never all read.
+    // A sparse file; only its first bytes are read.
     let file = context.fresh("sparse");
     File::create(&file)?.set_len(1 << 30)?;
     let signals = [Signal::KILL, Signal::INT, Signal::TERM];
@@ -155,7 +163,7 @@ fn killed_client(context: &Context) -> Verdict {
     server.stop()
 }
 
-/// Lets the client send 3 MiB to the server through us, kills it there, and hands its end on.
+/// Relays 3 MiB from the client to the server, kills the client and relays how its connection ends.
 fn relay_and_kill(
     context: &Context,
     server: &Server,
@@ -173,7 +181,7 @@ fn relay_and_kill(
     (&mut to.stream()).write_all(&buffer)?;
     client.signal(signal)?;
     let exit = client.wait(SOON)?;
-    ensure(!exit.status.success(), "no success of a killed client", || exit.describe())?;
+    ensure(!exit.status.success(), "a killed client not to succeed", || exit.describe())?;
     match from.end(SOON)?.0 {
         End::Reset => to.reset(),
         End::Fin => {

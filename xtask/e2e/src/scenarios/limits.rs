@@ -1,4 +1,4 @@
-//! Use of CPU, memory and descriptors, and the behaviour when they run out.
+//! Usage of CPU, memory and descriptors, and the behaviour when they are exhausted.
 
 use std::fs;
 use std::thread;
@@ -13,21 +13,29 @@ use accio_harness::process::Process;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    waits("limits/idle-cpu", "no processor time while nothing happens", idle_cpu),
-    works("limits/memory", "at most 16 MiB while 300 MiB pass through each program", memory),
-    works("limits/memory-portable", "the same on the portable paths", memory_portable),
-    works("limits/descriptors-back", "every connection gives its descriptors back", leaks),
-    waits("limits/no-descriptors", "out of descriptors: others wait, no busy loop", no_descriptors),
-    waits("limits/few-descriptors", "ulimit -n 90: 60 clients at once, every file whole", few),
-    works("limits/file-size", "a file that cannot grow is ERROR; the next are whole", file_size),
+    waits("limits/idle-cpu", "idle programs use no CPU time", idle_cpu),
+    works("limits/memory", "each program transfers 300 MiB with at most 16 MiB of memory", memory),
+    works("limits/memory-portable", "the same without fast paths", memory_portable),
+    works("limits/descriptors-back", "every connection closes its descriptors", leaks),
+    waits(
+        "limits/no-descriptors",
+        "without descriptors further clients wait, without a busy loop",
+        no_descriptors,
+    ),
+    waits(
+        "limits/few-descriptors",
+        "ulimit -n 90: 60 concurrent clients, every file is whole",
+        few,
+    ),
+    works("limits/file-size", "a file that is too large is ERROR; the next are whole", file_size),
 ];
 
-/// The most memory a program may have resident, in KiB.
+/// Maximum resident memory of a program, in KiB.
 const MEMORY: u64 = 16 << 10;
-/// Clock ticks (10 ms each) that two idle seconds may cost.
+/// Maximum CPU time in two idle seconds, in clock ticks of 10 ms.
 const TICKS: u64 = 3;
 
-/// A fault if the process is busy while nothing happens.
+/// Returns a fault if the process uses the CPU while nothing happens.
 fn expect_idle(process: &Process) -> Verdict {
     let before = process.cpu_ticks()?;
     thread::sleep(Duration::from_secs(2));
@@ -87,7 +95,7 @@ fn peaks(context: &Context, flags: &[&str]) -> Verdict {
     expect_peak(&server.process)?;
     expect_peak(&server_s.process)?;
 
-    // The client's peak is read while it still lives: we keep our FIN back.
+    // Read the client's peak before it ends: the FIN is delayed until then.
     let listener = Listener::bind()?;
     let client = context.client("127.0.0.1", listener.port(), &file, flags)?;
     let mut peer = listener.accept()?;
@@ -124,19 +132,21 @@ fn leaks(context: &Context) -> Verdict {
         }
         Ok(())
     };
-    // The first round may open what stays open: pipes, say, of each worker.
+    // The first round may open descriptors that stay open, such as the workers' pipes.
     round()?;
     thread::sleep(Duration::from_millis(200));
     let before = [server.process.descriptors()?, server_s.process.descriptors()?];
     round()?;
     round()?;
     for (process, before) in [&server.process, &server_s.process].into_iter().zip(before) {
-        // Which worker had work in the first round is chance.
+        // Some workers may get their first connection only now.
         let allowed = before + 2 * thread::available_parallelism().map_or(4, usize::from);
         let back = wait_until(SOON, || process.descriptors().is_ok_and(|now| now <= allowed));
-        ensure(back, format!("{} at about {before} descriptors again", process.name()), || {
-            format!("{:?}", process.descriptors())
-        })?;
+        ensure(
+            back,
+            format!("{} to be at about {before} descriptors again", process.name()),
+            || format!("{:?}", process.descriptors()),
+        )?;
     }
     server.stop()
 }
@@ -152,17 +162,17 @@ fn no_descriptors(context: &Context) -> Verdict {
     thread::sleep(Duration::from_secs(2));
     let used = server.process.cpu_ticks()? - before;
     ensure(used <= 2 * TICKS, "no busy loop without descriptors", || format!("{used} ticks"))?;
-    // One after another they are served as descriptors come free.
+    // The clients are served one after the other as descriptors become free.
     let until = Instant::now() + Duration::from_secs(9);
     for (served, peer) in peers.iter_mut().enumerate() {
         peer.greet_as_client(Dialect::Accio).during(|| format!("after {served} were served"))?;
-        // Where the file itself finds no descriptor, the transfer is broken off; it ends either way.
+        // If there is no descriptor for the file, the server ends the transfer with an error.
         let _ = peer.send(b"content").and_then(|()| peer.fin());
         let (end, _) = peer.end(SOON)?;
-        ensure(end != End::Open, "an end", || "none".into())?;
+        ensure(end != End::Open, "the connection to end", || "it is open".into())?;
         ensure(Instant::now() < until, "40 served in 9 s", || format!("{served} served"))?;
     }
-    server.connect_greeted()?.complete(b"as ever")?;
+    server.connect_greeted()?.complete(b"as before")?;
     server.stop()
 }
 
@@ -191,12 +201,12 @@ fn file_size(context: &Context) -> Verdict {
         let mut small = server.connect_greeted()?;
         small.send(&content[..1 << 18])?;
         let mut large = server.connect_greeted()?;
-        // Cut off within: a reset that is noticed while sending, once, or after that.
+        // The reset may arrive while sending or afterwards.
         if large.send(&context.content(2, 8 << 20)).is_ok() {
             large.expect_end(End::Reset).during(|| format!("{flags:?}"))?;
         }
         server.expect_error(2).during(|| format!("{flags:?}"))?;
-        // Nothing of it may surface in anybody else's file.
+        // No byte of it may appear in another file.
         small.complete(&content[1 << 18..])?;
         server.expect_file(1, &content)?;
         for id in 3..=10 {
@@ -209,11 +219,11 @@ fn file_size(context: &Context) -> Verdict {
     Ok(())
 }
 
-/// Sets a soft limit of a running process.
+/// Sets the soft limit of a running process.
 fn limit(process: &Process, resource: Resource, value: u64) -> Verdict {
     let maximum = rustix::process::getrlimit(resource).maximum;
     let limit = Rlimit { current: Some(value), maximum };
     rustix::process::prlimit(Some(process.pid()), resource, limit)
-        .map_err(|error| Stop::skip(format!("cannot limit another process here: {error}")))?;
+        .map_err(|error| Stop::skip(format!("cannot set the limit of another process: {error}")))?;
     Ok(())
 }

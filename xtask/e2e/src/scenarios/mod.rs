@@ -1,4 +1,4 @@
-//! The scenarios, one file for each theme.
+//! The scenarios, one file per group.
 
 mod arguments;
 mod client;
@@ -16,7 +16,7 @@ mod tls;
 
 use crate::runner::Scenario;
 
-/// All scenarios, theme by theme.
+/// Returns all scenarios.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     [
         dialects::SCENARIOS,
@@ -42,7 +42,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn names_are_unique_and_have_a_theme() {
+    fn names_are_unique_and_have_a_group() {
         let mut seen = BTreeSet::new();
         for scenario in super::all() {
             assert!(seen.insert(scenario.name), "{} twice", scenario.name);

@@ -1,4 +1,4 @@
-//! The portable paths carry the same files as the fast ones.
+//! Transfers without fast paths give the same files.
 
 use crate::runner::{Scenario, works};
 use accio_harness::context::{Context, ERROR};
@@ -7,30 +7,30 @@ use accio_harness::peer::{Dialect, side_by_side};
 use accio_harness::verdict::{During, Verdict};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("portable/each", "all programs without each fast path: the same files", each),
-    works("portable/none", "all programs without any fast path: the same files", none),
+    works("portable/each", "all programs without each fast path give the same files", each),
+    works("portable/none", "all programs without any fast path give the same files", none),
 ];
 
-/// The fast paths one can do without.
+/// The fast paths that can be switched off.
 pub(super) const NAMES: [&str; 6] =
     ["splice", "truncate", "tmpfile", "preallocate", "empty-path", "sendfile"];
 
 fn each(context: &Context) -> Verdict {
-    // Two at a time: this is one of several busy scenarios.
+    // Two at a time, because other busy scenarios run at the same time.
     for pair in NAMES.chunks(2) {
         side_by_side(pair, |name| {
-            carry(context, &["--without", name]).during(|| format!("--without {name}"))
+            transfer_all(context, &["--without", name]).during(|| format!("--without {name}"))
         })?;
     }
-    carry(context, &["--without", "tmpfile", "--without", "empty-path"])
+    transfer_all(context, &["--without", "tmpfile", "--without", "empty-path"])
 }
 
 fn none(context: &Context) -> Verdict {
-    carry(context, &NAMES.map(|name| ["--without", name]).concat())
+    transfer_all(context, &NAMES.map(|name| ["--without", name]).concat())
 }
 
-/// Files of all sizes in each dialect, broken transfers, replaced files.
-fn carry(context: &Context, flags: &[&str]) -> Verdict {
+/// Transfers files of all sizes in each dialect, with failures and replaced files.
+fn transfer_all(context: &Context, flags: &[&str]) -> Verdict {
     let dir = context.fresh("received");
     std::fs::create_dir(&dir)?;
     std::fs::write(dir.join("1.file"), "to be replaced")?;
@@ -64,7 +64,7 @@ fn carry(context: &Context, flags: &[&str]) -> Verdict {
             lines.push(size.to_string());
         }
     }
-    // Also what is open at the end leaves nothing else behind.
+    // An upload that is open at the end must leave no other file.
     let mut open = server.connect_greeted()?;
     open.send(&part)?;
     let dir = server.dir.clone();
@@ -72,6 +72,6 @@ fn carry(context: &Context, flags: &[&str]) -> Verdict {
     server.stop()?;
     payload::ensure_holds(&dir.join(format!("{}.file", id + 1)), ERROR)?;
     let names = std::fs::read_dir(&dir)?.count();
-    accio_harness::verdict::ensure_eq("files in FILE-DIR in the end", id + 1, names)?;
+    accio_harness::verdict::ensure_eq("number of files in FILE-DIR at the end", id + 1, names)?;
     server_s.stop_after(&lines.iter().map(String::as_str).collect::<Vec<_>>())
 }

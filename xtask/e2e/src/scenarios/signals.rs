@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGQUIT end a server well, whatever it is doing.
+//! SIGINT, SIGTERM and SIGQUIT end a server cleanly, at any time.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -12,19 +12,32 @@ use accio_harness::process::Process;
 use accio_harness::verdict::{During, Verdict, ensure, ensure_took};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("signals/idle", "each signal, no client connected: exit 0 within 1 s, port closed", idle),
-    waits("signals/server-busy", "each signal, 100 connections in service: exit 0, ERROR", busy),
-    waits("signals/server-s-busy", "each signal, 100 clients in turn: exit 0, ERROR", busy_s),
-    works("signals/complete-stays", "what was complete before the signal stays", complete_stays),
+    works("signals/idle", "each signal without clients: exit 0 within 1 s, port closed", idle),
+    waits(
+        "signals/server-busy",
+        "each signal with 100 open connections: exit 0, ERROR files",
+        busy,
+    ),
+    waits(
+        "signals/server-s-busy",
+        "each signal with 100 waiting clients: exit 0, one line ERROR",
+        busy_s,
+    ),
+    works(
+        "signals/complete-stays",
+        "files that were complete before the signal stay",
+        complete_stays,
+    ),
     works("signals/again", "a second signal changes nothing", again),
 ];
 
 const SIGNALS: [(Signal, &str); 3] =
     [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM"), (Signal::QUIT, "SIGQUIT")];
-/// How long a server may take to end.
+/// Time limit for a server to end.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// A fault unless the signal ends the process well and in time, and its port is closed.
+/// Returns a fault unless the signal ends the process with exit code 0, in time, and closes its
+/// port.
 fn expect_end(process: &mut Process, port: u16, signal: Signal) -> Verdict {
     let sent = Instant::now();
     process.signal(signal)?;
@@ -36,7 +49,7 @@ fn expect_end(process: &mut Process, port: u16, signal: Signal) -> Verdict {
     let failed = text.lines().any(|line| line.starts_with("ERROR:"));
     ensure(!failed, "no ERROR: line on stderr", || format!("{text:?}"))?;
     let open = TcpStream::connect(("127.0.0.1", port)).is_ok();
-    ensure(!open, format!("port {port} closed"), || "it takes connections".into())
+    ensure(!open, format!("port {port} closed"), || "it accepts connections".into())
 }
 
 fn idle(context: &Context) -> Verdict {
@@ -83,7 +96,7 @@ fn busy_s(context: &Context) -> Verdict {
         peers[0].send(b"part of a file")?;
         expect_end(&mut server.process, server.port, signal).during(|| name)?;
         let text = server.process.stdout().text();
-        ensure(text == "ERROR\n", "stdout: ERROR for the one in service", || format!("{text:?}"))
+        ensure(text == "ERROR\n", "stdout: ERROR for the open connection", || format!("{text:?}"))
     })
 }
 
@@ -106,7 +119,7 @@ fn again(context: &Context) -> Verdict {
         server.process.signal(Signal::INT)?;
     }
     let ended = wait_until(LIMIT, || server.process.has_ended().unwrap_or(false));
-    ensure(ended, "an end within 1 s", || "it still runs".into())?;
+    ensure(ended, "the server to end within 1 s", || "it is still running".into())?;
     let exit = server.process.wait(SOON)?;
     ensure(exit.status.code() == Some(0), "exit code 0", || exit.describe())
 }

@@ -1,4 +1,4 @@
-//! Programs that we did not write, where the machine has them.
+//! Third-party programs, if they are installed.
 
 use std::fs;
 use std::io::Write;
@@ -15,19 +15,19 @@ use accio_harness::tools::require;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("foreign/python-client", "a plain Python client in each dialect", python_client),
-    works("foreign/python-server", "our client to a plain Python server", python_server),
+    works("foreign/python-client", "a plain Python client works in each dialect", python_client),
+    works("foreign/python-server", "the client works with a plain Python server", python_server),
     works("foreign/nc", "nc sends a file", nc),
     works("foreign/socat", "socat sends a file", socat),
     works("foreign/telnet", "telnet sends a line", telnet),
 ];
 
-/// For programs that are slow to start and to send.
+/// Time limit for programs that are slow to start and to send.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// More than any socket buffer holds, little enough for a slow script.
+/// File size in bytes: larger than any socket buffer, small enough for a slow script.
 const SIZE: u64 = 5_000_003;
 
-/// A client as a student writes it: 1 KB at a time, no more than the course asks for.
+/// A minimal client, as a student might write it: it sends 1 KB at a time.
 const CLIENT: &str = r#"import socket, sys
 host, port, path, dialect = sys.argv[1:]
 s = socket.create_connection((host, int(port)))
@@ -53,7 +53,7 @@ while s.recv(1000):
     pass
 "#;
 
-/// A server as a student writes it: one connection, kept as 1.file.
+/// A minimal server, as a student might write it: it stores one connection as 1.file.
 const SERVER: &str = r#"import socket, sys
 dialect, path = sys.argv[1:]
 s = socket.socket()
@@ -119,7 +119,7 @@ fn python_server(context: &Context) -> Verdict {
         let arguments = [dialect.name(), &received.to_string_lossy()];
         let mut server = python(context, SERVER, &arguments)?;
         let port = server.stdout().line(0, PATIENCE).and_then(|line| line.parse().ok());
-        let port: u16 = port.ok_or_else(|| Stop::Trouble("the script gives no port".into()))?;
+        let port: u16 = port.ok_or_else(|| Stop::Trouble("the script prints no port".into()))?;
         context.send(port, &file, &["--handshake", dialect.name()]).during(|| dialect.name())?;
         let exit = server.wait(PATIENCE)?;
         ensure_success(&server, exit).during(|| dialect.name())?;
@@ -128,7 +128,7 @@ fn python_server(context: &Context) -> Verdict {
     Ok(())
 }
 
-/// Has `sh` run a line in which `$1` is the program, `$2` the port and `$3` the file.
+/// Runs a shell command line in which `$1` is the program, `$2` the port and `$3` the file.
 fn shell(context: &Context, line: &str, program: &Path, port: u16, file: &Path) -> Verdict {
     let mut command = Command::new("sh");
     command.args(["-c", line, "sh"]).arg(program).arg(port.to_string()).arg(file);
@@ -138,7 +138,7 @@ fn shell(context: &Context, line: &str, program: &Path, port: u16, file: &Path) 
 }
 
 /// The file through `line` to both servers.
-fn carries(context: &Context, line: &str, program: &Path, flags: &[&str]) -> Verdict {
+fn send_with(context: &Context, line: &str, program: &Path, flags: &[&str]) -> Verdict {
     let file = context.large_file(1, SIZE)?;
     let server = context.server(flags)?;
     let server_s = context.server_s(flags)?;
@@ -158,7 +158,7 @@ fn nc(context: &Context) -> Verdict {
     let help = process::output(command, b"", PATIENCE)?;
     let help = [help.stdout, help.stderr].concat();
     let help = String::from_utf8_lossy(&help);
-    // How to have it close its side at the end of the file depends on whose nc it is.
+    // The option that makes nc close its side at the end of the file depends on the variant.
     let closing = if help.contains("-N") && !help.contains("Ncat") {
         "-N"
     } else if help.contains("-q") && !help.contains("Ncat") {
@@ -166,15 +166,16 @@ fn nc(context: &Context) -> Verdict {
     } else {
         ""
     };
-    carries(context, &format!("\"$1\" {closing} 127.0.0.1 \"$2\" < \"$3\""), &program, &[])
+    send_with(context, &format!("\"$1\" {closing} 127.0.0.1 \"$2\" < \"$3\""), &program, &[])
 }
 
 fn socat(context: &Context) -> Verdict {
     let program = require("socat")?;
-    // One that never reads would leave a greeting unread, and so end with a reset.
+    // With `-u` socat reads nothing, so a greeting would be unread and cause a reset at the end.
     let one_way = "\"$1\" -u \"OPEN:$3\" \"TCP:127.0.0.1:$2\"";
-    carries(context, one_way, &program, &["--handshake", "direct"]).during(|| "one way")?;
-    carries(context, "\"$1\" - \"TCP:127.0.0.1:$2\" < \"$3\"", &program, &[]).during(|| "both ways")
+    send_with(context, one_way, &program, &["--handshake", "direct"]).during(|| "one way")?;
+    send_with(context, "\"$1\" - \"TCP:127.0.0.1:$2\" < \"$3\"", &program, &[])
+        .during(|| "both ways")
 }
 
 fn telnet(context: &Context) -> Verdict {
@@ -192,13 +193,13 @@ fn telnet(context: &Context) -> Verdict {
         input.write_all(b"hello from telnet\n")?;
         input.flush()?;
     }
-    // It drops what it has not sent when its input ends.
+    // When its input ends, telnet drops the bytes that it has not sent.
     std::thread::sleep(Duration::from_millis(500));
     drop(input);
     telnet.wait(PATIENCE)?;
     server.expect_written(1)?;
     let content = fs::read(server.path(1))?;
-    // It may end lines as terminals on a network do.
+    // telnet may convert the line ending.
     ensure(
         content == b"hello from telnet\n" || content == b"hello from telnet\r\n",
         "the line typed",

@@ -1,4 +1,4 @@
-//! The servers' idle timeout: in [10.0, 10.5] s from the last byte, never early, never late.
+//! The servers' idle timeout: [10.0, 10.5] s after the last byte, never earlier or later.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,31 +14,43 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     waits("timeouts/stages", "10 s of silence at every stage: ERROR in [10.0, 10.5] s", stages),
     waits(
         "timeouts/hundreds",
-        "400 connections, each in [10.0, 10.5] s of its last byte",
+        "400 connections each end in [10.0, 10.5] s after the last byte",
         hundreds,
     ),
-    waits("timeouts/server-s", "server-s: ERROR after 10 s, then the next is greeted", server_s),
+    waits(
+        "timeouts/server-s",
+        "server-s: ERROR after 10 s, then the next client is greeted",
+        server_s,
+    ),
     waits("timeouts/nine-seconds", "a byte every 9 s keeps a connection alive", nine_seconds),
-    waits("timeouts/drip", "--timeout 2: a byte every 1.3 s in handshake and body", drip),
-    waits("timeouts/fraction", "--timeout 0.5: in [0.5, 1.0] s, both servers", fraction),
-    waits("timeouts/turns", "server-s: a waiting client's time begins with its turn", turns),
-    waits("timeouts/our-stall", "a server that was stopped blames no client for it", our_stall),
+    waits("timeouts/drip", "--timeout 2: a byte every 1.3 s keeps handshake and body alive", drip),
+    waits("timeouts/fraction", "--timeout 0.5: both servers end in [0.5, 1.0] s", fraction),
+    waits(
+        "timeouts/turns",
+        "server-s: the timeout of a waiting client starts with its turn",
+        turns,
+    ),
+    waits(
+        "timeouts/our-stall",
+        "a server that was suspended does not time out its clients",
+        our_stall,
+    ),
 ];
 
-/// The shortest a silence may last.
+/// Shortest allowed time from the last byte to the end of the connection.
 const LOW: Duration = Duration::from_secs(10);
-/// The longest.
+/// Longest allowed time.
 const HIGH: Duration = Duration::from_millis(10_500);
-/// How long we look.
-const LOOK: Duration = Duration::from_secs(14);
+/// How long to wait for the ends.
+const WATCH: Duration = Duration::from_secs(14);
 
-/// A connection that will say no more, since between these two instants.
+/// A connection that sends no more bytes; the last one was sent between these two instants.
 struct Silent {
     what: String,
     since: (Instant, Instant),
 }
 
-/// Opens a connection, sends `wire`, and leaves it at that.
+/// Opens a connection, sends `wire` and then nothing more.
 fn fall_silent(
     address: std::net::SocketAddr,
     greeted: bool,
@@ -57,7 +69,7 @@ fn fall_silent(
     Ok((peer, Silent { what, since: (before, Instant::now()) }))
 }
 
-/// A fault unless each is reset in its time.
+/// Returns a fault unless each connection is reset in time.
 fn expect_resets(
     silent: Vec<(Peer, Silent)>,
     low: Duration,
@@ -100,7 +112,7 @@ fn stages(context: &Context) -> Verdict {
             silent.push(fall_silent(server.address(), greeted, wire, what)?);
         }
         let count = silent.len();
-        expect_resets(silent, LOW, HIGH, LOOK)?;
+        expect_resets(silent, LOW, HIGH, WATCH)?;
         for id in 1..=count {
             server.expect_error(id)?;
         }
@@ -114,13 +126,13 @@ fn hundreds(context: &Context) -> Verdict {
     let server = context.server(&[])?;
     let mut silent = Vec::new();
     for number in 0..COUNT {
-        // Half of them in the handshake, half in the content.
+        // Half of the connections are in the handshake, half in the content.
         let wire = if number % 2 == 0 { &b"conf"[..] } else { b"content" };
         let what = format!("connection {} of {COUNT}", number + 1);
         silent.push(fall_silent(server.address(), true, wire, what)?);
         thread::sleep(Duration::from_millis(7));
     }
-    // Most of them speak once more, in another order: the last byte counts.
+    // Most of them send another byte, in another order: only the last byte counts.
     for number in (0..COUNT).rev().filter(|number| number % 3 != 0) {
         let (peer, one) = &mut silent[number];
         let before = Instant::now();
@@ -128,7 +140,7 @@ fn hundreds(context: &Context) -> Verdict {
         one.since = (before, Instant::now());
         thread::sleep(Duration::from_millis(3));
     }
-    expect_resets(silent, LOW, HIGH, LOOK)?;
+    expect_resets(silent, LOW, HIGH, WATCH)?;
     for id in 1..=COUNT {
         server.expect_error(id)?;
     }
@@ -140,7 +152,7 @@ fn server_s(context: &Context) -> Verdict {
     let server = context.server_s(&[])?;
     let silent = fall_silent(server.address(), true, b"partial content", "silence".into())?;
     let mut next = server.connect()?;
-    expect_resets(vec![silent], LOW, HIGH, LOOK)?;
+    expect_resets(vec![silent], LOW, HIGH, WATCH)?;
     server.expect_line(0, "ERROR")?;
     next.greet_as_client(Dialect::Accio).during(|| "the next client")?;
     next.complete(b"content")?;
@@ -213,13 +225,13 @@ fn turns(context: &Context) -> Verdict {
     for (index, (end, at)) in ends.into_iter().enumerate() {
         let place = || format!("client {}", index + 1);
         ensure_eq("the connection's end", End::Reset, end).during(place)?;
-        // The turn began when the one before ended.
+        // A turn starts when the previous connection ends.
         turn.1 = if index == 0 { began } else { turn.1 };
         let (low, high) = (Duration::from_secs(1), Duration::from_millis(1_500));
-        // We see an end a little after it happened, so the next turn began up to that earlier.
+        // An end is noticed a little late, so the next turn may have started earlier by that time.
         let seen_late = Duration::from_millis(50);
         let since = (turn.0.checked_sub(seen_late).unwrap_or(turn.0), turn.1);
-        ensure_took("its silence", since, at, low, high).during(place)?;
+        ensure_took("the silence", since, at, low, high).during(place)?;
         turn = (at, at);
     }
     server.stop_after(&["ERROR"; 3])
@@ -236,7 +248,7 @@ fn our_stall(context: &Context) -> Verdict {
         processes.iter().try_for_each(|process| process.pause())?;
         kept.send(part).during(|| "accio-server")?;
         counted.send(part).during(|| "server-s")?;
-        // Longer than the timeout, all of it the server's own.
+        // Longer than the timeout, but the server was suspended.
         thread::sleep(Duration::from_millis(1_600));
         processes.iter().try_for_each(|process| process.signal(Signal::CONT))?;
         thread::sleep(Duration::from_millis(300));

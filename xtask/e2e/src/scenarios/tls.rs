@@ -1,4 +1,4 @@
-//! TLS, with our programs and with others.
+//! TLS, with our programs and with third-party clients.
 
 use std::fs;
 use std::path::Path;
@@ -15,9 +15,13 @@ use accio_harness::tools::require;
 use accio_harness::verdict::{Stop, Verdict, ensure};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("tls/pin", "a client with the printed pin; others are refused without a number", pin),
-    works("tls/identity", "a listed client is named in the journal after SIGHUP", identity),
-    works("tls/key-mode", "a key that others may read is refused", key_mode),
+    works("tls/pin", "a client with the printed pin succeeds; others get no number", pin),
+    works(
+        "tls/identity",
+        "after SIGHUP a listed client is accepted and named in the journal",
+        identity,
+    ),
+    works("tls/key-mode", "a key file that other users may read is rejected", key_mode),
     works("tls/python", "Python's ssl: unwrap completes a file, a bare FIN does not", python),
     works("tls/openssl", "openssl s_client sends a file", openssl),
     works("tls/socat", "socat sends a file", socat),
@@ -25,7 +29,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A client that ends with close_notify, or with a FIN alone.
+/// A client that ends with close_notify, or only with FIN.
 const CLIENT: &str = r#"import socket, ssl, sys
 port, path, way = sys.argv[1:]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -44,13 +48,13 @@ else:
         pass
 "#;
 
-/// Starts a server with a state directory of its own.
+/// Starts a server with `state` as its state directory.
 fn server(context: &Context, state: &Path, flags: &[&str]) -> Verdict<Server> {
     let state = format!("XDG_STATE_HOME={}", state.display());
     context.server_wrapped(&["env", &state], &[&["--tls"], flags].concat())
 }
 
-/// The pin in what a program has printed.
+/// Waits until a program has printed its pin, and returns it.
 fn printed_pin(text: impl Fn() -> String) -> Verdict<String> {
     let find = || {
         let text = text();
@@ -58,7 +62,7 @@ fn printed_pin(text: impl Fn() -> String) -> Verdict<String> {
         word.map(str::to_owned)
     };
     wait_until(PATIENCE, || find().is_some());
-    find().ok_or_else(|| Stop::fault("a pin to be printed", text()))
+    find().ok_or_else(|| Stop::fault("the program to print a pin", text()))
 }
 
 fn pin(context: &Context) -> Verdict {
@@ -81,7 +85,7 @@ fn pin(context: &Context) -> Verdict {
 }
 
 fn identity(context: &Context) -> Verdict {
-    let clients = context.file(b"# nobody yet\n")?;
+    let clients = context.file(b"# empty\n")?;
     let journal = context.fresh("journal");
     let (list, lines) = (clients.to_string_lossy(), journal.to_string_lossy());
     let flags = ["--tls-clients", &list, "--journal", &lines];
@@ -91,7 +95,7 @@ fn identity(context: &Context) -> Verdict {
     let own = format!("--tls-identity={}", context.fresh("client.pem").display());
     let mut client = context.client("127.0.0.1", server.port, &file, &["--tls-pin", &pin, &own])?;
     let exit = client.wait(PATIENCE)?;
-    ensure(exit.status.code() == Some(35), "a stranger to be refused", || exit.describe())?;
+    ensure(exit.status.code() == Some(35), "an unlisted client to be refused", || exit.describe())?;
     let key = printed_pin(|| client.stderr().text())?;
     fs::write(&clients, format!("{key} alice\n"))?;
     server.process.signal(Signal::HUP)?;
@@ -142,7 +146,7 @@ fn python(context: &Context) -> Verdict {
 fn openssl(context: &Context) -> Verdict {
     let program = require("openssl")?;
     let server = server(context, &context.fresh("state"), &[])?;
-    // Letters at the start of a read are commands to it.
+    // s_client takes some letters at the start of a line for commands, so send digits.
     let content = b"0123456789\n".repeat(30_000);
     let mut command = Command::new(program);
     command.args(["s_client", "-quiet", "-no_ign_eof", "-alpn", "accio", "-connect"]);
