@@ -6,6 +6,10 @@
 
 #[path = "fuzz_targets/client_handshake.rs"]
 mod client_handshake;
+#[path = "simulation/connection.rs"]
+mod connection;
+#[path = "simulation/judge.rs"]
+mod judge;
 #[path = "fuzz_targets/networks.rs"]
 mod networks;
 #[path = "simulation/oracle.rs"]
@@ -22,7 +26,7 @@ mod sessions;
 mod sink;
 #[path = "simulation/socket.rs"]
 mod socket;
-#[path = "simulation/world.rs"]
+#[path = "simulation/world/mod.rs"]
 mod world;
 
 use arbitrary::{Arbitrary, Unstructured};

@@ -1,5 +1,9 @@
 #![no_main]
 
+#[path = "../../tests/simulation/connection.rs"]
+mod connection;
+#[path = "../../tests/simulation/judge.rs"]
+mod judge;
 #[path = "../../tests/simulation/oracle.rs"]
 mod oracle;
 #[path = "../../tests/simulation/plan.rs"]
@@ -8,7 +12,7 @@ mod plan;
 mod sink;
 #[path = "../../tests/simulation/socket.rs"]
 mod socket;
-#[path = "../../tests/simulation/world.rs"]
+#[path = "../../tests/simulation/world/mod.rs"]
 mod world;
 #[path = "../../tests/fuzz_targets/sessions.rs"]
 mod target;

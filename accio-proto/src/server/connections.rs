@@ -5,7 +5,6 @@
 )]
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +12,7 @@ use std::time::Instant;
 
 use super::acknowledgement::Acknowledgement;
 use super::config::Config;
+use super::connection::{Connection, ConnectionInfo, Ending, Peer, Progress, Unnumbered};
 use super::handle::Controls;
 use super::in_progress::Place;
 use super::limit_log::{LimitLog, is_own_limit};
@@ -24,10 +24,9 @@ use super::transport::ServerSocket;
 use crate::copier::Copier;
 use crate::dialect::Dialect;
 use crate::fast_path::FastPaths;
-use crate::session::{Abort, Closing, Ended, Expiry, Session, Turn, Unreleased};
+use crate::session::{Abort, Closing, Ended, Session, Turn, Unreleased};
 use crate::sink::FileSink;
-use crate::socket::Socket;
-use crate::socket::{Interest, TcpSocket};
+use crate::socket::TcpSocket;
 
 /// The state of a server, in either mode.
 pub(super) struct Connections<K: FileSink> {
@@ -43,54 +42,6 @@ pub(super) struct Connections<K: FileSink> {
     /// Whether accepting is paused; logged once, not ten times a second.
     paused: AtomicBool,
     limit_log: LimitLog,
-}
-
-/// A connection from its accept to its end.
-pub(super) enum Connection<K: FileSink> {
-    /// Its PROXY header is not complete yet.
-    Arriving(Arrival),
-    /// Its TLS handshake is not complete yet.
-    #[cfg(feature = "tls")]
-    Securing(Box<Securing>),
-    /// It has a number.
-    Serving(Session<ServerSocket, K::File>, ConnectionInfo),
-}
-
-/// A connection after its turn.
-pub(super) enum Progress<K: FileSink> {
-    /// It waits for its socket, or has had its share and waits for its next turn.
-    Waiting(Connection<K>),
-    /// Its session has ended: [`Connections::finish`] comes next.
-    Ended(Ending<K>),
-    /// It never got a number: [`Unnumbered::close`] comes next.
-    Unnumbered(Unnumbered),
-}
-
-/// A connection whose file has to be committed or aborted.
-#[must_use]
-pub(super) struct Ending<K: FileSink> {
-    pub(super) closing: Closing<ServerSocket, K::File>,
-    pub(super) info: ConnectionInfo,
-}
-
-/// A connection that ends without a number, and thus without a file.
-#[must_use]
-pub(super) enum Unnumbered {
-    /// It is reset.
-    Refused(ServerSocket),
-    /// A proxy tested whether the server is alive.
-    Checked(ServerSocket),
-}
-
-/// What the server knows about a connection besides its session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ConnectionInfo {
-    pub(super) id: u64,
-    pub(super) peer: Option<SocketAddr>,
-    /// When it got its number.
-    since: Instant,
-    /// Where its progress is listed.
-    place: Place,
 }
 
 impl<K: FileSink> Connections<K> {
@@ -440,107 +391,5 @@ impl<K: FileSink> Connections<K> {
                 Unnumbered::Refused(socket.into())
             }
         })
-    }
-}
-
-impl<K: FileSink> Connection<K> {
-    /// The socket, to be watched.
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        match self {
-            Connection::Arriving(arrival) => AsFd::as_fd(arrival.socket()),
-            #[cfg(feature = "tls")]
-            Connection::Securing(securing) => AsFd::as_fd(securing.socket()),
-            Connection::Serving(session, _) => AsFd::as_fd(session.socket()),
-        }
-    }
-
-    /// Whether it waits for a PROXY header, which costs next to nothing to take.
-    pub(super) fn is_arriving(&self) -> bool {
-        matches!(self, Connection::Arriving(_))
-    }
-
-    /// The number and the peer, once it has a number.
-    pub(super) fn info(&self) -> Option<ConnectionInfo> {
-        match self {
-            Connection::Arriving(_) => None,
-            #[cfg(feature = "tls")]
-            Connection::Securing(_) => None,
-            Connection::Serving(_, info) => Some(*info),
-        }
-    }
-
-    /// What the socket is to be watched for.
-    pub(super) fn interest(&self) -> Interest {
-        match self {
-            Connection::Arriving(_) => Interest::Read,
-            #[cfg(feature = "tls")]
-            Connection::Securing(securing) => securing.interest(),
-            Connection::Serving(session, _) => session.interest(),
-        }
-    }
-
-    /// When to look at its limits; only ever moves later.
-    pub(super) fn deadline(&self, config: &Config) -> Instant {
-        match self {
-            Connection::Arriving(arrival) => arrival.deadline(),
-            #[cfg(feature = "tls")]
-            Connection::Securing(securing) => securing.deadline(),
-            Connection::Serving(session, _) => session.deadline(&config.limits),
-        }
-    }
-
-    /// Whether its next turn may open a file.
-    pub(super) fn may_open(&self) -> bool {
-        match self {
-            Connection::Arriving(_) => false,
-            #[cfg(feature = "tls")]
-            Connection::Securing(_) => false,
-            Connection::Serving(session, _) => session.may_open(),
-        }
-    }
-
-    /// Finds out, without moving content, whether it has exceeded a limit.
-    pub(super) fn check_deadline(&mut self, config: &Config, now: Instant) -> Expiry {
-        match self {
-            Connection::Arriving(arrival) => match arrival.deadline() {
-                deadline if deadline > now => Expiry::Later(deadline),
-                _ => Expiry::Expired(Abort::Idle(config.limits.idle_timeout)),
-            },
-            #[cfg(feature = "tls")]
-            Connection::Securing(securing) => match securing.deadline() {
-                deadline if deadline > now => Expiry::Later(deadline),
-                _ => Expiry::Expired(Abort::Idle(config.limits.idle_timeout)),
-            },
-            Connection::Serving(session, _) => session.check_deadline(&config.limits, now),
-        }
-    }
-}
-
-impl Unnumbered {
-    pub(super) fn socket(&self) -> &ServerSocket {
-        match self {
-            Unnumbered::Refused(socket) => socket,
-            Unnumbered::Checked(socket) => socket,
-        }
-    }
-
-    /// Ends the connection: with FIN for a test by the proxy, else with a reset.
-    pub(super) fn close(self) {
-        match self {
-            Unnumbered::Refused(_) => {}
-            Unnumbered::Checked(socket) => socket.close(),
-        }
-    }
-}
-
-/// A peer's address for the log.
-struct Peer(Option<SocketAddr>);
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(address) => address.fmt(f),
-            None => f.write_str("an unknown address"),
-        }
     }
 }

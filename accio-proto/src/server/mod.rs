@@ -5,6 +5,8 @@ mod admission;
 mod builder;
 mod config;
 #[cfg_attr(not(linux_sys), allow(dead_code, reason = "only the reactor calls some of it"))]
+mod connection;
+#[cfg_attr(not(linux_sys), allow(dead_code, reason = "only the reactor calls some of it"))]
 mod connections;
 mod error;
 mod handle;

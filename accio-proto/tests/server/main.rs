@@ -10,6 +10,8 @@ mod reactor {
     mod cases;
     #[path = "proxied.rs"]
     mod proxied;
+    #[path = "slow_sink.rs"]
+    mod slow_sink;
     #[path = "under_load.rs"]
     mod under_load;
 }

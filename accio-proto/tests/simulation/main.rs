@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test")]
 
+mod connection;
+mod judge;
 mod oracle;
 mod plan;
 mod sink;

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use accio_proto::{Demand, FileSink, SinkFile};
 
+use crate::connection::{Happening, Log};
 use crate::plan::{Fault, Op, Plan, Wants};
 use crate::socket::Clock;
-use crate::world::{Happening, Log};
 
 /// The stored result of one number.
 #[derive(Debug, Clone, PartialEq, Eq)]

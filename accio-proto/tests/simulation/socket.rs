@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use accio_proto::Socket;
 
+use crate::connection::{Happening, Log};
 use crate::plan::{Arrival, Plan, Random};
 use crate::sink::Disk;
-use crate::world::{Happening, Log};
 
 /// Virtual time in nanoseconds, shared by all that can take some.
 pub(crate) type Clock = Arc<Mutex<u64>>;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Instant;
 
-use super::connections::{Connection, Connections, Ending, Progress};
+use super::connection::{Connection, Ending, Progress};
+use super::connections::Connections;
 use super::error::ServerError;
 use super::handle::ServerHandle;
 use super::listener::{self, Accepted};

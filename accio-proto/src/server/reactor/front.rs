@@ -12,7 +12,7 @@ use super::slots::{Due, Key};
 use super::tuning::{STOP_GRACE, STOP_LIMIT};
 use super::worker::Stay;
 use super::{DRAIN, LISTENERS, Parking, STOP, Shared, WAKE};
-use crate::server::connections::Progress;
+use crate::server::connection::Progress;
 use crate::server::listener::Accepted;
 use crate::session::{Abort, Expiry};
 use crate::sink::FileSink;

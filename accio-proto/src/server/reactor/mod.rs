@@ -32,7 +32,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::connections::{Connection, ConnectionInfo, Connections, Ending, Progress, Unnumbered};
+use super::connection::{Connection, ConnectionInfo, Ending, Progress, Unnumbered};
+use super::connections::Connections;
 use super::error::ServerError;
 use super::transport::ServerSocket;
 use crate::copier::Copier;

@@ -2,9 +2,12 @@
 //! the run is interrupted, and every wait has a time limit. Only this module starts processes.
 
 mod groups;
+mod run;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +21,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use self::groups::groups;
 pub use self::groups::{end_all_of, kill_all_groups, while_none_starts};
+pub use self::run::{Output, checked_output, foreground, output};
 pub use super::capture::Capture;
 use super::quoting::command_line;
 use super::verdict::{Stop, Verdict, is_shortage};
@@ -79,54 +83,11 @@ pub enum AtDrop {
     Terminate,
 }
 
-/// The complete output of a process that has ended.
-#[derive(Debug)]
-pub struct Output {
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// Its output to stdout.
-    pub stdout: Vec<u8>,
-    /// Its output to stderr.
-    pub stderr: Vec<u8>,
-}
-
 enum Streams<'a> {
     /// Both outputs are captured, up to this number of bytes each.
     Captured(Input, usize),
     /// As set in the command; stderr is appended to the log if there is one.
     Given(Option<&'a Path>, AtDrop),
-}
-
-/// Runs a command with `input` and returns its complete output, or an error if it does not end
-/// within `limit`.
-pub fn output(command: Command, input: &[u8], limit: Duration) -> Verdict<Output> {
-    let mut process =
-        Process::start(command, NO_OWNER, Streams::Captured(Input::Piped, usize::MAX))?;
-    if let Some(mut stdin) = process.take_input() {
-        // If the command does not read its input, its exit status and output tell the reason.
-        let _ = stdin.write_all(input);
-    }
-    let exit = process.wait(limit).map_err(Stop::into_trouble)?;
-    let (stdout, stderr) = (process.stdout.bytes(), process.stderr.bytes());
-    Ok(Output { status: exit.status, stdout, stderr })
-}
-
-/// Runs a command that must succeed and returns its output to stdout. The error contains its output
-/// to stderr.
-pub fn checked_output(command: Command, input: &[u8], limit: Duration) -> Verdict<Vec<u8>> {
-    let name = Path::new(command.get_program()).to_string_lossy().into_owned();
-    let output = output(command, input, limit)?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    let text = [output.stderr, output.stdout].concat();
-    let text = String::from_utf8_lossy(&text).trim().replace('\n', "; ");
-    Err(Stop::Trouble(format!("{name}: {text}")))
-}
-
-/// Runs a command in the group of this process, so that Ctrl-C in a terminal reaches it, too.
-pub fn foreground(command: &mut Command) -> io::Result<ExitStatus> {
-    command.status()
 }
 
 /// Waits until one of the processes has ended and returns its index, or `None` after `limit`.
@@ -427,61 +388,5 @@ impl Exit {
             (None, Some(signal)) => format!("death by signal {signal}"),
             (None, None) => self.status.to_string(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shell(script: &str) -> Process {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        Process::spawn(command, usize::MAX, Input::Null).unwrap()
-    }
-
-    #[test]
-    fn captures_output_and_exit_status() {
-        let mut process = shell("echo out; echo err >&2; exit 3");
-        let exit = process.wait(Duration::from_secs(10)).unwrap();
-        assert_eq!(exit.status.code(), Some(3));
-        assert_eq!(process.stdout().text(), "out\n");
-        assert_eq!(process.stderr().text(), "err\n");
-        assert_eq!(process.command(), "sh -c 'echo out; echo err >&2; exit 3'");
-    }
-
-    #[test]
-    fn limits_the_kept_output_without_blocking_the_process() {
-        let mut process = shell("head -c 3000000 /dev/zero");
-        process.wait(Duration::from_secs(10)).unwrap();
-        assert!(process.stdout().text().ends_with("… and 1951424 more bytes"));
-    }
-
-    #[test]
-    fn waits_have_a_limit_and_dropping_kills_descendants() {
-        let mut process = shell("sleep 1000 & echo $!; wait");
-        let descendant: i32 =
-            process.stdout().line(0, Duration::from_secs(5)).unwrap().parse().unwrap();
-        let Err(Stop::Fault(fault)) = process.wait(Duration::from_millis(50)) else {
-            panic!("it should still be running")
-        };
-        assert_eq!(fault.expected, "sh to end within 0.1 s");
-        drop(process);
-        let pid = Pid::from_raw(descendant).unwrap();
-        let gone = (0..500).any(|_| {
-            thread::sleep(Duration::from_millis(10));
-            // A killed process stays a zombie until its new parent waits for it.
-            rustix::process::test_kill_process(pid).is_err()
-                || fs::read_to_string(format!("/proc/{descendant}/stat"))
-                    .is_ok_and(|stat| stat.contains(") Z "))
-        });
-        assert!(gone);
-    }
-
-    #[test]
-    fn waits_for_complete_lines() {
-        let process = shell("printf 'a\\nb'; sleep 0.1; printf 'c\\n'; sleep 100");
-        assert_eq!(process.stdout().line(1, Duration::from_secs(5)).as_deref(), Some("bc"));
-        assert_eq!(process.stdout().line(2, Duration::from_millis(20)), None);
     }
 }

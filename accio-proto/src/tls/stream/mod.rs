@@ -3,19 +3,23 @@
 //! rustls decides and encrypts; this moves bytes between it and the socket, and keeps what does not
 //! fit. An idle connection holds no buffer.
 
+mod output;
+mod queue;
+mod role;
+
 use std::fmt;
 use std::io::{self, ErrorKind};
 
 use rustls::CommonState;
-use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedConnectionCommon,
-    UnbufferedStatus,
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
 
 use super::error::{HandshakeFailure, invalid};
 use crate::socket::Socket;
+pub(crate) use output::Output;
+use queue::{Filled, Queue};
+pub(crate) use role::Role;
 
 /// Bytes received at once after the handshake: eight full records.
 const RECEIVE: usize = 8 * RECORD_MAX;
@@ -31,48 +35,6 @@ const RECORD_MAX: usize = 5 + (16 << 10) + 256;
 /// The most bytes that a handshake may take. rustls limits each message to 64 KiB.
 const HANDSHAKE_MAX: usize = 256 << 10;
 
-/// Either side of an unbuffered rustls connection.
-pub(crate) trait Role {
-    type Data;
-
-    fn process<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
-
-    fn state(&self) -> &CommonState;
-}
-
-impl Role for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-
-    fn process<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        UnbufferedConnectionCommon::<ServerConnectionData>::process_tls_records(self, incoming)
-    }
-
-    fn state(&self) -> &CommonState {
-        self
-    }
-}
-
-impl Role for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-
-    fn process<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        UnbufferedConnectionCommon::<ClientConnectionData>::process_tls_records(self, incoming)
-    }
-
-    fn state(&self) -> &CommonState {
-        self
-    }
-}
-
 /// A TLS connection; the socket is passed to each call that needs it.
 pub(crate) struct TlsStream<R> {
     connection: R,
@@ -86,22 +48,6 @@ pub(crate) struct TlsStream<R> {
     received: usize,
     /// The peer's close_notify has come: nothing follows the content that is here.
     is_closed: bool,
-}
-
-/// Bytes that enter at the end of a buffer and leave at its front.
-#[derive(Debug, Default)]
-struct Queue {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-/// Where content goes.
-pub(crate) enum Output<'a> {
-    /// Into a buffer, of which so much is filled.
-    Copy(&'a mut [u8], usize),
-    /// Nowhere: up to so many bytes are counted.
-    Count(usize, usize),
 }
 
 /// What to encrypt once the connection can.
@@ -392,13 +338,6 @@ impl<R: Role> TlsStream<R> {
     }
 }
 
-/// What a call on a queue's free space did.
-enum Filled {
-    Bytes(usize),
-    /// It needs so many bytes of space.
-    Needs(usize),
-}
-
 fn filled(result: Result<usize, EncryptError>) -> Result<Filled, rustls::Error> {
     match result {
         Ok(count) => Ok(Filled::Bytes(count)),
@@ -406,106 +345,6 @@ fn filled(result: Result<usize, EncryptError>) -> Result<Filled, rustls::Error> 
             Ok(Filled::Needs(required_size))
         }
         Err(EncryptError::EncryptExhausted) => Err(rustls::Error::EncryptError),
-    }
-}
-
-impl Queue {
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.start..self.end]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    /// Starts at the front again when it is empty.
-    fn tidy(&mut self) {
-        if self.is_empty() {
-            (self.start, self.end) = (0, 0);
-        }
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
-            self.end += bytes.len();
-        }
-    }
-
-    /// Free space of at least `size` bytes; what is filled is added to `end`.
-    fn room(&mut self, size: usize) -> &mut [u8] {
-        self.move_to_front();
-        if self.buffer.len() < self.end + size {
-            self.buffer.resize(self.end + size, 0);
-        }
-        &mut self.buffer[self.end..]
-    }
-
-    /// Lets `fill` write to free space of `size` bytes or, if it asks for more, of as many.
-    fn fill(
-        &mut self,
-        mut size: usize,
-        mut fill: impl FnMut(&mut [u8]) -> Result<Filled, rustls::Error>,
-    ) -> Result<(), rustls::Error> {
-        loop {
-            match fill(self.room(size))? {
-                Filled::Bytes(count) => {
-                    self.end += count;
-                    return Ok(());
-                }
-                Filled::Needs(more) => size = more,
-            }
-        }
-    }
-
-    fn move_to_front(&mut self) {
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-    }
-
-    /// Gives free space back to the system.
-    fn shrink(&mut self) {
-        self.move_to_front();
-        self.buffer.truncate(self.end);
-        self.buffer.shrink_to_fit();
-    }
-}
-
-impl Output<'_> {
-    /// Takes what there is room for and says how much that is.
-    fn take(&mut self, content: &[u8]) -> usize {
-        match self {
-            Output::Copy(buffer, filled) => {
-                let count = content.len().min(buffer.len() - *filled);
-                buffer[*filled..*filled + count].copy_from_slice(&content[..count]);
-                *filled += count;
-                count
-            }
-            Output::Count(limit, counted) => {
-                let count = content.len().min(*limit - *counted);
-                *counted += count;
-                count
-            }
-        }
-    }
-
-    fn count(&self) -> usize {
-        match self {
-            Output::Copy(_, count) | Output::Count(_, count) => *count,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        match self {
-            Output::Copy(buffer, filled) => *filled == buffer.len(),
-            Output::Count(limit, counted) => counted == limit,
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A server's life in virtual time: what comes next, and what every session has to come to.
 
+mod stopping;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,35 +9,17 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use accio_proto::handshake::HandshakeError;
 use accio_proto::{
-    Abort, Closing, Copier, Dialect, Ended, Expiry, FastPaths, FileSink, Interest, ServerDialect,
-    Session, SessionLimits, Turn,
+    Abort, Closing, Copier, Ended, Expiry, FastPaths, Interest, ServerDialect, Session,
+    SessionLimits, Turn,
 };
 
+use crate::connection::{Connection, Log, SimClosing, SimEnded, SimSession, Stage, WINDOW};
+use crate::judge::{Due, judge};
 use crate::oracle;
-use crate::plan::{Arrival, IDLE, Op, Plan, Random, Run, Wants};
-use crate::sink::{Disk, Kept, SimFile, SimSink};
+use crate::plan::{IDLE, Random, Run, Wants};
+use crate::sink::{Disk, Kept, SimSink};
 use crate::socket::{Clock, End, Line, SimSocket, time};
-
-/// The history of one connection, in order: events of its socket and of its sink.
-pub(crate) type Log = Arc<Mutex<Vec<Happening>>>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Happening {
-    Fin,
-    Reset,
-    Opened,
-    Failed(Op),
-    Stopped,
-}
-
-/// Over how long a rate is measured, in nanoseconds: spelled out again, as the limits say.
-const WINDOW: u64 = 10_000_000_000;
-
-type SimSession = Session<SimSocket, SimFile>;
-type SimClosing = Closing<SimSocket, SimFile>;
-type SimEnded = Ended<SimSocket, SimFile>;
 
 /// How the threads of a server share the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,58 +30,6 @@ enum Mode {
     Reactor,
     /// The same, with commits in groups.
     Groups,
-}
-
-/// One connection of a run.
-struct Connection {
-    id: u64,
-    plan: Plan,
-    wire: Vec<u8>,
-    line: Rc<RefCell<Line>>,
-    log: Log,
-    stage: Stage,
-    /// When it was accepted, by our own record.
-    began: u64,
-    /// When the last byte was taken, by our own record.
-    heard: u64,
-    /// When bytes were taken, and how many in all by then.
-    taken: Vec<(u64, usize)>,
-}
-
-impl Connection {
-    /// That it ended for being late, at a deadline that was handled at `called`, must be so.
-    fn check_late(&self, why: &Abort, limits: &SessionLimits, called: u64, moved: bool) {
-        let silent = called >= self.heard + IDLE && !moved;
-        match why {
-            Abort::Idle(_) => {
-                assert!(silent, "idle before the deadline");
-                let nothing = self.line.borrow().told.nothing;
-                assert!(nothing >= Some(called), "idle without a last look");
-            }
-            Abort::TooLong(_) => {
-                let most = limits.max_duration.unwrap().as_nanos() as u64;
-                assert!(called >= self.began + most && !silent, "long before the deadline");
-            }
-            Abort::TooSlow { got, min_rate } => {
-                assert_eq!(Some(*min_rate), limits.min_rate);
-                assert!(*got < min_rate * 10 && !moved && !silent, "not slow: {got} bytes");
-                assert!(called >= self.began + WINDOW, "slow before the window is over");
-                let all = self.taken.last().map_or(0, |(_, all)| *all);
-                let earlier = self.taken.iter().rev().find(|(at, _)| at + WINDOW <= called);
-                let lately = all - earlier.map_or(0, |(_, all)| *all);
-                assert!(lately as u64 <= *got, "{lately} bytes within the window");
-            }
-            _ => unreachable!("{why}"),
-        }
-    }
-}
-
-enum Stage {
-    ToCome,
-    Live(Box<SimSession>),
-    /// It waits for a committer.
-    Closing(Box<SimClosing>),
-    Over,
 }
 
 /// Next action of a server for a connection.
@@ -403,50 +335,6 @@ impl World {
         connection.stage = Stage::Live(Box::new(session));
     }
 
-    fn stop_all(&mut self) {
-        for index in 0..self.connections.len() {
-            let stage = &mut self.connections[index].stage;
-            match std::mem::replace(stage, Stage::Over) {
-                Stage::Live(session) => {
-                    self.connections[index].log.lock().unwrap().push(Happening::Stopped);
-                    self.close(index, session.abort(Abort::Shutdown));
-                }
-                stage @ Stage::Closing(_) => self.connections[index].stage = stage,
-                Stage::ToCome | Stage::Over => {}
-            }
-        }
-        for index in 0..self.connections.len() {
-            if let Stage::Closing(_) = self.connections[index].stage {
-                if self.random.one_in(4) {
-                    self.abandon(index);
-                } else {
-                    self.finish(index);
-                }
-            }
-        }
-    }
-
-    /// The thread that has the session is stuck: the stop leaves the marker without it, and what
-    /// the thread does later must not touch that.
-    fn abandon(&mut self, index: usize) {
-        let closing = self.take_closing(index).expect("it waits for a committer");
-        let (id, is_complete) = (closing.id(), closing.is_complete());
-        let marked = self.sink.mark(id).is_ok();
-        let kept = |world: &World| world.sink.0.lock().unwrap().kept(id).cloned();
-        assert_eq!(kept(self), marked.then_some(Kept::Marker));
-        let line = Rc::clone(&self.connections[index].line);
-        if is_complete && self.random.one_in(2) {
-            // It comes back in the middle of a group.
-            let all = Closing::finish_all(vec![closing], &self.sink, &|_| false);
-            assert!(matches!(all[..], [None]), "it has no result");
-        } else {
-            drop(closing);
-        }
-        assert_eq!(kept(self), marked.then_some(Kept::Marker), "the marker was replaced");
-        assert_eq!(line.borrow().end, Some(End::Reset));
-        *self.ends.entry("abandoned").or_default() += 1;
-    }
-
     fn end(&mut self, index: usize, ended: SimEnded) {
         let connection = &mut self.connections[index];
         connection.stage = Stage::Over;
@@ -495,79 +383,5 @@ impl World {
             (Due::Kept(..), result) => panic!("to be kept, but it ended as {result:?}"),
             (Due::Error(why), result) => panic!("{why} was due, but it ended as {result:?}"),
         }
-    }
-}
-
-/// Required result of a session.
-struct Verdict<'a> {
-    due: Due<'a>,
-    /// Whether the sink took the error marker.
-    marked: bool,
-}
-
-enum Due<'a> {
-    Kept(Dialect, &'a [u8]),
-    Error(&'static str),
-}
-
-/// The oracle: complete if and only if FIN was the first end and the sink took all of it; every
-/// other first happening has its own error.
-fn judge<'a>(
-    dialect: ServerDialect,
-    max_size: Option<u64>,
-    connection: &'a Connection,
-    line: &Line,
-) -> Verdict<'a> {
-    let log = connection.log.lock().unwrap();
-    let got = &connection.wire[..line.told.bytes];
-    let fin = log.iter().position(|happening| *happening == Happening::Fin);
-    let strict = dialect == ServerDialect::Only(Dialect::Confirm);
-    let broken = match oracle::broken(got) {
-        Some(HandshakeError::Mismatch { .. }) => strict,
-        Some(_) => strict && fin.is_some(),
-        None => false,
-    };
-    let content = has_content(dialect, got);
-    let size = match oracle::expect(dialect, got).established {
-        Ok((_, bytes)) if content || fin.is_some() => bytes.len() as u64,
-        _ => 0,
-    };
-    let cause = log.iter().position(|h| !matches!(h, Happening::Opened | Happening::Fin));
-    let (why, cause) = match cause.map(|cause| log[cause]) {
-        _ if broken => ("handshake", fin),
-        Some(Happening::Failed(Op::Open)) if content || fin.is_some() => ("open", cause),
-        Some(Happening::Failed(Op::Write)) => ("write", cause),
-        // What is too large was written; how it ended does not matter any more.
-        _ if max_size.is_some_and(|max_size| size > max_size) => {
-            ("large", log.iter().position(|happening| *happening == Happening::Opened))
-        }
-        Some(Happening::Failed(Op::Commit)) => ("commit", cause),
-        Some(Happening::Stopped) => ("stopped", cause),
-        Some(Happening::Reset) => {
-            assert_eq!(connection.plan.first_end(), Some(&Arrival::Reset));
-            ("reset", cause)
-        }
-        // The file is open if there was anything to put into it.
-        _ if fin.is_none() => ("late", content.then_some(0)),
-        _ => {
-            assert_eq!(connection.plan.first_end(), Some(&Arrival::Fin));
-            assert_eq!(got, connection.wire, "a FIN comes after all bytes");
-            let (spoken, content) = oracle::expect(dialect, got).established.unwrap();
-            return Verdict { due: Due::Kept(spoken, content), marked: false };
-        }
-    };
-    // The marker goes to the file that is open, and if that fails to a fresh one.
-    let after = &log[cause.map_or(0, |cause| cause + 1)..];
-    assert_ne!(after, [Happening::Failed(Op::Abort)], "no second try to keep the marker");
-    let marked = !matches!(after.last(), Some(Happening::Failed(_)));
-    Verdict { due: Due::Error(why), marked }
-}
-
-/// Whether some of the bytes are content for certain, whatever comes next.
-fn has_content(dialect: ServerDialect, got: &[u8]) -> bool {
-    const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
-    match dialect {
-        ServerDialect::Only(Dialect::Direct | Dialect::Accio) => !got.is_empty(),
-        _ => !CONFIRMATIONS.starts_with(got),
     }
 }

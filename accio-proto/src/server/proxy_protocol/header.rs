@@ -1,47 +1,22 @@
-//! The PROXY protocol, versions 1 and 2: a header before everything else, in which a proxy says
-//! whom it speaks for.
-//!
-//! Only what belongs to the header is ever taken from the connection: what follows it is the
-//! client's.
+//! The header itself: where it ends, and what it says.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 
-use super::config::Config;
-use crate::dialect::{Dialect, GREETING, ServerDialect};
 use crate::limits::{PROXY_HEADER_MAX, PROXY_LINE_MAX};
 use crate::os_error::reason;
-use crate::socket::{Socket, TcpSocket};
 
-/// A connection whose header is not complete yet.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    socket: TcpSocket,
-    /// Who connected.
-    proxy: Option<SocketAddr>,
-    header: Header,
-    deadline: Instant,
-}
-
-/// Where a connection is with its header.
-#[derive(Debug)]
-pub(super) enum Arriving {
-    /// There is more to come.
-    Waiting(Arrival),
-    /// It is this peer's from here on.
-    Arrived(TcpSocket, Option<SocketAddr>),
-    /// The proxy only looked whether we are there; it has been told.
-    Checked(TcpSocket),
-    /// It has no header.
-    Refused(TcpSocket, Option<SocketAddr>, HeaderError),
+/// A header, as far as it has come.
+#[derive(Debug, Default)]
+pub(super) struct Header {
+    bytes: Vec<u8>,
 }
 
 /// For whom a connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     /// A client of the proxy's.
     Client(SocketAddr),
     /// A client that has no internet address, or one the proxy does not tell.
@@ -52,7 +27,7 @@ enum Origin {
 
 /// Why a connection has no header.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HeaderError {
+pub(in crate::server) enum HeaderError {
     #[error("no PROXY header but \"{}\"", .0.escape_ascii())]
     Missing(Vec<u8>),
     #[error("a malformed PROXY header: \"{}\"", .0.escape_ascii())]
@@ -67,81 +42,6 @@ pub(super) enum HeaderError {
     Lost(io::Error),
 }
 
-impl Arrival {
-    pub(super) fn new(
-        socket: TcpSocket,
-        proxy: Option<SocketAddr>,
-        config: &Config,
-        now: Instant,
-    ) -> Self {
-        // As soon as one that says nothing after its header would be ended: the deadlines of a
-        // place only ever move later.
-        let deadline = config.limits.first_deadline(now);
-        Arrival { socket, proxy, header: Header::default(), deadline }
-    }
-
-    pub(super) fn socket(&self) -> &TcpSocket {
-        &self.socket
-    }
-
-    /// When the header must be complete.
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    pub(super) fn into_socket(self) -> TcpSocket {
-        self.socket
-    }
-
-    /// Takes what is there of the header.
-    pub(super) fn handle_ready(mut self, config: &Config, now: Instant) -> Arriving {
-        let origin = match self.receive() {
-            Ok(None) if self.deadline <= now => Err(HeaderError::Late),
-            other => other,
-        };
-        match origin {
-            Err(why) => Arriving::Refused(self.socket, self.proxy, why),
-            Ok(None) => Arriving::Waiting(self),
-            Ok(Some(Origin::Client(peer))) => Arriving::Arrived(self.socket, Some(peer)),
-            Ok(Some(Origin::Unknown)) => Arriving::Arrived(self.socket, self.proxy),
-            Ok(Some(Origin::Proxy)) => {
-                if config.dialect != ServerDialect::from(Dialect::Direct) {
-                    // Fits any send buffer; should it fail, the proxy is gone already.
-                    let _ = self.socket.send(GREETING);
-                }
-                Arriving::Checked(self.socket)
-            }
-        }
-    }
-
-    fn receive(&mut self) -> Result<Option<Origin>, HeaderError> {
-        let mut bytes = [0; PROXY_HEADER_MAX];
-        loop {
-            let there = match self.socket.peek(&mut bytes) {
-                Ok(0) => return Err(HeaderError::Closed(self.header.bytes.len())),
-                Ok(there) => there,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(HeaderError::Lost(error)),
-            };
-            let (taken, origin) = self.header.receive(&bytes[..there])?;
-            // What was looked at is there to be taken.
-            let mut left = taken;
-            while left > 0 {
-                left -= self.socket.recv(&mut bytes[..left]).map_err(HeaderError::Lost)?;
-            }
-            if origin.is_some() {
-                return Ok(origin);
-            }
-        }
-    }
-}
-
-/// A header, as far as it has come.
-#[derive(Debug, Default)]
-struct Header {
-    bytes: Vec<u8>,
-}
-
 /// What a header is short of.
 enum Short {
     /// Nothing.
@@ -153,9 +53,14 @@ enum Short {
 }
 
 impl Header {
+    /// How many bytes of it have come.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Takes what belongs to the header from the front of `bytes`, and says how much that is; once
     /// it is complete, it says for whom the connection was made.
-    fn receive(&mut self, bytes: &[u8]) -> Result<(usize, Option<Origin>), HeaderError> {
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<(usize, Option<Origin>), HeaderError> {
         let mut taken = 0;
         loop {
             let rest = &bytes[taken..];

@@ -1,0 +1,41 @@
+//! Where decrypted content goes.
+
+/// Where content goes.
+pub(crate) enum Output<'a> {
+    /// Into a buffer, of which so much is filled.
+    Copy(&'a mut [u8], usize),
+    /// Nowhere: up to so many bytes are counted.
+    Count(usize, usize),
+}
+
+impl Output<'_> {
+    /// Takes what there is room for and says how much that is.
+    pub(super) fn take(&mut self, content: &[u8]) -> usize {
+        match self {
+            Output::Copy(buffer, filled) => {
+                let count = content.len().min(buffer.len() - *filled);
+                buffer[*filled..*filled + count].copy_from_slice(&content[..count]);
+                *filled += count;
+                count
+            }
+            Output::Count(limit, counted) => {
+                let count = content.len().min(*limit - *counted);
+                *counted += count;
+                count
+            }
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Output::Copy(_, count) | Output::Count(_, count) => *count,
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Output::Copy(buffer, filled) => *filled == buffer.len(),
+            Output::Count(limit, counted) => counted == limit,
+        }
+    }
+}

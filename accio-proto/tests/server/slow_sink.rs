@@ -1,0 +1,154 @@
+//! A sink whose calls wait at a gate.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use accio_proto::{FileSink, MemorySink, SinkFile};
+
+use super::cases::PATIENCE;
+
+/// Calls of a sink that are held up until the gate opens.
+#[derive(Default)]
+pub(super) struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let open = self.open.lock().unwrap();
+        let passed = self.opened.wait_timeout_while(open, PATIENCE, |open| !*open);
+        drop(passed.unwrap());
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    pub(super) fn wait_for(&self, count: usize) {
+        let started = Instant::now();
+        while self.waiting.load(Ordering::SeqCst) < count {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{} of {count} calls",
+                self.waiting.load(Ordering::SeqCst)
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// Opens the gate at the end of a test, however that ends, so that the server can stop.
+pub(super) struct Held(pub(super) Arc<Gate>);
+
+/// Which calls a slow sink holds up.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Slow {
+    pub(super) open: bool,
+    pub(super) write: bool,
+    pub(super) commit: bool,
+    /// A discarded file's release.
+    pub(super) drop: bool,
+    /// Commits are collected in groups, as a durable sink's are.
+    pub(super) groups: bool,
+}
+
+/// Keeps files in memory; the calls named by `slow` wait at the gate.
+pub(super) struct SlowSink {
+    memory: MemorySink,
+    slow: Slow,
+    gate: Arc<Gate>,
+    pub(super) groups: Arc<Mutex<Vec<usize>>>,
+}
+
+pub(super) struct SlowFile {
+    file: <MemorySink as FileSink>::File,
+    slow: Slow,
+    gate: Arc<Gate>,
+    aborted: bool,
+}
+
+impl SlowSink {
+    pub(super) fn new(memory: &MemorySink, slow: Slow) -> (Self, Held) {
+        let gate = Arc::new(Gate::default());
+        let held = Held(Arc::clone(&gate));
+        (SlowSink { memory: memory.clone(), slow, gate, groups: Arc::default() }, held)
+    }
+}
+
+impl FileSink for SlowSink {
+    type File = SlowFile;
+
+    fn open(&self, id: u64) -> io::Result<SlowFile> {
+        if self.slow.open {
+            self.gate.pass();
+        }
+        let (file, gate) = (self.memory.open(id)?, Arc::clone(&self.gate));
+        Ok(SlowFile { file, slow: self.slow, gate, aborted: false })
+    }
+
+    fn mark(&self, id: u64) -> io::Result<()> {
+        self.memory.mark(id)
+    }
+
+    fn commits_in_groups(&self) -> bool {
+        self.slow.groups
+    }
+
+    fn commit_all(
+        &self,
+        files: &mut [&mut SlowFile],
+        may_name: &dyn Fn(usize) -> bool,
+    ) -> Vec<io::Result<()>> {
+        self.groups.lock().unwrap().push(files.len());
+        if self.slow.commit {
+            self.gate.pass();
+        }
+        let name = |(index, file): (usize, &mut &mut SlowFile)| match may_name(index) {
+            true => file.file.commit(),
+            false => Err(io::ErrorKind::Interrupted.into()),
+        };
+        files.iter_mut().enumerate().map(name).collect()
+    }
+}
+
+impl SinkFile for SlowFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.slow.write && bytes.first() == Some(&b's') {
+            self.gate.pass();
+        }
+        self.file.write(bytes)
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        if self.slow.commit {
+            self.gate.pass();
+        }
+        self.file.commit()
+    }
+
+    fn abort(&mut self) -> io::Result<()> {
+        self.aborted = true;
+        self.file.abort()
+    }
+}
+
+impl Drop for SlowFile {
+    fn drop(&mut self) {
+        if self.slow.drop && self.aborted {
+            self.gate.pass();
+        }
+    }
+}

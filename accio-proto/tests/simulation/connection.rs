@@ -1,0 +1,82 @@
+//! One connection of a run, and what is recorded of it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use accio_proto::{Abort, Closing, Ended, Session, SessionLimits};
+
+use crate::plan::{IDLE, Op, Plan};
+use crate::sink::SimFile;
+use crate::socket::{Line, SimSocket};
+
+/// The history of one connection, in order: events of its socket and of its sink.
+pub(crate) type Log = Arc<Mutex<Vec<Happening>>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Happening {
+    Fin,
+    Reset,
+    Opened,
+    Failed(Op),
+    Stopped,
+}
+
+/// Over how long a rate is measured, in nanoseconds: spelled out again, as the limits say.
+pub(crate) const WINDOW: u64 = 10_000_000_000;
+
+pub(crate) type SimSession = Session<SimSocket, SimFile>;
+pub(crate) type SimClosing = Closing<SimSocket, SimFile>;
+pub(crate) type SimEnded = Ended<SimSocket, SimFile>;
+
+/// One connection of a run.
+pub(crate) struct Connection {
+    pub(crate) id: u64,
+    pub(crate) plan: Plan,
+    pub(crate) wire: Vec<u8>,
+    pub(crate) line: Rc<RefCell<Line>>,
+    pub(crate) log: Log,
+    pub(crate) stage: Stage,
+    /// When it was accepted, by our own record.
+    pub(crate) began: u64,
+    /// When the last byte was taken, by our own record.
+    pub(crate) heard: u64,
+    /// When bytes were taken, and how many in all by then.
+    pub(crate) taken: Vec<(u64, usize)>,
+}
+
+impl Connection {
+    /// That it ended for being late, at a deadline that was handled at `called`, must be so.
+    pub(crate) fn check_late(&self, why: &Abort, limits: &SessionLimits, called: u64, moved: bool) {
+        let silent = called >= self.heard + IDLE && !moved;
+        match why {
+            Abort::Idle(_) => {
+                assert!(silent, "idle before the deadline");
+                let nothing = self.line.borrow().told.nothing;
+                assert!(nothing >= Some(called), "idle without a last look");
+            }
+            Abort::TooLong(_) => {
+                let most = limits.max_duration.unwrap().as_nanos() as u64;
+                assert!(called >= self.began + most && !silent, "long before the deadline");
+            }
+            Abort::TooSlow { got, min_rate } => {
+                assert_eq!(Some(*min_rate), limits.min_rate);
+                assert!(*got < min_rate * 10 && !moved && !silent, "not slow: {got} bytes");
+                assert!(called >= self.began + WINDOW, "slow before the window is over");
+                let all = self.taken.last().map_or(0, |(_, all)| *all);
+                let earlier = self.taken.iter().rev().find(|(at, _)| at + WINDOW <= called);
+                let lately = all - earlier.map_or(0, |(_, all)| *all);
+                assert!(lately as u64 <= *got, "{lately} bytes within the window");
+            }
+            _ => unreachable!("{why}"),
+        }
+    }
+}
+
+pub(crate) enum Stage {
+    ToCome,
+    Live(Box<SimSession>),
+    /// It waits for a committer.
+    Closing(Box<SimClosing>),
+    Over,
+}
