@@ -1,29 +1,29 @@
-//! IP addresses with the zone (the interface) that link-local ones belong to.
+//! IP addresses with a zone: the interface that a link-local address belongs to.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::str::FromStr;
 
-/// An IP address, and for a link-local one its zone: `192.0.2.1`, `::1`, `fe80::1%eth0`.
+/// An IP address, with a zone if it is link-local: `192.0.2.1`, `::1`, `fe80::1%eth0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ZonedAddress {
     ip: IpAddr,
-    /// The number of the interface; 0 for none.
+    /// The index of the interface, or 0 without a zone.
     scope_id: u32,
 }
 
 impl ZonedAddress {
-    /// The address without its zone.
+    /// Returns the address without its zone.
     pub fn ip(self) -> IpAddr {
         self.ip
     }
 
-    /// The number of the zone's interface; 0 for none.
+    /// Returns the index of the zone's interface, or 0 without a zone.
     pub fn scope_id(self) -> u32 {
         self.scope_id
     }
 
-    /// The address with a port.
+    /// Returns the address with a port.
     pub fn with_port(self, port: u16) -> SocketAddr {
         match self.ip {
             IpAddr::V4(ip) => SocketAddr::new(ip.into(), port),
@@ -61,7 +61,8 @@ impl FromStr for ZonedAddress {
         if !ip.is_unicast_link_local() && !ip.is_multicast() {
             return Err("only a link-local address, fe80::/10, has a zone".to_owned());
         }
-        // The system knows the names of its interfaces. This is an address, so it asks no server.
+        // The system resolves the name of the interface. Because the host is an address, no name
+        // server is asked.
         let no_zone = || format!("this machine has no interface {zone:?}");
         let mut found = (value, 0).to_socket_addrs().map_err(|_| no_zone())?;
         match found.next() {
@@ -77,7 +78,8 @@ impl FromStr for ZonedAddress {
 ///
 /// # Errors
 ///
-/// The value is something else, or names an interface that the machine does not have.
+/// Returns an error if the value has another form or names an interface that this machine does not
+/// have.
 pub fn address_and_port(value: &str) -> Result<SocketAddr, String> {
     let form =
         || "use a port such as 9090, or an address and a port such as 192.0.2.1:9090".to_owned();
@@ -90,8 +92,8 @@ pub fn address_and_port(value: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// A peer's address and port as journals and commands get them: an IPv4 client as IPv4, whatever
-/// socket it came through, and a link-local one with the name of its zone.
+/// Formats a peer's address and port for journals and commands: the address of an IPv4 client
+/// always as IPv4, and a link-local address with the name of its zone.
 pub fn peer_text(peer: SocketAddr) -> String {
     match peer {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
@@ -101,12 +103,12 @@ pub fn peer_text(peer: SocketAddr) -> String {
     }
 }
 
-/// The name of an interface, or its number where it has none any more.
+/// Returns the name of an interface, or its index if it no longer has a name.
 fn zone_name(scope_id: u32) -> String {
     interface_name(scope_id).unwrap_or_else(|| scope_id.to_string())
 }
 
-/// Opens what the names of zones need, which the sandbox of a server would refuse later.
+/// Opens the socket for looking up the names of zones, which the sandbox would forbid later.
 #[cfg(all(target_os = "linux", feature = "operations"))]
 pub(crate) fn prepare_zone_names() {
     let _ = interface_socket();
@@ -117,7 +119,7 @@ fn interface_name(scope_id: u32) -> Option<String> {
     rustix::net::netdevice::index_to_name(interface_socket()?, scope_id).ok()
 }
 
-/// A socket to ask about interfaces with. Any kind serves; this one can send nothing.
+/// A socket for queries about interfaces. Any type works; this one cannot send anything.
 #[cfg(target_os = "linux")]
 fn interface_socket() -> Option<&'static std::os::fd::OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -139,8 +141,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_zone_is_kept() {
-        // The loopback interface, number 1, is the only one that every Linux has.
+    fn keeps_the_zone() {
+        // The loopback interface, index 1, is the only one that every Linux system has.
         for zone in ["lo", "1"] {
             let address: ZonedAddress = format!("fe80::1%{zone}").parse().unwrap();
             assert_eq!(address.scope_id(), 1);
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_print_as_they_are_given() {
+    fn formats_addresses_as_they_were_given() {
         for text in ["192.0.2.1", "::1", "fe80::1"] {
             assert_eq!(text.parse::<ZonedAddress>().unwrap().to_string(), text);
         }

@@ -1,4 +1,4 @@
-//! `--color`: when help and errors are coloured.
+//! `--color`: whether help and errors are coloured.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -7,16 +7,16 @@ use std::sync::OnceLock;
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Color {
-    /// On a terminal, unless NO_COLOR is set or TERM is dumb
+    /// Use colour on a terminal, unless NO_COLOR is set or TERM is dumb
     #[default]
     Auto,
-    /// Always
+    /// Always use colour
     Always,
-    /// Never
+    /// Never use colour
     Never,
 }
 
-/// `--color`, to be flattened into a program's arguments. [`main`](super::main) acts on it.
+/// `--color`, to be flattened into a program's arguments. [`main`](super::main) applies it.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct ColorFlag {
     /// Colour help and errors: auto, always or never
@@ -65,7 +65,7 @@ impl From<Color> for clap::ColorChoice {
     }
 }
 
-/// Returns the flag's value; an invalid one is left for clap to report.
+/// Returns the value of the flag; an invalid value is left for clap to report.
 fn named(arguments: impl Iterator<Item = OsString>) -> Option<Color> {
     let mut arguments = arguments.take_while(|argument| argument != "--");
     while let Some(argument) = arguments.next() {
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flag_is_found_at_any_position() {
+    fn finds_the_flag_at_any_position() {
         let found = |line: &str| named(line.split(' ').map(OsString::from));
         assert_eq!(found("h 80 f --color never -v"), Some(Color::Never));
         assert_eq!(found("--color=always h"), Some(Color::Always));

@@ -1,4 +1,5 @@
-//! `--generate`: the man page and shell completions, from the definitions of the arguments.
+//! `--generate`: prints the man page and shell completions, generated from the definitions of the
+//! arguments.
 
 use std::io;
 
@@ -31,7 +32,7 @@ pub(crate) fn add_flag(command: Command) -> Command {
     command.arg(flag)
 }
 
-/// Returns the output that the command line asks for.
+/// Returns the output that the command line requests, if any.
 pub(crate) fn requested(matches: &ArgMatches) -> Option<Output> {
     matches.get_one(NAME).copied()
 }
@@ -55,7 +56,7 @@ fn man_page(command: Command) -> io::Result<Vec<u8>> {
     let has_version = command.get_version().is_some();
     let end = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
     let page = clap_mangen::Man::new(
-        // The page leaves out the text of a flag that only the short help hides.
+        // The man page would omit flags that are hidden from the short help.
         command.mut_args(|argument| argument.hide_short_help(false)),
     );
     let mut text = Vec::new();
@@ -80,13 +81,13 @@ fn sections(text: &str) -> Roff {
             sections.text([roman(line)]);
             continue;
         };
-        // "Exit codes, as in curl" becomes the section EXIT CODES, which begins with the rest.
+        // "Exit codes, as in curl" becomes the section EXIT CODES, which begins with "as in curl".
         let (name, rest) = heading.split_once(", ").unwrap_or((heading, ""));
         sections.control("SH", [name.to_uppercase().as_str()]);
         if !rest.is_empty() {
             sections.text([roman(format!("{rest}:"))]);
         }
-        // Lines are kept as they are: examples and tables.
+        // Lines are kept unchanged, because they are examples and tables.
         sections.control("nf", []);
         while let Some(line) = lines.next_if(|line| line.is_empty() || line.starts_with(' ')) {
             if !line.is_empty() || lines.peek().is_some_and(|next| next.starts_with(' ')) {
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flag_excludes_all_others_and_each_output_names_the_flags() {
+    fn generate_needs_no_other_argument_and_lists_the_flags() {
         for output in Output::value_variants() {
             let name = output.to_possible_value().unwrap();
             let line = ["some", "--generate", name.get_name()];

@@ -1,4 +1,4 @@
-//! From the command line to the exit code.
+//! The entry point of the programs: from the command line to the exit code.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,10 +11,11 @@ use crate::failure::Failure;
 use crate::stdio::check_stdout;
 use crate::{color, completions, environment, log_writer};
 
-/// Runs a program: parses the arguments, calls `run`, prints a failure, returns the exit code.
+/// Runs a program: parses the arguments, calls `run`, prints a failure, and returns the exit code.
 ///
-/// Help and version go to stdout with exit code 0. Every failure, a usage error too, is one line
-/// `ERROR: WHAT: WHY` on stderr. `--generate` is added to the program's own flags.
+/// Prints help and the version on stdout with exit code 0. Prints every failure, including usage
+/// errors, as a single line `ERROR: WHAT: WHY` on stderr. Adds `--generate` to the flags of the
+/// program.
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> ExitCode {
     let outcome = match parse::<A>() {
         Ok(Parsed::Arguments(arguments)) => run(arguments),
@@ -48,10 +49,10 @@ enum Parsed<A> {
     Generated(Vec<u8>),
 }
 
-/// A command line that cannot be used, or that asks for help.
+/// A command line that is invalid, or that requests help.
 struct Rejected {
     error: clap::Error,
-    /// The variable that the invalid value comes from, unless that is the command line.
+    /// The variable that contains the invalid value, unless it is on the command line.
     variable: Option<String>,
 }
 
@@ -61,7 +62,7 @@ impl<E: Into<clap::Error>> From<E> for Rejected {
     }
 }
 
-/// Does what `A::try_parse` does, and handles `--color`, `--generate` and variables.
+/// Works like `A::try_parse`, and handles `--color`, `--generate` and variables.
 fn parse<A: Parser>() -> Result<Parsed<A>, Rejected> {
     let mut command = completions::add_flag(A::command()).color(color::choose().into());
     environment::check(&command);
@@ -77,7 +78,7 @@ fn parse<A: Parser>() -> Result<Parsed<A>, Rejected> {
     Ok(Parsed::Arguments(arguments.map_err(|error| error.format(&mut command))?))
 }
 
-/// Joins clap's several lines into one: what is wrong, then the usage.
+/// Joins the lines of clap's message into one: the error, then the usage.
 fn usage_line(error: &clap::Error, variable: Option<&str>) -> String {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_errors_are_one_line() {
+    fn formats_usage_errors_as_one_line() {
         for arguments in [&["test"][..], &["test", "a", "b"], &["test", "a", "--timeout", "-1"]] {
             let line = usage_line(&Arguments::try_parse_from(arguments).unwrap_err(), None);
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");

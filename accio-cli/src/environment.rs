@@ -1,4 +1,4 @@
-//! Variables named `ACCIO_…`: misspelled ones, and values that are invalid.
+//! Environment variables named `ACCIO_…`: detects misspelled names, and invalid values.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue};
 
-/// The variables of all three programs and their builds: what one program does not know may be
-/// meant for another. Each program's tests compare its own with this list.
+/// The variables of all three programs: a variable that one program does not know may be meant for
+/// another. Each program's tests compare its variables with this list.
 pub const VARIABLES: &[&str] = &[
     "ACCIO_ALLOW",
     "ACCIO_BIND",
@@ -59,43 +59,43 @@ pub const VARIABLES: &[&str] = &[
     "ACCIO_WORKERS",
 ];
 
-/// Set for commands of `--on-commit`, which may run one of the programs.
+/// Variables that are set for commands of `--on-commit`, which may run one of the programs.
 const OF_COMMANDS: [&str; 4] = ["ACCIO_ID", "ACCIO_PATH", "ACCIO_BYTES", "ACCIO_PEER"];
 
-/// What the names of all variables begin with.
+/// Prefix of all variable names.
 const PREFIX: &str = "ACCIO_";
 
-/// How alike two names must be for one to be suggested.
+/// Minimum similarity of two names for one to be suggested.
 const LIKENESS: f64 = 0.8;
 
-/// The unknown variables that are set, for when the log has started.
+/// The unknown variables that are set, kept until the log has started.
 static UNKNOWN: OnceLock<Vec<Unknown>> = OnceLock::new();
 
-/// The variables that a program's flags can be set by.
+/// Returns the variables that set a program's flags.
 pub fn variables_of(command: &Command) -> BTreeSet<String> {
     let names = command.get_arguments().filter_map(|argument| argument.get_env());
     names.filter_map(|name| name.to_str().map(str::to_owned)).collect()
 }
 
-/// A variable that none of the programs has.
+/// A variable that no program has.
 #[derive(Debug, PartialEq, Eq)]
 struct Unknown {
     name: String,
-    /// The variable that is probably meant.
+    /// The variable that was probably meant.
     suggestion: Option<String>,
 }
 
-/// Looks for variables that no program has, and keeps them.
+/// Looks for variables that no program has, and stores them.
 pub(crate) fn check(command: &Command) {
     let own = variables_of(command);
     let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let unknown = set.filter_map(|name| unknown(name, &own)).collect();
-    // Checked once; a second program in this process would find the same.
+    // This is set once; a second program in this process would find the same variables.
     let _ = UNKNOWN.set(unknown);
 }
 
-/// Logs the unknown variables that [`check`] found: as a warning if one of the program's is probably
-/// meant, else as information, for it may be somebody else's.
+/// Logs the unknown variables that [`check`] found: as a warning if the name is similar to a
+/// variable of this program, otherwise as information, because it may belong to other software.
 pub(crate) fn log_unknown() {
     for Unknown { name, suggestion } in UNKNOWN.get().into_iter().flatten() {
         match suggestion {
@@ -113,28 +113,29 @@ fn unknown(name: String, own: &BTreeSet<String>) -> Option<Unknown> {
     if is_known(&name) || own.contains(&name) {
         return None;
     }
-    // Without the prefix, which makes all of them alike.
+    // Compare without the prefix, which would make all names similar.
     let likeness = |known: &str| strsim::jaro(short, known.strip_prefix(PREFIX).unwrap_or(known));
     let best = own.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let suggestion = best.filter(|best| likeness(best) >= LIKENESS).cloned();
     Some(Unknown { name, suggestion })
 }
 
-/// If an invalid value came from a variable and not from the command line, the variable's name.
+/// Returns the name of the variable that contains the invalid value, or `None` if the value is on
+/// the command line.
 ///
-/// `command` is the program's, `arguments` are those it was run with.
+/// `command` is the definition of the program, and `arguments` are the arguments it was run with.
 pub(crate) fn culprit(
     error: &clap::Error,
     command: &Command,
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> Option<String> {
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return None };
-    // As in `--max-size <SIZE>`.
+    // For example `--max-size <SIZE>`.
     let long = shown.strip_prefix("--")?.split(' ').next();
     let argument = command.get_arguments().find(|argument| argument.get_long() == long)?;
     let variable = argument.get_env()?.to_str()?.to_owned();
     std::env::var_os(&variable)?;
-    // Without the variable, the same command line has no such error.
+    // Without the variable, the same command line is valid.
     let id = argument.get_id().clone();
     let mut without = command.clone().mut_arg(id, |argument| argument.env(None));
     match without.try_get_matches_from_mut(arguments) {
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_misspelled_variable_gets_a_suggestion() {
+    fn suggests_a_variable_for_a_misspelled_one() {
         let own = ["ACCIO_MAX_SIZE", "ACCIO_TIMEOUT"].map(str::to_owned).into();
         let found = |name: &str| unknown(name.to_owned(), &own);
         for (name, meant) in [
@@ -161,14 +162,14 @@ mod tests {
             let suggestion = meant.map(str::to_owned);
             assert_eq!(found(name), Some(Unknown { name: name.to_owned(), suggestion }));
         }
-        // Known here, known to another program, set for commands, none of Accio's.
+        // Known to this program, known to another program, set for commands, unrelated to Accio.
         for name in ["ACCIO_TIMEOUT", "ACCIO_JOBS", "ACCIO_PEER", "ACCIONA", "PATH"] {
             assert_eq!(found(name), None, "{name}");
         }
     }
 
     #[test]
-    fn the_list_is_sorted() {
+    fn list_of_variables_is_sorted() {
         assert!(VARIABLES.is_sorted());
     }
 }

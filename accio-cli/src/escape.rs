@@ -1,12 +1,12 @@
-//! Escaping of characters that a terminal or a reader's screen would obey instead of showing.
+//! Escapes characters that a terminal would interpret, or that change how text is displayed.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Returns `text` with each character that [`is_unprintable`] escaped.
+/// Returns `text` with each character escaped for which [`is_unprintable`] is true.
 ///
-/// File names, command lines and peers can contain escape sequences that a terminal obeys, and
-/// bidirectional overrides that make a name look like another one.
+/// File names, command lines and data from peers can contain escape sequences, which a terminal
+/// interprets, and bidirectional overrides, which make one name look like another.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unprintable) {
         return Cow::Borrowed(text);
@@ -22,10 +22,12 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Returns `json`, which a serializer has written, with the characters of [`escape`] as `\u` escapes.
+/// Returns a serialized JSON document in which the characters that [`escape`] would escape are `\u`
+/// escapes.
 ///
-/// JSON requires that of U+0000 to U+001F only, and a serializer has done so. A JSON document has
-/// characters above U+007E in strings alone, so each of them may be escaped.
+/// JSON requires this for U+0000 to U+001F only, and the serializer has done it for these.
+/// Characters above U+007E occur only within strings of a JSON document, so each of them may be
+/// escaped.
 pub fn escape_json(json: String) -> String {
     let is_raw = |c: char| c >= '\u{7f}' && is_unprintable(c);
     if !json.contains(is_raw) {
@@ -45,9 +47,9 @@ pub fn escape_json(json: String) -> String {
     escaped
 }
 
-/// Whether `c` is a control character, or one of the invisible characters that direct how others are
-/// shown: bidirectional marks, embeddings, overrides and isolates, line and paragraph separators,
-/// zero-width characters, annotations and tags.
+/// Returns whether `c` is a control character, or an invisible character that affects the display
+/// of others: bidirectional marks, embeddings, overrides and isolates, line and paragraph
+/// separators, zero-width characters, annotations and tags.
 pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -69,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_and_bidirectional_characters_are_escaped() {
+    fn escapes_control_and_bidirectional_characters() {
         for (text, expected) in [
             ("plain é \u{1f980} 文.txt", "plain é \u{1f980} 文.txt"),
             ("a\x1b[2J\nb\t\0", r"a\u{1b}[2J\nb\t\0"),
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn escaped_json_means_the_same() {
+    fn escaping_json_preserves_its_meaning() {
         let written = format!("[\"{}\"]", "\\u001b\\\"\\\\\u{9b}\u{7f}\u{202e}\u{e0041}é\\n");
         let escaped = escape_json(written);
         assert_eq!(escaped, r#"["\u001b\"\\\u009b\u007f\u202e\udb40\udc41é\n"]"#);

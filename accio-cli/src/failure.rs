@@ -1,4 +1,4 @@
-//! A failure as the one line that a program prints before it exits.
+//! The failure of a program, printed as a single line before it exits.
 
 use std::fmt::{self, Display};
 
@@ -12,7 +12,7 @@ use crate::log_writer;
 /// The exit code of a usage error.
 pub const USAGE: u8 = 2;
 
-/// Why a program fails: the text of its `ERROR:` line and its exit code.
+/// The failure of a program: the text of its `ERROR:` line and its exit code.
 #[derive(Debug)]
 pub struct Failure {
     text: String,
@@ -30,7 +30,7 @@ impl Failure {
         Failure { text: error.to_string(), code: 1 }
     }
 
-    /// Creates a usage error from a whole line.
+    /// Creates a usage error from the text of the whole line.
     pub(crate) fn usage(text: String) -> Self {
         Failure { text, code: USAGE }
     }
@@ -79,18 +79,18 @@ impl From<DirError> for Failure {
     }
 }
 
-/// Prints a line on stderr, with control characters escaped. In a server that has started, this
-/// never blocks.
+/// Prints a line on stderr, with control characters escaped. Never blocks in a server that has
+/// started.
 pub fn say(line: impl Display) {
     print_line(&escape(&line.to_string()));
 }
 
 fn print_line(line: &str) {
-    // One write, so that lines of other processes do not come in between.
+    // A single write, so that output of other processes does not come in between.
     log_writer::write(format!("{line}\n").as_bytes());
 }
 
-/// Prints the failure and ends the process at once, from any thread.
+/// Prints the failure and ends the process immediately; may be called from any thread.
 pub fn exit(failure: Failure) -> ! {
     failure.say();
     log_writer::flush(log_writer::LAST_LINES);

@@ -1,7 +1,7 @@
-//! Standard error for a server: threads queue their lines, and a single thread writes them.
+//! Standard error of a server: threads queue their lines, and a single thread writes them.
 //!
-//! A stderr that is not read (a full pipe, Ctrl-S in a terminal) blocks that thread alone. Lines for
-//! which the queue has no room are dropped and counted.
+//! If stderr is not read (a full pipe, or Ctrl-S in a terminal), only the writing thread blocks.
+//! Lines that do not fit into the queue are dropped and counted.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter};
 
-/// Bytes that may wait to be written: some two thousand lines.
+/// Maximum number of bytes in the queue: about two thousand lines.
 const CAPACITY: usize = 256 << 10;
 
-/// The most bytes per write: a pipe takes this much as a whole (`PIPE_BUF`), so that lines of other
-/// processes never come in between.
+/// Maximum number of bytes per write. A pipe accepts this much as a unit (`PIPE_BUF`), so that
+/// output of other processes does not come in between.
 const BATCH: usize = 4096;
 
-/// How long the process waits at its end for lines to be written.
+/// How long the process waits for the last lines to be written before it exits.
 pub(crate) const LAST_LINES: Duration = Duration::from_millis(100);
 
 static LOG: LogWriter = LogWriter {
@@ -35,7 +35,7 @@ static LOG: LogWriter = LogWriter {
 };
 
 thread_local! {
-    /// Whether this is the writing thread, whose own lines always have room.
+    /// Whether this is the writing thread, whose own lines are never dropped.
     static IS_WRITER: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -48,11 +48,11 @@ struct LogWriter {
 struct Queue {
     started: bool,
     lines: VecDeque<Vec<u8>>,
-    /// Of all lines.
+    /// Total size of the queued lines.
     bytes: usize,
-    /// Lines have been taken out and are being written.
+    /// Whether lines that were taken from the queue are being written.
     writing: bool,
-    /// Lines dropped since the last report of them.
+    /// Number of lines dropped since they were last reported.
     dropped: u64,
 }
 
@@ -70,17 +70,17 @@ impl Write for Stderr {
     }
 }
 
-/// Writes to stderr: at once before [`start`], through the queue after it.
+/// Writes to stderr: directly before [`start`], through the queue afterwards.
 pub(crate) fn write(lines: &[u8]) {
     if LOG.push(lines) {
         LOG.queued.notify_one();
     } else {
-        // Nothing can be done about a closed stderr.
+        // There is no way to report that stderr is closed.
         let _ = io::stderr().lock().write_all(lines);
     }
 }
 
-/// Starts the writing thread. From now on, writing to stderr blocks no other.
+/// Starts the writing thread. From now on, writing to stderr does not block other threads.
 pub(crate) fn start() -> io::Result<()> {
     thread::Builder::new().name("accio-log".to_owned()).spawn(|| {
         IS_WRITER.set(true);
@@ -96,7 +96,7 @@ pub(crate) fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until everything is written, but no longer than `limit`.
+/// Waits until everything is written, for at most `limit`.
 pub(crate) fn flush(limit: Duration) {
     let end = Instant::now() + limit;
     let mut queue = LOG.lock();
@@ -111,7 +111,7 @@ pub(crate) fn flush(limit: Duration) {
 }
 
 impl LogWriter {
-    /// Queues lines or drops them; false if there is no thread to write them.
+    /// Queues lines or drops them; returns false if the writing thread has not been started.
     fn push(&self, lines: &[u8]) -> bool {
         let mut queue = self.lock();
         if !queue.started {
@@ -124,7 +124,7 @@ impl LogWriter {
     fn run(&self) {
         loop {
             let (batch, dropped) = self.take();
-            // Nothing can be done about a closed stderr.
+            // There is no way to report that stderr is closed.
             let _ = io::stderr().lock().write_all(&batch);
             if dropped > 0 {
                 let level =
@@ -139,7 +139,7 @@ impl LogWriter {
         }
     }
 
-    /// Waits for lines; returns them with the number of those that were dropped after them.
+    /// Waits for lines; returns them with the number of lines dropped after them.
     fn take(&self) -> (Vec<u8>, u64) {
         let mut queue = self.lock();
         while queue.lines.is_empty() {
@@ -150,15 +150,15 @@ impl LogWriter {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Every change is complete before anything could panic.
+        // Every change under this lock is complete before anything could panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Queue {
     fn push(&mut self, lines: &[u8], always: bool) {
-        // Once a line was dropped, the following ones are too until the queue is empty: the report
-        // of them then stands where they are missing.
+        // Once a line is dropped, the following lines are dropped until the queue is empty, so that
+        // the report appears exactly where lines are missing.
         let has_room = self.dropped == 0 && self.bytes + lines.len() <= CAPACITY;
         if always || has_room {
             self.bytes += lines.len();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_room_are_dropped_and_counted_where_they_are_missing() {
+    fn drops_lines_that_do_not_fit_and_reports_them_in_place() {
         let mut queue = queue();
         let line = [b'x'; 1024];
         for _ in 0..CAPACITY / line.len() + 3 {
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_a_batch_is_written_as_a_whole() {
+    fn writes_a_long_line_as_a_whole() {
         let mut queue = queue();
         queue.push(&[b'x'; 2 * BATCH], false);
         queue.push(b"y", false);

@@ -30,7 +30,7 @@ impl Verbosity {
         }
     }
 
-    /// Starts the log on stderr. RUST_LOG, where set, takes precedence.
+    /// Starts the log on stderr. The variable RUST_LOG takes precedence.
     pub fn start_log(self) {
         color::choose();
         let style = if color::is_on_for_stderr() { WriteStyle::Always } else { WriteStyle::Never };

@@ -1,8 +1,8 @@
-//! Standard input and output that were closed when the program started.
+//! Detects standard input and output that were closed when the program started.
 //!
-//! Rust's runtime opens `/dev/null` in place of a closed descriptor before `main`, so reading gives
-//! an empty input and writing succeeds. Both would be a silent loss: an empty file is sent, or
-//! output that was asked for is dropped.
+//! Before `main`, Rust's runtime opens `/dev/null` in place of a closed descriptor, so that reading
+//! returns an empty input and writing succeeds. Either would lose data silently: the client would
+//! send an empty file, or requested output would be dropped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,20 +10,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat, stat};
 use rustix::io::Errno;
 
-/// Fails if standard input was closed when the program started.
+/// Returns an error if standard input was closed when the program started.
 ///
 /// # Errors
 ///
-/// EBADF, as reading a closed descriptor gives.
+/// Returns EBADF, like reading from a closed descriptor.
 pub fn check_stdin() -> io::Result<()> {
     check(io::stdin().as_fd(), [io::stdout().as_fd(), io::stderr().as_fd()])
 }
 
-/// Fails if standard output was closed when the program started.
+/// Returns an error if standard output was closed when the program started.
 ///
 /// # Errors
 ///
-/// EBADF, as writing to a closed descriptor gives.
+/// Returns EBADF, like writing to a closed descriptor.
 pub fn check_stdout() -> io::Result<()> {
     check(io::stdout().as_fd(), [io::stdin().as_fd(), io::stderr().as_fd()])
 }
@@ -31,14 +31,14 @@ pub fn check_stdout() -> io::Result<()> {
 fn check(fd: BorrowedFd<'_>, others: [BorrowedFd<'_>; 2]) -> io::Result<()> {
     match is_replacement(fd, others) {
         Ok(true) | Err(Errno::BADF) => Err(Errno::BADF.into()),
-        // Where the system does not say, use the descriptor.
+        // If the system does not say, use the descriptor.
         Ok(false) | Err(_) => Ok(()),
     }
 }
 
-/// Whether the runtime has opened `fd`. It opens `/dev/null` for reading and writing, once for each
-/// closed descriptor. Shells and service managers open it one way only, and daemons that open it
-/// both ways duplicate one descriptor over several.
+/// Returns whether the runtime has opened `fd`. The runtime opens `/dev/null` for reading and
+/// writing, once per closed descriptor. Shells and service managers open it in one direction only,
+/// and daemons that open it in both duplicate one descriptor several times.
 fn is_replacement(fd: BorrowedFd<'_>, others: [BorrowedFd<'_>; 2]) -> Result<bool, Errno> {
     let found = fstat(fd)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice
@@ -50,8 +50,8 @@ fn is_replacement(fd: BorrowedFd<'_>, others: [BorrowedFd<'_>; 2]) -> Result<boo
     Ok(!others.into_iter().any(|other| is_same_description(fd, other)))
 }
 
-/// Whether both are duplicates of one descriptor: then they share their flags. Changes one that means
-/// nothing to `/dev/null`, and changes it back.
+/// Returns whether both are duplicates of one descriptor and therefore share their flags.
+/// Temporarily changes a flag that has no effect on `/dev/null`.
 fn is_same_description(fd: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     let Ok(flags) = fcntl_getfl(fd) else { return false };
     let Ok(before) = fcntl_getfl(other) else { return false };
@@ -59,7 +59,7 @@ fn is_same_description(fd: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
         return false;
     }
     let after = fcntl_getfl(other);
-    // It was possible just now.
+    // This worked before, so it does not fail.
     let _ = fcntl_setfl(fd, flags);
     after.is_ok_and(|after| after != before)
 }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_descriptor_of_the_runtime_counts_as_closed() {
+    fn only_a_descriptor_opened_by_the_runtime_counts_as_closed() {
         let (replacement, other) = (null(true, true), null(true, true));
         let others = [other.as_fd(), other.as_fd()];
         assert_eq!(is_replacement(replacement.as_fd(), others), Ok(true));
@@ -84,7 +84,7 @@ mod tests {
         }
         let duplicate = replacement.try_clone().unwrap();
         let shared = is_replacement(replacement.as_fd(), [other.as_fd(), duplicate.as_fd()]);
-        assert_eq!(shared, Ok(false), "as a daemon has it");
+        assert_eq!(shared, Ok(false), "like in a daemon");
     }
 
     fn tempfile() -> File {

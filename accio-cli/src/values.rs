@@ -1,4 +1,4 @@
-//! Parsers of flag values that several programs take; for clap's `value_parser`.
+//! Parsers for flag values, to be used as clap's `value_parser`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 ///
 /// # Errors
 ///
-/// The value is not a time, not above 0, or above [`limits::MAX_TIMEOUT`].
+/// Returns an error if the value is not a time, is 0 or less, or is above [`limits::MAX_TIMEOUT`].
 pub fn seconds(value: &str) -> Result<Duration, String> {
     let duration = match value.parse() {
         Ok(number) => Duration::try_from_secs_f64(number).ok(),
@@ -29,11 +29,11 @@ pub fn seconds(value: &str) -> Result<Duration, String> {
 }
 
 /// Parses a number of bytes, such as `4096`, `64K`, `1.5G`, `10MB` or `10MiB`. K, M, G and T are
-/// steps of 1024, with or without `B` or `iB` behind them.
+/// powers of 1024, with or without a following `B` or `iB`.
 ///
 /// # Errors
 ///
-/// The value is not a size, or above 2^64 - 1.
+/// Returns an error if the value is not a size or is above 2^64 - 1.
 pub fn bytes(value: &str) -> Result<u64, String> {
     parse_size::Config::new().with_binary().parse_size(value).map_err(|error| match error {
         parse_size::Error::PosOverflow => "above 2^64 - 1 bytes".to_owned(),
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_take_fractions_and_refuse_the_rest() {
+    fn seconds_accepts_fractions_and_units() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         for (text, millis) in
             [("10s", 10_000), ("1.5s", 1500), ("500ms", 500), ("1h30m", 5_400_000)]
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_take_suffixes_and_refuse_the_rest() {
+    fn bytes_accepts_suffixes() {
         assert_eq!(bytes("4096"), Ok(4096));
         assert_eq!(bytes("64k"), Ok(64 << 10));
         assert_eq!(bytes("16777215T"), Ok(16777215 << 40));

@@ -1,4 +1,4 @@
-//! Advice on what to do about a failure.
+//! Advice on how to resolve a failure.
 
 use std::fmt::Display;
 use std::io;
@@ -37,7 +37,7 @@ pub(crate) fn failure(error: ClientError, content: Content<'_>, is_produced: boo
     }
 }
 
-/// The failure of an upload that was not confirmed, where a confirmation is required.
+/// Returns the failure of an unconfirmed upload for which a confirmation is required.
 pub(crate) fn unconfirmed(content: Content<'_>, sent: &Sent) -> Failure {
     let why = format_args!(
         "not confirmed: {} has received all bytes but has not closed the connection",
@@ -45,10 +45,10 @@ pub(crate) fn unconfirmed(content: Content<'_>, sent: &Sent) -> Failure {
     )
     .to_string();
     let failure = Failure::new(named(content), why).with_code(TIMEOUT);
-    failure.with_advice("check the server before you send it again")
+    failure.with_advice("check the server before sending it again")
 }
 
-/// The failure to open or read the content.
+/// Returns the failure to open or read the content.
 fn unreadable(content: Content<'_>, error: &io::Error) -> Failure {
     let failure = cannot_read(content, os_error_text(error));
     match error.kind() {
@@ -69,7 +69,7 @@ fn named(content: Content<'_>) -> String {
     }
 }
 
-/// What to do about an error that only this machine can have caused.
+/// Returns advice for an error that only this machine can have caused.
 fn local_advice(error: &ClientError) -> Option<&'static str> {
     Some(match Errno::from_io_error(error.local_cause()?)? {
         Errno::MFILE | Errno::NFILE => "use fewer --jobs, or raise the limit: ulimit -n",
@@ -96,7 +96,7 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
         ClientError::NoAddress { .. } => "remove or change -4, -6 or --source",
         ClientError::Resolve { .. } => "check the name, or use an address",
         ClientError::Source { .. } => "run `ip address` for a list of local addresses",
-        ClientError::Connect { .. } => "check that a server is running there, and the port",
+        ClientError::Connect { .. } => "check the port, and that a server is running there",
         ClientError::ResolveTimeout { .. } | ClientError::ConnectTimeout { .. } => {
             "check the address, or raise --connect-timeout"
         }
@@ -109,7 +109,7 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
                  system does not know"
             }
             TlsFailure::Refused(_) => {
-                "see the server's log; it may require --tls-identity, and your key in its list"
+                "see the server's log; it may require --tls-identity and your key in its --tls-clients"
             }
             TlsFailure::Truncated => "see the server's log, or use --retry",
             _ => return None,
@@ -123,18 +123,20 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
         ClientError::HandshakeTimeout { .. } => {
             "the server is busy or speaks another dialect: try --probe, --handshake or --timeout"
         }
-        // The server may have waited too long for the next byte, or stopped, or have a limit.
+        // The server may have a shorter idle timeout or a limit, or it is shutting down.
         ClientError::Reset { .. } | ClientError::ClosedEarly { .. } if is_produced => {
             "the cause is its idle timeout, a limit, or a shutdown"
         }
         ClientError::Reset { .. } | ClientError::ClosedEarly { .. } => {
-            "the cause is its idle timeout, a limit, or a shutdown; --retry starts over"
+            "the cause is its idle timeout, a limit, or a shutdown; use --retry to start over"
         }
-        ClientError::Send { .. } | ClientError::HandshakeBroken { .. } => "--retry starts over",
+        ClientError::Send { .. } | ClientError::HandshakeBroken { .. } => {
+            "use --retry to start over"
+        }
         ClientError::NotKept { .. } => "the cause is a limit, a full disk, or a shutdown",
         ClientError::Stalled { .. } => "raise --timeout, or use --retry",
-        ClientError::Unconfirmed { .. } => "check the server before you send it again",
-        ClientError::TransferTimeout { .. } => "--max-time allows more",
+        ClientError::Unconfirmed { .. } => "check the server before sending it again",
+        ClientError::TransferTimeout { .. } => "raise --max-time",
         ClientError::Shrank { .. } => "send a copy that does not change",
         _ => return None,
     })

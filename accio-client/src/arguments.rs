@@ -14,8 +14,8 @@ use clap::{Parser, ValueEnum};
 /// Send files to an Accio server
 ///
 /// Connects to HOST, waits for the greeting, sends FILE and waits until the server confirms it by
-/// closing the connection. A transfer that fails resets the connection, so the server never takes
-/// part of a file for the whole. File names are not transmitted.
+/// closing the connection. A failed transfer resets the connection, so that the server never
+/// mistakes a partial file for a complete one. File names are not transmitted.
 ///
 /// Each FILE is sent on its own connection; if one fails, the others are still sent. Bytes appended
 /// to a file during its transfer are sent too; a file that shrinks fails. The addresses of HOST are
@@ -31,9 +31,9 @@ pub(crate) struct Arguments {
     pub(crate) port: Port,
     /// Files and folders to send, in this order; - is standard input
     ///
-    /// A folder is sent as a tar archive, which is made while it is sent; if a file in it cannot be
-    /// read, the upload is reset. Standard input that is a pipe ends the same way whether its program
-    /// succeeds or fails: send a folder or use --from-command where that matters.
+    /// A folder is sent as a tar archive that is created during the transfer; if one of its files
+    /// cannot be read, the upload is reset. If standard input is a pipe, the client cannot know
+    /// whether the program that writes to it failed; use --from-command if that matters.
     #[arg(
         value_name = "FILE",
         required_unless_present_any = ["probe", "from_command"],
@@ -44,12 +44,12 @@ pub(crate) struct Arguments {
     /// Speak this dialect: accio, confirm or direct
     #[arg(long, value_name = "DIALECT", default_value_t, env = "ACCIO_HANDSHAKE", hide_env = true)]
     pub(crate) handshake: Dialect,
-    /// Send the standard output of a command, and only if it exits with 0
+    /// Send the output of a command; fail unless it exits with 0
     ///
-    /// The command is split into words like a shell does, and run without a shell; it is started
-    /// before the connection is made. If it exits with another status or is killed, the upload is
-    /// reset, so the server does not store what the command had written. If the upload fails, the
-    /// command is killed. With --retry it is run again.
+    /// The command line is split into words like in a shell, but run without one, and before the
+    /// client connects. If the command exits with another status or is killed, the upload is reset
+    /// and the server stores none of its output. If the upload fails, the command is killed.
+    /// --retry runs it again.
     #[arg(
         long,
         value_name = "CMD",
@@ -69,10 +69,10 @@ pub(crate) struct Arguments {
     pub(crate) jobs: NonZeroUsize,
     /// Retry a failed file up to N times
     ///
-    /// Retries temporary failures: no connection, a timeout, a reset. Each retry sends the whole file
-    /// on a new connection; the server numbers it separately and most likely keeps ERROR for the
-    /// failed one. Input from a pipe cannot be read twice and is not retried. The pause is 1 s, then
-    /// 2 s, 4 s and so on up to 60 s, shortened at random by up to half.
+    /// Retries temporary failures: no connection, a timeout, a reset. Each retry sends the whole
+    /// file on a new connection; the server numbers it separately and usually stores ERROR for the
+    /// failed attempt. Input from a pipe cannot be read twice and is not retried. The delay is 1 s,
+    /// 2 s, 4 s and so on up to 60 s, randomly shortened by up to half.
     #[arg(
         long,
         value_name = "N",
@@ -87,11 +87,11 @@ pub(crate) struct Arguments {
     /// The suffixes K, M, G and T are powers of 1024, as in curl.
     #[arg(long, value_name = "SPEED", value_parser = rate, env = "ACCIO_LIMIT_RATE", hide_env = true)]
     pub(crate) limit_rate: Option<NonZeroU64>,
-    /// Show how the server greets, and send nothing
+    /// Show the server's greeting without sending anything
     ///
     /// Connects over IPv4 and IPv6, waits 3 seconds or --timeout for the greeting, prints its exact
     /// bytes and the duration of each step, and resets the connection. An Accio server numbers the
-    /// connection and keeps ERROR for it. The exit code is 0 if an address greets as --handshake
+    /// connection and stores ERROR for it. The exit code is 0 if an address greets as --handshake
     /// expects (direct: sends nothing).
     #[arg(long)]
     pub(crate) probe: bool,
@@ -101,7 +101,7 @@ pub(crate) struct Arguments {
     #[cfg(feature = "tls")]
     #[command(flatten)]
     pub(crate) tls: accio_cli::tls::ClientTlsFlags,
-    /// What `tls` amounts to, once it is loaded.
+    /// The loaded TLS configuration, once `load_tls` has been called.
     #[cfg(feature = "tls")]
     #[arg(skip)]
     pub(crate) tls_config: Option<Arc<accio_cli::tls::ClientConfig>>,
@@ -127,7 +127,7 @@ pub(crate) struct Arguments {
 pub(crate) struct Network {
     /// Time limit of each step of a transfer [default: 10]
     ///
-    /// Applies separately to connecting, to the handshake, to sending without progress, and to the
+    /// Applies separately to connecting, the handshake, sending without progress, and the
     /// confirmation.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_TIMEOUT", hide_env = true)]
@@ -292,9 +292,9 @@ Examples:
     accio-client --jobs 4 --retry 3 files.example 5000 *.jpg
   Send a folder as a tar archive:
     accio-client localhost 5000 folder
-  Send the output of a command, and nothing if it fails:
+  Send the output of a command, and fail if the command fails:
     accio-client localhost 5000 --from-command 'pg_dump shop'
-  Send a pipe; whether the program in front of it failed, a pipe cannot tell:
+  Send a pipe; a failure of the program that writes to it is not detected:
     gzip -c log | accio-client localhost 5000 -
   Limit the rate, over IPv4 only:
     accio-client -4 --limit-rate 2M files.example 5000 disk.img
@@ -304,19 +304,19 @@ Examples:
     accio-client -q --json localhost 5000 photo.jpg | jq -r 'select(.event == \"failed\").code'
 
 Exit codes, as in curl; with several files, that of the first FILE that failed:
-   0  sent; a note says when the server did not confirm (28 with --require-confirmation)
+   0  sent, with a note if the server did not confirm (28 with --require-confirmation)
    2  usage error
    6  the host name did not resolve
    7  could not connect, or this machine lacks descriptors, memory or ports
   23  could not write to stdout
   26  could not read the file, or the command of --from-command failed
-  28  a time limit
+  28  a time limit was exceeded
   45  could not use the address of --source
   55  the connection failed during the transfer
   56  invalid handshake, or a reset instead of the confirmation
 
 Values:
-  K, M, G and T in sizes are steps of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
+  K, M, G and T in sizes are powers of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
   have a unit: 2.5, 500ms, 10s, 5m.
 
 Environment:
@@ -334,19 +334,19 @@ mod tests {
     }
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn command_definition_is_valid() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn other_programs_know_the_variables() {
+    fn all_variables_are_listed_in_accio_cli() {
         for variable in accio_cli::variables_of(&Arguments::command()) {
             assert!(accio_cli::VARIABLES.contains(&&*variable), "add {variable} to VARIABLES");
         }
     }
 
     #[test]
-    fn flags_and_positions() {
+    fn accepts_flags_before_and_after_arguments() {
         let arguments =
             parse("accio-client h 80 f --handshake confirm --timeout 0.5 --without sendfile -v");
         assert_eq!((arguments.host.as_str(), arguments.port.number()), ("h", 80));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn several_files_and_standard_input() {
+    fn accepts_several_files_and_standard_input() {
         let arguments = parse("accio-client -4 h 80 a - b --limit-rate 2k --jobs 3");
         assert_eq!(arguments.files, ["a", "-", "b"].map(PathBuf::from));
         assert_eq!(arguments.limit_rate.unwrap().get(), 2048);
@@ -373,14 +373,14 @@ mod tests {
     }
 
     #[test]
-    fn a_source_of_the_wrong_family_is_refused() {
+    fn rejects_a_source_of_the_wrong_family() {
         assert!(parse("accio-client -6 --source 127.0.0.1 h 80 f").check().is_err());
         assert!(parse("accio-client -6 --source ::1 h 80 f").check().is_ok());
         assert!(parse("accio-client --source 127.0.0.1 h 80 f").check().is_ok());
     }
 
     #[test]
-    fn each_flag_with_a_value_has_its_variable() {
+    fn each_flag_with_a_value_has_a_variable() {
         for argument in Arguments::command().get_arguments() {
             let Some(long) = argument.get_long() else { continue };
             if argument.get_num_args().is_some_and(|count| count.takes_values()) {

@@ -17,8 +17,8 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, Failure> {
     if words.is_empty() { Err(failure(&"no command")) } else { Ok(words) }
 }
 
-/// Starts a command and returns its standard output. The source ends well only if the command exits
-/// with 0.
+/// Starts a command and returns its standard output. Reading it fails at the end unless the command
+/// exits with 0.
 pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
     let [program, arguments @ ..] = words else { return Err(io::ErrorKind::NotFound.into()) };
     let mut child = Command::new(program)
@@ -26,9 +26,9 @@ pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| io::Error::new(error.kind(), os_error_text(&error)))?;
-    // Requested just above.
+    // stdout was configured as a pipe above.
     let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let mut running = Running(child);
+    let mut running = RunningCommand(child);
     let outcome = move || {
         let status = match running.0.try_wait() {
             Ok(None) => return None,
@@ -43,12 +43,12 @@ pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
     Ok(Source::with_outcome(File::from(OwnedFd::from(output)), outcome))
 }
 
-/// A command that does not outlive the upload.
-struct Running(Child);
+/// A running command, killed when dropped.
+struct RunningCommand(Child);
 
-impl Drop for Running {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
-        // Both fail only for a command that has ended and was waited for.
+        // Both calls fail only if the command has ended and was waited for.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_line_is_split_like_a_shell_does() {
+    fn splits_a_command_line_like_a_shell() {
         assert_eq!(split("sh -c 'echo \"$A\"'").unwrap(), ["sh", "-c", "echo \"$A\""]);
         for bad in ["", "  ", "sh 'open"] {
             assert_eq!(split(bad).unwrap_err().code(), USAGE);

@@ -1,4 +1,5 @@
-//! What an upload sends: a file, standard input, a folder as a tar archive, or a command's output.
+//! The content of an upload: a file, standard input, a folder as a tar archive, or a command's
+//! output.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -11,7 +12,7 @@ use accio_proto::Source;
 use crate::arguments::is_stdin;
 use crate::{command, folder};
 
-/// One upload's content, as the command line names it.
+/// The content of one upload, as given on the command line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Content<'a> {
     /// A FILE: a regular file, a folder, `-`, or anything else that can be read.
@@ -20,21 +21,21 @@ pub(crate) enum Content<'a> {
     Command { words: &'a [String], line: &'a str },
 }
 
-/// Opened content, for as many attempts as it takes.
+/// Opened content, which can be sent in several attempts.
 #[derive(Debug)]
 pub(crate) enum Opened<'a> {
-    /// A regular file and the position its content begins at.
+    /// A regular file and the position at which its content begins.
     File { file: File, start: u64 },
-    /// A pipe, a terminal or a device: its bytes can be read once.
+    /// A pipe, terminal or device, whose bytes can be read only once.
     Stream(File),
-    /// A folder, archived anew for each attempt.
+    /// A folder, archived again for each attempt.
     Folder(&'a Path),
-    /// A command, run anew for each attempt.
+    /// A command, run again for each attempt.
     Command(&'a [String]),
 }
 
 impl<'a> Content<'a> {
-    /// Opens the content, so that what cannot be read fails before the server is connected to.
+    /// Opens the content, so that an unreadable file fails before the client connects.
     pub(crate) fn open(self) -> io::Result<Opened<'a>> {
         let path = match self {
             Content::Command { words, .. } => return Ok(Opened::Command(words)),
@@ -60,7 +61,7 @@ impl<'a> Content<'a> {
         })
     }
 
-    /// The FILE of the command line, if it is one.
+    /// Returns the FILE argument, unless the content comes from a command.
     pub(crate) fn path(self) -> Option<&'a Path> {
         match self {
             Content::File(path) => Some(path),
@@ -68,7 +69,7 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// The command of `--from-command`, if it is one.
+    /// Returns the command of `--from-command`, if the content comes from one.
     pub(crate) fn command(self) -> Option<&'a str> {
         match self {
             Content::File(_) => None,
@@ -78,7 +79,7 @@ impl<'a> Content<'a> {
 }
 
 impl<'a> Opened<'a> {
-    /// The content from its start, for one attempt.
+    /// Returns the content from its beginning, for one attempt.
     pub(crate) fn source(&self) -> io::Result<Source<'a>> {
         Ok(match self {
             Opened::File { file, start } => {
@@ -92,12 +93,13 @@ impl<'a> Opened<'a> {
         })
     }
 
-    /// Whether its bytes are gone once they have been read.
+    /// Returns whether its bytes can be read only once.
     pub(crate) fn is_stream(&self) -> bool {
         matches!(self, Opened::Stream(_))
     }
 
-    /// Whether it is produced while it is sent, so that the server may wait for it.
+    /// Returns whether the content is produced during the transfer, so that the server may have to
+    /// wait for it.
     pub(crate) fn is_produced(&self) -> bool {
         !matches!(self, Opened::File { .. })
     }

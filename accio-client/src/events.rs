@@ -1,4 +1,5 @@
-//! `--json`: what happens, as an object per line on stdout. docs/client.md is its reference.
+//! `--json`: prints each event as a JSON object on a line of stdout. The events are documented in
+//! docs/client.md.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -11,22 +12,22 @@ use serde::Serialize;
 
 use crate::exit_code::WRITE;
 
-/// The events' way out.
+/// Prints events on stdout.
 #[derive(Debug)]
 pub(crate) struct Events {
-    /// `None` without `--json`; then the first error, after which nothing more is written.
+    /// `None` without `--json`; otherwise the first error, after which nothing more is written.
     state: Option<Mutex<io::Result<()>>>,
 }
 
-/// What an event is about.
+/// The upload that an event belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
     pub(crate) file: Option<&'a Path>,
     /// The command of `--from-command`.
     pub(crate) command: Option<&'a str>,
-    /// The file's place on the command line, from 1.
+    /// Position of the file on the command line, from 1.
     pub(crate) number: usize,
-    /// From 1; more than that are retries.
+    /// Number of the attempt, from 1; higher numbers are retries.
     pub(crate) attempt: u32,
 }
 
@@ -45,7 +46,7 @@ struct Line<'a> {
     details: Details<'a>,
 }
 
-/// What is particular to an event.
+/// Fields that depend on the kind of event.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Details<'a> {
@@ -95,7 +96,7 @@ pub(crate) enum Details<'a> {
         message: String,
         peer: Option<SocketAddr>,
     },
-    Heard {
+    Replied {
         peer: SocketAddr,
         finding: &'static str,
         heard: String,
@@ -113,8 +114,8 @@ impl Events {
         Events { state: json.then(|| Mutex::new(check_stdout())) }
     }
 
-    /// Writes an event, if events are wanted.
-    pub(crate) fn tell(&self, event: &'static str, subject: Subject<'_>, details: Details<'_>) {
+    /// Prints an event if `--json` is set.
+    pub(crate) fn emit(&self, event: &'static str, subject: Subject<'_>, details: Details<'_>) {
         let Some(state) = &self.state else { return };
         let line = Line {
             event,
@@ -153,15 +154,15 @@ impl Events {
             ClientEvent::Sent { peer, bytes, took, .. } => {
                 ("sent", Details::Sent { peer: *peer, bytes: *bytes, seconds: took.as_secs_f64() })
             }
-            // The library may learn more steps than this program knows.
+            // A later version of the library may report further steps.
             _ => return,
         };
-        self.tell(event, subject, details);
+        self.emit(event, subject, details);
     }
 
     pub(crate) fn progress(&self, subject: Subject<'_>, at: Progress) {
         let Progress { sent, acknowledged, total, .. } = at;
-        self.tell("progress", subject, Details::Progress { sent, acknowledged, total });
+        self.emit("progress", subject, Details::Progress { sent, acknowledged, total });
     }
 
     pub(crate) fn success(&self, subject: Subject<'_>, sent: &Sent) {
@@ -172,10 +173,10 @@ impl Events {
             bytes: sent.bytes,
             seconds: sent.duration.as_secs_f64(),
         };
-        self.tell(event, subject, details);
+        self.emit(event, subject, details);
     }
 
-    /// Whether all events could be written.
+    /// Returns an error if any event could not be written.
     pub(crate) fn end(&self) -> Result<(), Failure> {
         let Some(state) = &self.state else { return Ok(()) };
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,7 +186,7 @@ impl Events {
     }
 }
 
-/// The name of a finding.
+/// Returns the name of a finding in events.
 pub(crate) fn finding(finding: Finding) -> &'static str {
     match finding {
         Finding::Greets => "greets",
@@ -196,7 +197,7 @@ pub(crate) fn finding(finding: Finding) -> &'static str {
     }
 }
 
-/// In one write, for whoever reads along.
+/// Writes the line with a single call, so that a reader never sees a part of it.
 fn write(line: &Line<'_>) -> io::Result<()> {
     let text = escape_json(serde_json::to_string(line)?) + "\n";
     let mut out = io::stdout().lock();

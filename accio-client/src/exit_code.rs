@@ -1,4 +1,4 @@
-//! Exit codes, which are those of curl.
+//! Exit codes, the same as curl's.
 
 use accio_proto::{ClientError, TlsFailure};
 
@@ -38,7 +38,7 @@ pub(crate) fn exit_code(error: &ClientError) -> u8 {
         ClientError::Handshake { .. }
         | ClientError::HandshakeBroken { .. }
         | ClientError::NotKept { .. } => 56,
-        // A kind that a later version of the library adds.
+        // An error that a later version of the library adds.
         _ => 1,
     }
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_error_has_the_exit_code_of_curl() {
+    fn each_error_has_the_exit_code_of_curl() {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
         let (dialect, after, sent) = (Dialect::Accio, Duration::from_secs(10), 1);
         let host = || "h".to_owned();

@@ -1,4 +1,4 @@
-//! A folder as a tar archive, written into a pipe by a thread while the client sends it.
+//! Archives a folder in tar format: a thread writes into a pipe while the client sends from it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -12,11 +12,11 @@ use accio_proto::{Source, os_error_text};
 use rustix::fs::OFlags;
 use tar::{Builder, EntryType, Header};
 
-/// The size up to which a file is read into memory first, so that its entry has the size that was
-/// read. Files of `/proc` and `/sys` report another size than they have.
+/// Maximum size of a file that is read into memory first, so that its entry has the size that was
+/// actually read. Files in `/proc` and `/sys` report a wrong size.
 const IN_MEMORY: u64 = 1 << 20;
 
-/// Starts to archive the folder. The source ends well only if every file was read.
+/// Starts archiving the folder. Reading the source fails at the end unless every file was read.
 pub(crate) fn archive(folder: &Path) -> io::Result<Source<'static>> {
     let (output, input) = io::pipe()?;
     let folder = folder.to_owned();
@@ -25,7 +25,7 @@ pub(crate) fn archive(folder: &Path) -> io::Result<Source<'static>> {
         .spawn(move || write(&folder, io::BufWriter::with_capacity(1 << 16, input)))?;
     let mut archiving = Some(archiving);
     let outcome = move || {
-        // The pipe's end is closed by the thread just before it ends.
+        // The thread closes its end of the pipe just before it ends.
         let archiving = archiving.take_if(|thread| thread.is_finished())?;
         let panicked = |_| Err(io::Error::other("the archive could not be written"));
         Some(archiving.join().unwrap_or_else(panicked))
@@ -33,7 +33,7 @@ pub(crate) fn archive(folder: &Path) -> io::Result<Source<'static>> {
     Ok(Source::with_outcome(File::from(OwnedFd::from(output)), outcome))
 }
 
-/// Writes the archive of `folder`, its entries in the order of their names.
+/// Writes the archive of `folder` with its entries in alphabetical order.
 fn write(folder: &Path, output: impl Write) -> io::Result<()> {
     let mut archive = Builder::new(output);
     archive.follow_symlinks(false);
@@ -63,20 +63,21 @@ fn write(folder: &Path, output: impl Write) -> io::Result<()> {
     archive.into_inner()?.flush()
 }
 
-/// The name of the folder in the archive, which is that of the folder itself.
+/// Returns the name of the folder in the archive, which is the name of the folder itself.
 fn name(folder: &Path) -> io::Result<std::ffi::OsString> {
     if let Some(name) = folder.file_name() {
         return Ok(name.to_owned());
     }
-    // `.`, `..` or `/`.
+    // The path is `.`, `..` or `/`.
     let folder = fs::canonicalize(folder)?;
     Ok(folder.file_name().unwrap_or(OsStr::new(".")).to_owned())
 }
 
-/// Appends a regular file: a small one as it was read, a large one with the size it has when it is
-/// opened. It fails if a large file becomes shorter; bytes that are added meanwhile are left out.
+/// Appends a regular file: a small one as it was read, a large one with its size at the time it is
+/// opened. Fails if a large file shrinks; ignores bytes appended after it was opened.
 fn append_file(archive: &mut Builder<impl Write>, path: &Path, name: &Path) -> io::Result<()> {
-    // What has become a link or a pipe since it was listed is not followed or waited for.
+    // If the file was replaced by a link or a pipe since it was listed, do not follow it or block
+    // on it.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let mut file = File::options().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
@@ -104,7 +105,7 @@ fn header(metadata: &Metadata, size: u64) -> Header {
     header
 }
 
-/// The next bytes of a file, and an error if it has fewer.
+/// Reads an exact number of bytes from a file; fails if the file has fewer.
 struct Exactly {
     file: File,
     left: u64,
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_has_everything_in_the_folder_under_its_name() {
+    fn archives_all_entries_of_a_folder_under_its_name() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("photos");
         fs::create_dir_all(folder.join("empty")).unwrap();
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_shrinks_is_an_error_and_growth_is_left_out() {
+    fn a_shrinking_file_fails_and_growth_is_ignored() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("f");
         fs::write(&path, [1; 10]).unwrap();
@@ -187,7 +188,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn files_that_misreport_their_size_are_archived_as_they_are_read() {
+    fn archives_files_that_report_a_wrong_size() {
         let mut bytes = Vec::new();
         let mut archive = Builder::new(&mut bytes);
         append_file(&mut archive, Path::new("/proc/version"), Path::new("version")).unwrap();
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_an_error_that_names_it() {
+    fn reports_the_path_of_a_socket() {
         let place = tempfile::tempdir().unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(place.path().join("s")).unwrap();
         let error = write(place.path(), io::sink()).unwrap_err();

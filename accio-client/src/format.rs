@@ -1,4 +1,4 @@
-//! Sizes, rates and names for people, and what is said at the end of a file.
+//! Formats sizes, rates, durations, names and the final line of an upload.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use accio_proto::Sent;
 use crate::arguments::is_stdin;
 use crate::content::Content;
 
-/// The last line about a file that was sent.
+/// Returns the final line of an upload.
 pub(crate) fn end(name: &str, sent: &Sent) -> String {
     let start = format!(
         "sent {name} to {}: {} bytes in {:.3} s ({})",
@@ -26,7 +26,7 @@ pub(crate) fn end(name: &str, sent: &Sent) -> String {
     }
 }
 
-/// The name of an upload's content, on one line whatever it contains.
+/// Returns the name of an upload's content, always on a single line.
 pub(crate) fn name(content: Content<'_>) -> String {
     match content {
         Content::Command { line, .. } => format!("output of {line:?}"),
@@ -35,12 +35,12 @@ pub(crate) fn name(content: Content<'_>) -> String {
     }
 }
 
-/// Bytes per second in units of a thousand.
+/// Formats a rate in bytes per second, in decimal units.
 pub(crate) fn rate(bytes: u64, duration: Duration) -> String {
     size(bytes as f64 / duration.as_secs_f64().max(1e-9)) + "/s"
 }
 
-/// Bytes in units of a thousand.
+/// Formats a number of bytes in decimal units.
 pub(crate) fn size(mut bytes: f64) -> String {
     let mut unit = "B";
     for larger in ["kB", "MB", "GB"] {
@@ -53,7 +53,7 @@ pub(crate) fn size(mut bytes: f64) -> String {
     format!("{bytes:.1} {unit}")
 }
 
-/// A short time with a unit that fits.
+/// Formats a short duration in a suitable unit.
 pub(crate) fn time(time: Duration) -> String {
     match time.as_secs_f64() {
         seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1000.0),
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_have_a_unit_that_fits() {
+    fn formats_rates_in_a_suitable_unit() {
         for (bytes, milliseconds, text) in [
             (0, 1000, "0.0 B/s"),
             (999, 1000, "999.0 B/s"),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_one_line() {
+    fn formats_names_on_one_line() {
         let name = |path| name(Content::File(Path::new(path)));
         assert_eq!(name("a\x1b\nb\u{202e}"), r"a\u{1b}\nb\u{202e}");
         assert_eq!(name("-"), "standard input");
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_a_unit_that_fits() {
+    fn formats_durations_in_a_suitable_unit() {
         assert_eq!(time(Duration::from_micros(1240)), "1.2 ms");
         assert_eq!(time(Duration::from_millis(1500)), "1.50 s");
     }

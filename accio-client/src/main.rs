@@ -37,7 +37,7 @@ fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
         true => probe::run(&arguments, &events)?,
         false => upload::all(&arguments, &events)?,
     };
-    // A transfer that failed says more than a reader that went away.
+    // The exit code of a failed transfer takes precedence over a failure to print events.
     match (code, events.end()) {
         (0, Err(failure)) => Err(failure),
         (code, _) => Ok(ExitCode::from(code)),

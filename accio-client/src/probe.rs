@@ -1,4 +1,4 @@
-//! `--probe`: what listens there, without sending it anything.
+//! `--probe`: shows what listens on a port, without sending anything to it.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::events::{self, Details, Events, Subject};
 use crate::exit_code::{WRITE, exit_code};
 use crate::format::time;
 
-/// How long a server may take to say something, unless `--timeout` says so.
+/// How long to wait for a greeting, unless `--timeout` is set.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Looks, says what it found, and gives the exit code.
+/// Probes the server, prints the result and returns the exit code.
 pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure> {
     let subject = Subject { file: None, command: None, number: 0, attempt: 0 };
     let fail = |error: ClientError| {
@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure>
             None => failure,
         };
         let message = failure.to_string();
-        events.tell("failed", subject, Details::Failed { code, exit, message, peer });
+        events.emit("failed", subject, Details::Failed { code, exit, message, peer });
         failure
     };
     let patience = arguments.network.timeout.unwrap_or(PATIENCE);
@@ -35,27 +35,27 @@ pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure>
     let probe = client.probe(&arguments.host, arguments.port.number()).map_err(fail)?;
 
     if arguments.output.json {
-        tell(&probe, events, subject);
+        emit_events(&probe, events, subject);
     } else {
         print(&text(&probe, arguments, patience))?;
     }
-    let heard = probe.probed.iter().filter_map(|probed| probed.result.as_ref().ok());
+    let replies = probe.probed.iter().filter_map(|probed| probed.result.as_ref().ok());
     // Only a greeting shows that an Accio server has counted the connection.
-    let counted = heard.clone().filter(|heard| heard.finding == Finding::Greets).count();
+    let counted = replies.clone().filter(|reply| reply.finding == Finding::Greets).count();
     if counted > 0 && !arguments.output.verbosity.quiet {
         say(format_args!(
             "note: an Accio server has counted {}, and holds ERROR for it",
             if counted == 1 { "this connection" } else { "both connections, each" },
         ));
     }
-    let code = heard.map(|heard| code(heard.finding, arguments.handshake)).min();
+    let code = replies.map(|reply| code(reply.finding, arguments.handshake)).min();
     match code {
         Some(code) => Ok(code),
         None => Err(fail(unreachable(probe, arguments))),
     }
 }
 
-/// The error for a host none of whose addresses took a connection.
+/// Returns the error for a host none of whose addresses accepted a connection.
 fn unreachable(probe: Probe, arguments: &Arguments) -> ClientError {
     let (host, port) = (arguments.host.clone(), arguments.port.number());
     let failed = probe.probed.into_iter();
@@ -71,7 +71,7 @@ fn unreachable(probe: Probe, arguments: &Arguments) -> ClientError {
     }
 }
 
-/// 0 for what the dialect wants, else what an upload would have come to.
+/// Returns 0 if the finding matches the dialect, otherwise the exit code that an upload would have.
 fn code(finding: Finding, dialect: Dialect) -> u8 {
     match (finding, dialect) {
         (Finding::Greets, Dialect::Accio | Dialect::Confirm) => 0,
@@ -81,23 +81,23 @@ fn code(finding: Finding, dialect: Dialect) -> u8 {
     }
 }
 
-fn tell(probe: &Probe, events: &Events, subject: Subject<'_>) {
+fn emit_events(probe: &Probe, events: &Events, subject: Subject<'_>) {
     let seconds = probe.resolved_in.as_secs_f64();
-    events.tell("resolved", subject, Details::Resolved { addresses: &probe.addresses, seconds });
+    events.emit("resolved", subject, Details::Resolved { addresses: &probe.addresses, seconds });
     for probed in &probe.probed {
         match &probed.result {
-            Ok(heard) => events.tell(
+            Ok(reply) => events.emit(
                 "heard",
                 subject,
-                Details::Heard {
+                Details::Replied {
                     peer: probed.address,
-                    finding: events::finding(heard.finding),
-                    heard: heard.bytes.escape_ascii().to_string(),
-                    connected_seconds: heard.connected_in.as_secs_f64(),
-                    spoke_seconds: heard.spoke_after.map(|after| after.as_secs_f64()),
+                    finding: events::finding(reply.finding),
+                    heard: reply.bytes.escape_ascii().to_string(),
+                    connected_seconds: reply.connected_in.as_secs_f64(),
+                    spoke_seconds: reply.spoke_after.map(|after| after.as_secs_f64()),
                 },
             ),
-            Err(error) => events.tell(
+            Err(error) => events.emit(
                 "unreachable",
                 subject,
                 Details::Unreachable { peer: probed.address, message: os_error_text(error) },
@@ -118,51 +118,51 @@ fn text(probe: &Probe, arguments: &Arguments, patience: Duration) -> String {
         let address = probed.address;
         text += &match &probed.result {
             Err(error) => format!("{address}: no connection: {}\n", os_error_text(error)),
-            Ok(heard) => format!(
+            Ok(reply) => format!(
                 "{address}: connected in {}, {}\n{}\n",
-                time(heard.connected_in),
-                words(heard, patience),
-                sentence(heard)
+                time(reply.connected_in),
+                describe_reply(reply, patience),
+                describe_finding(reply)
             ),
         };
     }
     text
 }
 
-/// What it said, and when.
-fn words(heard: &ServerReply, patience: Duration) -> String {
-    match heard.spoke_after {
-        None if heard.finding == Finding::Silent => format!("said nothing for {patience:?}"),
-        None => "closed without a word".into(),
+/// Describes the bytes that the server sent, and when.
+fn describe_reply(reply: &ServerReply, patience: Duration) -> String {
+    match reply.spoke_after {
+        None if reply.finding == Finding::Silent => format!("sent nothing for {patience:?}"),
+        None => "closed without sending anything".into(),
         Some(after) => format!(
-            "said after {} these {} bytes: \"{}\"",
+            "after {} received these {} bytes: \"{}\"",
             time(after),
-            heard.bytes.len(),
-            heard.bytes.escape_ascii()
+            reply.bytes.len(),
+            reply.bytes.escape_ascii()
         ),
     }
 }
 
-/// What it found, in a sentence.
-fn sentence(heard: &ServerReply) -> &'static str {
-    match heard.finding {
+/// Describes the finding in a sentence.
+fn describe_finding(reply: &ServerReply) -> &'static str {
+    match reply.finding {
         Finding::Greets => {
-            "An Accio server: it greets, as the dialects accio and confirm begin; only sending \
-             would tell which."
+            "An Accio server: it greets as in the dialects accio and confirm; these differ only \
+             after the client has sent something."
         }
         Finding::Silent => {
-            "It waits for the client to begin: an Accio server of the dialect direct, one that is \
-             busy with others, or no Accio server at all, such as one for HTTP."
+            "It waits for the client to begin: an Accio server with the dialect direct, a busy \
+             Accio server, or another server such as one for HTTP."
         }
-        Finding::Stops => "It began like an Accio server and stopped within the greeting.",
+        Finding::Stops => "It began like an Accio server but stopped within the greeting.",
         Finding::Hangs => {
-            "It closed the connection: it takes none from here now, or is no Accio server."
+            "It closed the connection: it refuses this client for now, or is not an Accio server."
         }
-        _ => foreign(&heard.bytes),
+        _ => foreign(&reply.bytes),
     }
 }
 
-/// The kind of server that greets like this.
+/// Describes the kind of server that greets like this.
 fn foreign(bytes: &[u8]) -> &'static str {
     let known: [(&[u8], &str); 6] = [
         (b"SSH-", "Not an Accio server: one for SSH greets like this."),
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_code_is_what_an_upload_would_come_to() {
+    fn exit_code_is_that_of_an_upload() {
         assert_eq!(code(Finding::Greets, Dialect::Accio), 0);
         assert_eq!(code(Finding::Greets, Dialect::Confirm), 0);
         assert_eq!(code(Finding::Greets, Dialect::Direct), 56);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn well_known_greetings_are_named() {
+    fn recognizes_well_known_greetings() {
         assert!(foreign(b"SSH-2.0-OpenSSH_9").contains("SSH"));
         assert!(foreign(b"accio\n").contains("Almost"));
         assert!(foreign(b"\xff").contains("another protocol"));

@@ -1,4 +1,5 @@
-//! Progress on stderr: bars on a terminal, plain lines on request, and the lines in between.
+//! Prints on stderr: progress bars on a terminal, plain progress lines on request, and messages in
+//! between.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
@@ -12,7 +13,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
 use crate::arguments::{Output, ProgressStyle};
 use crate::format::{rate, size};
 
-/// Where progress goes.
+/// The way in which progress is shown.
 #[derive(Debug)]
 pub(crate) enum Terminal {
     Nothing,
@@ -24,23 +25,23 @@ pub(crate) enum Terminal {
 #[derive(Debug)]
 pub(crate) struct Track {
     name: String,
-    kind: Kind,
+    kind: TrackStyle,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum TrackStyle {
     Nothing,
-    /// Since when, and when the last line was.
+    /// The start of the transfer, and the time of the last line.
     Plain(Mutex<(Instant, Instant)>),
     Bar(ProgressBar),
 }
 
-/// The time between plain lines.
+/// Interval between plain lines.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Terminal {
     pub(crate) fn new(output: &Output) -> Self {
-        // What -v says would go through the bars.
+        // With -v, log lines would interrupt the bars.
         let bars = || io::stderr().is_terminal() && output.verbosity.verbose == 0;
         match output.progress {
             _ if output.verbosity.quiet => Terminal::Nothing,
@@ -50,13 +51,13 @@ impl Terminal {
         }
     }
 
-    /// Starts to show a file.
+    /// Starts showing the progress of a file.
     pub(crate) fn track(&self, name: &str) -> Track {
         let kind = match self {
-            Terminal::Nothing => Kind::Nothing,
+            Terminal::Nothing => TrackStyle::Nothing,
             Terminal::Plain => {
                 let now = Instant::now();
-                Kind::Plain(Mutex::new((now, now)))
+                TrackStyle::Plain(Mutex::new((now, now)))
             }
             Terminal::Bars(bars) => {
                 let bar = ProgressBar::new_spinner()
@@ -64,7 +65,7 @@ impl Terminal {
                     .with_prefix(name.to_owned());
                 let bar = bars.add(bar);
                 bar.tick();
-                Kind::Bar(bar)
+                TrackStyle::Bar(bar)
             }
         };
         Track { name: name.to_owned(), kind }
@@ -89,15 +90,15 @@ impl Terminal {
 }
 
 impl Track {
-    /// The handshake is over.
+    /// Shows that the handshake is complete and content is being sent.
     pub(crate) fn start(&self) {
         match &self.kind {
-            Kind::Nothing => {}
-            Kind::Plain(times) => {
+            TrackStyle::Nothing => {}
+            TrackStyle::Plain(times) => {
                 let now = Instant::now();
                 *times.lock().unwrap_or_else(PoisonError::into_inner) = (now, now);
             }
-            Kind::Bar(bar) => {
+            TrackStyle::Bar(bar) => {
                 bar.reset();
                 bar.set_style(style(WITHOUT_TOTAL));
             }
@@ -105,11 +106,11 @@ impl Track {
     }
 
     pub(crate) fn show(&self, at: Progress) {
-        // Where the system does not tell what is acknowledged, what is sent has to do.
+        // Where the system does not report acknowledged bytes, show the sent ones.
         let done = at.acknowledged.unwrap_or(at.sent);
         match &self.kind {
-            Kind::Nothing => {}
-            Kind::Plain(times) => {
+            TrackStyle::Nothing => {}
+            TrackStyle::Plain(times) => {
                 let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
                 let now = Instant::now();
                 if now.duration_since(times.1) >= PLAIN_INTERVAL {
@@ -117,7 +118,7 @@ impl Track {
                     say(plain(&self.name, done, at.total, now.duration_since(times.0)));
                 }
             }
-            Kind::Bar(bar) => {
+            TrackStyle::Bar(bar) => {
                 if let Some(total) = at.total
                     && bar.length() != Some(total.max(done))
                 {
@@ -132,7 +133,7 @@ impl Track {
 
 impl Drop for Track {
     fn drop(&mut self) {
-        if let Kind::Bar(bar) = &self.kind {
+        if let TrackStyle::Bar(bar) = &self.kind {
             bar.finish_and_clear();
         }
     }
@@ -144,7 +145,7 @@ const WITHOUT_TOTAL: &str =
     "{prefix} {spinner} {decimal_bytes}, {decimal_bytes_per_sec}, {elapsed} so far";
 
 fn style(template: &str) -> BarStyle {
-    // Ours are constants, and a test has tried them.
+    // The templates are constants and are checked by a test.
     BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar())
 }
 
@@ -169,14 +170,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_templates_are_sound() {
+    fn templates_are_valid() {
         for template in [WITH_TOTAL, WITHOUT_TOTAL, "{prefix} {spinner} connecting"] {
             assert!(BarStyle::with_template(template).is_ok(), "{template}");
         }
     }
 
     #[test]
-    fn plain_lines() {
+    fn formats_plain_progress_lines() {
         let second = Duration::from_secs(1);
         assert_eq!(
             plain("f", 250_000, Some(1_000_000), second),

@@ -1,4 +1,4 @@
-//! The uploads: file after file, or several at once, each until it is sent or given up.
+//! Runs the uploads, one after another or several at once, with retries.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -22,7 +22,7 @@ use crate::exit_code::exit_code;
 use crate::format;
 use crate::terminal::Terminal;
 
-/// Sends everything; returns the exit code of the first upload that failed, or 0.
+/// Sends all files; returns the exit code of the first failed upload in argument order, or 0.
 pub(crate) fn all(arguments: &Arguments, events: &Arc<Events>) -> Result<u8, Failure> {
     let words = arguments.from_command.as_deref().map(command::split).transpose()?;
     let contents: Vec<_> = match (&words, &arguments.from_command) {
@@ -51,7 +51,7 @@ fn send_all(arguments: &Arguments, events: &Arc<Events>, contents: &[Content<'_>
     let helpers = arguments.jobs.get().min(contents.len()).saturating_sub(1);
     let failed = thread::scope(|scope| {
         let start = |_| thread::Builder::new().spawn_scoped(scope, work);
-        // Fewer threads than asked for still send all files.
+        // If some threads cannot be started, the others still send all files.
         let helpers: Vec<_> = (0..helpers).map_while(|helper| start(helper).ok()).collect();
         let mut failed = work();
         for helper in helpers {
@@ -62,7 +62,7 @@ fn send_all(arguments: &Arguments, events: &Arc<Events>, contents: &[Content<'_>
     failed.into_iter().min().map_or(0, |(_, code)| code)
 }
 
-/// One file's way.
+/// The upload of one file, with all of its attempts.
 struct Upload<'a> {
     arguments: &'a Arguments,
     events: &'a Arc<Events>,
@@ -82,7 +82,7 @@ impl Upload<'_> {
                 Err(failed) => failed,
             };
             let opened = opened.as_ref();
-            // The bytes of a pipe are gone once they have been sent.
+            // Bytes from a pipe cannot be read again.
             let is_gone = opened.is_some_and(Opened::is_stream) && greeted;
             if attempt >= attempts || !error.is_transient() || is_gone {
                 return Err(self.give_up(error, opened.is_some_and(Opened::is_produced), attempt));
@@ -92,7 +92,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Opens the content once, and sends it.
+    /// Opens the content, if it is not open yet, and sends it.
     fn open_and_send<'o>(
         &'o self,
         opened: &mut Option<Opened<'o>>,
@@ -107,7 +107,7 @@ impl Upload<'_> {
         self.attempt(opened, attempt)
     }
 
-    /// Reports an upload that was sent. It fails if a confirmation is required and is missing.
+    /// Reports an upload that was sent. Returns an error if a required confirmation is missing.
     fn end(&self, sent: &Sent, attempt: u32) -> Result<(), Failure> {
         self.events.success(self.subject(attempt), sent);
         if !sent.confirmed && self.arguments.require_confirmation {
@@ -118,7 +118,7 @@ impl Upload<'_> {
                 message: failure.to_string(),
                 peer: Some(sent.peer),
             };
-            self.events.tell("failed", self.subject(attempt), failed);
+            self.events.emit("failed", self.subject(attempt), failed);
             return Err(failure);
         }
         if !self.arguments.output.verbosity.quiet {
@@ -127,7 +127,7 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// One whole upload; when it fails, also whether the content had begun.
+    /// Runs one attempt. On failure, also returns whether sending had begun.
     fn attempt(&self, opened: &Opened<'_>, attempt: u32) -> Result<Sent, (ClientError, bool)> {
         let source = opened.source().map_err(|cause| (cannot_open(cause), false))?;
         let greeted = Arc::new(AtomicBool::new(false));
@@ -166,10 +166,10 @@ impl Upload<'_> {
         sent.map_err(|error| (error, greeted.load(Ordering::Relaxed)))
     }
 
-    /// Says that it will be tried again, and waits.
+    /// Reports the next attempt and waits before it.
     fn pause(&self, error: &ClientError, attempt: u32, attempts: u32) {
         let pause = backoff(attempt, RandomState::new().build_hasher().finish());
-        self.events.tell(
+        self.events.emit(
             "retrying",
             self.subject(attempt),
             Details::Retrying {
@@ -181,7 +181,7 @@ impl Upload<'_> {
         );
         if !self.arguments.output.verbosity.quiet {
             let counted = match error.peer() {
-                Some(_) => "; the server has counted this attempt, and will hold a second file",
+                Some(_) => "; the server has counted this attempt, and will store a second file",
                 None => "",
             };
             self.terminal.line(format_args!(
@@ -199,7 +199,7 @@ impl Upload<'_> {
         let failure = advice::failure(error, self.content, is_produced);
         let message = failure.to_string();
         let failed = Details::Failed { code, exit, message, peer };
-        self.events.tell("failed", self.subject(attempt), failed);
+        self.events.emit("failed", self.subject(attempt), failed);
         failure
     }
 
@@ -213,7 +213,8 @@ impl Upload<'_> {
     }
 }
 
-/// The error for content that cannot be opened. A lack of descriptors or memory is no fault of the file.
+/// Returns the error for content that cannot be opened. A lack of descriptors or memory is not a
+/// fault of the file.
 fn cannot_open(cause: io::Error) -> ClientError {
     let is_shortage = matches!(
         Errno::from_io_error(&cause),
@@ -225,14 +226,14 @@ fn cannot_open(cause: io::Error) -> ClientError {
     }
 }
 
-/// The pause after a number of attempts: twice as long each time, and not the same for all clients
-/// that one server's restart has thrown out.
+/// Returns the delay after a number of attempts. It doubles each time and has a random part, so
+/// that clients that lost the same server do not reconnect simultaneously.
 fn backoff(attempts: u32, random: u64) -> Duration {
     const FIRST: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_secs(60);
     let factor = 2u32.saturating_pow(attempts.saturating_sub(1));
     let pause = FIRST.saturating_mul(factor).min(LONGEST);
-    // From one half of it to all of it.
+    // Between half of the delay and all of it.
     pause.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))
 }
 
@@ -241,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_minute_and_differ() {
+    fn delays_double_up_to_a_minute_and_vary() {
         for (attempts, seconds) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (u32::MAX, 60)] {
             let longest = Duration::from_secs(seconds);
             assert_eq!(backoff(attempts, u64::MAX), longest);

@@ -70,7 +70,7 @@ fn reports_a_refused_connection_and_an_unknown_host() {
     let port = taken.local_addr().unwrap().port().to_string();
     let (code, line) = fails(&["127.0.0.1", &port, "/dev/null"]);
     let expected = format!(
-        "ERROR: connect to 127.0.0.1 port {port}: connection refused; check that a server is running there, and the port\n"
+        "ERROR: connect to 127.0.0.1 port {port}: connection refused; check the port, and that a server is running there\n"
     );
     assert_eq!((code, line), (7, expected));
     let (code, line) = fails(&["does-not-exist.invalid", &port, "/dev/null"]);

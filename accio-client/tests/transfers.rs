@@ -249,7 +249,7 @@ fn a_retry_sends_the_whole_file_and_warns_about_a_second_file() {
     let (retry, sent) = stderr.split_once('\n').unwrap();
     assert!(retry.starts_with(&format!("retry: {path}: ")), "{retry}");
     assert!(retry.contains("attempt 2 of 4 in "), "{retry}");
-    assert!(retry.ends_with("the server has counted this attempt, and will hold a second file"));
+    assert!(retry.ends_with("the server has counted this attempt, and will store a second file"));
     assert!(sent.starts_with("sent ") && sent.ends_with("confirmed\n"), "{sent}");
     let events = events(&output);
     let retrying = named(&events, "retrying");

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     // A negative number is an invalid port; other words with a hyphen are flags.
     #[arg(allow_negative_numbers = true)]
     pub(crate) port: Port,
-    /// Folder for the files; created if missing
+    /// Directory for received files; created if missing
     #[arg(value_name = "FILE-DIR")]
     pub(crate) file_dir: PathBuf,
     /// Serve with this many threads [default: one per core]
@@ -31,14 +31,14 @@ pub(crate) struct Arguments {
     pub(crate) workers: Option<NonZeroUsize>,
     /// Sandbox the server with Landlock: try, require or off
     ///
-    /// Once it is listening, the server can no longer access files outside FILE-DIR and the journal's
-    /// folder, connect to other machines or run programs. try: as far as the kernel supports it.
-    /// require: fail without it. off: no sandbox.
+    /// Once it is listening, the server can no longer access files outside FILE-DIR and the
+    /// journal's directory, connect to other machines or run programs. try: as far as the kernel
+    /// supports it. require: fail without it. off: no sandbox.
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Sandbox::Try,
           hide_possible_values = true,
           env = "ACCIO_SANDBOX", hide_env = true)]
     pub(crate) sandbox: Sandbox,
-    // Before those that begin a heading.
+    // Flattened before the groups of flags that have a heading.
     #[command(flatten)]
     pub(crate) server: ServerFlags,
     #[command(flatten)]
@@ -59,10 +59,10 @@ pub(crate) struct Files {
     /// Confirm a file only once it is on disk, to survive power loss
     #[arg(long, env = "ACCIO_DURABLE", hide_env = true, value_parser = FalseyValueParser::new())]
     pub(crate) durable: bool,
-    /// Choose what happens to existing files: replace or keep
+    /// Replace or keep existing files
     ///
-    /// replace: connection N replaces N.file. keep: start after the highest existing number and never
-    /// replace a file.
+    /// replace: connection N replaces N.file. keep: start after the highest existing number and
+    /// never replace a file.
     #[arg(long, value_name = "ACTION", value_enum, default_value_t = WithExisting::Replace,
           hide_possible_values = true,
           env = "ACCIO_EXISTING", hide_env = true)]
@@ -76,12 +76,12 @@ pub(crate) struct Files {
     pub(crate) mode: Option<u32>,
     /// Run a command after each file is complete
     ///
-    /// The command is split into words at the start, as by a shell, and run without a shell.
+    /// The command line is split into words at startup like in a shell, but run without one.
     /// ACCIO_ID, ACCIO_PATH, ACCIO_BYTES, ACCIO_PEER and ACCIO_IDENTITY in its environment describe
-    /// the file. Its output goes to stderr. Its failure is logged and does not affect the transfer.
+    /// the file. Its output goes to stderr. A failure is logged and does not affect the transfer.
     #[arg(long, value_name = "COMMAND", env = "ACCIO_ON_COMMIT", hide_env = true)]
     pub(crate) on_commit: Option<String>,
-    /// Run this many commands at once; others wait
+    /// Run at most this many commands at once
     #[arg(
         long,
         value_name = "N",
@@ -91,9 +91,9 @@ pub(crate) struct Files {
         hide_short_help = true
     )]
     pub(crate) on_commit_jobs: NonZeroUsize,
-    /// Let this many files wait for their command
+    /// Queue at most this many files for the command
     ///
-    /// A file that finds the queue full gets no command; the log and the metrics count it.
+    /// Files that do not fit into the queue get no command; the log and the metrics count them.
     #[arg(long, value_name = "N", env = "ACCIO_ON_COMMIT_QUEUE", hide_env = true,
           default_value = "65536", hide_short_help = true,
           value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
@@ -105,7 +105,7 @@ pub(crate) struct Files {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Object stores")]
 pub(crate) struct StoreFlags {
-    /// Name this receiver, unique among all that use the store [default: host name]
+    /// Set the name of this receiver, unique in the store [default: host name]
     ///
     /// Files become PREFIX/NAME/N.file.
     #[arg(long, value_name = "NAME", env = "ACCIO_NODE", hide_env = true, hide_short_help = true)]
@@ -120,7 +120,7 @@ pub(crate) struct StoreFlags {
     pub(crate) store_memory: u64,
 }
 
-/// The limits of one client, or of all.
+/// The limits per client and in total.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
@@ -161,9 +161,9 @@ pub(crate) struct Limits {
     pub(crate) deny: Vec<Network>,
     /// Take the client's address from the proxy's PROXY header
     ///
-    /// Versions 1 and 2, as sent by haproxy's send-proxy and send-proxy-v2. Limits, networks, journal
-    /// and log then use that address; a connection without a header is reset and gets no number. A
-    /// header can claim any address: let only the proxy connect.
+    /// Accepts versions 1 and 2, as sent by HAProxy's send-proxy and send-proxy-v2. Limits,
+    /// networks, journal and log use that address; a connection without a header is reset and gets
+    /// no number. A header can claim any address: let only the proxy connect.
     #[cfg(feature = "proxy-protocol")]
     #[arg(long, help_heading = "Behind a balancer", env = "ACCIO_PROXY_PROTOCOL", hide_env = true,
           value_parser = FalseyValueParser::new())]
@@ -171,7 +171,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Sets the limits of a server.
+    /// Sets the limits on a server's builder.
     pub(crate) fn apply<K: FileSink>(self, builder: ServerBuilder<K>) -> ServerBuilder<K> {
         let mut builder = builder.allow(self.allow).deny(self.deny);
         if let Some(max_connections) = self.max_connections {
@@ -200,7 +200,7 @@ impl Limits {
     }
 }
 
-/// What happens to an `N.file` of an earlier run.
+/// Handling of an existing `N.file`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WithExisting {
     /// Connection N replaces N.file
@@ -226,7 +226,8 @@ fn mode(value: &str) -> Result<u32, String> {
     }
 }
 
-/// Parses the memory limit: at least two parts, so that one fills while the other is sent.
+/// Parses the memory limit, which must hold two parts, so that one can be filled while the other is
+/// sent.
 #[cfg(feature = "store-core")]
 fn memory(value: &str) -> Result<u64, String> {
     match bytes(value)? {
@@ -242,7 +243,7 @@ See --help for details and examples.";
 const END: &str = "\
 Examples:
   accio-server 5000 received
-      Store files in the folder \"received\".
+      Store files in the directory \"received\".
   accio-server 5000 received --existing keep --durable --drain 30
       Continue after the last run, survive power loss, and let transfers finish on shutdown.
   accio-server 5000 received --journal log/accio.ndjson --metrics 9090 -v
@@ -256,7 +257,7 @@ Environment:
   logged, NO_COLOR disables colour.
 
 Values:
-  K, M, G and T in sizes are steps of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
+  K, M, G and T in sizes are powers of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
   have a unit: 2.5, 500ms, 10s, 5m.
 
 Signals:
@@ -275,19 +276,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn command_definition_is_valid() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn other_programs_know_the_variables() {
+    fn all_variables_are_listed_in_accio_cli() {
         for variable in accio_cli::variables_of(&Arguments::command()) {
             assert!(accio_cli::VARIABLES.contains(&&*variable), "add {variable} to VARIABLES");
         }
     }
 
     #[test]
-    fn a_mode_is_nine_bits_in_octal() {
+    fn parses_a_mode_of_nine_bits_in_octal() {
         assert_eq!(mode("640"), Ok(0o640));
         assert_eq!(mode("0777"), Ok(0o777));
         for bad in ["", "8", "1000", "-1", "+1", "rw", "0o640"] {
@@ -297,7 +298,7 @@ mod tests {
 
     #[cfg(feature = "store-core")]
     #[test]
-    fn memory_is_two_parts_at_least() {
+    fn requires_memory_for_two_parts() {
         assert_eq!(memory("16M"), Ok(16 << 20));
         assert!(memory("15M").is_err());
         assert!(memory("x").is_err());

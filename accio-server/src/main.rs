@@ -1,4 +1,4 @@
-//! The Accio receiver: connection N's bytes become `N.file`.
+//! The Accio server: stores the bytes of connection N as `N.file`.
 #![forbid(unsafe_code)]
 
 mod arguments;

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Configures a server that counts, with one worker and one connection at a time.
+    /// Configures a server that counts bytes with one worker, one connection at a time.
     pub(crate) fn builder(&self) -> ServerBuilder<CountSink> {
         let builder = Server::builder(CountSink)
             .workers(NonZeroUsize::MIN)
@@ -47,15 +47,15 @@ Examples:
   server-s 5000
       Count the bytes that each client sends.
   server-s 5000 --handshake direct --timeout 3
-      Expect no greeting to be awaited, and abort idle clients sooner.
+      Send no greeting, and abort idle clients after 3 seconds.
 
 Environment:
-  ACCIO_HANDSHAKE, ACCIO_BIND (separated by commas), ACCIO_TIMEOUT and ACCIO_COLOR set the flags of
-  these names; the command line takes precedence. RUST_LOG selects what is logged, NO_COLOR disables
+  ACCIO_HANDSHAKE, ACCIO_BIND (separated by commas), ACCIO_TIMEOUT and ACCIO_COLOR set the
+  corresponding flags; the command line takes precedence. RUST_LOG selects what is logged, NO_COLOR disables
   colour.
 
 Signals:
-  SIGTERM, SIGINT and SIGQUIT abort the transfers and end the server.
+  SIGTERM, SIGINT and SIGQUIT abort running transfers and end the server.
 
 Exit codes:
   0  stopped by a signal
@@ -69,21 +69,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn command_definition_is_valid() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn other_programs_know_the_variables() {
+    fn all_variables_are_listed_in_accio_cli() {
         for variable in accio_cli::variables_of(&Arguments::command()) {
             assert!(accio_cli::VARIABLES.contains(&&*variable), "add {variable} to VARIABLES");
         }
     }
 
-    /// Journal, metrics, draining and fast paths belong to accio-server.
+    /// Journal, metrics, draining and fast paths are features of accio-server.
     #[cfg(not(feature = "diagnostics"))]
     #[test]
-    fn there_are_no_flags_of_accio_server() {
+    fn has_no_flags_of_accio_server() {
         let command = Arguments::command();
         let flags: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
         assert_eq!(flags, ["handshake", "bind", "timeout", "verbose", "quiet", "color"]);

@@ -11,8 +11,8 @@ use accio_proto::{Acknowledgement, Outcome, os_error_text};
 
 /// Prints the number of bytes of each connection's file, or ERROR.
 ///
-/// A thread of its own prints, and a client is told once its line is printed. While stdout is not
-/// read, the next client waits, but the server still ends when it is told to.
+/// A separate thread prints the lines, and a client is notified once its line is printed. While
+/// stdout is not read, the next client waits, but a signal still ends the server.
 pub(crate) struct Counter {
     /// `None` once the last connection has ended.
     lines: Mutex<Option<Sender<Line>>>,
@@ -26,7 +26,7 @@ struct Line {
 }
 
 impl Counter {
-    /// Starts the thread that prints. Fails if stdout was closed when the program started.
+    /// Starts the printing thread. Fails if stdout was closed when the program started.
     pub(crate) fn start() -> Result<Self, Failure> {
         accio_cli::check_stdout().map_err(|error| cannot_print(&error))?;
         let (lines, queue) = mpsc::channel();
@@ -51,7 +51,7 @@ impl Program for Counter {
     fn record(&self, outcome: Outcome, client: Acknowledgement) {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lines) = &*lines {
-            // The thread ends after the last line, so it still receives.
+            // The thread runs until the last line, so it still receives.
             let _ = lines.send(Line { outcome, client });
         }
     }
@@ -69,7 +69,7 @@ impl Program for Counter {
 fn print_all(queue: &Receiver<Line>) {
     for Line { outcome, client } in queue {
         if let Err(error) = print(&outcome) {
-            // A count that cannot be read is lost: end rather than continue silently.
+            // Without stdout, counts would be lost: end the server rather than continue silently.
             accio_cli::exit(cannot_print(&error));
         }
         client.send();

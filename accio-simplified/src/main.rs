@@ -1,4 +1,4 @@
-//! The Accio server that counts: one client at a time, one line each.
+//! The Accio server that counts bytes: one client at a time, one line per client.
 #![forbid(unsafe_code)]
 
 mod arguments;

@@ -1,8 +1,8 @@
-//! Buffers of uploads, reused.
+//! A pool of reusable buffers for uploads.
 //!
-//! The C library keeps freed buffers of this size in the heaps of all threads: with many uploads that is
-//! half as much again as is in use. So large buffers, nearly all of the memory, are not freed but kept
-//! here for the next upload.
+//! The C library keeps freed buffers of this size in the heaps of all threads; with many uploads,
+//! that adds half of the memory in use. Large buffers, which make up nearly all of the memory, are
+//! therefore kept in this pool.
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 /// Idle buffers of one size, and the total size of all buffers.
 #[derive(Debug)]
-pub(crate) struct Pieces {
-    /// Size of the buffers that are kept (bytes).
+pub(crate) struct BufferPool {
+    /// Size of the buffers that are kept, in bytes.
     size: usize,
-    /// Limit for idle and used buffers together (bytes).
+    /// Limit for idle and used buffers together, in bytes.
     most: usize,
     state: Mutex<State>,
 }
@@ -22,43 +22,43 @@ pub(crate) struct Pieces {
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Vec<u8>>,
-    /// Bytes in use and idle.
+    /// Size of all buffers, used and idle, in bytes.
     all: usize,
 }
 
-/// A buffer and the bytes in it; returned to the pool when dropped.
+/// A buffer and its content; returned to the pool when dropped.
 #[derive(Debug)]
-pub(crate) struct Piece {
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
-    /// Requested size (bytes).
+    /// Capacity in bytes.
     room: usize,
-    pieces: Arc<Pieces>,
+    pool: Arc<BufferPool>,
 }
 
-impl Pieces {
+impl BufferPool {
     /// Creates a pool that keeps buffers of `size` bytes while all buffers together are at most `most` bytes.
     pub(crate) fn new(size: usize, most: usize) -> Arc<Self> {
-        Arc::new(Pieces { size, most, state: Mutex::default() })
+        Arc::new(BufferPool { size, most, state: Mutex::default() })
     }
 
     /// Returns an empty buffer of `size` bytes.
-    pub(crate) fn get(self: &Arc<Self>, room: usize) -> Piece {
+    pub(crate) fn get(self: &Arc<Self>, room: usize) -> Buffer {
         let mut state = self.lock();
         let idle = if room == self.size { state.idle.pop() } else { None };
         let mut dropped = Vec::new();
         if idle.is_none() {
             state.all += room;
-            // Idle buffers are freed first.
+            // Free idle buffers first.
             while state.all > self.most {
-                let Some(piece) = state.idle.pop() else { break };
+                let Some(buffer) = state.idle.pop() else { break };
                 state.all -= self.size;
-                dropped.push(piece);
+                dropped.push(buffer);
             }
         }
         drop(state);
         drop(dropped);
         let bytes = idle.unwrap_or_else(|| Vec::with_capacity(room));
-        Piece { bytes, room, pieces: Arc::clone(self) }
+        Buffer { bytes, room, pool: Arc::clone(self) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -66,10 +66,10 @@ impl Pieces {
     }
 }
 
-impl Piece {
-    /// Creates a buffer of size 0.
-    pub(crate) fn none(pieces: &Arc<Pieces>) -> Self {
-        Piece { bytes: Vec::new(), room: 0, pieces: Arc::clone(pieces) }
+impl Buffer {
+    /// Creates a buffer with a capacity of 0.
+    pub(crate) fn none(pool: &Arc<BufferPool>) -> Self {
+        Buffer { bytes: Vec::new(), room: 0, pool: Arc::clone(pool) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -80,7 +80,7 @@ impl Piece {
         self.bytes.len() == self.room
     }
 
-    /// Appends as many bytes as fit; returns how many.
+    /// Appends as many bytes as fit; returns their number.
     pub(crate) fn fill(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.room - self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..count]);
@@ -93,20 +93,20 @@ impl Piece {
     }
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Piece {
+impl Drop for Buffer {
     fn drop(&mut self) {
         if self.room == 0 {
             return;
         }
         let mut bytes = mem::take(&mut self.bytes);
-        let mut state = self.pieces.lock();
-        if self.room == self.pieces.size && state.all <= self.pieces.most {
+        let mut state = self.pool.lock();
+        if self.room == self.pool.size && state.all <= self.pool.most {
             bytes.clear();
             state.idle.push(bytes);
         } else {
@@ -119,35 +119,35 @@ impl Drop for Piece {
 mod tests {
     use super::*;
 
-    fn idle(pieces: &Pieces) -> usize {
-        pieces.lock().idle.len()
+    fn idle(pool: &BufferPool) -> usize {
+        pool.lock().idle.len()
     }
 
     #[test]
-    fn large_ones_come_back_empty_once_their_bytes_are_dropped() {
-        let pieces = Pieces::new(8, 32);
-        let mut piece = pieces.get(8);
-        assert_eq!(piece.fill(b"123456789"), 8);
-        assert!(piece.is_full());
-        let bytes = piece.freeze();
+    fn reuses_large_buffers_once_their_bytes_are_dropped() {
+        let pool = BufferPool::new(8, 32);
+        let mut buffer = pool.get(8);
+        assert_eq!(buffer.fill(b"123456789"), 8);
+        assert!(buffer.is_full());
+        let bytes = buffer.freeze();
         let part = bytes.slice(2..4);
         drop(bytes);
-        assert_eq!((&part[..], idle(&pieces)), (&b"34"[..], 0));
+        assert_eq!((&part[..], idle(&pool)), (&b"34"[..], 0));
         drop(part);
-        assert_eq!((idle(&pieces), pieces.lock().all), (1, 8));
-        assert!(pieces.get(8).is_empty());
-        assert_eq!(idle(&pieces), 1, "the same one again");
+        assert_eq!((idle(&pool), pool.lock().all), (1, 8));
+        assert!(pool.get(8).is_empty());
+        assert_eq!(idle(&pool), 1, "the same buffer is reused");
     }
 
     #[test]
-    fn small_ones_are_freed_and_idle_ones_make_way_for_them() {
-        let pieces = Pieces::new(8, 16);
-        drop((pieces.get(8), pieces.get(8)));
-        assert_eq!(idle(&pieces), 2);
-        let small = pieces.get(4);
-        assert_eq!((idle(&pieces), pieces.lock().all), (1, 12));
+    fn frees_small_buffers_and_frees_idle_ones_for_them() {
+        let pool = BufferPool::new(8, 16);
+        drop((pool.get(8), pool.get(8)));
+        assert_eq!(idle(&pool), 2);
+        let small = pool.get(4);
+        assert_eq!((idle(&pool), pool.lock().all), (1, 12));
         drop(small);
-        drop(Piece::none(&pieces));
-        assert_eq!((idle(&pieces), pieces.lock().all), (1, 8));
+        drop(Buffer::none(&pool));
+        assert_eq!((idle(&pool), pool.lock().all), (1, 8));
     }
 }

@@ -10,17 +10,17 @@ use object_store::{
     PutPayload,
 };
 
-use crate::shared::{Shared, told};
+use crate::shared::{Shared, store_error};
 
 /// Values of an object's note: content, or the marker of a failed or unfinished transfer.
 pub(crate) const CONTENT: &str = "content";
 pub(crate) const ERROR: &str = "error";
 
-/// Attempts per put. The store's client already retries wherever that is harmless; these are for
-/// puts that may have succeeded although their answer was lost.
+/// Maximum number of attempts per put. The store's client already retries where that is safe; these
+/// attempts are for puts that may have succeeded although their response was lost.
 const TRIES: u32 = 4;
 
-/// Pause before the second attempt; it doubles.
+/// Delay before the second attempt; doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 200 });
 
 /// Name of the note; every store accepts it as a metadata key.
@@ -46,16 +46,16 @@ impl Shared {
         let mut pause = PAUSE;
         let mut tries = 1;
         // A store without conditional puts would overwrite an existing object.
-        let mut look = !self.traits.conditional;
-        // Whether the conflict may come from parts of an upload that was never completed.
+        let mut look = !self.capabilities.conditional;
+        // Whether the conflict may be caused by parts of an upload that was never completed.
         let mut parts = false;
         loop {
             let mode = if look {
                 match self.owner(path).await? {
-                    Owner::None if self.traits.conditional && !parts => PutMode::Create,
+                    Owner::None if self.capabilities.conditional && !parts => PutMode::Create,
                     Owner::None => PutMode::Overwrite,
                     Owner::This(noted) if noted == what => return Ok(()),
-                    // For example content whose answer was lost, to be replaced by the marker.
+                    // For example, content whose response was lost and which the marker replaces.
                     Owner::This(_) => PutMode::Overwrite,
                     Owner::Other => return Err(self.taken(path)),
                 }
@@ -66,12 +66,14 @@ impl Shared {
             options.attributes = self.note(what);
             match self.store.put_opts(path, payload.clone(), options).await {
                 Ok(_) => return Ok(()),
-                Err(Error::AlreadyExists { .. }) if !self.traits.notes => {
+                Err(Error::AlreadyExists { .. }) if !self.capabilities.notes => {
                     return Err(self.taken(path));
                 }
-                Err(error) if tries == TRIES || hopeless(&error) => return Err(told(&error)),
-                Err(Error::AlreadyExists { .. }) => parts = !self.traits.parts_outlive_puts,
-                Err(error) => log::info!("{path}: {}; trying again", told(&error)),
+                Err(error) if tries == TRIES || is_permanent(&error) => {
+                    return Err(store_error(&error));
+                }
+                Err(Error::AlreadyExists { .. }) => parts = !self.capabilities.parts_outlive_puts,
+                Err(error) => log::info!("{path}: {}; trying again", store_error(&error)),
             }
             look = true;
             tokio::time::sleep(pause).await;
@@ -92,7 +94,7 @@ impl Shared {
     pub(crate) async fn arrived(&self, path: &Path, bytes: u64) -> bool {
         let ours = match self.owner(path).await {
             Ok(Owner::This(what)) => what == CONTENT,
-            Ok(Owner::Other) => !self.traits.notes,
+            Ok(Owner::Other) => !self.capabilities.notes,
             Ok(Owner::None) | Err(_) => false,
         };
         ours && self.store.head(path).await.is_ok_and(|meta| meta.size == bytes)
@@ -106,7 +108,7 @@ impl Shared {
     /// Returns the attributes that identify an object of this receiver.
     pub(crate) fn note(&self, what: &str) -> Attributes {
         let mut attributes = Attributes::new();
-        if self.traits.notes {
+        if self.capabilities.notes {
             let value = AttributeValue::from(format!("{}-{what}", self.token));
             attributes.insert(Attribute::Metadata(NOTE.into()), value);
         }
@@ -118,7 +120,7 @@ impl Shared {
         let found = match self.store.get_opts(path, options).await {
             Ok(found) => found,
             Err(Error::NotFound { .. }) => return Ok(Owner::None),
-            Err(error) => return Err(told(&error)),
+            Err(error) => return Err(store_error(&error)),
         };
         let note = found.attributes.get(&Attribute::Metadata(NOTE.into()));
         let ours = note.and_then(|note| note.strip_prefix(self.token.as_str())?.strip_prefix('-'));
@@ -135,8 +137,8 @@ impl Shared {
     }
 }
 
-/// Returns whether retrying is pointless.
-fn hopeless(error: &Error) -> bool {
+/// Returns whether a retry is pointless.
+fn is_permanent(error: &Error) -> bool {
     matches!(
         error,
         Error::InvalidPath { .. }

@@ -11,16 +11,16 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
 use tokio::task::JoinHandle;
 
-use crate::buffer_pool::Piece;
+use crate::buffer_pool::Buffer;
 use crate::conditional_put;
 use crate::memory_budget::{Claim, Closed};
 use crate::part_size::{self, MOST_PARTS, PART};
-use crate::shared::{Shared, stopping, told};
+use crate::shared::{Shared, stopping, store_error};
 
-/// Parts of one upload in flight at once, while the next one fills.
+/// Maximum number of parts of one upload that are in flight while the next one is filled.
 const FLYING: usize = 3;
 
-/// The content of one connection on its way to the store.
+/// The content of one connection, on its way to the store.
 #[derive(Debug)]
 pub struct StoreFile {
     shared: Arc<Shared>,
@@ -29,8 +29,8 @@ pub struct StoreFile {
     claim: Claim,
     /// The beginning of the next part: full buffers, and the one being filled.
     pieces: Vec<Bytes>,
-    filling: Piece,
-    /// Number of bytes in both.
+    filling: Buffer,
+    /// Number of bytes in `pieces` and `filling`.
     held: usize,
     upload: Option<Upload>,
 }
@@ -50,7 +50,7 @@ impl StoreFile {
         StoreFile {
             path: shared.path(id),
             claim: Claim::new(&shared.budget),
-            filling: Piece::none(shared.budget.pieces()),
+            filling: Buffer::none(shared.budget.pool()),
             shared: Arc::clone(shared),
             id,
             pieces: Vec::new(),
@@ -59,11 +59,11 @@ impl StoreFile {
         }
     }
 
-    /// Makes room for more content; sends the held bytes if they are enough for a part.
+    /// Makes room for more content; sends the held bytes if there are enough for a part.
     fn make_room(&mut self) -> io::Result<()> {
         let index = self.upload.as_ref().map_or(0, |upload| upload.parts);
         let full = self.held >= part_size::size(index, self.shared.budget.main());
-        // Reports a failed part before waiting for its successors.
+        // Report a failed part before waiting for its successors.
         if full || self.claim.grow_is_refused(&mut self.filling, &mut self.pieces)? {
             self.send()?;
             return self.make_room();
@@ -74,7 +74,7 @@ impl StoreFile {
     /// Sends the held bytes as the next part.
     fn send(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        if !shared.traits.multipart {
+        if !shared.capabilities.multipart {
             return Err(io::Error::other(format!(
                 "larger than {PART} bytes: this store does not support uploads in parts"
             )));
@@ -91,7 +91,7 @@ impl StoreFile {
                 "larger than {MOST_PARTS} parts: a larger memory limit allows larger parts"
             )));
         }
-        // Keeps one upload from holding all the memory.
+        // Keeps one upload from using all the memory.
         while upload.is_ahead(self.held, shared.budget.main()) {
             shared.wait(upload.land())?;
         }
@@ -102,7 +102,7 @@ impl StoreFile {
         let leaving = self.claim.leave();
         let part = upload.multipart.put_part(payload);
         let flying = shared.runtime.spawn(async move {
-            // The memory stays with the part until it has been sent.
+            // The memory belongs to the part until the part has been sent.
             let result = part.await;
             drop(leaving);
             result
@@ -118,7 +118,8 @@ impl StoreFile {
         self.shared.tidy(async { upload.abort().await })
     }
 
-    /// Returns the memory to the budget: the file outlives its end until the client is told.
+    /// Returns the memory to the budget, because the file object exists until the client is
+    /// notified.
     fn release(&mut self) {
         drop(self.claim.leave());
     }
@@ -138,24 +139,24 @@ impl StoreFile {
             while !upload.flying.is_empty() {
                 upload.land().await?;
             }
-            if shared.traits.conditional && shared.traits.parts_outlive_puts {
-                // Takes the name: the object is the marker until the upload is complete.
+            if shared.capabilities.conditional && shared.capabilities.parts_outlive_puts {
+                // Reserve the name with a marker, which remains until the upload is complete.
                 shared
                     .create(path, PutPayload::from_static(ERROR_MARKER), conditional_put::ERROR)
                     .await?;
             } else {
-                // Taking the name would not protect it, or do harm: on Garage and Azure a put ends all
-                // earlier uploads under the name.
+                // Do not reserve the name: it would protect nothing, or even do harm, because on
+                // Garage and Azure a put ends all earlier uploads with the same name.
                 shared.vacant(path).await?;
             }
             match upload.multipart.complete().await {
                 Ok(_) => Ok(()),
-                // The answer was lost.
+                // The response was lost.
                 Err(_) if shared.arrived(path, upload.bytes).await => Ok(()),
-                Err(error) => Err(told(&error)),
+                Err(error) => Err(store_error(&error)),
             }
         })?;
-        // The upload is complete, so there is nothing to abort.
+        // The upload is complete, so it need not be aborted.
         self.upload = None;
         Ok(())
     }
@@ -198,7 +199,7 @@ impl SinkFile for StoreFile {
 
 impl Drop for StoreFile {
     fn drop(&mut self) {
-        // Reached only after a panic: commit and abort take the upload.
+        // Reached only after a panic, because commit and abort take the upload.
         if let Err(error) = self.discard() {
             log::error!("connection {}: cannot abort its upload: {error}", self.id);
         }
@@ -219,7 +220,7 @@ impl Upload {
         self.flying.pop_front();
         match result {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(told(&error)),
+            Ok(Err(error)) => Err(store_error(&error)),
             Err(error) => Err(io::Error::other(error)),
         }
     }
@@ -234,34 +235,35 @@ impl Upload {
         }
         match self.multipart.abort().await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(told(&error)),
+            Err(error) => Err(store_error(&error)),
         }
     }
 }
 
 impl Shared {
     async fn begin(&self, path: &Path) -> io::Result<Upload> {
-        // Fails now rather than after gigabytes.
+        // Fail now rather than after gigabytes have been sent.
         self.vacant(path).await?;
         let options = PutMultipartOptions {
             attributes: self.note(conditional_put::CONTENT),
             ..PutMultipartOptions::default()
         };
         let multipart = self.store.put_multipart_opts(path, options).await;
-        let multipart = multipart.map_err(|error| told(&error))?;
+        let multipart = multipart.map_err(|error| store_error(&error))?;
         Ok(Upload { multipart, flying: VecDeque::new(), parts: 0, bytes: 0 })
     }
 }
 
 impl Claim {
-    /// Gets memory for the next buffer; returns true if there is none and the held bytes must be sent.
+    /// Gets memory for the next buffer; returns true if the budget refuses and the held bytes must
+    /// be sent.
     fn grow_is_refused(
         &mut self,
-        filling: &mut Piece,
+        filling: &mut Buffer,
         pieces: &mut Vec<Bytes>,
     ) -> io::Result<bool> {
         let Some(room) = self.grow().map_err(|Closed| stopping())? else { return Ok(true) };
-        let filled = mem::replace(filling, self.piece(room));
+        let filled = mem::replace(filling, self.buffer(room));
         if !filled.is_empty() {
             pieces.push(filled.freeze());
         }
@@ -270,8 +272,8 @@ impl Claim {
 }
 
 /// Returns the held bytes as a payload, without copying them.
-fn take(shared: &Shared, pieces: &mut Vec<Bytes>, filling: &mut Piece) -> PutPayload {
-    let last = mem::replace(filling, Piece::none(shared.budget.pieces()));
+fn take(shared: &Shared, pieces: &mut Vec<Bytes>, filling: &mut Buffer) -> PutPayload {
+    let last = mem::replace(filling, Buffer::none(shared.budget.pool()));
     let pieces = mem::take(pieces);
     pieces.into_iter().chain((!last.is_empty()).then(|| last.freeze())).collect()
 }

@@ -1,4 +1,4 @@
-//! Keeps the files an Accio server receives in an object store: connection N's bytes become the
+//! Stores the files that an Accio server receives in an object store: connection N's bytes become the
 //! object `PREFIX/NODE/N.file`.
 //!
 //! ```no_run

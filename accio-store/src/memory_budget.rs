@@ -1,49 +1,50 @@
-//! Memory budget for all uploads: an upload that gets none waits, and TCP makes its client wait.
+//! Memory budget for all uploads. An upload that gets no memory waits, and TCP then makes its
+//! client wait.
 //!
-//! A store takes whole parts, so an upload holds the beginning of a part until there is enough to
-//! send. If all uploads waited for memory that the others hold, none would ever continue. So memory
-//! is assigned as in the banker's algorithm: only if, afterwards, some upload can still get the rest
-//! of its part. That part can be filled and sent, and then frees at least as much as any other
-//! upload may need. Memory of parts in flight becomes free in any case.
+//! A store accepts only whole parts, so an upload holds the beginning of a part until there is
+//! enough to send. If every upload waited for memory held by others, none could continue. Memory is
+//! therefore assigned as in the banker's algorithm: only if some upload can still get the rest of
+//! its part afterwards. That part can be filled and sent, and then frees at least as much as any
+//! other upload may need. Memory of parts in flight becomes free in any case.
 //!
-//! An eighth is reserved for the first bytes of uploads: small uploads need no more, and proceed
-//! even when large ones hold all the rest.
+//! One eighth is reserved for the first bytes of uploads: small uploads need no more, and make
+//! progress even while large ones hold all the rest.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::buffer_pool::{Piece, Pieces};
+use crate::buffer_pool::{Buffer, BufferPool};
 use crate::part_size::PART;
 
-/// The smallest amount of memory assigned at once (bytes).
+/// Minimum amount of memory assigned at once, in bytes.
 const STEP: usize = 16 << 10;
 
-/// The largest amount assigned at once (bytes); it divides [`PART`].
+/// Maximum amount assigned at once, in bytes; it divides [`PART`].
 const LARGEST_STEP: usize = 1 << 20;
 
-/// The most that one upload may hold of the eighth for small uploads (bytes).
+/// Maximum amount that one upload may hold of the eighth for small uploads, in bytes.
 const SMALL: usize = 256 << 10;
 
 /// The memory of all uploads together.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// Bytes for large uploads: all but the eighth.
+    /// Bytes for large uploads: seven eighths.
     main: usize,
     state: Mutex<State>,
     changed: Condvar,
-    pieces: Arc<Pieces>,
+    pool: Arc<BufferPool>,
 }
 
 #[derive(Debug)]
 struct State {
     /// Free bytes of the eighth for small uploads.
     small: usize,
-    /// Free bytes of the rest; the following fields are about the rest, too.
+    /// Free bytes of the rest; the following fields concern the rest, too.
     free: usize,
-    /// Bytes in flight to the store: they become free whatever any client does.
+    /// Bytes in flight to the store, which become free regardless of any client.
     leaving: usize,
-    /// For uploads that hold memory: the bytes still needed for a whole part, and how many uploads
-    /// need that much.
+    /// For uploads that hold memory: the bytes that are missing for a whole part, and the number of
+    /// uploads that miss that many.
     needs: BTreeMap<usize, usize>,
     /// The highest use so far.
     #[cfg(test)]
@@ -74,7 +75,7 @@ pub(crate) struct Leaving {
 }
 
 impl Budget {
-    /// Creates a budget of `total` bytes, or the minimum of one part and one small upload.
+    /// Creates a budget of `total` bytes, or of one part and one small upload if that is more.
     pub(crate) fn new(total: usize) -> Arc<Self> {
         let total = total.max(PART + SMALL);
         let small = (total / 8).min(total - PART);
@@ -93,19 +94,19 @@ impl Budget {
             main: total - small,
             state: Mutex::new(state),
             changed: Condvar::new(),
-            pieces: Pieces::new(LARGEST_STEP, total),
+            pool: BufferPool::new(LARGEST_STEP, total),
         })
     }
 
-    /// Ends all waits, now and later.
+    /// Ends all current and future waits.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
     /// Returns the pool that the memory comes from.
-    pub(crate) fn pieces(&self) -> &Arc<Pieces> {
-        &self.pieces
+    pub(crate) fn pool(&self) -> &Arc<BufferPool> {
+        &self.pool
     }
 
     /// Returns the number of bytes that large uploads share.
@@ -130,7 +131,8 @@ impl Budget {
 }
 
 impl State {
-    /// Raises an upload's memory from `old` to `new` bytes if some upload can still finish its part.
+    /// Raises an upload's memory from `old` to `new` bytes, if some upload can still finish its
+    /// part afterwards.
     fn give(&mut self, old: usize, new: usize) -> bool {
         let step = new - old;
         if step > self.free {
@@ -173,7 +175,7 @@ impl Claim {
         Claim { budget: Arc::clone(budget), held: 0, small: true }
     }
 
-    /// Gets the next step and returns its size in bytes. Waits if the part cannot be sent yet; returns
+    /// Gets memory and returns its size in bytes. Waits if the part cannot be sent yet; returns
     /// `None` if the part should be sent as it is.
     pub(crate) fn grow(&mut self) -> Result<Option<usize>, Closed> {
         let step = self.held.clamp(STEP, LARGEST_STEP);
@@ -207,9 +209,9 @@ impl Claim {
         }
     }
 
-    /// Returns the memory of a step that was assigned.
-    pub(crate) fn piece(&self, step: usize) -> Piece {
-        self.budget.pieces.get(step)
+    /// Returns a buffer for the memory that was assigned.
+    pub(crate) fn buffer(&self, step: usize) -> Buffer {
+        self.budget.pool.get(step)
     }
 
     /// Moves the memory to a part in flight.
@@ -217,7 +219,7 @@ impl Claim {
         let held = std::mem::take(&mut self.held);
         let mut state = self.budget.lock();
         if self.small {
-            // Never a part, so it is free at once.
+            // This memory is never part of a part in flight, so it is free at once.
             state.small += held;
         } else {
             state.replace(held, 0);
@@ -257,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_fill_a_part_exactly() {
+    fn assigned_memory_fills_a_part_exactly() {
         let budget = Budget::new(2 * PART);
         let mut claim = Claim::new(&budget);
         let mut held = 0;
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn all_fill_their_parts_at_once_with_memory_for_hardly_two() {
+    fn many_uploads_fill_parts_with_memory_for_less_than_two() {
         const UPLOADS: usize = 24;
         let budget = Budget::new(PART * 7 / 4);
         let start = Arc::new(Barrier::new(UPLOADS));
@@ -279,7 +281,7 @@ mod tests {
             let (budget, start, done) = (Arc::clone(&budget), Arc::clone(&start), done.clone());
             thread::spawn(move || {
                 let mut claim = Claim::new(&budget);
-                // Every upload holds some memory before any continues.
+                // Every upload holds some memory before any of them continues.
                 claim.grow().unwrap();
                 start.wait();
                 for _ in 0..3 {
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_part_is_sent_rather_than_waited_for() {
+    fn sends_a_full_part_instead_of_waiting() {
         let budget = Budget::new(PART + SMALL);
         let mut claim = Claim::new(&budget);
         while claim.held < PART {
@@ -314,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn small_ones_get_through_when_large_ones_hold_the_rest() {
+    fn small_uploads_proceed_while_large_ones_hold_the_rest() {
         let budget = Budget::new(4 * PART);
         let mut large = Claim::new(&budget);
         let mut flying = Vec::new();
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_ends_every_wait() {
+    fn close_ends_every_wait() {
         let budget = Budget::new(PART + SMALL);
         let mut all = Claim::new(&budget);
         while all.grow().unwrap().is_some() {}

@@ -1,4 +1,4 @@
-//! Opens a sink: parses the address, probes the store, removes orphans of an earlier run.
+//! Opens a sink: parses the address, probes the store, and removes orphans of an earlier run.
 
 use std::fmt;
 use std::io;
@@ -13,10 +13,10 @@ use url::Url;
 
 use crate::backend::{self, Backend};
 use crate::part_size::PART;
-use crate::shared::{Place, Shared, told};
+use crate::shared::{Location, Shared, store_error};
 use crate::sink::StoreSink;
 
-/// Threads that send requests. Sessions run on their own threads.
+/// Number of threads that send requests. Sessions run on their own threads.
 const THREADS: usize = 2;
 
 /// Options of a [`StoreSink`].
@@ -31,7 +31,7 @@ impl StoreOptions {
     /// The default of [`memory`](Self::memory), in bytes.
     pub const DEFAULT_MEMORY: u64 = 512 << 20;
 
-    /// The smallest useful [`memory`](Self::memory), in bytes: two parts, so that one fills while
+    /// The minimum [`memory`](Self::memory), in bytes: two parts, so that one can be filled while
     /// the other is sent.
     pub const MIN_MEMORY: u64 = 2 * PART as u64;
 
@@ -40,20 +40,20 @@ impl StoreOptions {
         StoreOptions { node, memory: Self::DEFAULT_MEMORY }
     }
 
-    /// Sets how much memory all uploads together may hold, in bytes; less than
-    /// [`MIN_MEMORY`](Self::MIN_MEMORY) counts as that.
+    /// Sets how much memory all uploads together may hold, in bytes; at least
+    /// [`MIN_MEMORY`](Self::MIN_MEMORY).
     pub fn memory(self, bytes: u64) -> Self {
         StoreOptions { memory: bytes.max(Self::MIN_MEMORY), ..self }
     }
 
-    /// Opens the store at `address` and removes the uploads that an earlier run of this node left
-    /// unfinished there.
+    /// Opens the store at `address` and removes unfinished uploads of an earlier run of this node.
     ///
     /// Starts two threads that send requests. Must not be called on a thread of a tokio runtime.
     ///
     /// # Errors
     ///
-    /// The address or the environment is invalid, or the store cannot be reached or used.
+    /// Returns an error if the address or the environment is invalid, or if the store cannot be
+    /// reached or used.
     pub fn open(self, address: &str) -> Result<StoreSink, StoreError> {
         let failure = |cause| StoreError::Io { address: without_secret(address), cause };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -64,12 +64,12 @@ impl StoreOptions {
             .map_err(failure)?;
         let (backend, root) = select(address, &self.node)?;
         let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
-        let place = Place { address: without_secret(address), root, node: self.node.0 };
-        backend.into_sink(runtime, place, memory).map_err(failure)
+        let location = Location { address: without_secret(address), root, node: self.node.0 };
+        backend.into_sink(runtime, location, memory).map_err(failure)
     }
 }
 
-/// The name of a receiver, unique among those that use the same store: part of every object's path.
+/// The name of a receiver, which is part of every object's path and must be unique in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeName(String);
 
@@ -82,7 +82,7 @@ pub struct InvalidNodeName;
 impl FromStr for NodeName {
     type Err = InvalidNodeName;
 
-    /// Accepts a name that is one visible path segment in every store.
+    /// Accepts a name that is a single visible path segment in every store.
     fn from_str(value: &str) -> Result<Self, InvalidNodeName> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let hidden = value.starts_with('.');
@@ -99,7 +99,7 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// Why a store cannot be opened. A password in the address is left out.
+/// An error that prevents opening a store. A password in the address is left out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -108,7 +108,7 @@ pub enum StoreError {
     InvalidAddress {
         /// The address.
         address: String,
-        /// What is wrong with it.
+        /// The reason why the address is invalid.
         reason: String,
     },
     /// The store needs the feature `network`.
@@ -124,7 +124,7 @@ pub enum StoreError {
     InvalidSettings {
         /// The address.
         address: String,
-        /// What the store's client says.
+        /// The message of the store's client.
         reason: String,
     },
     /// The store cannot be reached or refuses a request.
@@ -132,7 +132,7 @@ pub enum StoreError {
     Io {
         /// The address.
         address: String,
-        /// What the system or the store says.
+        /// The error of the system or the store.
         cause: io::Error,
     },
 }
@@ -165,7 +165,7 @@ fn select(address: &str, node: &NodeName) -> Result<(Backend, Path), StoreError>
     let backend = match scheme {
         ObjectStoreScheme::Local => {
             let folder = url.to_file_path();
-            let folder = folder.map_err(|()| invalid("no path of this machine".to_owned()))?;
+            let folder = folder.map_err(|()| invalid("not a path of this machine".to_owned()))?;
             backend::folder::open(folder.join(&node.0))
         }
         #[cfg(feature = "network")]
@@ -186,14 +186,19 @@ fn select(address: &str, node: &NodeName) -> Result<(Backend, Path), StoreError>
 
 impl Backend {
     /// Removes orphans of an earlier run and probes the store's capabilities.
-    fn into_sink(self, runtime: Runtime, place: Place, memory: usize) -> io::Result<StoreSink> {
-        let Backend { store, mut traits, orphans } = self;
-        let count = runtime.block_on(orphans.remove(&place.root))?;
+    fn into_sink(
+        self,
+        runtime: Runtime,
+        location: Location,
+        memory: usize,
+    ) -> io::Result<StoreSink> {
+        let Backend { store, mut capabilities, orphans } = self;
+        let count = runtime.block_on(orphans.remove(&location.root))?;
         // Compatible stores may support only a part of the protocol.
-        if traits.conditional && traits.notes {
-            traits.conditional = runtime.block_on(refuses(&*store, &place.root))?;
+        if capabilities.conditional && capabilities.notes {
+            capabilities.conditional = runtime.block_on(refuses(&*store, &location.root))?;
         }
-        if !traits.conditional {
+        if !capabilities.conditional {
             log::warn!(
                 "this store overwrites what it is asked not to: that another receiver has the same \
                  node name is still noticed, unless two uploads meet within moments"
@@ -202,26 +207,27 @@ impl Backend {
         if count > 0 {
             log::warn!("removed {count} unfinished uploads of an earlier run");
         }
-        Ok(StoreSink::new(Shared::new(runtime, store, traits, place, memory)))
+        Ok(StoreSink::new(Shared::new(runtime, store, capabilities, location, memory)))
     }
 }
 
-/// Returns whether the store honours conditional puts; some ignore the condition.
+/// Returns whether the store refuses to overwrite an object on a conditional put; some ignore the
+/// condition.
 async fn refuses(store: &dyn ObjectStore, root: &Path) -> io::Result<bool> {
     let path = root.clone().join(".accio-probe");
     let put = || store.put_opts(&path, PutPayload::new(), PutOptions::from(PutMode::Create));
     let answer = match put().await {
-        // Left over from an interrupted probe.
+        // The object is left over from an interrupted probe.
         Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(true),
         Err(Error::NotImplemented { .. }) => return Ok(false),
-        Err(error) => return Err(told(&error)),
+        Err(error) => return Err(store_error(&error)),
         Ok(_) => match put().await {
             Ok(_) => Ok(false),
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(true),
-            Err(error) => Err(told(&error)),
+            Err(error) => Err(store_error(&error)),
         },
     };
-    store.delete(&path).await.map_err(|error| told(&error))?;
+    store.delete(&path).await.map_err(|error| store_error(&error))?;
     answer
 }
 
@@ -240,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_told() {
-        let told = without_secret("https://me:hush@example.org/in");
-        assert_eq!(told, "https://me@example.org/in");
+    fn errors_do_not_contain_the_password() {
+        let shown = without_secret("https://me:hush@example.org/in");
+        assert_eq!(shown, "https://me@example.org/in");
         assert_eq!(without_secret("s3://bucket/a\nb"), "s3://bucket/a\\nb");
     }
 
     #[test]
-    fn addresses_that_mean_no_store() {
+    fn rejects_addresses_of_unknown_stores() {
         let why = |address: &str| select(address, &"n".parse().unwrap()).unwrap_err().to_string();
         for address in ["memory:///x", "ftp://host/x", "s3:///x"] {
             assert!(why(address).contains("not s3://, gs://"), "{}", why(address));
@@ -256,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_tried_for_what_it_claims() {
+    fn probes_the_capabilities_of_a_store() {
         let root = Path::from("p/n");
         let faulty = Faulty::default();
         let plan = Arc::clone(&faulty.plan);
@@ -269,7 +275,7 @@ mod tests {
         assert!(why.contains("out of order for now"), "{why}");
         let left = runtime().block_on(faulty.list(None).try_collect::<Vec<_>>()).unwrap();
         assert!(left.is_empty(), "{left:?}");
-        // An interrupted probe must not fail all later starts.
+        // An interrupted probe must not make later starts fail.
         let store = InMemory::new();
         let probe = root.clone().join(".accio-probe");
         runtime().block_on(store.put(&probe, PutPayload::new())).unwrap();
@@ -278,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_plain_step() {
+    fn a_node_name_is_a_single_path_segment() {
         for good in ["a", "node-1.example.org", "A_b"] {
             assert_eq!(good.parse::<NodeName>().unwrap().to_string(), good);
         }

@@ -15,17 +15,17 @@ use tokio::sync::watch;
 
 use crate::memory_budget::Budget;
 
-/// Time limit for cleaning up while serving: aborting an upload, writing its marker.
+/// Time limit for aborting an upload and writing its marker while the server serves.
 pub(crate) const CLEANUP: Duration = Duration::from_secs(60);
 
-/// The same while the server stops.
+/// Time limit for the same while the server stops.
 pub(crate) const LAST_CLEANUP: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) runtime: Runtime,
     pub(crate) store: Arc<dyn ObjectStore>,
-    pub(crate) traits: Traits,
+    pub(crate) capabilities: Capabilities,
     /// The store's address without a password.
     pub(crate) address: String,
     /// `PREFIX/NODE`.
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
 
 /// Location of a receiver's objects.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     /// The address of the store, without a password.
     pub(crate) address: String,
     /// `PREFIX/NODE`.
@@ -49,14 +49,15 @@ pub(crate) struct Place {
 
 /// Capabilities of a store.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Traits {
-    /// Honours conditional puts.
+pub(crate) struct Capabilities {
+    /// Whether the store honours conditional puts.
     pub(crate) conditional: bool,
-    /// Stores metadata with an object.
+    /// Whether it stores metadata with an object.
     pub(crate) notes: bool,
-    /// Supports uploads in parts.
+    /// Whether it supports multipart uploads.
     pub(crate) multipart: bool,
-    /// Keeps the parts of an unfinished upload when its name is put.
+    /// Whether it keeps the parts of an unfinished upload when another object is put under its
+    /// name.
     pub(crate) parts_outlive_puts: bool,
 }
 
@@ -64,16 +65,16 @@ impl Shared {
     pub(crate) fn new(
         runtime: Runtime,
         store: Arc<dyn ObjectStore>,
-        traits: Traits,
-        place: Place,
+        capabilities: Capabilities,
+        location: Location,
         memory: usize,
     ) -> Self {
         let random = std::hash::RandomState::new().build_hasher().finish();
-        let Place { address, root, node } = place;
+        let Location { address, root, node } = location;
         Shared {
             runtime,
             store,
-            traits,
+            capabilities,
             address,
             root,
             node,
@@ -83,7 +84,7 @@ impl Shared {
         }
     }
 
-    /// Ends all waits for memory and for the store; unfinished uploads fail.
+    /// Ends all waits for memory and for the store, so that unfinished uploads fail.
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
         self.budget.close();
@@ -93,7 +94,7 @@ impl Shared {
         self.root.clone().join(format!("{id}.file"))
     }
 
-    /// Waits for the store unless the server stops.
+    /// Waits for the store, unless the server stops.
     pub(crate) fn wait<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut closing = self.closing.subscribe();
         self.runtime.block_on(async {
@@ -105,7 +106,7 @@ impl Shared {
         })
     }
 
-    /// Waits for the store to clean up, for a bounded time even while the server stops.
+    /// Waits for the store to clean up, for a limited time even while the server stops.
     pub(crate) fn tidy<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut closing = self.closing.subscribe();
         self.runtime.block_on(async {
@@ -129,7 +130,7 @@ pub(crate) fn stopping() -> io::Error {
 }
 
 /// Formats a store's error on one line.
-pub(crate) fn told(error: &object_store::Error) -> io::Error {
+pub(crate) fn store_error(error: &object_store::Error) -> io::Error {
     let text: String = error.to_string().chars().take(500).collect();
     io::Error::other(text.replace(char::is_control, " "))
 }

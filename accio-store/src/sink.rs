@@ -9,9 +9,9 @@ use futures_util::TryStreamExt;
 use object_store::path::Path;
 
 use crate::file::StoreFile;
-use crate::shared::{LAST_CLEANUP, Shared, told};
+use crate::shared::{LAST_CLEANUP, Shared, store_error};
 
-/// A [`FileSink`] that keeps files in an object store; opened by
+/// A [`FileSink`] that stores files in an object store, created by
 /// [`StoreOptions::open`](crate::StoreOptions::open).
 ///
 /// Clones share the store and the memory budget.
@@ -21,7 +21,7 @@ pub struct StoreSink {
 }
 
 impl StoreSink {
-    /// How long aborting the unfinished uploads may take after [`close`](Self::close).
+    /// How long aborting unfinished uploads may take after [`close`](Self::close).
     pub const CLOSE_TIMEOUT: Duration = LAST_CLEANUP;
 
     pub(crate) fn new(shared: Shared) -> Self {
@@ -47,15 +47,15 @@ impl StoreSink {
     ///
     /// # Errors
     ///
-    /// The store cannot list them.
+    /// Returns an error if the store cannot list them.
     pub fn highest(&self) -> io::Result<Option<u64>> {
         self.shared.runtime.block_on(self.shared.highest())
     }
 
-    /// Fails every upload that waits for memory or for the store, now and from now on.
+    /// Makes every current and future wait for memory or for the store fail.
     ///
-    /// Call it when the server stops: otherwise a store that does not answer delays the end of each
-    /// upload by up to a minute instead of [`CLOSE_TIMEOUT`](Self::CLOSE_TIMEOUT).
+    /// Call this when the server stops. Otherwise a store that does not answer delays the end of
+    /// each upload by up to a minute instead of [`CLOSE_TIMEOUT`](Self::CLOSE_TIMEOUT).
     pub fn close(&self) {
         self.shared.close();
     }
@@ -84,7 +84,7 @@ impl Shared {
         let highest = objects.try_fold(None, |highest: Option<u64>, object| {
             std::future::ready(Ok(highest.max(self.number(&object.location))))
         });
-        highest.await.map_err(|error| told(&error))
+        highest.await.map_err(|error| store_error(&error))
     }
 
     /// Parses the number in an object name of this node: no directory, sign or leading zero.
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_highest_number_is_that_of_a_name_we_write() {
+    fn highest_considers_only_names_that_a_receiver_writes() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let store = InMemory::new();
         let root = Path::from("p/node");

@@ -20,9 +20,9 @@ pub struct ServerFlags {
     pub handshake: ServerDialect,
     /// Listen on this IPv4 or IPv6 address (repeatable) [default: all]
     ///
-    /// Without it, the server listens on all interfaces: 0.0.0.0 and, where the machine has IPv6,
-    /// also on ::. The address :: alone accepts IPv6 and IPv4; together with an IPv4 address, IPv6 only. A link-local
-    /// address needs its zone: fe80::1%eth0.
+    /// Without this flag, the server listens on all interfaces: 0.0.0.0 and, if the machine has
+    /// IPv6, also ::. The address :: alone accepts IPv6 and IPv4; together with an IPv4 address,
+    /// IPv6 only. A link-local address needs its zone: fe80::1%eth0.
     #[arg(long, value_name = "ADDR", env = "ACCIO_BIND", hide_env = true, value_delimiter = ',')]
     pub bind: Vec<ZonedAddress>,
     /// Abort a transfer after this idle time, e.g. 2.5
@@ -59,15 +59,15 @@ pub struct OperationFlags {
     /// Append a JSON line per connection to this file (-: stdout)
     ///
     /// Fields: time, id, peer, identity (with TLS), dialect, bytes, duration, outcome (complete or
-    /// error), and for an error reason (one stable word) and error (text). A failed TLS handshake has
-    /// the outcome refused and no id. SIGHUP reopens the file, for rotation. The
-    /// file must be outside the folder of received files.
+    /// error), and for an error reason (one stable word) and error (text). A failed TLS handshake
+    /// has the outcome refused and no id. SIGHUP reopens the file, for rotation. The file must be
+    /// outside the directory of received files.
     #[arg(long, value_name = "FILE", env = "ACCIO_JOURNAL", hide_env = true)]
     pub journal: Option<PathBuf>,
     /// Serve Prometheus metrics and /health on this address
     ///
-    /// A bare port means this machine only: 9090 is 127.0.0.1:9090. There is no authentication; bind
-    /// it to a trusted address only.
+    /// A port alone means loopback: 9090 is 127.0.0.1:9090. There is no authentication; bind it to
+    /// a trusted address only.
     #[cfg(feature = "metrics")]
     #[arg(long, value_name = "ADDR", env = "ACCIO_METRICS", hide_env = true,
           value_parser = super::metrics::address)]

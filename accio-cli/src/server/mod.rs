@@ -1,5 +1,5 @@
-//! What a server program needs besides the library: flags, signals, and, with the feature
-//! `operations`, the journal, draining and systemd.
+//! The parts of a server program that the library does not provide: flags, signals and, with the
+//! feature `operations`, the journal, draining and systemd.
 
 mod flags;
 #[cfg(feature = "operations")]

@@ -8,86 +8,86 @@ use accio_proto::{Acknowledgement, Outcome};
 
 use crate::Failure;
 
-/// How long a stopped server may take to abort the unfinished transfers: it exits within a second
-/// even if a disk or a pipe blocks a worker.
+/// How long a stopping server may take to abort unfinished transfers. It exits within a second even
+/// if a disk or a pipe blocks a worker.
 const GRACE: Duration = Duration::from_millis(900);
 
-/// What a server program does besides serving.
+/// Hooks of a server program, called while the server runs.
 pub trait Program: Send + Sync + 'static {
-    /// Returns the folder of the clients' files, where no journal may be.
+    /// Returns the directory of received files, which must not contain the journal.
     fn folder(&self) -> Option<&Path> {
         None
     }
 
-    /// Returns whether a client is told of a complete file only once that is on the disk. Its line in
-    /// the journal then is too.
+    /// Returns whether a client is notified of a complete file only after the file is on the disk.
+    /// If so, the journal's line is on the disk by then, too.
     fn is_durable(&self) -> bool {
         false
     }
 
-    /// Returns whether [`confine`](Program::confine) takes away the right to open files outside of
-    /// the folder.
+    /// Returns whether [`confine`](Program::confine) removes the permission to open files outside
+    /// the directory of received files.
     fn is_confined(&self) -> bool {
         false
     }
 
-    /// Does what needs more rights than serving, then drops them, except the right to read files
-    /// below the directories `readable`. Called once the sockets are open and before any other thread
-    /// starts.
+    /// Performs the tasks that need more permissions than serving does, then drops these
+    /// permissions, except for reading files below the directories `readable`. Called once the
+    /// sockets are open and before any other thread starts.
     ///
     /// # Errors
     ///
-    /// The program ends.
+    /// Returns an error that ends the program.
     fn confine(&self, readable: &[OwnedFd]) -> Result<(), Failure> {
         let _ = readable;
         Ok(())
     }
 
-    /// Checks whether files can be received. It may block: another thread then reports that there was
-    /// no answer.
+    /// Checks whether files can be received. May block: the health check then reports that the disk
+    /// does not answer.
     ///
     /// # Errors
     ///
-    /// The reason why the server is not ready, in a few words.
+    /// Returns a short reason why the server is not ready.
     fn readiness(&self) -> Result<(), String> {
         Ok(())
     }
 
-    /// Called for each connection that has ended, before its client is told. It must not block, for
+    /// Called for each finished connection, before its client is notified. Must not block, because
     /// any thread of the server may call it.
     fn observe(&self, outcome: &Outcome) {
         let _ = outcome;
     }
 
-    /// Returns how many complete files got no command of `--on-commit`; `None` if there is no such
-    /// command.
+    /// Returns the number of complete files for which no `--on-commit` command was run; `None`
+    /// without such a command.
     fn lost_commands(&self) -> Option<u64> {
         None
     }
 
-    /// Returns whether [`record`](Program::record) has something to do. Without it, or with a
+    /// Returns whether [`record`](Program::record) is implemented. If not, or if there is a
     /// journal, `record` is never called.
     fn records(&self) -> bool {
         false
     }
 
-    /// Takes the outcome of a connection, and `client` to drop once that is written; dropping it
-    /// tells the client. It must not block: another thread has to write.
+    /// Records the outcome of a connection. Drop `client` once the record is written: that notifies
+    /// the client. Must not block; use another thread to write.
     fn record(&self, outcome: Outcome, client: Acknowledgement) {
         let _ = outcome;
         client.send();
     }
 
-    /// Called before unfinished transfers are aborted: from now on, nothing may block a worker.
+    /// Called before unfinished transfers are aborted. From now on, nothing may block a worker.
     fn stopping(&self) {}
 
-    /// Returns how long aborting may take before the process ends regardless.
+    /// Returns how long aborting transfers may take before the process exits regardless.
     fn grace(&self) -> Duration {
         GRACE
     }
 
-    /// Called after the last connection: waits for work that connections started, until
-    /// `deadline()` at most, which a second signal may move.
+    /// Called after the last connection. Waits for work that connections started, at most until
+    /// `deadline()`, which a second signal may change.
     fn finish(&self, deadline: &dyn Fn() -> Instant) {
         let _ = deadline;
     }

@@ -35,12 +35,13 @@ use crate::address::prepare_zone_names;
 use crate::{Failure, log_writer, raise_descriptor_limit, say};
 
 impl ServerFlags {
-    /// Listens on `port`, prints the addresses on stderr, and serves until a signal ends it.
+    /// Listens on `port`, prints the addresses on stderr, and serves until a signal ends the
+    /// server.
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, `program` cannot be confined, or the server cannot start
-    /// or continue.
+    /// Returns an error if the server cannot listen, if `program` cannot be confined, or if serving
+    /// fails.
     pub fn run<K: FileSink>(
         &self,
         builder: ServerBuilder<K>,
@@ -78,7 +79,7 @@ impl ServerFlags {
         builder.bind_all(&addresses).map_err(Failure::from)
     }
 
-    /// Prints where the server listens; returns the line.
+    /// Prints the addresses that the server listens on; returns the line.
     fn announce<K: FileSink>(&self, server: &Server<K>) -> String {
         let addresses: Vec<_> = server.local_addrs().iter().map(ToString::to_string).collect();
         let listening = format!("listening on {}", addresses.join(", "));
@@ -91,12 +92,13 @@ impl ServerFlags {
 
 #[cfg(feature = "operations")]
 impl OperationFlags {
-    /// Does what [`ServerFlags::run`] does, with these flags, on the sockets that systemd passes if
-    /// there are any.
+    /// Works like [`ServerFlags::run`], with these flags in addition, and on the sockets that
+    /// systemd passes, if any.
     ///
     /// # Errors
     ///
-    /// As [`ServerFlags::run`], or the journal or the metrics address cannot be used.
+    /// Returns the same errors as [`ServerFlags::run`], and an error if the journal or the metrics
+    /// address cannot be used.
     pub fn run<K: FileSink>(
         &self,
         flags: &ServerFlags,
@@ -104,12 +106,13 @@ impl OperationFlags {
         port: Port,
         program: impl Program,
     ) -> Result<ExitCode, Failure> {
-        // First, before any child process could inherit them.
+        // This comes first, so that no child process inherits the sockets.
         let sockets = systemd::sockets()?;
         let program = Arc::new(program);
         let journal = self.journal.as_deref().map(|path| open_journal(path, &*program));
         let journal = journal.transpose()?.map(Arc::new);
-        // Before any client can connect, so that no signal ends the process in another way.
+        // Signals are watched before any client can connect, so that none ends the process in
+        // another way.
         let mut shutdown =
             Shutdown::watch()?.drain(self.drain).on_notice(Box::new(systemd::notify_notice));
         #[cfg(feature = "tls-server")]
@@ -151,7 +154,7 @@ impl OperationFlags {
         let mut builder =
             flags.configure(builder).fast_paths(self.fast_paths()).on_outcome(observe);
         if let Some(journal) = journal.clone() {
-            // The client is told when the journal drops its acknowledgement.
+            // The journal notifies the client by dropping its acknowledgement.
             builder =
                 builder.recorder(move |outcome, client| journal.record(&outcome, Box::new(client)));
         }
@@ -200,13 +203,13 @@ impl OperationFlags {
     }
 }
 
-/// The addresses of all interfaces.
+/// Returns the addresses of all interfaces.
 fn every_interface(port: u16, has_ipv6: bool) -> Vec<SocketAddr> {
     let v6 = has_ipv6.then(|| (Ipv6Addr::UNSPECIFIED, port).into());
     iter::once((Ipv4Addr::UNSPECIFIED, port).into()).chain(v6).collect()
 }
 
-/// Whether this machine has IPv6: the kernel may lack it, or have it disabled.
+/// Returns whether this machine has IPv6, which the kernel may lack or have disabled.
 fn has_ipv6() -> bool {
     let (family, kind) = (AddressFamily::INET6, SocketType::STREAM);
     let any_port = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
@@ -251,16 +254,17 @@ fn open_journal(path: &Path, program: &impl Program) -> Result<Journal, Failure>
     }
 }
 
-/// Starts the thread that writes the log; after the sandbox, so that it is confined too.
+/// Starts the thread that writes the log. It starts after the sandbox, so that it is sandboxed too.
 fn start_log_writer() -> Result<(), Failure> {
     log_writer::start()
         .map_err(|error| Failure::new("cannot start a thread", os_error_text(&error)))
 }
 
-/// Raises the descriptor limit and survives SIGXFSZ.
+/// Raises the descriptor limit and ignores SIGXFSZ.
 fn prepare_process() -> Result<(), Failure> {
     raise_descriptor_limit();
-    // A file that grows past the process's size limit then fails to write, as on a full disk.
+    // Without the signal, exceeding the process's file size limit is a write error, like a full
+    // disk.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
         .map(drop)
         .map_err(|error| Failure::new("cannot watch for signals", os_error_text(&error)))
@@ -271,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_interface_is_ipv4_and_ipv6_where_the_machine_has_it() {
+    fn listens_on_ipv4_and_on_ipv6_if_the_machine_has_it() {
         let texts = |has_ipv6| -> Vec<_> {
             every_interface(5000, has_ipv6).iter().map(SocketAddr::to_string).collect()
         };

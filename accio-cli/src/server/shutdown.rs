@@ -1,4 +1,4 @@
-//! Shutdown: a signal, an optional time for transfers to finish, the end of the process.
+//! Shutdown: a signal, an optional time for transfers to finish, then the end of the process.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -18,22 +18,23 @@ use super::program::Program;
 use super::spawn::spawn;
 use crate::{Failure, log_writer};
 
-/// How much of [`Program::grace`] is for [`Program::finish`].
+/// The part of [`Program::grace`] that is reserved for [`Program::finish`].
 const FINISH: Duration = Duration::from_millis(500);
 
-/// How long the journal and the log may each take once that time is used up.
+/// How long the journal and the log may each take after that.
 const LAST_MOMENT: Duration = Duration::from_millis(40);
 
-/// The interval of status notices while draining.
+/// Interval of status notices while draining.
 const STATUS: Duration = Duration::from_secs(1);
 
-/// The signals that end a server. The last one announces that its CPU time is used up.
+/// The signals that end a server. SIGXCPU announces that the process has used up its CPU time.
 const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGQUIT, SIGXCPU];
 
-/// Signals without a meaning here, which would kill the process and every transfer with it.
+/// Signals without a meaning for a server. By default they would kill the process and all
+/// transfers.
 const IGNORED: [i32; 6] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO];
 
-/// The signals are watched but not yet handled.
+/// A shutdown that is set up: signals are watched but not handled yet.
 pub(super) struct Shutdown {
     signals: Signals,
     drain: Duration,
@@ -42,16 +43,16 @@ pub(super) struct Shutdown {
     before_exit: Box<dyn FnOnce(Instant) + Send>,
 }
 
-/// The state of the shutdown in words, for a supervisor.
+/// A text about the state of the shutdown, for a supervisor.
 #[cfg_attr(not(feature = "operations"), expect(dead_code, reason = "read by systemd.rs alone"))]
 pub(super) enum Notice<'a> {
     /// The shutdown has begun.
     Stopping(&'a str),
-    /// It goes on.
+    /// The shutdown continues.
     Status(&'a str),
 }
 
-/// The signals are handled.
+/// A shutdown whose signals are handled.
 pub(super) struct Ending {
     shared: Arc<Shared>,
     events: Sender<Event>,
@@ -60,7 +61,7 @@ pub(super) struct Ending {
 struct Shared {
     /// Whether the first signal has arrived.
     started: Arc<AtomicBool>,
-    /// When transfers are aborted, once that is known.
+    /// When transfers are aborted, if that is known.
     stop_at: Mutex<Option<Instant>>,
 }
 
@@ -70,7 +71,7 @@ enum Event {
 }
 
 impl Shutdown {
-    /// Watches signals: from now on, none that can be caught ends the process.
+    /// Starts watching signals. From now on, no signal that can be caught ends the process.
     pub(super) fn watch() -> Result<Self, Failure> {
         let signals = [&ENDING[..], &IGNORED, &[SIGHUP]].concat();
         Ok(Shutdown {
@@ -88,25 +89,26 @@ impl Shutdown {
         Shutdown { drain, ..self }
     }
 
-    /// Calls `act` for SIGHUP.
+    /// Sets the function to call for SIGHUP.
     #[cfg(feature = "operations")]
     pub(super) fn on_hangup(self, act: Box<dyn Fn() + Send>) -> Self {
         Shutdown { on_hangup: act, ..self }
     }
 
-    /// Calls `finish` with a deadline if the process exits before the server has ended.
+    /// Sets the function to call, with a deadline, if the process must exit before the server has
+    /// ended.
     #[cfg(feature = "operations")]
     pub(super) fn before_exit(self, finish: Box<dyn FnOnce(Instant) + Send>) -> Self {
         Shutdown { before_exit: finish, ..self }
     }
 
-    /// Calls `tell` with each notice.
+    /// Sets the function to call with each notice.
     #[cfg(feature = "operations")]
     pub(super) fn on_notice(self, tell: Box<dyn Fn(Notice<'_>) + Send>) -> Self {
         Shutdown { on_notice: tell, ..self }
     }
 
-    /// Handles signals from now on.
+    /// Starts handling signals.
     pub(super) fn start(
         self,
         handle: ServerHandle,
@@ -151,7 +153,7 @@ impl Ending {
         Arc::clone(&self.shared.started)
     }
 
-    /// Returns when [`Program::finish`] must return, as far as is known now.
+    /// Returns when [`Program::finish`] must return, according to the signals so far.
     pub(super) fn deadline(&self) -> Instant {
         let mut stop_at = self.shared.stop_at.lock().unwrap_or_else(PoisonError::into_inner);
         // Without a signal, the server has just ended by itself.
@@ -166,7 +168,7 @@ impl Ending {
 }
 
 impl Shared {
-    /// Waits for the first signal and ends the server; breaks if that takes too long.
+    /// Waits for the first signal and ends the server; exits the process if that takes too long.
     fn control(
         &self,
         events: &Receiver<Event>,
@@ -185,7 +187,7 @@ impl Shared {
             let count = handle.stats().in_service;
             log::info!("draining on signal {signal}: {count} in service have {seconds} s");
             notice(Notice::Stopping(&draining(handle)));
-            // The largest time limit keeps this within the range of `Instant`.
+            // The maximum time limit keeps this within the range of `Instant`.
             let end = Instant::now() + drain;
             self.stop_at(end);
             handle.drain();

@@ -1,4 +1,4 @@
-//! systemd, or another supervisor: passed sockets and notifications.
+//! Interface to systemd or another supervisor: passed sockets and notifications.
 
 use std::ffi::OsStr;
 use std::io;
@@ -23,7 +23,7 @@ pub(super) fn sockets() -> Result<Vec<TcpListener>, Failure> {
         let socket = handed
             .take_tcp_listener(index)
             .map_err(|error| Failure::new(&what, os_error_text(&error)))?
-            .ok_or_else(|| Failure::new(&what, "it is taken"))?;
+            .ok_or_else(|| Failure::new(&what, "it is not available"))?;
         match socket2::SockRef::from(&socket).is_listener() {
             Ok(true) => sockets.push(socket),
             Ok(false) => {
@@ -35,10 +35,10 @@ pub(super) fn sockets() -> Result<Vec<TcpListener>, Failure> {
     Ok(sockets)
 }
 
-/// The socket for notices; `None` without a supervisor that wants them.
+/// The socket for notifications; `None` if the supervisor did not pass one.
 static NOTICES: OnceLock<Option<UnixDatagram>> = OnceLock::new();
 
-/// Connects to the supervisor, which the sandbox would refuse later.
+/// Connects to the supervisor, which the sandbox would forbid later.
 pub(super) fn connect() {
     NOTICES.get_or_init(|| {
         let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
@@ -54,7 +54,7 @@ fn connect_to(name: &OsStr) -> io::Result<UnixDatagram> {
         path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
     };
     let socket = UnixDatagram::unbound()?;
-    // A supervisor that does not read is no reason to wait.
+    // Do not wait for a supervisor that does not read.
     socket.set_nonblocking(true)?;
     socket.connect_addr(&address)?;
     Ok(socket)
@@ -65,7 +65,7 @@ pub(super) fn ready(status: &str) {
     notify(&format!("READY=1\nSTATUS={status}"));
 }
 
-/// Passes on a notice of the shutdown.
+/// Passes a notice of the shutdown to the supervisor.
 pub(super) fn notify_notice(notice: Notice<'_>) {
     match notice {
         Notice::Stopping(status) => notify(&format!("STOPPING=1\nSTATUS={status}")),

@@ -1,4 +1,4 @@
-//! TLS while a server runs: announcing its pin, reloading its files.
+//! TLS of a running server: printing its pin, reloading its files.
 
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use super::journal::Journal;
 use crate::tls::{ServerTlsFlags, TlsSettings};
 use crate::{Failure, say};
 
-/// The TLS of a server that runs.
+/// The TLS settings of a running server.
 #[derive(Debug)]
 pub(super) struct Tls {
     flags: ServerTlsFlags,
@@ -21,7 +21,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Loads what the flags ask for; nothing without TLS.
+    /// Loads the files named by the flags; returns `None` without TLS.
     pub(super) fn load(flags: &ServerTlsFlags) -> Result<Option<Arc<Tls>>, Failure> {
         let settings = flags.load()?;
         Ok(settings.map(|settings| {
@@ -29,7 +29,7 @@ impl Tls {
         }))
     }
 
-    /// Sets up a server, whose failed handshakes go to the journal.
+    /// Sets up a server, with its failed handshakes recorded in the journal.
     pub(super) fn configure<K: FileSink>(
         &self,
         builder: ServerBuilder<K>,
@@ -42,8 +42,8 @@ impl Tls {
         }
     }
 
-    /// Opens the directories of the files that are reloaded: where they are, and where they lead as
-    /// links.
+    /// Opens the directories of the files that are reloaded, both those of links and those of their
+    /// targets.
     pub(super) fn directories(&self) -> Result<Vec<OwnedFd>, Failure> {
         let mut directories: Vec<PathBuf> = Vec::new();
         for path in self.flags.files() {
@@ -63,7 +63,7 @@ impl Tls {
         directories.iter().map(open).collect()
     }
 
-    /// Prints what a client needs.
+    /// Prints the command with which a client can send a file.
     pub(super) fn announce(&self, address: SocketAddr) {
         if let Some(path) = &self.settings.created {
             say(format_args!("created the key {path:?}"));
@@ -77,13 +77,13 @@ impl Tls {
         say(format_args!("send files with: {command}"));
     }
 
-    /// Lets reloads reach the server.
+    /// Makes reloads take effect in this server.
     pub(super) fn serve(&self, handle: ServerHandle) {
-        // Set once, when the server has started.
+        // This is set once, when the server has started.
         let _ = self.handle.set(handle);
     }
 
-    /// Reads the files again. Should they not be valid, the server goes on with what it has.
+    /// Reads the files again. If they are invalid, the server continues with the old ones.
     pub(super) fn reload(&self) {
         let Some(handle) = self.handle.get() else { return };
         if self.flags.files().next().is_none() {

@@ -1,4 +1,4 @@
-//! A client's TLS flags and what they amount to.
+//! The TLS flags of a client, and the settings that result from them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,19 +13,20 @@ use super::files;
 use super::identity::{self, Identity};
 use crate::Failure;
 
-/// The flags, to be flattened into a client's arguments.
+/// The TLS flags, to be flattened into a client's arguments.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub struct ClientTlsFlags {
-    /// Encrypt, and verify the server's name by the authorities that this system trusts
+    /// Encrypt; verify the server's name against the system's authorities
     ///
-    /// With TLS the file ends with close_notify, and the server's close_notify confirms it: no
-    /// network can forge either.
+    /// With TLS, the client's close_notify ends the file and the server's close_notify confirms it.
+    /// Neither can be forged by the network.
     #[arg(long, env = "ACCIO_TLS", hide_env = true, value_parser = FalseyValueParser::new())]
     pub tls: bool,
-    /// Encrypt, and accept the server with this public key only, as it prints it (repeatable)
+    /// Encrypt; accept only the server with this public key (repeatable)
     ///
-    /// curl's format: sha256// and base64. Names and dates of the certificate mean nothing then.
+    /// The server prints its PIN at startup, in curl's format: sha256// and base64. The names and
+    /// dates in the certificate are not checked.
     #[arg(
         long,
         value_name = "PIN",
@@ -35,34 +36,35 @@ pub struct ClientTlsFlags {
         hide_env = true
     )]
     pub tls_pin: Vec<Pin>,
-    /// Encrypt, and verify the server's name by these authorities (PEM)
+    /// Encrypt; verify the server's name against these authorities (PEM)
     #[arg(long, value_name = "FILE", env = "ACCIO_TLS_CA", hide_env = true)]
     pub tls_ca: Option<PathBuf>,
-    /// Authenticate with this key and certificate (one PEM file), created on first use
+    /// Authenticate with this key and certificate; created on first use
     ///
-    /// Without FILE it is client.pem in the state directory ($XDG_STATE_HOME/accio or
-    /// ~/.local/state/accio). When it is created, the line for the server's --tls-clients is
-    /// printed.
+    /// FILE contains both in PEM. Without FILE, it is client.pem in the state directory
+    /// ($XDG_STATE_HOME/accio or ~/.local/state/accio). When the key is created, the client prints
+    /// the line for the server's --tls-clients.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
           env = "ACCIO_TLS_IDENTITY", hide_env = true)]
     pub tls_identity: Option<Option<PathBuf>>,
-    /// Lowest version of TLS: 1.2 or 1.3
+    /// Minimum TLS version: 1.2 or 1.3
     #[arg(long, value_name = "VERSION", default_value_t, env = "ACCIO_TLS_MIN", hide_env = true)]
     pub tls_min: TlsVersion,
 }
 
 impl ClientTlsFlags {
-    /// Whether TLS is asked for.
+    /// Returns whether any flag enables TLS.
     pub fn is_on(&self) -> bool {
         let verifies = !self.tls_pin.is_empty() || self.tls_ca.is_some();
         self.tls || verifies || self.tls_identity.is_some()
     }
 
-    /// Reads the files, and creates the client's own key where it is needed; nothing without TLS.
+    /// Reads the files, and creates the client's own key if necessary; returns `None` without TLS.
     ///
     /// # Errors
     ///
-    /// A file that cannot be used, or is not for its owner alone; no trusted authorities.
+    /// Returns an error if a file cannot be used or is readable by other users, or if the system
+    /// has no trusted authorities.
     pub fn load(&self) -> Result<Option<Arc<ClientConfig>>, Failure> {
         if !self.is_on() {
             return Ok(None);
@@ -88,13 +90,13 @@ impl ClientTlsFlags {
                 .map_err(|error| files::unreadable(&path, error))?,
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // One connection carries one file, so that nothing is ever resumed.
+        // Each connection carries one file, so sessions are never resumed.
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Some(Arc::new(config)))
     }
 
-    /// The client's own key, if there is to be one. Prints what the server's operator needs when it
-    /// is new.
+    /// Returns the client's own key, if it has one. If the key is new, prints the line that the
+    /// server's operator needs.
     fn identity(&self) -> Result<Option<Identity>, Failure> {
         let Some(path) = &self.tls_identity else { return Ok(None) };
         let path = match path {
@@ -113,7 +115,7 @@ impl ClientTlsFlags {
     }
 }
 
-/// A name for this client, which the operator may change: user@host.
+/// Returns a name for this client, user@host, which the operator may change.
 fn suggested_name() -> String {
     let user = std::env::var("USER").unwrap_or_else(|_| "user".into());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -121,7 +123,7 @@ fn suggested_name() -> String {
     name.chars().filter(|letter| !letter.is_control()).collect()
 }
 
-/// The authorities that this system trusts.
+/// Returns the authorities that this system trusts.
 fn system_authorities() -> Result<RootCertStore, Failure> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn each_flag_but_the_version_asks_for_tls() {
+    fn each_flag_except_the_version_enables_tls() {
         assert!(!parse("client host --tls-min 1.2").unwrap().is_on());
         let pin = "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         for flag in ["--tls", &format!("--tls-pin {pin}"), "--tls-ca ca.pem", "--tls-identity"] {
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_may_have_a_file() {
+    fn an_identity_can_name_a_file() {
         assert_eq!(parse("client --tls-identity host").unwrap().tls_identity, Some(None));
         let named = parse("client --tls-identity=key.pem host").unwrap();
         assert_eq!(named.tls_identity, Some(Some("key.pem".into())));

@@ -1,4 +1,4 @@
-//! Reading keys, certificates and lists.
+//! Reads keys, certificates and lists of clients.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -14,14 +14,14 @@ use accio_proto::os_error_text;
 
 use crate::Failure;
 
-/// A certificate with the chain above it, and its key.
+/// A certificate with its chain, and its private key.
 #[derive(Debug)]
 pub(super) struct KeyPair {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
 }
 
-/// The most that is read of a file: bundles of authorities have some hundred kilobytes.
+/// Maximum number of bytes read from a file; bundles of authorities have a few hundred kilobytes.
 const FILE_MAX: u64 = 8 << 20;
 
 /// Reads a file.
@@ -30,8 +30,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     read_open(path, file)
 }
 
-/// Reads a file that nobody else may read, as ssh demands of its keys: others never, and the group
-/// only if the file is another user's.
+/// Reads a file that must be secret. Like ssh, rejects a file that all users may read, or that the
+/// group may read unless the file belongs to another user.
 pub(super) fn read_secret(path: &Path) -> Result<Vec<u8>, Failure> {
     let file = File::open(path).map_err(|error| unreadable(path, os_error_text(&error)))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, os_error_text(&error)))?;
@@ -56,24 +56,24 @@ fn read_open(path: &Path, file: File) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// Reads certificates in PEM, at least one.
+/// Reads certificates in PEM; at least one is required.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     certificates_in(path, &read(path)?)
 }
 
-/// Reads a private key in PEM from a file that nobody else may read.
+/// Reads a private key in PEM from a secret file.
 #[cfg(any(test, feature = "tls-server"))]
 pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
     key_in(path, &read_secret(path)?)
 }
 
-/// Reads a key and its certificate from one file in PEM that nobody else may read.
+/// Reads a private key and its certificate in PEM from one secret file.
 pub(super) fn key_pair(path: &Path) -> Result<KeyPair, Failure> {
     let bytes = read_secret(path)?;
     Ok(KeyPair { chain: certificates_in(path, &bytes)?, key: key_in(path, &bytes)? })
 }
 
-/// Reads the certificates of authorities in PEM, at least one that is valid.
+/// Reads certificates of authorities in PEM; at least one valid one is required.
 pub(super) fn authorities(path: &Path) -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
@@ -98,7 +98,7 @@ fn key_in(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Failure> 
         .map_err(|error| unreadable(path, format_args!("no private key in PEM format: {error}")))
 }
 
-/// The failure to use a file.
+/// Returns the failure to use a file.
 pub(super) fn unreadable(path: &Path, why: impl Display) -> Failure {
     Failure::new(format_args!("cannot use {path:?}"), why)
 }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_others_may_read_is_refused() {
+    fn rejects_a_key_that_others_may_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
         fs::write(&path, "no key").unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn files_without_certificates_are_refused() {
+    fn rejects_files_without_certificates() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cert.pem");
         assert!(certificates(&path).unwrap_err().to_string().contains("no such file"));

@@ -1,4 +1,4 @@
-//! A key and self-signed certificate of one's own, created on first use.
+//! The program's own key and self-signed certificate, created on first use.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -16,19 +16,19 @@ use accio_proto::os_error_text;
 
 use crate::Failure;
 
-/// Someone's own key.
+/// The program's own key.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) pair: KeyPair,
-    // A server takes the pin from its settings.
+    // A server computes the pin from its settings.
     #[cfg_attr(not(feature = "tls-client"), allow(dead_code))]
     pub(super) pin: Pin,
     pub(super) path: PathBuf,
-    /// It did not exist before.
+    /// Whether the key was created by this call.
     pub(super) is_new: bool,
 }
 
-/// Reads the key and certificate at `path`, or creates them there for `name`.
+/// Reads the key and certificate at `path`, or creates them for `name`.
 pub(super) fn read_or_create(path: &Path, name: &str) -> Result<Identity, Failure> {
     let is_new = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, name)?,
@@ -39,10 +39,10 @@ pub(super) fn read_or_create(path: &Path, name: &str) -> Result<Identity, Failur
     Ok(Identity { pair, pin, path: path.to_owned(), is_new })
 }
 
-/// The file of a program's own key, in its state directory: systemd's, or the user's.
+/// Returns the path of the program's own key in its state directory: systemd's, or the user's.
 pub(super) fn default_path(file: &str) -> Result<PathBuf, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    // Several directories may be given, with colons between them.
+    // The variable may contain several directories, separated by colons.
     let first = |value: std::ffi::OsString| {
         value.to_str().and_then(|value| value.split(':').next()).map(PathBuf::from)
     };
@@ -56,7 +56,7 @@ pub(super) fn default_path(file: &str) -> Result<PathBuf, Failure> {
     Ok(directory.join(file))
 }
 
-/// Creates a key and certificate; false if another process was faster.
+/// Creates a key and certificate; returns false if another process was faster.
 fn create(path: &Path, name: &str) -> Result<bool, Failure> {
     let failed = |error: io::Error| {
         Failure::new(format_args!("cannot create the key {path:?}"), os_error_text(&error))
@@ -65,7 +65,7 @@ fn create(path: &Path, name: &str) -> Result<bool, Failure> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
-    // Complete before it has its name, which never replaces another file.
+    // The file gets its name when it is complete, without replacing another file.
     let random = RandomState::new().build_hasher().finish();
     let draft = path.with_extension(format!("new-{random:016x}"));
     write(&draft, &text).map_err(failed)?;
@@ -73,7 +73,7 @@ fn create(path: &Path, name: &str) -> Result<bool, Failure> {
     let _ = fs::remove_file(&draft);
     match linked {
         Ok(()) => {
-            // So that the key survives a power loss, and with it every client's trust.
+            // Sync the directory, so that the key survives a power loss: the clients trust it.
             File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
             Ok(true)
         }
@@ -88,8 +88,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A new key (ECDSA, P-256) and its certificate, in PEM. The certificate never expires: what is
-/// trusted is the key.
+/// Generates a key (ECDSA, P-256) and its certificate, in PEM. The certificate never expires,
+/// because clients trust the key.
 fn generate(name: &str) -> Result<String, rcgen::Error> {
     let key = rcgen::KeyPair::generate()?;
     let mut params = CertificateParams::default();
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_created_once_for_its_owner_alone() {
+    fn creates_a_key_once_readable_only_by_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state/accio/server.pem");
         let first = read_or_create(&path, "Accio server").unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_agree_on_one_key() {
+    fn concurrent_processes_agree_on_one_key() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
         let pins: Vec<_> = std::thread::scope(|scope| {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_nowhere_is_not_followed() {
+    fn does_not_follow_a_dangling_link() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
         std::os::unix::fs::symlink(dir.path().join("nowhere"), &path).unwrap();

@@ -1,4 +1,4 @@
-//! TLS in the programs: their flags, and the files of keys and certificates.
+//! TLS in the programs: flags, and files of keys and certificates.
 
 #[cfg(feature = "tls-client")]
 mod client;
@@ -19,7 +19,7 @@ pub use client::ClientTlsFlags;
 #[cfg(feature = "tls-server")]
 pub use server::{ServerTlsFlags, TlsSettings};
 
-/// The lowest version of TLS that is spoken.
+/// The minimum TLS version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsVersion {
     /// 1.2
@@ -30,7 +30,7 @@ pub enum TlsVersion {
 }
 
 impl TlsVersion {
-    /// The versions that are spoken.
+    /// Returns the enabled versions.
     fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
         static V13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
         match self {

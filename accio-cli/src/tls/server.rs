@@ -1,4 +1,4 @@
-//! A server's TLS flags and what they amount to.
+//! The TLS flags of a server, and the settings that result from them.
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use super::files::{self, KeyPair};
 use super::identity;
 use crate::{Failure, USAGE};
 
-/// The flags, to be flattened into a server's arguments.
+/// The TLS flags, to be flattened into a server's arguments.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub struct ServerTlsFlags {
-    /// Encrypt with the server's own key, created on first use; prints the pin for the clients
+    /// Encrypt with the server's own key, which is created on first use
     ///
-    /// The key and its self-signed certificate are server.pem in the state directory
-    /// ($STATE_DIRECTORY, $XDG_STATE_HOME/accio or ~/.local/state/accio). With TLS a file ends with
-    /// the client's close_notify: a connection that ends in another way leaves ERROR. Clients
-    /// without TLS are refused.
+    /// The key and its self-signed certificate are stored as server.pem in the state directory
+    /// ($STATE_DIRECTORY, $XDG_STATE_HOME/accio or ~/.local/state/accio). The server prints the pin
+    /// of the key for the clients. With TLS, the client's close_notify ends a file: a connection
+    /// that ends in another way leaves ERROR. Clients without TLS are refused.
     #[arg(long, env = "ACCIO_TLS", hide_env = true, value_parser = FalseyValueParser::new())]
     pub tls: bool,
     /// Encrypt with this certificate chain (PEM); SIGHUP reloads it
@@ -37,7 +37,7 @@ pub struct ServerTlsFlags {
         hide_env = true
     )]
     pub tls_cert: Option<PathBuf>,
-    /// The private key of --tls-cert (PEM), readable by its owner only
+    /// Private key of --tls-cert (PEM), readable only by its owner
     #[arg(
         long,
         value_name = "FILE",
@@ -46,15 +46,17 @@ pub struct ServerTlsFlags {
         hide_env = true
     )]
     pub tls_key: Option<PathBuf>,
-    /// Accept only the clients listed here, a pin and a name per line; SIGHUP reloads it
+    /// Accept only the clients listed in this file; SIGHUP reloads it
     ///
-    /// A line is what `accio-client --tls-identity` prints, such as "sha256//47DE… alice". Lines
-    /// that begin with # are ignored. The name is the identity in the journal and for --on-commit.
+    /// A line has a pin and a name, as printed by `accio-client --tls-identity`: "sha256//47DE…
+    /// alice". Lines that begin with # are ignored. The name is the identity in the journal and for
+    /// --on-commit.
     #[arg(long, value_name = "FILE", env = "ACCIO_TLS_CLIENTS", hide_env = true)]
     pub tls_clients: Option<PathBuf>,
-    /// Accept only clients with a certificate of this authority (PEM); SIGHUP reloads it
+    /// Accept only clients with a certificate of this authority (PEM)
     ///
-    /// The identity is the first DNS name, URI or common name of the client's certificate.
+    /// The identity is the first DNS name, URI or common name of the client's certificate. SIGHUP
+    /// reloads the file.
     #[arg(
         long,
         value_name = "FILE",
@@ -63,37 +65,37 @@ pub struct ServerTlsFlags {
         hide_env = true
     )]
     pub tls_client_ca: Option<PathBuf>,
-    /// Maximum number of concurrent connections of each client identity [default: unlimited]
+    /// Maximum number of concurrent connections per client identity
     #[arg(long, value_name = "N", env = "ACCIO_MAX_PER_CLIENT", hide_env = true)]
     pub max_per_client: Option<NonZeroU32>,
-    /// Lowest version of TLS: 1.2 or 1.3
+    /// Minimum TLS version: 1.2 or 1.3
     #[arg(long, value_name = "VERSION", default_value_t, env = "ACCIO_TLS_MIN", hide_env = true)]
     pub tls_min: TlsVersion,
 }
 
-/// What the flags amount to.
+/// The settings that result from the flags.
 #[derive(Debug, Clone)]
 pub struct TlsSettings {
-    /// The settings of the library.
+    /// The library's settings.
     pub tls: ServerTls,
     /// The pin of the server's key.
     pub pin: Pin,
-    /// The key was created just now, in this file.
+    /// The file of the server's own key, if the key has just been created.
     pub created: Option<PathBuf>,
 }
 
 impl ServerTlsFlags {
-    /// Whether TLS is asked for.
+    /// Returns whether any flag enables TLS.
     pub fn is_on(&self) -> bool {
         self.tls || self.tls_cert.is_some()
     }
 
-    /// Reads the files, and creates the server's own key where it is needed; nothing without TLS.
+    /// Reads the files, and creates the server's own key if necessary; returns `None` without TLS.
     ///
     /// # Errors
     ///
-    /// Flags that need TLS without it; a file that cannot be used, or is not for its owner alone; a
-    /// key that does not belong to its certificate.
+    /// Returns an error if a flag requires TLS but TLS is off, if a file cannot be used or is
+    /// readable by other users, or if the key does not belong to the certificate.
     pub fn load(&self) -> Result<Option<TlsSettings>, Failure> {
         if !self.is_on() {
             let flags = [
@@ -128,7 +130,7 @@ impl ServerTlsFlags {
         Ok(Some(TlsSettings { tls: self.settings(pair, cert)?, pin, created }))
     }
 
-    /// Sets up a server by what was loaded.
+    /// Applies the settings to a server's builder.
     pub fn apply<K: FileSink>(
         &self,
         builder: ServerBuilder<K>,
@@ -141,14 +143,14 @@ impl ServerTlsFlags {
         }
     }
 
-    /// The files that SIGHUP reads again.
+    /// Returns the files that SIGHUP reads again.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         [&self.tls_cert, &self.tls_key, &self.tls_clients, &self.tls_client_ca]
             .into_iter()
             .filter_map(|path| path.as_deref())
     }
 
-    /// The command that sends a file to this server.
+    /// Returns the command that sends a file to this server.
     pub fn client_command(&self, host: &str, port: u16, settings: &TlsSettings) -> String {
         let identity = if self.names_clients() { " --tls-identity" } else { "" };
         format!("accio-client {host} {port} FILE --tls-pin {}{identity}", settings.pin)
@@ -171,7 +173,7 @@ impl ServerTlsFlags {
             let clients: KnownClients =
                 text.parse().map_err(|error| files::unreadable(path, error))?;
             if clients.is_empty() {
-                log::warn!("{path:?} lists no client, so that none may connect");
+                log::warn!("{path:?} is an empty list: no client may connect");
             }
             let clients = Arc::new(clients);
             known = Some(Arc::clone(&clients));
@@ -189,7 +191,7 @@ impl ServerTlsFlags {
             .with_single_cert(pair.chain, pair.key)
             .map_err(|error| files::unreadable(cert, error))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // One connection carries one file, so that a ticket for the next would only cost time.
+        // Each connection carries one file, so a ticket for resumption would only cost time.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         let tls = ServerTls::new(config);

@@ -1,4 +1,4 @@
-//! Receives files into a folder.
+//! Receives files into a directory.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::arguments::{Arguments, Files, WithExisting};
 use crate::on_commit::{self, ActiveHelper, Helper, OnCommit};
 use crate::sandbox::Sandbox;
 
-/// Receives into the folder that the arguments name.
+/// Receives files into the directory given on the command line.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { port, file_dir, workers, sandbox, files, limits, server, operations, .. } =
         arguments;
@@ -28,8 +28,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         options = options.mode(mode);
     }
     let sink = options.create(&file_dir).map_err(unusable)?;
-    // An absolute path, because the journal's check and the commands must find the same folder even
-    // if the working directory or a link changes.
+    // An absolute path, because the journal's check and the commands must find the same directory
+    // even if the working directory or a link changes.
     let folder = std::fs::canonicalize(&file_dir).map_err(|error| {
         Failure::new(format_args!("cannot use directory {file_dir:?}"), os_error_text(&error))
     })?;
@@ -98,7 +98,7 @@ fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u
     }
 }
 
-/// The hooks of this server.
+/// The hooks of a server that receives into a directory.
 struct Receiver {
     folder: PathBuf,
     sink: DirSink,
@@ -118,7 +118,7 @@ impl Program for Receiver {
     }
 
     fn readiness(&self) -> Result<(), String> {
-        // The path is not for everyone who may ask.
+        // The path must not be disclosed to everyone who can reach the metrics address.
         let cannot = |why: String| format!("cannot keep files: {why}");
         self.sink.check_ready().map_err(|error| cannot(os_error_text(error.cause())))?;
         if self.sink.has_room() { Ok(()) } else { Err("no room for files".to_owned()) }
@@ -129,11 +129,11 @@ impl Program for Receiver {
     }
 
     fn confine(&self, readable: &[OwnedFd]) -> Result<(), Failure> {
-        // Before the sandbox, which allows no programs.
+        // The helper starts before the sandbox, which forbids running programs.
         let helper = self.on_commit.as_ref().map(OnCommit::start).transpose()?;
         let group = helper.as_ref().map(Helper::group);
         self.sandbox.confine(&self.sink, readable, group)?;
-        // After it, so that the thread of the queue is confined, too.
+        // The queue's thread starts after the sandbox and is therefore sandboxed, too.
         let helper = helper.map(Helper::run).transpose()?;
         self.helper.get_or_init(|| Mutex::new(helper));
         Ok(())

@@ -1,4 +1,4 @@
-//! Receives into the folder or the object store that FILE-DIR names.
+//! Receives files into the directory or the object store given as FILE-DIR.
 
 mod folder;
 #[cfg(feature = "store-core")]
@@ -11,7 +11,7 @@ use accio_cli::{Failure, USAGE};
 
 use crate::arguments::Arguments;
 
-/// Receives until a signal ends the server.
+/// Receives files until a signal ends the server.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match store_address(&arguments.file_dir) {
         #[cfg(feature = "store-core")]
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The error for a store that this build does not support.
+/// Returns the error for a store that this build does not support.
 fn another_build(scheme: &str, stores: &str) -> Failure {
     // The rest of the address may contain a password.
     let what = format_args!("cannot use a store ({scheme}://)").to_string();
@@ -35,7 +35,7 @@ fn another_build(scheme: &str, stores: &str) -> Failure {
     Failure::new(what, how).with_code(USAGE)
 }
 
-/// Returns the address if the argument is one of a store: `s3://...` but not `./s3://...`.
+/// Returns the argument if it is the address of a store: `s3://...` but not `./s3://...`.
 fn store_address(path: &Path) -> Option<String> {
     let (scheme, _) = path.to_str()?.split_once("://")?;
     let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_of_a_store_is_not_a_folder() {
+    fn a_store_address_is_not_a_directory() {
         for store in ["s3://b/p", "gs://b", "http://h/", "file:///x", "s3://"] {
             assert_eq!(store_address(Path::new(store)).as_deref(), Some(store));
         }

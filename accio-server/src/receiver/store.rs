@@ -11,7 +11,7 @@ use accio_store::{NodeName, StoreError, StoreOptions, StoreSink};
 use crate::arguments::{Arguments, WithExisting};
 use crate::sandbox::Sandbox;
 
-/// Receives into the store at `address`.
+/// Receives files into the store at `address`.
 pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { port, workers, sandbox, files, limits, server, operations, store, .. } =
         arguments;
@@ -24,7 +24,7 @@ pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failu
         ("--sandbox require", sandbox == Sandbox::Require),
     ];
     if let Some((flag, _)) = inapplicable.into_iter().find(|(_, given)| *given) {
-        let why = "applies to folders, not to a store";
+        let why = "applies to directories, not to a store";
         return Err(Failure::new(flag, why).with_code(USAGE));
     }
     let node = match store.node {
@@ -48,7 +48,7 @@ pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failu
     operations.run(&server, builder, port, Receiver { sink })
 }
 
-/// The hooks of this server.
+/// The hooks of a server that receives into a store.
 struct Receiver {
     sink: StoreSink,
 }

@@ -1,4 +1,4 @@
-//! The files that a server may use once it listens; Landlock refuses all others.
+//! The files that a server may access once it listens; Landlock denies all others.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -7,15 +7,16 @@ use landlock::{
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 
-/// In FILE-DIR: files without a name, or with a hidden one, that take or replace a name.
+/// Rights in FILE-DIR: creating files without a name or with a hidden one, and naming or replacing
+/// files.
 pub(super) const IN_FOLDER: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
 
-/// In the directory of the journal, for the process that opens it again after a rotation.
+/// Rights in the directory of the journal, for the process that reopens it after a rotation.
 pub(super) const AT_JOURNAL: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | MakeReg});
 
-/// How far this thread, and those it starts from now on, are confined.
+/// Restrictions for this thread and the threads that it starts later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Confinement<'a> {
     pub(super) required: CompatLevel,
@@ -23,14 +24,15 @@ pub(super) struct Confinement<'a> {
     pub(super) access: BitFlags<AccessFs>,
     /// Directories below which files may be read.
     pub(super) readable: &'a [OwnedFd],
-    /// Which actions on other processes are refused.
+    /// Kinds of actions on other processes that are denied.
     pub(super) scopes: BitFlags<Scope>,
 }
 
 impl Confinement<'_> {
     pub(super) fn apply(self) -> Result<RulesetStatus, RulesetError> {
         let ruleset = Ruleset::default()
-            // The first version knows all that matters for files; later ones add to it.
+            // The first version covers everything that is needed for files; later versions add
+            // restrictions.
             .set_compatibility(self.required)
             .handle_access(AccessFs::from_all(ABI::V1))?
             .set_compatibility(CompatLevel::BestEffort)

@@ -1,4 +1,4 @@
-//! Confines the server once it listens: Landlock limits the files, seccomp the system calls.
+//! Sandboxes the server once it listens: Landlock restricts files, seccomp restricts system calls.
 
 mod files;
 mod system_calls;
@@ -11,26 +11,26 @@ use landlock::{CompatLevel, RulesetStatus, Scope};
 
 use files::{AT_JOURNAL, Confinement, IN_FOLDER};
 
-/// How much confinement is asked for.
+/// The requested level of sandboxing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Sandbox {
-    /// Do not serve without it
+    /// Fail unless the sandbox is complete
     Require,
-    /// As much as the kernel offers
+    /// Use as much as the kernel supports
     Try,
-    /// None
+    /// No sandbox
     Off,
 }
 
 impl Sandbox {
-    /// Whether the server is to be confined.
+    /// Returns whether the server is to be sandboxed.
     pub(crate) fn is_on(self) -> bool {
         self != Sandbox::Off
     }
 
-    /// Confines this thread, and those it starts from now on, to the folder that `dir` is open on,
-    /// and to reading files below `readable`. It may send signals to the process group `helper`
-    /// only.
+    /// Restricts this thread, and the threads that it starts later, to the directory that `dir`
+    /// refers to and to reading files below `readable`. The threads may send signals only to the
+    /// process group `helper`.
     pub(crate) fn confine(
         self,
         dir: impl AsFd,
@@ -66,7 +66,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Goes on without a part of the confinement, unless it is required.
+    /// Continues without a part of the sandbox, unless it is required.
     fn settle(self, what: &str, why: impl std::fmt::Display) -> Result<(), Failure> {
         if self == Sandbox::Require {
             let what = format!("cannot restrict {what}");
@@ -77,7 +77,7 @@ impl Sandbox {
     }
 }
 
-/// Confines the process that opens the journal again to the directory it is in.
+/// Restricts the process that reopens the journal to the journal's directory.
 pub(crate) fn confine_journal_opener(dir: BorrowedFd<'_>) {
     let scopes = scopes(None);
     let required = CompatLevel::BestEffort;
@@ -88,7 +88,8 @@ pub(crate) fn confine_journal_opener(dir: BorrowedFd<'_>) {
     }
 }
 
-/// Landlock cannot make an exception for a helper process; seccomp then has to.
+/// Landlock cannot allow signals to the helper process alone, so if there is one, seccomp restricts
+/// signals instead.
 fn scopes(helper: Option<i32>) -> landlock::BitFlags<Scope> {
     match helper {
         Some(_) => Scope::AbstractUnixSocket.into(),
@@ -113,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `attempt` in a thread of its own that is confined to `dir` as a server is.
+    /// Runs `attempt` in a thread that is restricted to `dir` like a server.
     fn confined(dir: &Path, attempt: impl FnOnce(&DirSink) + Send) {
         let sink = DirSink::create(dir).unwrap();
         thread::scope(|scope| {
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_the_folder_can_be_touched() {
+    fn denies_access_outside_the_directory() {
         let outside = tempfile::tempdir().unwrap();
         let secret = outside.path().join("secret");
         fs::write(&secret, "secret").unwrap();
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_received_cannot_be_read_back() {
+    fn denies_reading_received_files() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("9.file"), "another's").unwrap();
         confined(dir.path(), |_| {
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn no_program_can_be_run() {
+    fn denies_running_programs() {
         let dir = tempfile::tempdir().unwrap();
         let own = std::env::current_exe().unwrap();
         confined(dir.path(), |_| {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_be_connected_to_but_who_connected_is_served() {
+    fn denies_connecting_but_serves_connections() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_works_in_every_way_to_make_a_file() {
+    fn allows_every_way_of_creating_a_file() {
         use accio_proto::{FastPath, FastPaths};
         for without in [&[][..], &[FastPath::EmptyPath], &[FastPath::Tmpfile]] {
             let dir = tempfile::tempdir().unwrap();
@@ -206,8 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn no_socket_can_be_made_or_put_to_another_use() {
-        // The number of MPTCP, which is TCP to the application and not to Landlock.
+    fn denies_creating_and_repurposing_sockets() {
+        // The protocol number of MPTCP, which behaves like TCP for programs but is not covered by
+        // Landlock.
         let mptcp = Some(Protocol::from(262));
         let tcp = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let (unbound, unconnected) = (tcp(), tcp());
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_and_owners_cannot_be_changed() {
+    fn denies_changing_permissions_and_owners() {
         let outside = tempfile::NamedTempFile::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
         confined(dir.path(), |_| {
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_process_can_be_signalled_or_made() {
+    fn denies_signalling_and_creating_processes() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::from_child(&child);
         let parent = rustix::process::getppid().unwrap();
@@ -283,9 +285,9 @@ mod tests {
         child.wait().unwrap();
     }
 
-    /// Landlock refuses signals by itself, but then also those to the helper of `--on-commit`.
+    /// Landlock denies signals as well, but then also those to the helper of `--on-commit`.
     #[test]
-    fn the_group_of_the_helper_alone_can_be_signalled() {
+    fn allows_signals_only_to_the_helpers_group() {
         use std::os::unix::process::CommandExt;
         let start = || Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
         let (mut helper, mut other) = (start(), start());
@@ -311,13 +313,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_written_below_the_directory_of_the_journal() {
+    fn denies_writing_below_the_journals_directory() {
         let outside = tempfile::tempdir().unwrap();
         let journal = outside.path().join("journal");
         fs::create_dir(outside.path().join("below")).unwrap();
         let other = outside.path().join("below/other");
         fs::write(&other, "").unwrap();
-        // As a server has it: open from before.
+        // A server opens its journal before it is sandboxed.
         let mut open = File::options().append(true).create(true).open(&journal).unwrap();
         confined(&outside.path().join("received"), |_| {
             assert!(denied(File::options().append(true).open(&other)), "append");

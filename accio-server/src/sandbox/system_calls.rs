@@ -1,7 +1,7 @@
-//! The system calls that a server needs once it listens; seccomp refuses all others.
+//! The system calls that a server needs once it listens; seccomp denies all others.
 //!
-//! Landlock knows files, TCP, signals and abstract UNIX sockets. It does not know MPTCP, UDP, other
-//! UNIX sockets, `listen` without `bind`, or changes of a file's permissions.
+//! Landlock covers files, TCP, signals and abstract UNIX sockets. It does not cover MPTCP, UDP,
+//! other UNIX sockets, `listen` without `bind`, or changes of permissions.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -11,9 +11,9 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// Calls that are allowed with any arguments. What they may open is up to Landlock.
+/// Calls that are allowed with any arguments. Landlock decides which files they may open.
 const ALLOWED: &[i64] = &[
-    // Connections that exist, and those that are accepted.
+    // Existing and accepted connections.
     libc::SYS_accept4,
     libc::SYS_getpeername,
     libc::SYS_getsockname,
@@ -35,7 +35,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_splice,
     libc::SYS_write,
     libc::SYS_writev,
-    // Files: their creation, their names, and the way to the disk.
+    // Files: creating, naming and syncing them.
     libc::SYS_fadvise64,
     libc::SYS_fallocate,
     libc::SYS_fchmod,
@@ -69,9 +69,9 @@ const ALLOWED: &[i64] = &[
     libc::SYS_restart_syscall,
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
-    // The name of the machine: rustix reads uninitialised memory if this call is refused.
+    // The host name. rustix reads uninitialised memory if this call is denied.
     libc::SYS_uname,
-    // Threads, memory, signal handlers, the end of the process and of its helpers.
+    // Threads, memory, signal handlers, and the end of the process and its helpers.
     libc::SYS_brk,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -99,7 +99,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_poll,
 ];
 
-/// Commands of `fcntl` that concern the descriptor, its pipe or locks; others send signals.
+/// Commands of `fcntl` that concern the descriptor, its pipe or locks; others can send signals.
 const FCNTL: &[i32] = &[
     libc::F_DUPFD,
     libc::F_DUPFD_CLOEXEC,
@@ -113,15 +113,16 @@ const FCNTL: &[i32] = &[
     libc::F_OFD_SETLK,
 ];
 
-/// Requests of `ioctl`: those of the standard library for sockets and terminals, and the name of an
-/// interface, which a link-local address needs.
+/// Requests of `ioctl`: those that the standard library uses for sockets and terminals, and the one
+/// for the name of an interface, which a link-local address needs.
 const IOCTL: &[u64] = &[libc::FIONBIO, libc::FIONREAD, libc::TCGETS, libc::SIOCGIFNAME];
 
-/// Confines this thread, and those it starts from now on. `helper` is a process group that may be
-/// sent signals.
+/// Restricts this thread and the threads that it starts later. `helper` is a process group that may
+/// be signalled.
 pub(super) fn restrict(helper: Option<i32>) -> Result<(), Error> {
     let arch = TargetArch::try_from(ARCH)?;
-    // Its flags are in memory, where a filter cannot look; the C library then uses `clone`.
+    // The flags of `clone3` are in memory, which a filter cannot read. If it is denied, the C
+    // library uses `clone`.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
     install(SeccompFilter::new(clone3, SeccompAction::Allow, unknown, arch)?)?;
@@ -136,7 +137,7 @@ fn install(filter: SeccompFilter) -> Result<(), Error> {
 fn rules(helper: Option<i32>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     // An empty list of conditions allows all arguments.
     let mut rules: BTreeMap<_, _> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-    // Refused by the other filter.
+    // The other filter denies this call.
     rules.insert(libc::SYS_clone3, Vec::new());
     let threads = libc::CLONE_THREAD as u64;
     let thread = argument(0, SeccompCmpOp::MaskedEq(threads), threads)?;
@@ -145,14 +146,14 @@ fn rules(helper: Option<i32>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> 
         let executable = libc::PROT_EXEC as u64;
         rules.insert(call, vec![argument(2, SeccompCmpOp::MaskedEq(executable), 0)?]);
     }
-    // The name of a thread.
+    // Sets the name of a thread.
     rules.insert(libc::SYS_prctl, vec![equal(0, libc::PR_SET_NAME as u64)?]);
-    // Limits are read, not changed.
+    // Limits may be read but not changed.
     rules.insert(libc::SYS_prlimit64, vec![argument(2, SeccompCmpOp::Eq, 0)?]);
     // `abort` signals its own thread.
     rules.insert(libc::SYS_tgkill, vec![equal(0, std::process::id().into())?]);
     if let Some(helper) = helper {
-        // A negative number is a process group; its upper half does not count.
+        // A negative number is a process group; its upper half is ignored.
         rules.insert(libc::SYS_kill, vec![equal(0, u64::from(helper.wrapping_neg() as u32))?]);
     }
     let commands = FCNTL.iter().map(|command| equal(1, *command as u64));
@@ -162,7 +163,7 @@ fn rules(helper: Option<i32>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> 
     Ok(rules)
 }
 
-/// A rule for the lower half of an argument, which is all that the kernel takes of an `int`.
+/// Returns a rule for the lower half of an argument: the kernel ignores the rest of an `int`.
 fn equal(index: u8, value: u64) -> Result<SeccompRule, Error> {
     let length = SeccompCmpArgLen::Dword;
     let condition = SeccompCondition::new(index, length, SeccompCmpOp::Eq, value)?;

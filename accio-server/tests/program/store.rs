@@ -112,7 +112,7 @@ fn rejects_flags_for_folders_and_invalid_addresses() {
     let port = free_port().to_string();
     for flags in [&["--on-commit", "true"][..], &["--existing", "keep"], &["--min-free", "1"]] {
         let error = fails(2, &[&[&*port, &*address], flags].concat());
-        assert!(error.contains("applies to folders"), "{error}");
+        assert!(error.contains("applies to directories"), "{error}");
     }
     let error = fails(1, &[&port, "ftp://host/x"]);
     assert!(error.contains("not s3://, gs://, az://"), "{error}");

@@ -7,13 +7,13 @@ use object_store::local::LocalFileSystem;
 
 use super::Backend;
 use crate::orphans::Orphans;
-use crate::shared::Traits;
+use crate::shared::Capabilities;
 
 /// Opens the file system as a store; `folder` is this receiver's own directory.
 pub(crate) fn open(folder: PathBuf) -> Backend {
     Backend {
         store: Arc::new(LocalFileSystem::new()),
-        traits: Traits {
+        capabilities: Capabilities {
             conditional: true,
             notes: false,
             multipart: true,

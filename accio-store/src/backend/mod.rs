@@ -1,4 +1,4 @@
-//! The stores behind each kind of address.
+//! The store behind each kind of address.
 
 pub(crate) mod folder;
 #[cfg(feature = "network")]
@@ -9,13 +9,13 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 
 use crate::orphans::Orphans;
-use crate::shared::Traits;
+use crate::shared::Capabilities;
 
-/// A store and the capabilities of its kind.
+/// A store with the capabilities of its kind.
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) store: Arc<dyn ObjectStore>,
-    /// Capabilities documented for the kind; a compatible store may have fewer.
-    pub(crate) traits: Traits,
+    /// The capabilities documented for this kind; a compatible store may have fewer.
+    pub(crate) capabilities: Capabilities,
     pub(crate) orphans: Orphans,
 }

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::Backend;
 use crate::orphans::Orphans;
-use crate::shared::Traits;
+use crate::shared::Capabilities;
 
 /// Default time limit of one request (seconds: 120): one part over a slow link.
 const REQUEST: &str = "120 seconds";
@@ -23,13 +23,13 @@ const REQUEST: &str = "120 seconds";
 /// Time limit for retrying a failed request.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// The most retries of a request.
+/// Maximum number of retries of a request.
 const RETRIES: usize = 8;
 
-/// Setting names in lower case, and values.
+/// Names of settings in lower case, with their values.
 pub(crate) type Settings = Vec<(String, String)>;
 
-/// Returns the environment variables that can be settings.
+/// Returns the environment variables that may be settings.
 pub(crate) fn settings(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Settings {
     let setting = |(name, value): (OsString, OsString)| {
         Some((name.to_str()?.to_ascii_lowercase(), value.into_string().ok()?))
@@ -43,58 +43,62 @@ pub(crate) fn open(
     url: &Url,
     settings: &Settings,
 ) -> Result<Backend, String> {
-    // Fails only if the process has installed a provider already, which then serves as well.
+    // Fails only if the process has installed a provider already, which is used instead.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let told = |error: Error| error.to_string();
+    let text = |error: Error| error.to_string();
     let retry =
         RetryConfig { max_retries: RETRIES, retry_timeout: RETRY, ..RetryConfig::default() };
     let cloud =
-        Traits { conditional: true, notes: true, multipart: true, parts_outlive_puts: true };
+        Capabilities { conditional: true, notes: true, multipart: true, parts_outlive_puts: true };
     let opened = match scheme {
         ObjectStoreScheme::AmazonS3 => {
             let builder = AmazonS3Builder::new()
                 .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
             let builder = apply("aws_", settings, builder, AmazonS3Builder::with_config);
-            let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(told)?;
-            Backend { store: Arc::new(store.clone()), traits: cloud, orphans: Orphans::S3(store) }
+            let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(text)?;
+            Backend {
+                store: Arc::new(store.clone()),
+                capabilities: cloud,
+                orphans: Orphans::S3(store),
+            }
         }
         ObjectStoreScheme::GoogleCloudStorage => {
             let builder = GoogleCloudStorageBuilder::new()
                 .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
             let builder =
                 apply("google_", settings, builder, GoogleCloudStorageBuilder::with_config);
-            let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(told)?;
-            Backend { store: Arc::new(store), traits: cloud, orphans: Orphans::Nowhere }
+            let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(text)?;
+            Backend { store: Arc::new(store), capabilities: cloud, orphans: Orphans::Nowhere }
         }
         ObjectStoreScheme::MicrosoftAzure => {
             let builder = MicrosoftAzureBuilder::new()
                 .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), REQUEST);
             let builder = apply("azure_", settings, builder, MicrosoftAzureBuilder::with_config);
-            let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(told)?;
+            let store = builder.with_url(url.as_str()).with_retry(retry).build().map_err(text)?;
             // A put of the whole blob discards the blocks that were sent for it.
-            let traits = Traits { parts_outlive_puts: false, ..cloud };
-            Backend { store: Arc::new(store), traits, orphans: Orphans::Nowhere }
+            let capabilities = Capabilities { parts_outlive_puts: false, ..cloud };
+            Backend { store: Arc::new(store), capabilities, orphans: Orphans::Nowhere }
         }
         ObjectStoreScheme::Http => {
             let client = ClientOptions::new().with_config(ClientConfigKey::Timeout, REQUEST);
             let client = client.with_config(ClientConfigKey::AllowHttp, "true");
             let builder = HttpBuilder::new().with_client_options(client).with_retry(retry);
             let host = &url[..url::Position::BeforePath];
-            let store = builder.with_url(host).build().map_err(told)?;
-            let traits = Traits {
+            let store = builder.with_url(host).build().map_err(text)?;
+            let capabilities = Capabilities {
                 conditional: false,
                 notes: false,
                 multipart: false,
                 parts_outlive_puts: false,
             };
-            Backend { store: Arc::new(store), traits, orphans: Orphans::Nowhere }
+            Backend { store: Arc::new(store), capabilities, orphans: Orphans::Nowhere }
         }
         _ => return Err("not a store that is reached over HTTP".to_owned()),
     };
     Ok(opened)
 }
 
-/// Applies the settings whose names the builder knows.
+/// Applies the settings that the builder knows.
 fn apply<B, K: FromStr>(
     start: &str,
     settings: &Settings,
@@ -122,7 +126,8 @@ mod tests {
         open(scheme, &url, &settings(variables))
     }
 
-    /// Returns where requests would go and with which credentials, without network access.
+    /// Returns a signed address, which shows the target and the credentials of requests, without
+    /// network access.
     fn signed(store: &impl Signer) -> String {
         let path = Path::from("p/n/1.file");
         let address = store.signed_url(Method::PUT, &path, Duration::from_secs(9));
@@ -131,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_s3_store_by_address_and_environment() {
+    fn opens_an_s3_store_by_address_and_environment() {
         let opened = open_with(
             "s3://bucket/p",
             &[
@@ -149,34 +154,34 @@ mod tests {
         assert!(address.starts_with("https://s3.example.org/bucket/p/n/1.file?"), "{address}");
         assert!(address.contains("Credential=somebody%2F"), "{address}");
         assert!(address.contains("%2Fmars%2Fs3%2F"), "{address}");
-        assert!(opened.traits.conditional && opened.traits.parts_outlive_puts);
+        assert!(opened.capabilities.conditional && opened.capabilities.parts_outlive_puts);
     }
 
     #[test]
-    fn an_azure_store_by_address_and_environment() {
+    fn opens_an_azure_store_by_address_and_environment() {
         let account =
             [("AZURE_STORAGE_ACCOUNT_NAME", "somebody"), ("AZURE_STORAGE_KEY", "aHVzaA==")];
         let opened = open_with("az://container/p", &account).unwrap();
         let name = opened.store.to_string();
         assert!(name.contains("somebody") && name.contains("container"), "{name}");
-        assert!(opened.traits.conditional && !opened.traits.parts_outlive_puts);
+        assert!(opened.capabilities.conditional && !opened.capabilities.parts_outlive_puts);
         let why = open_with("az://container/p", &[]).unwrap_err();
         assert!(why.contains("Account must be specified"), "{why}");
     }
 
     #[test]
-    fn a_google_store_by_address_and_environment() {
+    fn opens_a_google_store_by_address_and_environment() {
         let opened = open_with("gs://bucket/p", &[("GOOGLE_SKIP_SIGNATURE", "true")]).unwrap();
         assert!(opened.store.to_string().contains("bucket"), "{}", opened.store);
-        assert!(opened.traits.conditional && opened.traits.parts_outlive_puts);
+        assert!(opened.capabilities.conditional && opened.capabilities.parts_outlive_puts);
         let key = [("GOOGLE_SERVICE_ACCOUNT", "/no/such/key.json")];
         let why = open_with("gs://bucket/p", &key).unwrap_err();
         assert!(why.contains("/no/such/key.json"), "{why}");
     }
 
     #[test]
-    fn a_webdav_store_promises_little() {
+    fn a_webdav_store_has_few_capabilities() {
         let opened = open_with("http://example.org/p", &[]).unwrap();
-        assert!(!opened.traits.conditional && !opened.traits.multipart);
+        assert!(!opened.capabilities.conditional && !opened.capabilities.multipart);
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-/// Removes staging files from a directory that is used as a store; returns how many there were.
+/// Removes staging files from a directory that is used as a store; returns their number.
 pub(crate) fn reap(folder: &Path) -> io::Result<usize> {
     let mut count = 0;
     let entries = match std::fs::read_dir(folder) {
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_staging_files_are_removed() {
+    fn removes_only_staging_files() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["1.file", "1.file#1", "12.file#30", "notes.file#1", "1.file#", "1.file#x"] {
             std::fs::write(dir.path().join(name), "").unwrap();

@@ -9,21 +9,21 @@ use std::path::PathBuf;
 
 use object_store::path::Path;
 
-/// Where to look for unfinished uploads of an earlier run.
+/// The location of unfinished uploads of an earlier run.
 #[derive(Debug)]
 pub(crate) enum Orphans {
     Folder(PathBuf),
     #[cfg(feature = "network")]
     S3(object_store::aws::AmazonS3),
-    /// Nowhere: the store removes them by itself, or its operator configures it to.
+    /// None: the store removes them by itself, or its operator configures it to.
     #[cfg(feature = "network")]
     Nowhere,
 }
 
 impl Orphans {
-    /// Removes those under `root`; returns how many there were.
+    /// Removes the unfinished uploads under `root`; returns their number.
     pub(crate) async fn remove(&self, root: &Path) -> io::Result<usize> {
-        // Only S3 needs the root; a folder is the receiver's own already.
+        // Only S3 needs the root; a directory already belongs to this receiver.
         let _ = root;
         match self {
             Orphans::Folder(folder) => folder::reap(folder),

@@ -1,7 +1,8 @@
 //! Unfinished multipart uploads in an S3 store.
 //!
-//! The store lists them, so none is missed and no record has to be kept during an upload.
-//! `object_store` has no call for S3's list request, but it signs the address; the answer is XML.
+//! The store lists them, so none is missed and no record must be kept during an upload.
+//! `object_store` has no call for S3's list request, but it can sign the address; the response is
+//! XML.
 
 use std::io;
 use std::time::Duration;
@@ -12,16 +13,17 @@ use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer};
 use serde::Deserialize;
 
-use crate::shared::told;
+use crate::shared::store_error;
 
 /// How long a signed address is valid.
 const VALID: Duration = Duration::from_secs(60);
 
-/// Attempts while the store reports errors, and the pause after the first; it doubles.
+/// Maximum number of attempts while the store reports errors, and the delay after the first; it
+/// doubles.
 const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The most pages of a thousand uploads that are read.
+/// Maximum number of pages, each with a thousand uploads.
 const PAGES: usize = 100;
 
 #[derive(Debug, Deserialize, PartialEq, Eq)]
@@ -34,17 +36,17 @@ struct Page {
     #[serde(default)]
     next_upload_id_marker: String,
     #[serde(default, rename = "Upload")]
-    uploads: Vec<Left>,
+    uploads: Vec<OrphanedUpload>,
 }
 
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "PascalCase")]
-struct Left {
+struct OrphanedUpload {
     key: String,
     upload_id: String,
 }
 
-/// Aborts every upload under `root`, this receiver's own prefix; returns how many there were.
+/// Aborts every upload under `root`, this receiver's own prefix; returns their number.
 pub(crate) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
     let client = reqwest::Client::builder().timeout(VALID).build().map_err(io::Error::other)?;
     let mut count = 0;
@@ -58,7 +60,7 @@ pub(crate) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
         let options = SignedUrlOptions::default().with_query(query);
         // The address of the bucket, not of an object.
         let address = s3.signed_url_opts(Method::GET, &Path::default(), VALID, &options).await;
-        let address = address.map_err(|error| told(&error))?;
+        let address = address.map_err(|error| store_error(&error))?;
         let text = fetch(&client, address).await?;
         let page: Page = quick_xml::de::from_str(&text).map_err(io::Error::other)?;
         for left in page.uploads {
@@ -70,7 +72,7 @@ pub(crate) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
             match s3.abort_multipart(&path, &left.upload_id).await {
                 Ok(()) => count += 1,
                 Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(told(&error)),
+                Err(error) => return Err(store_error(&error)),
             }
         }
         if !page.is_truncated {
@@ -81,7 +83,7 @@ pub(crate) async fn reap(s3: &AmazonS3, root: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Requests the page, with retries.
+/// Requests a page, with retries.
 async fn fetch(client: &reqwest::Client, address: reqwest::Url) -> io::Result<String> {
     let mut pause = PAUSE;
     let mut tries = 1;
@@ -127,7 +129,7 @@ mod tests {
         page + "</ListMultipartUploadsResult>"
     }
 
-    /// Reaps from a store that gives these answers in order; returns the result and the requests.
+    /// Runs the removal against a store with these responses; returns the result and the requests.
     fn reaped(answers: Vec<(&'static str, String)>) -> (io::Result<usize>, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -156,13 +158,13 @@ mod tests {
             .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let count = runtime.block_on(reap(&s3, &Path::from("p/n")));
-        // Ends the store's wait for another request.
+        // Ends the test server's wait for another request.
         drop(TcpStream::connect(address));
         (count, store.join().unwrap())
     }
 
     #[test]
-    fn all_of_ours_and_none_of_others_are_aborted() {
+    fn aborts_only_uploads_of_this_receiver() {
         let first = page(&[("p/n/1.file", "u1"), ("p/n2/1.file", "u2")], Some(("k m", "u2")));
         let second = page(&[("p/n/3.file", "u3"), ("p/n/4.file", "u4")], None);
         let (count, requests) = reaped(vec![
@@ -170,7 +172,7 @@ mod tests {
             ("200 OK", first),
             ("204 No Content", String::new()),
             ("200 OK", second),
-            // Somebody was faster.
+            // Another process has removed this upload already.
             ("404 Not Found", "<Error><Code>NoSuchUpload</Code></Error>".to_owned()),
             ("204 No Content", String::new()),
         ]);
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_without_the_signature() {
+    fn reports_a_refusal_without_the_signature() {
         let (count, requests) = reaped(vec![("403 Forbidden", String::new())]);
         let why = count.unwrap_err().to_string();
         assert!(requests[0].contains("X-Amz-Signature="), "{requests:#?}");
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_uploads_is_read() {
+    fn parses_a_page_of_uploads() {
         let page: Page = quick_xml::de::from_str(
             r#"<?xml version="1.0" encoding="UTF-8"?>
             <ListMultipartUploadsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
@@ -210,7 +212,8 @@ mod tests {
             </ListMultipartUploadsResult>"#,
         )
         .unwrap();
-        let left = |key: &str, id: &str| Left { key: key.to_owned(), upload_id: id.to_owned() };
+        let left =
+            |key: &str, id: &str| OrphanedUpload { key: key.to_owned(), upload_id: id.to_owned() };
         assert_eq!(page.uploads, [left("p/n/1.file", "u1"), left("p/n/2.file", "u2")]);
         assert!(page.is_truncated);
         assert_eq!((&*page.next_key_marker, &*page.next_upload_id_marker), ("p/n/2.file", "u2"));

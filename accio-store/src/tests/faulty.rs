@@ -1,4 +1,4 @@
-//! A store in memory that does as it is told: fails, loses answers, takes its time.
+//! An in-memory store that fails, loses responses or delays them on request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,37 +18,37 @@ use object_store::{
 #[derive(Debug, Default)]
 pub(crate) struct Faulty {
     pub(super) inner: InMemory,
-    pub(crate) plan: Arc<Plan>,
+    pub(crate) plan: Arc<Faults>,
 }
 
-/// How many of the next calls go wrong, and how.
+/// The faults to inject.
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
-    /// Puts that fail and do nothing.
+pub(crate) struct Faults {
+    /// Number of puts that fail without any effect.
     pub(super) puts: AtomicU32,
-    /// Puts that are done and whose answer is lost.
+    /// Number of puts that succeed but whose response is lost.
     pub(super) puts_unheard: AtomicU32,
     pub(super) parts: AtomicU32,
     pub(super) completes: AtomicU32,
     pub(super) completes_unheard: AtomicU32,
-    /// Whether it overwrites what it was asked not to.
+    /// Whether the store overwrites objects despite a conditional put.
     pub(super) careless: AtomicBool,
-    /// Whether a put ends the uploads in parts that began before, and is refused if it must not
-    /// overwrite; an abort does nothing.
+    /// Whether a put ends earlier multipart uploads under its name, a conditional put is refused
+    /// because of them, and an abort has no effect.
     pub(super) sweeping: AtomicBool,
-    /// Whether such parts are there.
+    /// Whether parts of such uploads exist.
     hidden: AtomicBool,
-    /// Puts that were done.
+    /// Number of puts that succeeded.
     done: AtomicUsize,
-    /// Whether parts do not arrive for now.
+    /// Whether parts are delayed until this is reset.
     pub(super) stuck: AtomicBool,
     /// Whether parts are counted and dropped.
     pub(super) forgetful: AtomicBool,
-    /// Uploads in parts that were neither completed nor aborted.
+    /// Number of multipart uploads that were neither completed nor aborted.
     pub(super) open: AtomicUsize,
 }
 
-impl Plan {
+impl Faults {
     pub(crate) fn careless(&self) {
         self.careless.store(true, Ordering::SeqCst);
     }
@@ -133,8 +133,8 @@ impl ObjectStore for Faulty {
 #[derive(Debug)]
 struct Parts {
     inner: Box<dyn MultipartUpload>,
-    plan: Arc<Plan>,
-    /// After so many puts.
+    plan: Arc<Faults>,
+    /// Number of puts before this upload began.
     began: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The sink against a store in memory, one in a folder, and one that misbehaves.
+//! Tests of the sink with an in-memory store, one in a directory, and a faulty one.
 
 mod faulty;
 mod served;
@@ -19,33 +19,37 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use crate::conditional_put;
 use crate::file::StoreFile;
 use crate::part_size::PART;
-use crate::shared::{LAST_CLEANUP, Place, Shared, Traits};
+use crate::shared::{Capabilities, LAST_CLEANUP, Location, Shared};
 use crate::sink::StoreSink;
+use faulty::Faults;
 pub(crate) use faulty::Faulty;
-use faulty::Plan;
 
-/// Nothing takes longer, or the test fails.
+/// Maximum duration of any step of a test.
 const BOUND: Duration = Duration::from_secs(60);
 
-pub(crate) const CLOUD: Traits =
-    Traits { conditional: true, notes: true, multipart: true, parts_outlive_puts: true };
+pub(crate) const CLOUD: Capabilities =
+    Capabilities { conditional: true, notes: true, multipart: true, parts_outlive_puts: true };
 const MEMORY: usize = 4 * PART;
 
-pub(crate) fn sink(store: Arc<dyn ObjectStore>, traits: Traits, memory: usize) -> StoreSink {
+pub(crate) fn sink(
+    store: Arc<dyn ObjectStore>,
+    capabilities: Capabilities,
+    memory: usize,
+) -> StoreSink {
     let runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
     let (root, node) = (Path::from("p/node"), "node".to_owned());
-    let place = Place { address: "test://".to_owned(), root, node };
-    StoreSink::new(Shared::new(runtime, store, traits, place, memory))
+    let location = Location { address: "test://".to_owned(), root, node };
+    StoreSink::new(Shared::new(runtime, store, capabilities, location, memory))
 }
 
-fn faulty() -> (StoreSink, Arc<Plan>) {
+fn faulty() -> (StoreSink, Arc<Faults>) {
     let store = Faulty::default();
     let plan = Arc::clone(&store.plan);
     (sink(Arc::new(store), CLOUD, MEMORY), plan)
 }
 
-/// Bytes in which no piece looks like another; quickly made, even without optimization.
+/// Content in which no piece equals another; fast to generate, even without optimization.
 fn content(len: usize, seed: u8) -> Vec<u8> {
     let mut bytes = vec![seed; len];
     for (index, piece) in bytes.chunks_exact_mut(61).enumerate() {
@@ -75,7 +79,7 @@ fn get(sink: &StoreSink, id: u64) -> Option<Vec<u8>> {
     runtime.block_on(async { Some(store.get(&path).await.ok()?.bytes().await.unwrap().to_vec()) })
 }
 
-fn every_length_is_kept(sink: &StoreSink) {
+fn stores_every_length(sink: &StoreSink) {
     for (id, len) in (1..).zip([0, 1, 5, PART - 1, PART, PART + 1, 3 * PART + 7]) {
         let bytes = content(len, 0);
         put(sink, id, &bytes).unwrap();
@@ -85,7 +89,7 @@ fn every_length_is_kept(sink: &StoreSink) {
         let id = 100 + len as u64;
         let mut file = sink.open(id).unwrap();
         write(&mut file, &content(len, 0)).unwrap();
-        assert_eq!(get(sink, id), None, "shown before the end");
+        assert_eq!(get(sink, id), None, "visible before the end");
         file.abort().unwrap();
         assert_eq!(get(sink, id).unwrap(), b"ERROR");
     }
@@ -95,43 +99,47 @@ fn every_length_is_kept(sink: &StoreSink) {
 }
 
 #[test]
-fn every_length_is_kept_in_memory() {
-    every_length_is_kept(&sink(Arc::new(InMemory::new()), CLOUD, MEMORY));
+fn stores_every_length_in_memory() {
+    stores_every_length(&sink(Arc::new(InMemory::new()), CLOUD, MEMORY));
 }
 
 #[test]
-fn every_length_is_kept_in_a_folder_and_nothing_else() {
+fn stores_every_length_in_a_directory_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let store = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
-    let traits = Traits { notes: false, ..CLOUD };
-    every_length_is_kept(&sink(Arc::new(store), traits, MEMORY));
+    let capabilities = Capabilities { notes: false, ..CLOUD };
+    stores_every_length(&sink(Arc::new(store), capabilities, MEMORY));
     let names = std::fs::read_dir(dir.path().join("p/node")).unwrap();
     for name in names {
         let name = name.unwrap().file_name();
-        assert!(name.to_str().unwrap().ends_with(".file"), "left: {name:?}");
+        assert!(name.to_str().unwrap().ends_with(".file"), "left behind: {name:?}");
     }
 }
 
 #[test]
-fn every_length_is_kept_in_a_store_that_overwrites() {
+fn stores_every_length_in_a_store_that_overwrites() {
     let store = Faulty::default();
     store.plan.careless.store(true, Ordering::SeqCst);
     let plan = Arc::clone(&store.plan);
-    every_length_is_kept(&sink(Arc::new(store), Traits { conditional: false, ..CLOUD }, MEMORY));
+    stores_every_length(&sink(
+        Arc::new(store),
+        Capabilities { conditional: false, ..CLOUD },
+        MEMORY,
+    ));
     assert_eq!(plan.open.load(Ordering::SeqCst), 0);
 }
 
 #[test]
-fn a_large_upload_is_kept_where_a_put_ends_those_of_its_name() {
+fn stores_a_large_upload_where_a_put_ends_uploads_of_its_name() {
     let store = Faulty::default();
     store.plan.sweeping.store(true, Ordering::SeqCst);
     let plan = Arc::clone(&store.plan);
     let store: Arc<dyn ObjectStore> = Arc::new(store);
-    let traits = Traits { parts_outlive_puts: false, ..CLOUD };
-    let first = sink(Arc::clone(&store), traits, MEMORY);
+    let capabilities = Capabilities { parts_outlive_puts: false, ..CLOUD };
+    let first = sink(Arc::clone(&store), capabilities, MEMORY);
     let bytes = content(3 * PART + 7, 0);
     put(&first, 1, &bytes).unwrap();
-    // What is given up leaves parts, which are in nobody's way.
+    // An aborted upload leaves parts, which must not disturb others.
     let mut given_up = first.open(2).unwrap();
     write(&mut given_up, &bytes).unwrap();
     given_up.abort().unwrap();
@@ -141,17 +149,17 @@ fn a_large_upload_is_kept_where_a_put_ends_those_of_its_name() {
     drop(dropped);
     put(&first, 3, b"small").unwrap();
     assert_eq!(get(&first, 3).unwrap(), b"small");
-    // Another receiver of the same name still sees that it is taken.
-    let second = sink(store, traits, MEMORY);
+    // Another receiver with the same name still notices that the name is taken.
+    let second = sink(store, capabilities, MEMORY);
     assert_eq!(put(&second, 1, &bytes).unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert!(get(&first, 1).unwrap() == bytes);
     assert_eq!(plan.open.load(Ordering::SeqCst), 0);
 }
 
 #[test]
-fn a_store_without_parts_takes_what_fits_in_one() {
-    let traits = Traits { conditional: false, notes: false, multipart: false, ..CLOUD };
-    let sink = sink(Arc::new(InMemory::new()), traits, MEMORY);
+fn without_multipart_accepts_files_that_fit_into_one_request() {
+    let capabilities = Capabilities { conditional: false, notes: false, multipart: false, ..CLOUD };
+    let sink = sink(Arc::new(InMemory::new()), capabilities, MEMORY);
     let bytes = content(PART, 0);
     put(&sink, 1, &bytes).unwrap();
     assert!(get(&sink, 1).unwrap() == bytes);
@@ -161,17 +169,18 @@ fn a_store_without_parts_takes_what_fits_in_one() {
 }
 
 #[test]
-fn of_two_receivers_of_one_name_one_fails() {
+fn of_two_receivers_with_one_name_one_fails() {
     let lengths = [(10, 20), (2 * PART, 20), (10, 2 * PART), (2 * PART, 3 * PART)];
     for ((first, second), conditional) in lengths.into_iter().flat_map(|x| [(x, true), (x, false)])
     {
         let store = Faulty::default();
         store.plan.careless.store(!conditional, Ordering::SeqCst);
         let store: Arc<dyn ObjectStore> = Arc::new(store);
-        let traits = Traits { conditional, ..CLOUD };
-        let (a, b) = (sink(Arc::clone(&store), traits, MEMORY), sink(store, traits, MEMORY));
+        let capabilities = Capabilities { conditional, ..CLOUD };
+        let (a, b) =
+            (sink(Arc::clone(&store), capabilities, MEMORY), sink(store, capabilities, MEMORY));
         let (ours, theirs) = (content(first, 1), content(second, 2));
-        // Both begin before either ends.
+        // Both uploads begin before either ends.
         let (mut one, mut other) = (a.open(1).unwrap(), b.open(1).unwrap());
         write(&mut one, &ours).unwrap();
         write(&mut other, &theirs).unwrap();
@@ -185,7 +194,7 @@ fn of_two_receivers_of_one_name_one_fails() {
 }
 
 #[test]
-fn what_fails_for_a_moment_is_tried_again() {
+fn retries_temporary_failures() {
     let (sink, plan) = faulty();
     for (id, len) in [(1, 10), (2, 2 * PART)] {
         plan.puts.store(2, Ordering::SeqCst);
@@ -197,7 +206,7 @@ fn what_fails_for_a_moment_is_tried_again() {
 }
 
 #[test]
-fn a_lost_answer_is_no_failure() {
+fn a_lost_response_is_not_a_failure() {
     let (sink, plan) = faulty();
     for (id, len) in [(1, 10), (2, 2 * PART)] {
         plan.puts_unheard.store(1, Ordering::SeqCst);
@@ -210,9 +219,9 @@ fn a_lost_answer_is_no_failure() {
 }
 
 #[test]
-fn content_that_is_there_though_it_failed_becomes_the_mark() {
+fn replaces_content_of_a_failed_put_by_the_marker() {
     let (sink, plan) = faulty();
-    // Done, but never heard of, and the mark finds it.
+    // The content is stored but its response is lost; the marker finds it.
     let shared = Arc::clone(sink.shared());
     let path = shared.path(1);
     let stored =
@@ -224,7 +233,7 @@ fn content_that_is_there_though_it_failed_becomes_the_mark() {
 }
 
 #[test]
-fn a_store_that_keeps_failing_fails_the_upload_and_says_why() {
+fn a_persistent_failure_fails_the_upload_with_its_reason() {
     let (sink, plan) = faulty();
     plan.puts.store(u32::MAX, Ordering::SeqCst);
     let error = put(&sink, 1, b"content").unwrap_err().to_string();
@@ -237,7 +246,7 @@ fn a_store_that_keeps_failing_fails_the_upload_and_says_why() {
 }
 
 #[test]
-fn a_part_or_a_completion_that_fails_leaves_no_upload() {
+fn a_failed_part_or_completion_leaves_no_upload() {
     let (sink, plan) = faulty();
     plan.parts.store(1, Ordering::SeqCst);
     put(&sink, 1, &content(6 * PART, 0)).unwrap_err();
@@ -252,7 +261,7 @@ fn a_part_or_a_completion_that_fails_leaves_no_upload() {
 }
 
 #[test]
-fn a_file_that_is_dropped_leaves_nothing() {
+fn a_dropped_file_leaves_no_object() {
     let (sink, plan) = faulty();
     let mut file = sink.open(1).unwrap();
     write(&mut file, &content(2 * PART, 0)).unwrap();
@@ -275,7 +284,8 @@ fn many_uploads_finish_with_memory_for_two_parts() {
         thread::spawn(move || {
             let mut file = sink.open(id).unwrap();
             let piece = vec![7; 64 << 10];
-            // More than two parts each, a little at a time, so that all hold some at once.
+            // More than two parts each, in small pieces, so that all uploads hold memory at the
+            // same time.
             for _ in 0..(2 * PART / piece.len() + 3) {
                 file.write(&piece).unwrap();
                 thread::yield_now();
@@ -292,7 +302,7 @@ fn many_uploads_finish_with_memory_for_two_parts() {
 }
 
 #[test]
-fn a_stop_ends_what_a_store_holds_up_and_marks_it() {
+fn close_fails_a_blocked_upload_and_marks_it() {
     let (sink, plan) = faulty();
     plan.stuck.store(true, Ordering::SeqCst);
     let (done, finished) = mpsc::channel();
@@ -305,7 +315,7 @@ fn a_stop_ends_what_a_store_holds_up_and_marks_it() {
     while plan.open.load(Ordering::SeqCst) == 0 && began.elapsed() < BOUND {
         thread::sleep(Duration::from_millis(5));
     }
-    // It hangs: the store takes nothing.
+    // The store accepts nothing, so the upload hangs.
     finished.recv_timeout(Duration::from_millis(300)).unwrap_err();
     let began = Instant::now();
     sink.close();
@@ -316,7 +326,7 @@ fn a_stop_ends_what_a_store_holds_up_and_marks_it() {
 }
 
 #[test]
-fn a_store_that_never_answers_holds_up_no_stop() {
+fn a_store_that_never_answers_does_not_delay_shutdown() {
     let (sink, _) = faulty();
     sink.close();
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The sink below a real server, with real connections.
+//! Tests of the sink in a real server with real connections.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,30 +8,30 @@ use accio_proto::{Server, ServerHandle};
 
 use super::*;
 
-/// A server, stopped with the test however that goes.
-struct Running {
+/// A running server, stopped when dropped.
+struct RunningServer {
     address: SocketAddr,
     handle: ServerHandle,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Running {
+impl RunningServer {
     fn start(sink: &StoreSink, idle: Duration) -> Self {
         let server = Server::builder(sink.clone()).idle_timeout(idle).bind("127.0.0.1:0").unwrap();
         let (address, handle) = (server.local_addr(), server.handle());
         let thread = Some(thread::spawn(move || server.run().unwrap()));
-        Running { address, handle, thread }
+        RunningServer { address, handle, thread }
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.handle.stop();
         let _ = self.thread.take().map(thread::JoinHandle::join);
     }
 }
 
-/// Sends it all, counting; whether the server confirmed.
+/// Sends the content while counting bytes; returns whether the server confirmed it.
 fn send(to: SocketAddr, bytes: &[u8], sent: &AtomicUsize) -> bool {
     let mut stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(BOUND)).unwrap();
@@ -48,11 +48,11 @@ fn send(to: SocketAddr, bytes: &[u8], sent: &AtomicUsize) -> bool {
 }
 
 #[test]
-fn a_slow_store_is_felt_by_its_sender_alone_and_is_not_its_fault() {
+fn a_slow_store_slows_only_its_client_and_does_not_count_as_idle() {
     const IDLE: Duration = Duration::from_secs(1);
     let (sink, plan) = faulty();
     plan.stuck.store(true, Ordering::SeqCst);
-    let server = Running::start(&sink, IDLE);
+    let server = RunningServer::start(&sink, IDLE);
     let address = server.address;
     let bytes = Arc::new(content(3 * MEMORY, 0));
     let sent = Arc::new(AtomicUsize::new(0));
@@ -60,7 +60,7 @@ fn a_slow_store_is_felt_by_its_sender_alone_and_is_not_its_fault() {
         let (bytes, sent) = (Arc::clone(&bytes), Arc::clone(&sent));
         thread::spawn(move || send(address, &bytes, &sent))
     };
-    // Until nothing more can be sent, and then for twice what a client may be silent.
+    // Wait until nothing more can be sent, and then for twice the idle timeout.
     let (mut last, mut since) = (0, Instant::now());
     while since.elapsed() < 2 * IDLE || last == 0 {
         assert!(since.elapsed() < BOUND, "nothing was sent");
@@ -70,28 +70,28 @@ fn a_slow_store_is_felt_by_its_sender_alone_and_is_not_its_fault() {
         }
         thread::sleep(Duration::from_millis(10));
     }
-    assert!(last < bytes.len(), "the store's slowness was not felt");
+    assert!(last < bytes.len(), "the client was not slowed down");
     assert!(sink.shared().budget.peak() <= MEMORY);
-    // The small ones find what little memory they need.
+    // Small uploads find the little memory that they need.
     assert!(send(address, b"small", &AtomicUsize::new(0)));
     assert_eq!(get(&sink, 2).unwrap(), b"small");
     assert!(!large.is_finished());
     plan.stuck.store(false, Ordering::SeqCst);
-    assert!(large.join().unwrap(), "taken for silent");
+    assert!(large.join().unwrap(), "the client counted as idle");
     assert!(get(&sink, 1).unwrap() == *bytes);
 }
 
 #[test]
-fn a_reset_leaves_the_mark_and_no_upload() {
+fn a_reset_leaves_the_marker_and_no_upload() {
     let (sink, plan) = faulty();
-    let server = Running::start(&sink, BOUND);
+    let server = RunningServer::start(&sink, BOUND);
     let stream = TcpStream::connect(server.address).unwrap();
     (&stream).write_all(&content(2 * PART, 0)).unwrap();
     let began = Instant::now();
     while plan.open.load(Ordering::SeqCst) == 0 && began.elapsed() < BOUND {
         thread::sleep(Duration::from_millis(5));
     }
-    // The greeting is unread, so this is a reset.
+    // The greeting is unread, so dropping the stream resets the connection.
     drop(stream);
     while get(&sink, 1).is_none() && began.elapsed() < BOUND {
         thread::sleep(Duration::from_millis(5));
