@@ -138,7 +138,7 @@ proptest! {
 
     /// Whatever the pieces, the server makes of the bytes what the oracle makes of the whole.
     #[test]
-    fn any_chunking_gives_the_same(dialect in servers(), wire in files(), sizes in sizes()) {
+    fn any_chunking_yields_the_same_address(dialect in servers(), wire in files(), sizes in sizes()) {
         let mut server = Server::begin(dialect);
         let mut sizes = sizes.into_iter().cycle();
         let mut rest = VecDeque::from(wire.clone());

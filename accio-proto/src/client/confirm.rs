@@ -23,7 +23,8 @@ impl Connection<'_> {
         reset_on_close(&self.stream, false)
             .map_err(|cause| ClientError::Local { what: "disarm the reset", cause })?;
         if let Err(error) = self.stream.shutdown(Shutdown::Write) {
-            // After a close_notify the server has all of the file, and may have refused it already.
+            // After its close_notify, the server has the whole file and may have refused it
+            // already.
             let is_plain = self.transport.is_plain();
             return Err(if is_plain { self.broken(error) } else { self.not_kept(error) });
         }
@@ -36,7 +37,7 @@ impl Connection<'_> {
         confirmed
     }
 
-    /// Sends the mark of the end of the file, where there is one: the close_notify of TLS.
+    /// Sends the mark of the end of the file, if the transport has one: the close_notify of TLS.
     fn end_content(&mut self) -> Result<(), ClientError> {
         loop {
             let is_sent = self.transport.close(&self.stream);
@@ -71,8 +72,8 @@ impl Connection<'_> {
             self.check_time(now)?;
             self.progress.tick(now);
             let outstanding = self.progress.look(now);
-            // The confirm timeout runs from the last acknowledgement: until then the server does
-            // not even know that the file ends here.
+            // The confirm timeout runs from the last acknowledgement: before that, the server does
+            // not know that the file ends here.
             let (deadline, late) = match outstanding {
                 Some(0) => (self.progress.still_at(limit), Ok(false)),
                 Some(_) => {

@@ -102,7 +102,7 @@ fn resolve(
     if let Ok(address) = literal.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    // With the zone of a link-local address, which the system translates.
+    // A link-local address may have a zone, which the system's resolver translates.
     let is_scoped = |text: &str| {
         text.split_once('%')
             .is_some_and(|(ip, zone)| ip.parse::<Ipv6Addr>().is_ok() && !zone.is_empty())
@@ -122,7 +122,7 @@ fn resolve(
     thread::Builder::new()
         .name("accio-resolve".into())
         .spawn(move || {
-            // The receiver is gone when the answer comes too late.
+            // The receiver is gone if the result comes too late.
             let _ = answer.send(sys::resolve::resolve(&name, port));
         })
         .map_err(|cause| ClientError::Local { what: "start a thread", cause })?;

@@ -24,13 +24,13 @@ pub(super) struct Connection<'c> {
     pub(super) transport: Transport,
     /// Deadline of the handshakes.
     pub(super) deadline: Instant,
-    /// The first byte of the server, in a dialect in which the server sends nothing.
+    /// The first byte from the server, in a dialect in which the server sends nothing.
     unexpected: Option<u8>,
     /// Deadline of the whole upload, if it is limited.
     pub(super) end: Option<Instant>,
 }
 
-/// The first byte of an alert, with which a TLS server answers a client without TLS.
+/// The first byte of a TLS alert, which a TLS server sends to a client without TLS.
 const TLS_ALERT: u8 = 21;
 
 /// Result of receiving without waiting.
@@ -199,7 +199,7 @@ impl<'c> Connection<'c> {
     }
 }
 
-/// Returns the result of a call on the socket; `None` if the call must be repeated later.
+/// Returns the result of a call on the socket, or `None` if the call must be repeated later.
 pub(super) fn unblocked<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

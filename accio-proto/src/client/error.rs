@@ -98,7 +98,7 @@ pub enum ClientError {
     Tls {
         /// The server.
         peer: SocketAddr,
-        /// Why.
+        /// The reason.
         cause: TlsFailure,
     },
 
@@ -344,7 +344,7 @@ mod tests {
     use crate::sys::client::{refused, timed_out};
 
     #[test]
-    fn only_a_temporary_failure_to_resolve_is_transient() {
+    fn only_a_temporary_resolver_failure_is_transient() {
         for is_temporary in [false, true] {
             let cause = io::Error::other("no answer");
             let error = ClientError::Resolve { host: "h".into(), is_temporary, cause };
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_printed_and_is_not_the_source_too() {
+    fn prints_the_cause_and_has_no_source() {
         use std::error::Error;
         let error = ClientError::Read { cause: refused() };
         assert_eq!(error.to_string(), "read the source: connection refused");
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connection_reads_well() {
+    fn formats_refused_connections() {
         let failure = |ip: &str, error: io::Error| (SocketAddr::new(ip.parse().unwrap(), 9), error);
         let error = |failures| ClientError::Connect { host: "h\x1b".into(), port: 9, failures };
         let both = vec![failure("::1", refused()), failure("127.0.0.1", refused())];

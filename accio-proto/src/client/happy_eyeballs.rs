@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_and_the_systems_first_choice_begins() {
+    fn families_alternate_beginning_with_the_systems_first_address() {
         for (given, order) in [
             (&[][..], &[][..]),
             (&["1.1.1.1"], &["1.1.1.1"]),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_address_delays_the_next_by_the_stagger_alone() {
+    fn a_silent_address_delays_the_next_by_250_ms() {
         let (listener, waiting, silent) = silent("::1");
         let good = TcpListener::bind("127.0.0.1:0").unwrap();
         let start = Instant::now();
@@ -243,8 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_comes_while_a_later_attempt_runs_still_wins() {
-        // The first answers a SYN again once its backlog has room; the second never does.
+    fn a_late_answer_wins_while_a_later_attempt_runs() {
+        // The first peer answers a SYN once its backlog has room; the second never does.
         let (listener, waiting, first) = silent("127.0.0.1");
         let (_other, _others, second) = silent("::1");
         let room = std::thread::spawn(move || {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_starts_the_next_at_once() {
+    fn a_refusal_starts_the_next_attempt_at_once() {
         let refused: Vec<_> = (0..4).map(|_| refusing("127.0.0.1")).collect();
         let good = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut order: Vec<_> = refused.iter().map(|(_, address)| *address).collect();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_in_the_order_of_the_addresses() {
+    fn reports_failures_in_the_order_of_the_addresses() {
         let (_listener, _waiting, silent) = silent("127.0.0.1");
         let (_socket, refused) = refusing("127.0.0.1");
         let deadline = Instant::now() + Duration::from_millis(400);

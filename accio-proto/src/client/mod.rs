@@ -1,8 +1,8 @@
 //! The client: connects, performs the handshake, sends the file and waits for the confirmation.
 //!
-//! Closing the socket resets the connection (`SO_LINGER` with a timeout of zero) until the last
-//! byte is queued. So whatever ends a client early, even a kill, looks like a reset to the server
-//! and never like a complete file.
+//! Until the last byte is queued, closing the socket resets the connection (`SO_LINGER` with a
+//! timeout of zero). If the client ends early for any reason, even if it is killed, the server
+//! therefore sees a reset and never a complete file.
 
 mod builder;
 mod confirm;

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_of_each_family() {
+    fn probes_one_address_of_each_family() {
         let parse = |texts: &[&str]| -> Vec<SocketAddr> {
             texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 9)).collect()
         };

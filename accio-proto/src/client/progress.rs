@@ -47,7 +47,7 @@ impl<'c> ProgressTracker<'c> {
         let now = Instant::now();
         let unacked = Unacked::of(stream);
         if unacked.is_none() {
-            log::info!("this system does not tell what the peer has acknowledged");
+            log::info!("this system does not report acknowledged bytes");
         }
         ProgressTracker {
             unacked,
@@ -129,12 +129,12 @@ impl<'c> ProgressTracker<'c> {
     /// Reports the progress if the interval has passed.
     pub(super) fn tick(&mut self, now: Instant) {
         if now.saturating_duration_since(self.reported) >= PROGRESS_INTERVAL {
-            self.tell(now);
+            self.emit(now);
         }
     }
 
     /// Reports the progress.
-    pub(super) fn tell(&mut self, now: Instant) {
+    pub(super) fn emit(&mut self, now: Instant) {
         let Some(report) = self.report else { return };
         self.reported = now;
         self.look(now);

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-/// Limits the bytes since the start to the rate, even if it is asked late.
+/// Limits the total number of bytes since the start to the rate, even if it is asked late.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
     /// Bytes per second.
@@ -14,16 +14,16 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Capacity of the bucket in seconds of the rate. A longer pause of the client is not made up
-    /// for.
+    /// Capacity of the bucket, in seconds of the rate. Longer pauses of the client are not
+    /// compensated.
     const DEPTH: f64 = 0.1;
 
     pub(super) fn new(rate: NonZeroU64, now: Instant) -> Self {
         RateLimiter { rate: rate.get() as f64, saved: 0.0, filled: now }
     }
 
-    /// Returns how many bytes may be sent now, or how long to wait. Waits until half a bucket is
-    /// there where the rate allows it, so that bytes are not sent one by one.
+    /// Returns how many bytes may be sent now, or how long to wait. If the rate allows it, waits
+    /// until the bucket is half full, so that bytes are not sent one by one.
     pub(super) fn ask(&mut self, now: Instant) -> Result<usize, Duration> {
         let depth = (self.rate * Self::DEPTH).max(1.0);
         let gained = now.saturating_duration_since(self.filled).as_secs_f64() * self.rate;
@@ -48,17 +48,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn never_above_the_rate_and_close_below_it() {
+    fn sends_at_most_and_nearly_the_rate() {
         for rate in [1, 7, 1000, 1 << 20, 10_000_000_000] {
             let start = Instant::now();
             let mut now = start;
-            let mut pace = RateLimiter::new(NonZeroU64::new(rate).unwrap(), start);
+            let mut limiter = RateLimiter::new(NonZeroU64::new(rate).unwrap(), start);
             let mut sent = 0u64;
             while now - start < Duration::from_secs(20) {
-                match pace.ask(now) {
+                match limiter.ask(now) {
                     Ok(count) => {
                         let count = count.min(1 << 30);
-                        pace.spend(count);
+                        limiter.spend(count);
                         sent += count as u64;
                         let allowed = (now - start).as_secs_f64() * rate as f64 + 1e-3;
                         assert!(sent as f64 <= allowed, "{sent} of {allowed} at {rate}");
@@ -71,9 +71,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_saves_up_a_tenth_of_a_second_at_most() {
+    fn a_pause_saves_at_most_a_tenth_of_a_second() {
         let start = Instant::now();
-        let mut pace = RateLimiter::new(NonZeroU64::new(1000).unwrap(), start);
-        assert_eq!(pace.ask(start + Duration::from_secs(3600)), Ok(100));
+        let mut limiter = RateLimiter::new(NonZeroU64::new(1000).unwrap(), start);
+        assert_eq!(limiter.ask(start + Duration::from_secs(3600)), Ok(100));
     }
 }

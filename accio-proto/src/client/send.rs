@@ -38,7 +38,7 @@ impl Connection<'_> {
         };
         let now = Instant::now();
         self.progress.start(total, now);
-        let mut pace = self.settings.rate_limit.map(|rate| RateLimiter::new(rate, now));
+        let mut limiter = self.settings.rate_limit.map(|rate| RateLimiter::new(rate, now));
         let mut pump = Pump::new(source, &self.settings.fast_paths);
         if !self.transport.is_plain() {
             pump.fast = None;
@@ -47,7 +47,7 @@ impl Connection<'_> {
             let now = Instant::now();
             self.check_time(now)?;
             self.progress.tick(now);
-            let budget = match pace.as_mut().map_or(Ok(SEND_CHUNK), |pace| pace.ask(now)) {
+            let budget = match limiter.as_mut().map_or(Ok(SEND_CHUNK), |limiter| limiter.ask(now)) {
                 Ok(budget) => budget,
                 Err(pause) => {
                     self.pause(None, pause)?;
@@ -74,8 +74,8 @@ impl Connection<'_> {
             match pushed {
                 Pushed::Bytes(count) => {
                     self.progress.add_content(count);
-                    if let Some(pace) = &mut pace {
-                        pace.spend(count);
+                    if let Some(limiter) = &mut limiter {
+                        limiter.spend(count);
                     }
                 }
                 // A slow source is not a stall.
@@ -204,7 +204,7 @@ struct Pump<'s> {
     input: Input<'s>,
     /// The fast path in use, if any.
     fast: Option<FastPath>,
-    /// Allocated at the first use.
+    /// Allocated on first use.
     buffer: Vec<u8>,
     /// The part of `buffer` that was read but not sent yet.
     unsent: Range<usize>,

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_as_certificates_name_them() {
+    fn converts_hosts_to_names_in_certificates() {
         for (host, name) in [
             ("receiver.example", "receiver.example"),
             ("192.0.2.7", "192.0.2.7"),

@@ -10,15 +10,13 @@ use crate::os_error::reason;
 #[non_exhaustive]
 pub enum TlsFailure {
     /// The server requires TLS, which the client does not use.
-    #[error("the server speaks TLS, and this client was not told to")]
+    #[error("the server requires TLS, which is not enabled")]
     Required,
     /// The first bytes of the server are not TLS.
     #[error("the server does not speak TLS: it sent \"{}\"", .0.escape_ascii())]
     Plain(Vec<u8>),
     /// The handshake was not complete in time.
-    #[error(
-        "the handshake was not complete within {0:?}: the server may be busy, or not speak TLS"
-    )]
+    #[error("the handshake was not complete within {0:?}: the server may be busy or not speak TLS")]
     Late(Duration),
     /// The server closed the connection during the handshake.
     #[error("the server closed the connection during the handshake")]

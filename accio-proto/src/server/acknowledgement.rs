@@ -1,10 +1,10 @@
-//! The answer that a peer waits for.
+//! The notification that a peer waits for.
 
 use std::fmt;
 
-/// Tells one peer the result of its upload when it is dropped: FIN for a complete file, a reset
-/// for any other end. Until then the connection keeps its place and its descriptor.
-#[must_use = "dropping it tells the peer"]
+/// Notifies one peer of the result of its upload when dropped: with FIN for a complete file, with a
+/// reset otherwise. Until then the connection keeps its place and its descriptor.
+#[must_use = "dropping it notifies the peer"]
 pub struct Acknowledgement(Option<Box<dyn FnOnce() + Send>>);
 
 impl Acknowledgement {
@@ -12,7 +12,7 @@ impl Acknowledgement {
         Acknowledgement(Some(Box::new(release)))
     }
 
-    /// Tells the peer, as dropping it does.
+    /// Notifies the peer, like dropping the value.
     pub fn send(self) {}
 }
 

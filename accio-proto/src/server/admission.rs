@@ -1,4 +1,4 @@
-//! Who may connect: networks that are allowed or denied, and a cap on connections per address.
+//! Admission of connections: allowed and denied networks, and limits per address.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// A range of addresses: a network in CIDR notation such as `10.0.0.0/8` or `fd00::/8`, or one
+/// A range of addresses: a network in CIDR notation such as `10.0.0.0/8` or `fd00::/8`, or a single
 /// address.
 ///
-/// IPv4 addresses in their IPv6 form (`::ffff:10.0.0.1`) count as the IPv4 addresses that they are.
+/// IPv4-mapped IPv6 addresses (`::ffff:10.0.0.1`) count as IPv4 addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// A text that is no network.
+/// A string that is not a valid network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "network {0:?}: neither an address nor a network; use one such as 192.0.2.7, 10.0.0.0/8 or fd00::/8"
@@ -25,7 +25,7 @@ pub struct Network(IpNet);
 pub struct InvalidNetwork(String);
 
 impl Network {
-    /// Whether `address` lies in it.
+    /// Returns whether the network contains `address`.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -49,37 +49,37 @@ impl fmt::Display for Network {
     }
 }
 
-/// The IPv4 network that an IPv6 one within `::ffff:0:0/96` stands for.
+/// Converts an IPv6 network within `::ffff:0:0/96` to the IPv4 network that it represents.
 fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else { return network };
     match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
-        // At most 32 is left of a prefix of at most 128, so this always succeeds.
+        // A prefix of at most 128 leaves at most 32, so this always succeeds.
         (Some(v4), Some(length)) => Ipv4Net::new(v4, length).map_or(network, IpNet::V4),
         _ => network,
     }
 }
 
-/// The rules of a server, and who holds how many places under them.
+/// The admission rules of a server, and the counts that they need.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     pub(super) allow: Vec<Network>,
     pub(super) deny: Vec<Network>,
     pub(super) max_per_ip: Option<NonZeroU32>,
     pub(super) max_new_per_ip: Option<NonZeroU32>,
-    /// Connections in service by address; only kept when there is a limit.
+    /// Connections in service by address; empty without a limit.
     held: Mutex<HashMap<IpAddr, u32>>,
-    /// Connections of the current second by address; only kept when there is a limit.
+    /// Connections of the current second by address; empty without a limit.
     recent: Mutex<Recent>,
 }
 
-/// The connections of one second.
+/// The connections of one second, by address.
 #[derive(Debug, Default)]
 struct Recent {
     since: Option<Instant>,
     counts: HashMap<IpAddr, u32>,
 }
 
-/// Why a connection is turned away.
+/// The reason for refusing a connection.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("its address is unknown")]
@@ -95,7 +95,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// The limit that refuses, in a word.
+    /// Returns a word for the limit, for the log.
     pub(super) fn limit(&self) -> &'static str {
         match self {
             Refusal::Unknown => "unknown",
@@ -108,7 +108,7 @@ impl Refusal {
 }
 
 impl Admission {
-    /// Admits a connection, or returns the reason for refusing it. One that is admitted counts
+    /// Admits a connection, or returns the reason for refusing it. An admitted connection counts
     /// until [`leave`](Admission::leave).
     pub(super) fn admit(&self, peer: Option<SocketAddr>, now: Instant) -> Result<(), Refusal> {
         let is_limited = self.max_per_ip.is_some() || self.max_new_per_ip.is_some();
@@ -137,7 +137,7 @@ impl Admission {
         Ok(())
     }
 
-    /// A connection that was admitted has ended.
+    /// Records the end of an admitted connection.
     pub(super) fn leave(&self, peer: Option<SocketAddr>) {
         let (Some(_), Some(peer)) = (self.max_per_ip, peer) else { return };
         let mut held = self.held();
@@ -151,19 +151,19 @@ impl Admission {
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
-        // A second that was counted in part is as good as a new one.
+        // Each change is one assignment; a partly counted second does no harm.
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
-        // Each change is one step, so a panic elsewhere leaves the counts right.
+        // Each change is one assignment, so the counts are correct even if another thread panics.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Recent {
-    /// Counts one more connection. The counts start again every second, so that they never take
-    /// more memory than the connections of a second are worth.
+    /// Counts one more connection. All counts restart every second, so that they need only as much
+    /// memory as the connections of one second.
     fn count(&mut self, client: IpAddr, max: NonZeroU32, now: Instant) -> Result<(), Refusal> {
         let is_over = |since| now.saturating_duration_since(since) >= Duration::from_secs(1);
         if self.since.is_none_or(is_over) {
@@ -179,7 +179,8 @@ impl Recent {
     }
 }
 
-/// The address that limits count: an IPv6 host usually has a whole /64 network to choose from.
+/// Returns the address for which connections are counted: that of the /64 network for IPv6, because
+/// a single host can usually use all of its addresses.
 fn client(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_parse_and_contain() {
+    fn parses_networks_and_checks_addresses() {
         for (network, inside, outside) in [
             ("10.0.0.0/8", "10.1.2.3", "11.0.0.0"),
             ("10.0.0.0/8", "::ffff:10.1.2.3", "::ffff:11.0.0.0"),
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn denied_wins_over_allowed_and_no_rule_lets_everyone_in() {
+    fn deny_takes_precedence_and_no_rule_allows_all() {
         let open = Admission::default();
         assert_eq!(open.admit(None, Instant::now()), Ok(()));
         let allow = networks(&["10.0.0.0/8", "::1"]);
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_holds_so_many_places_and_no_more() {
+    fn limits_connections_per_address() {
         let max = NonZeroU32::new(2).unwrap();
         let rules = Admission { max_per_ip: Some(max), ..Admission::default() };
         assert_eq!(rules.admit(peer("10.1.1.1"), Instant::now()), Ok(()));
@@ -251,11 +252,11 @@ mod tests {
         for ip in ["10.1.1.1", "10.1.1.1", "10.1.1.2"] {
             rules.leave(peer(ip));
         }
-        assert!(rules.held().is_empty(), "no address is remembered for ever");
+        assert!(rules.held().is_empty(), "ended connections leave no entry");
     }
 
     #[test]
-    fn the_addresses_of_an_ipv6_network_of_64_bits_count_as_one() {
+    fn addresses_of_an_ipv6_64_network_count_as_one() {
         let max = NonZeroU32::new(2).unwrap();
         let rules = Admission { max_per_ip: Some(max), ..Admission::default() };
         let now = Instant::now();
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_opens_so_many_connections_in_a_second_and_no_more() {
+    fn limits_new_connections_per_second() {
         let max = NonZeroU32::new(2).unwrap();
         let rules = Admission { max_new_per_ip: Some(max), ..Admission::default() };
         let start = Instant::now();

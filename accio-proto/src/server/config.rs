@@ -10,17 +10,17 @@ use crate::dialect::ServerDialect;
 use crate::digest::DigestAlgorithm;
 use crate::session::SessionLimits;
 
-/// Is told of every connection that ended.
+/// Called for every finished connection.
 pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
 
-/// Records every connection that has ended, and decides when its peer is told.
+/// Records every finished connection, and decides when its peer is notified.
 pub(super) type Recorder = Box<dyn Fn(Outcome, Acknowledgement) + Send + Sync>;
 
-/// Called for every TLS handshake that has failed.
+/// Called for every failed TLS handshake.
 #[cfg(feature = "tls")]
 pub(super) type HandshakeObserver = Box<dyn Fn(&FailedHandshake) + Send + Sync>;
 
-/// What serving needs of the settings.
+/// The settings that are used while serving.
 pub(super) struct Config {
     pub(super) dialect: ServerDialect,
     pub(super) limits: SessionLimits,

@@ -1,4 +1,4 @@
-//! Stopping a server, and asking what it does.
+//! The handle that stops a server and reports its state.
 
 use std::io;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::sys::signal::Signal;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
 
-/// Stops a server from elsewhere, and tells what it does. Clones are of the same one.
+/// Stops a server from another thread, and reports its state. Clones refer to the same server.
 #[derive(Debug, Clone)]
 pub struct ServerHandle {
     controls: Arc<Controls>,
 }
 
-/// What a server and its handles share.
+/// State shared by a server and its handles.
 #[derive(Debug)]
 pub(super) struct Controls {
     pub(super) stop: Signal,
@@ -49,10 +49,11 @@ impl Controls {
         Controls { tls: tls.map(Mutex::new), ..self }
     }
 
-    /// The TLS settings for the next connection.
+    /// Returns the TLS settings for the next connection.
     #[cfg(feature = "tls")]
     pub(super) fn tls(&self) -> Option<ServerTls> {
-        // The only change is one assignment, so a panic elsewhere leaves it whole.
+        // The only change is one assignment, so the value is consistent even if another thread
+        // panics.
         let tls = self.tls.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         Some(tls.clone())
     }
@@ -63,20 +64,22 @@ impl ServerHandle {
         ServerHandle { controls }
     }
 
-    /// Stops the server: it accepts no more, aborts what is unfinished and returns from
-    /// [`Server::run`](super::Server::run). Harmless when it stopped already or has yet to run.
+    /// Stops the server: it accepts no more connections, aborts unfinished transfers and returns
+    /// from [`Server::run`](super::Server::run). Has no effect on a stopped server; a server that
+    /// is not running yet stops as soon as it runs.
     pub fn stop(&self) {
         self.controls.stop.raise();
     }
 
-    /// Lets the server finish: it listens no more, and returns from [`Server::run`](super::Server::run) when the last
-    /// connection in service has ended. [`stop`](ServerHandle::stop) still cuts that short.
+    /// Lets running transfers finish: the server stops listening, and returns from
+    /// [`Server::run`](super::Server::run) after the last connection has ended.
+    /// [`stop`](ServerHandle::stop) ends this early.
     pub fn drain(&self) {
         self.controls.drain.raise();
     }
 
-    /// Replaces the TLS settings, for connections that come from now on. Without effect on a server
-    /// that does not use TLS.
+    /// Replaces the TLS settings for later connections. Has no effect on a server that does not use
+    /// TLS.
     #[cfg(feature = "tls")]
     pub fn set_tls(&self, tls: impl Into<ServerTls>) {
         if let Some(current) = &self.controls.tls {
@@ -84,13 +87,13 @@ impl ServerHandle {
         }
     }
 
-    /// What the server has done so far.
+    /// Returns the counters of the server.
     pub fn stats(&self) -> Stats {
         self.controls.counters.stats()
     }
 
-    /// Returns the connections in service, in no particular order. Each is as it is when the iterator
-    /// gets to it.
+    /// Returns the connections in service, in no particular order, each with its state at the time
+    /// the iterator reaches it.
     ///
     /// This takes no lock that a transfer needs, so it may be called often. A connection that has
     /// ended is here until it was [reported](super::ServerBuilder::on_outcome).

@@ -1,7 +1,7 @@
-//! The connections in service, for those who watch a server.
+//! The list of connections in service, for monitoring.
 //!
-//! A connection has an entry from its number to its report. The thread that has the connection
-//! stores its progress there after each turn, without a lock; those who watch read it.
+//! A connection has an entry from the time it is numbered until it is reported. The thread that
+//! owns the connection stores its progress in the entry after each turn, without a lock.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ pub struct ConnectionStatus {
     pub id: u64,
     /// The client, where the system knows it.
     pub peer: Option<SocketAddr>,
-    /// The client's name, if it presented a certificate under TLS.
+    /// The client's identity, if it presented a certificate under TLS.
     pub identity: Option<Arc<str>>,
     /// The dialect of the client, once it is known.
     pub dialect: Option<Dialect>,
@@ -26,9 +26,9 @@ pub struct ConnectionStatus {
     pub phase: Phase,
     /// Content bytes received so far, up to the end of the last turn.
     pub bytes: u64,
-    /// Time since it got its number.
+    /// Time since it was numbered.
     pub age: Duration,
-    /// Time since its last byte, or since it got its number.
+    /// Time since its last byte, or since it was numbered.
     pub idle: Duration,
 }
 
@@ -40,12 +40,12 @@ pub enum Phase {
     Handshake,
     /// Content is arriving.
     Receiving,
-    /// The client has ended, or was ended: the file or the error marker is being stored.
+    /// The transfer has ended: the file or the error marker is being stored.
     Finishing,
 }
 
 impl Phase {
-    /// Returns a word for the phase, for other programs: `handshake`, `receiving` or `finishing`.
+    /// Returns the name of the phase, for other programs: `handshake`, `receiving` or `finishing`.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Handshake => "handshake",
@@ -55,46 +55,46 @@ impl Phase {
     }
 }
 
-/// Entries are made this many at a time, and stay: the table never moves.
+/// Number of entries allocated at a time. Entries are never freed, so the table never moves.
 const CHUNK: usize = 256;
 
 /// The entries of all connections in service.
 #[derive(Debug)]
 pub(super) struct InProgress {
-    /// The times of entries count from here.
+    /// The time from which the times in entries are measured.
     origin: Instant,
     chunks: Box<[OnceLock<Box<[Entry]>>]>,
-    /// Entries that were used before; the last one freed is the next one used.
+    /// Entries that were used before; the last one freed is reused first.
     free: Mutex<Vec<u32>>,
-    /// Entries from here on were never used. Changed under the lock of `free`.
+    /// Index of the first entry that was never used. Changed only while `free` is locked.
     fresh: AtomicU32,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Taken at the beginning and the end of a connection, and by those who watch.
-    connection: Mutex<Option<Described>>,
+    /// Locked at the beginning and the end of a connection, and while it is listed.
+    connection: Mutex<Option<Description>>,
     bytes: AtomicU64,
-    /// Microseconds from the origin to the last byte.
+    /// Time of the last byte, in microseconds since the origin.
     heard: AtomicU64,
     stage: AtomicU8,
 }
 
-/// What does not change about a connection.
+/// The constant properties of a connection.
 #[derive(Debug)]
-struct Described {
+struct Description {
     id: u64,
     peer: Option<SocketAddr>,
     identity: Option<Arc<str>>,
     since: Instant,
 }
 
-/// The entry of a connection; none if the table was full.
+/// The entry of a connection; `None` if the table was full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(Option<u32>);
 
 impl InProgress {
-    /// A table for at most `limit` connections.
+    /// Creates a table for at most `limit` connections.
     pub(super) fn new(limit: usize) -> Self {
         InProgress {
             origin: Instant::now(),
@@ -104,7 +104,7 @@ impl InProgress {
         }
     }
 
-    /// Lists a connection, until [`leave`](InProgress::leave).
+    /// Adds a connection, until [`leave`](InProgress::leave).
     pub(super) fn enter(
         &self,
         id: u64,
@@ -116,7 +116,7 @@ impl InProgress {
         let Some(index) = self.vacant() else { return Place(None) };
         let entry = self.entry(index);
         let mut connection = lock(&entry.connection);
-        *connection = Some(Described { id, peer, identity, since: now });
+        *connection = Some(Description { id, peer, identity, since: now });
         entry.store(0, dialect, self.micros(now));
         drop(connection);
         Place(Some(index))
@@ -135,7 +135,7 @@ impl InProgress {
         }
     }
 
-    /// Stores that no more content arrives.
+    /// Records that no more content will arrive.
     pub(super) fn finishing(&self, place: Place, bytes: u64, dialect: Option<Dialect>) {
         if let Some(index) = place.0 {
             let entry = self.entry(index);
@@ -144,7 +144,7 @@ impl InProgress {
         }
     }
 
-    /// Removes connection `id`; harmless if it has been removed.
+    /// Removes connection `id`; has no effect if it was removed already.
     pub(super) fn leave(&self, place: Place, id: u64) {
         let Some(index) = place.0 else { return };
         {
@@ -157,7 +157,8 @@ impl InProgress {
         lock(&self.free).push(index);
     }
 
-    /// Returns the connections, in no particular order, each as it is when the iterator gets to it.
+    /// Returns the connections, in no particular order, each with its state at the time the
+    /// iterator reaches it.
     pub(super) fn iter(&self) -> impl Iterator<Item = ConnectionStatus> {
         let used = self.fresh.load(Ordering::Acquire);
         (0..used).filter_map(|index| self.status(index))
@@ -165,9 +166,9 @@ impl InProgress {
 
     fn status(&self, index: u32) -> Option<ConnectionStatus> {
         let entry = self.entry(index);
-        // Held while the progress is read, so that all of it is of one connection.
+        // Locked while the progress is read, so that all values belong to the same connection.
         let connection = lock(&entry.connection);
-        let Described { id, peer, identity, since } = connection.as_ref()?;
+        let Description { id, peer, identity, since } = connection.as_ref()?;
         let now = Instant::now();
         let heard = Duration::from_micros(entry.heard.load(Ordering::Relaxed));
         let (dialect, phase) = stage(entry.stage.load(Ordering::Relaxed));
@@ -218,7 +219,7 @@ impl Entry {
     }
 }
 
-/// The bit of a stage for [`Phase::Finishing`]; the others are the dialect.
+/// The bit of a stage that means [`Phase::Finishing`]; the other bits are the dialect.
 const FINISHING: u8 = 0x80;
 
 fn stage_of(dialect: Option<Dialect>) -> u8 {
@@ -245,7 +246,8 @@ fn stage(stage: u8) -> (Option<Dialect>, Phase) {
     (dialect, phase)
 }
 
-/// Every change under these locks is one assignment, so a panic elsewhere leaves them whole.
+/// Every change under these locks is one assignment, so the state is consistent even if another
+/// thread panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_of_the_connection_that_has_the_entry() {
+    fn an_entry_shows_the_progress_of_its_connection_only() {
         let table = InProgress::new(1);
         let now = Instant::now();
         let first = table.enter(1, None, Some("ada".into()), None, now);
@@ -282,12 +284,12 @@ mod tests {
         let status = table.iter().next().unwrap();
         assert_eq!((status.id, status.bytes, status.identity), (2, 0, None));
         table.leave(first, 1);
-        assert_eq!(ids(&table), [2], "an entry has one owner");
+        assert_eq!(ids(&table), [2], "an entry belongs to one connection");
         table.leave(second, 2);
     }
 
     #[test]
-    fn silence_and_age_are_measured() {
+    fn measures_idle_time_and_age() {
         let table = InProgress::new(1);
         let start = Instant::now();
         let place = table.enter(1, None, None, None, start);
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_grows_to_its_limit_and_lists_no_more() {
+    fn lists_connections_up_to_its_limit() {
         let table = InProgress::new(2 * CHUNK);
         let now = Instant::now();
         let enter = |id| table.enter(id, None, None, None, now);

@@ -1,4 +1,4 @@
-//! Warnings about connections that the operator's own limits end or refuse.
+//! Warnings about connections that exceed the operator's limits.
 
 use std::collections::HashMap;
 use std::fmt::Arguments;
@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::session::Abort;
 
-/// How often a limit is logged as a warning at the most; clients choose how often they exceed it.
+/// Minimum interval between warnings about one limit. Clients decide how often they exceed it.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Logs a warning per limit and second, counts the rest, and logs each of those as information.
+/// Logs at most one warning per limit and second, counts the other cases, and logs them as
+/// information.
 #[derive(Debug, Default)]
 pub(super) struct LimitLog {
     limits: Mutex<HashMap<&'static str, State>>,
@@ -19,7 +20,7 @@ pub(super) struct LimitLog {
 #[derive(Debug)]
 struct State {
     logged: Instant,
-    /// Since then.
+    /// Number of cases since the last warning.
     unlogged: u64,
 }
 
@@ -33,9 +34,10 @@ impl LimitLog {
         }
     }
 
-    /// `None` if the limit was logged a moment ago; else how often it was exceeded since then.
+    /// Returns `None` if there was a warning about the limit within the interval, otherwise the
+    /// number of cases since then.
     fn count(&self, limit: &'static str, now: Instant) -> Option<u64> {
-        // Every change is complete before anything could panic.
+        // Every change under this lock is complete before anything could panic.
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(state) = limits.get_mut(limit) else {
             limits.insert(limit, State { logged: now, unlogged: 0 });
@@ -50,7 +52,7 @@ impl LimitLog {
     }
 }
 
-/// Whether an operator's own limit ended the transfer, and not the protocol's.
+/// Returns whether the transfer was ended by an operator's limit, not by the protocol.
 pub(super) fn is_own_limit(why: &Abort) -> bool {
     matches!(why, Abort::TooLarge(_) | Abort::TooLong(_) | Abort::TooSlow { .. })
 }
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_logged_once_a_second_and_the_rest_is_counted() {
+    fn warns_once_a_second_and_counts_the_rest() {
         let log = LimitLog::default();
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
@@ -68,7 +70,7 @@ mod tests {
         for millis in [1, 500, 999] {
             assert_eq!(log.count("large", at(millis)), None);
         }
-        assert_eq!(log.count("denied", at(999)), Some(0), "each limit by itself");
+        assert_eq!(log.count("denied", at(999)), Some(0), "each limit is counted separately");
         assert_eq!(log.count("large", at(1000)), Some(3));
         assert_eq!(log.count("large", at(2500)), Some(0));
     }

@@ -1,4 +1,4 @@
-//! A listening socket: binding it, and accepting a connection.
+//! Listening sockets: binding and accepting.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,24 +7,24 @@ use crate::socket::TcpSocket;
 use crate::sys;
 pub(super) use crate::sys::listen::{bind, prepare};
 
-/// What one attempt to accept brought.
+/// The result of one attempt to accept.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    /// A connection.
+    /// A connection was accepted.
     Connection(TcpSocket, Option<SocketAddr>),
-    /// Nobody waits.
-    Nobody,
-    /// That connection failed before it could be accepted; the next may not.
+    /// No connection waits.
+    Nothing,
+    /// The connection failed before it was accepted; the next attempt may succeed.
     Failed,
-    /// The system has no descriptor or no memory left, or the socket itself is broken.
+    /// The system has no descriptors or memory left, or the listening socket is broken.
     Exhausted(io::Error),
 }
 
-/// Accepts one connection of a socket that is [`prepare`]d.
+/// Accepts one connection from a socket that was [`prepare`]d.
 pub(super) fn accept(socket: &TcpListener) -> Accepted {
     match sys::accept::accept(socket) {
         Ok((stream, peer)) => Accepted::Connection(TcpSocket::accepted(stream), peer),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nothing,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Accepted::Failed,
         Err(error) if sys::accept::is_of_one_connection(&error) => Accepted::Failed,
         Err(error) => Accepted::Exhausted(error),

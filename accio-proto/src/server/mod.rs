@@ -1,4 +1,4 @@
-//! The server: many connections at once, each into one file of a sink.
+//! The server: serves many connections concurrently, and stores each as a file of a sink.
 
 mod acknowledgement;
 mod admission;
@@ -45,52 +45,52 @@ use crate::sink::FileSink;
 use per_session::PerSession;
 use reactor::Reactor;
 
-/// A server that listens already; [`run`](Server::run) serves.
+/// A server that is listening; [`run`](Server::run) serves connections.
 ///
-/// Dropped without being run, it stops listening; who had connected is reset.
+/// When dropped without being run, it stops listening, and clients in the backlog are reset.
 pub struct Server<K: FileSink> {
     backend: Backend<K>,
     addresses: Vec<SocketAddr>,
     handle: ServerHandle,
 }
 
-/// How it serves.
+/// The implementation of the threading mode.
 enum Backend<K: FileSink> {
     Reactor(Box<Reactor<K>>),
     PerSession(Box<PerSession<K>>),
 }
 
 impl<K: FileSink> Server<K> {
-    /// Where it listens, with the port the system chose if port 0 was asked for; the first address
-    /// if there are several.
+    /// Returns the address it listens on, with the port that the system chose if port 0 was
+    /// requested; the first one if there are several.
     pub fn local_addr(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// All addresses where it listens, in the order of their sockets; at least one.
+    /// Returns all addresses it listens on, in the order of the sockets; at least one.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// A handle to stop it from another thread.
+    /// Returns a handle to stop the server from another thread.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
-    /// Serves until it is stopped: by a handle, or by an error that no connection can cause.
+    /// Serves until the server is stopped by a handle, or by an error that no connection can cause.
     ///
-    /// When it returns, it no longer listens, unfinished transfers are aborted, and every outcome
-    /// was reported. A [stop](ServerHandle::stop) takes less than a second in
-    /// [reactor](Threading::Reactor) mode, whatever the sink is doing; a call that is stuck in the
-    /// kernel, and the release of discarded content, may outlive it.
+    /// When this function returns, the server no longer listens, unfinished transfers are aborted,
+    /// and every outcome has been reported. In [reactor](Threading::Reactor) mode, a
+    /// [stop](ServerHandle::stop) takes less than a second, whatever the sink is doing; a call that
+    /// is stuck in the kernel, and the release of discarded content, may take longer.
     ///
-    /// A panic of the sink ends the connection it was called for and no other; a panic of the
-    /// observer or the recorder ends none.
+    /// If the sink panics, only the connection that it was called for ends. If the observer or the
+    /// recorder panics, no connection ends.
     ///
     /// # Errors
     ///
-    /// [`ServerError::Start`] when a thread of the reactor cannot be started,
-    /// [`ServerError::Serve`] when the event queue fails.
+    /// Returns [`ServerError::Start`] if a thread of the reactor cannot be started, and
+    /// [`ServerError::Serve`] if the event queue fails.
     pub fn run(self) -> Result<(), ServerError> {
         let Server { backend, handle, .. } = self;
         match backend {
@@ -99,7 +99,8 @@ impl<K: FileSink> Server<K> {
         }
     }
 
-    /// How it serves: as asked for, or what suits the sink and the system.
+    /// Returns the threading mode in use: the requested one, or the default for the sink and the
+    /// system.
     pub fn threading(&self) -> Threading {
         match self.backend {
             Backend::Reactor(_) => Threading::Reactor,

@@ -1,15 +1,15 @@
-//! The limits of a running server, for those who watch it.
+//! The limits of a running server, for monitoring.
 
 use std::num::NonZeroU32;
 
 use crate::dialect::ServerDialect;
 use crate::session::SessionLimits;
 
-/// What a server accepts.
+/// The limits that a server enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerLimits {
-    /// The dialects.
+    /// The dialects that the server accepts.
     pub dialect: ServerDialect,
     /// The limits of each transfer.
     pub transfer: SessionLimits,

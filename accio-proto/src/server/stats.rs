@@ -1,30 +1,30 @@
-//! What a server has done so far, for those who watch it.
+//! Counters of a server, for monitoring.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::outcome::Outcome;
 
-/// Counts since the start of a server, and what it does right now.
+/// Counts since the start of a server, and its current number of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Connections that got a number.
+    /// Connections that were assigned a number.
     pub accepted: u64,
-    /// Connections in service right now.
+    /// Connections that are in service now.
     pub in_service: u64,
     /// Connections that ended with a complete file.
     pub completed: u64,
     /// Connections that ended with the error marker.
     pub failed: u64,
-    /// Connections that were turned away before they got a number.
+    /// Connections that were refused before they got a number.
     pub refused: u64,
-    /// Attempts to accept that the system failed.
+    /// Failed attempts to accept a connection.
     pub accept_errors: u64,
-    /// Content bytes of complete files.
+    /// Bytes of content in complete files.
     pub bytes: u64,
 }
 
-/// The counts as the workers keep them.
+/// The counters that the workers update.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     accepted: AtomicU64,
@@ -61,8 +61,8 @@ impl Counters {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        // Ended before accepted: each connection is accepted first, so the difference is never
-        // below zero.
+        // Read the ended connections before the accepted ones: since each connection is accepted
+        // first, the difference is never negative.
         let completed = self.completed.load(Ordering::Acquire);
         let failed = self.failed.load(Ordering::Acquire);
         let accepted = self.accepted.load(Ordering::Acquire);

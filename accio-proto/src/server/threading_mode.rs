@@ -1,27 +1,26 @@
-//! How a server shares its connections out among threads.
+//! The threading modes of a server.
 
 use super::reactor;
 use crate::limits;
 
-/// How a server shares its connections out among threads. What connections see is the same.
+/// The way a server distributes its connections among threads. Clients see no difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Threading {
-    /// A few workers wait on one event queue and serve whatever comes: the default where the
-    /// system has the queue, which is Linux. Elsewhere [`PerSession`](Threading::PerSession)
-    /// serves, whatever is asked for.
+    /// A few workers wait on one event queue and handle its events. The default on Linux, which has
+    /// such a queue. On other systems, [`PerSession`](Threading::PerSession) is always used.
     Reactor,
-    /// Each connection has a thread, up to the connection limit: the default for sinks whose calls
-    /// [block](crate::FileSink::blocks), and on systems without the queue.
+    /// Each connection has a thread, up to the connection limit. The default for sinks whose calls
+    /// [block](crate::FileSink::blocks), and on systems without the event queue.
     ///
-    /// When the system refuses a thread, that is said in the log, and connections wait in the
-    /// backlog, neither refused nor greeted, until a connection ends or the next attempt succeeds,
-    /// ten of which are made a second.
+    /// If the system refuses a thread, the server logs that, and connections wait in the backlog
+    /// without a greeting until another connection ends or a later attempt succeeds; the server
+    /// tries ten times a second.
     PerSession,
 }
 
 impl Threading {
-    /// What to use, when `asked` is what the program wants, if it does.
+    /// Returns the mode to use, given the mode that the program requested, if any.
     pub(super) fn choose(asked: Option<Threading>, sink_blocks: bool) -> Threading {
         if !reactor::IS_AVAILABLE {
             return Threading::PerSession;
@@ -33,7 +32,7 @@ impl Threading {
         }
     }
 
-    /// How many connections are served at once unless anything is said.
+    /// Returns the default for the maximum number of connections.
     pub(super) fn default_max(self) -> usize {
         match self {
             Threading::Reactor => limits::MAX_CONNECTIONS,

@@ -1,4 +1,4 @@
-//! A connection that is under TLS and whose handshake is not complete: it has no number yet.
+//! Connections during the TLS handshake, which have no number yet.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use crate::session::SessionLimits;
 use crate::socket::{Interest, Socket, TcpSocket};
 use crate::tls::{HandshakeFailure, ServerTls, TlsSocket};
 
-/// A failed TLS handshake, which leaves no file and has no number.
+/// A failed TLS handshake, for which there is neither a file nor a number.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FailedHandshake {
-    /// The client, where the system knows it.
+    /// The address of the client, if the system knows it.
     pub peer: Option<SocketAddr>,
-    /// From accept to failure.
+    /// Time from accept to failure.
     pub duration: Duration,
-    /// Why it failed.
+    /// The reason of the failure.
     pub failure: HandshakeFailure,
 }
 
-/// A warning that is no error in TLS (`user_canceled`, RFC 8446, section 6.1): sent to a client that
-/// has been silent for half of its time. A TLS client that is slow ignores it; one without TLS,
-/// which waits for a greeting, learns from it that it is wrong here.
+/// A TLS alert that is not an error (`user_canceled`, RFC 8446, section 6.1). It is sent to a
+/// client that has been silent for half of the time limit. A slow TLS client ignores it; a client
+/// without TLS, which waits for a greeting, learns from it that the server requires TLS.
 const HINT: &[u8] = &[21, 3, 3, 0, 2, 1, 90];
 
-/// The alert for a client that does not speak TLS: `unexpected_message`, fatal.
+/// The alert for a client that does not use TLS: `unexpected_message`, fatal.
 const NOT_TLS: &[u8] = &[21, 3, 3, 0, 2, 2, 10];
 
 /// A connection during its handshake.
@@ -47,19 +47,19 @@ enum Hint {
     Sent,
 }
 
-/// A connection after a step of its handshake.
+/// The state of a connection after a step of its handshake.
 #[derive(Debug)]
 pub(super) enum Handshake {
-    /// There is more to come.
+    /// The handshake is not complete.
     Waiting(Box<Securing>),
-    /// It is secured.
+    /// The handshake is complete.
     Complete(ServerSocket, Option<SocketAddr>),
-    /// It failed; the socket is to be reset.
+    /// The handshake failed; the socket must be reset.
     Failed(TcpSocket, FailedHandshake),
 }
 
 impl Securing {
-    /// Takes over a connection on which nothing was sent or received yet.
+    /// Takes over a connection on which nothing has been sent or received.
     pub(super) fn begin(
         socket: TcpSocket,
         peer: Option<SocketAddr>,
@@ -68,8 +68,8 @@ impl Securing {
         now: Instant,
     ) -> Result<Box<Self>, (TcpSocket, rustls::Error)> {
         let socket = TlsSocket::try_new(socket, tls.config())?;
-        // As soon as one that says nothing after its handshake would be ended: the deadlines of a
-        // slot only ever move later.
+        // The same deadline as for a connection that sends nothing after its handshake, because the
+        // deadlines of a slot may only move later.
         let end = limits.first_deadline(now);
         let hint = Hint::Due(now + (end - now) / 2);
         Ok(Box::new(Securing { socket, peer, tls, since: now, end, hint }))
@@ -94,7 +94,7 @@ impl Securing {
         }
     }
 
-    /// When to call [`handle_ready`](Securing::handle_ready) even if nothing has come.
+    /// Returns when to call [`handle_ready`](Securing::handle_ready) even if nothing has arrived.
     pub(super) fn deadline(&self) -> Instant {
         match self.hint {
             Hint::Due(hint) if !self.socket.has_heard() => hint,
@@ -102,7 +102,7 @@ impl Securing {
         }
     }
 
-    /// Goes on as far as the client's bytes allow.
+    /// Continues the handshake as far as the client's bytes allow.
     pub(super) fn handle_ready(
         mut self: Box<Self>,
         identities: &Identities,
@@ -123,7 +123,7 @@ impl Securing {
             Ok(false) if now < self.end => {
                 if self.deadline() <= now {
                     self.hint = Hint::Sent;
-                    // Should it not fit or not arrive, the deadline says the same later.
+                    // If the hint cannot be sent, the failure at the deadline says the same.
                     let _ = self.socket.get_mut().send(HINT);
                 }
                 return Handshake::Waiting(self);
@@ -145,7 +145,7 @@ impl Securing {
         self.fail(failure, now)
     }
 
-    /// Ends it early.
+    /// Ends the handshake early.
     pub(super) fn fail(self: Box<Self>, failure: HandshakeFailure, now: Instant) -> Handshake {
         let duration = now.saturating_duration_since(self.since);
         let failed = FailedHandshake { peer: self.peer, duration, failure };
@@ -153,7 +153,7 @@ impl Securing {
     }
 }
 
-/// How many connections each identity has, where that is limited.
+/// The number of connections of each identity, if that is limited.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
     pub(super) max: Option<std::num::NonZeroU32>,
@@ -161,7 +161,7 @@ pub(super) struct Identities {
 }
 
 impl Identities {
-    /// Takes a place for a connection of this identity, until [`leave`](Identities::leave).
+    /// Counts a connection of this identity, until [`leave`](Identities::leave).
     pub(super) fn enter(&self, identity: Option<&Arc<str>>) -> Result<(), HandshakeFailure> {
         let (Some(max), Some(identity)) = (self.max, identity) else { return Ok(()) };
         let mut held = self.held();
@@ -174,7 +174,7 @@ impl Identities {
         Ok(())
     }
 
-    /// Gives the place of a connection back.
+    /// Stops counting a connection.
     pub(super) fn leave(&self, socket: &ServerSocket) {
         let (Some(_), Some(identity)) = (self.max, socket.identity()) else { return };
         let mut held = self.held();
@@ -187,7 +187,7 @@ impl Identities {
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<Arc<str>, u32>> {
-        // Each change is one step, so a panic elsewhere leaves the counts right.
+        // Each change is one assignment, so the counts are correct even if another thread panics.
         self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

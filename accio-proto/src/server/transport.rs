@@ -1,4 +1,4 @@
-//! A server's connection: as it is, or under TLS.
+//! The socket of a server's connection, with or without TLS.
 
 #[cfg(not(feature = "tls"))]
 use std::sync::Arc;
@@ -8,7 +8,7 @@ pub(super) use crate::socket::TcpSocket as ServerSocket;
 
 #[cfg(not(feature = "tls"))]
 impl ServerSocket {
-    /// The client's name, which only TLS can tell.
+    /// Returns the client's identity, which only exists with TLS.
     pub(super) fn identity(&self) -> Option<&Arc<str>> {
         None
     }
@@ -30,19 +30,19 @@ mod secured {
     #[derive(Debug)]
     pub(in crate::server) enum ServerSocket {
         Plain(TcpSocket),
-        /// Under TLS, its handshake complete.
+        /// A socket with TLS whose handshake is complete.
         Tls(Box<Secured>),
     }
 
     #[derive(Debug)]
     pub(in crate::server) struct Secured {
         pub(in crate::server) socket: TlsSocket<TcpSocket>,
-        /// The client's name, if it has shown a certificate.
+        /// The client's identity, if it presented a certificate.
         pub(in crate::server) identity: Option<Arc<str>>,
     }
 
     impl ServerSocket {
-        /// The client's name, if it has shown a certificate.
+        /// Returns the client's identity, if it presented a certificate.
         pub(in crate::server) fn identity(&self) -> Option<&Arc<str>> {
             match self {
                 ServerSocket::Plain(_) => None,

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_has_its_word() {
+    fn each_reason_has_a_code() {
         let io = io::Error::from;
         let sink = |kind| Abort::Sink { action: "write", cause: io(kind) };
         for (abort, code) in [
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peers_faults_are_told_from_ours() {
+    fn distinguishes_faults_of_the_peer() {
         let io = || io::Error::from(io::ErrorKind::Other);
         let peers = [
             Abort::Idle(Duration::from_secs(10)),

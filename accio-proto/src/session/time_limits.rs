@@ -69,7 +69,7 @@ impl TransferClock {
         self.received += count as u64;
     }
 
-    /// Notes that there was nothing to receive.
+    /// Records that there was nothing to receive.
     pub(super) fn wait(&mut self) {
         self.waited = true;
     }
@@ -130,68 +130,68 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn silence_counts_from_the_last_byte_or_from_the_end_of_our_own_work() {
+    fn idle_time_counts_from_the_last_byte_or_the_end_of_own_work() {
         let (start, limits) = (Instant::now(), SessionLimits::default());
-        let mut pace = TransferClock::new(start);
-        assert_eq!(pace.deadline(&limits), start + 10 * SECOND);
-        pace.receive(1, start + 9 * SECOND);
-        assert_eq!(pace.deadline(&limits), start + 19 * SECOND);
-        pace.resume(start + 9 * SECOND, start + 30 * SECOND);
-        assert_eq!(pace.deadline(&limits), start + 40 * SECOND);
-        assert!(pace.check(&limits, start + 39 * SECOND).is_ok());
-        assert!(matches!(pace.check(&limits, start + 40 * SECOND), Err(Abort::Idle(_))));
+        let mut clock = TransferClock::new(start);
+        assert_eq!(clock.deadline(&limits), start + 10 * SECOND);
+        clock.receive(1, start + 9 * SECOND);
+        assert_eq!(clock.deadline(&limits), start + 19 * SECOND);
+        clock.resume(start + 9 * SECOND, start + 30 * SECOND);
+        assert_eq!(clock.deadline(&limits), start + 40 * SECOND);
+        assert!(clock.check(&limits, start + 39 * SECOND).is_ok());
+        assert!(matches!(clock.check(&limits, start + 40 * SECOND), Err(Abort::Idle(_))));
     }
 
     #[test]
-    fn a_transfer_may_take_so_long_and_no_longer() {
+    fn max_duration_limits_a_transfer() {
         let start = Instant::now();
         let limits = limits(|limits| limits.max_duration = Some(15 * SECOND));
-        let mut pace = TransferClock::new(start);
-        pace.receive(1, start + 9 * SECOND);
-        assert_eq!(pace.deadline(&limits), start + 15 * SECOND);
-        assert!(pace.check(&limits, start + 14 * SECOND).is_ok());
-        assert!(matches!(pace.check(&limits, start + 15 * SECOND), Err(Abort::TooLong(_))));
+        let mut clock = TransferClock::new(start);
+        clock.receive(1, start + 9 * SECOND);
+        assert_eq!(clock.deadline(&limits), start + 15 * SECOND);
+        assert!(clock.check(&limits, start + 14 * SECOND).is_ok());
+        assert!(matches!(clock.check(&limits, start + 15 * SECOND), Err(Abort::TooLong(_))));
     }
 
     #[test]
-    fn a_byte_every_nine_seconds_is_too_slow() {
+    fn min_rate_detects_a_byte_every_nine_seconds() {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
-        let mut pace = TransferClock::new(start);
-        pace.wait();
-        pace.receive(1, start + 9 * SECOND);
-        assert_eq!(pace.deadline(&limits), start + 10 * SECOND);
-        let slow = pace.check(&limits, start + 10 * SECOND);
+        let mut clock = TransferClock::new(start);
+        clock.wait();
+        clock.receive(1, start + 9 * SECOND);
+        assert_eq!(clock.deadline(&limits), start + 10 * SECOND);
+        let slow = clock.check(&limits, start + 10 * SECOND);
         assert!(matches!(slow, Err(Abort::TooSlow { got: 1, min_rate: 100 })));
     }
 
     #[test]
-    fn each_window_is_measured_by_itself() {
+    fn measures_each_rate_window_separately() {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
-        let mut pace = TransferClock::new(start);
-        pace.wait();
-        pace.receive(1000, start + 9 * SECOND);
-        assert!(pace.check(&limits, start + 10 * SECOND).is_ok());
-        pace.wait();
-        pace.receive(999, start + 19 * SECOND);
-        assert!(pace.check(&limits, start + 20 * SECOND).is_err());
+        let mut clock = TransferClock::new(start);
+        clock.wait();
+        clock.receive(1000, start + 9 * SECOND);
+        assert!(clock.check(&limits, start + 10 * SECOND).is_ok());
+        clock.wait();
+        clock.receive(999, start + 19 * SECOND);
+        assert!(clock.check(&limits, start + 20 * SECOND).is_err());
     }
 
     #[test]
-    fn our_own_slowness_is_not_the_peers() {
+    fn a_slow_server_does_not_count_against_the_peer() {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
-        // The server never waited: the bytes were always there.
-        let mut pace = TransferClock::new(start);
-        pace.receive(1, start + 9 * SECOND);
-        assert!(pace.check(&limits, start + 10 * SECOND).is_ok());
+        // The server never waited: there were always bytes to receive.
+        let mut clock = TransferClock::new(start);
+        clock.receive(1, start + 9 * SECOND);
+        assert!(clock.check(&limits, start + 10 * SECOND).is_ok());
         // The server waited once, but then the sink was busy.
-        let mut pace = TransferClock::new(start);
-        pace.wait();
-        pace.receive(1, start + SECOND);
-        pace.resume(start + SECOND, start + 9 * SECOND);
-        assert!(pace.check(&limits, start + 10 * SECOND).is_ok());
-        assert_eq!(pace.deadline(&limits), start + 18 * SECOND);
+        let mut clock = TransferClock::new(start);
+        clock.wait();
+        clock.receive(1, start + SECOND);
+        clock.resume(start + SECOND, start + 9 * SECOND);
+        assert!(clock.check(&limits, start + 10 * SECOND).is_ok());
+        assert_eq!(clock.deadline(&limits), start + 18 * SECOND);
     }
 }

@@ -1,9 +1,9 @@
-//! Reaching a server: addresses, families, limits, the probe.
+//! Tests of connecting: addresses, families, time limits, the probe.
 
 use super::*;
 
 #[test]
-fn names_and_ipv6_addresses_connect() {
+fn connects_to_names_and_ipv6_addresses() {
     for (listen, host) in [("127.0.0.1:0", "localhost"), ("[::1]:0", "::1"), ("[::1]:0", "[::1]")] {
         let peer = Peer::at(listen, |mut stream| {
             greet(&mut stream, Dialect::Accio);
@@ -15,7 +15,7 @@ fn names_and_ipv6_addresses_connect() {
 }
 
 #[test]
-fn a_refused_connection() {
+fn reports_a_refused_connection() {
     let port = {
         // Bound but not listening: the connection is refused, and no other process can take the
         // port.
@@ -38,7 +38,7 @@ fn a_refused_connection() {
 }
 
 #[test]
-fn an_address_that_never_answers() {
+fn times_out_on_an_address_that_never_answers() {
     // A listener whose backlog is full drops further SYNs.
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let listener = listener.unwrap();
@@ -62,7 +62,7 @@ fn an_address_that_never_answers() {
 }
 
 #[test]
-fn an_unknown_host_within_bounded_time() {
+fn reports_an_unknown_host_in_time() {
     let start = Instant::now();
     let client = builder().connect_timeout(SHORT * 3).build().unwrap();
     let error = client.send("does-not-exist.invalid", 9, file(b"x")).unwrap_err();
@@ -81,7 +81,7 @@ fn an_unknown_host_within_bounded_time() {
 }
 
 #[test]
-fn the_family_and_the_source_address_choose_among_the_addresses() {
+fn family_and_source_address_select_among_the_addresses() {
     for family in [Family::Any, Family::Ipv4] {
         let peer = good(Dialect::Accio);
         let client = builder().family(family).build().unwrap();
@@ -104,11 +104,11 @@ fn the_family_and_the_source_address_choose_among_the_addresses() {
         stream.peer_addr().unwrap().ip()
     });
     let client = builder().source_address((source, 0)).build().unwrap();
-    // Its end closes without reading to the end; only where it came from matters.
+    // The peer closes without reading to the end; the test only checks the source address.
     let _ = client.send("127.0.0.1", peer.port, &b""[..]);
     assert_eq!(peer.end(), source);
 
-    // Documentation's own network: no address of this machine.
+    // A documentation address, which no machine has.
     let foreign: IpAddr = "203.0.113.7".parse().unwrap();
     let client = builder().source_address((foreign, 0)).build().unwrap();
     let error = client.send("127.0.0.1", 9, &b""[..]).unwrap_err();
@@ -118,8 +118,8 @@ fn the_family_and_the_source_address_choose_among_the_addresses() {
 }
 
 #[test]
-fn a_probe_says_what_it_hears_and_sends_nothing() {
-    // Longer than a busy machine may keep the peer from its first word.
+fn probe_reports_received_bytes_and_sends_none() {
+    // Longer than a busy machine may delay the first byte of the peer.
     let quiet = SHORT * 4;
     for (wire, stays, finding) in [
         (&b"accio\r\n"[..], true, Finding::Greets),
@@ -136,7 +136,7 @@ fn a_probe_says_what_it_hears_and_sends_nothing() {
             if stays {
                 stream.write_all(wire).unwrap();
             } else {
-                // In one segment with the FIN.
+                // Sent in one segment with the FIN.
                 rustix::net::send(&stream, wire, rustix::net::SendFlags::MORE).unwrap();
                 stream.shutdown(Shutdown::Write).unwrap();
             }
@@ -160,12 +160,12 @@ fn a_probe_says_what_it_hears_and_sends_nothing() {
 }
 
 #[test]
-fn a_probe_tries_both_families() {
+fn probe_tries_both_families() {
     let v4 = Peer::at("127.0.0.1:0", |mut stream| {
         greet(&mut stream, Dialect::Accio);
         saw_reset(stream)
     });
-    // localhost is both, or at least IPv4, on every machine; only one is listened on.
+    // localhost has an IPv4 address on every machine; only that one is listened on.
     let client = builder().handshake_timeout(SHORT).build().unwrap();
     let probe = client.probe("localhost", v4.port).unwrap();
     for probed in &probe.probed {
@@ -182,7 +182,7 @@ fn a_probe_tries_both_families() {
 }
 
 #[test]
-fn time_limits_are_checked() {
+fn rejects_time_limits_out_of_range() {
     for (name, builder) in [
         ("connect_timeout", Client::builder().connect_timeout(Duration::ZERO)),
         ("handshake_timeout", Client::builder().handshake_timeout(Duration::MAX)),

@@ -1,10 +1,11 @@
-//! Content: every source and path, files that change during the upload, and progress reports.
+//! Tests of content: every kind of source and path, files that change during the upload, and
+//! progress reports.
 
 use super::*;
 use crate::tuning::client::PROGRESS_INTERVAL;
 
 #[test]
-fn every_dialect_size_and_path_arrives_whole() {
+fn sends_every_size_in_every_dialect_on_every_path() {
     for dialect in Dialect::ALL {
         for size in [0, 1, 7, 4096, 5 << 20] {
             for paths in [FastPaths::default(), FastPaths::without([FastPath::Sendfile])] {
@@ -21,7 +22,7 @@ fn every_dialect_size_and_path_arrives_whole() {
 }
 
 #[test]
-fn any_reader_can_be_sent() {
+fn sends_any_reader() {
     let content = pattern(3 << 20);
     for cut in [0, 1, 5000, content.len()] {
         let peer = good(Dialect::Accio);
@@ -36,7 +37,7 @@ fn any_reader_can_be_sent() {
 }
 
 #[test]
-fn a_file_is_sent_from_its_position() {
+fn sends_a_file_from_its_position() {
     let content = pattern(100_000);
     for paths in [FastPaths::default(), FastPaths::without([FastPath::Sendfile])] {
         let peer = good(Dialect::Accio);
@@ -49,15 +50,18 @@ fn a_file_is_sent_from_its_position() {
 }
 
 #[test]
-fn a_refused_sendfile_goes_on_portably() {
-    // A regular file of size 0 with content, and of a kind that sendfile does not take.
+fn falls_back_to_reads_if_sendfile_is_refused() {
+    // A regular file of size 0 that has content, and that sendfile does not support.
     let content = fs::read("/proc/self/auxv").unwrap();
     let client = client();
     let peer = good(Dialect::Accio);
     let source = File::open("/proc/self/auxv").unwrap();
     client.send("127.0.0.1", peer.port, source).unwrap();
     assert_eq!(peer.end(), content);
-    assert!(!client.settings.fast_paths.has(FastPath::Sendfile), "refused once and for all");
+    assert!(
+        !client.settings.fast_paths.has(FastPath::Sendfile),
+        "disabled after the first refusal"
+    );
 
     let peer = good(Dialect::Accio);
     client.send("127.0.0.1", peer.port, file(b"next")).unwrap();
@@ -65,7 +69,7 @@ fn a_refused_sendfile_goes_on_portably() {
 }
 
 #[test]
-fn a_source_that_fails_resets_the_connection() {
+fn a_failing_source_resets_the_connection() {
     struct Bad;
     impl Read for Bad {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -96,7 +100,7 @@ fn a_source_that_fails_resets_the_connection() {
 }
 
 #[test]
-fn events_come_in_order() {
+fn reports_events_in_order() {
     for dialect in Dialect::ALL {
         let events = Arc::new(Mutex::new(Vec::new()));
         let kept = events.clone();
@@ -123,7 +127,7 @@ fn events_come_in_order() {
     }
 }
 
-/// Sends a file whose size changes after its first part has left.
+/// Sends a file whose size changes after its first part has been sent.
 fn resized(to: u64) -> (Result<Sent, ClientError>, io::Result<Vec<u8>>) {
     let source = sparse(64 << 20);
     let resize = source.try_clone().unwrap();
@@ -138,7 +142,7 @@ fn resized(to: u64) -> (Result<Sent, ClientError>, io::Result<Vec<u8>>) {
 }
 
 #[test]
-fn a_file_that_shrinks_is_an_error_and_one_that_grows_is_sent_to_its_end() {
+fn a_shrinking_file_fails_and_a_growing_one_is_sent_to_its_end() {
     let (result, seen) = resized(60 << 20);
     let error = result.unwrap_err();
     let ClientError::Shrank { expected, found } = error else { panic!("{error:?}") };
@@ -152,8 +156,8 @@ fn a_file_that_shrinks_is_an_error_and_one_that_grows_is_sent_to_its_end() {
 }
 
 #[test]
-#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
-fn progress_rises_to_the_whole() {
+#[cfg_attr(not(linux_sys), ignore = "only Linux reports acknowledged bytes")]
+fn progress_increases_to_the_full_size() {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let kept = reports.clone();
     let content = pattern(16 << 20);

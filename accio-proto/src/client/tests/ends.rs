@@ -1,8 +1,9 @@
-//! How a transfer ends: resets, closes, confirmations.
+//! Tests of the end of a transfer: resets, closes, confirmations.
 
 use super::*;
 
-/// Sends a file that is larger than all buffers, by both paths, to a peer that ends it early.
+/// Sends a file that is larger than all buffers, on both paths, to a peer that ends the connection
+/// early.
 fn ended_mid_file(end: fn(TcpStream)) -> Vec<ClientError> {
     let paths = [FastPaths::default(), FastPaths::without([FastPath::Sendfile])];
     let errors = paths.into_iter().map(|paths| {
@@ -23,14 +24,14 @@ fn ended_mid_file(end: fn(TcpStream)) -> Vec<ClientError> {
 }
 
 #[test]
-fn a_reset_mid_file() {
+fn a_reset_during_the_file_fails() {
     for error in ended_mid_file(reset) {
         assert!(matches!(error, ClientError::Reset { .. }), "{error:?}");
     }
 }
 
 #[test]
-fn a_reset_that_another_call_was_told_of_is_still_a_reset() {
+fn a_reset_reported_to_another_call_is_still_a_reset() {
     let (told, tell) = mpsc::channel();
     let peer = Peer::new(move |mut stream| {
         greet(&mut stream, Dialect::Accio);
@@ -48,7 +49,7 @@ fn a_reset_that_another_call_was_told_of_is_still_a_reset() {
 }
 
 #[test]
-fn a_fin_mid_file() {
+fn a_fin_during_the_file_fails() {
     let errors = ended_mid_file(|mut stream| {
         stream.shutdown(Shutdown::Write).unwrap();
         assert!(rest(&mut stream).is_err(), "the client resets");
@@ -59,9 +60,9 @@ fn a_fin_mid_file() {
 }
 
 #[test]
-fn a_fin_before_a_small_file() {
-    // The greeting and the FIN come in one segment: the file would go into a connection that is
-    // over.
+fn a_fin_before_a_small_file_fails() {
+    // The greeting and the FIN arrive in one segment, so the connection is closed before the file
+    // is sent.
     let peer = Peer::new(|mut stream| {
         let flags = rustix::net::SendFlags::MORE;
         rustix::net::send(&stream, GREETING, flags).unwrap();
@@ -74,7 +75,7 @@ fn a_fin_before_a_small_file() {
 }
 
 #[test]
-fn a_fin_that_was_there_before_ours_confirms_nothing() {
+fn a_fin_received_before_sending_ours_is_not_a_confirmation() {
     let (done, over) = mpsc::channel::<()>();
     let peer = Peer::new(move |stream| {
         let flags = rustix::net::SendFlags::MORE;
@@ -85,7 +86,7 @@ fn a_fin_that_was_there_before_ours_confirms_nothing() {
     let client = client();
     let mut connection = connect(&client, peer.port);
     connection.greet().unwrap();
-    // Without the checks in between that a send makes.
+    // Skips the checks that `send` makes in between.
     let result = connection.finish();
     assert!(matches!(result, Err(ClientError::ClosedEarly { .. })), "{result:?}");
     drop(done);
@@ -93,13 +94,13 @@ fn a_fin_that_was_there_before_ours_confirms_nothing() {
 }
 
 #[test]
-#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
-fn a_fin_that_does_not_acknowledge_everything_confirms_nothing() {
+#[cfg_attr(not(linux_sys), ignore = "only Linux reports acknowledged bytes")]
+fn a_fin_that_does_not_acknowledge_all_bytes_is_not_a_confirmation() {
     let (done, over) = mpsc::channel::<()>();
     let peer = Peer::new(move |mut stream| {
         socket2::SockRef::from(&stream).set_recv_buffer_size(128 << 10).unwrap();
         greet(&mut stream, Dialect::Accio);
-        // Long enough for all of the file, and the client's FIN, to be queued.
+        // Long enough for the whole file and the client's FIN to be queued.
         thread::sleep(SHORT);
         stream.shutdown(Shutdown::Write).unwrap();
         let _ = over.recv_timeout(BOUND);
@@ -113,15 +114,16 @@ fn a_fin_that_does_not_acknowledge_everything_confirms_nothing() {
 }
 
 #[test]
-fn a_server_that_closes_as_the_file_leaves_never_confirms_it() {
-    // Whether its FIN is seen before ours leaves or after, it is no confirmation.
+fn closing_while_the_file_is_sent_is_never_a_confirmation() {
+    // Whether the server's FIN is seen before or after the client's FIN is sent, it is not a
+    // confirmation.
     for round in 0..200 {
         let peer = Peer::new(move |mut stream| {
             stream.write_all(GREETING).unwrap();
             for _ in 0..round * 50 {
                 std::hint::spin_loop();
             }
-            // Closed with nothing read: a FIN, if the file is not there yet, else a reset.
+            // Closing without reading sends a FIN if the file has not arrived, otherwise a reset.
         });
         let result = client().send("127.0.0.1", peer.port, file(b"small"));
         peer.end();
@@ -130,7 +132,7 @@ fn a_server_that_closes_as_the_file_leaves_never_confirms_it() {
 }
 
 #[test]
-fn a_reset_instead_of_the_confirmation() {
+fn a_reset_instead_of_the_confirmation_fails() {
     for delay in [Duration::ZERO, Duration::from_millis(50)] {
         let peer = Peer::new(move |mut stream| {
             greet(&mut stream, Dialect::Accio);
@@ -146,7 +148,7 @@ fn a_reset_instead_of_the_confirmation() {
 }
 
 #[test]
-fn a_server_that_closes_late_but_in_time_confirms() {
+fn a_late_close_within_the_timeout_confirms() {
     let peer = Peer::new(|mut stream| {
         greet(&mut stream, Dialect::Accio);
         let bytes = rest(&mut stream).unwrap();
@@ -159,8 +161,8 @@ fn a_server_that_closes_late_but_in_time_confirms() {
 }
 
 #[test]
-#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
-fn a_server_that_never_closes_has_it_unconfirmed_and_stray_bytes_gain_it_no_time() {
+#[cfg_attr(not(linux_sys), ignore = "only Linux reports acknowledged bytes")]
+fn without_a_close_the_file_is_unconfirmed_despite_stray_bytes() {
     for stray in [false, true] {
         let (done, over) = mpsc::channel::<()>();
         let peer = Peer::new(move |mut stream| {
@@ -182,6 +184,6 @@ fn a_server_that_never_closes_has_it_unconfirmed_and_stray_bytes_gain_it_no_time
         assert!(!sent.confirmed);
         assert!((SHORT..SHORT + SLACK).contains(&start.elapsed()), "{:?}", start.elapsed());
         drop(done);
-        assert_eq!(peer.end(), b"content", "a clean end, no reset");
+        assert_eq!(peer.end(), b"content", "the connection ended without a reset");
     }
 }

@@ -1,9 +1,9 @@
-//! Up to the first byte of content.
+//! Tests of the handshake, before the first byte of content.
 
 use super::*;
 
 #[test]
-fn nothing_is_sent_before_the_whole_handshake() {
+fn sends_nothing_before_the_handshake_is_complete() {
     for dialect in [Dialect::Accio, Dialect::Confirm] {
         let peer = Peer::new(move |mut stream| {
             stream.set_nodelay(true).unwrap();
@@ -28,7 +28,7 @@ fn nothing_is_sent_before_the_whole_handshake() {
 }
 
 #[test]
-fn a_wrong_greeting_ends_it_at_once() {
+fn a_wrong_greeting_fails_at_once() {
     for (dialect, wire, good) in [
         (Dialect::Accio, &b"HTTP/1.1 400\r\n"[..], 0),
         (Dialect::Accio, b"accio\n", 5),
@@ -53,7 +53,7 @@ fn a_wrong_greeting_ends_it_at_once() {
 }
 
 #[test]
-fn a_silent_server_and_one_that_drips_end_at_the_same_deadline() {
+fn silent_and_dripping_servers_hit_the_same_deadline() {
     for drip in [false, true] {
         let peer = Peer::new(move |mut stream| {
             for byte in GREETING.iter().filter(|_| drip) {
@@ -76,7 +76,7 @@ fn a_silent_server_and_one_that_drips_end_at_the_same_deadline() {
 }
 
 #[test]
-fn a_close_or_reset_within_the_handshake() {
+fn a_close_or_reset_during_the_handshake_fails() {
     let peer = Peer::new(|mut stream| stream.write_all(&GREETING[..3]).unwrap());
     let error = client().send("127.0.0.1", peer.port, file(b"x")).unwrap_err();
     assert!(error.to_string().ends_with(r#"closed after 3 of 7 bytes of "accio\r\n""#), "{error}");

@@ -1,4 +1,4 @@
-//! Failures of this machine.
+//! Tests of failures that the client's own machine causes.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ fn connect_error(failures: &[Errno]) -> ClientError {
 }
 
 #[test]
-fn a_lack_of_descriptors_memory_or_ports_is_local_and_may_pass() {
+fn a_lack_of_descriptors_memory_or_ports_is_local_and_transient() {
     for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL] {
         let error = connect_error(&[errno, errno]);
         assert_eq!((error.code(), error.is_local(), error.is_transient()), ("local", true, true));
@@ -42,7 +42,7 @@ fn a_link_local_address_without_its_zone_is_a_local_failure() {
 }
 
 #[test]
-fn a_zone_is_kept_with_and_without_brackets() {
+fn keeps_the_zone_with_and_without_brackets() {
     for host in ["fe80::1%lo", "[fe80::1%lo]", "[fe80::1%1]"] {
         let addresses = client().settings.resolve(host, 80, Instant::now() + BOUND).unwrap();
         let [SocketAddr::V6(address)] = addresses[..] else { panic!("{addresses:?}") };
@@ -56,7 +56,7 @@ fn a_zone_is_kept_with_and_without_brackets() {
 }
 
 #[test]
-fn a_source_address_without_a_free_port_is_not_a_foreign_address() {
+fn a_source_address_without_a_free_port_is_reported_as_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let _holder = TcpListener::bind(taken).unwrap();
     let client = builder().source_address(taken).build().unwrap();

@@ -1,4 +1,4 @@
-//! The client against scripted peers on loopback.
+//! Tests of the client with scripted peers on loopback.
 
 mod connect;
 mod content;
@@ -39,7 +39,7 @@ struct Peer<T> {
 }
 
 impl<T: Send + 'static> Peer<T> {
-    /// Accepts one connection and plays `script` with it.
+    /// Accepts one connection and runs `script` on it.
     fn new(script: impl FnOnce(TcpStream) -> T + Send + 'static) -> Self {
         Peer::at("127.0.0.1:0", script)
     }
@@ -81,7 +81,7 @@ fn client() -> Client {
     builder().build().unwrap()
 }
 
-/// Connects as [`Client::send`] does, to be taken on step by step.
+/// Connects like [`Client::send`] and returns the connection, for tests of single steps.
 fn connect(client: &Client, port: u16) -> Connection<'_> {
     let (stream, address) = client.settings.connect("127.0.0.1", port, None).unwrap();
     Connection::new(&client.settings, stream, address, None).unwrap()
@@ -98,7 +98,7 @@ fn file(content: &[u8]) -> File {
     file
 }
 
-/// A file of zeroes, made at once.
+/// A file of zeroes that takes no time to create.
 fn sparse(size: u64) -> File {
     let file = tempfile::tempfile().unwrap();
     file.set_len(size).unwrap();
@@ -116,7 +116,7 @@ fn expect(stream: &mut TcpStream, due: &[u8]) {
     assert_eq!(bytes, due);
 }
 
-/// No byte comes for a while.
+/// Expects no byte for a while.
 fn expect_silence(stream: &mut TcpStream) {
     stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
     let error = stream.read(&mut [0]).unwrap_err();
@@ -135,7 +135,7 @@ fn greet(stream: &mut TcpStream, dialect: Dialect) {
     }
 }
 
-/// A server that does everything right.
+/// A server that follows the protocol.
 fn good(dialect: Dialect) -> Peer<Vec<u8>> {
     Peer::new(move |mut stream| {
         greet(&mut stream, dialect);
@@ -147,12 +147,12 @@ fn reset(stream: TcpStream) {
     reset_on_close(&stream, true).unwrap();
 }
 
-/// The peer sees the connection reset, never a clean end.
+/// Returns whether the peer sees a reset instead of a FIN.
 fn saw_reset(mut stream: TcpStream) -> bool {
     matches!(rest(&mut stream), Err(error) if error.kind() == ErrorKind::ConnectionReset)
 }
 
-/// A pipe, its far end fed by `feed` on a thread of its own.
+/// Creates a pipe whose far end is fed by `feed` in a thread.
 fn pipe(feed: impl FnOnce(File) + Send + 'static) -> (File, JoinHandle<()>) {
     let (read, write) = io::pipe().unwrap();
     let file = |end: std::os::fd::OwnedFd| File::from(end);

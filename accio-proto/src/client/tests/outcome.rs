@@ -1,4 +1,4 @@
-//! Sources that say whether they were complete, and files that misreport their size.
+//! Tests of sources that report whether they were complete, and of files that report a wrong size.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn a_source_that_fails_at_its_end_resets_the_connection() {
 }
 
 #[test]
-fn a_server_that_gives_up_is_noticed_while_the_outcome_is_awaited() {
+fn notices_a_closed_connection_while_waiting_for_the_outcome() {
     let peer = Peer::new(|mut stream| {
         greet(&mut stream, Dialect::Accio);
         expect(&mut stream, b"content");
@@ -46,8 +46,8 @@ fn a_server_that_gives_up_is_noticed_while_the_outcome_is_awaited() {
 }
 
 #[test]
-fn files_that_misreport_their_size_are_sent_as_they_are_read() {
-    // sysfs reports a page for each file, procfs nothing.
+fn sends_files_that_report_a_wrong_size() {
+    // sysfs reports a page for each file, procfs a size of 0.
     for path in ["/sys/class/net/lo/mtu", "/proc/version"] {
         let content = fs::read(path).unwrap();
         assert_ne!(fs::metadata(path).unwrap().len(), content.len() as u64, "{path}");
@@ -61,7 +61,7 @@ fn files_that_misreport_their_size_are_sent_as_they_are_read() {
 }
 
 #[test]
-fn a_file_without_blocks_that_shrinks_is_still_found_out() {
+fn detects_a_shrinking_file_without_blocks() {
     let file = sparse(64 << 20);
     let shrinking = file.try_clone().unwrap();
     let peer = Peer::new(move |mut stream| {

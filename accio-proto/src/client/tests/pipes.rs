@@ -1,10 +1,10 @@
-//! Sources without a size.
+//! Tests of sources without a size.
 
 use super::*;
 
 #[test]
 #[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
-fn pipes_are_sent_to_their_end_by_both_paths() {
+fn sends_pipes_to_their_end_on_both_paths() {
     let content = pattern(5 << 20);
     for size in [0, 1, 70_000, content.len()] {
         for paths in [FastPaths::default(), FastPaths::without([FastPath::Splice])] {
@@ -18,7 +18,7 @@ fn pipes_are_sent_to_their_end_by_both_paths() {
             assert_eq!(
                 client.settings.fast_paths.has(FastPath::Splice),
                 fast,
-                "never refused here"
+                "splice is not refused"
             );
             feeder.join().unwrap();
             assert!(peer.end() == content[..size], "{size} bytes");
@@ -27,7 +27,7 @@ fn pipes_are_sent_to_their_end_by_both_paths() {
 }
 
 #[test]
-fn a_socket_is_sent_like_a_pipe_and_a_character_device_too() {
+fn sends_sockets_and_character_devices_like_pipes() {
     let peer = good(Dialect::Accio);
     let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
     near.write_all(b"from a socket").unwrap();
@@ -41,7 +41,7 @@ fn a_socket_is_sent_like_a_pipe_and_a_character_device_too() {
 }
 
 #[test]
-fn a_pipe_that_pauses_is_no_stall() {
+fn a_pause_of_the_pipe_is_not_a_stall() {
     let peer = good(Dialect::Accio);
     let (source, feeder) = pipe(|mut end| {
         for part in [b"one", b"two"] {
@@ -57,11 +57,11 @@ fn a_pipe_that_pauses_is_no_stall() {
     assert!(sent.confirmed && sent.duration >= SHORT * 9);
     feeder.join().unwrap();
     assert_eq!(peer.end(), b"onetwo");
-    assert!(*calls.lock().unwrap() >= 10, "progress is told while the pipe is silent");
+    assert!(*calls.lock().unwrap() >= 10, "progress is reported while the pipe is silent");
 }
 
 #[test]
-fn a_server_that_goes_away_is_noticed_while_the_pipe_is_silent() {
+fn notices_a_closed_connection_while_the_pipe_is_silent() {
     type Case = (fn(TcpStream), fn(&ClientError) -> bool);
     let ends: [Case; 2] = [
         (reset, |error| matches!(error, ClientError::Reset { .. })),
@@ -83,7 +83,7 @@ fn a_server_that_goes_away_is_noticed_while_the_pipe_is_silent() {
             let client = builder().fast_paths(paths).build().unwrap();
             let error = client.send("127.0.0.1", peer.port, source).unwrap_err();
             assert!(expected(&error), "{error:?}");
-            assert!(start.elapsed() < SLACK, "at once, not when the pipe says something");
+            assert!(start.elapsed() < SLACK, "at once, not only when the pipe has data");
             assert!(["reset", "closed-early"].contains(&error.code()), "{error:?}");
             drop(done);
             feeder.join().unwrap();
@@ -93,8 +93,8 @@ fn a_server_that_goes_away_is_noticed_while_the_pipe_is_silent() {
 }
 
 #[test]
-#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
-fn a_peer_that_owes_an_acknowledgement_is_a_stall_even_while_the_pipe_is_silent() {
+#[cfg_attr(not(linux_sys), ignore = "only Linux reports acknowledged bytes")]
+fn a_missing_acknowledgement_is_a_stall_even_while_the_pipe_is_silent() {
     let (done, over) = mpsc::channel::<()>();
     let peer = Peer::new(move |mut stream| {
         socket2::SockRef::from(&stream).set_recv_buffer_size(64 << 10).unwrap();
@@ -102,14 +102,14 @@ fn a_peer_that_owes_an_acknowledgement_is_a_stall_even_while_the_pipe_is_silent(
         let _ = over.recv_timeout(BOUND);
     });
     let (finish, finished) = mpsc::channel::<()>();
-    // More than the peer's buffer holds and less than both do.
+    // More than the peer's buffer holds, and less than both buffers hold.
     let (source, feeder) = pipe(move |mut end| {
         let _ = end.write_all(&pattern(1 << 20));
         let _ = finished.recv_timeout(BOUND);
     });
     let client = builder().stall_timeout(SHORT).build().unwrap();
     let mut connection = connect(&client, peer.port);
-    // Without the kernel's own limit.
+    // Disables the kernel's own limit.
     rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, 0).unwrap();
     connection.greet().unwrap();
     let start = Instant::now();

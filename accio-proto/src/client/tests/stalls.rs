@@ -1,17 +1,17 @@
-//! Stalls, which fail an upload, and slow transfers, which do not.
+//! Tests of stalls, which fail an upload, and of slow transfers, which do not.
 
 use super::*;
 
 #[test]
-#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
-fn a_closed_window_is_a_stall_while_sending_and_after_it() {
+#[cfg_attr(not(linux_sys), ignore = "only Linux reports acknowledged bytes")]
+fn a_closed_window_is_a_stall_during_and_after_sending() {
     for paths in [FastPaths::default(), FastPaths::without([FastPath::Sendfile])] {
-        // The larger does not fit into the buffers, so the client is stuck before its FIN; the
-        // smaller fits into ours and not into the peer's.
+        // The larger file exceeds the buffers, so the client is stuck before its FIN; the smaller
+        // one fits into the client's buffer but not into the peer's.
         for (size, queued) in [(64 << 20, false), (1 << 20, true)] {
             let (done, over) = mpsc::channel::<()>();
             let peer = Peer::new(move |mut stream| {
-                // Not so small that window probes alone would fill it, bit by bit.
+                // Large enough that window probes alone do not fill it bit by bit.
                 socket2::SockRef::from(&stream).set_recv_buffer_size(128 << 10).unwrap();
                 greet(&mut stream, Dialect::Accio);
                 let _ = over.recv_timeout(BOUND);
@@ -37,7 +37,7 @@ fn a_closed_window_is_a_stall_while_sending_and_after_it() {
 }
 
 #[test]
-fn a_stall_is_noticed_without_the_kernels_own_limit() {
+fn detects_a_stall_without_the_kernels_own_limit() {
     let (done, over) = mpsc::channel::<()>();
     let peer = Peer::new(move |mut stream| {
         greet(&mut stream, Dialect::Accio);
@@ -56,9 +56,9 @@ fn a_stall_is_noticed_without_the_kernels_own_limit() {
 }
 
 #[test]
-#[cfg_attr(not(linux_sys), ignore = "only Linux tells what is acknowledged")]
-fn a_server_that_reads_slowly_is_no_stall() {
-    // It reads for longer than the limits, with no pause as long as they are.
+#[cfg_attr(not(linux_sys), ignore = "only Linux reports acknowledged bytes")]
+fn a_slow_reader_is_not_a_stall() {
+    // The peer reads for longer than the limits in total, but never pauses that long.
     let content = pattern(6 << 20);
     let peer = Peer::new(move |mut stream| {
         socket2::SockRef::from(&stream).set_recv_buffer_size(256 << 10).unwrap();
@@ -81,7 +81,7 @@ fn a_server_that_reads_slowly_is_no_stall() {
 }
 
 #[test]
-fn a_source_that_is_slow_is_no_stall() {
+fn a_slow_source_is_not_a_stall() {
     struct Slow(u8);
     impl Read for Slow {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -98,7 +98,7 @@ fn a_source_that_is_slow_is_no_stall() {
 }
 
 #[test]
-fn a_rate_limit_holds_on_every_path() {
+fn applies_the_rate_limit_on_every_path() {
     let content = pattern(300_000);
     let rate = NonZeroU64::new(500_000).unwrap();
     let sources: [fn(&[u8]) -> Source<'static>; 3] = [
@@ -124,7 +124,7 @@ fn a_rate_limit_holds_on_every_path() {
 }
 
 #[test]
-fn a_rate_below_the_stall_timeout_is_no_stall() {
+fn a_very_low_rate_limit_is_not_a_stall() {
     let peer = good(Dialect::Accio);
     let rate = NonZeroU64::new(2).unwrap();
     let client = builder().rate_limit(rate).stall_timeout(SHORT).build().unwrap();

@@ -1,8 +1,8 @@
-//! The time for the whole upload.
+//! Tests of the time limit for a whole upload.
 
 use super::*;
 
-/// Sends with a limit for the whole upload and no other that passes.
+/// Sends with a time limit for the whole upload; no other limit expires.
 fn limited(limit: Duration, port: u16, source: impl Into<Source<'static>>) -> ClientError {
     let client = builder().transfer_timeout(limit).build().unwrap();
     let start = Instant::now();
@@ -15,7 +15,7 @@ fn limited(limit: Duration, port: u16, source: impl Into<Source<'static>>) -> Cl
 }
 
 #[test]
-fn the_time_for_the_whole_upload_ends_each_phase() {
+fn transfer_timeout_applies_in_each_phase() {
     let silent = Peer::new(saw_reset);
     let error = limited(SHORT, silent.port, &b"x"[..]);
     assert_eq!(error.to_string(), "not complete within 300ms, after 0 bytes");
@@ -45,7 +45,7 @@ fn the_time_for_the_whole_upload_ends_each_phase() {
 }
 
 #[test]
-fn a_transfer_that_moves_all_the_time_is_ended_too() {
+fn transfer_timeout_ends_an_active_transfer() {
     let peer = Peer::new(|mut stream| {
         greet(&mut stream, Dialect::Accio);
         saw_reset(stream)
@@ -60,7 +60,7 @@ fn a_transfer_that_moves_all_the_time_is_ended_too() {
 }
 
 #[test]
-fn a_limit_that_does_not_pass_changes_nothing() {
+fn an_upload_within_the_transfer_timeout_succeeds() {
     let peer = good(Dialect::Confirm);
     let client = builder().dialect(Dialect::Confirm).transfer_timeout(BOUND).build().unwrap();
     assert!(client.send("127.0.0.1", peer.port, &b"content"[..]).unwrap().confirmed);

@@ -1,9 +1,9 @@
-//! A thread for each session: for sinks whose calls block, and for systems without an event queue.
+//! One thread per session, for sinks whose calls block and for systems without an event queue.
 //!
-//! One thread accepts and numbers connections. It asks the [`ThreadPool`] for a free thread before it
-//! accepts, so that a connection without a free thread stays in the backlog. Each of the other
-//! threads takes a session, waits with `poll` for its socket, the stop signal or its deadline, and
-//! gives it its turns until it ends.
+//! One thread accepts and numbers connections. It first asks the [`ThreadPool`] for a free thread,
+//! so that a connection without a free thread stays in the backlog. Each of the other threads
+//! serves one session at a time: it waits with `poll` for the socket, the stop signal or the
+//! deadline, and gives the session its turns until it ends.
 
 mod thread_pool;
 
@@ -27,24 +27,24 @@ use crate::sys::wait::{is_ready, readable, wait, watched};
 use crate::tuning::server::{ACCEPT_BATCH, ACCEPT_RETRY};
 use thread_pool::ThreadPool;
 
-/// A server whose sessions have a thread each.
+/// A server with one thread per session.
 pub(super) struct PerSession<K: FileSink> {
     connections: Arc<Connections<K>>,
     sockets: Vec<TcpListener>,
 }
 
-/// What the threads share while it runs.
+/// State shared by the threads while the server runs.
 struct Shared<'a, K: FileSink> {
     connections: &'a Arc<Connections<K>>,
     pool: ThreadPool<Connection<K>>,
 }
 
-/// Why a thread was woken.
+/// The reason why a thread was woken.
 enum Woken {
     Stop,
     Drain,
-    /// For the accepting thread: a thread has become free, or a pause is over. For a session: its
-    /// socket is ready, or its deadline has come.
+    /// For the accepting thread: a thread is free, or a pause has ended. For a session: its socket
+    /// is ready, or its deadline has passed.
     Again,
     /// Connections may wait at these sockets.
     Sockets(Vec<usize>),
@@ -63,13 +63,15 @@ impl<K: FileSink> PerSession<K> {
             ThreadPool::new(connections.config.max_connections).map_err(ServerError::Start)?;
         let shared = Shared { connections: &connections, pool };
         let served = thread::scope(|scope| {
-            // Caught, for the threads must hear of any end, or nobody could wait for theirs.
+            // Panics are caught, because the threads must be told of any end: otherwise joining
+            // them would hang.
             let served = catch_unwind(AssertUnwindSafe(|| shared.accept_all(scope, &sockets)));
             if !matches!(served, Ok(Ok(()))) {
                 handle.stop();
             }
             shared.pool.close();
-            // Nobody listens from here on; after a drain, those in service may go on.
+            // From here on the server does not listen. After a drain, sessions in service may
+            // continue.
             drop(sockets);
             shared.pool.wait();
             served
@@ -111,7 +113,8 @@ impl<K: FileSink> Shared<'_, K> {
         }
     }
 
-    /// Waits for a connection at one of the sockets, for a thread to become free, or until `resting`.
+    /// Waits for a connection at one of the sockets, for a thread to become free, or until
+    /// `resting`.
     fn wait(&self, sockets: &[TcpListener], resting: Option<Instant>) -> io::Result<Woken> {
         let controls = &self.connections.controls;
         let freed = self.pool.freed();
@@ -136,8 +139,7 @@ impl<K: FileSink> Shared<'_, K> {
         })
     }
 
-    /// Accepts what waits at one socket, up to a batch. Breaks off when it is better to accept
-    /// nothing for a while.
+    /// Accepts a batch of connections from one socket. Breaks off when accepting must pause.
     fn accept_batch<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
@@ -152,7 +154,7 @@ impl<K: FileSink> Shared<'_, K> {
         }
         let mut failed = 0;
         for _ in 0..ACCEPT_BATCH {
-            // Without a free thread, whoever waits there is left there.
+            // Without a free thread, connections stay in the backlog.
             if !self.is_free(scope).unwrap_or(false) {
                 return ControlFlow::Continue(());
             }
@@ -173,11 +175,11 @@ impl<K: FileSink> Shared<'_, K> {
                     controls.counters.accept_error();
                     return self.rest(format_args!("{error}"));
                 }
-                Accepted::Nobody => break,
+                Accepted::Nothing => break,
             }
         }
         if failed == ACCEPT_BATCH {
-            // Not one connection in so many: whatever it is, asking at full speed does not help.
+            // The whole batch failed. Whatever the cause, retrying at full speed does not help.
             return self.rest(format_args!("connections fail before they are accepted"));
         }
         ControlFlow::Continue(())
@@ -189,7 +191,7 @@ impl<K: FileSink> Shared<'_, K> {
         ControlFlow::Break(())
     }
 
-    /// Whether a thread is free for one more session.
+    /// Returns whether a thread is free for another session.
     fn is_free<'scope, 'env>(&'env self, scope: &'scope Scope<'scope, 'env>) -> io::Result<bool> {
         self.pool.is_free(|| {
             let builder = thread::Builder::new().name("accio-session".to_owned());
@@ -197,7 +199,7 @@ impl<K: FileSink> Shared<'_, K> {
         })
     }
 
-    /// A thread: serves one session after another.
+    /// Runs a thread, which serves one session after another.
     fn work(&self) {
         let mut copier = Copier::new(Arc::clone(&self.connections.paths));
         while let Some(connection) = self.pool.next() {
@@ -234,7 +236,8 @@ impl<K: FileSink> Shared<'_, K> {
         }
     }
 
-    /// Commits or aborts, reports, and tells the peer. A discarded file is dropped last.
+    /// Commits or aborts the file, reports the connection and notifies its peer. Drops a discarded
+    /// file last.
     fn finish(&self, ending: Ending<K>) {
         let (connections, peer) = (Arc::clone(self.connections), ending.info.peer);
         let discarded = self.connections.finish(ending, move |socket, kept| {

@@ -1,4 +1,4 @@
-//! The threads of a server that gives each session one: how many there are, and who is free.
+//! A pool of threads, one for each session.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,31 +8,31 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::sys::signal::Signal;
 use crate::tuning::server::IDLE_THREADS;
 
-/// Threads that each take one job after another, and the jobs on the way to them.
+/// Threads that run one job after another, and the jobs that were assigned to them.
 ///
-/// A job is only given when a thread is free for it, so none ever waits for another job's end.
+/// A job is only assigned when a thread is free, so no job ever waits for another one to end.
 #[derive(Debug)]
 pub(super) struct ThreadPool<J> {
     limit: usize,
     state: Mutex<State<J>>,
-    /// There is a job, or there will be no more.
+    /// Notified when there is a job, or when the pool is closed.
     work: Condvar,
-    /// The last thread has gone.
+    /// Notified when the last thread ends.
     gone: Condvar,
-    /// Raised for whoever was told that all are busy, when one no longer is.
+    /// Signals that a thread has become free after a caller found none.
     freed: Signal,
 }
 
 #[derive(Debug)]
 struct State<J> {
-    /// Threads there are; at most the limit.
+    /// Number of threads; at most the limit.
     threads: usize,
-    /// Those that wait for a job, or are about to; never fewer than there are jobs.
+    /// Number of threads that wait for a job or are about to; never less than the number of jobs.
     idle: usize,
     jobs: VecDeque<J>,
-    /// Somebody waits for `freed`.
+    /// Whether a caller waits for `freed`.
     asked: bool,
-    /// No more jobs will come.
+    /// Whether the pool is closed.
     closed: bool,
 }
 
@@ -49,13 +49,13 @@ impl<J> ThreadPool<J> {
         })
     }
 
-    /// Whether a job can be given. Starts a thread by `start`, which is to run
-    /// [`next`](ThreadPool::next), when none is free and there may be more. If the answer is no,
-    /// [`freed`](ThreadPool::freed) will tell.
+    /// Returns whether a job can be assigned. If no thread is free and the limit allows it, calls
+    /// `start` to start a thread, which must call [`next`](ThreadPool::next). If the result is
+    /// false, [`freed`](ThreadPool::freed) becomes readable when a thread is free.
     ///
     /// # Errors
     ///
-    /// What `start` says; the answer is no.
+    /// Returns the error of `start`; no job can be assigned then.
     pub(super) fn is_free(&self, start: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
         {
             let mut state = self.lock();
@@ -77,28 +77,28 @@ impl<J> ThreadPool<J> {
         })
     }
 
-    /// Asks to be told by [`freed`](ThreadPool::freed) when the next thread has done its job.
+    /// Requests that [`freed`](ThreadPool::freed) becomes readable when the next thread is free.
     pub(super) fn ask(&self) {
         self.lock().asked = true;
     }
 
-    /// Becomes readable when it was asked for and a thread has become free.
+    /// Returns a descriptor that becomes readable when a thread is free, if that was requested.
     pub(super) fn freed(&self) -> BorrowedFd<'_> {
         self.freed.as_fd()
     }
 
-    /// Forgets that a thread has become free.
+    /// Resets [`freed`](ThreadPool::freed).
     pub(super) fn clear_freed(&self) {
         self.freed.clear();
     }
 
-    /// Gives a job to a free thread, of which there must be one.
-    pub(super) fn give(&self, job: J) {
+    /// Assigns a job to a free thread; the caller has checked that there is one.
+    pub(super) fn assign(&self, job: J) {
         self.lock().jobs.push_back(job);
         self.work.notify_one();
     }
 
-    /// The next job of a free thread; `None` when there will be none.
+    /// Waits for the next job of a free thread; returns `None` if the thread should end.
     pub(super) fn next(&self) -> Option<J> {
         let waiting = |state: &mut State<J>| state.jobs.is_empty() && !state.closed;
         let state = self.work.wait_while(self.lock(), waiting);
@@ -107,47 +107,48 @@ impl<J> ThreadPool<J> {
         state.jobs.pop_front()
     }
 
-    /// A thread has done its job. Whether it is to ask for the [`next`](ThreadPool::next) one; if not,
-    /// enough others are idle.
+    /// Records that a thread has finished its job. Returns whether the thread should call
+    /// [`next`](ThreadPool::next); if not, enough others are idle.
     pub(super) fn done(&self) -> bool {
         let mut state = self.lock();
         let stays = !state.closed && state.idle < IDLE_THREADS;
         if stays {
             state.idle += 1;
-            self.tell(&mut state);
+            self.signal_freed(&mut state);
         }
         stays
     }
 
-    /// A thread has come to its end, with a job or without.
+    /// Records that a thread ends, with or without having run a job.
     pub(super) fn leave(&self) {
         let mut state = self.lock();
         state.threads -= 1;
-        self.tell(&mut state);
+        self.signal_freed(&mut state);
         if state.threads == 0 {
             self.gone.notify_all();
         }
     }
 
-    /// No more jobs come: threads end with what they do now.
+    /// Closes the pool: threads end after their current job.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.work.notify_all();
     }
 
-    /// Waits until all threads have come to their end.
+    /// Waits until all threads have ended.
     pub(super) fn wait(&self) {
         drop(self.gone.wait_while(self.lock(), |state| state.threads > 0));
     }
 
-    fn tell(&self, state: &mut State<J>) {
+    fn signal_freed(&self, state: &mut State<J>) {
         if std::mem::take(&mut state.asked) {
             self.freed.raise();
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<J>> {
-        // Each change is a few assignments, so a panic elsewhere leaves the state whole.
+        // Each change is a few assignments, so the state is consistent even if another thread
+        // panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -168,8 +169,8 @@ mod tests {
         panic!("a thread is free already")
     }
 
-    /// What the thread that is told does, without one.
-    fn is_told(pool: &ThreadPool<u32>) -> bool {
+    /// Returns whether `freed` was signalled, and resets it.
+    fn take_freed(pool: &ThreadPool<u32>) -> bool {
         let freed = pool.freed();
         let mut fds = [crate::sys::wait::readable(&freed)];
         let told = crate::sys::wait::wait(&mut fds, Some(std::time::Instant::now())).unwrap() > 0;
@@ -178,43 +179,43 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_started_up_to_the_limit_and_no_job_waits_for_another() {
+    fn starts_threads_up_to_the_limit_so_that_no_job_waits() {
         let pool = ThreadPool::new(2).unwrap();
         assert!(pool.is_free(yes).unwrap());
         assert!(pool.is_free(unneeded).unwrap());
-        pool.give(1);
+        pool.assign(1);
         assert!(pool.is_free(yes).unwrap(), "the first one has a job");
-        pool.give(2);
+        pool.assign(2);
         assert!(!pool.is_free(unneeded).unwrap(), "two is the limit");
         assert_eq!((pool.next(), pool.next()), (Some(1), Some(2)));
-        assert!(!pool.is_free(unneeded).unwrap() && !is_told(&pool));
-        assert!(pool.done() && is_told(&pool), "one is free again");
+        assert!(!pool.is_free(unneeded).unwrap() && !take_freed(&pool));
+        assert!(pool.done() && take_freed(&pool), "one is free again");
         assert!(pool.is_free(unneeded).unwrap());
-        assert!(pool.done() && !is_told(&pool), "nobody asked");
+        assert!(pool.done() && !take_freed(&pool), "no caller waits");
     }
 
     #[test]
-    fn a_thread_that_cannot_be_started_counts_for_nothing() {
+    fn a_thread_that_cannot_be_started_is_not_counted() {
         let pool = ThreadPool::new(2).unwrap();
         for _ in 0..5 {
             pool.is_free(no).unwrap_err();
         }
         assert!(pool.is_free(yes).unwrap());
-        pool.give(1);
+        pool.assign(1);
         pool.is_free(no).unwrap_err();
         assert_eq!(pool.next(), Some(1));
-        assert!(!is_told(&pool));
+        assert!(!take_freed(&pool));
         pool.leave();
-        assert!(is_told(&pool), "who waits hears that there is one less");
+        assert!(take_freed(&pool), "the caller must check again");
         pool.wait();
     }
 
     #[test]
-    fn no_more_than_a_few_wait_for_work_and_all_go_at_the_end() {
+    fn keeps_few_idle_threads_and_ends_all_when_closed() {
         let pool = ThreadPool::new(100).unwrap();
         for job in 0..50 {
             assert!(pool.is_free(yes).unwrap());
-            pool.give(job);
+            pool.assign(job);
         }
         for job in 0..50 {
             assert_eq!(pool.next(), Some(job));
@@ -222,9 +223,9 @@ mod tests {
         let stay = (0..50).filter(|_| pool.done()).count();
         assert_eq!(stay, IDLE_THREADS);
         (0..50 - IDLE_THREADS).for_each(|_| pool.leave());
-        pool.give(7);
+        pool.assign(7);
         pool.close();
-        assert_eq!(pool.next(), Some(7), "a job that was given is done");
+        assert_eq!(pool.next(), Some(7), "an assigned job is still run");
         assert!(!pool.done());
         for _ in 1..IDLE_THREADS {
             assert_eq!(pool.next(), None);

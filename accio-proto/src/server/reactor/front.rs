@@ -256,7 +256,7 @@ impl<K: FileSink> Front<K> {
                     self.begin(progress);
                     continue;
                 }
-                Accepted::Nobody => {
+                Accepted::Nothing => {
                     shared.places.leave();
                     break;
                 }

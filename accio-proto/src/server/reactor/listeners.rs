@@ -26,7 +26,7 @@ impl Listeners {
     pub(super) fn accept(&self, token: u64) -> Accepted {
         match self.sockets.get((token - self.first_token) as usize) {
             Some(socket) => accept(socket),
-            None => Accepted::Nobody,
+            None => Accepted::Nothing,
         }
     }
 
