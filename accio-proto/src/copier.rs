@@ -154,9 +154,9 @@ impl Copier {
             Demand::Descriptor(target) if self.paths.has(FastPath::Splice) => {
                 match socket.as_fd() {
                     Some(source) => match self.splice(source, target) {
-                        // Either the end, or an urgent byte: splice stops before that byte and,
-                        // when the end follows it, returns 0 as well. A plain read tells them
-                        // apart.
+                        // This is either the end or an urgent byte: splice stops before an urgent
+                        // byte, and also returns 0 if only the end follows it. A plain read
+                        // distinguishes the two.
                         Ok(Spliced::All(0)) => self.through_buffer(socket, file),
                         Ok(Spliced::All(count)) => {
                             file.advance(count as u64);

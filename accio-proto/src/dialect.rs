@@ -6,10 +6,10 @@ use std::str::FromStr;
 /// First bytes of the server, in every dialect but [`Dialect::Direct`].
 pub const GREETING: &[u8] = b"accio\r\n";
 
-/// Answer of a [`Dialect::Confirm`] client to the first greeting.
+/// Reply of a [`Dialect::Confirm`] client to the first greeting.
 pub const FIRST_CONFIRMATION: &[u8] = b"confirm-accio\r\n";
 
-/// Answer of a [`Dialect::Confirm`] client to the second greeting.
+/// Reply of a [`Dialect::Confirm`] client to the second greeting.
 pub const SECOND_CONFIRMATION: &[u8] = b"confirm-accio-again\r\n\r\n";
 
 /// Both confirmations in a row.
@@ -86,7 +86,7 @@ impl FromStr for Dialect {
             UnknownDialect {
                 value: value.to_owned(),
                 expected: if value == "auto" {
-                    "accio, confirm or direct (auto is for servers, which hear what a client speaks)"
+                    "accio, confirm or direct (auto is for servers, which detect the client's dialect)"
                 } else {
                     "accio, confirm or direct"
                 },
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_parse_back() {
+    fn names_round_trip() {
         for dialect in Dialect::ALL {
             assert_eq!(dialect.to_string().parse(), Ok(dialect));
             assert_eq!(dialect.name().parse(), Ok(ServerDialect::Only(dialect)));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_is_named_with_the_remedy() {
+    fn reports_an_unknown_name_with_the_valid_ones() {
         let error = "Accio".parse::<Dialect>().unwrap_err().to_string();
         assert_eq!(error, "unknown dialect \"Accio\": use accio, confirm or direct");
         let error = "auto".parse::<Dialect>().unwrap_err().to_string();

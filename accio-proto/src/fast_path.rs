@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_path_stays_off_and_the_others_on() {
+    fn disables_only_the_refused_path() {
         let paths = FastPaths::without([FastPath::Tmpfile]);
         assert!(!paths.has(FastPath::Tmpfile) && paths.has(FastPath::Splice));
         paths.refused(FastPath::Splice, "a test");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn names_parse_back() {
+    fn names_round_trip() {
         for path in FastPath::ALL {
             assert_eq!(path.name().parse(), Ok(path));
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Returns the text of the error without its number and in lower case: `connection refused`.
+/// Returns the text of the error in lower case and without its number: `connection refused`.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = match text.rfind(" (os error ") {
@@ -12,7 +12,7 @@ pub fn reason(error: &io::Error) -> String {
     let text = text.strip_prefix("failed to lookup address information: ").unwrap_or(text);
     let mut letters = text.chars();
     match letters.next() {
-        // Words in capitals, such as names, stay as they are.
+        // Words in capital letters, such as abbreviations, stay unchanged.
         Some(first) if !letters.as_str().starts_with(char::is_uppercase) => {
             first.to_lowercase().chain(letters).collect()
         }
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_without_the_number() {
+    fn formats_errors_without_the_number() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let refused = TcpStream::connect(closed).unwrap_err();
         assert_eq!(reason(&refused), "connection refused");

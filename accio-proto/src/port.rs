@@ -61,7 +61,7 @@ impl FromStr for Port {
         listed(&String::from_utf8_lossy(&services), value)
             .or_else(|| common(value))
             .and_then(Port::new)
-            .ok_or_else(|| invalid("is no known TCP service"))
+            .ok_or_else(|| invalid("is not a known TCP service"))
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_names() {
+    fn parses_numbers_and_service_names() {
         for (text, number) in [("1", 1), ("80", 80), ("65535", 65535), ("http", 80), ("ssh", 22)] {
             assert_eq!(text.parse::<Port>().map(u16::from), Ok(number), "{text}");
             assert_eq!(Port::new(number).map(|port| port.to_string()), Some(number.to_string()));
@@ -134,20 +134,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_port_is_named_with_the_remedy() {
+    fn rejects_invalid_ports_with_advice() {
         for (text, why) in [
             ("0", "is below 1"),
             ("-1", "is below 1"),
             ("65536", "is above 65535"),
             ("99999999999", "is above 65535"),
             ("", "is empty"),
-            ("abc", "is no known TCP service"),
-            ("+5", "is no known TCP service"),
-            ("0x50", "is no known TCP service"),
-            (" 80", "is no known TCP service"),
-            ("80 ", "is no known TCP service"),
-            ("8.0", "is no known TCP service"),
-            ("٨٠", "is no known TCP service"),
+            ("abc", "is not a known TCP service"),
+            ("+5", "is not a known TCP service"),
+            ("0x50", "is not a known TCP service"),
+            (" 80", "is not a known TCP service"),
+            ("80 ", "is not a known TCP service"),
+            ("8.0", "is not a known TCP service"),
+            ("٨٠", "is not a known TCP service"),
         ] {
             let error = text.parse::<Port>().unwrap_err().to_string();
             assert!(error.starts_with(&format!("port {text:?} {why}; use ")), "{error}");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_file_is_read_as_the_system_reads_it() {
+    fn parses_a_services_file_like_the_system() {
         let text = "# comment http 1/tcp\n\nodd\nodd 5\nhttp 81/udp\nhttp\t\t82/tcp www # web\n\
                     bad x/tcp\nbig 70000/tcp\nzero 0/tcp\n";
         assert_eq!(listed(text, "http"), Some(82));

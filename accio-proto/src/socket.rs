@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::sys;
 
-/// A connection as a session uses it. No call waits.
+/// The connection of a session. No call waits.
 ///
-/// An implementation reports an error of the connection once, as the kernel does. The session then
-/// ends and never calls it again.
+/// An implementation reports an error of the connection once, like the kernel. The session then
+/// ends and does not call it again.
 pub trait Socket {
     /// Receives available bytes; 0 is the peer's FIN.
     ///
@@ -38,7 +38,7 @@ pub trait Socket {
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Returns whether bytes, the end or an error can be received, without receiving them. An
-    /// implementation that cannot tell returns true.
+    /// implementation that does not know returns true.
     fn has_input(&self) -> bool {
         true
     }
@@ -73,9 +73,9 @@ pub enum Interest {
     ReadWrite,
 }
 
-/// A non-blocking TCP connection with a linger timeout of zero, so that anything but
-/// [`close`](Socket::close), even the end of the process, resets it; and with `SO_OOBINLINE`, so
-/// that an urgent byte is a byte like any other.
+/// A non-blocking TCP connection. Its linger timeout is zero, so that anything except
+/// [`close`](Socket::close), even the end of the process, resets it. It has `SO_OOBINLINE`, so that
+/// urgent bytes are treated like any other.
 #[derive(Debug)]
 pub struct TcpSocket(TcpStream);
 

@@ -85,7 +85,7 @@ impl Connection<'_> {
                 }
             };
             if now >= deadline {
-                self.progress.tell(now);
+                self.progress.emit(now);
                 return late;
             }
             wait(&self.stream, false, self.slice(now, deadline))

@@ -18,7 +18,7 @@ use crate::dialect::{CONFIRMATIONS, Dialect, FIRST_CONFIRMATION, GREETING, SECON
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientHandshake {
-    /// The answers, one for each greeting.
+    /// The replies to the greetings, one for each.
     answers: &'static [&'static [u8]],
     /// Number of received bytes of the current greeting; less than its length.
     matched: usize,
@@ -59,13 +59,13 @@ impl ClientHandshake {
 
     /// Processes the next bytes from the server; `input` may have any length.
     ///
-    /// A call returns at most one answer, which answers the first greeting within `input`. When
+    /// A call returns at most one reply, which belongs to the first greeting within `input`. When
     /// [`ClientStep::Wait`] has bytes to send, the bytes after that greeting are already processed,
     /// because a server may send both greetings at once.
     ///
     /// # Errors
     ///
-    /// [`HandshakeError::Mismatch`] at the first byte that does not belong to the greeting.
+    /// Returns [`HandshakeError::Mismatch`] at the first byte that does not belong to the greeting.
     pub fn receive(self, input: &[u8]) -> Result<ClientStep, HandshakeError> {
         let good = common_prefix(GREETING, self.matched, input);
         let matched = self.matched + good;
@@ -83,7 +83,7 @@ impl ClientHandshake {
                     ClientStep::Wait { handshake, .. } => {
                         Ok(ClientStep::Wait { send: answer, handshake })
                     }
-                    // The input completed both greetings: both answers are due, and they are
+                    // The input completed both greetings, so both replies are due, and they are
                     // adjacent.
                     ClientStep::Established { consumed, .. } => Ok(ClientStep::Established {
                         send: CONFIRMATIONS,
@@ -133,12 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn direct_waits_for_nothing() {
+    fn direct_sends_without_waiting() {
         assert_eq!(run(Dialect::Direct, &[]), Ok((vec![], Some(0))));
     }
 
     #[test]
-    fn accio_waits_for_the_whole_greeting_however_it_is_cut() {
+    fn accio_waits_for_the_whole_greeting_in_any_pieces() {
         for cut in 0..GREETING.len() {
             assert_eq!(run(Dialect::Accio, &[&GREETING[..cut]]), Ok((vec![], None)));
             let pieces = [&GREETING[..cut], &GREETING[cut..]];
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn confirm_answers_each_greeting_however_they_are_cut() {
+    fn confirm_replies_to_each_greeting_in_any_pieces() {
         let wire = [GREETING, GREETING].concat();
         let both = [FIRST_CONFIRMATION, SECOND_CONFIRMATION].concat();
         for cut in 0..=wire.len() {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_byte_ends_it_at_once() {
+    fn a_wrong_byte_fails_at_once() {
         let error = run(Dialect::Accio, &[b"ac", b"c\x1bz"]).unwrap_err();
         assert_eq!(error.to_string(), r#"expected "accio\r\n", got "acc\x1b""#);
         let error = run(Dialect::Confirm, &[b"accio\r\nhello"]).unwrap_err();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_says_how_far_it_got() {
+    fn a_close_reports_the_number_of_matching_bytes() {
         let ClientStep::Wait { handshake, .. } = ClientHandshake::begin(Dialect::Accio) else {
             panic!()
         };

@@ -84,8 +84,8 @@ impl ServerHandshake {
     ///
     /// # Errors
     ///
-    /// [`HandshakeError::Mismatch`] if the server speaks `confirm` alone and the bytes do not
-    /// belong to it.
+    /// Returns [`HandshakeError::Mismatch`] if the server accepts only `confirm` and the bytes do
+    /// not belong to it.
     pub fn receive(self, input: &[u8]) -> Result<ServerStep, HandshakeError> {
         let good = common_prefix(CONFIRMATIONS, self.matched, input);
         let matched = self.matched + good;
@@ -99,9 +99,9 @@ impl ServerHandshake {
             Ok(ServerStep::Wait { send, handshake: ServerHandshake { matched, ..self } })
         } else {
             match self.mode {
-                // A client that waits for a second greeting would have sent nothing after the first
-                // confirmation. This one does not wait, so a greeting would only be an unread byte
-                // that turns its close into a reset.
+                // A client that waits for a second greeting sends nothing after the first
+                // confirmation. This client does not wait, so a second greeting would only remain
+                // unread and turn the client's close into a reset.
                 Mode::Auto => Ok(self.content(&[])),
                 Mode::Confirm => {
                     let (line, matched) = due(matched);
@@ -115,8 +115,8 @@ impl ServerHandshake {
     ///
     /// # Errors
     ///
-    /// [`HandshakeError::Closed`] if the server speaks `confirm` alone and has received a part of
-    /// it. Without any byte the file is empty.
+    /// Returns [`HandshakeError::Closed`] if the server accepts only `confirm` and has received a
+    /// part of it. Without any byte the file is empty.
     pub fn finish(self) -> Result<ServerStep, HandshakeError> {
         match self.mode {
             Mode::Auto => Ok(self.content(&[])),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn confirm_is_recognised_in_one_piece_and_byte_by_byte() {
+    fn recognises_confirm_in_one_piece_and_byte_by_byte() {
         let wire = [FIRST_CONFIRMATION, SECOND_CONFIRMATION, b"content"].concat();
         let bytes: Vec<&[u8]> = wire.chunks(1).collect();
         for dialect in [AUTO, CONFIRM] {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_keeps_every_byte_of_a_file_that_only_looks_like_a_handshake() {
+    fn auto_keeps_every_byte_of_a_file_that_resembles_a_handshake() {
         let wire = [FIRST_CONFIRMATION, SECOND_CONFIRMATION].concat();
         for length in 0..wire.len() {
             for tail in [&b""[..], b"?", b"?more"] {
@@ -234,7 +234,7 @@ mod tests {
                 for cut in 0..=file.len() {
                     let (sent, end) = run(AUTO, &[&file[..cut], &file[cut..]]);
                     assert_eq!(end, Ok((Dialect::Accio, file.clone())));
-                    // No second greeting when the mismatch is in the read that completes the
+                    // There is no second greeting if the mismatch is in the read that completes the
                     // first confirmation.
                     let first = FIRST_CONFIRMATION.len();
                     let is_whole = length >= first;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn content_after_the_first_confirmation_in_one_read_gets_no_second_greeting() {
+    fn content_in_the_read_of_the_first_confirmation_gets_no_second_greeting() {
         let file = [FIRST_CONFIRMATION, &[b'x'; 1000]].concat();
         let (sent, end) = run(AUTO, &[&file]);
         assert_eq!((&sent[..], end), (GREETING, Ok((Dialect::Accio, file.clone()))));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn confirm_names_what_it_expected_and_got() {
+    fn confirm_reports_expected_and_received_bytes() {
         for cut in 0..4 {
             let (_, end) = run(CONFIRM, &[&b"conX"[..cut], &b"conX"[cut..]]);
             let error = end.unwrap_err().to_string();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn confirm_then_fin_within_the_handshake_is_an_error_but_after_no_byte_an_empty_file() {
+    fn confirm_fails_on_fin_during_the_handshake_unless_no_byte_arrived() {
         assert_eq!(run(CONFIRM, &[]).1, Ok((Dialect::Confirm, vec![])));
         let wire = [FIRST_CONFIRMATION, SECOND_CONFIRMATION].concat();
         for length in 1..wire.len() {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_input_changes_nothing() {
+    fn empty_input_has_no_effect() {
         let ServerStep::Wait { handshake, .. } = ServerHandshake::begin(AUTO) else { panic!() };
         assert_eq!(handshake.receive(b""), Ok(ServerStep::Wait { send: &[], handshake }));
         assert_eq!(handshake.held_back(), 0);

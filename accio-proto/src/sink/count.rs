@@ -1,4 +1,4 @@
-//! The sink that stores nothing.
+//! A sink that stores nothing.
 
 use std::io;
 

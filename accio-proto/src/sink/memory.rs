@@ -1,4 +1,4 @@
-//! The sink that stores files in memory.
+//! A sink that stores files in memory.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -25,7 +25,7 @@ pub(crate) fn bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-/// Returns whether this machine lacks descriptors, memory or ports, which may pass.
+/// Returns whether this machine lacks descriptors, memory or ports, which may be temporary.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -44,7 +44,7 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
 
 /// Returns whether connecting failed on this machine, before a packet was sent.
 pub(crate) fn is_local_failure(error: &io::Error) -> bool {
-    // A link-local address without its interface, and rules of a firewall or a sandbox.
+    // A link-local address without its interface, or a rule of a firewall or sandbox.
     let refused = matches!(
         Errno::from_io_error(error),
         Some(Errno::INVAL | Errno::PERM | Errno::ACCESS | Errno::AFNOSUPPORT)
@@ -57,12 +57,12 @@ pub(crate) fn is_family_unsupported(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
 }
 
-/// The error of a connection that was refused.
+/// Returns the error of a refused connection.
 pub(crate) fn refused() -> io::Error {
     Errno::CONNREFUSED.into()
 }
 
-/// The error of a connection that was not answered.
+/// Returns the error of an unanswered connection attempt.
 pub(crate) fn timed_out() -> io::Error {
     Errno::TIMEDOUT.into()
 }

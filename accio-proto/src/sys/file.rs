@@ -109,8 +109,8 @@ pub(crate) fn write_all(file: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the file system write what it has not written yet and report errors of that, as every close
-/// of a descriptor does. Network file systems, and those in user space, may do so only then.
+/// Makes the file system write buffered bytes and report errors, as closing a descriptor does.
+/// Network file systems, and those in user space, may write only then.
 pub(crate) fn flush(file: &OwnedFd) -> io::Result<()> {
     Ok(nix::unistd::close(file.try_clone()?)?)
 }

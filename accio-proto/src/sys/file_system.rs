@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-/// The type of the file system that a directory is on, such as `ext4` or `fuse.bindfs`; `None`
-/// where the system does not say.
+/// Returns the type of the file system that contains a directory, such as `ext4` or `fuse.bindfs`;
+/// `None` if the system does not report it.
 pub(crate) fn name(dir: impl AsFd) -> Option<String> {
     let device = rustix::fs::fstat(dir).ok()?.st_dev;
     let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_type_follows_the_dash() {
+    fn parses_the_type_after_the_dash() {
         let mounts = "36 35 98:0 /a /mnt rw,noatime master:1 shared:2 - ext4 /dev/root rw\n\
                       40 35 0:51 / /mnt/b rw - fuse.bindfs /mnt/a rw,user_id=0\n";
         assert_eq!(find(mounts, "98:0").as_deref(), Some("ext4"));

@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::socket::{keep_urgent_bytes, reset_on_close};
 use crate::tuning::server::BACKLOG;
 
-/// Binds `address` and listens there; on `[::]` for IPv4 too if `dual` says so.
+/// Binds and listens on `address`; on `[::]`, also for IPv4 if `dual` is set.
 pub(crate) fn bind(address: SocketAddr, dual: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted server must not wait for old connections to time out.
@@ -25,8 +25,8 @@ pub(crate) fn bind(address: SocketAddr, dual: bool) -> io::Result<TcpListener> {
 /// Prepares a listening socket for accepting.
 pub(crate) fn prepare(socket: &TcpListener) -> io::Result<()> {
     socket.set_nonblocking(true)?;
-    // Accepted connections inherit the option: anything but a graceful close, even the end of this
-    // process, resets them, so no peer mistakes it for a stored file.
+    // Accepted connections inherit this option: anything except a graceful close, even the end of
+    // this process, resets them, so that no peer mistakes it for a stored file.
     reset_on_close(socket, true)?;
     // Inherited as well: a byte sent as urgent is a byte of the file like any other.
     keep_urgent_bytes(socket)

@@ -60,7 +60,7 @@ mod tests {
     use super::wait::{readable, wait};
 
     #[test]
-    fn a_signal_is_readable_from_the_first_raise_to_the_clear() {
+    fn a_signal_is_readable_from_raise_to_clear() {
         let signal = Signal::new().unwrap();
         let is_raised = || {
             let mut fds = [readable(&signal)];

@@ -14,8 +14,8 @@ pub(crate) struct ResolveError {
     pub(crate) cause: io::Error,
 }
 
-/// Returns the addresses of `host` in the order of the system. It blocks as long as the resolver of
-/// the system does.
+/// Returns the addresses of `host` in the order of the system. Blocks until the system's resolver
+/// returns.
 pub(crate) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
     let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
     let found = getaddrinfo(Some(host), None, Some(hints))?;
@@ -31,7 +31,7 @@ impl From<LookupError> for ResolveError {
     fn from(error: LookupError) -> Self {
         let is_temporary = matches!(error.kind(), LookupErrorKind::Again);
         let cause = io::Error::from(error);
-        // The crate puts the same words before each message of the system.
+        // The crate prefixes every message of the system with the same words.
         let text = cause.to_string();
         let cause = match text.strip_prefix("failed to lookup address information: ") {
             Some(text) => io::Error::other(text),
@@ -46,20 +46,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_resolves_with_the_port() {
+    fn resolves_a_name_with_a_port() {
         let addresses = resolve("localhost", 80).unwrap();
         assert!(!addresses.is_empty());
         assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 80));
     }
 
     #[test]
-    fn a_name_with_a_nul_byte_is_an_error_and_not_temporary() {
+    fn rejects_a_name_with_a_nul_byte_permanently() {
         assert!(!resolve("nul\0nul", 80).unwrap_err().is_temporary);
     }
 
     #[test]
     #[cfg_attr(not(target_os = "linux"), ignore = "the numbers are those of Linux")]
-    fn only_a_temporary_failure_is_temporary() {
+    fn recognises_temporary_failures() {
         const EAI_NONAME: i32 = -2;
         const EAI_AGAIN: i32 = -3;
         let temporary = ResolveError::from(LookupError::new(EAI_AGAIN));

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_waits_for_the_whole_time_and_no_longer_than_needed() {
+    fn waits_until_the_deadline_or_until_ready() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut fds = [readable(&socket)];
         let started = Instant::now();

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::Pin;
 
-/// Clients that may connect, by their public keys.
+/// The clients that may connect, identified by their public keys.
 ///
-/// Its text has a pin and a name per line, such as `sha256//47DE…= alice`; empty lines and lines
-/// that begin with `#` mean nothing. One name may have several keys.
+/// The text has a pin and a name per line, such as `sha256//47DE…= alice`; empty lines and lines
+/// that begin with `#` are ignored. A name may have several keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KnownClients(HashMap<Pin, Arc<str>>);
 
-/// A line of a list of clients that is not valid.
+/// An invalid line in a list of clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {why}")]
 pub struct InvalidClients {
@@ -21,7 +21,7 @@ pub struct InvalidClients {
     why: String,
 }
 
-/// The longest name of a client, in bytes.
+/// Maximum length of a client's name in bytes.
 const NAME_MAX: usize = 128;
 
 impl KnownClients {
@@ -30,12 +30,12 @@ impl KnownClients {
         self.0.get(pin)
     }
 
-    /// Returns how many keys are listed.
+    /// Returns the number of listed keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether no key is listed, so that no client may connect.
+    /// Returns whether no key is listed, so that no client may connect.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_and_a_name_per_line() {
+    fn parses_a_pin_and_a_name_per_line() {
         let text = format!("# the office\n\n  {ALICE}\t alice in the office  \n");
         let clients: KnownClients = text.parse().unwrap();
         assert_eq!(clients.name(&pin()).map(|name| &**name), Some("alice in the office"));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_refused_with_its_line() {
+    fn reports_the_line_of_an_invalid_entry() {
         for (bad, line, why) in [
             (ALICE.to_owned(), 1, "a pin without a name"),
             (format!("\n{ALICE} a\nsha256//x bob"), 3, "not sha256//"),

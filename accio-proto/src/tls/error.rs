@@ -1,4 +1,4 @@
-//! Why a TLS handshake fails.
+//! Errors of TLS handshakes.
 
 use std::io;
 use std::time::Duration;
@@ -8,49 +8,51 @@ use rustls::{AlertDescription, CertificateError, Error, OtherError};
 use super::Pin;
 use crate::os_error::reason;
 
-/// Why a TLS handshake failed, as a server sees it.
+/// The reason for a failed TLS handshake, from the server's point of view.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeFailure {
-    /// The peer's first bytes are not TLS.
+    /// The first bytes of the client are not TLS.
     #[error("the client does not speak TLS: it sent \"{}\"", .0.escape_ascii())]
     NotTls(Vec<u8>),
-    /// The peer sent nothing until the time limit; a client without TLS waits for the greeting.
+    /// The client sent nothing until the time limit. A client without TLS waits for the greeting.
     #[error("the client sent nothing for {} s: it may not use TLS", .0.as_secs_f64())]
     Silent(Duration),
-    /// The peer hung up when it was told that this is a TLS server, without having sent a byte.
-    #[error("the client does not speak TLS: it sent nothing and hung up at the first TLS message")]
+    /// The client sent nothing, and closed the connection when it received the first TLS message.
+    #[error(
+        "the client does not speak TLS: it sent nothing and closed the connection at the first TLS message"
+    )]
     Plain,
     /// The handshake was not complete within the time limit.
     #[error("the TLS handshake was not complete within {} s", .0.as_secs_f64())]
     Late(Duration),
-    /// The peer closed the connection during the handshake.
+    /// The client closed the connection during the handshake.
     #[error("the client closed the connection during the TLS handshake")]
     Closed,
-    /// The connection broke during the handshake.
+    /// The connection failed during the handshake.
     #[error("the connection was lost during the TLS handshake: {}", reason(.0))]
     Lost(#[source] io::Error),
-    /// The handshake took more bytes than it may.
+    /// The handshake exceeded its maximum number of bytes.
     #[error("the TLS handshake took more than {0} bytes")]
     TooLong(usize),
-    /// This identity has as many connections as it may have.
-    #[error("{identity} has {max} connections already")]
+    /// The identity has its maximum number of connections.
+    #[error("{identity} already has {max} connections")]
     TooMany {
         /// The identity.
         identity: String,
-        /// How many connections each identity may have.
+        /// The maximum number of connections per identity.
         max: u32,
     },
-    /// TLS itself failed.
+    /// The TLS protocol failed.
     #[error("TLS handshake: {}", describe(.0))]
     Tls(#[from] Error),
 }
 
 impl HandshakeFailure {
-    /// One word for machines to tell the causes apart; unlike the text, it stays as it is.
+    /// Returns a word for the reason, for other programs. It is the same in all versions.
     ///
-    /// `tls-plain`, `tls-silent`, `tls-late`, `tls-lost`, `tls-too-long`, `tls-too-many`,
-    /// `tls-no-certificate`, `tls-unknown-client`, `tls-refused` (by the client),
+    /// The words are `tls-plain`, `tls-silent`, `tls-late`, `tls-lost`, `tls-too-long`,
+    /// `tls-too-many`, `tls-no-certificate`, `tls-unknown-client`, `tls-refused` (by the client),
     /// `tls-incompatible`, and `tls-invalid` for any other violation of TLS.
     pub fn code(&self) -> &'static str {
         match self {
@@ -71,33 +73,33 @@ impl HandshakeFailure {
     }
 }
 
-/// An error of rustls's within an [`io::Error`], in the words of this project.
+/// A rustls error within an [`io::Error`], with our own text for terse messages.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", describe(.0))]
 struct Invalid(Error);
 
-/// The error of a connection whose bytes are not valid TLS, or that received an alert.
+/// Returns the error of a connection whose bytes are not valid TLS, or that received an alert.
 pub(crate) fn invalid(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Invalid(error))
 }
 
-/// rustls's error within one of a connection, if there is one.
+/// Returns the rustls error within an error of a connection, if there is one.
 #[cfg(feature = "client")]
 pub(crate) fn error_of(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref().map(|Invalid(error)| error)
 }
 
-/// The key of a client that is not known.
+/// The key of a client that is not listed.
 #[derive(Debug, thiserror::Error)]
 #[error("the client's key is not listed: {0}")]
 pub(crate) struct UnknownClient(pub(crate) Pin);
 
-/// The key of a server that is not the one expected.
+/// The key of a server that is not the expected one.
 #[derive(Debug, thiserror::Error)]
 #[error("the server has another key: {0}")]
 pub(crate) struct OtherServer(pub(crate) Pin);
 
-/// What failed, in the words of this project where rustls is terse.
+/// Describes the error, with our own text where that of rustls is terse.
 pub(crate) fn describe(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(CertificateError::Other(OtherError(why)))
@@ -118,7 +120,7 @@ pub(crate) fn describe(error: &Error) -> String {
     }
 }
 
-/// An alert's name in the words of its specification: `unknown_ca` for `UnknownCA`.
+/// Returns the name of an alert as in its specification: `unknown_ca` for `UnknownCA`.
 fn words(alert: AlertDescription) -> String {
     let name = format!("{alert:?}");
     let mut words = String::with_capacity(name.len() + 4);
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_failure_has_its_code_and_reads_well() {
+    fn each_failure_has_a_code_and_a_text() {
         let io = || io::Error::from(io::ErrorKind::ConnectionReset);
         let unknown = CertificateError::Other(OtherError(Arc::new(UnknownClient(Pin([0; 32])))));
         for (failure, code, text) in [
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_have_the_names_of_their_specification() {
+    fn names_alerts_as_in_their_specification() {
         assert_eq!(words(AlertDescription::UnknownCA), "unknown_ca");
         assert_eq!(words(AlertDescription::BadCertificate), "bad_certificate");
         assert_eq!(words(AlertDescription::NoApplicationProtocol), "no_application_protocol");

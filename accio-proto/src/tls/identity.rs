@@ -5,12 +5,12 @@ use webpki::EndEntityCert;
 
 use super::Pin;
 
-/// The longest name that is taken from a certificate, in bytes.
+/// Maximum length of a name from a certificate in bytes.
 const NAME_MAX: usize = 128;
 
-/// Returns the name in a certificate: its first DNS name, else its first URI, else its common name.
-/// A certificate without any, or whose name is longer than 128 bytes or has control characters, is
-/// named by its [`Pin`].
+/// Returns the name in a certificate: its first DNS name, otherwise its first URI, otherwise its
+/// common name. Returns its [`Pin`] if it has none of these, or if the name is longer than 128
+/// bytes or contains control characters.
 pub fn certificate_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let parsed = EndEntityCert::try_from(certificate).ok()?;
     let name = parsed.valid_dns_names().next().or_else(|| parsed.valid_uri_names().next());
@@ -33,7 +33,7 @@ const PRINTABLE_STRING: u8 = 0x13;
 /// The object identifier of a common name, 2.5.4.3.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
-/// Returns the common name of a subject: the contents of its sequence of sets of attributes.
+/// Returns the common name in a subject, given as the content of its sequence of attribute sets.
 fn common_name(mut subject: &[u8]) -> Option<&str> {
     while !subject.is_empty() {
         let (SET, attributes, rest) = element(subject)? else { return None };
@@ -50,7 +50,7 @@ fn common_name(mut subject: &[u8]) -> Option<&str> {
     None
 }
 
-/// Splits an element of DER into its tag and content, and what follows it.
+/// Splits an element in DER into its tag, its content and the bytes after it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match first {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_a_certificate_in_their_order() {
+    fn selects_a_name_of_the_certificate_in_order() {
         let dns = || SanType::DnsName("laptop.example".try_into().unwrap());
         let uri = || SanType::URI("spiffe://example/laptop".try_into().unwrap());
         for (certificate, name) in [
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_subject_has_no_common_name() {
+    fn ignores_a_malformed_subject() {
         for bytes in [
             &[0x31, 0x02, 0x30, 0x05][..],
             &[0x31, 0x80],

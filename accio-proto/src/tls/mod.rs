@@ -1,12 +1,13 @@
-//! TLS on either side, with rustls.
+//! TLS for clients and servers, with rustls.
 //!
-//! Accio's bytes are the same inside TLS, with one difference that no network can forge: the
-//! sender's close_notify ends the file, and the receiver's is the receipt. A connection that ends
-//! without one is an error on either side ([`Abort::Truncated`](crate::Abort::Truncated)).
+//! The bytes of a connection are the same as without TLS, with one difference: the sender's
+//! close_notify ends the file, and the receiver's close_notify confirms it. Neither can be forged
+//! on the network. For both sides, a connection that ends without close_notify is an error
+//! ([`Abort::Truncated`](crate::Abort::Truncated)).
 //!
-//! The configuration is rustls's own. Put [`ALPN`] into its `alpn_protocols`; versions, ciphers,
-//! keys and authorities are up to the caller. A public key can take the place of an authority: see
-//! [`Pin`], [`PinnedServer`] and [`ListedClients`].
+//! The configuration is that of rustls. Add [`ALPN`] to its `alpn_protocols`; versions, cipher
+//! suites, keys and authorities are the caller's choice. Instead of an authority, a public key can
+//! be trusted: see [`Pin`], [`PinnedServer`] and [`ListedClients`].
 
 mod clients_file;
 mod digest;

@@ -1,4 +1,4 @@
-//! Pins: the digest of a public key, in curl's format.
+//! Pins: digests of public keys, in curl's format.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use rustls::server::ParsedCertificate;
 
 use super::digest::sha256;
 
-/// The SHA-256 digest of a certificate's public key, written `sha256//` and base64, as by curl.
+/// The SHA-256 digest of a certificate's public key, written like in curl: `sha256//` and base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pin(pub(super) [u8; 32]);
 
@@ -26,7 +26,7 @@ impl Pin {
     ///
     /// # Errors
     ///
-    /// The certificate is not valid X.509.
+    /// Returns an error if the certificate is not valid X.509.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
         let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
         Ok(Pin::of_key(&key))
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pins_parse_and_print() {
+    fn parses_and_formats_pins() {
         // printf '' | sha256sum | xxd -r -p | base64
         let empty = "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         assert_eq!(Pin::of_key(b"").to_string(), empty);
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn rejects_other_strings() {
         for bad in [
             "",
             "sha256//",

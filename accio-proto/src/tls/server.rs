@@ -8,21 +8,21 @@ use rustls::pki_types::CertificateDer;
 
 use super::certificate_name;
 
-/// The TLS settings of a server, and how it names its clients.
+/// The TLS settings of a server, including how it identifies its clients.
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     identify: Arc<Identify>,
 }
 
-/// Names a client by its certificate chain, which is verified and not empty.
+/// Returns the identity of a client, given its certificate chain, which is verified and not empty.
 type Identify = dyn Fn(&[CertificateDer<'static>]) -> Option<String> + Send + Sync;
 
 impl ServerTls {
-    /// Settings with rustls's configuration. A client with a certificate is named by it: see
+    /// Creates settings from a rustls configuration. A client with a certificate is identified by
     /// [`certificate_name`].
     ///
-    /// Early data is switched off: an attacker could send a recorded file again.
+    /// Disables early data, because an attacker could replay a recorded file.
     pub fn new(config: impl Into<Arc<ServerConfig>>) -> Self {
         let mut config = config.into();
         if config.max_early_data_size > 0 {
@@ -32,8 +32,8 @@ impl ServerTls {
         ServerTls { config, identify: Arc::new(identify) }
     }
 
-    /// Names clients by another function of their certificate chain, which is verified and not
-    /// empty; the name becomes the [identity](crate::Outcome::identity) of the outcome.
+    /// Sets the function that identifies clients by their certificate chain, which is verified and
+    /// not empty. The result becomes the [identity](crate::Outcome::identity) of the outcome.
     #[must_use]
     pub fn identify(
         self,
@@ -42,12 +42,12 @@ impl ServerTls {
         ServerTls { identify: Arc::new(identify), ..self }
     }
 
-    /// Returns rustls's configuration.
+    /// Returns the rustls configuration.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
 
-    /// Returns the name of a client that presented this chain.
+    /// Returns the identity of a client that presented this chain.
     pub(crate) fn name(&self, chain: Option<&[CertificateDer<'static>]>) -> Option<Arc<str>> {
         let chain = chain.filter(|chain| !chain.is_empty())?;
         (self.identify)(chain).map(Arc::from)

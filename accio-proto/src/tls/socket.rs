@@ -1,4 +1,4 @@
-//! A connection under TLS, for a session to drive.
+//! A TLS connection of a session.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,13 +12,13 @@ use super::HandshakeFailure;
 use super::stream::{Output, TlsStream};
 use crate::socket::Socket;
 
-/// The server's end of a TLS connection over another socket.
+/// The server's side of a TLS connection over another socket.
 ///
-/// Complete its [`handshake`](TlsSocket::handshake) first. From then on it is a [`Socket`] whose
-/// end of file is the peer's close_notify: a connection that ends in another way is an error of the
-/// kind [`ErrorKind::UnexpectedEof`], and bytes that are not valid TLS are one of the kind
-/// [`ErrorKind::InvalidData`]. Closing it sends close_notify and FIN; dropping it resets the
-/// connection.
+/// Complete its [`handshake`](TlsSocket::handshake) first. Afterwards it is a [`Socket`] whose end
+/// of file is the peer's close_notify. If the connection ends in another way, the error has the
+/// kind [`ErrorKind::UnexpectedEof`]; for bytes that are not valid TLS it has the kind
+/// [`ErrorKind::InvalidData`]. Closing the socket sends close_notify and FIN; dropping it resets
+/// the connection.
 #[derive(Debug)]
 pub struct TlsSocket<T> {
     socket: T,
@@ -26,17 +26,17 @@ pub struct TlsSocket<T> {
 }
 
 impl<T: Socket> TlsSocket<T> {
-    /// Takes a connection over, on which nothing was sent or received yet.
+    /// Takes over a connection on which nothing has been sent or received.
     ///
     /// # Errors
     ///
-    /// rustls refuses the configuration, or has no random numbers.
+    /// Returns an error if rustls rejects the configuration or has no random numbers.
     pub fn new(socket: T, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let stream = TlsStream::new(UnbufferedServerConnection::new(config)?);
         Ok(TlsSocket { socket, stream })
     }
 
-    /// The same, and gives the connection back if it cannot be taken over.
+    /// Works like [`new`](TlsSocket::new), but returns the connection together with an error.
     #[cfg(feature = "server")]
     pub(crate) fn try_new(
         socket: T,
@@ -48,37 +48,39 @@ impl<T: Socket> TlsSocket<T> {
         }
     }
 
-    /// Goes on with the handshake as far as the client's bytes allow; true once it is complete.
+    /// Continues the handshake as far as the client's bytes allow. Returns true once it is
+    /// complete.
     ///
     /// # Errors
     ///
-    /// The handshake has failed. The client has been sent an alert, where there is one.
+    /// Returns the reason if the handshake has failed. An alert has been sent to the client, if TLS
+    /// defines one for the failure.
     pub fn handshake(&mut self) -> Result<bool, HandshakeFailure> {
         self.stream.handshake(&mut self.socket)
     }
 
-    /// Whether the client has sent anything yet.
+    /// Returns whether the client has sent any bytes.
     pub fn has_heard(&self) -> bool {
         self.stream.has_heard()
     }
 
-    /// The certificates that the client presented and the configuration verified.
+    /// Returns the certificates that the client presented and the configuration verified.
     pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.stream.state().peer_certificates()
     }
 
-    /// The connection below.
+    /// Returns the underlying connection.
     pub fn get_ref(&self) -> &T {
         &self.socket
     }
 
-    /// The connection below, on which bytes can be sent that rustls knows nothing of.
+    /// Returns the underlying connection, for sending bytes without rustls.
     #[cfg(feature = "server")]
     pub(crate) fn get_mut(&mut self) -> &mut T {
         &mut self.socket
     }
 
-    /// The connection below, to end it.
+    /// Returns the underlying connection, to end it.
     #[cfg(feature = "server")]
     pub(crate) fn into_inner(self) -> T {
         self.socket
@@ -113,7 +115,7 @@ impl<T: Socket> Socket for TlsSocket<T> {
     fn close(mut self) {
         match self.stream.close(&mut self.socket) {
             Ok(()) if !self.stream.wants_write() => self.socket.close(),
-            // The peer sees a reset although the file is kept: the safe side to err on.
+            // The peer sees a reset although the file is stored, which is the safe side.
             Ok(()) => log::debug!("no room to send close_notify"),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(error) => log::debug!("cannot send close_notify: {error}"),

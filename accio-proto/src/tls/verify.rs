@@ -1,4 +1,4 @@
-//! Verification by public key instead of by an authority.
+//! Certificate verification by public key instead of by an authority.
 
 use std::sync::Arc;
 
@@ -15,18 +15,19 @@ use rustls::{
 use super::error::{OtherServer, UnknownClient};
 use super::{KnownClients, Pin};
 
-/// Accepts a server whose public key is one of these, whatever its certificate says.
+/// Accepts a server whose public key is one of these, regardless of the rest of its certificate.
 ///
-/// The server proves that it has the private key; its names and dates mean nothing.
+/// The server must prove that it has the private key. Names and dates in the certificate are not
+/// checked.
 #[derive(Debug)]
 pub struct PinnedServer {
     pins: Vec<Pin>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// Accepts a client whose public key is listed, whatever its certificate says.
+/// Accepts a client whose public key is listed, regardless of the rest of its certificate.
 ///
-/// The client proves that it has the private key. One without a certificate is refused.
+/// The client must prove that it has the private key. A client without a certificate is refused.
 #[derive(Debug)]
 pub struct ListedClients {
     clients: Arc<KnownClients>,
@@ -34,7 +35,7 @@ pub struct ListedClients {
 }
 
 impl PinnedServer {
-    /// A verifier for these public keys.
+    /// Creates a verifier for these public keys.
     pub fn new(pins: impl IntoIterator<Item = Pin>, provider: &CryptoProvider) -> Self {
         let pins = pins.into_iter().collect();
         PinnedServer { pins, algorithms: provider.signature_verification_algorithms }
@@ -42,7 +43,7 @@ impl PinnedServer {
 }
 
 impl ListedClients {
-    /// A verifier for these clients.
+    /// Creates a verifier for these clients.
     pub fn new(clients: Arc<KnownClients>, provider: &CryptoProvider) -> Self {
         ListedClients { clients, algorithms: provider.signature_verification_algorithms }
     }

@@ -161,7 +161,7 @@ impl<K: FileSink> Shared<'_, K> {
             match listener::accept(socket) {
                 Accepted::Connection(socket, peer) => {
                     match self.connections.receive(socket, peer, Instant::now()) {
-                        Progress::Waiting(connection) => self.pool.give(connection),
+                        Progress::Waiting(connection) => self.pool.assign(connection),
                         Progress::Unnumbered(refused) => refused.close(),
                         Progress::Ended(ending) => self.finish(ending),
                     }

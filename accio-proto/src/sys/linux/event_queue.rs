@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::socket::Interest;
 
-/// An epoll instance. The entries of connections are one-shot: an event is handed to one waiter,
-/// and the entry sleeps until it is armed again.
+/// An epoll instance. The entries of connections are one-shot: an event is delivered to one waiter,
+/// and the entry is inactive until it is armed again.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
@@ -32,11 +32,12 @@ impl Poller {
         Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), one_shot(interest))?)
     }
 
-    /// Removes a descriptor. It must be removed before it is closed: a waiter that is looking at it
-    /// holds a reference to its file, and the kernel drops the last reference only when that waiter
-    /// gets its next event. Until then the peer would not see the end.
+    /// Removes a descriptor, which must happen before it is closed: a waiter that is examining the
+    /// descriptor holds a reference to its file, and the kernel drops the last reference only when
+    /// that waiter gets its next event. Until then the peer would not see the end of the
+    /// connection.
     pub(crate) fn remove(&self, fd: impl AsFd) {
-        // It fails only if the descriptor is not there, which is as good.
+        // This fails only if the descriptor is not in the queue, which is the desired result.
         let _ = epoll::delete(&self.epoll, fd);
     }
 

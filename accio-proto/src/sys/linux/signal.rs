@@ -1,11 +1,11 @@
-//! Wake-up calls between threads.
+//! Signals that wake threads.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// A descriptor that becomes readable when it is raised, and stays so until it is cleared: a
+/// A descriptor that becomes readable when raised, and stays readable until cleared: an eventfd
 /// counter.
 #[derive(Debug)]
 pub(crate) struct Signal(OwnedFd);
@@ -16,12 +16,13 @@ impl Signal {
     }
 
     pub(crate) fn raise(&self) {
-        // It fails only if the counter is full, and then the signal is raised already.
+        // This fails only if the counter is full, which means that the signal is raised already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
     pub(crate) fn clear(&self) {
-        // It fails only if there is nothing to read, and then the signal is clear already.
+        // This fails only if there is nothing to read, which means that the signal is clear
+        // already.
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }

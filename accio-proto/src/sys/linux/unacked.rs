@@ -1,9 +1,8 @@
-//! Number of bytes that the peer of a connection has not acknowledged.
+//! Queries the number of bytes that the peer of a connection has not acknowledged.
 //!
-//! It is the result of `ioctl(SIOCOUTQ)`, which counts the FIN too. It is read from the socket
-//! diagnosis of the kernel instead, because the ioctl needs unsafe code and netlink consists of
-//! messages. If that service is missing (another system, a strict sandbox, a kernel built without
-//! it), the number is unknown.
+//! `ioctl(SIOCOUTQ)` returns this number, including the FIN, but requires unsafe code. The kernel's
+//! socket diagnosis returns it in a netlink message instead. If that service is missing (on another
+//! system, in a strict sandbox, or in a kernel built without it), the number is unknown.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -43,7 +42,7 @@ impl Unacked {
         self.sequence = self.sequence.wrapping_add(1);
         self.request[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
         send(&self.netlink, &self.request, SendFlags::empty()).ok()?;
-        // The kernel has answered by the time the send returns.
+        // The kernel has replied by the time the send returns.
         let mut answer = [0; 4096];
         loop {
             let (_, length) = recv(&self.netlink, &mut answer[..], RecvFlags::empty()).ok()?;
@@ -140,12 +139,12 @@ mod tests {
         }
     }
 
-    fn follows_the_peer(listen: &str, connect: &str) {
+    fn check_outstanding_bytes(listen: &str, connect: &str) {
         let listener = TcpListener::bind(listen).unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut stream = TcpStream::connect(format!("{connect}:{port}")).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
-        let mut queue = Unacked::of(&stream).expect("this kernel has socket diagnosis");
+        let mut queue = Unacked::of(&stream).expect("this kernel supports socket diagnosis");
         assert_eq!(queue.outstanding(), Some(0));
 
         stream.set_nonblocking(true).unwrap();
@@ -181,21 +180,21 @@ mod tests {
 
     #[test]
     fn ipv4() {
-        follows_the_peer("127.0.0.1:0", "127.0.0.1");
+        check_outstanding_bytes("127.0.0.1:0", "127.0.0.1");
     }
 
     #[test]
     fn ipv6() {
-        follows_the_peer("[::1]:0", "[::1]");
+        check_outstanding_bytes("[::1]:0", "[::1]");
     }
 
     #[test]
-    fn ipv4_over_an_ipv6_socket() {
-        follows_the_peer("127.0.0.1:0", "[::ffff:127.0.0.1]");
+    fn reports_bytes_over_ipv4_on_an_ipv6_socket() {
+        check_outstanding_bytes("127.0.0.1:0", "[::ffff:127.0.0.1]");
     }
 
     #[test]
-    fn a_closed_connection_is_unknown() {
+    fn the_number_is_unknown_for_a_closed_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut queue = Unacked::of(&stream).unwrap();
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn short_and_foreign_answers_are_unknown() {
+    fn the_number_is_unknown_after_short_or_unrelated_replies() {
         let mut answer = [0; WQUEUE + 4];
         assert_eq!(wqueue(&answer), None);
         answer[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());

@@ -1,4 +1,4 @@
-//! Calls of Linux for files that get their name at the end.
+//! Linux calls for files that get their name only when they are complete.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags};
 
 use crate::sys::{is_unsupported, permissions, retry};
 
-/// Opens a file in the directory that has no name and vanishes with its descriptor.
+/// Opens a file in the directory that has no name and disappears when its descriptor is closed.
 pub(crate) fn open_anonymous(dir: impl AsFd, mode: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
     retry(|| rustix::fs::openat(&dir, ".", flags, permissions(mode)))
@@ -46,12 +46,12 @@ pub(crate) fn sync_data(file: impl AsFd) -> io::Result<()> {
     retry(|| rustix::fs::fdatasync(&file))
 }
 
-/// Starts writing a range of the file to the disk without waiting. It is a hint: the next sync
-/// writes the rest in any case.
+/// Starts writing a range of the file to the disk, without waiting. This is only a hint: the next
+/// sync writes the rest in any case.
 pub(crate) fn start_writing(file: impl AsFd, offset: u64, length: u64) {
-    // The advice that pages are not needed starts their write-back. One byte short of the end, so
-    // that the last page stays as it is: for a small file there is then nothing to drop, which
-    // would cost more than the rest.
+    // The advice that pages are not needed starts their write-back. The range ends one byte early,
+    // so that the last page is not dropped: for a small file nothing is dropped then, which would
+    // cost more than the write-back gains.
     let Some(length) = std::num::NonZeroU64::new(length.saturating_sub(1)) else { return };
     let _ = rustix::fs::fadvise(file, offset, Some(length), rustix::fs::Advice::DontNeed);
 }

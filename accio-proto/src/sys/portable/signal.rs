@@ -1,9 +1,9 @@
-//! Wake-up calls between threads.
+//! Signals that wake threads.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A descriptor that becomes readable when it is raised, and stays so until it is cleared: a pipe.
+/// A descriptor that becomes readable when raised, and stays readable until cleared: a pipe.
 #[derive(Debug)]
 pub(crate) struct Signal {
     reader: PipeReader,
@@ -19,7 +19,7 @@ impl Signal {
     }
 
     pub(crate) fn raise(&self) {
-        // It fails only if the pipe is full, and then the signal is raised already.
+        // This fails only if the pipe is full, which means that the signal is raised already.
         let _ = rustix::io::write(&self.writer, &[1]);
     }
 

@@ -1,4 +1,4 @@
-//! Files that get their name at the end, with calls that every system has.
+//! Files that get their name only when they are complete, with calls that every system has.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
