@@ -1,4 +1,4 @@
-//! A server's settings, and listening with them.
+//! The builder of a server.
 
 use std::fmt;
 use std::io;
@@ -36,7 +36,7 @@ use crate::sys::process;
 use crate::tls::ServerTls;
 use crate::tuning::server::RESERVED_DESCRIPTORS;
 
-/// Settings of a [`Server`]; every one has a default.
+/// Builds a [`Server`]. Every setting has a default.
 #[must_use]
 pub struct ServerBuilder<K> {
     sink: K,
@@ -62,7 +62,7 @@ pub struct ServerBuilder<K> {
 }
 
 impl<K: FileSink> Server<K> {
-    /// Settings for a server that keeps its files in `sink`.
+    /// Returns a builder for a server that stores its files in `sink`.
     pub fn builder(sink: K) -> ServerBuilder<K> {
         ServerBuilder {
             sink,
@@ -102,103 +102,104 @@ impl<K> fmt::Debug for ServerBuilder<K> {
 }
 
 impl<K: FileSink> ServerBuilder<K> {
-    /// Which dialects it speaks; [`ServerDialect::Auto`] by default.
+    /// Sets the dialects of the server; [`ServerDialect::Auto`] by default.
     pub fn dialect(self, dialect: impl Into<ServerDialect>) -> Self {
         ServerBuilder { dialect: dialect.into(), ..self }
     }
 
-    /// How long a connection may be silent; [`limits::IDLE_TIMEOUT`] by default.
+    /// Sets how long a connection may be idle; [`limits::IDLE_TIMEOUT`] by default.
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.limits.idle_timeout = idle_timeout;
         self
     }
 
-    /// How large a file may be, in bytes; as large as there is room for by default.
+    /// Sets the maximum size of a file in bytes; unlimited by default.
     pub fn max_size(mut self, max_size: u64) -> Self {
         self.limits.max_size = Some(max_size);
         self
     }
 
-    /// How long a transfer may take, however busy it is; as long as it likes by default.
+    /// Sets the maximum duration of a transfer, idle or not; unlimited by default.
     pub fn max_duration(mut self, max_duration: Duration) -> Self {
         self.limits.max_duration = Some(max_duration);
         self
     }
 
-    /// How many bytes a second a client must send, over [`limits::RATE_WINDOW`]; any number by
-    /// default, so that a byte every nine seconds holds a connection for ever.
+    /// Sets the minimum number of bytes per second, measured over [`limits::RATE_WINDOW`]. Off by
+    /// default, so that a client can keep a connection open forever by sending a byte every nine
+    /// seconds.
     pub fn min_rate(mut self, min_rate: u64) -> Self {
         self.limits.min_rate = Some(min_rate);
         self
     }
 
-    /// How connections are shared out among threads. By default, what suits the sink and the
-    /// system: see [`Threading`].
+    /// Sets how connections are distributed among threads. By default, this depends on the sink and
+    /// the system: see [`Threading`].
     pub fn threading(self, threading: Threading) -> Self {
         ServerBuilder { threading: Some(threading), ..self }
     }
 
-    /// How many threads of the [reactor](Threading::Reactor) move content; one per core by default,
-    /// at most [`limits::MAX_WORKERS`]. Further ones are started while some are held up by a slow
-    /// disk. Without effect with a [thread per session](Threading::PerSession).
+    /// Sets the number of [reactor](Threading::Reactor) threads that move content; by default one
+    /// per core, and at most [`limits::MAX_WORKERS`]. Further threads are started while some are
+    /// blocked by a slow disk. No effect with a [thread per session](Threading::PerSession).
     pub fn workers(self, workers: NonZeroUsize) -> Self {
         ServerBuilder { workers: Some(workers), ..self }
     }
 
-    /// How many connections are in service at once; the others wait in the backlog, neither
-    /// refused nor greeted. By default, and at most, what the descriptor limit of the process
-    /// allows at two descriptors each, and [`limits::MAX_CONNECTIONS`]; with a
-    /// [thread per session](Threading::PerSession), [`limits::MAX_THREADS`] by default.
+    /// Sets the maximum number of concurrent connections; further connections wait in the backlog
+    /// without a greeting. The default, and the maximum, is what the descriptor limit of the
+    /// process allows at two descriptors per connection, and [`limits::MAX_CONNECTIONS`]. With a
+    /// [thread per session](Threading::PerSession), the default is [`limits::MAX_THREADS`].
     pub fn max_connections(self, max_connections: NonZeroUsize) -> Self {
         ServerBuilder { max_connections: Some(max_connections), ..self }
     }
 
-    /// How many connections one address may have in service at once; as many as all by default.
-    /// The addresses of an IPv6 /64 network count as one, for a single host has them all.
+    /// Sets the maximum number of concurrent connections per address; unlimited by default. The
+    /// addresses of an IPv6 /64 network count as one, because a single host can use all of them.
     ///
-    /// Who is turned away, by this and the rules below, is reset before any greeting and gets no
-    /// number: numbers stand for files, and there is none.
+    /// A connection that is refused by this or the following rules is reset before any greeting. It
+    /// gets no number, because no file exists for it.
     pub fn max_per_ip(mut self, max_per_ip: NonZeroU32) -> Self {
         self.admission.max_per_ip = Some(max_per_ip);
         self
     }
 
-    /// How many connections one address, or IPv6 /64 network, may open in each second; any number
-    /// by default.
+    /// Sets the maximum number of new connections per second and address, or IPv6 /64 network;
+    /// unlimited by default.
     pub fn max_new_per_ip(mut self, max_new_per_ip: NonZeroU32) -> Self {
         self.admission.max_new_per_ip = Some(max_new_per_ip);
         self
     }
 
-    /// Adds networks that may connect; nobody else may. Without any, everyone may.
+    /// Adds networks that may connect. Without this setting, all networks may; with it, only these.
     pub fn allow(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
         self.admission.allow.extend(networks);
         self
     }
 
-    /// Adds networks that may not connect, even if they are allowed too.
+    /// Adds networks that may not connect, even if they are also allowed.
     pub fn deny(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
         self.admission.deny.extend(networks);
         self
     }
 
-    /// Whether each connection comes from a proxy, such as haproxy, that says in a header of the
-    /// PROXY protocol, version 1 or 2, whom it speaks for: that peer is then the one of the rules
-    /// above and of the [outcome](Outcome::peer). Off by default.
+    /// Sets whether each connection comes from a proxy, such as HAProxy, that sends the address of
+    /// its client in a header of the PROXY protocol, version 1 or 2. The rules above and the
+    /// [outcome](Outcome::peer) then use that address. Off by default.
     ///
-    /// The header comes before everything else, the greeting included, and must be complete as
-    /// soon as a silent client would be given up. A connection without one, or with one that is
-    /// malformed or longer than [`limits::PROXY_HEADER_MAX`], is reset and gets no number; numbers
-    /// follow the order in which headers are complete. Where the header names no internet address,
-    /// the peer is the proxy. When the proxy speaks for itself, as in a health check of version 2
-    /// (`LOCAL`), it is greeted and let go, without a number.
+    /// The header precedes everything else, including the greeting, and must be complete within the
+    /// idle timeout. A connection without a header, or with one that is malformed or longer than
+    /// [`limits::PROXY_HEADER_MAX`], is reset and gets no number; numbers follow the order in which
+    /// headers are complete. If the header contains no IP address, the peer is the proxy. A
+    /// connection that the proxy makes on its own behalf, such as a health check of version 2
+    /// (`LOCAL`), is greeted and closed without a number.
     ///
-    /// Whoever can connect can claim any address: let nobody but the proxy.
+    /// A header can claim any address, so allow connections from the proxy only.
     pub fn proxy_protocol(self, proxy_protocol: bool) -> Self {
         ServerBuilder { proxy_protocol, ..self }
     }
 
-    /// The number of the first connection; 1 by default.
+    /// Sets the number of the first connection; 1 by default.
     pub fn first_id(self, first_id: u64) -> Self {
         ServerBuilder { first_id, ..self }
     }
@@ -210,24 +211,24 @@ impl<K: FileSink> ServerBuilder<K> {
         ServerBuilder { digest: Some(algorithm), ..self }
     }
 
-    /// The kernel's fast paths to try; all by default.
+    /// Sets the fast paths of the kernel to try; by default all.
     pub fn fast_paths(self, paths: FastPaths) -> Self {
         ServerBuilder { paths, ..self }
     }
 
-    /// Calls `observer` for every connection that has ended: after the commit or abort, before
-    /// the peer is told. It must not block, for it may be called by any thread of the server;
-    /// use a [recorder](ServerBuilder::recorder) for work that may.
+    /// Calls `observer` for every finished connection: after the commit or abort, and before the
+    /// peer is notified. It must not block, because any thread of the server may call it; use a
+    /// [recorder](ServerBuilder::recorder) for work that may block.
     pub fn on_outcome(self, observer: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
         ServerBuilder { on_outcome: Box::new(observer), ..self }
     }
 
-    /// Passes the outcome of every connection to `recorder`, with the [`Acknowledgement`] that
-    /// tells its peer.
+    /// Passes the outcome of every connection to `recorder`, together with the [`Acknowledgement`]
+    /// that notifies its peer.
     ///
-    /// The recorder must not block. It may pass both on to another thread, which does what may
-    /// take long, such as writing a line to a journal, and then drops the acknowledgement: only
-    /// that one connection waits.
+    /// The recorder must not block. It can pass both values to another thread, which does slow work
+    /// such as writing a line to a journal and then drops the acknowledgement: only this connection
+    /// waits.
     pub fn recorder(
         self,
         recorder: impl Fn(Outcome, Acknowledgement) + Send + Sync + 'static,
@@ -235,29 +236,29 @@ impl<K: FileSink> ServerBuilder<K> {
         ServerBuilder { recorder: Some(Box::new(recorder)), ..self }
     }
 
-    /// Serves under TLS alone, by rustls's own configuration. Put [`ALPN`](crate::tls::ALPN) into its
-    /// `alpn_protocols`.
+    /// Serves TLS only, with a rustls configuration, whose `alpn_protocols` should contain
+    /// [`ALPN`](crate::tls::ALPN).
     ///
-    /// The handshake must be complete within the idle timeout. Until then a connection counts
-    /// against the limits and has no number; one that fails is reset and
-    /// [reported](ServerBuilder::on_handshake_failure). A file ends with the client's close_notify,
-    /// and the server's confirms it; one that ends in another way is
+    /// The handshake must be complete within the idle timeout. Until then the connection counts
+    /// against the limits but has no number. A failed handshake resets the connection and is
+    /// [reported](ServerBuilder::on_handshake_failure). The client's close_notify ends a file, and
+    /// the server's confirms it; a file that ends in another way is
     /// [truncated](crate::Abort::Truncated).
     #[cfg(feature = "tls")]
     pub fn tls(self, tls: impl Into<ServerTls>) -> Self {
         ServerBuilder { tls: Some(tls.into()), ..self }
     }
 
-    /// Limits the connections in service per [identity](Outcome::identity). Further ones fail in
-    /// their handshake. Unlimited by default; clients without an identity are never limited.
+    /// Sets the maximum number of concurrent connections per [identity](Outcome::identity). The
+    /// handshakes of further connections fail. Unlimited by default; clients without an identity
+    /// are never limited.
     #[cfg(feature = "tls")]
     pub fn max_per_identity(mut self, max_per_identity: NonZeroU32) -> Self {
         self.identities.max = Some(max_per_identity);
         self
     }
 
-    /// Calls `observer` for every TLS handshake that has failed. It runs in a worker, which it holds
-    /// up.
+    /// Calls `observer` for every failed TLS handshake, on a worker, which a slow observer delays.
     #[cfg(feature = "tls")]
     pub fn on_handshake_failure(
         self,
@@ -270,8 +271,8 @@ impl<K: FileSink> ServerBuilder<K> {
     ///
     /// # Errors
     ///
-    /// [`ServerError::Address`] when there is none, [`ServerError::Listen`] when none works, and
-    /// those of [`listen`](ServerBuilder::listen).
+    /// Returns [`ServerError::Address`] if there is no address, [`ServerError::Listen`] if none
+    /// works, and the errors of [`listen`](ServerBuilder::listen).
     pub fn bind(self, addresses: impl ToSocketAddrs) -> Result<Server<K>, ServerError> {
         let none = || io::Error::from(io::ErrorKind::NotFound);
         let mut error = ServerError::Address(none());
@@ -284,12 +285,12 @@ impl<K: FileSink> ServerBuilder<K> {
         Err(error)
     }
 
-    /// Listens on all of the addresses. `[::]` is every interface, IPv4 included; beside an IPv4
-    /// address it is IPv6 alone.
+    /// Listens on all of the addresses. `[::]` means every interface, including IPv4; together with
+    /// an IPv4 address it means IPv6 only.
     ///
     /// # Errors
     ///
-    /// [`ServerError::Listen`] for the first that does not work, and those of
+    /// Returns [`ServerError::Listen`] for the first address that does not work, and the errors of
     /// [`listen_all`](ServerBuilder::listen_all).
     pub fn bind_all(self, addresses: &[SocketAddr]) -> Result<Server<K>, ServerError> {
         let dual = !addresses.iter().any(SocketAddr::is_ipv4);
@@ -301,23 +302,24 @@ impl<K: FileSink> ServerBuilder<K> {
         self.listen_all(sockets)
     }
 
-    /// Serves on a socket that listens already, such as one handed over by a supervisor.
+    /// Serves on a socket that listens already, such as one passed by a supervisor.
     ///
-    /// Sets it non-blocking, its `SO_LINGER` on and zero, and its `SO_OOBINLINE`.
+    /// Sets the socket to non-blocking mode, its `SO_LINGER` to zero, and its `SO_OOBINLINE`.
     ///
     /// # Errors
     ///
-    /// [`ServerError::Timeout`] for a time limit out of range, [`ServerError::Workers`] for too
-    /// many workers, [`ServerError::Start`] when the system refuses an event queue.
+    /// Returns [`ServerError::Timeout`] if a time limit is out of range, [`ServerError::Workers`]
+    /// for too many workers, and [`ServerError::Start`] if the system refuses an event queue.
     pub fn listen(self, socket: TcpListener) -> Result<Server<K>, ServerError> {
         self.listen_all(vec![socket])
     }
 
-    /// The same with several sockets, whose connections are counted together.
+    /// Serves on several sockets that listen already, and numbers their connections together.
     ///
     /// # Errors
     ///
-    /// As [`listen`](ServerBuilder::listen), and [`ServerError::Address`] for no socket at all.
+    /// Returns the errors of [`listen`](ServerBuilder::listen), and [`ServerError::Address`]
+    /// without any socket.
     pub fn listen_all(self, sockets: Vec<TcpListener>) -> Result<Server<K>, ServerError> {
         let times = [Some(self.limits.idle_timeout), self.limits.max_duration];
         for time in times.into_iter().flatten() {
@@ -381,7 +383,8 @@ impl<K: FileSink> ServerBuilder<K> {
     }
 }
 
-/// How many connections the descriptor limit allows: each may need its socket and its file.
+/// Returns how many connections the descriptor limit allows: each needs up to two descriptors, for
+/// its socket and its file.
 fn descriptors_for_connections() -> usize {
     let limit = process::descriptor_limit();
     let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);

@@ -14,56 +14,56 @@ use crate::session::{Abort, Closing, Expiry, Session};
 use crate::sink::FileSink;
 use crate::socket::{Interest, Socket};
 
-/// A connection from its accept to its end.
+/// A connection, from its accept to its end.
 pub(super) enum Connection<K: FileSink> {
-    /// Its PROXY header is not complete yet.
+    /// The PROXY header is not complete.
     Arriving(Arrival),
-    /// Its TLS handshake is not complete yet.
+    /// The TLS handshake is not complete.
     #[cfg(feature = "tls")]
     Securing(Box<Securing>),
     /// It has a number.
     Serving(Session<ServerSocket, K::File>, ConnectionInfo),
 }
 
-/// A connection after its turn.
+/// The state of a connection after its turn.
 pub(super) enum Progress<K: FileSink> {
-    /// It waits for its socket, or has had its share and waits for its next turn.
+    /// The connection waits for its socket, or for its next turn.
     Waiting(Connection<K>),
     /// Its session has ended: [`finish`](super::connections::Connections::finish) comes next.
     Ended(Ending<K>),
-    /// It never got a number: [`Unnumbered::close`] comes next.
+    /// The connection ends without a number; call [`Unnumbered::close`].
     Unnumbered(Unnumbered),
 }
 
-/// A connection whose file has to be committed or aborted.
+/// A connection whose file must be committed or aborted.
 #[must_use]
 pub(super) struct Ending<K: FileSink> {
     pub(super) closing: Closing<ServerSocket, K::File>,
     pub(super) info: ConnectionInfo,
 }
 
-/// A connection that ends without a number, and thus without a file.
+/// A connection that ends without a number, and therefore without a file.
 #[must_use]
 pub(super) enum Unnumbered {
     /// It is reset.
     Refused(ServerSocket),
-    /// A proxy tested whether the server is alive.
+    /// A proxy has checked whether the server is alive.
     Checked(ServerSocket),
 }
 
-/// What the server knows about a connection besides its session.
+/// The server's information about a connection, in addition to its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConnectionInfo {
     pub(super) id: u64,
     pub(super) peer: Option<SocketAddr>,
     /// When it got its number.
     pub(super) since: Instant,
-    /// Where its progress is listed.
+    /// Its entry in the list of connections in service.
     pub(super) place: Place,
 }
 
 impl<K: FileSink> Connection<K> {
-    /// The socket, to be watched.
+    /// Returns the socket to watch.
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         match self {
             Connection::Arriving(arrival) => AsFd::as_fd(arrival.socket()),
@@ -73,12 +73,12 @@ impl<K: FileSink> Connection<K> {
         }
     }
 
-    /// Whether it waits for a PROXY header, which costs next to nothing to take.
+    /// Returns whether the connection waits for its PROXY header, which is cheap to receive.
     pub(super) fn is_arriving(&self) -> bool {
         matches!(self, Connection::Arriving(_))
     }
 
-    /// The number and the peer, once it has a number.
+    /// Returns the number and the peer, once the connection has a number.
     pub(super) fn info(&self) -> Option<ConnectionInfo> {
         match self {
             Connection::Arriving(_) => None,
@@ -88,7 +88,7 @@ impl<K: FileSink> Connection<K> {
         }
     }
 
-    /// What the socket is to be watched for.
+    /// Returns the events to watch the socket for.
     pub(super) fn interest(&self) -> Interest {
         match self {
             Connection::Arriving(_) => Interest::Read,
@@ -98,7 +98,7 @@ impl<K: FileSink> Connection<K> {
         }
     }
 
-    /// When to look at its limits; only ever moves later.
+    /// Returns when to check the limits; never moves earlier.
     pub(super) fn deadline(&self, config: &Config) -> Instant {
         match self {
             Connection::Arriving(arrival) => arrival.deadline(),
@@ -108,7 +108,7 @@ impl<K: FileSink> Connection<K> {
         }
     }
 
-    /// Whether its next turn may open a file.
+    /// Returns whether the next turn may open a file.
     pub(super) fn may_open(&self) -> bool {
         match self {
             Connection::Arriving(_) => false,
@@ -118,7 +118,7 @@ impl<K: FileSink> Connection<K> {
         }
     }
 
-    /// Finds out, without moving content, whether it has exceeded a limit.
+    /// Checks, without moving content, whether the connection has exceeded a limit.
     pub(super) fn check_deadline(&mut self, config: &Config, now: Instant) -> Expiry {
         match self {
             Connection::Arriving(arrival) => match arrival.deadline() {
@@ -143,7 +143,7 @@ impl Unnumbered {
         }
     }
 
-    /// Ends the connection: with FIN for a test by the proxy, else with a reset.
+    /// Ends the connection: with FIN after a check by the proxy, otherwise with a reset.
     pub(super) fn close(self) {
         match self {
             Unnumbered::Refused(_) => {}
@@ -152,7 +152,7 @@ impl Unnumbered {
     }
 }
 
-/// A peer's address for the log.
+/// Formats a peer's address for the log.
 pub(super) struct Peer(pub(super) Option<SocketAddr>);
 
 impl std::fmt::Display for Peer {

@@ -34,12 +34,12 @@ pub(super) struct Connections<K: FileSink> {
     pub(super) config: Config,
     pub(super) paths: Arc<FastPaths>,
     pub(super) controls: Arc<Controls>,
-    /// The number of the next connection. Only the accepting thread adds to it, so numbers follow
-    /// the order of acceptance; behind a proxy, the order in which headers are complete.
+    /// The number of the next connection. Only the accepting thread changes it, so numbers follow
+    /// the order of acceptance or, behind a proxy, the order in which headers are complete.
     next_id: AtomicU64,
-    /// The last number there is has been given out.
+    /// Whether the last possible number has been assigned.
     exhausted: AtomicBool,
-    /// Whether accepting is paused; logged once, not ten times a second.
+    /// Whether accepting is paused; used to log the pause only once.
     paused: AtomicBool,
     limit_log: LimitLog,
 }
@@ -63,7 +63,7 @@ impl<K: FileSink> Connections<K> {
         }
     }
 
-    /// Takes a fresh connection, or refuses it. [`greet`](Connections::greet) comes next.
+    /// Admits or refuses a new connection. Call [`greet`](Connections::greet) next.
     pub(super) fn receive(
         &self,
         socket: TcpSocket,
@@ -80,7 +80,7 @@ impl<K: FileSink> Connections<K> {
         self.admit(socket, peer, now)
     }
 
-    /// Sends the greeting, where it is time for one.
+    /// Sends the greeting, if it is due.
     pub(super) fn greet(&self, connection: Connection<K>) -> Progress<K> {
         match connection {
             Connection::Arriving(_) => Progress::Waiting(connection),
@@ -88,7 +88,7 @@ impl<K: FileSink> Connections<K> {
             Connection::Securing(_) => Progress::Waiting(connection),
             Connection::Serving(mut session, info) => match session.greet() {
                 Turn::Waiting => {
-                    // The client had nothing to say before its greeting, however late that is.
+                    // However late its greeting is, the client could not send anything before.
                     session.resume(info.since, Instant::now());
                     Progress::Waiting(Connection::Serving(session, info))
                 }
@@ -97,7 +97,7 @@ impl<K: FileSink> Connections<K> {
         }
     }
 
-    /// Takes more of a PROXY header, and greets the connection once it is complete.
+    /// Receives more of a PROXY header, and greets the connection once the header is complete.
     pub(super) fn arrive(&self, connection: Connection<K>) -> Progress<K> {
         match connection {
             Connection::Arriving(arrival) => self.handle_arrival(arrival, Instant::now()),
@@ -105,7 +105,7 @@ impl<K: FileSink> Connections<K> {
         }
     }
 
-    /// Serves a connection whose socket is ready, or whose deadline has come.
+    /// Serves a connection whose socket is ready or whose deadline has passed.
     pub(super) fn take_turn(&self, connection: Connection<K>, copier: &mut Copier) -> Progress<K> {
         let now = Instant::now();
         let (mut session, info) = match connection {
@@ -123,7 +123,7 @@ impl<K: FileSink> Connections<K> {
         match turn {
             Turn::Waiting => {
                 if session.heard() == now {
-                    // However long the sink took over these bytes, the peer was not silent.
+                    // The peer was not idle while the sink was busy with its bytes.
                     session.resume(now, Instant::now());
                 }
                 let (bytes, dialect) = (session.bytes(), session.dialect());
@@ -134,7 +134,7 @@ impl<K: FileSink> Connections<K> {
         }
     }
 
-    /// Passes on a connection whose session has ended.
+    /// Returns a connection whose session has ended.
     fn end(&self, closing: Closing<ServerSocket, K::File>, info: ConnectionInfo) -> Progress<K> {
         self.controls.in_progress.finishing(info.place, closing.bytes(), closing.dialect());
         Progress::Ended(Ending { closing, info })
@@ -171,14 +171,14 @@ impl<K: FileSink> Connections<K> {
         }
     }
 
-    /// Accepts nothing for a while.
+    /// Logs that accepting is paused.
     pub(super) fn pause(&self, why: std::fmt::Arguments<'_>) {
         if !self.paused.swap(true, Ordering::Relaxed) {
             log::warn!("accepting no connections for now: {why}");
         }
     }
 
-    /// Whether there is no number for another connection.
+    /// Returns whether all numbers have been used.
     pub(super) fn is_exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)
     }
@@ -193,10 +193,10 @@ impl<K: FileSink> Connections<K> {
         self.report(ended, ending.info, release)
     }
 
-    /// Reports a finished connection: to the log, the counters and the observer. The recorder then
-    /// decides when `release` tells the peer; without a recorder that happens at once.
+    /// Reports a finished connection to the log, the counters and the observer. The recorder then
+    /// decides when `release` notifies the peer; without a recorder, that happens at once.
     ///
-    /// Returns the discarded file, to be dropped where that delays nobody.
+    /// Returns the discarded file, which should be dropped where that delays no connection.
     pub(super) fn report(
         &self,
         ended: Ended<ServerSocket, K::File>,
@@ -212,8 +212,8 @@ impl<K: FileSink> Connections<K> {
         discarded
     }
 
-    /// Ends a connection whose session is stuck in another thread when the server stops: leaves the
-    /// error marker and reports it. The peer is reset when the process ends.
+    /// Ends a connection whose session is stuck in another thread when the server stops: writes the
+    /// error marker and reports the connection. The peer sees a reset when the process ends.
     pub(super) fn abandon(&self, info: ConnectionInfo) {
         let marked = catch_unwind(AssertUnwindSafe(|| self.sink.mark(info.id)))
             .unwrap_or_else(|_| Err(std::io::Error::other("the sink panicked")));
@@ -255,7 +255,7 @@ impl<K: FileSink> Connections<K> {
         if observed.is_err() {
             log::error!("connection {id}: the observer panicked");
         }
-        // Only now, so that those who watch never find it in neither list.
+        // This comes after the report, so that an observer never misses a connection in both lists.
         self.controls.in_progress.leave(place, id);
         match &self.config.recorder {
             None => release(),
@@ -270,8 +270,8 @@ impl<K: FileSink> Connections<K> {
         }
     }
 
-    /// Gives back what a connection counted for in the limits. First, so that a client that connects
-    /// again as soon as it hears of the end is within them.
+    /// Stops counting a connection against the limits. This comes first, so that a client that
+    /// reconnects as soon as it sees the end is within the limits.
     pub(super) fn leave(&self, socket: &Unreleased<ServerSocket>, peer: Option<SocketAddr>) {
         self.config.admission.leave(peer);
         #[cfg(feature = "tls")]
@@ -280,7 +280,8 @@ impl<K: FileSink> Connections<K> {
         let _ = socket;
     }
 
-    /// Admits a connection, whose TLS handshake or number comes next, or refuses it.
+    /// Admits or refuses a connection; an admitted one continues with its TLS handshake or its
+    /// number.
     fn admit(&self, socket: TcpSocket, peer: Option<SocketAddr>, now: Instant) -> Progress<K> {
         if let Err(why) = self.config.admission.admit(peer, now) {
             let line = format_args!("refused a connection from {}: {why}", Peer(peer));
@@ -303,7 +304,7 @@ impl<K: FileSink> Connections<K> {
         self.number(socket.into(), peer, now)
     }
 
-    /// Goes on with a TLS handshake, and greets the connection once it is complete.
+    /// Continues a TLS handshake, and greets the connection once it is complete.
     #[cfg(feature = "tls")]
     fn secure(&self, securing: Box<Securing>, now: Instant) -> Progress<K> {
         let (socket, peer) = match securing.handle_ready(&self.config.identities, now) {
@@ -319,7 +320,7 @@ impl<K: FileSink> Connections<K> {
         }
     }
 
-    /// Reports a TLS handshake that failed.
+    /// Reports a failed TLS handshake.
     #[cfg(feature = "tls")]
     fn fail_handshake(&self, handshake: Handshake) -> Progress<K> {
         let Handshake::Failed(socket, failed) = handshake else {
@@ -336,7 +337,7 @@ impl<K: FileSink> Connections<K> {
         Progress::Unnumbered(Unnumbered::Refused(socket.into()))
     }
 
-    /// Gives an admitted connection its number, if there is one left.
+    /// Assigns a number to an admitted connection, if one is left.
     fn number(&self, socket: ServerSocket, peer: Option<SocketAddr>, now: Instant) -> Progress<K> {
         let Some(id) = self.next_id() else {
             self.config.admission.leave(peer);
@@ -359,8 +360,8 @@ impl<K: FileSink> Connections<K> {
         Progress::Waiting(Connection::Serving(session, info))
     }
 
-    /// The next number. After the last one the server accepts nothing: numbers name files, and a
-    /// number that came twice would replace one.
+    /// Returns the next number. After the last one the server accepts nothing, because a repeated
+    /// number would replace a file.
     fn next_id(&self) -> Option<u64> {
         if self.is_exhausted() {
             return None;
@@ -381,7 +382,7 @@ impl<K: FileSink> Connections<K> {
                 refused => return refused,
             },
             Arriving::Checked(socket) => {
-                log::debug!("a proxy tested the connection");
+                log::debug!("a proxy checked the server");
                 Unnumbered::Checked(socket.into())
             }
             Arriving::Refused(socket, proxy, why) => {

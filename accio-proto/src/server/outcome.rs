@@ -1,4 +1,4 @@
-//! What became of a connection.
+//! The outcome of a connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,26 +9,27 @@ use crate::dialect::Dialect;
 use crate::digest::Digest;
 use crate::session::Abort;
 
-/// What became of one connection.
+/// The outcome of one connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
     /// The number of the connection, from 1 in the order of acceptance.
     pub id: u64,
-    /// Who connected, where the system knows.
+    /// The address of the client, if the system knows it.
     pub peer: Option<SocketAddr>,
-    /// The client's name, if it presented a certificate under TLS.
+    /// The client's identity, if it presented a certificate under TLS.
     pub identity: Option<Arc<str>>,
-    /// What the client spoke, once it was known.
+    /// The dialect of the client, if it is known.
     pub dialect: Option<Dialect>,
-    /// Content bytes received, whether or not they were kept; no handshake byte among them.
+    /// Number of content bytes received, excluding the handshake, whether or not they were stored.
     pub bytes: u64,
     /// The digest of a complete file, if the server computes digests.
     pub digest: Option<Digest>,
-    /// From accept to commit or abort.
+    /// Time from accept to commit or abort.
     pub duration: Duration,
-    /// Whether the file is complete, and if not, why it holds the error marker.
+    /// Whether the file is complete and, if not, why it contains the error marker.
     pub result: Result<(), Abort>,
-    /// Why not even the error marker could be kept: nothing new is there under this number.
+    /// The reason why not even the error marker could be stored: there is no new file with this
+    /// number.
     pub unmarked: Option<io::Error>,
 }

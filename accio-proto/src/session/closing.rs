@@ -1,4 +1,4 @@
-//! The end of a session: commit or abort, and after that the peer is told.
+//! The end of a session: the file is committed or aborted, then the peer is notified.
 
 use std::cell::Cell;
 use std::io;
@@ -10,9 +10,10 @@ use crate::digest::Digest;
 use crate::sink::{FileSink, SinkFile};
 use crate::socket::Socket;
 
-/// A session that has ended, before its file is committed or aborted.
+/// A session that has ended but whose file is not yet committed or aborted.
 ///
-/// Dropped instead of [finished](Closing::finish), it resets the connection and leaves no file.
+/// If it is dropped instead of [finished](Closing::finish), the connection is reset and there is no
+/// file.
 #[derive(Debug)]
 #[must_use]
 pub struct Closing<S, F> {
@@ -25,40 +26,40 @@ pub struct Closing<S, F> {
     pub(super) socket: Unreleased<S>,
 }
 
-/// A finished session: the file is kept, or the error marker. The peer does not know yet.
+/// A finished session, whose file or error marker is stored. The peer has not been notified.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ended<S, F> {
-    /// The number of the connection.
+    /// Returns the number of the connection.
     pub id: u64,
-    /// The dialect of the client, once it was known.
+    /// The dialect of the client, if it is known.
     pub dialect: Option<Dialect>,
-    /// Content bytes received, whether or not they were kept.
+    /// Number of content bytes received, whether or not they were stored.
     pub bytes: u64,
     /// The digest of a complete file, if the session computes it.
     pub digest: Option<Digest>,
-    /// Whether the file is complete, and if not, why.
+    /// Whether the file is complete and, if not, why.
     pub result: Result<(), Abort>,
-    /// Why not even the error marker could be kept: nothing exists under this number.
+    /// The reason why not even the error marker could be stored: there is no file with this number.
     pub unmarked: Option<io::Error>,
-    /// The connection, still open.
+    /// The connection, which is still open.
     pub socket: Unreleased<S>,
-    /// The file of an aborted session. Dropping it may take long, since that releases its content:
-    /// drop it after the peer was told, on a thread that nobody waits for.
+    /// The file of an aborted session. Dropping it frees its content, which may take long: drop it
+    /// after the peer was notified, on a thread that delays no connection.
     pub discarded: Option<F>,
 }
 
-/// A connection whose peer waits for the result. Dropped, it is reset.
+/// A connection whose peer waits for the result. Dropping it resets the connection.
 #[derive(Debug)]
 pub struct Unreleased<S>(pub(super) S);
 
 impl<S: Socket> Unreleased<S> {
-    /// The connection itself.
+    /// Returns the connection.
     pub fn socket(&self) -> &S {
         &self.0
     }
 
-    /// Tells the peer: FIN when the file is `kept`, a reset when not.
+    /// Notifies the peer: with FIN if the file is `kept`, otherwise with a reset.
     pub fn release(self, kept: bool) {
         if kept {
             self.0.close();
@@ -67,27 +68,27 @@ impl<S: Socket> Unreleased<S> {
 }
 
 impl<S: Socket, F: SinkFile> Closing<S, F> {
-    /// The number of the connection.
+    /// Returns the number of the connection.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The dialect of the client, once it was known.
+    /// The dialect of the client, if it is known.
     pub fn dialect(&self) -> Option<Dialect> {
         self.dialect
     }
 
-    /// Content bytes received.
+    /// Returns the number of content bytes received.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether all content has been received, so that the file will be committed.
+    /// Returns whether all content has been received, so that the file will be committed.
     pub fn is_complete(&self) -> bool {
         self.result.is_ok()
     }
 
-    /// Commits the file or aborts it. A commit that fails becomes an abort.
+    /// Commits or aborts the file. If the commit fails, the file is aborted.
     pub fn finish<K: FileSink<File = F>>(mut self, sink: &K) -> Ended<S, F> {
         if self.result.is_ok() {
             self.open(sink);
@@ -102,7 +103,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
     /// Finishes several sessions, all of them complete, with a single [`FileSink::commit_all`].
     ///
     /// `claim` is called once for each index of `group`, before its file or its error marker
-    /// becomes visible. Where the answer is no, the session leaves nothing and has no result.
+    /// becomes visible. If it returns false, the session stores nothing and has no result.
     pub fn finish_all<K: FileSink<File = F>>(
         mut group: Vec<Self>,
         sink: &K,
@@ -119,7 +120,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             .filter_map(|(index, closing)| Some((index, closing.file.as_mut()?)))
             .unzip();
         let may_name = |index: usize| claim(indices[index]);
-        // After a panic it is unknown which of the files got their names: all of them have failed.
+        // After a panic it is unknown which files got their names, so all of them have failed.
         let results = catch_panic(|| sink.commit_all(&mut files, &may_name))
             .unwrap_or_else(|panic| files.iter().map(|_| Err(copy_of(&panic))).collect());
         for (index, committed) in indices.into_iter().zip(results) {
@@ -140,7 +141,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         }
     }
 
-    /// Leaves the error marker if the session has failed.
+    /// Stores the error marker if the session has failed.
     fn conclude<K: FileSink<File = F>>(mut self, sink: &K) -> Ended<S, F> {
         let unmarked = match self.result {
             Ok(()) => {
@@ -150,7 +151,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             Err(_) => self.mark(sink).err(),
         };
         if let Some(error) = &unmarked {
-            log::error!("connection {}: cannot keep the error marker: {error}", self.id);
+            log::error!("connection {}: cannot store the error marker: {error}", self.id);
         }
         let Closing { id, dialect, bytes, digest, result, file, socket } = self;
         let digest = digest.filter(|_| result.is_ok());
@@ -172,9 +173,10 @@ fn copy_of(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
 }
 
-/// Makes a panic of a sink the error of one call, so that it ends one connection and no other.
+/// Turns a panic of a sink into an error of one call, so that only one connection ends.
 pub(super) fn catch_panic<T>(call: impl FnOnce() -> T) -> io::Result<T> {
-    // After a panic the file is only aborted and dropped, and every lock here survives one.
+    // After a panic the file is only aborted and dropped, and every lock in this crate tolerates a
+    // panic.
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -37,7 +37,7 @@ pub struct Session<S, F> {
     bytes: u64,
     /// Only if a digest is wanted.
     hasher: Option<Box<Hasher>>,
-    pace: TransferClock,
+    clock: TransferClock,
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl<F> Stage<F> {
         }
     }
 
-    /// Returns to plain reads; false if the session uses them already.
+    /// Switches to plain reads; returns false if the session uses them already.
     fn give_up_bulk(&mut self) -> bool {
         match self {
             Stage::Content { bulk, .. } => std::mem::take(bulk),
@@ -115,8 +115,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             ServerStep::Wait { send, handshake } => (send, Stage::Handshake(handshake)),
             ServerStep::Established { send, dialect, .. } => (send, Stage::content(dialect)),
         };
-        let pace = TransferClock::new(now);
-        Session { id, socket, stage, unsent, bytes: 0, hasher: None, pace }
+        let clock = TransferClock::new(now);
+        Session { id, socket, stage, unsent, bytes: 0, hasher: None, clock }
     }
 
     /// Has the session compute the digest of the content. The content then passes through a buffer,
@@ -149,7 +149,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
 
     /// Returns the time of the last byte, or of the accept.
     pub fn heard(&self) -> Instant {
-        self.pace.heard()
+        self.clock.heard()
     }
 
     /// Returns the events to watch the socket for.
@@ -163,13 +163,13 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     /// Returns the time to call [`handle_timeout`](Session::handle_timeout) if no bytes arrive
     /// before. It never moves earlier.
     pub fn deadline(&self, limits: &SessionLimits) -> Instant {
-        self.pace.deadline(limits)
+        self.clock.deadline(limits)
     }
 
     /// Excludes the time in which the server was busy with bytes of this session, from `started` to
     /// `now`: the peer may have been waiting for the server.
     pub fn resume(&mut self, started: Instant, now: Instant) {
-        self.pace.resume(started, now);
+        self.clock.resume(started, now);
     }
 
     /// Returns whether the next turn may open the file.
@@ -209,14 +209,14 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             }
             match step {
                 Ok(Step::Moved(count)) => {
-                    self.pace.receive(count, now);
+                    self.clock.receive(count, now);
                     left = left.saturating_sub(count);
                 }
                 // The socket has input that splice does not return: splice stops before an urgent
                 // byte. A plain read returns it.
                 Ok(Step::Blocked) if left == limits::TURN && self.stage.give_up_bulk() => {}
                 Ok(Step::Blocked) => {
-                    self.pace.wait();
+                    self.clock.wait();
                     break;
                 }
                 Ok(Step::End) => return Turn::Ended(Ok(())),
@@ -236,7 +236,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         now: Instant,
     ) -> Turn {
         match self.handle_ready(sink, copier, limits, now) {
-            Turn::Waiting => match self.pace.check(limits, now) {
+            Turn::Waiting => match self.clock.check(limits, now) {
                 Ok(()) => Turn::Waiting,
                 Err(why) => Turn::Ended(Err(why)),
             },
@@ -248,15 +248,15 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     /// exceeded. None is while the socket has input; the thread that receives it must call
     /// [`handle_timeout`](Session::handle_timeout).
     pub fn check_deadline(&mut self, limits: &SessionLimits, now: Instant) -> Expiry {
-        let deadline = self.pace.deadline(limits);
+        let deadline = self.clock.deadline(limits);
         if deadline > now {
             return Expiry::Later(deadline);
         }
         if self.socket.has_input() {
             return Expiry::Later(now + INPUT_WAITS);
         }
-        match self.pace.check(limits, now) {
-            Ok(()) => Expiry::Later(self.pace.deadline(limits)),
+        match self.clock.check(limits, now) {
+            Ok(()) => Expiry::Later(self.clock.deadline(limits)),
             Err(why) => Expiry::Expired(why),
         }
     }

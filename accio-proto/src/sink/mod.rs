@@ -16,12 +16,12 @@ pub const ERROR_MARKER: &[u8] = b"ERROR";
 
 /// Stores the files of a server, one per connection.
 ///
-/// For each connection a server calls [`open`](FileSink::open), then feeds the [`SinkFile`], then
-/// ends it with exactly one successful [`commit`](SinkFile::commit) or
-/// [`abort`](SinkFile::abort), and drops it. All calls for one file come from one thread at a
-/// time, not always the same; different files are served at the same time. A call may block: it
-/// delays its own connection and occupies one thread (see [`blocks`](FileSink::blocks)). The time
-/// it takes never counts as the peer's silence. A call that panics counts as one that failed.
+/// For each connection the server calls [`open`](FileSink::open), passes the content to the
+/// [`SinkFile`], ends it with exactly one successful [`commit`](SinkFile::commit) or
+/// [`abort`](SinkFile::abort), and drops it. Calls for one file come from one thread at a time,
+/// which may change; different files are used concurrently. A call may block: this delays its own
+/// connection and occupies one thread (see [`blocks`](FileSink::blocks)), and never counts as idle
+/// time of the peer. A call that panics counts as failed.
 pub trait FileSink: Send + Sync + 'static {
     /// The file of a connection.
     type File: SinkFile;
@@ -32,7 +32,8 @@ pub trait FileSink: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The connection is aborted, and [`mark`](FileSink::mark) must leave the error marker.
+    /// The server aborts the connection and calls [`mark`](FileSink::mark), which must store the
+    /// error marker.
     fn open(&self, id: u64) -> io::Result<Self::File>;
 
     /// Stores [`ERROR_MARKER`] for connection `id`, whose file was never opened or could not be
@@ -40,7 +41,7 @@ pub trait FileSink: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Nothing is stored. The error is logged and becomes part of the outcome.
+    /// Nothing is stored. The server logs the error and adds it to the outcome.
     fn mark(&self, id: u64) -> io::Result<()> {
         self.open(id)?.abort()
     }
@@ -66,12 +67,12 @@ pub trait FileSink: Send + Sync + 'static {
         false
     }
 
-    /// Commits several files, as [`SinkFile::commit`] does for one; returns the result of each in
-    /// the same order.
+    /// Commits several files like [`SinkFile::commit`]; returns the result of each, in the same
+    /// order.
     ///
-    /// Calls `may_name` with a file's index right before that file becomes visible. If the answer
-    /// is no, the connection has been ended meanwhile, and the file must stay invisible; its result
-    /// does not matter.
+    /// Calls `may_name` with the index of a file right before that file becomes visible. If it
+    /// returns false, the server has ended the connection in the meantime, and the file must stay
+    /// invisible; its result does not matter.
     fn commit_all(
         &self,
         files: &mut [&mut Self::File],
@@ -84,58 +85,59 @@ pub trait FileSink: Send + Sync + 'static {
         files.iter_mut().enumerate().map(commit).collect()
     }
 
-    /// Does work for which no connection has to wait, such as writing error markers to the disk.
-    /// The reactor calls it after it has dropped aborted files, on a thread of its own.
+    /// Does work that no connection waits for, such as syncing error markers to the disk. The
+    /// reactor calls it after it has dropped aborted files, in a separate thread.
     fn tidy(&self) {}
 }
 
 /// The file of a connection, from its first byte to commit or abort.
 ///
-/// Dropped without either, as after a panic, it must leave nothing behind. Releasing the storage of
-/// discarded content may take long; that belongs into `drop`, for the server drops an aborted file
-/// only after the peer was told.
+/// If it is dropped without either, as after a panic, it must leave nothing behind. Freeing the
+/// space of discarded content may take long, so it belongs in `drop`: the server drops an aborted
+/// file only after it has notified the peer.
 pub trait SinkFile: Send + 'static {
-    /// Returns how the file takes the next bytes. Called before every step.
+    /// Returns how the file accepts the next bytes. Called before every step.
     fn demand(&self) -> Demand<'_> {
         Demand::Bytes
     }
 
-    /// Stores the next bytes, all of them.
+    /// Stores all of the next bytes.
     ///
     /// # Errors
     ///
-    /// The transfer is over; [`abort`](SinkFile::abort) follows.
+    /// The transfer has failed; the server calls [`abort`](SinkFile::abort).
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Notes that `count` bytes were moved as [`demand`](SinkFile::demand) requested, other than by
-    /// [`write`](SinkFile::write): into the descriptor, or only counted.
+    /// Records that `count` bytes were moved as requested by [`demand`](SinkFile::demand): into the
+    /// descriptor, or only counted. Not called for [`write`](SinkFile::write).
     fn advance(&mut self, count: u64) {
         let _ = count;
     }
 
-    /// Stores the complete content. The peer is told once this returns.
+    /// Stores the complete content. The peer is notified when this returns.
     ///
     /// # Errors
     ///
-    /// Nothing of it may be visible; [`abort`](SinkFile::abort) follows.
+    /// Nothing of the file may be visible; the server calls [`abort`](SinkFile::abort).
     fn commit(&mut self) -> io::Result<()>;
 
-    /// Stores [`ERROR_MARKER`], and nothing of the content, after the transfer has failed.
+    /// Stores [`ERROR_MARKER`], and none of the content, after the transfer has failed.
     ///
     /// # Errors
     ///
-    /// Nothing of it may be visible; [`FileSink::mark`] must leave the marker.
+    /// Nothing of the file may be visible; the server calls [`FileSink::mark`], which must store
+    /// the marker.
     fn abort(&mut self) -> io::Result<()>;
 }
 
-/// How a file takes its next bytes.
+/// The way in which a file accepts its next bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Demand<'a> {
-    /// From a buffer, by [`SinkFile::write`].
+    /// The bytes are passed to [`SinkFile::write`].
     Bytes,
-    /// Moved into this descriptor at its position if the kernel can do that; otherwise by
-    /// [`SinkFile::write`].
+    /// The bytes are moved into this descriptor, at its position, if the kernel supports that;
+    /// otherwise they are passed to [`SinkFile::write`].
     Descriptor(BorrowedFd<'a>),
     /// Only counted. If that needs a buffer, the bytes are dropped from it.
     Count,

@@ -8,27 +8,27 @@ use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 use crate::limits::{PROXY_HEADER_MAX, PROXY_LINE_MAX};
 use crate::os_error::reason;
 
-/// A header, as far as it has come.
+/// The part of a header that has been received.
 #[derive(Debug, Default)]
 pub(super) struct Header {
     bytes: Vec<u8>,
 }
 
-/// For whom a connection was made.
+/// The party for which a connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A client of the proxy's.
     Client(SocketAddr),
-    /// A client that has no internet address, or one the proxy does not tell.
+    /// A client without an IP address, or one that the proxy does not name.
     Unknown,
-    /// The proxy itself, to see whether we are there.
+    /// The proxy itself, to check whether the server is alive.
     Proxy,
 }
 
-/// Why a connection has no header.
+/// The reason why a header is not valid.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::server) enum HeaderError {
-    #[error("no PROXY header but \"{}\"", .0.escape_ascii())]
+    #[error("no PROXY header, but \"{}\"", .0.escape_ascii())]
     Missing(Vec<u8>),
     #[error("a malformed PROXY header: \"{}\"", .0.escape_ascii())]
     Malformed(Vec<u8>),
@@ -42,13 +42,13 @@ pub(in crate::server) enum HeaderError {
     Lost(io::Error),
 }
 
-/// What a header is short of.
+/// The part of a header that is missing.
 enum Short {
     /// Nothing.
     Complete,
     /// So many bytes, at least.
     Bytes(usize),
-    /// The end of its line, within so many bytes.
+    /// The end of the line is missing, which must come within this many bytes.
     Line(usize),
 }
 
@@ -58,8 +58,8 @@ impl Header {
         self.bytes.len()
     }
 
-    /// Takes what belongs to the header from the front of `bytes`, and says how much that is; once
-    /// it is complete, it says for whom the connection was made.
+    /// Takes the bytes at the front of `bytes` that belong to the header, and returns their number
+    /// and, once the header is complete, the party for which the connection was made.
     pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<(usize, Option<Origin>), HeaderError> {
         let mut taken = 0;
         loop {
@@ -103,16 +103,16 @@ impl Header {
         }
     }
 
-    /// For whom the connection was made, by the complete header.
+    /// Returns the party named by the complete header.
     fn origin(&self) -> Result<Origin, HeaderError> {
         let malformed = || HeaderError::Malformed(self.bytes.clone());
         let is_binary = self.bytes.starts_with(BINARY);
-        // Whatever addresses it names are to be ignored.
+        // Addresses in such a header must be ignored.
         if is_binary && self.bytes[COMMAND] == LOCAL {
             return Ok(Origin::Proxy);
         }
         match parse(&self.bytes).map_err(|()| malformed())? {
-            // The parser is more generous: it lets numbers have signs, for one.
+            // The parser accepts more than the protocol, such as numbers with a sign.
             Some(_) if !is_binary && !self.bytes.iter().all(|byte| is_in_line(*byte)) => {
                 Err(malformed())
             }
@@ -122,30 +122,31 @@ impl Header {
     }
 }
 
-/// How a header of version 1 begins.
+/// Beginning of a header of version 1.
 const TEXT: &[u8] = b"PROXY ";
 
-/// How one of version 2 begins; its command, family and length follow.
+/// Beginning of a header of version 2; followed by command, family and length.
 const BINARY: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const COMMAND: usize = 12;
 const LENGTH: usize = 14;
 const FIXED: usize = 16;
 
-/// Version 2, and the command of a proxy that speaks for itself.
+/// Version 2 with the command of a connection on the proxy's own behalf.
 const LOCAL: u8 = 0x20;
 
-/// Whether the bytes are the beginning, or begin with it.
+/// Returns whether the bytes are a part of the beginning, or start with it.
 fn begins(bytes: &[u8], beginning: &[u8]) -> bool {
     let common = bytes.len().min(beginning.len());
     bytes[..common] == beginning[..common]
 }
 
-/// What a line with addresses consists of.
+/// Returns whether a byte may occur in a header of version 1 with addresses.
 fn is_in_line(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" .:\r\n".contains(&byte)
 }
 
-/// What a complete header of TCP names as the source, if it names any; `Err` for what is none.
+/// Returns the source address of a complete header for TCP, if it contains one; an error if the
+/// header is invalid.
 fn parse(header: &[u8]) -> Result<Option<SocketAddr>, ()> {
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
     let (parsed, length) = ProxyHeader::parse(header, config).map_err(drop)?;
@@ -167,8 +168,8 @@ mod tests {
 
     use super::*;
 
-    /// What comes of a header and what follows it, given in pieces of these sizes: for whom, and
-    /// how much was taken.
+    /// Feeds a header and the bytes after it in pieces of these sizes; returns the origin and the
+    /// number of bytes taken.
     fn feed(bytes: &[u8], sizes: &[usize]) -> Result<Option<(Origin, usize)>, HeaderError> {
         let mut header = Header::default();
         let mut sizes = sizes.iter().copied().chain(std::iter::repeat(usize::MAX));
@@ -205,7 +206,7 @@ mod tests {
     const V4: [u8; 12] = [192, 0, 2, 7, 10, 0, 0, 1, 0x30, 0x39, 0, 80];
 
     #[test]
-    fn lines_of_version_1() {
+    fn parses_lines_of_version_1() {
         for (line, origin) in [
             ("PROXY TCP4 192.0.2.7 10.0.0.1 12345 80\r\n", client("192.0.2.7:12345")),
             (
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_none() {
+    fn rejects_invalid_lines_of_version_1() {
         for line in [
             "PROXY TCP4 192.0.2.7 10.0.0.1 12345\r\n",
             "PROXY TCP4 192.0.2.7 10.0.0.1 12345 80\n",
@@ -250,22 +251,22 @@ mod tests {
             assert!(matches!(error, HeaderError::Missing(_)), "{line:?}: {error}");
         }
         let error = text("PROXY\x1b[2J").unwrap_err().to_string();
-        assert_eq!(error, "no PROXY header but \"PROXY\\x1b\"", "nothing for a terminal to obey");
+        assert_eq!(error, "no PROXY header but \"PROXY\\x1b\"", "control characters are escaped");
     }
 
     #[test]
-    fn a_line_ends_somewhere() {
+    fn limits_the_length_of_a_line() {
         let room = PROXY_LINE_MAX - "PROXY UNKNOWN \r\n".len();
         let line = |length: usize| format!("PROXY UNKNOWN {}\r\n", "x".repeat(length));
         assert_eq!(text(&line(room)).unwrap(), Some(Origin::Unknown));
         for line in [line(room + 1), line(room + 2), line(10_000)] {
             assert!(matches!(text(&line), Err(HeaderError::Long(PROXY_LINE_MAX))), "{line:?}");
         }
-        assert_eq!(text("PROXY UNKNOWN xxx").unwrap(), None, "it may still");
+        assert_eq!(text("PROXY UNKNOWN xxx").unwrap(), None, "the line is not too long yet");
     }
 
     #[test]
-    fn headers_of_version_2() {
+    fn parses_headers_of_version_2() {
         let v6 =
             [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[7], &[0; 15], &[1], &[0, 9, 0, 80]].concat();
         let with_tlvs = [&V4[..], &[4, 0, 2, 0, 0, 0xee, 0, 3, 1, 2, 3]].concat();
@@ -277,7 +278,7 @@ mod tests {
             (binary(0x21, 0x00, &[1, 2, 3]), Origin::Unknown),
             (binary(0x21, 0x31, &[b'/'; 216]), Origin::Unknown),
             (binary(0x20, 0x00, &[]), Origin::Proxy),
-            // What a proxy says beside that it speaks for itself is to be ignored.
+            // In a header on the proxy's own behalf, everything else must be ignored.
             (binary(0x20, 0x11, &V4), Origin::Proxy),
             (binary(0x20, 0x77, &[9; 300]), Origin::Proxy),
         ] {
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_version_2_that_are_none() {
+    fn rejects_invalid_headers_of_version_2() {
         for bytes in [
             binary(0x11, 0x11, &V4),
             binary(0x22, 0x11, &V4),
@@ -302,7 +303,7 @@ mod tests {
         }
         let fits = binary(0x20, 0, &[0; PROXY_HEADER_MAX - FIXED]);
         assert_eq!(feed(&fits, &[]).unwrap(), Some((Origin::Proxy, PROXY_HEADER_MAX)));
-        // Refused by what it announces, before it comes.
+        // The header is refused because of its announced length, before it arrives.
         let long = &binary(0x20, 0, &[0; PROXY_HEADER_MAX - FIXED + 1])[..FIXED];
         assert!(matches!(feed(long, &[]), Err(HeaderError::Long(PROXY_HEADER_MAX))));
     }
@@ -314,9 +315,10 @@ mod tests {
     }
 
     proptest! {
-        /// However it is cut, the header gives the address, and not a byte behind it is taken.
+        /// For any division into pieces, the header yields the same address, and no byte after it
+        /// is taken.
         #[test]
-        fn any_chunking_gives_the_same(
+        fn any_chunking_yields_the_same_address(
             (from, to) in addresses(),
             version_2: bool,
             extra in vec(any::<u8>(), 0..300),
@@ -337,9 +339,9 @@ mod tests {
             prop_assert_eq!(feed(&bytes[..length - 1], &sizes).unwrap(), None);
         }
 
-        /// Nothing breaks it, and nothing is worth more memory than the longest header.
+        /// Arbitrary bytes cause no panic and use no more memory than the longest header.
         #[test]
-        fn any_bytes_are_survived(
+        fn arbitrary_bytes_cause_no_panic(
             start in prop_oneof![Just(TEXT), Just(BINARY), Just(&b"PROXY TCP4 "[..]), Just(&b""[..])],
             bytes in vec(any::<u8>(), 0..6000),
             sizes in vec(1..2000usize, 0..20),

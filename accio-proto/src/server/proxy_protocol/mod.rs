@@ -1,8 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: a header before everything else, in which a proxy says
-//! whom it speaks for.
+//! The PROXY protocol, versions 1 and 2: a header with which a proxy names its client before any
+//! other byte.
 //!
-//! Only what belongs to the header is ever taken from the connection: what follows it is the
-//! client's.
+//! Only bytes of the header are taken from the connection: the following ones belong to the client.
 
 mod header;
 
@@ -17,7 +16,7 @@ use crate::socket::{Socket, TcpSocket};
 pub(in crate::server) use header::HeaderError;
 use header::{Header, Origin};
 
-/// A connection whose header is not complete yet.
+/// A connection whose header is not complete.
 #[derive(Debug)]
 pub(super) struct Arrival {
     socket: TcpSocket,
@@ -27,14 +26,14 @@ pub(super) struct Arrival {
     deadline: Instant,
 }
 
-/// Where a connection is with its header.
+/// The state of a connection after a part of its header.
 #[derive(Debug)]
 pub(super) enum Arriving {
     /// There is more to come.
     Waiting(Arrival),
-    /// It is this peer's from here on.
+    /// The header is complete, and names this peer.
     Arrived(TcpSocket, Option<SocketAddr>),
-    /// The proxy only looked whether we are there; it has been told.
+    /// The proxy has checked whether the server is alive, and was greeted.
     Checked(TcpSocket),
     /// It has no header.
     Refused(TcpSocket, Option<SocketAddr>, HeaderError),
@@ -47,8 +46,8 @@ impl Arrival {
         config: &Config,
         now: Instant,
     ) -> Self {
-        // As soon as one that says nothing after its header would be ended: the deadlines of a
-        // place only ever move later.
+        // The same deadline as for a connection that sends nothing after its header, because the
+        // deadlines of a slot may only move later.
         let deadline = config.limits.first_deadline(now);
         Arrival { socket, proxy, header: Header::default(), deadline }
     }
@@ -57,7 +56,7 @@ impl Arrival {
         &self.socket
     }
 
-    /// When the header must be complete.
+    /// Returns when the header must be complete.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -66,7 +65,7 @@ impl Arrival {
         self.socket
     }
 
-    /// Takes what is there of the header.
+    /// Receives the available part of the header.
     pub(super) fn handle_ready(mut self, config: &Config, now: Instant) -> Arriving {
         let origin = match self.receive() {
             Ok(None) if self.deadline <= now => Err(HeaderError::Late),
@@ -79,7 +78,8 @@ impl Arrival {
             Ok(Some(Origin::Unknown)) => Arriving::Arrived(self.socket, self.proxy),
             Ok(Some(Origin::Proxy)) => {
                 if config.dialect != ServerDialect::from(Dialect::Direct) {
-                    // Fits any send buffer; should it fail, the proxy is gone already.
+                    // The greeting fits into any send buffer; if sending fails, the proxy is gone
+                    // already.
                     let _ = self.socket.send(GREETING);
                 }
                 Arriving::Checked(self.socket)
@@ -97,7 +97,7 @@ impl Arrival {
                 Err(error) => return Err(HeaderError::Lost(error)),
             };
             let (taken, origin) = self.header.receive(&bytes[..there])?;
-            // What was looked at is there to be taken.
+            // Bytes that were peeked at can be received.
             let mut left = taken;
             while left > 0 {
                 left -= self.socket.recv(&mut bytes[..left]).map_err(HeaderError::Lost)?;

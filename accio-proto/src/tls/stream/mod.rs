@@ -1,7 +1,7 @@
-//! One TLS connection over a [`Socket`], for either side.
+//! A TLS connection over a [`Socket`], for either side.
 //!
-//! rustls decides and encrypts; this moves bytes between it and the socket, and keeps what does not
-//! fit. An idle connection holds no buffer.
+//! rustls controls and encrypts the connection; this type moves bytes between rustls and the
+//! socket, and buffers those that do not fit. An idle connection has no buffer.
 
 mod output;
 mod queue;
@@ -21,36 +21,36 @@ pub(crate) use output::Output;
 use queue::{Filled, Queue};
 pub(crate) use role::Role;
 
-/// Bytes received at once after the handshake: eight full records.
+/// Number of bytes received at once after the handshake: eight full records.
 const RECEIVE: usize = 8 * RECORD_MAX;
 
-/// Bytes received at once during the handshake, in which a peer without a name may take part: as
-/// much as most handshakes need, and one read more for a long chain of certificates.
+/// Number of bytes received at once during the handshake, when the peer is not authenticated yet:
+/// enough for most handshakes; a long certificate chain takes another read.
 const RECEIVE_HANDSHAKE: usize = 4 << 10;
 
-/// The largest encrypted record: header, content, content type and tag (RFC 8446, section 5.2),
-/// rounded up to what TLS 1.2 allows.
+/// Maximum size of an encrypted record: header, content, content type and tag (RFC 8446, section
+/// 5.2), rounded up to the maximum of TLS 1.2.
 const RECORD_MAX: usize = 5 + (16 << 10) + 256;
 
-/// The most bytes that a handshake may take. rustls limits each message to 64 KiB.
+/// Maximum number of bytes of a handshake. rustls limits each message to 64 KiB.
 const HANDSHAKE_MAX: usize = 256 << 10;
 
-/// A TLS connection; the socket is passed to each call that needs it.
+/// A TLS connection. The socket is passed to each call that needs it.
 pub(crate) struct TlsStream<R> {
     connection: R,
-    /// Received and not yet decrypted.
+    /// Bytes received but not decrypted.
     incoming: Queue,
-    /// Encrypted and not yet sent.
+    /// Bytes encrypted but not sent.
     outgoing: Queue,
-    /// Decrypted, and more than the caller's buffer had room for.
+    /// Bytes decrypted but not returned, because the caller's buffer was full.
     content: Queue,
-    /// Bytes received so far, until the handshake is complete.
+    /// Number of bytes received, counted until the handshake is complete.
     received: usize,
-    /// The peer's close_notify has come: nothing follows the content that is here.
+    /// Whether the peer's close_notify was received: no content follows after the buffered one.
     is_closed: bool,
 }
 
-/// What to encrypt once the connection can.
+/// The next data to encrypt once the connection allows it.
 #[derive(Clone, Copy)]
 enum Write<'a> {
     Nothing,
@@ -69,9 +69,9 @@ impl<R> fmt::Debug for TlsStream<R> {
 enum Step {
     /// There may be more to do.
     Continue,
-    /// Nothing is left to do without more bytes from the peer.
+    /// More bytes from the peer are needed.
     NeedsInput,
-    /// What was to be written is encrypted.
+    /// The data to write is encrypted.
     Written,
 }
 
@@ -87,32 +87,33 @@ impl<R: Role> TlsStream<R> {
         }
     }
 
-    /// What rustls knows of the connection.
+    /// Returns the state of the rustls connection.
     pub(crate) fn state(&self) -> &CommonState {
         self.connection.state()
     }
 
-    /// Whether the peer has sent anything yet.
+    /// Returns whether the peer has sent any bytes.
     pub(crate) fn has_heard(&self) -> bool {
         self.received > 0
     }
 
-    /// Whether encrypted bytes wait for room in the socket's send buffer.
+    /// Returns whether encrypted bytes wait for room in the socket's send buffer.
     pub(crate) fn wants_write(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
-    /// Whether [`receive`](TlsStream::receive) has something to say without a read from the socket.
+    /// Returns whether [`receive`](TlsStream::receive) can return a result without reading from the
+    /// socket.
     pub(crate) fn has_buffered(&self) -> bool {
         self.is_closed || !self.content.is_empty() || has_record(self.incoming.bytes())
     }
 
-    /// Goes on with the handshake as far as the peer's bytes allow; true once it is complete.
+    /// Continues the handshake as far as the peer's bytes allow. Returns true once it is complete.
     ///
     /// # Errors
     ///
-    /// The handshake has failed. The peer has been sent the alert that says why, if there is one
-    /// and the socket took it.
+    /// Returns the reason if the handshake has failed. An alert has been sent to the peer, if TLS
+    /// defines one and the socket accepted it.
     pub(crate) fn handshake(&mut self, socket: &mut impl Socket) -> Result<bool, HandshakeFailure> {
         let result = self.try_handshake(socket);
         if matches!(result, Err(HandshakeFailure::Tls(_))) {
@@ -123,8 +124,8 @@ impl<R: Role> TlsStream<R> {
 
     fn try_handshake(&mut self, socket: &mut impl Socket) -> Result<bool, HandshakeFailure> {
         loop {
-            // Content cannot come before the end of the handshake; should it come right after it,
-            // the queue takes it.
+            // No content can arrive before the end of the handshake; content right after it is
+            // queued.
             let step = self.step(&mut Output::Count(0, 0), Write::Nothing)?;
             self.flush(socket).map_err(HandshakeFailure::Lost)?;
             if step == Step::Continue {
@@ -157,13 +158,13 @@ impl<R: Role> TlsStream<R> {
         }
     }
 
-    /// Decrypts what is there; 0 is the peer's close_notify.
+    /// Decrypts received bytes and returns their number; 0 is the peer's close_notify.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WouldBlock`] when no content is there; [`ErrorKind::UnexpectedEof`] when the
-    /// connection ended without close_notify; [`ErrorKind::InvalidData`] with a [`rustls::Error`]
-    /// for bytes that are not valid TLS and for alerts; others are the socket's.
+    /// Returns [`ErrorKind::WouldBlock`] if no content is available, [`ErrorKind::UnexpectedEof`]
+    /// if the connection ended without close_notify, [`ErrorKind::InvalidData`] with a
+    /// [`rustls::Error`] for invalid TLS and for alerts, and any error of the socket.
     pub(crate) fn receive(
         &mut self,
         socket: &mut impl Socket,
@@ -182,7 +183,8 @@ impl<R: Role> TlsStream<R> {
                 }
             }
             match self.flush(socket) {
-                // The peer was done before it reset: what it sent is still to be received.
+                // The peer had finished before it reset the connection; its bytes can still be
+                // received.
                 Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
                 _ => {}
             }
@@ -190,8 +192,8 @@ impl<R: Role> TlsStream<R> {
                 break;
             }
             if received >= RECEIVE {
-                // So many bytes without content: key updates and empty records. Others have their
-                // turn; the socket stays readable, so this one comes again.
+                // There were only key updates and empty records. Let other connections have a turn;
+                // the socket stays readable, so this one continues later.
                 return Err(ErrorKind::WouldBlock.into());
             }
             match socket.recv(self.incoming.room(RECEIVE)) {
@@ -209,13 +211,13 @@ impl<R: Role> TlsStream<R> {
         Ok(output.count())
     }
 
-    /// Encrypts all of `content` and sends what fits; the rest follows with
-    /// [`flush`](TlsStream::flush).
+    /// Encrypts all of `content` and sends as much as fits; [`flush`](TlsStream::flush) sends the
+    /// rest.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WouldBlock`] when the socket has yet to take earlier bytes: nothing is
-    /// encrypted then. Others as [`receive`](TlsStream::receive), and those of the socket.
+    /// Returns [`ErrorKind::WouldBlock`] without encrypting anything if earlier bytes have not been
+    /// sent, the errors of [`receive`](TlsStream::receive), and those of the socket.
     pub(crate) fn send(&mut self, socket: &mut impl Socket, content: &[u8]) -> io::Result<()> {
         self.flush(socket)?;
         if self.wants_write() {
@@ -225,22 +227,22 @@ impl<R: Role> TlsStream<R> {
         self.flush(socket)
     }
 
-    /// Encrypts the close_notify and sends what fits of it.
+    /// Encrypts the close_notify and sends as much of it as fits.
     ///
     /// # Errors
     ///
-    /// As [`send`](TlsStream::send), but for [`ErrorKind::WouldBlock`].
+    /// Returns the errors of [`send`](TlsStream::send), except [`ErrorKind::WouldBlock`].
     pub(crate) fn close(&mut self, socket: &mut impl Socket) -> io::Result<()> {
         self.write(Write::CloseNotify)?;
         self.flush(socket)
     }
 
-    /// Sends what is encrypted, as far as the socket takes it.
+    /// Sends encrypted bytes, as many as the socket accepts.
     ///
     /// # Errors
     ///
-    /// Those of the socket, but for [`ErrorKind::WouldBlock`]. After
-    /// [`ErrorKind::BrokenPipe`] nothing waits to be sent any more.
+    /// Returns the errors of the socket, except [`ErrorKind::WouldBlock`]. After
+    /// [`ErrorKind::BrokenPipe`], no bytes remain to be sent.
     pub(crate) fn flush(&mut self, socket: &mut impl Socket) -> io::Result<()> {
         while !self.outgoing.is_empty() {
             match socket.send(self.outgoing.bytes()) {
@@ -256,10 +258,10 @@ impl<R: Role> TlsStream<R> {
         Ok(())
     }
 
-    /// Encrypts something into the queue of what is to be sent.
+    /// Encrypts data and queues it for sending.
     fn write(&mut self, write: Write<'_>) -> io::Result<()> {
         loop {
-            // Content that comes meanwhile waits for the next receive.
+            // Content that arrives now is queued until the next receive.
             match self.step(&mut Output::Count(0, 0), write) {
                 Ok(Step::Written) => return Ok(()),
                 Ok(Step::Continue) => {}
@@ -269,10 +271,10 @@ impl<R: Role> TlsStream<R> {
         }
     }
 
-    /// Sends the alert that rustls has queued after an error, if any. Whether it arrives is no
-    /// longer important.
+    /// Sends the alert that rustls has queued after an error, if any. It does not matter whether
+    /// the alert arrives.
     fn send_alert(&mut self, socket: &mut impl Socket) {
-        // Only as long as something is queued: a failed connection is not to be given more input.
+        // Stop when the queue is empty: a failed connection must not get more input.
         while self.state().wants_write()
             && let Ok(Step::Continue) = self.step(&mut Output::Count(0, 0), Write::Nothing)
         {
@@ -280,7 +282,7 @@ impl<R: Role> TlsStream<R> {
         let _ = self.flush(socket);
     }
 
-    /// Lets rustls do the next thing.
+    /// Lets rustls take its next step.
     fn step(&mut self, output: &mut Output<'_>, write: Write<'_>) -> Result<Step, rustls::Error> {
         if self.is_closed && matches!(write, Write::Nothing) {
             return Ok(Step::NeedsInput);
@@ -308,7 +310,7 @@ impl<R: Role> TlsStream<R> {
                 Step::Continue
             }
             Ok(ConnectionState::TransmitTlsData(transmit)) => {
-                // It is in the queue, and leaves in order.
+                // The data is in the queue, and is sent in order.
                 transmit.done();
                 Step::Continue
             }
@@ -328,7 +330,7 @@ impl<R: Role> TlsStream<R> {
                 self.is_closed = true;
                 Step::Continue
             }
-            // Early data can be replayed, and no configuration that offers it is taken.
+            // Early data can be replayed, so configurations that offer it are not accepted.
             Ok(_) => Step::NeedsInput,
             Err(error) => return Err(error),
         };
@@ -348,7 +350,7 @@ fn filled(result: Result<usize, EncryptError>) -> Result<Filled, rustls::Error> 
     }
 }
 
-/// Whether the bytes begin with a complete record.
+/// Returns whether the bytes begin with a complete record.
 fn has_record(bytes: &[u8]) -> bool {
     match bytes {
         [_, _, _, high, low, rest @ ..] => {
@@ -358,7 +360,8 @@ fn has_record(bytes: &[u8]) -> bool {
     }
 }
 
-/// Whether a record can begin with this byte: change_cipher_spec, alert, handshake or content.
+/// Returns whether a record can begin with this byte: change_cipher_spec, alert, handshake or
+/// content.
 fn is_record_type(byte: u8) -> bool {
     (20..=23).contains(&byte)
 }

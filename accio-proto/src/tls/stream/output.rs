@@ -2,14 +2,14 @@
 
 /// Where content goes.
 pub(crate) enum Output<'a> {
-    /// Into a buffer, of which so much is filled.
+    /// A buffer, and the number of bytes already in it.
     Copy(&'a mut [u8], usize),
-    /// Nowhere: up to so many bytes are counted.
+    /// No destination: counts up to the given number of bytes.
     Count(usize, usize),
 }
 
 impl Output<'_> {
-    /// Takes what there is room for and says how much that is.
+    /// Copies as much content as fits, and returns the number of bytes.
     pub(super) fn take(&mut self, content: &[u8]) -> usize {
         match self {
             Output::Copy(buffer, filled) => {

@@ -1,6 +1,6 @@
 //! A queue of bytes.
 
-/// Bytes that enter at the end of a buffer and leave at its front.
+/// A queue of bytes: appended at the end, removed at the front.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     buffer: Vec<u8>,
@@ -8,10 +8,10 @@ pub(super) struct Queue {
     pub(super) end: usize,
 }
 
-/// What a call on a queue's free space did.
+/// The result of a call that writes into the free space of a queue.
 pub(super) enum Filled {
     Bytes(usize),
-    /// It needs so many bytes of space.
+    /// The number of bytes of space that the call needs.
     Needs(usize),
 }
 
@@ -28,7 +28,7 @@ impl Queue {
         self.start == self.end
     }
 
-    /// Starts at the front again when it is empty.
+    /// Resets an empty queue to its start.
     pub(super) fn tidy(&mut self) {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
@@ -42,7 +42,8 @@ impl Queue {
         }
     }
 
-    /// Free space of at least `size` bytes; what is filled is added to `end`.
+    /// Returns free space of at least `size` bytes. The caller adds the number of bytes written to
+    /// `end`.
     pub(super) fn room(&mut self, size: usize) -> &mut [u8] {
         self.move_to_front();
         if self.buffer.len() < self.end + size {
@@ -51,7 +52,7 @@ impl Queue {
         &mut self.buffer[self.end..]
     }
 
-    /// Lets `fill` write to free space of `size` bytes or, if it asks for more, of as many.
+    /// Calls `fill` with free space of `size` bytes, and again with more if it needs that.
     pub(super) fn fill(
         &mut self,
         mut size: usize,
@@ -75,7 +76,7 @@ impl Queue {
         }
     }
 
-    /// Gives free space back to the system.
+    /// Returns free space to the system.
     pub(super) fn shrink(&mut self) {
         self.move_to_front();
         self.buffer.truncate(self.end);

@@ -5,7 +5,7 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{UnbufferedConnectionCommon, UnbufferedStatus};
 
-/// Either side of an unbuffered rustls connection.
+/// One side of an unbuffered rustls connection.
 pub(crate) trait Role {
     type Data;
 
