@@ -1,11 +1,11 @@
 //! Conditions that must not stop the server: a log that is not read, and signals without a meaning.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use super::harness::{Place, Server, connect, finish, free_port, program, until, upload, wait};
 
@@ -71,15 +71,24 @@ fn an_unread_log_blocks_neither_uploads_nor_shutdown() {
 
 #[test]
 fn shutdown_does_not_wait_for_an_unread_log() {
-    let place = Place::new();
-    let server = Unread::start(&place, &[]);
-    // Each connection is aborted with a line in the log; together they exceed the pipe.
-    let idle: Vec<_> = (0..80).map(|_| connect(server.address).unwrap()).collect();
-    let text = server.stop();
-    assert!(text.len() <= 4096 + (256 << 10));
-    let markers = std::fs::read_dir(place.path("received")).unwrap();
-    let error = |path: std::path::PathBuf| std::fs::read(path).unwrap() == b"ERROR";
-    assert_eq!(markers.filter(|entry| error(entry.as_ref().unwrap().path())).count(), idle.len());
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    for count in [300, 1_500] {
+        if limit.maximum.is_some_and(|maximum| maximum < 2 * count + 500) {
+            let _ = writeln!(std::io::stderr(), "skipped: no descriptors for {count} connections");
+            continue;
+        }
+        let place = Place::new();
+        let server = Unread::start(&place, &[]);
+        // Each connection is aborted with a line in the log; together they exceed the pipe.
+        let idle: Vec<_> = (0..count).map(|_| connect(server.address).unwrap()).collect();
+        let text = server.stop();
+        assert!(text.len() <= 4096 + (256 << 10));
+        let markers = std::fs::read_dir(place.path("received")).unwrap();
+        let error = |path: std::path::PathBuf| std::fs::read(path).unwrap() == b"ERROR";
+        let markers = markers.filter(|entry| error(entry.as_ref().unwrap().path())).count();
+        assert_eq!(markers, idle.len());
+    }
 }
 
 #[test]
@@ -87,7 +96,7 @@ fn ignores_signals_without_a_meaning() {
     let place = Place::new();
     let server = Server::start(&place, &["-v"]);
     let mut stream = connect(server.address()).unwrap();
-    std::io::Write::write_all(&mut stream, b"content").unwrap();
+    stream.write_all(b"content").unwrap();
     let signals = [Signal::USR1, Signal::USR2, Signal::HUP, Signal::ALARM, Signal::PROF];
     for signal in signals {
         server.signal(signal);

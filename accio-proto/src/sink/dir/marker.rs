@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::{Dir, DirFile, is_taken, name_of};
 use crate::sys::file as calls;
@@ -15,13 +15,17 @@ const RENEW_AFTER: u32 = 30_000;
 /// An unnamed file that contains the marker, already written to the disk.
 ///
 /// If no block, inode or descriptor is left for a new file, failed connections share this one:
-/// another name for it needs none of these. In a durable directory every marker is a name of this
-/// file, because its content is on the disk already, so the peer need not wait for that.
+/// another name for it needs none of these. So do connections that fail while another thread creates
+/// a file for a marker: a stop that ends a thousand of them has no time for a thousand files. In a
+/// durable directory every marker is a name of this file, because its content is on the disk
+/// already, so the peer need not wait for that.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
     current: Mutex<Option<Arc<Marker>>>,
     /// Whether the current file has many names and needs a replacement.
     is_worn: AtomicBool,
+    /// Held by the thread that creates a file for a marker.
+    creating: Mutex<()>,
     #[cfg(test)]
     limits: Limits,
 }
@@ -60,6 +64,15 @@ impl Spare {
         self.lock().clone()
     }
 
+    /// Returns the turn to create a file for a marker, unless another thread has it.
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.creating.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     #[cfg(not(test))]
     fn renew_after(&self) -> u32 {
         RENEW_AFTER
@@ -81,17 +94,18 @@ impl Dir {
     pub(super) fn mark(self: &Arc<Self>, id: u64) -> io::Result<()> {
         let fresh = || self.mark_in_fresh_file(id);
         let spare = || self.mark_by_spare(id);
-        let marked = if self.durable {
-            spare().or_else(|error| if self.is_final(&error) { Err(error) } else { fresh() })
-        } else {
-            fresh().or_else(|error| {
-                if self.is_final(&error) {
-                    return Err(error);
-                }
-                spare().inspect(|()| {
-                    log::debug!("connection {id}: the marker shares its file with others: {error}");
-                })
+        let or_else = |first: &dyn Fn() -> io::Result<()>, second: &dyn Fn() -> io::Result<()>| {
+            first().or_else(|error| match self.is_final(&error) {
+                true => Err(error),
+                false => second().inspect(|()| log::debug!("connection {id}: marker: {error}")),
             })
+        };
+        // Creating a file takes milliseconds on a busy disk, another name some microseconds. So one
+        // thread at a time creates files, and the others do not wait for it.
+        let turn = if self.durable { None } else { self.spare.turn() };
+        let marked = match turn {
+            Some(_turn) => or_else(&fresh, &spare),
+            None => or_else(&spare, &fresh),
         };
         if marked.is_ok() && self.durable {
             self.unsynced.store(true, Ordering::Relaxed);
@@ -220,6 +234,18 @@ mod tests {
             assert!(names.iter().all(|names| *names <= most), "{names:?}");
             assert!(names.iter().any(|names| *names > 5), "they share: {names:?}");
         }
+    }
+
+    #[test]
+    fn connections_that_fail_while_a_marker_is_created_share_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        sink.mark(1).unwrap();
+        let turn = sink.dir.spare.turn().unwrap();
+        (2..=4).for_each(|id| sink.mark(id).unwrap());
+        drop(turn);
+        sink.mark(5).unwrap();
+        assert_eq!(markers(dir.path(), 1..=5), [1, 3, 3, 3, 1]);
     }
 
     #[test]
