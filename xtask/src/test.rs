@@ -1,7 +1,8 @@
 //! `cargo xtask test` and `cargo xtask test-e2e`.
 
+use std::env;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -49,33 +50,80 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     if options.list {
         return run_e2e(options);
     }
+    if !build_everything(FEATURES)? {
+        return Ok(ExitCode::FAILURE);
+    }
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--features", FEATURES]);
     let crates = process::foreground(&mut tests)?.success();
+    // The scenarios also run server-s without fast paths.
+    if !build_everything(&format!("{FEATURES},accio-simplified/diagnostics"))? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let built = Programs::Built(own_folder()?);
     let mut worst = if crates { 0 } else { 1 };
-    worst = worst.max(e2e(options)?);
+    worst = worst.max(e2e(options, &built)?);
     // Filters apply to scenarios and checks only.
     if options.filter.is_empty() {
-        let mut torture = Tool::Torture.command();
+        let mut torture = built.tool(Tool::Torture);
         torture.args(["--quick", "--unprivileged"]);
-        options.add_common_to(&mut torture);
+        options.add_common_to(&mut torture, &built);
         worst = worst.max(code(&mut torture)?);
     }
     Ok(ExitCode::from(if crates { worst } else { 1 }))
 }
 
-/// Runs the scenarios, then grades our programs.
-pub(crate) fn run_e2e(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
-    Ok(e2e(options)?.into())
+/// Builds all programs, tools and tests at once. Cargo builds a dependency again for each set of its
+/// features, so separate builds would take twice as long.
+fn build_everything(features: &str) -> io::Result<bool> {
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--all-targets", "--features", features]);
+    Ok(process::foreground(&mut build)?.success())
 }
 
-fn e2e(options: &OwnPrograms) -> anyhow::Result<u8> {
+/// Returns the folder that contains this program and, after [`build_everything`], all others.
+fn own_folder() -> io::Result<PathBuf> {
+    let mut path = env::current_exe()?;
+    path.pop();
+    Ok(path)
+}
+
+/// The tools to run, and the programs that they test.
+enum Programs {
+    /// The tools are built when they start; they build the programs for release.
+    Release,
+    /// Both are in this folder.
+    Built(PathBuf),
+}
+
+impl Programs {
+    fn tool(&self, tool: Tool) -> Command {
+        match self {
+            Programs::Release => tool.command(),
+            Programs::Built(folder) => Command::new(folder.join(tool.name())),
+        }
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        match self {
+            Programs::Release => None,
+            Programs::Built(folder) => Some(folder),
+        }
+    }
+}
+
+/// Runs the scenarios, then grades our programs.
+pub(crate) fn run_e2e(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
+    Ok(e2e(options, &Programs::Release)?.into())
+}
+
+fn e2e(options: &OwnPrograms, programs: &Programs) -> anyhow::Result<u8> {
     let mut tools = vec![Tool::E2e, Tool::Grade];
     if !options.filter.is_empty() && !options.list {
         // A filter may match only scenarios or only checks.
         let mut matching = Vec::new();
         for tool in tools {
-            if options.matches_any(tool)? {
+            if options.matches_any(tool, programs)? {
                 matching.push(tool);
             }
         }
@@ -89,24 +137,24 @@ fn e2e(options: &OwnPrograms) -> anyhow::Result<u8> {
     }
     let mut worst = 0;
     for tool in tools {
-        worst = worst.max(code(&mut options.command(tool))?);
+        worst = worst.max(code(&mut options.command(tool, programs))?);
     }
     Ok(worst)
 }
 
 impl OwnPrograms {
-    fn command(&self, tool: Tool) -> Command {
-        let mut command = tool.command();
+    fn command(&self, tool: Tool, programs: &Programs) -> Command {
+        let mut command = programs.tool(tool);
         command.args(self.list.then_some("--list"));
         for text in &self.filter {
             command.arg("--filter").arg(text);
         }
-        self.add_common_to(&mut command);
+        self.add_common_to(&mut command, programs);
         command
     }
 
     /// Adds the options that the fault injection has, too.
-    fn add_common_to(&self, command: &mut Command) {
+    fn add_common_to(&self, command: &mut Command, programs: &Programs) {
         command.args(self.keep.then_some("--keep"));
         if let Some(jobs) = self.jobs {
             command.arg("--jobs").arg(jobs.to_string());
@@ -114,15 +162,15 @@ impl OwnPrograms {
         if let Some(seed) = self.seed {
             command.arg("--seed").arg(seed.to_string());
         }
-        if let Some(dir) = &self.bin_dir {
+        if let Some(dir) = self.bin_dir.as_deref().or(programs.folder()) {
             command.arg("--bin-dir").arg(dir);
         }
     }
 
     /// Whether the filter matches any entry of the tool's list.
-    fn matches_any(&self, tool: Tool) -> anyhow::Result<bool> {
+    fn matches_any(&self, tool: Tool, programs: &Programs) -> anyhow::Result<bool> {
         let list = OwnPrograms { list: true, filter: self.filter.clone(), ..Default::default() };
-        let output = process::output(list.command(tool), b"", BUILD)?;
+        let output = process::output(list.command(tool, programs), b"", BUILD)?;
         Ok(!output.stdout.is_empty())
     }
 }

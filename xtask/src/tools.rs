@@ -25,17 +25,26 @@ pub(crate) enum Tool {
 }
 
 impl Tool {
-    /// Returns the command that builds the tool and runs it.
-    pub(crate) fn command(self) -> Command {
-        let package = match self {
+    /// Returns the name of its crate and program.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Tool::E2e => "accio-e2e",
             Tool::Grade => "accio-grade",
             Tool::Torture => "accio-torture",
             Tool::Bench => "accio-bench",
             Tool::Cluster => "accio-cluster",
-        };
+        }
+    }
+
+    /// Returns the command that builds the tool and runs it.
+    pub(crate) fn command(self) -> Command {
         let mut command = cargo();
-        command.args(["run", "--quiet", "--package", package, "--bin", package, "--"]);
+        // Without --package, so that all tools share one build of their dependencies.
+        command.args(["run", "--quiet", "--bin", self.name()]);
+        if matches!(self, Tool::Grade | Tool::Bench) {
+            command.args(["--profile", "tools"]);
+        }
+        command.arg("--");
         command
     }
 
