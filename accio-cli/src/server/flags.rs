@@ -58,10 +58,10 @@ pub struct OperationFlags {
     pub drain: Duration,
     /// Append a JSON line per connection to this file (-: stdout)
     ///
-    /// Fields: time, id, peer, identity (with TLS), dialect, bytes, duration, outcome (complete or
-    /// error), and for an error reason (one stable word) and error (text). A failed TLS handshake
-    /// has the outcome refused and no id. SIGHUP reopens the file, for rotation. The file must be
-    /// outside the directory of received files.
+    /// Fields: time, id, peer, identity (with TLS), dialect, bytes, digest (with --digest), duration,
+    /// outcome (complete or error), and for an error reason (one stable word) and error (text). A
+    /// failed TLS handshake has the outcome refused and no id. SIGHUP reopens the file, for rotation.
+    /// The file must be outside the directory of received files.
     #[arg(long, value_name = "FILE", env = "ACCIO_JOURNAL", hide_env = true)]
     pub journal: Option<PathBuf>,
     /// Serve Prometheus metrics and /health on this address

@@ -6,6 +6,8 @@ mod addresses;
 #[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
 mod balanced;
 mod diagnostics;
+#[cfg(feature = "digest")]
+mod digest;
 mod drain;
 mod durable;
 mod file_systems;
