@@ -33,6 +33,8 @@ pub const VARIABLES: &[&str] = &[
     "ACCIO_MAX_SIZE",
     "ACCIO_MAX_TIME",
     "ACCIO_METRICS",
+    "ACCIO_METRICS_NAME",
+    "ACCIO_METRICS_ONLY",
     "ACCIO_MIN_FREE",
     "ACCIO_MIN_RATE",
     "ACCIO_MODE",

@@ -24,6 +24,9 @@ mod on_commit;
 mod proxied;
 mod sandbox;
 mod start_checks;
+mod status;
+#[cfg(feature = "metrics")]
+mod status_in_browser;
 #[cfg(feature = "store-core")]
 mod store;
 mod systemd;
