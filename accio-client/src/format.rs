@@ -17,11 +17,10 @@ pub(crate) fn end(name: &str, sent: &Sent) -> String {
         sent.duration.as_secs_f64(),
         rate(sent.bytes, sent.duration),
     );
-    let digest = sent.digest.map_or_else(String::new, |digest| format!(", {digest}"));
     match sent.confirmed {
-        true => format!("{start}, confirmed{digest}"),
+        true => format!("{start}, confirmed"),
         false => format!(
-            "note: {start}{digest}, not confirmed: the server has received all bytes but has not closed the \
+            "note: {start}, not confirmed: the server has received all bytes but has not closed the \
              connection, so it may not have kept the file"
         ),
     }

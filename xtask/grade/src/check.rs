@@ -1,4 +1,4 @@
-//! Checks: the rows of the courses' grading tables, and further rules of their documents.
+//! The checks: the rows of the courses' tables, and further rules of their documents.
 
 use super::trial::Trial;
 use accio_harness::jobs::Load;
@@ -6,37 +6,37 @@ use accio_harness::peer::Dialect;
 use accio_harness::subject::Program;
 use accio_harness::verdict::Verdict;
 
-/// A requirement that a submission must meet.
+/// One thing a submission must do.
 #[derive(Debug)]
 pub(crate) struct Check {
-    /// The program to check.
+    /// The program it is about.
     pub(crate) program: Program,
-    /// `program/number` for a graded check, `program/word` for one without points.
+    /// The program, a slash, and a number for what is graded or a word for what is not.
     pub(crate) id: String,
-    /// Its points; 0 if it is not graded.
+    /// Its points; 0 for a check that is not graded.
     pub(crate) points: u32,
-    /// The expected behaviour, in one line.
+    /// The expected behaviour, in a line.
     pub(crate) about: &'static str,
-    /// The courses' rule, in our own words.
+    /// The courses' rule, in our words.
     pub(crate) rule: &'static str,
-    /// The dialects that it applies to.
+    /// The dialects it means something in.
     pub(crate) dialects: &'static [Dialect],
     /// The load it puts on the machine.
     pub(crate) load: Load,
-    /// Whether it needs the submitted client in addition to the checked program.
+    /// Whether it needs the submitted client in addition to the program it is about.
     pub(crate) with_client: bool,
-    /// The implementation; `None` if the kit cannot check it.
+    /// How it is found out; nothing for what a program cannot show.
     pub(crate) run: Option<fn(&Trial<'_>) -> Verdict>,
 }
 
-/// The dialects with a greeting.
+/// Those with a greeting.
 pub(crate) const GREETED: &[Dialect] = &[Dialect::Accio, Dialect::Confirm];
-/// The dialect with confirmations.
+/// The one with confirmations.
 pub(crate) const CONFIRMED: &[Dialect] = &[Dialect::Confirm];
 
 impl Check {
-    /// Creates a check that applies to all dialects and has no points and no implementation; the
-    /// methods below change that.
+    /// The check `name` of a program: in all dialects, worth nothing, and not to be tried, unless
+    /// the methods below say otherwise.
     pub(crate) fn new(
         program: Program,
         name: &str,
@@ -56,32 +56,32 @@ impl Check {
         }
     }
 
-    /// Sets its points.
+    /// Is graded, with so many points.
     pub(crate) fn worth(self, points: u32) -> Check {
         Check { points, ..self }
     }
 
-    /// Restricts it to these dialects.
+    /// Means something in these dialects only.
     pub(crate) fn in_dialects(self, dialects: &'static [Dialect]) -> Check {
         Check { dialects, ..self }
     }
 
-    /// Marks it as mostly waiting, so that more of them run at once.
+    /// Waits more than it works.
     pub(crate) fn waits(self) -> Check {
         Check { load: Load::Waits, ..self }
     }
 
-    /// Marks it as needing the submitted client, too.
+    /// Needs the submitted client, too.
     pub(crate) fn with_client(self) -> Check {
         Check { with_client: true, ..self }
     }
 
-    /// Sets its implementation.
+    /// Is found out like this.
     pub(crate) fn run(self, run: fn(&Trial<'_>) -> Verdict) -> Check {
         Check { run: Some(run), ..self }
     }
 
-    /// Returns its number, if the courses grade it.
+    /// Its number, where the courses grade it.
     pub(crate) fn number(&self) -> Option<u32> {
         self.id.rsplit('/').next()?.parse().ok()
     }

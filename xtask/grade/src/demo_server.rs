@@ -1,5 +1,4 @@
-//! `accio-grade demo PORT`: runs a correct server that prints connections and the start of their
-//! content.
+//! `accio-grade demo PORT`: runs a correct server that prints connections and the start of their content.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -23,38 +22,38 @@ pub(crate) struct Arguments {
     handshake: ServerDialect,
 }
 
-/// Number of bytes of a file's start to print.
+/// How much of a file's start is shown.
 const SHOWN: usize = 32;
-/// Interval at which the progress of transfers is printed.
+/// How often the progress of a transfer is printed.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// The transfers in progress, by connection.
+/// Transfers in progress, by connection.
 #[derive(Debug, Clone, Default)]
-struct Transfers(Arc<Mutex<BTreeMap<u64, Transfer>>>);
+struct View(Arc<Mutex<BTreeMap<u64, Transfer>>>);
 
 #[derive(Debug, Default)]
 struct Transfer {
     bytes: u64,
-    /// Number of bytes in the last printed line.
-    printed: u64,
+    /// Bytes at the last printed line.
+    told: u64,
     start: Vec<u8>,
 }
 
-/// A file whose start and length are printed, and which is discarded.
+/// A file that is printed and discarded.
 #[derive(Debug)]
-struct PrintedFile {
+struct Watched {
     id: u64,
-    transfers: Transfers,
+    view: View,
 }
 
-/// Runs the server until a signal stops it.
+/// Serves until a signal ends it.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let transfers = Transfers::default();
+    let view = View::default();
     let began = Instant::now();
-    let finished = transfers.clone();
-    let server = Server::builder(transfers.clone())
+    let told = view.clone();
+    let server = Server::builder(view.clone())
         .dialect(arguments.handshake)
-        .on_outcome(move |outcome| print(began, &finished.end(outcome)))
+        .on_outcome(move |outcome| say(began, &told.end(outcome)))
         .bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, arguments.port)))?;
     let handle = server.handle();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
@@ -63,31 +62,31 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             handle.stop();
         }
     });
-    let all = transfers;
+    let beats = view;
     thread::spawn(move || {
         loop {
             thread::sleep(BEAT);
-            all.progress().iter().for_each(|line| print(began, line));
+            beats.progress().iter().for_each(|line| say(began, line));
         }
     });
-    print(began, &format!("demo server, {}, {}", arguments.handshake, server.local_addr()));
+    say(began, &format!("demo server, {}, {}", arguments.handshake, server.local_addr()));
     server.run()?;
     Ok(ExitCode::SUCCESS)
 }
 
-impl Transfers {
+impl View {
     fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<u64, Transfer>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns a line for each transfer that has made progress.
+    /// Returns a line for each transfer that made progress.
     fn progress(&self) -> Vec<String> {
         self.with(|transfers| {
             let moving =
-                transfers.iter_mut().filter(|(_, transfer)| transfer.bytes > transfer.printed);
+                transfers.iter_mut().filter(|(_, transfer)| transfer.bytes > transfer.told);
             moving
                 .map(|(id, transfer)| {
-                    transfer.printed = transfer.bytes;
+                    transfer.told = transfer.bytes;
                     format!("connection {id}: {} bytes so far", transfer.bytes)
                 })
                 .collect()
@@ -98,13 +97,13 @@ impl Transfers {
     fn end(&self, outcome: &Outcome) -> String {
         let start = self.with(|transfers| transfers.remove(&outcome.id)).unwrap_or_default().start;
         let from = outcome.peer.map_or("unknown".into(), |peer| peer.to_string());
-        let dialect = outcome.dialect.map_or("unknown".into(), |dialect| dialect.to_string());
+        let spoke = outcome.dialect.map_or("nothing".into(), |dialect| dialect.to_string());
         let end = match &outcome.result {
-            Ok(()) => "complete".to_owned(),
+            Ok(()) => "whole".to_owned(),
             Err(why) => format!("ERROR: {why}"),
         };
         format!(
-            "connection {} from {from}: dialect {dialect}, {} bytes in {:.1} s, {end}; starts with \"{}\"",
+            "connection {} from {from}: spoke {spoke}, {} bytes in {:.1} s, {end}; begins \"{}\"",
             outcome.id,
             outcome.bytes,
             outcome.duration.as_secs_f64(),
@@ -113,18 +112,18 @@ impl Transfers {
     }
 }
 
-impl FileSink for Transfers {
-    type File = PrintedFile;
+impl FileSink for View {
+    type File = Watched;
 
-    fn open(&self, id: u64) -> io::Result<PrintedFile> {
+    fn open(&self, id: u64) -> io::Result<Watched> {
         self.with(|transfers| transfers.insert(id, Transfer::default()));
-        Ok(PrintedFile { id, transfers: self.clone() })
+        Ok(Watched { id, view: self.clone() })
     }
 }
 
-impl SinkFile for PrintedFile {
+impl SinkFile for Watched {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.transfers.with(|transfers| {
+        self.view.with(|transfers| {
             let transfer = transfers.entry(self.id).or_default();
             transfer.bytes += bytes.len() as u64;
             let room = SHOWN.saturating_sub(transfer.start.len()).min(bytes.len());
@@ -142,8 +141,8 @@ impl SinkFile for PrintedFile {
     }
 }
 
-fn print(began: Instant, line: &str) {
-    // The reader of the output may have closed it.
+fn say(began: Instant, line: &str) {
+    // The reader of the output may be gone.
     let _ = writeln!(io::stdout().lock(), "{:8.1} s  {line}", began.elapsed().as_secs_f64());
 }
 
@@ -152,14 +151,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_bytes_and_keeps_the_start_of_the_content() {
-        let transfers = Transfers::default();
-        let mut file = transfers.open(7).unwrap();
+    fn received_bytes_are_counted_and_escaped() {
+        let view = View::default();
+        let mut file = view.open(7).unwrap();
         file.write(b"a\x1b[2J").unwrap();
         file.write(&[b'x'; 100]).unwrap();
-        assert_eq!(transfers.progress(), ["connection 7: 105 bytes so far"]);
-        assert!(transfers.progress().is_empty());
-        let start = transfers.with(|transfers| transfers[&7].start.clone());
+        assert_eq!(view.progress(), ["connection 7: 105 bytes so far"]);
+        assert!(view.progress().is_empty());
+        let start = view.with(|transfers| transfers[&7].start.clone());
         assert_eq!(start.len(), SHOWN);
         assert!(start.starts_with(b"a\x1b[2Jx"));
     }

@@ -1,9 +1,9 @@
-//! A proxy that emulates a network: latency, jitter, bandwidth, tiny slices, stalls like those of
-//! retransmission timeouts, and resets. It cannot lose bytes without corrupting the stream. But to
-//! a program, lost packets look like delays and odd slices, and these are emulated.
+//! An emulated network in user space: latency, jitter, bandwidth, tiny slices, stalls shaped like
+//! retransmission time-outs, resets. Bytes cannot be lost here without corrupting the stream; what
+//! loss does to a program is to make it wait and to give it odd pieces, and that is what this does.
 //!
-//! Slices and stalls depend on a seed and on the position in the stream, not on the time at which
-//! bytes arrive, so that the same seed gives the same slices and stalls.
+//! Everything is drawn from a seed, by the position in the stream and never by the time at which
+//! bytes come, so that the same seed gives the same pieces and the same stalls.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,69 +16,69 @@ use socket2::SockRef;
 
 use accio_harness::verdict::Verdict;
 
-/// Maximum number of reads in flight in one direction, of up to [`PIECE`] bytes each.
-const IN_FLIGHT: usize = 64;
+/// Bytes on the way in one direction, in pieces of [`PIECE`].
+const ON_THE_WAY: usize = 64;
 const PIECE: usize = 16 << 10;
 
-/// The properties of an emulated network.
+/// The delays and losses of a network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Profile {
-    /// Delay of each byte, in one direction.
+    /// How long each byte takes, in one direction.
     pub(crate) latency: Duration,
-    /// Maximum additional delay of a slice.
+    /// How much longer some take.
     pub(crate) jitter: Duration,
-    /// Bytes per second.
+    /// Bytes a second.
     pub(crate) bandwidth: u64,
-    /// Number of bytes at the start of the stream that arrive in slices of a few bytes.
+    /// How many bytes from the start come in pieces of a few bytes.
     pub(crate) tiny: u64,
-    /// Average distance of stalls, in bytes.
+    /// About how far stalls are apart, in bytes.
     pub(crate) stall_every: u64,
-    /// Maximum duration of a stall.
+    /// The longest stall.
     pub(crate) longest_stall: Duration,
-    /// The position in the stream at which both sides get a reset.
+    /// The position at which both sides get a reset.
     pub(crate) reset_at: Option<u64>,
 }
 
 impl Profile {
-    /// A poor network: emulates delay and loss where packets cannot be dropped.
+    /// A poor line: what "emulated delay and loss" means where no packet can be dropped.
     pub(crate) const POOR: Profile = Profile {
         latency: Duration::from_millis(15),
         jitter: Duration::from_millis(10),
         bandwidth: 24 << 20,
         tiny: 3_000,
         stall_every: 6 << 20,
-        // Four retransmission timeouts in a row; far below the idle timeout of ten seconds.
+        // Four time-outs in a row; far below the ten seconds of an idle time-out.
         longest_stall: Duration::from_millis(1_600),
         reset_at: None,
     };
-    /// Delay without loss, for use in front of a namespace that loses packets.
+    /// Delay alone, for in front of a line that really loses packets.
     pub(crate) const FAR: Profile = Profile { stall_every: u64::MAX, ..Profile::POOR };
 }
 
-/// A running network emulator. Dropping it ends its connections.
+/// A running proxy; connections end with it.
 #[derive(Debug)]
-pub(crate) struct NetworkEmulator {
+pub(crate) struct Proxy {
     address: SocketAddr,
-    shared: Arc<EmulatorState>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
-struct EmulatorState {
+struct Shared {
     stop: AtomicBool,
     streams: Mutex<Vec<Weak<TcpStream>>>,
 }
 
-impl NetworkEmulator {
-    /// Accepts connections at `host` and relays them to `target`.
+impl Proxy {
+    /// Takes connections at `host` and carries them to `target`.
     pub(crate) fn start(
         host: IpAddr,
         target: SocketAddr,
         profile: Profile,
         seed: u64,
-    ) -> Verdict<NetworkEmulator> {
+    ) -> Verdict<Proxy> {
         let listener = TcpListener::bind((host, 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(EmulatorState::default());
+        let shared = Arc::new(Shared::default());
         let for_thread = Arc::clone(&shared);
         thread::spawn(move || {
             for (number, near) in (0..).zip(listener.incoming()) {
@@ -88,43 +88,43 @@ impl NetworkEmulator {
                 if let Ok(near) = near {
                     let shared = Arc::clone(&for_thread);
                     let seed = seed.wrapping_add(number * 2);
-                    thread::spawn(move || relay(near, target, profile, seed, &shared));
+                    thread::spawn(move || carry(near, target, profile, seed, &shared));
                 }
             }
         });
-        Ok(NetworkEmulator { address, shared })
+        Ok(Proxy { address, shared })
     }
 
-    /// Returns its address.
+    /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-impl Drop for NetworkEmulator {
+impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // Connect to the listener, so that its thread wakes up and ends.
+        // Wakes the listener, which then ends.
         let host = if self.address.ip().is_unspecified() {
             [127, 0, 0, 1].into()
         } else {
             self.address.ip()
         };
-        let _ = TcpStream::connect_timeout(&(host, self.address.port()).into(), CONNECT_TIMEOUT);
+        let _ = TcpStream::connect_timeout(&(host, self.address.port()).into(), PATIENCE);
         let streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in streams.iter().filter_map(Weak::upgrade) {
-            // The connection may have ended.
+            // It may have ended.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Time limit for connecting to the target.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a connection to the target.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-fn relay(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, shared: &EmulatorState) {
-    let Ok(far) = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) else {
-        // The client sees a reset, as without a server.
+fn carry(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, shared: &Shared) {
+    let Ok(far) = TcpStream::connect_timeout(&target, PATIENCE) else {
+        // The client sees the same as without a server.
         let _ = SockRef::from(&near).set_linger(Some(Duration::ZERO));
         return;
     };
@@ -134,36 +134,36 @@ fn relay(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, share
         let _ = stream.set_write_timeout(Some(Duration::from_secs(60)));
         let mut streams = shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| stream.strong_count() > 0);
-        // A weak reference, because a reset takes effect when the last handle is closed.
+        // No handle of its own: a reset takes effect when the last handle closes.
         streams.push(Arc::downgrade(stream));
     }
     let broken = AtomicBool::new(false);
-    let forward = Direction { from: &near, to: &far, broken: &broken };
+    let there = Direction { from: &near, to: &far, broken: &broken };
     let back = Direction { from: &far, to: &near, broken: &broken };
-    // The bytes from the server are only delayed.
-    let delayed = Profile { reset_at: None, stall_every: u64::MAX, ..profile };
+    // The server's bytes are not a file: they are only delayed.
+    let late = Profile { reset_at: None, stall_every: u64::MAX, ..profile };
     thread::scope(|scope| {
-        scope.spawn(|| forward.run(profile, seed));
-        scope.spawn(|| back.run(delayed, seed + 1));
+        scope.spawn(|| there.run(profile, seed));
+        scope.spawn(|| back.run(late, seed + 1));
     });
 }
 
-/// Bytes and the time to deliver them; no bytes mark the end of the stream.
-type DelayedBytes = (Instant, Vec<u8>);
+/// Bytes, and when they are due; none of them is the end.
+type Piece = (Instant, Vec<u8>);
 
 /// One direction of a connection.
 struct Direction<'a> {
     from: &'a TcpStream,
     to: &'a TcpStream,
-    /// Whether the connection was reset.
+    /// Whether both directions have ended by a reset.
     broken: &'a AtomicBool,
 }
 
 impl Direction<'_> {
     fn run(&self, profile: Profile, seed: u64) {
         thread::scope(|scope| {
-            // Created here, so that dropping the sender on return ends the other thread.
-            let (send, pieces) = mpsc::sync_channel::<DelayedBytes>(IN_FLIGHT);
+            // Within: the other end sees it go when we return.
+            let (send, pieces) = mpsc::sync_channel::<Piece>(ON_THE_WAY);
             scope.spawn(move || self.deliver(pieces, profile, seed));
             let mut buffer = vec![0; PIECE];
             let mut due = Instant::now();
@@ -184,8 +184,8 @@ impl Direction<'_> {
         });
     }
 
-    fn deliver(&self, pieces: mpsc::Receiver<DelayedBytes>, profile: Profile, seed: u64) {
-        let mut schedule = Schedule::new(profile, seed);
+    fn deliver(&self, pieces: mpsc::Receiver<Piece>, profile: Profile, seed: u64) {
+        let mut plan = Schedule::new(profile, seed);
         let mut to = self.to;
         for (due, bytes) in pieces {
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -197,7 +197,7 @@ impl Direction<'_> {
             }
             let mut rest = &bytes[..];
             while !rest.is_empty() {
-                let (length, pause) = schedule.next(rest.len());
+                let (length, pause) = plan.next(rest.len());
                 thread::sleep(pause);
                 if length == 0 || to.write_all(&rest[..length]).is_err() {
                     return self.reset();
@@ -207,7 +207,7 @@ impl Direction<'_> {
         }
     }
 
-    /// Resets both sides of the connection. It takes effect when both directions have ended.
+    /// Both ends learn that the connection is no more, once both directions have noticed.
     fn reset(&self) {
         self.broken.store(true, Ordering::Relaxed);
         for stream in [self.from, self.to] {
@@ -217,12 +217,12 @@ impl Direction<'_> {
     }
 }
 
-/// Decides where the stream is sliced and where it stalls, by position only.
+/// Where the stream is cut and where it stalls, by position alone.
 struct Schedule {
     random: fastrand::Rng,
     profile: Profile,
     position: u64,
-    /// The end of the current slice.
+    /// The end of the piece begun.
     cut: u64,
     stall: u64,
 }
@@ -234,8 +234,7 @@ impl Schedule {
         Schedule { random, profile, position: 0, cut: 0, stall }
     }
 
-    /// Returns how many of the next `available` bytes to send at once (0 for a reset) and the pause
-    /// before them.
+    /// How many of the next `available` bytes come together, and after what pause; none: a reset.
     fn next(&mut self, available: usize) -> (usize, Duration) {
         let mut pause = Duration::ZERO;
         if self.profile.reset_at == Some(self.position) {
@@ -249,7 +248,7 @@ impl Schedule {
             pause = self.profile.jitter.mul_f64(self.random.f64().powi(4));
         }
         if self.position >= self.stall {
-            // 200 ms, 400 ms and so on: retransmissions that may be lost again.
+            // 200 ms, 400 ms and so on: a lost packet's retransmission, lost again at times.
             let doublings = [0, 0, 0, 1, 1, 2, 3][self.random.usize(..7)];
             let stall = Duration::from_millis(200 << doublings);
             pause += stall.min(self.profile.longest_stall);
@@ -277,12 +276,12 @@ mod tests {
     use accio_harness::payload;
     use accio_harness::peer::{End, Listener, Peer, SOON};
 
-    fn slices(seed: u64, pieces: usize) -> Vec<(usize, Duration)> {
-        let mut schedule = Schedule::new(Profile::POOR, seed);
+    fn plan(seed: u64, pieces: usize) -> Vec<(usize, Duration)> {
+        let mut plan = Schedule::new(Profile::POOR, seed);
         let mut taken = Vec::new();
         let mut rest = 4 << 20;
         while rest > 0 {
-            let (length, pause) = schedule.next(pieces.min(rest));
+            let (length, pause) = plan.next(pieces.min(rest));
             rest -= length;
             taken.push((length, pause));
         }
@@ -290,21 +289,20 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_determines_slices_and_stalls_whatever_the_reads() {
-        assert_eq!(slices(1, PIECE), slices(1, PIECE));
-        assert_ne!(slices(1, PIECE), slices(2, PIECE));
+    fn a_seed_gives_the_same_cuts_and_stalls_however_bytes_come() {
+        assert_eq!(plan(1, PIECE), plan(1, PIECE));
+        assert_ne!(plan(1, PIECE), plan(2, PIECE));
         let total = |pieces: &[(usize, Duration)]| pieces.iter().map(|(_, pause)| *pause).sum();
         let (whole, part): (Duration, Duration) =
-            (total(&slices(7, usize::MAX)), total(&slices(7, 999)));
+            (total(&plan(7, usize::MAX)), total(&plan(7, 999)));
         assert_eq!(whole, part);
     }
 
     #[test]
-    fn relays_bytes_and_ends_unchanged() {
+    fn bytes_arrive_as_they_were_and_ends_too() {
         let listener = Listener::bind().unwrap();
         let fast = Profile { stall_every: u64::MAX, ..Profile::POOR };
-        let proxy =
-            NetworkEmulator::start([127, 0, 0, 1].into(), listener.address(), fast, 3).unwrap();
+        let proxy = Proxy::start([127, 0, 0, 1].into(), listener.address(), fast, 3).unwrap();
         let content = payload::bytes(1, 700_000);
         let mut client = Peer::connect(proxy.address()).unwrap();
         let mut server = listener.accept().unwrap();
@@ -325,11 +323,10 @@ mod tests {
     }
 
     #[test]
-    fn resets_at_the_given_position() {
+    fn a_reset_comes_at_its_place() {
         let listener = Listener::bind().unwrap();
         let profile = Profile { reset_at: Some(50_000), stall_every: u64::MAX, ..Profile::POOR };
-        let proxy =
-            NetworkEmulator::start([127, 0, 0, 1].into(), listener.address(), profile, 3).unwrap();
+        let proxy = Proxy::start([127, 0, 0, 1].into(), listener.address(), profile, 3).unwrap();
         let mut client = Peer::connect(proxy.address()).unwrap();
         let mut server = listener.accept().unwrap();
         client.send(&[7; 60_000]).unwrap();

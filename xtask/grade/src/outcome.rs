@@ -1,4 +1,4 @@
-//! The results of checks and of submissions.
+//! The results of single checks and of a submission.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,41 +10,41 @@ use accio_harness::subject::Program;
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The behaviour was as expected.
+    /// It held.
     Passed,
-    /// The behaviour was different.
+    /// It did not.
     Failed {
         /// The expected behaviour.
         expected: String,
         /// The actual behaviour.
         actual: String,
-        /// The steps during which it failed, outermost first.
+        /// Where, from the outside in.
         during: Vec<String>,
     },
-    /// It could not be run, for the given reason.
+    /// It cannot be shown with what is here; says why.
     Skipped(String),
-    /// The kit cannot check it, for the given reason.
+    /// It is not for a program to show; says why.
     NotGraded(String),
-    /// The kit itself failed, so nothing is known about the submission.
+    /// Something of the kit's failed, which says nothing about the submission.
     Trouble(String),
 }
 
-/// A check and its result.
+/// A check and what it came to.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     /// The check.
     pub(crate) check: &'static Check,
     /// The result.
     pub(crate) outcome: Outcome,
-    /// Duration of the last attempt.
+    /// How long it took, the last time.
     pub(crate) took: Duration,
-    /// Number of attempts.
+    /// How often it was run.
     pub(crate) attempts: u32,
     /// Notes for the report.
     pub(crate) notes: Vec<String>,
-    /// The last lines that the programs printed to stderr, if the check failed.
-    pub(crate) stderr: Vec<String>,
-    /// The command that repeats the check.
+    /// The programs' output on stderr, if the check failed.
+    pub(crate) said: Vec<String>,
+    /// The command that repeats it.
     pub(crate) command: String,
 }
 
@@ -55,29 +55,29 @@ pub(crate) struct Report {
     pub(crate) name: String,
     /// The dialect it was graded in.
     pub(crate) dialect: Dialect,
-    /// The seed of contents and of the network emulator.
+    /// The seed.
     pub(crate) seed: u64,
-    /// The checks of its programs, in the order of the grading tables.
+    /// All checks of its programs, in the order of the tables.
     pub(crate) rows: Vec<Row>,
-    /// The total duration.
+    /// The wall time.
     pub(crate) took: Duration,
-    /// The reason why there was nothing to grade, if so.
+    /// Why there was nothing to grade, if there was nothing.
     pub(crate) problem: Option<String>,
 }
 
-/// Sums of points.
+/// Points of several checks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Score {
-    /// Points of passed checks.
+    /// Points of those that passed.
     pub(crate) earned: u32,
-    /// Points of passed and failed checks.
+    /// Points of those that passed or failed.
     pub(crate) possible: u32,
-    /// Points of all checks.
+    /// Points of all.
     pub(crate) published: u32,
 }
 
 impl Outcome {
-    /// Returns a word for the outcome.
+    /// One word for it.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Outcome::Passed => "passed",
@@ -88,7 +88,7 @@ impl Outcome {
         }
     }
 
-    /// Returns the reason why it neither passed nor failed, or an empty text.
+    /// Why it was not run to an end, where that is so.
     pub(crate) fn why(&self) -> &str {
         match self {
             Outcome::Skipped(why) | Outcome::NotGraded(why) | Outcome::Trouble(why) => why,
@@ -98,7 +98,7 @@ impl Outcome {
 }
 
 impl Report {
-    /// Returns the points of `program`'s checks, or of all programs.
+    /// The points of `program`'s checks, or of all.
     pub(crate) fn score(&self, program: Option<Program>) -> Score {
         let mut score = Score::default();
         for row in &self.rows {
@@ -119,23 +119,23 @@ impl Report {
         score
     }
 
-    /// Returns the programs that it has checks of.
+    /// The programs it has checks of.
     pub(crate) fn programs(&self) -> BTreeSet<Program> {
         self.rows.iter().map(|row| row.check.program).collect()
     }
 
-    /// Counts the checks with such an outcome.
+    /// How many checks came to this.
     pub(crate) fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
         self.rows.iter().filter(|row| which(&row.outcome)).count()
     }
 
-    /// Whether a check failed or there was nothing to grade.
+    /// Whether anything failed, or nothing could be graded.
     pub(crate) fn has_failed(&self) -> bool {
         self.problem.is_some()
             || self.count(|outcome| matches!(outcome, Outcome::Failed { .. })) > 0
     }
 
-    /// Whether the kit itself failed in a check.
+    /// Whether the kit itself failed somewhere.
     pub(crate) fn is_troubled(&self) -> bool {
         self.count(|outcome| matches!(outcome, Outcome::Trouble(_))) > 0
     }

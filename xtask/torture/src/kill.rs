@@ -60,7 +60,7 @@ fn servers(context: &Context, flags: &[&str], points: usize) -> Verdict<String> 
         let life = Duration::from_micros(random.u64(..LIFE));
         let first = tag;
         let sizes: Vec<usize> = (0..64).map(|_| size(&mut random)).collect();
-        let (killed, confirmed_tags) = load_until(address, CLIENTS, &mut tag, &sizes, || {
+        let (killed, confirmed_tags) = load_until(address, CLIENTS, &mut tag, &sizes, |_| {
             thread::sleep(life);
             server.process.signal(Signal::KILL)
         });

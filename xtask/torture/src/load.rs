@@ -57,15 +57,16 @@ pub(crate) fn send(address: SocketAddr, content: &[u8], timeout: Duration) -> Up
 }
 
 /// Lets `clients` concurrent clients upload, with tags counted up from `tag` and the `sizes` in
-/// turn, until `end` has stopped the server.
+/// turn, until `end` has stopped the server. `end` can ask for the number of uploads confirmed so
+/// far.
 ///
-/// Returns the result of `end` and the tags of the confirmed uploads.
+/// Returns the result of `end` and the tags of the confirmed uploads, in the order of confirmation.
 pub(crate) fn load_until<T>(
     address: SocketAddr,
     clients: usize,
     tag: &mut u64,
     sizes: &[usize],
-    end: impl FnOnce() -> T,
+    end: impl FnOnce(&dyn Fn() -> usize) -> T,
 ) -> (T, Vec<u64>) {
     let (next, confirmed) = (AtomicU64::new(*tag), Mutex::new(Vec::new()));
     let ended = thread::scope(|scope| {
@@ -84,7 +85,7 @@ pub(crate) fn load_until<T>(
                 }
             });
         }
-        end()
+        end(&|| confirmed.lock().unwrap_or_else(PoisonError::into_inner).len())
     });
     *tag = next.into_inner();
     (ended, confirmed.into_inner().unwrap_or_else(PoisonError::into_inner))

@@ -12,10 +12,12 @@ mod errno_table;
 mod exhaustion;
 mod fault_proxy;
 mod folder_oracle;
+mod journal_oracle;
 mod kill;
 mod load;
 mod network;
 mod power_loss;
+mod power_switch;
 mod privileges;
 #[cfg(test)]
 mod promises;

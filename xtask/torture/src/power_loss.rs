@@ -1,35 +1,33 @@
 //! Power losses: shuts an ext4 down at a random point under load, mounts it again, and expects
-//! every upload that a durable server confirmed.
+//! every upload that a durable server confirmed, and its line in the journal.
 //!
 //! `EXT4_IOC_SHUTDOWN` without flushing the journal stops all writes at that instant. Data that has
 //! not reached the disk by then is lost, as in a power failure.
 
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::folder_oracle::{Survey, survey};
+use super::folder_oracle::{FileContent, Survey, identify, survey};
+use super::journal_oracle::complete_uploads;
 use super::load::load_until;
+use super::power_switch::PowerSwitch;
 use super::runner::{Case, RunOptions};
 use super::volume::Volume;
 use accio_harness::context::Context;
-use accio_harness::peer::SOON;
-use accio_harness::verdict::{During, Stop, Verdict, ensure};
-use accio_harness::{process, tools};
+use accio_harness::verdict::{During, Verdict, ensure};
 
-/// Number of concurrent clients.
-const CLIENTS: usize = 8;
+/// Number of concurrent clients: enough for commits to gather in groups.
+const CLIENTS: usize = 32;
 /// Number of power losses per case.
-const POINTS: usize = 25;
+const POINTS: usize = 32;
 
-/// Shuts an ext4 down without flushing its journal. The number of the ioctl is from `ext4.h`.
-const SHUTDOWN: &str = "import fcntl, os, struct, sys
-fd = os.open(sys.argv[1], os.O_RDONLY)
-fcntl.ioctl(fd, 0x8004587d, struct.pack('I', 2))";
-const SHUTDOWN_PERL: &str = "open(my $d, '<', $ARGV[0]) or die $!;
-my $flags = pack('I', 2); ioctl($d, 0x8004587d, $flags) or die $!;";
+/// The debug line of a group commit, up to the number of files.
+const GROUP: &str = "committing a group of ";
 
 pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
@@ -39,22 +37,37 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
         ("durable-named", &["--durable", "--without", "tmpfile"]),
         ("not-durable", &[]),
     ];
-    for round in 0..options.scale(1, 4) {
+    for round in 0..options.scale(1, 8) {
         for (way, flags) in ways {
-            let points = if options.quick { POINTS / 5 } else { POINTS };
             let durable = flags.contains(&"--durable");
+            if !durable && round > 0 {
+                continue;
+            }
+            let points = if options.quick { POINTS / 6 } else { POINTS };
             let about = if durable {
-                "every confirmed upload survives the power loss"
+                "every confirmed upload and its line in the journal survive the power loss"
             } else {
                 "counts what a power loss destroys without --durable; cannot fail"
             };
             let case = Case::new(format!("power/{way}-{round}"), about, move |context| {
                 losses(context, unprivileged, flags, points, durable)
             });
-            cases.push(case.within(Duration::from_secs(240)));
+            cases.push(case.within(Duration::from_secs(360)));
         }
     }
     cases
+}
+
+/// What the losses of one case came to.
+#[derive(Default)]
+struct Counts {
+    confirmed: usize,
+    recorded: usize,
+    lost: usize,
+    whole: usize,
+    empty: usize,
+    torn: usize,
+    largest_group: usize,
 }
 
 fn losses(
@@ -66,51 +79,65 @@ fn losses(
 ) -> Verdict<String> {
     let mut random = fastrand::Rng::with_seed(context.seed());
     let mut volume = Volume::ext4(context, unprivileged, 512 << 20, &[])?;
-    let (mut confirmed, mut lost, mut torn, mut whole, mut empty) = (0, 0, 0, 0, 0);
+    let mut counts = Counts::default();
     let mut tag = 0;
     for point in 0..points {
         let dir = volume.path().join(format!("received-{point}"));
-        let server = context.server_into(&dir, flags)?;
-        // The folder itself must survive the power loss.
-        rustix::fs::syncfs(std::fs::File::open(volume.path())?)?;
+        let journal = volume.path().join(format!("journal-{point}"));
+        let logged = ["--journal", &journal.to_string_lossy(), "-vv"].map(str::to_owned);
+        let logged: Vec<&str> =
+            flags.iter().copied().chain(logged.iter().map(|word| &**word)).collect();
+        let server = context.server_into(&dir, &logged)?;
+        if !durable {
+            // The folder itself must survive the power loss.
+            rustix::fs::syncfs(fs::File::open(volume.path())?)?;
+        }
+        let switch = PowerSwitch::new(context, volume.path())?;
         let address = server.address();
         let life = Duration::from_millis(random.u64(5..400));
         let sizes: Vec<usize> = (0..64).map(|_| size(&mut random)).collect();
         let (cut, confirmed_tags) =
-            load_until(address, CLIENTS, &mut tag, &sizes, || -> Verdict {
+            load_until(address, CLIENTS, &mut tag, &sizes, |confirmed| -> Verdict<usize> {
                 thread::sleep(life);
-                let cut = shut_down(volume.path());
+                // A server that still runs sees errors of the disk, which no power loss gives it. An
+                // error of the journal does not keep it from confirming a file that is on the disk.
+                let confirmed = confirmed();
+                let cut = switch.turn_off();
                 // After the power loss, no further upload can be confirmed.
                 server.process.signal(Signal::KILL)?;
-                cut
+                cut.map(|()| confirmed)
             });
+        counts.largest_group =
+            counts.largest_group.max(largest_group(&server.process.stderr().text()));
         drop(server);
-        cut?;
+        let recorded_tags = &confirmed_tags[..cut?];
         let place = || format!("point {point}, power lost after {life:?}");
 
         volume.unmount()?;
         volume.mount()?;
-        confirmed += confirmed_tags.len();
+        counts.confirmed += confirmed_tags.len();
         if durable {
             let found = survey_after_restart(context, &dir, flags).during(place)?;
             found.ensure_clean().during(place)?;
             found.ensure_kept(&confirmed_tags).during(place)?;
             ensure(found.empty == 0, "no empty file", || found.empty.to_string()).during(place)?;
-            whole += found.whole.len();
+            counts.whole += found.whole.len();
+            ensure_recorded(&dir, &journal, recorded_tags).during(place)?;
+            counts.recorded += recorded_tags.len();
         } else {
-            let (intact, torn_now, empty_now) = count_damage(&dir)?;
-            lost += confirmed_tags.iter().filter(|tag| !intact.contains(tag)).count();
-            whole += intact.len();
-            torn += torn_now;
-            empty += empty_now;
+            count_damage(&dir, &confirmed_tags, &mut counts)?;
         }
-        std::fs::remove_dir_all(&dir)?;
+        fs::remove_dir_all(&dir)?;
         volume.unmount()?;
         volume.check().during(place)?;
         volume.mount()?;
     }
+    let Counts { confirmed, recorded, lost, whole, empty, torn, largest_group } = counts;
     Ok(if durable {
-        format!("{points} losses, {confirmed} confirmed and kept, {whole} whole")
+        format!(
+            "{points} losses, {confirmed} confirmed and kept, {recorded} of them recorded before the \
+             loss and in the journal, {whole} whole, groups of up to {largest_group}"
+        )
     } else {
         format!(
             "{points} losses, {confirmed} confirmed: {lost} of them lost, {empty} files empty, \
@@ -119,32 +146,60 @@ fn losses(
     })
 }
 
+/// Expects the journal to list these uploads with their sizes, and nothing that is not there.
+fn ensure_recorded(dir: &Path, journal: &Path, tags: &[u64]) -> Verdict {
+    let recorded = complete_uploads(journal)?;
+    let (mut sizes, mut ids) = (BTreeMap::new(), BTreeMap::new());
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(Ok(id)) = name.strip_suffix(".file").map(str::parse::<u64>) else { continue };
+        let bytes = fs::read(entry.path())?;
+        if let FileContent::Whole(tag) = identify(&bytes) {
+            sizes.insert(id, bytes.len() as u64);
+            ids.insert(tag, id);
+        }
+    }
+    let is_recorded = |tag: &&u64| {
+        ids.get(tag).is_some_and(|id| recorded.get(id).is_some_and(|size| sizes[id] == *size))
+    };
+    let missing: Vec<_> = tags.iter().filter(|tag| !is_recorded(tag)).collect();
+    ensure(missing.is_empty(), "a line in the journal for every confirmed upload", || {
+        format!("none for {} of {}: {missing:?}", missing.len(), tags.len())
+    })?;
+    let untrue: Vec<_> = recorded.iter().filter(|(id, size)| sizes.get(id) != Some(size)).collect();
+    ensure(untrue.is_empty(), "a file for every complete upload in the journal", || {
+        format!("{untrue:?} (number, size)")
+    })
+}
+
+fn largest_group(log: &str) -> usize {
+    let sizes = log.split(GROUP).skip(1).filter_map(|rest| rest.split(' ').next()?.parse().ok());
+    sizes.max().unwrap_or(0)
+}
+
 /// Starts another server on the folder, which removes leftovers, and surveys the folder.
-fn survey_after_restart(
-    context: &Context,
-    dir: &std::path::Path,
-    flags: &[&str],
-) -> Verdict<Survey> {
+fn survey_after_restart(context: &Context, dir: &Path, flags: &[&str]) -> Verdict<Survey> {
     let server = context.server_into(dir, flags)?;
     let found = survey(dir)?;
     server.stop()?;
     Ok(found)
 }
 
-/// Returns the tags of whole files, and the numbers of torn and of empty files.
-fn count_damage(dir: &std::path::Path) -> Verdict<(Vec<u64>, usize, usize)> {
-    use super::folder_oracle::{FileContent, identify};
-    let (mut whole, mut torn, mut empty) = (Vec::new(), 0, 0);
-    let Ok(entries) = std::fs::read_dir(dir) else { return Ok((whole, torn, empty)) };
-    for entry in entries {
-        match identify(&std::fs::read(entry?.path())?) {
+/// Counts whole, torn and empty files, and confirmed uploads that are lost.
+fn count_damage(dir: &Path, confirmed: &[u64], counts: &mut Counts) -> Verdict {
+    let mut whole = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        match identify(&fs::read(entry?.path())?) {
             FileContent::Whole(tag) => whole.push(tag),
-            FileContent::Empty => empty += 1,
+            FileContent::Empty => counts.empty += 1,
             FileContent::Error => {}
-            FileContent::Partial(..) | FileContent::Garbage => torn += 1,
+            FileContent::Partial(..) | FileContent::Garbage => counts.torn += 1,
         }
     }
-    Ok((whole, torn, empty))
+    counts.lost += confirmed.iter().filter(|tag| !whole.contains(tag)).count();
+    counts.whole += whole.len();
+    Ok(())
 }
 
 fn size(random: &mut fastrand::Rng) -> usize {
@@ -153,21 +208,4 @@ fn size(random: &mut fastrand::Rng) -> usize {
         5..9 => random.usize(5_000..200_000),
         _ => random.usize(200_000..2_000_000),
     }
-}
-
-/// Shuts the mounted file system down.
-fn shut_down(mount: &std::path::Path) -> Verdict {
-    let mut why = Vec::new();
-    for (tool, words) in [("python3", ["-c", SHUTDOWN]), ("perl", ["-e", SHUTDOWN_PERL])] {
-        let run = tools::require(tool).and_then(|program| {
-            let mut command = Command::new(program);
-            command.args(words).arg(mount);
-            process::checked_output(command, b"", SOON)
-        });
-        match run {
-            Ok(_) => return Ok(()),
-            Err(stop) => why.push(stop.to_string()),
-        }
-    }
-    Err(Stop::skip(format!("cannot shut an ext4 down: {}", why.join(", "))))
 }

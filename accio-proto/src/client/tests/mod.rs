@@ -2,8 +2,6 @@
 
 mod connect;
 mod content;
-#[cfg(feature = "digest")]
-mod digests;
 mod ends;
 mod handshake;
 

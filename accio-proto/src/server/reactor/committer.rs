@@ -159,6 +159,9 @@ impl<K: FileSink> Shared<K> {
 
     /// Commits a group of files together, then reports each connection and notifies its peer.
     fn finish_group(self: &Arc<Self>, group: Vec<(Key, Ending<K>)>) {
+        if group.len() > 1 {
+            log::debug!("committing a group of {} files", group.len());
+        }
         let members: Vec<_> = group.iter().map(|(key, ending)| (*key, ending.info)).collect();
         let closings = group.into_iter().map(|(_, ending)| ending.closing).collect();
         let claim = |index: usize| {

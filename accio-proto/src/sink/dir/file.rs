@@ -115,8 +115,8 @@ impl Steps for Group<'_, '_> {
         calls::sync(&self.dir.fd)
     }
 
-    fn take_back(&mut self, index: usize, error: io::Error) -> io::Result<()> {
-        self.dir.take_back(self.files[index].id, error)
+    fn take_back(&mut self, index: usize) {
+        self.dir.take_back(self.files[index].id)
     }
 }
 

@@ -16,9 +16,8 @@ pub(super) trait Steps {
     fn name(&mut self, index: usize) -> io::Result<()>;
     /// Writes the names of all files to the disk.
     fn sync_names(&mut self) -> io::Result<()>;
-    /// Removes the name of a file again, because of `error`. If that fails too, the file stays and
-    /// its commit succeeds.
-    fn take_back(&mut self, index: usize, error: io::Error) -> io::Result<()>;
+    /// Removes the name of a file that may not be on the disk, as far as that is possible.
+    fn take_back(&mut self, index: usize);
 }
 
 /// Commits `count` files; calls `may_name` for each file right before it gets its name.
@@ -39,8 +38,10 @@ pub(super) fn commit(
     if results.iter().any(Result::is_ok)
         && let Err(error) = steps.sync_names()
     {
+        // Even a file whose name remains has failed: its peer must not rely on it.
         for_each_ok(&mut results, |index| {
-            steps.take_back(index, io::Error::new(error.kind(), error.to_string()))
+            steps.take_back(index);
+            Err(io::Error::new(error.kind(), error.to_string()))
         });
     }
     results
@@ -72,10 +73,24 @@ mod tests {
     struct Run {
         disk: Disk,
         calls: usize,
-        fails_at: Option<usize>,
+        fails_at: Option<Fails>,
         /// The number of calls before the power loss, and the disk at that moment.
         lost_at: Option<usize>,
         lost: Option<Disk>,
+    }
+
+    /// Which calls fail.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Fails {
+        Once(usize),
+        /// This one and all later ones: the disk is broken.
+        From(usize),
+    }
+
+    /// Every way to fail in a group that takes so many calls, and none.
+    fn each_failure(calls: usize) -> impl Iterator<Item = Option<Fails>> {
+        let once = (0..calls).map(|call| Some(Fails::Once(call)));
+        once.chain((0..calls).map(|call| Some(Fails::From(call)))).chain([None])
     }
 
     impl Run {
@@ -84,7 +99,12 @@ mod tests {
                 self.lost = Some(self.disk.clone());
             }
             self.calls += 1;
-            match self.fails_at == Some(self.calls - 1) {
+            let fails = match self.fails_at {
+                Some(Fails::Once(call)) => call + 1 == self.calls,
+                Some(Fails::From(call)) => call < self.calls,
+                None => false,
+            };
+            match fails {
                 true => Err(io::ErrorKind::StorageFull.into()),
                 false => Ok(()),
             }
@@ -114,15 +134,16 @@ mod tests {
             Ok(())
         }
 
-        fn take_back(&mut self, index: usize, error: io::Error) -> io::Result<()> {
-            self.disk.files[index].1 = false;
-            Err(error)
+        fn take_back(&mut self, index: usize) {
+            if self.call().is_ok() {
+                self.disk.files[index].1 = false;
+            }
         }
     }
 
     fn run(
         count: usize,
-        fails_at: Option<usize>,
+        fails_at: Option<Fails>,
         lost_at: Option<usize>,
         denied: Option<usize>,
     ) -> (Vec<bool>, Run) {
@@ -137,7 +158,7 @@ mod tests {
         for count in 1..=4 {
             let (_, whole) = run(count, None, None, None);
             for lost_at in 0..whole.calls {
-                for fails_at in (0..whole.calls).map(Some).chain([None]) {
+                for fails_at in each_failure(whole.calls) {
                     let (_, run) = run(count, fails_at, Some(lost_at), None);
                     let Some(lost) = run.lost else { continue };
                     // No file was confirmed yet, because the group had not returned. Its name may
@@ -154,12 +175,14 @@ mod tests {
     fn a_file_is_confirmed_only_when_data_and_name_are_durable() {
         for count in 1..=4 {
             let (_, whole) = run(count, None, None, None);
-            for fails_at in (0..=whole.calls).map(Some).chain([None]) {
+            for fails_at in each_failure(whole.calls + 1) {
                 for denied in (0..count).map(Some).chain([None]) {
                     let (confirmed, run) = run(count, fails_at, None, denied);
                     for (index, (data, named, durable)) in run.disk.files.into_iter().enumerate() {
                         assert!(!confirmed[index] || (data && named && durable), "{index}");
-                        assert!(confirmed[index] || !named, "a failed file still has a name");
+                        // Only a broken disk keeps a name that should go.
+                        let is_broken = matches!(fails_at, Some(Fails::From(_)));
+                        assert!(confirmed[index] || !named || is_broken, "a name is left");
                         assert!(denied != Some(index) || (!confirmed[index] && !named));
                     }
                 }
@@ -171,7 +194,7 @@ mod tests {
     fn one_failure_fails_one_file_unless_the_directory_sync_fails() {
         let (_, whole) = run(3, None, None, None);
         for fails_at in 0..whole.calls {
-            let (confirmed, _) = run(3, Some(fails_at), None, None);
+            let (confirmed, _) = run(3, Some(Fails::Once(fails_at)), None, None);
             let failed = confirmed.iter().filter(|confirmed| !**confirmed).count();
             assert_eq!(failed, if fails_at == whole.calls - 1 { 3 } else { 1 }, "{fails_at}");
         }

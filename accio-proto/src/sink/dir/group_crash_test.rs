@@ -61,9 +61,11 @@ impl<S: Steps> Steps for Cut<'_, S> {
         self.pass(Call::SyncNames, |steps| steps.sync_names())
     }
 
-    fn take_back(&mut self, index: usize, error: io::Error) -> io::Result<()> {
-        let copy = io::Error::new(error.kind(), error.to_string());
-        self.pass(Call::TakeBack(index), |steps| steps.take_back(index, copy)).and(Err(error))
+    fn take_back(&mut self, index: usize) {
+        let _ = self.pass(Call::TakeBack(index), |steps| {
+            steps.take_back(index);
+            Ok(())
+        });
     }
 }
 

@@ -300,15 +300,12 @@ impl Dir {
     }
 
     /// Handles a failed sync of the directory after the file of connection `id` got its name:
-    /// removes the name, so that no file remains when the peer sees the failure. If that fails too,
-    /// the file stays and its commit succeeds.
-    fn take_back(&self, id: u64, error: io::Error) -> io::Result<()> {
-        match calls::unlink(&self.fd, &name_of(id)) {
-            Ok(()) => Err(error),
-            Err(_) => {
-                log::error!("connection {id}: the file may not survive a power loss: {error}");
-                Ok(())
-            }
+    /// removes the name, so that no file remains when the peer sees the failure.
+    fn take_back(&self, id: u64) {
+        if let Err(error) = calls::unlink(&self.fd, &name_of(id)) {
+            log::error!(
+                "connection {id}: cannot remove the file, which was not confirmed: {error}"
+            );
         }
     }
 

@@ -1,4 +1,4 @@
-//! The implementations of the checks that both servers share, for [`Trial::program`].
+//! The checks that both servers share; each is about [`Trial::program`].
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::expectations::{SILENCE, fails};
 use crate::reference;
-use crate::running_server::{BUSY, ExpectedResult, RunningServer, holds};
+use crate::running_server::{BUSY, Result, RunningServer, holds};
 use crate::trial::Trial;
 use accio_harness::context::wait_until;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
@@ -16,26 +16,26 @@ use accio_harness::resource_limits;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq, ensure_took};
 
-/// Size of a small file, in bytes.
+/// Bytes of a small file.
 pub(super) const SMALL: usize = 500;
-/// Size of a large file, in bytes.
+/// Bytes of a large file.
 pub(super) const LARGE: usize = 10 << 20;
-/// Size of a huge file, in bytes.
+/// Bytes of a file that does not fit in memory.
 const HUGE: u64 = 100 << 20;
-/// Maximum additional memory while receiving a huge file, in KiB.
+/// How much more memory it may take, in KiB.
 const GROWTH: u64 = 40 << 10;
-/// Maximum CPU time in two idle seconds, in clock ticks of 10 ms.
+/// Clock ticks (10 ms each) that two idle seconds may cost.
 pub(super) const IDLE_TICKS: u64 = 20;
 
 pub(super) fn bad_port(trial: &Trial<'_>) -> Verdict {
-    side_by_side(["-1", "65536", "100000", "notaport"], |port| rejects_port(trial, port))
+    side_by_side(["-1", "65536", "100000", "notaport"], |port| refuses_port(trial, port))
 }
 
 pub(super) fn port_zero(trial: &Trial<'_>) -> Verdict {
-    rejects_port(trial, "0")
+    refuses_port(trial, "0")
 }
 
-fn rejects_port(trial: &Trial<'_>, port: &str) -> Verdict {
+fn refuses_port(trial: &Trial<'_>, port: &str) -> Verdict {
     let dir = trial.context.fresh("received");
     std::fs::create_dir(&dir)?;
     let dir = dir.to_string_lossy();
@@ -86,7 +86,7 @@ pub(super) fn next(trial: &Trial<'_>) -> Verdict {
     for (index, content) in contents.iter().enumerate() {
         let peer = server.transfer(content).during(|| format!("connection {}", index + 1))?;
         server.has_read_all(&peer)?;
-        // Other checks look at the printed lines.
+        // What is printed is another check's matter.
         if trial.program == Program::Server {
             server.expect_file(index + 1, content)?;
         }
@@ -101,7 +101,7 @@ pub(super) fn next_after_silence(trial: &Trial<'_>) -> Verdict {
     silent.send(b"partial")?;
     let (until, content) = (Instant::now() + SILENCE.1, trial.context.content(1, SMALL));
     silent.end(until - Instant::now())?;
-    let peer = server.transfer(&content).during(|| "the connection after the timeout")?;
+    let peer = server.transfer(&content).during(|| "the connection after the time-out")?;
     server.has_read_all(&peer)?;
     match trial.program {
         Program::Server => server.expect_file(2, &content),
@@ -109,8 +109,7 @@ pub(super) fn next_after_silence(trial: &Trial<'_>) -> Verdict {
     }
 }
 
-/// Sends `wire` and then nothing: after ten seconds the server must end the connection, and the
-/// result must be only ERROR.
+/// Ten seconds without a byte after `wire` end a connection, with nothing left but ERROR.
 fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &[u8]) -> Verdict {
     let mut server = trial.server()?;
     let mut before = Instant::now();
@@ -122,7 +121,7 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
     let since = (before, Instant::now());
     let path = server.path(1);
     let (mut ended, mut marked) = (None, None);
-    // On a busy machine the server may be runnable, but not running.
+    // On a busy machine it may want to act and not come to it.
     let (mut held, mut looked) = (Duration::ZERO, Instant::now());
     let grace = Duration::from_millis(500);
     while since.1.elapsed() < SILENCE.1 + held + grace && (ended.is_none() || marked.is_none()) {
@@ -133,11 +132,11 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
             thread::sleep(Duration::from_millis(20));
         }
         if marked.is_none() {
-            let found = match trial.program {
+            let there = match trial.program {
                 Program::Server => holds(&path, b"ERROR"),
                 _ => server.process.stdout().text().contains("ERROR"),
             };
-            marked = found.then(Instant::now);
+            marked = there.then(Instant::now);
         }
         let late = since.1.elapsed() > SILENCE.0 && held < BUSY;
         if late && resource_limits::wants_to_run(server.process.pid()) {
@@ -146,13 +145,13 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
         looked = Instant::now();
     }
     let latest = SILENCE.1 + held;
-    // Check the result first, then the times.
-    server.expect(&[ExpectedResult::Error])?;
+    // First what everybody sees, then when.
+    server.expect(&[Result::Error])?;
     if let Some(marked) = marked {
         ensure_took("the silence until ERROR", since, marked, SILENCE.0, latest)?;
     }
     let ended = ended.ok_or_else(|| {
-        Stop::fault("the connection to be aborted", "it is open after the timeout")
+        Stop::fault("the connection to be aborted", "it is open after the time-out")
     })?;
     ensure_took("the silence until the connection's end", since, ended, SILENCE.0, latest)
 }
@@ -165,7 +164,7 @@ pub(super) fn silence_from_start(trial: &Trial<'_>) -> Verdict {
     silence(trial, RunningServer::connect, b"")
 }
 
-/// Sends `content` with the reference client; it must produce a result other than ERROR.
+/// Sends by the reference client; something must come of it.
 pub(super) fn arrives(
     trial: &Trial<'_>,
     server: &mut RunningServer,
@@ -173,17 +172,17 @@ pub(super) fn arrives(
     content: &[u8],
 ) -> Verdict {
     reference::send(address, trial.dialect, content)?;
-    produces_result(server)
+    came_to_something(server)
 }
 
-/// Returns a fault unless connection 1 produced a file, or a printed line, other than ERROR.
-pub(super) fn produces_result(server: &mut RunningServer) -> Verdict {
+/// A fault unless connection 1 produced a file, or a printed line, other than ERROR.
+pub(super) fn came_to_something(server: &mut RunningServer) -> Verdict {
     if server.keeps_files() {
         let path = server.path(1);
         wait_until(SOON, || path.exists());
         let error = std::fs::read(&path).is_ok_and(|now| now == b"ERROR");
-        return ensure(path.exists() && !error, "1.file with the received bytes", || {
-            if error { "1.file contains ERROR".into() } else { "no 1.file".into() }
+        return ensure(path.exists() && !error, "a file 1.file with what came", || {
+            if error { "1.file holds ERROR".into() } else { "no 1.file".into() }
         });
     }
     let lines = server.lines(1)?;
@@ -193,7 +192,7 @@ pub(super) fn produces_result(server: &mut RunningServer) -> Verdict {
 
 pub(super) fn all_interfaces(trial: &Trial<'_>) -> Verdict {
     let server = trial.server()?;
-    ensure(server.bound.is_unspecified(), "the server to be bound to 0.0.0.0 (or ::)", || {
+    ensure(server.bound.is_unspecified(), "to be bound to 0.0.0.0 (or ::)", || {
         format!("bound to {}", server.bound)
     })?;
     let other = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), server.address.port()));
@@ -203,7 +202,7 @@ pub(super) fn all_interfaces(trial: &Trial<'_>) -> Verdict {
 pub(super) fn empty(trial: &Trial<'_>) -> Verdict {
     let mut server = trial.server()?;
     let _peer = server.transfer(b"")?;
-    server.expect(&[ExpectedResult::Content(b"")])
+    server.expect(&[Result::Content(b"")])
 }
 
 pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
@@ -260,7 +259,7 @@ pub(super) fn piecemeal(trial: &Trial<'_>) -> Verdict {
     }
     byte_by_byte(&mut peer, b"in pieces")?;
     peer.fin()?;
-    server.expect(&[ExpectedResult::Content(b"in pieces")])
+    server.expect(&[Result::Content(b"in pieces")])
 }
 
 pub(super) fn idle(trial: &Trial<'_>) -> Verdict {
@@ -271,7 +270,7 @@ pub(super) fn idle(trial: &Trial<'_>) -> Verdict {
     expect_idle(pid).during(|| "one silent client")
 }
 
-/// Returns a fault if the processes of the group are busy while nothing happens.
+/// A fault if the processes of the group are busy while nothing happens.
 pub(super) fn expect_idle(group: rustix::process::Pid) -> Verdict {
     const LOOKS: u32 = 40;
     thread::sleep(Duration::from_millis(300));
@@ -282,11 +281,11 @@ pub(super) fn expect_idle(group: rustix::process::Pid) -> Verdict {
         busy += u32::from(resource_limits::wants_to_run(group));
     }
     let used = resource_limits::cpu_ticks(group).saturating_sub(before);
-    // On a busy machine a busy loop may get little CPU time, but it is always runnable.
+    // On a busy machine one that never sleeps may get little time; it wants it all the same.
     ensure(
         used <= IDLE_TICKS && busy <= LOOKS / 2,
-        format!("at most {} ms of CPU time in 2 idle seconds", IDLE_TICKS * 10),
-        || format!("{} ms; runnable {busy} times of {LOOKS}", used * 10),
+        format!("at most {} ms of processor time in 2 idle seconds", IDLE_TICKS * 10),
+        || format!("{} ms; found ready to run {busy} times of {LOOKS}", used * 10),
     )
 }
 
@@ -299,7 +298,7 @@ pub(super) fn slow(trial: &Trial<'_>) -> Verdict {
     }
     peer.send(b"!")?;
     peer.fin()?;
-    server.expect(&[ExpectedResult::Content(b"three parts, never silent for long!")])
+    server.expect(&[Result::Content(b"three parts, never silent for long!")])
 }
 
 pub(super) fn patient(trial: &Trial<'_>) -> Verdict {
@@ -307,7 +306,7 @@ pub(super) fn patient(trial: &Trial<'_>) -> Verdict {
     thread::sleep(Duration::from_secs(12));
     let content = trial.context.content(1, SMALL);
     let _peer = server.transfer(&content).during(|| "the first client, after 12 s")?;
-    server.expect(&[ExpectedResult::Content(&content)])
+    server.expect(&[Result::Content(&content)])
 }
 
 pub(super) fn survives_reset(trial: &Trial<'_>) -> Verdict {
@@ -316,14 +315,16 @@ pub(super) fn survives_reset(trial: &Trial<'_>) -> Verdict {
     broken.send(b"partial")?;
     server.has_read_all(&broken)?;
     broken.reset()?;
-    // Also a connection that is reset before the greeting.
+    // And one that is gone before it is greeted.
     server.connect()?.reset()?;
     thread::sleep(Duration::from_millis(100));
     server.settles();
     let peer = server.transfer(b"whole").during(|| "the connection after two resets")?;
     server.has_read_all(&peer)?;
     server.settles();
-    ensure(!server.process.has_ended()?, "the server to survive two resets", || "it ended".into())
+    ensure(!server.process.has_ended()?, "the server to go on after two resets", || {
+        "it ended".into()
+    })
 }
 
 pub(super) fn closes(trial: &Trial<'_>) -> Verdict {
@@ -339,7 +340,7 @@ pub(super) fn loss(trial: &Trial<'_>) -> Verdict {
     let mut server = trial.server_with_loss()?;
     let content = trial.context.content(1, LARGE);
     reference::send(server.address, trial.dialect, &content)?;
-    server.expect(&[ExpectedResult::Content(&content)])
+    server.expect(&[Result::Content(&content)])
 }
 
 pub(super) fn second_greeting(trial: &Trial<'_>) -> Verdict {

@@ -23,29 +23,29 @@ use accio_harness::resource_limits::{self, Limits};
 use accio_harness::work_dir::WorkDir;
 use accio_harness::{TROUBLE, cargo, namespace, scheduling_delay};
 
-/// The exit code of an invalid command line.
+/// The exit code of a command line that makes no sense.
 const USAGE: u8 = 2;
-/// File descriptors for all concurrent checks.
+/// Descriptors of all checks that run at once.
 const DESCRIPTORS: u64 = 8192;
 /// The dialect of the courses since 2022.
 const COURSES: Dialect = Dialect::Confirm;
-/// Default memory limit of a check's programs, in MiB.
+/// Memory limit of one check's programs, in MiB.
 const MEMORY: u64 = 1024;
 
 /// The options of `accio-grade`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// List the checks with their points and rules instead of running them
+    /// Print the checks with their points and rules; run none
     #[arg(long)]
     list: bool,
     /// Run only checks whose id or description contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Keep the files and outputs of failed checks and print their path
+    /// Keep the files and outputs of failed checks, and print where they are
     #[arg(long)]
     keep: bool,
-    /// Number of concurrent checks that use the CPU; those that only wait all run at once [default:
-    /// one per core]
+    /// Number of concurrent checks that use the CPU; those that wait all run at once [default: one per
+    /// core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Seed of file contents and of the network emulator [default: random]
@@ -67,28 +67,28 @@ pub(crate) struct Options {
     /// Grade the programs in this folder: client.py, server.py and server-s.py, or compiled ones
     #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "client", "server_s"])]
     subject: Option<PathBuf>,
-    /// Grade the programs in each subfolder of this folder
+    /// Grade the programs in each folder of this one
     #[arg(long, value_name = "DIR",
           conflicts_with_all = ["subject", "server", "client", "server_s", "gradescope"])]
     submissions: Option<PathBuf>,
-    /// Number of submissions to grade at once [default: three per core]
+    /// Number of submissions graded at once [default: three per core]
     #[arg(long, value_name = "N", requires = "submissions",
           value_parser = clap::value_parser!(u16).range(1..))]
     at_once: Option<u16>,
     /// Folder for each submission's reports
     #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
     results: PathBuf,
-    /// Dialect of the programs [default: confirm, which the courses use since 2022]
+    /// Dialect of the programs [default: confirm, the courses' since 2022]
     #[arg(long, value_name = "DIALECT", value_parser = dialect)]
     handshake: Option<Dialect>,
-    /// Working directory of the programs [default: a new folder for each]
+    /// Run the programs in this folder [default: a fresh one each time]
     #[arg(long, value_name = "DIR")]
     workdir: Option<PathBuf>,
-    /// Memory limit of a check's programs, in MiB
+    /// Memory limit of one check's programs, in MiB
     #[arg(long, value_name = "MIB", default_value_t = MEMORY,
           value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     memory: u64,
-    /// How to emulate delay and loss
+    /// Emulation of delay and loss
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
     network: Network,
     /// Leave out checks whose id or description contains this text (repeatable)
@@ -103,33 +103,32 @@ pub(crate) struct Options {
     /// Write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Write Gradescope's results.json and update it after each check
+    /// Write Gradescope's results.json, updated with each check
     #[arg(long, value_name = "FILE")]
     gradescope: Option<PathBuf>,
-    /// Write an HTML page with all submissions and checks
+    /// Write an HTML page of all submissions and checks
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Run every client with every server, including the reference, and write the results in
-    /// Markdown
+    /// Run every client with every server, the reference included, and write the results in Markdown
     #[arg(long, value_name = "FILE")]
     matrix: Option<PathBuf>,
 }
 
-/// The settings of a run.
+/// Settings of a whole run.
 #[derive(Debug)]
-pub(crate) struct RunSettings<'a> {
-    /// The folder for the checks' files.
+pub(crate) struct Run<'a> {
+    /// Where checks write.
     pub(crate) dir: &'a Path,
-    /// Number of concurrent checks that use the CPU.
+    /// Working checks at a time.
     pub(crate) jobs: usize,
-    /// The seed of contents and of the network emulator.
+    /// The seed of contents.
     pub(crate) seed: u64,
-    /// The folder of our own programs.
+    /// Where our own programs are.
     pub(crate) bin: &'a Path,
 }
 
 impl Options {
-    /// Grades the selected programs, or our own by default.
+    /// Grades what is named, our own programs if nothing is.
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let mut out = anstream::stdout().lock();
         let chosen = self.chosen();
@@ -143,10 +142,10 @@ impl Options {
         }
         let bin = match &self.bin_dir {
             Some(dir) => std::path::absolute(dir)?,
-            None if self.is_third_party() => PathBuf::new(),
+            None if self.is_foreign() => PathBuf::new(),
             None => match cargo::build()? {
                 Some(bin) => bin,
-                // Cargo has printed the reason.
+                // Cargo has said why.
                 None => return Ok(ExitCode::from(TROUBLE)),
             },
         };
@@ -154,7 +153,7 @@ impl Options {
         resource_limits::raise_descriptor_limit(Some(DESCRIPTORS))?;
         scheduling_delay::start();
         let cores = thread::available_parallelism().map_or(2, usize::from);
-        let run = RunSettings {
+        let run = Run {
             dir: dir.path(),
             jobs: self.jobs.map_or(cores, usize::from),
             seed: self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
@@ -167,8 +166,8 @@ impl Options {
         code
     }
 
-    /// Whether to grade other programs than our own.
-    fn is_third_party(&self) -> bool {
+    /// Whether other programs than our own are graded.
+    fn is_foreign(&self) -> bool {
         self.server.is_some()
             || self.client.is_some()
             || self.server_s.is_some()
@@ -188,22 +187,22 @@ impl Options {
         checks::all().filter(means).collect()
     }
 
-    /// Grades the programs, writes the reports and returns the exit code.
+    /// Grades, reports, and gives the exit code.
     fn grade(
         &self,
         chosen: &[&'static Check],
-        run: &RunSettings<'_>,
+        run: &Run<'_>,
         out: &mut impl Write,
     ) -> anyhow::Result<ExitCode> {
         let found = match &self.submissions {
             Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
-            None => self.selected(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
+            None => self.given(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
         };
         if let (Err(why), Some(file), Some(_)) = (&found, &self.gradescope, &self.subject) {
-            // The student must see the reason instead of a failed autograder.
+            // The student must see this, and not that the grading failed.
             gradescope::write_nothing(file, &why.to_string())?;
         }
-        let found = found.and_then(|found: Vec<_>| match self.command_line_error(&found, chosen) {
+        let found = found.and_then(|found: Vec<_>| match self.refusal(&found, chosen) {
             Some(why) => Err(anyhow!(why)),
             None => Ok(found),
         });
@@ -214,7 +213,7 @@ impl Options {
                 return Ok(ExitCode::from(USAGE));
             }
         };
-        self.try_report_files()?;
+        self.try_places()?;
         let reports = match self.submissions {
             Some(_) => self.grade_class(&found, chosen, run, out)?,
             None => self.grade_each(&found, chosen, run, out)?,
@@ -232,7 +231,7 @@ impl Options {
         &self,
         found: &[(Submission, Option<String>)],
         chosen: &[&'static Check],
-        run: &RunSettings<'_>,
+        run: &Run<'_>,
         out: &mut impl Write,
     ) -> anyhow::Result<Vec<Report>> {
         let cores = thread::available_parallelism().map_or(2, usize::from);
@@ -241,7 +240,7 @@ impl Options {
         let reports = submissions::grade(found, chosen, &settings, at_once, &self.results)?;
         if !self.json {
             submissions::summary(out, &reports)?;
-            writeln!(out, "\nreports of each submission: {}", self.results.display())?;
+            writeln!(out, "\neach submission's own report: {}", self.results.display())?;
         }
         Ok(reports)
     }
@@ -250,7 +249,7 @@ impl Options {
         &self,
         found: &[(Submission, Option<String>)],
         chosen: &[&'static Check],
-        run: &RunSettings<'_>,
+        run: &Run<'_>,
         out: &mut impl Write,
     ) -> anyhow::Result<Vec<Report>> {
         let mut reports = Vec::new();
@@ -270,25 +269,25 @@ impl Options {
         &self,
         submission: &Submission,
         chosen: &[&'static Check],
-        run: &RunSettings<'_>,
+        run: &Run<'_>,
         out: &mut impl Write,
     ) -> anyhow::Result<Report> {
         let settings = self.settings(run, run.jobs, run.dir.join(submission.dialect.name()));
         let checks = grade::checks_for(submission, chosen);
-        let subject_option = self.subject.as_ref().map(|dir| selection::subject_option(dir));
+        let own = self.subject.as_ref().map(|dir| selection::named(dir));
         let mut results = self
             .gradescope
             .as_ref()
-            .map(|path| gradescope::Results::new(path, &checks, subject_option.as_deref()));
+            .map(|path| gradescope::Results::new(path, &checks, own.as_deref()));
         let mut failed = Ok(());
-        let report = grade::grade(submission, chosen, &settings, |row, is_final| {
-            let written = results.as_mut().map_or(Ok(()), |results| results.add(row));
-            let written = written.and_then(|()| match is_final && !self.json {
+        let report = grade::grade(submission, chosen, &settings, |row, stands| {
+            let told = results.as_mut().map_or(Ok(()), |results| results.add(row));
+            let told = told.and_then(|()| match stands && !self.json {
                 true => table::line(out, row).and_then(|()| out.flush()),
                 false => Ok(()),
             });
             if failed.is_ok() {
-                failed = written;
+                failed = told;
             }
         })?;
         failed?;
@@ -296,13 +295,13 @@ impl Options {
         Ok(report)
     }
 
-    fn settings(&self, run: &RunSettings<'_>, jobs: usize, dir: PathBuf) -> Settings {
+    fn settings(&self, run: &Run<'_>, jobs: usize, dir: PathBuf) -> Settings {
         Settings {
             seed: run.seed,
             jobs,
             network: self.network,
             limits: Limits { memory: self.memory << 10, ..Limits::default() },
-            // Programs are started from other folders.
+            // Programs are started elsewhere, too.
             workdir: self.workdir.as_ref().and_then(|dir| std::path::absolute(dir).ok()),
             dir,
             retry: !self.no_retry,
@@ -325,7 +324,7 @@ impl Options {
     }
 }
 
-/// Prints the checks with their points and rules.
+/// Prints the checks, their points and rules.
 fn list(chosen: &[&'static Check], out: &mut impl Write) -> io::Result<()> {
     for check in chosen {
         let points = match check.points {
@@ -339,7 +338,7 @@ fn list(chosen: &[&'static Check], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns 0 if all passed, 1 if some failed, and 3 if the kit itself failed.
+/// Returns 0 if all passed, 1 if some failed, 3 for the grader's own trouble.
 fn exit_code(reports: &[Report]) -> ExitCode {
     if reports.iter().any(Report::is_troubled) {
         ExitCode::from(TROUBLE)
@@ -350,7 +349,7 @@ fn exit_code(reports: &[Report]) -> ExitCode {
     }
 }
 
-/// Parses the name of a dialect.
+/// The dialect with this name.
 pub(crate) fn dialect(text: &str) -> anyhow::Result<Dialect> {
     let named = Dialect::ALL.into_iter().find(|dialect| dialect.name() == text);
     named.context("must be direct, accio or confirm")

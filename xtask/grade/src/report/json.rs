@@ -1,4 +1,4 @@
-//! Writes the report as JSON.
+//! The report for programs.
 
 use serde::Serialize;
 
@@ -6,14 +6,14 @@ use crate::outcome::{Outcome, Report, Row};
 
 /// All reports of a run.
 #[derive(Debug, Serialize)]
-struct RunJson<'a> {
-    /// Version of the format; incremented when a field changes its meaning.
+struct Run<'a> {
+    /// Raised when a field changes its meaning.
     version: u32,
-    submissions: Vec<SubmissionJson<'a>>,
+    submissions: Vec<Submission<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct SubmissionJson<'a> {
+struct Submission<'a> {
     name: &'a str,
     handshake: &'a str,
     seed: u64,
@@ -23,11 +23,11 @@ struct SubmissionJson<'a> {
     published: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'a str>,
-    checks: Vec<CheckJson<'a>>,
+    checks: Vec<Check<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct CheckJson<'a> {
+struct Check<'a> {
     id: &'a str,
     points: u32,
     about: &'a str,
@@ -50,15 +50,15 @@ struct CheckJson<'a> {
     command: &'a str,
 }
 
-/// Returns the reports as a JSON document.
+/// The reports as one JSON document.
 pub(crate) fn text(reports: &[Report]) -> serde_json::Result<String> {
     let submissions = reports.iter().map(submission).collect();
-    serde_json::to_string_pretty(&RunJson { version: 1, submissions })
+    serde_json::to_string_pretty(&Run { version: 1, submissions })
 }
 
-fn submission(report: &Report) -> SubmissionJson<'_> {
+fn submission(report: &Report) -> Submission<'_> {
     let score = report.score(None);
-    SubmissionJson {
+    Submission {
         name: &report.name,
         handshake: report.dialect.name(),
         seed: report.seed,
@@ -71,7 +71,7 @@ fn submission(report: &Report) -> SubmissionJson<'_> {
     }
 }
 
-fn check(row: &Row) -> CheckJson<'_> {
+fn check(row: &Row) -> Check<'_> {
     let (outcome, expected, actual, during) = match &row.outcome {
         Outcome::Passed => ("passed", None, None, Vec::new()),
         Outcome::Failed { expected, actual, during } => (
@@ -84,7 +84,7 @@ fn check(row: &Row) -> CheckJson<'_> {
         Outcome::NotGraded(_) => ("not-graded", None, None, Vec::new()),
         Outcome::Trouble(_) => ("trouble", None, None, Vec::new()),
     };
-    CheckJson {
+    Check {
         id: &row.check.id,
         points: row.check.points,
         about: row.check.about,
@@ -97,7 +97,7 @@ fn check(row: &Row) -> CheckJson<'_> {
         seconds: rounded(row.took.as_secs_f64()),
         attempts: row.attempts,
         notes: &row.notes,
-        output: &row.stderr,
+        output: &row.said,
         command: &row.command,
     }
 }

@@ -1,24 +1,22 @@
-//! Writes the matrix of clients and servers.
+//! Every client with every server, as interop runners publish it.
 
 use std::fmt::Write as _;
 
 /// A client, a server, and the result of running them together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pair {
-    /// Index of the client.
+    /// The client's place among the clients.
     pub(crate) client: usize,
-    /// Index of the server.
+    /// The server's place among the servers.
     pub(crate) server: usize,
     /// The failure, if there was one.
     pub(crate) fault: Option<String>,
 }
 
-/// Returns the matrix in Markdown, followed by the failures.
+/// The matrix in Markdown, and what went wrong below it.
 pub(crate) fn text(clients: &[String], servers: &[String], pairs: &[Pair]) -> String {
     let mut text = String::from("# Every client with every server\n\n");
-    text.push_str(
-        "Transfers of 500 bytes and of 1 MiB. ✓ both files arrived unchanged · ✗ see below\n\n",
-    );
+    text.push_str("500 bytes, then 1 MiB, each byte for byte. ✓ both arrived · ✗ see below\n\n");
     text.push_str("| client ↓ server → |");
     servers.iter().for_each(|name| text.push_str(&format!(" {} |", escaped(name))));
     text.push_str("\n|---|");
@@ -39,7 +37,7 @@ pub(crate) fn text(clients: &[String], servers: &[String], pairs: &[Pair]) -> St
     }
     let faults: Vec<_> = pairs.iter().filter(|pair| pair.fault.is_some()).collect();
     if !faults.is_empty() {
-        text.push_str("\n## Failures\n\n");
+        text.push_str("\n## What went wrong\n\n");
     }
     for pair in faults {
         let (client, server) = (escaped(&clients[pair.client]), escaped(&servers[pair.server]));
@@ -66,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_a_cell_per_pair_and_a_line_per_failure() {
+    fn a_cell_for_each_pair_and_a_line_for_each_fault() {
         let clients = ["a|b".to_owned(), "reference".to_owned()];
         let pairs = [
             Pair { client: 0, server: 0, fault: Some("late\nand wrong".into()) },

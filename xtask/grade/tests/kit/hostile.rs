@@ -1,5 +1,5 @@
-//! Grades a class with submissions that crash, hang, flood, fork and ignore signals. They must not
-//! affect others, nor leave processes behind.
+//! A class with submissions that crash, hang, flood, fork and ignore signals: none harms another,
+//! and nothing of them stays behind.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::{grade, kit, script, set, submit};
 
 const ALL: [&str; 3] = ["client", "server", "server-s"];
 
-/// Names and contents of hostile scripts.
+/// Hostile scripts, by name.
 const HOSTILE: [(&str, &str); 7] = [
     ("crashes", "kill -SEGV $$"),
     ("ends-at-once", "exit 0"),
@@ -21,7 +21,7 @@ const HOSTILE: [(&str, &str); 7] = [
 ];
 
 #[test]
-fn hostile_submissions_affect_no_others_and_leave_no_processes() {
+fn a_class_with_hostile_submissions_is_graded_fairly_and_leaves_nothing() {
     let class = tempfile::tempdir().unwrap();
     for name in ["good-1", "good-2", "good-3"] {
         submit(class.path(), name, &ALL, "confirm", "none");
@@ -44,28 +44,28 @@ fn hostile_submissions_affect_no_others_and_leave_no_processes() {
     );
     assert_eq!(code, 1);
     assert_eq!(graded.len(), 12);
-    for (name, failed) in &graded {
+    for (name, lost) in &graded {
         match name.as_str() {
             "good-1" | "good-2" | "good-3" | "nothing-in-it" => {
-                assert_eq!(*failed, BTreeSet::new(), "{name}");
+                assert_eq!(*lost, BTreeSet::new(), "{name}");
             }
-            "nearly" => assert_eq!(*failed, set("3")),
-            // No transfer with them succeeds.
-            _ => assert!(failed.is_superset(&set("4 14")), "{name} failed only {failed:?}"),
+            "nearly" => assert_eq!(*lost, set("3")),
+            // A transfer to or from them never comes about.
+            _ => assert!(lost.is_superset(&set("4 14")), "{name} lost {lost:?} only"),
         }
     }
-    assert_eq!(commands_with(class.path()), Vec::<String>::new(), "processes left behind");
+    assert_eq!(commands_with(class.path()), Vec::<String>::new(), "still there");
 }
 
 #[test]
 fn exceeded_limits_are_reported() {
-    // If the watching thread is too late, `tail` reaches the system's limit and reports it.
-    let expected: [(&str, &[&str]); 2] = [
-        ("floods", &["the kit killed it: more than 256 MiB of output"]),
-        ("takes-memory", &["the kit killed it: more than 256 MiB of memory", "memory exhausted"]),
+    // Where looking comes too late, memory ends at a limit of the system's, and `tail` says so.
+    let told: [(&str, &[&str]); 2] = [
+        ("floods", &["the kit ended it: more than 256 MiB of output"]),
+        ("takes-memory", &["the kit ended it: more than 256 MiB of memory", "memory exhausted"]),
     ];
     let class = tempfile::tempdir().unwrap();
-    for (name, any) in expected {
+    for (name, any) in told {
         let text = HOSTILE.iter().find(|(hostile, _)| *hostile == name).unwrap().1;
         let own = class.path().join(name);
         script(&own.join("server"), text);
@@ -75,12 +75,12 @@ fn exceeded_limits_are_reported() {
             .arg(own)
             .output()
             .unwrap();
-        let stdout = String::from_utf8(output.stdout).unwrap();
-        assert!(any.iter().any(|what| stdout.contains(what)), "{stdout}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(any.iter().any(|what| said.contains(what)), "{said}");
     }
 }
 
-/// Returns the command lines of running processes that contain the path `dir`.
+/// The command lines of processes that name something in `dir`.
 fn commands_with(dir: &Path) -> Vec<String> {
     let dir = dir.to_string_lossy().into_owned();
     let processes = fs::read_dir("/proc").unwrap().flatten();

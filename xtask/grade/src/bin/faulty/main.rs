@@ -1,5 +1,6 @@
-//! Small implementations of the three programs, correct or with one fault, to test the conformance
-//! kit: `faulty PROGRAM DIALECT FAULT ARGUMENTS…`. With the fault `none` the program is correct.
+//! Small implementations of the three programs, correct or with one fault: what the conformance
+//! grader is tested on. `faulty PROGRAM DIALECT FAULT ARGUMENTS…`; the fault `none` stands for a
+//! correct program.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -10,12 +11,12 @@ use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// The program to run and its fault.
+/// The program to play and its fault.
 #[derive(Debug, Clone)]
 struct FaultyProgram {
-    /// `client`, `server-s` or `server`.
+    /// `server-s` or `server`, where it matters.
     program: String,
-    /// The name of its dialect.
+    /// The dialect spoken.
     dialect: String,
     /// The name of its fault.
     fault: String,
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let start = if faulty.has("no-error-line") { "failed" } else { "ERROR" };
-            // If stderr is closed, the error cannot be printed.
+            // Nothing is left to do about a closed stderr.
             let _ = writeln!(io::stderr().lock(), "{start}: {error}");
             ExitCode::from(if faulty.has("exit-zero") { 0 } else { 1 })
         }
