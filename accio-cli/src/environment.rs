@@ -14,6 +14,7 @@ pub const VARIABLES: &[&str] = &[
     "ACCIO_COLOR",
     "ACCIO_CONNECT_TIMEOUT",
     "ACCIO_DENY",
+    "ACCIO_DIGEST",
     "ACCIO_DRAIN",
     "ACCIO_DURABLE",
     "ACCIO_EXISTING",
@@ -32,6 +33,8 @@ pub const VARIABLES: &[&str] = &[
     "ACCIO_MAX_SIZE",
     "ACCIO_MAX_TIME",
     "ACCIO_METRICS",
+    "ACCIO_METRICS_NAME",
+    "ACCIO_METRICS_ONLY",
     "ACCIO_MIN_FREE",
     "ACCIO_MIN_RATE",
     "ACCIO_MODE",
@@ -59,8 +62,9 @@ pub const VARIABLES: &[&str] = &[
     "ACCIO_WORKERS",
 ];
 
-/// Variables that are set for commands of `--on-commit`, which may run one of the programs.
-const OF_COMMANDS: [&str; 4] = ["ACCIO_ID", "ACCIO_PATH", "ACCIO_BYTES", "ACCIO_PEER"];
+/// Variables that are set for the server's commands, which may run one of the programs.
+const OF_COMMANDS: [&str; 6] =
+    ["ACCIO_ID", "ACCIO_PATH", "ACCIO_BYTES", "ACCIO_PEER", "ACCIO_IDENTITY", "ACCIO_FILE_DIGEST"];
 
 /// Prefix of all variable names.
 const PREFIX: &str = "ACCIO_";

@@ -27,7 +27,7 @@
 //! | `operations` | `OperationFlags`: draining, the journal, systemd, fast paths |
 //! | `tls-server` | the flags and files of TLS in a server |
 //! | `tls-client` | the flags and files of TLS in a client |
-//! | `metrics` | `--metrics`: Prometheus metrics and a health check over HTTP |
+//! | `metrics` | `--metrics`: Prometheus metrics, a health check and a status page over HTTP |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
@@ -62,5 +62,7 @@ pub use logging::Verbosity;
 pub use server::{OperationFlags, open_journals};
 #[cfg(feature = "server")]
 pub use server::{Program, ServerFlags};
+#[cfg(feature = "metrics")]
+pub use server::{StatusPage, explain};
 pub use stdio::{check_stdin, check_stdout};
 pub use values::{bytes, seconds};

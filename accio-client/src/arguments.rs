@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use accio_cli::{ColorFlag, Failure, USAGE, Verbosity, bytes, seconds};
+#[cfg(feature = "digest")]
+use accio_proto::DigestAlgorithm;
 use accio_proto::{Client, ClientBuilder, Dialect, Family, FastPath, FastPaths, Port};
 use clap::{Parser, ValueEnum};
 
@@ -64,6 +66,14 @@ pub(crate) struct Arguments {
     /// the server has received all bytes. With this flag it fails with exit code 28.
     #[arg(long)]
     pub(crate) require_confirmation: bool,
+    /// Compute a digest of each file: sha256 or blake3
+    ///
+    /// It is part of the last line and of --json, to be compared with the journal of a server with
+    /// the same flag. The file then passes through this process instead of being sent by the kernel,
+    /// which takes more CPU time.
+    #[cfg(feature = "digest")]
+    #[arg(long, value_name = "ALGORITHM", env = "ACCIO_DIGEST", hide_env = true)]
+    pub(crate) digest: Option<DigestAlgorithm>,
     /// Send this many files at once
     #[arg(short, long, value_name = "N", default_value = "1", env = "ACCIO_JOBS", hide_env = true)]
     pub(crate) jobs: NonZeroUsize,
@@ -229,6 +239,10 @@ impl Arguments {
         }
         if let Some(rate) = self.limit_rate {
             client = client.rate_limit(rate);
+        }
+        #[cfg(feature = "digest")]
+        if let Some(algorithm) = self.digest {
+            client = client.digest(algorithm);
         }
         #[cfg(feature = "tls")]
         if let Some(config) = &self.tls_config {

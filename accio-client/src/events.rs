@@ -82,6 +82,8 @@ pub(crate) enum Details<'a> {
         peer: SocketAddr,
         dialect: &'static str,
         bytes: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
         seconds: f64,
     },
     Retrying {
@@ -171,6 +173,7 @@ impl Events {
             peer: sent.peer,
             dialect: sent.dialect.name(),
             bytes: sent.bytes,
+            digest: sent.digest.map(|digest| digest.to_string()),
             seconds: sent.duration.as_secs_f64(),
         };
         self.emit(event, subject, details);

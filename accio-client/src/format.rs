@@ -17,10 +17,11 @@ pub(crate) fn end(name: &str, sent: &Sent) -> String {
         sent.duration.as_secs_f64(),
         rate(sent.bytes, sent.duration),
     );
+    let digest = sent.digest.map_or_else(String::new, |digest| format!(", {digest}"));
     match sent.confirmed {
-        true => format!("{start}, confirmed"),
+        true => format!("{start}, confirmed{digest}"),
         false => format!(
-            "note: {start}, not confirmed: the server has received all bytes but has not closed the \
+            "note: {start}{digest}, not confirmed: the server has received all bytes but has not closed the \
              connection, so it may not have kept the file"
         ),
     }

@@ -227,3 +227,32 @@ fn flags_take_precedence_over_variables() {
     assert!(exit == 28 && start.elapsed() < Duration::from_secs(5));
     drop(listener);
 }
+
+#[cfg(feature = "digest")]
+#[test]
+fn a_digest_is_in_the_last_line_and_in_the_last_event() {
+    let digest = "sha256:41edece42d63e8d9bf515a9ba6932e1c20cbc9f5a5d134645adb5db1b9737ea3";
+    let (port, serving) = serve(1);
+    let (_file, path) = file(3);
+    std::fs::write(&path, vec![b'a'; 1000]).unwrap();
+    let flags = ["127.0.0.1", &port, &path, "--digest", "sha256", "--json"];
+    let output = Client::start(&flags).output();
+    serving.join().unwrap();
+    let line = text(&output.stderr);
+    assert!(line.ends_with(&format!(", confirmed, {digest}\n")), "{line}");
+    let events = events(&output);
+    assert_eq!(named(&events, "confirmed")[0]["digest"], digest);
+    // It may come from a variable, as the value of any flag.
+    let (port, serving) = serve(1);
+    let output = Client::with(&["127.0.0.1", &port, &path], |command| {
+        command.env("ACCIO_DIGEST", "blake3");
+    });
+    let output = output.output();
+    serving.join().unwrap();
+    assert!(text(&output.stderr).contains(", confirmed, blake3:"), "{output:?}");
+    // Without it, nothing is different.
+    let (port, serving) = serve(1);
+    let output = Client::start(&["127.0.0.1", &port, &path]).output();
+    serving.join().unwrap();
+    assert!(text(&output.stderr).ends_with("), confirmed\n"), "{output:?}");
+}

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use accio_cli::{OperationFlags, ServerFlags, bytes, seconds};
+#[cfg(feature = "digest")]
+use accio_proto::DigestAlgorithm;
 use accio_proto::{Existing, FileSink, Network, Port, ServerBuilder};
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 
@@ -74,11 +76,20 @@ pub(crate) struct Files {
     /// Set the files' permissions, e.g. 640 [default: 666 minus umask]
     #[arg(long, value_name = "OCTAL", value_parser = mode, env = "ACCIO_MODE", hide_env = true)]
     pub(crate) mode: Option<u32>,
+    /// Compute a digest of each file: sha256 or blake3
+    ///
+    /// It is in the journal and in the environment of commands, to be compared with what a client
+    /// with the same flag prints. The bytes then pass through this process instead of being moved by
+    /// the kernel, which takes more CPU time.
+    #[cfg(feature = "digest")]
+    #[arg(long, value_name = "ALGORITHM", env = "ACCIO_DIGEST", hide_env = true)]
+    pub(crate) digest: Option<DigestAlgorithm>,
     /// Run a command after each file is complete
     ///
     /// The command line is split into words at startup like in a shell, but run without one.
-    /// ACCIO_ID, ACCIO_PATH, ACCIO_BYTES, ACCIO_PEER and ACCIO_IDENTITY in its environment describe
-    /// the file. Its output goes to stderr. A failure is logged and does not affect the transfer.
+    /// ACCIO_ID, ACCIO_PATH, ACCIO_BYTES, ACCIO_PEER, ACCIO_IDENTITY and ACCIO_FILE_DIGEST (with
+    /// --digest) in its environment describe the file. Its output goes to stderr. A failure is logged
+    /// and does not affect the transfer.
     #[arg(long, value_name = "COMMAND", env = "ACCIO_ON_COMMIT", hide_env = true)]
     pub(crate) on_commit: Option<String>,
     /// Run at most this many commands at once
@@ -98,6 +109,17 @@ pub(crate) struct Files {
           default_value = "65536", hide_short_help = true,
           value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub(crate) on_commit_queue: u32,
+}
+
+impl Files {
+    /// Sets what a server computes of its files.
+    pub(crate) fn apply<K: FileSink>(&self, builder: ServerBuilder<K>) -> ServerBuilder<K> {
+        #[cfg(feature = "digest")]
+        if let Some(algorithm) = self.digest {
+            return builder.digest(algorithm);
+        }
+        builder
+    }
 }
 
 /// The flags for files in an object store.

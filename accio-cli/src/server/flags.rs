@@ -58,20 +58,39 @@ pub struct OperationFlags {
     pub drain: Duration,
     /// Append a JSON line per connection to this file (-: stdout)
     ///
-    /// Fields: time, id, peer, identity (with TLS), dialect, bytes, duration, outcome (complete or
-    /// error), and for an error reason (one stable word) and error (text). A failed TLS handshake
-    /// has the outcome refused and no id. SIGHUP reopens the file, for rotation. The file must be
-    /// outside the directory of received files.
+    /// Fields: time, id, peer, identity (with TLS), dialect, bytes, digest (with --digest), duration,
+    /// outcome (complete or error), and for an error reason (one stable word) and error (text). A
+    /// failed TLS handshake has the outcome refused and no id. SIGHUP reopens the file, for rotation.
+    /// The file must be outside the directory of received files.
     #[arg(long, value_name = "FILE", env = "ACCIO_JOURNAL", hide_env = true)]
     pub journal: Option<PathBuf>,
-    /// Serve Prometheus metrics and /health on this address
+    /// Serve a status page, Prometheus metrics and /health on this address
     ///
     /// A port alone means loopback: 9090 is 127.0.0.1:9090. There is no authentication; bind it to
-    /// a trusted address only.
+    /// a trusted address only. The status page is /; /status.json has the same for scripts.
     #[cfg(feature = "metrics")]
     #[arg(long, value_name = "ADDR", env = "ACCIO_METRICS", hide_env = true,
           value_parser = super::metrics::address)]
     pub metrics: Option<SocketAddr>,
+    /// Serve no status page, only metrics and /health
+    #[cfg(feature = "metrics")]
+    #[arg(long, env = "ACCIO_METRICS_ONLY", hide_env = true, hide_short_help = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub metrics_only: bool,
+    /// Answer the status page under this host name, too (repeatable)
+    ///
+    /// Addresses, names without a dot and the name of this machine need no flag. Other names are
+    /// refused, because a web site could let its own name lead here and read the page.
+    #[cfg(feature = "metrics")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ACCIO_METRICS_NAME",
+        hide_env = true,
+        hide_short_help = true,
+        value_delimiter = ','
+    )]
+    pub metrics_name: Vec<String>,
     /// Disable one of the kernel's fast paths (repeatable)
     ///
     /// One of splice, truncate, tmpfile, preallocate, empty-path.

@@ -20,4 +20,6 @@ pub use flags::OperationFlags;
 pub use flags::ServerFlags;
 #[cfg(feature = "operations")]
 pub use journal::open_journals;
+#[cfg(feature = "metrics")]
+pub use metrics::{StatusPage, explain};
 pub use program::Program;

@@ -138,7 +138,10 @@ impl OperationFlags {
         prepare_process()?;
 
         #[cfg(feature = "metrics")]
-        let metrics = self.metrics.map(Metrics::bind).transpose()?;
+        let metrics = {
+            let names = (!self.metrics_only).then_some(&self.metrics_name[..]);
+            self.metrics.map(|address| Metrics::bind(address, names)).transpose()?
+        };
         let observe = {
             let program = Arc::clone(&program);
             #[cfg(feature = "metrics")]
@@ -162,7 +165,21 @@ impl OperationFlags {
         #[cfg(feature = "tls-server")]
         let (builder, readable) = match &tls {
             None => (builder, readable),
-            Some(tls) => (tls.configure(builder, journal.clone()), tls.directories()?),
+            Some(tls) => {
+                let journal = journal.clone();
+                #[cfg(feature = "metrics")]
+                let status = metrics.as_ref().and_then(Metrics::status_observer);
+                let builder = tls.configure(builder).on_handshake_failure(move |failed| {
+                    #[cfg(feature = "metrics")]
+                    if let Some(status) = &status {
+                        status.refuse(failed);
+                    }
+                    if let Some(journal) = &journal {
+                        journal.refuse(failed);
+                    }
+                });
+                (builder, tls.directories()?)
+            }
         };
         let server = listen_on(sockets, flags, builder, port)?;
         systemd::connect();
@@ -190,9 +207,13 @@ impl OperationFlags {
         if let Some(metrics) = metrics {
             if !flags.verbosity.quiet {
                 say(format_args!("metrics on http://{}/metrics", metrics.address()));
+                if metrics.has_status_page() {
+                    say(format_args!("status page on http://{}/", metrics.address()));
+                }
             }
-            let started = ending.started();
-            metrics.serve(server.handle(), program.clone(), journal.clone(), started)?;
+            let (started, listening) = (ending.started(), server.local_addrs());
+            let (program, journal) = (program.clone(), journal.clone());
+            metrics.serve(server.handle(), listening, program, journal, started)?;
         }
         systemd::ready(&listening);
         serve(server, &*program, ending, |deadline| {

@@ -8,7 +8,6 @@ use std::sync::{Arc, OnceLock};
 
 use accio_proto::{FileSink, ServerBuilder, ServerHandle, os_error_text};
 
-use super::journal::Journal;
 use crate::tls::{ServerTlsFlags, TlsSettings};
 use crate::{Failure, say};
 
@@ -29,17 +28,9 @@ impl Tls {
         }))
     }
 
-    /// Sets up a server, with its failed handshakes recorded in the journal.
-    pub(super) fn configure<K: FileSink>(
-        &self,
-        builder: ServerBuilder<K>,
-        journal: Option<Arc<Journal>>,
-    ) -> ServerBuilder<K> {
-        let builder = self.flags.apply(builder, &self.settings);
-        match journal {
-            Some(journal) => builder.on_handshake_failure(move |failed| journal.refuse(failed)),
-            None => builder,
-        }
+    /// Applies the TLS settings to `builder`.
+    pub(super) fn configure<K: FileSink>(&self, builder: ServerBuilder<K>) -> ServerBuilder<K> {
+        self.flags.apply(builder, &self.settings)
     }
 
     /// Opens the directories of the files that are reloaded, both those of links and those of their

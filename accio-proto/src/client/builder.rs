@@ -12,6 +12,8 @@ use super::family::Family;
 use super::progress::Progress;
 use super::settings::Settings;
 use crate::dialect::Dialect;
+#[cfg(feature = "digest")]
+use crate::digest::DigestAlgorithm;
 use crate::fast_path::FastPaths;
 use crate::limits;
 
@@ -96,6 +98,15 @@ impl ClientBuilder {
     /// [`FastPath::Splice`](crate::FastPath::Splice) for pipes. All by default.
     pub fn fast_paths(mut self, fast_paths: FastPaths) -> Self {
         self.settings.fast_paths = Arc::new(fast_paths);
+        self
+    }
+
+    /// Computes a digest of the content while it is sent, for [`Sent::digest`](super::Sent::digest).
+    /// None by default: with one, the content passes through the process instead of being sent by
+    /// the kernel.
+    #[cfg(feature = "digest")]
+    pub fn digest(mut self, algorithm: DigestAlgorithm) -> Self {
+        self.settings.digest = Some(algorithm);
         self
     }
 

@@ -11,6 +11,7 @@ use super::tls_failure::TlsFailure;
 use super::transport::Transport;
 use crate::dialect::Dialect;
 use crate::handshake::{ClientHandshake, ClientStep, HandshakeError};
+use crate::hasher::Hasher;
 use crate::sys::client::{prepare, wait};
 use crate::tuning::client::PROGRESS_INTERVAL;
 
@@ -22,6 +23,8 @@ pub(super) struct Connection<'c> {
     pub(super) peer: SocketAddr,
     pub(super) progress: ProgressTracker<'c>,
     pub(super) transport: Transport,
+    /// Only if a digest is wanted.
+    pub(super) hasher: Option<Hasher>,
     /// Deadline of the handshakes.
     pub(super) deadline: Instant,
     /// The first byte from the server, in a dialect in which the server sends nothing.
@@ -53,8 +56,21 @@ impl<'c> Connection<'c> {
         let progress = ProgressTracker::new(&stream, settings.on_progress.as_deref());
         let limit = Instant::now() + settings.handshake_timeout;
         let deadline = end.map_or(limit, |end| end.min(limit));
-        let (transport, unexpected) = (Transport::Plain, None);
-        Ok(Connection { settings, stream, peer, progress, transport, deadline, unexpected, end })
+        #[cfg(feature = "digest")]
+        let hasher = settings.digest.map(Hasher::new);
+        #[cfg(not(feature = "digest"))]
+        let hasher = None;
+        Ok(Connection {
+            settings,
+            stream,
+            peer,
+            progress,
+            transport: Transport::Plain,
+            hasher,
+            deadline,
+            unexpected: None,
+            end,
+        })
     }
 
     /// Performs the whole handshake. No byte of content is sent before its end.

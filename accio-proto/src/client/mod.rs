@@ -42,6 +42,8 @@ pub use source::Source;
 pub use tls_failure::TlsFailure;
 
 use crate::dialect::Dialect;
+use crate::digest::Digest;
+use crate::hasher::Hasher;
 use connection::Connection;
 use settings::Settings;
 
@@ -66,6 +68,8 @@ pub struct Client {
 pub struct Sent {
     /// Size of the file in bytes.
     pub bytes: u64,
+    /// Digest of the content, if the client computes it.
+    pub digest: Option<Digest>,
     /// Whether the server closed the connection after the end of the file, which confirms that it
     /// has stored the file. If not, the server's kernel has acknowledged every byte, but the server
     /// did not respond in time.
@@ -110,9 +114,10 @@ impl Client {
         let greeted = Instant::now();
         connection.send(&mut source)?;
         let bytes = connection.progress.sent();
+        let digest = connection.hasher.take().map(Hasher::finish);
         log::debug!("all {bytes} bytes handed to the system");
         self.settings.report(|| ClientEvent::Sent { peer, bytes, took: greeted.elapsed() });
         let confirmed = connection.finish()?;
-        Ok(Sent { bytes, confirmed, peer, dialect, duration: start.elapsed() })
+        Ok(Sent { bytes, digest, confirmed, peer, dialect, duration: start.elapsed() })
     }
 }

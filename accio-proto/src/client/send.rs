@@ -40,7 +40,7 @@ impl Connection<'_> {
         self.progress.start(total, now);
         let mut limiter = self.settings.rate_limit.map(|rate| RateLimiter::new(rate, now));
         let mut pump = Pump::new(source, &self.settings.fast_paths);
-        if !self.transport.is_plain() {
+        if !self.transport.is_plain() || self.hasher.is_some() {
             pump.fast = None;
         }
         loop {
@@ -265,6 +265,9 @@ impl<'s> Pump<'s> {
         let sent = connection.transport.send(&connection.stream, bytes);
         match unblocked(sent).map_err(|error| connection.broken(error))? {
             Some(count) => {
+                if let Some(hasher) = &mut connection.hasher {
+                    hasher.update(&bytes[..count]);
+                }
                 self.unsent.start += count;
                 Ok(Pushed::Bytes(count))
             }

@@ -11,6 +11,8 @@ use super::event::{ClientEvent, EventObserver};
 use super::family::Family;
 use super::progress::ProgressObserver;
 use crate::dialect::Dialect;
+#[cfg(feature = "digest")]
+use crate::digest::DigestAlgorithm;
 use crate::fast_path::FastPaths;
 use crate::limits;
 
@@ -29,6 +31,8 @@ pub(super) struct Settings {
     pub(super) fast_paths: Arc<FastPaths>,
     pub(super) on_progress: Option<Arc<ProgressObserver>>,
     pub(super) on_event: Option<Arc<EventObserver>>,
+    #[cfg(feature = "digest")]
+    pub(super) digest: Option<DigestAlgorithm>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -48,6 +52,8 @@ impl Default for Settings {
             fast_paths: Arc::default(),
             on_progress: None,
             on_event: None,
+            #[cfg(feature = "digest")]
+            digest: None,
             #[cfg(feature = "tls")]
             tls: None,
         }

@@ -70,3 +70,14 @@ pub(crate) fn broken(wire: &[u8]) -> Option<HandshakeError> {
         None => Some(HandshakeError::Closed { expected, matched: rest.len() }),
     }
 }
+
+/// The digest of the content, computed at once.
+#[cfg(feature = "digest")]
+pub(crate) fn digest(
+    algorithm: accio_proto::DigestAlgorithm,
+    content: &[u8],
+) -> accio_proto::Digest {
+    let mut hasher = accio_proto::Hasher::new(algorithm);
+    hasher.update(content);
+    hasher.finish()
+}

@@ -72,6 +72,21 @@ fn a_file_is_confirmed_by_close_notify() {
     }
 }
 
+#[cfg(feature = "digest")]
+#[test]
+fn the_digest_is_that_of_the_content_not_of_its_records() {
+    let algorithm = accio_proto::DigestAlgorithm::Blake3;
+    let content = content(5_000_000);
+    let (sent, _) = send(client().digest(algorithm), &content, |stream| {
+        let mut stream = secure(stream, server_config(None));
+        receive(&mut stream).unwrap();
+        close(stream);
+    });
+    let mut hasher = accio_proto::Hasher::new(algorithm);
+    hasher.update(&content);
+    assert_eq!(sent.unwrap().digest, Some(hasher.finish()));
+}
+
 #[test]
 fn every_dialect_works_under_tls() {
     for dialect in [Dialect::Direct, Dialect::Confirm] {

@@ -76,6 +76,7 @@ struct Job {
     bytes: u64,
     peer: Option<SocketAddr>,
     identity: Option<String>,
+    digest: Option<String>,
 }
 
 /// Splits a command line like a shell, and checks that its program exists.
@@ -160,8 +161,9 @@ impl ActiveHelper {
     /// Queues a complete file for the command; never waits.
     pub(crate) fn push(&self, outcome: &Outcome) {
         let identity = outcome.identity.as_deref().map(str::to_owned);
+        let digest = outcome.digest.map(|digest| digest.to_string());
         let Outcome { id, bytes, peer, .. } = *outcome;
-        self.queue.push(Job { id, bytes, peer, identity });
+        self.queue.push(Job { id, bytes, peer, identity, digest });
     }
 
     /// Returns the number of files without a command because the queue was full or the helper had
@@ -317,6 +319,7 @@ impl<Q: BufRead> Work<Q> {
             .env("ACCIO_PATH", self.folder.join(format!("{}.file", job.id)))
             .env("ACCIO_BYTES", job.bytes.to_string())
             .env("ACCIO_IDENTITY", job.identity.as_deref().unwrap_or_default())
+            .env("ACCIO_FILE_DIGEST", job.digest.as_deref().unwrap_or_default())
             .env("ACCIO_PEER", job.peer.map(peer_text).unwrap_or_default())
             .stdin(Stdio::null())
             // The server's own stdout may be its journal.

@@ -159,7 +159,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::piped()).spawn().unwrap();
         let queue = Queue::start(10, child.stdin.take().unwrap()).unwrap();
         for id in 0..100_000 {
-            queue.push(Job { id, bytes: 0, peer: None, identity: None });
+            queue.push(Job { id, bytes: 0, peer: None, identity: None, digest: None });
         }
         let lost = queue.lost();
         assert!((90_000..100_000).contains(&lost), "{lost}");
@@ -177,7 +177,7 @@ mod tests {
         child.wait().unwrap();
         let queue = Queue::start(100, pipe).unwrap();
         for id in 0..50 {
-            queue.push(Job { id, bytes: 0, peer: None, identity: None });
+            queue.push(Job { id, bytes: 0, peer: None, identity: None, digest: None });
         }
         let lost = Arc::clone(&queue.lost);
         queue.close()();

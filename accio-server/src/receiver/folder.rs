@@ -34,7 +34,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Failure::new(format_args!("cannot use directory {file_dir:?}"), os_error_text(&error))
     })?;
     let first_id = first_id(&files, &sink, &file_dir, server.verbosity.quiet)?;
-    let mut builder = limits.apply(Server::builder(sink.clone())).first_id(first_id);
+    let builder = files.apply(Server::builder(sink.clone()));
+    let mut builder = limits.apply(builder).first_id(first_id);
     if let Some(workers) = workers {
         builder = builder.workers(workers);
     }

@@ -41,7 +41,8 @@ pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failu
     )?;
     let first_id = first_id(&sink, &node, files.ids_from, store.ids_from_store)?;
     log::info!("writing as node \"{node}\", from {first_id}.file");
-    let mut builder = limits.apply(Server::builder(sink.clone())).first_id(first_id);
+    let builder = files.apply(Server::builder(sink.clone()));
+    let mut builder = limits.apply(builder).first_id(first_id);
     if let Some(workers) = workers {
         builder = builder.workers(workers);
     }

@@ -6,6 +6,8 @@ mod addresses;
 #[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
 mod balanced;
 mod diagnostics;
+#[cfg(feature = "digest")]
+mod digest;
 mod drain;
 mod durable;
 mod file_systems;
@@ -22,6 +24,9 @@ mod on_commit;
 mod proxied;
 mod sandbox;
 mod start_checks;
+mod status;
+#[cfg(feature = "metrics")]
+mod status_in_browser;
 #[cfg(feature = "store-core")]
 mod store;
 mod systemd;

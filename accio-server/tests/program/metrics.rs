@@ -10,12 +10,12 @@ use rustix::process::Signal;
 use super::harness::{BOUND, Place, Server, connect, finish, until, upload};
 use super::usage::fails;
 
-fn address(server: &Server) -> SocketAddr {
+pub(super) fn address(server: &Server) -> SocketAddr {
     let line = server.line("metrics on http://");
     line["metrics on http://".len()..].strip_suffix("/metrics").unwrap().parse().unwrap()
 }
 
-fn ask(address: SocketAddr, request: &str) -> String {
+pub(super) fn ask(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(BOUND)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -24,7 +24,7 @@ fn ask(address: SocketAddr, request: &str) -> String {
     answer
 }
 
-fn get(address: SocketAddr, path: &str) -> String {
+pub(super) fn get(address: SocketAddr, path: &str) -> String {
     ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 }
 
@@ -95,7 +95,9 @@ fn answers_or_closes_any_other_request() {
     let server = Server::start(&place, &["--metrics", "0"]);
     let metrics = address(&server);
     for (request, status) in [
-        ("GET / HTTP/1.1\r\n\r\n", "404"),
+        ("GET /nothing HTTP/1.1\r\n\r\n", "404"),
+        ("GET / HTTP/1.1\r\n\r\n", "200"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nhost: y\r\n\r\n", "400"),
         ("GET /metrics?x HTTP/1.0\r\n\r\n", "200"),
         ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
         ("accio\r\n\0\r\n\r\n", "400"),

@@ -1,4 +1,4 @@
-//! Misbehaving servers, by name: some a client must tolerate, some it must give up on.
+//! Misbehaving servers. A client must tolerate some of them and give up on the others.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
@@ -8,107 +8,149 @@ use super::sock_diag;
 use accio_harness::peer::{Dialect, End, GREETING, Listener, Peer};
 use accio_harness::verdict::Verdict;
 
-/// How long a peer by hand goes on at the most.
+/// Time limit of a misbehaving server for one client.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A server that misbehaves towards one client.
+/// A misbehaving server, for one client.
 #[derive(Debug)]
-pub(crate) struct Broken {
+pub(crate) struct BrokenServer {
     /// Its name.
     pub(crate) name: &'static str,
-    /// Its misbehaviour, in a line.
+    /// Its misbehaviour, in one line.
     pub(crate) about: &'static str,
-    /// Misbehaves, and returns what the client sent. The caller closes by dropping the peer.
-    pub(crate) play: fn(&mut Peer, Dialect) -> Verdict<Seen>,
-    /// Whether the connection must be kept after that, for it to be what it is.
-    pub(crate) keeps: bool,
+    /// Misbehaves and returns what the client sent. The caller closes the connection by dropping
+    /// it.
+    pub(crate) serve: fn(&mut Peer, Dialect) -> Verdict<ClientTraffic>,
+    /// Whether the caller must keep the connection open afterwards, as part of the misbehaviour.
+    pub(crate) keeps_open: bool,
 }
 
-/// The bytes and the end of a connection, as the client sent them.
+/// The bytes that a client sent, and how it ended the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// Bytes, confirmations included.
+pub(crate) struct ClientTraffic {
+    /// Number of bytes, including confirmations.
     pub(crate) bytes: u64,
-    /// How it ended.
+    /// How the client ended the connection.
     pub(crate) end: End,
 }
 
-/// All of them but `accepts-nothing`, which never has a client.
-pub(crate) static ALL: &[Broken] = &[
-    Broken {
+/// All misbehaving servers except `accepts-nothing`, which never has a client.
+pub(crate) static ALL: &[BrokenServer] = &[
+    BrokenServer {
         name: "silent",
-        about: "takes the connection and says nothing",
-        play: silent,
-        keeps: false,
+        about: "accepts the connection and sends nothing",
+        serve: silent,
+        keeps_open: false,
     },
-    Broken { name: "drip", about: "greets at a byte a second", play: drip, keeps: false },
-    Broken {
+    BrokenServer {
+        name: "drip",
+        about: "sends the greeting at one byte per second",
+        serve: drip,
+        keeps_open: false,
+    },
+    BrokenServer {
         name: "split-1",
-        about: "greets in two pieces, cut after 1 byte",
-        play: split::<1>,
-        keeps: false,
+        about: "sends the greeting in two pieces, split after 1 byte",
+        serve: split::<1>,
+        keeps_open: false,
     },
-    Broken { name: "split-2", about: "… after 2 bytes", play: split::<2>, keeps: false },
-    Broken { name: "split-3", about: "… after 3 bytes", play: split::<3>, keeps: false },
-    Broken { name: "split-4", about: "… after 4 bytes", play: split::<4>, keeps: false },
-    Broken { name: "split-5", about: "… after 5 bytes", play: split::<5>, keeps: false },
-    Broken { name: "split-6", about: "… between \\r and \\n", play: split::<6>, keeps: false },
-    Broken { name: "wrong", about: "greets with something else", play: wrong, keeps: false },
-    Broken {
+    BrokenServer {
+        name: "split-2",
+        about: "… after 2 bytes",
+        serve: split::<2>,
+        keeps_open: false,
+    },
+    BrokenServer {
+        name: "split-3",
+        about: "… after 3 bytes",
+        serve: split::<3>,
+        keeps_open: false,
+    },
+    BrokenServer {
+        name: "split-4",
+        about: "… after 4 bytes",
+        serve: split::<4>,
+        keeps_open: false,
+    },
+    BrokenServer {
+        name: "split-5",
+        about: "… after 5 bytes",
+        serve: split::<5>,
+        keeps_open: false,
+    },
+    BrokenServer {
+        name: "split-6",
+        about: "… between \\r and \\n",
+        serve: split::<6>,
+        keeps_open: false,
+    },
+    BrokenServer {
+        name: "wrong",
+        about: "sends a wrong greeting",
+        serve: wrong,
+        keeps_open: false,
+    },
+    BrokenServer {
         name: "endless",
-        about: "greets with something that never ends",
-        play: endless,
-        keeps: false,
+        about: "sends a greeting that never ends",
+        serve: endless,
+        keeps_open: false,
     },
-    Broken {
+    BrokenServer {
         name: "late-9.5",
         about: "greets after 9.5 s, in time",
-        play: late::<9_500>,
-        keeps: false,
+        serve: late::<9_500>,
+        keeps_open: false,
     },
-    Broken {
+    BrokenServer {
         name: "late-12",
         about: "greets after 12 s, too late",
-        play: late::<12_000>,
-        keeps: false,
+        serve: late::<12_000>,
+        keeps_open: false,
     },
-    Broken {
+    BrokenServer {
         name: "zero-window",
         about: "greets, then reads nothing",
-        play: zero_window,
-        keeps: true,
+        serve: zero_window,
+        keeps_open: true,
     },
-    Broken {
+    BrokenServer {
         name: "reset-mid-file",
         about: "resets after 100 kB",
-        play: reset_mid_file,
-        keeps: false,
+        serve: reset_mid_file,
+        keeps_open: false,
     },
-    Broken { name: "fin-mid-file", about: "closes after 100 kB", play: fin_mid_file, keeps: false },
-    Broken {
+    BrokenServer {
+        name: "fin-mid-file",
+        about: "closes after 100 kB",
+        serve: fin_mid_file,
+        keeps_open: false,
+    },
+    BrokenServer {
         name: "never-closes",
-        about: "takes all and never closes",
-        play: never_closes,
-        keeps: true,
+        about: "receives the file and never closes",
+        serve: never_closes,
+        keeps_open: true,
     },
 ];
 
-/// The name of the one that takes no connection at all.
+/// The name of the server that accepts no connection.
 pub(crate) const ACCEPTS_NOTHING: &str = "accepts-nothing";
 
-/// The one with this name.
-pub(crate) fn named(name: &str) -> Option<&'static Broken> {
+/// Returns the misbehaving server with this name.
+pub(crate) fn named(name: &str) -> Option<&'static BrokenServer> {
     ALL.iter().find(|broken| broken.name == name)
 }
 
-/// Fills the backlog, so that the next connection gets no answer: as close to a dead host as
-/// loopback gets. Nothing if that does not work here. The backlog must be 0.
+/// Fills the backlog, which must be 0, so that the next connection gets no answer, as from a dead
+/// host. Returns `None` if this machine does not drop such connections.
 pub(crate) fn fill(listener: &Listener) -> Option<Vec<TcpStream>> {
     let host = Ipv4Addr::LOCALHOST;
     let address = SocketAddr::from((host, listener.port()));
     let mut fillers = Vec::new();
     for _ in 0..64 {
-        // On a busy machine a connection may only be slow: the kernel knows how many wait.
+        // On a busy machine a connection may just be slow, so ask the kernel for the queue's
+        // length.
         let waiting = sock_diag::find((host, listener.port()), None).map(|entry| entry.unread);
         if waiting.is_some_and(|waiting| waiting > 0) {
             return Some(fillers);
@@ -122,13 +164,13 @@ pub(crate) fn fill(listener: &Listener) -> Option<Vec<TcpStream>> {
     None
 }
 
-/// Reads what else comes until the client ends.
-fn rest(peer: &mut Peer, before: u64) -> Verdict<Seen> {
+/// Reads until the client ends the connection.
+fn rest(peer: &mut Peer, before: u64) -> Verdict<ClientTraffic> {
     let (end, bytes) = peer.end(LIMIT)?;
-    Ok(Seen { bytes: before + bytes, end })
+    Ok(ClientTraffic { bytes: before + bytes, end })
 }
 
-/// The confirmation that `greeting` is answered with, if any: its bytes, whatever they are.
+/// Receives as many bytes as the expected confirmation has, and returns their number.
 fn answer(peer: &mut Peer, dialect: Dialect, second: bool) -> Verdict<u64> {
     let length = match (dialect, second) {
         (Dialect::Confirm, false) => accio_harness::peer::FIRST.len(),
@@ -138,7 +180,7 @@ fn answer(peer: &mut Peer, dialect: Dialect, second: bool) -> Verdict<u64> {
     Ok(peer.receive(length, Duration::from_secs(15))?.len() as u64)
 }
 
-/// Greets as often as the dialect wants, each time by `greet`; how much was answered.
+/// Calls `greet` as often as the dialect has greetings; returns the number of bytes received.
 fn greet(
     peer: &mut Peer,
     dialect: Dialect,
@@ -157,18 +199,19 @@ fn greet(
     Ok(answered)
 }
 
-fn whole(peer: &mut Peer, dialect: Dialect) -> Verdict<u64> {
+fn greet_properly(peer: &mut Peer, dialect: Dialect) -> Verdict<u64> {
     greet(peer, dialect, |peer, _| peer.send(GREETING))
 }
 
-fn silent(peer: &mut Peer, _: Dialect) -> Verdict<Seen> {
+fn silent(peer: &mut Peer, _: Dialect) -> Verdict<ClientTraffic> {
     rest(peer, 0)
 }
 
-fn drip(peer: &mut Peer, dialect: Dialect) -> Verdict<Seen> {
+fn drip(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
     let answered = greet(peer, dialect, |peer, second| {
         if second {
-            // Ten seconds are for the whole handshake; one greeting takes most of them.
+            // The client has ten seconds for the whole handshake; the first greeting took most of
+            // them.
             return peer.send(GREETING);
         }
         GREETING.chunks(1).try_for_each(|byte| {
@@ -179,7 +222,7 @@ fn drip(peer: &mut Peer, dialect: Dialect) -> Verdict<Seen> {
     rest(peer, answered)
 }
 
-fn split<const AT: usize>(peer: &mut Peer, dialect: Dialect) -> Verdict<Seen> {
+fn split<const AT: usize>(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
     let answered = greet(peer, dialect, |peer, _| {
         peer.send(&GREETING[..AT])?;
         thread::sleep(Duration::from_millis(300));
@@ -188,60 +231,60 @@ fn split<const AT: usize>(peer: &mut Peer, dialect: Dialect) -> Verdict<Seen> {
     rest(peer, answered)
 }
 
-fn wrong(peer: &mut Peer, _: Dialect) -> Verdict<Seen> {
+fn wrong(peer: &mut Peer, _: Dialect) -> Verdict<ClientTraffic> {
     peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
     rest(peer, 0)
 }
 
-fn endless(peer: &mut Peer, _: Dialect) -> Verdict<Seen> {
+fn endless(peer: &mut Peer, _: Dialect) -> Verdict<ClientTraffic> {
     let (mut bytes, until) = (0, Instant::now() + LIMIT);
     while Instant::now() < until {
-        // Whether it is taken or not, the client's end shows below.
+        // How the client ends the connection is seen below.
         if peer.send(&[b'a'; 100]).is_err() {
-            return Ok(Seen { bytes, end: End::Reset });
+            return Ok(ClientTraffic { bytes, end: End::Reset });
         }
         let (end, more) = peer.end(Duration::from_millis(50))?;
         bytes += more;
         if end != End::Open {
-            return Ok(Seen { bytes, end });
+            return Ok(ClientTraffic { bytes, end });
         }
     }
-    Ok(Seen { bytes, end: End::Open })
+    Ok(ClientTraffic { bytes, end: End::Open })
 }
 
-fn late<const MILLIS: u64>(peer: &mut Peer, dialect: Dialect) -> Verdict<Seen> {
+fn late<const MILLIS: u64>(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
     let (end, early) = peer.end(Duration::from_millis(MILLIS))?;
     if end != End::Open {
-        return Ok(Seen { bytes: early, end });
+        return Ok(ClientTraffic { bytes: early, end });
     }
-    let answered = whole(peer, dialect)?;
+    let answered = greet_properly(peer, dialect)?;
     rest(peer, early + answered)
 }
 
-fn zero_window(peer: &mut Peer, dialect: Dialect) -> Verdict<Seen> {
-    let answered = whole(peer, dialect)?;
-    // What is never read hides the end behind it: the caller keeps the connection.
-    Ok(Seen { bytes: answered, end: End::Open })
+fn zero_window(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
+    let answered = greet_properly(peer, dialect)?;
+    // The client's end cannot be seen behind unread bytes. The caller keeps the connection open.
+    Ok(ClientTraffic { bytes: answered, end: End::Open })
 }
 
-/// How much of a file is taken before it is broken off.
+/// Number of bytes received before the transfer is interrupted.
 const MID_FILE: usize = 100_000;
 
-fn reset_mid_file(peer: &mut Peer, dialect: Dialect) -> Verdict<Seen> {
-    let answered = whole(peer, dialect)?;
+fn reset_mid_file(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
+    let answered = greet_properly(peer, dialect)?;
     let bytes = peer.receive(MID_FILE, Duration::from_secs(15))?.len() as u64;
     socket2::SockRef::from(peer.stream()).set_linger(Some(Duration::ZERO))?;
-    Ok(Seen { bytes: answered + bytes, end: End::Reset })
+    Ok(ClientTraffic { bytes: answered + bytes, end: End::Reset })
 }
 
-fn fin_mid_file(peer: &mut Peer, dialect: Dialect) -> Verdict<Seen> {
-    let answered = whole(peer, dialect)?;
+fn fin_mid_file(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
+    let answered = greet_properly(peer, dialect)?;
     let bytes = peer.receive(MID_FILE, Duration::from_secs(15))?.len() as u64;
-    Ok(Seen { bytes: answered + bytes, end: End::Fin })
+    Ok(ClientTraffic { bytes: answered + bytes, end: End::Fin })
 }
 
-fn never_closes(peer: &mut Peer, dialect: Dialect) -> Verdict<Seen> {
-    let answered = whole(peer, dialect)?;
-    // The caller keeps the connection.
+fn never_closes(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
+    let answered = greet_properly(peer, dialect)?;
+    // The caller keeps the connection open.
     rest(peer, answered)
 }

@@ -13,7 +13,7 @@ use anyhow::{anyhow, bail};
 /// The options of `accio-grade broken`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Name of the misbehaviour: see below
+    /// Name of the misbehaviour, see below
     name: String,
     /// Port to listen on
     port: u16,
@@ -29,52 +29,52 @@ pub(crate) fn names() -> String {
         text.push_str(&format!("  {:16} {}\n", broken.name, broken.about));
     }
     text.push_str(&format!(
-        "  {ACCEPTS_NOTHING:16} never takes a connection; the backlog is full\n"
+        "  {ACCEPTS_NOTHING:16} never accepts a connection; the backlog is full\n"
     ));
     text
 }
 
-/// Serves until it is killed.
+/// Runs the server until the process is killed.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { name, port, handshake } = arguments;
-    let played = broken::named(name);
-    if played.is_none() && name != ACCEPTS_NOTHING {
+    let broken = broken::named(name);
+    if broken.is_none() && name != ACCEPTS_NOTHING {
         writeln!(io::stderr().lock(), "ERROR: broken server {name:?}: unknown name; {}", names())?;
         return Ok(ExitCode::from(2));
     }
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port));
-    let backlog = if played.is_none() { 0 } else { 128 };
-    // A small buffer: a client that is not read notices soon.
+    let backlog = if broken.is_none() { 0 } else { 128 };
+    // With a small buffer, a client soon notices that the server does not read.
     let listener = Listener::at(address, backlog, Some(64 << 10))
         .map_err(|error| anyhow!("cannot listen on port {port}: {error}: choose another port"))?;
     let mut out = io::stdout().lock();
     writeln!(out, "broken server {name}, {}, port {}", handshake.name(), listener.port())?;
     out.flush()?;
     drop(out);
-    let Some(played) = played else {
+    let Some(broken) = broken else {
         let fillers = broken::fill(&listener);
         if fillers.is_none() {
-            bail!("a full backlog drops no connections here");
+            bail!("a full backlog does not drop connections on this machine");
         }
         loop {
             thread::park();
         }
     };
-    let (dialect, play) = (*handshake, played.play);
+    let (dialect, serve) = (*handshake, broken.serve);
     for number in 1_u64.. {
         let mut peer = listener.next()?;
         thread::spawn(move || {
             let from = peer.stream().peer_addr().map_or("?".into(), |from| from.to_string());
-            say(&format!("{number}: {from} connected"));
-            match play(&mut peer, dialect) {
-                Ok(seen) => say(&format!(
+            print(&format!("{number}: {from} connected"));
+            match serve(&mut peer, dialect) {
+                Ok(seen) => print(&format!(
                     "{number}: {} bytes received; the client ended with {:?}",
                     seen.bytes, seen.end
                 )),
-                Err(stop) => say(&format!("{number}: {stop}")),
+                Err(stop) => print(&format!("{number}: {stop}")),
             }
-            if played.keeps {
-                // What it is about is that we go on doing nothing.
+            if broken.keeps_open {
+                // Keep the connection open without doing anything.
                 loop {
                     thread::park();
                 }
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn say(text: &str) {
-    // The reader of the output may be gone.
+fn print(text: &str) {
+    // The reader of the output may have closed it.
     let _ = writeln!(io::stdout().lock(), "{text}");
 }

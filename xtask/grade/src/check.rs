@@ -1,4 +1,4 @@
-//! The checks: the rows of the courses' tables, and further rules of their documents.
+//! Checks: the rows of the courses' grading tables, and further rules of their documents.
 
 use super::trial::Trial;
 use accio_harness::jobs::Load;
@@ -6,37 +6,37 @@ use accio_harness::peer::Dialect;
 use accio_harness::subject::Program;
 use accio_harness::verdict::Verdict;
 
-/// One thing a submission must do.
+/// A requirement that a submission must meet.
 #[derive(Debug)]
 pub(crate) struct Check {
-    /// The program it is about.
+    /// The program to check.
     pub(crate) program: Program,
-    /// The program, a slash, and a number for what is graded or a word for what is not.
+    /// `program/number` for a graded check, `program/word` for one without points.
     pub(crate) id: String,
-    /// Its points; 0 for a check that is not graded.
+    /// Its points; 0 if it is not graded.
     pub(crate) points: u32,
-    /// The expected behaviour, in a line.
+    /// The expected behaviour, in one line.
     pub(crate) about: &'static str,
-    /// The courses' rule, in our words.
+    /// The courses' rule, in our own words.
     pub(crate) rule: &'static str,
-    /// The dialects it means something in.
+    /// The dialects that it applies to.
     pub(crate) dialects: &'static [Dialect],
     /// The load it puts on the machine.
     pub(crate) load: Load,
-    /// Whether it needs the submitted client in addition to the program it is about.
+    /// Whether it needs the submitted client in addition to the checked program.
     pub(crate) with_client: bool,
-    /// How it is found out; nothing for what a program cannot show.
+    /// The implementation; `None` if the kit cannot check it.
     pub(crate) run: Option<fn(&Trial<'_>) -> Verdict>,
 }
 
-/// Those with a greeting.
+/// The dialects with a greeting.
 pub(crate) const GREETED: &[Dialect] = &[Dialect::Accio, Dialect::Confirm];
-/// The one with confirmations.
+/// The dialect with confirmations.
 pub(crate) const CONFIRMED: &[Dialect] = &[Dialect::Confirm];
 
 impl Check {
-    /// The check `name` of a program: in all dialects, worth nothing, and not to be tried, unless
-    /// the methods below say otherwise.
+    /// Creates a check that applies to all dialects and has no points and no implementation; the
+    /// methods below change that.
     pub(crate) fn new(
         program: Program,
         name: &str,
@@ -56,32 +56,32 @@ impl Check {
         }
     }
 
-    /// Is graded, with so many points.
+    /// Sets its points.
     pub(crate) fn worth(self, points: u32) -> Check {
         Check { points, ..self }
     }
 
-    /// Means something in these dialects only.
+    /// Restricts it to these dialects.
     pub(crate) fn in_dialects(self, dialects: &'static [Dialect]) -> Check {
         Check { dialects, ..self }
     }
 
-    /// Waits more than it works.
+    /// Marks it as mostly waiting, so that more of them run at once.
     pub(crate) fn waits(self) -> Check {
         Check { load: Load::Waits, ..self }
     }
 
-    /// Needs the submitted client, too.
+    /// Marks it as needing the submitted client, too.
     pub(crate) fn with_client(self) -> Check {
         Check { with_client: true, ..self }
     }
 
-    /// Is found out like this.
+    /// Sets its implementation.
     pub(crate) fn run(self, run: fn(&Trial<'_>) -> Verdict) -> Check {
         Check { run: Some(run), ..self }
     }
 
-    /// Its number, where the courses grade it.
+    /// Returns its number, if the courses grade it.
     pub(crate) fn number(&self) -> Option<u32> {
         self.id.rsplit('/').next()?.parse().ok()
     }

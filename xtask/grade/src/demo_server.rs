@@ -1,4 +1,5 @@
-//! `accio-grade demo PORT`: runs a correct server that prints connections and the start of their content.
+//! `accio-grade demo PORT`: runs a correct server that prints connections and the start of their
+//! content.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -22,38 +23,38 @@ pub(crate) struct Arguments {
     handshake: ServerDialect,
 }
 
-/// How much of a file's start is shown.
+/// Number of bytes of a file's start to print.
 const SHOWN: usize = 32;
-/// How often the progress of a transfer is printed.
+/// Interval at which the progress of transfers is printed.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Transfers in progress, by connection.
+/// The transfers in progress, by connection.
 #[derive(Debug, Clone, Default)]
-struct View(Arc<Mutex<BTreeMap<u64, Transfer>>>);
+struct Transfers(Arc<Mutex<BTreeMap<u64, Transfer>>>);
 
 #[derive(Debug, Default)]
 struct Transfer {
     bytes: u64,
-    /// Bytes at the last printed line.
-    told: u64,
+    /// Number of bytes in the last printed line.
+    printed: u64,
     start: Vec<u8>,
 }
 
-/// A file that is printed and discarded.
+/// A file whose start and length are printed, and which is discarded.
 #[derive(Debug)]
-struct Watched {
+struct PrintedFile {
     id: u64,
-    view: View,
+    transfers: Transfers,
 }
 
-/// Serves until a signal ends it.
+/// Runs the server until a signal stops it.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let view = View::default();
+    let transfers = Transfers::default();
     let began = Instant::now();
-    let told = view.clone();
-    let server = Server::builder(view.clone())
+    let finished = transfers.clone();
+    let server = Server::builder(transfers.clone())
         .dialect(arguments.handshake)
-        .on_outcome(move |outcome| say(began, &told.end(outcome)))
+        .on_outcome(move |outcome| print(began, &finished.end(outcome)))
         .bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, arguments.port)))?;
     let handle = server.handle();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
@@ -62,31 +63,31 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             handle.stop();
         }
     });
-    let beats = view;
+    let all = transfers;
     thread::spawn(move || {
         loop {
             thread::sleep(BEAT);
-            beats.progress().iter().for_each(|line| say(began, line));
+            all.progress().iter().for_each(|line| print(began, line));
         }
     });
-    say(began, &format!("demo server, {}, {}", arguments.handshake, server.local_addr()));
+    print(began, &format!("demo server, {}, {}", arguments.handshake, server.local_addr()));
     server.run()?;
     Ok(ExitCode::SUCCESS)
 }
 
-impl View {
+impl Transfers {
     fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<u64, Transfer>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns a line for each transfer that made progress.
+    /// Returns a line for each transfer that has made progress.
     fn progress(&self) -> Vec<String> {
         self.with(|transfers| {
             let moving =
-                transfers.iter_mut().filter(|(_, transfer)| transfer.bytes > transfer.told);
+                transfers.iter_mut().filter(|(_, transfer)| transfer.bytes > transfer.printed);
             moving
                 .map(|(id, transfer)| {
-                    transfer.told = transfer.bytes;
+                    transfer.printed = transfer.bytes;
                     format!("connection {id}: {} bytes so far", transfer.bytes)
                 })
                 .collect()
@@ -97,13 +98,13 @@ impl View {
     fn end(&self, outcome: &Outcome) -> String {
         let start = self.with(|transfers| transfers.remove(&outcome.id)).unwrap_or_default().start;
         let from = outcome.peer.map_or("unknown".into(), |peer| peer.to_string());
-        let spoke = outcome.dialect.map_or("nothing".into(), |dialect| dialect.to_string());
+        let dialect = outcome.dialect.map_or("unknown".into(), |dialect| dialect.to_string());
         let end = match &outcome.result {
-            Ok(()) => "whole".to_owned(),
+            Ok(()) => "complete".to_owned(),
             Err(why) => format!("ERROR: {why}"),
         };
         format!(
-            "connection {} from {from}: spoke {spoke}, {} bytes in {:.1} s, {end}; begins \"{}\"",
+            "connection {} from {from}: dialect {dialect}, {} bytes in {:.1} s, {end}; starts with \"{}\"",
             outcome.id,
             outcome.bytes,
             outcome.duration.as_secs_f64(),
@@ -112,18 +113,18 @@ impl View {
     }
 }
 
-impl FileSink for View {
-    type File = Watched;
+impl FileSink for Transfers {
+    type File = PrintedFile;
 
-    fn open(&self, id: u64) -> io::Result<Watched> {
+    fn open(&self, id: u64) -> io::Result<PrintedFile> {
         self.with(|transfers| transfers.insert(id, Transfer::default()));
-        Ok(Watched { id, view: self.clone() })
+        Ok(PrintedFile { id, transfers: self.clone() })
     }
 }
 
-impl SinkFile for Watched {
+impl SinkFile for PrintedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.view.with(|transfers| {
+        self.transfers.with(|transfers| {
             let transfer = transfers.entry(self.id).or_default();
             transfer.bytes += bytes.len() as u64;
             let room = SHOWN.saturating_sub(transfer.start.len()).min(bytes.len());
@@ -141,8 +142,8 @@ impl SinkFile for Watched {
     }
 }
 
-fn say(began: Instant, line: &str) {
-    // The reader of the output may be gone.
+fn print(began: Instant, line: &str) {
+    // The reader of the output may have closed it.
     let _ = writeln!(io::stdout().lock(), "{:8.1} s  {line}", began.elapsed().as_secs_f64());
 }
 
@@ -151,14 +152,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn received_bytes_are_counted_and_escaped() {
-        let view = View::default();
-        let mut file = view.open(7).unwrap();
+    fn counts_bytes_and_keeps_the_start_of_the_content() {
+        let transfers = Transfers::default();
+        let mut file = transfers.open(7).unwrap();
         file.write(b"a\x1b[2J").unwrap();
         file.write(&[b'x'; 100]).unwrap();
-        assert_eq!(view.progress(), ["connection 7: 105 bytes so far"]);
-        assert!(view.progress().is_empty());
-        let start = view.with(|transfers| transfers[&7].start.clone());
+        assert_eq!(transfers.progress(), ["connection 7: 105 bytes so far"]);
+        assert!(transfers.progress().is_empty());
+        let start = transfers.with(|transfers| transfers[&7].start.clone());
         assert_eq!(start.len(), SHOWN);
         assert!(start.starts_with(b"a\x1b[2Jx"));
     }

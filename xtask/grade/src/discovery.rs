@@ -9,13 +9,14 @@ use accio_harness::subject::{Program, Subject, Template};
 use accio_harness::tools;
 use anyhow::{Context, bail};
 
-/// Interpreters by the end of a script's name; the courses' own first.
+/// Interpreters by the extension of the script; the courses' language first.
 const SCRIPTS: [(&str, &str); 4] =
     [("py", "python3"), ("pl", "perl"), ("rb", "ruby"), ("js", "node")];
-/// Where compiled programs are, too.
+/// Subfolders to search.
 const FOLDERS: [&str; 4] = ["", "build", "bin", "src"];
 
-/// The programs in `dir`: client.py, server.py, server-s.py, or compiled ones with these names.
+/// Finds the programs in `dir`: client.py, server.py, server-s.py, or compiled ones with these
+/// names.
 pub(crate) fn programs(dir: &Path) -> anyhow::Result<Subject> {
     let dir = std::path::absolute(dir)?;
     if !dir.is_dir() {
@@ -27,14 +28,14 @@ pub(crate) fn programs(dir: &Path) -> anyhow::Result<Subject> {
         client: find(&dir, Program::Client)?,
     };
     if Program::ALL.iter().all(|program| subject.template(*program).is_err()) {
-        // Archives made elsewhere lose it.
+        // Archives may lose the executable permission.
         let mut files = Program::ALL.iter().map(|program| dir.join(program.name()));
         let remedy = match files.any(|file| file.is_file()) {
-            true => "; what has such a name may not be executed: chmod +x",
+            true => "; a file with such a name is not executable: chmod +x",
             false => "",
         };
         bail!(
-            "submission {}: neither client, server nor server-s is there, as .py, .pl, .rb, .js \
+            "submission {}: neither client, server nor server-s found, as .py, .pl, .rb, .js \
              or compiled{remedy}",
             dir.display()
         );
@@ -42,7 +43,8 @@ pub(crate) fn programs(dir: &Path) -> anyhow::Result<Subject> {
     Ok(subject)
 }
 
-/// The template of a command line, in which files of this folder keep their meaning elsewhere.
+/// Parses a command template and makes the paths of existing files absolute, because programs run
+/// in other folders.
 pub(crate) fn template(text: &str) -> anyhow::Result<Template> {
     let absolute = |word: &str| -> Option<String> {
         let path = Path::new(word);
@@ -53,24 +55,24 @@ pub(crate) fn template(text: &str) -> anyhow::Result<Template> {
     };
     let template = Template::parse(text)?;
     Ok(template.map(|index, word| {
-        // A command without a slash is looked for in PATH.
+        // A command without a slash is searched in PATH.
         if index == 0 && !word.contains('/') { None } else { absolute(word) }
     }))
 }
 
-/// Names a program that cannot be run, and the remedy: the author of the submission is not to
-/// blame.
+/// Returns an error for the first program that cannot be run, with a remedy. This is an error of
+/// the command line, not a fault of the submission.
 pub(crate) fn missing(programs: &Subject) -> Option<String> {
     let all = [&programs.client, &programs.server_s, &programs.server];
-    let program = all.into_iter().flatten().map(Template::program).find(|word| !is_there(word))?;
+    let program = all.into_iter().flatten().map(Template::program).find(|word| !exists(word))?;
     Some(if program.contains('/') {
-        format!("{program}: no such program: is it built, and does the path lead there from here?")
+        format!("{program}: no such program: is it built, and is the path correct?")
     } else {
-        format!("{program}: not in PATH: install it, or give the path of another")
+        format!("{program}: not in PATH: install it, or give its path")
     })
 }
 
-fn is_there(program: &str) -> bool {
+fn exists(program: &str) -> bool {
     if program.contains('/') {
         Path::new(program).is_file()
     } else {
@@ -80,7 +82,7 @@ fn is_there(program: &str) -> bool {
 
 fn find(dir: &Path, program: Program) -> anyhow::Result<Option<Template>> {
     let name = program.name();
-    let places = match program {
+    let placeholders = match program {
         Program::Server => "{port} {dir}",
         Program::ServerS => "{port}",
         Program::Client => "{host} {port} {file}",
@@ -89,7 +91,7 @@ fn find(dir: &Path, program: Program) -> anyhow::Result<Option<Template>> {
         for (end, interpreter) in SCRIPTS {
             let path = dir.join(folder).join(format!("{name}.{end}"));
             if path.is_file() {
-                let text = format!("{interpreter} {} {places}", quoted(&path)?);
+                let text = format!("{interpreter} {} {placeholders}", quoted(&path)?);
                 return Ok(Some(Template::parse(&text)?));
             }
         }
@@ -97,7 +99,7 @@ fn find(dir: &Path, program: Program) -> anyhow::Result<Option<Template>> {
         let is_program = fs::metadata(&path)
             .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
         if is_program {
-            return Ok(Some(Template::parse(&format!("{} {places}", quoted(&path)?))?));
+            return Ok(Some(Template::parse(&format!("{} {placeholders}", quoted(&path)?))?));
         }
     }
     Ok(None)
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_and_programs_are_found_and_others_are_not() {
+    fn finds_scripts_and_executables_only() {
         let dir = tempfile::tempdir().unwrap();
         assert!(programs(dir.path()).unwrap_err().to_string().contains("neither client"));
         fs::write(dir.path().join("client"), "no program").unwrap();
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_named_with_the_remedy() {
+    fn names_a_program_that_cannot_be_run_and_the_remedy() {
         let with = |client: &str| Subject {
             client: Some(template(client).unwrap()),
             ..Subject::default()

@@ -1,4 +1,4 @@
-//! Runs the checks on one submission and says what it earned.
+//! Runs the checks on a submission and reports its results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,9 +20,9 @@ use accio_harness::subject::Subject;
 use accio_harness::verdict::{Stop, Verdict};
 use accio_harness::{report as outputs, seeds::seed_for};
 
-/// Lines of an output kept with a failure.
+/// Number of lines of an output that are kept with a failure.
 const TAIL: usize = 8;
-/// Processes whose output is kept with a failure.
+/// Number of processes whose output is kept with a failure.
 const PROCESSES: usize = 3;
 
 /// The programs to grade.
@@ -32,36 +32,36 @@ pub(crate) struct Submission {
     pub(crate) name: String,
     /// Its programs.
     pub(crate) programs: Subject,
-    /// The dialect it should speak.
+    /// The dialect to check.
     pub(crate) dialect: Dialect,
-    /// The options that name it on a command line.
+    /// The command-line options that select it.
     pub(crate) options: String,
 }
 
-/// How it is graded.
+/// The settings for grading a submission.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// The seed of contents and of the network emulator.
     pub(crate) seed: u64,
-    /// Working checks at a time.
+    /// Number of concurrent checks that use the CPU.
     pub(crate) jobs: usize,
-    /// How delay and loss are made.
+    /// How delay and loss are emulated.
     pub(crate) network: Network,
-    /// Limits of one check's processes.
+    /// Resource limits for the processes of a check.
     pub(crate) limits: Limits,
-    /// Where programs run, if not in a folder of their own each.
+    /// The working directory of the programs; `None` for a new folder each.
     pub(crate) workdir: Option<PathBuf>,
-    /// Where checks write.
+    /// The folder for the checks' files.
     pub(crate) dir: PathBuf,
-    /// Whether a failed check is run once more alone.
+    /// Whether to run a failed check again by itself.
     pub(crate) retry: bool,
-    /// Whether the files of a failed check stay.
+    /// Whether to keep the files of a failed check.
     pub(crate) keep: bool,
-    /// Options without which a check run again would not be the same.
+    /// Further command-line options that are needed to repeat a check.
     pub(crate) repeat: String,
 }
 
-/// The checks among `chosen` that are about programs of the submission.
+/// Returns the checks among `chosen` for programs of the submission.
 pub(crate) fn checks_for(
     submission: &Submission,
     chosen: &[&'static Check],
@@ -70,13 +70,13 @@ pub(crate) fn checks_for(
     chosen.iter().copied().filter(|check| has(check)).collect()
 }
 
-/// Grades a submission; tells of each check's outcome as it comes, of failed ones a second time
-/// when they have been run again.
+/// Grades a submission. Calls `report` for each outcome; the flag is false for a failed check that
+/// will run again, which is reported a second time.
 pub(crate) fn grade(
     submission: &Submission,
     chosen: &[&'static Check],
     settings: &Settings,
-    mut tell: impl FnMut(&Row, bool),
+    mut report: impl FnMut(&Row, bool),
 ) -> anyhow::Result<Report> {
     let began = Instant::now();
     let checks = checks_for(submission, chosen);
@@ -86,7 +86,7 @@ pub(crate) fn grade(
         match not_run(check, submission) {
             Some(outcome) => {
                 let row = row(submission, settings, check, outcome);
-                tell(&row, true);
+                report(&row, true);
                 rows[index] = Some(row);
             }
             None => to_run.push(index),
@@ -94,24 +94,25 @@ pub(crate) fn grade(
     }
 
     let mut again = Vec::new();
-    let first = jobs(submission, &checks, &to_run, settings, 1)?;
-    jobs::run(&first.jobs(), Concurrency::Working(settings.jobs), |ended| {
-        let (place, run) = (to_run[ended.index], &first.0[ended.index]);
+    let first = pending(submission, &checks, &to_run, settings, 1)?;
+    jobs::run(&jobs_of(&first), Concurrency::Working(settings.jobs), |ended| {
+        let (place, run) = (to_run[ended.index], &first[ended.index]);
         let mut row = row(submission, settings, checks[place], Outcome::Passed);
         run.finish(&mut row, ended.verdict, ended.took, settings.keep);
-        let stands =
+        let is_final =
             !settings.retry || !matches!(row.outcome, Outcome::Failed { .. } | Outcome::Trouble(_));
-        tell(&row, stands);
-        if !stands {
+        report(&row, is_final);
+        if !is_final {
             again.push(place);
         }
         rows[place] = Some(row);
         Ok(())
     })?;
 
-    // A program that does not start again, first: nothing of it is run once more then.
+    // Try programs that did not start first: if one fails to start again, its other checks are not
+    // repeated.
     again.sort_unstable();
-    let mut hopeless: BTreeSet<String> = BTreeSet::new();
+    let mut unstartable: BTreeSet<String> = BTreeSet::new();
     let mut startup_failures: BTreeMap<String, usize> = BTreeMap::new();
     for place in &again {
         if let Some(what) = rows[*place].as_ref().and_then(|row| start_failure(&row.outcome)) {
@@ -120,27 +121,27 @@ pub(crate) fn grade(
     }
     let startup_failures: Vec<usize> = startup_failures.into_values().collect();
     again.retain(|place| !startup_failures.contains(place));
-    // These mostly wait, for one program each.
+    // The startup failures run at once, since they mostly wait; the others one by one.
     let batches = [startup_failures].into_iter().chain(again.into_iter().map(|place| vec![place]));
     for mut batch in batches {
         batch.retain(|place| match &mut rows[*place] {
-            Some(row) if is_hopeless(row, &hopeless) => {
-                row.notes.push("not run once more: the program does not start".into());
-                tell(row, true);
+            Some(row) if cannot_start(row, &unstartable) => {
+                row.notes.push("not repeated: the program does not start".into());
+                report(row, true);
                 false
             }
             row => row.is_some(),
         });
-        let second = jobs(submission, &checks, &batch, settings, 2)?;
-        jobs::run(&second.jobs(), Concurrency::Working(batch.len()), |ended| {
+        let second = pending(submission, &checks, &batch, settings, 2)?;
+        jobs::run(&jobs_of(&second), Concurrency::Working(batch.len()), |ended| {
             let Some(row) = &mut rows[batch[ended.index]] else { return Ok(()) };
             row.attempts = 2;
-            second.0[ended.index].finish(row, ended.verdict, ended.took, settings.keep);
+            second[ended.index].finish(row, ended.verdict, ended.took, settings.keep);
             if row.outcome == Outcome::Passed {
-                row.notes.push("passed when run once more, alone".into());
+                row.notes.push("passed when repeated by itself".into());
             }
-            hopeless.extend(start_failure(&row.outcome));
-            tell(row, true);
+            unstartable.extend(start_failure(&row.outcome));
+            report(row, true);
             Ok(())
         })?;
     }
@@ -154,28 +155,28 @@ pub(crate) fn grade(
     })
 }
 
-/// Why a check is not even tried.
+/// Returns the outcome of a check that is not run.
 fn not_run(check: &Check, submission: &Submission) -> Option<Outcome> {
     let dialect = submission.dialect;
     if check.run.is_none() {
-        return Some(Outcome::NotGraded("about the repository, which no program shows".into()));
+        return Some(Outcome::NotGraded("about the repository, which the kit cannot check".into()));
     }
     if !check.dialects.contains(&dialect) {
-        let why = format!("means nothing in the dialect {}", dialect.name());
+        let why = format!("does not apply to the dialect {}", dialect.name());
         return Some(Outcome::NotGraded(why));
     }
     let has_client = submission.programs.client.is_some();
     (check.with_client && !has_client).then(|| Outcome::Skipped("no client was given".into()))
 }
 
-/// Whether a program that the check needs is known not to start.
-fn is_hopeless(row: &Row, hopeless: &BTreeSet<String>) -> bool {
+/// Whether the check needs a program that is known not to start.
+fn cannot_start(row: &Row, unstartable: &BTreeSet<String>) -> bool {
     let own = format!("{STARTING}{}", row.check.program.name());
-    hopeless.contains(&own)
-        || start_failure(&row.outcome).is_some_and(|what| hopeless.contains(&what))
+    unstartable.contains(&own)
+        || start_failure(&row.outcome).is_some_and(|what| unstartable.contains(&what))
 }
 
-/// The program that did not start, if that was the fault.
+/// Returns the name of the step if the fault was that a program did not start.
 fn start_failure(outcome: &Outcome) -> Option<String> {
     let Outcome::Failed { during, .. } = outcome else { return None };
     during.iter().find(|place| place.starts_with(STARTING)).cloned()
@@ -191,34 +192,31 @@ fn row(
         "cargo xtask grade {}{} --filter {} --seed {}",
         submission.options, settings.repeat, check.id, settings.seed
     );
-    let (notes, said) = (Vec::new(), Vec::new());
-    Row { check, outcome, took: Duration::ZERO, attempts: 1, notes, said, command }
+    let (notes, stderr) = (Vec::new(), Vec::new());
+    Row { check, outcome, took: Duration::ZERO, attempts: 1, notes, stderr, command }
 }
 
-/// A check about to be run, or running.
-struct Run {
+/// A check that is running or about to run.
+struct PendingCheck {
     job: Job,
     notes: Arc<Mutex<Vec<String>>>,
 }
 
-struct Runs(Vec<Run>);
-
-impl Runs {
-    fn jobs(&self) -> Vec<Job> {
-        self.0.iter().map(|run| run.job.clone()).collect()
-    }
+/// Returns the jobs of these checks, to run them.
+fn jobs_of(checks: &[PendingCheck]) -> Vec<Job> {
+    checks.iter().map(|check| check.job.clone()).collect()
 }
 
-fn jobs(
+fn pending(
     submission: &Submission,
     checks: &[&'static Check],
     places: &[usize],
     settings: &Settings,
     attempt: u32,
-) -> io::Result<Runs> {
+) -> io::Result<Vec<PendingCheck>> {
     let programs = Arc::new(submission.programs.clone());
     let startup_failures = Arc::new(StartupFailures::default());
-    let run = |place: &usize| -> io::Result<Run> {
+    let run = |place: &usize| -> io::Result<PendingCheck> {
         let check = checks[*place];
         let name = check.id.replace('/', "-");
         let dir = settings.dir.join(format!("{name}-{attempt}"));
@@ -249,18 +247,18 @@ fn jobs(
             context: Arc::new(context),
             work: Arc::new(work),
         };
-        Ok(Run { job, notes })
+        Ok(PendingCheck { job, notes })
     };
-    places.iter().map(run).collect::<io::Result<Vec<_>>>().map(Runs)
+    places.iter().map(run).collect()
 }
 
-impl Run {
-    /// Enters the result into `row` and removes the folder.
+impl PendingCheck {
+    /// Stores the result in `row` and removes the folder.
     fn finish(&self, row: &mut Row, verdict: Verdict, took: Duration, keep: bool) {
         let context = &self.job.context;
         row.took = took;
         row.notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        row.said = Vec::new();
+        row.stderr = Vec::new();
         let ended = resource_limits::reasons(context.owner());
         row.outcome = match verdict {
             Ok(()) => Outcome::Passed,
@@ -268,12 +266,13 @@ impl Run {
             Err(Stop::Trouble(why)) => Outcome::Trouble(why),
             Err(Stop::Fault(mut fault)) => {
                 fault.during.reverse();
-                // A program's start is noted where it is started and where failures are counted.
+                // The start of a program is added both where it is started and where failures are
+                // counted.
                 fault.during.dedup();
-                let ended = ended.iter().map(|why| format!("; the kit ended it: {why}"));
+                let ended = ended.iter().map(|why| format!("; the kit killed it: {why}"));
                 let actual = fault.actual + &ended.collect::<String>();
                 let dir = context.dir();
-                row.said = said(context);
+                row.stderr = last_output(context);
                 Outcome::Failed {
                     expected: tidy(&fault.expected, dir),
                     actual: tidy(&actual, dir),
@@ -282,30 +281,30 @@ impl Run {
             }
         };
         let keeps = keep && matches!(row.outcome, Outcome::Failed { .. });
-        // A disk that is full by now changes nothing about the outcome.
+        // An error here, such as a full disk, does not affect the outcome.
         let _ = outputs::tidy(context, keeps, keep);
         if keeps {
-            row.said.push(format!("files and outputs: {}", context.dir().display()));
+            row.stderr.push(format!("files and outputs: {}", context.dir().display()));
         }
     }
 }
 
-/// Without the folders of the run, which mean nothing to anybody.
+/// Removes the paths of the run's temporary folders from a text.
 fn tidy(text: &str, dir: &Path) -> String {
     text.replace(&format!("{}/", dir.to_string_lossy()), "")
 }
 
-/// The last things that programs said on stderr, escaped.
-fn said(context: &Context) -> Vec<String> {
+/// Returns the last lines that the programs printed to stderr, escaped.
+fn last_output(context: &Context) -> Vec<String> {
     let logs = context.logs();
-    let spoken = logs.iter().rev().filter(|log| !log.stderr.text().is_empty()).take(PROCESSES);
-    let mut said = Vec::new();
-    for log in spoken {
-        said.push(format!("stderr of {}", tidy(&log.command, context.dir())));
+    let with_output = logs.iter().rev().filter(|log| !log.stderr.text().is_empty()).take(PROCESSES);
+    let mut output = Vec::new();
+    for log in with_output {
+        output.push(format!("stderr of {}", tidy(&log.command, context.dir())));
         let stderr = log.stderr.text();
         let lines: Vec<&str> = stderr.lines().collect();
         let tail = &lines[lines.len().saturating_sub(TAIL)..];
-        said.extend(tail.iter().map(|line| format!("  | {}", payload::escape_line(line))));
+        output.extend(tail.iter().map(|line| format!("  | {}", payload::escape_line(line))));
     }
-    said
+    output
 }

@@ -1,4 +1,4 @@
-//! Every client with every server, ours among them.
+//! Runs every client with every server, including our own.
 
 use std::fs;
 use std::io;
@@ -18,10 +18,10 @@ use accio_harness::seeds::seed_for;
 use accio_harness::subject::{Program, Subject};
 use accio_harness::verdict::{Stop, Verdict};
 
-/// The name of the reference programs.
+/// The name of the reference programs in the matrix.
 const REFERENCE: &str = "reference";
 
-/// Runs every client with every server, and gives the matrix in Markdown.
+/// Runs every client with every server and returns the matrix in Markdown.
 pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> anyhow::Result<String> {
     let with = |program: Program| -> Vec<Option<&Submission>> {
         let has = |one: &&Submission| one.programs.template(program).is_ok();
@@ -32,7 +32,7 @@ pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> anyhow::Re
     let mut jobs = Vec::new();
     for (client, client_of) in clients.iter().enumerate() {
         for (server, server_of) in servers.iter().enumerate() {
-            // The reference speaks every dialect; of two others each speaks its own.
+            // The reference supports every dialect; two submissions need the same one.
             let fit = match (client_of, server_of) {
                 (Some(client), Some(server)) => client.dialect == server.dialect,
                 (client, server) => client.is_some() || server.is_some(),
@@ -50,12 +50,12 @@ pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> anyhow::Re
         let fault = ended.verdict.err().map(|stop| match stop {
             Stop::Fault(fault) => format!("expected {}, got {}", fault.expected, fault.actual),
             Stop::Skip(why) => why,
-            Stop::Trouble(why) => format!("the kit's own trouble: {why}"),
+            Stop::Trouble(why) => format!("error in the grader: {why}"),
         });
         let dir = jobs[ended.index].context.dir();
         let fault = fault.map(|text| text.replace(&format!("{}/", dir.display()), ""));
         pairs.push(Pair { client, server, fault });
-        // The whole folder goes in the end.
+        // An error does not matter: the run's folder is removed in the end.
         let _ = fs::remove_dir_all(dir);
         Ok(())
     })?;

@@ -1,10 +1,10 @@
 //! The conformance kit: grades any implementation of the three programs, in any language.
 //!
-//! A [`check::Check`] is a row of the courses' tables, or a further rule of their documents;
-//! it is shown in a [`trial::Trial`] of the subject's programs, against the reference side made of
-//! accio-proto ([`mod@reference`]) and peers that misbehave ([`broken`]), over a network that may be
-//! emulated ([`network_emulator`], [`accio_harness::namespace`]). [`grade`] runs them on a submission, [`report`] says what
-//! came of it.
+//! A [`check::Check`] is a row of the courses' grading tables or a further rule of their documents.
+//! It runs in a [`trial::Trial`], which connects the subject's programs to the reference programs
+//! made of accio-proto ([`mod@reference`]) or to misbehaving peers ([`broken`]), over a network
+//! that may be emulated ([`network_emulator`], [`accio_harness::namespace`]). [`grade`] runs the
+//! checks on a submission, and [`report`] writes the results.
 
 #![forbid(unsafe_code)]
 
@@ -33,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Grade any implementation of the three programs by the courses' checks
+/// Grade any implementation of the three programs with the courses' checks
 #[derive(Debug, Parser)]
 #[command(name = "accio-grade", version, args_conflicts_with_subcommands = true)]
 struct CommandLine {
@@ -46,7 +46,7 @@ struct CommandLine {
 /// Further commands.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Run a misbehaving server to test a client with
+    /// Run a misbehaving server to test clients
     #[command(after_help = broken_server::names())]
     Broken(broken_server::Arguments),
     /// Run a correct server that prints connections and the start of their content

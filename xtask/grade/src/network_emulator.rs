@@ -1,9 +1,9 @@
-//! An emulated network in user space: latency, jitter, bandwidth, tiny slices, stalls shaped like
-//! retransmission time-outs, resets. Bytes cannot be lost here without corrupting the stream; what
-//! loss does to a program is to make it wait and to give it odd pieces, and that is what this does.
+//! A proxy that emulates a network: latency, jitter, bandwidth, tiny slices, stalls like those of
+//! retransmission timeouts, and resets. It cannot lose bytes without corrupting the stream. But to
+//! a program, lost packets look like delays and odd slices, and these are emulated.
 //!
-//! Everything is drawn from a seed, by the position in the stream and never by the time at which
-//! bytes come, so that the same seed gives the same pieces and the same stalls.
+//! Slices and stalls depend on a seed and on the position in the stream, not on the time at which
+//! bytes arrive, so that the same seed gives the same slices and stalls.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,69 +16,69 @@ use socket2::SockRef;
 
 use accio_harness::verdict::Verdict;
 
-/// Bytes on the way in one direction, in pieces of [`PIECE`].
-const ON_THE_WAY: usize = 64;
+/// Maximum number of reads in flight in one direction, of up to [`PIECE`] bytes each.
+const IN_FLIGHT: usize = 64;
 const PIECE: usize = 16 << 10;
 
-/// The delays and losses of a network.
+/// The properties of an emulated network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Profile {
-    /// How long each byte takes, in one direction.
+    /// Delay of each byte, in one direction.
     pub(crate) latency: Duration,
-    /// How much longer some take.
+    /// Maximum additional delay of a slice.
     pub(crate) jitter: Duration,
-    /// Bytes a second.
+    /// Bytes per second.
     pub(crate) bandwidth: u64,
-    /// How many bytes from the start come in pieces of a few bytes.
+    /// Number of bytes at the start of the stream that arrive in slices of a few bytes.
     pub(crate) tiny: u64,
-    /// About how far stalls are apart, in bytes.
+    /// Average distance of stalls, in bytes.
     pub(crate) stall_every: u64,
-    /// The longest stall.
+    /// Maximum duration of a stall.
     pub(crate) longest_stall: Duration,
-    /// The position at which both sides get a reset.
+    /// The position in the stream at which both sides get a reset.
     pub(crate) reset_at: Option<u64>,
 }
 
 impl Profile {
-    /// A poor line: what "emulated delay and loss" means where no packet can be dropped.
+    /// A poor network: emulates delay and loss where packets cannot be dropped.
     pub(crate) const POOR: Profile = Profile {
         latency: Duration::from_millis(15),
         jitter: Duration::from_millis(10),
         bandwidth: 24 << 20,
         tiny: 3_000,
         stall_every: 6 << 20,
-        // Four time-outs in a row; far below the ten seconds of an idle time-out.
+        // Four retransmission timeouts in a row; far below the idle timeout of ten seconds.
         longest_stall: Duration::from_millis(1_600),
         reset_at: None,
     };
-    /// Delay alone, for in front of a line that really loses packets.
+    /// Delay without loss, for use in front of a namespace that loses packets.
     pub(crate) const FAR: Profile = Profile { stall_every: u64::MAX, ..Profile::POOR };
 }
 
-/// A running proxy; connections end with it.
+/// A running network emulator. Dropping it ends its connections.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub(crate) struct NetworkEmulator {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<EmulatorState>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct EmulatorState {
     stop: AtomicBool,
     streams: Mutex<Vec<Weak<TcpStream>>>,
 }
 
-impl Proxy {
-    /// Takes connections at `host` and carries them to `target`.
+impl NetworkEmulator {
+    /// Accepts connections at `host` and relays them to `target`.
     pub(crate) fn start(
         host: IpAddr,
         target: SocketAddr,
         profile: Profile,
         seed: u64,
-    ) -> Verdict<Proxy> {
+    ) -> Verdict<NetworkEmulator> {
         let listener = TcpListener::bind((host, 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(EmulatorState::default());
         let for_thread = Arc::clone(&shared);
         thread::spawn(move || {
             for (number, near) in (0..).zip(listener.incoming()) {
@@ -88,43 +88,43 @@ impl Proxy {
                 if let Ok(near) = near {
                     let shared = Arc::clone(&for_thread);
                     let seed = seed.wrapping_add(number * 2);
-                    thread::spawn(move || carry(near, target, profile, seed, &shared));
+                    thread::spawn(move || relay(near, target, profile, seed, &shared));
                 }
             }
         });
-        Ok(Proxy { address, shared })
+        Ok(NetworkEmulator { address, shared })
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-impl Drop for Proxy {
+impl Drop for NetworkEmulator {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // Wakes the listener, which then ends.
+        // Connect to the listener, so that its thread wakes up and ends.
         let host = if self.address.ip().is_unspecified() {
             [127, 0, 0, 1].into()
         } else {
             self.address.ip()
         };
-        let _ = TcpStream::connect_timeout(&(host, self.address.port()).into(), PATIENCE);
+        let _ = TcpStream::connect_timeout(&(host, self.address.port()).into(), CONNECT_TIMEOUT);
         let streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in streams.iter().filter_map(Weak::upgrade) {
-            // It may have ended.
+            // The connection may have ended.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// For a connection to the target.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for connecting to the target.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn carry(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, shared: &Shared) {
-    let Ok(far) = TcpStream::connect_timeout(&target, PATIENCE) else {
-        // The client sees the same as without a server.
+fn relay(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, shared: &EmulatorState) {
+    let Ok(far) = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) else {
+        // The client sees a reset, as without a server.
         let _ = SockRef::from(&near).set_linger(Some(Duration::ZERO));
         return;
     };
@@ -134,36 +134,36 @@ fn carry(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, share
         let _ = stream.set_write_timeout(Some(Duration::from_secs(60)));
         let mut streams = shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| stream.strong_count() > 0);
-        // No handle of its own: a reset takes effect when the last handle closes.
+        // A weak reference, because a reset takes effect when the last handle is closed.
         streams.push(Arc::downgrade(stream));
     }
     let broken = AtomicBool::new(false);
-    let there = Direction { from: &near, to: &far, broken: &broken };
+    let forward = Direction { from: &near, to: &far, broken: &broken };
     let back = Direction { from: &far, to: &near, broken: &broken };
-    // The server's bytes are not a file: they are only delayed.
-    let late = Profile { reset_at: None, stall_every: u64::MAX, ..profile };
+    // The bytes from the server are only delayed.
+    let delayed = Profile { reset_at: None, stall_every: u64::MAX, ..profile };
     thread::scope(|scope| {
-        scope.spawn(|| there.run(profile, seed));
-        scope.spawn(|| back.run(late, seed + 1));
+        scope.spawn(|| forward.run(profile, seed));
+        scope.spawn(|| back.run(delayed, seed + 1));
     });
 }
 
-/// Bytes, and when they are due; none of them is the end.
-type Piece = (Instant, Vec<u8>);
+/// Bytes and the time to deliver them; no bytes mark the end of the stream.
+type DelayedBytes = (Instant, Vec<u8>);
 
 /// One direction of a connection.
 struct Direction<'a> {
     from: &'a TcpStream,
     to: &'a TcpStream,
-    /// Whether both directions have ended by a reset.
+    /// Whether the connection was reset.
     broken: &'a AtomicBool,
 }
 
 impl Direction<'_> {
     fn run(&self, profile: Profile, seed: u64) {
         thread::scope(|scope| {
-            // Within: the other end sees it go when we return.
-            let (send, pieces) = mpsc::sync_channel::<Piece>(ON_THE_WAY);
+            // Created here, so that dropping the sender on return ends the other thread.
+            let (send, pieces) = mpsc::sync_channel::<DelayedBytes>(IN_FLIGHT);
             scope.spawn(move || self.deliver(pieces, profile, seed));
             let mut buffer = vec![0; PIECE];
             let mut due = Instant::now();
@@ -184,8 +184,8 @@ impl Direction<'_> {
         });
     }
 
-    fn deliver(&self, pieces: mpsc::Receiver<Piece>, profile: Profile, seed: u64) {
-        let mut plan = Schedule::new(profile, seed);
+    fn deliver(&self, pieces: mpsc::Receiver<DelayedBytes>, profile: Profile, seed: u64) {
+        let mut schedule = Schedule::new(profile, seed);
         let mut to = self.to;
         for (due, bytes) in pieces {
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -197,7 +197,7 @@ impl Direction<'_> {
             }
             let mut rest = &bytes[..];
             while !rest.is_empty() {
-                let (length, pause) = plan.next(rest.len());
+                let (length, pause) = schedule.next(rest.len());
                 thread::sleep(pause);
                 if length == 0 || to.write_all(&rest[..length]).is_err() {
                     return self.reset();
@@ -207,7 +207,7 @@ impl Direction<'_> {
         }
     }
 
-    /// Both ends learn that the connection is no more, once both directions have noticed.
+    /// Resets both sides of the connection. It takes effect when both directions have ended.
     fn reset(&self) {
         self.broken.store(true, Ordering::Relaxed);
         for stream in [self.from, self.to] {
@@ -217,12 +217,12 @@ impl Direction<'_> {
     }
 }
 
-/// Where the stream is cut and where it stalls, by position alone.
+/// Decides where the stream is sliced and where it stalls, by position only.
 struct Schedule {
     random: fastrand::Rng,
     profile: Profile,
     position: u64,
-    /// The end of the piece begun.
+    /// The end of the current slice.
     cut: u64,
     stall: u64,
 }
@@ -234,7 +234,8 @@ impl Schedule {
         Schedule { random, profile, position: 0, cut: 0, stall }
     }
 
-    /// How many of the next `available` bytes come together, and after what pause; none: a reset.
+    /// Returns how many of the next `available` bytes to send at once (0 for a reset) and the pause
+    /// before them.
     fn next(&mut self, available: usize) -> (usize, Duration) {
         let mut pause = Duration::ZERO;
         if self.profile.reset_at == Some(self.position) {
@@ -248,7 +249,7 @@ impl Schedule {
             pause = self.profile.jitter.mul_f64(self.random.f64().powi(4));
         }
         if self.position >= self.stall {
-            // 200 ms, 400 ms and so on: a lost packet's retransmission, lost again at times.
+            // 200 ms, 400 ms and so on: retransmissions that may be lost again.
             let doublings = [0, 0, 0, 1, 1, 2, 3][self.random.usize(..7)];
             let stall = Duration::from_millis(200 << doublings);
             pause += stall.min(self.profile.longest_stall);
@@ -276,12 +277,12 @@ mod tests {
     use accio_harness::payload;
     use accio_harness::peer::{End, Listener, Peer, SOON};
 
-    fn plan(seed: u64, pieces: usize) -> Vec<(usize, Duration)> {
-        let mut plan = Schedule::new(Profile::POOR, seed);
+    fn slices(seed: u64, pieces: usize) -> Vec<(usize, Duration)> {
+        let mut schedule = Schedule::new(Profile::POOR, seed);
         let mut taken = Vec::new();
         let mut rest = 4 << 20;
         while rest > 0 {
-            let (length, pause) = plan.next(pieces.min(rest));
+            let (length, pause) = schedule.next(pieces.min(rest));
             rest -= length;
             taken.push((length, pause));
         }
@@ -289,20 +290,21 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_gives_the_same_cuts_and_stalls_however_bytes_come() {
-        assert_eq!(plan(1, PIECE), plan(1, PIECE));
-        assert_ne!(plan(1, PIECE), plan(2, PIECE));
+    fn a_seed_determines_slices_and_stalls_whatever_the_reads() {
+        assert_eq!(slices(1, PIECE), slices(1, PIECE));
+        assert_ne!(slices(1, PIECE), slices(2, PIECE));
         let total = |pieces: &[(usize, Duration)]| pieces.iter().map(|(_, pause)| *pause).sum();
         let (whole, part): (Duration, Duration) =
-            (total(&plan(7, usize::MAX)), total(&plan(7, 999)));
+            (total(&slices(7, usize::MAX)), total(&slices(7, 999)));
         assert_eq!(whole, part);
     }
 
     #[test]
-    fn bytes_arrive_as_they_were_and_ends_too() {
+    fn relays_bytes_and_ends_unchanged() {
         let listener = Listener::bind().unwrap();
         let fast = Profile { stall_every: u64::MAX, ..Profile::POOR };
-        let proxy = Proxy::start([127, 0, 0, 1].into(), listener.address(), fast, 3).unwrap();
+        let proxy =
+            NetworkEmulator::start([127, 0, 0, 1].into(), listener.address(), fast, 3).unwrap();
         let content = payload::bytes(1, 700_000);
         let mut client = Peer::connect(proxy.address()).unwrap();
         let mut server = listener.accept().unwrap();
@@ -323,10 +325,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_comes_at_its_place() {
+    fn resets_at_the_given_position() {
         let listener = Listener::bind().unwrap();
         let profile = Profile { reset_at: Some(50_000), stall_every: u64::MAX, ..Profile::POOR };
-        let proxy = Proxy::start([127, 0, 0, 1].into(), listener.address(), profile, 3).unwrap();
+        let proxy =
+            NetworkEmulator::start([127, 0, 0, 1].into(), listener.address(), profile, 3).unwrap();
         let mut client = Peer::connect(proxy.address()).unwrap();
         let mut server = listener.accept().unwrap();
         client.send(&[7; 60_000]).unwrap();

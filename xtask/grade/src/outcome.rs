@@ -1,4 +1,4 @@
-//! The results of single checks and of a submission.
+//! The results of checks and of submissions.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,41 +10,41 @@ use accio_harness::subject::Program;
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It held.
+    /// The behaviour was as expected.
     Passed,
-    /// It did not.
+    /// The behaviour was different.
     Failed {
         /// The expected behaviour.
         expected: String,
         /// The actual behaviour.
         actual: String,
-        /// Where, from the outside in.
+        /// The steps during which it failed, outermost first.
         during: Vec<String>,
     },
-    /// It cannot be shown with what is here; says why.
+    /// It could not be run, for the given reason.
     Skipped(String),
-    /// It is not for a program to show; says why.
+    /// The kit cannot check it, for the given reason.
     NotGraded(String),
-    /// Something of the kit's failed, which says nothing about the submission.
+    /// The kit itself failed, so nothing is known about the submission.
     Trouble(String),
 }
 
-/// A check and what it came to.
+/// A check and its result.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     /// The check.
     pub(crate) check: &'static Check,
     /// The result.
     pub(crate) outcome: Outcome,
-    /// How long it took, the last time.
+    /// Duration of the last attempt.
     pub(crate) took: Duration,
-    /// How often it was run.
+    /// Number of attempts.
     pub(crate) attempts: u32,
     /// Notes for the report.
     pub(crate) notes: Vec<String>,
-    /// The programs' output on stderr, if the check failed.
-    pub(crate) said: Vec<String>,
-    /// The command that repeats it.
+    /// The last lines that the programs printed to stderr, if the check failed.
+    pub(crate) stderr: Vec<String>,
+    /// The command that repeats the check.
     pub(crate) command: String,
 }
 
@@ -55,29 +55,29 @@ pub(crate) struct Report {
     pub(crate) name: String,
     /// The dialect it was graded in.
     pub(crate) dialect: Dialect,
-    /// The seed.
+    /// The seed of contents and of the network emulator.
     pub(crate) seed: u64,
-    /// All checks of its programs, in the order of the tables.
+    /// The checks of its programs, in the order of the grading tables.
     pub(crate) rows: Vec<Row>,
-    /// The wall time.
+    /// The total duration.
     pub(crate) took: Duration,
-    /// Why there was nothing to grade, if there was nothing.
+    /// The reason why there was nothing to grade, if so.
     pub(crate) problem: Option<String>,
 }
 
-/// Points of several checks.
+/// Sums of points.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Score {
-    /// Points of those that passed.
+    /// Points of passed checks.
     pub(crate) earned: u32,
-    /// Points of those that passed or failed.
+    /// Points of passed and failed checks.
     pub(crate) possible: u32,
-    /// Points of all.
+    /// Points of all checks.
     pub(crate) published: u32,
 }
 
 impl Outcome {
-    /// One word for it.
+    /// Returns a word for the outcome.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Outcome::Passed => "passed",
@@ -88,7 +88,7 @@ impl Outcome {
         }
     }
 
-    /// Why it was not run to an end, where that is so.
+    /// Returns the reason why it neither passed nor failed, or an empty text.
     pub(crate) fn why(&self) -> &str {
         match self {
             Outcome::Skipped(why) | Outcome::NotGraded(why) | Outcome::Trouble(why) => why,
@@ -98,7 +98,7 @@ impl Outcome {
 }
 
 impl Report {
-    /// The points of `program`'s checks, or of all.
+    /// Returns the points of `program`'s checks, or of all programs.
     pub(crate) fn score(&self, program: Option<Program>) -> Score {
         let mut score = Score::default();
         for row in &self.rows {
@@ -119,23 +119,23 @@ impl Report {
         score
     }
 
-    /// The programs it has checks of.
+    /// Returns the programs that it has checks of.
     pub(crate) fn programs(&self) -> BTreeSet<Program> {
         self.rows.iter().map(|row| row.check.program).collect()
     }
 
-    /// How many checks came to this.
+    /// Counts the checks with such an outcome.
     pub(crate) fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
         self.rows.iter().filter(|row| which(&row.outcome)).count()
     }
 
-    /// Whether anything failed, or nothing could be graded.
+    /// Whether a check failed or there was nothing to grade.
     pub(crate) fn has_failed(&self) -> bool {
         self.problem.is_some()
             || self.count(|outcome| matches!(outcome, Outcome::Failed { .. })) > 0
     }
 
-    /// Whether the kit itself failed somewhere.
+    /// Whether the kit itself failed in a check.
     pub(crate) fn is_troubled(&self) -> bool {
         self.count(|outcome| matches!(outcome, Outcome::Trouble(_))) > 0
     }

@@ -1,4 +1,4 @@
-//! The reference side: a client and a server made of accio-proto.
+//! The reference programs: a client and a server made of accio-proto.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread::{self, JoinHandle};
@@ -11,9 +11,10 @@ use accio_harness::payload;
 use accio_harness::peer::{Dialect, SOON};
 use accio_harness::verdict::{Stop, Verdict, ensure};
 
-/// How long the reference client waits for a server that makes no progress.
-const PATIENCE: Duration = Duration::from_secs(12);
-/// How long it waits for the server to close: enough to see it, too little to hold up anything.
+/// Timeouts of the reference client.
+const TIMEOUT: Duration = Duration::from_secs(12);
+/// Timeout for the server to close the connection: short, so that a server that never closes does
+/// not delay the check.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// Returns the library's name of a dialect.
@@ -25,27 +26,30 @@ fn library_dialect(dialect: Dialect) -> accio_proto::Dialect {
     }
 }
 
-/// Sends `content` to a server; whether it closed the connection after that.
+/// Sends `content` to a server; returns whether the server closed the connection afterwards.
 pub(crate) fn send(address: SocketAddr, dialect: Dialect, content: &[u8]) -> Verdict<bool> {
     let client = Client::builder()
         .dialect(library_dialect(dialect))
-        .connect_timeout(PATIENCE)
-        .handshake_timeout(PATIENCE)
-        .stall_timeout(PATIENCE)
+        .connect_timeout(TIMEOUT)
+        .handshake_timeout(TIMEOUT)
+        .stall_timeout(TIMEOUT)
         .confirm_timeout(CLOSING)
         .build()
         .map_err(|error| Stop::Trouble(error.to_string()))?;
     let sent = client.send(&address.ip().to_string(), address.port(), content);
     let sent = sent.map_err(|error| {
         Stop::fault(
-            format!("the server to take {} from the reference client", payload::describe(content)),
+            format!(
+                "the server to accept {} from the reference client",
+                payload::describe(content)
+            ),
             error.to_string(),
         )
     })?;
     Ok(sent.confirmed)
 }
 
-/// A running reference server, files in memory.
+/// A running reference server, which keeps files in memory.
 #[derive(Debug)]
 pub(crate) struct ReferenceServer {
     address: SocketAddr,
@@ -55,7 +59,7 @@ pub(crate) struct ReferenceServer {
 }
 
 impl ReferenceServer {
-    /// Starts one at `host`, at a port of the kernel's choice.
+    /// Starts a server at `host`, on a port that the kernel chooses.
     pub(crate) fn start(host: IpAddr, dialect: Dialect) -> Verdict<ReferenceServer> {
         let sink = MemorySink::new();
         let trouble = |error: ServerError| Stop::Trouble(error.to_string());
@@ -68,12 +72,12 @@ impl ReferenceServer {
         Ok(ReferenceServer { address, sink, handle, serving })
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A fault unless connection `id` soon brings exactly `content`.
+    /// Returns a fault unless the file of connection `id` soon has exactly this content.
     pub(crate) fn expect(&self, id: u64, content: &[u8]) -> Verdict {
         wait_until(SOON, || self.sink.get(id).is_some());
         let expected = format!("the reference server to receive {}", payload::describe(content));
@@ -82,9 +86,9 @@ impl ReferenceServer {
                 ensure(actual == content, expected, || payload::describe(&actual))
             }
             Some(Stored::Error) => {
-                Err(Stop::fault(expected, "a broken transfer: the file holds ERROR"))
+                Err(Stop::fault(expected, "a broken transfer: the file contains ERROR"))
             }
-            None => Err(Stop::fault(expected, "no transfer that came to an end")),
+            None => Err(Stop::fault(expected, "no finished transfer")),
         }
     }
 }
@@ -93,7 +97,7 @@ impl Drop for ReferenceServer {
     fn drop(&mut self) {
         self.handle.stop();
         if let Some(serving) = self.serving.take() {
-            // Its result no longer matters.
+            // The result no longer matters.
             let _ = serving.join();
         }
     }

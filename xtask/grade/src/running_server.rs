@@ -1,4 +1,4 @@
-//! A running server of the subject: what it is asked, and what must come of it.
+//! A running server of the subject, and the expectations on it.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -18,47 +18,48 @@ use accio_harness::subject::Program;
 use accio_harness::verdict::{Stop, Verdict, ensure};
 use accio_harness::{payload, resource_limits};
 
-/// How long a server may take to end when told to.
+/// Time limit for a server to end after a signal.
 pub(crate) const ENDING: Duration = Duration::from_secs(5);
 
-/// How much longer than soon a server that is at work may take, on a machine that is busy.
+/// How much longer than [`SOON`] a busy server may take, on a busy machine.
 pub(crate) const BUSY: Duration = Duration::from_secs(12);
 
 /// A running server of the subject.
 #[derive(Debug)]
 pub(crate) struct RunningServer {
-    /// The process started, leader of its group.
+    /// The started process, which leads its group.
     pub(crate) process: Process,
-    /// The process that listens.
+    /// The process that listens, which may be a child.
     pub(crate) listener: Pid,
-    /// The address it bound.
+    /// The address that it is bound to.
     pub(crate) bound: IpAddr,
-    /// Where to connect.
+    /// The address to connect to.
     pub(crate) address: SocketAddr,
     /// Its FILE-DIR, if it has one.
     pub(crate) dir: PathBuf,
     pub(super) dialect: Dialect,
     pub(super) program: Program,
-    /// Ends after the process.
+    /// Dropped after the process.
     pub(super) _namespace: Option<Namespace>,
 }
 
-/// The expected result of one connection.
+/// The expected result of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Result<'a> {
-    /// All of these bytes.
+pub(crate) enum ExpectedResult<'a> {
+    /// Exactly these bytes.
     Content(&'a [u8]),
     /// A broken transfer.
     Error,
 }
 
 impl RunningServer {
-    /// A raw connection.
+    /// Opens a raw connection.
     pub(crate) fn connect(&self) -> Verdict<Peer> {
         Peer::connect(self.address)
     }
 
-    /// A raw connection with the client's part of the handshake done, and taken by the server.
+    /// Opens a raw connection, performs the client's part of the handshake and waits until the
+    /// server has accepted the connection.
     pub(crate) fn greeted(&self) -> Verdict<Peer> {
         let mut peer = self.connect()?;
         peer.greet_as_client(self.dialect)?;
@@ -66,43 +67,43 @@ impl RunningServer {
         Ok(peer)
     }
 
-    /// A fault unless the server soon takes the connection.
+    /// Returns a fault unless the server soon accepts the connection.
     pub(crate) fn accepted(&self, peer: &Peer) -> Verdict {
-        let taken = self.comes_to(|| self.has_accepted(peer));
-        ensure(taken, "the connection to be accepted", || "it waits in the backlog".into())
+        let accepted = self.comes_to(|| self.has_accepted(peer));
+        ensure(accepted, "the connection to be accepted", || "it waits in the backlog".into())
     }
 
-    /// Whether the server has taken the connection.
+    /// Whether the server has accepted the connection.
     pub(crate) fn has_accepted(&self, peer: &Peer) -> bool {
         self.entry(peer).is_some_and(|entry| entry.inode != 0)
     }
 
-    /// A fault unless the server soon has read all that was sent.
+    /// Returns a fault unless the server soon has read all bytes that were sent.
     pub(crate) fn has_read_all(&self, peer: &Peer) -> Verdict {
         let read = self.comes_to(|| self.entry(peer).is_none_or(|entry| entry.unread == 0));
-        ensure(read, "the server to read what came", || {
+        ensure(read, "the server to read all bytes", || {
             let left = self.entry(peer).map_or(0, |entry| entry.unread);
             format!("{left} bytes unread after {SOON:?}")
         })
     }
 
-    /// Gives the server the time to read all that was sent, on a busy machine too; what it does not
-    /// read is for others to notice.
+    /// Waits for some time until the server has read all bytes that were sent. Other expectations
+    /// detect it if the server does not.
     pub(crate) fn lets_read(&self, peer: &Peer) {
         wait_until(RESTING, || self.entry(peer).is_none_or(|entry| entry.unread == 0));
     }
 
-    /// A fault if anything comes within `time`, or as long as the server is busy with what came.
+    /// Returns a fault if the server sends anything within `time` or while it is busy.
     pub(crate) fn expect_silence(&self, peer: &mut Peer, time: Duration) -> Verdict {
         expect_silence(self.process.pid(), peer, time)
     }
 
-    /// Waits until the server rests.
+    /// Waits until the server is idle.
     pub(crate) fn settles(&self) {
         resource_limits::settles(self.process.pid(), RESTING);
     }
 
-    /// Whether the server comes to this soon, or a while later if it has been at work until then.
+    /// Whether `holds` becomes true soon, or later if the server is busy until then.
     pub(crate) fn comes_to(&self, holds: impl Fn() -> bool) -> bool {
         wait_until(SOON, &holds) || {
             resource_limits::settles(self.process.pid(), BUSY);
@@ -115,7 +116,8 @@ impl RunningServer {
         sockets::connection(self.listener, far, near)
     }
 
-    /// A whole transfer over a raw connection, which stays open on our side.
+    /// Performs a transfer over a raw connection, and returns it without waiting for the server's
+    /// end.
     pub(crate) fn transfer(&self, content: &[u8]) -> Verdict<Peer> {
         let mut peer = self.greeted()?;
         peer.send(content)?;
@@ -123,19 +125,19 @@ impl RunningServer {
         Ok(peer)
     }
 
-    /// Whether it keeps files, rather than to count bytes.
+    /// Whether it stores files instead of counting bytes.
     pub(crate) fn keeps_files(&self) -> bool {
         self.program == Program::Server
     }
 
-    /// The path of connection `id`'s file.
+    /// Returns the path of connection `id`'s file.
     pub(crate) fn path(&self, id: usize) -> PathBuf {
         self.dir.join(format!("{id}.file"))
     }
 
-    /// A fault unless connections 1, 2 and so on came to this. To be called last: it may end the
-    /// server.
-    pub(crate) fn expect(&mut self, results: &[Result<'_>]) -> Verdict {
+    /// Returns a fault unless connections 1, 2 and so on had these results. Call it last: it may
+    /// stop the server.
+    pub(crate) fn expect(&mut self, results: &[ExpectedResult<'_>]) -> Verdict {
         if self.program == Program::Server {
             for (index, result) in results.iter().enumerate() {
                 self.expect_file(index + 1, result.content())?;
@@ -143,20 +145,20 @@ impl RunningServer {
             return Ok(());
         }
         let lines = self.lines(results.len())?;
-        let expected: Vec<String> = results.iter().map(Result::line).collect();
+        let expected: Vec<String> = results.iter().map(ExpectedResult::line).collect();
         let actual: Vec<String> = lines.iter().map(|line| counted(line)).collect();
         ensure(actual == expected, format!("printed: {expected:?}"), || format!("{lines:?}"))
     }
 
-    /// A fault unless connection `id`'s file soon holds exactly this.
+    /// Returns a fault unless connection `id`'s file soon has exactly this content.
     pub(crate) fn expect_file(&self, id: usize, content: &[u8]) -> Verdict {
         let path = self.path(id);
         self.comes_to(|| holds(&path, content));
         payload::ensure_holds(&path, content)
     }
 
-    /// The first `count` lines of stdout that are not empty; fewer when no more come, in which case
-    /// the server is ended to see what it still holds.
+    /// Returns the first `count` non-empty lines of stdout. If there are fewer, stops the server to
+    /// see whether its output was buffered.
     pub(crate) fn lines(&mut self, count: usize) -> Verdict<Vec<String>> {
         let lines = |text: String| -> Vec<String> {
             text.lines()
@@ -169,7 +171,7 @@ impl RunningServer {
             let text = stdout.text();
             lines(text.clone()).len() >= count && text.ends_with('\n')
         };
-        // On a busy machine it may not have come to print what it has counted.
+        // On a busy machine the server may need some time to print.
         let printed = wait_until(Duration::from_secs(3), || all(&stdout)) || {
             self.settles();
             wait_until(Duration::from_millis(50), || all(&stdout))
@@ -180,7 +182,7 @@ impl RunningServer {
             while !self.process.has_ended()? && Instant::now() < until {
                 thread::sleep(Duration::from_millis(10));
             }
-            // What is in the pipe is read by now, or soon.
+            // Wait until the rest of the pipe has been read.
             stdout.wait(Duration::from_millis(300), |_, closed| closed.then_some(()));
         }
         let mut found = lines(stdout.text());
@@ -196,14 +198,14 @@ impl RunningServer {
         Ok(self.process.signal(signal)?)
     }
 
-    /// A fault unless it ends soon after `signal`, with exit code 0.
+    /// Returns a fault unless the server ends soon after `signal`, with exit code 0.
     pub(crate) fn ends_on(mut self, signal: Signal, name: &str) -> Verdict {
         self.signal(signal)?;
         let expected = format!("exit code 0 within {ENDING:?} of {name}");
         let until = Instant::now() + ENDING;
         while !self.process.has_ended()? {
             if Instant::now() >= until {
-                return Err(Stop::fault(expected, "it still runs"));
+                return Err(Stop::fault(expected, "it is still running"));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -214,24 +216,24 @@ impl RunningServer {
     }
 }
 
-impl Result<'_> {
+impl ExpectedResult<'_> {
     fn content(&self) -> &[u8] {
         match self {
-            Result::Content(content) => content,
-            Result::Error => ERROR,
+            ExpectedResult::Content(content) => content,
+            ExpectedResult::Error => ERROR,
         }
     }
 
     fn line(&self) -> String {
         match self {
-            Result::Content(content) => content.len().to_string(),
-            Result::Error => "ERROR".to_owned(),
+            ExpectedResult::Content(content) => content.len().to_string(),
+            ExpectedResult::Error => "ERROR".to_owned(),
         }
     }
 }
 
-/// Whether a line contains the number, whatever else it contains: a check about something else is not lost for words
-/// around a number.
+/// Reduces a printed line to its only number, or to `ERROR`, so that only the checks of the format
+/// fail because of words around the number.
 fn counted(line: &str) -> String {
     let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
     match (numbers.next(), numbers.next()) {
@@ -241,7 +243,7 @@ fn counted(line: &str) -> String {
     }
 }
 
-/// Whether the file is exactly that by now.
+/// Whether the file has exactly this content now.
 pub(crate) fn holds(path: &Path, content: &[u8]) -> bool {
     let length = fs::metadata(path).map(|metadata| metadata.len());
     length.is_ok_and(|length| length == content.len() as u64)

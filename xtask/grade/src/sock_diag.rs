@@ -1,5 +1,5 @@
-//! Asks the kernel about single TCP sockets (NETLINK_SOCK_DIAG), however many others there are: the
-//! tables in /proc are of no use on a machine with tens of thousands of them.
+//! Asks the kernel about single TCP sockets (NETLINK_SOCK_DIAG). The tables in /proc are too slow
+//! on a machine with tens of thousands of sockets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -7,52 +7,53 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-/// One TCP socket.
+/// The state of a TCP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Its own end.
+    /// Its local address.
     pub(crate) local: SocketAddr,
-    /// The peer's end.
+    /// The address of its peer.
     pub(crate) remote: SocketAddr,
-    /// The kernel's number of the state.
+    /// The kernel's number of its state.
     pub(crate) state: u8,
-    /// Bytes that came and were not read yet.
+    /// Number of received bytes that were not read yet.
     pub(crate) unread: u64,
-    /// 0 for a connection that waits to be accepted.
+    /// Its inode; 0 for a connection that was not accepted yet.
     pub(crate) inode: u64,
 }
 
-/// SOCK_DIAG_BY_FAMILY, as linux/sock_diag.h has it.
+/// SOCK_DIAG_BY_FAMILY, from linux/sock_diag.h.
 const BY_FAMILY: u16 = 20;
 /// NLM_F_REQUEST.
 const REQUEST: u16 = 1;
-/// NLM_F_DUMP: all that match.
+/// NLM_F_DUMP: return all matching sockets.
 const DUMP: u16 = 0x300;
 /// NLMSG_ERROR and NLMSG_DONE.
 const ENDS: [u16; 2] = [2, 3];
 const TCP: u8 = 6;
 const V4: u8 = 2;
 const V6: u8 = 10;
-/// The header of a netlink message, and with it the request.
+/// Length of the header of a netlink message.
 const HEADER: usize = 16;
+/// Length of a request.
 const LENGTH: usize = HEADER + 56;
 
-/// The socket at `local` that listens, or that is connected with `remote`, in our own network;
-/// `None` if there is none or the kernel does not report it.
+/// Returns the socket in our network namespace that listens at `local`, or the one that is
+/// connected with `remote`; `None` if there is none or the kernel does not report it.
 pub(crate) fn find(local: (Ipv4Addr, u16), remote: Option<(Ipv4Addr, u16)>) -> Option<Entry> {
     let remote = remote.unwrap_or((Ipv4Addr::UNSPECIFIED, 0));
     ask(&request(REQUEST, V4, u32::MAX, local, remote)).ok().flatten()
 }
 
-/// The sockets in our own network that are in one of `states`, a bit for each, and whose other end
-/// is `remote`; nothing when the kernel does not tell.
+/// Returns the sockets in our network namespace that are in one of `states`, a bit mask, and whose
+/// peer is `remote`; `None` if the kernel does not report them.
 pub(crate) fn all_to(remote: SocketAddr, states: u32) -> Option<Vec<Entry>> {
-    let nowhere = (Ipv4Addr::UNSPECIFIED, 0);
+    let any = (Ipv4Addr::UNSPECIFIED, 0);
     let to = (Ipv4Addr::UNSPECIFIED, remote.port());
     let mut found = Vec::new();
-    // A client may reach IPv4 by a socket for IPv6.
+    // A client may connect to an IPv4 address with an IPv6 socket.
     for family in [V4, V6] {
-        let message = request(REQUEST | DUMP, family, states, nowhere, to);
+        let message = request(REQUEST | DUMP, family, states, any, to);
         found.extend(ask_for_all(&message).ok()?);
     }
     found.retain(|entry| entry.remote == remote);
@@ -67,7 +68,7 @@ fn request(
     (remote_host, remote_port): (Ipv4Addr, u16),
 ) -> Vec<u8> {
     let mut message = Vec::with_capacity(LENGTH);
-    // LENGTH fits.
+    // LENGTH fits into 32 bits.
     message.extend(u32::try_from(LENGTH).unwrap_or_default().to_ne_bytes());
     message.extend(BY_FAMILY.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
@@ -114,7 +115,7 @@ fn ask_for_all(message: &[u8]) -> Result<Vec<Entry>, Errno> {
     }
 }
 
-/// Returns the length and the kind of the first message, if there is one.
+/// Returns the length and type of the first message, if there is one.
 fn header(messages: &[u8]) -> Option<(usize, u16)> {
     let length = u32::from_ne_bytes(messages.get(..4)?.try_into().ok()?) as usize;
     let kind = u16::from_ne_bytes(messages.get(4..6)?.try_into().ok()?);
@@ -129,7 +130,7 @@ fn ask(message: &[u8]) -> Result<Option<Entry>, Errno> {
 }
 
 fn parse(answer: &[u8]) -> Option<Entry> {
-    // Anything else is an error: there is no such socket.
+    // Any other type is an error, such as "no such socket".
     if answer.get(4..6)? != BY_FAMILY.to_ne_bytes() {
         return None;
     }

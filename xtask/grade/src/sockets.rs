@@ -1,6 +1,5 @@
-//! A program's sockets as /proc shows them: whether it listens, has accepted a
-//! connection, has read what came. Nothing here disturbs the program; a connection to find out
-//! would count as one.
+//! Observes a program's sockets from outside: whether it listens, has accepted a connection, has
+//! read all bytes. Unlike a test connection, this does not affect the program.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,18 +10,18 @@ use rustix::process::Pid;
 use super::sock_diag::{self, Entry};
 use accio_harness::resource_limits;
 
-/// The state of a socket that listens.
+/// TCP_LISTEN.
 const LISTENS: u8 = 0x0a;
-/// The state of one that has a connection.
+/// TCP_ESTABLISHED.
 const CONNECTED: u8 = 0x01;
-/// The state of one that has asked for a connection.
-const CALLS: u8 = 0x02;
+/// TCP_SYN_SENT.
+const CONNECTING: u8 = 0x02;
 
-/// The socket by which a process of the group listens at `port`, and that process.
+/// Returns the socket with which a process of the group listens on `port`, and that process.
 pub(crate) fn listener(group: Pid, port: u16) -> Option<(Entry, Pid)> {
     let listens = |entry: &Entry| entry.state == LISTENS && entry.local.port() == port;
-    let found: Vec<Entry> = if shares_our_network(group) {
-        // By whatever address it may listen.
+    let found: Vec<Entry> = if is_in_our_network(group) {
+        // The addresses that it may listen on.
         let hosts = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 1, 1)];
         let found = hosts.into_iter().find_map(|host| sock_diag::find((host, port), None));
         found.into_iter().filter(listens).collect()
@@ -38,23 +37,23 @@ pub(crate) fn listener(group: Pid, port: u16) -> Option<(Entry, Pid)> {
         let entry = found.iter().find(|entry| own.contains(&entry.inode))?;
         Some((*entry, Pid::from_raw(pid)?))
     };
-    // The leader if it is one of several that share the socket.
+    // Prefer the leader if several processes share the socket.
     holds(leader).or_else(|| resource_limits::members(group).into_iter().find_map(holds))
 }
 
-/// Returns the address of a listener on `port` in the network of `group`, even one where no client
-/// looks for it.
+/// Returns the address of a listener on `port` in the network namespace of `group`, even if clients
+/// cannot reach it.
 pub(crate) fn listens_at(group: Pid, port: u16) -> Option<IpAddr> {
     let listens = |entry: &Entry| entry.state == LISTENS && entry.local.port() == port;
     table(group).into_iter().find(listens).map(|entry| entry.local.ip())
 }
 
-/// The server's end, at `server`, of the connection from `client`; `pid` is the server's.
+/// Returns the server's socket of the connection from `client` to `server`; `pid` is the server's.
 pub(crate) fn connection(pid: Pid, server: SocketAddr, client: SocketAddr) -> Option<Entry> {
-    if shares_our_network(pid) {
+    if is_in_our_network(pid) {
         let (IpAddr::V4(near), IpAddr::V4(far)) = (server.ip(), client.ip()) else { return None };
         let entry = sock_diag::find((near, server.port()), Some((far, client.port())))?;
-        // With no such connection the kernel offers the listener.
+        // Without such a connection the kernel returns the listening socket.
         return (entry.state != LISTENS).then_some(entry);
     }
     table(pid).into_iter().find(|entry| {
@@ -62,46 +61,46 @@ pub(crate) fn connection(pid: Pid, server: SocketAddr, client: SocketAddr) -> Op
     })
 }
 
-/// How far those have come who connect to a server.
+/// The progress of connecting to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Call {
+pub(crate) enum ConnectionProgress {
     /// No connection was attempted.
     None,
-    /// A connection waits for an answer.
-    Waits,
+    /// A connection attempt waits for an answer.
+    Connecting,
     /// A connection is established.
-    Taken,
+    Connected,
 }
 
-/// Returns the state of the connections to `server` that `pid` may have made: all except those from
-/// this process's own ports, `known`.
-pub(crate) fn call(pid: Pid, server: SocketAddr, known: &[u16]) -> Call {
-    let told = sock_diag::all_to(server, 1 << CONNECTED | 1 << CALLS);
-    let entries = told.unwrap_or_else(|| table(pid));
+/// Returns the progress of connections from `pid` to `server`. Connections from the ports `known`,
+/// which belong to this process, are ignored.
+pub(crate) fn progress(pid: Pid, server: SocketAddr, known: &[u16]) -> ConnectionProgress {
+    let found = sock_diag::all_to(server, 1 << CONNECTED | 1 << CONNECTING);
+    let entries = found.unwrap_or_else(|| table(pid));
     let states: Vec<u8> = entries
         .into_iter()
         .filter(|entry| entry.remote == server && !known.contains(&entry.local.port()))
         .map(|entry| entry.state)
         .collect();
-    match (states.contains(&CONNECTED), states.contains(&CALLS)) {
-        (true, _) => Call::Taken,
-        (_, true) => Call::Waits,
-        _ => Call::None,
+    match (states.contains(&CONNECTED), states.contains(&CONNECTING)) {
+        (true, _) => ConnectionProgress::Connected,
+        (_, true) => ConnectionProgress::Connecting,
+        _ => ConnectionProgress::None,
     }
 }
 
-/// Whether what the kernel tells us is about the sockets of `pid`.
-fn shares_our_network(pid: Pid) -> bool {
+/// Whether `pid` is in the same network namespace as this process.
+fn is_in_our_network(pid: Pid) -> bool {
     let theirs = fs::read_link(format!("/proc/{}/ns/net", pid.as_raw_nonzero()));
     let ours = fs::read_link("/proc/self/ns/net");
     match (theirs, ours) {
         (Ok(theirs), Ok(ours)) => theirs == ours,
-        // It has ended, or is another user's.
+        // The process has ended, or belongs to another user.
         _ => true,
     }
 }
 
-/// The sockets in the network that `pid` sees.
+/// Reads the sockets in the network namespace of `pid`.
 fn table(pid: Pid) -> Vec<Entry> {
     let read = |name: &str| {
         let path = format!("/proc/{}/net/{name}", pid.as_raw_nonzero());
@@ -111,7 +110,7 @@ fn table(pid: Pid) -> Vec<Entry> {
     both.iter().flat_map(|text| text.lines().skip(1).filter_map(parse)).collect()
 }
 
-/// The sockets that `pid` has open.
+/// Returns the inodes of the sockets that `pid` has open.
 fn inodes(pid: i32) -> BTreeSet<u64> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let inode = |link: String| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
@@ -132,7 +131,7 @@ fn parse(line: &str) -> Option<Entry> {
     })
 }
 
-/// An address as the kernel prints it: words of 32 bits in the machine's own order.
+/// Parses an address as printed by the kernel: words of 32 bits in the machine's byte order.
 fn address(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.split_once(':')?;
     let mut bytes = Vec::new();
@@ -162,7 +161,7 @@ mod tests {
     use accio_harness::peer::Listener;
 
     #[test]
-    fn our_own_sockets_are_seen_as_they_are() {
+    fn observes_the_sockets_of_this_process() {
         let own = Pid::from_raw(i32::try_from(std::process::id()).unwrap()).unwrap();
         for host in ["127.0.0.1:0", "[::]:0"] {
             let Ok(listener) = TcpListener::bind(host) else { continue };
@@ -171,12 +170,12 @@ mod tests {
             let mut client = TcpStream::connect(at).unwrap();
             let from = client.local_addr().unwrap();
             let look = || {
-                let told = connection(own, at, from);
+                let entry = connection(own, at, from);
                 let read = table(own)
                     .into_iter()
                     .find(|entry| entry.local.port() == port && entry.remote == from);
-                assert_eq!(told.map(|entry| entry.inode), read.map(|entry| entry.inode));
-                told
+                assert_eq!(entry.map(|entry| entry.inode), read.map(|entry| entry.inode));
+                entry
             };
             assert_eq!(look().unwrap().inode, 0, "not accepted yet");
             let (server, _) = listener.accept().unwrap();
@@ -193,16 +192,16 @@ mod tests {
     }
 
     #[test]
-    fn attempts_and_connections_are_distinguished() {
+    fn distinguishes_attempts_from_connections() {
         let own = Pid::from_raw(i32::try_from(std::process::id()).unwrap()).unwrap();
         let listener = Listener::with(0, None).unwrap();
         let server = listener.address();
-        assert_eq!(call(own, server, &[]), Call::None);
+        assert_eq!(progress(own, server, &[]), ConnectionProgress::None);
         let fillers = broken::fill(&listener).unwrap();
         let known: Vec<u16> =
             fillers.iter().map(|filler| filler.local_addr().unwrap().port()).collect();
-        assert_eq!(call(own, server, &[]), Call::Taken);
-        assert_eq!(call(own, server, &known), Call::None);
+        assert_eq!(progress(own, server, &[]), ConnectionProgress::Connected);
+        assert_eq!(progress(own, server, &known), ConnectionProgress::None);
         for domain in [Domain::IPV4, Domain::IPV6] {
             let Ok(caller) = Socket::new(domain, Type::STREAM, None) else { continue };
             caller.set_nonblocking(true).unwrap();
@@ -213,13 +212,13 @@ mod tests {
                 _ => server,
             };
             caller.connect(&to.into()).unwrap_err();
-            assert_eq!(call(own, server, &known), Call::Waits, "{domain:?}");
+            assert_eq!(progress(own, server, &known), ConnectionProgress::Connecting, "{domain:?}");
         }
-        assert_eq!(call(own, server, &known), Call::None);
+        assert_eq!(progress(own, server, &known), ConnectionProgress::None);
     }
 
     #[test]
-    fn lines_of_the_kernel_are_read() {
+    fn parses_a_line_of_the_kernels_table() {
         let line = "   0: 00000000:1F90 00000000:0000 0A 00000000:00000002 00:00000000 00000000 \
                     0 0 4711 1 0 100 0 0 10 0";
         let entry = parse(line).unwrap();

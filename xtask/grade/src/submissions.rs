@@ -1,4 +1,4 @@
-//! Grades many submissions, several at a time, with a progress bar and a report for each.
+//! Grades many submissions concurrently, with a progress bar and a report for each.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -21,8 +21,8 @@ use accio_harness::quoting::quote;
 use accio_harness::subject::{Program, Subject};
 use anyhow::{Context, anyhow, bail};
 
-/// A submission for each folder in `dir`, by name; one whose programs are not found has none, and
-/// the reason.
+/// Returns a submission for each folder in `dir`, sorted by name. If its programs are not found, it
+/// has no programs, but a reason.
 pub(crate) fn find(
     dir: &Path,
     dialect: Dialect,
@@ -36,7 +36,7 @@ pub(crate) fn find(
     paths.sort();
     if paths.is_empty() {
         bail!(
-            "--submissions {}: has no folders: put each submission in a folder of its own",
+            "--submissions {}: has no subfolders: put each submission into its own folder",
             dir.display()
         );
     }
@@ -57,12 +57,12 @@ pub(crate) fn find(
     Ok(paths.into_iter().map(submission).collect())
 }
 
-/// A folder's name, with the characters that a terminal or a browser would obey escaped.
+/// Returns a folder's name with control characters escaped.
 fn printable(path: &Path) -> String {
     accio_cli::escape(&path.file_name().unwrap_or_default().to_string_lossy()).into_owned()
 }
 
-/// Grades them, `at_once` at a time, and writes a file for each to `results`.
+/// Grades submissions, `at_once` at a time, and writes reports for each to `results`.
 pub(crate) fn grade(
     submissions: &[(Submission, Option<String>)],
     chosen: &[&'static Check],
@@ -71,7 +71,7 @@ pub(crate) fn grade(
     results: &Path,
 ) -> anyhow::Result<Vec<Report>> {
     let at_once = at_once.clamp(1, submissions.len().max(1));
-    // Two at least: a check that fails mostly waits.
+    // At least two, because failing checks mostly wait.
     let jobs = settings.jobs.div_ceil(at_once).max(2);
     let checks: usize =
         submissions.iter().map(|(one, _)| grade::checks_for(one, chosen).len()).sum();
@@ -91,8 +91,8 @@ pub(crate) fn grade(
             let (submission, problem) = &submissions[index];
             let dir = settings.dir.join(index.to_string());
             let settings = Settings { jobs, dir, ..settings.clone() };
-            let mut report = grade::grade(submission, chosen, &settings, |_, stands| {
-                bar.inc(u64::from(stands));
+            let mut report = grade::grade(submission, chosen, &settings, |_, is_final| {
+                bar.inc(u64::from(is_final));
             })?;
             report.problem = problem.clone();
             write_one(&report, results)?;
@@ -113,7 +113,7 @@ pub(crate) fn grade(
     Ok(reports.into_iter().flatten().collect())
 }
 
-/// A submission's own two files: for its author, and for programs.
+/// Writes the two reports of a submission: text and JSON.
 fn write_one(report: &Report, results: &Path) -> anyhow::Result<()> {
     let mut text = anstream::StripStream::new(Vec::new());
     for row in &report.rows {
@@ -127,7 +127,7 @@ fn write_one(report: &Report, results: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The points of all submissions.
+/// Prints a table with the points of all submissions.
 pub(crate) fn summary(out: &mut impl Write, reports: &[Report]) -> io::Result<()> {
     const NAME: &str = "submission";
     let longest = reports.iter().map(|report| report.name.chars().count()).max().unwrap_or(0);
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_command_no_terminal() {
+    fn escapes_control_characters_in_names() {
         assert_eq!(printable(Path::new("class/O'Brien, Zoë")), "O'Brien, Zoë");
         assert_eq!(printable(Path::new("class/\u{1b}[2J\n")), "\\u{1b}[2J\\n");
         assert_eq!(printable(Path::new("a\u{9b}\u{202e}b\u{2066}")), r"a\u{9b}\u{202e}b\u{2066}");

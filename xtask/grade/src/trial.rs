@@ -1,4 +1,4 @@
-//! The environment of a check: the subject's programs and the network between them.
+//! The environment of a check: starts the subject's programs, and emulates the network.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::expectations::{RESTING, succeeds};
-use super::network_emulator::{Profile, Proxy};
+use super::network_emulator::{NetworkEmulator, Profile};
 use super::reference::ReferenceServer;
 use super::running_server::RunningServer;
 use super::sockets;
@@ -24,33 +24,33 @@ use accio_harness::subject::Program;
 use accio_harness::verdict::{During, Stop, Verdict};
 use accio_harness::{ports, resource_limits, scheduling_delay};
 
-/// How often a start is repeated when another process took the port first.
+/// Number of attempts to start a server; another process may take the chosen port first.
 const STARTS: usize = 8;
-/// How long a program may take to start: the slowest interpreter on the busiest machine.
+/// Time limit for a program to start: a slow interpreter on a busy machine.
 pub(crate) const STARTED: Duration = Duration::from_secs(30);
-/// Packets of a thousand that a namespace loses, in each direction.
+/// How many of a thousand packets a namespace loses, in each direction.
 const LOST: u32 = 15;
-/// The networks that a run may emulate.
+/// How delay and loss are emulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Network {
-    /// A namespace that loses packets where this machine can have one, else the proxy
+    /// A network namespace that loses packets, or the proxy if namespaces are not available
     Auto,
-    /// The proxy, seeded, everywhere
+    /// A proxy with delays and stalls that depend on the seed
     Proxy,
 }
 
 /// The environment of a check.
 #[derive(Debug)]
 pub(crate) struct Trial<'a> {
-    /// Folders, contents, processes.
+    /// The folders, contents and processes.
     pub(crate) context: &'a Context,
-    /// The dialect in which the subject is tested.
+    /// The dialect to check.
     pub(crate) dialect: Dialect,
-    /// The program the check is about.
+    /// The program to check.
     pub(crate) program: Program,
-    /// Where programs run; a fresh folder for each unless given.
+    /// The working directory of programs; `None` for a new folder each.
     pub(crate) workdir: Option<&'a Path>,
-    /// How delay and loss are made.
+    /// How delay and loss are emulated.
     pub(crate) network: Network,
     /// Notes for the report.
     pub(crate) notes: &'a Mutex<Vec<String>>,
@@ -68,18 +68,22 @@ impl Trial<'_> {
         }
     }
 
-    /// Starts the server that the check is about, and waits until it listens.
+    /// Starts the checked server and waits until it listens.
     pub(crate) fn server(&self) -> Verdict<RunningServer> {
         self.start(None)
     }
 
-    /// Starts the server behind a poor network: clients connect to the proxy.
-    pub(crate) fn server_far_away(&self) -> Verdict<(RunningServer, Proxy)> {
+    /// Starts the server behind a poor network; clients connect to the emulator.
+    pub(crate) fn server_far_away(&self) -> Verdict<(RunningServer, NetworkEmulator)> {
         let namespace = self.namespace()?;
         let profile = self.profile(namespace.is_some());
         let server = self.start(namespace)?;
-        let proxy =
-            Proxy::start(Ipv4Addr::LOCALHOST.into(), server.address, profile, self.context.seed())?;
+        let proxy = NetworkEmulator::start(
+            Ipv4Addr::LOCALHOST.into(),
+            server.address,
+            profile,
+            self.context.seed(),
+        )?;
         Ok((server, proxy))
     }
 
@@ -89,7 +93,7 @@ impl Trial<'_> {
         self.client_with(host, port, &file, None)
     }
 
-    /// Starts the client with a file that takes no room, larger than any buffers.
+    /// Starts the client with a sparse file that is larger than any buffers.
     pub(crate) fn client_with_sparse(&self, port: u16) -> Verdict<Process> {
         let path = self.context.fresh("sparse");
         fs::File::create(&path)?.set_len(256 << 20)?;
@@ -101,7 +105,7 @@ impl Trial<'_> {
         self.client_with("127.0.0.1", port, file, None)
     }
 
-    /// Starts the client and takes its connection.
+    /// Starts the client and accepts its connection.
     pub(crate) fn connected(&self, content: &[u8]) -> Verdict<(Process, Peer)> {
         let listener = Listener::bind()?;
         let client = self.client("127.0.0.1", listener.port(), content)?;
@@ -109,57 +113,57 @@ impl Trial<'_> {
         Ok((client, peer))
     }
 
-    /// The client's connection.
+    /// Accepts the client's connection.
     pub(crate) fn accept(&self, listener: &Listener, client: &Process) -> Verdict<Peer> {
-        // One that does not come here comes nowhere: a reason to try no check of it twice.
-        let peer = self.comes(listener, client).during(|| client.command().to_owned());
-        self.startup_failures.keep(Program::Client, peer)
+        // A client that does not connect here connects nowhere, so record it as a startup failure.
+        let peer = self.wait_for_client(listener, client).during(|| client.command().to_owned());
+        self.startup_failures.record(Program::Client, peer)
     }
 
-    fn comes(&self, listener: &Listener, client: &Process) -> Verdict<Peer> {
-        const LOOK: Duration = Duration::from_millis(100);
+    fn wait_for_client(&self, listener: &Listener, client: &Process) -> Verdict<Peer> {
+        const STEP: Duration = Duration::from_millis(100);
         loop {
             let (ended, since) = (client.is_over()?, client.started());
-            if let Some(peer) = listener.accept_within(LOOK)? {
+            if let Some(peer) = listener.accept_within(STEP)? {
                 return Ok(peer);
             }
             let expected = "the client to connect";
             if ended {
-                return Err(Stop::fault(expected, "it ended and did not"));
+                return Err(Stop::fault(expected, "it ended without connecting"));
             }
             if since.elapsed() > SOON + scheduling_delay::worst_since(since) {
                 return Err(Stop::fault(expected, "it did not"));
             }
-            self.startup_failures.stand(Program::Client)?;
+            self.startup_failures.check(Program::Client)?;
         }
     }
 
-    /// Sends `content` by the client to `port` of this machine; the client must be content.
+    /// Sends `content` with the client to `port` of this machine; the client must succeed.
     pub(crate) fn send_by_client(&self, port: u16, content: &[u8]) -> Verdict {
-        self.startup_failures.stand(Program::Client)?;
+        self.startup_failures.check(Program::Client)?;
         let mut client = self.client("127.0.0.1", port, content)?;
         succeeds(&mut client, Duration::from_secs(40))
     }
 
-    /// Sends `content` by the client to the reference server over a poor network.
+    /// Sends `content` with the client to the reference server over a poor network.
     pub(crate) fn send_far_away(&self, content: &[u8]) -> Verdict {
         let namespace = self.namespace()?;
         self.send_through(namespace, content)
     }
 
-    /// Sends over a network that really loses packets; a skip if there is none.
+    /// Sends over a network that loses packets, or returns a skip if this machine cannot lose any.
     pub(crate) fn send_with_loss(&self, content: &[u8]) -> Verdict {
         let namespace = self.real_namespace()?;
         self.send_through(Some(namespace), content)
     }
 
     fn send_through(&self, namespace: Option<Namespace>, content: &[u8]) -> Verdict {
-        self.startup_failures.stand(Program::Client)?;
+        self.startup_failures.check(Program::Client)?;
         let local = IpAddr::from(Ipv4Addr::LOCALHOST);
         let server = ReferenceServer::start(local, self.dialect)?;
         let host = namespace.as_ref().map_or(local, |namespace| namespace.outer().into());
         let profile = self.profile(namespace.is_some());
-        let proxy = Proxy::start(host, server.address(), profile, self.context.seed())?;
+        let proxy = NetworkEmulator::start(host, server.address(), profile, self.context.seed())?;
         let file = self.context.file(content)?;
         let port = proxy.address().port();
         let mut client = self.client_with(&host.to_string(), port, &file, namespace.as_ref())?;
@@ -167,13 +171,13 @@ impl Trial<'_> {
         server.expect(1, content)
     }
 
-    /// The server behind a network that really loses packets, or a skip.
+    /// Starts the server behind a network that loses packets, or returns a skip.
     pub(crate) fn server_with_loss(&self) -> Verdict<RunningServer> {
         let namespace = self.real_namespace()?;
         self.start(Some(namespace))
     }
 
-    /// A command of the subject with arguments of any number and kind.
+    /// Starts the checked program with these arguments instead of those of its template.
     pub(crate) fn run_with(&self, arguments: &[&str]) -> Verdict<Process> {
         let mut command = self.context.subject().template(self.program)?.bare();
         command.args(arguments);
@@ -195,12 +199,12 @@ impl Trial<'_> {
     }
 
     fn start(&self, namespace: Option<Namespace>) -> Verdict<RunningServer> {
-        self.startup_failures.stand(self.program)?;
-        let running = self.listens(namespace);
-        self.startup_failures.keep(self.program, running)
+        self.startup_failures.check(self.program)?;
+        let running = self.start_listening(namespace);
+        self.startup_failures.record(self.program, running)
     }
 
-    fn listens(&self, namespace: Option<Namespace>) -> Verdict<RunningServer> {
+    fn start_listening(&self, namespace: Option<Namespace>) -> Verdict<RunningServer> {
         let program = self.program;
         let template = self.context.subject().template(program)?;
         for _ in 0..STARTS {
@@ -210,7 +214,7 @@ impl Trial<'_> {
             let text = port.to_string();
             let values: [(&str, &OsStr); 2] = [("port", text.as_ref()), ("dir", dir.as_os_str())];
             let mut process = self.spawn(program, template.command(&values), namespace.as_ref())?;
-            let expected = format!("{} to listen at port {port}", process.command());
+            let expected = format!("{} to listen on port {port}", process.command());
             let started = process.started();
             loop {
                 if let Some((entry, listener)) = sockets::listener(process.pid(), port) {
@@ -229,30 +233,30 @@ impl Trial<'_> {
                 }
                 if process.has_ended()? {
                     let exit = process.wait(SOON)?;
-                    let said = process.stderr().text();
-                    if said.to_lowercase().contains("in use") {
+                    let stderr = process.stderr().text();
+                    if stderr.to_lowercase().contains("in use") {
                         break;
                     }
-                    let actual = format!("it ended: {}, stderr {said:?}", exit.describe());
+                    let actual = format!("it ended: {}, stderr {stderr:?}", exit.describe());
                     return Err(Stop::fault(expected, actual));
                 }
                 let late = started.elapsed() >= SOON + scheduling_delay::worst_since(started);
-                // One that would run is late because of others.
+                // If it is busy, it may be late because of other programs.
                 let pid = process.pid();
                 if late && (started.elapsed() > STARTED || resource_limits::settles(pid, RESTING)) {
                     let actual = match sockets::listens_at(pid, port) {
-                        Some(host) => format!("it listens at {host} alone: not on all interfaces"),
-                        None => format!("it runs, but does not listen after {SOON:?}"),
+                        Some(host) => format!("it listens on {host} only, not on all interfaces"),
+                        None => format!("it is running, but does not listen after {SOON:?}"),
                     };
                     return Err(Stop::fault(expected, actual));
                 }
-                self.startup_failures.stand(program)?;
+                self.startup_failures.check(program)?;
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        // Each was free a moment before: other processes do not take the port so often.
-        let expected = format!("the {} to listen at a port that is free", program.name());
-        Err(Stop::fault(expected, format!("it said of {STARTS} such ports that they are in use")))
+        // The ports were free a moment before, and other processes do not take them so often.
+        let expected = format!("the {} to listen on a free port", program.name());
+        Err(Stop::fault(expected, format!("it reported {STARTS} free ports as in use")))
     }
 
     fn spawn(
@@ -269,17 +273,17 @@ impl Trial<'_> {
                 dir
             }
         };
-        // What Python prints would reach a pipe only at its end.
+        // Python buffers its output to a pipe until it ends.
         command.current_dir(dir).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         if let Some(namespace) = namespace {
             command = namespace.wrap(&command);
         }
-        let is_there = Path::new(command.get_program()).is_file();
+        let exists = Path::new(command.get_program()).is_file();
         let starts = self.context.try_spawn(command, Input::Null).map_err(|error| {
             let hint = match error.kind() {
                 ErrorKind::ResourceBusy => return Stop::from(error),
-                ErrorKind::NotFound if is_there => {
-                    "; it is there, but not the interpreter its first line names: are lines ended by \\r\\n?"
+                ErrorKind::NotFound if exists => {
+                    "; the file exists, but not the interpreter in its first line: does that line end with \\r\\n?"
                 }
                 _ => "",
             };
@@ -288,7 +292,7 @@ impl Trial<'_> {
         starts.during(|| format!("{STARTING}{}", program.name()))
     }
 
-    /// A namespace where there can be one and it is wanted.
+    /// Creates a namespace that loses packets, if it is possible and selected.
     fn namespace(&self) -> Verdict<Option<Namespace>> {
         if self.network == Network::Proxy {
             return Ok(None);
@@ -307,22 +311,24 @@ impl Trial<'_> {
         lossy_namespace().map_err(Stop::into_trouble)
     }
 
-    /// How the proxy behaves, with packets lost behind it or not.
-    fn profile(&self, loses: bool) -> Profile {
-        if loses {
+    /// Returns the profile of the emulator, depending on whether a namespace loses packets.
+    fn profile(&self, loses_packets: bool) -> Profile {
+        if loses_packets {
             let percent = f64::from(LOST) / 10.0;
             self.note(format!(
-                "network: namespace, {percent} % of packets lost each way; proxy, 15 to 25 ms late"
+                "network: namespace, {percent} % of packets lost each way; proxy with a delay of 15 to 25 ms"
             ));
             Profile::FAR
         } else {
-            self.note("network: proxy, 15 to 25 ms late, tiny pieces, stalls up to 1.6 s");
+            self.note(
+                "network: proxy with a delay of 15 to 25 ms, tiny slices, stalls of up to 1.6 s",
+            );
             Profile::POOR
         }
     }
 }
 
-/// Whether this machine can have namespaces that lose packets, and if not, why.
+/// Whether this machine can create namespaces that lose packets; otherwise the reason.
 pub(crate) fn namespaces() -> &'static Verdict {
     static ABLE: OnceLock<Verdict> = OnceLock::new();
     ABLE.get_or_init(|| lossy_namespace().map(drop))

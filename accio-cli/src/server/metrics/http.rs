@@ -1,11 +1,14 @@
 //! A small HTTP/1.1 server: one thread, a bounded number of connections, one request each.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use accio_proto::os_error_text;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::Failure;
 
 /// Maximum duration of a connection, from accept to close.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -21,27 +24,49 @@ const HEAD: usize = 8 << 10;
 /// How long to stop accepting when the system has no descriptor left.
 const RETRY: Duration = Duration::from_millis(100);
 
-pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// The content security policy of answers that are no page.
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// The answer to a request.
 #[derive(Debug)]
 pub(super) struct Response {
     pub(super) status: &'static str,
     pub(super) content_type: &'static str,
+    /// The content security policy.
+    pub(super) policy: &'static str,
     pub(super) body: String,
 }
 
 impl Response {
     pub(super) fn plain(status: &'static str, body: impl Into<String>) -> Self {
-        Response { status, content_type: PLAIN, body: body.into() }
+        Response { status, content_type: PLAIN, policy: NOTHING, body: body.into() }
+    }
+}
+
+/// A request for a page.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The path with its query.
+    pub(super) path: String,
+    /// The name or address that the client knows the server by.
+    pub(super) host: Option<String>,
+    is_head: bool,
+}
+
+#[cfg(test)]
+impl Request {
+    pub(super) fn of(path: &str, host: Option<&str>) -> Request {
+        Request { path: path.to_owned(), host: host.map(str::to_owned), is_head: false }
     }
 }
 
 /// The pages of the server, by path.
 pub(super) trait Site {
-    /// Returns the page for a path, or `None` if the answer is not known yet. The server asks again
+    /// Returns the answer to a request, or `None` if the answer is not known yet. The server asks again
     /// when [`wake`](Site::wake) becomes readable.
-    fn answer(&mut self, path: &str) -> Option<Response>;
+    fn answer(&mut self, request: &Request) -> Option<Response>;
 
     /// Returns a descriptor that becomes readable when an answer may be known.
     fn wake(&self) -> BorrowedFd<'_>;
@@ -60,10 +85,7 @@ enum State {
     /// The part of the request that has arrived.
     Asking(Vec<u8>),
     /// The request is complete, but the answer is not known yet.
-    Waiting {
-        path: String,
-        is_head: bool,
-    },
+    Waiting(Request),
     Answering {
         answer: Vec<u8>,
         sent: usize,
@@ -153,13 +175,13 @@ impl Connection {
         let events = match self.state {
             State::Asking(_) | State::Closing => PollFlags::IN,
             State::Answering { .. } => PollFlags::OUT,
-            State::Waiting { .. } | State::Closed => PollFlags::empty(),
+            State::Waiting(_) | State::Closed => PollFlags::empty(),
         };
         PollFd::new(&self.stream, events)
     }
 
     fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting { .. })
+        matches!(self.state, State::Waiting(_))
     }
 
     /// Makes as much progress as possible without waiting.
@@ -184,19 +206,19 @@ impl Connection {
                 };
                 head.extend_from_slice(&buffer[..count]);
                 Ok(Step::Next(match parse(&head) {
-                    Request::Path { path, is_head } => State::Waiting { path, is_head },
-                    Request::Incomplete if count > 0 && head.len() < HEAD => State::Asking(head),
-                    Request::OtherMethod => {
+                    Parsed::Request(request) => State::Waiting(request),
+                    Parsed::Incomplete if count > 0 && head.len() < HEAD => State::Asking(head),
+                    Parsed::OtherMethod => {
                         answer(&Response::plain("405 Method Not Allowed", "use GET\n"), false)
                     }
-                    Request::Incomplete | Request::Invalid => {
+                    Parsed::Incomplete | Parsed::Invalid => {
                         answer(&Response::plain("400 Bad Request", "invalid request\n"), false)
                     }
                 }))
             }
-            State::Waiting { path, is_head } => Ok(match site.answer(&path) {
-                Some(response) => Step::Next(answer(&response, is_head)),
-                None => Step::Stay(State::Waiting { path, is_head }),
+            State::Waiting(request) => Ok(match site.answer(&request) {
+                Some(response) => Step::Next(answer(&response, request.is_head)),
+                None => Step::Stay(State::Waiting(request)),
             }),
             State::Answering { answer, sent } if sent == answer.len() => {
                 self.stream.shutdown(Shutdown::Write)?;
@@ -224,37 +246,61 @@ enum Step {
     Stay(State),
 }
 
-enum Request {
-    Path { path: String, is_head: bool },
+enum Parsed {
+    Request(Request),
     OtherMethod,
     Incomplete,
     Invalid,
 }
 
-fn parse(head: &[u8]) -> Request {
+fn parse(head: &[u8]) -> Parsed {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
-        Ok(httparse::Status::Partial) => Request::Incomplete,
+        Ok(httparse::Status::Partial) => Parsed::Incomplete,
         Ok(httparse::Status::Complete(_)) => match (request.method, request.path) {
             (Some(method @ ("GET" | "HEAD")), Some(path)) => {
-                Request::Path { path: path.to_owned(), is_head: method == "HEAD" }
+                let (path, is_head) = (path.to_owned(), method == "HEAD");
+                let headers = request.headers.iter();
+                let mut hosts = headers.filter(|header| header.name.eq_ignore_ascii_case("host"));
+                let host =
+                    hosts.next().map(|host| String::from_utf8_lossy(host.value).into_owned());
+                match hosts.next() {
+                    // Which of them a browser means is unknown.
+                    Some(_) => Parsed::Invalid,
+                    None => Parsed::Request(Request { path, host, is_head }),
+                }
             }
-            _ => Request::OtherMethod,
+            _ => Parsed::OtherMethod,
         },
-        Err(_) => Request::Invalid,
+        Err(_) => Parsed::Invalid,
     }
 }
 
+/// Headers of every answer: it is not kept, belongs to no other site and is what its type says.
+const HEADERS: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+                       Referrer-Policy: no-referrer\r\n\
+                       Cross-Origin-Resource-Policy: same-origin\r\nConnection: close\r\n";
+
 fn answer(response: &Response, is_head: bool) -> State {
-    let Response { status, content_type, body } = response;
+    let Response { status, content_type, policy, body } = response;
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n"
+         Content-Security-Policy: {policy}\r\n{HEADERS}\r\n"
     );
     let body = if is_head { "" } else { body };
     State::Answering { answer: [head.as_bytes(), body.as_bytes()].concat(), sent: 0 }
+}
+
+/// Listens on the address of `--metrics`, or of another page that `what` names.
+pub(super) fn bind(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let failure = |error: io::Error| {
+        Failure::new(format_args!("cannot serve {what} on {address}"), os_error_text(&error))
+    };
+    let listener = TcpListener::bind(address).map_err(failure)?;
+    let address = listener.local_addr().map_err(failure)?;
+    Ok((listener, address))
 }
 
 /// Returns the result of a call, or `None` if the call would have blocked.

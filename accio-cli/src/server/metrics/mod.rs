@@ -1,10 +1,10 @@
-//! Metrics in the OpenMetrics format, and the readiness check, over HTTP.
+//! Metrics in the OpenMetrics format, the readiness check and the status page, over HTTP.
 
 mod health;
 mod http;
+mod status;
 
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::AtomicBool;
@@ -27,7 +27,10 @@ use super::program::Program;
 use super::spawn::spawn;
 use crate::Failure;
 use health::Health;
-use http::{Response, Site};
+use http::{Request, Response, Site};
+use status::{RunningStatus, Status, StatusObserver};
+
+pub use status::{StatusPage, explain};
 
 /// Bucket bounds of the duration histogram in seconds, from a small file on a local network to a
 /// large one over a slow link.
@@ -47,6 +50,7 @@ pub(super) struct Metrics {
     listener: TcpListener,
     address: SocketAddr,
     outcomes: OutcomeMetrics,
+    status: Option<Status>,
     descriptors: Option<Descriptors>,
 }
 
@@ -58,15 +62,17 @@ struct OutcomeMetrics {
 }
 
 impl Metrics {
-    pub(super) fn bind(address: SocketAddr) -> Result<Self, Failure> {
-        let failure = |error: io::Error| {
-            Failure::new(format_args!("cannot serve metrics on {address}"), os_error_text(&error))
-        };
-        let listener = TcpListener::bind(address).map_err(failure)?;
-        let address = listener.local_addr().map_err(failure)?;
+    /// Listens on `address`. With `status_names` there is a status page, which is answered under these
+    /// host names, too.
+    pub(super) fn bind(
+        address: SocketAddr,
+        status_names: Option<&[String]>,
+    ) -> Result<Self, Failure> {
+        let (listener, address) = http::bind(address, "metrics")?;
         let outcomes =
             OutcomeMetrics { durations: Histogram::new(DURATIONS), reasons: Family::default() };
-        Ok(Metrics { listener, address, outcomes, descriptors: Descriptors::open() })
+        let (status, descriptors) = (status_names.map(Status::new), Descriptors::open());
+        Ok(Metrics { listener, address, outcomes, status, descriptors })
     }
 
     /// Returns the address, with the port that the system chose if port 0 was requested.
@@ -74,10 +80,23 @@ impl Metrics {
         self.address
     }
 
+    /// Returns whether there is a status page.
+    pub(super) fn has_status_page(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// Returns what takes the outcomes for the status page, if there is one.
+    pub(super) fn status_observer(&self) -> Option<StatusObserver> {
+        self.status.as_ref().map(Status::observer)
+    }
+
     /// Returns the function to call for every finished connection.
     pub(super) fn observer(&self) -> impl Fn(&Outcome) + Send + Sync + 'static {
-        let outcomes = self.outcomes.clone();
+        let (outcomes, status) = (self.outcomes.clone(), self.status_observer());
         move |outcome| {
+            if let Some(status) = &status {
+                status.observe(outcome, None);
+            }
             outcomes.durations.observe(outcome.duration.as_secs_f64());
             if let Err(why) = &outcome.result {
                 outcomes.reasons.get_or_create(&[("reason", why.code())]).inc();
@@ -90,11 +109,13 @@ impl Metrics {
     pub(super) fn serve(
         self,
         handle: ServerHandle,
+        listening: &[SocketAddr],
         program: Arc<dyn Program>,
         journal: Option<Arc<Journal>>,
         ending: Arc<AtomicBool>,
     ) -> Result<(), Failure> {
-        let Metrics { listener, outcomes, descriptors, .. } = self;
+        let Metrics { listener, outcomes, status, descriptors, .. } = self;
+        let status = status.map(|status| status.run(handle.clone(), listening.to_vec()));
         let mut registry = Registry::with_prefix("accio");
         let help = "Duration of connections, from accept to commit or abort";
         registry.register_with_unit("connection_duration", help, Unit::Seconds, outcomes.durations);
@@ -105,7 +126,7 @@ impl Metrics {
         );
         let state = State { handle, descriptors, journal, program: Arc::clone(&program) };
         registry.register_collector(Box::new(state));
-        let pages = Pages { registry, health: Health::start(program, ending)? };
+        let pages = Pages { registry, status, health: Health::start(program, ending)? };
         spawn("accio-metrics", move || {
             if let Err(error) = http::serve(&listener, pages) {
                 log::error!("stopped serving metrics: {}", os_error_text(&error));
@@ -114,9 +135,10 @@ impl Metrics {
     }
 }
 
-/// The pages: `/metrics`, `/health` and `/live`.
+/// The pages: `/metrics`, `/health`, `/live` and those of the status page.
 struct Pages {
     registry: Registry,
+    status: Option<RunningStatus>,
     health: Arc<Health>,
 }
 
@@ -124,12 +146,16 @@ struct Pages {
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl Site for Pages {
-    fn answer(&mut self, path: &str) -> Option<Response> {
-        Some(match path.split('?').next() {
+    fn answer(&mut self, request: &Request) -> Option<Response> {
+        let status = self.status.as_ref();
+        if let Some(response) = status.and_then(|status| status.answer(request)) {
+            return Some(response);
+        }
+        Some(match request.path.split('?').next() {
             Some("/metrics") => {
                 let mut body = String::new();
                 match text::encode(&mut body, &self.registry) {
-                    Ok(()) => Response { status: "200 OK", content_type: METRICS, body },
+                    Ok(()) => Response { content_type: METRICS, ..Response::plain("200 OK", body) },
                     Err(error) => {
                         Response::plain("500 Internal Server Error", format!("{error}\n"))
                     }
@@ -140,7 +166,13 @@ impl Site for Pages {
                 Err(why) => Response::plain("503 Service Unavailable", format!("{why}\n")),
             },
             Some("/live") => Response::plain("200 OK", "alive\n"),
-            _ => Response::plain("404 Not Found", "pages: /metrics, /health, /live\n"),
+            _ => Response::plain(
+                "404 Not Found",
+                match status {
+                    Some(_) => "pages: /, /status.json, /metrics, /health, /live\n",
+                    None => "pages: /metrics, /health, /live\n",
+                },
+            ),
         })
     }
 

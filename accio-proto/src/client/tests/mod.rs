@@ -2,6 +2,8 @@
 
 mod connect;
 mod content;
+#[cfg(feature = "digest")]
+mod digests;
 mod ends;
 mod handshake;
 

@@ -1,6 +1,8 @@
 //! The cases, for the threading that the module above names.
 
 mod content;
+#[cfg(feature = "digest")]
+mod digests;
 mod listening;
 mod serving;
 mod silence;
@@ -17,8 +19,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use accio_proto::{
-    CountSink, Dialect, DirSink, FastPath, FastPaths, FileSink, MemorySink, Server, ServerBuilder,
-    ServerError, ServerHandle, SinkFile, Stored,
+    CountSink, Dialect, Digest, DirSink, FastPath, FastPaths, FileSink, MemorySink, Server,
+    ServerBuilder, ServerError, ServerHandle, SinkFile, Stored,
 };
 
 use super::THREADING;
@@ -32,6 +34,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Reported {
     pub(super) dialect: Option<Dialect>,
     pub(super) bytes: u64,
+    pub(super) digest: Option<Digest>,
     pub(super) error: Option<String>,
     pub(super) peer: Option<SocketAddr>,
     pub(super) duration: Duration,
@@ -88,6 +91,7 @@ pub(super) fn observed<K: FileSink>(
         let told = Reported {
             dialect: outcome.dialect,
             bytes: outcome.bytes,
+            digest: outcome.digest,
             error: outcome.result.as_ref().err().map(ToString::to_string),
             peer: outcome.peer,
             duration: outcome.duration,

@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "digest")]
+use accio_proto::DigestAlgorithm;
 use accio_proto::{
     Abort, Closing, Copier, Ended, Expiry, FastPaths, Interest, ServerDialect, Session,
     SessionLimits, Turn,
@@ -53,6 +55,8 @@ pub(crate) struct World {
     clock: Clock,
     sink: SimSink,
     copier: Copier,
+    #[cfg(feature = "digest")]
+    digest: Option<DigestAlgorithm>,
     connections: Vec<Connection>,
     stop: Option<u64>,
     last_id: u64,
@@ -67,6 +71,11 @@ impl World {
         let Run { dialect, limits, plans, stop } = Run::draw(&mut random);
         let modes = [Mode::PerSession, Mode::Reactor, Mode::Groups];
         let mode = modes[random.below(modes.len() as u64) as usize];
+        #[cfg(feature = "digest")]
+        let digest = match random.below(3) {
+            0 => None,
+            index => Some(DigestAlgorithm::ALL[index as usize - 1]),
+        };
         let clock = Clock::default();
         let sink = SimSink(Arc::new(Mutex::new(Disk::new(&clock, null))));
         let connections = plans.into_iter().map(|plan| {
@@ -93,6 +102,8 @@ impl World {
             clock,
             sink,
             copier: Copier::new(Arc::new(FastPaths::default())),
+            #[cfg(feature = "digest")]
+            digest,
             stop,
             last_id: 0,
             ends: Ends::new(),
@@ -188,6 +199,10 @@ impl World {
         disk.lock().unwrap().prepare(connection.id, &connection.plan, &connection.log);
         let socket = SimSocket { id: connection.id, line: Rc::clone(&connection.line), disk };
         let mut session = Session::begin(connection.id, socket, self.dialect, now);
+        #[cfg(feature = "digest")]
+        if let Some(algorithm) = self.digest {
+            session = session.digest(algorithm);
+        }
         *self.clock.lock().unwrap() += 1;
         match session.greet() {
             Turn::Waiting => self.wait(index, session),
@@ -342,6 +357,8 @@ impl World {
         *self.ends.entry(code).or_default() += 1;
         let line = Rc::clone(&connection.line);
         assert_eq!(line.borrow().end, None, "the peer is told last");
+        #[cfg(feature = "digest")]
+        let (digest, algorithm) = (ended.digest, self.digest);
         let Ended { id, dialect, bytes, result, unmarked, socket, .. } = ended;
         assert_eq!(id, connection.id);
         socket.release(result.is_ok());
@@ -354,6 +371,8 @@ impl World {
             (Due::Kept(spoken, content), Ok(())) => {
                 assert_eq!((dialect, bytes), (Some(*spoken), content.len() as u64));
                 assert!(unmarked.is_none());
+                #[cfg(feature = "digest")]
+                assert_eq!(digest, algorithm.map(|algorithm| oracle::digest(algorithm, content)));
                 let line = line.borrow();
                 if connection.plan.full == 0 && !line.is_dead() {
                     let due = oracle::expect(self.dialect, &connection.wire);
@@ -365,6 +384,8 @@ impl World {
                 assert!(kept.bytes == content[..kept.bytes.len()], "other bytes than were sent");
             }
             (Due::Error(why), Err(error)) => {
+                #[cfg(feature = "digest")]
+                assert_eq!(digest, None);
                 let same = match error {
                     Abort::Idle(_) | Abort::TooLong(_) | Abort::TooSlow { .. } => "late",
                     Abort::TooLarge(_) => "large",

@@ -73,7 +73,7 @@ fn pin(context: &Context) -> Verdict {
     for (flags, names) in [
         (&["--tls-pin", other][..], "another key"),
         (&["--tls"], "trusted authority"),
-        (&["--handshake", "direct"], "the server speaks TLS"),
+        (&["--handshake", "direct"], "the server requires TLS"),
     ] {
         let mut client = context.client("127.0.0.1", server.port, &file, flags)?;
         ensure_failure(&mut client, PATIENCE, &[names])?;

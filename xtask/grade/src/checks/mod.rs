@@ -1,4 +1,4 @@
-//! Every check, program by program.
+//! The checks of all programs.
 
 mod client;
 mod receiver;
@@ -11,24 +11,24 @@ use std::sync::LazyLock;
 use super::check::Check;
 use accio_harness::subject::Program;
 
-/// All checks, in the order of the courses' tables.
+/// Returns all checks, in the order of the courses' grading tables.
 pub(crate) fn all() -> impl Iterator<Item = &'static Check> {
     static ALL: LazyLock<Vec<Check>> = LazyLock::new(|| {
-        let both = |own: Vec<Check>, program| {
+        let with_shared = |own: Vec<Check>, program| {
             let mut checks = own;
             checks.extend(servers::checks(program));
             checks.sort_by_key(|check| check.number().unwrap_or(u32::MAX));
             checks
         };
         let mut all = client::checks();
-        all.extend(both(server_s::checks(), Program::ServerS));
-        all.extend(both(server::checks(), Program::Server));
+        all.extend(with_shared(server_s::checks(), Program::ServerS));
+        all.extend(with_shared(server::checks(), Program::Server));
         all
     });
     ALL.iter()
 }
 
-/// Whether `text`, an id or a part of an id or a description, selects the check.
+/// Whether `text` selects the check: as its id, or as a part of its id or description.
 pub(crate) fn is_selected(check: &Check, text: &str) -> bool {
     let exact = all().any(|check| check.id == text);
     if exact { check.id == text } else { check.id.contains(text) || check.about.contains(text) }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_there_once_and_each_program_is_worth_a_hundred_points() {
+    fn ids_are_unique_and_each_program_has_a_hundred_points() {
         let ids: BTreeSet<&str> = all().map(|check| check.id.as_str()).collect();
         assert_eq!(ids.len(), all().count());
         for (program, rows) in
@@ -59,10 +59,10 @@ mod tests {
     }
 
     #[test]
-    fn an_id_means_itself_and_other_text_whatever_has_it() {
-        let meant = |text: &str| all().filter(|check| is_selected(check, text)).count();
-        assert_eq!(meant("server/1"), 1);
-        assert_eq!(meant("client/"), all().filter(|check| check.id.starts_with("client/")).count());
-        assert!(meant("100mib") == 3 && meant("no such") == 0);
+    fn an_id_selects_one_check_and_other_text_all_that_contain_it() {
+        let count = |text: &str| all().filter(|check| is_selected(check, text)).count();
+        assert_eq!(count("server/1"), 1);
+        assert_eq!(count("client/"), all().filter(|check| check.id.starts_with("client/")).count());
+        assert!(count("100mib") == 3 && count("no such") == 0);
     }
 }

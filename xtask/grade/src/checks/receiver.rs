@@ -1,4 +1,4 @@
-//! The checks that both servers share; each is about [`Trial::program`].
+//! The implementations of the checks that both servers share, for [`Trial::program`].
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::expectations::{SILENCE, fails};
 use crate::reference;
-use crate::running_server::{BUSY, Result, RunningServer, holds};
+use crate::running_server::{BUSY, ExpectedResult, RunningServer, holds};
 use crate::trial::Trial;
 use accio_harness::context::wait_until;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
@@ -16,26 +16,26 @@ use accio_harness::resource_limits;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq, ensure_took};
 
-/// Bytes of a small file.
+/// Size of a small file, in bytes.
 pub(super) const SMALL: usize = 500;
-/// Bytes of a large file.
+/// Size of a large file, in bytes.
 pub(super) const LARGE: usize = 10 << 20;
-/// Bytes of a file that does not fit in memory.
+/// Size of a huge file, in bytes.
 const HUGE: u64 = 100 << 20;
-/// How much more memory it may take, in KiB.
+/// Maximum additional memory while receiving a huge file, in KiB.
 const GROWTH: u64 = 40 << 10;
-/// Clock ticks (10 ms each) that two idle seconds may cost.
+/// Maximum CPU time in two idle seconds, in clock ticks of 10 ms.
 pub(super) const IDLE_TICKS: u64 = 20;
 
 pub(super) fn bad_port(trial: &Trial<'_>) -> Verdict {
-    side_by_side(["-1", "65536", "100000", "notaport"], |port| refuses_port(trial, port))
+    side_by_side(["-1", "65536", "100000", "notaport"], |port| rejects_port(trial, port))
 }
 
 pub(super) fn port_zero(trial: &Trial<'_>) -> Verdict {
-    refuses_port(trial, "0")
+    rejects_port(trial, "0")
 }
 
-fn refuses_port(trial: &Trial<'_>, port: &str) -> Verdict {
+fn rejects_port(trial: &Trial<'_>, port: &str) -> Verdict {
     let dir = trial.context.fresh("received");
     std::fs::create_dir(&dir)?;
     let dir = dir.to_string_lossy();
@@ -86,7 +86,7 @@ pub(super) fn next(trial: &Trial<'_>) -> Verdict {
     for (index, content) in contents.iter().enumerate() {
         let peer = server.transfer(content).during(|| format!("connection {}", index + 1))?;
         server.has_read_all(&peer)?;
-        // What is printed is another check's matter.
+        // Other checks look at the printed lines.
         if trial.program == Program::Server {
             server.expect_file(index + 1, content)?;
         }
@@ -101,7 +101,7 @@ pub(super) fn next_after_silence(trial: &Trial<'_>) -> Verdict {
     silent.send(b"partial")?;
     let (until, content) = (Instant::now() + SILENCE.1, trial.context.content(1, SMALL));
     silent.end(until - Instant::now())?;
-    let peer = server.transfer(&content).during(|| "the connection after the time-out")?;
+    let peer = server.transfer(&content).during(|| "the connection after the timeout")?;
     server.has_read_all(&peer)?;
     match trial.program {
         Program::Server => server.expect_file(2, &content),
@@ -109,7 +109,8 @@ pub(super) fn next_after_silence(trial: &Trial<'_>) -> Verdict {
     }
 }
 
-/// Ten seconds without a byte after `wire` end a connection, with nothing left but ERROR.
+/// Sends `wire` and then nothing: after ten seconds the server must end the connection, and the
+/// result must be only ERROR.
 fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &[u8]) -> Verdict {
     let mut server = trial.server()?;
     let mut before = Instant::now();
@@ -121,7 +122,7 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
     let since = (before, Instant::now());
     let path = server.path(1);
     let (mut ended, mut marked) = (None, None);
-    // On a busy machine it may want to act and not come to it.
+    // On a busy machine the server may be runnable, but not running.
     let (mut held, mut looked) = (Duration::ZERO, Instant::now());
     let grace = Duration::from_millis(500);
     while since.1.elapsed() < SILENCE.1 + held + grace && (ended.is_none() || marked.is_none()) {
@@ -132,11 +133,11 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
             thread::sleep(Duration::from_millis(20));
         }
         if marked.is_none() {
-            let there = match trial.program {
+            let found = match trial.program {
                 Program::Server => holds(&path, b"ERROR"),
                 _ => server.process.stdout().text().contains("ERROR"),
             };
-            marked = there.then(Instant::now);
+            marked = found.then(Instant::now);
         }
         let late = since.1.elapsed() > SILENCE.0 && held < BUSY;
         if late && resource_limits::wants_to_run(server.process.pid()) {
@@ -145,13 +146,13 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
         looked = Instant::now();
     }
     let latest = SILENCE.1 + held;
-    // First what everybody sees, then when.
-    server.expect(&[Result::Error])?;
+    // Check the result first, then the times.
+    server.expect(&[ExpectedResult::Error])?;
     if let Some(marked) = marked {
         ensure_took("the silence until ERROR", since, marked, SILENCE.0, latest)?;
     }
     let ended = ended.ok_or_else(|| {
-        Stop::fault("the connection to be aborted", "it is open after the time-out")
+        Stop::fault("the connection to be aborted", "it is open after the timeout")
     })?;
     ensure_took("the silence until the connection's end", since, ended, SILENCE.0, latest)
 }
@@ -164,7 +165,7 @@ pub(super) fn silence_from_start(trial: &Trial<'_>) -> Verdict {
     silence(trial, RunningServer::connect, b"")
 }
 
-/// Sends by the reference client; something must come of it.
+/// Sends `content` with the reference client; it must produce a result other than ERROR.
 pub(super) fn arrives(
     trial: &Trial<'_>,
     server: &mut RunningServer,
@@ -172,17 +173,17 @@ pub(super) fn arrives(
     content: &[u8],
 ) -> Verdict {
     reference::send(address, trial.dialect, content)?;
-    came_to_something(server)
+    produces_result(server)
 }
 
-/// A fault unless connection 1 produced a file, or a printed line, other than ERROR.
-pub(super) fn came_to_something(server: &mut RunningServer) -> Verdict {
+/// Returns a fault unless connection 1 produced a file, or a printed line, other than ERROR.
+pub(super) fn produces_result(server: &mut RunningServer) -> Verdict {
     if server.keeps_files() {
         let path = server.path(1);
         wait_until(SOON, || path.exists());
         let error = std::fs::read(&path).is_ok_and(|now| now == b"ERROR");
-        return ensure(path.exists() && !error, "a file 1.file with what came", || {
-            if error { "1.file holds ERROR".into() } else { "no 1.file".into() }
+        return ensure(path.exists() && !error, "1.file with the received bytes", || {
+            if error { "1.file contains ERROR".into() } else { "no 1.file".into() }
         });
     }
     let lines = server.lines(1)?;
@@ -192,7 +193,7 @@ pub(super) fn came_to_something(server: &mut RunningServer) -> Verdict {
 
 pub(super) fn all_interfaces(trial: &Trial<'_>) -> Verdict {
     let server = trial.server()?;
-    ensure(server.bound.is_unspecified(), "to be bound to 0.0.0.0 (or ::)", || {
+    ensure(server.bound.is_unspecified(), "the server to be bound to 0.0.0.0 (or ::)", || {
         format!("bound to {}", server.bound)
     })?;
     let other = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), server.address.port()));
@@ -202,7 +203,7 @@ pub(super) fn all_interfaces(trial: &Trial<'_>) -> Verdict {
 pub(super) fn empty(trial: &Trial<'_>) -> Verdict {
     let mut server = trial.server()?;
     let _peer = server.transfer(b"")?;
-    server.expect(&[Result::Content(b"")])
+    server.expect(&[ExpectedResult::Content(b"")])
 }
 
 pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
@@ -259,7 +260,7 @@ pub(super) fn piecemeal(trial: &Trial<'_>) -> Verdict {
     }
     byte_by_byte(&mut peer, b"in pieces")?;
     peer.fin()?;
-    server.expect(&[Result::Content(b"in pieces")])
+    server.expect(&[ExpectedResult::Content(b"in pieces")])
 }
 
 pub(super) fn idle(trial: &Trial<'_>) -> Verdict {
@@ -270,7 +271,7 @@ pub(super) fn idle(trial: &Trial<'_>) -> Verdict {
     expect_idle(pid).during(|| "one silent client")
 }
 
-/// A fault if the processes of the group are busy while nothing happens.
+/// Returns a fault if the processes of the group are busy while nothing happens.
 pub(super) fn expect_idle(group: rustix::process::Pid) -> Verdict {
     const LOOKS: u32 = 40;
     thread::sleep(Duration::from_millis(300));
@@ -281,11 +282,11 @@ pub(super) fn expect_idle(group: rustix::process::Pid) -> Verdict {
         busy += u32::from(resource_limits::wants_to_run(group));
     }
     let used = resource_limits::cpu_ticks(group).saturating_sub(before);
-    // On a busy machine one that never sleeps may get little time; it wants it all the same.
+    // On a busy machine a busy loop may get little CPU time, but it is always runnable.
     ensure(
         used <= IDLE_TICKS && busy <= LOOKS / 2,
-        format!("at most {} ms of processor time in 2 idle seconds", IDLE_TICKS * 10),
-        || format!("{} ms; found ready to run {busy} times of {LOOKS}", used * 10),
+        format!("at most {} ms of CPU time in 2 idle seconds", IDLE_TICKS * 10),
+        || format!("{} ms; runnable {busy} times of {LOOKS}", used * 10),
     )
 }
 
@@ -298,7 +299,7 @@ pub(super) fn slow(trial: &Trial<'_>) -> Verdict {
     }
     peer.send(b"!")?;
     peer.fin()?;
-    server.expect(&[Result::Content(b"three parts, never silent for long!")])
+    server.expect(&[ExpectedResult::Content(b"three parts, never silent for long!")])
 }
 
 pub(super) fn patient(trial: &Trial<'_>) -> Verdict {
@@ -306,7 +307,7 @@ pub(super) fn patient(trial: &Trial<'_>) -> Verdict {
     thread::sleep(Duration::from_secs(12));
     let content = trial.context.content(1, SMALL);
     let _peer = server.transfer(&content).during(|| "the first client, after 12 s")?;
-    server.expect(&[Result::Content(&content)])
+    server.expect(&[ExpectedResult::Content(&content)])
 }
 
 pub(super) fn survives_reset(trial: &Trial<'_>) -> Verdict {
@@ -315,16 +316,14 @@ pub(super) fn survives_reset(trial: &Trial<'_>) -> Verdict {
     broken.send(b"partial")?;
     server.has_read_all(&broken)?;
     broken.reset()?;
-    // And one that is gone before it is greeted.
+    // Also a connection that is reset before the greeting.
     server.connect()?.reset()?;
     thread::sleep(Duration::from_millis(100));
     server.settles();
     let peer = server.transfer(b"whole").during(|| "the connection after two resets")?;
     server.has_read_all(&peer)?;
     server.settles();
-    ensure(!server.process.has_ended()?, "the server to go on after two resets", || {
-        "it ended".into()
-    })
+    ensure(!server.process.has_ended()?, "the server to survive two resets", || "it ended".into())
 }
 
 pub(super) fn closes(trial: &Trial<'_>) -> Verdict {
@@ -340,7 +339,7 @@ pub(super) fn loss(trial: &Trial<'_>) -> Verdict {
     let mut server = trial.server_with_loss()?;
     let content = trial.context.content(1, LARGE);
     reference::send(server.address, trial.dialect, &content)?;
-    server.expect(&[Result::Content(&content)])
+    server.expect(&[ExpectedResult::Content(&content)])
 }
 
 pub(super) fn second_greeting(trial: &Trial<'_>) -> Verdict {

@@ -1,33 +1,33 @@
-//! The server that counts.
+//! The checks of server-s, which counts bytes.
 
 use std::time::{Duration, Instant};
 
 use super::receiver::{self, LARGE, SMALL};
 use crate::check::Check;
 use crate::reference;
-use crate::running_server::{Result, RunningServer};
+use crate::running_server::{ExpectedResult, RunningServer};
 use crate::trial::Trial;
 use accio_harness::peer::{Dialect, Peer, SOON};
 use accio_harness::subject::Program;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 
-const NUMBER: &str = "the number of bytes is printed as a single number, the handshake not counted";
+const NUMBER: &str = "the number of bytes, without the handshake, is printed as a single number";
 const IDLE: &str = "no data for over 10 s: abort the connection, print the single word ERROR";
 const ONE: &str = "connections are served one after another";
 const LARGE_FILES: &str = "files of 100 MiB or more, which do not fit in memory, are accepted";
 const NETWORK: &str = "tested with emulated delays and transmission errors";
 const INSTRUCTOR: &str = "tested against the instructor's client";
 const TURNS: &str =
-    "up to 10 simultaneous connections wait their turn unrefused; only one is greeted at a time";
+    "up to 10 simultaneous connections are accepted and wait; only one is greeted at a time";
 
-/// Returns its checks, without those that both servers share.
+/// Returns its checks, except for those that both servers share.
 pub(super) fn checks() -> Vec<Check> {
     let check = |name, about, rule| Check::new(Program::ServerS, name, about, rule);
     vec![
-        check("7", "takes the next connection after the first is done", ONE)
+        check("7", "accepts the next connection after the first is done", ONE)
             .worth(5)
             .run(receiver::next),
-        check("8", "10 connections at once: none refused, one greeted at a time", TURNS)
+        check("8", "10 connections at once: none is refused, one is greeted at a time", TURNS)
             .worth(5)
             .waits()
             .run(turns),
@@ -38,13 +38,13 @@ pub(super) fn checks() -> Vec<Check> {
         check("11", "500 bytes from the reference client arrive", INSTRUCTOR)
             .worth(10)
             .run(|trial| arrives(trial, SMALL)),
-        check("12", "… and the count printed is right", NUMBER)
+        check("12", "… and the printed count is right", NUMBER)
             .worth(10)
             .run(|trial| counts(trial, SMALL)),
         check("13", "10 MiB from the reference client arrive", INSTRUCTOR)
             .worth(10)
             .run(|trial| arrives(trial, LARGE)),
-        check("14", "… and the count printed is right", NUMBER)
+        check("14", "… and the printed count is right", NUMBER)
             .worth(10)
             .run(|trial| counts(trial, LARGE)),
         check("15", "10 MiB arrive over a network with delay and loss", NETWORK).worth(5).run(
@@ -54,15 +54,15 @@ pub(super) fn checks() -> Vec<Check> {
                 receiver::arrives(trial, &mut server, proxy.address(), &content)
             },
         ),
-        check("16", "… and the count printed is right", NUMBER).worth(5).run(|trial| {
+        check("16", "… and the printed count is right", NUMBER).worth(5).run(|trial| {
             let (mut server, proxy) = trial.server_far_away()?;
             let content = trial.context.content(1, LARGE);
             reference::send(proxy.address(), trial.dialect, &content)?;
             expect_count(&mut server, LARGE)
         }),
-        check("empty", "a connection with no byte counts 0", NUMBER).run(receiver::empty),
-        check("100mib", "100mib: counted in bounded memory", LARGE_FILES).run(receiver::huge),
-        check("counts-anew", "each connection is counted from 0", NUMBER).run(counts_anew),
+        check("empty", "a connection without any byte counts 0", NUMBER).run(receiver::empty),
+        check("100mib", "100mib: counted with bounded memory", LARGE_FILES).run(receiver::huge),
+        check("counts-anew", "each connection is counted from 0", NUMBER).run(counts_from_zero),
         check("silent-start", "10 s without any byte: aborts and prints ERROR", IDLE)
             .waits()
             .run(receiver::silence_from_start),
@@ -81,7 +81,7 @@ fn counts(trial: &Trial<'_>, length: usize) -> Verdict {
     expect_count(&mut server, length)
 }
 
-/// A fault unless exactly the number is printed.
+/// Returns a fault unless the server prints exactly the number.
 fn expect_count(server: &mut RunningServer, length: usize) -> Verdict {
     let lines = server.lines(1)?;
     ensure(lines == [length.to_string()], format!("the line {length} on stdout"), || {
@@ -89,7 +89,7 @@ fn expect_count(server: &mut RunningServer, length: usize) -> Verdict {
     })
 }
 
-fn counts_anew(trial: &Trial<'_>) -> Verdict {
+fn counts_from_zero(trial: &Trial<'_>) -> Verdict {
     let mut server = trial.server()?;
     let contents = [trial.context.content(1, SMALL), trial.context.content(2, 700)];
     let mut peers = Vec::new();
@@ -98,7 +98,7 @@ fn counts_anew(trial: &Trial<'_>) -> Verdict {
         server.has_read_all(&peer)?;
         peers.push(peer);
     }
-    server.expect(&contents.each_ref().map(|content| Result::Content(content)))
+    server.expect(&contents.each_ref().map(|content| ExpectedResult::Content(content)))
 }
 
 fn turns(trial: &Trial<'_>) -> Verdict {
@@ -113,7 +113,7 @@ fn turns(trial: &Trial<'_>) -> Verdict {
     for turn in 1..=COUNT {
         let place = || format!("turn {turn} of {COUNT}");
         let index = next_turn(&server, trial.dialect, &waiting).during(place)?;
-        // Time enough for a server that would greet others, too.
+        // Leave enough time for a server that would greet other clients, too.
         std::thread::sleep(Duration::from_millis(if turn < 3 { 500 } else { 20 }));
         if turn < 3 {
             server.settles();
@@ -134,7 +134,7 @@ fn turns(trial: &Trial<'_>) -> Verdict {
     ensure(lines.len() == COUNT, format!("{COUNT} lines on stdout"), || format!("{lines:?}"))
 }
 
-/// The connection that is served now.
+/// Waits for a connection to be served, and returns its index.
 fn next_turn(server: &RunningServer, dialect: Dialect, waiting: &[Peer]) -> Verdict<usize> {
     let until = Instant::now() + SOON;
     while Instant::now() < until {
@@ -143,10 +143,10 @@ fn next_turn(server: &RunningServer, dialect: Dialect, waiting: &[Peer]) -> Verd
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Err(Stop::fault("one of those who wait to be served", format!("none is, in {SOON:?}")))
+    Err(Stop::fault("one of the waiting connections to be served", format!("none within {SOON:?}")))
 }
 
-/// Whether the server has greeted it, or where there is no greeting, taken it.
+/// Whether the server has greeted the connection or, without a greeting, accepted it.
 fn has_turn(server: &RunningServer, dialect: Dialect, peer: &Peer) -> bool {
     match dialect {
         Dialect::Direct => server.has_accepted(peer),

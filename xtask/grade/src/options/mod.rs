@@ -23,29 +23,29 @@ use accio_harness::resource_limits::{self, Limits};
 use accio_harness::work_dir::WorkDir;
 use accio_harness::{TROUBLE, cargo, namespace, scheduling_delay};
 
-/// The exit code of a command line that makes no sense.
+/// The exit code of an invalid command line.
 const USAGE: u8 = 2;
-/// Descriptors of all checks that run at once.
+/// File descriptors for all concurrent checks.
 const DESCRIPTORS: u64 = 8192;
 /// The dialect of the courses since 2022.
 const COURSES: Dialect = Dialect::Confirm;
-/// Memory limit of one check's programs, in MiB.
+/// Default memory limit of a check's programs, in MiB.
 const MEMORY: u64 = 1024;
 
 /// The options of `accio-grade`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Print the checks with their points and rules; run none
+    /// List the checks with their points and rules instead of running them
     #[arg(long)]
     list: bool,
     /// Run only checks whose id or description contains this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Keep the files and outputs of failed checks, and print where they are
+    /// Keep the files and outputs of failed checks and print their path
     #[arg(long)]
     keep: bool,
-    /// Number of concurrent checks that use the CPU; those that wait all run at once [default: one per
-    /// core]
+    /// Number of concurrent checks that use the CPU; those that only wait all run at once [default:
+    /// one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Seed of file contents and of the network emulator [default: random]
@@ -67,28 +67,28 @@ pub(crate) struct Options {
     /// Grade the programs in this folder: client.py, server.py and server-s.py, or compiled ones
     #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "client", "server_s"])]
     subject: Option<PathBuf>,
-    /// Grade the programs in each folder of this one
+    /// Grade the programs in each subfolder of this folder
     #[arg(long, value_name = "DIR",
           conflicts_with_all = ["subject", "server", "client", "server_s", "gradescope"])]
     submissions: Option<PathBuf>,
-    /// Number of submissions graded at once [default: three per core]
+    /// Number of submissions to grade at once [default: three per core]
     #[arg(long, value_name = "N", requires = "submissions",
           value_parser = clap::value_parser!(u16).range(1..))]
     at_once: Option<u16>,
     /// Folder for each submission's reports
     #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
     results: PathBuf,
-    /// Dialect of the programs [default: confirm, the courses' since 2022]
+    /// Dialect of the programs [default: confirm, which the courses use since 2022]
     #[arg(long, value_name = "DIALECT", value_parser = dialect)]
     handshake: Option<Dialect>,
-    /// Run the programs in this folder [default: a fresh one each time]
+    /// Working directory of the programs [default: a new folder for each]
     #[arg(long, value_name = "DIR")]
     workdir: Option<PathBuf>,
-    /// Memory limit of one check's programs, in MiB
+    /// Memory limit of a check's programs, in MiB
     #[arg(long, value_name = "MIB", default_value_t = MEMORY,
           value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     memory: u64,
-    /// Emulation of delay and loss
+    /// How to emulate delay and loss
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
     network: Network,
     /// Leave out checks whose id or description contains this text (repeatable)
@@ -103,32 +103,33 @@ pub(crate) struct Options {
     /// Write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Write Gradescope's results.json, updated with each check
+    /// Write Gradescope's results.json and update it after each check
     #[arg(long, value_name = "FILE")]
     gradescope: Option<PathBuf>,
-    /// Write an HTML page of all submissions and checks
+    /// Write an HTML page with all submissions and checks
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Run every client with every server, the reference included, and write the results in Markdown
+    /// Run every client with every server, including the reference, and write the results in
+    /// Markdown
     #[arg(long, value_name = "FILE")]
     matrix: Option<PathBuf>,
 }
 
-/// Settings of a whole run.
+/// The settings of a run.
 #[derive(Debug)]
-pub(crate) struct Run<'a> {
-    /// Where checks write.
+pub(crate) struct RunSettings<'a> {
+    /// The folder for the checks' files.
     pub(crate) dir: &'a Path,
-    /// Working checks at a time.
+    /// Number of concurrent checks that use the CPU.
     pub(crate) jobs: usize,
-    /// The seed of contents.
+    /// The seed of contents and of the network emulator.
     pub(crate) seed: u64,
-    /// Where our own programs are.
+    /// The folder of our own programs.
     pub(crate) bin: &'a Path,
 }
 
 impl Options {
-    /// Grades what is named, our own programs if nothing is.
+    /// Grades the selected programs, or our own by default.
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let mut out = anstream::stdout().lock();
         let chosen = self.chosen();
@@ -142,10 +143,10 @@ impl Options {
         }
         let bin = match &self.bin_dir {
             Some(dir) => std::path::absolute(dir)?,
-            None if self.is_foreign() => PathBuf::new(),
+            None if self.is_third_party() => PathBuf::new(),
             None => match cargo::build()? {
                 Some(bin) => bin,
-                // Cargo has said why.
+                // Cargo has printed the reason.
                 None => return Ok(ExitCode::from(TROUBLE)),
             },
         };
@@ -153,7 +154,7 @@ impl Options {
         resource_limits::raise_descriptor_limit(Some(DESCRIPTORS))?;
         scheduling_delay::start();
         let cores = thread::available_parallelism().map_or(2, usize::from);
-        let run = Run {
+        let run = RunSettings {
             dir: dir.path(),
             jobs: self.jobs.map_or(cores, usize::from),
             seed: self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
@@ -166,8 +167,8 @@ impl Options {
         code
     }
 
-    /// Whether other programs than our own are graded.
-    fn is_foreign(&self) -> bool {
+    /// Whether to grade other programs than our own.
+    fn is_third_party(&self) -> bool {
         self.server.is_some()
             || self.client.is_some()
             || self.server_s.is_some()
@@ -187,22 +188,22 @@ impl Options {
         checks::all().filter(means).collect()
     }
 
-    /// Grades, reports, and gives the exit code.
+    /// Grades the programs, writes the reports and returns the exit code.
     fn grade(
         &self,
         chosen: &[&'static Check],
-        run: &Run<'_>,
+        run: &RunSettings<'_>,
         out: &mut impl Write,
     ) -> anyhow::Result<ExitCode> {
         let found = match &self.submissions {
             Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
-            None => self.given(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
+            None => self.selected(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
         };
         if let (Err(why), Some(file), Some(_)) = (&found, &self.gradescope, &self.subject) {
-            // The student must see this, and not that the grading failed.
+            // The student must see the reason instead of a failed autograder.
             gradescope::write_nothing(file, &why.to_string())?;
         }
-        let found = found.and_then(|found: Vec<_>| match self.refusal(&found, chosen) {
+        let found = found.and_then(|found: Vec<_>| match self.command_line_error(&found, chosen) {
             Some(why) => Err(anyhow!(why)),
             None => Ok(found),
         });
@@ -213,7 +214,7 @@ impl Options {
                 return Ok(ExitCode::from(USAGE));
             }
         };
-        self.try_places()?;
+        self.try_report_files()?;
         let reports = match self.submissions {
             Some(_) => self.grade_class(&found, chosen, run, out)?,
             None => self.grade_each(&found, chosen, run, out)?,
@@ -231,7 +232,7 @@ impl Options {
         &self,
         found: &[(Submission, Option<String>)],
         chosen: &[&'static Check],
-        run: &Run<'_>,
+        run: &RunSettings<'_>,
         out: &mut impl Write,
     ) -> anyhow::Result<Vec<Report>> {
         let cores = thread::available_parallelism().map_or(2, usize::from);
@@ -240,7 +241,7 @@ impl Options {
         let reports = submissions::grade(found, chosen, &settings, at_once, &self.results)?;
         if !self.json {
             submissions::summary(out, &reports)?;
-            writeln!(out, "\neach submission's own report: {}", self.results.display())?;
+            writeln!(out, "\nreports of each submission: {}", self.results.display())?;
         }
         Ok(reports)
     }
@@ -249,7 +250,7 @@ impl Options {
         &self,
         found: &[(Submission, Option<String>)],
         chosen: &[&'static Check],
-        run: &Run<'_>,
+        run: &RunSettings<'_>,
         out: &mut impl Write,
     ) -> anyhow::Result<Vec<Report>> {
         let mut reports = Vec::new();
@@ -269,25 +270,25 @@ impl Options {
         &self,
         submission: &Submission,
         chosen: &[&'static Check],
-        run: &Run<'_>,
+        run: &RunSettings<'_>,
         out: &mut impl Write,
     ) -> anyhow::Result<Report> {
         let settings = self.settings(run, run.jobs, run.dir.join(submission.dialect.name()));
         let checks = grade::checks_for(submission, chosen);
-        let own = self.subject.as_ref().map(|dir| selection::named(dir));
+        let subject_option = self.subject.as_ref().map(|dir| selection::subject_option(dir));
         let mut results = self
             .gradescope
             .as_ref()
-            .map(|path| gradescope::Results::new(path, &checks, own.as_deref()));
+            .map(|path| gradescope::Results::new(path, &checks, subject_option.as_deref()));
         let mut failed = Ok(());
-        let report = grade::grade(submission, chosen, &settings, |row, stands| {
-            let told = results.as_mut().map_or(Ok(()), |results| results.add(row));
-            let told = told.and_then(|()| match stands && !self.json {
+        let report = grade::grade(submission, chosen, &settings, |row, is_final| {
+            let written = results.as_mut().map_or(Ok(()), |results| results.add(row));
+            let written = written.and_then(|()| match is_final && !self.json {
                 true => table::line(out, row).and_then(|()| out.flush()),
                 false => Ok(()),
             });
             if failed.is_ok() {
-                failed = told;
+                failed = written;
             }
         })?;
         failed?;
@@ -295,13 +296,13 @@ impl Options {
         Ok(report)
     }
 
-    fn settings(&self, run: &Run<'_>, jobs: usize, dir: PathBuf) -> Settings {
+    fn settings(&self, run: &RunSettings<'_>, jobs: usize, dir: PathBuf) -> Settings {
         Settings {
             seed: run.seed,
             jobs,
             network: self.network,
             limits: Limits { memory: self.memory << 10, ..Limits::default() },
-            // Programs are started elsewhere, too.
+            // Programs are started from other folders.
             workdir: self.workdir.as_ref().and_then(|dir| std::path::absolute(dir).ok()),
             dir,
             retry: !self.no_retry,
@@ -324,7 +325,7 @@ impl Options {
     }
 }
 
-/// Prints the checks, their points and rules.
+/// Prints the checks with their points and rules.
 fn list(chosen: &[&'static Check], out: &mut impl Write) -> io::Result<()> {
     for check in chosen {
         let points = match check.points {
@@ -338,7 +339,7 @@ fn list(chosen: &[&'static Check], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns 0 if all passed, 1 if some failed, 3 for the grader's own trouble.
+/// Returns 0 if all passed, 1 if some failed, and 3 if the kit itself failed.
 fn exit_code(reports: &[Report]) -> ExitCode {
     if reports.iter().any(Report::is_troubled) {
         ExitCode::from(TROUBLE)
@@ -349,7 +350,7 @@ fn exit_code(reports: &[Report]) -> ExitCode {
     }
 }
 
-/// The dialect with this name.
+/// Parses the name of a dialect.
 pub(crate) fn dialect(text: &str) -> anyhow::Result<Dialect> {
     let named = Dialect::ALL.into_iter().find(|dialect| dialect.name() == text);
     named.context("must be direct, accio or confirm")

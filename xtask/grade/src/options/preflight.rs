@@ -1,4 +1,4 @@
-//! Errors in the command line that are found before grading starts, which may take an hour.
+//! Checks the command line before grading starts, which may take an hour.
 
 use std::io;
 use std::path::{self, PathBuf};
@@ -8,8 +8,8 @@ use crate::check::Check;
 use crate::{discovery, grade, report};
 
 impl Options {
-    /// Returns the error in this command line, if there is one.
-    pub(super) fn refusal(
+    /// Returns the first error in the command line.
+    pub(super) fn command_line_error(
         &self,
         found: &[(Submission, Option<String>)],
         chosen: &[&'static Check],
@@ -19,18 +19,18 @@ impl Options {
         }
         if let Some(file) = self.gradescope.as_ref().filter(|_| found.len() > 1) {
             return Some(format!(
-                "--gradescope {}: is about one submission in one dialect: name it with --handshake",
+                "--gradescope {}: needs one submission and one dialect: add --handshake",
                 file.display()
             ));
         }
-        let among = |dir: &PathBuf| {
+        let is_results_in = |dir: &PathBuf| {
             let results = path::absolute(&self.results).ok()?;
             Some(results.starts_with(path::absolute(dir).ok()?))
         };
-        if self.submissions.as_ref().and_then(among) == Some(true) {
+        if self.submissions.as_ref().and_then(is_results_in) == Some(true) {
             return Some(format!(
                 "--results {}: inside the folder of submissions, where the next run would grade it: \
-                 name a folder elsewhere",
+                 choose another folder",
                 self.results.display()
             ));
         }
@@ -48,8 +48,8 @@ impl Options {
         })
     }
 
-    /// Tries out every place that will be written to.
-    pub(super) fn try_places(&self) -> io::Result<()> {
+    /// Checks that all reports can be written.
+    pub(super) fn try_report_files(&self) -> io::Result<()> {
         let files = [&self.junit, &self.gradescope, &self.html, &self.matrix];
         files.into_iter().flatten().try_for_each(|file| report::try_out(file))?;
         match self.submissions {

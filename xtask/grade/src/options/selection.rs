@@ -1,18 +1,18 @@
-//! The programs to grade, and the options that name them when a check is repeated.
+//! Selects the programs to grade, and returns the options that repeat a check.
 
 use std::path::Path;
 
 use accio_harness::quoting::quote;
 use anyhow::{Context, bail};
 
-use super::{COURSES, MEMORY, Options, Run, Submission};
+use super::{COURSES, MEMORY, Options, RunSettings, Submission};
 use crate::discovery;
 use crate::trial::Network;
 use accio_harness::peer::Dialect;
 use accio_harness::subject::Subject;
 
 impl Options {
-    /// Returns the options a repetition needs in addition to those that name the submission.
+    /// Returns the options that repeat a check, in addition to those that select the submission.
     pub(super) fn repeat(&self) -> String {
         let mut options = String::new();
         if let Some(dir) = &self.workdir {
@@ -28,8 +28,8 @@ impl Options {
     }
 
     /// Returns the programs to grade.
-    pub(super) fn given(&self, run: &Run<'_>) -> anyhow::Result<Vec<Submission>> {
-        if !self.is_foreign() {
+    pub(super) fn selected(&self, run: &RunSettings<'_>) -> anyhow::Result<Vec<Submission>> {
+        if !self.is_third_party() {
             let bin_dir = self.bin_dir.as_deref().map(|dir| quote(&dir.to_string_lossy()));
             let bin_dir = bin_dir.map_or_else(String::new, |dir| format!("--bin-dir {dir} "));
             let dialects = self.handshake.map_or(Dialect::ALL.to_vec(), |dialect| vec![dialect]);
@@ -49,16 +49,16 @@ impl Options {
         let mut options = String::new();
         let (name, programs) = match &self.subject {
             Some(dir) => {
-                options.push_str(&format!("{} ", named(dir)));
+                options.push_str(&format!("{} ", subject_option(dir)));
                 let name = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
                 let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 (name, discovery::programs(dir)?)
             }
             None => {
-                let mut template = |option: &str, text: &Option<String>, places: &[&str]| {
+                let mut template = |option: &str, text: &Option<String>, placeholders: &[&str]| {
                     let Some(text) = text else { return Ok(None) };
-                    if let Some(place) = places.iter().find(|place| !text.contains(**place)) {
-                        bail!("{option} {text:?}: has no {place}: add it where the value goes");
+                    if let Some(place) = placeholders.iter().find(|place| !text.contains(**place)) {
+                        bail!("{option} {text:?}: has no {place}: add it in place of the value");
                     }
                     options.push_str(&format!("{option} {} ", quote(text)));
                     discovery::template(text).map(Some).with_context(|| option.to_owned())
@@ -76,7 +76,7 @@ impl Options {
     }
 }
 
-/// The option that names a submission's folder.
-pub(super) fn named(dir: &Path) -> String {
+/// Returns the option that selects a submission's folder.
+pub(super) fn subject_option(dir: &Path) -> String {
     format!("--subject {}", quote(&dir.to_string_lossy()))
 }

@@ -1,5 +1,5 @@
-//! Gradescope's results.json, rewritten after every check, so that a run that is cut short
-//! still reports what it had.
+//! Writes Gradescope's results.json after every check, so that a run that is killed still reports
+//! the results so far.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,39 +12,39 @@ use super::write;
 use crate::check::Check;
 use crate::outcome::{Outcome, Row};
 
-/// How often the file is written at the most, but for its last version.
+/// Minimum interval between two versions of the file, except for the last one.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// The document, as far as it is known.
+/// The results so far.
 #[derive(Debug)]
 pub(crate) struct Results {
     path: PathBuf,
-    /// The submission's path on this machine, which means nothing elsewhere.
-    own: Option<String>,
+    /// The option that selects the submission, with its path on this machine.
+    subject_option: Option<String>,
     began: Instant,
     written: Option<Instant>,
-    /// The place of every check, in the order of the tables.
+    /// The index of every check, in the order of the grading tables.
     places: BTreeMap<&'static str, usize>,
-    tests: BTreeMap<usize, Test>,
+    tests: BTreeMap<usize, TestJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct Document<'a> {
+struct ResultsJson<'a> {
     score: f64,
     execution_time: u64,
     output: String,
     visibility: &'static str,
     stdout_visibility: &'static str,
-    tests: Vec<&'a Test>,
+    tests: Vec<&'a TestJson>,
 }
 
 #[derive(Debug, Serialize)]
-struct Test {
+struct TestJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_score: Option<f64>,
-    /// Without it, a test that has no points would count as failed.
+    /// Without a status, a test without points would count as failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'static str>,
     name: String,
@@ -53,9 +53,9 @@ struct Test {
     visibility: &'static str,
 }
 
-/// Writes `path` for a submission in which there is nothing to grade, and says why.
+/// Writes the results of a submission in which there is nothing to grade, with the reason.
 pub(crate) fn write_nothing(path: &Path, why: &str) -> io::Result<()> {
-    let document = Document {
+    let document = ResultsJson {
         score: 0.0,
         execution_time: 0,
         output: format!("nothing to grade: {why}"),
@@ -67,14 +67,18 @@ pub(crate) fn write_nothing(path: &Path, why: &str) -> io::Result<()> {
 }
 
 impl Results {
-    /// Will write `path`; `checks` are those that may come; `own` is the option that names the
-    /// submission.
-    pub(crate) fn new(path: &Path, checks: &[&'static Check], own: Option<&str>) -> Results {
+    /// Creates results for these `checks`, to be written to `path`. `subject_option` is the option
+    /// that selects the submission.
+    pub(crate) fn new(
+        path: &Path,
+        checks: &[&'static Check],
+        subject_option: Option<&str>,
+    ) -> Results {
         let places =
             checks.iter().enumerate().map(|(place, check)| (check.id.as_str(), place)).collect();
         Results {
             path: path.to_owned(),
-            own: own.map(str::to_owned),
+            subject_option: subject_option.map(str::to_owned),
             began: Instant::now(),
             written: None,
             places,
@@ -82,17 +86,17 @@ impl Results {
         }
     }
 
-    /// Takes a check's outcome, over the one before if there is one.
+    /// Adds the result of a check; replaces an earlier one.
     pub(crate) fn add(&mut self, row: &Row) -> io::Result<()> {
         let place = self.places.get(row.check.id.as_str()).copied().unwrap_or(usize::MAX);
-        self.tests.insert(place, test(row, self.own.as_deref()));
+        self.tests.insert(place, test(row, self.subject_option.as_deref()));
         match self.written {
             Some(written) if written.elapsed() < PAUSE => Ok(()),
             _ => self.write(false),
         }
     }
 
-    /// Writes the last version.
+    /// Writes the final version.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.write(true)
     }
@@ -101,10 +105,10 @@ impl Results {
         self.written = Some(Instant::now());
         let (done, all) = (self.tests.len(), self.places.len());
         let output = match complete {
-            true => format!("{done} checks. A check that is not graded here has no points here."),
-            false => format!("{done} of {all} checks so far: the run did not come to its end."),
+            true => format!("{done} checks. A check that is not graded here has no points."),
+            false => format!("{done} of {all} checks so far: the run is not complete."),
         };
-        let document = Document {
+        let document = ResultsJson {
             score: self.tests.values().filter_map(|test| test.score).sum(),
             execution_time: self.began.elapsed().as_secs(),
             output,
@@ -116,7 +120,7 @@ impl Results {
     }
 }
 
-fn test(row: &Row, own: Option<&str>) -> Test {
+fn test(row: &Row, subject_option: Option<&str>) -> TestJson {
     let points = f64::from(row.check.points);
     let graded = row.check.points > 0;
     let (score, status, text) = match &row.outcome {
@@ -126,9 +130,9 @@ fn test(row: &Row, own: Option<&str>) -> Test {
             for place in during {
                 text.push_str(&format!("during: {place}\n"));
             }
-            // The folder that has it here is not the one that has it at home.
-            let command = match own {
-                Some(own) => row.command.replacen(own, "--subject YOUR-FOLDER", 1),
+            // The path on this machine means nothing to the student.
+            let command = match subject_option {
+                Some(option) => row.command.replacen(option, "--subject YOUR-FOLDER", 1),
                 None => row.command.clone(),
             };
             text.push_str(&format!(
@@ -137,15 +141,17 @@ fn test(row: &Row, own: Option<&str>) -> Test {
             ));
             (Some(0.0), Some("failed"), text)
         }
-        Outcome::Trouble(why) => {
-            (None, None, format!("the grader's own trouble, not yours; to be run again: {why}"))
-        }
+        Outcome::Trouble(why) => (
+            None,
+            None,
+            format!("error in the grader, not in your program; run the check again: {why}"),
+        ),
         Outcome::Skipped(why) | Outcome::NotGraded(why) => {
             (None, None, format!("not graded here: {why}"))
         }
     };
     let notes: String = row.notes.iter().map(|note| format!("({note})\n")).collect();
-    Test {
+    TestJson {
         score: score.filter(|_| graded),
         max_score: score.filter(|_| graded).map(|_| points),
         status,

@@ -1,5 +1,6 @@
-//! A page for a class: submissions × checks in one file, without a script. A cell is a link to what
-//! came of the check; which one is shown, the address says, so that a failure can be linked to.
+//! Writes an HTML page for a class: a table of submissions and checks in one file, without scripts.
+//! Each cell links to the details of a check. The fragment of the address selects the details that
+//! are shown, so that one can link to a failure.
 
 use std::fmt::Write as _;
 
@@ -31,7 +32,7 @@ code,pre{font:.85rem/1.4 ui-monospace,monospace;white-space:pre-wrap;overflow-wr
 @media(max-width:40rem){body{padding:0 .5rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}tbody th{max-width:8rem;overflow:hidden;text-overflow:ellipsis}}
 ";
 
-/// The page.
+/// Returns the page.
 pub(crate) fn text(reports: &[Report]) -> String {
     let mut checks: Vec<&Check> = Vec::new();
     for check in crate::checks::all() {
@@ -49,8 +50,8 @@ pub(crate) fn text(reports: &[Report]) -> String {
     );
     let _ = writeln!(page, "<h1>Accio: {} graded</h1>", count(reports));
     page.push_str(
-        "<p>✓ passed · ✗ failed · – not graded or skipped · ! the grader's own trouble. \
-         A cell leads to what was expected, what came, and the command that repeats it.</p>\n",
+        "<p>✓ passed · ✗ failed · – not graded or skipped · ! error in the grader. \
+         Click on a cell for the expected and actual behaviour and the command that repeats the check.</p>\n",
     );
     page.push_str("<div class=\"scroll\"><table><thead><tr><th>submission</th><th>points</th>");
     for check in &checks {
@@ -103,7 +104,7 @@ pub(crate) fn text(reports: &[Report]) -> String {
     page
 }
 
-/// One check of one submission.
+/// Appends the details of one check of one submission.
 fn detail(page: &mut String, number: usize, report: &Report, row: &Row) {
     let (_, sign, word) = sign(&row.outcome);
     let _ = write!(
@@ -133,9 +134,9 @@ fn detail(page: &mut String, number: usize, report: &Report, row: &Row) {
     entry("why", row.outcome.why());
     entry("notes", &row.notes.join("; "));
     entry("time", &format!("{:.1} s, attempt {}", row.took.as_secs_f64(), row.attempts));
-    if !row.said.is_empty() {
+    if !row.stderr.is_empty() {
         let _ =
-            write!(page, "<dt>output</dt><dd><pre>{}</pre></dd>", escaped(&row.said.join("\n")));
+            write!(page, "<dt>output</dt><dd><pre>{}</pre></dd>", escaped(&row.stderr.join("\n")));
     }
     let _ = write!(page, "<dt>again</dt><dd><code>{}</code></dd>", escaped(&row.command));
     page.push_str("</dl><a href=\"#\">close</a></section>\n");
@@ -156,14 +157,14 @@ fn anchor(number: usize, row: &Row) -> String {
     format!("s{number}-{}", row.check.id.replace('/', "-"))
 }
 
-/// The class of a cell, its sign and its word: colour is never all there is.
+/// Returns the class of a cell, its sign and its word: colour alone is not enough.
 fn sign(outcome: &Outcome) -> (&'static str, &'static str, &'static str) {
     match outcome {
         Outcome::Passed => ("passed", "✓", "passed"),
         Outcome::Failed { .. } => ("failed", "✗", "failed"),
         Outcome::Skipped(_) => ("skipped", "–", "skipped"),
         Outcome::NotGraded(_) => ("not-graded", "–", "not graded here"),
-        Outcome::Trouble(_) => ("trouble", "!", "the grader's own trouble"),
+        Outcome::Trouble(_) => ("trouble", "!", "error in the grader"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The report for programs.
+//! Writes the report as JSON.
 
 use serde::Serialize;
 
@@ -6,14 +6,14 @@ use crate::outcome::{Outcome, Report, Row};
 
 /// All reports of a run.
 #[derive(Debug, Serialize)]
-struct Run<'a> {
-    /// Raised when a field changes its meaning.
+struct RunJson<'a> {
+    /// Version of the format; incremented when a field changes its meaning.
     version: u32,
-    submissions: Vec<Submission<'a>>,
+    submissions: Vec<SubmissionJson<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Submission<'a> {
+struct SubmissionJson<'a> {
     name: &'a str,
     handshake: &'a str,
     seed: u64,
@@ -23,11 +23,11 @@ struct Submission<'a> {
     published: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'a str>,
-    checks: Vec<Check<'a>>,
+    checks: Vec<CheckJson<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Check<'a> {
+struct CheckJson<'a> {
     id: &'a str,
     points: u32,
     about: &'a str,
@@ -50,15 +50,15 @@ struct Check<'a> {
     command: &'a str,
 }
 
-/// The reports as one JSON document.
+/// Returns the reports as a JSON document.
 pub(crate) fn text(reports: &[Report]) -> serde_json::Result<String> {
     let submissions = reports.iter().map(submission).collect();
-    serde_json::to_string_pretty(&Run { version: 1, submissions })
+    serde_json::to_string_pretty(&RunJson { version: 1, submissions })
 }
 
-fn submission(report: &Report) -> Submission<'_> {
+fn submission(report: &Report) -> SubmissionJson<'_> {
     let score = report.score(None);
-    Submission {
+    SubmissionJson {
         name: &report.name,
         handshake: report.dialect.name(),
         seed: report.seed,
@@ -71,7 +71,7 @@ fn submission(report: &Report) -> Submission<'_> {
     }
 }
 
-fn check(row: &Row) -> Check<'_> {
+fn check(row: &Row) -> CheckJson<'_> {
     let (outcome, expected, actual, during) = match &row.outcome {
         Outcome::Passed => ("passed", None, None, Vec::new()),
         Outcome::Failed { expected, actual, during } => (
@@ -84,7 +84,7 @@ fn check(row: &Row) -> Check<'_> {
         Outcome::NotGraded(_) => ("not-graded", None, None, Vec::new()),
         Outcome::Trouble(_) => ("trouble", None, None, Vec::new()),
     };
-    Check {
+    CheckJson {
         id: &row.check.id,
         points: row.check.points,
         about: row.check.about,
@@ -97,7 +97,7 @@ fn check(row: &Row) -> Check<'_> {
         seconds: rounded(row.took.as_secs_f64()),
         attempts: row.attempts,
         notes: &row.notes,
-        output: &row.said,
+        output: &row.stderr,
         command: &row.command,
     }
 }

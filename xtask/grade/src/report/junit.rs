@@ -1,4 +1,4 @@
-//! The report as JUnit XML: a suite for each submission, a case for each check.
+//! Writes the report as JUnit XML: a suite per submission, a case per check.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, 
 
 use crate::outcome::{Outcome, Report, Row};
 
-/// The reports as one JUnit document.
+/// Returns the reports as a JUnit document.
 pub(crate) fn text(reports: &[Report]) -> Result<String, quick_junit::SerializeError> {
     let mut document = Document::new("accio conformance");
     let mut total = Duration::ZERO;
@@ -20,12 +20,12 @@ pub(crate) fn text(reports: &[Report]) -> Result<String, quick_junit::SerializeE
         total += report.took;
     }
     document.set_time(total);
-    // The schema that Jenkins holds reports to knows this count of suites only, not of their whole.
+    // The schema that Jenkins checks has this attribute only in suites, not in their parent.
     let skipped = document.test_suites.iter().map(|suite| suite.skipped).sum::<usize>();
     Ok(document.to_string()?.replacen(&format!(" skipped=\"{skipped}\""), "", 1))
 }
 
-/// A submission in which there is nothing to grade: a case of its own, which has failed.
+/// Returns the failed case of a submission in which there is nothing to grade.
 fn nothing(problem: &str) -> TestCase {
     let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
     status.set_message(problem).set_type("nothing to grade");
@@ -64,8 +64,8 @@ fn case(row: &Row) -> TestCase {
     };
     let mut case = TestCase::new(format!("{} {}", row.check.id, row.check.about), status);
     case.set_classname(row.check.program.name()).set_time(row.took);
-    if !row.said.is_empty() {
-        case.set_system_err(row.said.join("\n"));
+    if !row.stderr.is_empty() {
+        case.set_system_err(row.stderr.join("\n"));
     }
     case
 }

@@ -1,22 +1,24 @@
-//! Every client with every server, as interop runners publish it.
+//! Writes the matrix of clients and servers.
 
 use std::fmt::Write as _;
 
 /// A client, a server, and the result of running them together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pair {
-    /// The client's place among the clients.
+    /// Index of the client.
     pub(crate) client: usize,
-    /// The server's place among the servers.
+    /// Index of the server.
     pub(crate) server: usize,
     /// The failure, if there was one.
     pub(crate) fault: Option<String>,
 }
 
-/// The matrix in Markdown, and what went wrong below it.
+/// Returns the matrix in Markdown, followed by the failures.
 pub(crate) fn text(clients: &[String], servers: &[String], pairs: &[Pair]) -> String {
     let mut text = String::from("# Every client with every server\n\n");
-    text.push_str("500 bytes, then 1 MiB, each byte for byte. ✓ both arrived · ✗ see below\n\n");
+    text.push_str(
+        "Transfers of 500 bytes and of 1 MiB. ✓ both files arrived unchanged · ✗ see below\n\n",
+    );
     text.push_str("| client ↓ server → |");
     servers.iter().for_each(|name| text.push_str(&format!(" {} |", escaped(name))));
     text.push_str("\n|---|");
@@ -37,7 +39,7 @@ pub(crate) fn text(clients: &[String], servers: &[String], pairs: &[Pair]) -> St
     }
     let faults: Vec<_> = pairs.iter().filter(|pair| pair.fault.is_some()).collect();
     if !faults.is_empty() {
-        text.push_str("\n## What went wrong\n\n");
+        text.push_str("\n## Failures\n\n");
     }
     for pair in faults {
         let (client, server) = (escaped(&clients[pair.client]), escaped(&servers[pair.server]));
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cell_for_each_pair_and_a_line_for_each_fault() {
+    fn writes_a_cell_per_pair_and_a_line_per_failure() {
         let clients = ["a|b".to_owned(), "reference".to_owned()];
         let pairs = [
             Pair { client: 0, server: 0, fault: Some("late\nand wrong".into()) },

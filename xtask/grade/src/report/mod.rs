@@ -1,4 +1,4 @@
-//! Reports of the results, for people and for programs.
+//! Writes the results in several formats.
 
 pub(crate) mod gradescope;
 pub(crate) mod html;
@@ -11,30 +11,30 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Checks that `path` can be written, before a class is graded.
+/// Checks, before the grading, that `path` can be written.
 pub(crate) fn try_out(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Err(io::Error::other(format!(
-            "cannot write {}: it is a folder: name a file in it",
+            "cannot write {}: it is a folder: add a file name",
             path.display()
         )));
     }
-    let part = begun(path, "")?;
+    let part = write_part(path, "")?;
     fs::remove_file(part)
 }
 
 /// Writes a file atomically: a reader sees the previous content or this one.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
-    let part = begun(path, content)?;
+    let part = write_part(path, content)?;
     fs::rename(&part, path).map_err(|error| {
-        // Without its place, the content is of no use.
+        // The temporary file is of no use then.
         let _ = fs::remove_file(&part);
         named(path, &error)
     })
 }
 
 /// Writes the content to a file next to `path` and returns its path.
-fn begun(path: &Path, content: impl AsRef<[u8]>) -> io::Result<PathBuf> {
+fn write_part(path: &Path, content: impl AsRef<[u8]>) -> io::Result<PathBuf> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|error| named(path, &error))?;
     }
@@ -46,7 +46,7 @@ fn begun(path: &Path, content: impl AsRef<[u8]>) -> io::Result<PathBuf> {
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
     let text = format!(
-        "cannot write {}: {error}: name a place where you may write, on a disk with room",
+        "cannot write {}: {error}: choose a folder that you may write to, on a disk with free space",
         path.display()
     );
     io::Error::new(error.kind(), text)

@@ -1,4 +1,4 @@
-//! The report as a table.
+//! Prints the report as a table.
 
 use std::io::{self, Write};
 
@@ -7,10 +7,10 @@ use anstyle::{AnsiColor, Style};
 use crate::outcome::{Outcome, Report, Row};
 use accio_harness::subject::Program;
 
-/// Width of the longest id.
+/// Width of the column of ids.
 const ID: usize = 25;
 
-/// Writes one line about a check.
+/// Prints the line of a check.
 pub(crate) fn line(out: &mut impl Write, row: &Row) -> io::Result<()> {
     let colour = match row.outcome {
         Outcome::Passed => AnsiColor::Green,
@@ -38,7 +38,7 @@ pub(crate) fn line(out: &mut impl Write, row: &Row) -> io::Result<()> {
     )
 }
 
-/// Writes the failures, check by check.
+/// Prints the details of all failures.
 pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for row in &report.rows {
         match &row.outcome {
@@ -49,7 +49,7 @@ pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> 
                 }
                 writeln!(out, "  expected  {expected}\n  actual    {actual}")?;
                 writeln!(out, "  rule      {}", row.check.rule)?;
-                for line in row.notes.iter().chain(&row.said) {
+                for line in row.notes.iter().chain(&row.stderr) {
                     writeln!(out, "  {line}")?;
                 }
                 writeln!(out, "  again     {}", row.command)?;
@@ -57,7 +57,7 @@ pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> 
             Outcome::Trouble(why) => {
                 writeln!(
                     out,
-                    "\n{}: the grader's own trouble, not the submission's: {why}",
+                    "\n{}: error in the grader, not in the submission: {why}",
                     row.check.id
                 )?;
             }
@@ -67,7 +67,7 @@ pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> 
     Ok(())
 }
 
-/// Writes the points of each program.
+/// Prints the points of each program.
 pub(crate) fn scores(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "\n{}, dialect {}, seed {}", report.name, report.dialect.name(), report.seed)?;
     if let Some(problem) = &report.problem {
@@ -90,7 +90,7 @@ pub(crate) fn scores(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )
 }
 
-/// Describes the points of one program, and the points that are not graded here.
+/// Describes the points of a program, and how many are not graded here.
 pub(crate) fn points(report: &Report, program: Program) -> String {
     let score = report.score(Some(program));
     let rest = score.published - score.possible;

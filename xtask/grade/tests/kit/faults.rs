@@ -1,7 +1,7 @@
-//! Every fault must lose exactly the checks it should, and the correct programs none.
+//! Checks that every fault fails exactly the expected checks, and that correct programs fail none.
 //!
-//! `KIT_RUNS=20 cargo test -p accio-grade --test kit -- --ignored --nocapture` repeats the whole table and
-//! prints what each fault lost; the seed of each run is its number.
+//! `KIT_RUNS=20 cargo test -p accio-grade --test kit -- --ignored --nocapture` repeats the whole
+//! table and prints the failed checks of each fault. The seed of each run is its number.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,21 +11,21 @@ use std::time::Instant;
 
 use crate::{grade, set, submit};
 
-/// A program with a fault.
+/// A faulty program and the checks that it must fail.
 struct Faulty {
     program: &'static str,
     fault: &'static str,
-    /// The checks it must lose, without the program's name.
-    lost: &'static str,
-    /// Those that depend on how bytes happen to be cut or connections to close.
+    /// The checks that it must fail, without the program's name.
+    failed: &'static str,
+    /// Checks that it may fail, depending on how bytes are sliced or connections close.
     may: &'static str,
-    /// Whether it is tried each time, or only with the whole table: what takes long, or is much
-    /// like another.
+    /// Whether it is part of the quick run. Faults that take long, or are similar to another, run
+    /// only with the whole table.
     quick: bool,
 }
 
-const fn faulty(program: &'static str, fault: &'static str, lost: &'static str) -> Faulty {
-    Faulty { program, fault, lost, may: "", quick: false }
+const fn faulty(program: &'static str, fault: &'static str, failed: &'static str) -> Faulty {
+    Faulty { program, fault, failed, may: "", quick: false }
 }
 
 const fn may(one: Faulty, may: &'static str) -> Faulty {
@@ -36,7 +36,7 @@ const fn quick(one: Faulty) -> Faulty {
     Faulty { quick: true, ..one }
 }
 
-/// The checks that a server loses if no client can talk to it.
+/// The checks that a server fails if no client can complete the handshake.
 const NO_SERVER: &str = "5 6 7 8 9 10 13 14 17 18 19 20 100mib closes empty idle only-files patient \
                          piecemeal reset second-greeting slow";
 const NO_SERVER_S: &str = "5 6 7 8 9 10 11 12 13 14 15 16 100mib closes counts-anew empty idle \
@@ -115,8 +115,8 @@ static TABLE: &[Faulty] = &[
     quick(faulty("server-s", "zero-for-error", "9 silent-start")),
 ];
 
-/// Checks that move much or take long on a busy machine, left out of the quick share: texts that
-/// mean them, and what they are then called here.
+/// Checks that transfer much data or take long on a busy machine, which the quick run omits: the
+/// texts that select them, and their names in the table.
 const HEAVY: &str = "MiB large 100mib server-s/14 server-s/16";
 const LEFT_OUT: [(&str, &str); 3] = [
     ("client", "12 13 100mib"),
@@ -130,7 +130,7 @@ impl Faulty {
     }
 }
 
-/// Grades these; those that did not lose what they should, with what was wrong.
+/// Grades the faulty programs; returns those with unexpected results, with a description.
 fn run<'a>(
     faults: &[&'a Faulty],
     left_out: &[(&str, &str)],
@@ -142,28 +142,31 @@ fn run<'a>(
     }
     let (graded, code) = grade(class.path(), "confirm", more);
     assert_eq!(graded.len(), faults.len());
-    let lost_any = graded.iter().any(|(_, lost)| !lost.is_empty());
-    assert_eq!(code, i32::from(lost_any));
+    let failed_any = graded.iter().any(|(_, failed)| !failed.is_empty());
+    assert_eq!(code, i32::from(failed_any));
     let mut wrong = Vec::new();
     for one in faults {
-        let (name, lost) = graded.iter().find(|(graded, _)| *graded == one.name()).unwrap();
-        println!("{name}: {}", lost.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
+        let (name, failed) = graded.iter().find(|(graded, _)| *graded == one.name()).unwrap();
+        println!("{name}: {}", failed.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
         let left_out = left_out.iter().find(|(program, _)| *program == one.program);
         let left_out = left_out.map_or_else(BTreeSet::new, |(_, checks)| set(checks));
-        let must = &set(one.lost) - &left_out;
-        let missed: BTreeSet<_> = &must - lost;
-        let blamed: BTreeSet<_> = lost - &(&must | &set(one.may));
-        if !missed.is_empty() || !blamed.is_empty() {
-            wrong.push((*one, format!("{name}: not lost {missed:?}, lost too {blamed:?}")));
+        let must = &set(one.failed) - &left_out;
+        let missed: BTreeSet<_> = &must - failed;
+        let unexpected: BTreeSet<_> = failed - &(&must | &set(one.may));
+        if !missed.is_empty() || !unexpected.is_empty() {
+            wrong.push((
+                *one,
+                format!("{name}: passed {missed:?}, failed unexpectedly {unexpected:?}"),
+            ));
         }
     }
     wrong
 }
 
-/// The quick share of the faults and of the checks. What is not as it should be gets a second try
-/// by itself, as a failed check does; the whole table, below, gets none.
+/// Runs a quick part of the faults and checks. Unexpected results are tried again separately, like
+/// failed checks; the whole table, below, is not.
 #[test]
-fn each_fault_loses_exactly_the_checks_it_should() {
+fn each_fault_fails_exactly_the_expected_checks() {
     let quick: Vec<&Faulty> = TABLE.iter().filter(|one| one.quick).collect();
     assert!(quick.iter().filter(|one| one.fault != "none").count() >= 25);
     let mut without = vec!["--no-retry"];
@@ -172,26 +175,26 @@ fn each_fault_loses_exactly_the_checks_it_should() {
     if wrong.is_empty() {
         return;
     }
-    wrong.iter().for_each(|(_, why)| eprintln!("once more: {why}"));
+    wrong.iter().for_each(|(_, why)| eprintln!("trying again: {why}"));
     let again: Vec<&Faulty> = wrong.iter().map(|(one, _)| *one).collect();
     let wrong = run(&again, &LEFT_OUT, &[&without[..], &["--at-once", "4"]].concat());
     assert_eq!(wrong.into_iter().map(|(_, why)| why).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[test]
-fn the_correct_ones_lose_nothing_in_any_dialect() {
-    assert_eq!(lost_by_correct_ones(&[]), Vec::<String>::new());
+fn correct_programs_pass_in_every_dialect() {
+    assert_eq!(failed_by_correct_programs(&[]), Vec::<String>::new());
 }
 
-/// Returns the checks that the correct programs lost, by dialect; should be empty.
-fn lost_by_correct_ones(more: &[&str]) -> Vec<String> {
+/// Returns the checks that the correct programs failed, by dialect.
+fn failed_by_correct_programs(more: &[&str]) -> Vec<String> {
     let one = |dialect: &str| {
         let class = tempfile::tempdir().unwrap();
         submit(class.path(), "good", &["client", "server", "server-s"], dialect, "none");
         let (graded, code) = grade(class.path(), dialect, more);
-        let (_, lost) = &graded[0];
-        assert_eq!((graded.len(), code), (1, i32::from(!lost.is_empty())));
-        (!lost.is_empty()).then(|| format!("the correct ones in {dialect}: lost {lost:?}"))
+        let (_, failed) = &graded[0];
+        assert_eq!((graded.len(), code), (1, i32::from(!failed.is_empty())));
+        (!failed.is_empty()).then(|| format!("the correct programs in {dialect} failed {failed:?}"))
     };
     std::thread::scope(|scope| {
         let all = ["direct", "accio", "confirm"].map(|dialect| scope.spawn(move || one(dialect)));
@@ -199,9 +202,9 @@ fn lost_by_correct_ones(more: &[&str]) -> Vec<String> {
     })
 }
 
-/// On a busy machine a late answer may be the machine's fault.
+/// A late answer of a busy program may be due to a busy machine; that of a sleeping program is not.
 #[test]
-fn a_server_that_works_is_waited_for_and_one_that_sleeps_is_not() {
+fn waits_for_a_busy_server_but_not_for_a_sleeping_one() {
     let one = |fault: &str, more: &[&str]| {
         let class = tempfile::tempdir().unwrap();
         submit(class.path(), fault, &["server"], "confirm", fault);
@@ -215,11 +218,11 @@ fn a_server_that_works_is_waited_for_and_one_that_sleeps_is_not() {
     });
 }
 
-/// Perl is neither ours nor the courses' language.
+/// Perl is neither the language of this project nor of the courses.
 #[test]
-fn programs_in_perl_pass_and_lose_what_a_changed_line_breaks() {
+fn programs_in_perl_pass_and_fail_after_a_change() {
     if Command::new("perl").args(["-MIO::Socket::IP", "-e", "1"]).status().is_err() {
-        eprintln!("skipped: programs_in_perl: there is no perl");
+        eprintln!("skipped: programs_in_perl: perl is not installed");
         return;
     }
     let class = tempfile::tempdir().unwrap();
@@ -243,19 +246,22 @@ fn programs_in_perl_pass_and_lose_what_a_changed_line_breaks() {
     take("server", "server.pl", "truncate($one->{file}, 0);", "");
     take("server-s", "server-s.pl", "$total += length $bytes", "$total += 1");
     let (graded, code) = grade(class.path(), "confirm", &["--at-once", "4"]);
-    let lost = |name: &str| &graded.iter().find(|(graded, _)| graded == name).unwrap().1;
-    assert_eq!(*lost("good"), BTreeSet::new());
-    assert_eq!(*lost("client"), set("7 8"));
-    assert_eq!(*lost("server"), set("9"));
-    assert_eq!(*lost("server-s"), set("12 14 16 100mib counts-anew empty patient piecemeal slow"));
+    let failed = |name: &str| &graded.iter().find(|(graded, _)| graded == name).unwrap().1;
+    assert_eq!(*failed("good"), BTreeSet::new());
+    assert_eq!(*failed("client"), set("7 8"));
+    assert_eq!(*failed("server"), set("9"));
+    assert_eq!(
+        *failed("server-s"),
+        set("12 14 16 100mib counts-anew empty patient piecemeal slow")
+    );
     assert_eq!(code, 1);
 }
 
-/// As often as KIT_RUNS says, the whole table and the correct ones in all dialects, with no failed
-/// check run once more.
+/// Runs the whole table and the correct programs in all dialects KIT_RUNS times, without repeating
+/// failed checks.
 #[test]
 #[ignore = "takes minutes for each run"]
-fn no_run_of_many_differs() {
+fn all_of_many_runs_give_the_expected_results() {
     let runs = std::env::var("KIT_RUNS").map_or(20, |runs| runs.parse().unwrap());
     let at_once = std::env::var("KIT_AT_ONCE").unwrap_or("24".into());
     let all: Vec<&Faulty> = TABLE.iter().collect();
@@ -264,7 +270,7 @@ fn no_run_of_many_differs() {
         let (began, seed) = (Instant::now(), number.to_string());
         let once = ["--no-retry", "--at-once", &at_once, "--seed", &seed];
         let found = run(&all, &[], &once).into_iter().map(|(_, why)| why);
-        let found: Vec<String> = found.chain(lost_by_correct_ones(&once)).collect();
+        let found: Vec<String> = found.chain(failed_by_correct_programs(&once)).collect();
         println!("run {number}: {:.1} s, {found:?}", began.elapsed().as_secs_f64());
         wrong.extend(found);
     }

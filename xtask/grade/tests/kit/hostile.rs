@@ -1,5 +1,5 @@
-//! A class with submissions that crash, hang, flood, fork and ignore signals: none harms another,
-//! and nothing of them stays behind.
+//! Grades a class with submissions that crash, hang, flood, fork and ignore signals. They must not
+//! affect others, nor leave processes behind.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::{grade, kit, script, set, submit};
 
 const ALL: [&str; 3] = ["client", "server", "server-s"];
 
-/// Hostile scripts, by name.
+/// Names and contents of hostile scripts.
 const HOSTILE: [(&str, &str); 7] = [
     ("crashes", "kill -SEGV $$"),
     ("ends-at-once", "exit 0"),
@@ -21,7 +21,7 @@ const HOSTILE: [(&str, &str); 7] = [
 ];
 
 #[test]
-fn a_class_with_hostile_submissions_is_graded_fairly_and_leaves_nothing() {
+fn hostile_submissions_affect_no_others_and_leave_no_processes() {
     let class = tempfile::tempdir().unwrap();
     for name in ["good-1", "good-2", "good-3"] {
         submit(class.path(), name, &ALL, "confirm", "none");
@@ -44,28 +44,28 @@ fn a_class_with_hostile_submissions_is_graded_fairly_and_leaves_nothing() {
     );
     assert_eq!(code, 1);
     assert_eq!(graded.len(), 12);
-    for (name, lost) in &graded {
+    for (name, failed) in &graded {
         match name.as_str() {
             "good-1" | "good-2" | "good-3" | "nothing-in-it" => {
-                assert_eq!(*lost, BTreeSet::new(), "{name}");
+                assert_eq!(*failed, BTreeSet::new(), "{name}");
             }
-            "nearly" => assert_eq!(*lost, set("3")),
-            // A transfer to or from them never comes about.
-            _ => assert!(lost.is_superset(&set("4 14")), "{name} lost {lost:?} only"),
+            "nearly" => assert_eq!(*failed, set("3")),
+            // No transfer with them succeeds.
+            _ => assert!(failed.is_superset(&set("4 14")), "{name} failed only {failed:?}"),
         }
     }
-    assert_eq!(commands_with(class.path()), Vec::<String>::new(), "still there");
+    assert_eq!(commands_with(class.path()), Vec::<String>::new(), "processes left behind");
 }
 
 #[test]
 fn exceeded_limits_are_reported() {
-    // Where looking comes too late, memory ends at a limit of the system's, and `tail` says so.
-    let told: [(&str, &[&str]); 2] = [
-        ("floods", &["the kit ended it: more than 256 MiB of output"]),
-        ("takes-memory", &["the kit ended it: more than 256 MiB of memory", "memory exhausted"]),
+    // If the watching thread is too late, `tail` reaches the system's limit and reports it.
+    let expected: [(&str, &[&str]); 2] = [
+        ("floods", &["the kit killed it: more than 256 MiB of output"]),
+        ("takes-memory", &["the kit killed it: more than 256 MiB of memory", "memory exhausted"]),
     ];
     let class = tempfile::tempdir().unwrap();
-    for (name, any) in told {
+    for (name, any) in expected {
         let text = HOSTILE.iter().find(|(hostile, _)| *hostile == name).unwrap().1;
         let own = class.path().join(name);
         script(&own.join("server"), text);
@@ -75,12 +75,12 @@ fn exceeded_limits_are_reported() {
             .arg(own)
             .output()
             .unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        assert!(any.iter().any(|what| said.contains(what)), "{said}");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(any.iter().any(|what| stdout.contains(what)), "{stdout}");
     }
 }
 
-/// The command lines of processes that name something in `dir`.
+/// Returns the command lines of running processes that contain the path `dir`.
 fn commands_with(dir: &Path) -> Vec<String> {
     let dir = dir.to_string_lossy().into_owned();
     let processes = fs::read_dir("/proc").unwrap().flatten();

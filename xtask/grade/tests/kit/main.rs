@@ -1,5 +1,5 @@
-//! The conformance kit is tested on programs with one fault each, on correct ones, on hostile ones
-//! and on correct ones in Perl; its reports by what their readers ask.
+//! Tests the conformance kit with faulty, correct and hostile programs, and with correct programs
+//! in Perl; tests its reports with what their consumers require.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "a test")]
 
@@ -16,19 +16,19 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The grader, to be told what to grade.
+/// Returns a command for the kit, without arguments.
 fn kit() -> Command {
     Command::new(env!("CARGO_BIN_EXE_accio-grade"))
 }
 
-/// Puts a script there that runs.
+/// Writes an executable script.
 fn script(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Writes a submission: scripts that become the faulty programs.
+/// Writes a submission: scripts that execute the faulty programs.
 fn submit(class: &Path, name: &str, programs: &[&str], dialect: &str, fault: &str) {
     for program in programs {
         let own = env!("CARGO_BIN_EXE_faulty");
@@ -37,10 +37,10 @@ fn submit(class: &Path, name: &str, programs: &[&str], dialect: &str, fault: &st
     }
 }
 
-/// A submission and the checks it lost, without the program's name.
+/// A submission and the checks that it failed, without the program's name.
 type Graded = (String, BTreeSet<String>);
 
-/// Grades a class: what each lost, and the exit code.
+/// Grades a class; returns the failed checks of each submission, and the exit code.
 fn grade(class: &Path, dialect: &str, more: &[&str]) -> (Vec<Graded>, i32) {
     let results = tempfile::tempdir().unwrap();
     let output = kit()
@@ -58,19 +58,19 @@ fn grade(class: &Path, dialect: &str, more: &[&str]) -> (Vec<Graded>, i32) {
     let mut graded = Vec::new();
     for submission in run["submissions"].as_array().unwrap() {
         let name = submission["name"].as_str().unwrap();
-        let mut lost = BTreeSet::new();
+        let mut failed = BTreeSet::new();
         for check in submission["checks"].as_array().unwrap() {
             let id = check["id"].as_str().unwrap();
             match check["outcome"].as_str().unwrap() {
                 "failed" => {
-                    // What a fault that is not lost as it should be came to.
+                    // Print the failure, to find out why a result was unexpected.
                     if std::env::var_os("KIT_TELL").is_some() {
                         eprintln!(
                             "{name}, {id}: {} / {} / {}",
                             check["expected"], check["actual"], check["during"]
                         );
                     }
-                    lost.insert(id.split('/').nth(1).unwrap().to_owned());
+                    failed.insert(id.split('/').nth(1).unwrap().to_owned());
                 }
                 "trouble" => panic!("{name}, {id}: {check:#}"),
                 _ => {}
@@ -79,7 +79,7 @@ fn grade(class: &Path, dialect: &str, more: &[&str]) -> (Vec<Graded>, i32) {
         for end in ["txt", "json"] {
             assert!(results.path().join(format!("{name}.{end}")).exists(), "{name}.{end}");
         }
-        graded.push((name.to_owned(), lost));
+        graded.push((name.to_owned(), failed));
     }
     (graded, output.status.code().unwrap())
 }

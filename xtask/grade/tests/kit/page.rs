@@ -1,4 +1,4 @@
-//! The page for a class in a real browser.
+//! Tests the HTML page of a class in a real browser.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::process::Command;
 
 use crate::{kit, submit};
 
-/// Clicks on the cell of the failed check and says what is shown before and after.
+/// A script that clicks on the cell of the failed check and records what is visible before and
+/// after.
 const CLICK: &str = "<script>
 const shown = () => [...document.querySelectorAll('section')]
     .filter(section => getComputedStyle(section).display !== 'none').map(section => section.id);
@@ -20,9 +21,9 @@ setTimeout(() => {
 </script>";
 
 #[test]
-fn a_click_on_a_cell_shows_the_result_of_that_check_only() {
+fn a_click_on_a_cell_shows_only_the_details_of_that_check() {
     let Some(browser) = browser() else {
-        eprintln!("skipped: the page in a browser: there is no chromium");
+        eprintln!("skipped: the page in a browser: chromium is not installed");
         return;
     };
     let dir = tempfile::tempdir().unwrap();
@@ -42,7 +43,7 @@ fn a_click_on_a_cell_shows_the_result_of_that_check_only() {
         .status;
     assert_eq!(status.code(), Some(1));
     let text = fs::read_to_string(&page).unwrap();
-    assert!(!text.contains("http"), "the page stands alone");
+    assert!(!text.contains("http"), "the page must not refer to other files");
     assert!(text.contains(">nothing to grade: "), "{text}");
     fs::write(&page, text.replace("</body>", &format!("{CLICK}</body>"))).unwrap();
 
@@ -59,11 +60,11 @@ fn a_click_on_a_cell_shows_the_result_of_that_check_only() {
 }
 
 fn browser() -> Option<&'static str> {
-    let is_there = |name: &&str| Command::new(name).arg("--version").output().is_ok();
-    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(is_there)
+    let is_installed = |name: &&str| Command::new(name).arg("--version").output().is_ok();
+    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(is_installed)
 }
 
-/// Loads the page in a window so wide; what its script saw.
+/// Loads the page in a window of this width; returns what its script recorded.
 fn load(browser: &str, dir: &Path, page: &Path, width: u32) -> serde_json::Value {
     let output = Command::new("timeout")
         .arg("60")

@@ -1,4 +1,4 @@
-//! The reports have what their readers ask for, also when the run is cut short.
+//! Tests that the reports have the fields that their consumers require, even if the run is killed.
 
 use std::fs;
 use std::path::Path;
@@ -11,15 +11,15 @@ use serde_json::Value;
 
 use crate::{kit, submit};
 
-/// The longest any wait here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for waits.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 #[test]
-fn gradescope_and_junit_get_their_fields_and_the_exit_code_tells() {
+fn gradescope_and_junit_reports_have_their_fields() {
     let dir = tempfile::tempdir().unwrap();
     submit(dir.path(), "one", &["client"], "confirm", "no-usage");
     submit(dir.path(), "one", &["server"], "confirm", "none");
@@ -83,8 +83,8 @@ fn gradescope_and_junit_get_their_fields_and_the_exit_code_tells() {
     );
 }
 
-/// The elements of a JUnit document that CI servers read, with their counts, in order; a missing
-/// attribute is an error.
+/// Returns the elements of a JUnit document that CI servers read, with their counts, in order.
+/// Panics if an attribute is missing.
 fn shape(document: &str) -> Vec<String> {
     let mut reader = Reader::from_str(document);
     let mut elements = Vec::new();
@@ -127,7 +127,7 @@ fn shape(document: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_run_that_is_killed_leaves_what_it_had() {
+fn a_killed_run_leaves_its_results_so_far() {
     let dir = tempfile::tempdir().unwrap();
     submit(dir.path(), "one", &["server"], "confirm", "none");
     let results = dir.path().join("results.json");
@@ -143,14 +143,14 @@ fn a_run_that_is_killed_leaves_what_it_had() {
         .spawn()
         .unwrap();
     let began = Instant::now();
-    while !results.exists() && began.elapsed() < PATIENCE {
+    while !results.exists() && began.elapsed() < TIMEOUT {
         std::thread::sleep(Duration::from_millis(5));
     }
     run.kill().unwrap();
     run.wait().unwrap();
-    // The processes it had started still run, and write below this folder.
+    // The processes that it had started are still running and write below this folder.
     end_all_below(dir.path());
-    // The time-out of server/9 takes longer than all there is to do before.
+    // server/9 takes ten seconds, so it cannot have finished before the kill.
     let results = read(&results);
     assert_eq!(results["tests"].as_array().unwrap().len(), 1, "{results:#}");
     assert_eq!(
@@ -160,7 +160,7 @@ fn a_run_that_is_killed_leaves_what_it_had() {
     assert!(results["output"].as_str().unwrap().starts_with("1 of 2 checks so far"));
 }
 
-/// Ends, by its id, every process whose command line names something in `dir`.
+/// Kills every process whose command line contains the path `dir`.
 fn end_all_below(dir: &Path) {
     let dir = dir.to_string_lossy().into_owned();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -174,13 +174,13 @@ fn end_all_below(dir: &Path) {
 }
 
 #[test]
-fn a_command_line_without_sense_is_2_and_trouble_of_its_own_is_3() {
+fn exits_with_2_for_usage_errors_and_3_if_a_report_cannot_be_written() {
     let code = |arguments: &[&str]| kit().args(arguments).output().unwrap().status.code();
     assert_eq!(code(&["--no-such-flag"]), Some(2));
     assert_eq!(code(&["--subject", "/no/such/folder"]), Some(2));
     assert_eq!(code(&["--server", "python3 server.py"]), Some(2), "without {{port}}");
     let absent = ["--server-s", "no-such-interpreter server-s.xy {port}"];
-    assert_eq!(code(&absent), Some(2), "not the fault of who wrote server-s.xy");
+    assert_eq!(code(&absent), Some(2), "not a fault of server-s.xy");
     let dir = tempfile::tempdir().unwrap();
     submit(dir.path(), "one", &["client"], "confirm", "none");
     let subject = dir.path().join("one");
@@ -191,7 +191,7 @@ fn a_command_line_without_sense_is_2_and_trouble_of_its_own_is_3() {
     assert_eq!(
         code(&["--subject", subject, "--filter", "server/9"]),
         Some(2),
-        "there is no server"
+        "no server in the submission"
     );
     let class = dir.path().to_str().unwrap();
     let within = format!("{class}/results");
@@ -207,7 +207,8 @@ fn a_command_line_without_sense_is_2_and_trouble_of_its_own_is_3() {
     assert!(results["output"].as_str().unwrap().starts_with("nothing to grade: "), "{results}");
 }
 
-/// Returns the expected and actual behaviour of the run's only check, and the command that repeats it.
+/// Returns the expected and actual behaviour of the run's only check, and the command that repeats
+/// it.
 fn failed(output: &[u8]) -> (Vec<Value>, String) {
     let run: Value = serde_json::from_slice(output).unwrap();
     let check = &run["submissions"][0]["checks"][0];
@@ -217,9 +218,9 @@ fn failed(output: &[u8]) -> (Vec<Value>, String) {
 }
 
 #[test]
-fn the_command_of_a_failure_repeats_it_with_the_same_contents() {
+fn the_command_of_a_failure_reproduces_it() {
     let dir = tempfile::tempdir().unwrap();
-    // The contents, cut by the proxy, are in what is said of it.
+    // The failure message shows the contents as sliced by the proxy.
     submit(dir.path(), "a class/it's one", &["client"], "confirm", "extra-newline");
     let run = |seed: &str| {
         kit()

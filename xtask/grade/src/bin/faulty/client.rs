@@ -1,4 +1,4 @@
-//! The client.
+//! The faulty clients.
 
 use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, Read, Write};
@@ -29,8 +29,8 @@ pub(crate) fn run(faulty: &FaultyProgram, arguments: &[String]) -> io::Result<u8
     stream.shutdown(Shutdown::Write)?;
     let wait = if faulty.has("waits-for-close") { FOREVER } else { Duration::from_secs(5) };
     stream.set_read_timeout(Some(wait))?;
-    // Whether it closes or not: everything is sent. What else comes is read, a greeting not waited
-    // for among it: unread, it would make our end a reset.
+    // Everything is sent, whether the server closes or not. Read the rest, which may include a
+    // greeting: unread bytes would turn our close into a reset.
     while matches!((&stream).read(&mut [0; 16]), Ok(1..)) {}
     Ok(0)
 }
@@ -72,7 +72,7 @@ fn handshake(faulty: &FaultyProgram, mut stream: &TcpStream) -> io::Result<()> {
     }
     let times = if faulty.confirms() { 2 } else { 1 };
     for (time, answer) in answers.iter().enumerate().take(times) {
-        // The second time it has gone on already.
+        // This fault does not wait for the second greeting.
         if !(faulty.has("early") && time == 1) {
             greeting(faulty, stream, deadline)?;
         }
@@ -95,8 +95,8 @@ fn greeting(faulty: &FaultyProgram, mut stream: &TcpStream, deadline: Instant) -
             return Err(Error::other("no greeting in time"));
         }
         stream.set_read_timeout(Some(left))?;
-        let room = GREETING.len() - got.len();
-        match stream.read(&mut buffer[..room]) {
+        let missing = GREETING.len() - got.len();
+        match stream.read(&mut buffer[..missing]) {
             Ok(0) => return Err(Error::other("the server closed")),
             Ok(count) => got.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
@@ -122,7 +122,7 @@ fn send(
     let mut file = File::open(file)?;
     let mut buffer = vec![0; 64 << 10];
     if faulty.has("send-ignored") {
-        // Small, as on other systems: what does not fit at once is lost.
+        // A small buffer, as on other systems: bytes that do not fit are lost.
         socket2::SockRef::from(stream).set_send_buffer_size(8 << 10)?;
         stream.set_nonblocking(true)?;
     }
@@ -148,7 +148,7 @@ fn send(
         stream.write_all(b"\n")?;
     }
     if faulty.has("reset-at-the-end") {
-        // As a process that exits with something unread.
+        // Like a process that exits with unread bytes.
         thread::sleep(Duration::from_millis(50));
         socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
         std::process::exit(0);
@@ -156,7 +156,8 @@ fn send(
     stream.set_nonblocking(false)
 }
 
-/// A write that is stuck half-faulty gives what it has written when its time is over, not an error.
+/// Writes all bytes. A partial write that times out returns the number of bytes instead of an
+/// error, so the time is checked here.
 fn write_all(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let began = Instant::now();

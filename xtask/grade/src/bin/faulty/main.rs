@@ -1,6 +1,5 @@
-//! Small implementations of the three programs, correct or with one fault: what the conformance
-//! grader is tested on. `faulty PROGRAM DIALECT FAULT ARGUMENTS…`; the fault `none` stands for a
-//! correct program.
+//! Small implementations of the three programs, correct or with one fault, to test the conformance
+//! kit: `faulty PROGRAM DIALECT FAULT ARGUMENTS…`. With the fault `none` the program is correct.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -11,12 +10,12 @@ use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// The program to play and its fault.
+/// The program to run and its fault.
 #[derive(Debug, Clone)]
 struct FaultyProgram {
-    /// `server-s` or `server`, where it matters.
+    /// `client`, `server-s` or `server`.
     program: String,
-    /// The dialect spoken.
+    /// The name of its dialect.
     dialect: String,
     /// The name of its fault.
     fault: String,
@@ -49,7 +48,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let start = if faulty.has("no-error-line") { "failed" } else { "ERROR" };
-            // Nothing is left to do about a closed stderr.
+            // If stderr is closed, the error cannot be printed.
             let _ = writeln!(io::stderr().lock(), "{start}: {error}");
             ExitCode::from(if faulty.has("exit-zero") { 0 } else { 1 })
         }

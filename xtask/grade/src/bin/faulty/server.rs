@@ -1,4 +1,4 @@
-//! Both servers.
+//! The faulty servers.
 
 use std::fs;
 use std::io::{self, Error, ErrorKind, Read, Write};
@@ -114,7 +114,7 @@ fn watch_signals(faulty: &FaultyProgram) -> io::Result<()> {
     Ok(())
 }
 
-/// One connection; an error if it was reset.
+/// Serves a connection; returns an error if it was reset.
 fn serve(shared: &Shared, stream: TcpStream, id: usize) -> io::Result<()> {
     let faulty = &shared.faulty;
     let received = receive(shared, &stream);
@@ -127,7 +127,7 @@ fn serve(shared: &Shared, stream: TcpStream, id: usize) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => (Err(Vec::new()), Err(error)),
         Err(_) => (Err(Vec::new()), Ok(())),
     };
-    delay(faulty, if kept.is_ok() { KEEPING } else { MARKING });
+    delay(faulty, if kept.is_ok() { STORING } else { MARKING });
     match faulty.program.as_str() {
         "server" => keep(shared, id, kept)?,
         _ => print(shared, kept.map(|received| received.count))?,
@@ -138,12 +138,13 @@ fn serve(shared: &Shared, stream: TcpStream, id: usize) -> io::Result<()> {
     reset
 }
 
-/// How long the two that are late wait before they keep a file, and before they mark an error, and
-/// what they take then: the kit's limits are in the middle of the latter.
-const KEEPING: (Duration, Duration) = (Duration::from_secs(9), Duration::from_secs(2));
+/// For the faults `late` and `held`: the pause before storing a file or marking an error, and the
+/// time that this takes then. The kit's time limits are in the middle of the latter.
+const STORING: (Duration, Duration) = (Duration::from_secs(9), Duration::from_secs(2));
 const MARKING: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_millis(1500));
 
-/// `late` sleeps; `held` works in the end, as one does that other programs keep from it.
+/// Delays the result: `late` sleeps all the time, `held` uses the CPU at the end, like a program
+/// that a busy machine slows down.
 fn delay(faulty: &FaultyProgram, (pause, then): (Duration, Duration)) {
     if faulty.has("late") {
         thread::sleep(pause + then);
@@ -161,7 +162,7 @@ fn delay(faulty: &FaultyProgram, (pause, then): (Duration, Duration)) {
 struct Received {
     content: Vec<u8>,
     count: u64,
-    /// Where content goes as it comes.
+    /// The file that the content is written to.
     path: Option<String>,
 }
 
@@ -213,7 +214,8 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
     }
 }
 
-/// Bytes received before an error matter only to a server that keeps them.
+/// Handles an error after some bytes were received, which matters only to a server that stores
+/// them.
 fn fail(shared: &Shared, received: Received, error: io::Error) -> io::Result<Received> {
     match received.path {
         Some(path) if shared.faulty.has("error-appended") => {
@@ -229,7 +231,7 @@ fn fail(shared: &Shared, received: Received, error: io::Error) -> io::Result<Rec
     }
 }
 
-/// The server's part of the handshake: what came after it already.
+/// Performs the server's part of the handshake; returns content that was received with it.
 fn handshake(faulty: &FaultyProgram, mut stream: &TcpStream) -> io::Result<Vec<u8>> {
     if faulty.has("late-greeting") && faulty.greets() {
         stream.set_read_timeout(Some(TEN))?;
@@ -248,31 +250,31 @@ fn handshake(faulty: &FaultyProgram, mut stream: &TcpStream) -> io::Result<Vec<u
     if faulty.has("greets-twice") {
         stream.write_all(GREETING)?;
     }
-    let mut came = Vec::new();
+    let mut received = Vec::new();
     for (time, confirmation) in CONFIRMATIONS.iter().enumerate() {
         let mut buffer = [0; 4096];
-        while came.len() < confirmation.len() {
+        while received.len() < confirmation.len() {
             if !faulty.has("no-timeout") {
                 stream.set_read_timeout(Some(TEN))?;
             }
             let count = stream.read(&mut buffer)?;
-            came.extend_from_slice(&buffer[..count]);
-            if count == 0 && came.is_empty() && time == 0 {
-                return Ok(came);
+            received.extend_from_slice(&buffer[..count]);
+            if count == 0 && received.is_empty() && time == 0 {
+                return Ok(received);
             }
-            if count == 0 || faulty.has("one-recv") && !came.starts_with(confirmation) {
+            if count == 0 || faulty.has("one-recv") && !received.starts_with(confirmation) {
                 return Err(Error::other("no confirmation"));
             }
         }
-        if !came.starts_with(confirmation) {
+        if !received.starts_with(confirmation) {
             return Err(Error::other("a wrong confirmation"));
         }
-        came.drain(..confirmation.len());
+        received.drain(..confirmation.len());
         if time == 0 && !faulty.has("greets-twice") {
             stream.write_all(GREETING)?;
         }
     }
-    Ok(came)
+    Ok(received)
 }
 
 fn keep(shared: &Shared, id: usize, received: Result<Received, Vec<u8>>) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The bytes of the handshakes.
+//! The bytes of the handshake.
 
 /// The server's greeting.
 pub(crate) const GREETING: &[u8] = b"accio\r\n";

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crate::broken;
 use crate::checks::receiver::SMALL;
 use crate::expectations::{GIVE_UP, ends, expect_silence, fails, succeeds};
-use crate::network_emulator::{Profile, Proxy};
+use crate::network_emulator::{NetworkEmulator, Profile};
 use crate::reference::ReferenceServer;
-use crate::sockets::{self, Call};
+use crate::sockets::{self, ConnectionProgress};
 use crate::trial::{STARTED, Trial};
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Listener, SECOND, SOON, side_by_side};
 use accio_harness::process::Process;
@@ -28,18 +28,18 @@ pub(super) fn arguments(trial: &Trial<'_>) -> Verdict {
         let exit = client.wait(GIVE_UP).during(|| format!("{count} arguments"))?;
         ensure(
             exit.status.code().is_some_and(|code| code != 0),
-            format!("{} to exit with a code that is not 0", client.command()),
+            format!("{} to exit with a non-zero code", client.command()),
             || exit.describe(),
         )
     })
 }
 
-/// A name that does not exist: RFC 6761 reserves it.
+/// A name that does not exist; RFC 6761 reserves it.
 const UNKNOWN: &str = "no-such-host.invalid";
 
-/// Why this machine cannot show what a client does with an unknown name, if it cannot: a client can do
-/// nothing about a resolver that is slow, or that makes up answers.
-fn unknown_is_known() -> Option<&'static str> {
+/// Returns the reason if this machine's resolver is slow or invents answers, so that an unknown
+/// name cannot be tested.
+fn resolver_problem() -> Option<&'static str> {
     const SOON_ENOUGH: Duration = Duration::from_secs(4);
     static WHY: OnceLock<Option<String>> = OnceLock::new();
     let why = WHY.get_or_init(|| {
@@ -47,10 +47,10 @@ fn unknown_is_known() -> Option<&'static str> {
         let found = (UNKNOWN, 9999).to_socket_addrs().is_ok();
         let took = began.elapsed();
         if found {
-            return Some("the resolver here has an address for it".into());
+            return Some("the resolver returns an address for it".into());
         }
         let slow = took > SOON_ENOUGH;
-        slow.then(|| format!("the resolver here takes {:.0} s for it", took.as_secs_f64()))
+        slow.then(|| format!("the resolver takes {:.0} s for it", took.as_secs_f64()))
     });
     why.as_deref()
 }
@@ -63,9 +63,9 @@ pub(super) fn bad_target(trial: &Trial<'_>) -> Verdict {
         ("127.0.0.1", "100000"),
         ("127.0.0.1", "notaport"),
     ];
-    match unknown_is_known() {
+    match resolver_problem() {
         None => targets.push((UNKNOWN, "9999")),
-        Some(why) => trial.note(format!("host {UNKNOWN} not tried: {why}")),
+        Some(why) => trial.note(format!("host {UNKNOWN} was not tried: {why}")),
     }
     let file = trial.context.file(b"content")?;
     let file = file.to_string_lossy();
@@ -77,49 +77,52 @@ pub(super) fn bad_target(trial: &Trial<'_>) -> Verdict {
     })
 }
 
-pub(super) fn not_there(trial: &Trial<'_>) -> Verdict {
+pub(super) fn no_server(trial: &Trial<'_>) -> Verdict {
     let mut client = trial.client("127.0.0.1", ports::free()?, b"content")?;
     let since = client.started();
     fails(&mut client, since, GIVE_UP).map(drop)
 }
 
 pub(super) fn no_answer(trial: &Trial<'_>) -> Verdict {
-    /// A backlog that is not as full as it was said to be is our trouble, not the client's.
+    /// The kernel may accept a connection into the full backlog after all, so try several times.
     const TRIES: usize = 3;
     for _ in 0..TRIES {
         let listener = Listener::with(0, None)?;
         let Some(fillers) = broken::fill(&listener) else {
-            return Err(Stop::Trouble("a full backlog drops no connections here".into()));
+            return Err(Stop::Trouble(
+                "a full backlog does not drop connections on this machine".into(),
+            ));
         };
         let ports = fillers.iter().map(|filler| Ok(filler.local_addr()?.port()));
         let known = ports.collect::<std::io::Result<Vec<u16>>>()?;
         let mut client = trial.client("127.0.0.1", listener.port(), b"content")?;
         let started = client.started();
         let may_connect =
-            || started.elapsed() < STARTED && trial.startup_failures.stand(Program::Client).is_ok();
-        let call = |client: &Process| sockets::call(client.pid(), listener.address(), &known);
-        // From its first packet on: what it takes to start is another matter.
+            || started.elapsed() < STARTED && trial.startup_failures.check(Program::Client).is_ok();
+        let progress =
+            |client: &Process| sockets::progress(client.pid(), listener.address(), &known);
+        // Measure from its first packet, without the time that it takes to start.
         let mut since = None;
         while since.is_none() && !client.has_ended()? && may_connect() {
-            since = (call(&client) == Call::Waits).then(Instant::now);
+            since = (progress(&client) == ConnectionProgress::Connecting).then(Instant::now);
             thread::sleep(Duration::from_millis(20));
         }
         let gave_up = fails(&mut client, since.unwrap_or(started), GIVE_UP);
-        match call(&client) {
-            Call::Taken => continue,
+        match progress(&client) {
+            ConnectionProgress::Connected => continue,
             now => {
                 let connected = since.map(|since| since - started);
                 return gave_up.map(drop).during(|| match connected {
                     Some(after) => format!(
-                        "it asked for a connection {:.1} s after its start; now: {now:?}",
+                        "it tried to connect {:.1} s after its start; now: {now:?}",
                         after.as_secs_f64()
                     ),
-                    None => "it asked for no connection".to_owned(),
+                    None => "it did not try to connect".to_owned(),
                 });
             }
         }
     }
-    Err(Stop::Trouble(format!("a full backlog took a connection, {TRIES} times")))
+    Err(Stop::Trouble(format!("a full backlog accepted a connection, {TRIES} times")))
 }
 
 pub(super) fn nothing_early(trial: &Trial<'_>) -> Verdict {
@@ -130,7 +133,7 @@ pub(super) fn nothing_early(trial: &Trial<'_>) -> Verdict {
         for (index, byte) in GREETING.chunks(1).enumerate() {
             let quiet = Duration::from_millis(250);
             let silent = match index {
-                // What it would say to the greeting before.
+                // The client may still answer the previous greeting.
                 0 => expect_silence(client.pid(), &mut peer, quiet),
                 _ => peer.expect_silence(quiet),
             };
@@ -139,13 +142,13 @@ pub(super) fn nothing_early(trial: &Trial<'_>) -> Verdict {
             })?;
             peer.send(byte)?;
         }
-        // What comes now is another check's matter; something must.
+        // The client must answer; another check looks at the bytes.
         let length = match (confirmed, time) {
             (true, 1) => FIRST.len(),
             (true, _) => SECOND.len(),
             _ => 1,
         };
-        // One with a confirmation too short is silent after it.
+        // A client whose confirmation is too short sends nothing more.
         let wait = if confirmed && time == 1 { Duration::from_secs(2) } else { SOON };
         let came = peer.receive(length, wait)?;
         ensure(!came.is_empty(), format!("an answer to greeting {time}"), || "none".into())?;
@@ -165,7 +168,7 @@ pub(super) fn confirmations(trial: &Trial<'_>) -> Verdict {
     peer.expect(&content).during(|| "after the second confirmation")
 }
 
-/// The broken server `name` and a client that must give up on it, without having sent its file.
+/// Runs the misbehaving server `name`; the client must give up without having sent its file.
 pub(super) fn gives_up_on(trial: &Trial<'_>, name: &str) -> Verdict {
     let broken = known(name)?;
     let content = trial.context.content(1, SMALL);
@@ -173,30 +176,30 @@ pub(super) fn gives_up_on(trial: &Trial<'_>, name: &str) -> Verdict {
     let since = Instant::now();
     let dialect = trial.dialect;
     thread::scope(|scope| {
-        let played = scope.spawn(move || (broken.play)(&mut peer, dialect));
+        let serving = scope.spawn(move || (broken.serve)(&mut peer, dialect));
         let gave_up = fails(&mut client, since, GIVE_UP);
-        // One way or another the client goes now, and with it the other end.
+        // End the client in any case, so that the server ends, too.
         drop(client);
         gave_up?;
         let seen =
-            played.join().map_err(|_| Stop::Trouble("a broken server panicked".into()))??;
+            serving.join().map_err(|_| Stop::Trouble("a broken server panicked".into()))??;
         ensure_eq("bytes sent by the client", 0, seen.bytes)
     })
 }
 
-/// The broken server `name` and a client that must send its file all the same.
-pub(super) fn bears_with(trial: &Trial<'_>, name: &str) -> Verdict {
+/// Runs the misbehaving server `name`; the client must send its file nevertheless.
+pub(super) fn tolerates(trial: &Trial<'_>, name: &str) -> Verdict {
     let broken = known(name)?;
     let content = trial.context.content(1, SMALL);
     let (mut client, mut peer) = trial.connected(&content)?;
-    let seen = (broken.play)(&mut peer, trial.dialect)?;
+    let seen = (broken.serve)(&mut peer, trial.dialect)?;
     let expected = trial.dialect.confirmations().len() + content.len();
     ensure_eq("bytes and the client's end", (expected as u64, End::Fin), (seen.bytes, seen.end))?;
     drop(peer);
     succeeds(&mut client, SOON)
 }
 
-fn known(name: &str) -> Verdict<&'static broken::Broken> {
+fn known(name: &str) -> Verdict<&'static broken::BrokenServer> {
     broken::named(name).ok_or_else(|| Stop::Trouble(format!("no broken server {name}")))
 }
 
@@ -207,12 +210,13 @@ pub(super) fn dies_mid_transfer(trial: &Trial<'_>) -> Verdict {
 }
 
 fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
-    // A small buffer: the client is stuck at once, not after megabytes.
+    // With a small buffer, the client is stuck at once and not after megabytes.
     let listener = Listener::with(8, Some(64 << 10))?;
     let Some(broken) = broken::named(how) else {
         let profile = Profile { reset_at: Some(300_000), stall_every: u64::MAX, ..Profile::POOR };
         let local = Ipv4Addr::LOCALHOST.into();
-        let proxy = Proxy::start(local, listener.address(), profile, trial.context.seed())?;
+        let proxy =
+            NetworkEmulator::start(local, listener.address(), profile, trial.context.seed())?;
         let mut client = trial.client_with_sparse(proxy.address().port())?;
         let mut peer = trial.accept(&listener, &client)?;
         peer.greet_as_server(trial.dialect)?;
@@ -222,10 +226,10 @@ fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
     };
     let mut client = trial.client_with_sparse(listener.port())?;
     let mut peer = trial.accept(&listener, &client)?;
-    (broken.play)(&mut peer, trial.dialect)?;
+    (broken.serve)(&mut peer, trial.dialect)?;
     let since = Instant::now();
-    let kept = broken.keeps.then_some(peer);
-    // Until the client's own buffer is full it makes progress, a moment from now.
+    let kept = broken.keeps_open.then_some(peer);
+    // For a moment, until its send buffer is full, the client makes progress.
     let gave_up = fails(&mut client, since, GIVE_UP + Duration::from_millis(500));
     drop(kept);
     gave_up.map(drop)
@@ -241,7 +245,7 @@ pub(super) fn transfers(trial: &Trial<'_>, length: usize) -> Verdict {
 pub(super) fn never_closes(trial: &Trial<'_>) -> Verdict {
     let (mut client, mut peer) = trial.connected(b"content")?;
     let broken = known("never-closes")?;
-    let seen = (broken.play)(&mut peer, trial.dialect)?;
+    let seen = (broken.serve)(&mut peer, trial.dialect)?;
     ensure_eq("the client's end", End::Fin, seen.end)?;
     let expected = format!("{} to end within {GIVE_UP:?}", client.command());
     let ended = ends(&mut client, Instant::now(), GIVE_UP, expected);
@@ -250,11 +254,11 @@ pub(super) fn never_closes(trial: &Trial<'_>) -> Verdict {
 }
 
 pub(super) fn slow_reader(trial: &Trial<'_>) -> Verdict {
-    // More than the client's own buffer each time, so that it can go on sending each time.
+    // More than the client's send buffer, so that the client can continue after each step.
     const STEP: usize = 5 << 20;
     const SIZE: u64 = 40 << 20;
     let file = trial.context.large_file(1, SIZE)?;
-    // Never more than a step in memory: many submissions do this at the same time.
+    // Keep only one step in memory, because many submissions may be graded at the same time.
     let mut sent = File::open(&file)?;
     let mut left = SIZE;
     let listener = Listener::with(8, Some(64 << 10))?;
@@ -282,7 +286,7 @@ pub(super) fn slow_reader(trial: &Trial<'_>) -> Verdict {
 }
 
 pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
-    /// How much memory a client may have in all, in KiB: less than the file.
+    /// Maximum memory of a client, in KiB: less than the file.
     const MOST: u64 = 64 << 10;
     const SIZE: u64 = 100 << 20;
     let file = trial.context.large_file(1, SIZE)?;
@@ -291,8 +295,7 @@ pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
     let mut peer = trial.accept(&listener, &client)?;
     peer.greet_as_server(trial.dialect)?;
     let (mut read, mut peak) = (0, 0);
-    // As long as so much is left, it cannot be in the buffers between: the client lives and holds
-    // what it holds.
+    // The rest of the file does not fit into the socket buffers, so the client is still running.
     while read < SIZE - (48 << 20) {
         let came = peer.receive(1 << 20, SOON)?.len() as u64;
         ensure(came > 0, format!("{SIZE} bytes"), || format!("{read} bytes and no more"))?;

@@ -1,4 +1,4 @@
-//! The server that keeps files.
+//! The checks of the server, which stores files.
 
 mod probes;
 
@@ -8,8 +8,8 @@ use crate::check::Check;
 use crate::reference;
 use accio_harness::subject::Program;
 
-const IDLE: &str = "no data for over 10 s: abort the connection; the file holds the single word \
-                    ERROR without a line end, and nothing of what came before";
+const IDLE: &str = "no data for over 10 s: abort the connection; the file contains the single word \
+                    ERROR without a line end, and none of the received bytes";
 const NAMES: &str = "connection N's bytes, and nothing else, are FILE-DIR/N.file, N counted from 1 \
                      as connections are established";
 const COUNTED: &str =
@@ -21,17 +21,17 @@ const INSTRUCTOR: &str = "tested against the instructor's client";
 const TOGETHER: &str = "tested with the submitted client";
 const EMPTY: &str = "a client that sends nothing and ends gracefully gives an empty file";
 
-/// Returns its checks, without those that both servers share.
+/// Returns its checks, except for those that both servers share.
 pub(super) fn checks() -> Vec<Check> {
     let check = |name, about, rule| Check::new(Program::Server, name, about, rule);
     vec![
-        check("7", "takes the next connection after the first is done", COUNTED)
+        check("7", "accepts the next connection after the first is done", COUNTED)
             .worth(5)
             .run(receiver::next),
-        check("8", "10 connections at the same time, all greeted, all saved", MANY)
+        check("8", "10 connections at the same time are all greeted and saved", MANY)
             .worth(5)
             .run(at_once),
-        check("9", "10 s of silence: the file holds exactly ERROR", IDLE)
+        check("9", "10 s of silence: the file is exactly ERROR", IDLE)
             .worth(5)
             .waits()
             .run(receiver::silence_after_data),
@@ -41,7 +41,7 @@ pub(super) fn checks() -> Vec<Check> {
             .run(|trial| {
                 let mut server = trial.server()?;
                 trial.send_by_client(server.address.port(), &trial.context.content(1, SMALL))?;
-                receiver::came_to_something(&mut server)
+                receiver::produces_result(&mut server)
             }),
         check("12", "… and are saved byte for byte", NAMES).worth(5).with_client().run(|trial| {
             let server = trial.server()?;
@@ -103,11 +103,12 @@ pub(super) fn checks() -> Vec<Check> {
                 let (server, proxy) = trial.server_far_away()?;
                 together(trial, &server, &|content| by_reference(trial, proxy.address(), content))
             }),
-        check("empty", "a connection with no byte is an empty file", EMPTY).run(receiver::empty),
-        check("100mib", "100mib: saved in bounded memory", LARGE_FILES).run(receiver::huge),
-        check("only-files", "nothing but 1.file, 2.file and so on in FILE-DIR", NAMES)
+        check("empty", "a connection without any byte is an empty file", EMPTY)
+            .run(receiver::empty),
+        check("100mib", "100mib: saved with bounded memory", LARGE_FILES).run(receiver::huge),
+        check("only-files", "FILE-DIR contains only 1.file, 2.file and so on", NAMES)
             .run(only_files),
-        check("silent-start", "10 s without any byte: the file holds exactly ERROR", IDLE)
+        check("silent-start", "10 s without any byte: the file is exactly ERROR", IDLE)
             .waits()
             .run(receiver::silence_from_start),
     ]

@@ -5,26 +5,26 @@ use std::net::SocketAddr;
 
 use crate::checks::receiver::{LARGE, SMALL};
 use crate::reference;
-use crate::running_server::{Result, RunningServer, holds};
+use crate::running_server::{ExpectedResult, RunningServer, holds};
 use crate::trial::Trial;
 use accio_harness::payload;
 use accio_harness::peer::{Peer, side_by_side};
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 
-/// How many transfers "all of 1.file … 10.file" are.
+/// Number of transfers, 1.file to 10.file.
 const COUNT: usize = 10;
 
 pub(super) fn by_reference(trial: &Trial<'_>, address: SocketAddr, content: &[u8]) -> Verdict {
     reference::send(address, trial.dialect, content).map(drop)
 }
 
-/// One of the contents; made when it is wanted, for with all of them in memory a class would need
-/// gigabytes.
+/// Returns one of the contents. It is generated on demand, because a class would need gigabytes of
+/// memory for all of them.
 fn content(trial: &Trial<'_>, index: usize) -> Vec<u8> {
     trial.context.content(index as u64, LARGE + index)
 }
 
-/// Ten large files, one after another: each under its own number.
+/// Sends ten large files one after the other; each must have its number.
 pub(super) fn in_turn(
     trial: &Trial<'_>,
     server: &RunningServer,
@@ -39,7 +39,8 @@ pub(super) fn in_turn(
     Ok(())
 }
 
-/// Ten large files at once: only the server knows which came first, so each must be there once.
+/// Sends ten large files at once. Only the server knows their order, so each must be stored once,
+/// under any number.
 pub(super) fn together(
     trial: &Trial<'_>,
     server: &RunningServer,
@@ -49,7 +50,7 @@ pub(super) fn together(
     let mut left: BTreeSet<usize> = (0..COUNT).collect();
     for id in 1..=COUNT {
         let path = server.path(id);
-        // Their lengths tell them apart.
+        // Their lengths identify them.
         let sent = || -> Option<usize> {
             let length = std::fs::metadata(&path).ok()?.len();
             let index = usize::try_from(length).ok()?.checked_sub(LARGE)?;
@@ -63,7 +64,7 @@ pub(super) fn together(
             let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
             return Err(Stop::fault(
                 format!("{id}.file to be one of the {COUNT} sent"),
-                format!("{length} bytes, or another file's content once more"),
+                format!("{length} bytes, or a duplicate"),
             ));
         }
         if let Some(index) = sent() {
@@ -81,7 +82,7 @@ pub(super) fn at_once(trial: &Trial<'_>) -> Verdict {
     for number in 1..=COUNT {
         peers.push(server.greeted().during(|| format!("connection {number} of {COUNT}"))?);
     }
-    // The last to come is the first to be done: numbers are by coming.
+    // Complete them in reverse order: numbers must follow the order of connecting.
     let mut done: Vec<Peer> = Vec::new();
     for (mut peer, content) in peers.into_iter().zip(&contents).rev() {
         peer.send(content)?;
@@ -89,8 +90,8 @@ pub(super) fn at_once(trial: &Trial<'_>) -> Verdict {
         server.has_read_all(&peer)?;
         done.push(peer);
     }
-    let results: Vec<Result<'_>> =
-        contents.iter().map(|content| Result::Content(content)).collect();
+    let results: Vec<ExpectedResult<'_>> =
+        contents.iter().map(|content| ExpectedResult::Content(content)).collect();
     server.expect(&results)
 }
 

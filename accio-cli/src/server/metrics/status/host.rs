@@ -1,0 +1,77 @@
+//! Which host names the status page may be asked by.
+
+use std::net::IpAddr;
+
+/// The names by which the page is answered.
+///
+/// A web site can let its own name resolve to the address of this server, and its scripts then read
+/// what the server answers under that name (DNS rebinding). Addresses and names without a dot cannot
+/// be names of a web site.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    names: Vec<String>,
+}
+
+impl Hosts {
+    /// The names that are always allowed, the one of this machine, and `names`.
+    pub(super) fn new(names: &[String]) -> Hosts {
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Hosts { names: names.iter().cloned().chain([machine]).collect() }
+    }
+
+    /// Whether a request with this `Host` header is answered; one without the header is not from a
+    /// browser.
+    pub(super) fn allows(&self, host: Option<&str>) -> bool {
+        let Some(host) = host else { return true };
+        let name = match host.strip_prefix('[') {
+            Some(v6) => {
+                return v6.split_once(']').is_some_and(|(ip, _)| ip.parse::<IpAddr>().is_ok());
+            }
+            None => host.split_once(':').map_or(host, |(name, _)| name),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let is_listed = || self.names.iter().any(|listed| listed.eq_ignore_ascii_case(name));
+        let is_local = || {
+            let lower = name.to_ascii_lowercase();
+            !lower.contains('.') || lower.ends_with(".localhost")
+        };
+        !name.is_empty() && (name.parse::<IpAddr>().is_ok() || is_local() || is_listed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_web_site_cannot_ask_under_its_own_name() {
+        let hosts = Hosts { names: vec!["drop.example.org".to_owned()] };
+        for host in [
+            "127.0.0.1:9090",
+            "192.0.2.1",
+            "[::1]:9090",
+            "[fe80::1]",
+            "localhost:9090",
+            "receiver:9090",
+            "receiver.",
+            "app.localhost:1",
+            "Drop.Example.org:9090",
+            "drop.example.org.",
+        ] {
+            assert!(hosts.allows(Some(host)), "{host}");
+        }
+        for host in [
+            "",
+            ":9090",
+            "evil.example.net:9090",
+            "drop.example.org.evil.net",
+            "127.0.0.1.evil.net:9090",
+            "localhost.evil.net",
+            "[evil.net]:9090",
+            "[::1",
+        ] {
+            assert!(!hosts.allows(Some(host)), "{host}");
+        }
+        assert!(hosts.allows(None));
+    }
+}

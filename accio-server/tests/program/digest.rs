@@ -1,0 +1,87 @@
+//! `--digest`: in the journal and in the environment of commands, and nowhere else.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::harness::{Place, Server, json_lines, until, upload};
+use super::usage::fails;
+
+const SOON: Duration = Duration::from_secs(2);
+
+/// What another program computes.
+fn sha256sum(path: &str) -> String {
+    let output = Command::new("sha256sum").arg(path).stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    format!("sha256:{}", text.split(' ').next().unwrap())
+}
+
+#[test]
+fn it_is_in_the_journal_and_in_the_environment_of_commands() {
+    let place = Place::new();
+    let script = place.script("hook", "echo \"$ACCIO_FILE_DIGEST\" >>\"$0.out\"");
+    let journal = place.text("log/journal");
+    let flags = ["--digest", "sha256", "--journal", &journal, "--on-commit", &script];
+    let server = Server::start(&place, &[&flags[..], &["--drain", "10"]].concat());
+    let big: Vec<u8> = (0..2_000_000_u32).map(|index| ((index * 7) >> 3) as u8).collect();
+    for content in [&b""[..], b"content", b"confirm-accio\r\n and more", &big] {
+        upload(server.address(), content).unwrap();
+    }
+    until("four lines", || json_lines(&place.path("log/journal")).len() == 4);
+    server.stop(Duration::from_secs(10));
+    let lines = json_lines(&place.path("log/journal"));
+    let mut digests: Vec<_> =
+        lines.iter().map(|line| line["digest"].as_str().unwrap().to_owned()).collect();
+    for (id, digest) in (1..).zip(&digests) {
+        assert_eq!(*digest, sha256sum(&place.text(&format!("received/{id}.file"))), "{id}");
+    }
+    let out = std::fs::read_to_string(place.path("hook.out")).unwrap();
+    let mut told: Vec<_> = out.lines().map(str::to_owned).collect();
+    told.sort();
+    digests.sort();
+    assert_eq!(told, digests);
+    assert_eq!(std::fs::read_dir(place.path("received")).unwrap().count(), 4);
+}
+
+#[test]
+fn a_failed_transfer_has_none_and_so_has_a_server_without_the_flag() {
+    let place = Place::new();
+    let journal = place.text("log/journal");
+    let flags = ["--journal", &journal, "--max-size", "10", "--digest=blake3"];
+    let server = Server::start(&place, &flags);
+    upload(server.address(), b"larger than ten bytes").unwrap_err();
+    server.stop(SOON);
+    let server = Server::start(&place, &["--journal", &journal]);
+    upload(server.address(), b"content").unwrap();
+    server.stop(SOON);
+    let lines = json_lines(&place.path("log/journal"));
+    assert_eq!((&lines[0]["reason"], lines[0].get("digest")), (&"large".into(), None));
+    assert_eq!((&lines[1]["outcome"], lines[1].get("digest")), (&"complete".into(), None));
+}
+
+#[test]
+fn an_unknown_algorithm_is_a_usage_error() {
+    let place = Place::new();
+    let line = fails(2, &["5000", &place.dir(), "--digest", "md5"]);
+    assert!(line.contains("unknown digest algorithm \"md5\": use sha256 or blake3"), "{line}");
+}
+
+#[cfg(feature = "store-core")]
+#[test]
+fn files_in_a_store_have_one_too() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("received")).unwrap();
+    let journal = place.text("log/journal");
+    let mut command = super::harness::program();
+    command.arg(super::harness::free_port().to_string());
+    command.arg(format!("file://{}", place.dir()));
+    command.args(["--bind", "127.0.0.1", "--node", "one", "--digest", "sha256"]);
+    let server = Server::spawn({
+        command.args(["--journal", &journal]);
+        command
+    });
+    upload(server.address(), b"content").unwrap();
+    server.stop(Duration::from_secs(5));
+    let lines = json_lines(&place.path("log/journal"));
+    let digest = lines[0]["digest"].as_str().unwrap();
+    assert_eq!(digest, sha256sum(&place.text("received/one/1.file")));
+}
