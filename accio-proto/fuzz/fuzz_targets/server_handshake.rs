@@ -1,7 +1,7 @@
 #![no_main]
 
 #[path = "../../tests/simulation/oracle.rs"]
-#[expect(dead_code, reason = "what is sent is for the tests to check")]
+#[expect(dead_code, reason = "only the tests check the bytes sent")]
 mod oracle;
 #[path = "../../tests/fuzz_targets/server_handshake.rs"]
 mod target;

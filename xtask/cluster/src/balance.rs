@@ -1,8 +1,8 @@
 //! Load balancers in front of the receivers: the kernel's address translation, haproxy or Envoy.
 //!
-//! A balancer below TCP passes on what ends a connection as it is. Here nftables gives each new
-//! connection to the next receiver, in a network namespace of the run's own, in which everything
-//! happens: this program starts itself again within.
+//! A balancer below TCP forwards FIN and reset unchanged. Here nftables redirects each new
+//! connection to the next receiver. This happens in a private network namespace, in which this
+//! program runs again.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -15,23 +15,23 @@ use accio_harness::verdict::Verdict;
 /// The load balancer between clients and receivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Balancer {
-    /// Each connection's addresses are translated, as LVS, ECMP or a cloud's balancer would
+    /// nftables translates the addresses of each connection, like LVS, ECMP or a cloud's balancer
     Nft,
-    /// haproxy in TCP mode, which ends a connection in the same way whatever ended its other side
+    /// haproxy in TCP mode, which turns a reset into an orderly end
     Haproxy,
-    /// Envoy, 1.40 or later, which passes on what ended the other side
+    /// Envoy 1.40 or later, which forwards a reset as a reset
     Envoy,
-    /// Connect to the receivers in turn
+    /// No balancer: clients connect to the receivers in turn
     Direct,
 }
 
-/// Distributes connections to `port` over the receivers in turn from now on. Existing connections
-/// stay where they are.
+/// Distributes new connections to `port` over the receivers in turn. Existing connections stay with
+/// their receiver.
 pub(super) fn spread(port: u16, receivers: &[u16]) -> Verdict {
     PrivateNamespace::set_rules(&rules(port, receivers))
 }
 
-/// Returns a way to make a namespace in which [`spread`] works.
+/// Finds a command that creates a namespace in which [`spread`] works.
 pub(super) fn namespace() -> Verdict<PrivateNamespace> {
     PrivateNamespace::find(&rules(1, &[2, 3]))
 }
@@ -48,9 +48,9 @@ fn rules(port: u16, receivers: &[u16]) -> String {
     )
 }
 
-/// Envoy's configuration, as it comes with the server, for these receivers and the ports where they
-/// tell how they are.
-pub(super) fn envoys(port: u16, receivers: &[(u16, u16)], admin: &Path) -> String {
+/// Returns the Envoy configuration shipped with the server, for these receivers and the ports of
+/// their health checks.
+pub(super) fn envoy_config(port: u16, receivers: &[(u16, u16)], admin: &Path) -> String {
     let mut text = include_str!("../../../accio-server/dist/envoy.yaml")
         .replace("0.0.0.0, port_value: 5000", &format!("127.0.0.1, port_value: {port}"))
         .replace("interval: 2s", "interval: 0.3s")
@@ -66,18 +66,19 @@ pub(super) fn envoys(port: u16, receivers: &[(u16, u16)], admin: &Path) -> Strin
     text
 }
 
-/// haproxy's log line for each client connection: source, receiver, start and duration.
+/// Format of haproxy's log lines, one for each client connection: source, receiver, start,
+/// duration.
 pub(super) const LOG_FORMAT: &str = "session %ci %s %Ts.%ms %Tt";
 
-/// The address upload `index` comes from through haproxy, so that its log tells which it was.
+/// Returns the source address of upload `index`, which identifies the upload in haproxy's log.
 pub(super) fn source(index: u64) -> Ipv4Addr {
-    // The first of 127/8 are used by others.
+    // Other programs use the first addresses of 127.0.0.0/8.
     Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 16, 0, 1)) + (index as u32 & 0xf_ffff))
 }
 
-/// The uploads that haproxy had open at `server` at a moment, by its log.
+/// Returns the uploads that, according to its log, haproxy had open at `server` at this moment.
 pub(super) fn open_at(log: &str, server: &str, moment: SystemTime) -> Vec<u64> {
-    // Its clock is read before a connection is handed on, and counts in milliseconds.
+    // haproxy reads the clock before it forwards a connection, and logs milliseconds.
     const SLACK: f64 = 0.05;
     let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let moment = since.as_secs_f64();
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_tells_what_was_open_where() {
+    fn finds_the_uploads_that_were_open_at_a_server() {
         let log = "session 127.16.0.1 r1 1000.100 500\nsession 127.16.0.2 r1 1000.100 10\n\
                    <134>session 127.16.0.3 r2 1000.100 500\nsession 127.16.1.1 r1 1000.700 90\n\
                    session 127.16.0.6 r1 1000.290 1\nnoise\n";
@@ -112,8 +113,8 @@ mod tests {
     }
 
     #[test]
-    fn envoys_configuration_is_the_shipped_one_with_these_ports() {
-        let text = envoys(7, &[(8, 18), (9, 19), (10, 20)], Path::new("here"));
+    fn the_envoy_config_is_the_shipped_one_with_other_ports() {
+        let text = envoy_config(7, &[(8, 18), (9, 19), (10, 20)], Path::new("here"));
         let of = |text: &str| {
             let ports = text.split("port_value: ").skip(1).map(|rest| {
                 rest.split([' ', '}']).next().and_then(|port| port.parse::<u16>().ok())
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_receiver_has_its_turn() {
+    fn nftables_rules_select_receivers_in_turn() {
         assert!(rules(7, &[8, 9]).contains("numgen inc mod 2 map { 0 : 8, 1 : 9 }"));
     }
 }

@@ -1,4 +1,4 @@
-//! Programs of the cluster: started, waited for, and ended in any case; the receiver is one.
+//! Starts and ends the programs of the cluster, such as receivers.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpStream};
@@ -11,10 +11,10 @@ use accio_harness::verdict::Verdict;
 use anyhow::{Result, bail};
 use rustix::process::{Pid, Signal};
 
-/// The longest time that a program may take to start or to end.
-const BOUND: Duration = Duration::from_secs(30);
+/// Time limit for a program to start or to end.
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// A program that is killed when its handle is dropped.
+/// A running program, killed on drop.
 #[derive(Debug)]
 pub(super) struct Daemon(Process);
 
@@ -38,8 +38,8 @@ impl Daemon {
         command
     }
 
-    /// Starts a receiver whose arguments, but for `--metrics`, are in `command`, and waits until it
-    /// serves.
+    /// Starts a receiver and waits until it listens. `command` has all arguments except
+    /// `--metrics`.
     pub(super) fn receiver(
         name: &str,
         metrics: u16,
@@ -49,9 +49,9 @@ impl Daemon {
         let log = folder.join(format!("{name}.log"));
         command.args(["--metrics", &metrics.to_string()]);
         let mut program = Daemon::start(command, &log)?;
-        // A connection to its own port would count.
+        // A connection to its upload port would be numbered.
         if let Err(error) = wait_for_listener(metrics) {
-            let ended = if program.0.has_ended()? { "ended" } else { "still runs" };
+            let ended = if program.0.has_ended()? { "ended" } else { "is still running" };
             bail!("{name} ({ended}): {error:#}: {}", fs::read_to_string(&log)?);
         }
         Ok(program)
@@ -61,10 +61,10 @@ impl Daemon {
         self.0.pid()
     }
 
-    /// Asks it to end, and waits.
+    /// Sends SIGTERM and waits for the end.
     pub(super) fn end(&mut self) -> Verdict {
         self.0.signal(Signal::TERM)?;
-        self.0.wait(BOUND).map(drop)
+        self.0.wait(LIMIT).map(drop)
     }
 
     pub(super) fn kill(&mut self) -> Result<()> {
@@ -72,17 +72,17 @@ impl Daemon {
     }
 }
 
-/// Waits until a program listens on the port.
+/// Waits until a program listens on `port`.
 pub(super) fn wait_for_listener(port: u16) -> Result<()> {
     retry(|| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop)?))
 }
 
-/// Tries for half a minute until it works.
+/// Repeats `attempt` for up to half a minute until it succeeds.
 pub(super) fn retry<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let began = Instant::now();
     loop {
         match attempt() {
-            Err(error) if began.elapsed() > BOUND => return Err(error),
+            Err(error) if began.elapsed() > LIMIT => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
             done => return done,
         }

@@ -1,12 +1,13 @@
 //! `cargo xtask test-cluster`: runs a real cluster and kills parts of it during the uploads.
 //!
-//! Three nodes of Garage that keep everything three times, haproxy before them, a balancer before
-//! three receivers, all on loopback; then uploads of all sizes, and half-way one receiver is killed
-//! and one node of the store stopped. What the clients were told is then compared with what is
-//! stored.
+//! The cluster runs on the loopback interface: three Garage nodes with three copies of each object,
+//! haproxy in front of them, and a load balancer in front of three receivers. Clients upload files
+//! of all sizes. Half-balancer one receiver is killed and one store node is stopped. At the end,
+//! the stored objects are compared with the results that the clients saw.
 #![forbid(unsafe_code)]
 
 mod balance;
+mod comparison;
 mod daemon;
 mod memory;
 mod s3_stub;
@@ -15,7 +16,6 @@ mod throughput;
 mod tools;
 mod topology;
 mod uploads;
-mod verdict;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -32,79 +32,80 @@ use accio_proto::Client;
 use anyhow::{Context, Result};
 
 use balance::Balancer;
+use comparison::compare;
 use tools::Tools;
 use topology::Cluster;
 use uploads::{UploadResult, content};
-use verdict::judge;
 
 /// Kill receivers and store nodes of a real cluster during uploads, then check every upload
 #[derive(Debug, clap::Parser)]
 #[command(name = "accio-cluster")]
 struct Arguments {
-    /// Print how to install what is missing, and do nothing else
+    /// Print how to install the required programs
     #[arg(long)]
     install: bool,
-    /// Number of files to send
+    /// Number of files to upload
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..),
           conflicts_with = "measured")]
     uploads: u64,
-    /// Kill nothing
+    /// Do not kill or stop any part
     #[arg(long, conflicts_with = "measured")]
     calm: bool,
-    /// Load balancer in front of the receivers [default: nft, or direct where nft is not possible]
+    /// Load balancer in front of the receivers [default: nft, or direct if nft is not available]
     ///
-    /// Through haproxy a client whose last byte it has taken cannot tell a receiver's death from
-    /// its confirmation: what it confirms so is counted, and is of those that were open there.
+    /// haproxy turns the reset of a killed receiver into an orderly end, which looks like a
+    /// confirmation to a client that has sent its last byte. Such uploads are counted separately,
+    /// if they were open at the killed receiver.
     #[arg(long, value_enum, value_name = "BALANCER", conflicts_with = "measured")]
     through: Option<Balancer>,
-    /// The same as --through direct
+    /// Same as --through direct
     #[arg(long, conflicts_with_all = ["through", "measured"])]
     direct: bool,
-    /// Measure instead: how fast one, two and three receivers store, and the store's usual client
+    /// Measure the throughput of one, two and three receivers and of rclone instead
     #[arg(long, group = "measured")]
     throughput: bool,
-    /// Number of rounds
+    /// Number of measured rounds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..),
           requires = "throughput", conflicts_with = "memory")]
     rounds: u32,
-    /// Measure instead: the memory of one receiver under many uploads at once, into a store on
-    /// loopback that discards them; nothing else is needed
+    /// Measure the memory of one receiver during many concurrent uploads instead, with a built-in
+    /// store that discards them
     #[arg(long, group = "measured")]
     memory: bool,
     /// Number of concurrent uploads
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..),
           requires = "memory", conflicts_with = "throughput")]
     at_once: u32,
-    /// Size of each file in MiB [default: 16, with --memory 128]
+    /// Size of each file in MiB [default: 16; with --memory 128]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), requires = "measured")]
     mib: Option<u32>,
-    /// This is the run within the namespace
+    /// Marks the process that runs inside the namespace
     #[arg(long, hide = true)]
     inside: bool,
-    /// Path of garage, if it is not in PATH
+    /// Path to garage [default: search in PATH]
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_GARAGE")]
     garage: Option<PathBuf>,
-    /// The accio-server to use, with the features store and proxy-protocol, instead of building one
+    /// Path to an accio-server with the features store and proxy-protocol [default: build one]
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_STORE_SERVER")]
     server: Option<PathBuf>,
 }
 
 const INSTALL: &str = "\
-garage   cargo install garage --version 2.5.0 --locked      (an S3 store; AGPL, only ever run)
+garage   cargo install garage --version 2.5.0 --locked      (an S3 store; AGPL, only run)
 haproxy  apt-get install haproxy
-envoy    as www.envoyproxy.io says, 1.40 or later            (only for --through envoy)
+envoy    see www.envoyproxy.io                              (1.40 or later, for --through envoy)
 curl     apt-get install curl                               (7.75 or later)
-nft      apt-get install nftables iproute2 util-linux       (for a balancer below TCP)
-rclone   apt-get install rclone                             (only compared with, by --throughput)";
+nft      apt-get install nftables iproute2 util-linux       (for --through nft)
+rclone   apt-get install rclone                             (only for --throughput)";
 
-/// Clients at once.
+/// Number of concurrent clients.
 const CLIENTS: usize = 16;
 
 fn main() -> ExitCode {
     accio_harness::report::exit_code(run(&<Arguments as clap::Parser>::parse()))
 }
 
-/// Runs it all, if all is installed.
+/// Runs the test or measurement, if the required programs are installed.
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     if arguments.install {
@@ -121,8 +122,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn measure_memory(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCode> {
     let server = server(arguments, true)?;
-    let held = memory::measure(&server, arguments.at_once, arguments.mib.unwrap_or(128), out)?;
-    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let passed = memory::measure(&server, arguments.at_once, arguments.mib.unwrap_or(128), out)?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn test_or_measure(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCode> {
@@ -130,13 +131,13 @@ fn test_or_measure(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCo
         Ok(_) if arguments.server.is_none() && !has_cargo() => {
             writeln!(
                 out,
-                "skipped: test-cluster: no cargo to build accio-server with: give --server"
+                "skipped: test-cluster: cannot build accio-server without cargo: add --server"
             )?;
             return Ok(ExitCode::SUCCESS);
         }
         Ok(tools) => tools,
         Err(missing) => {
-            writeln!(out, "skipped: test-cluster: no {missing} on this machine: see --install")?;
+            writeln!(out, "skipped: test-cluster: {missing} is not installed: see --install")?;
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -146,53 +147,53 @@ fn test_or_measure(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCo
         throughput::measure(&tools, &server, sizes, out)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let way = match choose(arguments, out)? {
-        Chosen::Here(way) => way,
-        Chosen::Done(code) => return Ok(code),
+    let balancer = match choose(arguments, out)? {
+        BalancerChoice::Use(balancer) => balancer,
+        BalancerChoice::Done(code) => return Ok(code),
     };
     let server = server(arguments, false)?;
-    let held = test(arguments, way, &tools, &server, out)?;
-    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let passed = test(arguments, balancer, &tools, &server, out)?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The result of choosing a load balancer.
-enum Chosen {
-    /// This process runs the test with it.
-    Here(Balancer),
-    /// Another process has run the test, or it was skipped.
+enum BalancerChoice {
+    /// This process runs the test with this balancer.
+    Use(Balancer),
+    /// Another process has run the test, or the test is skipped.
     Done(ExitCode),
 }
 
-/// The way that was asked for, or the best there is.
-fn choose(arguments: &Arguments, out: &mut impl Write) -> Result<Chosen> {
+/// Returns the selected load balancer, or the default.
+fn choose(arguments: &Arguments, out: &mut impl Write) -> Result<BalancerChoice> {
     if arguments.direct {
-        return Ok(Chosen::Here(Balancer::Direct));
+        return Ok(BalancerChoice::Use(Balancer::Direct));
     }
     if arguments.inside {
         PrivateNamespace::start_loopback()?;
-        return Ok(Chosen::Here(Balancer::Nft));
+        return Ok(BalancerChoice::Use(Balancer::Nft));
     }
     match arguments.through {
-        Some(way @ (Balancer::Haproxy | Balancer::Envoy | Balancer::Direct)) => {
-            return Ok(Chosen::Here(way));
+        Some(balancer @ (Balancer::Haproxy | Balancer::Envoy | Balancer::Direct)) => {
+            return Ok(BalancerChoice::Use(balancer));
         }
         Some(Balancer::Nft) | None => {}
     }
     match balance::namespace() {
         Ok(namespace) => {
-            // What this needs of the network is not within.
+            // Build it here, because there is no network inside the namespace.
             server(arguments, false)?;
             let code = namespace.run_self("--inside")?.code();
             let code = code.and_then(|code| u8::try_from(code).ok());
-            Ok(Chosen::Done(code.map_or(ExitCode::FAILURE, ExitCode::from)))
+            Ok(BalancerChoice::Done(code.map_or(ExitCode::FAILURE, ExitCode::from)))
         }
         Err(why) if arguments.through.is_some() => {
             writeln!(out, "skipped: test-cluster --through nft: {why}")?;
-            Ok(Chosen::Done(ExitCode::SUCCESS))
+            Ok(BalancerChoice::Done(ExitCode::SUCCESS))
         }
         Err(why) => {
-            writeln!(out, "skipped: a balancer below TCP: {why}; continuing as with --direct")?;
-            Ok(Chosen::Here(Balancer::Direct))
+            writeln!(out, "skipped: a balancer below TCP: {why}; continuing with --direct")?;
+            Ok(BalancerChoice::Use(Balancer::Direct))
         }
     }
 }
@@ -203,7 +204,8 @@ fn has_cargo() -> bool {
     process::output(version, b"", Duration::from_secs(60)).is_ok()
 }
 
-/// Returns the receiver, built in a folder of its own: other commands use one without a store.
+/// Returns the path of accio-server. It is built in a separate target folder, because other
+/// commands need it without the store.
 fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
     if let Some(server) = &arguments.server {
         return server.canonicalize().with_context(|| format!("--server {}", server.display()));
@@ -215,40 +217,40 @@ fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
         .args(release.then_some("--release"))
         .args(["--target-dir", "target/cluster"]);
     let built = process::foreground(&mut build)
-        .context("cargo, to build accio-server; or give it with --server")?;
-    anyhow::ensure!(built.success(), "accio-server does not build; or give it with --server");
+        .context("cannot run cargo to build accio-server: add --server")?;
+    anyhow::ensure!(built.success(), "accio-server does not build: see above, or add --server");
     let profile = if release { "release" } else { "debug" };
     Ok(Path::new("target/cluster").join(profile).join("accio-server"))
 }
 
 fn test(
     arguments: &Arguments,
-    way: Balancer,
+    balancer: Balancer,
     tools: &Tools,
     server: &Path,
     out: &mut impl Write,
 ) -> Result<bool> {
     let mut cluster = Cluster::start(tools, server).context("start")?;
-    let through = match way {
-        Balancer::Nft => "nftables before the receivers, haproxy before the store",
-        Balancer::Haproxy => "haproxy before both",
-        Balancer::Envoy => "Envoy before the receivers, haproxy before the store",
-        Balancer::Direct => "haproxy before the store",
+    let through = match balancer {
+        Balancer::Nft => "nftables in front of the receivers, haproxy in front of the store",
+        Balancer::Haproxy => "haproxy in front of both",
+        Balancer::Envoy => "Envoy in front of the receivers, haproxy in front of the store",
+        Balancer::Direct => "haproxy in front of the store",
     };
-    if way == Balancer::Nft {
+    if balancer == Balancer::Nft {
         cluster.spread(&[0, 1, 2])?;
     }
-    writeln!(out, "three store nodes, three receivers, {through}; sending")?;
+    writeln!(out, "three store nodes, three receivers, {through}; uploading")?;
 
     let began = Instant::now();
     let uploads = arguments.uploads;
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let told = Mutex::new(BTreeMap::new());
-    let ports = cluster.front(way);
+    let results = Mutex::new(BTreeMap::new());
+    let ports = cluster.client_ports(balancer);
     let mut killed = None;
     std::thread::scope(|scope| -> Result<()> {
         for _ in 0..CLIENTS {
-            scope.spawn(|| send_all(uploads, way, &ports, &next, &done, &told));
+            scope.spawn(|| send_all(uploads, balancer, &ports, &next, &done, &results));
         }
         if !arguments.calm {
             while done.load(Ordering::SeqCst) < uploads as usize / 2 {
@@ -256,8 +258,8 @@ fn test(
             }
             killed = Some(SystemTime::now());
             cluster.kill_receiver(1)?;
-            if way == Balancer::Nft {
-                // A balancer's checks take a moment to notice; connections until then are refused.
+            if balancer == Balancer::Nft {
+                // Health checks take a moment to notice; until then connections are refused.
                 std::thread::sleep(Duration::from_millis(100));
                 cluster.spread(&[0, 2])?;
             }
@@ -265,38 +267,38 @@ fn test(
         }
         Ok(())
     })?;
-    let told = told.into_inner().unwrap_or_default();
+    let results = results.into_inner().unwrap_or_default();
     let seconds = began.elapsed().as_secs_f64();
 
-    // It clears away what its predecessor left; then all end as they would in service.
+    // The restarted receiver removes the leftovers of the killed one. Then all receivers stop.
     if !arguments.calm {
         cluster.start_receiver(1)?;
     }
     cluster.stop_receivers()?;
     let open = match killed {
-        Some(moment) if way == Balancer::Haproxy => {
-            balance::open_at(&cluster.balancers_log()?, "r1", moment)
+        Some(moment) if balancer == Balancer::Haproxy => {
+            balance::open_at(&cluster.haproxy_log()?, "r1", moment)
         }
         _ => Vec::new(),
     };
-    let verdict = judge(&cluster, &told, &open)?;
-    let kept = told.values().filter(|told| **told == UploadResult::Kept).count();
-    let died =
+    let comparison = compare(&cluster, &results, &open)?;
+    let kept = results.values().filter(|result| **result == UploadResult::Kept).count();
+    let killed =
         if arguments.calm { "nothing was killed" } else { "1 receiver killed, 1 node stopped" };
-    writeln!(out, "{} uploads, {died}, {seconds:.1} s", told.len())?;
+    writeln!(out, "{} uploads, {killed}, {seconds:.1} s", results.len())?;
     writeln!(out, "  confirmed                     {kept}")?;
-    writeln!(out, "  failed at their client        {}", told.len() - kept)?;
-    verdict.write(out)?;
-    Ok(verdict.holds())
+    writeln!(out, "  failed for the client         {}", results.len() - kept)?;
+    comparison.write(out)?;
+    Ok(comparison.passes())
 }
 
 fn send_all(
     uploads: u64,
-    way: Balancer,
+    balancer: Balancer,
     ports: &[u16],
     next: &AtomicUsize,
     done: &AtomicUsize,
-    told: &Mutex<BTreeMap<u64, UploadResult>>,
+    results: &Mutex<BTreeMap<u64, UploadResult>>,
 ) {
     loop {
         let index = next.fetch_add(1, Ordering::SeqCst) as u64;
@@ -305,18 +307,18 @@ fn send_all(
         }
         let port = ports[index as usize % ports.len()];
         let mut client = Client::builder();
-        if way == Balancer::Haproxy {
+        if balancer == Balancer::Haproxy {
             client = client.source_address((balance::source(index), 0));
         }
-        // The default limits are in range.
+        // The default settings are valid.
         let Ok(client) = client.build() else { return };
         let sent = client.send("127.0.0.1", port, &content(index)[..]);
         let result = match sent {
             Ok(sent) if sent.confirmed => UploadResult::Kept,
             Ok(_) | Err(_) => UploadResult::Failed,
         };
-        if let Ok(mut told) = told.lock() {
-            told.insert(index, result);
+        if let Ok(mut results) = results.lock() {
+            results.insert(index, result);
         }
         done.fetch_add(1, Ordering::SeqCst);
     }
@@ -327,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_flag_is_ignored() {
+    fn rejects_flags_without_effect() {
         let parses = |line: &str| {
             <Arguments as clap::Parser>::try_parse_from(format!("x {line}").split_whitespace())
                 .is_ok()

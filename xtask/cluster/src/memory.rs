@@ -1,6 +1,7 @@
-//! How much memory one receiver takes for many uploads at once.
+//! Measures the memory of a receiver during many concurrent uploads.
 //!
-//! The store is a stub that discards: it is as fast as can be had, and none of its memory counts.
+//! The store is a stub in this process that discards all bytes, so that it is fast and its memory
+//! is not counted.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,20 +14,20 @@ use accio_proto::{Client, Source};
 use anyhow::{Context, Result};
 
 use super::daemon::Daemon;
-use super::s3_stub::Stub;
+use super::s3_stub::S3Stub;
 
-/// Bytes of content that the receiver may hold: its default.
+/// The receiver's `--store-memory`, in bytes; this is its default.
 const MEMORY: u64 = 512 << 20;
 
-/// Limit of its whole memory: threads and connections come on top.
-const BOUND: u64 = MEMORY + MEMORY / 4;
+/// Limit of its total memory, including threads and connections.
+const LIMIT: u64 = MEMORY + MEMORY / 4;
 
-/// Sends so many files of so many MiB at once; whether all were kept, within the bound.
+/// Uploads `at_once` files of `mib` MiB at once; returns whether all were stored within the limit.
 pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Write) -> Result<bool> {
     let folder = WorkDir::new("memory", || ())?;
     let content = folder.path().join("content");
-    make(&content, mib)?;
-    let stub = Stub::start()?;
+    create(&content, mib)?;
+    let stub = S3Stub::start()?;
     let (port, metrics) = (ports::free()?, ports::free()?);
     let mut command = Daemon::command(server);
     command
@@ -41,15 +42,15 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
         .env("AWS_ALLOW_HTTP", "true");
     let mut receiver = Daemon::receiver("receiver", metrics, command, folder.path())?;
 
-    // Those of its start are not an upload's.
+    // Do not count the requests of the receiver's start.
     let before = stub.requests();
     let began = Instant::now();
-    let told: Vec<Result<bool>> = std::thread::scope(|scope| {
+    let results: Vec<Result<bool>> = std::thread::scope(|scope| {
         let sending: Vec<_> = (0..at_once).map(|_| scope.spawn(|| send(&content, port))).collect();
-        let told = sending.into_iter().map(|sending| {
+        let results = sending.into_iter().map(|sending| {
             sending.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a client panicked")))
         });
-        told.collect()
+        results.collect()
     });
     let seconds = began.elapsed().as_secs_f64();
     let peak =
@@ -57,8 +58,8 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
     let each = (stub.requests() - before) as f64 / f64::from(at_once);
     receiver.end()?;
 
-    let confirmed = told.iter().filter(|told| matches!(told, Ok(true))).count();
-    for error in told.iter().filter_map(|told| told.as_ref().err()).take(3) {
+    let confirmed = results.iter().filter(|result| matches!(result, Ok(true))).count();
+    for error in results.iter().filter_map(|result| result.as_ref().err()).take(3) {
         writeln!(out, "a client failed: {error:#}")?;
     }
     let (stored, unfinished) = (stub.objects_of(u64::from(mib) << 20), stub.unfinished());
@@ -70,22 +71,22 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
         peak >> 20
     )?;
     let all = at_once as usize;
-    let holds = (confirmed, stored, unfinished) == (all, all, 0) && peak <= BOUND;
+    let holds = (confirmed, stored, unfinished) == (all, all, 0) && peak <= LIMIT;
     if !holds {
-        let most = BOUND >> 20;
-        writeln!(out, "FAILED: not all kept, {unfinished} unfinished, or more than {most} MiB")?;
+        let limit = LIMIT >> 20;
+        writeln!(out, "FAILED: not all stored, {unfinished} unfinished, or more than {limit} MiB")?;
     }
     Ok(holds)
 }
 
-fn make(path: &Path, mib: u32) -> Result<()> {
+fn create(path: &Path, mib: u32) -> Result<()> {
     let mut file = File::create(path)?;
     let mut bytes = vec![0; 1 << 20];
     fastrand::Rng::new().fill(&mut bytes);
-    (0..mib).try_for_each(|_| file.write_all(&bytes)).context("the file that is sent")
+    (0..mib).try_for_each(|_| file.write_all(&bytes)).context("cannot write the file to upload")
 }
 
-/// Sends with the client's default options.
+/// Uploads with the client's default settings; returns whether it was confirmed.
 fn send(content: &Path, port: u16) -> Result<bool> {
     let client = Client::builder().build()?;
     Ok(client.send("127.0.0.1", port, Source::from(File::open(content)?))?.confirmed)

@@ -1,4 +1,4 @@
-//! The store as its other clients see it, through curl.
+//! Reads the store with curl, like any other S3 client.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::tools::Tools;
 
-/// A bucket of the cluster.
+/// The bucket of the cluster.
 #[derive(Debug)]
 pub(super) struct Bucket {
     pub(super) tools: Tools,
@@ -18,25 +18,25 @@ pub(super) struct Bucket {
     pub(super) secret: String,
 }
 
-/// How long an object may be listed that cannot be had.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for an object that is listed but cannot be read.
+const LISTED_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a request may take, with all that curl repeats.
+/// Time limit for a request, including curl's retries.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Its name.
+/// The name of the bucket.
 pub(super) const BUCKET: &str = "accio";
 
 impl Bucket {
-    /// Every key there is.
+    /// Returns all keys.
     pub(super) fn keys(&self) -> Result<Vec<String>> {
         let mut keys = Vec::new();
         let mut after = String::new();
         loop {
-            // In the order of their names, as they are signed.
+            // The parameters must be sorted, because they are signed.
             let page =
                 self.curl(&format!("?list-type=2&start-after={}", after.replace('/', "%2F")))?;
-            let page = String::from_utf8(page).context("a list in UTF-8")?;
+            let page = String::from_utf8(page).context("the list is not UTF-8")?;
             let found = page.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
             let before = keys.len();
             keys.extend(found.map(str::to_owned));
@@ -47,15 +47,15 @@ impl Bucket {
         }
     }
 
-    /// Returns the object under a listed key, or `None` if the store no longer lists it. Garage
-    /// may list an object for a moment whose upload a receiver is just aborting.
+    /// Returns the object with a listed key, or `None` if the store no longer lists it. For a
+    /// moment, Garage may list an object whose upload is being aborted.
     pub(super) fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let began = Instant::now();
         loop {
             match self.curl(&format!("/{key}")) {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(_) if !self.keys()?.iter().any(|listed| listed == key) => return Ok(None),
-                Err(error) if began.elapsed() > PATIENCE => return Err(error),
+                Err(error) if began.elapsed() > LISTED_LIMIT => return Err(error),
                 Err(_) => std::thread::sleep(Duration::from_millis(200)),
             }
         }
@@ -72,10 +72,10 @@ impl Bucket {
         process::checked_output(command, b"", LIMIT).with_context(|| what.to_owned())
     }
 
-    /// How many uploads were begun and neither completed nor aborted.
+    /// Returns the number of multipart uploads that are neither complete nor aborted.
     pub(super) fn unfinished(&self) -> Result<usize> {
-        // Asked of the store's index: the bucket's own count comes true only some time later.
-        let page = String::from_utf8(self.curl("?uploads=")?).context("a list in UTF-8")?;
+        // From the store's index, because the count in the bucket's statistics is updated late.
+        let page = String::from_utf8(self.curl("?uploads=")?).context("the list is not UTF-8")?;
         Ok(page.matches("<UploadId>").count())
     }
 }

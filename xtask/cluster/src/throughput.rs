@@ -1,7 +1,8 @@
-//! How fast one, two and three receivers store, against the store's usual client and a folder.
+//! Measures the throughput of one, two and three receivers, of rclone, and of a receiver that
+//! stores into a folder.
 //!
-//! Rounds in which all take turns, each with files of its own that the store has not seen: it
-//! keeps equal blocks once. Others use the machine too: the ratios within a run are what counts.
+//! In each round all programs take turns. Each gets new files, because the store deduplicates equal
+//! blocks. Since other programs use the machine, too, only the ratios within a run are meaningful.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,25 +23,25 @@ use super::store::BUCKET;
 use super::tools::Tools;
 use super::topology::Cluster;
 
-/// Files at once, each with a connection of its own.
+/// Number of concurrent files, one connection each.
 const FILES: u64 = 8;
 
-/// How long a client waits for the store: this measures, whatever it takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout of the clients; generous, because this is a measurement.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The program that stores the files.
+/// A program that stores files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Subject {
+enum StoringProgram {
     Rclone,
     Receivers(usize),
     Folder,
 }
 
-/// Wall-clock and CPU times of one round, in seconds.
+/// The duration and the CPU times of a round, in seconds.
 #[derive(Debug, Clone, Copy)]
-struct Taken {
+struct RoundTimes {
     wall: f64,
-    /// Of the processors: the store with its proxy, and the receivers.
+    /// CPU time of the store and the proxy in front of it.
     store: f64,
     receivers: f64,
 }
@@ -53,35 +54,41 @@ pub(super) fn measure(
 ) -> Result<()> {
     let mut cluster = Cluster::start(tools, server).context("start")?;
     let folder_port = cluster.start_folder_receiver()?;
-    let ports = cluster.front(Balancer::Direct);
+    let ports = cluster.client_ports(Balancer::Direct);
     let rclone = find("rclone");
-    let mut subjects =
-        vec![Subject::Receivers(1), Subject::Receivers(2), Subject::Receivers(3), Subject::Folder];
+    let mut programs = vec![
+        StoringProgram::Receivers(1),
+        StoringProgram::Receivers(2),
+        StoringProgram::Receivers(3),
+        StoringProgram::Folder,
+    ];
     if rclone.is_some() {
-        subjects.insert(0, Subject::Rclone);
+        programs.insert(0, StoringProgram::Rclone);
     } else {
         writeln!(out, "skipped: rclone: not installed: see --install")?;
     }
-    let mut all = BTreeMap::<Subject, Vec<Taken>>::new();
+    let mut all = BTreeMap::<StoringProgram, Vec<RoundTimes>>::new();
     // The first round warms up.
     for round in 0..=rounds as usize {
-        for turn in 0..subjects.len() {
-            let subject = subjects[(round + turn) % subjects.len()];
-            let files = Files::make(cluster.folder(), mib)?;
+        for turn in 0..programs.len() {
+            let program = programs[(round + turn) % programs.len()];
+            let files = Files::create(cluster.folder(), mib)?;
             let before = cpu(&cluster);
             let began = Instant::now();
-            match (subject, &rclone) {
-                (Subject::Rclone, Some(rclone)) => {
+            match (program, &rclone) {
+                (StoringProgram::Rclone, Some(rclone)) => {
                     copy(rclone, &cluster, &files, &format!("rclone/{round}"))?;
                 }
-                (Subject::Receivers(count), _) => files.send(&ports[..count])?,
-                (Subject::Folder | Subject::Rclone, _) => files.send(&[folder_port])?,
+                (StoringProgram::Receivers(count), _) => files.send(&ports[..count])?,
+                (StoringProgram::Folder | StoringProgram::Rclone, _) => {
+                    files.send(&[folder_port])?
+                }
             }
             let wall = began.elapsed().as_secs_f64();
             let after = cpu(&cluster);
             if round > 0 {
                 let (store, receivers) = (after.0 - before.0, after.1 - before.1);
-                all.entry(subject).or_default().push(Taken { wall, store, receivers });
+                all.entry(program).or_default().push(RoundTimes { wall, store, receivers });
             }
         }
     }
@@ -90,22 +97,22 @@ pub(super) fn measure(
     writeln!(
         out,
         "{FILES} files of {mib} MiB at once, {rounds} rounds, medians; three copies of each\n\
-         | | MB/s | slowest to fastest | store's CPU s/GB | receivers' CPU s/GB |\n\
+         | | MB/s | range | store's CPU s/GB | receivers' CPU s/GB |\n\
          |---|---|---|---|---|"
     )?;
-    for (subject, taken) in all {
-        let name = match subject {
-            Subject::Rclone => "rclone".to_owned(),
-            Subject::Folder => "1 receiver, a folder".to_owned(),
-            Subject::Receivers(1) => "1 receiver".to_owned(),
-            Subject::Receivers(count) => format!("{count} receivers"),
+    for (program, times) in all {
+        let name = match program {
+            StoringProgram::Rclone => "rclone".to_owned(),
+            StoringProgram::Folder => "1 receiver, a folder".to_owned(),
+            StoringProgram::Receivers(1) => "1 receiver".to_owned(),
+            StoringProgram::Receivers(count) => format!("{count} receivers"),
         };
-        let of = |what: &dyn Fn(&Taken) -> f64| {
-            let mut values: Vec<f64> = taken.iter().map(what).collect();
+        let of = |what: &dyn Fn(&RoundTimes) -> f64| {
+            let mut values: Vec<f64> = times.iter().map(what).collect();
             values.sort_by(f64::total_cmp);
             values
         };
-        let rates = of(&|taken| megabytes / taken.wall);
+        let rates = of(&|times| megabytes / times.wall);
         let per_gb = |values: Vec<f64>| median(&values) / megabytes * 1000.0;
         writeln!(
             out,
@@ -113,14 +120,14 @@ pub(super) fn measure(
             median(&rates),
             rates.first().copied().unwrap_or_default(),
             rates.last().copied().unwrap_or_default(),
-            per_gb(of(&|taken| taken.store)),
-            per_gb(of(&|taken| taken.receivers)),
+            per_gb(of(&|times| times.store)),
+            per_gb(of(&|times| times.receivers)),
         )?;
     }
     Ok(())
 }
 
-/// Of sorted values.
+/// Returns the median of sorted values.
 fn median(values: &[f64]) -> f64 {
     let middle = values.len() / 2;
     match values {
@@ -130,13 +137,13 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Files of random bytes; they go with their handle.
+/// Files of random bytes, removed on drop.
 struct Files {
     folder: tempfile::TempDir,
 }
 
 impl Files {
-    fn make(within: &Path, mib: u32) -> Result<Files> {
+    fn create(within: &Path, mib: u32) -> Result<Files> {
         let folder = tempfile::tempdir_in(within)?;
         let mut random = fastrand::Rng::new();
         let mut bytes = vec![0; 1 << 20];
@@ -156,7 +163,7 @@ impl Files {
         (0..FILES).map(|index| self.folder.path().join(index.to_string())).collect()
     }
 
-    /// To the receivers in turn, all at once; each must be confirmed.
+    /// Uploads all files at once, to the receivers in turn; each must be confirmed.
     fn send(&self, ports: &[u16]) -> Result<()> {
         std::thread::scope(|scope| {
             let sending: Vec<_> = self
@@ -166,8 +173,8 @@ impl Files {
                 .map(|(path, port)| {
                     scope.spawn(move || -> Result<()> {
                         let client = Client::builder()
-                            .stall_timeout(PATIENCE)
-                            .confirm_timeout(PATIENCE)
+                            .stall_timeout(TIMEOUT)
+                            .confirm_timeout(TIMEOUT)
                             .build()?;
                         let source = Source::from(File::open(path)?);
                         let sent = client.send("127.0.0.1", *port, source)?;
@@ -184,7 +191,7 @@ impl Files {
     }
 }
 
-/// Uploads with rclone: as many files at once, the same part size and number of parts in flight.
+/// Uploads with rclone, with the same concurrency, part size and number of parts in flight.
 fn copy(rclone: &Path, cluster: &Cluster, files: &Files, to: &str) -> Result<()> {
     let bucket = cluster.store();
     let mut command = Command::new(rclone);
@@ -201,12 +208,12 @@ fn copy(rclone: &Path, cluster: &Cluster, files: &Files, to: &str) -> Result<()>
         .env("RCLONE_CONFIG_ACCIO_ENDPOINT", &bucket.endpoint)
         .env("RCLONE_CONFIG_ACCIO_ACCESS_KEY_ID", &bucket.key)
         .env("RCLONE_CONFIG_ACCIO_SECRET_ACCESS_KEY", &bucket.secret)
-        // It refuses one for its own kind of connection, and there is no TLS here.
+        // rclone would fail to parse it, and TLS is not used here.
         .env_remove("AWS_CA_BUNDLE");
-    Ok(process::checked_output(command, b"", 10 * PATIENCE).map(drop)?)
+    Ok(process::checked_output(command, b"", 10 * TIMEOUT).map(drop)?)
 }
 
-/// Seconds of the processors that the store with its proxy and the receivers have had.
+/// Returns the CPU times, in seconds, of the store with its proxy and of the receivers.
 fn cpu(cluster: &Cluster) -> (f64, f64) {
     let (store, receivers) = cluster.processes();
     let sum = |pids: Vec<Pid>| pids.into_iter().map(|pid| tree_cpu(pid).as_secs_f64()).sum();
@@ -218,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians() {
+    fn computes_medians_of_odd_and_even_numbers_of_values() {
         assert!((median(&[1.0, 2.0, 9.0]) - 2.0).abs() < 1e-9);
         assert!((median(&[1.0, 2.0, 4.0, 9.0]) - 3.0).abs() < 1e-9);
     }

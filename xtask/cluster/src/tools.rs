@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::balance::Balancer;
 
-/// How long a command of the store may take.
+/// Time limit for a command of the store.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Paths of the third-party programs.
@@ -18,19 +18,19 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Tools {
     pub(super) garage: PathBuf,
     pub(super) haproxy: PathBuf,
-    /// Where the way through it was chosen.
+    /// Only if it is selected as the load balancer.
     pub(super) envoy: Option<PathBuf>,
     pub(super) curl: PathBuf,
 }
 
 impl Tools {
-    /// All of them, or the name of one that is missing.
+    /// Finds all programs, or returns the name of a missing one.
     pub(super) fn find(
         garage: Option<&Path>,
-        way: Option<Balancer>,
+        balancer: Option<Balancer>,
     ) -> Result<Tools, &'static str> {
         let garage = garage.map_or_else(|| find("garage"), |path| Some(path.to_owned()));
-        let envoy = match way {
+        let envoy = match balancer {
             Some(Balancer::Envoy) => Some(find("envoy").ok_or("envoy")?),
             _ => None,
         };

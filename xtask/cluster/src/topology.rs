@@ -1,4 +1,4 @@
-//! The cluster's programs: configured, started, and ended in any case.
+//! Configures and starts the programs of the cluster.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -20,30 +20,31 @@ use super::tools::Tools;
 const NODES: usize = 3;
 const RECEIVERS: usize = 3;
 
-/// All that runs. Fields end in their order: those who talk before those who are talked to.
+/// The running cluster. Fields are dropped in order: programs before those that they connect to.
 #[derive(Debug)]
 pub(super) struct Cluster {
     envoy: Option<Daemon>,
-    balancer: Option<Daemon>,
+    haproxy: Option<Daemon>,
     receivers: Vec<Daemon>,
     nodes: Vec<Daemon>,
     ports: Ports,
     bucket: Bucket,
-    /// The program that receives.
+    /// The path of accio-server.
     server: PathBuf,
     folder: WorkDir,
 }
 
 #[derive(Debug)]
 struct Ports {
-    /// The balancer's, for clients and for the store.
+    /// haproxy's port for clients.
     clients: u16,
+    /// haproxy's port for the store.
     store: u16,
     envoy: u16,
     receivers: Vec<u16>,
-    /// Each receiver's for its metrics.
+    /// The receivers' ports for metrics.
     metrics: Vec<u16>,
-    /// Each node's for S3 and for the others.
+    /// The nodes' ports for S3 and for other nodes.
     nodes: Vec<(u16, u16)>,
 }
 
@@ -68,12 +69,12 @@ impl Cluster {
             key: format!("GK{}", hex(24)),
             secret: hex(64),
         };
-        let (envoy, balancer, receivers, nodes) = (None, None, Vec::new(), Vec::new());
+        let (envoy, haproxy, receivers, nodes) = (None, None, Vec::new(), Vec::new());
         let server = server.to_owned();
         let mut cluster =
-            Cluster { envoy, balancer, receivers, nodes, ports, bucket, server, folder };
+            Cluster { envoy, haproxy, receivers, nodes, ports, bucket, server, folder };
         cluster.start_nodes().context("the store")?;
-        cluster.start_balancer(tools).context("haproxy")?;
+        cluster.start_haproxy(tools).context("haproxy")?;
         for index in 0..RECEIVERS {
             let receiver = cluster.receiver(index)?;
             cluster.receivers.push(receiver);
@@ -81,35 +82,35 @@ impl Cluster {
         if let Some(program) = &tools.envoy {
             cluster.start_envoy(program).context("envoy")?;
         }
-        // So that its checks have seen them all.
+        // Wait until the health checks have seen all receivers.
         std::thread::sleep(Duration::from_secs(1));
         Ok(cluster)
     }
 
-    /// Where clients connect.
-    pub(super) fn front(&self, way: Balancer) -> Vec<u16> {
-        match way {
+    /// Returns the ports that clients connect to.
+    pub(super) fn client_ports(&self, balancer: Balancer) -> Vec<u16> {
+        match balancer {
             Balancer::Direct => self.ports.receivers.clone(),
             Balancer::Envoy => vec![self.ports.envoy],
             Balancer::Haproxy | Balancer::Nft => vec![self.ports.clients],
         }
     }
 
-    /// Has the kernel give connections to these receivers.
+    /// Makes the kernel distribute new connections over these receivers.
     pub(super) fn spread(&self, receivers: &[usize]) -> Verdict {
         let ports: Vec<u16> = receivers.iter().map(|index| self.ports.receivers[*index]).collect();
         balance::spread(self.ports.clients, &ports)
     }
 
     /// Returns haproxy's log so far.
-    pub(super) fn balancers_log(&self) -> Result<String> {
+    pub(super) fn haproxy_log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.path("haproxy.log"))?)
     }
 
-    /// The processes of the store with the proxy before it, and of the receivers.
+    /// Returns the processes of the store, including haproxy in front of it, and of the receivers.
     pub(super) fn processes(&self) -> (Vec<Pid>, Vec<Pid>) {
         (
-            self.nodes.iter().chain(&self.balancer).map(Daemon::pid).collect(),
+            self.nodes.iter().chain(&self.haproxy).map(Daemon::pid).collect(),
             self.receivers.iter().map(Daemon::pid).collect(),
         )
     }
@@ -122,7 +123,7 @@ impl Cluster {
         &self.bucket
     }
 
-    /// SIGKILL: nothing can be tidied up.
+    /// Kills a receiver with SIGKILL, so that it cannot clean up.
     pub(super) fn kill_receiver(&mut self, index: usize) -> Result<()> {
         self.receivers[index].kill()
     }
@@ -131,7 +132,7 @@ impl Cluster {
         Ok(self.nodes[index].end()?)
     }
 
-    /// Starts the successor of a receiver that was killed.
+    /// Restarts a receiver that was killed.
     pub(super) fn start_receiver(&mut self, index: usize) -> Result<()> {
         self.receivers[index] = self.receiver(index)?;
         Ok(())
@@ -183,7 +184,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn start_balancer(&mut self, tools: &Tools) -> Result<()> {
+    fn start_haproxy(&mut self, tools: &Tools) -> Result<()> {
         let Ports { clients, store, receivers, metrics, nodes, .. } = &self.ports;
         let mut text = format!(
             "global\n  maxconn 2000\n  log stdout format raw local0\n\
@@ -196,7 +197,7 @@ impl Cluster {
              backend receivers\n  balance leastconn\n"
         );
         for (index, (port, checked)) in receivers.iter().zip(metrics).enumerate() {
-            // A plain connect would take a number, and leave an empty object.
+            // Check the metrics port: a connection to the upload port would leave an empty object.
             text += &format!("  server r{index} 127.0.0.1:{port} port {checked}\n");
         }
         text += "backend nodes\n";
@@ -207,9 +208,9 @@ impl Cluster {
         let config = self.path("haproxy.cfg");
         fs::write(&config, text)?;
         let mut command = Command::new(&tools.haproxy);
-        // In one process, so that it ends with the handle.
+        // -db: run as a single process, so that dropping the handle ends it.
         command.args(["-db", "-f"]).arg(config);
-        self.balancer = Some(Daemon::start(command, &self.path("haproxy.log"))?);
+        self.haproxy = Some(Daemon::start(command, &self.path("haproxy.log"))?);
         wait_for_listener(*store)
     }
 
@@ -218,11 +219,11 @@ impl Cluster {
             self.ports.receivers.iter().copied().zip(self.ports.metrics.iter().copied()).collect();
         let config = self.path("envoy.yaml");
         let admin = self.path("envoy.sock");
-        fs::write(&config, balance::envoys(self.ports.envoy, &receivers, &admin))?;
+        fs::write(&config, balance::envoy_config(self.ports.envoy, &receivers, &admin))?;
         let mut command = Command::new(program);
         command.args(["--disable-hot-restart", "--config-path"]).arg(config);
         self.envoy = Some(Daemon::start(command, &self.path("envoy.log"))?);
-        // Through its own port a receiver would count a connection.
+        // Use Envoy's admin socket: a connection through its port would be numbered by a receiver.
         retry(|| UnixStream::connect(&admin).map(drop).map_err(Into::into))
     }
 
@@ -244,7 +245,7 @@ impl Cluster {
         Daemon::receiver(&format!("receiver{index}"), metrics, command, self.folder())
     }
 
-    /// One more, into a folder, and its port.
+    /// Starts another receiver, which stores into a folder, and returns its port.
     pub(super) fn start_folder_receiver(&mut self) -> Result<u16> {
         let (port, metrics) = (ports::free()?, ports::free()?);
         let place = self.path("received");

@@ -1,14 +1,14 @@
-//! The uploads: their contents and results.
+//! The contents and results of uploads.
 
-/// The outcome of an upload as its client saw it.
+/// The result of an upload as its client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UploadResult {
     Kept,
     Failed,
 }
 
-/// Returns the bytes of upload `index`, which begin with the index: some empty, some small, some large
-/// enough for several parts.
+/// Returns the content of upload `index`, which starts with the index: some are empty, some small,
+/// some large enough for several parts.
 pub(super) fn content(index: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(index);
     let len = match index % 20 {

@@ -1,7 +1,7 @@
-//! An S3 store that keeps names, sizes and notes, and discards the bytes: to measure who fills it.
+//! An S3 store that keeps names, sizes and metadata but discards the bytes, to measure its clients.
 //!
-//! It speaks as much of HTTP/1.1 and S3 as the receiver does: objects put whole or in parts, on
-//! condition that there is none, looked at, listed and deleted.
+//! It supports the part of HTTP/1.1 and S3 that receivers use: PUT, conditional PUT and multipart
+//! uploads, HEAD, lists, and DELETE.
 
 mod objects;
 mod request;
@@ -14,91 +14,91 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use objects::Kept;
+use objects::Objects;
 use request::{LONGEST, Request, invalid};
 
-/// How much of a body is read at once.
+/// Size of the read buffer, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// How long a connection may lie idle.
+/// Idle timeout of a connection.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The store, on a port of its own; it ends with its handle.
+/// A running stub; it stops on drop.
 #[derive(Debug)]
-pub(super) struct Stub {
+pub(super) struct S3Stub {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<StubState>,
     accepting: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    kept: Mutex<Kept>,
+struct StubState {
+    objects: Mutex<Objects>,
     requests: AtomicU64,
-    over: AtomicBool,
+    stop: AtomicBool,
 }
 
-impl Stub {
-    pub(super) fn start() -> io::Result<Stub> {
+impl S3Stub {
+    pub(super) fn start() -> io::Result<S3Stub> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(StubState::default());
         let accepting = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || accept(&listener, &shared))
         };
-        Ok(Stub { address, shared, accepting: Some(accepting) })
+        Ok(S3Stub { address, shared, accepting: Some(accepting) })
     }
 
     pub(super) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// How many requests there were so far.
+    /// Returns the number of requests so far.
     pub(super) fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// How many objects have so many bytes.
+    /// Returns the number of objects with this size.
     pub(super) fn objects_of(&self, bytes: u64) -> usize {
         self.shared.lock().objects.values().filter(|object| object.bytes == bytes).count()
     }
 
-    /// How many uploads in parts are neither complete nor aborted.
+    /// Returns the number of multipart uploads that are neither complete nor aborted.
     pub(super) fn unfinished(&self) -> usize {
         self.shared.lock().uploads.len()
     }
 }
 
-impl Drop for Stub {
+impl Drop for S3Stub {
     fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::SeqCst);
-        // It waits for the next one. Those it has end with their clients.
+        self.shared.stop.store(true, Ordering::SeqCst);
+        // Connect, so that the accepting thread wakes up. Open connections end with their clients.
         let _ = TcpStream::connect(self.address);
         let _ = self.accepting.take().map(JoinHandle::join);
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+impl StubState {
+    fn lock(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<StubState>) {
     for stream in listener.incoming() {
-        if shared.over.load(Ordering::SeqCst) {
+        if shared.stop.load(Ordering::SeqCst) {
             return;
         }
         let Ok(stream) = stream else { continue };
         let shared = Arc::clone(shared);
-        // A client that breaks off has nothing to hear.
+        // Ignore clients that fail.
         thread::spawn(move || drop(serve(&stream, &shared)));
     }
 }
 
-/// Answers one request after the other.
-fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
+/// Answers the requests of a connection.
+fn serve(stream: &TcpStream, shared: &StubState) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(IDLE))?;
     let mut input = BufReader::with_capacity(BUFFER, stream);
@@ -106,7 +106,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         shared.requests.fetch_add(1, Ordering::SeqCst);
         let text = if request.is("POST", "delete") {
             if request.length > LONGEST {
-                return Err(invalid("too long a list"));
+                return Err(invalid("the list is too long"));
             }
             let mut text = String::new();
             (&mut input).take(request.length).read_to_string(&mut text)?;
@@ -118,7 +118,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         let answer = shared.lock().answer(&request, &text);
         let mut head = format!("HTTP/1.1 {}\r\n", answer.status);
         for (name, value) in &answer.headers {
-            // Into a string, which takes all.
+            // Writing to a string cannot fail.
             let _ = write!(head, "{name}: {value}\r\n");
         }
         if request.method != "HEAD" {
@@ -130,7 +130,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads bytes and drops them; nothing copies them.
+/// Reads and discards bytes without copying them.
 fn discard(input: &mut impl BufRead, mut left: u64) -> io::Result<()> {
     while left > 0 {
         let here = input.fill_buf()?.len();
@@ -149,7 +149,7 @@ mod tests {
     use super::request::line;
     use super::*;
 
-    /// Asks on a connection that stays; the status, and what follows the head.
+    /// Sends a request on a persistent connection; returns the status, the head and the body.
     fn ask(connection: &TcpStream, head: &str, body: &[u8]) -> (u16, String, String) {
         let head = format!("{head}\r\nContent-Length: {}\r\n\r\n", body.len());
         (&mut &*connection).write_all(&[head.as_bytes(), body].concat()).unwrap();
@@ -165,16 +165,16 @@ mod tests {
             }
             headers += &(line + "\n");
         }
-        let mut said = String::new();
+        let mut body_text = String::new();
         if !head.starts_with("HEAD") {
-            input.take(length).read_to_string(&mut said).unwrap();
+            input.take(length).read_to_string(&mut body_text).unwrap();
         }
-        (headers[9..12].parse().unwrap(), headers, said)
+        (headers[9..12].parse().unwrap(), headers, body_text)
     }
 
     #[test]
-    fn objects_are_put_once_looked_at_listed_and_deleted() {
-        let stub = Stub::start().unwrap();
+    fn supports_conditional_put_head_list_and_delete() {
+        let stub = S3Stub::start().unwrap();
         let connection = TcpStream::connect(stub.address).unwrap();
         connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let create = "PUT /b/p/1.file HTTP/1.1\r\nif-none-match: *\r\nX-Amz-Meta-Accio: mine";
@@ -198,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_counted_until_they_are_complete_or_aborted() {
-        let stub = Stub::start().unwrap();
+    fn counts_multipart_uploads_until_complete_or_aborted() {
+        let stub = S3Stub::start().unwrap();
         let connection = TcpStream::connect(stub.address).unwrap();
         connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let begin = || {
-            let said = ask(&connection, "POST /b/1.file?uploads HTTP/1.1", b"").2;
-            let id = said.split("<UploadId>").nth(1).unwrap().split('<').next().unwrap();
+            let body_text = ask(&connection, "POST /b/1.file?uploads HTTP/1.1", b"").2;
+            let id = body_text.split("<UploadId>").nth(1).unwrap().split('<').next().unwrap();
             id.to_owned()
         };
         let (kept, aborted) = (begin(), begin());

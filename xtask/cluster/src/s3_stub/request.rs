@@ -1,9 +1,9 @@
-//! Requests of HTTP/1.1, as far as receivers use them.
+//! Parses the HTTP/1.1 requests that receivers send.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 
-/// The longest line of a request, and the longest body that is looked into.
+/// Maximum length of a line, and of a body that is parsed, in bytes.
 pub(super) const LONGEST: u64 = 64 << 10;
 
 /// The header of the marker that receivers store next to their objects.
@@ -16,18 +16,18 @@ pub(super) struct Request {
     pub(super) path: String,
     pub(super) query: BTreeMap<String, String>,
     pub(super) length: u64,
-    /// It is to fail if there is an object.
-    pub(super) unless_there: bool,
+    /// Whether the request must fail if the object exists.
+    pub(super) if_absent: bool,
     pub(super) note: Option<String>,
 }
 
 impl Request {
-    /// The next one's head; none when the client has no more.
+    /// Reads the head of the next request, or `None` at the end of the connection.
     pub(super) fn read(input: &mut impl BufRead) -> io::Result<Option<Request>> {
         let Some(first) = line(input)? else { return Ok(None) };
         let mut words = first.split(' ');
         let (Some(method), Some(target)) = (words.next(), words.next()) else {
-            return Err(invalid("no request"));
+            return Err(invalid("not an HTTP request"));
         };
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -40,7 +40,7 @@ impl Request {
             path: decoded(path),
             query: pairs.map(pair).collect(),
             length: 0,
-            unless_there: false,
+            if_absent: false,
             note: None,
         };
         while let Some(header) = line(input)?.filter(|line| !line.is_empty()) {
@@ -49,7 +49,7 @@ impl Request {
             match &*name.to_ascii_lowercase() {
                 "content-length" => request.length = value.parse().map_err(io::Error::other)?,
                 "transfer-encoding" => return Err(invalid("a body of unknown length")),
-                "if-none-match" => request.unless_there = value == "*",
+                "if-none-match" => request.if_absent = value == "*",
                 NOTE => request.note = Some(value.to_owned()),
                 _ => {}
             }
@@ -66,19 +66,20 @@ impl Request {
     }
 }
 
-/// A line without its end; none at the end of all.
+/// Reads a line and returns it without its end, or `None` at the end of the connection.
 pub(super) fn line(input: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     let count = input.take(LONGEST).read_until(b'\n', &mut bytes)?;
     if count == 0 {
         return Ok(None);
     }
-    let line = bytes.strip_suffix(b"\n").ok_or_else(|| invalid("half a line, or no end to it"))?;
+    let line =
+        bytes.strip_suffix(b"\n").ok_or_else(|| invalid("a line is incomplete or too long"))?;
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     String::from_utf8(line.to_vec()).map(Some).map_err(io::Error::other)
 }
 
-/// Without `%2F` and the like.
+/// Decodes percent-encoded bytes.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
