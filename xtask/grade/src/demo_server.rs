@@ -1,5 +1,5 @@
-//! `accio-grade demo PORT`: runs a correct server that prints connections and the start of their
-//! content.
+//! `accio-grade demo PORT`: runs a correct server that prints connections, the start of their content
+//! and what went wrong, and shows the same on a status page.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use accio_proto::{FileSink, Outcome, Server, ServerDialect, SinkFile};
+use accio_cli::StatusPage;
+use accio_proto::handshake::{HandshakeError, ServerHandshake, ServerStep};
+use accio_proto::{Abort, Dialect, FileSink, Outcome, Server, ServerDialect, SinkFile};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -21,10 +23,18 @@ pub(crate) struct Arguments {
     /// Dialect: auto, direct, accio or confirm
     #[arg(long, value_name = "DIALECT", default_value_t)]
     handshake: ServerDialect,
+    /// Serve the status page on this address [default: port PORT+1 on this machine only]
+    ///
+    /// There is no authentication. 0.0.0.0:8080 shows it to a class.
+    #[arg(long, value_name = "ADDR", conflicts_with = "no_status")]
+    status: Option<SocketAddr>,
+    /// Serve no status page
+    #[arg(long)]
+    no_status: bool,
 }
 
 /// Number of bytes of a file's start to print.
-const SHOWN: usize = 32;
+const SHOWN: usize = 64;
 /// Interval at which the progress of transfers is printed.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -52,9 +62,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let transfers = Transfers::default();
     let began = Instant::now();
     let finished = transfers.clone();
+    let page = arguments.page()?;
+    let observer = page.as_ref().map(StatusPage::observer);
     let server = Server::builder(transfers.clone())
         .dialect(arguments.handshake)
-        .on_outcome(move |outcome| print(began, &finished.end(outcome)))
+        .on_outcome(move |outcome| {
+            let start = finished.end(outcome.id);
+            report(outcome, &start).iter().for_each(|line| print(began, line));
+            if let Some(observe) = &observer {
+                observe(outcome, note(outcome, &start).as_deref());
+            }
+        })
         .bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, arguments.port)))?;
     let handle = server.handle();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
@@ -71,8 +89,34 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     });
     print(began, &format!("demo server, {}, {}", arguments.handshake, server.local_addr()));
+    if let Some(page) = page {
+        print(began, &format!("status page on http://{}/", page.address()));
+        page.serve(server.handle(), server.local_addrs())
+            .map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    }
     server.run()?;
     Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    /// Listens for the status page.
+    fn page(&self) -> anyhow::Result<Option<StatusPage>> {
+        if self.no_status {
+            return Ok(None);
+        }
+        let bind = |address: SocketAddr| {
+            StatusPage::bind(address).map_err(|failure| anyhow::anyhow!("{failure}"))
+        };
+        let page = match self.status {
+            Some(address) => bind(address)?,
+            None => {
+                let own = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                // After port 65535, or where another program has the port, any port serves.
+                bind(own(self.port.wrapping_add(1))).or_else(|_| bind(own(0)))?
+            }
+        };
+        Ok(Some(page))
+    }
 }
 
 impl Transfers {
@@ -94,22 +138,63 @@ impl Transfers {
         })
     }
 
-    /// Returns a line for a finished transfer.
-    fn end(&self, outcome: &Outcome) -> String {
-        let start = self.with(|transfers| transfers.remove(&outcome.id)).unwrap_or_default().start;
-        let from = outcome.peer.map_or("unknown".into(), |peer| peer.to_string());
-        let dialect = outcome.dialect.map_or("unknown".into(), |dialect| dialect.to_string());
-        let end = match &outcome.result {
-            Ok(()) => "complete".to_owned(),
-            Err(why) => format!("ERROR: {why}"),
-        };
-        format!(
-            "connection {} from {from}: dialect {dialect}, {} bytes in {:.1} s, {end}; starts with \"{}\"",
-            outcome.id,
-            outcome.bytes,
-            outcome.duration.as_secs_f64(),
-            start.escape_ascii()
-        )
+    /// Removes a finished transfer. Returns the start of its content.
+    fn end(&self, id: u64) -> Vec<u8> {
+        self.with(|transfers| transfers.remove(&id)).unwrap_or_default().start
+    }
+}
+
+/// Returns the lines for a finished transfer.
+fn report(outcome: &Outcome, start: &[u8]) -> Vec<String> {
+    let from = outcome.peer.map_or("unknown".into(), |peer| peer.to_string());
+    let dialect = outcome.dialect.map_or("unknown".into(), |dialect| dialect.to_string());
+    let end = match &outcome.result {
+        Ok(()) => "complete".to_owned(),
+        Err(why) => format!("ERROR: {why}"),
+    };
+    let line = format!(
+        "connection {} from {from}: dialect {dialect}, {} bytes in {:.1} s, {end}; starts with \"{}\"",
+        outcome.id,
+        outcome.bytes,
+        outcome.duration.as_secs_f64(),
+        start.escape_ascii()
+    );
+    let explanation = outcome.result.as_ref().err().map(|why| {
+        let explanation = accio_cli::explain(why, outcome.dialect);
+        format!("connection {}: {explanation}", outcome.id)
+    });
+    let hint = confirmation_hint(outcome.dialect, start)
+        .map(|hint| format!("connection {}: {hint}", outcome.id));
+    [Some(line), explanation, hint].into_iter().flatten().collect()
+}
+
+/// Returns the text about the content for the status page.
+fn note(outcome: &Outcome, start: &[u8]) -> Option<String> {
+    let content = (!start.is_empty()).then(|| format!("starts with \"{}\"", start.escape_ascii()));
+    let hint = confirmation_hint(outcome.dialect, start);
+    let parts: Vec<_> = content.into_iter().chain(hint).collect();
+    (!parts.is_empty()).then(|| parts.join(". "))
+}
+
+/// Explains what is wrong with content that was meant as a confirmation: a server that accepts any
+/// dialect takes it for the beginning of a file.
+fn confirmation_hint(dialect: Option<Dialect>, start: &[u8]) -> Option<String> {
+    if dialect != Some(Dialect::Accio) || !start.starts_with(b"confirm-accio") {
+        return None;
+    }
+    let error = confirmation_error(start)?;
+    let explanation = accio_cli::explain(&Abort::Handshake(error), None);
+    Some(format!("If this was meant as a confirmation: {explanation}"))
+}
+
+/// Returns why bytes are not both confirmations and the start of a file.
+fn confirmation_error(bytes: &[u8]) -> Option<HandshakeError> {
+    let dialect = ServerDialect::Only(Dialect::Confirm);
+    let ServerStep::Wait { handshake, .. } = ServerHandshake::begin(dialect) else { return None };
+    match handshake.receive(bytes) {
+        Err(error) => Some(error),
+        Ok(ServerStep::Wait { handshake, .. }) => handshake.finish().err(),
+        Ok(ServerStep::Established { .. }) => None,
     }
 }
 
@@ -162,5 +247,18 @@ mod tests {
         let start = transfers.with(|transfers| transfers[&7].start.clone());
         assert_eq!(start.len(), SHOWN);
         assert!(start.starts_with(b"a\x1b[2Jx"));
+    }
+
+    #[test]
+    fn explains_a_confirmation_that_became_content() {
+        let hint = |start: &[u8]| confirmation_hint(Some(Dialect::Accio), start);
+        let text = hint(b"confirm-accio\nfile").unwrap();
+        assert!(text.contains("The first confirmation was wrong at byte 14"), "{text}");
+        let text = hint(b"confirm-accio\r\nconfirm-accio-again\r\nfile").unwrap();
+        assert!(text.contains("The second confirmation was wrong at byte 22"), "{text}");
+        let text = hint(b"confirm-accio\r\nconfirm").unwrap();
+        assert!(text.contains("after 7 of the 23 bytes of the second"), "{text}");
+        assert_eq!(hint(b"hello"), None);
+        assert_eq!(confirmation_hint(Some(Dialect::Confirm), b"confirm-accio\n"), None);
     }
 }

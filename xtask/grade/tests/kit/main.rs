@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "a test")]
 
+mod demo_server;
 mod faults;
 mod hostile;
 mod page;
