@@ -64,6 +64,8 @@ mod fast_path;
 pub mod handshake;
 #[cfg(feature = "io")]
 mod hasher;
+#[cfg(feature = "io")]
+mod interest;
 pub mod limits;
 #[cfg(feature = "io")]
 mod os_error;
@@ -100,6 +102,8 @@ pub use fast_path::{FastPath, FastPaths, UnknownFastPath};
 #[cfg(feature = "digest")]
 pub use hasher::Hasher;
 #[cfg(feature = "io")]
+pub use interest::Interest;
+#[cfg(feature = "io")]
 pub use os_error::reason as os_error_text;
 pub use port::{InvalidPort, Port};
 #[cfg(all(feature = "server", feature = "tls"))]
@@ -117,4 +121,4 @@ pub use sink::{
     ERROR_MARKER, Existing, FileSink, MemoryFile, MemorySink, SinkFile, Stored,
 };
 #[cfg(feature = "io")]
-pub use socket::{Interest, Socket, TcpSocket};
+pub use socket::{Socket, TcpSocket};

@@ -64,15 +64,6 @@ pub trait Socket {
     fn close(self);
 }
 
-/// Events to watch a socket for. Data after the end, errors and resets are always reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
-    /// Bytes or the end of the stream.
-    Read,
-    /// Bytes, the end of the stream, or room in the send buffer.
-    ReadWrite,
-}
-
 /// A non-blocking TCP connection. Its linger timeout is zero, so that anything except
 /// [`close`](Socket::close), even the end of the process, resets it. It has `SO_OOBINLINE`, so that
 /// urgent bytes are treated like any other.

@@ -138,10 +138,24 @@ fn imports(
                 }
                 None => continue,
             }
-            imports.push((is_public, [&*base, rest].concat()));
+            let path = [&*base, rest].concat();
+            if modules.contains_key(&path) {
+                imports.extend(paths_through(&path, text).map(|path| (false, path)));
+            }
+            imports.push((is_public, path));
         }
     }
     imports
+}
+
+/// The paths in a file that begin with the name of an imported module, such as `sys::wait::readable`.
+fn paths_through<'a>(module: &'a Module, text: &'a str) -> impl Iterator<Item = Vec<String>> + 'a {
+    let is_path = |letter: char| letter.is_alphanumeric() || "_:".contains(letter);
+    text.split(move |letter| !is_path(letter)).filter_map(move |path| {
+        let mut parts = path.split("::").map(str::to_owned);
+        (parts.next().as_ref() == module.last())
+            .then(|| module.iter().cloned().chain(parts).collect())
+    })
 }
 
 /// The module that defines the item of a path, through re-exports.
@@ -258,4 +272,17 @@ fn a_cycle_through_a_reexport_is_found() {
     ]);
     let found: Vec<_> = cycles(edges(&modules)).into_keys().collect();
     assert_eq!(found, [module("a::b"), module("c")]);
+}
+
+#[test]
+fn a_cycle_through_an_imported_module_is_found() {
+    let module = |path: &str| -> Module { path.split("::").map(str::to_owned).collect() };
+    let modules = BTreeMap::from([
+        (Vec::new(), String::new()),
+        (module("a"), "use crate::b;\nfn f() {\n    b::c::g()\n}\nstruct A;\n".to_owned()),
+        (module("b"), "pub mod c;\n".to_owned()),
+        (module("b::c"), "use crate::a::A;\n".to_owned()),
+    ]);
+    let found: Vec<_> = cycles(edges(&modules)).into_keys().collect();
+    assert_eq!(found, [module("a"), module("b::c")]);
 }

@@ -10,9 +10,10 @@ use super::proxy_protocol::Arrival;
 #[cfg(feature = "tls")]
 use super::tls_handshake::Securing;
 use super::transport::ServerSocket;
+use crate::interest::Interest;
 use crate::session::{Abort, Closing, Expiry, Session};
 use crate::sink::FileSink;
-use crate::socket::{Interest, Socket};
+use crate::socket::Socket;
 
 /// A connection, from its accept to its end.
 pub(super) enum Connection<K: FileSink> {

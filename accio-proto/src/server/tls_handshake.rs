@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::transport::{Secured, ServerSocket};
+use crate::interest::Interest;
 use crate::session::SessionLimits;
-use crate::socket::{Interest, Socket, TcpSocket};
+use crate::socket::{Socket, TcpSocket};
 use crate::tls::{HandshakeFailure, ServerTls, TlsSocket};
 
 /// A failed TLS handshake, for which there is neither a file nor a number.

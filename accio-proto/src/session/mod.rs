@@ -17,9 +17,10 @@ use crate::dialect::{Dialect, GREETING, ServerDialect};
 use crate::digest::DigestAlgorithm;
 use crate::handshake::{ServerHandshake, ServerStep};
 use crate::hasher::Hasher;
+use crate::interest::Interest;
 use crate::limits;
 use crate::sink::{FileSink, SinkFile};
-use crate::socket::{Interest, Socket};
+use crate::socket::Socket;
 use closing::catch_panic;
 use time_limits::TransferClock;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::socket::Interest;
+use crate::interest::Interest;
 
 /// A descriptor to wait for, which then reports whether it is ready.
 pub(crate) type Watched<'fd> = PollFd<'fd>;

@@ -8,7 +8,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use crate::socket::Interest;
+use crate::interest::Interest;
 
 /// An epoll instance. The entries of connections are one-shot: an event is delivered to one waiter,
 /// and the entry is inactive until it is armed again.
