@@ -74,7 +74,7 @@ impl Bucket {
 
     /// Returns the number of multipart uploads that are neither complete nor aborted.
     pub(super) fn unfinished(&self) -> Result<usize> {
-        // From the store's index, because the count in the bucket's statistics is updated late.
+        // Count in the store's index, because the bucket's statistics are updated late.
         let page = String::from_utf8(self.curl("?uploads=")?).context("the list is not UTF-8")?;
         Ok(page.matches("<UploadId>").count())
     }

@@ -15,10 +15,10 @@ pub(crate) const STARTING: &str = "starting ";
 
 /// The startup failures of a submission's programs.
 #[derive(Debug, Default)]
-pub(crate) struct StartupFailures(Mutex<BTreeMap<Program, Failures>>);
+pub(crate) struct StartupFailures(Mutex<BTreeMap<Program, FailureCount>>);
 
 #[derive(Debug, Default)]
-struct Failures {
+struct FailureCount {
     times: u32,
     actual: String,
 }

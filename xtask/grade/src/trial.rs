@@ -30,6 +30,7 @@ const STARTS: usize = 8;
 pub(crate) const STARTED: Duration = Duration::from_secs(30);
 /// How many of a thousand packets a namespace loses, in each direction.
 const LOST: u32 = 15;
+
 /// How delay and loss are emulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Network {

@@ -21,7 +21,7 @@ const TRANSFERS: usize = 2_512;
 const LANES: usize = 16;
 
 pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
-    let ways: [(&str, &'static [&'static str]); 4] = [
+    let modes: [(&str, &'static [&'static str]); 4] = [
         ("plain", &[]),
         ("one-worker", &["--workers", "1"]),
         ("named", &["--without", "tmpfile", "--without", "splice"]),
@@ -29,9 +29,9 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     ];
     let mut cases = Vec::new();
     for round in 0..options.scale(1, 10) {
-        for (way, flags) in ways {
+        for (mode, flags) in modes {
             let transfers = if options.quick { TRANSFERS / 3 } else { TRANSFERS };
-            let name = format!("chaos/{way}-{round}");
+            let name = format!("chaos/{mode}-{round}");
             let about = "a file is complete if FIN came before any reset, and ERROR otherwise";
             cases.push(Case::new(name, about, move |context| chaos(context, flags, transfers)));
         }

@@ -36,35 +36,35 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
         min_free(context, Volume::tmpfs(context, unprivileged, "size=24m")?)
     });
     cases.push(case.alone());
-    for (way, flags) in MODES.into_iter().take(options.scale(2, MODES.len())) {
+    for (mode, flags) in MODES.into_iter().take(options.scale(2, MODES.len())) {
         let about =
             "files that fit are whole, the others are ERROR and rejected, and their space is freed";
-        cases.push(Case::new(format!("disk/full-tmpfs/{way}"), about, move |context| {
+        cases.push(Case::new(format!("disk/full-tmpfs/{mode}"), about, move |context| {
             full(context, Volume::tmpfs(context, unprivileged, "size=24m")?, flags)
         }));
-        cases.push(Case::new(format!("disk/full-ext4/{way}"), about, move |context| {
+        cases.push(Case::new(format!("disk/full-ext4/{mode}"), about, move |context| {
             full(context, Volume::ext4(context, unprivileged, 40 << 20, &[])?, flags)
         }));
         let about = "uploads are rejected without inodes, and whole once there are some again";
-        cases.push(Case::new(format!("disk/inodes-tmpfs/{way}"), about, move |context| {
+        cases.push(Case::new(format!("disk/inodes-tmpfs/{mode}"), about, move |context| {
             inodes(context, Volume::tmpfs(context, unprivileged, "nr_inodes=40")?, flags)
         }));
-        cases.push(Case::new(format!("disk/inodes-ext4/{way}"), about, move |context| {
+        cases.push(Case::new(format!("disk/inodes-ext4/{mode}"), about, move |context| {
             let volume = Volume::ext4(context, unprivileged, 40 << 20, &["-N", "48"])?;
             inodes(context, volume, flags)
         }));
         let about =
             "a file beyond RLIMIT_FSIZE is ERROR, the server survives, the next file is whole";
-        cases.push(Case::new(format!("disk/file-size/{way}"), about, move |context| {
+        cases.push(Case::new(format!("disk/file-size/{mode}"), about, move |context| {
             file_size(context, flags)
         }));
         let about = "FILE-DIR is removed: the server survives and rejects uploads";
-        cases.push(Case::new(format!("disk/removed/{way}"), about, move |context| {
+        cases.push(Case::new(format!("disk/removed/{mode}"), about, move |context| {
             removed(context, flags)
         }));
         let about =
             "FILE-DIR's file system turns read-only and back: uploads are rejected, then whole";
-        cases.push(Case::new(format!("disk/read-only/{way}"), about, move |context| {
+        cases.push(Case::new(format!("disk/read-only/{mode}"), about, move |context| {
             read_only(context, Volume::tmpfs(context, unprivileged, "size=24m")?, flags)
         }));
     }

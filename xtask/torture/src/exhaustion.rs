@@ -87,7 +87,7 @@ fn few_descriptors(context: &Context, limit: &str) -> Verdict<String> {
     Ok("200 uploads".into())
 }
 
-/// Lets one silent client use the last descriptor. The server must not use the CPU meanwhile, and
+/// Lets one silent client use the last descriptor. The server must not use the CPU and
 /// must serve the next client as soon as the silent one is gone.
 fn held(context: &Context) -> Verdict<String> {
     tools::require("prlimit")?;

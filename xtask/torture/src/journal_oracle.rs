@@ -1,4 +1,4 @@
-//! The oracle for the server's journal: which uploads it lists as complete.
+//! Reads from the server's journal which uploads were complete.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use accio_harness::verdict::{Verdict, ensure};
 
-/// Returns the size of each complete upload in the journal, by its number. Lines that a power loss
-/// has torn are left out.
+/// Returns the size of each complete upload in the journal, by its number. Torn lines, which a power
+/// loss may leave, are ignored.
 pub(crate) fn complete_uploads(journal: &Path) -> Verdict<BTreeMap<u64, u64>> {
     let text = fs::read(journal)?;
     let mut uploads = BTreeMap::new();

@@ -23,16 +23,16 @@ const POINTS: usize = 50;
 
 pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
-    let ways: [(&str, &'static [&'static str]); 4] = [
+    let modes: [(&str, &'static [&'static str]); 4] = [
         ("plain", &[]),
         ("durable", &["--durable"]),
         ("named", &["--without", "tmpfile"]),
         ("portable", &["--without", "tmpfile", "--without", "splice"]),
     ];
     for round in 0..options.scale(1, 12) {
-        for (way, flags) in ways {
+        for (mode, flags) in modes {
             let points = if options.quick { POINTS / 2 } else { POINTS };
-            let name = format!("kill/server/{way}-{round}");
+            let name = format!("kill/server/{mode}-{round}");
             let about = "only whole files and markers are left, and every confirmed file is kept";
             cases.push(Case::new(name, about, move |context| servers(context, flags, points)));
         }

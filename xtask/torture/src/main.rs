@@ -55,7 +55,7 @@ struct Arguments {
     /// Leave out cases that need root, a tracer or mounts
     #[arg(long)]
     unprivileged: bool,
-    /// Seed [default: random]
+    /// Seed of all random choices [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Run only cases whose name contains this text (repeatable)

@@ -32,13 +32,13 @@ const GROUP: &str = "committing a group of ";
 pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
     let unprivileged = options.unprivileged;
-    let ways: [(&str, &'static [&'static str]); 3] = [
+    let modes: [(&str, &'static [&'static str]); 3] = [
         ("durable", &["--durable"]),
         ("durable-named", &["--durable", "--without", "tmpfile"]),
         ("not-durable", &[]),
     ];
     for round in 0..options.scale(1, 8) {
-        for (way, flags) in ways {
+        for (mode, flags) in modes {
             let durable = flags.contains(&"--durable");
             if !durable && round > 0 {
                 continue;
@@ -49,7 +49,7 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
             } else {
                 "counts what a power loss destroys without --durable; cannot fail"
             };
-            let case = Case::new(format!("power/{way}-{round}"), about, move |context| {
+            let case = Case::new(format!("power/{mode}-{round}"), about, move |context| {
                 losses(context, unprivileged, flags, points, durable)
             });
             cases.push(case.within(Duration::from_secs(360)));
@@ -58,9 +58,9 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     cases
 }
 
-/// What the losses of one case came to.
+/// Counters of a case.
 #[derive(Default)]
-struct Counts {
+struct LossCounts {
     confirmed: usize,
     recorded: usize,
     lost: usize,
@@ -79,7 +79,7 @@ fn losses(
 ) -> Verdict<String> {
     let mut random = fastrand::Rng::with_seed(context.seed());
     let mut volume = Volume::ext4(context, unprivileged, 512 << 20, &[])?;
-    let mut counts = Counts::default();
+    let mut counts = LossCounts::default();
     let mut tag = 0;
     for point in 0..points {
         let dir = volume.path().join(format!("received-{point}"));
@@ -99,8 +99,8 @@ fn losses(
         let (cut, confirmed_tags) =
             load_until(address, CLIENTS, &mut tag, &sizes, |confirmed| -> Verdict<usize> {
                 thread::sleep(life);
-                // A server that still runs sees errors of the disk, which no power loss gives it. An
-                // error of the journal does not keep it from confirming a file that is on the disk.
+                // Until it is killed, the server sees I/O errors, which it would not in a real power
+                // loss. After an error of the journal it still confirms files that are on the disk.
                 let confirmed = confirmed();
                 let cut = switch.turn_off();
                 // After the power loss, no further upload can be confirmed.
@@ -132,7 +132,7 @@ fn losses(
         volume.check().during(place)?;
         volume.mount()?;
     }
-    let Counts { confirmed, recorded, lost, whole, empty, torn, largest_group } = counts;
+    let LossCounts { confirmed, recorded, lost, whole, empty, torn, largest_group } = counts;
     Ok(if durable {
         format!(
             "{points} losses, {confirmed} confirmed and kept, {recorded} of them recorded before the \
@@ -146,7 +146,7 @@ fn losses(
     })
 }
 
-/// Expects the journal to list these uploads with their sizes, and nothing that is not there.
+/// Expects the journal to list these uploads with their sizes, and no uploads without a file.
 fn ensure_recorded(dir: &Path, journal: &Path, tags: &[u64]) -> Verdict {
     let recorded = complete_uploads(journal)?;
     let (mut sizes, mut ids) = (BTreeMap::new(), BTreeMap::new());
@@ -167,12 +167,14 @@ fn ensure_recorded(dir: &Path, journal: &Path, tags: &[u64]) -> Verdict {
     ensure(missing.is_empty(), "a line in the journal for every confirmed upload", || {
         format!("none for {} of {}: {missing:?}", missing.len(), tags.len())
     })?;
-    let untrue: Vec<_> = recorded.iter().filter(|(id, size)| sizes.get(id) != Some(size)).collect();
-    ensure(untrue.is_empty(), "a file for every complete upload in the journal", || {
-        format!("{untrue:?} (number, size)")
+    let without_file: Vec<_> =
+        recorded.iter().filter(|(id, size)| sizes.get(id) != Some(size)).collect();
+    ensure(without_file.is_empty(), "a file for every complete upload in the journal", || {
+        format!("no file for {without_file:?} (number, size)")
     })
 }
 
+/// Returns the largest size of a group commit in the log.
 fn largest_group(log: &str) -> usize {
     let sizes = log.split(GROUP).skip(1).filter_map(|rest| rest.split(' ').next()?.parse().ok());
     sizes.max().unwrap_or(0)
@@ -186,8 +188,8 @@ fn survey_after_restart(context: &Context, dir: &Path, flags: &[&str]) -> Verdic
     Ok(found)
 }
 
-/// Counts whole, torn and empty files, and confirmed uploads that are lost.
-fn count_damage(dir: &Path, confirmed: &[u64], counts: &mut Counts) -> Verdict {
+/// LossCounts whole, torn and empty files, and confirmed uploads that are lost.
+fn count_damage(dir: &Path, confirmed: &[u64], counts: &mut LossCounts) -> Verdict {
     let mut whole = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten() {
         match identify(&fs::read(entry?.path())?) {

@@ -14,13 +14,13 @@ use accio_harness::verdict::{Stop, Verdict};
 /// is from `ext4.h`.
 const PYTHON: &str = "import fcntl, os, struct, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
-how = struct.pack('I', 2)
+flags = struct.pack('I', 2)
 os.write(1, b'ready\\n')
 os.read(0, 1)
-fcntl.ioctl(fd, 0x8004587d, how)";
+fcntl.ioctl(fd, 0x8004587d, flags)";
 const PERL: &str = "open(my $d, '<', $ARGV[0]) or die $!;
-my $how = pack('I', 2); syswrite(STDOUT, \"ready\\n\"); sysread(STDIN, my $byte, 1);
-ioctl($d, 0x8004587d, $how) or die $!;";
+my $flags = pack('I', 2); syswrite(STDOUT, \"ready\\n\"); sysread(STDIN, my $byte, 1);
+ioctl($d, 0x8004587d, $flags) or die $!;";
 
 /// A helper process that has the file system open and waits, so that the power fails within
 /// microseconds of the request.

@@ -51,14 +51,14 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
     for proxy in [ProxyProgram::Haproxy, ProxyProgram::Stunnel, ProxyProgram::Socat] {
         for tls in [true, false] {
-            let (way, about) = match tls {
+            let (mode, about) = match tls {
                 true => ("tls", "no truncated file is kept, no failure is confirmed"),
                 false => (
                     "plain",
                     "counts truncated files that are kept and failures that are confirmed",
                 ),
             };
-            let name = format!("proxies/{}-{way}", proxy.name());
+            let name = format!("proxies/{}-{mode}", proxy.name());
             let case = Case::new(name, about, move |context| trial(context, proxy, tls, broken));
             cases.push(case.alone().within(Duration::from_secs(300)));
         }

@@ -37,7 +37,7 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
             private.push(tree_memory(server.pid(), "RssAnon") as f64 / 1024.0);
             ensure!(server.stop()?.status.success(), "{name} failed");
         }
-        // The first start reads the program from the disk.
+        // Discard the first start, because it reads the program from the disk.
         starts.remove(0);
         let mut row = Row::new(name);
         row.add(Figure::Start, "ms", starts);

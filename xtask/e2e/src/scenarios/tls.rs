@@ -31,14 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client that ends with close_notify, or only with FIN.
 const CLIENT: &str = r#"import socket, ssl, sys
-port, path, way = sys.argv[1:]
+port, path, ending = sys.argv[1:]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
 s = context.wrap_socket(socket.create_connection(("127.0.0.1", int(port))))
 assert s.recv(7) == b"accio\r\n"
 s.sendall(open(path, "rb").read())
-if way == "whole":
+if ending == "whole":
     s.unwrap()
 else:
     s.shutdown(socket.SHUT_WR)
@@ -131,9 +131,9 @@ fn python(context: &Context) -> Verdict {
     let file = context.large_file(1, 700_001)?;
     let script = context.fresh("client.py");
     fs::write(&script, CLIENT)?;
-    for way in ["whole", "cut"] {
+    for ending in ["whole", "cut"] {
         let mut command = Command::new(&program);
-        command.arg(&script).arg(server.port.to_string()).arg(&file).arg(way);
+        command.arg(&script).arg(server.port.to_string()).arg(&file).arg(ending);
         let mut client = context.spawn(command, Input::Null)?;
         let exit = client.wait(PATIENCE)?;
         ensure_success(&client, exit)?;

@@ -145,7 +145,7 @@ impl Process {
         }
         // Keep the lock during the start, so that an interruption finds every group.
         let mut groups = groups();
-        // Not earlier: if hundreds of processes start at once, this one has waited for seconds.
+        // Take the time after the lock: if hundreds of processes start at once, that takes seconds.
         let started = Instant::now();
         let mut child = command.process_group(0).spawn().map_err(|error| {
             let short = is_shortage(&error);

@@ -61,6 +61,7 @@ pub(super) const SERVERS: [ServerMode; 5] = [
         more: true,
     },
 ];
+
 /// A server that was started, but may have failed.
 pub(super) struct FailingServer {
     pub(super) process: Process,
@@ -142,6 +143,7 @@ fn worker(server: &FailingServer) -> Verdict<Pid> {
     });
     worker.ok_or_else(|| Stop::fault(format!("a thread {WORKER}"), "none"))
 }
+
 /// Returns the calls during the start (those of the runtime, and all) and those of the worker.
 pub(super) fn record_server(
     context: &Context,
@@ -167,6 +169,7 @@ pub(super) fn record_server(
     })?;
     Ok((start_up, strace::most_per_thread(&record)?))
 }
+
 pub(super) fn fail_start(
     context: &Context,
     mode: ServerMode,
@@ -290,14 +293,15 @@ fn start_again(context: &Context, dir: &Path, mode: ServerMode, fault: &Injected
 /// Sends SIGTERM and returns a fault unless the server exits with 0 within a second.
 fn stop(server: &mut FailingServer) -> Verdict {
     server.process.signal(Signal::TERM)?;
-    let told = Instant::now();
+    let sent = Instant::now();
     let exit = server.process.wait(SOON)?;
-    let took = exit.at.saturating_duration_since(told);
+    let took = exit.at.saturating_duration_since(sent);
     let good = exit.status.code() == Some(0) && took < Duration::from_millis(1_200);
     ensure(good, "exit code 0 within a second of SIGTERM", || {
         format!("{} after {took:?}: {}", exit.describe(), server.process.stderr().text())
     })
 }
+
 /// Makes the first fdatasync fail. The kernel then drops the bytes, and a second call would
 /// succeed, so the server must not repeat it.
 pub(super) fn sync_fails(context: &Context) -> Verdict<String> {

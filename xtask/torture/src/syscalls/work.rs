@@ -13,6 +13,7 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(1_500);
 pub(super) const UPLOADS: usize = 6;
 /// The tag of the empty upload.
 pub(super) const EMPTY: u64 = 0;
+
 /// The results of the uploads as the clients see them.
 #[derive(Debug, Default)]
 pub(super) struct UploadResults {

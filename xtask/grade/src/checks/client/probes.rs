@@ -150,8 +150,8 @@ pub(super) fn nothing_early(trial: &Trial<'_>) -> Verdict {
         };
         // A client whose confirmation is too short sends nothing more.
         let wait = if confirmed && time == 1 { Duration::from_secs(2) } else { SOON };
-        let came = peer.receive(length, wait)?;
-        ensure(!came.is_empty(), format!("an answer to greeting {time}"), || "none".into())?;
+        let received = peer.receive(length, wait)?;
+        ensure(!received.is_empty(), format!("an answer to greeting {time}"), || "none".into())?;
     }
     Ok(())
 }
@@ -271,14 +271,15 @@ pub(super) fn slow_reader(trial: &Trial<'_>) -> Verdict {
             thread::sleep(Duration::from_secs(3));
         }
         step += 1;
-        let came = peer.receive(STEP.min(usize::try_from(left).unwrap_or(STEP)), SOON)?;
+        let received = peer.receive(STEP.min(usize::try_from(left).unwrap_or(STEP)), SOON)?;
         let place = || format!("{} bytes of {SIZE} received", SIZE - left);
-        ensure(!came.is_empty(), "more of the file", || "nothing more".into()).during(place)?;
-        let mut expected = vec![0; came.len()];
+        ensure(!received.is_empty(), "more of the file", || "nothing more".into()).during(place)?;
+        let mut expected = vec![0; received.len()];
         sent.read_exact(&mut expected)?;
-        let actual = || payload::describe(&came) + &payload::first_difference(&expected, &came);
-        ensure(came == expected, payload::describe(&expected), actual).during(place)?;
-        left -= came.len() as u64;
+        let actual =
+            || payload::describe(&received) + &payload::first_difference(&expected, &received);
+        ensure(received == expected, payload::describe(&expected), actual).during(place)?;
+        left -= received.len() as u64;
     }
     ensure_eq("the client's end", (End::Fin, 0), peer.end(SOON)?)?;
     drop(peer);
@@ -297,9 +298,9 @@ pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
     let (mut read, mut peak) = (0, 0);
     // The rest of the file does not fit into the socket buffers, so the client is still running.
     while read < SIZE - (48 << 20) {
-        let came = peer.receive(1 << 20, SOON)?.len() as u64;
-        ensure(came > 0, format!("{SIZE} bytes"), || format!("{read} bytes and no more"))?;
-        read += came;
+        let received = peer.receive(1 << 20, SOON)?.len() as u64;
+        ensure(received > 0, format!("{SIZE} bytes"), || format!("{read} bytes and no more"))?;
+        read += received;
         if read % (8 << 20) == 0 {
             peak = peak.max(resource_limits::peak_memory(client.pid()));
         }
