@@ -1,4 +1,4 @@
-//! Cost of a handshake: `cargo bench --package accio-proto`.
+//! Benchmarks of the handshake: `cargo bench --package accio-proto`.
 
 use accio_proto::handshake::{ClientHandshake, ClientStep, ServerHandshake, ServerStep};
 use accio_proto::{Dialect, FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION, ServerDialect};
@@ -21,7 +21,7 @@ fn server_sees_confirmations(bencher: Bencher<'_, '_>, dialect: ServerDialect) {
     bencher.bench(|| serve(dialect, black_box(&pieces)));
 }
 
-/// The same, byte by byte: what a slow or hostile client can make of it.
+/// The confirmations byte by byte, as from a slow or hostile client.
 #[divan::bench]
 fn server_sees_single_bytes(bencher: Bencher<'_, '_>) {
     let bytes = [FIRST_CONFIRMATION, SECOND_CONFIRMATION].concat();

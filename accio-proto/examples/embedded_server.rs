@@ -1,6 +1,6 @@
-//! A receiver inside another program, in ten lines: `cargo run --example embedded_server`.
+//! A file receiver embedded in another program: `cargo run --example embedded_server`.
 
-#![allow(clippy::print_stdout, reason = "an example, which prints what it does")]
+#![allow(clippy::print_stdout, reason = "an example")]
 
 use std::error::Error;
 

@@ -1,12 +1,8 @@
-//! A sink of one's own: keeps a checksum of each file instead of the file.
+//! A custom sink, which keeps a checksum of each file instead of the file.
 //!
-//! `cargo run --example hashing_sink` sends itself a file and shows what was kept.
+//! `cargo run --example hashing_sink` sends a file to itself and prints the checksum.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "an example, which prints what it does"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example")]
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
@@ -15,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use accio_proto::{Client, FileSink, Server, SinkFile};
 
-/// The stored result: a checksum for each complete file, nothing for a failed one.
+/// The stored results: a checksum for each complete file, `None` for a failed one.
 type Sums = Arc<Mutex<BTreeMap<u64, Option<u64>>>>;
 
 struct HashingSink(Sums);

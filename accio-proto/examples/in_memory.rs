@@ -1,5 +1,5 @@
-//! For the tests of a program that uploads: a server in the same process, which keeps in memory
-//! what it is sent. `cargo run --example in_memory`.
+//! A server for the tests of a program that uploads: it runs in the same process and keeps the
+//! files in memory. `cargo run --example in_memory`.
 
 use std::error::Error;
 use std::io::{Write, stdout};
@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (port, handle) = (server.local_addr().port(), server.handle());
     let serving = std::thread::spawn(move || server.run());
 
-    // What is to be tested goes here.
+    // The code under test goes here.
     for dialect in [Dialect::Accio, Dialect::Confirm] {
         let client = Client::builder().dialect(dialect).build()?;
         let sent = client.send("127.0.0.1", port, &b"content"[..])?;
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for id in [1, 2] {
         assert_eq!(files.get(id), Some(Stored::Complete(b"content".to_vec())));
     }
-    writeln!(stdout(), "two uploads, as they were sent")?;
+    writeln!(stdout(), "two uploads arrived intact")?;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! A progress bar on [`Client`]: what the peer has acknowledged, not what this kernel holds.
+//! A progress bar for [`Client`] that shows the bytes acknowledged by the peer, not the bytes
+//! buffered by this kernel.
 //!
 //! ```sh
 //! cargo run --example progress -- localhost 5000 photo.jpg
@@ -23,14 +24,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Each step of the way there.
+/// Prints the steps of an upload.
 fn step(event: &ClientEvent) {
     if let ClientEvent::Connected { peer, took, .. } = event {
         let _ = writeln!(stderr(), "connected to {peer} in {took:.1?}");
     }
 }
 
-/// About ten times a second.
+/// Draws the bar; called about ten times a second.
 fn draw(at: Progress) {
     const WIDTH: usize = 40;
     let done = at.acknowledged.unwrap_or(at.sent);

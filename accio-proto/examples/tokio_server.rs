@@ -1,8 +1,8 @@
-//! The handshake without this crate's sockets: a server on tokio, which could as well be any other
-//! runtime. It needs none of the features: `cargo run --example tokio_server` sends itself a file.
+//! A server on tokio that uses only the handshake of this crate, as for any other runtime. It needs
+//! no features: `cargo run --example tokio_server` sends a file to itself.
 //!
-//! What [`accio_proto::Server`] does beside, this leaves out: files that are whole or not there,
-//! resets after a failure, limits.
+//! Unlike [`accio_proto::Server`], this example has no limits, does not reset failed connections,
+//! and does not keep incomplete files invisible.
 
 use std::error::Error;
 use std::io::{self, Write, stdout};
@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// Reads, but no longer than the ten seconds of silence that the protocol allows.
-async fn hear(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads, for at most the ten seconds of idle time that the protocol allows.
+async fn receive_bytes(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     timeout(Duration::from_secs(10), stream.read(buffer)).await?
 }
 
@@ -28,7 +28,7 @@ async fn receive(mut stream: TcpStream) -> Result<(Dialect, Vec<u8>), Box<dyn Er
         match step {
             ServerStep::Wait { send, handshake } => {
                 stream.write_all(send).await?;
-                count = hear(&mut stream, &mut buffer).await?;
+                count = receive_bytes(&mut stream, &mut buffer).await?;
                 step = match &buffer[..count] {
                     [] => handshake.finish()?,
                     input => handshake.receive(input)?,
@@ -36,13 +36,14 @@ async fn receive(mut stream: TcpStream) -> Result<(Dialect, Vec<u8>), Box<dyn Er
             }
             ServerStep::Established { send, dialect, kept, consumed } => {
                 stream.write_all(send).await?;
-                // What looked like a confirmation and was content, then the rest of what came.
+                // The content is the bytes that resembled a confirmation, then the rest of the
+                // input.
                 break (dialect, [kept, &buffer[consumed..count]].concat());
             }
         }
     };
-    // After a FIN that ended the handshake this is the end at once.
-    while let count @ 1.. = hear(&mut stream, &mut buffer).await? {
+    // If a FIN ended the handshake, this returns 0 at once.
+    while let count @ 1.. = receive_bytes(&mut stream, &mut buffer).await? {
         content.extend_from_slice(&buffer[..count]);
     }
     Ok((dialect, content))

@@ -1,4 +1,4 @@
-//! The copier on real sockets and files, with the kernel's fast paths on and off.
+//! Tests of the copier with real sockets and files, with the fast paths enabled and disabled.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
@@ -17,7 +17,7 @@ use accio_proto::{
 
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Two ends of a loopback connection: the peer's, blocking, and the server's.
+/// Creates a loopback connection; returns the peer's end, which blocks, and the server's end.
 fn connection() -> (TcpStream, TcpSocket) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -25,7 +25,7 @@ fn connection() -> (TcpStream, TcpSocket) {
     (peer, TcpSocket::new(stream).unwrap())
 }
 
-/// Bytes in which every place is recognisable.
+/// Content in which every position is recognisable.
 fn pattern(length: usize, salt: u32) -> Vec<u8> {
     (0..length as u32)
         .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 11) as u8)
@@ -41,12 +41,12 @@ fn copiers() -> impl Iterator<Item = (Arc<FastPaths>, Copier)> {
         })
 }
 
-/// Sends `bytes` and FIN while the copier copies.
+/// Sends `bytes` and FIN while the copier runs.
 fn upload<F: SinkFile>(copier: &mut Copier, file: &mut F, bytes: &[u8]) -> Result<u64, CopyError> {
     let (mut peer, mut socket) = connection();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            // The server may give up and reset.
+            // The server may fail and reset the connection.
             let _ = peer.write_all(bytes);
         });
         let copied = copier.copy_to_end(&mut socket, file, IDLE);
@@ -55,7 +55,7 @@ fn upload<F: SinkFile>(copier: &mut Copier, file: &mut F, bytes: &[u8]) -> Resul
     })
 }
 
-/// A file given by its descriptor, which says how its bytes came.
+/// A file that is used through its descriptor, and counts spliced and written bytes.
 struct Plain {
     file: File,
     written: u64,
@@ -99,7 +99,7 @@ fn read_back(file: &mut File) -> Vec<u8> {
 }
 
 #[test]
-fn content_is_the_same_by_every_path() {
+fn every_path_copies_the_same_content() {
     for (paths, mut copier) in copiers() {
         let dir = tempfile::tempdir().unwrap();
         let sink =
@@ -119,7 +119,7 @@ fn content_is_the_same_by_every_path() {
 
 #[test]
 #[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
-fn splice_is_what_moves_the_bytes_where_it_may() {
+fn uses_splice_where_it_is_allowed() {
     let bytes = pattern(3 << 20, 1);
     for without in [vec![], vec![FastPath::Splice]] {
         let mut copier = Copier::new(Arc::new(FastPaths::without(without.clone())));
@@ -133,7 +133,7 @@ fn splice_is_what_moves_the_bytes_where_it_may() {
 }
 
 #[test]
-fn counting_is_right_by_every_path() {
+fn every_path_counts_correctly() {
     for (_, mut copier) in copiers() {
         for length in [0, 1, 65_537, 5_000_000] {
             let mut file = CountSink.open(1).unwrap();
@@ -143,11 +143,11 @@ fn counting_is_right_by_every_path() {
     }
 }
 
-/// A file opened for appending refuses splicing, after the bytes left the socket: they must go
-/// their way through the buffer, and splicing must stay off.
+/// A file opened for appending refuses splicing after the bytes have left the socket: the bytes
+/// must then be written through the buffer, and splicing must stay disabled.
 #[test]
 #[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
-fn a_file_that_refuses_splicing_loses_nothing() {
+fn a_file_that_refuses_splicing_loses_no_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("appended");
     let paths = Arc::new(FastPaths::default());
@@ -157,7 +157,8 @@ fn a_file_that_refuses_splicing_loses_nothing() {
     let bytes = pattern(4_000_000, 3);
     let (mut peer, mut socket) = connection();
     let (first, rest) = bytes.split_at(120_000);
-    // More than the buffer holds is there at once, and all of it gets stuck in the pipe.
+    // More bytes than the buffer holds are available at once, and all of them get stuck in the
+    // pipe.
     peer.write_all(first).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     let step = copier.step(&mut socket, &mut file).unwrap();
@@ -168,7 +169,7 @@ fn a_file_that_refuses_splicing_loses_nothing() {
     });
     assert_eq!((file.spliced, file.written), (0, bytes.len() as u64));
     assert!(read_back(&mut file.file) == bytes);
-    assert!(!paths.has(FastPath::Splice), "refused once, never tried again");
+    assert!(!paths.has(FastPath::Splice), "disabled after the first refusal");
 
     let mut file = Plain::new(tempfile::tempfile().unwrap());
     upload(&mut copier, &mut file, &bytes).unwrap();
@@ -176,13 +177,13 @@ fn a_file_that_refuses_splicing_loses_nothing() {
     assert!(read_back(&mut file.file) == bytes);
 }
 
-/// The bytes that a failed write leaves in the pipe are dropped, and none of them reaches the next
+/// Bytes that a failed write leaves in the pipe are dropped, and none of them reaches the next
 /// file.
 #[test]
 #[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
-fn bytes_of_a_failed_file_never_surface_in_the_next() {
-    // Files that can be spliced into, unlike most that fail on demand: the one fails at once, the
-    // other takes a part first, as a disk does that fills up.
+fn bytes_of_a_failed_file_never_reach_the_next() {
+    // Files that support splicing, unlike most that can be made to fail: one fails at once, the
+    // other accepts a part first, like a disk that becomes full.
     let broken = || {
         let (socket, _) = UnixStream::pair().unwrap();
         (socket, None)
@@ -206,14 +207,14 @@ fn bytes_of_a_failed_file_never_surface_in_the_next() {
             let mut file = Plain::new(tempfile::tempfile().unwrap());
             assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), bytes.len() as u64);
             assert!(read_back(&mut file.file) == bytes, "with {paths:?}");
-            assert_eq!(file.spliced > 0, splices, "a full disk is no reason to stop splicing");
+            assert_eq!(file.spliced > 0, splices, "a full disk does not disable splicing");
         }
     }
 }
 
-/// The same where the file refuses splicing and then fails: the device that is always full.
+/// Combines both cases: /dev/full refuses splicing and then fails the write.
 #[test]
-fn a_full_device_fails_the_write_by_every_path() {
+fn a_full_device_fails_the_write_on_every_path() {
     for (paths, mut copier) in copiers() {
         let mut full = Plain::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
         let error = upload(&mut copier, &mut full, &vec![b'!'; 700_000]).unwrap_err();
@@ -228,7 +229,7 @@ fn a_full_device_fails_the_write_by_every_path() {
 }
 
 #[test]
-fn a_reset_is_an_error_by_every_path_even_behind_data() {
+fn a_reset_after_data_is_an_error_on_every_path() {
     for (paths, mut copier) in copiers() {
         for counting in [false, true] {
             let (mut peer, mut socket) = connection();
@@ -248,11 +249,11 @@ fn a_reset_is_an_error_by_every_path_even_behind_data() {
 }
 
 #[test]
-fn a_fin_before_a_reset_is_a_whole_file() {
+fn a_fin_before_a_reset_completes_the_file() {
     for (paths, mut copier) in copiers() {
         let (mut peer, mut socket) = connection();
         let bytes = pattern(10_000, 0);
-        // Our greeting stays unread, so that its close resets; the FIN went first.
+        // The greeting stays unread, so the peer's close resets the connection after its FIN.
         assert_eq!(socket.send(b"accio\r\n").unwrap(), 7);
         peer.write_all(&bytes).unwrap();
         peer.shutdown(std::net::Shutdown::Write).unwrap();
@@ -266,7 +267,7 @@ fn a_fin_before_a_reset_is_a_whole_file() {
 }
 
 #[test]
-fn copying_waits_for_each_byte_no_longer_than_the_idle_timeout() {
+fn waits_for_each_byte_for_at_most_the_idle_timeout() {
     let idle = Duration::from_millis(300);
     for (_, mut copier) in copiers() {
         let (mut peer, mut socket) = connection();
@@ -274,7 +275,7 @@ fn copying_waits_for_each_byte_no_longer_than_the_idle_timeout() {
         assert_eq!(copier.step(&mut socket, &mut file).unwrap(), Step::Blocked);
         let started = Instant::now();
         let talker = std::thread::spawn(move || {
-            // Longer than the timeout in all, but never silent for that long.
+            // Takes longer than the timeout in total, but is never idle for that long.
             for byte in 0..5u8 {
                 std::thread::sleep(Duration::from_millis(100));
                 peer.write_all(&[byte]).unwrap();
@@ -291,7 +292,7 @@ fn copying_waits_for_each_byte_no_longer_than_the_idle_timeout() {
     }
 }
 
-/// Splicing stops before a byte that was sent as urgent, whether or not the end is behind it.
+/// Splicing stops before an urgent byte, whether or not the end follows it.
 #[test]
 fn urgent_bytes_are_content() {
     for (paths, mut copier) in copiers() {

@@ -1,4 +1,5 @@
-//! Properties of both handshakes: nothing depends on how the bytes are cut or interleaved.
+//! Properties of both handshakes: the result does not depend on how the bytes are divided or
+//! interleaved.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
@@ -22,7 +23,7 @@ const SERVERS: [ServerDialect; 4] = [
     ServerDialect::Only(Dialect::Confirm),
 ];
 
-/// A server's end of a connection: the handshake, and what it made of the bytes.
+/// The server's side of a connection: its handshake and the results.
 struct Server {
     handshake: Option<ServerHandshake>,
     dialect: Option<Dialect>,
@@ -71,7 +72,7 @@ impl Server {
     }
 }
 
-/// A client's end of a connection.
+/// The client's side of a connection.
 struct Client {
     handshake: Option<ClientHandshake>,
     sent: Vec<u8>,
@@ -105,7 +106,7 @@ fn servers() -> impl Strategy<Value = ServerDialect> {
     prop::sample::select(SERVERS.to_vec())
 }
 
-/// Files, most of which begin like the confirmations, and some not quite.
+/// Files, most of which begin like the confirmations or nearly so.
 fn files() -> impl Strategy<Value = Vec<u8>> {
     let tail = prop::collection::vec(any::<u8>(), 0..40);
     let lengths = 0..=CONFIRMATIONS.len();
@@ -121,13 +122,13 @@ fn files() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Sizes of pieces, used over and over; a piece may be empty.
+/// Sizes of pieces, used cyclically; a piece may be empty.
 fn sizes() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(prop_oneof![0..4usize, 0..50usize], 1..12)
-        .prop_filter("some piece moves", |sizes| sizes.iter().any(|size| *size > 0))
+        .prop_filter("some piece is not empty", |sizes| sizes.iter().any(|size| *size > 0))
 }
 
-/// Takes up to `size` bytes off the front.
+/// Removes up to `size` bytes from the front.
 fn pull(queue: &mut VecDeque<u8>, size: usize) -> Vec<u8> {
     let size = size.min(queue.len());
     queue.drain(..size).collect()
@@ -136,7 +137,7 @@ fn pull(queue: &mut VecDeque<u8>, size: usize) -> Vec<u8> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// Whatever the pieces, the server makes of the bytes what the oracle makes of the whole.
+    /// For any pieces, the server's result is that of the oracle for the whole input.
     #[test]
     fn any_chunking_yields_the_same_address(dialect in servers(), wire in files(), sizes in sizes()) {
         let mut server = Server::begin(dialect);
@@ -165,9 +166,9 @@ proptest! {
         }
     }
 
-    /// The client answers nothing early, and the same whatever the pieces.
+    /// The client never replies early, and its replies do not depend on the pieces.
     #[test]
-    fn the_clients_answers_do_not_depend_on_the_chunking(
+    fn the_clients_replies_do_not_depend_on_the_chunking(
         dialect in prop::sample::select(Dialect::ALL.to_vec()),
         length in 0..=14usize,
         wrong in prop::option::of(0..14usize),
@@ -213,14 +214,14 @@ proptest! {
         }
     }
 
-    /// Both ends against each other: bytes of both directions arrive in any pieces, in any order.
+    /// Both sides together: bytes of both directions arrive in any pieces and any order.
     #[test]
-    fn any_interleaving_of_both_ends_gives_the_same(
+    fn any_interleaving_of_both_sides_yields_the_same(
         server_dialect in servers(),
         client_dialect in prop::sample::select(Dialect::ALL.to_vec()),
         file in files(),
         moves in prop::collection::vec((0..3u8, 0..50usize), 1..24)
-            // Each kind of move goes on, so that nothing waits for ever.
+            // Every kind of move continues, so that no side waits forever.
             .prop_map(|moves| [moves, vec![(0, 1), (1, 1), (2, 1)]].concat()),
     ) {
         let mut server = Server::begin(server_dialect);
@@ -249,7 +250,7 @@ proptest! {
                     server_end = server_end.and_then(|()| server.receive(&piece));
                     piece.len()
                 }
-                // The client sends content as soon as, and only when, it may.
+                // The client sends content as soon as it may, and not before.
                 _ if client.handshake.is_none() => {
                     let piece = pull(&mut file_left, size);
                     to_server.extend(piece.iter().copied());
@@ -263,11 +264,11 @@ proptest! {
                 break;
             }
         }
-        prop_assert_eq!(client_end, Ok(()), "our own server's greeting is never wrong");
+        prop_assert_eq!(client_end, Ok(()), "the greeting of this server is never wrong");
 
         let established = client.handshake.is_none();
         let agree = match (server_dialect, client_dialect) {
-            // A client that waits for a greeting never sends a byte if no server sends one.
+            // A client that waits for a greeting sends nothing if the server sends none.
             (ServerDialect::Only(Dialect::Direct), Dialect::Accio | Dialect::Confirm)
             | (ServerDialect::Only(Dialect::Accio), Dialect::Confirm) => {
                 prop_assert!(!established && file_left.len() == file.len());
@@ -288,7 +289,7 @@ proptest! {
                 prop_assert!(expected.allows(&server.sent), "{:?}", server.sent);
             }
             Err(error) => {
-                prop_assert!(!agree, "dialects that fit must not fail");
+                prop_assert!(!agree, "matching dialects must not fail");
                 prop_assert_eq!(end, Err(error));
             }
         }
@@ -298,9 +299,10 @@ proptest! {
     }
 }
 
-/// Every prefix of the confirmations as a file, cut in two everywhere, by every pair that fits.
+/// Tests every prefix of the confirmations as a file, split at every position, with every pair of
+/// dialects that fits.
 #[test]
-fn files_that_begin_like_a_confirmation_arrive_whole() {
+fn files_that_begin_like_a_confirmation_arrive_completely() {
     for length in 0..CONFIRMATIONS.len() {
         for tail in [&b""[..], b"x", b"\r\n", b"confirm-accio\r\n"] {
             let file = [&CONFIRMATIONS[..length], tail].concat();
@@ -329,8 +331,8 @@ fn files_that_begin_like_a_confirmation_arrive_whole() {
     }
 }
 
-/// In explicit `confirm` a mismatch, and a FIN within the handshake, is an error; a FIN before any
-/// byte is an empty file.
+/// With the dialect `confirm` only, a mismatch and a FIN within the handshake are errors; a FIN
+/// before any byte is an empty file.
 #[test]
 fn explicit_confirm_is_strict() {
     let confirm = ServerDialect::Only(Dialect::Confirm);

@@ -11,7 +11,7 @@ use accio_proto::{
     SessionLimits, Socket, Stored, Turn, limits,
 };
 
-/// Has so many bytes to give, then nothing, or the end.
+/// A socket with a number of bytes, followed by silence or the end.
 struct Source {
     left: usize,
     ends: bool,
@@ -21,7 +21,7 @@ struct Source {
 impl Socket for Source {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.left.min(buffer.len());
-        // The beginning of a confirmation, and then anything.
+        // The beginning of a confirmation, then arbitrary bytes.
         for byte in &mut buffer[..count] {
             *byte = b"confirm-accio\r\n".get(self.given).copied().unwrap_or(0);
             self.given += 1;
@@ -63,7 +63,7 @@ impl World {
         session.handle_ready(&self.sink, &mut self.copier, &self.limits, self.start)
     }
 
-    /// Serves a session up to its end, and ends it.
+    /// Serves a session to its end, and finishes it.
     fn finish(&mut self, mut session: Session<Source, MemoryFile>) -> Ended<Source, MemoryFile> {
         match self.ready(&mut session) {
             Turn::Waiting => panic!("it waits"),
@@ -73,7 +73,7 @@ impl World {
 }
 
 #[test]
-fn a_turn_is_bounded_and_the_next_one_goes_on() {
+fn a_turn_is_bounded_and_the_next_one_continues() {
     let mut world = World::new(|_| {});
     let mut session = world.begin(3 * limits::TURN, true);
     assert!(matches!(world.ready(&mut session), Turn::Waiting), "all in one turn");
@@ -93,7 +93,7 @@ fn a_turn_is_bounded_and_the_next_one_goes_on() {
 }
 
 #[test]
-fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
+fn accepts_a_file_of_the_maximum_size_but_no_larger() {
     for (size, fits) in [(0, true), (999, true), (1000, true), (1001, false), (900_000, false)] {
         for ends in [true, false] {
             let mut world = World::new(|limits| limits.max_size = Some(1000));
@@ -116,7 +116,7 @@ fn a_file_may_be_as_large_as_the_limit_but_no_byte_larger() {
     }
 }
 
-/// A source that counts how often it was told to drop what it has.
+/// A source that counts calls of `discard`.
 struct Dropping(Source, usize);
 
 impl Socket for Dropping {
@@ -136,9 +136,9 @@ impl Socket for Dropping {
     fn close(self) {}
 }
 
-/// Only a read that filled the buffer promises enough to make the way in bulk worth it.
+/// Bulk transfer is worth its cost only after a read that filled the buffer.
 #[test]
-fn what_is_small_is_received_and_what_is_large_goes_in_bulk() {
+fn receives_small_content_and_moves_large_content_in_bulk() {
     for (size, in_bulk) in [(10, false), (limits::FIRST_READ, true), (3 * limits::FIRST_READ, true)]
     {
         for drops in [false, true] {
@@ -153,7 +153,7 @@ fn what_is_small_is_received_and_what_is_large_goes_in_bulk() {
                 let ended = session.close(result).finish(&CountSink);
                 (ended.result, ended.bytes, ended.socket.socket().1 > 0)
             } else {
-                // The trait's own way to drop bytes is to receive them.
+                // By default, the trait drops bytes by receiving them.
                 let mut session = Session::begin(1, source, dialect, start);
                 let turn = session.handle_ready(&CountSink, &mut world.copier, &limits, start);
                 let Turn::Ended(result) = turn else { panic!("it waits") };
@@ -166,9 +166,9 @@ fn what_is_small_is_received_and_what_is_large_goes_in_bulk() {
     }
 }
 
-/// Bytes held back as a handshake become content only at the end.
+/// Bytes that were held back as a possible handshake become content at the end.
 #[test]
-fn a_handshake_that_was_none_counts_as_content() {
+fn bytes_that_only_resemble_a_handshake_count_as_content() {
     for (max_size, fits) in [(15, true), (14, false)] {
         let mut world = World::new(|limits| limits.max_size = Some(max_size));
         let socket = Source { left: 15, ends: true, given: 0 };
@@ -179,7 +179,7 @@ fn a_handshake_that_was_none_counts_as_content() {
 }
 
 #[test]
-fn the_earliest_limit_sets_the_deadline_and_ours_is_no_slowness_of_the_peers() {
+fn the_earliest_limit_sets_the_deadline_without_counting_server_delays() {
     let mut world = World::new(|limits| {
         limits.idle_timeout = Duration::from_secs(30);
         limits.max_duration = Some(Duration::from_secs(20));
@@ -191,7 +191,7 @@ fn the_earliest_limit_sets_the_deadline_and_ours_is_no_slowness_of_the_peers() {
         assert!(session.deadline(&world.limits) <= now, "{seconds} s");
         let limits = world.limits;
         match session.handle_timeout(&world.sink, &mut world.copier, &limits, now) {
-            // Its five bytes were there all the time; only now they were looked at.
+            // The five bytes were available the whole time, but are received only now.
             Turn::Waiting => assert!(!ends),
             Turn::Ended(result) => {
                 assert!(ends, "{result:?} after {seconds} s");
@@ -202,7 +202,7 @@ fn the_earliest_limit_sets_the_deadline_and_ours_is_no_slowness_of_the_peers() {
     panic!("it never ended");
 }
 
-/// A socket that may have input.
+/// A socket that reports whether it has input.
 struct Asked(Source, bool);
 
 impl Socket for Asked {
@@ -221,9 +221,9 @@ impl Socket for Asked {
     fn close(self) {}
 }
 
-/// The thread that enforces limits moves no content: it only asks whether there is any.
+/// The thread that enforces limits moves no content; it only checks for input.
 #[test]
-fn a_deadline_ends_a_session_only_if_its_socket_has_no_input() {
+fn a_deadline_ends_a_session_only_without_input() {
     let world = World::new(|_| {});
     let (limits, start) = (world.limits, world.start);
     for has_input in [false, true] {

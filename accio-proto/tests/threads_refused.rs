@@ -1,5 +1,5 @@
-//! What becomes of connections when the system has no thread for them. A test program of its own:
-//! it limits the memory of its process.
+//! Tests of connections for which the system has no thread. This is a separate test program,
+//! because it limits the memory of its process.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use accio_proto::{MemorySink, Server, Stored, Threading};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Allows so many bytes more than the process has mapped, or as many as it may have.
+/// Limits the address space to what is mapped plus `more` bytes, or removes the limit.
 fn limit_memory(more: Option<u64>) {
     let Rlimit { maximum, .. } = getrlimit(Resource::As);
     let current = more.map(|more| {
@@ -23,8 +23,8 @@ fn limit_memory(more: Option<u64>) {
 }
 
 #[test]
-#[ignore = "the C library's own maps race with the limit: where they win, the process is aborted"]
-fn connections_wait_unrefused_until_there_are_threads_again() {
+#[ignore = "the C library's own mappings may hit the limit first, which aborts the process"]
+fn connections_wait_until_threads_can_be_started_again() {
     let sink = MemorySink::new();
     let builder = Server::builder(sink.clone()).threading(Threading::PerSession);
     let server = builder.bind("127.0.0.1:0").unwrap();
@@ -34,9 +34,9 @@ fn connections_wait_unrefused_until_there_are_threads_again() {
         started.send(()).unwrap();
         server.run()
     });
-    // A thread that is just being started takes memory of its own, and cannot do without.
+    // A thread that is just starting needs memory, which it must get.
     starts.recv().unwrap();
-    // Not enough for the stack of one thread.
+    // Less than the stack of one thread.
     limit_memory(Some(1 << 20));
     let streams: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
     thread::sleep(Duration::from_millis(350));

@@ -1,4 +1,5 @@
-//! Any chunking: established exactly when the greetings are whole, answers never early.
+//! For any chunking, the client is established exactly when the greetings are complete, and never
+//! replies early.
 
 use accio_proto::Dialect;
 use accio_proto::handshake::{ClientHandshake, ClientStep};

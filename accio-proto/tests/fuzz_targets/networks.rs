@@ -1,4 +1,5 @@
-//! Any text and address: no panic, and what parses prints back to the same.
+//! For any text and address, parsing does not panic, and a parsed network round-trips through its
+//! text.
 
 use accio_proto::Network;
 

@@ -1,4 +1,4 @@
-//! Any text: no panic, and what parses prints back to the same.
+//! For any text, parsing does not panic, and a parsed port round-trips through its number.
 
 use accio_proto::Port;
 

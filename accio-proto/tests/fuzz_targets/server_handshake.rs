@@ -1,4 +1,4 @@
-//! Any dialect, bytes and chunking: what the oracle makes of the whole.
+//! For any dialect, bytes and chunking, the result is that of the oracle for the whole input.
 
 use accio_proto::handshake::{ServerHandshake, ServerStep};
 use accio_proto::{Dialect, ServerDialect};

@@ -1,4 +1,4 @@
-//! The bytes decide what happens in the simulation; its oracle judges.
+//! The input drives the simulation, and its oracle checks the result.
 
 use std::fs::File;
 use std::sync::{Arc, LazyLock};

@@ -1,5 +1,5 @@
-//! The bytes decide what a client sends inside TLS, how it arrives and how it ends; complete is what
-//! ended with close_notify, and nothing else.
+//! The input decides what a client sends over TLS, how it arrives and how it ends. A file is
+//! complete exactly if it ended with close_notify.
 
 use std::io::ErrorKind;
 
@@ -7,10 +7,10 @@ use accio_proto::Socket;
 
 use crate::pair::{End, Secured, network, pair, server, server_config};
 
-/// What the fuzzer makes of its bytes: sizes of the pieces of content; how much a receiving call
-/// takes and how much the network hands out at once; how many bytes of the records arrive, if not
-/// all; a byte that is changed on the way, and how; whether the client closes, whether it resets,
-/// whether content is only counted; and what a peer without a handshake sends.
+/// The interpretation of the fuzzer's bytes: the sizes of the pieces of content; the size of a
+/// receive call and of the network's chunks; the number of bytes of the records that arrive, if not
+/// all; a byte that is changed, and how; whether the client closes, whether it resets, and whether
+/// content is only counted; and the bytes of a peer that sends no handshake.
 pub(crate) type Input<'a> =
     (Vec<u16>, [u16; 2], Option<u32>, Option<(u32, u8)>, [bool; 3], &'a [u8]);
 
@@ -19,7 +19,7 @@ pub(crate) fn run(input: Input<'_>) {
     session(input);
 }
 
-/// No bytes make a handshake, and none make the server panic.
+/// Arbitrary bytes never complete a handshake and never make the server panic.
 fn handshake(garbage: &[u8]) {
     let network = network();
     let mut server = server(&network, &server_config(None));
@@ -46,7 +46,7 @@ fn session((pieces, [buffer, slice], cut, flip, [close, reset, count_only], _): 
     {
         let at = at as usize % records.len();
         records[at] ^= bits;
-        // The version in a record's header is not part of what is protected.
+        // The version in a record's header is not authenticated.
         is_changed = true;
     }
     if let Some(cut) = cut
@@ -73,7 +73,7 @@ fn session((pieces, [buffer, slice], cut, flip, [close, reset, count_only], _): 
     }
 }
 
-/// Receives to the end: the content, how much of it there was, and how it ended.
+/// Receives to the end; returns the content, its length and the result.
 fn receive(
     server: &mut Secured,
     size: usize,
@@ -94,7 +94,7 @@ fn receive(
                     content.extend_from_slice(&buffer[..more]);
                 }
             }
-            // The network gave the call its share of reads and no content came of them.
+            // The call used up its share of reads without finding content.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return (content, count, Err(error.kind())),
         }

@@ -1,4 +1,4 @@
-//! Choice of the serving mode, and the differences of a thread for each session.
+//! Tests of the choice of the threading mode, and of a thread per session.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,7 +14,7 @@ use accio_proto::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A sink that says of itself that it blocks, and does, until it is released.
+/// A sink that reports that it blocks, and does so until it is released.
 struct Slow {
     memory: MemorySink,
     gates: Mutex<mpsc::Sender<mpsc::Sender<()>>>,
@@ -54,7 +54,7 @@ impl SinkFile for SlowFile {
     }
 }
 
-/// Ends the server when the test does, however that ends.
+/// Stops the server when the test ends, even if it fails.
 struct Stop(ServerHandle);
 
 impl Drop for Stop {
@@ -68,22 +68,22 @@ fn threading(builder: ServerBuilder<impl FileSink>) -> Threading {
 }
 
 #[test]
-fn a_sink_that_blocks_gets_a_thread_per_session_unless_told_otherwise() {
+fn a_blocking_sink_gets_a_thread_per_session_by_default() {
     let slow = || Slow { memory: MemorySink::new(), gates: Mutex::new(mpsc::channel().0) };
     assert_eq!(threading(Server::builder(slow())), Threading::PerSession);
     let asked = Server::builder(CountSink).threading(Threading::PerSession);
     assert_eq!(threading(asked), Threading::PerSession);
-    // Where there is an event queue.
+    // On systems with an event queue.
     if threading(Server::builder(CountSink)) == Threading::Reactor {
         let asked = Server::builder(slow()).threading(Threading::Reactor);
         assert_eq!(threading(asked), Threading::Reactor);
     }
 }
 
-/// Far more sessions than cores are stuck in the sink at once, longer than a client may be silent,
-/// and each goes on where it was.
+/// Far more sessions than cores are blocked in the sink at once, for longer than the idle timeout,
+/// and each continues afterwards.
 #[test]
-fn sessions_stuck_in_the_sink_hold_up_no_other_and_are_not_idle() {
+fn sessions_blocked_in_the_sink_delay_no_other_and_are_not_idle() {
     let memory = MemorySink::new();
     let (gates, opened) = mpsc::channel();
     let sink = Slow { memory: memory.clone(), gates: Mutex::new(gates) };
@@ -102,15 +102,16 @@ fn sessions_stuck_in_the_sink_hold_up_no_other_and_are_not_idle() {
                 stream
             })
             .collect();
-        let gates: Vec<_> =
-            (0..64).map(|_| opened.recv_timeout(PATIENCE).expect("all get to the sink")).collect();
+        let gates: Vec<_> = (0..64)
+            .map(|_| opened.recv_timeout(PATIENCE).expect("all sessions reach the sink"))
+            .collect();
         thread::sleep(2 * idle);
-        assert_eq!(handle.stats().failed, 0, "our own slowness is nobody's silence");
+        assert_eq!(handle.stats().failed, 0, "a slow server is not idle time of a peer");
         drop(gates);
         let wait = Instant::now();
         for mut stream in streams {
             stream.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
         }
         assert!(wait.elapsed() < PATIENCE);
         assert_eq!(memory.all().len(), 64);

@@ -1,8 +1,8 @@
-//! The whole server on loopback, embedded as any program would: once for each way to serve.
+//! Tests of the whole server on loopback, embedded as in any program, once for each threading mode.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::duplicate_mod, reason = "a test")]
 
-/// A few workers and an event queue.
+/// The tests with a few workers and an event queue.
 #[path = "."]
 mod reactor {
     const THREADING: accio_proto::Threading = accio_proto::Threading::Reactor;
@@ -16,7 +16,7 @@ mod reactor {
     mod under_load;
 }
 
-/// A thread for each session.
+/// The tests with a thread per session.
 #[path = "."]
 mod per_session {
     const THREADING: accio_proto::Threading = accio_proto::Threading::PerSession;
@@ -28,5 +28,5 @@ mod per_session {
 
 mod choice;
 
-/// Held by tests that measure times.
+/// Locked by tests that measure times.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());

@@ -1,4 +1,4 @@
-//! Behind a proxy that says whom it speaks for, for the threading that the module above names.
+//! Tests behind a proxy that sends a PROXY header, for the threading mode of the parent module.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use accio_proto::{Dialect, MemorySink, Server, ServerBuilder, Stored};
 
-use super::cases::{PATIENCE, Running, greeted, is_reset, reset, start, workers};
+use super::cases::{PATIENCE, RunningServer, greeted, is_reset, reset, start, workers};
 
 fn proxied(sink: &MemorySink) -> ServerBuilder<MemorySink> {
     Server::builder(sink.clone()).proxy_protocol(true)
@@ -19,7 +19,7 @@ fn text(peer: &str) -> Vec<u8> {
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Version 2, with some more that a proxy may tell.
+/// A header of version 2, with additional fields.
 fn binary(peer: &str) -> Vec<u8> {
     let SocketAddr::V4(peer) = peer.parse().unwrap() else { panic!("an IPv4 address") };
     let more = [0xee, 0, 5, b'a', b'c', b'c', b'i', b'o'];
@@ -33,44 +33,45 @@ fn local() -> Vec<u8> {
     [SIGNATURE, &[0x20, 0, 0, 0]].concat()
 }
 
-/// Sends a header, then, once greeted, content and FIN.
-fn upload_for(server: &Running, header: &[u8], content: &[u8]) {
+/// Sends a header and, once greeted, content and FIN.
+fn upload_for(server: &RunningServer, header: &[u8], content: &[u8]) {
     let mut stream = server.connect();
     stream.write_all(header).unwrap();
     greeted(&mut stream);
     stream.write_all(content).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
 }
 
-fn refused(server: &Running, header: &[u8], content: &[u8]) {
+fn refused(server: &RunningServer, header: &[u8], content: &[u8]) {
     let mut stream = server.connect();
-    // In one go: a write that finds the connection reset would keep that from the read.
+    // A single write: a second one might fail because of the reset, and the read would not be
+    // reached.
     stream.write_all(&[header, content].concat()).unwrap();
     assert!(is_reset(&mut stream), "{:?}", header.escape_ascii().to_string());
 }
 
 #[test]
-fn the_peer_is_the_one_in_the_header_and_the_file_has_none_of_it() {
+fn the_peer_is_that_of_the_header_which_is_not_content() {
     let sink = MemorySink::new();
     let server = start(proxied(&sink));
     upload_for(&server, &text("192.0.2.7:12345"), b"one");
     upload_for(&server, &binary("192.0.2.8:12346"), b"PROXY two");
     upload_for(&server, &text("192.0.2.9:12347"), b"");
-    let told = server.outcomes.wait(3);
+    let ended = server.outcomes.wait(3);
     for (id, peer, content) in [
         (1, "192.0.2.7:12345", &b"one"[..]),
         (2, "192.0.2.8:12346", b"PROXY two"),
         (3, "192.0.2.9:12347", b""),
     ] {
-        assert_eq!(told[&id].peer, Some(peer.parse().unwrap()));
-        assert_eq!(told[&id].bytes, content.len() as u64);
+        assert_eq!(ended[&id].peer, Some(peer.parse().unwrap()));
+        assert_eq!(ended[&id].bytes, content.len() as u64);
         assert_eq!(sink.get(id), Some(Stored::Complete(content.to_vec())));
     }
 }
 
 #[test]
-fn content_may_come_with_the_header_in_one_go_or_in_any_pieces() {
+fn accepts_header_and_content_in_any_pieces() {
     let content = b"without a greeting";
     for header in [text("192.0.2.7:12345"), binary("192.0.2.7:12345")] {
         let sink = MemorySink::new();
@@ -93,14 +94,14 @@ fn content_may_come_with_the_header_in_one_go_or_in_any_pieces() {
         for (_, mut stream) in streams {
             assert_eq!(stream.read(&mut [0]).unwrap(), 0);
         }
-        let told = server.outcomes.wait(wire.len() - 1);
-        assert!(told.values().all(|told| told.peer == Some("192.0.2.7:12345".parse().unwrap())));
+        let ended = server.outcomes.wait(wire.len() - 1);
+        assert!(ended.values().all(|ended| ended.peer == Some("192.0.2.7:12345".parse().unwrap())));
         assert!(sink.all().values().all(|file| *file == Stored::Complete(content.to_vec())));
     }
 }
 
 #[test]
-fn no_greeting_comes_before_the_header_is_complete() {
+fn sends_no_greeting_before_the_header_is_complete() {
     let server = start(proxied(&MemorySink::new()));
     for header in [text("192.0.2.7:12345"), binary("192.0.2.7:12345"), local()] {
         let mut stream = server.connect();
@@ -115,7 +116,7 @@ fn no_greeting_comes_before_the_header_is_complete() {
 }
 
 #[test]
-fn without_a_whole_header_there_is_no_number_and_no_file() {
+fn without_a_complete_header_there_is_no_number_and_no_file() {
     let sink = MemorySink::new();
     let server = start(proxied(&sink).max_connections(workers(2)));
     let long = [SIGNATURE, &[0x21, 0x11, 0x20, 0]].concat();
@@ -132,14 +133,14 @@ fn without_a_whole_header_there_is_no_number_and_no_file() {
     for header in headers {
         refused(&server, header, b"content");
     }
-    // The end where a header should be, or in the middle of it.
+    // The end instead of a header, or within it.
     for part in [&b""[..], b"PROXY TC"] {
         let mut stream = server.connect();
         stream.write_all(part).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         assert!(is_reset(&mut stream));
     }
-    // A client that gives up in the backlog occupies no place.
+    // A client that gives up in the backlog takes no place.
     for _ in 0..5 {
         let mut stream = server.connect();
         stream.write_all(b"PROXY ").unwrap();
@@ -156,7 +157,7 @@ fn without_a_whole_header_there_is_no_number_and_no_file() {
 }
 
 #[test]
-fn a_header_that_takes_its_time_is_refused_however_busy_it_is() {
+fn refuses_a_slow_header_even_if_bytes_keep_arriving() {
     let idle = Duration::from_millis(600);
     let sink = MemorySink::new();
     let server = start(proxied(&sink).idle_timeout(idle));
@@ -174,7 +175,7 @@ fn a_header_that_takes_its_time_is_refused_however_busy_it_is() {
     assert!(ended >= idle, "{ended:?}");
     assert!(sink.all().is_empty());
     assert_eq!(server.handle.stats().refused, 1);
-    // Silence after the header counts from the header.
+    // Idle time after the header counts from the header.
     let mut stream = server.connect();
     std::thread::sleep(idle / 2);
     stream.write_all(&header).unwrap();
@@ -186,7 +187,7 @@ fn a_header_that_takes_its_time_is_refused_however_busy_it_is() {
 }
 
 #[test]
-fn rules_are_for_the_peer_in_the_header() {
+fn limits_apply_to_the_peer_in_the_header() {
     let one = std::num::NonZeroU32::MIN;
     let sink = MemorySink::new();
     let builder = proxied(&sink)
@@ -198,7 +199,7 @@ fn rules_are_for_the_peer_in_the_header() {
         (binary("192.0.2.7:1"), true),
         (binary("192.0.2.66:1"), false),
         (text("198.51.100.1:1"), false),
-        // The proxy itself is in no allowed network.
+        // The proxy itself is not in an allowed network.
         (b"PROXY UNKNOWN\r\n".to_vec(), false),
     ] {
         if allowed {
@@ -207,7 +208,7 @@ fn rules_are_for_the_peer_in_the_header() {
             refused(&server, &header, b"");
         }
     }
-    // Give the place of the first one back before it is needed.
+    // Wait until the place of the first connection is free.
     let started = Instant::now();
     let mut first = loop {
         let mut stream = server.connect();
@@ -226,21 +227,21 @@ fn rules_are_for_the_peer_in_the_header() {
 }
 
 #[test]
-fn a_proxy_that_speaks_for_itself_is_answered_and_costs_no_number() {
+fn a_health_check_by_the_proxy_is_greeted_without_a_number() {
     let sink = MemorySink::new();
     let server = start(proxied(&sink).max_connections(workers(2)));
     for _ in 0..10 {
         let mut stream = server.connect();
         stream.write_all(&local()).unwrap();
         greeted(&mut stream);
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN: all is well");
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN: the server is alive");
     }
     for _ in 0..10 {
         let mut stream = server.connect();
         stream.write_all(&local()).unwrap();
         reset(stream);
     }
-    // One whose client has no address is served as the proxy's own.
+    // A connection whose client has no address is served with the proxy's address.
     let mut stream = server.connect();
     let proxy = stream.local_addr().unwrap();
     stream.write_all(b"PROXY UNKNOWN\r\n").unwrap();
@@ -254,7 +255,7 @@ fn a_proxy_that_speaks_for_itself_is_answered_and_costs_no_number() {
 }
 
 #[test]
-fn stopping_ends_those_without_a_header_too() {
+fn stopping_ends_connections_without_a_header_too() {
     let sink = MemorySink::new();
     let server = start(proxied(&sink));
     let mut streams: Vec<_> = (0..20).map(|_| server.connect()).collect();

@@ -9,7 +9,7 @@ use accio_proto::{FileSink, MemorySink, SinkFile};
 
 use super::cases::PATIENCE;
 
-/// Calls of a sink that are held up until the gate opens.
+/// A gate at which calls of a sink wait until it is opened.
 #[derive(Default)]
 pub(super) struct Gate {
     open: Mutex<bool>,
@@ -50,22 +50,22 @@ impl Drop for Held {
     }
 }
 
-/// Opens the gate at the end of a test, however that ends, so that the server can stop.
+/// Opens the gate when the test ends, even if it fails, so that the server can stop.
 pub(super) struct Held(pub(super) Arc<Gate>);
 
-/// Which calls a slow sink holds up.
+/// The calls of a sink that wait.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Slow {
     pub(super) open: bool,
     pub(super) write: bool,
     pub(super) commit: bool,
-    /// A discarded file's release.
+    /// Freeing a discarded file.
     pub(super) drop: bool,
-    /// Commits are collected in groups, as a durable sink's are.
+    /// Whether commits are collected in groups, as in a durable sink.
     pub(super) groups: bool,
 }
 
-/// Keeps files in memory; the calls named by `slow` wait at the gate.
+/// Stores files in memory; the calls selected by `slow` wait at the gate.
 pub(super) struct SlowSink {
     memory: MemorySink,
     slow: Slow,

@@ -1,5 +1,5 @@
-//! What the reactor's three kinds of threads promise each other: a slow sink, fast clients and a
-//! slow recorder delay nobody but those they belong to.
+//! Tests that the reactor's three kinds of threads do not delay each other: a slow sink, fast
+//! clients and a slow recorder delay only their own connections.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-fn greeted_in(server: &Running, limit: Duration) -> TcpStream {
+fn greeted_in(server: &RunningServer, limit: Duration) -> TcpStream {
     let started = Instant::now();
     let mut stream = server.connect();
     greeted(&mut stream);
@@ -21,36 +21,36 @@ fn greeted_in(server: &Running, limit: Duration) -> TcpStream {
     stream
 }
 
-/// Long for a greeting, short for a disk that does not respond.
+/// Long for a greeting, but short for a disk that does not respond.
 const AT_ONCE: Duration = Duration::from_millis(900);
 
-/// Table row 1: however busy the workers are, a limit is enforced in time.
+/// Table row 1: a limit is enforced in time, however busy the workers are.
 #[test]
-fn fast_senders_delay_no_time_limit() {
+fn fast_senders_do_not_delay_time_limits() {
     let _alone = crate::ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // Late may be the fault of whatever else runs here, once; a limit that waits for busy workers
-    // is late each time.
+    // A single late end may be caused by other load on the machine; a limit that waits for busy
+    // workers would be late each time.
     let on_time = (0..3).any(|_| lateness_among_fast_senders() <= Duration::from_millis(500));
     assert!(on_time, "late each time");
 }
 
-/// Stops the senders, however the test ends.
-struct Done<'a>(&'a AtomicBool);
+/// Stops the senders when the test ends, even if it fails.
+struct StopSenders<'a>(&'a AtomicBool);
 
-impl Drop for Done<'_> {
+impl Drop for StopSenders<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }
 }
 
-/// Lets some connections be silent while others send as fast as they can; returns how late the last
+/// Opens silent connections while other clients send as fast as they can; returns how late the last
 /// silent one was ended.
 fn lateness_among_fast_senders() -> Duration {
     let idle = Duration::from_secs(2);
     let server = start(Server::builder(accio_proto::CountSink).idle_timeout(idle));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let _done = Done(&done);
+        let _done = StopSenders(&done);
         let mut silent: Vec<_> = (0..20).map(|_| server.connect()).collect();
         silent.iter_mut().for_each(greeted);
         for _ in 0..40 {
@@ -60,7 +60,7 @@ fn lateness_among_fast_senders() -> Duration {
                 while !done.load(Ordering::SeqCst) && stream.write_all(&[7; 65_536]).is_ok() {}
             });
         }
-        // The first numbers are theirs.
+        // The first numbers belong to the silent connections.
         silent.iter_mut().for_each(|stream| assert!(is_reset(stream)));
         let ended = server.outcomes.ended();
         let longest = (1..=20).map(|id| ended[&id].duration).max();
@@ -68,9 +68,10 @@ fn lateness_among_fast_senders() -> Duration {
     })
 }
 
-/// Table row 3: whatever calls of the sink are stuck, others are greeted, and time limits hold.
+/// Table row 3: whichever calls of the sink are blocked, other clients are greeted and time limits
+/// are enforced.
 #[test]
-fn a_stuck_sink_delays_neither_greetings_nor_time_limits_nor_open_files() {
+fn a_blocked_sink_delays_neither_greetings_nor_time_limits_nor_open_files() {
     let idle = Duration::from_secs(2);
     for slow in [
         Slow { open: true, ..Slow::default() },
@@ -85,7 +86,7 @@ fn a_stuck_sink_delays_neither_greetings_nor_time_limits_nor_open_files() {
         greeted(&mut early);
         early.write_all(b"first, ").unwrap();
         if slow.open {
-            // Its file will be opened; it is one of the slow ones.
+            // The file of this connection is opened by one of the slow calls.
             early.shutdown(Shutdown::Write).unwrap();
         }
         let slow_ones: Vec<_> = (0..20)
@@ -101,7 +102,7 @@ fn a_stuck_sink_delays_neither_greetings_nor_time_limits_nor_open_files() {
         let mut silent = greeted_in(&server, AT_ONCE);
         let since = Instant::now();
         if !slow.open {
-            // An upload into an open file goes on.
+            // An upload into an open file continues.
             for _ in 0..5 {
                 std::thread::sleep(idle / 5);
                 early.write_all(b"more, ").unwrap();
@@ -115,7 +116,7 @@ fn a_stuck_sink_delays_neither_greetings_nor_time_limits_nor_open_files() {
             early.write_all(b"last").unwrap();
             early.shutdown(Shutdown::Write).unwrap();
         }
-        assert_eq!(early.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+        assert_eq!(early.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
         server.stop().unwrap();
         let kept = memory.all();
         assert_eq!(kept.values().filter(|kept| **kept == Stored::Error).count(), 1);
@@ -123,9 +124,9 @@ fn a_stuck_sink_delays_neither_greetings_nor_time_limits_nor_open_files() {
     }
 }
 
-/// Table row 3: the space of a discarded file is freed when nobody waits for it any more.
+/// Table row 3: the space of a discarded file is freed when no client waits for it.
 #[test]
-fn freeing_a_discarded_file_delays_nobody() {
+fn freeing_a_discarded_file_delays_no_client() {
     let memory = MemorySink::new();
     let (sink, held) = SlowSink::new(&memory, Slow { drop: true, ..Slow::default() });
     let server = start(Server::builder(sink).workers(workers(1)));
@@ -146,9 +147,10 @@ fn freeing_a_discarded_file_delays_nobody() {
     assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
 }
 
-/// Table row 2: a stop waits for no thread that is stuck, and its connection has its marker.
+/// Table row 2: a stop waits for no blocked thread, and the connections of these threads get their
+/// markers.
 #[test]
-fn a_stop_takes_less_than_a_second_whatever_is_stuck() {
+fn a_stop_takes_less_than_a_second_whatever_is_blocked() {
     for slow in [
         Slow { open: true, ..Slow::default() },
         Slow { write: true, ..Slow::default() },
@@ -175,25 +177,25 @@ fn a_stop_takes_less_than_a_second_whatever_is_stuck() {
         let started = Instant::now();
         server.stop().unwrap();
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-        let told = outcomes.wait(30);
-        assert!(told.values().all(|told| told.error.is_some()), "{told:?}");
+        let ended = outcomes.wait(30);
+        assert!(ended.values().all(|ended| ended.error.is_some()), "{ended:?}");
         assert!((1..=30).all(|id| memory.get(id) == Some(Stored::Error)));
-        // What was stuck comes back and must not touch the markers.
+        // The blocked calls return now and must not touch the markers.
         held.0.open();
         std::thread::sleep(Duration::from_millis(50));
         assert!((1..=30).all(|id| memory.get(id) == Some(Stored::Error)));
     }
 }
 
-/// A single upload does not wait for a group to fill, and those that wait share one.
+/// A single upload does not wait for a group to fill up; waiting ones share a group.
 #[test]
-fn commits_that_wait_for_the_disk_share_a_group() {
+fn waiting_commits_share_a_group() {
     let memory = MemorySink::new();
     let slow = Slow { commit: true, groups: true, ..Slow::default() };
     let (sink, held) = SlowSink::new(&memory, slow);
     let groups = Arc::clone(&sink.groups);
     let server = start(Server::builder(sink));
-    let send = |server: &Running| {
+    let send = |server: &RunningServer| {
         let mut stream = server.connect();
         greeted(&mut stream);
         stream.write_all(b"content").unwrap();
@@ -207,16 +209,16 @@ fn commits_that_wait_for_the_disk_share_a_group() {
     std::thread::sleep(Duration::from_millis(100));
     held.0.open();
     for stream in &mut streams {
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
     }
     let groups = groups.lock().unwrap();
     assert_eq!((groups[0], groups.iter().sum::<usize>()), (1, 41));
     assert!(groups.len() <= 4, "{groups:?}");
 }
 
-/// Table row 7: whoever hears of the end of one connection may open the next.
+/// Table row 7: a client that sees the end of one connection may open the next.
 #[test]
-fn a_client_that_uploads_one_file_after_the_other_is_never_over_its_limit() {
+fn sequential_uploads_never_exceed_the_limit_per_address() {
     let builder = Server::builder(accio_proto::CountSink).max_per_ip(NonZeroU32::MIN);
     let server = start(builder.workers(workers(4)));
     for _ in 0..1000 {
@@ -225,9 +227,9 @@ fn a_client_that_uploads_one_file_after_the_other_is_never_over_its_limit() {
     assert_eq!(server.handle.stats().refused, 0);
 }
 
-/// Table row 8: numbers never start again.
+/// Table row 8: numbers are never reused.
 #[test]
-fn after_the_last_number_nothing_is_accepted() {
+fn accepts_nothing_after_the_last_number() {
     let memory = MemorySink::new();
     let server = start(Server::builder(memory.clone()).first_id(u64::MAX - 1));
     upload(&server, b"last but one");
@@ -243,7 +245,7 @@ fn after_the_last_number_nothing_is_accepted() {
 
 /// A recorder that keeps an acknowledgement delays that client and no other.
 #[test]
-fn a_client_is_told_when_its_record_is_kept() {
+fn notifies_a_client_when_its_record_is_written() {
     let (sender, records) = mpsc::channel::<(Outcome, Acknowledgement)>();
     let sender = Mutex::new(sender);
     let memory = MemorySink::new();
@@ -265,15 +267,15 @@ fn a_client_is_told_when_its_record_is_kept() {
     assert_eq!(first.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     first.set_nonblocking(false).unwrap();
     drop(acknowledgement);
-    assert_eq!(first.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+    assert_eq!(first.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
     assert_eq!(memory.all().len(), 21);
     server.stop().unwrap();
 }
 
-/// Table row 15: a clean error instead of a panic.
+/// Table row 15: an error instead of a panic.
 #[test]
-fn too_many_workers_are_refused() {
+fn rejects_too_many_workers() {
     let builder = Server::builder(accio_proto::CountSink).workers(workers(100_000));
     let error = builder.bind("127.0.0.1:0").unwrap_err();
-    assert!(error.to_string().starts_with("100000 workers: at most 1024"), "{error}");
+    assert!(error.to_string().starts_with("100000 workers: must be at most 1024"), "{error}");
 }

@@ -10,11 +10,11 @@ use crate::plan::{IDLE, Op, Plan};
 use crate::sink::SimFile;
 use crate::socket::{Line, SimSocket};
 
-/// The history of one connection, in order: events of its socket and of its sink.
-pub(crate) type Log = Arc<Mutex<Vec<Happening>>>;
+/// The history of one connection, in order: events of its socket and its sink.
+pub(crate) type Log = Arc<Mutex<Vec<LogEntry>>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Happening {
+pub(crate) enum LogEntry {
     Fin,
     Reset,
     Opened,
@@ -22,7 +22,7 @@ pub(crate) enum Happening {
     Stopped,
 }
 
-/// Over how long a rate is measured, in nanoseconds: spelled out again, as the limits say.
+/// The window of the minimum rate, in nanoseconds; repeated here independently of the library.
 pub(crate) const WINDOW: u64 = 10_000_000_000;
 
 pub(crate) type SimSession = Session<SimSocket, SimFile>;
@@ -37,22 +37,23 @@ pub(crate) struct Connection {
     pub(crate) line: Rc<RefCell<Line>>,
     pub(crate) log: Log,
     pub(crate) stage: Stage,
-    /// When it was accepted, by our own record.
+    /// When it was accepted, as recorded by the test.
     pub(crate) began: u64,
-    /// When the last byte was taken, by our own record.
+    /// When its last byte was received, as recorded by the test.
     pub(crate) heard: u64,
-    /// When bytes were taken, and how many in all by then.
+    /// When bytes were received, and the total number by then.
     pub(crate) taken: Vec<(u64, usize)>,
 }
 
 impl Connection {
-    /// That it ended for being late, at a deadline that was handled at `called`, must be so.
+    /// Checks that a session that ended for a time limit, at a deadline handled at `called`, had
+    /// exceeded it.
     pub(crate) fn check_late(&self, why: &Abort, limits: &SessionLimits, called: u64, moved: bool) {
         let silent = called >= self.heard + IDLE && !moved;
         match why {
             Abort::Idle(_) => {
                 assert!(silent, "idle before the deadline");
-                let nothing = self.line.borrow().told.nothing;
+                let nothing = self.line.borrow().reported.nothing;
                 assert!(nothing >= Some(called), "idle without a last look");
             }
             Abort::TooLong(_) => {
@@ -78,5 +79,5 @@ pub(crate) enum Stage {
     Live(Box<SimSession>),
     /// It waits for a committer.
     Closing(Box<SimClosing>),
-    Over,
+    Finished,
 }

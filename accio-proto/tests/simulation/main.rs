@@ -1,6 +1,7 @@
-//! Whole sessions against simulated sockets, a simulated sink and virtual time, judged by a small
-//! independent oracle. Everything is drawn from a seed: `ACCIO_SIM_SEED=… cargo test -p accio-proto
-//! --test simulation` replays one run, `ACCIO_SIM_RUNS=…` sets how many sessions are run.
+//! Simulates whole sessions with simulated sockets, a simulated sink and virtual time, and checks
+//! them with a small independent oracle. Everything is derived from a seed: `ACCIO_SIM_SEED=… cargo
+//! test -p accio-proto --test simulation` replays one run, and `ACCIO_SIM_RUNS=…` sets the number
+//! of sessions.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test")]
 
@@ -20,10 +21,10 @@ use std::time::Instant;
 use plan::Random;
 use world::{Ends, World};
 
-/// Sessions in a normal test run: a few seconds without optimisation.
+/// Number of sessions in a normal test run, which takes a few seconds without optimization.
 const SESSIONS: u64 = 100_000;
 
-/// Says how to replay a run that panics.
+/// Prints how to replay a run that panics.
 struct Replay(u64);
 
 impl Drop for Replay {
@@ -37,7 +38,7 @@ impl Drop for Replay {
     }
 }
 
-/// Runs one seed and says how its sessions ended.
+/// Runs one seed and returns how its sessions ended.
 fn run(seed: u64, null: &Arc<File>) -> Ends {
     let _replay = Replay(seed);
     World::new(Random::new(seed), null).run()
@@ -49,7 +50,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn sessions_keep_their_promises_whatever_happens() {
+fn sessions_satisfy_the_oracle_under_any_events() {
     let null = Arc::new(File::options().write(true).open("/dev/null").unwrap());
     if let Some(seed) = number("ACCIO_SIM_SEED") {
         run(seed, &null);
@@ -73,7 +74,7 @@ fn sessions_keep_their_promises_whatever_happens() {
     let (sessions, ends) = (sessions.into_inner(), ends.into_inner().unwrap());
     let rate = sessions as f64 / started.elapsed().as_secs_f64();
     println!("{sessions} sessions, {rate:.0} a second: {ends:?}");
-    // A simulation in which everything fails, or nothing does, shows nothing.
+    // A simulation in which everything fails, or nothing does, proves nothing.
     let count = |end| ends.get(end).copied().unwrap_or(0);
     let kept = count("kept");
     assert!(kept > sessions / 5 && kept < sessions * 4 / 5, "{ends:?}");

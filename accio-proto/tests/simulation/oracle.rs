@@ -1,5 +1,5 @@
-//! What a connection must come to, computed from all of its bytes at once. Shares no code with the
-//! library: the wire constants are spelled out again.
+//! The required result of a connection, computed from all of its bytes at once. It shares no code
+//! with the library: the constants of the protocol are repeated here.
 
 use accio_proto::handshake::HandshakeError;
 use accio_proto::{Dialect, ServerDialect};
@@ -11,16 +11,16 @@ const SECOND: &[u8] = b"confirm-accio-again\r\n\r\n";
 /// Returns the required result for `wire`, the bytes of the client, followed by FIN.
 pub(crate) struct Expected<'a> {
     pub(crate) established: Result<(Dialect, &'a [u8]), HandshakeError>,
-    /// What the server sends. A client that breaks the handshake is reset, so whether the second
-    /// greeting reached it first depends on the chunking; these are then the most it may get.
+    /// The greetings that the server sends. A client that violates the handshake is reset, so
+    /// whether it receives the second greeting depends on the chunking; these are then the maximum.
     pub(crate) sent: Vec<u8>,
-    /// How much of it the server sends at the least. An `auto` server sends no second greeting when
-    /// one read completes the first confirmation and goes on differently from the second.
+    /// The minimum number of these bytes. An `auto` server sends no second greeting if one read
+    /// contains the first confirmation and continues differently from the second.
     least: usize,
 }
 
 impl Expected<'_> {
-    /// Whether these are all the greetings that the client may get, for some chunking.
+    /// Returns whether the client may receive exactly these greetings, for some chunking.
     pub(crate) fn allows(&self, sent: &[u8]) -> bool {
         self.sent.starts_with(sent)
             && sent.len() >= self.least
@@ -57,7 +57,8 @@ pub(crate) fn expect(server: ServerDialect, wire: &[u8]) -> Expected<'_> {
     Expected { established, sent, least }
 }
 
-/// How `wire`, followed by FIN, breaks the handshake of a server that only speaks `confirm`.
+/// Returns how `wire`, followed by FIN, violates the handshake of a server that only accepts
+/// `confirm`.
 pub(crate) fn broken(wire: &[u8]) -> Option<HandshakeError> {
     let (expected, rest): (&'static [u8], _) = match wire.strip_prefix(FIRST) {
         Some(rest) => (SECOND, rest),

@@ -1,4 +1,4 @@
-//! The plan of a run, drawn from one seed.
+//! The plan of a run, derived from one seed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,8 +10,8 @@ pub(crate) const IDLE: u64 = 10_000_000_000;
 
 const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
 
-/// SplitMix64: a few lines, and the same numbers everywhere and for ever. A fuzzer's bytes, where
-/// there are any, come first, two for each number.
+/// SplitMix64: a few lines that yield the same numbers on every machine. If there are bytes from a
+/// fuzzer, they are used first, two per number.
 #[derive(Clone)]
 pub(crate) struct Random {
     state: u64,
@@ -56,11 +56,11 @@ impl Random {
 pub(crate) enum Arrival {
     Bytes(Vec<u8>),
     Fin,
-    /// Without a FIN before it, the transfer is broken; after one, it changes nothing.
+    /// Without a FIN before it, the transfer fails; after a FIN, it has no effect.
     Reset,
 }
 
-/// A call of the sink's.
+/// A call of the sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
     Open,
@@ -69,7 +69,7 @@ pub(crate) enum Op {
     Abort,
 }
 
-/// Calls of one kind that fail: after the first `after` of them, the next `left`.
+/// Calls of one kind that fail: the `left` calls after the first `after` ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
     pub(crate) op: Op,
@@ -77,7 +77,7 @@ pub(crate) struct Fault {
     pub(crate) left: u32,
 }
 
-/// How the file wants its bytes.
+/// The way in which the file accepts its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wants {
     Bytes,
@@ -85,23 +85,23 @@ pub(crate) enum Wants {
     Count,
 }
 
-/// One connection's life.
+/// The plan of one connection.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) begins: u64,
     pub(crate) arrivals: Vec<(u64, Arrival)>,
-    /// Sends that find no room at first.
+    /// Number of sends that find no room at first.
     pub(crate) full: u32,
-    /// The most one receiving call hands out; 0 for all that fits.
+    /// Maximum number of bytes per receive call; 0 for no limit.
     pub(crate) slices: usize,
     pub(crate) wants: Wants,
     pub(crate) faults: Vec<Fault>,
-    /// The sink call that takes long, and how long.
+    /// The sink call that takes long, and its duration.
     pub(crate) sink_stall: Option<(u32, u64)>,
     pub(crate) salt: u64,
 }
 
-/// A server's life, with a few connections at once.
+/// The plan of a server with a few concurrent connections.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) dialect: ServerDialect,
@@ -111,7 +111,7 @@ pub(crate) struct Run {
 }
 
 impl Plan {
-    /// All bytes of the script, in order.
+    /// Returns all bytes of the script, in order.
     pub(crate) fn wire(&self) -> Vec<u8> {
         let bytes = self.arrivals.iter().filter_map(|(_, arrival)| match arrival {
             Arrival::Bytes(bytes) => Some(&bytes[..]),
@@ -120,7 +120,7 @@ impl Plan {
         bytes.collect::<Vec<_>>().concat()
     }
 
-    /// Whether the first end in the script is a FIN, a reset, or none.
+    /// Returns the first FIN or reset in the script, if any.
     pub(crate) fn first_end(&self) -> Option<&Arrival> {
         self.arrivals.iter().map(|(_, arrival)| arrival).find(|a| !matches!(a, Arrival::Bytes(_)))
     }
@@ -188,12 +188,13 @@ impl Run {
     }
 }
 
-/// The idle timeout, and now and then each of the others.
+/// The idle timeout and, in some runs, each of the other limits.
 fn draw_limits(random: &mut Random) -> SessionLimits {
     let mut limits = SessionLimits::default();
     limits.idle_timeout = Duration::from_nanos(IDLE);
     if random.one_in(6) {
-        // Within what a handshake may hold back, about the size of most files, and a large one's.
+        // Within the bytes that a handshake holds back, about the size of most files, and of a
+        // large file.
         limits.max_size = Some(random.pick(&[0, 1, 20, 37, 50, 65_536, 200_000]));
     }
     if random.one_in(6) {
@@ -206,8 +207,8 @@ fn draw_limits(random: &mut Random) -> SessionLimits {
     limits
 }
 
-/// The bytes of a client: a correct handshake or none, a wrong one, and content that may begin like
-/// one.
+/// The bytes of a client: a correct handshake, a wrong one or none, then content that may resemble
+/// a handshake.
 fn draw_wire(random: &mut Random) -> Vec<u8> {
     let mut wire = Vec::new();
     match random.below(8) {
@@ -219,14 +220,14 @@ fn draw_wire(random: &mut Random) -> Vec<u8> {
         }
     }
     let length = match random.below(256) {
-        // Around what is received at first, and beyond what one turn moves.
+        // Around the size of the first read, and beyond the size of a turn.
         0..=3 => 65_536 + random.below(3) as usize - 1,
         4 => 150_000 + random.below(200_000) as usize,
         5 if random.one_in(8) => (4 << 20) + random.below(300_000) as usize,
         6..=70 => 0,
         _ => random.below(60) as usize,
     };
-    // Every eight bytes name their plan, so that bytes of one never pass for another's.
+    // Every eight bytes identify their plan, so that bytes of different plans never match.
     let mut tag = random.next();
     while wire.len() < length {
         wire.extend_from_slice(&tag.to_le_bytes());

@@ -1,4 +1,4 @@
-//! A simulated sink: files in memory, failures by script, calls that take time.
+//! A simulated sink: files in memory, scripted failures, calls that take time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,25 +8,25 @@ use std::sync::{Arc, Mutex};
 
 use accio_proto::{Demand, FileSink, SinkFile};
 
-use crate::connection::{Happening, Log};
+use crate::connection::{Log, LogEntry};
 use crate::plan::{Fault, Op, Plan, Wants};
 use crate::socket::Clock;
 
-/// The stored result of one number.
+/// The stored result of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum StoredFile {
     Complete(Content),
     Marker,
 }
 
-/// The bytes that were written, and how many more were only counted.
+/// The written bytes, and the number of bytes that were only counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Content {
     pub(crate) bytes: Vec<u8>,
     pub(crate) counted: u64,
 }
 
-/// One connection's share of the disk.
+/// The files of one connection.
 struct Shelf {
     faults: Vec<Fault>,
     wants: Wants,
@@ -35,12 +35,12 @@ struct Shelf {
     log: Log,
     /// The bytes would survive a power loss.
     data_synced: bool,
-    kept: Vec<Kept>,
+    kept: Vec<StoredFile>,
     /// And so would the name.
     name_synced: bool,
 }
 
-/// All that the sink keeps; the test looks at it.
+/// Everything that the sink stores, for inspection by the test.
 pub(crate) struct Disk {
     clock: Clock,
     shelves: BTreeMap<u64, Shelf>,
@@ -68,7 +68,7 @@ impl Disk {
     }
 
     pub(crate) fn is_complete(&self, id: u64) -> bool {
-        matches!(self.kept(id), Some(Kept::Complete(_)))
+        matches!(self.kept(id), Some(StoredFile::Complete(_)))
     }
 
     /// Whether the complete file would survive a power loss at this moment.
@@ -81,13 +81,13 @@ impl Disk {
     /// bytes must have been there first.
     fn check_power_loss(&self) {
         for (id, shelf) in &self.shelves {
-            let is_named = matches!(shelf.kept[..], [Kept::Complete(_)]);
+            let is_named = matches!(shelf.kept[..], [StoredFile::Complete(_)]);
             assert!(!is_named || shelf.data_synced, "file {id} has a name without its bytes");
         }
     }
 
     fn name(&mut self, file: &SimFile) {
-        let kept = Kept::Complete(file.content.clone());
+        let kept = StoredFile::Complete(file.content.clone());
         self.shelf(file.id).kept.push(kept);
     }
 
@@ -95,13 +95,13 @@ impl Disk {
         self.shelves.get_mut(&id).expect("only prepared numbers are opened")
     }
 
-    pub(crate) fn kept(&self, id: u64) -> Option<&Kept> {
+    pub(crate) fn kept(&self, id: u64) -> Option<&StoredFile> {
         let kept = &self.shelves[&id].kept;
         assert!(kept.len() <= 1, "file {id} was kept twice: {kept:?}");
         kept.first()
     }
 
-    /// Counts a call, takes its time, and fails if it is to.
+    /// Counts a call, advances the time, and fails the call if the plan says so.
     fn call(&mut self, id: u64, op: Op) -> io::Result<()> {
         self.check_power_loss();
         let shelf = self.shelves.get_mut(&id).expect("only prepared numbers are opened");
@@ -118,7 +118,7 @@ impl Disk {
                     continue;
                 }
                 fault.left -= 1;
-                shelf.log.lock().unwrap().push(Happening::Failed(op));
+                shelf.log.lock().unwrap().push(LogEntry::Failed(op));
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }
@@ -135,7 +135,7 @@ pub(crate) struct SimFile {
     wants: Wants,
     null: Arc<File>,
     disk: Arc<Mutex<Disk>>,
-    /// A write failed, so only an abort may follow.
+    /// Whether a write failed, so that only an abort may follow.
     broken: bool,
 }
 
@@ -147,7 +147,7 @@ impl FileSink for SimSink {
         disk.call(id, Op::Open)?;
         let null = Arc::clone(&disk.null);
         let shelf = &disk.shelves[&id];
-        shelf.log.lock().unwrap().push(Happening::Opened);
+        shelf.log.lock().unwrap().push(LogEntry::Opened);
         let (wants, disk) = (shelf.wants, Arc::clone(&self.0));
         Ok(SimFile { id, content: Content::default(), wants, null, disk, broken: false })
     }
@@ -186,7 +186,8 @@ impl SinkFile for SimFile {
     fn demand(&self) -> Demand<'_> {
         match self.wants {
             Wants::Bytes => Demand::Bytes,
-            // The simulated socket has no descriptor to splice from, so it must not be used.
+            // The simulated socket has no descriptor to splice from, so this descriptor must not be
+            // used.
             Wants::Descriptor => Demand::Descriptor(self.null.as_fd()),
             Wants::Count => Demand::Count,
         }
@@ -196,7 +197,7 @@ impl SinkFile for SimFile {
         assert!(!self.broken && !bytes.is_empty());
         self.disk.lock().unwrap().call(self.id, Op::Write).inspect_err(|_| self.broken = true)?;
         if self.content.counted > 0 {
-            // Counting may go back to plain writes; their place is no longer known.
+            // Counting may change to plain writes; the position of the bytes is unknown then.
             self.content.counted += bytes.len() as u64;
         } else {
             self.content.bytes.extend_from_slice(bytes);
@@ -222,7 +223,7 @@ impl SinkFile for SimFile {
     fn abort(&mut self) -> io::Result<()> {
         let mut disk = self.disk.lock().unwrap();
         disk.call(self.id, Op::Abort)?;
-        disk.shelf(self.id).kept.push(Kept::Marker);
+        disk.shelf(self.id).kept.push(StoredFile::Marker);
         Ok(())
     }
 }

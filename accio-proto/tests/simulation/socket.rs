@@ -1,5 +1,5 @@
-//! A simulated connection that behaves as Linux's do: queued data comes before a reset, an error
-//! is told once, and after it the socket looks closed.
+//! A simulated connection that behaves as on Linux: queued data precedes a reset, an error is
+//! reported once, and the socket looks closed afterwards.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -9,44 +9,44 @@ use std::sync::{Arc, Mutex};
 
 use accio_proto::Socket;
 
-use crate::connection::{Happening, Log};
+use crate::connection::{Log, LogEntry};
 use crate::plan::{Arrival, Plan, Random};
 use crate::sink::Disk;
 
-/// Virtual time in nanoseconds, shared by all that can take some.
+/// Virtual time in nanoseconds, shared by everything that takes time.
 pub(crate) type Clock = Arc<Mutex<u64>>;
 
 pub(crate) fn time(clock: &Clock) -> u64 {
     *clock.lock().unwrap()
 }
 
-/// The connection as the network sees it; the test keeps a hold of it.
+/// The connection as the network sees it, also accessible to the test.
 pub(crate) struct Line {
     clock: Clock,
     log: Log,
     random: Random,
-    /// Bytes that have not arrived yet, each with its time.
+    /// Bytes that have not arrived yet, each with the time of its arrival.
     script: VecDeque<(u64, Arrival)>,
     queue: VecDeque<u8>,
     fin: bool,
-    /// Told by the next call that notices.
+    /// The error that the next call reports.
     error: Option<io::ErrorKind>,
-    /// Both directions are closed by a reset.
+    /// Whether a reset has closed both directions.
     dead: bool,
-    /// Sends that find no room before the next one that does.
+    /// Number of sends that find no room.
     full: u32,
     slices: usize,
     pub(crate) sent: Vec<u8>,
-    pub(crate) told: Told,
-    /// How the server ended it.
+    pub(crate) reported: Reported,
+    /// How the server ended the connection.
     pub(crate) end: Option<End>,
 }
 
-/// Events that the socket reported to the session.
+/// Events that the socket has reported to the session.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Reported {
     pub(crate) bytes: usize,
-    /// When the last receiving call found nothing.
+    /// When the last receive call found nothing.
     pub(crate) nothing: Option<u64>,
 }
 
@@ -70,12 +70,12 @@ impl Line {
             full: plan.full,
             slices: plan.slices,
             sent: Vec::new(),
-            told: Told::default(),
+            reported: Reported::default(),
             end: None,
         }
     }
 
-    /// Returns the bytes that have arrived so far.
+    /// Delivers the bytes that have arrived by now.
     fn deliver(&mut self) {
         let now = time(&self.clock);
         while self.script.front().is_some_and(|(at, _)| *at <= now) {
@@ -94,17 +94,17 @@ impl Line {
         }
     }
 
-    /// Whether the peer's end is known to the kernel, told or not.
+    /// Returns whether the kernel knows about the peer's end, whether reported or not.
     pub(crate) fn is_over(&self) -> bool {
         self.fin || self.dead
     }
 
-    /// Whether nothing that is sent can arrive any more.
+    /// Returns whether sent bytes cannot arrive any more.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead
     }
 
-    /// Whether a receiving call would say anything.
+    /// Returns whether a receive call would return anything.
     pub(crate) fn is_readable(&mut self) -> bool {
         self.deliver();
         !self.queue.is_empty() || self.fin || self.dead
@@ -114,12 +114,12 @@ impl Line {
         self.script.front().map(|(at, _)| *at)
     }
 
-    /// What a poll would say. Finding nothing counts as a last look.
+    /// The result of polling the socket. Finding nothing counts as a final check.
     fn has_input(&mut self) -> bool {
         self.tick();
         let has_input = self.is_readable();
         if !has_input {
-            self.told.nothing = Some(time(&self.clock));
+            self.reported.nothing = Some(time(&self.clock));
         }
         has_input
     }
@@ -141,22 +141,22 @@ impl Line {
             buffer[..first].copy_from_slice(&front[..first]);
             buffer[first..count].copy_from_slice(&back[..count - first]);
             self.queue.drain(..count);
-            self.told.bytes += count;
+            self.reported.bytes += count;
             return Ok(count);
         }
         if self.fin {
-            self.log.lock().unwrap().push(Happening::Fin);
+            self.log.lock().unwrap().push(LogEntry::Fin);
             return Ok(0);
         }
         if let Some(error) = self.error.take() {
-            self.log.lock().unwrap().push(Happening::Reset);
+            self.log.lock().unwrap().push(LogEntry::Reset);
             return Err(error.into());
         }
         if self.dead {
-            // The trap: the error was told before, and now the end looks like a FIN.
+            // As on Linux, the error was reported before, so the end now looks like a FIN.
             return Ok(0);
         }
-        self.told.nothing = Some(time(&self.clock));
+        self.reported.nothing = Some(time(&self.clock));
         Err(io::ErrorKind::WouldBlock.into())
     }
 
@@ -166,7 +166,7 @@ impl Line {
         self.deliver();
         if let Some(error) = self.error.take() {
             if error == io::ErrorKind::ConnectionReset {
-                self.log.lock().unwrap().push(Happening::Reset);
+                self.log.lock().unwrap().push(LogEntry::Reset);
             }
             return Err(error.into());
         }
@@ -186,7 +186,7 @@ impl Line {
     }
 }
 
-/// The session's end of the line.
+/// The session's side of the connection.
 pub(crate) struct SimSocket {
     pub(crate) id: u64,
     pub(crate) line: Rc<RefCell<Line>>,

@@ -1,4 +1,4 @@
-//! Hostile peers. None of them may get a complete file, a panic, unbounded memory or an endless
+//! Hostile peers. None of them may cause a complete file, a panic, unbounded memory or an endless
 //! call.
 
 use std::io::{self, ErrorKind};
@@ -10,7 +10,7 @@ use crate::ends::receive;
 use crate::pair::{Identity, Network, Peer, Secured};
 use crate::pair::{SERVER, client_config, network, pair, server, server_config, shake};
 
-/// A server that has been sent these bytes instead of a handshake.
+/// Passes these bytes to a server instead of a handshake.
 fn sent(bytes: &[u8]) -> (Secured, Network, Result<bool, HandshakeFailure>) {
     let network = network();
     let mut server = server(&network, &server_config(None));
@@ -23,14 +23,14 @@ fn code(bytes: &[u8]) -> &'static str {
     sent(bytes).2.expect_err("no handshake").code()
 }
 
-/// A record of handshake bytes.
+/// A record with bytes of a handshake.
 fn record(content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap().to_be_bytes();
     [&[22, 3, 1], &length[..], content].concat()
 }
 
 #[test]
-fn a_peer_that_does_not_speak_tls_is_recognized_at_its_first_byte() {
+fn recognizes_a_peer_without_tls_by_its_first_byte() {
     for bytes in [&b"confirm-accio\r\n"[..], b"GET / HTTP/1.1\r\n", b"\0", b"\xff", b"S"] {
         let (_, _, result) = sent(bytes);
         let failure = result.unwrap_err();
@@ -40,35 +40,35 @@ fn a_peer_that_does_not_speak_tls_is_recognized_at_its_first_byte() {
 }
 
 #[test]
-fn records_that_are_too_large_are_refused() {
+fn rejects_oversized_records() {
     // Before the handshake.
     assert_eq!(code(&[22, 3, 1, 0xff, 0xff, 1, 0]), "tls-invalid");
-    // After it: the record is refused by its header.
+    // After the handshake, the record is rejected because of its header.
     let (mut server, _, network) = pair();
     network.borrow_mut().to_server.extend([23, 3, 3, 0x48, 0x01]);
     assert_eq!(receive(&mut server).1.unwrap_err().kind(), ErrorKind::InvalidData);
 }
 
 #[test]
-fn a_handshake_without_end_is_refused() {
+fn rejects_an_endless_handshake() {
     // One message that claims to be endless, in full records.
     let mut flood = record(&[&[1, 0xff, 0xff, 0xff][..], &[0; 16_000]].concat());
     flood.extend(record(&[0; 16_000]).repeat(20));
     assert_eq!(code(&flood), "tls-invalid");
-    // One that stays just below rustls's limit, in tiny records.
+    // One message just below the limit of rustls, in tiny records.
     let mut flood = record(&[1, 0, 0xff, 0xf0]);
     flood.extend(record(&[0]).repeat(60_000));
     let (_, _, result) = sent(&flood);
     let failure = result.unwrap_err();
     assert!(["tls-invalid", "tls-too-long"].contains(&failure.code()), "{failure}");
-    // Nothing but change_cipher_spec, which TLS 1.3 ignores.
+    // Only change_cipher_spec messages, which TLS 1.3 ignores.
     assert_eq!(code(&[20, 3, 3, 0, 1, 1].repeat(60_000)), "tls-invalid");
-    // Alerts that are warnings only.
+    // Only alerts that are warnings.
     assert_eq!(code(&[21, 3, 3, 0, 2, 1, 90].repeat(60_000)), "tls-invalid");
 }
 
 #[test]
-fn empty_handshake_records_do_not_hold_the_server_for_ever() {
+fn rejects_endless_empty_handshake_records() {
     let (server, network, result) = sent(&record(&[]).repeat(100_000));
     assert!(result.is_err(), "{result:?}");
     drop(server);
@@ -76,7 +76,7 @@ fn empty_handshake_records_do_not_hold_the_server_for_ever() {
 }
 
 #[test]
-fn key_updates_without_end_are_refused() {
+fn rejects_endless_key_updates() {
     let (mut server, mut peer, network) = pair();
     let mut updates = 0;
     let refused = loop {
@@ -96,7 +96,7 @@ fn key_updates_without_end_are_refused() {
 }
 
 #[test]
-fn key_updates_and_content_may_take_turns() {
+fn accepts_key_updates_between_content() {
     let (mut server, mut peer, network) = pair();
     for round in 0..10 {
         peer.tls.refresh_traffic_keys().unwrap();
@@ -105,14 +105,14 @@ fn key_updates_and_content_may_take_turns() {
         records.extend(peer.encrypt(&[round; 100]));
         network.borrow_mut().to_server.extend(&records);
         assert_eq!(receive(&mut server).0, [round; 100]);
-        // The server has answered with its own new key.
+        // The server has replied with a new key of its own.
         assert_eq!(server.send(b"x").unwrap(), 1);
         assert_eq!(peer.received(), (b"x".to_vec(), false));
     }
 }
 
 #[test]
-fn changed_bytes_are_an_error_and_never_other_content() {
+fn changed_bytes_are_an_error_and_never_content() {
     for at in 0..100 + 22 {
         let (mut server, mut peer, network) = pair();
         let mut records = peer.encrypt(&[7; 100]);
@@ -121,9 +121,9 @@ fn changed_bytes_are_an_error_and_never_other_content() {
         network.borrow_mut().to_server.extend(&records);
         let (content, result) = receive(&mut server);
         match result.map_err(|error| error.kind()) {
-            // The type and version in the header are not protected, and mean nothing.
+            // The type and version in the header are not authenticated and have no effect.
             Ok(()) => assert!(at < 3 && content == [7; 100], "{at}"),
-            // A length that grew waits for bytes that never come.
+            // With a larger length, the server waits for bytes that never arrive.
             Err(ErrorKind::WouldBlock) => assert!(at == 3 && content.is_empty(), "{at}"),
             Err(kind) => assert!(kind == ErrorKind::InvalidData && content.is_empty(), "{at}"),
         }
@@ -131,7 +131,7 @@ fn changed_bytes_are_an_error_and_never_other_content() {
 }
 
 #[test]
-fn records_that_are_repeated_or_reordered_are_an_error() {
+fn repeated_or_reordered_records_are_an_error() {
     for order in [[0, 0, 1], [1, 0, 0]] {
         let (mut server, mut peer, network) = pair();
         let records = [peer.encrypt(b"one"), peer.encrypt(b"two")];
@@ -145,7 +145,7 @@ fn records_that_are_repeated_or_reordered_are_an_error() {
 }
 
 #[test]
-fn a_large_certificate_is_taken_and_a_chain_beyond_64_kib_is_refused() {
+fn accepts_a_large_certificate_but_no_chain_above_64_kib() {
     let identity = Identity::of_size(60_000);
     for (copies, is_fine) in [(1, true), (2, false)] {
         let clients = format!("{} large", identity.pin()).parse().unwrap();
@@ -160,8 +160,8 @@ fn a_large_certificate_is_taken_and_a_chain_beyond_64_kib_is_refused() {
 }
 
 #[test]
-fn a_call_without_content_ends() {
-    /// Sends a byte of a record at a time, for ever.
+fn a_receive_call_without_content_returns() {
+    /// Sends a record one byte at a time, forever.
     #[derive(Debug)]
     struct Trickle(u64);
     impl Socket for Trickle {

@@ -1,4 +1,4 @@
-//! The client against servers that do what they like, over loopback.
+//! Tests of the client with various servers over loopback.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use crate::pair::{Identity, SERVER, client_config, server_config};
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 
-/// Sends `content` to a server that does `serve` with its connection, and says what both came to.
+/// Sends `content` to a server that runs `serve` on its connection; returns the results of both.
 fn send<T: Send + 'static>(
     client: ClientBuilder,
     content: &[u8],
@@ -35,7 +35,7 @@ fn secure(stream: TcpStream, config: Arc<ServerConfig>) -> Stream {
     StreamOwned::new(ServerConnection::new(config).unwrap(), stream)
 }
 
-/// Greets, and reads until the client's close_notify.
+/// Sends the greeting, and reads until the client's close_notify.
 fn receive(stream: &mut Stream) -> io::Result<Vec<u8>> {
     stream.write_all(b"accio\r\n")?;
     let mut content = Vec::new();
@@ -57,7 +57,7 @@ fn code(result: &Result<Sent, ClientError>) -> &'static str {
 }
 
 #[test]
-fn a_file_is_confirmed_by_close_notify() {
+fn close_notify_confirms_a_file() {
     for size in [0, 1, 16_384, 5_000_000] {
         let content = content(size);
         let (sent, got) = send(client(), &content, |stream| {
@@ -111,7 +111,7 @@ fn every_dialect_works_under_tls() {
 }
 
 #[test]
-fn a_bare_fin_confirms_nothing() {
+fn a_fin_without_close_notify_is_not_a_confirmation() {
     let (sent, _) = send(client(), b"content", |stream| {
         let mut stream = secure(stream, server_config(None));
         receive(&mut stream).unwrap();
@@ -122,7 +122,7 @@ fn a_bare_fin_confirms_nothing() {
 }
 
 #[test]
-fn a_close_notify_before_the_end_of_the_file_confirms_nothing() {
+fn a_close_notify_before_the_end_is_not_a_confirmation() {
     let (sent, _) = send(client(), &content(50_000_000), |stream| {
         let mut stream = secure(stream, server_config(None));
         stream.write_all(b"accio\r\n").unwrap();
@@ -135,7 +135,7 @@ fn a_close_notify_before_the_end_of_the_file_confirms_nothing() {
 }
 
 #[test]
-fn a_reset_confirms_nothing() {
+fn a_reset_is_not_a_confirmation() {
     let (sent, _) = send(client(), b"content", |stream| {
         let mut stream = secure(stream, server_config(None));
         receive(&mut stream).unwrap();
@@ -145,7 +145,7 @@ fn a_reset_confirms_nothing() {
 }
 
 #[test]
-fn a_server_without_tls_is_named_as_such() {
+fn reports_a_server_without_tls() {
     let (sent, _) = send(client(), b"content", |mut stream| {
         stream.write_all(b"accio\r\n").unwrap();
         let _ = stream.read_to_end(&mut Vec::new());
@@ -156,20 +156,20 @@ fn a_server_without_tls_is_named_as_such() {
 }
 
 #[test]
-fn a_client_without_tls_is_told_by_an_alert() {
+fn an_alert_tells_a_client_that_the_server_requires_tls() {
     const ALERT: &[u8] = &[21, 3, 3, 0, 2, 1, 90];
     for dialect in [Dialect::Accio, Dialect::Confirm, Dialect::Direct] {
         let (sent, _) = send(Client::builder().dialect(dialect), &content(9_000_000), |stream| {
             (&stream).write_all(ALERT).unwrap();
             thread::sleep(Duration::from_millis(50));
-            // Dropped with bytes unread: a reset.
+            // Dropping the stream with unread bytes resets the connection.
         });
         assert_eq!(code(&sent), "tls-required", "{dialect}: {:?}", sent.err());
     }
 }
 
 #[test]
-fn another_key_is_not_trusted() {
+fn rejects_a_server_with_another_key() {
     let other = Identity::of(Default::default());
     let client = Client::builder().tls(client_config(other.pin(), None));
     let (sent, seen) =
@@ -181,7 +181,7 @@ fn another_key_is_not_trusted() {
 }
 
 #[test]
-fn a_client_that_is_not_listed_is_told_so() {
+fn an_unlisted_client_receives_an_alert() {
     let [alice, stranger] = [(), ()].map(|()| Identity::of(Default::default()));
     let clients = format!("{} alice", alice.pin());
     for (identity, expected, words) in [
@@ -201,7 +201,7 @@ fn a_client_that_is_not_listed_is_told_so() {
                 };
                 match content {
                     Ok(()) => close(stream),
-                    // The alert is out. The rest is read, so that no reset overtakes it.
+                    // The alert has been sent. Read the rest, so that no reset overtakes it.
                     Err(_) => drop(io::copy(&mut stream.sock, &mut io::sink())),
                 }
             });
@@ -213,11 +213,11 @@ fn a_client_that_is_not_listed_is_told_so() {
 }
 
 #[test]
-fn the_handshake_as_a_whole_has_its_time() {
+fn the_timeout_applies_to_the_whole_handshake() {
     let limit = Duration::from_millis(400);
     let started = Instant::now();
     let (sent, _) = send(client().handshake_timeout(limit), b"content", |mut stream| {
-        // A record of a handshake that never becomes complete, byte by byte.
+        // A handshake record that never becomes complete, sent byte by byte.
         stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         let record = [&[22, 3, 3, 1, 0, 2, 0, 0, 252][..], &[0; 200]].concat();
         for byte in record {
@@ -232,7 +232,7 @@ fn the_handshake_as_a_whole_has_its_time() {
 }
 
 #[test]
-fn a_config_is_shared_by_many_transfers() {
+fn many_transfers_share_a_configuration() {
     let config: Arc<ClientConfig> = Arc::new(client_config(SERVER.pin(), None));
     for _ in 0..3 {
         let client = Client::builder().tls(Arc::clone(&config));

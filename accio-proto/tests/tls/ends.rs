@@ -1,4 +1,4 @@
-//! How connections end, at the socket and in a session.
+//! Tests of the end of connections, at the socket and in a session.
 
 use std::io::{self, ErrorKind};
 
@@ -8,7 +8,7 @@ use crate::content;
 use crate::pair::{End, Network, Peer, Secured, network, pair, server, server_config};
 use crate::pair::{Identity, SERVER, client_config, shake};
 
-/// Receives until the end, an error or nothing more.
+/// Receives until the end, an error, or until nothing more arrives.
 pub(crate) fn receive(server: &mut Secured) -> (Vec<u8>, io::Result<()>) {
     let mut content = Vec::new();
     let mut buffer = [0; 1000];
@@ -41,7 +41,7 @@ fn close_notify_is_the_end_of_the_file_and_the_receipt() {
         assert!(got == content, "{size} bytes");
         send(&network, &peer.close_notify());
         assert_eq!(receive(&mut server).1.map_err(|error| error.kind()), Ok(()));
-        // However often it is asked, and whatever comes next.
+        // The result stays the same, however often it is requested and whatever follows.
         end(&network, End::Reset);
         assert_eq!(server.recv(&mut [0; 9]).unwrap(), 0);
         network.borrow_mut().client_end = None;
@@ -60,7 +60,7 @@ fn a_dropped_socket_resets_and_confirms_nothing() {
     assert_eq!(peer.received(), (Vec::new(), false));
 }
 
-/// Cuts a connection after `cut` bytes of its records, and says how the server took it.
+/// Cuts a connection after `cut` bytes of its records; returns the server's result.
 fn cut(size: usize, cut: usize, how: End, slice: usize) -> (bool, ErrorKind) {
     let (mut server, mut peer, network) = pair();
     network.borrow_mut().slice = slice;
@@ -77,7 +77,7 @@ fn cut(size: usize, cut: usize, how: End, slice: usize) -> (bool, ErrorKind) {
 
 #[test]
 fn truncation_at_every_byte_of_a_small_file_is_an_error() {
-    // One record of 100 bytes, with 22 around them, and one of 24 for the close_notify.
+    // One record of 100 bytes with 22 bytes of overhead, and one of 24 bytes for the close_notify.
     for at in 0..100 + 22 + 24 {
         assert_eq!(cut(100, at, End::Fin, usize::MAX), (true, ErrorKind::UnexpectedEof), "{at}");
         assert_eq!(cut(100, at, End::Reset, 7), (true, ErrorKind::ConnectionReset), "{at}");
@@ -96,7 +96,7 @@ fn truncation_around_every_record_boundary_is_an_error() {
 }
 
 #[test]
-fn what_follows_close_notify_is_ignored() {
+fn ignores_bytes_after_close_notify() {
     let (mut server, mut peer, network) = pair();
     let mut records = peer.encrypt(b"a whole file");
     records.extend(peer.close_notify());
@@ -108,7 +108,7 @@ fn what_follows_close_notify_is_ignored() {
 }
 
 #[test]
-fn a_close_notify_in_mid_file_ends_the_file_there() {
+fn a_close_notify_ends_the_file() {
     let (mut server, mut peer, network) = pair();
     let mut records = peer.encrypt(b"the first half");
     records.extend(peer.close_notify());
@@ -120,7 +120,7 @@ fn a_close_notify_in_mid_file_ends_the_file_there() {
 }
 
 #[test]
-fn counted_content_is_the_same_as_received_content() {
+fn counted_and_received_content_have_the_same_length() {
     let (mut server, mut peer, network) = pair();
     let content = content(100_000);
     send(&network, &peer.encrypt(&content));
@@ -134,7 +134,7 @@ fn counted_content_is_the_same_as_received_content() {
 }
 
 #[test]
-fn buffered_content_is_announced_until_it_is_taken() {
+fn has_buffered_is_true_until_buffered_content_is_received() {
     let (mut server, mut peer, network) = pair();
     assert!(!server.has_buffered());
     let mut records = peer.encrypt(&content(40_000));
@@ -154,7 +154,7 @@ fn buffered_content_is_announced_until_it_is_taken() {
 }
 
 #[test]
-fn what_does_not_fit_the_send_buffer_follows_later() {
+fn bytes_that_exceed_the_send_buffer_are_sent_later() {
     let network = network();
     let mut server = server(&network, &server_config(None));
     let mut peer = Peer::new(&network, client_config(SERVER.pin(), None));
@@ -180,7 +180,7 @@ fn what_does_not_fit_the_send_buffer_follows_later() {
 }
 
 #[test]
-fn a_peer_that_is_gone_after_its_close_notify_has_sent_a_whole_file() {
+fn a_reset_after_close_notify_keeps_the_file() {
     let (mut server, mut peer, network) = pair();
     let mut records = peer.encrypt(b"content");
     records.extend(peer.close_notify());
@@ -193,7 +193,7 @@ fn a_peer_that_is_gone_after_its_close_notify_has_sent_a_whole_file() {
 }
 
 #[test]
-fn known_clients_are_named_and_others_refused() {
+fn identifies_known_clients_and_rejects_others() {
     let [alice, stranger] = [(), ()].map(|()| Identity::of(Default::default()));
     let clients = format!("{} alice", alice.pin()).parse().unwrap();
     let config = server_config(Some(clients));
@@ -210,7 +210,7 @@ fn known_clients_are_named_and_others_refused() {
         if let Err(failure) = shaken {
             let known = failure.to_string().contains(&stranger.pin().to_string());
             assert_eq!(known, identity.is_some(), "{failure}");
-            assert!(peer.pump().is_err(), "the client is told by an alert");
+            assert!(peer.pump().is_err(), "the client is ended by an alert");
         } else {
             assert_eq!(server.peer_certificates().unwrap()[0], alice.certificate);
         }
@@ -218,7 +218,7 @@ fn known_clients_are_named_and_others_refused() {
 }
 
 #[test]
-fn a_client_refuses_a_server_with_another_key() {
+fn a_client_rejects_a_server_with_another_key() {
     let network = network();
     let mut server = server(&network, &server_config(None));
     let other = Identity::of(Default::default());

@@ -1,4 +1,4 @@
-//! TLS sockets and sessions over them, without a network: the end of a file, truncation at every
+//! Tests of TLS sockets and sessions without a network: the end of a file, truncation at every
 //! point, and hostile peers.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -11,13 +11,13 @@ mod pair;
 mod random;
 mod server;
 
-/// Content that is different at each place.
+/// Content that differs at every position.
 fn content(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
 }
 
 #[test]
-fn random_sessions_are_complete_exactly_if_they_were_closed() {
+fn random_sessions_are_complete_exactly_if_closed_properly() {
     use arbitrary::{Arbitrary, Unstructured};
 
     let runs = std::env::var("ACCIO_FUZZ_RUNS").map_or(500, |runs| runs.parse().unwrap());

@@ -1,5 +1,5 @@
-//! A TLS server's socket and a client, joined in memory. The client is rustls's buffered one, which
-//! shares no code with the socket under test.
+//! A TLS server's socket and a client, connected in memory. The client is rustls's buffered one,
+//! which shares no code with the socket under test.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,25 +16,25 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConfig};
 
-/// How an end of a connection was closed.
+/// How a side of the connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Fin,
     Reset,
 }
 
-/// The network between the two.
+/// The network between the two sides.
 #[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) to_server: VecDeque<u8>,
     pub(crate) to_client: VecDeque<u8>,
     pub(crate) client_end: Option<End>,
     pub(crate) server_end: Option<End>,
-    /// The most one call of the server's receives.
+    /// Maximum number of bytes per receive call of the server.
     pub(crate) slice: usize,
-    /// How many bytes the server's send buffer holds.
+    /// Capacity of the server's send buffer in bytes.
     pub(crate) room: usize,
-    /// A reset was reported by a call of the server's; the kernel reports it once.
+    /// Whether a call of the server has reported the reset; the kernel reports it once.
     reported: bool,
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn network() -> Network {
     }))
 }
 
-/// The server's end, as the kernel would offer it.
+/// The server's socket, which behaves like one of the kernel.
 #[derive(Debug)]
 pub(crate) struct ServerEnd(pub(crate) Network);
 
@@ -114,7 +114,7 @@ impl Peer {
         Peer { tls, network: Rc::clone(network) }
     }
 
-    /// Reads what the server has sent and sends what is due.
+    /// Reads the server's bytes and sends pending ones.
     pub(crate) fn pump(&mut self) -> Result<(), rustls::Error> {
         let mut wire = self.network.borrow_mut();
         let arrived: Vec<u8> = wire.to_client.drain(..).collect();
@@ -150,7 +150,7 @@ impl Peer {
         record
     }
 
-    /// Returns the server's content, and whether its close_notify has come.
+    /// Returns the server's content, and whether its close_notify has arrived.
     pub(crate) fn received(&mut self) -> (Vec<u8>, bool) {
         self.pump().unwrap();
         let mut content = Vec::new();
@@ -167,7 +167,7 @@ impl Peer {
 pub(crate) struct Identity {
     pub(crate) certificate: CertificateDer<'static>,
     key: Vec<u8>,
-    /// How often the certificate is presented.
+    /// How often the certificate is repeated in the chain.
     copies: usize,
 }
 
@@ -183,7 +183,7 @@ impl Identity {
         Identity { copies, ..self.clone() }
     }
 
-    /// One whose certificate has an extension of so many bytes.
+    /// Creates a certificate with an extension of this size.
     pub(crate) fn of_size(size: usize) -> Identity {
         let mut params = CertificateParams::default();
         let extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![4; size]);
@@ -205,7 +205,7 @@ pub(crate) static SERVER: LazyLock<Identity> =
 
 static SERVER_CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| server_config(None));
 
-/// A server's settings, for anybody or for listed clients alone.
+/// The settings of a server, which accepts any client or listed ones only.
 pub(crate) fn server_config(clients: Option<KnownClients>) -> Arc<ServerConfig> {
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
@@ -222,7 +222,7 @@ pub(crate) fn server_config(clients: Option<KnownClients>) -> Arc<ServerConfig> 
     Arc::new(config)
 }
 
-/// A client's settings: it trusts one server key and may have a key of its own.
+/// The settings of a client that trusts one server key, optionally with a key of its own.
 pub(crate) fn client_config(pin: Pin, identity: Option<&Identity>) -> ClientConfig {
     let provider = Arc::new(default_provider());
     let verifier = PinnedServer::new([pin], &provider);
@@ -249,10 +249,10 @@ pub(crate) fn server(network: &Network, config: &Arc<ServerConfig>) -> Secured {
     TlsSocket::new(ServerEnd(Rc::clone(network)), Arc::clone(config)).unwrap()
 }
 
-/// Completes the handshake, or says how it fails for the server.
+/// Completes the handshake, or returns the server's error.
 pub(crate) fn shake(server: &mut Secured, peer: &mut Peer) -> Result<(), HandshakeFailure> {
     for _ in 0..200 {
-        // What the client has against the server, it tells it with an alert.
+        // If the client rejects the server, it sends an alert.
         let _ = peer.pump();
         if server.handshake()? && !peer.tls.is_handshaking() {
             return Ok(());

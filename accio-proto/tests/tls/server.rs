@@ -1,4 +1,4 @@
-//! The server under TLS, in both of its threading modes, over loopback.
+//! Tests of the server with TLS, in both threading modes, over loopback.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,14 +18,15 @@ use rustls::{ClientConnection, StreamOwned};
 use crate::content;
 use crate::pair::{Identity, SERVER, client_config, server_config};
 
-/// What the server reports: an outcome's number, code and identity, or a failed handshake's code.
+/// A report of the server: the number, code and identity of an outcome, or the code of a failed
+/// handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Report {
     Outcome(u64, &'static str, Option<String>),
     Handshake(&'static str),
 }
 
-struct Running {
+struct RunningServer {
     address: SocketAddr,
     files: MemorySink,
     reports: Receiver<Report>,
@@ -35,7 +36,7 @@ struct Running {
 
 const IDLE: Duration = Duration::from_millis(600);
 
-impl Running {
+impl RunningServer {
     fn new(
         threading: Threading,
         tls: ServerTls,
@@ -59,7 +60,7 @@ impl Running {
         let server = change(builder).bind("127.0.0.1:0").unwrap();
         let (address, handle) = (server.local_addr(), server.handle());
         let thread = Some(thread::spawn(move || server.run().unwrap()));
-        Running { address, files, reports, handle, thread }
+        RunningServer { address, files, reports, handle, thread }
     }
 
     fn report(&self) -> Report {
@@ -72,7 +73,7 @@ impl Running {
         stream
     }
 
-    /// A connection whose handshake is complete and whose greeting has come.
+    /// Opens a connection, completes the handshake and reads the greeting.
     fn secure(&self, identity: Option<&Identity>) -> StreamOwned<ClientConnection, TcpStream> {
         secure(self.connect(), identity)
     }
@@ -92,7 +93,7 @@ fn secure(
     stream
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.handle.stop();
         let started = Instant::now();
@@ -110,7 +111,7 @@ fn open() -> ServerTls {
     server_config(None).into()
 }
 
-/// Settings for listed clients, each by its name.
+/// Settings for listed clients with their names.
 fn listed(clients: &[(&Identity, &str)]) -> ServerTls {
     let lines = clients.iter().map(|(client, name)| format!("{} {name}\n", client.pin()));
     let known: KnownClients = lines.collect::<String>().parse().unwrap();
@@ -125,9 +126,9 @@ fn client() -> accio_proto::ClientBuilder {
 }
 
 #[test]
-fn files_arrive_in_every_dialect_and_size() {
+fn receives_files_in_every_dialect_and_size() {
     both(|threading| {
-        let server = Running::new(threading, open(), |builder| builder);
+        let server = RunningServer::new(threading, open(), |builder| builder);
         let mut id = 0;
         for dialect in [Dialect::Accio, Dialect::Confirm] {
             for size in [0, 1, 65_536, 3_000_000] {
@@ -144,11 +145,11 @@ fn files_arrive_in_every_dialect_and_size() {
 }
 
 #[test]
-fn known_clients_are_named_and_a_stranger_takes_no_number() {
+fn identifies_known_clients_and_gives_others_no_number() {
     both(|threading| {
         let [alice, stranger] = [(), ()].map(|()| Identity::of(Default::default()));
         let tls = listed(&[(&alice, "alice")]);
-        let server = Running::new(threading, tls, |builder| builder);
+        let server = RunningServer::new(threading, tls, |builder| builder);
         for (identity, report) in [
             (Some(&stranger), Report::Handshake("tls-unknown-client")),
             (None, Report::Handshake("tls-no-certificate")),
@@ -165,13 +166,13 @@ fn known_clients_are_named_and_a_stranger_takes_no_number() {
 }
 
 #[test]
-fn a_connection_that_is_cut_leaves_the_marker() {
+fn a_truncated_connection_leaves_the_marker() {
     both(|threading| {
-        let server = Running::new(threading, open(), |builder| builder);
+        let server = RunningServer::new(threading, open(), |builder| builder);
         let mut stream = server.secure(None);
         stream.write_all(&content(100_000)).unwrap();
         stream.flush().unwrap();
-        // FIN without close_notify.
+        // The connection ends with FIN but without close_notify.
         drop(stream.sock);
         assert_eq!(server.report(), Report::Outcome(1, "truncated", None));
         assert_eq!(server.files.get(1), Some(Stored::Error));
@@ -184,9 +185,9 @@ fn a_connection_that_is_cut_leaves_the_marker() {
 }
 
 #[test]
-fn the_servers_close_notify_comes_after_the_file_is_kept() {
+fn sends_close_notify_after_the_file_is_stored() {
     both(|threading| {
-        let server = Running::new(threading, open(), |builder| builder);
+        let server = RunningServer::new(threading, open(), |builder| builder);
         let mut stream = server.secure(None);
         stream.write_all(b"content").unwrap();
         stream.conn.send_close_notify();
@@ -197,9 +198,9 @@ fn the_servers_close_notify_comes_after_the_file_is_kept() {
 }
 
 #[test]
-fn a_client_without_tls_is_told_so_and_takes_no_number() {
+fn a_client_without_tls_gets_an_alert_and_no_number() {
     both(|threading| {
-        let server = Running::new(threading, open(), |builder| builder);
+        let server = RunningServer::new(threading, open(), |builder| builder);
         let content = content(5_000_000);
         for dialect in [Dialect::Accio, Dialect::Confirm, Dialect::Direct] {
             let client = Client::builder().dialect(dialect).build().unwrap();
@@ -217,9 +218,9 @@ fn a_client_without_tls_is_told_so_and_takes_no_number() {
 }
 
 #[test]
-fn the_handshake_as_a_whole_has_the_idle_timeout() {
+fn the_idle_timeout_applies_to_the_whole_handshake() {
     both(|threading| {
-        let server = Running::new(threading, open(), |builder| builder);
+        let server = RunningServer::new(threading, open(), |builder| builder);
         let started = Instant::now();
         let mut silent = server.connect();
         assert_eq!(server.report(), Report::Handshake("tls-silent"));
@@ -227,11 +228,11 @@ fn the_handshake_as_a_whole_has_the_idle_timeout() {
         assert!(took >= IDLE && took < IDLE + Duration::from_millis(500), "{took:?}");
         let mut rest = Vec::new();
         assert!(silent.read_to_end(&mut rest).is_err(), "a reset");
-        assert_eq!(rest, [21, 3, 3, 0, 2, 1, 90], "and before it the hint");
+        assert_eq!(rest, [21, 3, 3, 0, 2, 1, 90], "the hint precedes it");
 
         let started = Instant::now();
         let mut slow = server.connect();
-        // A byte at a time: none of them extends the time.
+        // Bytes that arrive one at a time do not extend the timeout.
         let record = [&[22, 3, 1, 1, 0, 1, 0, 0, 252][..], &[0; 200]].concat();
         for byte in record {
             if slow.write_all(&[byte]).is_err() || started.elapsed() > 3 * IDLE {
@@ -245,9 +246,9 @@ fn the_handshake_as_a_whole_has_the_idle_timeout() {
 }
 
 #[test]
-fn a_client_that_is_slow_to_begin_is_served() {
+fn serves_a_client_that_begins_late() {
     both(|threading| {
-        let server = Running::new(threading, open(), |builder| builder);
+        let server = RunningServer::new(threading, open(), |builder| builder);
         let stream = server.connect();
         thread::sleep(IDLE * 3 / 4);
         let mut stream = secure(stream, None);
@@ -262,7 +263,7 @@ fn a_client_that_is_slow_to_begin_is_served() {
 fn a_handshake_counts_against_the_connection_limit() {
     both(|threading| {
         let one = NonZeroUsize::new(1).unwrap();
-        let server = Running::new(threading, open(), |builder| builder.max_connections(one));
+        let server = RunningServer::new(threading, open(), |builder| builder.max_connections(one));
         let holding = server.connect();
         let waiting = thread::spawn({
             let port = server.address.port();
@@ -276,12 +277,12 @@ fn a_handshake_counts_against_the_connection_limit() {
 }
 
 #[test]
-fn each_identity_has_so_many_connections_and_no_more() {
+fn limits_connections_per_identity() {
     both(|threading| {
         let [alice, bob] = [(), ()].map(|()| Identity::of(Default::default()));
         let tls = listed(&[(&alice, "alice"), (&bob, "bob")]);
         let max = NonZeroU32::new(2).unwrap();
-        let server = Running::new(threading, tls, |builder| builder.max_per_identity(max));
+        let server = RunningServer::new(threading, tls, |builder| builder.max_per_identity(max));
         let held = [server.secure(Some(&alice)), server.secure(Some(&alice))];
         let client = Client::builder().tls(client_config(SERVER.pin(), Some(&alice)));
         let client = client.build().unwrap();
@@ -299,10 +300,10 @@ fn each_identity_has_so_many_connections_and_no_more() {
 }
 
 #[test]
-fn settings_are_replaced_for_later_connections() {
+fn set_tls_applies_to_later_connections() {
     both(|threading| {
         let [alice, bob] = [(), ()].map(|()| Identity::of(Default::default()));
-        let server = Running::new(threading, listed(&[(&alice, "alice")]), |builder| builder);
+        let server = RunningServer::new(threading, listed(&[(&alice, "alice")]), |builder| builder);
         let mut before = server.secure(Some(&alice));
         server.handle.set_tls(listed(&[(&bob, "bob")]));
         server.secure(Some(&bob));
@@ -318,9 +319,9 @@ fn settings_are_replaced_for_later_connections() {
 }
 
 #[test]
-fn a_stop_ends_handshakes_too() {
+fn stopping_ends_handshakes_too() {
     both(|threading| {
-        let server = Running::new(threading, open(), |builder| {
+        let server = RunningServer::new(threading, open(), |builder| {
             builder.idle_timeout(Duration::from_secs(60))
         });
         let waiting: Vec<_> = (0..5).map(|_| server.connect()).collect();

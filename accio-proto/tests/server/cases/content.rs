@@ -1,16 +1,16 @@
-//! The stored file equals the sent bytes, however they arrive and end.
+//! Tests that the stored file equals the sent bytes, regardless of how they arrive and end.
 
 use super::*;
 
 #[test]
-fn a_reset_is_never_a_short_file_but_after_a_fin_it_is_harmless() {
+fn a_reset_leaves_no_partial_file_and_is_harmless_after_fin() {
     for without in [&[][..], &FastPath::ALL] {
         for length in [0, 1, 1000, 300_000] {
             let sink = MemorySink::new();
             let paths = FastPaths::without(without.iter().copied());
             let server = start(Server::builder(sink.clone()).fast_paths(paths));
             let content = vec![b'x'; length];
-            // Data and then a reset.
+            // Send data, then reset.
             let mut stream = server.connect();
             greeted(&mut stream);
             stream.write_all(&content).unwrap();
@@ -18,10 +18,10 @@ fn a_reset_is_never_a_short_file_but_after_a_fin_it_is_harmless() {
             server.outcomes.wait(1);
             assert_eq!(sink.get(1), Some(Stored::Error), "{length} bytes and RST");
             if length > 1000 {
-                // A close with the greeting unread drops what is not sent yet, the FIN included.
+                // Closing with the greeting unread drops unsent data, including the FIN.
                 continue;
             }
-            // Data, FIN, and a reset because the greeting was never read.
+            // Send data and FIN, then reset because the greeting was not read.
             let mut stream = server.connect();
             while stream.peek(&mut [0; 7]).unwrap() < 7 {}
             stream.write_all(&content).unwrap();
@@ -30,7 +30,7 @@ fn a_reset_is_never_a_short_file_but_after_a_fin_it_is_harmless() {
             server.outcomes.wait(2);
             let kept = sink.get(2) == Some(Stored::Complete(content));
             assert!(kept, "{length} bytes, FIN and RST");
-            // Data, and a close that resets for the same reason.
+            // Send data, then close, which resets for the same reason.
             let mut stream = server.connect();
             while stream.peek(&mut [0; 7]).unwrap() < 7 {}
             stream.write_all(b"data").unwrap();
@@ -42,7 +42,7 @@ fn a_reset_is_never_a_short_file_but_after_a_fin_it_is_harmless() {
 }
 
 #[test]
-fn the_portable_paths_keep_the_same_files() {
+fn the_portable_paths_store_the_same_files() {
     for without in [&[][..], &FastPath::ALL] {
         let dir = tempfile::tempdir().unwrap();
         let paths = FastPaths::without(without.iter().copied());
@@ -70,7 +70,7 @@ fn the_portable_paths_keep_the_same_files() {
     }
 }
 
-/// A byte sent as urgent is content like any other, also where splicing stops before it.
+/// An urgent byte is content like any other, even though splicing stops before it.
 #[test]
 fn urgent_bytes_are_content() {
     for without in [&[][..], &FastPath::ALL] {
@@ -90,31 +90,31 @@ fn urgent_bytes_are_content() {
             content.push(b'!');
         }
         stream.shutdown(Shutdown::Write).unwrap();
-        let told = &server.outcomes.wait(1)[&1];
-        assert_eq!((told.bytes, &told.error), (content.len() as u64, &None), "{without:?}");
+        let ended = &server.outcomes.wait(1)[&1];
+        assert_eq!((ended.bytes, &ended.error), (content.len() as u64, &None), "{without:?}");
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
         assert!(std::fs::read(dir.path().join("1.file")).unwrap() == content);
     }
 }
 
-/// Splicing gets stuck before an urgent byte; what comes behind it must count as it comes, not
-/// only when the end is there.
+/// Splicing stops before an urgent byte; the bytes after it must be counted when they arrive, not
+/// only at the end.
 #[test]
-fn what_follows_an_urgent_byte_is_heard_in_time() {
+fn bytes_after_an_urgent_byte_reset_the_idle_timeout() {
     let idle = Duration::from_millis(600);
     let dir = tempfile::tempdir().unwrap();
     let server = start(Server::builder(DirSink::create(dir.path()).unwrap()).idle_timeout(idle));
     let mut stream = server.connect();
     greeted(&mut stream);
-    // Enough for the server to splice.
+    // Enough bytes for the server to splice.
     stream.write_all(&[b'a'; 1 << 20]).unwrap();
-    // One alone: a second would make the first a byte like any other.
+    // A single urgent byte: a second one would turn the first into a normal byte.
     assert_eq!(socket2::SockRef::from(&stream).send_out_of_band(b"!").unwrap(), 1);
     for _ in 0..4 {
         std::thread::sleep(idle / 2);
         stream.write_all(b"b").unwrap();
     }
     stream.shutdown(Shutdown::Write).unwrap();
-    let told = &server.outcomes.wait(1)[&1];
-    assert_eq!((told.bytes, &told.error), ((1 << 20) + 5, &None));
+    let ended = &server.outcomes.wait(1)[&1];
+    assert_eq!((ended.bytes, &ended.error), ((1 << 20) + 5, &None));
 }

@@ -1,14 +1,14 @@
-//! The sockets that a server serves.
+//! Tests of listening sockets.
 
 use super::*;
 
 #[test]
-fn it_serves_on_a_socket_that_listens_already() {
+fn serves_on_a_socket_that_listens_already() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let sink = MemorySink::new();
     let outcomes = Arc::new(Outcomes::default());
-    // Who connects before it runs is served too.
+    // A client that connects before the server runs is served too.
     let mut early = TcpStream::connect(address).unwrap();
     early.set_read_timeout(Some(PATIENCE)).unwrap();
     let builder = observed(Server::builder(sink.clone()), &outcomes);
@@ -24,7 +24,7 @@ fn it_serves_on_a_socket_that_listens_already() {
 }
 
 #[test]
-fn it_listens_on_ipv6_and_on_all_interfaces_of_both() {
+fn listens_on_ipv6_and_on_all_interfaces_over_both() {
     let sink = MemorySink::new();
     match TcpListener::bind("[::1]:0") {
         Ok(_) => {}

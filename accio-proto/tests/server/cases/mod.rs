@@ -1,4 +1,4 @@
-//! The cases, for the threading that the module above names.
+//! Test cases for the threading mode of the parent module.
 
 mod content;
 #[cfg(feature = "digest")]
@@ -26,10 +26,10 @@ use accio_proto::{
 use super::THREADING;
 use crate::ALONE;
 
-/// The longest any wait here may take.
+/// Maximum duration of any wait in these tests.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The reported outcome of a connection, in a form that can be compared.
+/// The reported outcome of a connection, in a comparable form.
 #[derive(Debug, Clone)]
 pub(super) struct Reported {
     pub(super) dialect: Option<Dialect>,
@@ -55,28 +55,28 @@ impl Outcomes {
 
     /// Waits until `count` connections have ended.
     pub(super) fn wait(&self, count: usize) -> BTreeMap<u64, Reported> {
-        let told = self.reported.lock().unwrap();
-        let few = |told: &mut BTreeMap<u64, Reported>| told.len() < count;
-        let (told, _) = self.changed.wait_timeout_while(told, PATIENCE, few).unwrap();
-        assert_eq!(told.len(), count, "connections that ended");
-        drop(told);
+        let ended = self.reported.lock().unwrap();
+        let few = |ended: &mut BTreeMap<u64, Reported>| ended.len() < count;
+        let (ended, _) = self.changed.wait_timeout_while(ended, PATIENCE, few).unwrap();
+        assert_eq!(ended.len(), count, "connections that ended");
+        drop(ended);
         self.ended()
     }
 }
 
-/// A running server, stopped and joined in any case.
-pub(super) struct Running {
+/// A running server, stopped and joined when dropped.
+pub(super) struct RunningServer {
     pub(super) address: SocketAddr,
     pub(super) handle: ServerHandle,
     pub(super) outcomes: Arc<Outcomes>,
     thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
 
-pub(super) fn start<K: FileSink>(builder: ServerBuilder<K>) -> Running {
+pub(super) fn start<K: FileSink>(builder: ServerBuilder<K>) -> RunningServer {
     start_at(builder, "127.0.0.1:0")
 }
 
-fn start_at<K: FileSink>(builder: ServerBuilder<K>, address: &str) -> Running {
+fn start_at<K: FileSink>(builder: ServerBuilder<K>, address: &str) -> RunningServer {
     let outcomes = Arc::new(Outcomes::default());
     let server = observed(builder, &outcomes).bind(address).unwrap();
     run(server, outcomes)
@@ -88,7 +88,7 @@ pub(super) fn observed<K: FileSink>(
 ) -> ServerBuilder<K> {
     let outcomes = Arc::clone(outcomes);
     builder.threading(THREADING).on_outcome(move |outcome| {
-        let told = Reported {
+        let ended = Reported {
             dialect: outcome.dialect,
             bytes: outcome.bytes,
             digest: outcome.digest,
@@ -97,19 +97,19 @@ pub(super) fn observed<K: FileSink>(
             duration: outcome.duration,
             unmarked: outcome.unmarked.is_some(),
         };
-        let earlier = outcomes.reported.lock().unwrap().insert(outcome.id, told);
-        assert!(earlier.is_none(), "connection {} was told twice", outcome.id);
+        let earlier = outcomes.reported.lock().unwrap().insert(outcome.id, ended);
+        assert!(earlier.is_none(), "connection {} was reported twice", outcome.id);
         outcomes.changed.notify_all();
     })
 }
 
-pub(super) fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> Running {
+pub(super) fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> RunningServer {
     let (address, handle) = (server.local_addr(), server.handle());
     let thread = Some(std::thread::spawn(move || server.run()));
-    Running { address, handle, outcomes, thread }
+    RunningServer { address, handle, outcomes, thread }
 }
 
-impl Running {
+impl RunningServer {
     pub(super) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -134,7 +134,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.handle.stop();
         if !std::thread::panicking() {
@@ -153,20 +153,20 @@ pub(super) fn greeted(stream: &mut TcpStream) {
     assert_eq!(&greeting, b"accio\r\n");
 }
 
-/// Sends content and FIN, and waits for the server's.
-pub(super) fn upload(server: &Running, content: &[u8]) {
+/// Sends content and FIN, and waits for the server's FIN.
+pub(super) fn upload(server: &RunningServer, content: &[u8]) {
     let mut stream = server.connect();
     greeted(&mut stream);
     stream.write_all(content).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
 }
 
 pub(super) fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// The server reset the connection.
+/// Returns whether the server reset the connection.
 pub(super) fn is_reset(stream: &mut TcpStream) -> bool {
     matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
 }

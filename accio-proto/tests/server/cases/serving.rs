@@ -1,4 +1,4 @@
-//! Numbers, concurrent connections, limits, and the reported outcomes.
+//! Tests of numbers, concurrent connections, limits, and reported outcomes.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn numbers_follow_the_order_of_acceptance() {
     let sink = MemorySink::new();
     let server = start(Server::builder(sink.clone()).workers(workers(4)));
-    // All connected before any is greeted in turn, and ended backwards.
+    // All clients are connected before the first upload ends, and end in reverse order.
     let streams: Vec<_> = (1..=100).map(|number| (number, server.connect())).collect();
     for (number, mut stream) in streams.into_iter().rev() {
         greeted(&mut stream);
@@ -21,7 +21,7 @@ fn numbers_follow_the_order_of_acceptance() {
 }
 
 #[test]
-fn a_thousand_connections_at_once_keep_their_own_content() {
+fn a_thousand_concurrent_connections_keep_their_own_content() {
     let sink = MemorySink::new();
     let server = start(Server::builder(sink.clone()));
     let barrier = std::sync::Barrier::new(8);
@@ -42,9 +42,9 @@ fn a_thousand_connections_at_once_keep_their_own_content() {
             });
         }
     });
-    let told = server.outcomes.wait(1000);
-    assert!(told.keys().copied().eq(1..=1000));
-    assert!(told.values().all(|told| told.error.is_none() && told.peer.is_some()));
+    let ended = server.outcomes.wait(1000);
+    assert!(ended.keys().copied().eq(1..=1000));
+    assert!(ended.values().all(|ended| ended.error.is_none() && ended.peer.is_some()));
     let mut kept: Vec<_> = sink.all().into_values().collect();
     let mut sent: Vec<_> = (0..8)
         .flat_map(|part| (0..125).map(move |index| (part, index)))
@@ -62,10 +62,10 @@ fn a_thousand_connections_at_once_keep_their_own_content() {
     assert!(kept == sent);
 }
 
-/// One after the other, so that nothing else wakes a worker: each must be told of its end at once,
-/// not when the next event comes. Should it wait, `upload` runs into its time limit.
+/// Uploads one file after another, so that no other event wakes a worker: each client must see its
+/// end at once, not at the next event. Otherwise `upload` runs into its time limit.
 #[test]
-fn each_of_many_in_a_row_is_told_of_its_end() {
+fn each_of_many_sequential_uploads_ends_at_once() {
     let sink = CountSink;
     let server = start(Server::builder(sink).workers(workers(4)));
     for _ in 0..10_000 {
@@ -76,7 +76,7 @@ fn each_of_many_in_a_row_is_told_of_its_end() {
 }
 
 #[test]
-fn at_a_limit_of_one_the_others_wait_unrefused_and_ungreeted() {
+fn at_the_connection_limit_further_clients_wait_without_a_greeting() {
     let sink = MemorySink::new();
     let server = start(Server::builder(sink.clone()).max_connections(workers(1)));
     let mut streams: Vec<_> = (0..12).map(|_| server.connect()).collect();
@@ -101,7 +101,7 @@ fn at_a_limit_of_one_the_others_wait_unrefused_and_ungreeted() {
 }
 
 #[test]
-fn the_outcome_says_what_there_is_to_know() {
+fn the_outcome_has_every_property_of_the_connection() {
     let server = start(Server::builder(CountSink));
     let mut stream = server.connect();
     let peer = stream.local_addr().unwrap();
@@ -110,18 +110,18 @@ fn the_outcome_says_what_there_is_to_know() {
     stream.write_all(&[b'x'; 1000]).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     stream.shutdown(Shutdown::Write).unwrap();
-    let told = &server.outcomes.wait(1)[&1];
-    assert_eq!((told.dialect, told.bytes, &told.error), (Some(Dialect::Confirm), 1000, &None));
-    assert_eq!(told.peer, Some(peer));
-    assert!(told.duration >= Duration::from_millis(50) && told.duration < PATIENCE);
+    let ended = &server.outcomes.wait(1)[&1];
+    assert_eq!((ended.dialect, ended.bytes, &ended.error), (Some(Dialect::Confirm), 1000, &None));
+    assert_eq!(ended.peer, Some(peer));
+    assert!(ended.duration >= Duration::from_millis(50) && ended.duration < PATIENCE);
 
     upload(&server, b"");
-    let told = &server.outcomes.wait(2)[&2];
-    assert_eq!((told.dialect, told.bytes, &told.error), (Some(Dialect::Accio), 0, &None));
+    let ended = &server.outcomes.wait(2)[&2];
+    assert_eq!((ended.dialect, ended.bytes, &ended.error), (Some(Dialect::Accio), 0, &None));
 }
 
 #[test]
-fn who_is_turned_away_gets_no_number_and_the_place_is_free_again() {
+fn a_refused_client_gets_no_number_and_takes_no_place() {
     let sink = MemorySink::new();
     let one = std::num::NonZeroU32::MIN;
     let server = start(Server::builder(sink.clone()).max_per_ip(one).max_connections(workers(2)));
@@ -129,13 +129,13 @@ fn who_is_turned_away_gets_no_number_and_the_place_is_free_again() {
         let mut kept = server.connect();
         greeted(&mut kept);
         for _ in 0..5 {
-            assert!(is_reset(&mut server.connect()), "one connection is all it may have");
+            assert!(is_reset(&mut server.connect()), "the address has its only connection");
         }
         kept.write_all(b"kept").unwrap();
         drop(kept);
         server.outcomes.wait(round as usize);
         let started = Instant::now();
-        // The place is given back after the outcome was told.
+        // The place is freed after the outcome has been reported.
         while server.handle.stats().in_service > 0 && started.elapsed() < PATIENCE {}
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(sink.get(round), Some(Stored::Complete(b"kept".to_vec())));

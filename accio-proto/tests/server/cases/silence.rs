@@ -1,25 +1,26 @@
-//! Silent connections, and connections that only look silent.
+//! Tests of silent connections, and of connections that only appear to be silent.
 
 use super::*;
 
 #[test]
-fn five_hundred_silent_connections_end_on_time() {
-    // Not at the same time as the same test for the other serving mode: it measures the server, not
-    // the machine.
+fn five_hundred_idle_connections_end_on_time() {
+    // This test must not run at the same time as the one for the other threading mode: it measures
+    // the server, not the machine.
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // Too early is never right; too late may be the fault of whatever else runs here, once.
+    // Ending early is always wrong; a single late end may be caused by other load on the machine.
     let on_time = (0..4).any(|_| lateness_of_silence(500) <= Duration::from_millis(500));
     assert!(on_time, "late each time");
 }
 
-/// Lets so many connections be silent; how late the last one was ended.
+/// Opens this many silent connections; returns how late the last one was ended.
 fn lateness_of_silence(count: u64) -> Duration {
     let idle = Duration::from_millis(1500);
     let sink = MemorySink::new();
     let server = start(Server::builder(sink.clone()).idle_timeout(idle));
     let waiting: Vec<_> = (0..count)
         .map(|_| {
-            // Silence counts from the accept or the greeting, which both come later.
+            // The idle time counts from the accept or the greeting, both of which are later than
+            // this.
             let since = Instant::now();
             let mut stream = server.connect();
             greeted(&mut stream);
@@ -30,19 +31,19 @@ fn lateness_of_silence(count: u64) -> Duration {
         assert!(is_reset(&mut stream));
         assert!(since.elapsed() >= idle, "{:?}", since.elapsed());
     }
-    let told = server.outcomes.wait(count as usize);
-    for (id, told) in &told {
-        assert_eq!(told.error.as_deref(), Some("no data for 1.5 s"));
-        assert!(told.duration >= idle, "{id}: {:?}", told.duration);
+    let ended = server.outcomes.wait(count as usize);
+    for (id, ended) in &ended {
+        assert_eq!(ended.error.as_deref(), Some("no data for 1.5 s"));
+        assert!(ended.duration >= idle, "{id}: {:?}", ended.duration);
         assert_eq!(sink.get(*id), Some(Stored::Error));
     }
-    let longest = told.values().map(|told| told.duration).max();
+    let longest = ended.values().map(|ended| ended.duration).max();
     longest.unwrap_or_default().saturating_sub(idle)
 }
 
-/// A byte is as good as any: silence counts from it.
+/// The idle time counts from the last byte.
 #[test]
-fn silence_counts_from_the_last_byte() {
+fn idle_time_counts_from_the_last_byte() {
     let idle = Duration::from_millis(800);
     let server = start(Server::builder(MemorySink::new()).idle_timeout(idle));
     let mut stream = server.connect();
@@ -56,7 +57,7 @@ fn silence_counts_from_the_last_byte() {
 }
 
 #[test]
-fn a_busy_connection_is_not_idle_and_each_byte_counts() {
+fn each_byte_restarts_the_idle_timeout() {
     let idle = Duration::from_millis(600);
     let sink = MemorySink::new();
     let server = start(Server::builder(sink.clone()).idle_timeout(idle));

@@ -1,35 +1,35 @@
-//! Sinks that are slow.
+//! Tests of slow sinks.
 
 use super::*;
 
-/// A sink whose files of some numbers do something else than keep bytes.
+/// A sink that calls a function for each write, by connection number.
 #[derive(Clone)]
-pub(super) struct Odd {
+pub(super) struct HookedSink {
     memory: MemorySink,
     on_write: Arc<dyn Fn(u64) + Send + Sync>,
 }
 
-pub(super) struct OddFile {
+pub(super) struct HookedFile {
     id: u64,
     file: <MemorySink as FileSink>::File,
     on_write: Arc<dyn Fn(u64) + Send + Sync>,
 }
 
-impl Odd {
+impl HookedSink {
     pub(super) fn new(memory: &MemorySink, on_write: impl Fn(u64) + Send + Sync + 'static) -> Self {
-        Odd { memory: memory.clone(), on_write: Arc::new(on_write) }
+        HookedSink { memory: memory.clone(), on_write: Arc::new(on_write) }
     }
 }
 
-impl FileSink for Odd {
-    type File = OddFile;
+impl FileSink for HookedSink {
+    type File = HookedFile;
 
-    fn open(&self, id: u64) -> io::Result<OddFile> {
-        Ok(OddFile { id, file: self.memory.open(id)?, on_write: Arc::clone(&self.on_write) })
+    fn open(&self, id: u64) -> io::Result<HookedFile> {
+        Ok(HookedFile { id, file: self.memory.open(id)?, on_write: Arc::clone(&self.on_write) })
     }
 }
 
-impl SinkFile for OddFile {
+impl SinkFile for HookedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         (self.on_write)(self.id);
         self.file.write(bytes)
@@ -45,11 +45,11 @@ impl SinkFile for OddFile {
 }
 
 #[test]
-fn a_sink_that_blocks_for_one_holds_up_no_other() {
+fn a_sink_that_blocks_for_one_connection_delays_no_other() {
     let memory = MemorySink::new();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = Mutex::new(released);
-    let sink = Odd::new(&memory, move |id| {
+    let sink = HookedSink::new(&memory, move |id| {
         if id == 1 {
             let _ = released.lock().unwrap().recv_timeout(PATIENCE);
         }
@@ -71,13 +71,14 @@ fn a_sink_that_blocks_for_one_holds_up_no_other() {
     assert_eq!(memory.get(1), Some(Stored::Complete(b"slow".to_vec())));
 }
 
-/// The time of a slow sink does not count as silence, which starts when the server receives again.
+/// Time spent in a slow sink does not count as idle time, which starts when the server receives
+/// again.
 #[test]
-fn time_the_sink_takes_is_not_the_peers_silence() {
+fn time_in_the_sink_is_not_idle_time() {
     let idle = Duration::from_millis(500);
     let memory = MemorySink::new();
     let first = std::sync::atomic::AtomicBool::new(true);
-    let sink = Odd::new(&memory, move |_| {
+    let sink = HookedSink::new(&memory, move |_| {
         if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(900));
         }

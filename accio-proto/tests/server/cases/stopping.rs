@@ -1,10 +1,10 @@
-//! Stopping, draining and panics leave nothing unsaid.
+//! Tests of stopping, draining and panics: every connection is reported.
 
-use super::sinks::Odd;
+use super::sinks::HookedSink;
 use super::*;
 
 #[test]
-fn stopping_aborts_what_is_unfinished_and_tells_of_it() {
+fn stopping_aborts_and_reports_unfinished_transfers() {
     let sink = MemorySink::new();
     let server = start(Server::builder(sink.clone()));
     upload(&server, b"done");
@@ -17,19 +17,19 @@ fn stopping_aborts_what_is_unfinished_and_tells_of_it() {
     let started = Instant::now();
     server.stop().unwrap();
     assert!(started.elapsed() < Duration::from_secs(1));
-    let told = outcomes.wait(51);
+    let ended = outcomes.wait(51);
     assert_eq!(sink.get(1), Some(Stored::Complete(b"done".to_vec())));
     for id in 2..=51 {
         assert_eq!(sink.get(id), Some(Stored::Error));
-        assert_eq!(told[&id].error.as_deref(), Some("the server was stopped"));
+        assert_eq!(ended[&id].error.as_deref(), Some("the server was stopped"));
     }
     assert!(streams.iter_mut().all(is_reset));
     assert!(TcpStream::connect(address).is_err());
 }
 
-/// Sessions that are in a worker's hands when the server stops end as the parked ones do.
+/// Sessions that a worker is serving when the server stops end like the parked ones.
 #[test]
-fn stopping_in_the_middle_of_busy_transfers_forgets_none() {
+fn stopping_during_busy_transfers_reports_each_of_them() {
     for round in 0..60 {
         let sink = MemorySink::new();
         let server = start(Server::builder(sink.clone()).workers(workers(4)));
@@ -42,20 +42,20 @@ fn stopping_in_the_middle_of_busy_transfers_forgets_none() {
             std::thread::sleep(Duration::from_micros(500 + 37 * round));
             let outcomes = Arc::clone(&server.outcomes);
             server.stop().unwrap();
-            let told = outcomes.reported.lock().unwrap();
-            assert!(told.keys().copied().eq(1..=6), "round {round}: {told:?}");
+            let ended = outcomes.reported.lock().unwrap();
+            assert!(ended.keys().copied().eq(1..=6), "round {round}: {ended:?}");
         });
         assert_eq!(sink.all().len(), 6);
     }
 }
 
-/// A panic in the middle of a busy transfer ends that one; the others go on to their ends.
+/// A panic during a busy transfer ends that transfer; the others continue.
 #[test]
-fn a_panic_in_the_middle_of_busy_transfers_ends_no_other() {
+fn a_panic_during_busy_transfers_ends_no_other() {
     for round in 0..30 {
         let memory = MemorySink::new();
         let writes = std::sync::atomic::AtomicU32::new(0);
-        let sink = Odd::new(&memory, move |id| {
+        let sink = HookedSink::new(&memory, move |id| {
             let write = writes.fetch_add(u32::from(id == 6), std::sync::atomic::Ordering::SeqCst);
             assert!(id != 6 || write < 2 + round, "the sink panics");
         });
@@ -65,12 +65,12 @@ fn a_panic_in_the_middle_of_busy_transfers_ends_no_other() {
         std::thread::scope(|scope| {
             for (id, mut stream) in (1..).zip(streams) {
                 scope.spawn(move || {
-                    // The sixth is reset before it is done.
+                    // The sixth connection is reset before it has sent everything.
                     let sent = (0..100).try_for_each(|_| stream.write_all(&[7; 20_000]));
                     if id < 6 {
                         sent.unwrap();
                         stream.shutdown(Shutdown::Write).unwrap();
-                        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+                        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
                     } else {
                         let _ = stream.shutdown(Shutdown::Write);
                         assert!(sent.is_err() || is_reset(&mut stream));
@@ -78,8 +78,8 @@ fn a_panic_in_the_middle_of_busy_transfers_ends_no_other() {
                 });
             }
         });
-        let told = server.outcomes.wait(6);
-        let error = told[&6].error.as_deref().unwrap();
+        let ended = server.outcomes.wait(6);
+        let error = ended[&6].error.as_deref().unwrap();
         assert!(error.contains("the sink panics"), "{error}");
         for id in 1..6 {
             assert_eq!(memory.get(id), Some(Stored::Complete(vec![7; 2_000_000])), "{id}");
@@ -89,7 +89,8 @@ fn a_panic_in_the_middle_of_busy_transfers_ends_no_other() {
     }
 }
 
-/// A sink whose calls panic, by number: in `open`, `write`, `commit`, or in `abort` and `mark` too.
+/// A sink whose calls panic, depending on the number: in `open`, `write`, `commit`, or in `abort`
+/// and `mark` too.
 struct Panicking(MemorySink);
 
 struct PanickingFile(u64, <MemorySink as FileSink>::File);
@@ -126,7 +127,7 @@ impl SinkFile for PanickingFile {
 }
 
 #[test]
-fn a_panic_of_the_sink_is_an_error_of_one_connection() {
+fn a_panic_of_the_sink_fails_one_connection() {
     let memory = MemorySink::new();
     let server = start(Server::builder(Panicking(memory.clone())).workers(workers(1)));
     let mut idle: Vec<_> = (0..4).map(|_| server.connect()).collect();
@@ -140,13 +141,13 @@ fn a_panic_of_the_sink_is_an_error_of_one_connection() {
     }
     waiting.write_all(b"content").unwrap();
     waiting.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(waiting.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
-    let told = server.outcomes.wait(5);
+    assert_eq!(waiting.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
+    let ended = server.outcomes.wait(5);
     for (id, call) in [(1, "open"), (2, "write"), (3, "commit"), (4, "commit")] {
-        let error = told[&id].error.as_deref().unwrap();
+        let error = ended[&id].error.as_deref().unwrap();
         assert!(error.contains(&format!("{call} panics")), "{error}");
         let marked = memory.get(id) == Some(Stored::Error);
-        assert_eq!((marked, told[&id].unmarked), (id != 4, id == 4), "{id}");
+        assert_eq!((marked, ended[&id].unmarked), (id != 4, id == 4), "{id}");
     }
     assert_eq!(memory.get(5), Some(Stored::Complete(b"content".to_vec())));
     server.stop().unwrap();
@@ -165,7 +166,7 @@ fn a_panic_of_the_observer_ends_no_connection() {
 }
 
 #[test]
-fn a_server_that_is_never_run_refuses_whoever_comes_after_it() {
+fn a_server_that_is_never_run_refuses_connections_once_dropped() {
     let server = Server::builder(CountSink).threading(THREADING).bind("127.0.0.1:0").unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     let mut stream = TcpStream::connect(address).unwrap();
@@ -176,7 +177,7 @@ fn a_server_that_is_never_run_refuses_whoever_comes_after_it() {
 }
 
 #[test]
-fn draining_lets_those_in_service_finish_and_nobody_else_in() {
+fn draining_finishes_connections_in_service_and_accepts_no_others() {
     let sink = MemorySink::new();
     let mut server = start(Server::builder(sink.clone()).max_connections(workers(8)));
     let mut streams: Vec<_> = (0..8).map(|_| server.connect()).collect();
@@ -193,7 +194,7 @@ fn draining_lets_those_in_service_finish_and_nobody_else_in() {
     for mut stream in streams {
         stream.write_all(b"second half").unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
     }
     server.join().unwrap().unwrap();
     let stats = server.handle.stats();

@@ -1,12 +1,12 @@
-//! The connections in service, as those who watch a server see them.
+//! Tests of the list of connections in service.
 
 use accio_proto::{ConnectionStatus, Phase};
 
 use super::*;
 
-/// Waits until a connection is as `is_expected` says, and returns it.
+/// Waits until `is_expected` returns true for a connection, and returns the connection.
 fn watch(
-    server: &Running,
+    server: &RunningServer,
     id: u64,
     is_expected: impl Fn(&ConnectionStatus) -> bool,
 ) -> ConnectionStatus {
@@ -22,7 +22,7 @@ fn watch(
 }
 
 #[test]
-fn a_connection_is_watched_from_its_number_to_its_report() {
+fn lists_a_connection_from_its_number_to_its_report() {
     let server = start(Server::builder(CountSink));
     assert_eq!(server.handle.connections().count(), 0);
     let mut stream = server.connect();
@@ -46,8 +46,8 @@ fn a_connection_is_watched_from_its_number_to_its_report() {
     greeted(&mut second);
     watch(&server, 2, |_| true);
     stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
-    // It was reported before its client was told.
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
+    // The connection was reported before its client was notified.
     let left: Vec<_> = server.handle.connections().map(|connection| connection.id).collect();
     assert_eq!(left, [2]);
     reset(second);
@@ -58,7 +58,7 @@ fn a_connection_is_watched_from_its_number_to_its_report() {
     }
 }
 
-/// A sink whose commits wait until they may go on.
+/// A sink whose commits wait until they are released.
 struct Held(Arc<(Mutex<bool>, Condvar)>);
 
 struct HeldFile(Arc<(Mutex<bool>, Condvar)>);
@@ -89,9 +89,9 @@ impl SinkFile for HeldFile {
     }
 }
 
-/// The thread of the first connection is within the sink; nobody who watches waits for it.
+/// The thread of the first connection is blocked in the sink, which must not delay the list.
 #[test]
-fn a_connection_that_is_being_committed_is_still_watched() {
+fn lists_a_connection_during_its_commit() {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let server = start(Server::builder(Held(Arc::clone(&gate))).workers(workers(2)));
     let mut stream = server.connect();
@@ -107,7 +107,7 @@ fn a_connection_that_is_being_committed_is_still_watched() {
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     *gate.0.lock().unwrap() = true;
     gate.1.notify_all();
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a kept file");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
     assert_eq!(server.handle.connections().count(), 0);
 }
 

@@ -1,4 +1,4 @@
-//! A server's life in virtual time: what comes next, and what every session has to come to.
+//! A server in virtual time: selects the next event, and checks the result of every session.
 
 mod stopping;
 
@@ -20,17 +20,17 @@ use crate::connection::{Connection, Log, SimClosing, SimEnded, SimSession, Stage
 use crate::judge::{Due, judge};
 use crate::oracle;
 use crate::plan::{IDLE, Random, Run, Wants};
-use crate::sink::{Disk, Kept, SimSink};
+use crate::sink::{Disk, SimSink, StoredFile};
 use crate::socket::{Clock, End, Line, SimSocket, time};
 
-/// How the threads of a server share the work.
+/// The way in which the threads of a server share the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// One thread does everything for its session.
+    /// One thread does all work of its session.
     PerSession,
     /// A front thread enforces limits, workers move content, committers finish.
     Reactor,
-    /// The same, with commits in groups.
+    /// Like `Reactor`, with commits in groups.
     Groups,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct World {
     ends: Ends,
 }
 
-/// How many sessions ended in which way, by [`Abort::code`]; `kept` are those that did well.
+/// Number of sessions by the way they ended, as in [`Abort::code`]; `kept` are the complete ones.
 pub(crate) type Ends = BTreeMap<&'static str, u64>;
 
 impl World {
@@ -114,7 +114,7 @@ impl World {
         self.start + Duration::from_nanos(time(&self.clock))
     }
 
-    /// Runs it to its end and says how its sessions ended.
+    /// Runs to the end and returns how its sessions ended.
     pub(crate) fn run(mut self) -> Ends {
         let mut turns = 0;
         while let Some(event) = self.next_event() {
@@ -129,7 +129,7 @@ impl World {
                 Event::Timeout(index) if self.mode != Mode::PerSession => self.enforce(index),
                 Event::Ready(index) | Event::Timeout(index) => {
                     let stage = &mut self.connections[index].stage;
-                    if let Stage::Live(session) = std::mem::replace(stage, Stage::Over) {
+                    if let Stage::Live(session) = std::mem::replace(stage, Stage::Finished) {
                         self.serve(index, *session, event);
                     }
                 }
@@ -145,8 +145,9 @@ impl World {
         self.ends
     }
 
-    /// Chooses one of the events that are due, or lets time pass up to the first that will be;
-    /// sometimes more time, for a server can be late, and sometimes an event without a cause.
+    /// Selects one of the events that are due, or advances the time to the first one that will be;
+    /// sometimes by more, because a server can be late, and sometimes selects an event without a
+    /// cause.
     fn next_event(&mut self) -> Option<Event> {
         let now = time(&self.clock);
         let mut events: Vec<(u64, Event)> = Vec::new();
@@ -165,7 +166,7 @@ impl World {
                     events.push((deadline, Event::Timeout(index)));
                 }
                 Stage::Closing(_) => events.push((now, Event::Finish(index))),
-                Stage::Over => {}
+                Stage::Finished => {}
             }
         }
         let first = events.iter().map(|(at, _)| *at).min()?;
@@ -180,7 +181,7 @@ impl World {
             .iter()
             .filter(|(at, event)| *at <= due || (whim && matches!(event, Event::Timeout(_))))
             .map(|(_, event)| match event {
-                // Readiness without a cause.
+                // The socket is reported ready without a cause.
                 Event::Timeout(index) if whim && self.random.one_in(2) => Event::Ready(*index),
                 event => *event,
             })
@@ -210,16 +211,16 @@ impl World {
         }
     }
 
-    /// The front thread looks at a session whose deadline may have come.
+    /// The front thread checks a session whose deadline may have passed.
     fn enforce(&mut self, index: usize) {
         let (called, now, limits) = (time(&self.clock), self.now(), self.limits);
         let stage = &mut self.connections[index].stage;
-        let Stage::Live(mut session) = std::mem::replace(stage, Stage::Over) else { return };
+        let Stage::Live(mut session) = std::mem::replace(stage, Stage::Finished) else { return };
         let deadline = session.deadline(&limits);
-        let bytes = self.connections[index].line.borrow().told.bytes;
+        let bytes = self.connections[index].line.borrow().reported.bytes;
         let expiry = session.check_deadline(&limits, now);
         let connection = &mut self.connections[index];
-        assert_eq!(connection.line.borrow().told.bytes, bytes, "the front moves no content");
+        assert_eq!(connection.line.borrow().reported.bytes, bytes, "the front moves no content");
         match expiry {
             Expiry::Later(at) => {
                 assert!(at > now, "a deadline was let pass");
@@ -272,7 +273,7 @@ impl World {
     }
 
     fn take_closing(&mut self, index: usize) -> Option<SimClosing> {
-        match std::mem::replace(&mut self.connections[index].stage, Stage::Over) {
+        match std::mem::replace(&mut self.connections[index].stage, Stage::Finished) {
             Stage::Closing(closing) => Some(*closing),
             stage => {
                 self.connections[index].stage = stage;
@@ -286,8 +287,8 @@ impl World {
         let now = self.now();
         let limits = self.limits;
         let deadline = session.deadline(&limits);
-        let before = self.connections[index].line.borrow().told.bytes;
-        // A worker looks at the limits too, once the deadline has come.
+        let before = self.connections[index].line.borrow().reported.bytes;
+        // Once the deadline has passed, a worker checks the limits, too.
         let is_timeout = matches!(event, Event::Timeout(_))
             || (self.mode != Mode::PerSession && deadline <= now);
         let turn = if is_timeout {
@@ -296,7 +297,7 @@ impl World {
             session.handle_ready(&self.sink, &mut self.copier, &limits, now)
         };
         let connection = &mut self.connections[index];
-        let got = connection.line.borrow().told.bytes;
+        let got = connection.line.borrow().reported.bytes;
         let moved = got > before;
         if moved {
             connection.taken.push((called, got));
@@ -308,7 +309,7 @@ impl World {
                 assert!(next >= deadline, "a deadline came nearer");
                 assert_eq!(session.heard() == now, moved, "heard is when the last byte came");
                 if moved {
-                    // As the reactor does: time that the sink took is not the peer's silence.
+                    // Like in the reactor, time spent in the sink is not idle time of the peer.
                     connection.heard = time(&self.clock);
                     session.resume(now, self.start + Duration::from_nanos(connection.heard));
                     *self.clock.lock().unwrap() += 1;
@@ -327,11 +328,11 @@ impl World {
         }
     }
 
-    /// Checks a session that goes on.
+    /// Checks a session that continues.
     fn wait(&mut self, index: usize, session: SimSession) {
         let connection = &mut self.connections[index];
         let line = connection.line.borrow();
-        let got = &connection.wire[..line.told.bytes.min(64)];
+        let got = &connection.wire[..line.reported.bytes.min(64)];
         let greetings = oracle::expect(self.dialect, got);
         assert!(greetings.sent.starts_with(&line.sent), "sent {:?}", line.sent.escape_ascii());
         if session.interest() == Interest::Read && !line.is_over() {
@@ -352,11 +353,11 @@ impl World {
 
     fn end(&mut self, index: usize, ended: SimEnded) {
         let connection = &mut self.connections[index];
-        connection.stage = Stage::Over;
+        connection.stage = Stage::Finished;
         let code = ended.result.as_ref().map_or_else(Abort::code, |()| "kept");
         *self.ends.entry(code).or_default() += 1;
         let line = Rc::clone(&connection.line);
-        assert_eq!(line.borrow().end, None, "the peer is told last");
+        assert_eq!(line.borrow().end, None, "the peer is notified last");
         #[cfg(feature = "digest")]
         let (digest, algorithm) = (ended.digest, self.digest);
         let Ended { id, dialect, bytes, result, unmarked, socket, .. } = ended;
@@ -368,7 +369,7 @@ impl World {
         let disk = self.sink.0.lock().unwrap();
         let verdict = judge(self.dialect, self.limits.max_size, connection, &line.borrow());
         match (&verdict.due, &result) {
-            (Due::Kept(spoken, content), Ok(())) => {
+            (Due::Stored(spoken, content), Ok(())) => {
                 assert_eq!((dialect, bytes), (Some(*spoken), content.len() as u64));
                 assert!(unmarked.is_none());
                 #[cfg(feature = "digest")]
@@ -378,7 +379,9 @@ impl World {
                     let due = oracle::expect(self.dialect, &connection.wire);
                     assert!(due.allows(&line.sent), "there was room for all greetings");
                 }
-                let Some(Kept::Complete(kept)) = disk.kept(id) else { panic!("nothing is kept") };
+                let Some(StoredFile::Complete(kept)) = disk.kept(id) else {
+                    panic!("nothing is kept")
+                };
                 assert_eq!(kept.bytes.len() as u64 + kept.counted, bytes);
                 assert!(kept.counted == 0 || connection.plan.wants == Wants::Count);
                 assert!(kept.bytes == content[..kept.bytes.len()], "other bytes than were sent");
@@ -396,12 +399,12 @@ impl World {
                     _ => "?",
                 };
                 assert_eq!(same, *why, "{error}");
-                let marked = disk.kept(id) == Some(&Kept::Marker);
+                let marked = disk.kept(id) == Some(&StoredFile::Marker);
                 assert_eq!(marked, verdict.marked, "the marker, or the sink refused it too");
                 assert_eq!(unmarked.is_none(), marked);
                 assert!(!disk.is_complete(id));
             }
-            (Due::Kept(..), result) => panic!("to be kept, but it ended as {result:?}"),
+            (Due::Stored(..), result) => panic!("to be kept, but it ended as {result:?}"),
             (Due::Error(why), result) => panic!("{why} was due, but it ended as {result:?}"),
         }
     }
