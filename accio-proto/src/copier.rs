@@ -59,8 +59,8 @@ pub enum CopyError {
 }
 
 impl Copier {
-    /// Returns a copier that uses these fast paths. It needs [`FastPath::Splice`] and
-    /// [`FastPath::Truncate`].
+    /// Returns a copier that uses these fast paths. Those with an effect here are
+    /// [`FastPath::Splice`] and [`FastPath::Truncate`].
     pub fn new(paths: Arc<FastPaths>) -> Self {
         let buffer = vec![0; FIRST_READ].into_boxed_slice();
         let scratch = vec![0; PIPE_CAPACITY].into_boxed_slice();
@@ -82,8 +82,8 @@ impl Copier {
     ///
     /// # Errors
     ///
-    /// [`CopyError::Receive`] and [`CopyError::Write`]. After either the transfer must be aborted:
-    /// a socket reports an error only once and then looks closed.
+    /// Returns [`CopyError::Receive`] or [`CopyError::Write`]. After either, the transfer must be
+    /// aborted: a socket reports an error only once and then looks closed.
     pub fn step<S: Socket, F: SinkFile>(
         &mut self,
         socket: &mut S,
@@ -106,12 +106,13 @@ impl Copier {
         into_step(moved)
     }
 
-    /// Moves all bytes up to the peer's FIN into the file and returns their number. It neither
-    /// commits nor aborts the file.
+    /// Moves all bytes up to the peer's FIN into the file and returns their number. Neither commits
+    /// nor aborts the file.
     ///
     /// # Errors
     ///
-    /// [`CopyError::Idle`] if no byte arrives for `idle`; the others as for [`step`](Copier::step).
+    /// Returns [`CopyError::Idle`] if no byte arrives for `idle`, and the errors of
+    /// [`step`](Copier::step).
     pub fn copy_to_end<S: Socket + AsFd, F: SinkFile>(
         &mut self,
         socket: &mut S,
@@ -193,8 +194,8 @@ impl Copier {
         source: BorrowedFd<'_>,
         target: BorrowedFd<'_>,
     ) -> Result<Spliced, CopyError> {
-        // The pipe is taken out of its place while it holds bytes: an early return drops it
-        // together with them, so they cannot appear in the next connection's file.
+        // The pipe is taken out of `self` while it holds bytes: an early return drops it together
+        // with them, so they cannot appear in the next connection's file.
         let mut pipe = match self.pipe.take().map_or_else(Pipe::new, Ok) {
             Ok(pipe) => pipe,
             Err(error) => {

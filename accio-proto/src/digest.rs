@@ -1,4 +1,4 @@
-//! Digests of content: which algorithm, and the value.
+//! Digests of content: the algorithms and the values.
 
 use std::fmt;
 use std::str::FromStr;
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_written_and_read_back() {
+    fn digests_round_trip() {
         let mut bytes = [0; 32];
         (0..).zip(&mut bytes).for_each(|(value, byte): (u8, _)| *byte = value.wrapping_mul(9));
         for algorithm in DigestAlgorithm::ALL {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn other_strings_are_refused() {
+    fn rejects_other_strings_as_digests() {
         let digits = "0".repeat(64);
         for bad in ["", "sha256", "sha256:", "sha256:0", &format!("sha256:{digits}0"), &digits] {
             assert_eq!(bad.parse::<Digest>(), Err(InvalidDigest::Value(bad.to_owned())));

@@ -68,7 +68,7 @@ mod computed {
 mod unavailable {
     use crate::digest::Digest;
 
-    /// Has no value: this build computes no digests.
+    /// A type without values, because this build computes no digests.
     #[derive(Debug, Clone)]
     pub(crate) enum Hasher {}
 
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn published_values_are_computed() {
+    fn computes_published_values() {
         // FIPS 180-2, appendix B, and the test vectors of BLAKE3.
         for (algorithm, content, value) in [
             (
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_do_not_matter() {
+    fn the_digest_does_not_depend_on_the_pieces() {
         let content: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
         for algorithm in DigestAlgorithm::ALL {
             let whole = digest(algorithm, &[&content]);

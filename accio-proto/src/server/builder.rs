@@ -204,8 +204,9 @@ impl<K: FileSink> ServerBuilder<K> {
         ServerBuilder { first_id, ..self }
     }
 
-    /// Computes a digest of each file while its bytes pass, for its [outcome](Outcome::digest). None
-    /// by default: with one, the bytes pass through the process instead of being spliced.
+    /// Sets the algorithm of a digest of each file, which is part of its
+    /// [outcome](Outcome::digest). No digest is computed by default, because the bytes then pass
+    /// through the process instead of being spliced.
     #[cfg(feature = "digest")]
     pub fn digest(self, algorithm: DigestAlgorithm) -> Self {
         ServerBuilder { digest: Some(algorithm), ..self }

@@ -1,4 +1,4 @@
-//! A connection in each of its states, for either serving mode.
+//! A connection and its states, for both threading modes.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +22,7 @@ pub(super) enum Connection<K: FileSink> {
     /// The TLS handshake is not complete.
     #[cfg(feature = "tls")]
     Securing(Box<Securing>),
-    /// It has a number.
+    /// The connection has a number and a session.
     Serving(Session<ServerSocket, K::File>, ConnectionInfo),
 }
 
@@ -30,7 +30,7 @@ pub(super) enum Connection<K: FileSink> {
 pub(super) enum Progress<K: FileSink> {
     /// The connection waits for its socket, or for its next turn.
     Waiting(Connection<K>),
-    /// Its session has ended: [`finish`](super::connections::Connections::finish) comes next.
+    /// The session has ended; pass it to [`finish`](super::connections::Connections::finish).
     Ended(Ending<K>),
     /// The connection ends without a number; call [`Unnumbered::close`].
     Unnumbered(Unnumbered),
@@ -46,7 +46,7 @@ pub(super) struct Ending<K: FileSink> {
 /// A connection that ends without a number, and therefore without a file.
 #[must_use]
 pub(super) enum Unnumbered {
-    /// It is reset.
+    /// The connection is refused and must be reset.
     Refused(ServerSocket),
     /// A proxy has checked whether the server is alive.
     Checked(ServerSocket),
@@ -57,7 +57,7 @@ pub(super) enum Unnumbered {
 pub(super) struct ConnectionInfo {
     pub(super) id: u64,
     pub(super) peer: Option<SocketAddr>,
-    /// When it got its number.
+    /// Time at which it was numbered.
     pub(super) since: Instant,
     /// Its entry in the list of connections in service.
     pub(super) place: Place,

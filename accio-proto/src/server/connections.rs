@@ -1,4 +1,4 @@
-//! State shared by both serving modes: the sink, the configuration, numbering and reporting.
+//! State shared by both threading modes: the sink, the configuration, numbering and reporting.
 #![cfg_attr(
     not(feature = "tls"),
     allow(clippy::useless_conversion, reason = "the server's socket is a TCP socket then")

@@ -30,7 +30,7 @@ pub struct Closing<S, F> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ended<S, F> {
-    /// Returns the number of the connection.
+    /// The number of the connection.
     pub id: u64,
     /// The dialect of the client, if it is known.
     pub dialect: Option<Dialect>,
@@ -73,7 +73,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         self.id
     }
 
-    /// The dialect of the client, if it is known.
+    /// Returns the dialect of the client, if it is known.
     pub fn dialect(&self) -> Option<Dialect> {
         self.dialect
     }
@@ -151,7 +151,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             Err(_) => self.mark(sink).err(),
         };
         if let Some(error) = &unmarked {
-            log::error!("connection {}: cannot store the error marker: {error}", self.id);
+            log::error!("connection {}: cannot keep the error marker: {error}", self.id);
         }
         let Closing { id, dialect, bytes, digest, result, file, socket } = self;
         let digest = digest.filter(|_| result.is_ok());

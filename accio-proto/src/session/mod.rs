@@ -36,7 +36,7 @@ pub struct Session<S, F> {
     unsent: &'static [u8],
     /// Content bytes received, whether or not they are stored in the end.
     bytes: u64,
-    /// Only if a digest is wanted.
+    /// Computes the digest, if one is requested.
     hasher: Option<Box<Hasher>>,
     clock: TransferClock,
 }
@@ -44,7 +44,7 @@ pub struct Session<S, F> {
 #[derive(Debug)]
 enum Stage<F> {
     Handshake(ServerHandshake),
-    /// The file is opened when its first byte arrives: a silent connection needs none.
+    /// The file is opened when its first byte arrives, so that a silent connection needs none.
     Content {
         dialect: Dialect,
         file: Option<F>,
@@ -104,8 +104,8 @@ pub enum Expiry {
     Expired(Abort),
 }
 
-/// How soon to ask again about a session whose deadline has come while input waits for a worker
-/// (milliseconds: 100). That input decides; the worker looks at the limits, too.
+/// Delay before a session is checked again whose deadline has passed while input waits for a worker
+/// (milliseconds: 100). The worker that receives the input checks the limits.
 const INPUT_WAITS: Duration = Duration::from_millis(100);
 
 impl<S: Socket, F: SinkFile> Session<S, F> {
@@ -120,8 +120,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         Session { id, socket, stage, unsent, bytes: 0, hasher: None, clock }
     }
 
-    /// Has the session compute the digest of the content. The content then passes through a buffer,
-    /// whatever the file [demands](crate::Demand). Call it before the first turn.
+    /// Makes the session compute the digest of the content. The content then passes through a
+    /// buffer, whatever the file [demands](crate::Demand). Must be called before the first turn.
     #[cfg(feature = "digest")]
     pub fn digest(mut self, algorithm: DigestAlgorithm) -> Self {
         self.hasher = Some(Box::new(Hasher::new(algorithm)));
@@ -246,8 +246,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     }
 
     /// Handles the deadline on a thread that must not move content: checks whether a limit is
-    /// exceeded. None is while the socket has input; the thread that receives it must call
-    /// [`handle_timeout`](Session::handle_timeout).
+    /// exceeded. While the socket has input, no limit counts as exceeded; the thread that receives
+    /// the input must call [`handle_timeout`](Session::handle_timeout).
     pub fn check_deadline(&mut self, limits: &SessionLimits, now: Instant) -> Expiry {
         let deadline = self.clock.deadline(limits);
         if deadline > now {
@@ -288,8 +288,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             match self.socket.send(self.unsent) {
                 Ok(count) => self.unsent = &self.unsent[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The peer reset the connection after its FIN: it will not read this, but all that
-                // it sent is here.
+                // The peer reset the connection after its FIN: it will not read this, but all of
+                // its bytes can be received.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.unsent = &[],
                 Err(error) => return Err(Abort::connection(error)),
             }

@@ -1,5 +1,5 @@
-//! `--durable`, judged by the system calls of a real server: whenever a client is told, its bytes,
-//! its name and its line in the journal are on the disk, and no name comes before its bytes.
+//! `--durable`, checked by the system calls of a real server: when a client is notified, its bytes,
+//! its name and its journal line are on the disk, and no name precedes its bytes.
 
 use std::fs;
 use std::io::Write;
@@ -13,14 +13,14 @@ const SOON: Duration = Duration::from_secs(5);
 const CLIENTS: u64 = 16;
 const UPLOADS: u64 = 6;
 
-/// The calls that matter here.
+/// The system calls that matter here.
 const CALLS: &str = "trace=accept4,openat,write,splice,close,mkdir,mkdirat,linkat,fdatasync,fsync";
 
-/// A system call that succeeded. `began` and `ended` order all calls of all threads.
+/// A successful system call. `began` and `ended` order all calls of all threads.
 #[derive(Debug)]
 struct Call {
     name: String,
-    /// Descriptors are followed by their path in angle brackets.
+    /// The arguments; descriptors are followed by their path in angle brackets.
     arguments: String,
     /// The result, or the new descriptor.
     result: i64,
@@ -33,7 +33,7 @@ impl Call {
         self.name == name && number(&self.arguments) == Some(fd)
     }
 
-    /// Whether it is on a descriptor of this path.
+    /// Returns whether the call is on a descriptor of this path.
     fn is_on(&self, name: &str, path: &str) -> bool {
         self.name == name && self.arguments.contains(&format!("<{path}>"))
     }
@@ -44,13 +44,13 @@ impl Call {
     }
 }
 
-/// The number that a text begins with.
+/// Returns the number at the beginning of a text.
 fn number(text: &str) -> Option<i64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     text[..digits].parse().ok()
 }
 
-/// The calls of a trace, in the order of their ends.
+/// Returns the calls of a trace, in the order in which they ended.
 fn parse(trace: &str) -> Vec<Call> {
     let mut calls = Vec::new();
     let mut unfinished: Vec<(&str, String, usize)> = Vec::new();
@@ -76,7 +76,7 @@ fn parse(trace: &str) -> Vec<Call> {
     calls
 }
 
-/// The server under strace, with `place`'s FILE-DIR and journal; `None` where there is no strace.
+/// The server under strace, with FILE-DIR and journal in `place`; `None` where strace is missing.
 fn traced(place: &Place) -> Option<Command> {
     let can_trace = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !can_trace.is_ok_and(|output| output.status.success()) {
@@ -85,7 +85,7 @@ fn traced(place: &Place) -> Option<Command> {
     }
     let mut command = Command::new("strace");
     clean(&mut command);
-    // The server takes strace's place as the child, so that it can be ended.
+    // With -D, the server itself is the child, so that it can be ended.
     command.args(["-D", "-f", "-y", "-s", "100000", "-e", CALLS, "-o", &place.text("log/trace")]);
     command.arg(program().get_program());
     command.arg(free_port().to_string()).arg(place.path("new/parents/received"));
@@ -93,10 +93,10 @@ fn traced(place: &Place) -> Option<Command> {
     Some(command)
 }
 
-/// Every call after which the power could fail lies between two of those that are compared here, so
-/// their order is all that a power loss can depend on.
+/// Between any two of the calls compared here the power could fail, so a power loss can depend on
+/// nothing but their order.
 #[test]
-fn a_client_is_told_after_bytes_name_and_journal_are_on_the_disk() {
+fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
     let place = Place::new();
     let Some(command) = traced(&place) else { return };
     let server = Server::spawn(command);
@@ -105,7 +105,7 @@ fn a_client_is_told_after_bytes_name_and_journal_are_on_the_disk() {
             let address = server.address();
             scope.spawn(move || {
                 for round in 0..UPLOADS {
-                    // Some are copied, some spliced, and some preallocate.
+                    // Some files are copied, some spliced, and some preallocate.
                     let length = [100, 300_000, 3 << 20][(client + round) as usize % 3];
                     upload(address, &vec![client as u8; length]).unwrap();
                 }
@@ -157,7 +157,7 @@ fn a_client_is_told_after_bytes_name_and_journal_are_on_the_disk() {
 
     let synced = calls.iter().filter(|call| call.is_on("fsync", &folder)).count() as u64;
     assert!(synced < CLIENTS * UPLOADS, "no two commits shared a group");
-    // The directory and its parent did not exist.
+    // The directory and its parent did not exist before.
     for parent in [root.to_owned(), format!("{root}/new"), format!("{root}/new/parents")] {
         let synced =
             calls.iter().any(|call| call.is_on("fsync", &parent) && call.ended < first_told);

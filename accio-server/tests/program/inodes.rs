@@ -1,4 +1,4 @@
-//! A file system with free bytes and no free inode: connections wait for one.
+//! A file system with free bytes but no free inode: connections wait for one.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,8 +12,8 @@ use super::harness::{BOUND, Place, Server, clean, finish, free_port, program};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server whose FILE-DIR is a file system of so many inodes, in a mount namespace of its own;
-/// `None` where that cannot be made.
+/// A server whose FILE-DIR is a file system with this many inodes, in a separate mount namespace;
+/// `None` where that cannot be created.
 fn start(place: &Place, inodes: u32, flags: &[&str]) -> Option<(Server, PathBuf)> {
     fs::create_dir(place.path("received")).unwrap();
     let unshare = || {
@@ -39,7 +39,7 @@ fn start(place: &Place, inodes: u32, flags: &[&str]) -> Option<(Server, PathBuf)
     Some((server, folder.into()))
 }
 
-/// Connects and waits for the greeting, but not for long.
+/// Connects and waits a short time for the greeting.
 fn greeted(server: &Server) -> (TcpStream, bool) {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(SECOND)).unwrap();
@@ -57,7 +57,7 @@ fn count(folder: &PathBuf) -> usize {
 }
 
 #[test]
-fn without_a_free_inode_connections_wait_and_none_fails() {
+fn connections_wait_for_a_free_inode_instead_of_failing() {
     for flags in [&["--min-free", "10M"][..], &["--min-free", "10M", "--durable"]] {
         let place = Place::new();
         let Some((server, folder)) = start(&place, 420, flags) else { return };
@@ -71,7 +71,7 @@ fn without_a_free_inode_connections_wait_and_none_fails() {
             finish(stream).unwrap();
             sent += 1;
             assert!(sent < 420, "there are not so many inodes");
-            // The answer about room is a tenth of a second old at most.
+            // The check for room is at most a tenth of a second old.
             if sent > 400 {
                 thread::sleep(Duration::from_millis(150));
             }

@@ -1,6 +1,7 @@
-//! Connections from accept to end, through random interleavings of the reactor's threads. Slots,
-//! deadlines, places and lanes are the real ones; sockets, files and the threads' steps are a model.
-//! A power loss may follow each step, so the promises about the disk are checked after each.
+//! Simulates connections from accept to end, with random interleavings of the reactor's threads.
+//! Slots, deadlines, places and lanes are the real ones; sockets, files and the threads' steps are
+//! a model. The power may be lost after each step, so the guarantees about the disk are checked
+//! after each.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,21 +16,21 @@ use super::tuning::COMMIT_GROUP;
 const PLACES: usize = 100;
 const IDLE: Duration = Duration::from_secs(10);
 
-/// A session: its number, and when its peer was heard last.
+/// A session: its number, and the time its peer last sent data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Session {
     id: u64,
     heard: Instant,
 }
 
-/// A connection as its peer, the recorder and the disk see it.
+/// The result of a connection as its peer, the recorder and the disk see it.
 #[derive(Debug, Default, Clone, Copy)]
 struct Fate {
     data_synced: bool,
     named: Option<Named>,
     name_synced: bool,
     reports: u32,
-    told: Option<Told>,
+    notified: Option<Notified>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,29 +40,29 @@ enum Named {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Notified {
     Fin,
     Reset,
 }
 
-/// A thread in the middle of its work, which goes on with its next step.
+/// A thread in the middle of its work, which continues with its next step.
 enum Thread {
-    /// A worker with a connection.
+    /// A worker that owns a connection.
     Turn(Key, Session),
     /// A committer with a group.
     Group(Group),
-    /// A committer that leaves an error marker.
+    /// A committer that writes an error marker.
     Marker(Key, u64),
-    /// The marker is there; the report comes next.
+    /// A committer whose marker is written; the report is next.
     Marked(Key, u64),
-    /// A fresh committer that ends a connection for a stuck thread.
+    /// A new committer that ends a connection owned by a stuck thread.
     Abandon(u64),
     /// A committer that drops a discarded file.
     Discard,
 }
 
 struct Group {
-    /// The members, and whether each could be claimed when its name was due.
+    /// The members, and whether each could be claimed before it got its name.
     members: Vec<(Key, u64, bool)>,
     synced: usize,
     named: usize,
@@ -78,9 +79,9 @@ struct World {
     commits: Lane<(Key, u64)>,
     discards: Lane<()>,
     threads: Vec<Thread>,
-    /// Keys of connections that are parked, as far as the model knows.
+    /// Keys of parked connections, as recorded by the model.
     parked: Vec<(Key, u64)>,
-    /// The numbers in the commit lane, the oldest first.
+    /// The numbers in the commit lane, oldest first.
     queued: Vec<u64>,
     fates: BTreeMap<u64, Fate>,
     now: Instant,
@@ -118,7 +119,7 @@ impl World {
         self.fates.get_mut(&id).unwrap()
     }
 
-    /// The front thread accepts and greets.
+    /// The front thread accepts and greets a connection.
     fn accept(&mut self) {
         if self.stopping || !self.places.take() {
             return;
@@ -154,7 +155,7 @@ impl World {
         session
     }
 
-    /// Content has arrived at one of the connections, or a stale event.
+    /// Content arrives at one of the connections, or a stale event.
     fn arrive(&mut self) {
         if self.parked.is_empty() {
             return;
@@ -189,7 +190,7 @@ impl World {
         self.markers.push((key, id), || Ok(())).expect("open until all is reported");
     }
 
-    /// A committer that is free takes from its lane.
+    /// An idle committer takes jobs from its lane.
     fn commit_next(&mut self) {
         let mut jobs = Vec::new();
         match self.random.below(3) {
@@ -232,15 +233,15 @@ impl World {
             }),
             Thread::Marked(key, id) => {
                 self.report(id);
-                self.release(key, id, Told::Reset);
-                // After the end, the file is dropped by the thread that has it.
+                self.release(key, id, Notified::Reset);
+                // After shutdown, the thread that has the file drops it.
                 let _ = self.discards.push((), || Ok(()));
                 None
             }
             Thread::Abandon(id) => {
                 self.name(id, Named::Marker);
                 self.report(id);
-                self.fate(id).told = Some(Told::Reset);
+                self.fate(id).notified = Some(Notified::Reset);
                 None
             }
             Thread::Discard => None,
@@ -248,7 +249,7 @@ impl World {
         self.threads.extend(next);
     }
 
-    /// A turn is over: the connection waits for more, or has ended.
+    /// A turn has ended: the connection waits for more, or has ended.
     fn take_turn(&mut self, key: Key, session: Session) -> Option<Thread> {
         match self.random.below(4) {
             0 | 1 => self.park(key, Session { heard: self.now, ..session }),
@@ -285,7 +286,7 @@ impl World {
             group.reported += 1;
             if claimed {
                 self.report(id);
-                self.release(key, id, Told::Fin);
+                self.release(key, id, Notified::Fin);
             }
         }
         (group.reported < count).then_some(Thread::Group(group))
@@ -301,15 +302,15 @@ impl World {
         self.unreported -= 1;
     }
 
-    /// The peer is told, and slot and place are free.
-    fn release(&mut self, key: Key, id: u64, told: Told) {
+    /// Notifies the peer, and frees slot and place.
+    fn release(&mut self, key: Key, id: u64, notified: Notified) {
         self.slots.release(key);
         self.places.leave();
         assert_eq!(self.slots.take(key), None, "a late event");
-        assert_eq!(self.fate(id).told.replace(told), None, "told twice");
+        assert_eq!(self.fate(id).notified.replace(notified), None, "notified twice");
     }
 
-    /// The front thread stops the server; later it ends what others still have.
+    /// The front thread stops the server; later it ends connections that other threads still own.
     fn stop(&mut self) {
         if !self.stopping {
             self.stopping = true;
@@ -328,19 +329,19 @@ impl World {
         }
     }
 
-    /// What must hold after each step, whatever comes next.
+    /// Checks the conditions that must hold after each step.
     fn check(&self) {
-        let taken = self.fates.values().filter(|fate| fate.told.is_none()).count();
+        let taken = self.fates.values().filter(|fate| fate.notified.is_none()).count();
         assert!(self.abandoned || self.places.taken() == taken, "a place per connection");
-        assert!(taken >= self.unreported, "reported before it is told");
+        assert!(taken >= self.unreported, "reported before it is notified");
         for (id, fate) in &self.fates {
             let is_durable =
                 fate.data_synced && fate.named == Some(Named::File) && fate.name_synced;
-            assert!(fate.told != Some(Told::Fin) || is_durable, "{id} confirmed: {fate:?}");
+            assert!(fate.notified != Some(Notified::Fin) || is_durable, "{id} confirmed: {fate:?}");
             assert!(fate.named != Some(Named::File) || fate.data_synced, "{id}: {fate:?}");
             let is_marked = fate.named == Some(Named::Marker);
-            assert!(fate.told != Some(Told::Reset) || is_marked, "{id} reset: {fate:?}");
-            assert!(fate.reports <= 1 && (fate.told.is_none() || fate.reports == 1));
+            assert!(fate.notified != Some(Notified::Reset) || is_marked, "{id} reset: {fate:?}");
+            assert!(fate.reports <= 1 && (fate.notified.is_none() || fate.reports == 1));
         }
     }
 
@@ -363,7 +364,7 @@ fn every_connection_has_one_result_and_a_confirmed_one_is_durable() {
     for seed in 0..60 {
         let mut world = World::new(seed);
         (0..1500).for_each(|_| world.step(false));
-        // The threads go on through the stop, and those that were stuck come back after it.
+        // The threads continue during the stop, and stuck threads return after it.
         (0..1000).for_each(|_| world.step(true));
         while !world.abandoned {
             world.stop();
@@ -378,7 +379,7 @@ fn every_connection_has_one_result_and_a_confirmed_one_is_durable() {
             world.check();
         }
         assert_eq!(world.unreported, 0);
-        assert!(world.fates.values().all(|fate| fate.told.is_some() && fate.named.is_some()));
+        assert!(world.fates.values().all(|fate| fate.notified.is_some() && fate.named.is_some()));
         world.commits.close();
         assert!(!world.commits.take(1, &mut Vec::new()), "nothing is left in a lane");
         largest_group = largest_group.max(world.largest_group);
@@ -386,6 +387,6 @@ fn every_connection_has_one_result_and_a_confirmed_one_is_durable() {
         files += count(Named::File);
         markers += count(Named::Marker);
     }
-    // A model in which nothing happens shows nothing.
+    // A model in which nothing happens proves nothing.
     assert!(largest_group > 4 && files > 500 && markers > 500, "{largest_group} {files} {markers}");
 }

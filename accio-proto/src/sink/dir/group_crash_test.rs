@@ -1,5 +1,5 @@
-//! Group commits of real files that end after any of their steps, as when the machine loses power
-//! or the process is killed: what the directory holds then, and who was confirmed.
+//! Group commits of real files that stop after any of their steps, as when the machine loses power
+//! or the process is killed. Checks the content of the directory and which files were confirmed.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,8 +24,8 @@ enum Call {
     TakeBack(usize),
 }
 
-/// Passes steps on to the real files and records them; after `left` of them nothing happens any
-/// more.
+/// Passes steps on to the real files and records them. After `left` steps, every further step fails
+/// without any effect.
 struct Cut<'a, S> {
     steps: S,
     left: usize,
@@ -81,7 +81,7 @@ fn read_all(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.filter(|(name, _)| !is_hidden_name(name)).collect()
 }
 
-/// Commits [`FILES`] files in one group, up to its end or until so many steps were taken.
+/// Commits [`FILES`] files in one group, to the end or until `left` steps were taken.
 fn commit_until(sink: &DirSink, left: usize) -> (Vec<io::Result<()>>, Vec<Call>) {
     let mut files: Vec<DirFile> = (1..=FILES).map(|id| sink.open(id).unwrap()).collect();
     for (id, file) in (1..).zip(&mut files) {
@@ -93,13 +93,13 @@ fn commit_until(sink: &DirSink, left: usize) -> (Vec<io::Result<()>>, Vec<Call>)
         let group = Group { dir: &sink.dir, files: &mut members };
         group::commit(&mut Cut { steps: group, left, calls: &calls }, FILES as usize, &|_| true)
     };
-    // Without power nobody tidies up.
+    // Without power, no destructor runs.
     files.into_iter().for_each(std::mem::forget);
     (results, calls.into_inner())
 }
 
 #[test]
-fn a_group_that_is_cut_off_leaves_whole_files_and_confirms_none() {
+fn an_interrupted_group_leaves_complete_files_and_confirms_none() {
     for without in [&[][..], &[FastPath::EmptyPath], &[FastPath::Tmpfile]] {
         for is_replaced in [false, true] {
             let mut left = 0;
@@ -126,8 +126,8 @@ fn a_group_that_is_cut_off_leaves_whole_files_and_confirms_none() {
                     assert_eq!(names.get(&format!("{id}.file")), expected.as_ref(), "{calls:?}");
                 }
                 assert!(names.len() <= FILES as usize);
-                // The steps are in this order in whatever group is cut off, so a name never comes
-                // before the data of any member.
+                // The steps of every group are in this order, so a name never comes before the data
+                // of any member.
                 assert!(calls.is_sorted(), "{calls:?}");
                 if is_whole {
                     assert_eq!(calls.len(), 3 * FILES as usize + 1);

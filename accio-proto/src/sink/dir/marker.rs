@@ -30,12 +30,12 @@ pub(super) struct Spare {
     limits: Limits,
 }
 
-/// Limits that are lower in some tests, for which no file system has so few.
+/// Limits that tests can lower, because no file system has limits this low.
 #[cfg(test)]
 #[derive(Debug)]
 struct Limits {
     renew_after: AtomicU32,
-    /// The file system's.
+    /// The limit of the file system.
     max_names: AtomicU32,
 }
 
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spare_marker_whose_names_were_all_removed_is_replaced() {
+    fn replaces_a_spare_marker_whose_names_were_all_removed() {
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::options().durable(true).create(dir.path()).unwrap();
         for id in 1..=3 {

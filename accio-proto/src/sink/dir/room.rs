@@ -1,12 +1,13 @@
-//! Whether the file system has room for another file.
+//! The check whether the file system has room for another file.
 
 use crate::sys::file::FreeSpace;
 
-/// Most inodes that are kept free besides [`min_free`](super::DirOptions::min_free) bytes (1024):
-/// an answer is up to a tenth of a second old, and every connection in service may still take one.
+/// Maximum number of inodes kept free in addition to [`min_free`](super::DirOptions::min_free)
+/// bytes (1024). The result of the check may be a tenth of a second old, and every connection in
+/// service may still need an inode.
 const MAX_SPARE_INODES: u64 = 1024;
 
-/// Share of all inodes that is kept free, where it is less than that: one in so many (100).
+/// The share of all inodes that is kept free, if that is less: one in 100.
 const SPARE_INODES: u64 = 100;
 
 /// Returns whether another connection may be accepted. Bytes alone are not enough: each file, and
@@ -25,7 +26,7 @@ mod tests {
     use crate::sys::file::Inodes;
 
     #[test]
-    fn free_bytes_without_a_free_inode_are_no_room() {
+    fn free_bytes_without_a_free_inode_are_not_room() {
         let free = |bytes, inodes| FreeSpace { bytes, inodes };
         let of = |all| move |free| Some(Inodes { free, all });
         let (few, many) = (of(50), of(1_000_000));
@@ -37,7 +38,7 @@ mod tests {
             (1 << 40, many(1024), 10 << 20, false),
             (1 << 40, many(1025), 10 << 20, true),
             ((10 << 20) - 1, many(500_000), 10 << 20, false),
-            // btrfs and others make inodes as they need them, and report none.
+            // btrfs and others create inodes on demand, and report none.
             (10 << 20, None, 10 << 20, true),
             (0, None, 1, false),
         ] {
