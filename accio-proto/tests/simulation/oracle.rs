@@ -72,8 +72,9 @@ pub(crate) fn broken(wire: &[u8]) -> Option<HandshakeError> {
     }
 }
 
-/// The digest of the content, computed at once.
+/// Returns the digest of the content, computed at once.
 #[cfg(feature = "digest")]
+#[allow(dead_code, reason = "the tests of the handshake do not need it")]
 pub(crate) fn digest(
     algorithm: accio_proto::DigestAlgorithm,
     content: &[u8],
