@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Crates whose only use is to call the operating system.
+/// Crates that are only used to call the operating system.
 const SYSTEM_CALLS: [&str; 5] = ["rustix::", "socket2::", "nix::", "dns_lookup::", "libc::"];
 
-/// Modules that import from their own parts and are imported by them, each with its reason in
-/// ARCHITECTURE.md.
-const WHOLES: [&str; 2] = ["server::reactor", "sink::dir"];
+/// Modules that import from their submodules and are imported by them; ARCHITECTURE.md has the
+/// reasons.
+const MUTUAL_IMPORTS: [&str; 2] = ["server::reactor", "sink::dir"];
 
-/// Path of a module, from the root of the crate.
+/// The path of a module, from the root of the crate.
 type Module = Vec<String>;
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -27,8 +27,8 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The files of `src` by module, without comments and without tests. A module with one file per
-/// system is the one of Linux.
+/// Returns the files of `src` by module, without comments and tests. Of modules with one file per
+/// system, only that of Linux is used.
 fn modules() -> BTreeMap<Module, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -51,14 +51,14 @@ fn modules() -> BTreeMap<Module, String> {
             module.remove(1);
         }
         let text = code(&fs::read_to_string(&file).unwrap());
-        // sys/mod.rs and sys/linux/mod.rs are one module.
+        // sys/mod.rs and sys/linux/mod.rs are treated as one module.
         let whole: &mut String = modules.entry(module).or_default();
         whole.push_str(&text);
     }
     modules
 }
 
-/// The text without comments, and without the tests at its end.
+/// Returns the text without comments, and without the tests at its end.
 fn code(text: &str) -> String {
     let lines = text.lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
     let text = lines.collect::<Vec<_>>().join("\n");
@@ -69,7 +69,7 @@ fn code(text: &str) -> String {
     text[..end.unwrap_or(text.len())].to_owned()
 }
 
-/// The paths of a `use`, without what is inside its braces' prefix repeated.
+/// Expands a `use` tree into its paths.
 fn expand(tree: &str) -> Vec<Vec<String>> {
     let tree = tree.trim();
     let Some((prefix, rest)) = tree.split_once('{') else {
@@ -101,7 +101,8 @@ fn expand(tree: &str) -> Vec<Vec<String>> {
     paths
 }
 
-/// The `use` items of a file: whether each is a re-export, and its path from the root of the crate.
+/// Returns the `use` items of a file: whether each is a re-export, and its path from the root of
+/// the crate.
 fn imports(
     module: &Module,
     text: &str,
@@ -110,7 +111,7 @@ fn imports(
     let mut imports = Vec::new();
     for item in text.split(';') {
         let Some((before, tree)) = item.rsplit_once("use ") else { continue };
-        // Not a word in a string: an item begins its line.
+        // Skip words in strings: an item begins its line.
         let line = match before.rsplit_once('\n') {
             Some((_, line)) => line.trim(),
             None if before.is_empty() => "",
@@ -158,7 +159,7 @@ fn paths_through<'a>(module: &'a Module, text: &'a str) -> impl Iterator<Item = 
     })
 }
 
-/// The module that defines the item of a path, through re-exports.
+/// Returns the module that defines the item of a path, following re-exports.
 fn definition(
     mut path: Vec<String>,
     exports: &BTreeMap<Module, BTreeMap<String, Vec<String>>>,
@@ -177,8 +178,8 @@ fn definition(
     }
 }
 
-/// The modules that each module imports from. A module that only re-exports an item of one of its
-/// own does not import it.
+/// Returns the modules that each module imports from. A module that only re-exports an item of a
+/// submodule does not import it.
 fn edges(modules: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module>> {
     let all: BTreeMap<_, _> = modules
         .iter()
@@ -210,8 +211,8 @@ fn edges(modules: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module
     edges
 }
 
-/// Removes modules that import nothing that is left, until none is left or all are in a cycle or
-/// import from one.
+/// Repeatedly removes modules that import none of the remaining ones; the rest is in a cycle or
+/// imports from one.
 fn cycles(mut edges: BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<Module, BTreeSet<Module>> {
     loop {
         let left = edges.len();
@@ -232,7 +233,7 @@ fn only_sys_names_system_calls() {
     let is_sys = |module: &Module| module.first().is_some_and(|part| part == "sys");
     for (module, text) in modules.iter().filter(|(module, _)| !is_sys(module)) {
         for name in SYSTEM_CALLS {
-            // A whole word: `unix::` is not `nix::`.
+            // Match a whole word only: `unix::` is not `nix::`.
             let found = text.match_indices(name).any(|(at, _)| {
                 !text[..at].ends_with(|letter: char| letter.is_alphanumeric() || letter == '_')
             });
@@ -240,10 +241,7 @@ fn only_sys_names_system_calls() {
         }
     }
     let mut in_sys = modules.iter().filter(|(module, _)| is_sys(module));
-    assert!(
-        in_sys.any(|(_, text)| text.contains("rustix::")),
-        "the search finds what it looks for"
-    );
+    assert!(in_sys.any(|(_, text)| text.contains("rustix::")), "the search finds known uses");
 }
 
 #[test]
@@ -251,7 +249,7 @@ fn no_two_files_import_each_other() {
     let mut edges = edges(&modules());
     for (module, targets) in &mut edges {
         targets.retain(|target| {
-            !(WHOLES.contains(&&*target.join("::")) && module.starts_with(target))
+            !(MUTUAL_IMPORTS.contains(&&*target.join("::")) && module.starts_with(target))
         });
     }
     let count: usize = edges.values().map(BTreeSet::len).sum();
@@ -261,7 +259,7 @@ fn no_two_files_import_each_other() {
 }
 
 #[test]
-fn a_cycle_through_a_reexport_is_found() {
+fn finds_a_cycle_through_a_reexport() {
     let module = |path: &str| -> Module { path.split("::").map(str::to_owned).collect() };
     let modules = BTreeMap::from([
         (Vec::new(), String::new()),
