@@ -147,8 +147,7 @@ fn describe_reply(reply: &ServerReply, patience: Duration) -> String {
 fn describe_finding(reply: &ServerReply) -> &'static str {
     match reply.finding {
         Finding::Greets => {
-            "An Accio server: it greets as in the dialects accio and confirm; these differ only \
-             after the client has sent something."
+            "An Accio server: it greets as in accio and confirm; only sending would show which."
         }
         Finding::Silent => {
             "It waits for the client to begin: an Accio server with the dialect direct, a busy \
