@@ -88,6 +88,12 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         self.result.is_ok()
     }
 
+    /// Resets the connection and leaves neither a file nor a marker. Returns the file, whose drop may
+    /// take long.
+    pub fn into_file(self) -> Option<F> {
+        self.file
+    }
+
     /// Commits or aborts the file. If the commit fails, the file is aborted.
     pub fn finish<K: FileSink<File = F>>(mut self, sink: &K) -> Ended<S, F> {
         if self.result.is_ok() {

@@ -59,6 +59,8 @@ pub(super) struct Slow {
     pub(super) open: bool,
     pub(super) write: bool,
     pub(super) commit: bool,
+    /// How long an error marker takes.
+    pub(super) abort: Duration,
     /// Freeing a discarded file.
     pub(super) drop: bool,
     /// Whether commits are collected in groups, as in a durable sink.
@@ -77,7 +79,7 @@ pub(super) struct SlowFile {
     file: <MemorySink as FileSink>::File,
     slow: Slow,
     gate: Arc<Gate>,
-    aborted: bool,
+    kept: bool,
 }
 
 impl SlowSink {
@@ -96,7 +98,7 @@ impl FileSink for SlowSink {
             self.gate.pass();
         }
         let (file, gate) = (self.memory.open(id)?, Arc::clone(&self.gate));
-        Ok(SlowFile { file, slow: self.slow, gate, aborted: false })
+        Ok(SlowFile { file, slow: self.slow, gate, kept: false })
     }
 
     fn mark(&self, id: u64) -> io::Result<()> {
@@ -117,7 +119,10 @@ impl FileSink for SlowSink {
             self.gate.pass();
         }
         let name = |(index, file): (usize, &mut &mut SlowFile)| match may_name(index) {
-            true => file.file.commit(),
+            true => {
+                file.kept = true;
+                file.file.commit()
+            }
             false => Err(io::ErrorKind::Interrupted.into()),
         };
         files.iter_mut().enumerate().map(name).collect()
@@ -136,18 +141,19 @@ impl SinkFile for SlowFile {
         if self.slow.commit {
             self.gate.pass();
         }
+        self.kept = true;
         self.file.commit()
     }
 
     fn abort(&mut self) -> io::Result<()> {
-        self.aborted = true;
+        std::thread::sleep(self.slow.abort);
         self.file.abort()
     }
 }
 
 impl Drop for SlowFile {
     fn drop(&mut self) {
-        if self.slow.drop && self.aborted {
+        if self.slow.drop && !self.kept {
             self.gate.pass();
         }
     }

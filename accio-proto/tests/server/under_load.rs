@@ -187,6 +187,29 @@ fn a_stop_takes_less_than_a_second_whatever_is_blocked() {
     }
 }
 
+/// Markers that take long are left to threads of their own at a stop; none of these then waits until
+/// a discarded file is freed.
+#[test]
+fn a_stop_leaves_slow_markers_before_it_frees_files() {
+    const COUNT: u64 = 200;
+    let memory = MemorySink::new();
+    let slow = Slow { abort: Duration::from_millis(25), drop: true, ..Slow::default() };
+    let (sink, held) = SlowSink::new(&memory, slow);
+    let server = start(Server::builder(sink).workers(workers(2)));
+    let mut streams: Vec<_> = (0..COUNT).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        greeted(stream);
+        stream.write_all(b"part").unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let started = Instant::now();
+    server.stop().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    let marked = (1..=COUNT).filter(|id| memory.get(*id) == Some(Stored::Error)).count();
+    held.0.open();
+    assert_eq!(marked as u64, COUNT);
+}
+
 /// A single upload does not wait for a group to fill up; waiting ones share a group.
 #[test]
 fn waiting_commits_share_a_group() {

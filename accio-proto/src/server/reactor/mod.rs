@@ -257,6 +257,10 @@ impl<K: FileSink> Shared<K> {
     /// Commits or aborts a file, reports the connection and notifies its peer.
     fn finish(self: &Arc<Self>, key: Key, ending: Ending<K>) {
         if !self.slots.claim(key) {
+            // The stop reports it. Freeing its content here would delay the markers of others.
+            if let Some(file) = ending.closing.into_file() {
+                self.push_discarded(Some(file));
+            }
             return;
         }
         let info = ending.info;
