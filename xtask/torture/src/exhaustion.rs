@@ -305,14 +305,14 @@ fn idle(context: &Context, dir: &Path, count: usize, timeout: Option<&str>) -> V
     ))
 }
 
-fn connect(address: SocketAddr) -> Verdict<TcpStream> {
+pub(super) fn connect(address: SocketAddr) -> Verdict<TcpStream> {
     let mut peer = Peer::connect(address)?;
     peer.greet_as_client(Dialect::Accio)?;
     Ok(peer.into_stream())
 }
 
 /// Returns how and when each connection ended.
-fn ends(peers: &[TcpStream], limit: Duration) -> Verdict<Vec<Option<(End, Instant)>>> {
+pub(super) fn ends(peers: &[TcpStream], limit: Duration) -> Verdict<Vec<Option<(End, Instant)>>> {
     let until = Instant::now() + limit;
     let mut ends: Vec<Option<(End, Instant)>> = vec![None; peers.len()];
     let mut open: Vec<usize> = (0..peers.len()).collect();

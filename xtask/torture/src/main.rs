@@ -23,6 +23,8 @@ mod privileges;
 mod promises;
 mod proxies;
 mod runner;
+mod saturation;
+mod stop;
 mod strace;
 mod syscalls;
 mod volume;
@@ -39,7 +41,7 @@ use accio_harness::context::Context;
 use accio_harness::subject::Subject;
 use accio_harness::verdict::{Stop, Verdict};
 use accio_harness::work_dir::WorkDir;
-use accio_harness::{TROUBLE, cargo, namespace, resource_limits};
+use accio_harness::{TROUBLE, cargo, namespace, resource_limits, scheduling_delay};
 use runner::{Case, RunOptions};
 
 /// Inject faults: system calls, kills, power loss, full disks, lossy networks
@@ -92,6 +94,10 @@ enum Part {
     Chaos,
     /// Drop some or all packets
     Network,
+    /// Send at full speed next to silent connections
+    Saturation,
+    /// Signal a server with many uploads in progress, while its stderr and its journal are not read
+    Stop,
     /// Put TCP proxies in between, which turn resets into orderly ends
     Proxies,
 }
@@ -106,6 +112,8 @@ impl Part {
             Part::Exhaustion => Ok(exhaustion::cases(options)),
             Part::Chaos => Ok(chaos::cases(options)),
             Part::Network => Ok(network::cases(options)),
+            Part::Saturation => Ok(saturation::cases(options)),
+            Part::Stop => Ok(stop::cases(options)),
             Part::Proxies => Ok(proxies::cases(options)),
         }
     }
@@ -139,6 +147,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut dir = WorkDir::new("torture", undo)?;
     // This process holds the client side of ten thousand connections.
     resource_limits::raise_descriptor_limit(None)?;
+    scheduling_delay::start();
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let options = RunOptions {

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::runner::{Case, RunOptions};
-use super::{chaos, disk, exhaustion, kill, network, power_loss, proxies, syscalls};
+use super::{
+    chaos, disk, exhaustion, kill, network, power_loss, proxies, saturation, stop, syscalls,
+};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -52,13 +54,15 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 fn torture_names() -> Vec<String> {
     let options = RunOptions { quick: false, unprivileged: false, seed: 1, jobs: 1, keep: false };
-    let parts: [fn(&RunOptions) -> Vec<Case>; 7] = [
+    let parts: [fn(&RunOptions) -> Vec<Case>; 9] = [
         kill::cases,
         power_loss::cases,
         disk::cases,
         exhaustion::cases,
         chaos::cases,
         network::cases,
+        saturation::cases,
+        stop::cases,
         proxies::cases,
     ];
     let cases = parts.into_iter().flat_map(|cases| cases(&options));

@@ -298,13 +298,23 @@ impl Process {
         program.rsplit('/').next().unwrap_or_default()
     }
 
+    /// Whether it has begun to exit: it runs no more code of its own while the kernel closes its
+    /// descriptors.
+    pub fn is_exiting(&self) -> Verdict<bool> {
+        /// `PF_EXITING`
+        const EXITING: u64 = 4;
+        let stat = self.proc_file("stat")?;
+        let flags = fields(&stat).nth(6).and_then(|field| field.parse::<u64>().ok());
+        match flags {
+            Some(flags) => Ok(flags & EXITING != 0),
+            None => Err(Stop::Trouble(format!("cannot read flags from {stat:?}"))),
+        }
+    }
+
     /// Returns the CPU time that it has used, in clock ticks (100 per second on Linux).
     pub fn cpu_ticks(&self) -> Verdict<u64> {
         let stat = self.proc_file("stat")?;
-        // The command name may contain any character. The fields follow it; the first is the state.
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+        let field = |index: usize| fields(&stat).nth(index)?.parse::<u64>().ok();
         match (field(11), field(12)) {
             (Some(user), Some(system)) => Ok(user + system),
             _ => Err(Stop::Trouble(format!("cannot read processor times from {stat:?}"))),
@@ -361,6 +371,12 @@ impl Process {
         let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
         last.iter().map(|line| format!("\n  {line}")).collect()
     }
+}
+
+/// Returns the fields of `/proc/PID/stat` after the command name, which may contain any character;
+/// the first is the state.
+fn fields(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit(')').next().unwrap_or_default().split_whitespace()
 }
 
 impl Drop for Process {

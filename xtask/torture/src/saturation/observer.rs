@@ -1,0 +1,178 @@
+//! Silent clients, and probes that connect all the time; one thread takes all times.
+
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::process::setpriority_process;
+
+use super::senders::connect;
+use accio_harness::peer::GREETING;
+use accio_harness::verdict::{Stop, Verdict, ensure};
+
+/// From one silent client to the next.
+const SILENT_EVERY: Duration = Duration::from_millis(1);
+
+/// From one probe to the next.
+const PROBE_EVERY: Duration = Duration::from_millis(10);
+
+/// How long the end of a silent client is awaited beyond its time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The priority of the observing thread, where it may be raised.
+const NICE: i32 = -5;
+
+/// What was observed.
+#[derive(Debug)]
+pub(super) struct Observed {
+    /// From connecting to the greeting, in order.
+    greetings: Vec<Duration>,
+    shortest: Duration,
+    longest: Duration,
+    lateness: Duration,
+}
+
+impl Observed {
+    /// The number of greetings.
+    pub(super) fn greetings(&self) -> usize {
+        self.greetings.len()
+    }
+
+    /// The time from connecting to the greeting that so many percent of them took at most.
+    pub(super) fn greeting(&self, percent: usize) -> Duration {
+        self.greetings.get(self.greetings.len() * percent / 100).copied().unwrap_or(Duration::MAX)
+    }
+
+    /// The shortest time from connecting to the end, and the longest from the greeting to the end.
+    pub(super) fn ends(&self) -> (Duration, Duration) {
+        (self.shortest, self.longest)
+    }
+
+    /// How late the observing thread woke up, at most.
+    pub(super) fn lateness(&self) -> Duration {
+        self.lateness
+    }
+}
+
+/// A client whose times are taken.
+struct Client {
+    stream: Option<TcpStream>,
+    is_silent: bool,
+    connected: Instant,
+    received: usize,
+    greeted: Option<Instant>,
+}
+
+struct Observer {
+    address: SocketAddr,
+    queue: OwnedFd,
+    clients: Vec<Client>,
+    /// Silent clients that have not ended.
+    open: usize,
+    observed: Observed,
+}
+
+/// Opens `silent` connections and waits for their ends; probes connect all the while.
+pub(super) fn observe(address: SocketAddr, silent: usize, timeout: u64) -> Verdict<Observed> {
+    // Without the privilege it has to do.
+    let _ = setpriority_process(None, NICE);
+    let observed = Observed {
+        greetings: Vec::new(),
+        shortest: Duration::MAX,
+        longest: Duration::ZERO,
+        lateness: Duration::ZERO,
+    };
+    let queue = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut observer = Observer { address, queue, clients: Vec::new(), open: silent, observed };
+    let began = Instant::now();
+    let (mut next_silent, mut next_probe, mut begun) = (began, began, 0);
+    let until = began + Duration::from_secs(timeout) + PATIENCE;
+    while observer.open > 0 {
+        let now = Instant::now();
+        while begun < silent && next_silent <= now {
+            observer.begin(true)?;
+            (begun, next_silent) = (begun + 1, next_silent + SILENT_EVERY);
+        }
+        if next_probe <= now {
+            observer.begin(false)?;
+            next_probe = now + PROBE_EVERY;
+        }
+        if now >= until {
+            return Err(Stop::fault(
+                "every silent client to be ended",
+                format!("{} of {silent} are open", observer.open),
+            ));
+        }
+        let next = if begun < silent { next_probe.min(next_silent) } else { next_probe };
+        observer.wait(next)?;
+    }
+    observer.observed.greetings.sort();
+    Ok(observer.observed)
+}
+
+impl Observer {
+    fn begin(&mut self, is_silent: bool) -> Verdict {
+        let connected = Instant::now();
+        let stream = connect(self.address)?;
+        let data = EventData::new_u64(self.clients.len() as u64);
+        epoll::add(&self.queue, &stream, data, EventFlags::IN | EventFlags::RDHUP)?;
+        let stream = Some(stream);
+        self.clients.push(Client { stream, is_silent, connected, received: 0, greeted: None });
+        Ok(())
+    }
+
+    /// Takes the times of whatever happens until `next`.
+    fn wait(&mut self, next: Instant) -> Verdict {
+        let left = next.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 64];
+        let count = match epoll::wait(&self.queue, &mut events[..], Some(&timeout)) {
+            Err(Errno::INTR) => return Ok(()),
+            count => count?,
+        };
+        let now = Instant::now();
+        if count == 0 {
+            let late = now.saturating_duration_since(next);
+            self.observed.lateness = self.observed.lateness.max(late);
+        }
+        events[..count].iter().try_for_each(|event| self.handle(event.data.u64() as usize, now))
+    }
+
+    fn handle(&mut self, index: usize, now: Instant) -> Verdict {
+        let client = &mut self.clients[index];
+        let Some(stream) = &mut client.stream else { return Ok(()) };
+        let mut buffer = [0; 64];
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(Stop::fault("a reset of a silent client", "FIN")),
+            Ok(count) => {
+                client.received += count;
+                ensure(client.received <= GREETING.len(), "the greeting alone", || {
+                    format!("{} bytes", client.received)
+                })?;
+                if client.received == GREETING.len() {
+                    client.greeted = Some(now);
+                    self.observed.greetings.push(now - client.connected);
+                    if !client.is_silent {
+                        client.stream = None;
+                    }
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                let Some(greeted) = client.greeted else {
+                    return Err(Stop::fault("a greeting", error.to_string()));
+                };
+                let observed = &mut self.observed;
+                observed.shortest = observed.shortest.min(now - client.connected);
+                observed.longest = observed.longest.max(now - greeted);
+                client.stream = None;
+                self.open -= 1;
+            }
+        }
+        Ok(())
+    }
+}
