@@ -55,6 +55,9 @@ struct Arguments {
     /// Run only our programs and the peers whose name contains one of these texts
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     peers: Vec<String>,
+    /// Also measure this accio-server, in the same rounds, as "before"
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
     /// Number of rounds [default: depends on the workload]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
@@ -125,7 +128,10 @@ fn measure(arguments: &Arguments) -> Result<Report> {
     }
     // If this fails, the benchmark holds fewer connections, and the report gives their number.
     let _ = accio_harness::resource_limits::raise_descriptor_limit(None);
-    let workspace = Workspace::set_up(arguments.dir.as_deref(), arguments.keep)?;
+    let workspace = {
+        let (dir, before) = (arguments.dir.as_deref(), arguments.before.as_deref());
+        Workspace::set_up(dir, before, arguments.keep)?
+    };
     let mut machine = Machine::detect(&workspace);
     let background_load = BackgroundLoad::start();
     let bench = Bench {

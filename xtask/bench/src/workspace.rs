@@ -22,13 +22,14 @@ pub(super) enum Storage {
 pub(super) struct Workspace {
     bin: PathBuf,
     this: PathBuf,
+    before: Option<PathBuf>,
     disk: WorkDir,
     tmpfs: Option<WorkDir>,
 }
 
 impl Workspace {
     /// Builds the programs and creates the directories.
-    pub(super) fn set_up(dir: Option<&Path>, keep: bool) -> Result<Self> {
+    pub(super) fn set_up(dir: Option<&Path>, before: Option<&Path>, keep: bool) -> Result<Self> {
         let bin = cargo::build()?.context("the programs do not build")?;
         let target = bin.parent().context("no target folder")?;
         let create = |parent: &Path| -> Result<WorkDir> {
@@ -45,7 +46,8 @@ impl Workspace {
             Some("tmpfs") => Some(create(memory)?),
             _ => None,
         };
-        Ok(Workspace { bin, this: std::env::current_exe()?, disk, tmpfs })
+        let before = before.map(std::path::absolute).transpose()?;
+        Ok(Workspace { bin, this: std::env::current_exe()?, before, disk, tmpfs })
     }
 
     /// Returns the command that runs one of our programs, built for release.
@@ -55,6 +57,11 @@ impl Workspace {
 
     pub(super) fn binary(&self, name: &str) -> PathBuf {
         self.bin.join(name)
+    }
+
+    /// Returns the accio-server to compare ours with.
+    pub(super) fn before(&self) -> Option<&Path> {
+        self.before.as_deref()
     }
 
     /// Returns the command that runs a role of the benchmark.

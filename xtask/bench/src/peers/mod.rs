@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::ports;
 use super::roles::{Alternative, Design, Protocol};
@@ -14,7 +14,7 @@ use accio_harness::process::{self, AtDrop, Process};
 mod config;
 mod tools;
 
-use tools::{CURL, IPERF, NC, NCAT, NGINX, PYTHON, RSYNC, SOCAT, VSFTPD};
+use tools::{CURL, DD, IPERF, NC, NCAT, NGINX, PYTHON, RSYNC, SOCAT, VSFTPD};
 pub(super) use tools::{TOOLS, Tool, strace};
 
 /// A server and the client that uploads to it.
@@ -23,6 +23,12 @@ pub(super) enum Peer {
     /// Our client and server, without some fast paths.
     Accio {
         without: &'static [&'static str],
+    },
+    /// Our client and our server with `--durable`.
+    Durable,
+    /// Our client and the accio-server of `--before`.
+    Before {
+        durable: bool,
     },
     /// Our client and server-s, which counts bytes.
     Count {
@@ -43,6 +49,8 @@ pub(super) enum Peer {
     Loop,
     /// `std::io::copy` on both sides.
     Copy,
+    /// A minimal server that stores small uploads durably, one after another.
+    DurableLoop,
     /// Our client and a minimal server.
     Alternative(Alternative),
     /// Zero-copy on both sides, nothing is stored.
@@ -73,6 +81,9 @@ impl Peer {
         };
         match self {
             Peer::Accio { without } => all_but("accio", without),
+            Peer::Durable => "accio, durable".into(),
+            Peer::Before { durable: false } => "before".into(),
+            Peer::Before { durable: true } => "before, durable".into(),
             Peer::Count { without } => all_but("server-s", without),
             Peer::Nginx { workers: 1 } => "nginx".into(),
             Peer::Nginx { workers } => format!("nginx {workers} workers"),
@@ -85,6 +96,7 @@ impl Peer {
             Peer::Python(size) => format!("python {} KiB", size >> 10),
             Peer::Loop => "read/write".into(),
             Peer::Copy => "io::copy".into(),
+            Peer::DurableLoop => "bare loop, durable".into(),
             Peer::Alternative(Alternative::Splice) => "splice alone".into(),
             Peer::Alternative(Alternative::SpliceThreads) => "splice, 2 threads".into(),
             Peer::Alternative(Alternative::BufferThreads) => "buffers, 2 threads".into(),
@@ -103,6 +115,8 @@ impl Peer {
     pub(super) fn about(&self) -> &'static str {
         match self {
             Peer::Accio { .. } => "accio-client → accio-server",
+            Peer::Durable => "accio-client → accio-server --durable",
+            Peer::Before { .. } => "accio-client → the accio-server of --before",
             Peer::Count { .. } => "accio-client → server-s, which stores nothing",
             Peer::Nginx { .. } => "curl -T → nginx, WebDAV PUT",
             Peer::Nc => "OpenBSD nc → nc",
@@ -114,6 +128,7 @@ impl Peer {
             Peer::Python(_) => "a plain Python client → threaded Python server",
             Peer::Loop => "read and write, 64 KiB, on both sides, a thread each",
             Peer::Copy => "std::io::copy on both sides, a thread each",
+            Peer::DurableLoop => "accept, greet, read, fdatasync, link, fsync, close, one by one",
             Peer::Alternative(Alternative::Splice) => {
                 "accio-client → splice in, splice out, nothing else"
             }
@@ -200,13 +215,13 @@ impl Peer {
         let number = port.to_string();
         let file = dir.join("file");
         let into_file = || std::fs::File::create(&file);
-        let own = |name: &str, without: &[&str]| {
-            let mut command = workspace.program(name);
+        let served_by = |mut command: Command, without: &[&str]| {
             command.args(["--bind", "127.0.0.1", "--timeout", "600", &number]);
             command.args(without.iter().flat_map(|path| ["--without", path]));
             command.stdout(Stdio::null());
             command
         };
+        let own = |name: &str, without: &[&str]| served_by(workspace.program(name), without);
         // sendfile is a fast path of the client.
         let servers = |paths: &'static [&'static str]| -> Vec<&'static str> {
             paths.iter().copied().filter(|path| *path != "sendfile").collect()
@@ -215,6 +230,17 @@ impl Peer {
             Peer::Accio { without } => {
                 let mut command = own("accio-server", &servers(without));
                 command.arg(dir);
+                command
+            }
+            Peer::Durable => {
+                let mut command = own("accio-server", &[]);
+                command.arg(dir).arg("--durable");
+                command
+            }
+            Peer::Before { durable } => {
+                let program = workspace.before().context("no --before")?;
+                let mut command = served_by(Command::new(program), &[]);
+                command.arg(dir).args(durable.then_some("--durable"));
                 command
             }
             Peer::Count { without } => own("server-s", &servers(without)),
@@ -264,6 +290,11 @@ impl Peer {
                 command.arg(&number).arg(dir);
                 command
             }
+            Peer::DurableLoop => {
+                let mut command = workspace.role("serve-durable");
+                command.arg(&number).arg(dir);
+                command
+            }
             Peer::Alternative(alternative) => {
                 let mut command = workspace.role("serve-alternative");
                 command.arg(&number).arg(dir).arg(alternative.name());
@@ -299,7 +330,11 @@ impl Peer {
         let name = port.to_string();
         let from_file = || std::fs::File::open(source);
         let mut command = match self {
-            Peer::Accio { .. } | Peer::Count { .. } | Peer::Alternative(_) => {
+            Peer::Accio { .. }
+            | Peer::Durable
+            | Peer::Before { .. }
+            | Peer::Count { .. }
+            | Peer::Alternative(_) => {
                 let mut command = workspace.program("accio-client");
                 command.args(["127.0.0.1", &name]).arg(source);
                 if self.lacks("sendfile") {
@@ -341,7 +376,7 @@ impl Peer {
             }
             Peer::Loop => own_client(workspace, "send-loop", &name, source),
             Peer::Copy => own_client(workspace, "send-copy", &name, source),
-            Peer::Limit | Peer::LowerBound { .. } => {
+            Peer::Limit | Peer::LowerBound { .. } | Peer::DurableLoop => {
                 own_client(workspace, "send-file", &name, source)
             }
             Peer::Iperf => {
@@ -359,6 +394,15 @@ impl Peer {
         command.stdin(Stdio::null());
         Ok(command)
     }
+}
+
+/// Returns a `dd` that copies a file past the page cache and syncs it.
+pub(super) fn dd(source: &Path, copy: &Path) -> Result<Command> {
+    let mut command = DD.command()?;
+    let operand = |name: &str, path: &Path| format!("{name}={}", path.display());
+    command.args([operand("if", source), operand("of", copy)]);
+    command.args(["bs=1M", "oflag=direct", "conv=fsync", "status=none"]).stdin(Stdio::null());
+    Ok(command)
 }
 
 /// Returns a `curl -T` that sends the body without waiting for `100 Continue`.

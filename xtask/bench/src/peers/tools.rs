@@ -36,6 +36,7 @@ tools! {
     RSYNC: "rsync", "rsync", ["--version"];
     VSFTPD: "vsftpd", "vsftpd", ["-v"];
     PYTHON: "python3", "python3", ["--version"];
+    DD: "dd", "coreutils", ["--version"];
     IPERF: "iperf3", "iperf3", ["--version"];
     STRACE: "strace", "strace", ["--version"];
 }

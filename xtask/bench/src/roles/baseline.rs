@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use accio_harness::peer::GREETING;
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 const BUFFER: usize = 64 << 10;
 const THREADS: usize = 128;
@@ -37,6 +38,31 @@ pub(super) fn serve(
         })
     })
     .context("baseline server")
+}
+
+/// Keeps connection N as `N.file`, one after the other, with the calls of a durable commit.
+pub(super) fn serve_durable(port: u16, dir: &Path) -> Result<()> {
+    let listener = super::listener::listen(port)?;
+    let dir = File::open(dir)?;
+    let mut buffer = vec![0; BUFFER];
+    for id in 1_u64.. {
+        let (mut stream, _) = listener.accept()?;
+        stream.write_all(GREETING)?;
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&dir, ".", flags, Mode::from_raw_mode(0o666))?;
+        let mut file = File::from(file);
+        loop {
+            match stream.read(&mut buffer)? {
+                0 => break,
+                count => file.write_all(&buffer[..count])?,
+            }
+        }
+        file.sync_data()?;
+        let name = format!("{id}.file");
+        rustix::fs::linkat(&file, "", &dir, name, AtFlags::EMPTY_PATH).context("cannot link")?;
+        dir.sync_all()?;
+    }
+    Ok(())
 }
 
 pub(super) fn copy_by_loop(stream: &mut TcpStream, file: &mut File) -> io::Result<()> {

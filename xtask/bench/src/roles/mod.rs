@@ -22,6 +22,9 @@ pub(crate) enum Role {
     /// Store uploads with std::io::copy
     #[command(hide = true)]
     ServeCopy { port: u16, dir: PathBuf },
+    /// Store small uploads durably, one after another
+    #[command(hide = true)]
+    ServeDurable { port: u16, dir: PathBuf },
     /// Store uploads one at a time in an alternative way
     #[command(hide = true)]
     ServeAlternative { port: u16, dir: PathBuf, alternative: Alternative },
@@ -53,6 +56,7 @@ impl Role {
         match self {
             Role::ServeLoop { port, dir } => baseline::serve(*port, dir, baseline::copy_by_loop),
             Role::ServeCopy { port, dir } => baseline::serve(*port, dir, baseline::copy_by_std),
+            Role::ServeDurable { port, dir } => baseline::serve_durable(*port, dir),
             Role::ServeAlternative { port, dir, alternative } => {
                 baseline::serve(*port, dir, alternative.copy_function())
             }

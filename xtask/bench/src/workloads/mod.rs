@@ -2,6 +2,7 @@
 
 mod at_once;
 mod client;
+mod durable;
 mod file;
 mod held;
 mod small;
@@ -104,6 +105,18 @@ pub(super) const ALL: &[WorkloadKind] = &[
         run: |bench, kind| small::run(bench, kind, 64 << 10),
     },
     WorkloadKind {
+        name: "durable-1k",
+        about: "files of 1 KiB to the disk, durable and not, into new directories",
+        quick: true,
+        run: durable::small,
+    },
+    WorkloadKind {
+        name: "durable-1g",
+        about: "one durable file of 1 GiB, to the disk",
+        quick: false,
+        run: durable::large,
+    },
+    WorkloadKind {
         name: "crowd",
         about: "files of 1 KiB to tmpfs, by increasing numbers of concurrent clients",
         quick: true,
@@ -158,13 +171,28 @@ impl Bench {
         self.rounds.unwrap_or(if self.quick { quick } else { full }).max(1)
     }
 
-    /// Returns the peers that are installed and selected.
+    /// Returns the peers that are installed and selected, and after ours the one of `--before`.
     pub(super) fn select(&self, peers: Vec<Peer>) -> Vec<Peer> {
-        peers.into_iter().filter(|peer| peer.is_installed() && self.is_selected(peer)).collect()
+        let is_selected = |peer: &Peer| peer.is_installed() && self.is_selected(peer);
+        let with_before = |peer: Peer| {
+            let before = self.before(&peer);
+            [Some(peer), before].into_iter().flatten()
+        };
+        peers.into_iter().filter(is_selected).flat_map(with_before).collect()
+    }
+
+    /// Returns the peer of `--before` to compare `ours` with.
+    fn before(&self, ours: &Peer) -> Option<Peer> {
+        let durable = match ours {
+            Peer::Accio { without: [] } => false,
+            Peer::Durable => true,
+            _ => return None,
+        };
+        self.workspace.before().map(|_| Peer::Before { durable })
     }
 
     fn is_selected(&self, peer: &Peer) -> bool {
-        let ours = matches!(peer, Peer::Accio { .. } | Peer::Count { .. });
+        let ours = matches!(peer, Peer::Accio { .. } | Peer::Durable | Peer::Count { .. });
         ours || self.peers.is_empty() || self.peers.iter().any(|part| peer.name().contains(part))
     }
 
@@ -190,5 +218,6 @@ pub(super) fn all_peers() -> Vec<Peer> {
         file::alternatives().into_iter().filter(|peer| matches!(peer, Peer::Alternative(_))),
     );
     peers.extend(small::lower_bounds());
+    peers.extend([Peer::Durable, Peer::DurableLoop]);
     peers
 }

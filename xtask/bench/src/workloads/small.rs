@@ -30,8 +30,9 @@ struct Target {
     results: Results,
 }
 
+/// One value of each figure per round.
 #[derive(Default)]
-struct Results {
+pub(super) struct Results {
     rates: Vec<f64>,
     server_cpus: Vec<f64>,
     client_cpus: Vec<f64>,
@@ -111,8 +112,9 @@ pub(super) fn crowd(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let crowds: &[u64] = if bench.quick { &[16, 5000] } else { &[1, 16, 100, 1000, 5000, 10_000] };
     let mut targets = Vec::new();
     for crowd in crowds {
-        let target = Target::new(&bench.workspace, Peer::Accio { without: &[] })?;
-        targets.push(((*crowd).min(max), target));
+        for peer in bench.select(vec![Peer::Accio { without: &[] }]) {
+            targets.push(((*crowd).min(max), Target::new(&bench.workspace, peer)?));
+        }
     }
     let rounds = bench.rounds(2, 5);
     for round in 0..=rounds {
@@ -127,7 +129,7 @@ pub(super) fn crowd(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     }
     let mut rows = Vec::new();
     for (crowd, target) in targets {
-        let mut row = Row::new(format!("accio, {crowd} at a time"));
+        let mut row = Row::new(format!("{}, {crowd} at a time", target.peer.name()));
         target.results.fill(&mut row);
         let memory = tree_memory(target.server.process.pid(), "VmHWM");
         row.add(Figure::ServerMemory, "MiB", vec![memory as f64 / 1024.0]);
@@ -163,25 +165,35 @@ impl Target {
             .with_context(|| self.peer.name())?;
         let server_cpu = settled_cpu(pid).saturating_sub(cpu);
         if self.peer.stores() {
-            check(&self.dir, uploads, size, first).with_context(|| self.peer.name())?;
+            check(&self.dir, uploads, size, first, Afterwards::Remove)
+                .with_context(|| self.peer.name())?;
         }
-        let micros = |time: Duration| time.as_secs_f64() * 1e6 / uploads as f64;
-        Ok(Results {
-            rates: vec![uploads as f64 / wall.as_secs_f64()],
-            server_cpus: vec![micros(server_cpu)],
-            client_cpus: vec![micros(client_cpu)],
-        })
+        Ok(Results::of(uploads, wall, server_cpu, client_cpu))
     }
 }
 
 impl Results {
-    fn add(&mut self, more: Results) {
+    pub(super) fn of(
+        uploads: u64,
+        wall: Duration,
+        server_cpu: Duration,
+        client_cpu: Duration,
+    ) -> Self {
+        let micros = |time: Duration| time.as_secs_f64() * 1e6 / uploads as f64;
+        Results {
+            rates: vec![uploads as f64 / wall.as_secs_f64()],
+            server_cpus: vec![micros(server_cpu)],
+            client_cpus: vec![micros(client_cpu)],
+        }
+    }
+
+    pub(super) fn add(&mut self, more: Results) {
         self.rates.extend(more.rates);
         self.server_cpus.extend(more.server_cpus);
         self.client_cpus.extend(more.client_cpus);
     }
 
-    fn fill(self, row: &mut Row) {
+    pub(super) fn fill(self, row: &mut Row) {
         row.add(Figure::Rate, "/s", self.rates);
         row.add(Figure::ServerCpu, "µs", self.server_cpus);
         row.add(Figure::ClientCpu, "µs", self.client_cpus);
@@ -189,7 +201,7 @@ impl Results {
 }
 
 /// Runs one load generator per core; returns the duration and the CPU time of all of them.
-fn generate(
+pub(super) fn generate(
     workspace: &Workspace,
     port: u16,
     protocol: Protocol,
@@ -237,8 +249,21 @@ fn generate(
     Ok((ended - started, cpu))
 }
 
-/// Checks that each upload is stored once and completely, and nothing else; removes the files.
-fn check(dir: &Path, uploads: u64, size: usize, first: u64) -> Result<()> {
+/// What happens to files that were checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    Remove,
+    Keep,
+}
+
+/// Checks that each upload is stored once and completely, and nothing else.
+pub(super) fn check(
+    dir: &Path,
+    uploads: u64,
+    size: usize,
+    first: u64,
+    afterwards: Afterwards,
+) -> Result<()> {
     let pattern = pattern(size);
     let mut seen = HashSet::new();
     for entry in std::fs::read_dir(dir)? {
@@ -255,7 +280,9 @@ fn check(dir: &Path, uploads: u64, size: usize, first: u64) -> Result<()> {
         let number = u64::from_le_bytes(number.try_into()?);
         ensure!((first..first + uploads).contains(&number), "{name} is from another run");
         ensure!(seen.insert(number), "upload {number} is stored twice");
-        std::fs::remove_file(&path)?;
+        if afterwards == Afterwards::Remove {
+            std::fs::remove_file(&path)?;
+        }
     }
     ensure!(seen.len() as u64 == uploads, "{} of {uploads} uploads are stored", seen.len());
     Ok(())
