@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     strict: bool,
 }
 
-/// Compares with the snapshot, or updates it.
+/// Compares the public items with the snapshot, or updates the snapshot.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Some(now) = items(Path::new("."))? else {
         writeln!(io::stdout().lock(), "{}", skipped())?;

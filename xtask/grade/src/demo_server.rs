@@ -111,7 +111,7 @@ impl Arguments {
             Some(address) => bind(address)?,
             None => {
                 let own = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                // After port 65535, or where another program has the port, any port serves.
+                // If that port is invalid or in use, let the kernel choose one.
                 bind(own(self.port.wrapping_add(1))).or_else(|_| bind(own(0)))?
             }
         };

@@ -81,7 +81,7 @@ pub struct FinishedJob<T = ()> {
     pub index: usize,
     /// The result.
     pub verdict: Verdict<T>,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
 }
 

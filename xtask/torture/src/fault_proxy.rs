@@ -26,7 +26,7 @@ pub(crate) struct Script {
 /// How the proxy lets a connection end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProxyEnd {
-    /// As the client and the server do.
+    /// The proxy forwards the ends of the client and the server unchanged.
     Unchanged,
     /// The proxy sends FIN to the server after this number of bytes from the client.
     HalfClose(usize),

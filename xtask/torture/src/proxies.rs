@@ -106,7 +106,7 @@ fn trial(context: &Context, proxy: ProxyProgram, tls: bool, broken: usize) -> Ve
         lanes.into_iter().map(join).collect()
     });
     results.into_iter().collect::<Verdict<Vec<()>>>()?;
-    // Connections that hang end by the idle timeout.
+    // Hanging connections end at the idle timeout.
     thread::sleep(Duration::from_secs(4));
     let found = survey(&server.dir)?;
     let confirmed = counters.confirmed.lock().map(|tags| tags.clone()).unwrap_or_default();

@@ -76,7 +76,7 @@ pub(super) const ALL: &[WorkloadKind] = &[
     },
     WorkloadKind {
         name: "client",
-        about: "the client alone: 256 MiB into a server that drops them",
+        about: "the client alone: 256 MiB to a server that discards them",
         quick: true,
         run: client::run,
     },

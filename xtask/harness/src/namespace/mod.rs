@@ -18,13 +18,13 @@ use super::verdict::{Stop, Verdict};
 /// Prefix of the names of all namespaces; the id of the process that made them follows.
 const PREFIX: &str = "accio-test-";
 
-/// How many of a thousand packets are lost in a namespace. They are random and do not depend on a
+/// The share of packets that a namespace loses. The lost packets are random and do not depend on a
 /// seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loss {
-    /// Of incoming packets.
+    /// Lost incoming packets per thousand.
     pub incoming: u32,
-    /// Of outgoing packets.
+    /// Lost outgoing packets per thousand.
     pub outgoing: u32,
 }
 
