@@ -288,6 +288,24 @@ mod tests {
         table.leave(second, 2);
     }
 
+    /// A thread that moves content does not wait for the threads that read the entries.
+    #[test]
+    fn stores_progress_without_a_lock() {
+        let table = Arc::new(InProgress::new(1));
+        let place = table.enter(1, None, None, None, Instant::now());
+        let (connection, free) = (lock(&table.entry(0).connection), lock(&table.free));
+        let (done, is_done) = std::sync::mpsc::channel();
+        let other = Arc::clone(&table);
+        std::thread::spawn(move || {
+            other.progress(place, 5, Some(Dialect::Accio), Instant::now());
+            other.finishing(place, 6, Some(Dialect::Accio));
+            let _ = done.send(());
+        });
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(()));
+        drop((connection, free));
+        assert_eq!(table.iter().next().unwrap().bytes, 6);
+    }
+
     #[test]
     fn measures_idle_time_and_age() {
         let table = InProgress::new(1);

@@ -24,7 +24,7 @@ fn status(address: SocketAddr) -> Value {
 }
 
 #[test]
-fn an_upload_is_listed_while_it_lasts_and_when_it_has_ended() {
+fn lists_an_upload_and_then_its_outcome() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0", "--max-size", "1M"]);
     let metrics = address(&server);
@@ -79,7 +79,7 @@ fn confirm(server: SocketAddr, lines: &[&[u8]]) {
 }
 
 #[test]
-fn a_failed_handshake_shows_what_was_expected_and_what_came() {
+fn shows_expected_and_received_handshake_bytes() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0", "--handshake", "confirm"]);
     let metrics = address(&server);
@@ -106,7 +106,7 @@ fn a_failed_handshake_shows_what_was_expected_and_what_came() {
 }
 
 #[test]
-fn browsers_are_told_to_run_nothing_else_and_other_sites_get_nothing() {
+fn sends_security_headers_and_refuses_foreign_hosts() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0", "--metrics-name", "drop.example.org"]);
     let metrics = address(&server);
@@ -152,7 +152,7 @@ fn browsers_are_told_to_run_nothing_else_and_other_sites_get_nothing() {
 }
 
 #[test]
-fn of_a_thousand_uploads_a_hundred_are_listed_and_each_is_found() {
+fn lists_a_hundred_of_a_thousand_uploads() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0"]);
     let metrics = address(&server);
@@ -181,7 +181,7 @@ fn of_a_thousand_uploads_a_hundred_are_listed_and_each_is_found() {
 }
 
 #[test]
-fn a_saturated_server_still_answers() {
+fn answers_while_saturated() {
     let place = Place::new();
     let flags = ["--metrics", "0", "--max-connections", "4", "--workers", "1"];
     let server = Server::start(&place, &flags);
@@ -224,7 +224,7 @@ fn a_saturated_server_still_answers() {
 }
 
 #[test]
-fn an_upload_of_no_bytes_is_complete() {
+fn lists_an_empty_upload_as_complete() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0"]);
     let metrics = address(&server);

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_confirmation_is_named_with_its_first_wrong_byte() {
+    fn names_the_confirmation_and_its_first_wrong_byte() {
         for (sent, expected, received, text) in [
             (
                 &b"confirm-accio\n"[..],
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_has_an_explanation() {
+    fn explains_every_cause() {
         let io = || io::Error::from(io::ErrorKind::StorageFull);
         for (why, words) in [
             (Abort::Idle(Duration::from_millis(2500)), "nothing for 2.5 s"),

@@ -78,7 +78,7 @@ impl Record {
         let failure = Failure {
             reason: failed.failure.code(),
             explanation: format!(
-                "The TLS handshake failed: {error}. The connection got no number and left no file."
+                "The connection was refused: {error}. It got no number and left no file."
             ),
             error,
             expected: None,
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_records_are_kept_and_no_more() {
+    fn keeps_the_last_records() {
         let history = History::default();
         for id in 1..=3 * KEPT as u64 {
             history.push(Record {

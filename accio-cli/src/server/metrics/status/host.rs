@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_web_site_cannot_ask_under_its_own_name() {
+    fn refuses_names_of_web_sites() {
         let hosts = Hosts { names: vec!["drop.example.org".to_owned()] };
         for host in [
             "127.0.0.1:9090",

@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_is_a_number_or_a_part_of_an_address_or_name() {
+    fn matches_a_number_or_a_part_of_an_address_or_name() {
         let filter = |query: &str| Filter::of_query(query).unwrap();
         let peer = Some("192.0.2.17:4000");
         assert!(filter("q=17").matches(Some(17), [None, None]));

@@ -51,7 +51,7 @@ fn json(page: &RunningStatus, path: &str) -> serde_json::Value {
 }
 
 #[test]
-fn what_peers_supply_is_escaped_wherever_it_is_shown() {
+fn escapes_peer_text_in_html_and_json() {
     let page = page();
     page.history.push(record(Some(1), HOSTILE));
     page.history.push(record(None, HOSTILE));
@@ -77,7 +77,7 @@ fn what_peers_supply_is_escaped_wherever_it_is_shown() {
 }
 
 #[test]
-fn the_policy_has_the_digests_of_style_and_script() {
+fn policy_contains_the_digests_of_style_and_script() {
     for (name, text) in [("style", page::STYLE), ("script", page::SCRIPT)] {
         let digest = sha2::Sha256::digest(text.as_bytes());
         let digest = base64::engine::general_purpose::STANDARD.encode(digest);
@@ -91,7 +91,7 @@ fn the_policy_has_the_digests_of_style_and_script() {
 }
 
 #[test]
-fn the_size_is_bounded_whatever_peers_supply() {
+fn bounds_the_size_of_the_page() {
     let page = page();
     for id in 0..2 * KEPT as u64 {
         page.history.push(record(Some(u64::MAX - id), &"\"\u{202e}".repeat(10_000)));
@@ -102,7 +102,7 @@ fn the_size_is_bounded_whatever_peers_supply() {
 }
 
 #[test]
-fn the_fields_of_the_json_are_the_documented_ones() {
+fn json_has_the_documented_fields() {
     let page = page();
     page.history.push(record(Some(1), "text"));
     let json = json(&page, "/status.json");
@@ -142,7 +142,7 @@ fn the_fields_of_the_json_are_the_documented_ones() {
 }
 
 #[test]
-fn the_filter_selects_and_is_shown() {
+fn filters_by_number_address_and_name() {
     let page = page();
     for id in 1..=12 {
         page.history.push(record(Some(id), if id == 3 { "ada" } else { "bob" }));

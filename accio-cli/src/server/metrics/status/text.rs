@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_peer_supplies_is_shown_and_never_obeyed() {
+    fn escapes_markup_and_control_characters() {
         for (text, html) in [
             ("<script>alert('x')</script>", "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"),
             ("\" onload=\"x", "&quot; onload=&quot;x"),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut() {
+    fn cuts_long_texts() {
         assert_eq!(clip_to("four", 4), "four");
         assert_eq!(clip_to("fives", 4), "five…");
         assert_eq!(clip_to("文文文", 2), "文文…");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_for_people() {
+    fn formats_sizes_numbers_and_spans() {
         for (bytes, text) in
             [(0.0, "0 B"), (999.0, "999 B"), (1024.0, "1.0 KiB"), (1_572_864.0, "1.5 MiB")]
         {
