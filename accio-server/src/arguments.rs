@@ -186,7 +186,6 @@ pub(crate) struct Limits {
     /// Accepts versions 1 and 2, as sent by HAProxy's send-proxy and send-proxy-v2. Limits,
     /// networks, journal and log use that address; a connection without a header is reset and gets
     /// no number. A header can claim any address: let only the proxy connect.
-    #[cfg(feature = "proxy-protocol")]
     #[arg(long, help_heading = "Behind a balancer", env = "ACCIO_PROXY_PROTOCOL", hide_env = true,
           value_parser = FalseyValueParser::new())]
     pub(crate) proxy_protocol: bool,
@@ -195,16 +194,12 @@ pub(crate) struct Limits {
 impl Limits {
     /// Sets the limits on a server's builder.
     pub(crate) fn apply<K: FileSink>(self, builder: ServerBuilder<K>) -> ServerBuilder<K> {
-        let mut builder = builder.allow(self.allow).deny(self.deny);
+        let mut builder = builder.allow(self.allow).deny(self.deny).proxy_protocol(self.proxy_protocol);
         if let Some(max_connections) = self.max_connections {
             builder = builder.max_connections(max_connections);
         }
         if let Some(max_per_ip) = self.max_per_ip {
             builder = builder.max_per_ip(max_per_ip);
-        }
-        #[cfg(feature = "proxy-protocol")]
-        {
-            builder = builder.proxy_protocol(self.proxy_protocol);
         }
         if let Some(max_new_per_ip) = self.max_new_per_ip {
             builder = builder.max_new_per_ip(max_new_per_ip);

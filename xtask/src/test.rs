@@ -14,7 +14,7 @@ use crate::tools::Tool;
 
 /// All features except `store`, which adds fifty crates for HTTP and TLS. Test it with `cargo test
 /// --package accio-server --all-features`. `store-core` covers the sink itself.
-const FEATURES: &str = "accio-server/proxy-protocol,accio-server/store-core";
+const FEATURES: &str = "accio-server/store-core";
 /// Time limit to build a tool.
 const BUILD: Duration = Duration::from_secs(1800);
 /// The exit code of an error in the command line.

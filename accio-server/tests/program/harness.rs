@@ -154,7 +154,7 @@ impl Server {
     }
 
     /// The process state that the kernel reports: `T` for stopped.
-    #[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
+    #[cfg(feature = "metrics")]
     pub(crate) fn state(&self) -> char {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         stat.rsplit(')').next().unwrap().trim_start().chars().next().unwrap()

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
 mod addresses;
-#[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
+#[cfg(feature = "metrics")]
 mod balanced;
 mod diagnostics;
 #[cfg(feature = "digest")]
@@ -20,7 +20,6 @@ mod metrics;
 #[cfg(feature = "store")]
 mod network;
 mod on_commit;
-#[cfg(feature = "proxy-protocol")]
 mod proxied;
 mod sandbox;
 mod start_checks;

@@ -15,7 +15,7 @@ pub(crate) fn fails(code: i32, arguments: &[&str]) -> String {
     text
 }
 
-#[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
+#[cfg(feature = "metrics")]
 fn stdout(arguments: &[&str]) -> String {
     let output = program().args(arguments).stdout(Stdio::piped()).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
@@ -23,7 +23,7 @@ fn stdout(arguments: &[&str]) -> String {
 }
 
 // Without the feature, a flag is missing.
-#[cfg(all(feature = "metrics", feature = "proxy-protocol"))]
+#[cfg(feature = "metrics")]
 #[test]
 fn help() {
     snapbox::assert_data_eq!(stdout(&["-h"]), snapbox::file!["../snapshots/help-short.txt"].raw());

@@ -85,7 +85,7 @@ struct Arguments {
     /// Path to garage [default: search in PATH]
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_GARAGE")]
     garage: Option<PathBuf>,
-    /// Path to an accio-server with the features store and proxy-protocol [default: build one]
+    /// Path to an accio-server with the feature store [default: build one]
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_STORE_SERVER")]
     server: Option<PathBuf>,
 }
@@ -213,7 +213,7 @@ fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
     let mut build = cargo();
     build
         .args(["build", "--quiet", "--package", "accio-server"])
-        .args(["--features", "store,proxy-protocol"])
+        .args(["--features", "store"])
         .args(release.then_some("--release"))
         .args(["--target-dir", "target/cluster"]);
     let built = process::foreground(&mut build)
