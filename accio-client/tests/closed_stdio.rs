@@ -4,16 +4,17 @@
 mod common;
 
 use std::io::ErrorKind;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
+use accio_harness::program::{command, run};
 use common::{code, file, listen, serve, text};
 
 /// Runs the client in a shell that first applies `redirection`.
 fn redirected(redirection: &str, arguments: &[&str]) -> Output {
-    let mut shell = Command::new("sh");
+    let mut shell = command("sh");
     shell.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}")]);
     shell.arg(env!("CARGO_BIN_EXE_accio-client")).args(arguments);
-    shell.stdin(Stdio::null()).output().unwrap()
+    run(shell).unwrap()
 }
 
 #[test]

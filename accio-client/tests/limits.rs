@@ -4,10 +4,12 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use accio_harness::process::{AtDrop, Process};
+use accio_harness::program::command;
 use common::{Client, accept, code, events, fails, file, listen, named, serve, text};
 
 /// Runs a client against a server that receives everything but never closes the connection.
@@ -74,11 +76,11 @@ fn max_time_limits_the_whole_upload() {
 
 /// Runs the client in a shell that first sets a limit on descriptors.
 fn limited(limit: &str, arguments: &[&str]) -> Client {
-    let mut shell = Command::new("sh");
+    let mut shell = command("sh");
     shell.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
     shell.arg(env!("CARGO_BIN_EXE_accio-client")).args(arguments);
-    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Client(shell.spawn().unwrap())
+    shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Client(Process::spawn_logged(shell, None, AtDrop::Kill).unwrap())
 }
 
 #[test]

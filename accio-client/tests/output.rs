@@ -49,7 +49,7 @@ fn a_closed_event_reader_does_not_stop_the_transfer() {
     let mut client = client;
     let status = client.wait();
     let mut stderr = String::new();
-    client.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    client.0.take_error().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!(status.code(), Some(23));
     assert_eq!(stderr, "ERROR: standard output: broken pipe\n");
     assert_eq!(serving.join().unwrap()[0].len(), 100);
@@ -106,7 +106,7 @@ fn on_terminal(arguments: &[&str]) -> (String, Vec<u8>) {
     let mut client = client;
     client.wait();
     let mut stdout = Vec::new();
-    client.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+    client.0.take_output().unwrap().read_to_end(&mut stdout).unwrap();
     (text(&reading.join().unwrap()), stdout)
 }
 

@@ -6,10 +6,10 @@ mod common;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use accio_harness::program::{command, run};
 use common::{Client, accept, code, events, listen, named, reset, serve, text};
 
 /// Runs the client; returns its output and the upload as the server sees it: the content, or how it
@@ -39,9 +39,9 @@ fn sends_a_folder_as_an_archive_that_tar_can_extract() {
     let target = place.path().join("unpacked");
     fs::create_dir(&target).unwrap();
     fs::write(place.path().join("archive"), content.unwrap()).unwrap();
-    let mut tar = Command::new("tar");
+    let mut tar = command("tar");
     tar.args(["-xf", "../archive"]).current_dir(&target);
-    assert!(tar.status().unwrap().success());
+    assert!(run(tar).unwrap().status.success());
     assert_eq!(fs::read(target.join("photos/a")).unwrap(), b"first");
     assert_eq!(fs::read(target.join("photos/sub/large")).unwrap(), vec![7; 3 << 20]);
     assert_eq!(fs::read_link(target.join("photos/link")).unwrap().to_str(), Some("a"));

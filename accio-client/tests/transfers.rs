@@ -81,7 +81,7 @@ fn sends_standard_input_from_a_pipe_or_from_a_files_position() {
         let mut client = Client::with(&arguments, |command| {
             command.stdin(Stdio::piped());
         });
-        let mut pipe = client.0.stdin.take().unwrap();
+        let mut pipe = client.0.take_input().unwrap();
         pipe.write_all(&[b'p'; 200_000]).unwrap();
         drop(pipe);
         let output = client.output();
@@ -105,7 +105,7 @@ fn notices_a_closed_connection_while_the_pipe_is_silent() {
         command.stdin(Stdio::piped());
     });
     // The pipe stays open without any data.
-    let pipe = client.0.stdin.take();
+    let pipe = client.0.take_input();
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
     thread::sleep(Duration::from_millis(100));
@@ -274,12 +274,12 @@ fn does_not_retry_permanent_failures() {
     let mut client = Client::with(&["127.0.0.1", &port, "-", "--retry=5"], |command| {
         command.stdin(Stdio::piped());
     });
-    client.0.stdin.as_ref().unwrap().write_all(b"some").unwrap();
+    let mut pipe = client.0.take_input().unwrap();
+    pipe.write_all(b"some").unwrap();
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
     stream.read_exact(&mut [0; 4]).unwrap();
     reset(stream);
-    let pipe = client.0.stdin.take();
     let output = client.output();
     assert_eq!((code(&output), text(&output.stderr).lines().count()), (55, 1));
     drop(pipe);

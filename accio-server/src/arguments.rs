@@ -194,7 +194,8 @@ pub(crate) struct Limits {
 impl Limits {
     /// Sets the limits on a server's builder.
     pub(crate) fn apply<K: FileSink>(self, builder: ServerBuilder<K>) -> ServerBuilder<K> {
-        let mut builder = builder.allow(self.allow).deny(self.deny).proxy_protocol(self.proxy_protocol);
+        let mut builder =
+            builder.allow(self.allow).deny(self.deny).proxy_protocol(self.proxy_protocol);
         if let Some(max_connections) = self.max_connections {
             builder = builder.max_connections(max_connections);
         }

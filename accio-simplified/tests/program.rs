@@ -6,58 +6,45 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Maximum duration of any step of a test.
-const BOUND: Duration = Duration::from_secs(20);
-
-fn clean(mut command: Command) -> Command {
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("ACCIO_")) {
-            command.env_remove(name);
-        }
-    }
-    for name in ["RUST_LOG", "NO_COLOR", "NOTIFY_SOCKET"] {
-        command.env_remove(name);
-    }
-    command.stdin(Stdio::null()).env("COLUMNS", "100");
-    command
-}
+use accio_harness::ports;
+use accio_harness::process::{AtDrop, Input, NO_OWNER, Process};
+use accio_harness::program::{BOUND, command, run};
+use rustix::process::Signal;
 
 fn program() -> Command {
-    clean(Command::new(env!("CARGO_BIN_EXE_server-s")))
+    command(env!("CARGO_BIN_EXE_server-s"))
 }
 
 /// A running server, killed when dropped.
 struct Server {
-    child: Child,
+    process: Process,
     address: SocketAddr,
 }
 
 impl Server {
     fn start(flags: &[&str]) -> Self {
-        Server::start_with(flags, Stdio::piped)
+        Server::start_with(flags, Stdio::piped())
     }
 
-    fn start_with(flags: &[&str], stdout: impl Fn() -> Stdio) -> Self {
-        // Another process may take the port before the server does.
-        for _ in 0..10 {
-            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let mut command = program();
-            command.arg(address.port().to_string()).args(["--bind", "127.0.0.1"]).args(flags);
-            command.stdout(stdout()).stderr(Stdio::piped());
-            let mut child = command.spawn().unwrap();
-            let mut line = String::new();
-            BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-            let server = Server { child, address };
-            if line == format!("listening on {address}\n") {
-                return server;
-            }
-            assert!(line.contains("address already in use"), "{line}");
-        }
-        panic!("no port stays free");
+    fn start_with(flags: &[&str], stdout: impl Into<Stdio>) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free().unwrap()));
+        let mut command = program();
+        command.arg(address.port().to_string()).args(["--bind", "127.0.0.1"]).args(flags);
+        command.stdout(stdout).stderr(Stdio::piped());
+        let mut process = Process::spawn_logged(command, None, AtDrop::Kill).unwrap();
+        let mut line = String::new();
+        BufReader::new(process.take_error().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, format!("listening on {address}\n"));
+        Server { process, address }
+    }
+
+    /// Sends SIGTERM and waits for the exit, which must be a success.
+    fn terminate(&mut self) {
+        self.process.signal(Signal::TERM).unwrap();
+        assert_eq!(self.process.wait(BOUND).unwrap().status.code(), Some(0));
     }
 
     fn connect(&self) -> TcpStream {
@@ -67,32 +54,12 @@ impl Server {
         stream
     }
 
-    /// Sends SIGTERM, waits for the exit and returns the output.
+    /// Ends the server and returns its output.
     fn stop(mut self) -> String {
-        let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(kill.success());
-        assert_eq!(wait(&mut self.child), Some(0));
+        self.terminate();
         let mut text = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        self.process.take_output().unwrap().read_to_string(&mut text).unwrap();
         text
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn wait(child: &mut Child) -> Option<i32> {
-    let end = Instant::now() + BOUND;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        assert!(Instant::now() < end, "the server does not end");
-        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -101,12 +68,18 @@ fn finish(mut stream: TcpStream) {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
 }
 
+/// Runs a command and returns its exit code and its text on stderr.
+fn failure(command: Command) -> (Option<i32>, String) {
+    let output = run(command).unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
 #[cfg(not(feature = "diagnostics"))]
 fn fails(arguments: &[&str]) -> String {
-    let mut child = program().args(arguments).stderr(Stdio::piped()).spawn().unwrap();
-    assert_eq!(wait(&mut child), Some(2), "{arguments:?}");
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    let mut command = program();
+    command.args(arguments);
+    let (code, text) = failure(command);
+    assert_eq!(code, Some(2), "{arguments:?}");
     assert!(text.starts_with("ERROR: ") && text.lines().count() == 1, "{text}");
     text
 }
@@ -136,14 +109,13 @@ fn a_signal_aborts_transfers_and_ends_the_server() {
 fn ignores_passed_sockets() {
     let passed = TcpListener::bind("127.0.0.1:0").unwrap();
     let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
-    let mut command = clean(Command::new("sh"));
+    let mut command = command("sh");
     // No interface has this address, so listening on it fails.
     command.args(["-c", script, env!("CARGO_BIN_EXE_server-s"), "5000", "--bind", "203.0.113.7"]);
-    command.stdin(Stdio::from(OwnedFd::from(passed))).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    assert_eq!(wait(&mut child), Some(1));
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    command.stdin(OwnedFd::from(passed));
+    let mut server = Process::spawn(command, NO_OWNER, Input::Given).unwrap();
+    assert_eq!(server.wait(BOUND).unwrap().status.code(), Some(1));
+    let text = server.stderr().text();
     assert!(text.contains("203.0.113.7"), "{text}");
 }
 
@@ -173,7 +145,9 @@ fn errors() {
 #[test]
 fn help() {
     let stdout = |flag| {
-        let output = program().arg(flag).output().unwrap();
+        let mut command = program();
+        command.arg(flag);
+        let output = run(command).unwrap();
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -183,22 +157,21 @@ fn help() {
 
 #[test]
 fn rejects_a_closed_stdout_at_startup() {
-    let mut command = clean(Command::new("sh"));
+    let mut command = command("sh");
     command.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_server-s"), "5000"]);
     // An address of another machine: a server that got as far as listening would fail with another
     // line.
-    let output = command.args(["--bind", "203.0.113.7"]).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    command.args(["--bind", "203.0.113.7"]);
+    let (code, stderr) = failure(command);
     assert_eq!(stderr, "ERROR: cannot print to stdout: bad file descriptor\n");
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(code, Some(1));
 }
 
 /// While stdout is not read, the next client waits, and a signal still ends the server.
 #[test]
 fn an_unread_stdout_delays_clients_but_not_shutdown() {
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let mut server =
-        Server::start_with(&[], || Stdio::from(OwnedFd::from(writer.try_clone().unwrap())));
+    let mut server = Server::start_with(&[], writer);
     // A separate file description: that of the server must stay blocking.
     let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
     let filler = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -223,8 +196,6 @@ fn an_unread_stdout_delays_clients_but_not_shutdown() {
     while filler.write(b"x\n").is_ok() {}
     let _ = upload(server.address);
     let start = Instant::now();
-    let kill = Command::new("kill").arg(server.child.id().to_string()).status().unwrap();
-    assert!(kill.success());
-    assert_eq!(wait(&mut server.child), Some(0));
+    server.terminate();
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }

@@ -2,7 +2,8 @@
 //! include this file, because only they know the path of the program.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+
+use accio_harness::program::{command, run};
 
 /// Fails unless the man page of `program` contains each flag and argument of `--help` with its full
 /// text and each line that follows them, and no empty section.
@@ -33,9 +34,9 @@ pub(crate) fn compare(program: &str) {
 }
 
 fn output(program: &str, argument: &str) -> String {
-    let mut command = Command::new(program);
-    command.arg(argument).stdin(Stdio::null()).env("NO_COLOR", "1");
-    let output = command.output().expect("the program runs");
+    let mut command = command(program);
+    command.arg(argument).env("NO_COLOR", "1");
+    let output = run(command).expect("the program runs");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("it prints UTF-8")
 }

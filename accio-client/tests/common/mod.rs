@@ -3,17 +3,16 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use accio_harness::process::{AtDrop, Process};
+use accio_harness::program::{BOUND, command};
 use serde_json::Value;
 
-/// Maximum duration of any step of a test.
-pub(crate) const BOUND: Duration = Duration::from_secs(20);
-
 /// A running program, killed when dropped.
-pub(crate) struct Client(pub(crate) Child);
+pub(crate) struct Client(pub(crate) Process);
 
 impl Client {
     pub(crate) fn start(arguments: &[&str]) -> Self {
@@ -22,42 +21,22 @@ impl Client {
 
     /// Starts the program after `change` has modified the command.
     pub(crate) fn with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_accio-client"));
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy();
-            if name.starts_with("ACCIO_") || ["RUST_LOG", "NO_COLOR", "COLUMNS"].contains(&&*name) {
-                command.env_remove(&*name);
-            }
-        }
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = command(env!("CARGO_BIN_EXE_accio-client"));
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         change(&mut command);
-        Client(command.spawn().unwrap())
+        Client(Process::spawn_logged(command, None, AtDrop::Kill).unwrap())
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let end = Instant::now() + BOUND;
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < end, "the client does not end");
-            thread::sleep(Duration::from_millis(2));
-        }
+        self.0.wait(BOUND).unwrap().status
     }
 
     pub(crate) fn output(mut self) -> Output {
         let status = self.wait();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        self.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
-        self.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+        self.0.take_output().unwrap().read_to_end(&mut stdout).unwrap();
+        self.0.take_error().unwrap().read_to_end(&mut stderr).unwrap();
         Output { status, stdout, stderr }
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

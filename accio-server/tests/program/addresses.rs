@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
-use std::process::Command;
 use std::time::Duration;
+
+use accio_harness::namespace;
+use accio_harness::verdict::Stop;
 
 use super::harness::{Place, Server, connect, finish, json_lines, program, until, upload};
 
@@ -29,42 +31,24 @@ fn listens_on_all_interfaces_over_ipv4_and_ipv6_by_default() {
 /// The address and the interface inside the namespace of [`in_namespace`].
 const LINK_LOCAL: (Ipv6Addr, &str) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), "lo");
 
-/// Environment variable that tells the test that it runs inside the namespace.
-const INSIDE: &str = "IN_A_NETWORK_NAMESPACE";
-
 /// Runs the named test again in a network namespace whose loopback interface has a link-local
 /// address, so that the test does not depend on the machine's interfaces. Returns the interface's
 /// index inside the namespace, and `None` outside.
 fn in_namespace(test: &str) -> Option<u32> {
-    if std::env::var_os(INSIDE).is_some() {
-        let number = std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap();
-        return Some(number.trim().parse().unwrap());
-    }
     let set_up =
         "ip link set lo up && ip address add fe80::1/64 dev lo nodad && mount -t sysfs sysfs /sys";
-    let namespace = |script: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", script]);
-        command
-    };
-    match namespace(set_up).output() {
-        Ok(output) if output.status.success() => {}
-        _ => {
-            let _ =
-                writeln!(std::io::stderr(), "skipped: {test}: needs unshare, ip and namespaces");
-            return None;
+    match namespace::rerun(&format!("addresses::{test}"), set_up) {
+        Ok(true) => {
+            let number = std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap();
+            Some(number.trim().parse().unwrap())
         }
+        Ok(false) => None,
+        Err(Stop::Skip(why)) => {
+            let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+            None
+        }
+        Err(stop) => panic!("{stop}"),
     }
-    let mut command = namespace(&format!("{set_up} && exec \"$0\" --exact \"$1\" --nocapture"));
-    command.arg(std::env::current_exe().unwrap()).arg(format!("addresses::{test}"));
-    let output = command.env(INSIDE, "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    None
 }
 
 #[test]

@@ -2,18 +2,20 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Stdio};
+use std::process::{ChildStderr, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use accio_harness::process::{AtDrop, Process};
+use accio_harness::resource_limits::raise_descriptor_limit;
+use rustix::process::Signal;
 
-use super::harness::{Place, Server, connect, finish, free_port, program, until, upload, wait};
+use super::harness::{BOUND, Place, Server, connect, finish, free_port, program, until, upload};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A server whose stderr is a small pipe that is not read.
 struct Unread {
-    child: Child,
+    process: Process,
     stderr: ChildStderr,
     address: SocketAddr,
 }
@@ -23,30 +25,24 @@ impl Unread {
         let port = free_port();
         let mut command = program();
         command.args([&port.to_string(), &place.dir(), "--bind", "127.0.0.1"]).args(flags);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = child.stderr.take().unwrap();
+        command.stderr(Stdio::piped());
+        let mut process = Process::spawn_logged(command, None, AtDrop::Kill).unwrap();
+        let stderr = process.take_error().unwrap();
         rustix::pipe::fcntl_setpipe_size(&stderr, 4096).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         until("it listens", || upload(address, b"").is_ok());
-        Unread { child, stderr, address }
+        Unread { process, stderr, address }
     }
 
     /// Sends SIGTERM and expects exit code 0 within a second. Returns the text on stderr.
     fn stop(mut self) -> String {
         let start = Instant::now();
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        assert_eq!(wait(&mut self.child).code(), Some(0));
+        self.process.signal(Signal::TERM).unwrap();
+        assert_eq!(self.process.wait(BOUND).unwrap().status.code(), Some(0));
         assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
         let mut text = String::new();
         self.stderr.read_to_string(&mut text).unwrap();
         text
-    }
-}
-
-impl Drop for Unread {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -71,10 +67,9 @@ fn an_unread_log_blocks_neither_uploads_nor_shutdown() {
 
 #[test]
 fn shutdown_does_not_wait_for_an_unread_log() {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let limit = raise_descriptor_limit(None).unwrap();
     for count in [300, 1_500] {
-        if limit.maximum.is_some_and(|maximum| maximum < 2 * count + 500) {
+        if limit.is_some_and(|limit| limit < 2 * count + 500) {
             let _ = writeln!(std::io::stderr(), "skipped: no descriptors for {count} connections");
             continue;
         }

@@ -1,16 +1,17 @@
 //! `--digest`: in the journal and in the environment of commands, and nowhere else.
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::harness::{Place, Server, json_lines, until, upload};
+use super::harness::{Place, Server, command, json_lines, run, until, upload};
 use super::usage::fails;
 
 const SOON: Duration = Duration::from_secs(2);
 
 /// What another program computes.
 fn sha256sum(path: &str) -> String {
-    let output = Command::new("sha256sum").arg(path).stdin(Stdio::null()).output().unwrap();
+    let mut command = command("sha256sum");
+    command.arg(path);
+    let output = run(command).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     format!("sha256:{}", text.split(' ').next().unwrap())
 }

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use super::harness::{Place, Server, clean, free_port, program, until, upload};
+use accio_harness::tools;
+
+use super::harness::{Place, Server, command, free_port, program, until, upload};
 
 const SOON: Duration = Duration::from_secs(5);
 const CLIENTS: u64 = 16;
@@ -78,15 +80,14 @@ fn parse(trace: &str) -> Vec<Call> {
 
 /// The server under strace, with FILE-DIR and journal in `place`; `None` where strace is missing.
 fn traced(place: &Place) -> Option<Command> {
-    let can_trace = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
-    if !can_trace.is_ok_and(|output| output.status.success()) {
-        let _ = writeln!(std::io::stderr(), "skipped: strace is missing or cannot trace");
+    if let Err(why) = tools::require_tracing() {
+        let _ = writeln!(std::io::stderr(), "skipped: {why}");
         return None;
     }
-    let mut command = Command::new("strace");
-    clean(&mut command);
-    // With -D, the server itself is the child, so that it can be ended.
-    command.args(["-D", "-f", "-y", "-s", "100000", "-e", CALLS, "-o", &place.text("log/trace")]);
+    let mut command = command("strace");
+    // With -DD, the server itself is the child, so that it can be ended, and strace is not in its
+    // process group, so that it can still write the end of the trace.
+    command.args(["-DD", "-f", "-y", "-s", "100000", "-e", CALLS, "-o", &place.text("log/trace")]);
     command.arg(program().get_program());
     command.arg(free_port().to_string()).arg(place.path("new/parents/received"));
     command.args(["--bind", "127.0.0.1", "--durable", "--journal", &place.text("log/journal")]);

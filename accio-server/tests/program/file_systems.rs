@@ -7,10 +7,12 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::harness::{BOUND, Server, connect, free_port, program, until, upload, wait};
+use accio_harness::process::{AtDrop, Input, NO_OWNER, Process};
+use accio_harness::tools;
+
+use super::harness::{BOUND, Server, command, connect, free_port, program, run, until, upload};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -68,25 +70,19 @@ struct Mounted {
 
 impl Mounted {
     fn new(kind: &FileSystem) -> Result<Self, String> {
-        let has = |tool: &str| {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).any(|dir| dir.join(tool).is_file())
-        };
-        if let Some(tool) = kind.tools.iter().find(|tool| !has(tool)) {
+        if let Some(tool) = kind.tools.iter().find(|tool| tools::find(tool).is_none()) {
             return Err(format!("{tool} is not installed"));
         }
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("mount")).unwrap();
-        let mut shell = Command::new("sh");
-        shell.args(["-c", kind.mount]).current_dir(root.path()).stdin(Stdio::null());
+        let mut shell = command("sh");
+        shell.args(["-c", kind.mount]).current_dir(root.path());
         // A pipe instead of a file would stay open as long as the mount daemon runs.
-        let log = fs::File::create(root.path().join("log")).unwrap();
-        let status = shell.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
+        let path = root.path().join("log");
+        shell.stdout(fs::File::create(&path).unwrap());
+        let mut shell = Process::spawn_logged(shell, Some(&path), AtDrop::Kill).unwrap();
         let mounted = Mounted { root };
-        if !status.success() {
-            let log = fs::read_to_string(mounted.root.path().join("log")).unwrap_or_default();
-            return Err(format!("cannot be mounted: {}", log.trim()));
-        }
+        shell.finish(BOUND).map_err(|why| format!("cannot be mounted: {why}"))?;
         let mount = mounted.root.path().join("mount");
         until("the mount", || {
             let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -106,7 +102,11 @@ impl Drop for Mounted {
         for place in ["mount", "base"] {
             let place = self.root.path().join(place);
             let end = Instant::now() + BOUND;
-            let unmount = || Command::new("umount").arg(&place).stderr(Stdio::null()).status();
+            let unmount = || {
+                let mut command = command("umount");
+                command.arg(&place);
+                run(command)
+            };
             let is_mounted = || {
                 let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
                 mounts.contains(place.to_str().unwrap_or_default())
@@ -117,7 +117,9 @@ impl Drop for Mounted {
             }
         }
         if let Ok(device) = fs::read_to_string(self.root.path().join("device")) {
-            let _ = Command::new("losetup").args(["-d", device.trim()]).status();
+            let mut command = command("losetup");
+            command.args(["-d", device.trim()]);
+            let _ = run(command);
         }
     }
 }
@@ -131,18 +133,14 @@ fn start(folder: &Path, flags: &[&str]) -> Result<Server, String> {
         command
     };
     // Runs the start twice, because the first run cannot be ended if it listens.
-    let mut trial = command();
-    let mut child = trial.stderr(Stdio::piped()).spawn().unwrap();
+    let mut trial = Process::spawn(command(), NO_OWNER, Input::Null).unwrap();
     std::thread::sleep(Duration::from_millis(1500));
-    if child.try_wait().unwrap().is_none() {
-        let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        wait(&mut child);
+    if !trial.has_ended().unwrap() {
+        trial.stop().unwrap();
         return Ok(Server::spawn(command()));
     }
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut text).unwrap();
-    Err(text.trim().to_owned())
+    trial.wait(BOUND).unwrap();
+    Err(trial.stderr().text().trim().to_owned())
 }
 
 /// Content of an upload that takes several reads.

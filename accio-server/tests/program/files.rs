@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use super::harness::{Place, Server, clean, json_lines, program, upload};
+use super::harness::{Place, Server, command, json_lines, program, upload};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -62,8 +62,7 @@ fn replaces_by_default_and_numbers_from_any_start() {
 fn sets_the_exact_mode_regardless_of_the_umask() {
     for umask in ["077", "000"] {
         let place = Place::new();
-        let mut command = std::process::Command::new("sh");
-        clean(&mut command);
+        let mut command = command("sh");
         let script = format!("umask {umask}; exec \"$0\" \"$@\"");
         command.args(["-c", &script]).arg(program().get_program());
         let server = Server::start_as(command, &place, &["--mode", "604", "--bind", "127.0.0.1"]);

@@ -1,18 +1,16 @@
 //! Starts the server, talks to it and always ends it.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
-
-/// Maximum duration of any step of a test.
-pub(crate) const BOUND: Duration = Duration::from_secs(20);
+use accio_harness::process::{Input, NO_OWNER, Process};
+pub(crate) use accio_harness::program::{BOUND, command, run};
+use accio_harness::wait::wait_until;
+use rustix::process::Signal;
 
 /// A fresh directory with room for received files and other files.
 pub(crate) struct Place {
@@ -54,50 +52,20 @@ impl Place {
     }
 }
 
-#[derive(Default)]
-struct Lines {
-    lines: Mutex<Vec<String>>,
-    changed: Condvar,
-}
-
 /// A running server, killed when dropped.
 pub(crate) struct Server {
-    child: Child,
+    process: Process,
     address: SocketAddr,
-    stderr: Arc<Lines>,
-    reader: Option<thread::JoinHandle<()>>,
 }
 
 /// A free port below the range from which the system assigns client ports.
 pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port =
-            20_000 + (std::process::id() as u16).wrapping_mul(37).wrapping_add(next) % 12_000;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            return port;
-        }
-    }
+    accio_harness::ports::free().unwrap()
 }
 
 /// The server program, without the variables of this process that could affect it.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_accio-server"));
-    clean(&mut command);
-    command
-}
-
-pub(crate) fn clean(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("ACCIO_")) {
-            command.env_remove(name);
-        }
-    }
-    for name in ["RUST_LOG", "NO_COLOR", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"] {
-        command.env_remove(name);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).env("COLUMNS", "100");
+    command(env!("CARGO_BIN_EXE_accio-server"))
 }
 
 impl Server {
@@ -111,19 +79,10 @@ impl Server {
         Self::spawn(command)
     }
 
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = Arc::new(Lines::default());
-        let pipe = BufReader::new(child.stderr.take().unwrap());
-        let lines = Arc::clone(&stderr);
-        let reader = thread::spawn(move || {
-            for line in pipe.lines().map_while(Result::ok) {
-                lines.lines.lock().unwrap().push(line);
-                lines.changed.notify_all();
-            }
-        });
+    pub(crate) fn spawn(command: Command) -> Self {
+        let process = Process::spawn(command, NO_OWNER, Input::Given).unwrap();
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Server { child, address: unknown, stderr, reader: Some(reader) };
+        let mut server = Server { process, address: unknown };
         let line = server.line("listening on ");
         let address = line["listening on ".len()..].split(", ").next().unwrap();
         server.address = address.parse().unwrap();
@@ -134,81 +93,63 @@ impl Server {
         self.address
     }
 
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid().as_raw_nonzero().get()
+    }
+
     /// Waits for a line on stderr that contains `text`.
     pub(crate) fn line(&self, text: &str) -> String {
-        let find = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
-        let lines = self.stderr.lines.lock().unwrap();
-        let none = |lines: &mut Vec<String>| find(lines).is_none();
-        let (lines, _) = self.stderr.changed.wait_timeout_while(lines, BOUND, none).unwrap();
-        find(&lines).unwrap_or_else(|| panic!("no {text:?} in {lines:#?}"))
+        let stderr = self.process.stderr();
+        let line = stderr.wait(BOUND, |bytes, _| {
+            let all = String::from_utf8_lossy(bytes);
+            let mut lines = all.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            lines.find(|line| line.contains(text)).map(str::to_owned)
+        });
+        line.unwrap_or_else(|| panic!("no {text:?} in {:?}", stderr.text()))
     }
 
     /// Returns the number of lines on stderr so far that contain `text`.
     pub(crate) fn count(&self, text: &str) -> usize {
-        self.stderr.lines.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+        self.process.stderr().text().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Returns the text on stdout so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.process.stdout().text()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id() as i32).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        self.process.signal(signal).unwrap();
     }
 
-    /// The process state that the kernel reports: `T` for stopped.
+    /// Suspends the server and waits until all its threads have stopped.
     #[cfg(feature = "metrics")]
-    pub(crate) fn state(&self) -> char {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        stat.rsplit(')').next().unwrap().trim_start().chars().next().unwrap()
-    }
-
-    pub(crate) fn child(&mut self) -> &mut Child {
-        &mut self.child
+    pub(crate) fn pause(&self) {
+        self.process.pause().unwrap();
     }
 
     /// Waits for the server to exit and for the end of its output.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let status = wait(&mut self.child);
+        let status = self.process.wait(BOUND).unwrap().status;
         // A command that the server left behind would keep stderr open.
-        let reader = self.reader.take();
-        until("its stderr ends", || reader.as_ref().is_none_or(|reader| reader.is_finished()));
+        let closed = self.process.stderr().wait(BOUND, |_, closed| closed.then_some(()));
+        closed.expect("its stderr ends");
         status
     }
 
     /// Ends the server with SIGTERM within `limit`; returns its exit status and its lines on
     /// stderr.
-    pub(crate) fn end(mut self, limit: Duration) -> (ExitStatus, Vec<String>) {
+    pub(crate) fn end(&mut self, limit: Duration) -> (ExitStatus, Vec<String>) {
         let start = Instant::now();
         self.signal(Signal::TERM);
         let status = self.wait();
         assert!(start.elapsed() < limit, "{:?}", start.elapsed());
-        let said = std::mem::take(&mut *self.stderr.lines.lock().unwrap());
-        (status, said)
+        (status, self.process.stderr().text().lines().map(str::to_owned).collect())
     }
 
     /// Ends the server with SIGTERM and expects exit code 0 within `limit`.
     pub(crate) fn stop(mut self, limit: Duration) {
-        let start = Instant::now();
-        self.signal(Signal::TERM);
-        assert_eq!(self.wait().code(), Some(0));
-        assert!(start.elapsed() < limit, "{:?}", start.elapsed());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Waits for a process to exit, within the bound.
-pub(crate) fn wait(child: &mut Child) -> ExitStatus {
-    let end = Instant::now() + BOUND;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(Instant::now() < end, "the server does not end");
-        thread::sleep(Duration::from_millis(2));
+        assert_eq!(self.end(limit).0.code(), Some(0));
     }
 }
 
@@ -222,12 +163,8 @@ impl Drop for StopOnDrop<'_> {
 }
 
 /// Waits until `done` returns true.
-pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + BOUND;
-    while !done() {
-        assert!(Instant::now() < end, "{what}: not within {BOUND:?}");
-        thread::sleep(Duration::from_millis(2));
-    }
+pub(crate) fn until(what: &str, done: impl FnMut() -> bool) {
+    assert!(wait_until(BOUND, done), "{what}: not within {BOUND:?}");
 }
 
 /// Opens a connection and reads the greeting.

@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use super::harness::{BOUND, Place, Server, clean, finish, free_port, program};
+use accio_harness::namespace;
+
+use super::harness::{BOUND, Place, Server, command, finish, free_port, program, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -17,25 +18,23 @@ const SECOND: Duration = Duration::from_secs(1);
 fn start(place: &Place, inodes: u32, flags: &[&str]) -> Option<(Server, PathBuf)> {
     fs::create_dir(place.path("received")).unwrap();
     let unshare = || {
-        let mut command = Command::new("unshare");
-        clean(&mut command);
-        // Without root, a user namespace gives the right to mount.
-        let user = !rustix::process::geteuid().is_root();
-        command.args(user.then_some(["--user", "--map-root-user"]).into_iter().flatten());
-        command.args(["--mount", "sh", "-c"]);
+        let words = namespace::with_private_mounts();
+        let mut command = command(words[0]);
+        command.args(&words[1..]).args(["sh", "-c"]);
         command
     };
     let mount = format!("mount -t tmpfs -o size=64m,nr_inodes={inodes} tmpfs \"$0\"");
-    let tried = unshare().args([&mount, &place.dir()]).output();
-    if !tried.is_ok_and(|output| output.status.success()) {
+    let mut probe = unshare();
+    probe.args([&mount, &place.dir()]);
+    if !run(probe).is_ok_and(|output| output.status.success()) {
         let _ = writeln!(io::stderr(), "skipped: cannot mount in a namespace");
         return None;
     }
     let mut command = unshare();
     command.args([&format!("{mount} && exec \"$@\""), &place.dir()]).arg(program().get_program());
     command.args([&free_port().to_string(), &place.dir(), "--bind", "127.0.0.1"]).args(flags);
-    let mut server = Server::spawn(command);
-    let folder = format!("/proc/{}/root{}", server.child().id(), place.dir());
+    let server = Server::spawn(command);
+    let folder = format!("/proc/{}/root{}", server.pid(), place.dir());
     Some((server, folder.into()))
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::process::Signal;
 
-use super::harness::{Place, Server, StopOnDrop, connect, json_lines, program, upload};
+use super::harness::{Place, Server, StopOnDrop, command, connect, json_lines, run, upload};
 use super::usage::fails;
 
 const SOON: Duration = Duration::from_secs(2);
@@ -116,15 +115,10 @@ fn rejects_a_journal_inside_the_directory_of_files() {
 #[test]
 fn writes_the_journal_to_stdout_on_request() {
     let place = Place::new();
-    let mut command = program();
-    command.stdout(Stdio::piped());
-    let flags = ["--journal", "-", "--bind", "127.0.0.1"];
-    let mut server = Server::start_as(command, &place, &flags);
-    let mut stdout = server.child().stdout.take().unwrap();
+    let mut server = Server::start(&place, &["--journal", "-"]);
     upload(server.address(), b"content").unwrap();
-    server.stop(SOON);
-    let mut text = String::new();
-    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(server.end(SOON).0.code(), Some(0));
+    let text = server.stdout();
     let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
     assert_eq!((&line["bytes"], text.lines().count()), (&7.into(), 1));
 }
@@ -258,13 +252,12 @@ fn starts_a_new_line_after_an_incomplete_one() {
 #[test]
 fn rejects_a_closed_stdout() {
     let place = Place::new();
-    let mut command = std::process::Command::new("sh");
-    super::harness::clean(&mut command);
+    let mut command = command("sh");
     command.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_accio-server"), "5000"]);
     // An address of another machine: a server that got as far as listening would fail with another
     // line.
     command.args([&place.dir(), "--journal", "-", "--bind", "203.0.113.7"]);
-    let output = command.output().unwrap();
+    let output = run(command).unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr, "ERROR: cannot use stdout: bad file descriptor\n");
     assert_eq!(output.status.code(), Some(1));

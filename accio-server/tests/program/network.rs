@@ -3,8 +3,11 @@
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
+
+use accio_harness::process::{Input, NO_OWNER, Process};
+use accio_harness::tools;
 
 use super::harness::{Place, Server, connect, finish, free_port, program, until, upload};
 use super::usage::fails;
@@ -13,30 +16,22 @@ const STOP: Duration = Duration::from_secs(10);
 
 /// The server of a store, killed when dropped.
 struct Store {
-    child: Child,
+    _process: Process,
     port: u16,
 }
 
 impl Store {
     /// Starts the command for a free port; `None` if the program is not installed.
     fn start(name: &str, command: impl Fn(u16) -> Command) -> Option<Self> {
-        let port = free_port();
-        let mut command = command(port);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let Ok(child) = command.spawn() else {
+        if tools::find(name).is_none() {
             let _ = writeln!(io::stderr(), "skipped: {name} is not installed");
             return None;
-        };
-        let store = Store { child, port };
+        }
+        let port = free_port();
+        let process = Process::spawn(command(port), NO_OWNER, Input::Null).unwrap();
+        let store = Store { _process: process, port };
         until(name, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         Some(store)
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

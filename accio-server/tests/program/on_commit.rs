@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::io::Write;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::harness::{Place, Server, connect, until, upload};
+use super::harness::{Place, Server, command, connect, program, until, upload};
 use super::usage::fails;
 
 const SOON: Duration = Duration::from_secs(2);
@@ -115,7 +114,7 @@ fn counts_files_without_a_command_and_logs_once_a_second() {
     let place = Place::new();
     let script = place.script("hook", "echo >>\"$0.out\"; sleep 0.02");
     let flags = ["--on-commit", &script, "--on-commit-queue", "5", "--on-commit-jobs", "1"];
-    let server = Server::start(&place, &[&flags[..], &["--drain", "20"]].concat());
+    let mut server = Server::start(&place, &[&flags[..], &["--drain", "20"]].concat());
     let start = Instant::now();
     for _ in 0..1000 {
         upload(server.address(), b"content").unwrap();
@@ -143,31 +142,32 @@ fn counts_files_without_a_command_and_logs_once_a_second() {
 #[test]
 fn reaps_orphans_of_commands_when_the_server_is_process_1() {
     let place = Place::new();
-    let mut namespace = Command::new("unshare");
-    super::harness::clean(&mut namespace);
-    namespace.args(["--pid", "--fork", "--kill-child"]);
-    let probe = Command::new("unshare").args(["--pid", "--fork", "true"]).output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        let _ = writeln!(std::io::stderr(), "skipped: no right to a process namespace");
-        return;
-    }
+    let words = match accio_harness::namespace::as_process_1() {
+        Ok(words) => words,
+        Err(why) => {
+            let _ = writeln!(std::io::stderr(), "skipped: no process namespace: {why}");
+            return;
+        }
+    };
+    let mut namespace = command(words[0]);
+    namespace.args(&words[1..]);
     // The orphan outlives the shell that started it and records its process ID.
     let script = place.script("hook", "(sleep 0.3; :) & echo $! >>\"$0.out\"");
-    namespace.arg(super::harness::program().get_program());
+    namespace.arg(program().get_program());
     let flags = ["--bind", "127.0.0.1", "--on-commit", &script, "--sandbox", "off"];
-    let mut server = Server::start_as(namespace, &place, &flags);
+    let server = Server::start_as(namespace, &place, &flags);
     for _ in 0..5 {
         upload(server.address(), b"content").unwrap();
     }
     until("the commands ran", || lines(&place, "hook.out").len() == 5);
     std::thread::sleep(Duration::from_millis(800));
-    let zombies = zombies_below(server.child().id());
+    let zombies = zombies_below(server.pid());
     assert!(zombies.is_empty(), "{zombies:?}");
 }
 
 /// Returns the zombies among the descendants of a process.
-fn zombies_below(root: u32) -> Vec<String> {
-    let stats: Vec<(u32, u32, String)> = fs::read_dir("/proc")
+fn zombies_below(root: i32) -> Vec<String> {
+    let stats: Vec<(i32, i32, String)> = fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok())
         .filter_map(|stat| {
@@ -182,7 +182,7 @@ fn zombies_below(root: u32) -> Vec<String> {
         below.extend(stats.iter().filter(|stat| stat.1 == parent).map(|stat| stat.0));
         index += 1;
     }
-    let is_zombie = |stat: &&(u32, u32, String)| stat.2.contains(") Z ");
+    let is_zombie = |stat: &&(i32, i32, String)| stat.2.contains(") Z ");
     stats
         .iter()
         .filter(|stat| below.contains(&stat.0))

@@ -54,7 +54,7 @@ fn journal_log_and_limits_use_the_real_peer() {
     assert_eq!((&lines[1]["id"], &lines[1]["peer"]), (&2.into(), &"[2001:db8::7]:12345".into()));
     server.line("5 bytes from 192.0.2.7:12345");
     server.line("refused a connection from 198.51.100.7:1: it is in the denied network");
-    let refused = server.line("no PROXY header but");
+    let refused = server.line("no PROXY header, but");
     assert!(refused.contains("127.0.0.1:") && !refused.contains('\x1b'), "{refused:?}");
     server.stop(Duration::from_secs(2));
     assert_eq!(std::fs::read_dir(place.path("received")).unwrap().count(), 2);

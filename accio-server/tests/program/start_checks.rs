@@ -4,23 +4,23 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use super::harness::{Place, Server, clean, connect, free_port, program, upload, wait};
+use accio_harness::tools;
+
+use super::harness::{Place, Server, command, connect, free_port, program, run, upload};
 
 const SOON: Duration = Duration::from_secs(2);
 
 /// The server under strace, which injects `faults`; `None` where strace is missing or not allowed
 /// to trace.
 fn faulty(umask: &str, faults: &[&str]) -> Option<Command> {
-    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
-    if !traced.is_ok_and(|output| output.status.success()) {
-        let _ = writeln!(std::io::stderr(), "skipped: strace is missing or cannot trace");
+    if let Err(why) = tools::require_tracing() {
+        let _ = writeln!(std::io::stderr(), "skipped: {why}");
         return None;
     }
-    let mut command = Command::new("sh");
-    clean(&mut command);
+    let mut command = command("sh");
     command.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]);
     // With -D, the server itself is the child, so that it can be ended.
     command.args(["strace", "-D", "-f", "-o", "/dev/null"]);
@@ -34,11 +34,9 @@ fn faulty(umask: &str, faults: &[&str]) -> Option<Command> {
 /// Runs a server that must refuse to start, and returns its error.
 fn refused(mut command: Command, place: &Place, flags: &[&str]) -> String {
     command.args([&free_port().to_string(), &place.dir(), "--bind", "127.0.0.1"]).args(flags);
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let status = wait(&mut child);
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut text).unwrap();
-    assert_eq!(status.code(), Some(1), "{text}");
+    let output = run(command).unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
     let errors = text.lines().filter(|line| line.starts_with("ERROR: ")).count();
     assert_eq!(errors, 1, "{text}");
     assert_eq!(fs::read_dir(place.dir()).unwrap().count(), 0, "it leaves nothing");
@@ -181,8 +179,8 @@ fn uploads_despite_planted_hidden_names() {
         let place = Place::new();
         fs::create_dir(place.path("received")).unwrap();
         fs::write(place.path("received/1.file"), "old").unwrap();
-        let mut server = Server::start(&place, flags);
-        let pid = server.child().id();
+        let server = Server::start(&place, flags);
+        let pid = server.pid();
         for count in 0..100 {
             let planted = format!("received/.1.file.{pid}-{count}");
             std::os::unix::fs::symlink("/nowhere", place.path(&planted)).unwrap();

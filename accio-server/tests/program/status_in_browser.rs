@@ -1,40 +1,33 @@
 //! The status page in headless Chromium, at the width of a desk and of a phone, during an upload.
 
 use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::harness::{Place, Server, StopOnDrop, clean, connect, upload};
+use accio_harness::{process, tools};
+
+use super::harness::{Place, Server, StopOnDrop, command, connect, upload};
 use super::metrics::address;
 
 /// Longer than the browser takes by far.
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn chromium() -> Option<&'static str> {
-    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
-        let version = Command::new(name).arg("--version").stderr(Stdio::null()).output();
-        version.is_ok_and(|output| output.status.success())
-    })
+fn chromium() -> Option<PathBuf> {
+    ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(tools::find)
 }
 
 /// Opens a page for some seconds of the browser's time. Returns its document and what the browser
 /// said.
-fn open(browser: &str, place: &Path, width: u32, url: &str) -> (String, String) {
-    let mut command = Command::new("timeout");
-    clean(&mut command);
-    let output = command
-        .args([&LIMIT.as_secs().to_string(), browser])
+fn open(browser: &Path, place: &Path, width: u32, url: &str) -> (String, String) {
+    let mut command = command(browser);
+    command
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"])
         .args(["--enable-logging=stderr", "--virtual-time-budget=6000", "--dump-dom"])
         .arg(format!("--user-data-dir={}", place.join("profile").display()))
         .arg(format!("--window-size={width},900"))
-        .arg(url)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .output()
-        .unwrap();
+        .arg(url);
+    let output = process::output(command, b"", LIMIT).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr))
@@ -71,7 +64,7 @@ fn updates_without_console_errors() {
         });
         let mut before = 0;
         for width in [1280, 390] {
-            let (document, said) = open(browser, &place.path("log"), width, &url);
+            let (document, said) = open(&browser, &place.path("log"), width, &url);
             // Whatever the content security policy refuses, and every error of a script.
             let console: Vec<_> = said.lines().filter(|line| line.contains("CONSOLE")).collect();
             assert!(console.is_empty(), "{width}: {console:#?}");
@@ -84,7 +77,7 @@ fn updates_without_console_errors() {
             // The button needs the script, which has shown it.
             assert!(document.contains("<button id=\"pause\" type=\"button\">Pause</button>"));
         }
-        let (document, _) = open(browser, &place.path("log"), 390, &format!("{url}?q=1"));
+        let (document, _) = open(&browser, &place.path("log"), 390, &format!("{url}?q=1"));
         assert!(document.contains("data-key=\"e1\"") && !document.contains("data-key=\"u2\""));
     });
 }

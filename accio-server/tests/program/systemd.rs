@@ -11,13 +11,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::harness::{
-    BOUND, Place, Server, StopOnDrop, clean, connect, finish, json_lines, program, upload,
+    BOUND, Place, Server, StopOnDrop, command, connect, finish, json_lines, program, upload,
 };
 
 /// The server, with `socket` as its first passed descriptor.
 fn with_socket(socket: &TcpListener) -> Command {
-    let mut command = Command::new("sh");
-    clean(&mut command);
+    let mut command = command("sh");
     // Does what systemd does between fork and exec.
     let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
     command.args(["-c", script]).arg(program().get_program());

@@ -1,23 +1,27 @@
 //! Exact texts of help and errors, and exit codes.
 
-use std::process::Stdio;
+use std::process::Output;
 
-use super::harness::{Place, Server, program, upload, wait};
+use super::harness::{Place, Server, program, run, upload};
+
+fn run_with(arguments: &[&str]) -> Output {
+    let mut command = program();
+    command.args(arguments);
+    run(command).unwrap()
+}
 
 /// Runs the server, which must fail with this code and a single line; returns the line.
 pub(crate) fn fails(code: i32, arguments: &[&str]) -> String {
-    let mut child = program().args(arguments).stderr(Stdio::piped()).spawn().unwrap();
-    let status = wait(&mut child);
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut text).unwrap();
-    assert_eq!(status.code(), Some(code), "{arguments:?}: {text}");
+    let output = run_with(arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
     assert!(text.starts_with("ERROR: ") && text.lines().count() == 1, "{text}");
     text
 }
 
 #[cfg(feature = "metrics")]
 fn stdout(arguments: &[&str]) -> String {
-    let output = program().args(arguments).stdout(Stdio::piped()).output().unwrap();
+    let output = run_with(arguments);
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -41,7 +45,7 @@ fn help() {
 #[cfg(not(feature = "store"))]
 #[test]
 fn a_store_address_needs_the_store_feature() {
-    let output = program().args(["5000", "s3://bucket/secret"]).output().unwrap();
+    let output = run_with(&["5000", "s3://bucket/secret"]);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.starts_with("ERROR: ") && error.contains("--features store\n"), "{error}");
@@ -81,7 +85,7 @@ fn follows_the_color_flag() {
     let error = |flags: &[&str], no_color: &str| {
         let mut command = program();
         command.args(["0", "d"]).args(flags).env("NO_COLOR", no_color);
-        String::from_utf8(command.output().unwrap().stderr).unwrap()
+        String::from_utf8(run(command).unwrap().stderr).unwrap()
     };
     assert!(error(&["--color", "always"], "").starts_with("\x1b["));
     for (flags, no_color) in [(&["--color", "never"][..], ""), (&[], "1"), (&[], "")] {
@@ -121,7 +125,9 @@ fn reads_flags_from_the_environment() {
     let metadata = std::fs::metadata(place.path("received/8.file")).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
 
-    let output = program().args(["5000", "d"]).env("ACCIO_MODE", "999").output().unwrap();
+    let mut command = program();
+    command.args(["5000", "d"]).env("ACCIO_MODE", "999");
+    let output = run(command).unwrap();
     assert_eq!(output.status.code(), Some(2));
     let output = String::from_utf8(output.stderr).unwrap();
     assert!(output.contains("--mode") && output.contains("999"), "{output}");
@@ -153,7 +159,7 @@ fn names_the_variable_with_an_invalid_value() {
     let error = |arguments: &[&str]| {
         let mut command = program();
         command.args(["5000", "d"]).args(arguments).env("ACCIO_MAX_SIZE", "huge");
-        let output = command.output().unwrap();
+        let output = run(command).unwrap();
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8(output.stderr).unwrap()
     };

@@ -26,18 +26,6 @@ impl Daemon {
         Ok(Daemon(Process::spawn_logged(command, Some(log), AtDrop::Kill)?))
     }
 
-    /// Returns a command that inherits no `ACCIO_*` or `AWS_*` variables.
-    pub(super) fn command(program: &Path) -> Command {
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("AWS_") || text.starts_with("ACCIO_") {
-                command.env_remove(&name);
-            }
-        }
-        command
-    }
-
     /// Starts a receiver and waits until it listens. `command` has all arguments except
     /// `--metrics`.
     pub(super) fn receiver(

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
+use accio_harness::program::command;
 use accio_harness::work_dir::WorkDir;
 use accio_harness::{ports, usage};
 use accio_proto::{Client, Source};
@@ -29,7 +30,7 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
     create(&content, mib)?;
     let stub = S3Stub::start()?;
     let (port, metrics) = (ports::free()?, ports::free()?);
-    let mut command = Daemon::command(server);
+    let mut command = command(server);
     command
         .arg(port.to_string())
         .arg("s3://bucket/in")

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use accio_harness::ports;
+use accio_harness::program::command;
 use accio_harness::verdict::Verdict;
 use accio_harness::work_dir::WorkDir;
 use anyhow::{Context, Result};
@@ -229,7 +230,7 @@ impl Cluster {
 
     fn receiver(&self, index: usize) -> Result<Daemon> {
         let port = self.ports.receivers[index];
-        let mut command = Daemon::command(&self.server);
+        let mut command = command(&self.server);
         command
             .arg(port.to_string())
             .arg(format!("s3://{BUCKET}/received"))
@@ -250,7 +251,7 @@ impl Cluster {
         let (port, metrics) = (ports::free()?, ports::free()?);
         let place = self.path("received");
         fs::create_dir(&place)?;
-        let mut command = Daemon::command(&self.server);
+        let mut command = command(&self.server);
         command.arg(port.to_string()).arg(place).args(["--bind", "127.0.0.1"]);
         let receiver = Daemon::receiver("folder", metrics, command, self.folder())?;
         self.receivers.push(receiver);

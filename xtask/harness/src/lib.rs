@@ -17,6 +17,7 @@ pub mod payload;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod program;
 pub mod quoting;
 pub mod report;
 pub mod resource_limits;

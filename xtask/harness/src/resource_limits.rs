@@ -88,8 +88,9 @@ pub fn watch(group: Pid, outputs: [Arc<Capture>; 2], owner: usize, limits: Limit
     });
 }
 
-/// Raises the descriptor limit of this process to `wanted`, or as far as the system allows.
-pub fn raise_descriptor_limit(wanted: Option<u64>) -> io::Result<()> {
+/// Raises the descriptor limit of this process to `wanted`, or as far as the system allows, and
+/// returns the limit, which is `None` if there is none.
+pub fn raise_descriptor_limit(wanted: Option<u64>) -> io::Result<Option<u64>> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = match (wanted, limit.maximum) {
         (Some(wanted), Some(maximum)) => Some(wanted.min(maximum)),
@@ -98,8 +99,9 @@ pub fn raise_descriptor_limit(wanted: Option<u64>) -> io::Result<()> {
     if wanted.is_none_or(|wanted| limit.current.is_some_and(|current| current < wanted)) {
         let raised = Rlimit { current: wanted, maximum: limit.maximum };
         rustix::process::setrlimit(Resource::Nofile, raised)?;
+        return Ok(wanted);
     }
-    Ok(())
+    Ok(limit.current)
 }
 
 /// Stops watching `group`; must be called before the group id can be reused.

@@ -118,7 +118,7 @@ fn held(context: &Context) -> Verdict<String> {
 /// which are relative, or kernel timers on the monotonic clock. (Reading a clock needs no system
 /// call; a unit test checks that the library's sources name no other clock.)
 fn monotonic(context: &Context) -> Verdict<String> {
-    strace::ensure_available()?;
+    tools::require_tracing()?;
     let record = context.fresh("trace");
     let options = ["-e", "trace=timerfd_create,timer_create,/^epoll_p?wait2?$"].map(String::from);
     let wrapper = strace::wrapper(&options, &record);

@@ -11,8 +11,7 @@ use rustix::process::{Pid, Signal};
 
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;
-use accio_harness::process::{self, Input, Process};
-use accio_harness::tools;
+use accio_harness::process::{Input, Process};
 use accio_harness::verdict::{Stop, Verdict};
 
 /// Number of calls by name.
@@ -63,16 +62,6 @@ impl InjectedFault {
         };
         format!("{}={}{when}", self.call, self.errno)
     }
-}
-
-/// Skips the case unless `strace` can trace processes here.
-pub(crate) fn ensure_available() -> Verdict {
-    tools::require("strace")?;
-    let mut command = Command::new("strace");
-    command.args(["-o", "/dev/null", "true"]);
-    process::checked_output(command, b"", SOON)
-        .map(drop)
-        .map_err(|why| Stop::skip(format!("strace cannot trace: {why}")))
 }
 
 /// Returns the words to put before a command to trace it. The tracer runs in the background, so

@@ -251,7 +251,7 @@ mod tests {
             assert!(matches!(error, HeaderError::Missing(_)), "{line:?}: {error}");
         }
         let error = text("PROXY\x1b[2J").unwrap_err().to_string();
-        assert_eq!(error, "no PROXY header but \"PROXY\\x1b\"", "control characters are escaped");
+        assert_eq!(error, "no PROXY header, but \"PROXY\\x1b\"", "control characters are escaped");
     }
 
     #[test]

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+
+use accio_harness::process::{Input, NO_OWNER, Process};
+use accio_harness::tools;
 
 use super::super::harness::{
-    Place, Server, connect, finish, free_port, json_lines, program, until,
+    Place, Server, command, connect, finish, free_port, json_lines, program, until,
 };
 
 /// A load balancer for which the server comes with a configuration.
 pub(super) struct Balancer {
     /// The program.
     pub(super) name: &'static str,
-    /// The argument that prints its version.
-    pub(super) version: &'static str,
     /// The arguments before the name of the configuration file.
     pub(super) arguments: &'static [&'static str],
     /// The name that the configuration file must have.
@@ -38,7 +38,7 @@ pub(super) struct Settings {
 
 /// A balancer and its receivers, all ended when dropped, and the address for clients.
 pub(super) struct Cluster {
-    balancer: Child,
+    _balancer: Process,
     pub(super) receivers: Vec<Receiver>,
     pub(super) front: SocketAddr,
     /// The peer address of the upload that showed that the balancer serves.
@@ -52,18 +52,6 @@ pub(super) struct Receiver {
     pub(super) address: SocketAddr,
 }
 
-/// A port that is free on all the addresses of the receivers.
-fn port() -> u16 {
-    loop {
-        let port = free_port();
-        if (11..=13)
-            .all(|last| TcpListener::bind(SocketAddr::from(([127, 0, 0, last], port))).is_ok())
-        {
-            return port;
-        }
-    }
-}
-
 impl Cluster {
     /// Starts three receivers with these flags in addition to the usual ones, and the balancer with
     /// its configuration modified by `change`; `None` where the balancer is not installed.
@@ -72,12 +60,12 @@ impl Cluster {
         flags: &[&str],
         change: impl Fn(String) -> String,
     ) -> Option<Self> {
-        let Balancer { name, version, arguments, file, config, settle } = balancer;
-        if Command::new(name).arg(version).stdout(Stdio::null()).status().is_err() {
+        let Balancer { name, arguments, file, config, settle } = balancer;
+        if tools::find(name).is_none() {
             let _ = writeln!(io::stderr(), "skipped: {name} is not installed");
             return None;
         }
-        let (port, metrics, front) = (port(), port(), free_port());
+        let (port, metrics, front) = (free_port(), free_port(), free_port());
         let start = |last: u8| {
             let place = Place::new();
             let ip = format!("127.0.0.{last}");
@@ -101,16 +89,12 @@ impl Cluster {
             settle(change((*config).to_owned()), &Settings { front, port, metrics, admin });
         let file = place.path(file);
         std::fs::write(&file, config.replace("192.0.2.", "127.0.0.")).unwrap();
-        let balancer = Command::new(name)
-            .args(*arguments)
-            .arg(file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut balancer = command(name);
+        balancer.args(*arguments).arg(file);
+        let balancer = Process::spawn(balancer, NO_OWNER, Input::Null).unwrap();
         let front = SocketAddr::from(([127, 0, 0, 1], front));
-        let mut cluster = Cluster { balancer, receivers, front, first: String::new(), place };
+        let mut cluster =
+            Cluster { _balancer: balancer, receivers, front, first: String::new(), place };
         until(&format!("{name} serves"), || {
             let Ok(stream) = connect(front) else { return false };
             cluster.first = stream.local_addr().unwrap().to_string();
@@ -150,12 +134,5 @@ impl Cluster {
         until(&format!("a line about {peer}"), || self.journals().contains_key(&peer));
         let (index, id, line) = self.journals().remove(&peer).unwrap();
         (self.receivers[index].place.read(id).unwrap(), line)
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = self.balancer.kill();
-        let _ = self.balancer.wait();
     }
 }

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::super::harness::{connect, finish, until, upload};
+use super::super::harness::{Server, connect, finish, until, upload};
 use super::cluster::{Balancer, Cluster, Settings};
 use super::shared;
 
 const ENVOY: Balancer = Balancer {
     name: "envoy",
-    version: "--version",
     arguments: &["--disable-hot-restart", "--concurrency", "2", "--config-path"],
     file: "envoy.yaml",
     config: include_str!("../../../dist/envoy.yaml"),
@@ -68,22 +67,16 @@ fn a_refusal_after_the_clients_fin_is_a_reset() {
 fn a_receivers_death_after_the_clients_fin_is_a_reset() {
     let Some(cluster) = Cluster::start(&ENVOY, &[], |config| config) else { return };
     let mut streams: Vec<_> = (0..6).map(|_| connect(cluster.front).unwrap()).collect();
-    let signal = |signal| {
-        let servers = cluster.receivers.iter().filter_map(|receiver| receiver.server.as_ref());
-        servers.for_each(|server| server.signal(signal));
-    };
+    let servers = || cluster.receivers.iter().filter_map(|receiver| receiver.server.as_ref());
     // Stopped receivers do not read what is sent now.
-    signal(Signal::STOP);
-    for server in cluster.receivers.iter().filter_map(|receiver| receiver.server.as_ref()) {
-        until("it has stopped", || server.state() == 'T');
-    }
+    servers().for_each(Server::pause);
     for stream in &mut streams {
         stream.write_all(&[7; 100_000]).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
     }
     // Leaves time for the content to reach the receiver's side.
     thread::sleep(Duration::from_millis(200));
-    signal(Signal::KILL);
+    servers().for_each(|server| server.signal(Signal::KILL));
     for mut stream in streams {
         let end = stream.read(&mut [0]).unwrap_err();
         assert_eq!(end.kind(), ErrorKind::ConnectionReset);

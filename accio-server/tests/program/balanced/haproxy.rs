@@ -15,7 +15,6 @@ use super::shared;
 
 const HAPROXY: Balancer = Balancer {
     name: "haproxy",
-    version: "-v",
     arguments: &["-db", "-q", "-f"],
     file: "haproxy.cfg",
     config: include_str!("../../../dist/haproxy.cfg"),

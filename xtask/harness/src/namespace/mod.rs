@@ -1,8 +1,9 @@
 //! Network namespaces: [`Namespace`] is connected to the machine's network and can drop packets,
-//! and [`PrivateNamespace`] runs this program again without any network.
+//! [`PrivateNamespace`] runs this program again without any network, and [`rerun`] a single test.
 
 mod commands;
 mod private;
+mod test_runs;
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use self::commands::ip;
 pub use self::private::PrivateNamespace;
+pub use self::test_runs::{as_process_1, rerun, with_private_mounts};
 use super::tools;
 use super::verdict::{Stop, Verdict};
 

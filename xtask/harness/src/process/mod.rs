@@ -21,7 +21,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use self::groups::groups;
 pub use self::groups::{end_all_of, kill_all_groups, while_none_starts};
-pub use self::run::{Output, checked_output, foreground, output};
+pub use self::run::{checked_output, foreground, output};
 pub use super::capture::Capture;
 use super::quoting::command_line;
 use super::verdict::{Stop, Verdict, is_shortage};
@@ -37,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Number of lines of a log that are shown when its process failed.
 const LAST_LINES: usize = 5;
 /// The owner of processes that belong to no scenario.
-const NO_OWNER: usize = usize::MAX;
+pub const NO_OWNER: usize = usize::MAX;
 
 /// A running or ended child process.
 #[derive(Debug)]
@@ -72,6 +72,8 @@ pub enum Input {
     Null,
     /// A pipe, returned by [`Process::take_input`].
     Piped,
+    /// As set in the command.
+    Given,
 }
 
 /// How a process is ended when its handle is dropped.
@@ -134,7 +136,11 @@ impl Process {
         match streams {
             Streams::Captured(input, _) => {
                 command.stdout(Stdio::piped()).stderr(Stdio::piped());
-                command.stdin(if input == Input::Null { Stdio::null() } else { Stdio::piped() });
+                match input {
+                    Input::Null => _ = command.stdin(Stdio::null()),
+                    Input::Piped => _ = command.stdin(Stdio::piped()),
+                    Input::Given => {}
+                }
             }
             Streams::Given(path, how) => {
                 if let Some(path) = path {

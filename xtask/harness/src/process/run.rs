@@ -2,22 +2,11 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use super::{Input, NO_OWNER, Process, Streams};
 use crate::verdict::{Stop, Verdict};
-
-/// The complete output of a process that has ended.
-#[derive(Debug)]
-pub struct Output {
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// Its output to stdout.
-    pub stdout: Vec<u8>,
-    /// Its output to stderr.
-    pub stderr: Vec<u8>,
-}
 
 /// Runs a command with `input` and returns its complete output, or an error if it does not end
 /// within `limit`.

@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::errno_table::{Failures, TRANSIENT, failures};
 use super::runner::{Case, RunOptions};
-use super::strace::{self, InjectedFault, Occurrence};
+use super::strace::{InjectedFault, Occurrence};
 use accio_harness::context::Context;
+use accio_harness::tools;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 use client::{fail_client, record_client};
 use server::{SERVERS, fail_service, fail_start, record_server, sync_fails};
@@ -32,7 +33,7 @@ const CLIENTS: [(&str, &[&str], usize, bool); 4] = [
 
 /// Records healthy runs and returns a case for every failure of one of their calls.
 pub(crate) fn cases(context: &Context, options: &RunOptions) -> Verdict<Vec<Case>> {
-    strace::ensure_available()?;
+    tools::require_tracing()?;
     let mut cases = Vec::new();
     let mut excluded = ExcludedCalls::default();
     for mode in SERVERS.into_iter().filter(|mode| !(options.quick && mode.more)) {

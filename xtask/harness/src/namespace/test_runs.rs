@@ -1,0 +1,58 @@
+//! Namespaces for single tests of a crate.
+
+use std::env;
+use std::process::Command;
+
+use super::commands::LIMIT;
+use crate::process;
+use crate::tools;
+use crate::verdict::{Stop, Verdict, ensure};
+
+/// Tells the test program that it runs inside a namespace.
+const INSIDE: &str = "IN_A_NETWORK_NAMESPACE";
+
+/// Runs the test `name` of this test program again, in a network namespace that the shell command
+/// `set_up` prepares. Returns true inside the namespace and false outside, where the test has
+/// passed; a skip if this machine cannot create the namespace.
+pub fn rerun(name: &str, set_up: &str) -> Verdict<bool> {
+    if env::var_os(INSIDE).is_some() {
+        return Ok(true);
+    }
+    let unshare = tools::require("unshare")?;
+    let namespace = |script: &str| {
+        let mut command = Command::new(&unshare);
+        command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", script]);
+        command
+    };
+    process::checked_output(namespace(set_up), b"", LIMIT).map_err(Stop::into_skip)?;
+    let mut command = namespace(&format!("{set_up} && exec \"$0\" --exact \"$1\" --nocapture"));
+    command.arg(env::current_exe()?).arg(name).env(INSIDE, "1");
+    let output = process::output(command, b"", LIMIT)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // A filter that matches no test would succeed, too.
+    ensure(
+        output.status.success() && text.contains("1 passed"),
+        format!("{name} to pass"),
+        || format!("{text}{}", String::from_utf8_lossy(&output.stderr)),
+    )?;
+    Ok(false)
+}
+
+/// Returns the words to put before a command to run it with mounts of its own. Without root, a user
+/// namespace gives the right to mount.
+pub fn with_private_mounts() -> Vec<&'static str> {
+    match rustix::process::geteuid().is_root() {
+        true => vec!["unshare", "--mount"],
+        false => vec!["unshare", "--user", "--map-root-user", "--mount"],
+    }
+}
+
+/// Returns the words to put before a command to run it as process 1 of a process namespace, or a
+/// skip if this machine cannot create one.
+pub fn as_process_1() -> Verdict<[&'static str; 4]> {
+    let words = ["unshare", "--pid", "--fork", "--kill-child"];
+    let mut probe = Command::new(tools::require(words[0])?);
+    probe.args(&words[1..]).arg("true");
+    process::checked_output(probe, b"", LIMIT).map_err(Stop::into_skip)?;
+    Ok(words)
+}
