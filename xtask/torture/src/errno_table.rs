@@ -119,6 +119,7 @@ pub(crate) fn failures(name: &str) -> Option<Failures> {
         "clone3" | "clone" => Errors(&["EAGAIN", "ENOMEM", "EPERM"]),
         "mmap" => Errors(&["ENOMEM"]),
         "prctl" => Errors(&["EPERM", "EINVAL"]),
+        "seccomp" => Errors(&["EACCES", "EINVAL", "ENOMEM", "ENOSYS"]),
         "prlimit64" => Errors(&["EPERM", "EINVAL"]),
         "rt_sigaction" => Errors(&["EINVAL"]),
         "getrandom" => Errors(&["ENOSYS", "EINTR"]),

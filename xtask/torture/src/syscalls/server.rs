@@ -25,6 +25,8 @@ use accio_harness::verdict::{Stop, Verdict, ensure};
 const TIMEOUT: &str = "0.25";
 /// The name of the only worker thread.
 const WORKER: &str = "accio-worker-1";
+/// The name of the thread that commits files with `--durable`.
+const COMMITTER: &str = "accio-commit";
 /// The tag of the file that is in the folder before the server starts.
 const OLD: u64 = 1_000;
 
@@ -133,15 +135,20 @@ fn start_once(context: &Context, mode: ServerMode, wrapper: &[String]) -> Verdic
     Ok(started)
 }
 
-/// Returns the worker thread. Failures in the other threads would only affect their own pipes.
+/// Returns the worker thread.
 fn worker(server: &FailingServer) -> Verdict<Pid> {
+    thread_named(server, WORKER)
+}
+
+/// Waits until the server has a thread with this name, and returns it.
+fn thread_named(server: &FailingServer, name: &str) -> Verdict<Pid> {
     let pid = server.process.pid();
-    let mut worker = None;
+    let mut found = None;
     wait_until(SOON, || {
-        worker = strace::thread_named(pid, WORKER);
-        worker.is_some()
+        found = strace::thread_named(pid, name);
+        found.is_some()
     });
-    worker.ok_or_else(|| Stop::fault(format!("a thread {WORKER}"), "none"))
+    found.ok_or_else(|| Stop::fault(format!("a thread {name}"), "none"))
 }
 
 /// Returns the calls during the start (those of the runtime, and all) and those of the worker.
@@ -302,31 +309,29 @@ fn stop(server: &mut FailingServer) -> Verdict {
     })
 }
 
-/// Makes the first fdatasync fail. The kernel then drops the bytes, and a second call would
+/// Makes the fdatasync of an upload fail. The kernel then drops the bytes, and a second call would
 /// succeed, so the server must not repeat it.
 pub(super) fn sync_fails(context: &Context) -> Verdict<String> {
     let mode = SERVERS[1];
     let mut server = start(context, mode, &[])?;
+    // The first upload starts the thread that commits.
+    let outcome = send(server.address, &content(2, 100_000), SOON);
+    ensure(outcome == UploadOutcome::Confirmed, "a healthy upload", || format!("{outcome:?}"))?;
     let fault = InjectedFault { call: "fdatasync".into(), errno: "EIO", when: Occurrence::Once(1) };
-    let mut options = fault.options();
-    options[1] = "trace=fdatasync,ftruncate,write,linkat".into();
     let record = context.fresh("trace");
-    let tracer = Tracer::attach(context, worker(&server)?, &options, &record)?;
+    let committer = thread_named(&server, COMMITTER)?;
+    let tracer = Tracer::attach(context, committer, &fault.options(), &record)?;
     let outcome = send(server.address, &content(1, 100_000), SOON);
     tracer.detach()?;
     ensure(outcome == UploadOutcome::Refused, "a reset", || format!("{outcome:?}"))?;
     let trace = fs::read_to_string(&record)?;
-    let call = |line: &str, name: &str| line.starts_with(&format!("{name}("));
-    let after: Vec<&str> = trace.lines().skip_while(|line| !line.contains("INJECTED")).collect();
-    let calls = ["fdatasync", "ftruncate"];
-    let next = after.iter().skip(1).find(|line| calls.iter().any(|name| call(line, name)));
-    ensure(
-        next.is_some_and(|line| call(line, "ftruncate")),
-        "the file to be truncated next",
-        || trace.clone(),
-    )?;
+    let calls = trace.matches("fdatasync(").count();
+    ensure(calls == 1 && trace.contains("INJECTED"), "one fdatasync, which fails", || {
+        trace.clone()
+    })?;
     let found = survey(&server.dir)?;
-    ensure(found.errors == 1 && !found.whole.contains_key(&1), "1.file to be ERROR", || {
+    found.ensure_kept(&[2])?;
+    ensure(found.errors == 1 && !found.whole.contains_key(&1), "2.file to be ERROR", || {
         format!("{found:?}")
     })?;
     stop(&mut server)?;
