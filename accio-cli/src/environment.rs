@@ -166,7 +166,7 @@ mod tests {
             let suggestion = meant.map(str::to_owned);
             assert_eq!(found(name), Some(Unknown { name: name.to_owned(), suggestion }));
         }
-        // Known to this program, known to another program, set for commands, unrelated to Accio.
+        // Variables of this program, of another program, of commands, and of other software.
         for name in ["ACCIO_TIMEOUT", "ACCIO_JOBS", "ACCIO_PEER", "ACCIONA", "PATH"] {
             assert_eq!(found(name), None, "{name}");
         }

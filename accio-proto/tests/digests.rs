@@ -1,4 +1,4 @@
-//! The digest of a session is that of the stored content, whatever arrives in which pieces.
+//! The digest of a session is that of the stored content, in whatever pieces it arrives.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -12,7 +12,8 @@ use accio_proto::{
 };
 use proptest::prelude::*;
 
-/// Gives its bytes in pieces of the next sizes, with a pause after each, and then ends or fails.
+/// A socket that returns its bytes in pieces of the given sizes, with a pause after each, and then
+/// ends or fails.
 #[derive(Debug)]
 struct Pieces {
     bytes: Vec<u8>,

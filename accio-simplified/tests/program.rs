@@ -185,7 +185,7 @@ fn an_unread_stdout_delays_clients_but_not_shutdown() {
         stream.shutdown(Shutdown::Write)?;
         stream.read(&mut [0])
     };
-    assert!(upload(server.address).is_err(), "a client was told before its line was printed");
+    assert!(upload(server.address).is_err(), "a client was notified before its line was printed");
     assert!(TcpStream::connect(server.address).is_ok(), "the next one waits in the backlog");
     let mut text = String::new();
     while !text.contains("10\n") {

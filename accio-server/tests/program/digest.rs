@@ -1,4 +1,4 @@
-//! `--digest`: in the journal and in the environment of commands, and nowhere else.
+//! `--digest`: the digest is in the journal and in the environment of commands, and nowhere else.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::usage::fails;
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// What another program computes.
+/// Returns the digest computed by another program.
 fn sha256sum(path: &str) -> String {
     let mut command = command("sha256sum");
     command.arg(path);
@@ -17,7 +17,7 @@ fn sha256sum(path: &str) -> String {
 }
 
 #[test]
-fn it_is_in_the_journal_and_in_the_environment_of_commands() {
+fn writes_digests_to_the_journal_and_the_environment_of_commands() {
     let place = Place::new();
     let script = place.script("hook", "echo \"$ACCIO_FILE_DIGEST\" >>\"$0.out\"");
     let journal = place.text("log/journal");
@@ -36,15 +36,15 @@ fn it_is_in_the_journal_and_in_the_environment_of_commands() {
         assert_eq!(*digest, sha256sum(&place.text(&format!("received/{id}.file"))), "{id}");
     }
     let out = std::fs::read_to_string(place.path("hook.out")).unwrap();
-    let mut told: Vec<_> = out.lines().map(str::to_owned).collect();
-    told.sort();
+    let mut printed: Vec<_> = out.lines().map(str::to_owned).collect();
+    printed.sort();
     digests.sort();
-    assert_eq!(told, digests);
+    assert_eq!(printed, digests);
     assert_eq!(std::fs::read_dir(place.path("received")).unwrap().count(), 4);
 }
 
 #[test]
-fn a_failed_transfer_has_none_and_so_has_a_server_without_the_flag() {
+fn writes_no_digest_for_a_failed_transfer_or_without_the_flag() {
     let place = Place::new();
     let journal = place.text("log/journal");
     let flags = ["--journal", &journal, "--max-size", "10", "--digest=blake3"];
@@ -60,7 +60,7 @@ fn a_failed_transfer_has_none_and_so_has_a_server_without_the_flag() {
 }
 
 #[test]
-fn an_unknown_algorithm_is_a_usage_error() {
+fn rejects_an_unknown_algorithm() {
     let place = Place::new();
     let line = fails(2, &["5000", &place.dir(), "--digest", "md5"]);
     assert!(line.contains("unknown digest algorithm \"md5\": use sha256 or blake3"), "{line}");
@@ -68,7 +68,7 @@ fn an_unknown_algorithm_is_a_usage_error() {
 
 #[cfg(feature = "store-core")]
 #[test]
-fn files_in_a_store_have_one_too() {
+fn computes_digests_of_files_in_a_store() {
     let place = Place::new();
     std::fs::create_dir(place.path("received")).unwrap();
     let journal = place.text("log/journal");

@@ -127,9 +127,9 @@ fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
     let mut first_told = usize::MAX;
     for (id, accepted) in (1..).zip(&accepted) {
         let context = format!("connection {id}");
-        let told = after(accepted.ended).find(|call| call.is("close", accepted.result));
-        let told = told.expect(&context).began;
-        first_told = first_told.min(told);
+        let notified = after(accepted.ended).find(|call| call.is("close", accepted.result));
+        let notified = notified.expect(&context).began;
+        first_told = first_told.min(notified);
         let name = format!("\"{id}.file\"");
         let is_link = |call: &&Call| call.name == "linkat" && call.arguments.contains(&name);
         let link = calls.iter().find(is_link).expect(&context);
@@ -145,7 +145,7 @@ fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
         assert!(synced, "{context} has a name before its bytes are on the disk");
 
         let named = after(link.ended).find(|call| call.is_on("fsync", &folder)).expect(&context);
-        assert!(named.ended < told, "{context} is told before its name is on the disk");
+        assert!(named.ended < notified, "{context} is notified before its name is on the disk");
         let line = format!("\\\"id\\\":{id},");
         let is_line =
             |call: &&Call| call.is_on("write", &journal) && call.arguments.contains(&line);
@@ -153,7 +153,7 @@ fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
         assert!(recorded.began > named.ended, "{context} is recorded before it is kept");
         let synced = after(recorded.ended).find(|call| call.is_on("fdatasync", &journal));
         let synced = synced.expect(&context);
-        assert!(synced.ended < told, "{context} is told before its line is on the disk");
+        assert!(synced.ended < notified, "{context} is notified before its line is on the disk");
     }
 
     let synced = calls.iter().filter(|call| call.is_on("fsync", &folder)).count() as u64;

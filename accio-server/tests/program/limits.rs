@@ -98,7 +98,7 @@ fn max_per_ip_refuses_a_further_connection_without_assigning_a_number() {
     finish(first).unwrap();
     // The server frees the place shortly after the client sees the end of its connection.
     until("the place is free", || connect(server.address()).is_ok());
-    until("the operator is told", || server.count("its address has 2 connections already") >= 3);
+    until("the refusal is logged", || server.count("its address has 2 connections already") >= 3);
     finish(second).unwrap();
 }
 

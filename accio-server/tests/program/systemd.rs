@@ -140,6 +140,6 @@ fn a_restart_under_load_refuses_no_client_and_loses_no_file() {
     for pair in generations.windows(2) {
         let range = pair[0].parse::<u64>().unwrap()..pair[1].parse().unwrap();
         let served = lines.iter().filter(|line| range.contains(&line["id"].as_u64().unwrap()));
-        assert!(served.count() > 0, "the server from {} on served nobody", pair[0]);
+        assert!(served.count() > 0, "the server from {} on served no client", pair[0]);
     }
 }

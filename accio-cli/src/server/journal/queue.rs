@@ -287,8 +287,9 @@ mod tests {
         let text = journal.queue.take(4096, |_| Vec::new());
         assert_eq!(text, b"1\n2\n3\n");
         // The second line was written in part, so it is written again as a whole.
-        let told = journal.queue.wrote(3, &Err(io::ErrorKind::StorageFull.into()), journal.at(1));
-        assert_eq!(told, (vec![1], None));
+        let released =
+            journal.queue.wrote(3, &Err(io::ErrorKind::StorageFull.into()), journal.at(1));
+        assert_eq!(released, (vec![1], None));
         assert_eq!(journal.write(2), ("2\n3\n".into(), vec![2, 3], None));
     }
 

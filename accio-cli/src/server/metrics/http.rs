@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(100);
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// The content security policy of answers that are no page.
+/// The content security policy of answers other than pages.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// The answer to a request.
@@ -50,7 +50,7 @@ impl Response {
 pub(super) struct Request {
     /// The path with its query.
     pub(super) path: String,
-    /// The name or address that the client knows the server by.
+    /// The host name or address that the client used for the server.
     pub(super) host: Option<String>,
     is_head: bool,
 }
@@ -266,7 +266,7 @@ fn parse(head: &[u8]) -> Parsed {
                 let host =
                     hosts.next().map(|host| String::from_utf8_lossy(host.value).into_owned());
                 match hosts.next() {
-                    // Which of them a browser means is unknown.
+                    // It is unknown which of several headers a browser means.
                     Some(_) => Parsed::Invalid,
                     None => Parsed::Request(Request { path, host, is_head }),
                 }
@@ -277,7 +277,7 @@ fn parse(head: &[u8]) -> Parsed {
     }
 }
 
-/// Headers of every answer: it is not kept, belongs to no other site and is what its type says.
+/// Headers of every answer: do not cache it, and use its declared type.
 const HEADERS: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
                        Referrer-Policy: no-referrer\r\n\
                        Cross-Origin-Resource-Policy: same-origin\r\nConnection: close\r\n";
@@ -293,7 +293,7 @@ fn answer(response: &Response, is_head: bool) -> State {
     State::Answering { answer: [head.as_bytes(), body.as_bytes()].concat(), sent: 0 }
 }
 
-/// Listens on the address of `--metrics`, or of another page that `what` names.
+/// Listens on the address of `--metrics`, or of another page named by `what`.
 pub(super) fn bind(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr), Failure> {
     let failure = |error: io::Error| {
         Failure::new(format_args!("cannot serve {what} on {address}"), os_error_text(&error))

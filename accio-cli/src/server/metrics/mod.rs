@@ -62,8 +62,8 @@ struct OutcomeMetrics {
 }
 
 impl Metrics {
-    /// Listens on `address`. With `status_names` there is a status page, which is answered under these
-    /// host names, too.
+    /// Listens on `address`. With `status_names`, there is a status page, which also answers under
+    /// these host names.
     pub(super) fn bind(
         address: SocketAddr,
         status_names: Option<&[String]>,
@@ -85,7 +85,7 @@ impl Metrics {
         self.status.is_some()
     }
 
-    /// Returns what takes the outcomes for the status page, if there is one.
+    /// Returns the observer that records outcomes for the status page, if there is one.
     pub(super) fn status_observer(&self) -> Option<StatusObserver> {
         self.status.as_ref().map(Status::observer)
     }

@@ -1,4 +1,4 @@
-//! Digests of what was sent.
+//! Tests of digests of sent files.
 
 use super::*;
 use crate::digest::{Digest, DigestAlgorithm};
@@ -33,7 +33,7 @@ fn every_source_has_the_digest_of_its_content() {
 }
 
 #[test]
-fn only_the_bytes_that_are_sent_count() {
+fn computes_the_digest_of_the_sent_bytes_only() {
     let content = pattern(100_000);
     let mut file = file(&content);
     file.seek(SeekFrom::Start(70_000)).unwrap();

@@ -63,7 +63,7 @@ impl<K: FileSink> PerSession<K> {
             ThreadPool::new(connections.config.max_connections).map_err(ServerError::Start)?;
         let shared = Shared { connections: &connections, pool };
         let served = thread::scope(|scope| {
-            // Panics are caught, because the threads must be told of any end: otherwise joining
+            // Panics are caught, because the threads must be notified of any end: otherwise joining
             // them would hang.
             let served = catch_unwind(AssertUnwindSafe(|| shared.accept_all(scope, &sockets)));
             if !matches!(served, Ok(Ok(()))) {

@@ -173,9 +173,10 @@ mod tests {
     fn take_freed(pool: &ThreadPool<u32>) -> bool {
         let freed = pool.freed();
         let mut fds = [crate::sys::wait::readable(&freed)];
-        let told = crate::sys::wait::wait(&mut fds, Some(std::time::Instant::now())).unwrap() > 0;
+        let is_raised =
+            crate::sys::wait::wait(&mut fds, Some(std::time::Instant::now())).unwrap() > 0;
         pool.clear_freed();
-        told
+        is_raised
     }
 
     #[test]

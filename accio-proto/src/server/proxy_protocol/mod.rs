@@ -20,7 +20,7 @@ use header::{Header, Origin};
 #[derive(Debug)]
 pub(super) struct Arrival {
     socket: TcpSocket,
-    /// Who connected.
+    /// The address of the proxy.
     proxy: Option<SocketAddr>,
     header: Header,
     deadline: Instant,

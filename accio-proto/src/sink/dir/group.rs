@@ -79,11 +79,11 @@ mod tests {
         lost: Option<Disk>,
     }
 
-    /// Which calls fail.
+    /// The calls that fail.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Fails {
         Once(usize),
-        /// This one and all later ones: the disk is broken.
+        /// This call and all later ones fail, as on a broken disk.
         From(usize),
     }
 

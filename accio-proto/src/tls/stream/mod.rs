@@ -64,7 +64,7 @@ impl<R> fmt::Debug for TlsStream<R> {
     }
 }
 
-/// What one step came to.
+/// The result of one step.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// There may be more to do.

@@ -1,4 +1,4 @@
-//! Digests: of what was stored, and of nothing else.
+//! Tests of digests: only stored files have one.
 
 use accio_proto::{DigestAlgorithm, Hasher};
 
@@ -24,7 +24,8 @@ fn a_complete_file_has_a_digest_and_a_failed_one_has_none() {
                     (0..length).map(|i| (i.wrapping_mul(40_503) >> 8) as u8).collect()
                 })
                 .collect();
-            // Held back as a possible handshake until the end, and until the next byte.
+            // Content that is held back as a possible handshake, until the end or until the next
+            // byte.
             contents.push(b"confirm-acc".to_vec());
             contents.push(b"confirm-accio\r or not".to_vec());
             for content in &contents {
@@ -65,7 +66,7 @@ fn a_file_that_cannot_be_committed_has_no_digest() {
 }
 
 #[test]
-fn counted_files_have_digests_and_files_without_the_setting_none() {
+fn counted_files_have_digests_only_with_the_setting() {
     let server = start(Server::builder(CountSink).digest(DigestAlgorithm::Sha256));
     upload(&server, &[7; 200_000]);
     let expected = digest(DigestAlgorithm::Sha256, &[7; 200_000]);

@@ -112,7 +112,7 @@ fn draining_and_dead_receivers_get_no_connections() {
     draining.line("draining on signal");
     // A client in the backlog at this moment would be lost.
     let address = cluster.receivers[0].address;
-    until("it takes nobody in", || TcpStream::connect(address).is_err());
+    until("it accepts no connections", || TcpStream::connect(address).is_err());
     uploads(&cluster);
     for mut stream in streams {
         stream.write_all(b"second half").unwrap();

@@ -1,10 +1,10 @@
-//! What went wrong in a transfer, in words for people who write a client.
+//! Explanations of failed transfers, for developers of clients.
 
 use accio_proto::handshake::HandshakeError;
 use accio_proto::{Abort, Dialect, FIRST_CONFIRMATION, SECOND_CONFIRMATION, os_error_text};
 
-/// Explains why a transfer failed and what to look at, in a few sentences. `dialect` is the one of the
-/// outcome: none until the handshake was complete.
+/// Explains in a few sentences why a transfer failed and what to check. `dialect` is that of the
+/// outcome: `None` if the handshake was not complete.
 pub fn explain(why: &Abort, dialect: Option<Dialect>) -> String {
     match why {
         Abort::Idle(limit) if dialect.is_none() => format!(
@@ -41,17 +41,17 @@ pub fn explain(why: &Abort, dialect: Option<Dialect>) -> String {
             .to_owned(),
         Abort::Handshake(error) => explain_handshake(error),
         Abort::Sink { action, cause } => format!(
-            "The server could not {action} the file: {}. The client did nothing wrong.",
+            "The server could not {action} the file: {}. The client is not at fault.",
             os_error_text(cause)
         ),
         Abort::System(cause) => format!(
-            "The server could not serve the connection: {}. The client did nothing wrong.",
+            "The server could not serve the connection: {}. The client is not at fault.",
             os_error_text(cause)
         ),
         Abort::Rejected(reason) => {
             format!("The whole file arrived, and the check of this server refused it: {reason}.")
         }
-        Abort::Shutdown => "The server was stopped during the transfer. The client did nothing wrong; \
+        Abort::Shutdown => "The server was stopped during the transfer. The client is not at fault; \
              send the file again."
             .to_owned(),
         other => format!("{other}."),
@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// The error of a `confirm` server that receives these bytes and then FIN.
+    /// Returns the error of a `confirm` server that receives these bytes and then FIN.
     fn fails(bytes: &[u8]) -> Abort {
         let dialect = ServerDialect::Only(Dialect::Confirm);
         let ServerStep::Wait { handshake, .. } = ServerHandshake::begin(dialect) else { panic!() };

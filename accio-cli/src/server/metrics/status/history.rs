@@ -1,4 +1,4 @@
-//! The last connections that ended.
+//! The most recent finished connections.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,14 +13,14 @@ use jiff::Timestamp;
 use super::explanation::{expectation, explain};
 use super::text::clip;
 
-/// Number of outcomes that are kept.
+/// Number of records that are kept.
 pub(super) const KEPT: usize = 200;
 
-/// A connection that has ended.
+/// A finished connection.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) time: Timestamp,
-    /// None for a connection that was refused.
+    /// `None` for a refused connection.
     pub(super) id: Option<u64>,
     pub(super) peer: Option<SocketAddr>,
     pub(super) identity: Option<Arc<str>>,
@@ -29,11 +29,11 @@ pub(super) struct Record {
     pub(super) digest: Option<Digest>,
     pub(super) duration: Duration,
     pub(super) failure: Option<Box<Failure>>,
-    /// What the program has to say about the content.
+    /// The program's note about the content, if any.
     pub(super) note: Option<Box<str>>,
 }
 
-/// Why a connection failed. Each text is short and has no unprintable character.
+/// The reason of a failure. Each text is short and has no unprintable characters.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) reason: &'static str,
@@ -41,7 +41,7 @@ pub(super) struct Failure {
     pub(super) explanation: String,
     pub(super) expected: Option<String>,
     pub(super) received: Option<String>,
-    /// Why not even the error marker was kept.
+    /// The reason why not even the error marker was stored.
     pub(super) unmarked: Option<String>,
 }
 
@@ -100,7 +100,7 @@ impl Record {
     }
 }
 
-/// The last [`KEPT`] records. Its lock is held for a single push or a copy of pointers.
+/// The last [`KEPT`] records. The lock is only held to push one record or to copy pointers.
 #[derive(Debug, Default)]
 pub(super) struct History(Mutex<VecDeque<Arc<Record>>>);
 
@@ -111,17 +111,17 @@ impl History {
         let oldest = if records.len() == KEPT { records.pop_front() } else { None };
         records.push_back(record);
         drop(records);
-        // Outside of the lock: this frees it.
+        // Free the record outside the lock.
         drop(oldest);
     }
 
-    /// Returns the records, the latest first.
+    /// Returns the records, latest first.
     pub(super) fn latest(&self) -> Vec<Arc<Record>> {
         self.lock().iter().rev().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Record>>> {
-        // Every change is one call, so a panic elsewhere leaves it whole.
+        // Every change is one call, so the state is consistent even if another thread panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,26 +1,25 @@
-//! Which host names the status page may be asked by.
+//! The host names under which the status page answers requests.
 
 use std::net::IpAddr;
 
-/// The names by which the page is answered.
+/// The host names under which the page answers requests.
 ///
-/// A web site can let its own name resolve to the address of this server, and its scripts then read
-/// what the server answers under that name (DNS rebinding). Addresses and names without a dot cannot
-/// be names of a web site.
+/// A web site can make its own host name resolve to this server's address; its scripts could then
+/// read the answers (DNS rebinding). Addresses and names without a dot cannot belong to a web site.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     names: Vec<String>,
 }
 
 impl Hosts {
-    /// The names that are always allowed, the one of this machine, and `names`.
+    /// Allows the names that are always allowed, this machine's name, and `names`.
     pub(super) fn new(names: &[String]) -> Hosts {
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Hosts { names: names.iter().cloned().chain([machine]).collect() }
     }
 
-    /// Whether a request with this `Host` header is answered; one without the header is not from a
-    /// browser.
+    /// Returns whether to answer a request with this `Host` header. A request without the header
+    /// does not come from a browser.
     pub(super) fn allows(&self, host: Option<&str>) -> bool {
         let Some(host) = host else { return true };
         let name = match host.strip_prefix('[') {
@@ -44,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_names_of_web_sites() {
+    fn rejects_names_of_web_sites() {
         let hosts = Hosts { names: vec!["drop.example.org".to_owned()] };
         for host in [
             "127.0.0.1:9090",

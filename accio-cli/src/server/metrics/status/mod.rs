@@ -1,7 +1,7 @@
-//! The status page: uploads in progress, the last outcomes and the limits, for people and scripts.
+//! The status page: uploads in progress, recent outcomes and the limits, for people and scripts.
 //!
-//! Nothing of this runs while bytes are received: a connection that has ended is pushed into the
-//! history, and everything else is read when a page is asked for, by the thread that answers.
+//! None of this code runs while bytes are received. A finished connection is pushed into the
+//! history; everything else is read when a page is requested, in the thread that answers.
 
 mod explanation;
 mod history;
@@ -35,7 +35,7 @@ pub(super) struct Status {
     started: Timestamp,
 }
 
-/// Takes the outcomes for the status page. Clones are of the same one.
+/// Records outcomes for the status page. Clones record for the same page.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct StatusObserver(Arc<History>);
 
@@ -48,7 +48,7 @@ pub(super) struct RunningStatus {
 }
 
 impl Status {
-    /// A page that is answered under `names`, too.
+    /// Creates a page that also answers under `names`.
     pub(super) fn new(names: &[String]) -> Status {
         Status { history: Arc::default(), hosts: Hosts::new(names), started: Timestamp::now() }
     }
@@ -64,12 +64,12 @@ impl Status {
 }
 
 impl StatusObserver {
-    /// Adds a connection that has ended, with a note about its content.
+    /// Records a finished connection, with a note about its content.
     pub(in crate::server) fn observe(&self, outcome: &Outcome, note: Option<&str>) {
         self.0.push(Record::ended(outcome, note));
     }
 
-    /// Adds a connection whose TLS handshake has failed.
+    /// Records a connection whose TLS handshake failed.
     #[cfg(feature = "tls-server")]
     pub(in crate::server) fn refuse(&self, failed: &FailedHandshake) {
         self.0.push(Record::refused(failed));
@@ -77,7 +77,7 @@ impl StatusObserver {
 }
 
 impl RunningStatus {
-    /// Answers a request for the page or for its JSON; none for other paths.
+    /// Answers a request for the page or for its JSON; returns `None` for other paths.
     pub(super) fn answer(&self, request: &Request) -> Option<Response> {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let answer: fn(&Report) -> Response = match path {
@@ -89,7 +89,7 @@ impl RunningStatus {
             },
             "/status.json" => |report| Response {
                 content_type: "application/json",
-                // Numbers and strings always have a form in JSON.
+                // Serializing numbers and strings cannot fail.
                 body: escape_json(serde_json::to_string(report).unwrap_or_default()) + "\n",
                 ..Response::plain("200 OK", "")
             },

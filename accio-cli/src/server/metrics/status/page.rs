@@ -10,7 +10,7 @@ use super::text::{Html, grouped, size, span};
 pub(super) const STYLE: &str = include_str!("page.css");
 pub(super) const SCRIPT: &str = include_str!("page.js");
 
-/// The content security policy: nothing but the style and the script of the page, by their digests.
+/// The content security policy: allows only the style and the script of the page, by their digests.
 pub(super) const POLICY: &str = "default-src 'none'; \
      style-src 'sha256-RfQdxfJYjqOm/KyBY2cvnMZQK3Z+liDag4FuvJE18Zg='; \
      script-src 'sha256-RnVuQPU7t3gn/dKUJvlbIimEk4wqi/NuubOQSj5mPkE='; \
@@ -20,15 +20,15 @@ const LOGO: &str = "<svg viewBox=\"0 0 32 32\" aria-hidden=\"true\"><rect width=
      fill=\"#0b63c5\"/><path d=\"M16 6v12m-5-5 5 5 5-5M7 19v4a3 3 0 0 0 3 3h12a3 3 0 0 0 3-3v-4\" \
      fill=\"none\" stroke=\"#fff\" stroke-width=\"2.6\" stroke-linecap=\"round\" stroke-linejoin=\"round\"/></svg>";
 
-/// The logo for the browser's tab.
+/// The icon for the browser's tab.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E\
      %3Crect width='32' height='32' rx='8' fill='%230b63c5'/%3E%3Cpath d='M16 6v12m-5-5 5 5 5-5M7 19v4a3 \
      3 0 0 0 3 3h12a3 3 0 0 0 3-3v-4' fill='none' stroke='%23fff' stroke-width='2.6'/%3E%3C/svg%3E";
 
-/// Silence from which an upload is marked, in seconds.
+/// Idle time after which an upload is marked, in seconds.
 const SILENT: f64 = 2.0;
 
-/// The page for a reading of the server.
+/// Renders the page for a report.
 pub(super) fn html(report: &Report) -> String {
     let mut page = String::with_capacity(64 << 10);
     // Writing to a string cannot fail.
@@ -247,7 +247,7 @@ fn write_ended(page: &mut String, ended: &Ended) -> fmt::Result {
     )
 }
 
-/// Writes the cell of a client: its name and address, and what it speaks.
+/// Writes the cell of a client: its name, address and dialect.
 fn write_client(
     page: &mut String,
     peer: Option<&str>,
@@ -289,12 +289,12 @@ fn age(seconds: f64) -> String {
     span(Duration::from_secs_f64(seconds))
 }
 
-/// A time, in UTC where no script turns it into local time.
+/// A time, shown in UTC unless a script converts it to local time.
 struct Time<'a>(&'a str);
 
 impl fmt::Display for Time<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Such as 2026-11-21T01:25:02.118Z: ASCII, with the time of day after the T.
+        // For example 2026-11-21T01:25:02.118Z: ASCII, with the time of day after the T.
         let clock = self.0.split('T').nth(1).and_then(|clock| clock.get(..8)).unwrap_or(self.0);
         write!(f, "<time datetime=\"{}\">{clock} UTC</time>", self.0)
     }

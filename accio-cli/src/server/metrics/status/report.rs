@@ -1,4 +1,4 @@
-//! What the status page shows, gathered from a server when the page is asked for.
+//! The content of the status page, read from a server when the page is requested.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -12,13 +12,13 @@ use super::history::{History, Record};
 use super::text::clip_to;
 use crate::peer_text;
 
-/// Number of uploads that are listed; those with the lowest numbers.
+/// Maximum number of uploads in the list, which has those with the lowest numbers.
 pub(super) const LISTED: usize = 100;
 
-/// Longest name of a client, in characters.
+/// Maximum length of a client's name in characters.
 const LONGEST_NAME: usize = 64;
 
-/// A reading of the server. The names of its fields are those of `/status.json`, which scripts rely on.
+/// The state of the server. The field names are those of `/status.json`, which scripts rely on.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) time: String,
@@ -31,13 +31,13 @@ pub(super) struct Report {
     pub(super) limits: Limits,
     pub(super) totals: Totals,
     pub(super) uploads: Vec<Upload>,
-    /// Uploads that match the filter and are not listed.
+    /// Number of uploads that match the filter but are not listed.
     pub(super) more_uploads: u64,
-    /// The latest first.
+    /// The recent outcomes, latest first.
     pub(super) outcomes: Vec<Ended>,
 }
 
-/// The limits; none where something is unlimited. Times are in seconds, sizes in bytes.
+/// The limits; `None` for unlimited. Times are in seconds, sizes in bytes.
 #[derive(Debug, Serialize)]
 pub(super) struct Limits {
     pub(super) handshake: String,
@@ -59,7 +59,7 @@ pub(super) struct Totals {
     pub(super) error: u64,
     pub(super) refused: u64,
     pub(super) accept_errors: u64,
-    /// Content of complete files, in bytes.
+    /// Bytes of content in complete files.
     pub(super) bytes: u64,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Upload {
     pub(super) dialect: Option<&'static str>,
     pub(super) phase: &'static str,
     pub(super) bytes: u64,
-    /// Bytes per second since its beginning.
+    /// Average rate in bytes per second.
     pub(super) rate: f64,
     /// In seconds.
     pub(super) age: f64,
@@ -80,7 +80,7 @@ pub(super) struct Upload {
     pub(super) idle: f64,
 }
 
-/// A connection that has ended. The fields that the journal has, too, have the same names there.
+/// A finished connection. Fields that also exist in the journal have the same names.
 #[derive(Debug, Serialize)]
 pub(super) struct Ended {
     pub(super) time: String,
@@ -102,7 +102,7 @@ pub(super) struct Ended {
     pub(super) note: Option<String>,
 }
 
-/// What does not change while a server runs.
+/// Properties that do not change while the server runs.
 #[derive(Debug)]
 pub(super) struct Subject {
     pub(super) started: Timestamp,
@@ -111,11 +111,11 @@ pub(super) struct Subject {
 }
 
 impl Report {
-    /// Reads the state of a server: the connections that match the filter, or all.
+    /// Reads the state of a server, with the connections that match the filter, if there is one.
     pub(super) fn read(subject: &Subject, history: &History, filter: Option<&Filter>) -> Report {
         let now = Timestamp::now();
-        // The connections before the history, and the totals last: a connection that ends meanwhile is
-        // in the history then, and is counted.
+        // Read the connections before the history, and the totals last, so that a connection that
+        // ends in between is in the history and in the totals.
         let (mut uploads, more_uploads) = uploads(subject.handle.connections(), filter);
         let records = history.latest();
         let ended: HashSet<_> = records.iter().filter_map(|record| record.id).collect();
@@ -139,7 +139,7 @@ impl Report {
     }
 }
 
-/// Returns the first connections by number, and how many more there are.
+/// Returns the connections with the lowest numbers, and the number of further ones.
 fn uploads(
     connections: impl Iterator<Item = ConnectionStatus>,
     filter: Option<&Filter>,
@@ -149,7 +149,7 @@ fn uploads(
     for connection in connections {
         let is_late = || first.last_key_value().is_none_or(|(last, _)| *last < connection.id);
         if filter.is_none() && first.len() >= LISTED && is_late() {
-            // Not listed: its texts are not needed.
+            // This connection is not listed, so its texts are not needed.
             more += 1;
             continue;
         }
@@ -251,12 +251,12 @@ impl Totals {
     }
 }
 
-/// What connections are looked for by: a number, or otherwise a part of an address or a name.
+/// A search for connections: a number, or a part of an address or name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Filter(String);
 
 impl Filter {
-    /// The filter of a query such as `q=192.0.2`; none if it is empty.
+    /// Returns the filter of a query such as `q=192.0.2`; `None` if it is empty.
     pub(super) fn of_query(query: &str) -> Option<Filter> {
         let value = query.split('&').find_map(|pair| pair.strip_prefix("q="))?;
         let text = clip_to(decoded(value).trim(), LONGEST_NAME);
@@ -275,7 +275,7 @@ impl Filter {
     }
 }
 
-/// The text of a form's value: `+` is a space, `%41` a byte.
+/// Decodes a value of a form: `+` is a space, `%41` a byte.
 fn decoded(value: &str) -> String {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
@@ -302,7 +302,7 @@ fn name(identity: &str) -> String {
     clip_to(identity, LONGEST_NAME)
 }
 
-/// A time span in seconds, to the millisecond.
+/// Returns a duration in seconds, rounded to milliseconds.
 fn rounded(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1e3
 }

@@ -1,4 +1,4 @@
-//! The status page alone, for programs that are not operated by flags.
+//! The status page without the other pages, for programs without operation flags.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,9 +11,9 @@ use super::{RunningStatus, Status};
 use crate::Failure;
 use crate::server::spawn::spawn;
 
-/// A status page that has its address and does not answer yet.
+/// A status page, with its address bound but not yet serving.
 ///
-/// There is no authentication: whoever reaches the address sees the peers of the server.
+/// There is no authentication: anyone who can reach the address sees the addresses of clients.
 #[derive(Debug)]
 pub struct StatusPage {
     listener: TcpListener,
@@ -31,29 +31,29 @@ impl StatusPage {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on.
+    /// Returns an error if the address cannot be listened on.
     pub fn bind(address: SocketAddr) -> Result<StatusPage, Failure> {
         let (listener, address) = http::bind(address, "the status page")?;
         Ok(StatusPage { listener, address, status: Status::new(&[]) })
     }
 
-    /// Returns the address, with the port that the system chose if port 0 was asked for.
+    /// Returns the address, with the port that the system chose if port 0 was requested.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns an observer to be called with each outcome, and with a note about the content if there
-    /// is something to say.
+    /// Returns the function to call with each outcome, and optionally with a note about the
+    /// content.
     pub fn observer(&self) -> impl Fn(&Outcome, Option<&str>) + Send + Sync + 'static {
         let observer = self.status.observer();
         move |outcome, note| observer.observe(outcome, note)
     }
 
-    /// Answers from now on, until the process ends, in a thread of its own.
+    /// Serves requests in a thread until the process ends.
     ///
     /// # Errors
     ///
-    /// The thread cannot be started.
+    /// Returns an error if the thread cannot be started.
     pub fn serve(self, handle: ServerHandle, listening: &[SocketAddr]) -> Result<(), Failure> {
         let StatusPage { listener, status, .. } = self;
         let wake = http::wake()
@@ -61,7 +61,7 @@ impl StatusPage {
         let pages = Pages { status: status.run(handle, listening.to_vec()), wake };
         spawn("accio-status", move || {
             if let Err(error) = http::serve(&listener, pages) {
-                log::error!("cannot go on serving the status page: {}", os_error_text(&error));
+                log::error!("stopped serving the status page: {}", os_error_text(&error));
             }
         })
     }
@@ -69,7 +69,7 @@ impl StatusPage {
 
 impl Site for Pages {
     fn answer(&mut self, request: &Request) -> Option<Response> {
-        let missing = || Response::plain("404 Not Found", "there are / and /status.json\n");
+        let missing = || Response::plain("404 Not Found", "pages: /, /status.json\n");
         Some(self.status.answer(request).unwrap_or_else(missing))
     }
 

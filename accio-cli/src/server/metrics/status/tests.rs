@@ -7,7 +7,7 @@ use sha2::Digest;
 use super::history::{Failure, KEPT};
 use super::*;
 
-/// Markup, quotes, a line break, a terminal's escape sequence and a bidirectional override.
+/// Markup, quotes, a line break, an escape sequence for terminals, and a bidirectional override.
 const HOSTILE: &str = "<script>alert(1)</script><img src=x onerror=\"x\">'&\n\u{1b}[2J\u{202e}";
 
 fn page() -> RunningStatus {

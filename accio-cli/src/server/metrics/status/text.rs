@@ -1,21 +1,21 @@
-//! Texts of the status page: short, without unprintable characters, and safe in HTML.
+//! Texts of the status page: short, without unprintable characters, and escaped for HTML.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
 
 use crate::escape;
 
-/// Longest text from elsewhere, in characters: errors, names, notes.
+/// Maximum length of errors, names and notes, in characters.
 const LONGEST: usize = 400;
 
-/// Returns `text` without unprintable characters, and cut if it is long.
+/// Returns `text` without unprintable characters, truncated if it is long.
 pub(super) fn clip(text: &str) -> String {
     clip_to(text, LONGEST)
 }
 
-/// Returns `text` without unprintable characters, cut after `longest` characters.
+/// Returns `text` without unprintable characters, truncated after `longest` characters.
 pub(super) fn clip_to(text: &str, longest: usize) -> String {
-    // What is cut off anyway need not be escaped.
+    // The truncated part need not be escaped.
     let end = text.char_indices().nth(longest).map_or(text.len(), |(end, _)| end);
     let shown = escape(&text[..end]);
     match shown.char_indices().nth(longest) {
@@ -25,7 +25,7 @@ pub(super) fn clip_to(text: &str, longest: usize) -> String {
     }
 }
 
-/// A text for the content of an HTML element, or for an attribute in quotes.
+/// A text in an HTML element or a quoted attribute.
 pub(super) struct Html<'a>(pub(super) &'a str);
 
 impl fmt::Display for Html<'_> {
@@ -44,12 +44,12 @@ impl fmt::Display for Html<'_> {
     }
 }
 
-/// A number of bytes, in the largest unit that leaves a digit before the point: `999 B`, `1.5 MiB`.
+/// Formats a number of bytes in a unit that leaves digits before the point: `999 B`, `1.5 MiB`.
 pub(super) fn size(bytes: f64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = bytes;
     let mut unit = 0;
-    // 1023.95 would be written as 1024.0.
+    // 1023.95 would be formatted as 1024.0.
     while value >= 1023.95 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -60,7 +60,7 @@ pub(super) fn size(bytes: f64) -> String {
     }
 }
 
-/// A number with a comma between each three digits.
+/// Formats a number with commas between groups of three digits.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -73,7 +73,8 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// A time span in its largest units: `420 ms`, `12.3 s`, `3 min 5 s`, `2 h 4 min`, `5 d 1 h`.
+/// Formats a duration in its largest units: `420 ms`, `12.3 s`, `3 min 5 s`, `2 h 4 min`, `5 d 1
+/// h`.
 pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_long_texts() {
+    fn truncates_long_texts() {
         assert_eq!(clip_to("four", 4), "four");
         assert_eq!(clip_to("fives", 4), "five…");
         assert_eq!(clip_to("文文文", 2), "文文…");
