@@ -51,9 +51,9 @@ fn lateness_among_fast_senders() -> Duration {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _done = StopSenders(&done);
-        let mut silent: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        let mut silent: Vec<_> = (0..50).map(|_| server.connect()).collect();
         silent.iter_mut().for_each(greeted);
-        for _ in 0..40 {
+        for _ in 0..100 {
             let mut stream = server.connect();
             let done = &done;
             scope.spawn(move || {
@@ -63,7 +63,7 @@ fn lateness_among_fast_senders() -> Duration {
         // The first numbers belong to the silent connections.
         silent.iter_mut().for_each(|stream| assert!(is_reset(stream)));
         let ended = server.outcomes.ended();
-        let longest = (1..=20).map(|id| ended[&id].duration).max();
+        let longest = (1..=50).map(|id| ended[&id].duration).max();
         longest.unwrap_or_default().saturating_sub(idle)
     })
 }

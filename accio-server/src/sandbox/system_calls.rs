@@ -102,7 +102,13 @@ const ALLOWED: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
     #[cfg(target_arch = "x86_64")]
+    libc::SYS_lstat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
 ];
 
 /// Commands of `fcntl` that concern the descriptor, its pipe or locks; others can send signals.
@@ -121,7 +127,9 @@ const FCNTL: &[i32] = &[
 
 /// Requests of `ioctl`: those that the standard library uses for sockets and terminals, and the one
 /// for the name of an interface, which a link-local address needs.
-const IOCTL: &[u64] = &[libc::FIONBIO, libc::FIONREAD, libc::TCGETS, libc::SIOCGIFNAME];
+#[allow(clippy::unnecessary_cast, reason = "they are `i32` with musl")]
+const IOCTL: &[u64] =
+    &[libc::FIONBIO as u64, libc::FIONREAD as u64, libc::TCGETS as u64, libc::SIOCGIFNAME as u64];
 
 /// Restricts this thread and the threads that it starts later. `helper` is a process group that may
 /// be signalled.
