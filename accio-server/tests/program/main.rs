@@ -29,4 +29,6 @@ mod status_in_browser;
 #[cfg(feature = "store-core")]
 mod store;
 mod systemd;
+#[cfg(feature = "tls")]
+mod tls;
 mod usage;
