@@ -1,4 +1,5 @@
-//! Signals while many uploads are in progress, and neither stderr nor the journal is read.
+//! The server gets a signal while many uploads are in progress and nothing reads its stderr and
+//! journal.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -25,10 +26,10 @@ use accio_harness::verdict::{Stop, Verdict, ensure, ensure_eq};
 use accio_harness::work_dir::WorkDir;
 use accio_harness::{ports, scheduling_delay};
 
-/// Connections with a few bytes of content.
+/// The number of uploads that send a few bytes.
 const SMALL: usize = 1_000;
 
-/// Uploads at full speed.
+/// The number of uploads that send at full speed.
 const LARGE: usize = 24;
 
 const MIB: u64 = 1 << 20;
@@ -37,14 +38,14 @@ const MIB: u64 = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// How long the large uploads may take to reach their size.
-const PATIENCE: Duration = Duration::from_secs(120);
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How often the harness looks at the folder, the journal and the process.
-const LOOK: Duration = Duration::from_millis(5);
+/// The interval at which the harness examines the folder, the journal and the process.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Where FILE-DIR is.
+/// The file system that contains FILE-DIR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Storage {
     Disk,
     Memory,
 }
@@ -59,62 +60,63 @@ enum Journal {
 pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let about = "all markers and journal lines within a second, exit status 0";
     let size = if options.quick { 16 * MIB } else { 400 * MIB };
-    let case = |name: String, about: &str, place, signal, journal| {
-        Case::new(name, about, move |context| stop(context, place, signal, journal, size))
+    let case = |name: String, about: &str, storage, signal, journal| {
+        Case::new(name, about, move |context| stop(context, storage, signal, journal, size))
             .alone()
             .within(Duration::from_secs(240))
     };
-    let places = [("on-disk", Place::Disk), ("in-memory", Place::Memory)];
+    let storages = [("on-disk", Storage::Disk), ("in-memory", Storage::Memory)];
     let signals = [("term", Signal::TERM), ("int", Signal::INT), ("quit", Signal::QUIT)];
     if options.quick {
         let name = "stop/term-in-memory".to_owned();
-        return vec![case(name, about, Place::Memory, Signal::TERM, Journal::Unread)];
+        return vec![case(name, about, Storage::Memory, Signal::TERM, Journal::Unread)];
     }
     let mut cases = Vec::new();
-    for (place_name, place) in places {
+    for (storage_name, storage) in storages {
         for (name, signal) in signals {
-            let name = format!("stop/{name}-{place_name}");
-            cases.push(case(name, about, place, signal, Journal::Unread));
+            let name = format!("stop/{name}-{storage_name}");
+            cases.push(case(name, about, storage, signal, Journal::Unread));
         }
     }
-    let about = "a journal without room delays neither markers nor the end";
+    let about = "a full journal delays neither the markers nor the exit";
     let name = "stop/term-with-a-full-journal".to_owned();
-    cases.push(case(name, about, Place::Disk, Signal::TERM, Journal::Full));
+    cases.push(case(name, about, Storage::Disk, Signal::TERM, Journal::Full));
     cases
 }
 
-/// What the harness saw of the end, each as a time since the signal.
+/// The times of what the harness observed, counted from the signal.
 #[derive(Debug, Default)]
-struct Seen {
-    /// The last of the markers.
+struct ShutdownTimes {
+    /// The last marker.
     markers: Option<Duration>,
-    /// The last of the journal's bytes.
+    /// The last bytes in the journal.
     lines: Duration,
-    /// The process exits; its descriptors may still be closing, which frees discarded data.
+    /// The process has begun to exit. The kernel may still be closing its descriptors, which frees
+    /// discarded data.
     exiting: Option<Duration>,
-    /// Nothing of it is left.
+    /// The process has ended.
     ended: Duration,
 }
 
 fn stop(
     context: &Context,
-    place: Place,
+    storage: Storage,
     signal: Signal,
     journal: Journal,
     size: u64,
 ) -> Verdict<String> {
-    let memory = match place {
-        Place::Disk => None,
-        Place::Memory => Some(
+    let memory = match storage {
+        Storage::Disk => None,
+        Storage::Memory => Some(
             WorkDir::within(Path::new("/dev/shm"), "torture", || ()).map_err(Stop::into_skip)?,
         ),
     };
     let root = memory.as_ref().map_or(context.dir(), WorkDir::path);
-    let size = size.min(room(root)? / 2 / LARGE as u64) / MIB * MIB;
+    let size = size.min(available_bytes(root)? / 2 / LARGE as u64) / MIB * MIB;
     if size < 16 * MIB {
-        return Err(Stop::skip(format!("{} has no room", root.display())));
+        return Err(Stop::skip(format!("too little space in {}", root.display())));
     }
-    // What other cases have left to write is not this one's.
+    // Data of earlier cases that is not written yet would slow this one down.
     rustix::fs::syncfs(File::open(root)?)?;
     let dir = root.join("received");
     let (mut process, address, mut lines, _log) = start(context, &dir, journal)?;
@@ -127,28 +129,28 @@ fn stop(
         })
         .collect::<Verdict<_>>()?;
     let full = AtomicUsize::new(0);
-    let (seen, delay) = thread::scope(|scope| -> Verdict<_> {
+    let (times, delay) = thread::scope(|scope| -> Verdict<_> {
         let senders: Vec<_> =
             (0..LARGE).map(|_| scope.spawn(|| fill(address, size, &full))).collect();
         let over = || senders.iter().any(|sender| sender.is_finished());
-        wait_until(PATIENCE, || full.load(Ordering::SeqCst) == LARGE || over());
+        wait_until(UPLOAD_TIMEOUT, || full.load(Ordering::SeqCst) == LARGE || over());
         let count = full.load(Ordering::SeqCst);
         if count < LARGE {
-            // Ends the other senders.
+            // This ends the other senders, too.
             process.kill()?;
             let failed = senders.into_iter().filter(|sender| sender.is_finished());
             let why: Vec<_> = failed.filter_map(|sender| sender.join().ok()?.err()).collect();
-            return Err(Stop::Trouble(format!("only {count} uploads got that far: {why:?}")));
+            return Err(Stop::Trouble(format!("only {count} uploads reached their size: {why:?}")));
         }
         let start = Instant::now();
         process.signal(signal)?;
-        let seen = watch(&mut process, &dir, &lines, start)?;
+        let times = watch(&mut process, &dir, &lines, start)?;
         let delay = scheduling_delay::worst_since(start);
         for sender in senders {
             let end = sender.join().unwrap_or_else(|_| Err(Stop::Trouble("a panic".into())))?;
             ensure_eq("the end of a large upload", End::Reset, end)?;
         }
-        Ok((seen, delay))
+        Ok((times, delay))
     })?;
     for end in ends(&small, SOON)? {
         ensure_eq("the end of a small upload", Some(End::Reset), end.map(|(end, _)| end))?;
@@ -159,40 +161,41 @@ fn stop(
     found.ensure_clean()?;
     let written = shutdowns(&mut lines);
     let note = format!(
-        "{} markers {}, {written} lines after {:.2?}, exit begun after {:.2?} and over \
+        "{} markers {}, {written} lines after {:.2?}, exit begun after {:.2?} and ended \
          after {:.2?}, {} MiB in progress, harness {delay:.0?} late at most",
         found.errors,
-        seen.markers.map_or("in all".to_owned(), |after| format!("after {after:.2?}")),
-        seen.lines,
-        seen.exiting.unwrap_or(seen.ended),
-        seen.ended,
+        times.markers.map_or("in total".to_owned(), |after| format!("after {after:.2?}")),
+        times.lines,
+        times.exiting.unwrap_or(times.ended),
+        times.ended,
         LARGE as u64 * size / MIB
     );
     let limit = LIMIT + delay;
     let count = SMALL + LARGE;
-    let marked = found.errors == count && seen.markers.is_some_and(|after| after <= limit);
+    let marked = found.errors == count && times.markers.is_some_and(|after| after <= limit);
     ensure(marked, "all markers within a second", || note.clone())?;
     if journal == Journal::Unread {
-        let written = written == count && seen.lines <= limit;
+        let written = written == count && times.lines <= limit;
         ensure(written, "all journal lines within a second", || note.clone())?;
     }
-    let exiting = seen.exiting.unwrap_or(seen.ended) <= limit;
+    let exiting = times.exiting.unwrap_or(times.ended) <= limit;
     ensure(exiting, "the process to exit within a second", || note.clone())?;
     Ok(note)
 }
 
-/// Bytes that files may take there.
-fn room(root: &Path) -> Verdict<u64> {
+/// Returns how many bytes of files fit into `root` and into memory.
+fn available_bytes(root: &Path) -> Verdict<u64> {
     let stat = rustix::fs::statvfs(root)?;
     let free = stat.f_bavail * stat.f_frsize;
-    // Everything in a tmpfs is memory, and much of a file on a disk is for a while.
+    // A tmpfs keeps files in memory, and so does the page cache until they are on the disk.
     let memory = fs::read_to_string("/proc/meminfo")?;
     let available = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let available = available.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     Ok(free.min(available.unwrap_or(0) << 10))
 }
 
-/// Starts a server whose stderr and journal are FIFOs that are open and not read.
+/// Starts a server whose stderr and journal are FIFOs. They stay open, but nothing reads them after
+/// the server has started.
 fn start(
     context: &Context,
     dir: &Path,
@@ -213,7 +216,7 @@ fn start(
     command.args(["--bind", "127.0.0.1", "--timeout", "300", "-vv", "--journal"]);
     command.arg(&journal_path);
     let process = context.spawn(command, Input::Null)?;
-    // Read up to here, and no further.
+    // Read stderr only until the server listens.
     let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
     let listens = wait_until(SOON, || {
         let count = log.read(&mut buffer).unwrap_or(0);
@@ -230,7 +233,8 @@ fn fifo(path: &PathBuf) -> Verdict<File> {
     Ok(File::options().read(true).write(true).custom_flags(nonblocking).open(path)?)
 }
 
-/// An upload that sends `size` bytes, says so, goes on, and waits for its end.
+/// Uploads `size` bytes, counts itself in `full`, sends more, and waits until the server ends the
+/// connection.
 fn fill(address: SocketAddr, size: u64, full: &AtomicUsize) -> Verdict<End> {
     let mut stream = connect(address)?;
     let chunk = vec![7; MIB as usize];
@@ -243,44 +247,49 @@ fn fill(address: SocketAddr, size: u64, full: &AtomicUsize) -> Verdict<End> {
             return Ok(End::Reset);
         }
     }
-    match ends(&[stream], PATIENCE)?.pop().flatten() {
+    match ends(&[stream], UPLOAD_TIMEOUT)?.pop().flatten() {
         Some((end, _)) => Ok(end),
         None => Ok(End::Open),
     }
 }
 
-/// Watches the end of the server.
-fn watch(process: &mut Process, dir: &Path, lines: &File, start: Instant) -> Verdict<Seen> {
-    let (mut seen, mut bytes) = (Seen::default(), ioctl_fionread(lines)?);
+/// Watches the server from the signal until it has ended.
+fn watch(
+    process: &mut Process,
+    dir: &Path,
+    lines: &File,
+    start: Instant,
+) -> Verdict<ShutdownTimes> {
+    let (mut times, mut bytes) = (ShutdownTimes::default(), ioctl_fionread(lines)?);
     let until = start + Duration::from_secs(60);
     while !process.is_over()? {
         let now = ioctl_fionread(lines)?;
         if now > bytes {
-            (bytes, seen.lines) = (now, start.elapsed());
+            (bytes, times.lines) = (now, start.elapsed());
         }
-        // Nothing but markers gets a name: their content is looked at afterwards.
-        if seen.markers.is_none() && fs::read_dir(dir)?.count() >= SMALL + LARGE {
-            seen.markers = Some(start.elapsed());
+        // Only markers get a name here. `survey` checks their content later.
+        if times.markers.is_none() && fs::read_dir(dir)?.count() >= SMALL + LARGE {
+            times.markers = Some(start.elapsed());
         }
-        if seen.exiting.is_none() && process.is_exiting()? {
-            seen.exiting = Some(start.elapsed());
+        if times.exiting.is_none() && process.is_exiting()? {
+            times.exiting = Some(start.elapsed());
         }
         if Instant::now() >= until {
-            return Err(Stop::fault("the server to end", "it still runs after a minute"));
+            return Err(Stop::fault("the server to end", "it is still running after a minute"));
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
-    seen.ended = start.elapsed();
-    if seen.markers.is_none() && fs::read_dir(dir)?.count() >= SMALL + LARGE {
-        seen.markers = Some(seen.ended);
+    times.ended = start.elapsed();
+    if times.markers.is_none() && fs::read_dir(dir)?.count() >= SMALL + LARGE {
+        times.markers = Some(times.ended);
     }
     if ioctl_fionread(lines)? > bytes {
-        seen.lines = seen.ended;
+        times.lines = times.ended;
     }
-    Ok(seen)
+    Ok(times)
 }
 
-/// The number of lines about a connection that the end of the server aborted.
+/// Counts the journal's lines about connections that the server aborted because of the signal.
 fn shutdowns(lines: &mut File) -> usize {
     let (mut text, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
     while let Ok(count @ 1..) = lines.read(&mut buffer) {

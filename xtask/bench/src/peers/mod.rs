@@ -396,7 +396,7 @@ impl Peer {
     }
 }
 
-/// Returns a `dd` that copies a file past the page cache and syncs it.
+/// Returns a `dd` command that copies a file without the page cache and then syncs it.
 pub(super) fn dd(source: &Path, copy: &Path) -> Result<Command> {
     let mut command = DD.command()?;
     let operand = |name: &str, path: &Path| format!("{name}={}", path.display());

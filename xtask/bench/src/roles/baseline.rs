@@ -40,7 +40,8 @@ pub(super) fn serve(
     .context("baseline server")
 }
 
-/// Keeps connection N as `N.file`, one after the other, with the calls of a durable commit.
+/// Stores connection N as `N.file`, one connection after the other, with the system calls of a
+/// durable commit.
 pub(super) fn serve_durable(port: u16, dir: &Path) -> Result<()> {
     let listener = super::listener::listen(port)?;
     let dir = File::open(dir)?;

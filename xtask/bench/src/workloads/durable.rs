@@ -1,4 +1,4 @@
-//! Uploads that are on the disk before their client is told.
+//! Uploads to a server that confirms them only once they are on the disk.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use accio_harness::usage::tree_cpu;
 const SIZE: usize = 1 << 10;
 
 /// How long `dd` may take.
-const LIMIT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Small files, many at a time and one at a time. Nothing is removed before the end, and every round
-/// has a directory of its own: for some seconds after a mass delete, ext4 takes five times as long
-/// to create a file.
+/// Measures small files, many at a time and one at a time. Every round has its own directory, and
+/// nothing is removed before the end: for some seconds after a mass delete, ext4 takes five times
+/// as long to create a file.
 pub(super) fn small(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let lineup = [
         (Peer::Accio { without: &[] }, 128, 10_000),
@@ -59,7 +59,7 @@ pub(super) fn small(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     Ok(Workload { name: kind.name.into(), title, rows })
 }
 
-/// Uploads to a new server with a new directory.
+/// Measures uploads to a new server with a new directory.
 fn load(bench: &Bench, peer: &Peer, concurrent: u64, uploads: u64, name: &str) -> Result<Results> {
     let dir = bench.workspace.dir(Storage::Disk, &format!("durable-{name}"))?;
     settle(&dir)?;
@@ -74,7 +74,7 @@ fn load(bench: &Bench, peer: &Peer, concurrent: u64, uploads: u64, name: &str) -
     Ok(Results::of(uploads, wall, server_cpu, client_cpu))
 }
 
-/// One large file, compared with a program that does nothing but write it to the disk.
+/// Measures one large file, and `dd`, which only writes the same file to the disk.
 pub(super) fn large(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let size = 1024 * MIB;
     let gigabytes = size as f64 / 1e9;
@@ -114,18 +114,18 @@ pub(super) fn large(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     Ok(Workload { name: kind.name.into(), title, rows })
 }
 
-/// How long `dd` takes, and its CPU time.
+/// Returns how long `dd` takes, and its CPU time.
 fn copy(source: &Path, copy: &Path) -> Result<(Duration, Duration)> {
     let log = copy.with_extension("log");
     let mut dd = Process::spawn_logged(dd(source, copy)?, Some(&log), AtDrop::Terminate)?;
     let started = dd.started();
-    let exit = dd.finish(LIMIT).context("dd")?;
+    let exit = dd.finish(TIMEOUT).context("dd")?;
     check_copy(source, copy).context("stored by dd")?;
     std::fs::remove_file(copy)?;
     Ok((exit.at - started, exit.cpu))
 }
 
-/// Writes back what other measurements left.
+/// Waits until the data of earlier measurements is on the disk.
 fn settle(dir: &Path) -> Result<()> {
     Ok(rustix::fs::syncfs(std::fs::File::open(dir)?)?)
 }

@@ -249,7 +249,7 @@ pub(super) fn generate(
     Ok((ended - started, cpu))
 }
 
-/// What happens to files that were checked.
+/// What `check` does with a file after it has checked it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Afterwards {
     Remove,

@@ -8,12 +8,12 @@ use crate::process;
 use crate::tools;
 use crate::verdict::{Stop, Verdict, ensure};
 
-/// Tells the test program that it runs inside a namespace.
+/// The environment variable that tells the test program that it runs inside a namespace.
 const INSIDE: &str = "IN_A_NETWORK_NAMESPACE";
 
 /// Runs the test `name` of this test program again, in a network namespace that the shell command
 /// `set_up` prepares. Returns true inside the namespace and false outside, where the test has
-/// passed; a skip if this machine cannot create the namespace.
+/// passed. Skips the test if this machine cannot create the namespace.
 pub fn rerun(name: &str, set_up: &str) -> Verdict<bool> {
     if env::var_os(INSIDE).is_some() {
         return Ok(true);
@@ -29,7 +29,7 @@ pub fn rerun(name: &str, set_up: &str) -> Verdict<bool> {
     command.arg(env::current_exe()?).arg(name).env(INSIDE, "1");
     let output = process::output(command, b"", LIMIT)?;
     let text = String::from_utf8_lossy(&output.stdout);
-    // A filter that matches no test would succeed, too.
+    // A run in which the name matches no test succeeds, too.
     ensure(
         output.status.success() && text.contains("1 passed"),
         format!("{name} to pass"),
@@ -38,8 +38,8 @@ pub fn rerun(name: &str, set_up: &str) -> Verdict<bool> {
     Ok(false)
 }
 
-/// Returns the words to put before a command to run it with mounts of its own. Without root, a user
-/// namespace gives the right to mount.
+/// Returns the command prefix that runs a command in a new mount namespace. Without root, a new
+/// user namespace permits it to mount.
 pub fn with_private_mounts() -> Vec<&'static str> {
     match rustix::process::geteuid().is_root() {
         true => vec!["unshare", "--mount"],
@@ -47,8 +47,8 @@ pub fn with_private_mounts() -> Vec<&'static str> {
     }
 }
 
-/// Returns the words to put before a command to run it as process 1 of a process namespace, or a
-/// skip if this machine cannot create one.
+/// Returns the command prefix that runs a command as process 1 of a new PID namespace, or a skip if
+/// this machine cannot create one.
 pub fn as_process_1() -> Verdict<[&'static str; 4]> {
     let words = ["unshare", "--pid", "--fork", "--kill-child"];
     let mut probe = Command::new(tools::require(words[0])?);

@@ -304,8 +304,8 @@ impl Process {
         program.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether it has begun to exit: it runs no more code of its own while the kernel closes its
-    /// descriptors.
+    /// Returns whether the process has begun to exit: it runs no more code, but the kernel is still
+    /// closing its descriptors.
     pub fn is_exiting(&self) -> Verdict<bool> {
         /// `PF_EXITING`
         const EXITING: u64 = 4;

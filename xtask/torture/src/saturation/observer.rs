@@ -1,4 +1,5 @@
-//! Silent clients, and probes that connect all the time; one thread takes all times.
+//! Measures the time limits of silent clients and the greetings of probes, which connect at regular
+//! intervals. One thread does all of it.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -14,22 +15,23 @@ use super::senders::connect;
 use accio_harness::peer::GREETING;
 use accio_harness::verdict::{Stop, Verdict, ensure};
 
-/// From one silent client to the next.
-const SILENT_EVERY: Duration = Duration::from_millis(1);
+/// The time between the connections of two silent clients.
+const SILENT_INTERVAL: Duration = Duration::from_millis(1);
 
-/// From one probe to the next.
-const PROBE_EVERY: Duration = Duration::from_millis(10);
+/// The time between the connections of two probes.
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long the end of a silent client is awaited beyond its time.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the observer waits for the silent clients to be disconnected, in addition to their idle
+/// timeout.
+const EXTRA_TIME: Duration = Duration::from_secs(10);
 
-/// The priority of the observing thread, where it may be raised.
+/// The nice value of the observing thread, if the user may lower it.
 const NICE: i32 = -5;
 
-/// What was observed.
+/// The measured times.
 #[derive(Debug)]
 pub(super) struct Observed {
-    /// From connecting to the greeting, in order.
+    /// The times from connecting to the greeting, sorted.
     greetings: Vec<Duration>,
     shortest: Duration,
     longest: Duration,
@@ -37,28 +39,29 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// The number of greetings.
+    /// Returns the number of greetings.
     pub(super) fn greetings(&self) -> usize {
         self.greetings.len()
     }
 
-    /// The time from connecting to the greeting that so many percent of them took at most.
+    /// Returns a percentile of the times from connecting to the greeting.
     pub(super) fn greeting(&self, percent: usize) -> Duration {
         self.greetings.get(self.greetings.len() * percent / 100).copied().unwrap_or(Duration::MAX)
     }
 
-    /// The shortest time from connecting to the end, and the longest from the greeting to the end.
+    /// Returns the shortest time from connecting to the disconnection of a silent client, and the
+    /// longest time from its greeting to its disconnection.
     pub(super) fn ends(&self) -> (Duration, Duration) {
         (self.shortest, self.longest)
     }
 
-    /// How late the observing thread woke up, at most.
+    /// Returns the longest delay with which the observing thread woke up.
     pub(super) fn lateness(&self) -> Duration {
         self.lateness
     }
 }
 
-/// A client whose times are taken.
+/// A silent client or a probe.
 struct Client {
     stream: Option<TcpStream>,
     is_silent: bool,
@@ -71,14 +74,15 @@ struct Observer {
     address: SocketAddr,
     queue: OwnedFd,
     clients: Vec<Client>,
-    /// Silent clients that have not ended.
+    /// The number of silent clients that have not been disconnected.
     open: usize,
     observed: Observed,
 }
 
-/// Opens `silent` connections and waits for their ends; probes connect all the while.
+/// Opens `silent` connections and waits until the server has disconnected them all. Meanwhile,
+/// probes connect at regular intervals.
 pub(super) fn observe(address: SocketAddr, silent: usize, timeout: u64) -> Verdict<Observed> {
-    // Without the privilege it has to do.
+    // Without the privilege, the thread keeps its normal priority.
     let _ = setpriority_process(None, NICE);
     let observed = Observed {
         greetings: Vec::new(),
@@ -90,21 +94,21 @@ pub(super) fn observe(address: SocketAddr, silent: usize, timeout: u64) -> Verdi
     let mut observer = Observer { address, queue, clients: Vec::new(), open: silent, observed };
     let began = Instant::now();
     let (mut next_silent, mut next_probe, mut begun) = (began, began, 0);
-    let until = began + Duration::from_secs(timeout) + PATIENCE;
+    let until = began + Duration::from_secs(timeout) + EXTRA_TIME;
     while observer.open > 0 {
         let now = Instant::now();
         while begun < silent && next_silent <= now {
             observer.begin(true)?;
-            (begun, next_silent) = (begun + 1, next_silent + SILENT_EVERY);
+            (begun, next_silent) = (begun + 1, next_silent + SILENT_INTERVAL);
         }
         if next_probe <= now {
             observer.begin(false)?;
-            next_probe = now + PROBE_EVERY;
+            next_probe = now + PROBE_INTERVAL;
         }
         if now >= until {
             return Err(Stop::fault(
-                "every silent client to be ended",
-                format!("{} of {silent} are open", observer.open),
+                "the server to disconnect every silent client",
+                format!("{} of {silent} are still connected", observer.open),
             ));
         }
         let next = if begun < silent { next_probe.min(next_silent) } else { next_probe };
@@ -125,7 +129,7 @@ impl Observer {
         Ok(())
     }
 
-    /// Takes the times of whatever happens until `next`.
+    /// Waits for events until `next` at the latest, and records their times.
     fn wait(&mut self, next: Instant) -> Verdict {
         let left = next.saturating_duration_since(Instant::now());
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
@@ -147,10 +151,15 @@ impl Observer {
         let Some(stream) = &mut client.stream else { return Ok(()) };
         let mut buffer = [0; 64];
         match stream.read(&mut buffer) {
-            Ok(0) => return Err(Stop::fault("a reset of a silent client", "FIN")),
+            Ok(0) => {
+                return Err(Stop::fault(
+                    "the server to reset the connection of a silent client",
+                    "FIN",
+                ));
+            }
             Ok(count) => {
                 client.received += count;
-                ensure(client.received <= GREETING.len(), "the greeting alone", || {
+                ensure(client.received <= GREETING.len(), "nothing but the greeting", || {
                     format!("{} bytes", client.received)
                 })?;
                 if client.received == GREETING.len() {

@@ -1,5 +1,5 @@
-//! Clients that send as fast as the server receives, from one thread that copies nothing, so that
-//! the cores are the server's.
+//! Clients that send as fast as the server receives. One thread runs them all and copies no data,
+//! which leaves the cores to the server.
 
 use std::fs::File;
 use std::io;
@@ -17,17 +17,17 @@ use accio_harness::verdict::{Stop, Verdict};
 /// The size of the source file, and the most bytes that one client sends in a row.
 pub(super) const CHUNK: usize = 256 << 10;
 
-/// Bounds the memory of a thousand connections.
+/// Limits the memory that the kernel uses for a thousand connections.
 const SEND_BUFFER: usize = 256 << 10;
 
-/// `count` clients each send `share` bytes of `source`, reset the connection and begin again, until
-/// `over`.
+/// Runs `count` clients until `stop` is set. Each sends `share` bytes of `source`, resets its
+/// connection and opens a new one.
 pub(super) fn send(
     address: SocketAddr,
     count: usize,
     share: u64,
     source: &File,
-    over: &AtomicBool,
+    stop: &AtomicBool,
     sent: &AtomicU64,
 ) -> Verdict {
     let queue = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -39,7 +39,7 @@ pub(super) fn send(
     };
     let mut clients = (0..count).map(begin).collect::<Verdict<Vec<_>>>()?;
     let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 64];
-    while !over.load(Ordering::SeqCst) {
+    while !stop.load(Ordering::SeqCst) {
         let timeout = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
         let ready = match epoll::wait(&queue, &mut events[..], Some(&timeout)) {
             Err(Errno::INTR) => continue,
@@ -65,7 +65,7 @@ pub(super) fn send(
     Ok(())
 }
 
-/// A connection in the making, whose end is a reset.
+/// Starts to connect without waiting. Dropping the stream resets the connection.
 pub(super) fn connect(address: SocketAddr) -> Verdict<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -74,7 +74,7 @@ pub(super) fn connect(address: SocketAddr) -> Verdict<TcpStream> {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            return Err(Stop::fault("a server that listens", error.to_string()));
+            return Err(Stop::fault("the server to accept connections", error.to_string()));
         }
         Err(error) => return Err(error.into()),
     }
