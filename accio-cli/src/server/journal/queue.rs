@@ -144,8 +144,8 @@ impl<C> Queue<C> {
                 self.health = Health::Failed { accepts_since: None };
                 None
             }
-            // These lines are in the file, but a power loss may remove them. Only this failure can
-            // say so.
+            // The lines are in the file but not synced, so a power loss may remove them: this
+            // failure is the only warning.
             (Err(_), Health::Works) if unsynchronized => {
                 clients.extend(self.fail());
                 Some(Change::Failed)

@@ -28,7 +28,7 @@ pub(super) enum Origin {
 /// The reason why a header is not valid.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::server) enum HeaderError {
-    #[error("no PROXY header but \"{}\"", .0.escape_ascii())]
+    #[error("no PROXY header, but \"{}\"", .0.escape_ascii())]
     Missing(Vec<u8>),
     #[error("a malformed PROXY header: \"{}\"", .0.escape_ascii())]
     Malformed(Vec<u8>),
