@@ -24,6 +24,7 @@ mod promises;
 mod proxies;
 mod runner;
 mod saturation;
+mod slow_disk;
 mod stop;
 mod strace;
 mod syscalls;
@@ -96,6 +97,8 @@ enum Part {
     Network,
     /// Send at full speed next to silent connections
     Saturation,
+    /// Commit to a disk that takes seconds
+    SlowDisk,
     /// Signal a server with many uploads in progress, while its stderr and its journal are not read
     Stop,
     /// Put TCP proxies in between, which turn resets into orderly ends
@@ -113,6 +116,7 @@ impl Part {
             Part::Chaos => Ok(chaos::cases(options)),
             Part::Network => Ok(network::cases(options)),
             Part::Saturation => Ok(saturation::cases(options)),
+            Part::SlowDisk => Ok(slow_disk::cases(options)),
             Part::Stop => Ok(stop::cases(options)),
             Part::Proxies => Ok(proxies::cases(options)),
         }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::runner::{Case, RunOptions};
 use super::{
-    chaos, disk, exhaustion, kill, network, power_loss, proxies, saturation, stop, syscalls,
+    chaos, disk, exhaustion, kill, network, power_loss, proxies, saturation, slow_disk, stop,
+    syscalls,
 };
 
 fn root() -> PathBuf {
@@ -54,7 +55,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 fn torture_names() -> Vec<String> {
     let options = RunOptions { quick: false, unprivileged: false, seed: 1, jobs: 1, keep: false };
-    let parts: [fn(&RunOptions) -> Vec<Case>; 9] = [
+    let parts: [fn(&RunOptions) -> Vec<Case>; 10] = [
         kill::cases,
         power_loss::cases,
         disk::cases,
@@ -62,6 +63,7 @@ fn torture_names() -> Vec<String> {
         chaos::cases,
         network::cases,
         saturation::cases,
+        slow_disk::cases,
         stop::cases,
         proxies::cases,
     ];

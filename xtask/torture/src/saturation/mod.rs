@@ -1,7 +1,7 @@
 //! Clients that send as fast as they can must delay neither the greetings nor the time limits of
 //! other clients.
 
-mod observer;
+pub(super) mod observer;
 mod senders;
 
 use std::fmt;

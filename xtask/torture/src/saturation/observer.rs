@@ -30,7 +30,7 @@ const NICE: i32 = -5;
 
 /// The measured times.
 #[derive(Debug)]
-pub(super) struct Observed {
+pub(crate) struct Observed {
     /// The times from connecting to the greeting, sorted.
     greetings: Vec<Duration>,
     shortest: Duration,
@@ -40,23 +40,23 @@ pub(super) struct Observed {
 
 impl Observed {
     /// Returns the number of greetings.
-    pub(super) fn greetings(&self) -> usize {
+    pub(crate) fn greetings(&self) -> usize {
         self.greetings.len()
     }
 
     /// Returns a percentile of the times from connecting to the greeting.
-    pub(super) fn greeting(&self, percent: usize) -> Duration {
+    pub(crate) fn greeting(&self, percent: usize) -> Duration {
         self.greetings.get(self.greetings.len() * percent / 100).copied().unwrap_or(Duration::MAX)
     }
 
     /// Returns the shortest time from connecting to the disconnection of a silent client, and the
     /// longest time from its greeting to its disconnection.
-    pub(super) fn ends(&self) -> (Duration, Duration) {
+    pub(crate) fn ends(&self) -> (Duration, Duration) {
         (self.shortest, self.longest)
     }
 
     /// Returns the longest delay with which the observing thread woke up.
-    pub(super) fn lateness(&self) -> Duration {
+    pub(crate) fn lateness(&self) -> Duration {
         self.lateness
     }
 }
@@ -81,7 +81,7 @@ struct Observer {
 
 /// Opens `silent` connections and waits until the server has disconnected them all. Meanwhile,
 /// probes connect at regular intervals.
-pub(super) fn observe(address: SocketAddr, silent: usize, timeout: u64) -> Verdict<Observed> {
+pub(crate) fn observe(address: SocketAddr, silent: usize, timeout: u64) -> Verdict<Observed> {
     // Without the privilege, the thread keeps its normal priority.
     let _ = setpriority_process(None, NICE);
     let observed = Observed {

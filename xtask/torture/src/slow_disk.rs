@@ -1,0 +1,160 @@
+//! Disks that take seconds for a call, while clients connect, are silent and send.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use super::exhaustion::connect;
+use super::folder_oracle::{content, survey};
+use super::runner::{Case, RunOptions};
+use super::saturation::observer::{Observed, observe};
+use super::strace;
+use super::volume::Volume;
+use accio_harness::context::{Context, Server, wait_until};
+use accio_harness::verdict::{Stop, Verdict, ensure, ensure_eq};
+use accio_harness::{scheduling_delay, tools};
+
+/// Clients whose files are being committed.
+const CLIENTS: usize = 50;
+
+/// Silent clients.
+const SILENT: usize = 20;
+
+/// The idle timeout of the server, in seconds.
+const TIMEOUT: u64 = 2;
+
+/// How long an upload of [`OPEN`] bytes into an open file may take.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Bytes sent into a file that is open.
+const OPEN: usize = 1 << 20;
+
+/// How much later than its time a stopped server may begin to exit, and a silent client be ended.
+const LATE: Duration = Duration::from_millis(500);
+
+pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
+    let unprivileged = options.unprivileged;
+    let about = "greetings, time limits and open files do not wait for commits";
+    let limit = Duration::from_secs(120);
+    let delayed = Case::new("slow-disk/syncs-take-2-s", about, delayed);
+    let throttled = Case::new("slow-disk/throttled", about, move |context| {
+        let volume = Volume::ext4(context, unprivileged, 512 << 20, &[])?;
+        throttled(context, &volume)
+    });
+    let cases = if unprivileged || options.quick { vec![] } else { vec![delayed, throttled] };
+    cases.into_iter().map(|case| case.alone().within(limit)).collect()
+}
+
+/// Each call with which a committer waits for the disk takes two seconds longer.
+fn delayed(context: &Context) -> Verdict<String> {
+    tools::require_tracing()?;
+    let timeout = TIMEOUT.to_string();
+    let server = context.server(&["--durable", "--timeout", &timeout])?;
+    let calls = "fdatasync,fsync";
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:delay_enter=2s"));
+    let options = ["-f", "-e", &trace, "-e", &inject].map(str::to_owned);
+    // Attached once it runs, for it syncs while it starts, too.
+    let record = context.fresh("trace");
+    let _tracer = strace::Tracer::attach(context, server.process.pid(), &options, &record)?;
+    endure(server, 4 << 10)
+}
+
+/// The disk takes 2 MB a second from the server's control group.
+fn throttled(context: &Context, volume: &Volume) -> Verdict<String> {
+    let timeout = TIMEOUT.to_string();
+    let flags = ["--durable", "--timeout", &timeout];
+    let server = context.server_into(&volume.path().join("received"), &flags)?;
+    let _group = Throttle::new(server.process.pid(), volume.path(), 2_000_000)?;
+    endure(server, 1 << 20)
+}
+
+/// Has clients wait for commits of `size` bytes each, and measures what others notice.
+fn endure(mut server: Server, size: usize) -> Verdict<String> {
+    let address = server.address();
+    let mut open = connect(address)?;
+    open.write_all(&content(0, OPEN))?;
+    let began = Instant::now();
+    let waiting = (0..CLIENTS).map(|tag| commit(address, tag as u64 + 1, size));
+    let waiting = waiting.collect::<Verdict<Vec<_>>>()?;
+    let (observed, sent) = thread::scope(|scope| -> Verdict<(Observed, Duration)> {
+        let observed = scope.spawn(|| observe(address, SILENT, TIMEOUT));
+        let started = Instant::now();
+        open.write_all(&content(0, OPEN))?;
+        let sent = started.elapsed();
+        let observed = observed.join().unwrap_or_else(|_| Err(Stop::Trouble("a panic".into())));
+        Ok((observed?, sent))
+    })?;
+    let committed = survey(&server.dir)?.whole.len();
+    let stopped = Instant::now();
+    server.process.signal(Signal::TERM)?;
+    let limit = Duration::from_secs(1) + LATE;
+    let exits = wait_until(limit, || server.process.is_exiting().unwrap_or(true));
+    let exiting = stopped.elapsed();
+    let exit = server.process.wait(Duration::from_secs(60))?;
+    drop((waiting, open));
+    let delay = scheduling_delay::worst_since(began);
+    let (median, high) = (observed.greeting(50), observed.greeting(99));
+    let (shortest, longest) = observed.ends();
+    let note = format!(
+        "{committed} of {CLIENTS} commits done meanwhile; ends after {shortest:.3?} to {longest:.3?}; \
+         greetings in {median:.1?} (median) and {high:.1?} (99 %); {OPEN} bytes into an open file in \
+         {sent:.1?}; exit begun after {exiting:.2?}; harness {:.0?} late at most, {delay:.0?} at \
+         normal priority",
+        observed.lateness()
+    );
+    // Otherwise the disk was not slow.
+    ensure(committed < CLIENTS, "commits that wait for the disk", || note.clone())?;
+    let prompt = median <= Duration::from_millis(50) && high <= Duration::from_millis(250);
+    ensure(prompt, "greetings in 50 ms (median) and 250 ms (99 %)", || note.clone())?;
+    let timeout = Duration::from_secs(TIMEOUT);
+    let in_time = shortest >= timeout && longest <= timeout + LATE + observed.lateness();
+    ensure(in_time, "the silent clients to end in [T, T + 0.5 s]", || note.clone())?;
+    ensure(sent <= AT_ONCE, "an open file to grow within a second", || note.clone())?;
+    ensure(exits, "the process to exit within a second", || note.clone())?;
+    ensure_eq("exit status", Some(0), exit.status.code())?;
+    survey(&server.dir)?.ensure_clean()?;
+    Ok(note)
+}
+
+/// An upload that is complete, but for the server's confirmation.
+fn commit(address: SocketAddr, tag: u64, size: usize) -> Verdict<TcpStream> {
+    let mut stream = connect(address)?;
+    stream.write_all(&content(tag, size))?;
+    stream.shutdown(Shutdown::Write)?;
+    Ok(stream)
+}
+
+/// A control group whose members write slowly to one device; removed with its handle.
+struct Throttle(PathBuf);
+
+impl Throttle {
+    /// Limits what `process` writes to the device of `path`, in bytes per second.
+    fn new(process: Pid, path: &Path, rate: u64) -> Verdict<Throttle> {
+        let root = Path::new("/sys/fs/cgroup/blkio");
+        let file = "blkio.throttle.write_bps_device";
+        if !root.join(file).exists() {
+            return Err(Stop::skip("no control group throttles writes: no blkio.throttle"));
+        }
+        let device = fs::metadata(path)?.dev();
+        let group = root.join(format!("accio-torture-{}", std::process::id()));
+        fs::create_dir(&group).map_err(|why| Stop::skip(format!("no control group: {why}")))?;
+        let group = Throttle(group);
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        fs::write(group.0.join(file), format!("{major}:{minor} {rate}"))?;
+        fs::write(group.0.join("cgroup.procs"), process.as_raw_nonzero().to_string())?;
+        Ok(group)
+    }
+}
+
+impl Drop for Throttle {
+    fn drop(&mut self) {
+        // Its member has ended by now; a group with members stays.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
