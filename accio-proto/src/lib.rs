@@ -110,7 +110,7 @@ pub use port::{InvalidPort, Port};
 pub use server::FailedHandshake;
 #[cfg(feature = "server")]
 pub use server::{
-    Acknowledgement, ConnectionStatus, InvalidNetwork, Network, Outcome, Phase, Server,
+    Acknowledgement, ConnectionStatus, InvalidNetwork, Network, Outcome, Phase, Review, Server,
     ServerBuilder, ServerError, ServerHandle, ServerLimits, Stats, Threading,
 };
 #[cfg(feature = "io")]

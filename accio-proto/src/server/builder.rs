@@ -11,7 +11,7 @@ use super::acknowledgement::Acknowledgement;
 use super::admission::{Admission, Network};
 #[cfg(feature = "tls")]
 use super::config::HandshakeObserver;
-use super::config::{Config, Observer, Recorder};
+use super::config::{Config, Observer, Recorder, Reviewer};
 use super::connections::Connections;
 use super::error::ServerError;
 use super::handle::{Controls, ServerHandle};
@@ -19,6 +19,7 @@ use super::listener;
 use super::outcome::Outcome;
 use super::per_session::PerSession;
 use super::reactor::Reactor;
+use super::review::Review;
 use super::server_limits::ServerLimits;
 use super::threading_mode::Threading;
 #[cfg(feature = "tls")]
@@ -53,6 +54,7 @@ pub struct ServerBuilder<K> {
     digest: Option<DigestAlgorithm>,
     on_outcome: Observer,
     recorder: Option<Recorder>,
+    reviewer: Option<Reviewer>,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
     #[cfg(feature = "tls")]
@@ -79,6 +81,7 @@ impl<K: FileSink> Server<K> {
             digest: None,
             on_outcome: Box::new(|_| {}),
             recorder: None,
+            reviewer: None,
             #[cfg(feature = "tls")]
             tls: None,
             #[cfg(feature = "tls")]
@@ -237,6 +240,15 @@ impl<K: FileSink> ServerBuilder<K> {
         ServerBuilder { recorder: Some(Box::new(recorder)), ..self }
     }
 
+    /// Passes each complete file to `reviewer` before it is named and confirmed.
+    ///
+    /// The reviewer must not block. It may pass the [`Review`] on to another thread, which accepts or
+    /// rejects the file at any later time: only that one connection waits. A client waits ten
+    /// seconds by default.
+    pub fn reviewer(self, reviewer: impl Fn(Review) + Send + Sync + 'static) -> Self {
+        ServerBuilder { reviewer: Some(Box::new(reviewer)), ..self }
+    }
+
     /// Serves TLS only, with a rustls configuration, whose `alpn_protocols` should contain
     /// [`ALPN`](crate::tls::ALPN).
     ///
@@ -352,6 +364,7 @@ impl<K: FileSink> ServerBuilder<K> {
             digest: self.digest,
             on_outcome: self.on_outcome,
             recorder: self.recorder,
+            reviewer: self.reviewer,
             #[cfg(feature = "tls")]
             identities: self.identities,
             #[cfg(feature = "tls")]

@@ -3,6 +3,7 @@
 use super::acknowledgement::Acknowledgement;
 use super::admission::Admission;
 use super::outcome::Outcome;
+use super::review::Review;
 #[cfg(feature = "tls")]
 use super::tls_handshake::{FailedHandshake, Identities};
 use crate::dialect::ServerDialect;
@@ -15,6 +16,9 @@ pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
 
 /// Records every finished connection, and decides when its peer is notified.
 pub(super) type Recorder = Box<dyn Fn(Outcome, Acknowledgement) + Send + Sync>;
+
+/// Decides on every complete file before it is named.
+pub(super) type Reviewer = Box<dyn Fn(Review) + Send + Sync>;
 
 /// Called for every failed TLS handshake.
 #[cfg(feature = "tls")]
@@ -32,6 +36,7 @@ pub(super) struct Config {
     pub(super) digest: Option<DigestAlgorithm>,
     pub(super) on_outcome: Observer,
     pub(super) recorder: Option<Recorder>,
+    pub(super) reviewer: Option<Reviewer>,
     #[cfg(feature = "tls")]
     pub(super) identities: Identities,
     #[cfg(feature = "tls")]

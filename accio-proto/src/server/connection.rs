@@ -24,6 +24,8 @@ pub(super) enum Connection<K: FileSink> {
     Securing(Box<Securing>),
     /// The connection has a number and a session.
     Serving(Session<ServerSocket, K::File>, ConnectionInfo),
+    /// Its file is complete and under review.
+    Reviewing(Box<Ending<K>>),
 }
 
 /// The state of a connection after its turn.
@@ -71,6 +73,7 @@ impl<K: FileSink> Connection<K> {
             #[cfg(feature = "tls")]
             Connection::Securing(securing) => AsFd::as_fd(securing.socket()),
             Connection::Serving(session, _) => AsFd::as_fd(session.socket()),
+            Connection::Reviewing(ending) => AsFd::as_fd(ending.closing.socket()),
         }
     }
 
@@ -86,6 +89,7 @@ impl<K: FileSink> Connection<K> {
             #[cfg(feature = "tls")]
             Connection::Securing(_) => None,
             Connection::Serving(_, info) => Some(*info),
+            Connection::Reviewing(ending) => Some(ending.info),
         }
     }
 
@@ -96,6 +100,7 @@ impl<K: FileSink> Connection<K> {
             #[cfg(feature = "tls")]
             Connection::Securing(securing) => securing.interest(),
             Connection::Serving(session, _) => session.interest(),
+            Connection::Reviewing(_) => Interest::Read,
         }
     }
 
@@ -106,6 +111,7 @@ impl<K: FileSink> Connection<K> {
             #[cfg(feature = "tls")]
             Connection::Securing(securing) => securing.deadline(),
             Connection::Serving(session, _) => session.deadline(&config.limits),
+            Connection::Reviewing(_) => config.limits.first_deadline(Instant::now()),
         }
     }
 
@@ -116,6 +122,7 @@ impl<K: FileSink> Connection<K> {
             #[cfg(feature = "tls")]
             Connection::Securing(_) => false,
             Connection::Serving(session, _) => session.may_open(),
+            Connection::Reviewing(_) => false,
         }
     }
 
@@ -132,6 +139,8 @@ impl<K: FileSink> Connection<K> {
                 _ => Expiry::Expired(Abort::Idle(config.limits.idle_timeout)),
             },
             Connection::Serving(session, _) => session.check_deadline(&config.limits, now),
+            // No later than the first deadline of the next connection in the same slot.
+            Connection::Reviewing(_) => Expiry::Later(config.limits.first_deadline(now)),
         }
     }
 }

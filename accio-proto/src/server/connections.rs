@@ -18,6 +18,7 @@ use super::in_progress::Place;
 use super::limit_log::{LimitLog, is_own_limit};
 use super::outcome::Outcome;
 use super::proxy_protocol::{Arrival, Arriving};
+use super::review::{Decide, DescriptorSource, Review};
 #[cfg(feature = "tls")]
 use super::tls_handshake::{FailedHandshake, Handshake, Securing};
 use super::transport::ServerSocket;
@@ -94,6 +95,7 @@ impl<K: FileSink> Connections<K> {
                 }
                 Turn::Ended(result) => self.end(session.close(result), info),
             },
+            Connection::Reviewing(_) => Progress::Waiting(connection),
         }
     }
 
@@ -113,6 +115,7 @@ impl<K: FileSink> Connections<K> {
             #[cfg(feature = "tls")]
             Connection::Securing(securing) => return self.secure(securing, now),
             Connection::Serving(session, info) => (session, info),
+            Connection::Reviewing(_) => return Progress::Waiting(connection),
         };
         let limits = &self.config.limits;
         let turn = if session.deadline(limits) <= now {
@@ -158,6 +161,10 @@ impl<K: FileSink> Connections<K> {
                 }
             },
             Connection::Serving(session, info) => self.end(session.abort(why), info),
+            Connection::Reviewing(mut ending) => {
+                ending.closing.fail(why);
+                Progress::Ended(*ending)
+            }
         }
     }
 
@@ -168,6 +175,41 @@ impl<K: FileSink> Connections<K> {
             #[cfg(feature = "tls")]
             Connection::Securing(securing) => self.secure(securing, Instant::now()),
             serving => self.abort(serving, why),
+        }
+    }
+
+    /// Returns whether complete files are reviewed before their commit.
+    pub(super) fn reviews(&self) -> bool {
+        self.config.reviewer.is_some()
+    }
+
+    /// Returns the review of a complete file.
+    pub(super) fn review(
+        &self,
+        ending: &Ending<K>,
+        source: DescriptorSource,
+        decide: Decide,
+    ) -> Review {
+        let Ending { closing, info } = ending;
+        Review {
+            id: info.id,
+            peer: info.peer,
+            identity: closing.socket().identity().cloned(),
+            dialect: closing.dialect(),
+            bytes: closing.bytes(),
+            digest: closing.digest(),
+            source,
+            decide: Some(decide),
+        }
+    }
+
+    /// Passes a review to the reviewer.
+    pub(super) fn begin_review(&self, review: Review) {
+        let Some(reviewer) = &self.config.reviewer else { return };
+        let id = review.id;
+        // The review is dropped by a panic, which rejects the file.
+        if catch_unwind(AssertUnwindSafe(|| reviewer(review))).is_err() {
+            log::error!("connection {id}: the reviewer panicked");
         }
     }
 

@@ -18,6 +18,7 @@ mod per_session;
 mod proxy_protocol;
 #[cfg_attr(not(linux_sys), path = "reactor/unavailable.rs")]
 mod reactor;
+mod review;
 mod server_limits;
 mod stats;
 mod threading_mode;
@@ -35,6 +36,7 @@ pub use error::ServerError;
 pub use handle::ServerHandle;
 pub use in_progress::{ConnectionStatus, Phase};
 pub use outcome::Outcome;
+pub use review::Review;
 pub use server_limits::ServerLimits;
 pub use stats::Stats;
 pub use threading_mode::Threading;

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::io;
+#[cfg(feature = "server")]
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Abort;
@@ -92,6 +94,42 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
     /// take long.
     pub fn into_file(self) -> Option<F> {
         self.file
+    }
+
+    /// Makes the complete content readable for a review; opens the file of an empty upload. If that
+    /// fails, the session has failed.
+    #[cfg(feature = "server")]
+    pub(crate) fn prepare_review<K: FileSink<File = F>>(&mut self, sink: &K) {
+        self.open(sink);
+        if let (Ok(()), Some(file)) = (&self.result, &mut self.file) {
+            let prepared = catch_panic(|| file.prepare_review()).and_then(|prepared| prepared);
+            self.result = prepared.map_err(Abort::sink("write"));
+        }
+    }
+
+    /// Duplicates the descriptor of the content, if it has one.
+    #[cfg(feature = "server")]
+    pub(crate) fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
+        let descriptor = self.file.as_ref().and_then(SinkFile::descriptor);
+        descriptor.map(|descriptor| descriptor.try_clone_to_owned()).transpose()
+    }
+
+    /// Returns the digest of the complete content, if the session computes it.
+    #[cfg(feature = "server")]
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// Returns the connection.
+    #[cfg(feature = "server")]
+    pub(crate) fn socket(&self) -> &S {
+        self.socket.socket()
+    }
+
+    /// Makes the session a failed one.
+    #[cfg(feature = "server")]
+    pub(crate) fn fail(&mut self, why: Abort) {
+        self.result = Err(why);
     }
 
     /// Commits or aborts the file. If the commit fails, the file is aborted.

@@ -114,6 +114,22 @@ pub trait SinkFile: Send + 'static {
         let _ = count;
     }
 
+    /// Prepares the complete content for a [review](crate::ServerBuilder::reviewer) before the
+    /// commit: it must be readable through other descriptors of the same file. It may block.
+    ///
+    /// # Errors
+    ///
+    /// The transfer has failed; the server calls [`abort`](SinkFile::abort).
+    fn prepare_review(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Returns the descriptor of the content, if it has one, for a review. It need not be readable:
+    /// a reviewer opens the file again.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// Stores the complete content. The peer is notified when this returns.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! serves one session at a time: it waits with `poll` for the socket, the stop signal or the
 //! deadline, and gives the session its turns until it ends.
 
+mod reviewing;
 mod thread_pool;
 
 use std::io;
@@ -225,7 +226,10 @@ impl<K: FileSink> Shared<'_, K> {
         loop {
             let connection = match progress {
                 Progress::Waiting(connection) => connection,
-                Progress::Ended(ending) => return self.finish(ending),
+                Progress::Ended(ending) => {
+                    let is_reviewed = self.connections.reviews() && ending.closing.is_complete();
+                    return self.finish(if is_reviewed { self.review(ending) } else { ending });
+                }
                 Progress::Unnumbered(unnumbered) => return unnumbered.close(),
             };
             progress = match self.wait_for(&connection) {

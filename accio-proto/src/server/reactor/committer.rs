@@ -36,6 +36,8 @@ pub(super) enum Marker<K: FileSink> {
 /// A job that may take as long as the disk does.
 pub(super) enum Commit<K: FileSink> {
     File(Key, Ending<K>),
+    /// A complete file to prepare for its review.
+    Review(Key, Ending<K>),
     /// A turn that opens a file, while too many workers are blocked.
     Turn(Key, Connection<K>),
 }
@@ -73,6 +75,10 @@ impl<K: FileSink> Shared<K> {
 
     pub(super) fn push_turn(self: &Arc<Self>, key: Key, connection: Connection<K>) {
         self.push_commit(Commit::Turn(key, connection));
+    }
+
+    pub(super) fn push_review(self: &Arc<Self>, key: Key, ending: Ending<K>) {
+        self.push_commit(Commit::Review(key, ending));
     }
 
     pub(super) fn push_marker(self: &Arc<Self>, job: Marker<K>) {
@@ -142,6 +148,7 @@ impl<K: FileSink> Shared<K> {
         for job in jobs.drain(..) {
             match job {
                 Commit::File(key, ending) => group.push((key, ending)),
+                Commit::Review(key, ending) => self.start_review(key, ending),
                 Commit::Turn(key, connection) => turns.push((key, connection)),
             }
         }

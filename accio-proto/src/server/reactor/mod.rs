@@ -20,6 +20,7 @@ mod listeners;
 #[cfg(test)]
 mod model_test;
 mod places;
+mod reviewing;
 mod room;
 mod slots;
 mod tuning;
@@ -177,7 +178,10 @@ impl<K: FileSink> Shared<K> {
         let turn = || self.connections.take_turn(connection, copier);
         match catch_unwind(AssertUnwindSafe(turn)) {
             Ok(Progress::Ended(ending)) if ending.closing.is_complete() => {
-                self.commit(key, ending, permit);
+                match self.connections.reviews() {
+                    true => self.push_review(key, ending),
+                    false => self.commit(key, ending, permit),
+                }
             }
             Ok(progress) => {
                 self.describe(key, info, &progress);

@@ -224,6 +224,15 @@ impl<T, I: Copy> Slots<T, I> {
         slot.take().map(|value| (key, value))
     }
 
+    /// Calls `look` with the value, if it is still there and parked. It must not block.
+    pub(super) fn with<R>(&self, key: Key, look: impl FnOnce(&T) -> R) -> Option<R> {
+        let slot = self.slot(key.index);
+        match &slot.state {
+            State::Parked(value) if slot.generation == key.generation => Some(look(value)),
+            _ => None,
+        }
+    }
+
     fn slot(&self, index: u32) -> MutexGuard<'_, Slot<T, I>> {
         let index = index as usize;
         let chunk = self.chunks[index / CHUNK].get_or_init(|| {

@@ -1,7 +1,7 @@
 //! A single file that is being received into a directory.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::group::{self, Steps};
@@ -49,6 +49,15 @@ impl SinkFile for DirFile {
             self.preallocate();
         }
         self.write_back();
+    }
+
+    fn prepare_review(&mut self) -> io::Result<()> {
+        self.trim()?;
+        self.flush_hidden()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
     }
 
     fn commit(&mut self) -> io::Result<()> {
@@ -193,12 +202,17 @@ impl DirFile {
     }
 
     fn publish_or_fail(&mut self) -> io::Result<()> {
-        if self.hidden.is_some() {
-            // This is not a local file system of Linux, so the bytes may still be buffered in this
-            // process.
-            calls::flush(&self.fd)?;
-        }
+        self.flush_hidden()?;
         self.dir.publish(&self.fd, &mut self.hidden, &name_of(self.id))
+    }
+
+    /// Flushes a file with a hidden name: it is not on a local file system of Linux, so its bytes may
+    /// still be buffered for this descriptor.
+    fn flush_hidden(&self) -> io::Result<()> {
+        match self.hidden {
+            Some(_) => calls::flush(&self.fd),
+            None => Ok(()),
+        }
     }
 
     /// Turns the file into the spare error marker; returns `None` if it has a temporary name.
