@@ -9,6 +9,9 @@ use clap::error::{ContextKind, ContextValue};
 /// The variables of all three programs: a variable that one program does not know may be meant for
 /// another. Each program's tests compare its variables with this list.
 pub const VARIABLES: &[&str] = &[
+    "ACCIO_ACCEPT_IF",
+    "ACCIO_ACCEPT_JOBS",
+    "ACCIO_ACCEPT_TIMEOUT",
     "ACCIO_ALLOW",
     "ACCIO_BIND",
     "ACCIO_COLOR",

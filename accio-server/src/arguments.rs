@@ -84,6 +84,33 @@ pub(crate) struct Files {
     #[cfg(feature = "digest")]
     #[arg(long, value_name = "ALGORITHM", env = "ACCIO_DIGEST", hide_env = true)]
     pub(crate) digest: Option<DigestAlgorithm>,
+    /// Keep a file only if a command exits with 0
+    ///
+    /// The command runs for each complete file before it is named and confirmed, with the file as
+    /// its standard input and the same environment as for --on-commit, without ACCIO_PATH. If it exits
+    /// with another status, the file becomes ERROR and the client is reset; the first line that it
+    /// printed on stderr is in the journal.
+    #[arg(long, value_name = "COMMAND", env = "ACCIO_ACCEPT_IF", hide_env = true)]
+    pub(crate) accept_if: Option<String>,
+    /// Run at most this many commands of --accept-if at once
+    ///
+    /// Further files wait in the order in which they were complete.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ACCIO_ACCEPT_JOBS",
+        hide_env = true,
+        default_value = "4",
+        hide_short_help = true
+    )]
+    pub(crate) accept_jobs: NonZeroUsize,
+    /// Reject a file if its command takes longer
+    ///
+    /// The time counts from the start of the command. Clients wait ten seconds by default.
+    #[arg(long, value_name = "SECONDS", env = "ACCIO_ACCEPT_TIMEOUT", hide_env = true,
+          default_value = "8", value_parser = seconds, allow_negative_numbers = true,
+          hide_short_help = true)]
+    pub(crate) accept_timeout: Duration,
     /// Run a command after each file is complete
     ///
     /// The command line is split into words at startup like in a shell, but run without one.

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
-mod on_commit;
+mod commands;
 mod receiver;
 mod sandbox;
 
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     if let Some(code) = accio_cli::open_journals(sandbox::confine_journal_opener) {
         return code;
     }
-    match on_commit::help() {
+    match commands::help() {
         Some(code) => code,
         None => accio_cli::main(receiver::run),
     }

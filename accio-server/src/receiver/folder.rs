@@ -3,14 +3,14 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use accio_cli::{Failure, Program, say};
+use accio_cli::{Failure, Program, USAGE, say};
 use accio_proto::{DirError, DirErrorKind, DirSink, FileSink, Outcome, Server, os_error_text};
 
 use crate::arguments::{Arguments, Files, WithExisting};
-use crate::on_commit::{self, ActiveHelper, Helper, OnCommit};
+use crate::commands::{self, AcceptIf, ActiveHelper, Commands, Helper, OnCommit, Reviews};
 use crate::sandbox::Sandbox;
 
 /// Receives files into the directory given on the command line.
@@ -18,7 +18,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { port, file_dir, workers, sandbox, files, limits, server, operations, .. } =
         arguments;
     server.verbosity.start_log();
-    let command = files.on_commit.as_deref().map(on_commit::parse).transpose()?;
+    let on_commit = on_commit(&files)?;
+    let accept_if = accept_if(&files)?;
     let mut options = DirSink::options()
         .fast_paths(operations.fast_paths())
         .durable(files.durable)
@@ -39,17 +40,44 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     if let Some(workers) = workers {
         builder = builder.workers(workers);
     }
-    let on_commit = command.map(|command| OnCommit {
-        command,
-        jobs: files.on_commit_jobs,
+    // The helper starts later, but before the first connection.
+    let reviews = Arc::new(OnceLock::<Arc<Reviews>>::new());
+    if accept_if.is_some() {
+        let reviews = Arc::clone(&reviews);
+        builder = builder.reviewer(move |review| match reviews.get() {
+            Some(reviews) => reviews.push(review),
+            None => review.reject("the helper of --accept-if has not started"),
+        });
+    }
+    let commands = Commands {
+        on_commit,
+        accept_if,
         queue: files.on_commit_queue as usize,
         folder: folder.clone(),
         verbosity: server.verbosity,
         color: server.color.color,
-    });
-    let durable = files.durable;
-    let receiver = Receiver { folder, sink, durable, sandbox, on_commit, helper: OnceLock::new() };
+    };
+    let (durable, helper) = (files.durable, OnceLock::new());
+    let receiver = Receiver { folder, sink, durable, sandbox, commands, reviews, helper };
     operations.run(&server, builder, port, receiver)
+}
+
+/// Returns the command of `--on-commit`.
+fn on_commit(files: &Files) -> Result<Option<OnCommit>, Failure> {
+    let Some(line) = &files.on_commit else { return Ok(None) };
+    let command = commands::parse("--on-commit", line)?;
+    Ok(Some(OnCommit { command, jobs: files.on_commit_jobs }))
+}
+
+/// Returns the command of `--accept-if`.
+fn accept_if(files: &Files) -> Result<Option<AcceptIf>, Failure> {
+    let Some(line) = &files.accept_if else { return Ok(None) };
+    if let Some(mode) = files.mode.filter(|mode| mode & 0o400 == 0) {
+        let why = format_args!("the command could not read files of --mode {mode:03o}").to_string();
+        return Err(Failure::new("--accept-if", why).with_code(USAGE));
+    }
+    let command = commands::parse("--accept-if", line)?;
+    Ok(Some(AcceptIf { command, jobs: files.accept_jobs, timeout: files.accept_timeout }))
 }
 
 /// Adds advice about flags to the error of a directory.
@@ -105,7 +133,8 @@ struct Receiver {
     sink: DirSink,
     durable: bool,
     sandbox: Sandbox,
-    on_commit: Option<OnCommit>,
+    commands: Commands,
+    reviews: Arc<OnceLock<Arc<Reviews>>>,
     helper: OnceLock<Mutex<Option<ActiveHelper>>>,
 }
 
@@ -131,11 +160,14 @@ impl Program for Receiver {
 
     fn confine(&self, readable: &[OwnedFd]) -> Result<(), Failure> {
         // The helper starts before the sandbox, which forbids running programs.
-        let helper = self.on_commit.as_ref().map(OnCommit::start).transpose()?;
+        let helper = self.commands.start()?;
         let group = helper.as_ref().map(Helper::group);
         self.sandbox.confine(&self.sink, readable, group)?;
         // The queue's thread starts after the sandbox and is therefore sandboxed, too.
         let helper = helper.map(Helper::run).transpose()?;
+        if let Some(reviews) = helper.as_ref().and_then(ActiveHelper::reviews) {
+            self.reviews.get_or_init(|| Arc::clone(reviews));
+        }
         self.helper.get_or_init(|| Mutex::new(helper));
         Ok(())
     }
@@ -151,7 +183,15 @@ impl Program for Receiver {
 
     fn lost_commands(&self) -> Option<u64> {
         let helper = self.helper.get()?.lock().unwrap_or_else(PoisonError::into_inner);
-        helper.as_ref().map(ActiveHelper::lost)
+        helper.as_ref().and_then(ActiveHelper::lost)
+    }
+
+    fn stopping(&self) {
+        if let Some(helper) = self.helper.get()
+            && let Some(helper) = &*helper.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            helper.stop_reviews();
+        }
     }
 
     fn finish(&self, deadline: &dyn Fn() -> Instant) {

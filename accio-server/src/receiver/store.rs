@@ -18,6 +18,7 @@ pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failu
     server.verbosity.start_log();
     let inapplicable = [
         ("--on-commit", files.on_commit.is_some()),
+        ("--accept-if", files.accept_if.is_some()),
         ("--mode", files.mode.is_some()),
         ("--existing keep", files.existing == WithExisting::Keep),
         ("--min-free", limits.min_free > 0),

@@ -2,6 +2,7 @@
 //! codes.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
+mod accept_if;
 mod addresses;
 #[cfg(feature = "metrics")]
 mod balanced;

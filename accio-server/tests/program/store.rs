@@ -110,7 +110,12 @@ fn rejects_flags_for_folders_and_invalid_addresses() {
     let place = Place::new();
     let address = address(&place);
     let port = free_port().to_string();
-    for flags in [&["--on-commit", "true"][..], &["--existing", "keep"], &["--min-free", "1"]] {
+    for flags in [
+        &["--on-commit", "true"][..],
+        &["--accept-if", "true"],
+        &["--existing", "keep"],
+        &["--min-free", "1"],
+    ] {
         let error = fails(2, &[&[&*port, &*address], flags].concat());
         assert!(error.contains("applies to directories"), "{error}");
     }

@@ -1,0 +1,96 @@
+//! The helper process: runs the commands.
+
+mod accept_if;
+mod children;
+mod first_line;
+mod on_commit;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, Scope};
+
+use accio_cli::{Verbosity, peer_text};
+use accio_proto::os_error_text;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+use super::message::Job;
+use super::{HELPER, Setup};
+use accept_if::Reviewer;
+use children::Children;
+use on_commit::Runner;
+
+/// Runs the helper if this process was started as one. Returns `None` otherwise.
+pub(crate) fn help() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != HELPER {
+        return None;
+    }
+    // The colour.
+    arguments.next()?;
+    let setup: Setup = serde_json::from_str(arguments.next()?.to_str()?).ok()?;
+    let folder = PathBuf::from(arguments.next()?);
+    Verbosity { quiet: setup.quiet, verbose: setup.verbose }.start_log();
+    Some(match run(setup, folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("the helper for commands: {}", os_error_text(&error));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn run(setup: Setup, folder: PathBuf) -> io::Result<()> {
+    // After a signal, the helper finishes the running commands of --on-commit and starts no more.
+    // The commands themselves run with default signal handlers.
+    let ending = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&ending))?;
+    }
+    let children = Children::adopt()?;
+    let socket = io::stdout().as_fd().try_clone_to_owned()?;
+    let runner = setup.on_commit.map(|on_commit| {
+        Runner::new(on_commit, folder, Arc::clone(&ending), Arc::clone(&children))
+    });
+    let reviewer =
+        setup.accept_if.map(|accept_if| Reviewer::new(accept_if, socket, ending, children));
+    thread::scope(|scope| {
+        if let Some(runner) = &runner {
+            spawn(scope, "accio-on-commit", runner.jobs(), || runner.run());
+        }
+        if let Some(reviewer) = &reviewer {
+            spawn(scope, "accio-accept-if", reviewer.jobs(), || reviewer.run());
+        }
+    });
+    if let Some(runner) = &runner {
+        runner.report();
+    }
+    Ok(())
+}
+
+/// Starts a thread for each command that may run at once; fewer threads run all of them, too.
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    jobs: usize,
+    work: impl Fn() + Copy + Send + 'scope,
+) {
+    let start = |_| thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work).ok();
+    match (0..jobs).map_while(start).count() {
+        0 => log::error!("{name}: cannot start a thread"),
+        threads => log::debug!("{name}: up to {threads} commands at once"),
+    }
+}
+
+/// Describes a file to a command.
+fn describe(command: &mut Command, job: &Job) {
+    command
+        .env("ACCIO_ID", job.id.to_string())
+        .env("ACCIO_BYTES", job.bytes.to_string())
+        .env("ACCIO_IDENTITY", job.identity.as_deref().unwrap_or_default())
+        .env("ACCIO_FILE_DIGEST", job.digest.as_deref().unwrap_or_default())
+        .env("ACCIO_PEER", job.peer.map(peer_text).unwrap_or_default());
+}
