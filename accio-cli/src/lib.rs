@@ -59,7 +59,7 @@ pub use escape::{escape, escape_json, is_unprintable};
 pub use failure::{Failure, USAGE, exit, say};
 pub use logging::Verbosity;
 #[cfg(feature = "operations")]
-pub use server::{OperationFlags, open_journals};
+pub use server::{ListedFile, ListedFiles, OperationFlags, open_journals};
 #[cfg(feature = "server")]
 pub use server::{Program, ServerFlags};
 #[cfg(feature = "metrics")]

@@ -19,15 +19,30 @@ use crate::sandbox::Sandbox;
 /// breaks the handshake, its file contains the word ERROR and none of the bytes it sent. Without
 /// --tls there is no encryption or authentication: use a trusted network or a tunnel.
 #[derive(Debug, Parser)]
-#[command(version, after_help = SHORT_END, after_long_help = END)]
+#[command(version, override_usage = USES, after_help = SHORT_END, after_long_help = END)]
 pub(crate) struct Arguments {
     /// Port to listen on: 1 to 65535, or a service name
     // A negative number is an invalid port; other words with a hyphen are flags.
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) port: Port,
+    #[arg(
+        allow_negative_numbers = true,
+        required_unless_present = "verify",
+        conflicts_with = "verify"
+    )]
+    pub(crate) port: Option<Port>,
     /// Directory for received files; created if missing
-    #[arg(value_name = "FILE-DIR")]
-    pub(crate) file_dir: PathBuf,
+    #[arg(value_name = "FILE-DIR", required_unless_present = "verify", conflicts_with = "verify")]
+    pub(crate) file_dir: Option<PathBuf>,
+    /// Compare the files in FILE-DIR with a journal, and serve nothing
+    ///
+    /// Prints each file that is missing, changed (its size or its digest), ERROR or not in the
+    /// journal, and their numbers. The last record of a file counts. A journal named - is standard
+    /// input. Exits with 0 if there is no difference (an ERROR that is in the journal is none), with 1
+    /// if there is one, and with 2 if the journal or FILE-DIR cannot be read.
+    #[arg(long, num_args = 2, value_names = ["JOURNAL", "FILE-DIR"])]
+    pub(crate) verify: Option<Vec<PathBuf>>,
+    /// Print the result of --verify as JSON, one object per line
+    #[arg(long, hide_short_help = true)]
+    pub(crate) json: bool,
     /// Serve with this many threads [default: one per core]
     #[arg(long, value_name = "N", env = "ACCIO_WORKERS", hide_env = true, hide_short_help = true)]
     pub(crate) workers: Option<NonZeroUsize>,
@@ -281,6 +296,9 @@ fn memory(value: &str) -> Result<u64, String> {
     }
 }
 
+const USES: &str = "accio-server [OPTIONS] <PORT> <FILE-DIR>
+       accio-server --verify <JOURNAL> <FILE-DIR> [--json]";
+
 const SHORT_END: &str =
     "Exit codes: 0 stopped by a signal; 1 cannot listen or use FILE-DIR; 2 usage.
 See --help for details and examples.";
@@ -293,13 +311,17 @@ Examples:
       Continue after the last run, survive power loss, and let transfers finish on shutdown.
   accio-server 5000 received --journal log/accio.ndjson --metrics 9090 -v
       Report connections in a file, on http://127.0.0.1:9090/metrics, and on stderr.
+  accio-server --verify log/accio.ndjson received
+      Check that the files in \"received\" are those in the journal.
+  accio-server 5000 received --accept-if ./scan.sh
+      Keep only the files for which a script exits with 0.
   accio-server 5000 received --on-commit ./index.sh
       Run a script for each complete file, whose path is in \"$ACCIO_PATH\".
 
 Environment:
-  Each flag except -v and -q has a variable: ACCIO_MAX_SIZE=1G means --max-size 1G. The command
-  line takes precedence. Commas separate the values of a repeatable flag. RUST_LOG selects what is
-  logged, NO_COLOR disables colour.
+  Each flag except -v, -q, --verify and --json has a variable: ACCIO_MAX_SIZE=1G is --max-size 1G.
+  The command line takes precedence. Commas separate the values of a repeatable flag. RUST_LOG selects
+  what is logged, NO_COLOR disables colour.
 
 Values:
   K, M, G and T in sizes are powers of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
@@ -310,9 +332,9 @@ Signals:
   signals have no effect.
 
 Exit codes:
-  0  stopped by a signal
-  1  cannot listen, or cannot use FILE-DIR or the journal
-  2  usage error";
+  0  stopped by a signal; with --verify, no difference
+  1  cannot listen, or cannot use FILE-DIR or the journal; with --verify, a difference
+  2  usage error; with --verify, cannot read the journal or FILE-DIR";
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ mod arguments;
 mod commands;
 mod receiver;
 mod sandbox;
+mod verify;
 
 use std::process::ExitCode;
 

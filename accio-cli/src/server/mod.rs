@@ -19,7 +19,7 @@ mod tls;
 pub use flags::OperationFlags;
 pub use flags::ServerFlags;
 #[cfg(feature = "operations")]
-pub use journal::open_journals;
+pub use journal::{ListedFile, ListedFiles, open_journals};
 #[cfg(feature = "metrics")]
 pub use metrics::{StatusPage, explain};
 pub use program::Program;

@@ -7,16 +7,21 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use accio_cli::{Failure, Program, USAGE, say};
-use accio_proto::{DirError, DirErrorKind, DirSink, FileSink, Outcome, Server, os_error_text};
+use accio_proto::{
+    DirError, DirErrorKind, DirSink, FileSink, Outcome, Port, Server, os_error_text,
+};
 
 use crate::arguments::{Arguments, Files, WithExisting};
 use crate::commands::{self, AcceptIf, ActiveHelper, Commands, Helper, OnCommit, Reviews};
 use crate::sandbox::Sandbox;
 
 /// Receives files into the directory given on the command line.
-pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { port, file_dir, workers, sandbox, files, limits, server, operations, .. } =
-        arguments;
+pub(crate) fn run(
+    port: Port,
+    file_dir: PathBuf,
+    arguments: Arguments,
+) -> Result<ExitCode, Failure> {
+    let Arguments { workers, sandbox, files, limits, server, operations, .. } = arguments;
     server.verbosity.start_log();
     let on_commit = on_commit(&files)?;
     let accept_if = accept_if(&files)?;

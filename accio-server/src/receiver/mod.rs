@@ -10,17 +10,32 @@ use std::process::ExitCode;
 use accio_cli::{Failure, USAGE};
 
 use crate::arguments::Arguments;
+use crate::verify;
 
-/// Receives files until a signal ends the server.
+/// Receives files until a signal ends the server, or verifies those received before.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    match store_address(&arguments.file_dir) {
+    if arguments.json && arguments.verify.is_none() {
+        return Err(Failure::new("--json", "applies to --verify only").with_code(USAGE));
+    }
+    let (port, file_dir) = match (&arguments.verify, arguments.port, &arguments.file_dir) {
+        (None, Some(port), Some(file_dir)) => (port, file_dir.clone()),
+        (verify, ..) => {
+            // clap allows no other number of values, and no positional argument next to the flag.
+            let paths = verify.as_deref().unwrap_or_default();
+            let [journal, dir] = paths else {
+                return Err(Failure::new("usage", "no PORT and FILE-DIR").with_code(USAGE));
+            };
+            return verify::run(journal, dir, arguments.json, arguments.server.verbosity.quiet);
+        }
+    };
+    match store_address(&file_dir) {
         #[cfg(feature = "store-core")]
-        Some(address) => store::run(&address, arguments),
+        Some(address) => store::run(&address, port, arguments),
         #[cfg(not(feature = "store-core"))]
         Some(address) => {
             Err(another_build(address.split("://").next().unwrap_or_default(), "object stores"))
         }
-        None => folder::run(arguments),
+        None => folder::run(port, file_dir, arguments),
     }
 }
 

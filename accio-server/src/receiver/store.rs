@@ -5,16 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use accio_cli::{Failure, Program, USAGE};
-use accio_proto::{Server, os_error_text};
+use accio_proto::{Port, Server, os_error_text};
 use accio_store::{NodeName, StoreError, StoreOptions, StoreSink};
 
 use crate::arguments::{Arguments, WithExisting};
 use crate::sandbox::Sandbox;
 
 /// Receives files into the store at `address`.
-pub(crate) fn run(address: &str, arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { port, workers, sandbox, files, limits, server, operations, store, .. } =
-        arguments;
+pub(crate) fn run(address: &str, port: Port, arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { workers, sandbox, files, limits, server, operations, store, .. } = arguments;
     server.verbosity.start_log();
     let inapplicable = [
         ("--on-commit", files.on_commit.is_some()),

@@ -33,3 +33,4 @@ mod systemd;
 #[cfg(feature = "tls")]
 mod tls;
 mod usage;
+mod verify;

@@ -8,6 +8,7 @@ mod opener;
 mod output;
 mod place;
 mod queue;
+mod read;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -26,6 +27,7 @@ pub use opener::open_journals;
 use output::Output;
 use place::{Place, cannot_open};
 use queue::{Change, Queue};
+pub use read::{ListedFile, ListedFiles};
 
 /// Delay between a failed write and the next attempt.
 const RETRY: Duration = Duration::from_millis(50);

@@ -1,0 +1,133 @@
+//! Reads a journal back: which files it lists.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead};
+
+use accio_proto::Digest;
+use serde::Deserialize;
+
+/// The files that a journal lists, by the last record of each number: a server that is restarted
+/// may begin again at 1 and replace them.
+#[derive(Debug, Default)]
+pub struct ListedFiles {
+    /// The files by their number.
+    pub files: BTreeMap<u64, ListedFile>,
+    /// Number of lines that the server could not write, by its own records.
+    pub lost: u64,
+    /// Number of lines that cannot be read, such as those torn by a crash.
+    pub torn: u64,
+}
+
+/// A file as the journal describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListedFile {
+    /// The file is complete.
+    Complete {
+        /// Its size.
+        bytes: u64,
+        /// Its digest, if the server computed one that this version knows.
+        digest: Option<Digest>,
+    },
+    /// The transfer failed, so the file is the error marker.
+    Failed {
+        /// The reason, in one word.
+        reason: String,
+    },
+}
+
+/// The fields of a line that matter here.
+#[derive(Debug, Deserialize)]
+struct Line {
+    id: Option<u64>,
+    #[serde(default)]
+    bytes: u64,
+    digest: Option<String>,
+    outcome: Option<String>,
+    reason: Option<String>,
+    unmarked: Option<String>,
+    lost: Option<u64>,
+}
+
+impl ListedFiles {
+    /// Reads a journal to its end.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be read.
+    pub fn read(mut journal: impl BufRead) -> io::Result<Self> {
+        let mut listed = ListedFiles::default();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if journal.read_until(b'\n', &mut line)? == 0 {
+                return Ok(listed);
+            }
+            if !line.trim_ascii().is_empty() {
+                listed.add(&line);
+            }
+        }
+    }
+
+    fn add(&mut self, line: &[u8]) {
+        let Ok(line) = serde_json::from_slice::<Line>(line) else {
+            self.torn += 1;
+            return;
+        };
+        if let Some(lost) = line.lost {
+            self.lost += lost;
+            return;
+        }
+        let file = match (line.id, line.outcome.as_deref()) {
+            // A failed TLS handshake has no file.
+            (None, Some("refused")) => return,
+            // Not even the marker was stored: the file of an earlier record is still there.
+            (Some(_), Some("error")) if line.unmarked.is_some() => return,
+            (Some(_), Some("complete")) => ListedFile::Complete {
+                bytes: line.bytes,
+                digest: line.digest.and_then(|digest| digest.parse().ok()),
+            },
+            (Some(_), Some("error")) => {
+                ListedFile::Failed { reason: line.reason.unwrap_or_default() }
+            }
+            _ => {
+                self.torn += 1;
+                return;
+            }
+        };
+        self.files.extend(line.id.map(|id| (id, file)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_record_of_a_number_counts() {
+        let digest = format!("blake3:{}", "0a".repeat(32));
+        let journal = format!(
+            "{{\"time\":\"t\",\"id\":1,\"peer\":null,\"dialect\":\"accio\",\"bytes\":3,\"digest\":\"{digest}\",\"duration\":0.1,\"outcome\":\"complete\"}}\n\
+             {{\"id\":2,\"bytes\":9,\"outcome\":\"error\",\"reason\":\"reset\",\"error\":\"x\"}}\n\
+             {{\"time\":\"t\",\"lost\":17}}\n\
+             {{\"peer\":null,\"outcome\":\"refused\",\"reason\":\"tls-plain\"}}\n\
+             {{\"id\":4,\"bytes\":4,\"outcome\":\"comp\n\
+             \n\
+             {{\"id\":2,\"bytes\":5,\"digest\":\"md9:00\",\"outcome\":\"complete\"}}\n\
+             {{\"id\":1,\"bytes\":0,\"outcome\":\"error\",\"reason\":\"exists\",\"unmarked\":\"file exists\"}}\n\
+             {{\"id\":3,\"bytes\":0,\"outcome\":\"error\",\"reason\":\"full\",\"unmarked\":\"no space\"}}\n\
+             {{\"id\":5,\"bytes\":1,\"outco"
+        );
+        let listed = ListedFiles::read(journal.as_bytes()).unwrap();
+        assert_eq!((listed.lost, listed.torn), (17, 2));
+        let digest = Some(digest.parse().unwrap());
+        assert_eq!(listed.files.keys().collect::<Vec<_>>(), [&1, &2]);
+        assert_eq!(listed.files[&1], ListedFile::Complete { bytes: 3, digest });
+        assert_eq!(listed.files[&2], ListedFile::Complete { bytes: 5, digest: None });
+    }
+
+    #[test]
+    fn a_line_of_another_kind_is_counted() {
+        let listed = ListedFiles::read(&b"{}\nnull\n[1]\n{\"id\":-1}\n"[..]).unwrap();
+        assert_eq!((listed.torn, listed.files.len()), (4, 0));
+    }
+}

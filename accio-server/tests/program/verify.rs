@@ -1,0 +1,132 @@
+//! `--verify`: compares a directory with a journal.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::harness::{Place, Server, connect, program, upload};
+use super::usage::fails;
+
+const SOON: Duration = Duration::from_secs(2);
+
+fn verify(place: &Place, flags: &[&str]) -> Output {
+    let mut command = program();
+    command.arg("--verify").arg(place.path("log/journal")).arg(place.path("received"));
+    command.args(flags).stdout(Stdio::piped()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Receives three complete files and a failed one.
+fn receive(place: &Place, flags: &[&str]) {
+    let journal = place.text("log/journal");
+    let flags = [&["--journal", &journal, "--timeout", "0.2"], flags].concat();
+    let server = Server::start(place, &flags);
+    for content in [&b""[..], b"content", &[7; 300_000]] {
+        upload(server.address(), content).unwrap();
+    }
+    let mut silent = connect(server.address()).unwrap();
+    silent.read(&mut [0]).unwrap_err();
+    server.stop(SOON);
+}
+
+#[test]
+fn what_was_received_is_as_the_journal_says_until_it_is_changed() {
+    let place = Place::new();
+    receive(&place, &["--digest", "blake3"]);
+    let output = verify(&place, &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let same = "4.file: ERROR: idle\n3 complete, 1 ERROR, 0 missing, 0 changed, 0 unlisted\n";
+    assert_eq!(text(&output.stdout), same);
+
+    let file = |name: &str| place.path("received").join(name);
+    fs::write(file("1.file"), "x").unwrap();
+    fs::write(file("2.file"), "CONTENT").unwrap();
+    fs::remove_file(file("3.file")).unwrap();
+    fs::write(file("9.file"), "").unwrap();
+    let output = verify(&place, &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stdout = text(&output.stdout);
+    let lines: Vec<_> = stdout.lines().collect();
+    assert_eq!(lines[0], "1.file: changed: it has 1 bytes instead of 0");
+    assert!(lines[1].starts_with("2.file: changed: its digest is blake3:"), "{stdout}");
+    assert_eq!(lines[2..5], ["3.file: missing", "4.file: ERROR: idle", "9.file: unlisted"]);
+    assert_eq!(lines[5], "0 complete, 1 ERROR, 1 missing, 2 changed, 1 unlisted");
+    let output = verify(&place, &["-q"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+
+    let output = verify(&place, &["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let objects: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found: Vec<_> = objects.iter().map(|object| object["finding"].as_str().unwrap()).collect();
+    assert_eq!(found, ["changed", "changed", "missing", "error", "unlisted", "summary"]);
+    assert_eq!((&objects[3]["file"], &objects[3]["reason"]), (&"4.file".into(), &"idle".into()));
+    let summary = &objects[5];
+    assert_eq!((&summary["changed"], &summary["size_only"]), (&2.into(), &0.into()));
+}
+
+#[test]
+fn a_second_run_replaces_files_and_a_torn_line_is_told() {
+    let place = Place::new();
+    receive(&place, &[]);
+    // Begins again at 1, and with it the records.
+    let journal = place.text("log/journal");
+    let server = Server::start(&place, &["--journal", &journal]);
+    upload(server.address(), b"another content").unwrap();
+    server.stop(SOON);
+    let mut file = fs::OpenOptions::new().append(true).open(&journal).unwrap();
+    file.write_all(b"{\"time\":\"2026-11-21T01:25:02Z\",\"lost\":3}\n{\"id\":1,\"byt").unwrap();
+    let output = verify(&place, &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let stdout = text(&output.stdout);
+    assert!(
+        stdout.contains("\n3 complete, 1 ERROR, 0 missing, 0 changed, 0 unlisted\n"),
+        "{stdout}"
+    );
+    for note in [
+        "note: 3 complete files were compared by size only, without a digest",
+        "note: the journal lacks 3 lines that the server could not write",
+        "note: 1 lines of the journal cannot be read",
+    ] {
+        assert!(stdout.contains(note), "{stdout}");
+    }
+}
+
+#[test]
+fn the_journal_may_be_standard_input() {
+    let place = Place::new();
+    receive(&place, &[]);
+    let mut command = program();
+    command.arg("--verify").arg("-").arg(place.path("received"));
+    command.stdin(fs::File::open(place.path("log/journal")).unwrap());
+    assert_eq!(command.stdout(Stdio::piped()).output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_of_its_own() {
+    let place = Place::new();
+    let (journal, dir) = (place.text("log/journal"), place.dir());
+    let line = fails(2, &["--verify", &journal, &dir]);
+    assert!(line.contains("cannot read the journal") && line.contains("no such file"), "{line}");
+    fs::write(&journal, "").unwrap();
+    let line = fails(2, &["--verify", &journal, &dir]);
+    assert!(line.contains("cannot read") && line.contains("received"), "{line}");
+    for flags in [
+        &["--verify", &journal][..],
+        &["--verify", &journal, &dir, "5000"],
+        &["--verify", &journal, &dir, "5000", &dir],
+        &["5000"],
+    ] {
+        let line = fails(2, flags);
+        assert!(line.contains("--verify <JOURNAL> <FILE-DIR>"), "{flags:?}: {line}");
+    }
+    let line = fails(2, &["5000", &dir, "--json"]);
+    assert!(line.contains("--json: applies to --verify only"), "{line}");
+    assert!(!place.path("received").exists());
+}
