@@ -105,6 +105,12 @@ impl Tree {
             let text = fs::read(Path::new("accio-server/dist").join(unit))?;
             self.put(&format!("{prefix}lib/systemd/system/{unit}"), &text)?;
         }
+        for example in ["accept-scan", "accept-size"] {
+            let text = fs::read(Path::new("accio-server/dist").join(example))?;
+            let place = format!("{prefix}share/doc/accio/examples/{example}");
+            self.put(&place, &text)?;
+            fs::set_permissions(self.root.join(&place), fs::Permissions::from_mode(0o755))?;
+        }
         for document in DOCUMENTS {
             self.put(&format!("{prefix}share/doc/accio/{document}"), &fs::read(document)?)?;
         }

@@ -86,6 +86,9 @@ pub(super) fn of(report: &Report) -> Vec<Goal> {
     goal("P12", "one at a time, against a bare loop".into(), figure, AtLeast(0.9));
     let figure = ratio("durable-1g", "accio, durable", "dd", Figure::Throughput);
     goal("P13", "a durable file of 1 GiB, against dd".into(), figure, AtLeast(0.9));
+    let digest = "digest-256m";
+    let figure = ratio(digest, "accio, blake3", "accio", Figure::Throughput);
+    goal("P15", "256 MiB with BLAKE3, against without".into(), figure, AtLeast(0.6));
     let start = |figure| sample("start", "accio-server", figure).cloned();
     goal("P11", "start to listening".into(), start(Figure::Start), AtMost(5.0));
     goal("P11", "idle memory".into(), start(Figure::ServerMemory), AtMost(4.0));

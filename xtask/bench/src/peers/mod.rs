@@ -26,6 +26,11 @@ pub(super) enum Peer {
     },
     /// Our client and our server with `--durable`.
     Durable,
+    /// Our server with `--digest`, and our client with or without it.
+    Digest {
+        algorithm: &'static str,
+        both: bool,
+    },
     /// Our client and the accio-server of `--before`.
     Before {
         durable: bool,
@@ -82,6 +87,8 @@ impl Peer {
         match self {
             Peer::Accio { without } => all_but("accio", without),
             Peer::Durable => "accio, durable".into(),
+            Peer::Digest { algorithm, both: false } => format!("accio, {algorithm}"),
+            Peer::Digest { algorithm, both: true } => format!("accio, {algorithm}, both ends"),
             Peer::Before { durable: false } => "before".into(),
             Peer::Before { durable: true } => "before, durable".into(),
             Peer::Count { without } => all_but("server-s", without),
@@ -116,6 +123,8 @@ impl Peer {
         match self {
             Peer::Accio { .. } => "accio-client → accio-server",
             Peer::Durable => "accio-client → accio-server --durable",
+            Peer::Digest { both: false, .. } => "accio-client → accio-server --digest",
+            Peer::Digest { both: true, .. } => "accio-client --digest → accio-server --digest",
             Peer::Before { .. } => "accio-client → the accio-server of --before",
             Peer::Count { .. } => "accio-client → server-s, which stores nothing",
             Peer::Nginx { .. } => "curl -T → nginx, WebDAV PUT",
@@ -237,6 +246,11 @@ impl Peer {
                 command.arg(dir).arg("--durable");
                 command
             }
+            Peer::Digest { algorithm, .. } => {
+                let mut command = own("accio-server", &[]);
+                command.arg(dir).args(["--digest", algorithm]);
+                command
+            }
             Peer::Before { durable } => {
                 let program = workspace.before().context("no --before")?;
                 let mut command = served_by(Command::new(program), &[]);
@@ -332,6 +346,7 @@ impl Peer {
         let mut command = match self {
             Peer::Accio { .. }
             | Peer::Durable
+            | Peer::Digest { .. }
             | Peer::Before { .. }
             | Peer::Count { .. }
             | Peer::Alternative(_) => {
@@ -339,6 +354,9 @@ impl Peer {
                 command.args(["127.0.0.1", &name]).arg(source);
                 if self.lacks("sendfile") {
                     command.args(["--without", "sendfile"]);
+                }
+                if let Peer::Digest { algorithm, both: true } = self {
+                    command.args(["--digest", algorithm]);
                 }
                 command
             }

@@ -59,6 +59,14 @@ pub(super) fn without_each() -> Vec<Peer> {
     sets.into_iter().map(|without| Peer::Accio { without }).collect()
 }
 
+pub(super) fn digests() -> Vec<Peer> {
+    let mut peers = vec![Peer::Accio { without: &[] }];
+    for algorithm in ["blake3", "sha256"] {
+        peers.extend([false, true].map(|both| Peer::Digest { algorithm, both }));
+    }
+    peers
+}
+
 pub(super) fn alternatives() -> Vec<Peer> {
     let mut peers = vec![Peer::Accio { without: &[] }];
     peers.extend(Alternative::ALL.map(Peer::Alternative));

@@ -69,6 +69,12 @@ pub(super) const ALL: &[WorkloadKind] = &[
         run: |bench, kind| file::run(bench, kind, Storage::Tmpfs, 2048 * MIB, file::fastest()),
     },
     WorkloadKind {
+        name: "digest-256m",
+        about: "one file of 256 MiB to the disk, with digests and without",
+        quick: true,
+        run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, file::digests()),
+    },
+    WorkloadKind {
         name: "count",
         about: "one file of 1 GiB, counted and not stored",
         quick: true,
@@ -192,7 +198,10 @@ impl Bench {
     }
 
     fn is_selected(&self, peer: &Peer) -> bool {
-        let ours = matches!(peer, Peer::Accio { .. } | Peer::Durable | Peer::Count { .. });
+        let ours = matches!(
+            peer,
+            Peer::Accio { .. } | Peer::Durable | Peer::Digest { .. } | Peer::Count { .. }
+        );
         ours || self.peers.is_empty() || self.peers.iter().any(|part| peer.name().contains(part))
     }
 
@@ -219,5 +228,6 @@ pub(super) fn all_peers() -> Vec<Peer> {
     );
     peers.extend(small::lower_bounds());
     peers.extend([Peer::Durable, Peer::DurableLoop]);
+    peers.extend(file::digests().into_iter().skip(1));
     peers
 }
