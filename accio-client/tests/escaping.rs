@@ -33,14 +33,14 @@ fn escapes_file_names_in_output_events_and_log() {
     let path = path.to_str().unwrap();
     let (port, serving) = serve(1);
     let flags = ["127.0.0.1", &port, path, "--json", "--progress=plain", "-vvv"];
-    let output = Client::start(&flags).output();
+    let output = Client::start(&flags).finish();
     serving.join().unwrap();
     assert_printable(&output);
     assert_eq!(events(&output)[0]["file"], path, "the same name once it is parsed");
     assert!(text(&output.stderr).contains(ESCAPED), "{output:?}");
 
     let missing = format!("{path}-missing");
-    let output = Client::start(&["127.0.0.1", &port, &missing, "--json"]).output();
+    let output = Client::start(&["127.0.0.1", &port, &missing, "--json"]).finish();
     assert_printable(&output);
     assert!(text(&output.stderr).contains(r"\u{202e}gpj.exe"), "{output:?}");
 }
@@ -55,7 +55,7 @@ fn escapes_arguments_in_errors() {
         &["127.0.0.1", "80", "f", &format!("--{HOSTILE}")],
         &["--probe", HOSTILE, "80", "--timeout=.5"],
     ] {
-        let output = Client::start(arguments).output();
+        let output = Client::start(arguments).finish();
         assert_ne!(code(&output), 0);
         assert_printable(&output);
     }
@@ -71,7 +71,7 @@ fn escapes_text_from_peers() {
         let client = Client::start(&arguments);
         let mut stream = accept(&listener);
         stream.write_all(format!("accio\r{HOSTILE}").as_bytes()).unwrap();
-        let output = client.output();
+        let output = client.finish();
         assert_eq!(code(&output), 56);
         assert_printable(&output);
     }

@@ -21,7 +21,7 @@ fn unconfirmed(flags: &[&str]) -> Output {
     let mut stream = accept(&listener);
     stream.write_all(b"accio\r\n").unwrap();
     stream.read_to_end(&mut Vec::new()).unwrap();
-    let output = client.output();
+    let output = client.finish();
     drop(stream);
     output
 }
@@ -48,7 +48,7 @@ fn reports_a_missing_confirmation_as_a_note_or_an_error() {
 
     let (port, serving) = serve(1);
     let output =
-        Client::start(&["127.0.0.1", &port, "/dev/null", "--require-confirmation"]).output();
+        Client::start(&["127.0.0.1", &port, "/dev/null", "--require-confirmation"]).finish();
     assert_eq!(code(&output), 0);
     serving.join().unwrap();
 }
@@ -64,7 +64,7 @@ fn max_time_limits_the_whole_upload() {
     stream.write_all(b"accio\r\n").unwrap();
     let end = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
     assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
-    let output = client.output();
+    let output = client.finish();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(code(&output), 28);
     assert!(text(&output.stderr).contains(": not complete within 500ms, after "), "{output:?}");
@@ -90,7 +90,7 @@ fn raises_the_soft_limit_on_descriptors() {
     let (_file, path) = file(10);
     let files = vec![path.as_str(); count];
     let arguments = [&["127.0.0.1", &port, "--jobs=40", "-q", "--timeout=30"], &files[..]].concat();
-    let output = limited("-S -n 20", &arguments).output();
+    let output = limited("-S -n 20", &arguments).finish();
     assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
     assert_eq!(serving.join().unwrap().len(), count);
 }
@@ -114,7 +114,7 @@ fn retries_after_running_out_of_descriptors() {
             stream.read_to_end(&mut Vec::new()).unwrap();
         }
     });
-    let output = client.output();
+    let output = client.finish();
     serving.join().unwrap();
     assert_eq!(code(&output), 7, "{output:?}");
     let events = events(&output);
@@ -126,7 +126,7 @@ fn retries_after_running_out_of_descriptors() {
         assert!(message.contains("too many open files; use fewer --jobs"), "{message}");
     }
 
-    let output = limited("-n 4", &["127.0.0.1", "9", &path, "--retry=1"]).output();
+    let output = limited("-n 4", &["127.0.0.1", "9", &path, "--retry=1"]).finish();
     let stderr = text(&output.stderr);
     assert!(stderr.starts_with("retry: ") && stderr.contains("too many open files"), "{stderr}");
     assert_eq!(code(&output), 7);

@@ -17,7 +17,7 @@ fn prints_all_events_in_order() {
     let (port, serving) = serve(1);
     let (_file, path) = file(300_000);
     let flags = ["127.0.0.1", &port, &path, "--json", "-q", "--limit-rate", "1M"];
-    let output = Client::start(&flags).output();
+    let output = Client::start(&flags).finish();
     serving.join().unwrap();
     assert!(output.stderr.is_empty(), "{output:?}");
     let events = events(&output);
@@ -61,7 +61,7 @@ fn plain_progress_prints_lines_and_quiet_prints_nothing() {
         let (port, serving) = serve(1);
         let (_file, path) = file(1_500_000);
         let start = ["127.0.0.1", &port, &path, "--limit-rate", "1M"];
-        let output = Client::start(&[&start, flags].concat()).output();
+        let output = Client::start(&[&start, flags].concat()).finish();
         serving.join().unwrap();
         assert!(code(&output) == 0 && output.stdout.is_empty(), "{output:?}");
         text(&output.stderr)
@@ -190,7 +190,7 @@ fn color_follows_the_flag_then_the_environment() {
         let output = Client::with(arguments, |command| {
             command.envs(variables.iter().copied());
         })
-        .output();
+        .finish();
         (text(&output.stdout), text(&output.stderr))
     };
     let coloured = |text: &str| text.contains('\x1b');
@@ -209,7 +209,7 @@ fn flags_take_precedence_over_variables() {
         let output = Client::with(arguments, |command| {
             command.env(name, value);
         })
-        .output();
+        .finish();
         (code(&output), text(&output.stderr))
     };
     let (listener, port) = listen();
@@ -236,7 +236,7 @@ fn a_digest_is_in_the_last_line_and_in_the_last_event() {
     let (_file, path) = file(3);
     std::fs::write(&path, vec![b'a'; 1000]).unwrap();
     let flags = ["127.0.0.1", &port, &path, "--digest", "sha256", "--json"];
-    let output = Client::start(&flags).output();
+    let output = Client::start(&flags).finish();
     serving.join().unwrap();
     let line = text(&output.stderr);
     assert!(line.ends_with(&format!(", confirmed, {digest}\n")), "{line}");
@@ -247,12 +247,12 @@ fn a_digest_is_in_the_last_line_and_in_the_last_event() {
     let output = Client::with(&["127.0.0.1", &port, &path], |command| {
         command.env("ACCIO_DIGEST", "blake3");
     });
-    let output = output.output();
+    let output = output.finish();
     serving.join().unwrap();
     assert!(text(&output.stderr).contains(", confirmed, blake3:"), "{output:?}");
     // Without it, nothing is different.
     let (port, serving) = serve(1);
-    let output = Client::start(&["127.0.0.1", &port, &path]).output();
+    let output = Client::start(&["127.0.0.1", &port, &path]).finish();
     serving.join().unwrap();
     assert!(text(&output.stderr).ends_with("), confirmed\n"), "{output:?}");
 }

@@ -19,7 +19,7 @@ fn shows_the_greeting_and_sends_nothing() {
         let mut sent = Vec::new();
         let end = stream.read_to_end(&mut sent).unwrap_err();
         assert_eq!((sent.len(), end.kind()), (0, std::io::ErrorKind::ConnectionReset));
-        (client.output(), port)
+        (client.finish(), port)
     };
     let (output, port) = look(b"accio\r\n", &[]);
     let stdout = text(&output.stdout);
@@ -57,7 +57,7 @@ fn shows_the_greeting_and_sends_nothing() {
 fn fails_like_an_upload_if_no_server_listens() {
     let (listener, port) = listen();
     drop(listener);
-    let output = Client::start(&["--probe", "127.0.0.1", &port]).output();
+    let output = Client::start(&["--probe", "127.0.0.1", &port]).finish();
     assert_eq!(code(&output), 7);
     assert!(text(&output.stdout).contains("no connection: connection refused"));
     let expected = format!("ERROR: connect to 127.0.0.1 port {port}: connection refused; ");

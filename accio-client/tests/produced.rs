@@ -22,7 +22,7 @@ fn receive(arguments: &[&str]) -> (std::process::Output, Result<Vec<u8>, ErrorKi
     let mut content = Vec::new();
     let end = stream.read_to_end(&mut content).map_err(|error| error.kind());
     drop(stream);
-    (client.output(), end.map(|_| content))
+    (client.finish(), end.map(|_| content))
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn does_not_connect_if_the_command_cannot_start() {
     let (listener, port) = listen();
     for (command, exit) in [("/no/such/program", 26), ("/etc/passwd", 26), ("", 2), ("sh 'open", 2)]
     {
-        let output = Client::start(&["127.0.0.1", &port, "--from-command", command]).output();
+        let output = Client::start(&["127.0.0.1", &port, "--from-command", command]).finish();
         assert_eq!(code(&output), exit, "{output:?}");
         assert!(text(&output.stderr).contains(&format!("{command:?}")), "{output:?}");
     }
@@ -117,7 +117,7 @@ fn ends_the_command_when_its_upload_fails() {
     stream.write_all(b"accio\r\n").unwrap();
     stream.read_exact(&mut [0; 1]).unwrap();
     reset(stream);
-    let output = client.output();
+    let output = client.finish();
     assert_eq!(code(&output), 55, "{output:?}");
     let stderr = text(&output.stderr);
     assert!(
@@ -147,7 +147,7 @@ fn a_retry_produces_the_content_again() {
         stream.read_to_end(&mut bytes).unwrap();
         drop(stream);
         assert!(bytes.windows(7).any(|part| part == b"content"));
-        assert_eq!(code(&client.output()), 0);
+        assert_eq!(code(&client.finish()), 0);
     }
 }
 
@@ -156,7 +156,7 @@ fn waits_for_a_slow_command_while_watching_the_server() {
     let (port, serving) = serve(1);
     let start = Instant::now();
     let command = "sh -c 'printf x; exec >&-; sleep 1'";
-    let output = Client::start(&["127.0.0.1", &port, "--from-command", command]).output();
+    let output = Client::start(&["127.0.0.1", &port, "--from-command", command]).finish();
     assert_eq!(code(&output), 0, "{output:?}");
     assert!(start.elapsed() >= Duration::from_secs(1), "its status was not waited for");
     assert_eq!(serving.join().unwrap(), [b"x"]);
@@ -168,6 +168,6 @@ fn waits_for_a_slow_command_while_watching_the_server() {
     thread::sleep(Duration::from_millis(100));
     reset(stream);
     let start = Instant::now();
-    assert_eq!(code(&client.output()), 55);
+    assert_eq!(code(&client.finish()), 55);
     assert!(start.elapsed() < Duration::from_secs(5));
 }

@@ -111,7 +111,7 @@ fn prints_a_line_per_transfer_unless_quiet() {
         stream.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, vec![b'x'; 100_000]);
         let held = (!confirm).then_some(stream);
-        let output = client.output();
+        let output = client.finish();
         drop(held);
         assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()

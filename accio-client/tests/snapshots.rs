@@ -7,7 +7,7 @@ use common::{Client, fails, text};
 use snapbox::{assert_data_eq, file};
 
 fn help(flag: &str) -> String {
-    let output = Client::start(&[flag]).output();
+    let output = Client::start(&[flag]).finish();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     text(&output.stdout)
 }

@@ -17,7 +17,7 @@ fn sends_several_files_in_order_and_reports_every_failure() {
     let (port, serving) = serve(2);
     let ((_a, a), (_b, b)) = (file(10), file(20));
     let output =
-        Client::start(&["127.0.0.1", &port, &a, "/no/such", &b, "/no/such/other"]).output();
+        Client::start(&["127.0.0.1", &port, &a, "/no/such", &b, "/no/such/other"]).finish();
     let received: Vec<_> = serving.join().unwrap().iter().map(Vec::len).collect();
     assert_eq!(received, [10, 20], "a connection each, in order");
     assert_eq!(code(&output), 26);
@@ -44,7 +44,7 @@ fn the_exit_code_is_that_of_the_first_failed_file_in_argument_order() {
         ["127.0.0.1", &port, &path, "/no/such", "--jobs", "2", "--timeout", "0.5", "-q"];
     let client = Client::start(&arguments);
     let _silent = accept(&listener);
-    let output = client.output();
+    let output = client.finish();
     let stderr = text(&output.stderr);
     assert!(stderr.starts_with("ERROR: file \"/no/such\""), "{stderr}");
     assert_eq!((code(&output), stderr.lines().count()), (28, 2), "{stderr}");
@@ -69,7 +69,7 @@ fn jobs_limits_concurrent_uploads() {
             open.push(accept(&listener));
         }
     }
-    let output = client.output();
+    let output = client.finish();
     assert_eq!((code(&output), text(&output.stderr).lines().count()), (0, 5));
 }
 
@@ -84,7 +84,7 @@ fn sends_standard_input_from_a_pipe_or_from_a_files_position() {
         let mut pipe = client.0.take_input().unwrap();
         pipe.write_all(&[b'p'; 200_000]).unwrap();
         drop(pipe);
-        let output = client.output();
+        let output = client.finish();
         assert!(text(&output.stderr).starts_with("sent standard input to "), "{output:?}");
 
         let mut content = tempfile::tempfile().unwrap();
@@ -93,7 +93,7 @@ fn sends_standard_input_from_a_pipe_or_from_a_files_position() {
         let client = Client::with(&arguments, |command| {
             command.stdin(content);
         });
-        assert_eq!(code(&client.output()), 0);
+        assert_eq!(code(&client.finish()), 0);
         assert_eq!(serving.join().unwrap(), [vec![b'p'; 200_000], b"sent".to_vec()]);
     }
 }
@@ -111,7 +111,7 @@ fn notices_a_closed_connection_while_the_pipe_is_silent() {
     thread::sleep(Duration::from_millis(100));
     reset(stream);
     let start = Instant::now();
-    let output = client.output();
+    let output = client.finish();
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     let stderr = text(&output.stderr);
     assert_eq!(code(&output), 55, "{stderr}");
@@ -198,16 +198,16 @@ fn each_failure_has_an_exit_code_and_a_code_in_json() {
         let (listener, port) = listen();
         let client = run(&[], &port, large);
         let serving = thread::spawn(move || script(accept(&listener)));
-        check(what, client.output(), exit, name);
+        check(what, client.finish(), exit, name);
         serving.join().unwrap();
     }
     let (listener, port) = listen();
-    check("family", run(&["-6"], &port, large).output(), 6, "resolve");
+    check("family", run(&["-6"], &port, large).finish(), 6, "resolve");
     let source = run(&["--source=203.0.113.7"], &port, large);
-    check("source", source.output(), 45, "source-address");
-    check("no file", run(&[], &port, "/no/such").output(), 26, "read");
+    check("source", source.finish(), 45, "source-address");
+    check("no file", run(&[], &port, "/no/such").finish(), 26, "read");
     drop(listener);
-    check("refused", run(&[], &port, large).output(), 7, "connect");
+    check("refused", run(&[], &port, large).finish(), 7, "connect");
 }
 
 fn drain(mut stream: TcpStream) {
@@ -223,7 +223,7 @@ fn an_unresponsive_address_takes_only_the_connect_timeout() {
     let short = Duration::from_millis(50);
     let _waiting: Vec<_> = (0..3).map(|_| TcpStream::connect_timeout(&address, short)).collect();
     let start = Instant::now();
-    let output = Client::start(&["127.0.0.1", &port, "/dev/null", "--connect-timeout=.4"]).output();
+    let output = Client::start(&["127.0.0.1", &port, "/dev/null", "--connect-timeout=.4"]).finish();
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     let stderr = text(&output.stderr);
     assert_eq!(code(&output), 28, "{stderr}");
@@ -243,7 +243,7 @@ fn a_retry_sends_the_whole_file_and_warns_about_a_second_file() {
     stream.write_all(b"accio\r\n").unwrap();
     assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 50_000, "from its start");
     drop(stream);
-    let output = client.output();
+    let output = client.finish();
     let stderr = text(&output.stderr);
     assert_eq!(code(&output), 0, "{stderr}");
     let (retry, sent) = stderr.split_once('\n').unwrap();
@@ -267,7 +267,7 @@ fn does_not_retry_permanent_failures() {
         if exit == 56 {
             accept(&listener).write_all(wire).unwrap();
         }
-        let output = client.output();
+        let output = client.finish();
         assert_eq!((code(&output), text(&output.stderr).lines().count()), (exit, 1));
     }
     // Bytes from a pipe cannot be read again.
@@ -280,7 +280,7 @@ fn does_not_retry_permanent_failures() {
     stream.write_all(b"accio\r\n").unwrap();
     stream.read_exact(&mut [0; 4]).unwrap();
     reset(stream);
-    let output = client.output();
+    let output = client.finish();
     assert_eq!((code(&output), text(&output.stderr).lines().count()), (55, 1));
     drop(pipe);
 }

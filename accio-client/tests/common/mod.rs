@@ -31,7 +31,7 @@ impl Client {
         self.0.wait(BOUND).unwrap().status
     }
 
-    pub(crate) fn output(mut self) -> Output {
+    pub(crate) fn finish(mut self) -> Output {
         let status = self.wait();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         self.0.take_output().unwrap().read_to_end(&mut stdout).unwrap();
@@ -74,7 +74,7 @@ pub(crate) fn file(size: usize) -> (tempfile::NamedTempFile, String) {
 /// code and the line.
 pub(crate) fn fails(arguments: &[&str]) -> (i32, String) {
     let start = Instant::now();
-    let output = Client::start(arguments).output();
+    let output = Client::start(arguments).finish();
     assert!(start.elapsed() < Duration::from_secs(11), "{arguments:?}: {:?}", start.elapsed());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.stdout.is_empty(), "{arguments:?} says something on stdout");

@@ -4,13 +4,13 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit};
+use rustix::process::Resource;
 
 use crate::runner::{Scenario, waits, works};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::{Dialect, End, GREETING, Listener, Peer, SOON};
 use accio_harness::process::Process;
-use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
+use accio_harness::verdict::{During, Verdict, ensure, ensure_eq};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     waits("limits/idle-cpu", "idle programs use no CPU time", idle_cpu),
@@ -155,7 +155,7 @@ fn no_descriptors(context: &Context) -> Verdict {
     const COUNT: usize = 40;
     let server = context.server(&[])?;
     let open = server.process.descriptors()?;
-    limit(&server.process, Resource::Nofile, open as u64 + 12)?;
+    server.process.limit(Resource::Nofile, open as u64 + 12)?;
     let mut peers = (0..COUNT).map(|_| server.connect()).collect::<Verdict<Vec<Peer>>>()?;
     thread::sleep(Duration::from_millis(300));
     let before = server.process.cpu_ticks()?;
@@ -196,7 +196,7 @@ fn few(context: &Context) -> Verdict {
 fn file_size(context: &Context) -> Verdict {
     for flags in [&[][..], &["--without", "splice"], &["--without", "preallocate"]] {
         let server = context.server(flags)?;
-        limit(&server.process, Resource::Fsize, 1 << 20)?;
+        server.process.limit(Resource::Fsize, 1 << 20)?;
         let content = context.content(1, 1 << 19);
         let mut small = server.connect_greeted()?;
         small.send(&content[..1 << 18])?;
@@ -216,14 +216,5 @@ fn file_size(context: &Context) -> Verdict {
         server.expect_only(1..=10)?;
         server.stop()?;
     }
-    Ok(())
-}
-
-/// Sets the soft limit of a running process.
-fn limit(process: &Process, resource: Resource, value: u64) -> Verdict {
-    let maximum = rustix::process::getrlimit(resource).maximum;
-    let limit = Rlimit { current: Some(value), maximum };
-    rustix::process::prlimit(Some(process.pid()), resource, limit)
-        .map_err(|error| Stop::skip(format!("cannot set the limit of another process: {error}")))?;
     Ok(())
 }

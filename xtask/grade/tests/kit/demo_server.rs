@@ -1,10 +1,12 @@
 //! `accio-grade demo`: what it prints and what its status page shows.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{ChildStdout, Stdio};
 use std::time::Duration;
 
+use accio_harness::ports;
+use accio_harness::process::{AtDrop, Process};
 use serde_json::Value;
 
 use super::kit;
@@ -13,26 +15,19 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A demo server, killed with the test.
 struct Demo {
-    child: Child,
+    _process: Process,
     port: u16,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
 impl Demo {
     fn start(flags: &[&str]) -> Demo {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = ports::free().unwrap();
         let mut command = kit();
         command.args(["demo", &port.to_string()]).args(flags).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Demo { child, port, lines }
+        let mut process = Process::spawn_logged(command, None, AtDrop::Kill).unwrap();
+        let lines = BufReader::new(process.take_output().unwrap()).lines();
+        Demo { _process: process, port, lines }
     }
 
     /// Returns the next line that contains `text`. The server prints every second while content

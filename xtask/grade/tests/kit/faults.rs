@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
+
+use accio_harness::tools;
 
 use crate::{grade, set, submit};
 
@@ -225,7 +226,7 @@ fn waits_for_a_busy_server_but_not_for_a_sleeping_one() {
 /// Perl is neither the language of this project nor of the courses.
 #[test]
 fn programs_in_perl_pass_and_fail_after_a_change() {
-    if Command::new("perl").args(["-MIO::Socket::IP", "-e", "1"]).status().is_err() {
+    if tools::find("perl").is_none() {
         eprintln!("skipped: programs_in_perl: perl is not installed");
         return;
     }

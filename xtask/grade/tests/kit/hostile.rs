@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::{grade, kit, script, set, submit};
+use crate::{grade, kit, run, script, set, submit};
 
 const ALL: [&str; 3] = ["client", "server", "server-s"];
 
@@ -69,12 +69,10 @@ fn exceeded_limits_are_reported() {
         let text = HOSTILE.iter().find(|(hostile, _)| *hostile == name).unwrap().1;
         let own = class.path().join(name);
         script(&own.join("server"), text);
-        let output = kit()
+        let output = run(kit()
             .args(["--handshake", "confirm", "--network", "proxy", "--memory", "256"])
             .args(["--no-retry", "--filter", "server/14", "--subject"])
-            .arg(own)
-            .output()
-            .unwrap();
+            .arg(own));
         let stdout = String::from_utf8(output.stdout).unwrap();
         assert!(any.iter().any(|what| stdout.contains(what)), "{stdout}");
     }

@@ -13,13 +13,23 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
+use std::time::Duration;
 
+use accio_harness::process;
 use serde_json::Value;
+
+/// Time limit for a run of the kit.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Returns a command for the kit, without arguments.
 fn kit() -> Command {
     Command::new(env!("CARGO_BIN_EXE_accio-grade"))
+}
+
+/// Runs a command to its end.
+fn run(command: &mut Command) -> Output {
+    process::output(command, b"", LIMIT).unwrap()
 }
 
 /// Writes an executable script.
@@ -44,14 +54,12 @@ type Graded = (String, BTreeSet<String>);
 /// Grades a class; returns the failed checks of each submission, and the exit code.
 fn grade(class: &Path, dialect: &str, more: &[&str]) -> (Vec<Graded>, i32) {
     let results = tempfile::tempdir().unwrap();
-    let output = kit()
+    let output = run(kit()
         .args(["--json", "--network", "proxy", "--handshake", dialect, "--submissions"])
         .arg(class)
         .arg("--results")
         .arg(results.path())
-        .args(more)
-        .output()
-        .unwrap();
+        .args(more));
     let text = String::from_utf8(output.stdout).unwrap();
     let run: Value = serde_json::from_str(&text).unwrap_or_else(|error| {
         panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr))

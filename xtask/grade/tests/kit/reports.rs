@@ -5,11 +5,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use accio_harness::process::{Input, NO_OWNER, Process};
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 use serde_json::Value;
 
-use crate::{kit, submit};
+use crate::{kit, run, submit};
 
 /// Time limit for waits.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -24,17 +25,15 @@ fn gradescope_and_junit_reports_have_their_fields() {
     submit(dir.path(), "one", &["client"], "confirm", "no-usage");
     submit(dir.path(), "one", &["server"], "confirm", "none");
     let (gradescope, junit) = (dir.path().join("results.json"), dir.path().join("junit.xml"));
-    let status = kit()
+    let status = run(kit()
         .args(["--filter", "client/1", "--filter", "client/2", "--filter", "server/2"])
         .args(["--filter", "server/port-zero", "--handshake", "confirm", "--subject"])
         .arg(dir.path().join("one"))
         .arg("--gradescope")
         .arg(&gradescope)
         .arg("--junit")
-        .arg(&junit)
-        .output()
-        .unwrap()
-        .status;
+        .arg(&junit))
+    .status;
     assert_eq!(status.code(), Some(1));
 
     // https://gradescope-autograders.readthedocs.io/en/latest/specs/
@@ -131,23 +130,20 @@ fn a_killed_run_leaves_its_results_so_far() {
     let dir = tempfile::tempdir().unwrap();
     submit(dir.path(), "one", &["server"], "confirm", "none");
     let results = dir.path().join("results.json");
-    let mut run = kit()
+    let mut command = kit();
+    command
         .args(["--filter", "server/2", "--filter", "server/9", "--handshake", "confirm"])
         .arg("--subject")
         .arg(dir.path().join("one"))
         .arg("--gradescope")
         .arg(&results)
-        .env("TMPDIR", dir.path())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+        .env("TMPDIR", dir.path());
+    let mut run = Process::spawn(command, NO_OWNER, Input::Null).unwrap();
     let began = Instant::now();
     while !results.exists() && began.elapsed() < TIMEOUT {
         std::thread::sleep(Duration::from_millis(5));
     }
     run.kill().unwrap();
-    run.wait().unwrap();
     // The processes that it had started are still running and write below this folder.
     end_all_below(dir.path());
     // server/9 takes ten seconds, so it cannot have finished before the kill.
@@ -175,7 +171,7 @@ fn end_all_below(dir: &Path) {
 
 #[test]
 fn exits_with_2_for_usage_errors_and_3_if_a_report_cannot_be_written() {
-    let code = |arguments: &[&str]| kit().args(arguments).output().unwrap().status.code();
+    let code = |arguments: &[&str]| run(kit().args(arguments)).status.code();
     assert_eq!(code(&["--no-such-flag"]), Some(2));
     assert_eq!(code(&["--subject", "/no/such/folder"]), Some(2));
     assert_eq!(code(&["--server", "python3 server.py"]), Some(2), "without {{port}}");
@@ -222,22 +218,20 @@ fn the_command_of_a_failure_reproduces_it() {
     let dir = tempfile::tempdir().unwrap();
     // The failure message shows the contents as sliced by the proxy.
     submit(dir.path(), "a class/it's one", &["client"], "confirm", "extra-newline");
-    let run = |seed: &str| {
-        kit()
+    let graded = |seed: &str| {
+        run(kit()
             .args(["--json", "--network", "proxy", "--memory", "512", "--filter", "client/11"])
             .args(["--no-retry", "--seed", seed, "--client"])
             .arg("'a class/it'\\''s one/client' {host} {port} {file}")
-            .current_dir(dir.path())
-            .output()
-            .unwrap()
-            .stdout
+            .current_dir(dir.path()))
+        .stdout
     };
-    let (first, command) = failed(&run("7"));
+    let (first, command) = failed(&graded("7"));
     let own = env!("CARGO_BIN_EXE_accio-grade");
     let line = command.replacen("cargo xtask grade", &format!("'{own}'"), 1) + " --json";
     assert!(line.contains("--memory 512 --network proxy"), "{line}");
-    let again = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
+    let again = run(Command::new("sh").args(["-c", &line]).current_dir(dir.path()));
     assert_eq!(again.status.code(), Some(1), "{line}");
     assert_eq!(failed(&again.stdout), (first.clone(), command));
-    assert_ne!(failed(&run("8")).0, first);
+    assert_ne!(failed(&graded("8")).0, first);
 }

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 
 use self::groups::groups;
 pub use self::groups::{end_all_of, kill_all_groups, while_none_starts};
@@ -112,21 +112,21 @@ pub fn wait_any(processes: &[&Process], limit: Duration) -> io::Result<Option<us
 impl Process {
     /// Starts `command` for the scenario `owner` and captures both outputs. An error of the kind
     /// `ResourceBusy` means that this machine lacks resources.
-    pub fn spawn(command: Command, owner: usize, input: Input) -> io::Result<Process> {
-        Process::start(command, owner, Streams::Captured(input, KEPT))
+    pub fn spawn(mut command: Command, owner: usize, input: Input) -> io::Result<Process> {
+        Process::start(&mut command, owner, Streams::Captured(input, KEPT))
     }
 
     /// Starts `command` with its own streams, except that stderr is appended to `log`.
     pub fn spawn_logged(
-        command: Command,
+        mut command: Command,
         log: Option<&Path>,
         at_drop: AtDrop,
     ) -> io::Result<Process> {
-        Process::start(command, NO_OWNER, Streams::Given(log, at_drop))
+        Process::start(&mut command, NO_OWNER, Streams::Given(log, at_drop))
     }
 
-    fn start(mut command: Command, owner: usize, streams: Streams<'_>) -> io::Result<Process> {
-        let line = command_line(&command);
+    fn start(command: &mut Command, owner: usize, streams: Streams<'_>) -> io::Result<Process> {
+        let line = command_line(command);
         if owner != NO_OWNER {
             command.env(resource_limits::MARK, resource_limits::mark(owner));
         }
@@ -224,6 +224,15 @@ impl Process {
     /// Sends a signal to the process but not to its group, like a shell's `kill`.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(rustix::process::kill_process(self.pid, signal)?)
+    }
+
+    /// Sets its soft limit on a resource; a skip if this machine does not allow that.
+    pub fn limit(&self, resource: Resource, value: u64) -> Verdict {
+        let maximum = rustix::process::getrlimit(resource).maximum;
+        let limit = Rlimit { current: Some(value), maximum };
+        rustix::process::prlimit(Some(self.pid), resource, limit)
+            .map(drop)
+            .map_err(|error| Stop::skip(format!("cannot limit another process: {error}")))
     }
 
     /// Suspends all its threads; [`Signal::CONT`] resumes them.

@@ -1,5 +1,6 @@
 //! Commands that are run to their end.
 
+use std::borrow::BorrowMut;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output};
@@ -10,7 +11,12 @@ use crate::verdict::{Stop, Verdict};
 
 /// Runs a command with `input` and returns its complete output, or an error if it does not end
 /// within `limit`.
-pub fn output(command: Command, input: &[u8], limit: Duration) -> Verdict<Output> {
+pub fn output(
+    mut command: impl BorrowMut<Command>,
+    input: &[u8],
+    limit: Duration,
+) -> Verdict<Output> {
+    let command = command.borrow_mut();
     let mut process =
         Process::start(command, NO_OWNER, Streams::Captured(Input::Piped, usize::MAX))?;
     if let Some(mut stdin) = process.take_input() {
