@@ -17,7 +17,7 @@ const EXCEPTED: [(&str, &str); 8] = [
     ("accio-cli/src/descriptors.rs", "raises the limit of the programs themselves"),
     ("accio-cli/src/server/journal/opener.rs", "starts the helper that reopens the journal"),
     ("accio-client/src/command.rs", "--from-command"),
-    ("accio-server/src/on_commit", "--on-commit"),
+    ("accio-server/src/commands", "--on-commit and --accept-if"),
     ("accio-server/src/sandbox", "tests that a sandboxed process starts no other"),
     ("accio-proto/tests/threads_refused.rs", "runs on macOS, where the harness does not build"),
     ("accio-proto/src/client/tests", "runs on macOS, where the harness does not build"),
