@@ -34,15 +34,21 @@ impl Unread {
         Unread { process, stderr, address }
     }
 
-    /// Sends SIGTERM and expects exit code 0 within a second. Returns the text on stderr.
-    fn stop(mut self) -> String {
+    /// Sends SIGTERM and expects exit code 0 within a second.
+    fn stop(self) {
+        let (took, _) = self.end();
+        assert!(took < SECOND, "{took:?}");
+    }
+
+    /// Sends SIGTERM and expects exit code 0. Returns how long that took, and the text on stderr.
+    fn end(mut self) -> (Duration, String) {
         let start = Instant::now();
         self.process.signal(Signal::TERM).unwrap();
         assert_eq!(self.process.wait(BOUND).unwrap().status.code(), Some(0));
-        assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+        let took = start.elapsed();
         let mut text = String::new();
         self.stderr.read_to_string(&mut text).unwrap();
-        text
+        (took, text)
     }
 }
 
@@ -73,17 +79,26 @@ fn shutdown_does_not_wait_for_an_unread_log() {
             let _ = writeln!(std::io::stderr(), "skipped: no descriptors for {count} connections");
             continue;
         }
-        let place = Place::new();
-        let server = Unread::start(&place, &[]);
-        // Each connection is aborted with a line in the log; together they exceed the pipe.
-        let idle: Vec<_> = (0..count).map(|_| connect(server.address).unwrap()).collect();
-        let text = server.stop();
-        assert!(text.len() <= 4096 + (256 << 10));
-        let markers = std::fs::read_dir(place.path("received")).unwrap();
-        let error = |path: std::path::PathBuf| std::fs::read(path).unwrap() == b"ERROR";
-        let markers = markers.filter(|entry| error(entry.as_ref().unwrap().path())).count();
-        assert_eq!(markers, idle.len());
+        // One shutdown may be late because of other processes on this machine. A shutdown that waits
+        // for the log is late each time.
+        assert!((0..3).any(|_| shuts_down_in_time(count)), "{count} connections: late each time");
     }
+}
+
+/// Ends a server with `count` idle connections, whose log is not read. Returns whether that took
+/// less than a second; then every connection must have its marker.
+fn shuts_down_in_time(count: u64) -> bool {
+    let place = Place::new();
+    let server = Unread::start(&place, &[]);
+    // Each connection is aborted with a line in the log; together they exceed the pipe.
+    let idle: Vec<_> = (0..count).map(|_| connect(server.address).unwrap()).collect();
+    let (took, text) = server.end();
+    assert!(text.len() <= 4096 + (256 << 10));
+    let markers = std::fs::read_dir(place.path("received")).unwrap();
+    let error = |path: std::path::PathBuf| std::fs::read(path).unwrap() == b"ERROR";
+    let markers = markers.filter(|entry| error(entry.as_ref().unwrap().path())).count();
+    assert!(took >= SECOND || markers == idle.len(), "{markers} markers of {}", idle.len());
+    took < SECOND
 }
 
 #[test]

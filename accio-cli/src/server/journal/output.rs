@@ -76,10 +76,12 @@ impl Output {
             Ok(count) => {
                 self.torn = text[count - 1] != b'\n';
                 let written = count.saturating_sub(prefix);
+                // Even if the disk is full: the clients of the lines that are whole are told.
+                let synced = self.sync();
                 if written < lines.len() {
-                    return (written, Err(io::ErrorKind::StorageFull.into()));
+                    return (written, synced.and(Err(io::ErrorKind::StorageFull.into())));
                 }
-                (written, self.sync())
+                (written, synced)
             }
             Err(error) => (0, Err(error)),
         }
