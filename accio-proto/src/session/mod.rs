@@ -201,7 +201,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         // Bytes that the socket has buffered itself must not wait until more arrive.
         while left > 0 || self.socket.has_buffered() {
             let step = self.flush().and_then(|()| self.step(sink, copier));
-            // Checked at the end too: bytes that were held back as a handshake may turn out to be
+            // Check the size at the end too: bytes held back as a handshake may turn out to be
             // content.
             if let (Ok(_), Some(max_size)) = (&step, limits.max_size)
                 && self.bytes > max_size
