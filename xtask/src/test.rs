@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use accio_harness::TROUBLE;
 use accio_harness::cargo::cargo;
+use accio_harness::options::RunOptions;
 use accio_harness::process;
 
 use crate::tools::Tool;
@@ -23,31 +24,14 @@ const USAGE: u8 = 2;
 /// The options for tests of our own programs.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct OwnPrograms {
-    /// List the scenarios, and the checks with their points and rules, instead of running them
-    #[arg(long)]
-    list: bool,
-    /// Run only scenarios and checks whose name contains this text (repeatable)
-    #[arg(long, value_name = "TEXT")]
-    filter: Vec<String>,
-    /// Keep the files and outputs of failed scenarios and checks and print their path
-    #[arg(long)]
-    keep: bool,
-    /// Number of concurrent scenarios or checks that use the CPU; those that only wait all run at
-    /// once [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
-    /// Seed of file contents and of the network emulator [default: random]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Test the programs in this folder instead of building them
-    #[arg(long, value_name = "DIR")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunOptions,
 }
 
 /// Runs the crates' tests, the end-to-end tests and a bounded part of the fault injection. Each
 /// runs even if the others fail.
 pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
-    if options.list {
+    if options.run.list {
         return run_e2e(options);
     }
     if !build_everything(FEATURES)? {
@@ -64,7 +48,7 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     let mut worst = if crates { 0 } else { 1 };
     worst = worst.max(e2e(options, &built)?);
     // Filters apply to scenarios and checks only.
-    if options.filter.is_empty() {
+    if options.run.filter.is_empty() {
         let mut torture = built.tool(Tool::Torture);
         torture.args(["--quick", "--unprivileged"]);
         options.add_common_to(&mut torture, &built);
@@ -119,7 +103,7 @@ pub(crate) fn run_e2e(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
 
 fn e2e(options: &OwnPrograms, programs: &Programs) -> anyhow::Result<u8> {
     let mut tools = vec![Tool::E2e, Tool::Grade];
-    if !options.filter.is_empty() && !options.list {
+    if !options.run.filter.is_empty() && !options.run.list {
         // A filter may match only scenarios or only checks.
         let mut matching = Vec::new();
         for tool in tools {
@@ -129,7 +113,7 @@ fn e2e(options: &OwnPrograms, programs: &Programs) -> anyhow::Result<u8> {
         }
         tools = matching;
         if tools.is_empty() {
-            let filter = &options.filter;
+            let filter = &options.run.filter;
             let error = "no scenario and no check matches";
             writeln!(io::stderr().lock(), "ERROR: {error} {filter:?}: see --list")?;
             return Ok(USAGE);
@@ -145,8 +129,8 @@ fn e2e(options: &OwnPrograms, programs: &Programs) -> anyhow::Result<u8> {
 impl OwnPrograms {
     fn command(&self, tool: Tool, programs: &Programs) -> Command {
         let mut command = programs.tool(tool);
-        command.args(self.list.then_some("--list"));
-        for text in &self.filter {
+        command.args(self.run.list.then_some("--list"));
+        for text in &self.run.filter {
             command.arg("--filter").arg(text);
         }
         self.add_common_to(&mut command, programs);
@@ -155,21 +139,16 @@ impl OwnPrograms {
 
     /// Adds the options that the fault injection has, too.
     fn add_common_to(&self, command: &mut Command, programs: &Programs) {
-        command.args(self.keep.then_some("--keep"));
-        if let Some(jobs) = self.jobs {
-            command.arg("--jobs").arg(jobs.to_string());
-        }
-        if let Some(seed) = self.seed {
-            command.arg("--seed").arg(seed.to_string());
-        }
-        if let Some(dir) = self.bin_dir.as_deref().or(programs.folder()) {
-            command.arg("--bin-dir").arg(dir);
+        self.run.add_to(command);
+        if let (None, Some(folder)) = (&self.run.bin_dir, programs.folder()) {
+            command.arg("--bin-dir").arg(folder);
         }
     }
 
     /// Whether the filter matches any entry of the tool's list.
     fn matches_any(&self, tool: Tool, programs: &Programs) -> anyhow::Result<bool> {
-        let list = OwnPrograms { list: true, filter: self.filter.clone(), ..Default::default() };
+        let filter = self.run.filter.clone();
+        let list = OwnPrograms { run: RunOptions { list: true, filter, ..Default::default() } };
         let output = process::output(list.command(tool, programs), b"", BUILD)?;
         Ok(!output.stdout.is_empty())
     }

@@ -13,6 +13,7 @@ pub mod context;
 pub mod interruption;
 pub mod jobs;
 pub mod namespace;
+pub mod options;
 pub mod payload;
 pub mod peer;
 pub mod ports;

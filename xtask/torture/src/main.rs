@@ -31,7 +31,6 @@ mod syscalls;
 mod volume;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +41,7 @@ use accio_harness::context::Context;
 use accio_harness::subject::Subject;
 use accio_harness::verdict::{Stop, Verdict};
 use accio_harness::work_dir::WorkDir;
-use accio_harness::{TROUBLE, cargo, namespace, resource_limits, scheduling_delay};
+use accio_harness::{TROUBLE, namespace, resource_limits, scheduling_delay};
 use runner::{Case, RunOptions};
 
 /// Inject faults: system calls, kills, power loss, full disks, lossy networks
@@ -58,24 +57,8 @@ struct Arguments {
     /// Leave out cases that need root, a tracer or mounts
     #[arg(long)]
     unprivileged: bool,
-    /// Seed of all random choices [default: random]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Run only cases whose name contains this text (repeatable)
-    #[arg(long, value_name = "TEXT")]
-    filter: Vec<String>,
-    /// List the cases instead of running them; those of `syscalls` need a recorded run
-    #[arg(long)]
-    list: bool,
-    /// Keep the files and outputs of failed cases and print their path
-    #[arg(long)]
-    keep: bool,
-    /// Number of concurrent cases [default: two per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
-    /// Test the programs in this folder instead of building them
-    #[arg(long, value_name = "DIR")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    run: accio_harness::options::RunOptions,
 }
 
 /// A group of cases with the same kind of fault.
@@ -139,13 +122,9 @@ fn main() -> ExitCode {
 /// Builds the programs, runs the cases and reports the results.
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
-    let bin = match &arguments.bin_dir {
-        Some(dir) => std::path::absolute(dir)?,
-        None => match cargo::build()? {
-            Some(bin) => bin,
-            // Cargo has printed the reason.
-            None => return Ok(ExitCode::from(TROUBLE)),
-        },
+    let Some(bin) = arguments.run.programs()? else {
+        // Cargo has printed the reason.
+        return Ok(ExitCode::from(TROUBLE));
     };
     let subject = Arc::new(Subject::own(&bin)?);
     let mut dir = WorkDir::new("torture", undo)?;
@@ -153,13 +132,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     resource_limits::raise_descriptor_limit(None)?;
     scheduling_delay::start();
 
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let options = RunOptions {
         quick: arguments.quick,
         unprivileged: arguments.unprivileged,
-        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
-        jobs: arguments.jobs.map_or(2 * cores, usize::from),
-        keep: arguments.keep,
+        seed: arguments.run.seed(),
+        jobs: arguments.run.jobs(2),
+        keep: arguments.run.keep,
     };
     let parts = match arguments.parts.as_slice() {
         [] => Part::value_variants(),
@@ -184,11 +162,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 vec![Case::new(format!("{name}/record"), "a healthy run", fails)]
             }
         };
-        let filters = &arguments.filter;
-        cases.retain(|case| {
-            filters.is_empty() || filters.iter().any(|text| case.name.contains(text.as_str()))
-        });
-        if arguments.list {
+        cases.retain(|case| arguments.run.selects(&case.name));
+        if arguments.run.list {
             for case in &cases {
                 writeln!(out, "{}: {}", case.name, case.about)?;
             }
@@ -196,11 +171,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         runner.run(&mut out, &name, cases)?;
     }
-    if arguments.list {
+    if arguments.run.list {
         return Ok(ExitCode::SUCCESS);
     }
     let tally = runner.close(&mut out, began.elapsed())?;
-    if arguments.keep && tally.failed > 0 {
+    if arguments.run.keep && tally.failed > 0 {
         dir.keep();
     }
     Ok(tally.exit_code())

@@ -18,10 +18,11 @@ use super::outcome::Report;
 use super::report::{self, gradescope, html, json, junit, table};
 use super::submissions;
 use super::trial::Network;
+use accio_harness::options::RunOptions;
 use accio_harness::peer::Dialect;
 use accio_harness::resource_limits::{self, Limits};
 use accio_harness::work_dir::WorkDir;
-use accio_harness::{TROUBLE, cargo, namespace, scheduling_delay};
+use accio_harness::{TROUBLE, namespace, scheduling_delay};
 
 /// The exit code of an invalid command line.
 const USAGE: u8 = 2;
@@ -35,41 +36,23 @@ const MEMORY: u64 = 1024;
 /// The options of `accio-grade`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// List the checks with their points and rules instead of running them
-    #[arg(long)]
-    list: bool,
-    /// Run only checks whose id or description contains this text (repeatable)
-    #[arg(long, value_name = "TEXT")]
-    filter: Vec<String>,
-    /// Keep the files and outputs of failed checks and print their path
-    #[arg(long)]
-    keep: bool,
-    /// Number of concurrent checks that use the CPU; those that only wait all run at once [default:
-    /// one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
-    /// Seed of file contents and of the network emulator [default: random]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Grade our own programs in this folder instead of building them
-    #[arg(long, value_name = "DIR",
-          conflicts_with_all = ["server", "client", "server_s", "subject", "submissions"])]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunOptions,
     /// Grade this server: a command with {port} and {dir}
-    #[arg(long, value_name = "TEMPLATE")]
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "bin_dir")]
     server: Option<String>,
     /// Grade this client: a command with {host}, {port} and {file}
-    #[arg(long, value_name = "TEMPLATE")]
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "bin_dir")]
     client: Option<String>,
     /// Grade this server-s: a command with {port}
-    #[arg(long, value_name = "TEMPLATE")]
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "bin_dir")]
     server_s: Option<String>,
     /// Grade the programs in this folder: client.py, server.py and server-s.py, or compiled ones
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "client", "server_s"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["bin_dir", "server", "client", "server_s"])]
     subject: Option<PathBuf>,
     /// Grade the programs in each subfolder of this folder
     #[arg(long, value_name = "DIR",
-          conflicts_with_all = ["subject", "server", "client", "server_s", "gradescope"])]
+          conflicts_with_all = ["bin_dir", "subject", "server", "client", "server_s", "gradescope"])]
     submissions: Option<PathBuf>,
     /// Number of submissions to grade at once [default: three per core]
     #[arg(long, value_name = "N", requires = "submissions",
@@ -133,35 +116,37 @@ impl Options {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let mut out = anstream::stdout().lock();
         let chosen = self.chosen();
-        if self.list {
+        if self.run.list {
             list(&chosen, &mut out)?;
             return Ok(ExitCode::SUCCESS);
         }
         if chosen.is_empty() {
-            writeln!(io::stderr().lock(), "ERROR: no check matches {:?}: see --list", self.filter)?;
+            writeln!(
+                io::stderr().lock(),
+                "ERROR: no check matches {:?}: see --list",
+                self.run.filter
+            )?;
             return Ok(ExitCode::from(USAGE));
         }
-        let bin = match &self.bin_dir {
-            Some(dir) => std::path::absolute(dir)?,
-            None if self.is_third_party() => PathBuf::new(),
-            None => match cargo::build()? {
-                Some(bin) => bin,
-                // Cargo has printed the reason.
-                None => return Ok(ExitCode::from(TROUBLE)),
-            },
+        let bin = match self.is_third_party() {
+            true => Some(PathBuf::new()),
+            false => self.run.programs()?,
+        };
+        let Some(bin) = bin else {
+            // Cargo has printed the reason.
+            return Ok(ExitCode::from(TROUBLE));
         };
         let mut dir = WorkDir::new("grade", namespace::remove_all)?;
         resource_limits::raise_descriptor_limit(Some(DESCRIPTORS))?;
         scheduling_delay::start();
-        let cores = thread::available_parallelism().map_or(2, usize::from);
         let run = RunSettings {
             dir: dir.path(),
-            jobs: self.jobs.map_or(cores, usize::from),
-            seed: self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
+            jobs: self.run.jobs(1),
+            seed: self.run.seed(),
             bin: &bin,
         };
         let code = self.grade(&chosen, &run, &mut out);
-        if self.keep && code.as_ref().is_ok_and(|code| *code != ExitCode::SUCCESS) {
+        if self.run.keep && code.as_ref().is_ok_and(|code| *code != ExitCode::SUCCESS) {
             dir.keep();
         }
         code
@@ -178,7 +163,7 @@ impl Options {
 
     /// Returns the checks selected by --filter and --without.
     fn chosen(&self) -> Vec<&'static Check> {
-        let filter = &self.filter;
+        let filter = &self.run.filter;
         let named = |check: &Check, texts: &[String]| {
             texts.iter().any(|text| checks::is_selected(check, text))
         };
@@ -306,7 +291,7 @@ impl Options {
             workdir: self.workdir.as_ref().and_then(|dir| std::path::absolute(dir).ok()),
             dir,
             retry: !self.no_retry,
-            keep: self.keep,
+            keep: self.run.keep,
             repeat: self.repeat(),
         }
     }

@@ -30,7 +30,7 @@ impl Options {
     /// Returns the programs to grade.
     pub(super) fn selected(&self, run: &RunSettings<'_>) -> anyhow::Result<Vec<Submission>> {
         if !self.is_third_party() {
-            let bin_dir = self.bin_dir.as_deref().map(|dir| quote(&dir.to_string_lossy()));
+            let bin_dir = self.run.bin_dir.as_deref().map(|dir| quote(&dir.to_string_lossy()));
             let bin_dir = bin_dir.map_or_else(String::new, |dir| format!("--bin-dir {dir} "));
             let dialects = self.handshake.map_or(Dialect::ALL.to_vec(), |dialect| vec![dialect]);
             return dialects
