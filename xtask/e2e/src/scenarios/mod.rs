@@ -13,6 +13,7 @@ mod signals;
 mod third_party;
 mod timeouts;
 mod tls;
+mod tls_peers;
 
 use crate::runner::Scenario;
 
@@ -32,6 +33,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         portable::SCENARIOS,
         third_party::SCENARIOS,
         tls::SCENARIOS,
+        tls_peers::SCENARIOS,
     ]
     .into_iter()
     .flatten()

@@ -27,7 +27,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     works("tls/socat", "socat sends a file", socat),
 ];
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client that ends with close_notify, or only with FIN.
 const CLIENT: &str = r#"import socket, ssl, sys
@@ -49,13 +49,13 @@ else:
 "#;
 
 /// Starts a server with `state` as its state directory.
-fn server(context: &Context, state: &Path, flags: &[&str]) -> Verdict<Server> {
+pub(super) fn server(context: &Context, state: &Path, flags: &[&str]) -> Verdict<Server> {
     let state = format!("XDG_STATE_HOME={}", state.display());
     context.server_wrapped(&["env", &state], &[&["--tls"], flags].concat())
 }
 
 /// Waits until a program has printed its pin, and returns it.
-fn printed_pin(text: impl Fn() -> String) -> Verdict<String> {
+pub(super) fn printed_pin(text: impl Fn() -> String) -> Verdict<String> {
     let find = || {
         let text = text();
         let word = text.split_whitespace().find(|word| word.starts_with("sha256//"));
