@@ -6,14 +6,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Calls that belong to the harness.
+/// Calls that only the harness may contain.
 const RESERVED: [&str; 5] = ["split_paths(", "setrlimit(", "prlimit(", "\"netns", "\"unshare\""];
 
-/// Calls that belong to the harness in a file that names [`std::process::Command`].
+/// Calls that only the harness may contain, in files that mention [`std::process::Command`].
 const STARTS: [&str; 3] = [".spawn()", ".output()", ".status()"];
 
-/// Files and folders that are excepted, each with the reason.
-const EXCEPTED: [(&str, &str); 8] = [
+/// Files and folders that may contain these calls, each with the reason.
+const EXCEPTIONS: [(&str, &str); 8] = [
     ("accio-cli/src/descriptors.rs", "raises the limit of the programs themselves"),
     ("accio-cli/src/server/journal/opener.rs", "starts the helper that reopens the journal"),
     ("accio-client/src/command.rs", "--from-command"),
@@ -24,8 +24,8 @@ const EXCEPTED: [(&str, &str); 8] = [
     ("accio-proto/src/os_error.rs", "runs on macOS, where the harness does not build"),
 ];
 
-/// Folders whose files are not checked: build results, the harness, and programs that stand for
-/// those of students.
+/// Folders whose files are not checked: build results, the harness, and programs that
+/// imitate students' programs.
 const SKIPPED: [&str; 4] = ["target", ".git", "xtask/harness", "xtask/grade/src/bin/faulty"];
 
 fn workspace() -> PathBuf {
@@ -45,7 +45,7 @@ fn sources(root: &Path, dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns what a file does although it is the task of the harness.
+/// Returns the calls in a file that only the harness may contain.
 fn violations(text: &str) -> Vec<String> {
     let mut found: Vec<String> =
         RESERVED.iter().filter(|call| text.contains(**call)).map(|call| call.to_string()).collect();
@@ -62,19 +62,19 @@ fn violations(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn only_the_harness_does_what_it_is_for() {
+fn only_the_harness_makes_reserved_calls() {
     let root = workspace();
     let mut files = Vec::new();
     sources(&root, &root, &mut files);
     assert!(files.len() > 350, "{}", files.len());
-    let mut unused: Vec<&str> = EXCEPTED.iter().map(|(path, _)| *path).collect();
+    let mut unused: Vec<&str> = EXCEPTIONS.iter().map(|(path, _)| *path).collect();
     let mut wrong = Vec::new();
     for file in files {
         let found = violations(&fs::read_to_string(root.join(&file)).unwrap());
         if found.is_empty() {
             continue;
         }
-        match EXCEPTED.iter().find(|(path, _)| file.starts_with(path)) {
+        match EXCEPTIONS.iter().find(|(path, _)| file.starts_with(path)) {
             Some((path, _)) => unused.retain(|other| other != path),
             None => wrong.push(format!("{}: {found:?}", file.display())),
         }
@@ -84,7 +84,7 @@ fn only_the_harness_does_what_it_is_for() {
 }
 
 #[test]
-fn each_kind_of_violation_is_found() {
+fn finds_each_kind_of_violation() {
     for text in [
         "Command::new(\"x\").spawn()",
         "let command: Command; command.output()",

@@ -78,13 +78,13 @@ enum Part {
     Chaos,
     /// Drop some or all packets
     Network,
-    /// Send at full speed next to silent connections
+    /// Upload at full speed while silent connections wait for their time limit
     Saturation,
-    /// Commit to a disk that takes seconds
+    /// Commit files to a disk that takes seconds for each commit
     SlowDisk,
-    /// Signal a server with many uploads in progress, while its stderr and its journal are not read
+    /// Send a signal during many uploads while nothing reads the server's stderr and journal
     Stop,
-    /// Put TCP proxies in between, which turn resets into orderly ends
+    /// Connect through TCP proxies that turn resets into orderly ends
     Proxies,
 }
 

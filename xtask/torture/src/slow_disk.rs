@@ -1,4 +1,5 @@
-//! Disks that take seconds for a call, while clients connect, are silent and send.
+//! Disks that take seconds for a system call must not delay clients that connect, send or are
+//! silent.
 
 use std::fs;
 use std::io::Write;
@@ -20,23 +21,23 @@ use accio_harness::context::{Context, Server, wait_until};
 use accio_harness::verdict::{Stop, Verdict, ensure, ensure_eq};
 use accio_harness::{scheduling_delay, tools};
 
-/// Clients whose files are being committed.
+/// The number of clients whose files are being committed.
 const CLIENTS: usize = 50;
 
-/// Silent clients.
+/// The number of silent clients.
 const SILENT: usize = 20;
 
 /// The idle timeout of the server, in seconds.
 const TIMEOUT: u64 = 2;
 
-/// How long an upload of [`OPEN`] bytes into an open file may take.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// How long the server may take to receive [`SIZE_WHILE_OPEN`] bytes of an open file.
+const MAX_UPLOAD_TIME: Duration = Duration::from_secs(1);
 
-/// Bytes sent into a file that is open.
-const OPEN: usize = 1 << 20;
+/// How many bytes of an open file are sent while the commits wait.
+const SIZE_WHILE_OPEN: usize = 1 << 20;
 
-/// How much later than its time a stopped server may begin to exit, and a silent client be ended.
-const LATE: Duration = Duration::from_millis(500);
+/// How long after its time limit a server may begin to exit or disconnect a silent client.
+const MAX_DELAY: Duration = Duration::from_millis(500);
 
 pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let unprivileged = options.unprivileged;
@@ -51,7 +52,7 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     cases.into_iter().map(|case| case.alone().within(limit)).collect()
 }
 
-/// Each call with which a committer waits for the disk takes two seconds longer.
+/// Delays each system call with which a committer waits for the disk by two seconds.
 fn delayed(context: &Context) -> Verdict<String> {
     tools::require_tracing()?;
     let timeout = TIMEOUT.to_string();
@@ -59,33 +60,33 @@ fn delayed(context: &Context) -> Verdict<String> {
     let calls = "fdatasync,fsync";
     let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:delay_enter=2s"));
     let options = ["-f", "-e", &trace, "-e", &inject].map(str::to_owned);
-    // Attached once it runs, for it syncs while it starts, too.
+    // Attach strace after the start, because the server also syncs while it starts.
     let record = context.fresh("trace");
     let _tracer = strace::Tracer::attach(context, server.process.pid(), &options, &record)?;
-    endure(server, 4 << 10)
+    measure(server, 4 << 10)
 }
 
-/// The disk takes 2 MB a second from the server's control group.
+/// Puts the server into a control group that writes at most 2 MB per second to the disk.
 fn throttled(context: &Context, volume: &Volume) -> Verdict<String> {
     let timeout = TIMEOUT.to_string();
     let flags = ["--durable", "--timeout", &timeout];
     let server = context.server_into(&volume.path().join("received"), &flags)?;
     let _group = Throttle::new(server.process.pid(), volume.path(), 2_000_000)?;
-    endure(server, 1 << 20)
+    measure(server, 1 << 20)
 }
 
-/// Has clients wait for commits of `size` bytes each, and measures what others notice.
-fn endure(mut server: Server, size: usize) -> Verdict<String> {
+/// Commits files of `size` bytes each, and measures the delays of other clients meanwhile.
+fn measure(mut server: Server, size: usize) -> Verdict<String> {
     let address = server.address();
     let mut open = connect(address)?;
-    open.write_all(&content(0, OPEN))?;
+    open.write_all(&content(0, SIZE_WHILE_OPEN))?;
     let began = Instant::now();
-    let waiting = (0..CLIENTS).map(|tag| commit(address, tag as u64 + 1, size));
+    let waiting = (0..CLIENTS).map(|tag| upload(address, tag as u64 + 1, size));
     let waiting = waiting.collect::<Verdict<Vec<_>>>()?;
     let (observed, sent) = thread::scope(|scope| -> Verdict<(Observed, Duration)> {
         let observed = scope.spawn(|| observe(address, SILENT, TIMEOUT));
         let started = Instant::now();
-        open.write_all(&content(0, OPEN))?;
+        open.write_all(&content(0, SIZE_WHILE_OPEN))?;
         let sent = started.elapsed();
         let observed = observed.join().unwrap_or_else(|_| Err(Stop::Trouble("a panic".into())));
         Ok((observed?, sent))
@@ -93,7 +94,7 @@ fn endure(mut server: Server, size: usize) -> Verdict<String> {
     let committed = survey(&server.dir)?.whole.len();
     let stopped = Instant::now();
     server.process.signal(Signal::TERM)?;
-    let limit = Duration::from_secs(1) + LATE;
+    let limit = Duration::from_secs(1) + MAX_DELAY;
     let exits = wait_until(limit, || server.process.is_exiting().unwrap_or(true));
     let exiting = stopped.elapsed();
     let exit = server.process.wait(Duration::from_secs(60))?;
@@ -103,34 +104,39 @@ fn endure(mut server: Server, size: usize) -> Verdict<String> {
     let (shortest, longest) = observed.ends();
     let note = format!(
         "{committed} of {CLIENTS} commits done meanwhile; ends after {shortest:.3?} to {longest:.3?}; \
-         greetings in {median:.1?} (median) and {high:.1?} (99 %); {OPEN} bytes into an open file in \
-         {sent:.1?}; exit begun after {exiting:.2?}; harness {:.0?} late at most, {delay:.0?} at \
-         normal priority",
+         greetings in {median:.1?} (median) and {high:.1?} (99 %); {SIZE_WHILE_OPEN} bytes of an \
+         open file in {sent:.1?}; exit begun after {exiting:.2?}; harness {:.0?} late at most, \
+         {delay:.0?} at normal priority",
         observed.lateness()
     );
-    // Otherwise the disk was not slow.
+    // If all commits are done, the disk was not slow.
     ensure(committed < CLIENTS, "commits that wait for the disk", || note.clone())?;
     let prompt = median <= Duration::from_millis(50) && high <= Duration::from_millis(250);
     ensure(prompt, "greetings in 50 ms (median) and 250 ms (99 %)", || note.clone())?;
     let timeout = Duration::from_secs(TIMEOUT);
-    let in_time = shortest >= timeout && longest <= timeout + LATE + observed.lateness();
+    let in_time = shortest >= timeout && longest <= timeout + MAX_DELAY + observed.lateness();
     ensure(in_time, "the silent clients to end in [T, T + 0.5 s]", || note.clone())?;
-    ensure(sent <= AT_ONCE, "an open file to grow within a second", || note.clone())?;
+    ensure(
+        sent <= MAX_UPLOAD_TIME,
+        "the server to receive part of an open file within a second",
+        || note.clone(),
+    )?;
     ensure(exits, "the process to exit within a second", || note.clone())?;
     ensure_eq("exit status", Some(0), exit.status.code())?;
     survey(&server.dir)?.ensure_clean()?;
     Ok(note)
 }
 
-/// An upload that is complete, but for the server's confirmation.
-fn commit(address: SocketAddr, tag: u64, size: usize) -> Verdict<TcpStream> {
+/// Uploads a file and does not wait for the confirmation.
+fn upload(address: SocketAddr, tag: u64, size: usize) -> Verdict<TcpStream> {
     let mut stream = connect(address)?;
     stream.write_all(&content(tag, size))?;
     stream.shutdown(Shutdown::Write)?;
     Ok(stream)
 }
 
-/// A control group whose members write slowly to one device; removed with its handle.
+/// A control group that limits how fast its processes write to one device. Dropping the handle
+/// removes the group.
 struct Throttle(PathBuf);
 
 impl Throttle {
@@ -154,7 +160,7 @@ impl Throttle {
 
 impl Drop for Throttle {
     fn drop(&mut self) {
-        // Its member has ended by now; a group with members stays.
+        // This succeeds because the server, the only process of the group, has ended.
         let _ = fs::remove_dir(&self.0);
     }
 }

@@ -27,7 +27,7 @@ fn kit() -> Command {
     Command::new(env!("CARGO_BIN_EXE_accio-grade"))
 }
 
-/// Runs a command to its end.
+/// Runs a command and waits for its end.
 fn run(command: &mut Command) -> Output {
     process::output(command, b"", LIMIT).unwrap()
 }
