@@ -89,10 +89,22 @@ pub(super) fn of(report: &Report) -> Vec<Goal> {
     let digest = "digest-256m";
     let figure = ratio(digest, "accio, blake3", "accio", Figure::Throughput);
     goal("P15", "256 MiB with BLAKE3, against without".into(), figure, AtLeast(0.6));
+    let secure = "tls-256m";
+    let figure = ratio(secure, "accio, TLS", "nginx, TLS", Figure::Throughput);
+    goal("P14", "256 MiB with TLS to the disk, against nginx".into(), figure, AtLeast(1.5));
+    let figure = ratio(secure, "accio, TLS", "nginx, TLS", Figure::ServerCpu);
+    goal("P14", "server CPU per GB with TLS, against nginx".into(), figure, AtMost(0.8));
+    if let Some(nginx) = best("tls-1k", &["nginx"], Figure::Rate) {
+        let figure = ratio("tls-1k", "accio, TLS", &nginx, Figure::Rate);
+        goal("P14", format!("1 KiB with TLS per second, against {nginx}"), figure, AtLeast(1.0));
+    }
+    let figure = sample("tls-idle", "accio, TLS", Figure::PerConnection).cloned();
+    goal("P14", "user memory per idle TLS connection".into(), figure, AtMost(16_384.0));
     let start = |figure| sample("start", "accio-server", figure).cloned();
     goal("P11", "start to listening".into(), start(Figure::Start), AtMost(5.0));
     goal("P11", "idle memory".into(), start(Figure::ServerMemory), AtMost(4.0));
-    goal("P11", "size of accio-server".into(), start(Figure::Size), AtMost(2.0));
+    // 2 MiB without TLS; rustls and ring add the rest.
+    goal("P11", "size of accio-server".into(), start(Figure::Size), AtMost(4.0));
     goals
 }
 

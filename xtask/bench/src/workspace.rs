@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use accio_harness::cargo;
 use accio_harness::work_dir::WorkDir;
 use anyhow::{Context, Result, bail, ensure};
 
+use super::peers::{Identity, create_identity};
 use super::roles::pattern;
 
 /// The file system that uploads are stored on.
@@ -25,6 +27,7 @@ pub(super) struct Workspace {
     before: Option<PathBuf>,
     disk: WorkDir,
     tmpfs: Option<WorkDir>,
+    identity: OnceLock<Identity>,
 }
 
 impl Workspace {
@@ -47,7 +50,8 @@ impl Workspace {
             _ => None,
         };
         let before = before.map(std::path::absolute).transpose()?;
-        Ok(Workspace { bin, this: std::env::current_exe()?, before, disk, tmpfs })
+        let (this, identity) = (std::env::current_exe()?, OnceLock::new());
+        Ok(Workspace { bin, this, before, disk, tmpfs, identity })
     }
 
     /// Returns the command that runs one of our programs, built for release.
@@ -62,6 +66,17 @@ impl Workspace {
     /// Returns the accio-server to compare ours with.
     pub(super) fn before(&self) -> Option<&Path> {
         self.before.as_deref()
+    }
+
+    /// Returns the key of the servers with TLS, which is created on first use.
+    pub(super) fn identity(&self) -> Result<&Identity> {
+        match self.identity.get() {
+            Some(identity) => Ok(identity),
+            None => {
+                let identity = create_identity(self)?;
+                Ok(self.identity.get_or_init(|| identity))
+            }
+        }
     }
 
     /// Returns the command that runs a role of the benchmark.

@@ -4,15 +4,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Configures nginx with WebDAV PUT. Temporary files are in the same directory as the stored ones,
-/// so that nginx renames them instead of copying.
+/// so that nginx renames them instead of copying. `tls` has the settings of TLS, if it is used.
 pub(super) fn nginx(
     scratch: &Path,
     store: &Path,
     port: u16,
     workers: usize,
+    tls: Option<&str>,
 ) -> io::Result<PathBuf> {
     // If root starts nginx, its workers run as a user without write access by default.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let (ssl, tls) = if let Some(tls) = tls { (" ssl", tls) } else { ("", "") };
     let (scratch_dir, store) = (scratch.display(), store.display());
     let text = format!(
         "daemon off; {user} worker_processes {workers}; pid {scratch_dir}/nginx.pid;\n\
@@ -24,7 +26,8 @@ pub(super) fn nginx(
            proxy_temp_path {scratch_dir}/1; fastcgi_temp_path {scratch_dir}/2;\n\
            uwsgi_temp_path {scratch_dir}/3; scgi_temp_path {scratch_dir}/4;\n\
            server {{\n\
-             listen 127.0.0.1:{port} backlog=4096; root {store}; dav_methods PUT;\n\
+             listen 127.0.0.1:{port}{ssl} backlog=4096; root {store}; dav_methods PUT;\n\
+             {tls}\
            }}\n\
          }}\n"
     );

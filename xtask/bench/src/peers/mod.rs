@@ -12,8 +12,10 @@ use super::workspace::Workspace;
 use accio_harness::process::{self, AtDrop, Process};
 
 mod config;
+mod tls;
 mod tools;
 
+pub(super) use tls::{Identity, create_identity};
 use tools::{CURL, DD, IPERF, NC, NCAT, NGINX, PYTHON, RSYNC, SOCAT, VSFTPD};
 pub(super) use tools::{TOOLS, Tool, strace};
 
@@ -31,6 +33,8 @@ pub(super) enum Peer {
         algorithm: &'static str,
         both: bool,
     },
+    /// Our client and our server with TLS.
+    Tls,
     /// Our client and the accio-server of `--before`.
     Before {
         durable: bool,
@@ -40,6 +44,9 @@ pub(super) enum Peer {
         without: &'static [&'static str],
     },
     Nginx {
+        workers: usize,
+    },
+    NginxTls {
         workers: usize,
     },
     Nc,
@@ -89,11 +96,14 @@ impl Peer {
             Peer::Durable => "accio, durable".into(),
             Peer::Digest { algorithm, both: false } => format!("accio, {algorithm}"),
             Peer::Digest { algorithm, both: true } => format!("accio, {algorithm}, both ends"),
+            Peer::Tls => "accio, TLS".into(),
             Peer::Before { durable: false } => "before".into(),
             Peer::Before { durable: true } => "before, durable".into(),
             Peer::Count { without } => all_but("server-s", without),
             Peer::Nginx { workers: 1 } => "nginx".into(),
             Peer::Nginx { workers } => format!("nginx {workers} workers"),
+            Peer::NginxTls { workers: 1 } => "nginx, TLS".into(),
+            Peer::NginxTls { workers } => format!("nginx, TLS, {workers} workers"),
             Peer::Nc => "nc".into(),
             Peer::Ncat => "ncat".into(),
             Peer::Socat(None) => "socat".into(),
@@ -125,9 +135,11 @@ impl Peer {
             Peer::Durable => "accio-client → accio-server --durable",
             Peer::Digest { both: false, .. } => "accio-client → accio-server --digest",
             Peer::Digest { both: true, .. } => "accio-client --digest → accio-server --digest",
+            Peer::Tls => "accio-client --tls-pin → accio-server --tls",
             Peer::Before { .. } => "accio-client → the accio-server of --before",
             Peer::Count { .. } => "accio-client → server-s, which stores nothing",
             Peer::Nginx { .. } => "curl -T → nginx, WebDAV PUT",
+            Peer::NginxTls { .. } => "curl -T → nginx, WebDAV PUT, the same cipher suite and curve",
             Peer::Nc => "OpenBSD nc → nc",
             Peer::Ncat => "ncat --send-only → ncat --recv-only",
             Peer::Socat(None) => "socat → socat",
@@ -163,7 +175,7 @@ impl Peer {
     /// Returns the third-party programs that it needs.
     pub(super) fn tools(&self) -> Vec<&'static Tool> {
         match self {
-            Peer::Nginx { .. } => vec![&NGINX, &CURL],
+            Peer::Nginx { .. } | Peer::NginxTls { .. } => vec![&NGINX, &CURL],
             Peer::Nc => vec![&NC],
             Peer::Ncat => vec![&NCAT],
             Peer::Socat(_) => vec![&SOCAT],
@@ -190,7 +202,12 @@ impl Peer {
 
     /// Returns the protocol that the load generator must use.
     pub(super) fn protocol(&self) -> Protocol {
-        if matches!(self, Peer::Nginx { .. }) { Protocol::Http } else { Protocol::Accio }
+        match self {
+            Peer::Nginx { .. } => Protocol::Http,
+            Peer::NginxTls { .. } => Protocol::Https,
+            Peer::Tls => Protocol::Accios,
+            _ => Protocol::Accio,
+        }
     }
 
     /// Returns the path in `dir` of the file that connection `number` uploaded.
@@ -251,6 +268,12 @@ impl Peer {
                 command.arg(dir).args(["--digest", algorithm]);
                 command
             }
+            Peer::Tls => {
+                let pem = &workspace.identity()?.pem;
+                let mut command = own("accio-server", &[]);
+                command.arg(dir).arg("--tls-cert").arg(pem).arg("--tls-key").arg(pem);
+                command
+            }
             Peer::Before { durable } => {
                 let program = workspace.before().context("no --before")?;
                 let mut command = served_by(Command::new(program), &[]);
@@ -258,8 +281,12 @@ impl Peer {
                 command
             }
             Peer::Count { without } => own("server-s", &servers(without)),
-            Peer::Nginx { workers } => {
-                let config = config::nginx(scratch, dir, port, *workers)?;
+            Peer::Nginx { workers } | Peer::NginxTls { workers } => {
+                let tls = match self {
+                    Peer::NginxTls { .. } => Some(tls::nginx(workspace.identity()?)),
+                    _ => None,
+                };
+                let config = config::nginx(scratch, dir, port, *workers, tls.as_deref())?;
                 let mut command = NGINX.command()?;
                 command.arg("-p").arg(scratch).arg("-c").arg(config).args(["-e", "stderr"]);
                 command
@@ -358,6 +385,17 @@ impl Peer {
                 if let Peer::Digest { algorithm, both: true } = self {
                     command.args(["--digest", algorithm]);
                 }
+                command
+            }
+            Peer::Tls => {
+                let mut command = workspace.program("accio-client");
+                command.args(["127.0.0.1", &name]).arg(source);
+                command.args(["--tls-pin", &workspace.identity()?.pin]);
+                command
+            }
+            Peer::NginxTls { .. } => {
+                let mut command = curl(source, &format!("https://127.0.0.1:{port}/{number}.file"))?;
+                tls::curl(&mut command, workspace.identity()?);
                 command
             }
             Peer::Nginx { .. } => curl(source, &format!("http://127.0.0.1:{port}/{number}.file"))?,

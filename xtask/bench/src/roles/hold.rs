@@ -2,10 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use accio_harness::peer::GREETING;
 use anyhow::{Context, Result, ensure};
+
+use super::stream::{Stream, tls_config};
 
 /// The connections to hold.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,16 +18,21 @@ pub(crate) struct HoldOptions {
     /// Interval in seconds at which each connection sends a byte
     #[arg(long)]
     drip: Option<f64>,
+    /// Use TLS; the pin of the server's key
+    #[arg(long)]
+    pin: Option<String>,
 }
 
 /// Opens the connections, prints `ready` when all are greeted, and holds them until killed.
 pub(super) fn run(options: &HoldOptions) -> Result<()> {
     let server = SocketAddr::from(([127, 0, 0, 1], options.port));
+    let config = options.pin.as_deref().map(tls_config).transpose()?;
     let mut streams = Vec::with_capacity(options.connections);
     for number in 1..=options.connections {
-        let open = || -> io::Result<TcpStream> {
-            let mut stream = TcpStream::connect(server)?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let open = || -> Result<Stream> {
+            let tcp = TcpStream::connect(server)?;
+            tcp.set_read_timeout(Some(Duration::from_secs(5)))?;
+            let mut stream = Stream::new(tcp, config.as_ref().map(Arc::clone))?;
             stream.read_exact(&mut [0; GREETING.len()])?;
             Ok(stream)
         };

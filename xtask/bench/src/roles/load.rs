@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accio_harness::peer::GREETING;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustls::ClientConfig;
 use socket2::{Domain, Socket, Type};
+
+use super::stream::{Stream, tls_config};
 
 /// Maximum number of connections that wait for the server's first bytes. All load generators
 /// together stay below the server's accept queue of 4096: further connections are dropped by the
@@ -22,6 +26,29 @@ pub(crate) enum Protocol {
     Accio,
     /// Send a PUT request, wait for the response and the close
     Http,
+    /// The first, with TLS
+    Accios,
+    /// The second, with TLS
+    Https,
+}
+
+impl Protocol {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Protocol::Accio => "accio",
+            Protocol::Http => "http",
+            Protocol::Accios => "accios",
+            Protocol::Https => "https",
+        }
+    }
+
+    pub(crate) fn is_secure(self) -> bool {
+        matches!(self, Protocol::Accios | Protocol::Https)
+    }
+
+    fn is_http(self) -> bool {
+        matches!(self, Protocol::Http | Protocol::Https)
+    }
 }
 
 /// The number, size and protocol of the uploads.
@@ -41,6 +68,9 @@ pub(crate) struct LoadOptions {
     network: u8,
     /// First source host in that network
     host: u16,
+    /// The pin of the server's key, with TLS
+    #[arg(long)]
+    pin: Option<String>,
 }
 
 /// Returns the content of every upload, except for its first eight bytes, which are its number.
@@ -79,10 +109,11 @@ struct LoadGenerator<'a> {
     next_host: u16,
     content: Vec<u8>,
     buffer: Vec<u8>,
+    config: Option<Arc<ClientConfig>>,
 }
 
 struct Upload {
-    stream: TcpStream,
+    stream: Stream,
     /// Number of greeting bytes received.
     greeted: usize,
     message: Vec<u8>,
@@ -104,6 +135,10 @@ impl<'a> LoadGenerator<'a> {
             next_host: options.host,
             content: pattern(options.size),
             buffer: vec![0; 4096],
+            config: match (&options.pin, options.protocol.is_secure()) {
+                (Some(pin), true) => Some(tls_config(pin)?),
+                _ => None,
+            },
         })
     }
 
@@ -147,7 +182,7 @@ impl<'a> LoadGenerator<'a> {
     fn start(&mut self) -> Result<()> {
         let number = self.options.first + self.started;
         let mut message = Vec::with_capacity(self.options.size + 128);
-        if self.options.protocol == Protocol::Http {
+        if self.options.protocol.is_http() {
             write!(
                 message,
                 "PUT /{number}.file HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\
@@ -162,6 +197,7 @@ impl<'a> LoadGenerator<'a> {
         // Edge-triggered in both directions: one call registers the socket for the whole upload.
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.queue, &stream, EventData::new_u64(number), flags)?;
+        let stream = Stream::new(stream, self.config.as_ref().map(Arc::clone))?;
         let upload = Upload { stream, greeted: 0, message, sent: 0, answered: false };
         self.uploads.insert(number, upload);
         self.waiting += 1;
@@ -205,7 +241,7 @@ impl<'a> LoadGenerator<'a> {
 impl Upload {
     /// Continues the upload without blocking; returns whether it is complete.
     fn advance(&mut self, protocol: Protocol, buffer: &mut [u8]) -> Result<bool> {
-        let greeting = if protocol == Protocol::Accio { GREETING } else { b"" };
+        let greeting = if protocol.is_http() { b"" } else { GREETING };
         if self.greeted < greeting.len() {
             let wanted = greeting.len() - self.greeted;
             match self.stream.read(&mut buffer[..wanted]) {
@@ -230,19 +266,18 @@ impl Upload {
                     Err(error) => return not_ready(error),
                 }
             }
-            if protocol == Protocol::Accio {
-                self.stream.shutdown(Shutdown::Write)?;
+            if !protocol.is_http() {
+                self.stream.finish()?;
             }
-            // The answer cannot have arrived yet; it causes another event.
-            return Ok(false);
+            // Without TLS, the answer cannot have arrived yet; it causes another event.
+            if !protocol.is_secure() {
+                return Ok(false);
+            }
         }
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => {
-                    ensure!(
-                        self.answered || protocol == Protocol::Accio,
-                        "closed without an answer"
-                    );
+                    ensure!(self.answered || !protocol.is_http(), "closed without an answer");
                     return Ok(true);
                 }
                 Ok(count) => {
@@ -250,7 +285,7 @@ impl Upload {
                     let good =
                         answer.starts_with(b"HTTP/1.1 201") || answer.starts_with(b"HTTP/1.1 204");
                     ensure!(
-                        protocol == Protocol::Http && (self.answered || good),
+                        protocol.is_http() && (self.answered || good),
                         "answered {:?}",
                         String::from_utf8_lossy(answer)
                     );

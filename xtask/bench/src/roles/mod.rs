@@ -7,6 +7,7 @@ mod hold;
 mod listener;
 mod load;
 mod lower_bound;
+mod stream;
 
 use std::path::PathBuf;
 

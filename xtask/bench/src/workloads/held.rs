@@ -31,7 +31,7 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, drip: Option<f64>) -> Resu
     };
     let before = tree_memory(pid, "RssAnon");
     bench.progress(format_args!("{}: opening {count} connections", kind.name));
-    let holder = hold(bench, port, count, drip)?;
+    let holder = hold(bench, port, count, drip, None)?;
     let after = tree_memory(pid, "RssAnon");
 
     bench.progress(format_args!("{}: watching them", kind.name));
@@ -67,11 +67,20 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, drip: Option<f64>) -> Resu
 }
 
 /// Starts a process that opens the connections and holds them until it ends.
-fn hold(bench: &Bench, port: u16, count: u64, drip: Option<f64>) -> Result<Process> {
+pub(super) fn hold(
+    bench: &Bench,
+    port: u16,
+    count: u64,
+    drip: Option<f64>,
+    pin: Option<&str>,
+) -> Result<Process> {
     let mut command = bench.workspace.role("hold");
     command.args([port.to_string(), count.to_string()]);
     if let Some(seconds) = drip {
         command.args(["--drip", &seconds.to_string()]);
+    }
+    if let Some(pin) = pin {
+        command.args(["--pin", pin]);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let log = bench.workspace.root(Storage::Disk)?.join("hold.log");

@@ -5,6 +5,7 @@ mod client;
 mod durable;
 mod file;
 mod held;
+mod secure;
 mod small;
 mod start;
 
@@ -123,6 +124,24 @@ pub(super) const ALL: &[WorkloadKind] = &[
         run: durable::large,
     },
     WorkloadKind {
+        name: "tls-256m",
+        about: "one file of 256 MiB with TLS, to the disk",
+        quick: true,
+        run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, secure::peers()),
+    },
+    WorkloadKind {
+        name: "tls-1k",
+        about: "files of 1 KiB with TLS, a new connection each, to tmpfs",
+        quick: true,
+        run: secure::small,
+    },
+    WorkloadKind {
+        name: "tls-idle",
+        about: "silent connections with TLS",
+        quick: true,
+        run: secure::idle,
+    },
+    WorkloadKind {
         name: "crowd",
         about: "files of 1 KiB to tmpfs, by increasing numbers of concurrent clients",
         quick: true,
@@ -200,7 +219,11 @@ impl Bench {
     fn is_selected(&self, peer: &Peer) -> bool {
         let ours = matches!(
             peer,
-            Peer::Accio { .. } | Peer::Durable | Peer::Digest { .. } | Peer::Count { .. }
+            Peer::Accio { .. }
+                | Peer::Durable
+                | Peer::Digest { .. }
+                | Peer::Tls
+                | Peer::Count { .. }
         );
         ours || self.peers.is_empty() || self.peers.iter().any(|part| peer.name().contains(part))
     }
@@ -229,5 +252,6 @@ pub(super) fn all_peers() -> Vec<Peer> {
     peers.extend(small::lower_bounds());
     peers.extend([Peer::Durable, Peer::DurableLoop]);
     peers.extend(file::digests().into_iter().skip(1));
+    peers.extend(secure::peers());
     peers
 }

@@ -39,16 +39,21 @@ pub(super) struct Results {
 }
 
 pub(super) fn run(bench: &Bench, kind: &WorkloadKind, size: usize) -> Result<Workload> {
-    let cores = bench_cores();
     let mut peers = vec![Peer::Accio { without: &[] }];
-    let mut workers: Vec<usize> = [1, cores / 2, cores].into_iter().filter(|n| *n > 0).collect();
-    workers.dedup();
-    peers.extend(workers.into_iter().map(|workers| Peer::Nginx { workers }));
+    peers.extend(worker_counts().into_iter().map(|workers| Peer::Nginx { workers }));
     peers.extend(lower_bounds());
     if !bench.quick {
         peers.extend([Peer::Python(64 << 10), Peer::Copy]);
     }
     compare(bench, kind, size, peers)
+}
+
+/// Returns the numbers of nginx workers to compare with.
+pub(super) fn worker_counts() -> Vec<usize> {
+    let cores = bench_cores();
+    let mut counts: Vec<usize> = [1, cores / 2, cores].into_iter().filter(|n| *n > 0).collect();
+    counts.dedup();
+    counts
 }
 
 pub(super) fn lower_bounds() -> Vec<Peer> {
@@ -63,7 +68,13 @@ pub(super) fn without_each(bench: &Bench, kind: &WorkloadKind) -> Result<Workloa
     compare(bench, kind, 1 << 10, sets.map(|without| Peer::Accio { without }).to_vec())
 }
 
-fn compare(bench: &Bench, kind: &WorkloadKind, size: usize, peers: Vec<Peer>) -> Result<Workload> {
+/// Uploads files of `size` bytes to each peer.
+pub(super) fn compare(
+    bench: &Bench,
+    kind: &WorkloadKind,
+    size: usize,
+    peers: Vec<Peer>,
+) -> Result<Workload> {
     let uploads = match size {
         ..=4096 if bench.quick => 10_000,
         ..=4096 => 20_000,
@@ -217,11 +228,16 @@ pub(super) fn generate(
     let mut generators = Vec::new();
     for index in 0..processes {
         let mut command = workspace.role("load");
-        let protocol = if protocol == Protocol::Http { "http" } else { "accio" };
         let uploads = share(uploads, index);
         let numbers =
             [uploads, share(concurrent, index), size as u64, next, index + 2, host.into()];
-        command.arg(port.to_string()).arg(protocol).args(numbers.map(|number| number.to_string()));
+        command
+            .arg(port.to_string())
+            .arg(protocol.name())
+            .args(numbers.map(|number| number.to_string()));
+        if protocol.is_secure() {
+            command.args(["--pin", &workspace.identity()?.pin]);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         next += uploads;
         let log = workspace.root(Storage::Disk)?.join("load.log");
