@@ -135,7 +135,7 @@ pub enum ClientError {
     },
 
     /// The server reset the connection during the transfer.
-    #[error("send to {peer}: the server reset the connection after {sent} bytes")]
+    #[error("send to {peer}: the server reset the connection after at most {sent} bytes")]
     Reset {
         /// The address of the server.
         peer: SocketAddr,
@@ -144,7 +144,7 @@ pub enum ClientError {
     },
     /// The server closed its side of the connection before the end of the file.
     #[error(
-        "send to {peer}: the server closed the connection before the end of the file, after {sent} bytes"
+        "send to {peer}: the server closed the connection before the end of the file, after at most {sent} bytes"
     )]
     ClosedEarly {
         /// The address of the server.
@@ -153,7 +153,7 @@ pub enum ClientError {
         sent: u64,
     },
     /// No byte could be sent, and none was acknowledged, for the stall timeout.
-    #[error("send to {peer}: no progress for {after:?} after {sent} bytes")]
+    #[error("send to {peer}: no progress for {after:?} after at most {sent} bytes")]
     Stalled {
         /// The address of the server.
         peer: SocketAddr,
@@ -163,7 +163,7 @@ pub enum ClientError {
         after: Duration,
     },
     /// The connection failed in another way during the transfer.
-    #[error("send to {peer}: {} after {sent} bytes", reason(.cause))]
+    #[error("send to {peer}: {} after at most {sent} bytes", reason(.cause))]
     Send {
         /// The address of the server.
         peer: SocketAddr,
@@ -191,7 +191,7 @@ pub enum ClientError {
     },
 
     /// The upload was not complete within the transfer timeout.
-    #[error("not complete within {after:?}, after {sent} bytes")]
+    #[error("not complete within {after:?}, after at most {sent} bytes")]
     TransferTimeout {
         /// The address of the server, if the connection was established.
         peer: Option<SocketAddr>,

@@ -18,7 +18,7 @@ fn limited(limit: Duration, port: u16, source: impl Into<Source<'static>>) -> Cl
 fn transfer_timeout_applies_in_each_phase() {
     let silent = Peer::new(saw_reset);
     let error = limited(SHORT, silent.port, &b"x"[..]);
-    assert_eq!(error.to_string(), "not complete within 300ms, after 0 bytes");
+    assert_eq!(error.to_string(), "not complete within 300ms, after at most 0 bytes");
     assert!(error.peer().is_some() && silent.end());
 
     let stuck = Peer::new(|mut stream| {
