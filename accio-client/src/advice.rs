@@ -1,7 +1,8 @@
 //! Advice on how to resolve a failure.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 
 use accio_cli::Failure;
 use accio_proto::handshake::HandshakeError;
@@ -52,7 +53,7 @@ pub(crate) fn unconfirmed(content: Content<'_>, sent: &Sent) -> Failure {
 fn unreadable(content: Content<'_>, error: &io::Error) -> Failure {
     let failure = cannot_read(content, os_error_text(error));
     match error.kind() {
-        io::ErrorKind::PermissionDenied => failure.with_advice("check its permissions"),
+        ErrorKind::PermissionDenied => failure.with_advice("check its permissions"),
         _ => failure,
     }
 }
@@ -84,6 +85,14 @@ fn local_advice(error: &ClientError) -> Option<&'static str> {
     })
 }
 
+/// Returns whether the network has no route to any of the addresses.
+fn is_unreachable(failures: &[(SocketAddr, io::Error)]) -> bool {
+    let mut kinds = failures.iter().map(|(_, error)| error.kind());
+    !failures.is_empty()
+        && kinds
+            .all(|kind| matches!(kind, ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable))
+}
+
 /// Returns advice to append to the error.
 pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static str> {
     if error.local_cause().is_some() {
@@ -96,9 +105,13 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
         ClientError::NoAddress { .. } => "remove or change -4, -6 or --source",
         ClientError::Resolve { .. } => "check the name, or use an address",
         ClientError::Source { .. } => "run `ip address` for a list of local addresses",
+        ClientError::Connect { failures, .. } if is_unreachable(failures) => {
+            "check the address and the network"
+        }
         ClientError::Connect { .. } => "check the port, and that a server is running there",
-        ClientError::ResolveTimeout { .. } | ClientError::ConnectTimeout { .. } => {
-            "check the address, or raise --connect-timeout"
+        ClientError::ResolveTimeout { .. } => "check the name, or raise --connect-timeout",
+        ClientError::ConnectTimeout { .. } => {
+            "check the address, or raise --connect-timeout; a firewall may drop the packets"
         }
         ClientError::TlsName { .. } => "use the name in the server's certificate, or --tls-pin",
         ClientError::Tls { cause, .. } => match cause {
@@ -140,4 +153,20 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
         ClientError::Shrank { .. } => "send a copy that does not change",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreachable_host_has_another_advice_than_a_closed_port() {
+        let advice = |causes: &[Errno]| {
+            let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+            let failures = causes.iter().map(|cause| (peer, (*cause).into())).collect();
+            advice(&ClientError::Connect { host: "h".into(), port: 9, failures }, false).unwrap()
+        };
+        assert!(advice(&[Errno::HOSTUNREACH, Errno::NETUNREACH]).contains("the network"));
+        assert!(advice(&[Errno::NETUNREACH, Errno::CONNREFUSED]).contains("the port"));
+    }
 }
