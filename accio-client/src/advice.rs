@@ -136,17 +136,24 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
         ClientError::HandshakeTimeout { .. } => {
             "the server is busy or speaks another dialect: try --probe, --handshake or --timeout"
         }
-        // The server may have a shorter idle timeout or a limit, or it is shutting down.
+        // Does not advise a retry, which fails again if the file is too large.
         ClientError::Reset { .. } | ClientError::ClosedEarly { .. } if is_produced => {
-            "the cause is its idle timeout, a limit, or a shutdown"
+            "the cause is its idle timeout, a limit, or a shutdown, unless its disk is full; see its log"
         }
         ClientError::Reset { .. } | ClientError::ClosedEarly { .. } => {
-            "the cause is its idle timeout, a limit, or a shutdown; use --retry to start over"
+            "the cause is its idle timeout, a size or time limit, a full disk, or a shutdown; see its log"
+        }
+        ClientError::HandshakeBroken { cause, .. }
+            if cause.kind() == ErrorKind::ConnectionReset =>
+        {
+            "the server may refuse this address, or it was stopped; use --retry to start over"
         }
         ClientError::Send { .. } | ClientError::HandshakeBroken { .. } => {
             "use --retry to start over"
         }
-        ClientError::NotKept { .. } => "the cause is a limit, a full disk, or a shutdown",
+        ClientError::NotKept { .. } => {
+            "the cause is a limit, a full disk, a refusal, or a shutdown; see the server's log"
+        }
         ClientError::Stalled { .. } => "raise --timeout, or use --retry",
         ClientError::Unconfirmed { .. } => "check the server before sending it again",
         ClientError::TransferTimeout { .. } => "raise --max-time",

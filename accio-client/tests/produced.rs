@@ -120,10 +120,7 @@ fn ends_the_command_when_its_upload_fails() {
     let output = client.finish();
     assert_eq!(code(&output), 55, "{output:?}");
     let stderr = text(&output.stderr);
-    assert!(
-        stderr.ends_with("the cause is its idle timeout, a limit, or a shutdown\n"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("the cause is its idle timeout, "), "{stderr}");
     let process = format!("/proc/{}", fs::read_to_string(&pid).unwrap().trim());
     assert!(!fs::exists(process).unwrap(), "the command still runs");
 }
