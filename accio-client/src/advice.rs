@@ -14,9 +14,22 @@ use crate::arguments::is_stdin;
 use crate::content::Content;
 use crate::exit_code::{READ, TIMEOUT, exit_code};
 
+/// Properties of an upload on which the advice depends.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Circumstances {
+    /// The content is produced during the transfer.
+    pub(crate) is_produced: bool,
+    /// The server must have a given key.
+    pub(crate) is_pinned: bool,
+}
+
 /// Returns the failure of an upload, with advice if there is any.
-pub(crate) fn failure(error: ClientError, content: Content<'_>, is_produced: bool) -> Failure {
-    let advice = advice(&error, is_produced);
+pub(crate) fn failure(
+    error: ClientError,
+    content: Content<'_>,
+    circumstances: Circumstances,
+) -> Failure {
+    let advice = advice(&error, circumstances);
     // The library does not know the content's name.
     let failure = match error {
         ClientError::Read { ref cause } => return unreadable(content, cause),
@@ -94,7 +107,7 @@ fn is_unreachable(failures: &[(SocketAddr, io::Error)]) -> bool {
 }
 
 /// Returns advice to append to the error.
-pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static str> {
+pub(crate) fn advice(error: &ClientError, circumstances: Circumstances) -> Option<&'static str> {
     if error.local_cause().is_some() {
         return local_advice(error);
     }
@@ -117,6 +130,10 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
         ClientError::Tls { cause, .. } => match cause {
             TlsFailure::Required => "use --tls-pin with the pin that the server prints, or --tls",
             TlsFailure::Plain(_) => "remove the --tls flags, or check the port",
+            TlsFailure::Untrusted(_) if circumstances.is_pinned => {
+                "compare it with the pin that the server printed: the key has changed, or another \
+                 machine answers"
+            }
             TlsFailure::Untrusted(_) => {
                 "check the name and the address; use --tls-pin or --tls-ca for a server that this \
                  system does not know"
@@ -137,7 +154,9 @@ pub(crate) fn advice(error: &ClientError, is_produced: bool) -> Option<&'static 
             "the server is busy or speaks another dialect: try --probe, --handshake or --timeout"
         }
         // Does not advise a retry, which fails again if the file is too large.
-        ClientError::Reset { .. } | ClientError::ClosedEarly { .. } if is_produced => {
+        ClientError::Reset { .. } | ClientError::ClosedEarly { .. }
+            if circumstances.is_produced =>
+        {
             "the cause is its idle timeout, a limit, or a shutdown, unless its disk is full; see its log"
         }
         ClientError::Reset { .. } | ClientError::ClosedEarly { .. } => {
@@ -171,9 +190,22 @@ mod tests {
         let advice = |causes: &[Errno]| {
             let peer = SocketAddr::from(([127, 0, 0, 1], 9));
             let failures = causes.iter().map(|cause| (peer, (*cause).into())).collect();
-            advice(&ClientError::Connect { host: "h".into(), port: 9, failures }, false).unwrap()
+            let error = ClientError::Connect { host: "h".into(), port: 9, failures };
+            advice(&error, Circumstances::default()).unwrap()
         };
         assert!(advice(&[Errno::HOSTUNREACH, Errno::NETUNREACH]).contains("the network"));
         assert!(advice(&[Errno::NETUNREACH, Errno::CONNREFUSED]).contains("the port"));
+    }
+
+    #[test]
+    fn an_untrusted_server_is_compared_with_a_pin_if_there_is_one() {
+        let advice = |is_pinned| {
+            let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+            let cause = TlsFailure::Untrusted(io::Error::other("another key"));
+            let circumstances = Circumstances { is_pinned, ..Circumstances::default() };
+            advice(&ClientError::Tls { peer, cause }, circumstances).unwrap()
+        };
+        assert!(advice(true).contains("the pin that the server printed"));
+        assert!(advice(false).contains("--tls-ca"));
     }
 }

@@ -258,6 +258,14 @@ impl Arguments {
         Ok(())
     }
 
+    /// Returns whether the server must have a given key.
+    pub(crate) fn is_pinned(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return !self.tls.tls_pin.is_empty();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     fn family(&self) -> Family {
         match (self.network.ipv4, self.network.ipv6) {
             (true, _) => Family::Ipv4,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use accio_cli::{Failure, check_stdout, say};
 use accio_proto::{ClientError, Dialect, Finding, Probe, ServerReply, os_error_text};
 
-use crate::advice;
+use crate::advice::{self, Circumstances};
 use crate::arguments::Arguments;
 use crate::events::{self, Details, Events, Subject};
 use crate::exit_code::{WRITE, exit_code};
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn run(arguments: &Arguments, events: &Events) -> Result<u8, Failure> {
     let subject = Subject { file: None, command: None, number: 0, attempt: 0 };
     let fail = |error: ClientError| {
-        let advice = advice::advice(&error, false);
+        let advice = advice::advice(&error, Circumstances::default());
         let (code, exit, peer) = (error.code(), exit_code(&error), error.peer());
         let failure = Failure::from_error(error).with_code(exit);
         let failure = match advice {

@@ -13,7 +13,7 @@ use accio_proto::{ClientError, ClientEvent, Sent};
 
 use rustix::io::Errno;
 
-use crate::advice;
+use crate::advice::{self, Circumstances};
 use crate::arguments::Arguments;
 use crate::command;
 use crate::content::{Content, Opened};
@@ -85,7 +85,11 @@ impl Upload<'_> {
             // Bytes from a pipe cannot be read again.
             let is_gone = opened.is_some_and(Opened::is_stream) && greeted;
             if attempt >= attempts || !error.is_transient() || is_gone {
-                return Err(self.give_up(error, opened.is_some_and(Opened::is_produced), attempt));
+                let circumstances = Circumstances {
+                    is_produced: opened.is_some_and(Opened::is_produced),
+                    is_pinned: self.arguments.is_pinned(),
+                };
+                return Err(self.give_up(error, circumstances, attempt));
             }
             self.pause(&error, attempt, attempts);
             attempt += 1;
@@ -194,9 +198,9 @@ impl Upload<'_> {
         thread::sleep(pause);
     }
 
-    fn give_up(&self, error: ClientError, is_produced: bool, attempt: u32) -> Failure {
+    fn give_up(&self, error: ClientError, circumstances: Circumstances, attempt: u32) -> Failure {
         let (code, exit, peer) = (error.code(), exit_code(&error), error.peer());
-        let failure = advice::failure(error, self.content, is_produced);
+        let failure = advice::failure(error, self.content, circumstances);
         let message = failure.to_string();
         let failed = Details::Failed { code, exit, message, peer };
         self.events.emit("failed", self.subject(attempt), failed);
