@@ -102,7 +102,7 @@ pub(crate) struct Arguments {
     /// Connects over IPv4 and IPv6, waits 3 seconds or --timeout for the greeting, prints its exact
     /// bytes and the duration of each step, and resets the connection. An Accio server numbers the
     /// connection and stores ERROR for it. The exit code is 0 if an address greets as --handshake
-    /// expects (direct: sends nothing).
+    /// expects (direct: sends nothing). A server that requires TLS is silent.
     #[arg(long)]
     pub(crate) probe: bool,
 
@@ -204,6 +204,10 @@ impl Arguments {
         let usage = |what: &str, why: &str| Err(Failure::new(what, why).with_code(USAGE));
         if self.files.iter().filter(|file| is_stdin(file)).count() > 1 {
             return usage("FILE \"-\"", "standard input can be sent only once");
+        }
+        #[cfg(feature = "tls")]
+        if self.probe && self.tls.is_on() {
+            return usage("--probe", "it does not speak TLS; remove the --tls flags and variables");
         }
         match (self.network.source, self.family()) {
             (Some(source), family) if !family.has(source.ip()) => usage(

@@ -150,8 +150,8 @@ fn describe_finding(reply: &ServerReply) -> &'static str {
             "An Accio server: it greets as in accio and confirm; only sending would show which."
         }
         Finding::Silent => {
-            "It waits for the client to begin: an Accio server with the dialect direct, a busy \
-             Accio server, or another server such as one for HTTP."
+            "It waits for the client to begin: an Accio server that requires TLS, is busy or speaks \
+             direct, or another server such as one for HTTP."
         }
         Finding::Stops => "It began like an Accio server but stopped within the greeting.",
         Finding::Hangs => {

@@ -50,6 +50,16 @@ fn usage_errors_are_one_line_with_exit_code_2() {
     }
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn the_probe_rejects_tls_flags() {
+    let pin = "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+    for flags in [&["--tls"][..], &["--tls-pin", pin], &["--tls-ca=f"], &["--tls-identity=f"]] {
+        let (code, line) = fails(&[&["--probe", "h", "80"], flags].concat());
+        assert!(code == 2 && line.contains("--probe: it does not speak TLS"), "{line}");
+    }
+}
+
 #[test]
 fn reports_an_unreadable_file_before_connecting() {
     let (listener, port) = listen();

@@ -55,8 +55,8 @@ pub struct ServerReply {
 pub enum Finding {
     /// The greeting and nothing else, as in the dialects `accio` and `confirm`, which begin alike.
     Greets,
-    /// No byte: the server speaks the dialect `direct`, is at its connection limit, or is not an
-    /// Accio server.
+    /// No byte: the server requires TLS, speaks the dialect `direct`, is at its connection limit, or
+    /// is not an Accio server.
     Silent,
     /// The server closed the connection before the end of the greeting.
     Hangs,
