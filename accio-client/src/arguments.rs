@@ -337,9 +337,11 @@ Exit codes, as in curl; with several files, that of the first FILE that failed:
   23  could not write to stdout
   26  could not read the file, or the command of --from-command failed
   28  a time limit was exceeded
+  35  TLS failed
   45  could not use the address of --source
   55  the connection failed during the transfer
   56  invalid handshake, or a reset instead of the confirmation
+  60  the server's key or certificate is not trusted
 
 Values:
   K, M, G and T in sizes are powers of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
