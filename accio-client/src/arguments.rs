@@ -344,12 +344,13 @@ Exit codes, as in curl; with several files, that of the first FILE that failed:
   60  the server's key or certificate is not trusted
 
 Values:
-  K, M, G and T in sizes are powers of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
-  have a unit: 2.5, 500ms, 10s, 5m.
+  K, M, G and T in sizes are powers of 1024: 64K, 1.5G, 10MB (the same as 10M).
+  Times are seconds, or have a unit: 2.5, 500ms, 10s, 5m.
 
 Environment:
-  Each flag with a value has a variable: ACCIO_TIMEOUT=30, ACCIO_LIMIT_RATE=2M. The command line
-  takes precedence. NO_COLOR disables colour, RUST_LOG=debug logs each step on stderr.";
+  Each flag with a value has a variable: ACCIO_TIMEOUT=30, ACCIO_LIMIT_RATE=2M.
+  The command line takes precedence.
+  NO_COLOR disables colour, RUST_LOG=debug logs each step on stderr.";
 
 #[cfg(test)]
 mod tests {
