@@ -1,14 +1,16 @@
 //! Prints on stderr: progress bars on a terminal, plain progress lines on request, and messages in
 //! between.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use accio_cli::{Failure, say};
 use accio_proto::Progress;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
+use indicatif::{
+    HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle as BarStyle,
+};
 
 use crate::arguments::{Output, ProgressStyle};
 use crate::format::{rate, size};
@@ -122,7 +124,7 @@ impl Track {
                 if let Some(total) = at.total
                     && bar.length() != Some(total.max(done))
                 {
-                    bar.set_style(style(WITH_TOTAL).progress_chars("=> "));
+                    bar.set_style(style(WITH_TOTAL).with_key("left", left).progress_chars("=> "));
                     bar.set_length(total.max(done));
                 }
                 bar.set_position(done);
@@ -140,13 +142,21 @@ impl Drop for Track {
 }
 
 const WITH_TOTAL: &str = "{prefix} [{wide_bar}] {percent:>3}% {decimal_bytes} of \
-    {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+    {decimal_total_bytes}, {decimal_bytes_per_sec}{left}";
 const WITHOUT_TOTAL: &str =
     "{prefix} {spinner} {decimal_bytes}, {decimal_bytes_per_sec}, {elapsed} so far";
 
 fn style(template: &str) -> BarStyle {
     // The templates are constants and are checked by a test.
     BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar())
+}
+
+/// Writes the remaining time, or nothing while the rate is unknown.
+fn left(state: &ProgressState, text: &mut dyn fmt::Write) {
+    if state.per_sec() >= 1.0 {
+        // The text is a string, which takes everything.
+        let _ = write!(text, ", {:#} left", HumanDuration(state.eta()));
+    }
 }
 
 fn plain(name: &str, done: u64, total: Option<u64>, elapsed: Duration) -> String {

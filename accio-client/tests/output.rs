@@ -157,6 +157,7 @@ fn a_terminal_shows_acknowledged_bytes_in_a_bar_per_file() {
         assert!(shown.contains(&size(event, "acknowledged")), "{event}: {shown:?}");
         assert!(!shown.contains(&size(event, "sent")), "{event}: {shown:?}");
     }
+    assert!(!shown.contains(" 0 B/s, "), "no time is left without a rate: {shown:?}");
     for name in [first, second] {
         assert!(shown.contains(&format!("{name} [")), "{shown:?}");
         assert!(shown.contains(&format!("sent {name} to ")), "{shown:?}");
