@@ -38,6 +38,38 @@ fn prints_all_events_in_order() {
 }
 
 #[test]
+fn a_failed_event_has_the_text_of_the_error_line() {
+    let mut lines = Vec::new();
+    for (server, flags) in [
+        (None, &[][..]),
+        (Some("HTTP/1.1 400\r\n"), &[]),
+        #[cfg(feature = "tls")]
+        (Some("accio\r\n"), &["--tls-pin=sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="]),
+    ] {
+        let (listener, port) = listen();
+        let start = ["127.0.0.1", &port, "/dev/null", "--json"];
+        let arguments = [&start, flags].concat();
+        let output = if let Some(greeting) = server {
+            let client = Client::start(&arguments);
+            let mut stream = accept(&listener);
+            stream.write_all(greeting.as_bytes()).unwrap();
+            let output = client.finish();
+            drop(stream);
+            output
+        } else {
+            drop(listener);
+            Client::start(&arguments).finish()
+        };
+        let events = events(&output);
+        let message = named(&events, "failed")[0]["message"].as_str().unwrap();
+        let line = text(&output.stderr);
+        assert_eq!(line, format!("ERROR: {message}\n"));
+        lines.push(line);
+    }
+    assert!(lines.iter().all(|line| line.contains("; ")), "each has its advice: {lines:?}");
+}
+
+#[test]
 fn a_closed_event_reader_does_not_stop_the_transfer() {
     let (port, serving) = serve(1);
     let (_file, path) = file(100);
