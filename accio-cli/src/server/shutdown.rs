@@ -194,7 +194,9 @@ impl Shared {
             loop {
                 let left = end.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    log::warn!("{} did not finish in time", handle.stats().in_service);
+                    let count = handle.stats().in_service;
+                    let transfers = if count == 1 { "transfer" } else { "transfers" };
+                    log::warn!("{count} {transfers} did not finish in time");
                     break;
                 }
                 match events.recv_timeout(left.min(STATUS)) {

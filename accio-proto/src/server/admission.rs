@@ -88,10 +88,15 @@ pub(super) enum Refusal {
     Denied(Network),
     #[error("it is in none of the allowed networks")]
     NotAllowed,
-    #[error("its address has {0} connections already")]
+    #[error("its address has {0} {noun} already", noun = connections(*.0))]
     TooMany(NonZeroU32),
-    #[error("its address has opened {0} connections within a second")]
+    #[error("its address has opened {0} {noun} within a second", noun = connections(*.0))]
     TooFast(NonZeroU32),
+}
+
+/// Returns the noun for this number of connections.
+fn connections(count: NonZeroU32) -> &'static str {
+    if count == NonZeroU32::MIN { "connection" } else { "connections" }
 }
 
 impl Refusal {

@@ -15,7 +15,7 @@ use super::config::Config;
 use super::connection::{Connection, ConnectionInfo, Ending, Peer, Progress, Unnumbered};
 use super::handle::Controls;
 use super::in_progress::Place;
-use super::limit_log::{LimitLog, is_own_limit};
+use super::limit_log::{LimitLog, is_operators_rule};
 use super::outcome::Outcome;
 use super::proxy_protocol::{Arrival, Arriving};
 use super::review::{Decide, DescriptorSource, Review};
@@ -285,7 +285,7 @@ impl<K: FileSink> Connections<K> {
         let peer = Peer(outcome.peer);
         match &outcome.result {
             Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
-            Err(why) if is_own_limit(why) => {
+            Err(why) if is_operators_rule(why) => {
                 let line = format_args!("connection {id}: ERROR: {why} ({peer})");
                 self.limit_log.log(why.code(), Instant::now(), line);
             }

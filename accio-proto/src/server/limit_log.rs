@@ -1,4 +1,4 @@
-//! Warnings about connections that exceed the operator's limits.
+//! Warnings about connections that exceed the operator's limits, and about rejected files.
 
 use std::collections::HashMap;
 use std::fmt::Arguments;
@@ -52,9 +52,12 @@ impl LimitLog {
     }
 }
 
-/// Returns whether the transfer was ended by an operator's limit, not by the protocol.
-pub(super) fn is_own_limit(why: &Abort) -> bool {
-    matches!(why, Abort::TooLarge(_) | Abort::TooLong(_) | Abort::TooSlow { .. })
+/// Returns whether the transfer was ended by an operator's limit or reviewer, not by the protocol.
+pub(super) fn is_operators_rule(why: &Abort) -> bool {
+    matches!(
+        why,
+        Abort::TooLarge(_) | Abort::TooLong(_) | Abort::TooSlow { .. } | Abort::Rejected(_)
+    )
 }
 
 #[cfg(test)]

@@ -167,6 +167,7 @@ fn hostile_commands_delay_nothing_and_leave_nothing() {
     until("what the command left behind is killed", || !is_alive(&child));
     let line = rejected(&place, &server, &big);
     assert_eq!(line["error"], "rejected: noise");
+    server.line("connection 3: ERROR: rejected: noise");
     upload(server.address(), &big).unwrap();
     let line = rejected(&place, &server, &big);
     assert_eq!(line["error"], "rejected: exit status: 1");

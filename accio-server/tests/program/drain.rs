@@ -48,7 +48,7 @@ fn aborts_transfers_that_exceed_the_drain_time() {
     assert!((1.5..2.5).contains(&took), "{took}");
     finish(stream).unwrap_err();
     assert_eq!(place.read(1).unwrap(), b"ERROR");
-    server.line("1 did not finish in time");
+    server.line("1 transfer did not finish in time");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn connections_wait_for_a_free_inode_instead_of_failing() {
                 thread::sleep(Duration::from_millis(150));
             }
         };
-        server.line("accepting no connections for now: the sink has no room");
+        server.line("accepting no connections for now: no room for files");
         assert!(sent > 400, "{sent} uploads");
         assert_eq!(count(&folder), sent);
         for id in 1..=10 {

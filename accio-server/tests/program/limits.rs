@@ -164,7 +164,7 @@ fn min_free_makes_all_clients_wait() {
     // More space than any disk has.
     let server = Server::start(&place, &["--min-free", "1000000T"]);
     let stream = TcpStream::connect(server.address()).unwrap();
-    server.line("accepting no connections for now: the sink has no room");
+    server.line("accepting no connections for now: no room for files");
     thread::sleep(Duration::from_millis(300));
     assert!(is_waiting(&stream), "neither greeted nor refused");
     assert_eq!(server.count("accepting no connections"), 1, "said once");

@@ -151,7 +151,7 @@ impl<K: FileSink> Shared<'_, K> {
             return ControlFlow::Break(());
         }
         if !self.connections.sink.has_room() {
-            return self.rest(format_args!("the sink has no room"));
+            return self.rest(format_args!("no room for files"));
         }
         let mut failed = 0;
         for _ in 0..ACCEPT_BATCH {

@@ -294,7 +294,7 @@ impl<K: FileSink> Front<K> {
         }
         match verdict.room {
             Answer::Yes => return true,
-            Answer::No => self.pause(format_args!("the sink has no room")),
+            Answer::No => self.pause(format_args!("no room for files")),
             Answer::Soon(until) => self.pause_until(until),
         }
         false
