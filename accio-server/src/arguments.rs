@@ -320,12 +320,12 @@ Examples:
 
 Environment:
   Each flag except -v, -q, --verify and --json has a variable: ACCIO_MAX_SIZE=1G is --max-size 1G.
-  The command line takes precedence. Commas separate the values of a repeatable flag. RUST_LOG selects
-  what is logged, NO_COLOR disables colour.
+  The command line takes precedence. Commas separate the values of a repeatable flag. RUST_LOG
+  selects what is logged, NO_COLOR disables colour.
 
 Values:
-  K, M, G and T in sizes are powers of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds, or
-  have a unit: 2.5, 500ms, 10s, 5m.
+  K, M, G and T in sizes are powers of 1024: 64K, 1.5G, 10MB (the same as 10M). Times are seconds,
+  or have a unit: 2.5, 500ms, 10s, 5m.
 
 Signals:
   SIGTERM, SIGINT and SIGQUIT end the server (see --drain); SIGHUP reopens the journal. Other

@@ -10,6 +10,8 @@ use std::time::Duration;
 use accio_proto::{FastPath, FastPaths};
 use accio_proto::{FileSink, ServerBuilder, ServerDialect};
 
+#[cfg(feature = "operations")]
+use crate::Failure;
 use crate::{ColorFlag, Verbosity, ZonedAddress, seconds};
 
 /// The flags of every server, to be flattened into its arguments.
@@ -61,7 +63,7 @@ pub struct OperationFlags {
     /// Fields: time, id, peer, identity (with TLS), dialect, bytes, digest (with --digest), duration,
     /// outcome (complete or error), and for an error reason (one stable word) and error (text). A
     /// failed TLS handshake has the outcome refused and no id. SIGHUP reopens the file, for rotation.
-    /// The file must be outside the directory of received files.
+    /// The file must be outside the directory of received files; its directory is created if missing.
     #[arg(long, value_name = "FILE", env = "ACCIO_JOURNAL", hide_env = true)]
     pub journal: Option<PathBuf>,
     /// Serve a status page, Prometheus metrics and /health on this address
@@ -114,6 +116,22 @@ impl OperationFlags {
     /// Returns the fast paths that are not disabled.
     pub fn fast_paths(&self) -> FastPaths {
         FastPaths::without(self.without.iter().copied())
+    }
+
+    /// Checks the combination of flags without reading any file, so that a usage error comes before
+    /// everything else.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a flag requires TLS or identities that are off.
+    #[cfg_attr(
+        not(feature = "tls-server"),
+        allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "only TLS has such flags")
+    )]
+    pub fn check(&self) -> Result<(), Failure> {
+        #[cfg(feature = "tls-server")]
+        self.tls.check()?;
+        Ok(())
     }
 }
 

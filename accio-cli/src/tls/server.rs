@@ -90,13 +90,12 @@ impl ServerTlsFlags {
         self.tls || self.tls_cert.is_some()
     }
 
-    /// Reads the files, and creates the server's own key if necessary; returns `None` without TLS.
+    /// Checks the flags without reading any file.
     ///
     /// # Errors
     ///
-    /// Returns an error if a flag requires TLS but TLS is off, if a file cannot be used or is
-    /// readable by other users, or if the key does not belong to the certificate.
-    pub fn load(&self) -> Result<Option<TlsSettings>, Failure> {
+    /// Returns an error if a flag requires TLS or identities that are off.
+    pub fn check(&self) -> Result<(), Failure> {
         if !self.is_on() {
             let flags = [
                 ("--tls-clients", self.tls_clients.is_some()),
@@ -107,12 +106,26 @@ impl ServerTlsFlags {
                 Some((flag, _)) => {
                     Err(Failure::new(flag, "it needs --tls or --tls-cert").with_code(USAGE))
                 }
-                None => Ok(None),
+                None => Ok(()),
             };
         }
         if self.max_per_client.is_some() && !self.names_clients() {
             let why = "clients have no identity without --tls-clients or --tls-client-ca";
             return Err(Failure::new("--max-per-client", why).with_code(USAGE));
+        }
+        Ok(())
+    }
+
+    /// Reads the files, and creates the server's own key if necessary; returns `None` without TLS.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`check`](Self::check), and an error if a file cannot be used or is
+    /// readable by other users, or if the key does not belong to the certificate.
+    pub fn load(&self) -> Result<Option<TlsSettings>, Failure> {
+        self.check()?;
+        if !self.is_on() {
+            return Ok(None);
         }
         let (pair, created) = match (&self.tls_cert, &self.tls_key) {
             (Some(cert), Some(key)) => {

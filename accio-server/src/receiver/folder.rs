@@ -23,6 +23,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Failure> {
     let Arguments { workers, sandbox, files, limits, server, operations, .. } = arguments;
     server.verbosity.start_log();
+    operations.check()?;
     let on_commit = on_commit(&files)?;
     let accept_if = accept_if(&files)?;
     let mut options = DirSink::options()
@@ -88,7 +89,10 @@ fn accept_if(files: &Files) -> Result<Option<AcceptIf>, Failure> {
 /// Adds advice about flags to the error of a directory.
 fn unusable(error: DirError) -> Failure {
     let advice = match error.kind() {
-        DirErrorKind::InUse => "stop that server, or start both with --existing keep",
+        DirErrorKind::InUse => {
+            "stop that server, or start both with --existing keep and a range of numbers for each \
+             (--ids-from)"
+        }
         DirErrorKind::Mode => "remove --mode, or choose a directory on another file system",
         DirErrorKind::Durable => "remove --durable, or choose a directory on another file system",
         DirErrorKind::Publish => {
@@ -116,20 +120,22 @@ fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u
         }
         return Ok(asked);
     }
-    let highest = sink.highest().map_err(unreadable)?;
-    match highest {
-        Some(highest) if highest >= asked => {
-            let next = highest.checked_add(1).ok_or_else(|| {
-                let what = format_args!("cannot continue in {path:?}").to_string();
-                Failure::new(what, format_args!("{highest}.file has the largest possible number"))
-            })?;
-            if !quiet {
-                say(format_args!("keeping files up to {highest}.file; the next is {next}.file"));
-            }
-            Ok(next)
-        }
-        _ => Ok(asked),
+    if sink.is_shared() {
+        log::warn!(
+            "another server uses {path:?}: uploads fail if both assign the same number; give each \
+             its own range with --ids-from"
+        );
     }
+    let Some(highest) = sink.highest().map_err(unreadable)? else { return Ok(asked) };
+    let next = highest.checked_add(1).ok_or_else(|| {
+        let what = format_args!("cannot continue in {path:?}").to_string();
+        Failure::new(what, format_args!("{highest}.file has the largest possible number"))
+    })?;
+    let next = next.max(asked);
+    if !quiet {
+        say(format_args!("keeping files up to {highest}.file; the next is {next}.file"));
+    }
+    Ok(next)
 }
 
 /// The hooks of a server that receives into a directory.

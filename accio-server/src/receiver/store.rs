@@ -15,6 +15,7 @@ use crate::sandbox::Sandbox;
 pub(crate) fn run(address: &str, port: Port, arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { workers, sandbox, files, limits, server, operations, store, .. } = arguments;
     server.verbosity.start_log();
+    operations.check()?;
     let inapplicable = [
         ("--on-commit", files.on_commit.is_some()),
         ("--accept-if", files.accept_if.is_some()),

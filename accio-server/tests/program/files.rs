@@ -53,6 +53,7 @@ fn replaces_by_default_and_numbers_from_any_start() {
     assert_eq!(place.read(100).unwrap(), b"new");
 
     let server = Server::start(&place, &["--ids-from", "1000", "--existing", "keep"]);
+    server.line("keeping files up to 100.file; the next is 1000.file");
     upload(server.address(), b"far").unwrap();
     server.stop(SOON);
     assert_eq!(place.read(1000).unwrap(), b"far");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,8 +46,24 @@ fn a_line_has_every_field_of_a_connection() {
     assert!((0.3..0.9).contains(&lines[1]["duration"].as_f64().unwrap()));
     assert_eq!((&lines[2]["outcome"], &lines[2]["reason"]), (&"error".into(), &"reset".into()));
     assert_eq!((&lines[2]["peer"], &lines[2]["dialect"]), (&peer.into(), &().into()));
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o137, 0, "it is not for everyone to read");
+}
+
+#[test]
+fn creates_the_missing_directory_of_the_journal() {
+    for flags in [&[][..], &["--durable"]] {
+        let place = Place::new();
+        let journal = place.text("new/deep/journal");
+        let flags = [&["--journal", &journal], flags].concat();
+        let server = Server::start(&place, &flags);
+        upload(server.address(), b"content").unwrap();
+        server.stop(SOON);
+        assert_eq!(json_lines(&place.path("new/deep/journal")).len(), 1);
+        let mode = |path| fs::metadata(place.path(path)).unwrap().permissions().mode();
+        assert_eq!(mode("new"), mode("received"));
+        assert_eq!(mode("new/deep"), mode("received"));
+    }
 }
 
 #[test]
@@ -101,14 +117,21 @@ fn rejects_a_journal_inside_the_directory_of_files() {
         "alias/journal",
         "log/link",
         "received/../received/journal",
+        "received/new/journal",
     ] {
         let line = fails(2, &["5000", &place.dir(), "--journal", &place.text(path)]);
         assert!(line.contains("where the clients' files are"), "{line}");
     }
     assert!(!place.path("received/journal").exists());
-    for path in ["no/such/dir/journal", "log"] {
+    assert!(!place.path("received/new").exists());
+    fs::write(place.path("plain"), "").unwrap();
+    for (path, error) in [
+        ("log", "cannot open the journal"),
+        ("plain/journal", "cannot open the journal"),
+        ("plain/new/journal", "cannot create directory"),
+    ] {
         let line = fails(1, &["5000", &place.dir(), "--journal", &place.text(path)]);
-        assert!(line.contains("cannot open the journal"), "{line}");
+        assert!(line.contains(error), "{line}");
     }
 }
 

@@ -71,14 +71,17 @@ fn rejects_a_directory_in_use_unless_both_servers_keep() {
     for flags in [&[][..], &["--existing", "keep"]] {
         let line = refused(program(), &place, flags);
         assert!(line.contains("another server uses it; stop that server"), "{line}");
-        assert!(line.contains("--existing keep"), "{line}");
+        assert!(line.contains("--existing keep") && line.contains("--ids-from"), "{line}");
     }
     server.stop(SOON);
 
     let keep = ["--existing", "keep"];
     let first = Server::start(&place, &keep);
     refused(program(), &place, &[]);
+    assert_eq!(first.count("another server uses"), 0);
     let second = Server::start(&place, &[&keep[..], &["--ids-from", "100"]].concat());
+    let line = second.line("another server uses");
+    assert!(line.contains("--ids-from"), "{line}");
     upload(first.address(), b"one").unwrap();
     upload(second.address(), b"two").unwrap();
     assert_eq!(place.read(1).unwrap(), b"one");
@@ -88,6 +91,21 @@ fn rejects_a_directory_in_use_unless_both_servers_keep() {
     // A lock ends with its process, even if that is killed.
     drop(Server::start(&place, &[]));
     Server::start(&place, &[]).stop(SOON);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn rejects_flags_that_need_tls_before_it_touches_the_directory() {
+    let place = Place::new();
+    for flags in [["--tls-clients", "list"], ["--max-per-client", "1"]] {
+        let mut command = program();
+        command.args([&free_port().to_string(), &place.dir()]).args(flags);
+        let output = run(command).unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!place.path("received").exists(), "{flags:?}");
+    }
 }
 
 #[test]

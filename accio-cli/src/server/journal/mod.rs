@@ -83,9 +83,11 @@ impl Journal {
         Ok(Journal::new(None, output, false))
     }
 
-    /// Creates a journal that appends to the file at `path`, which may not be inside `folder`. With
-    /// `durable`, a client is released only after its line is on the disk.
+    /// Creates a journal that appends to the file at `path`, which may not be inside `folder`;
+    /// creates its directory if missing. With `durable`, a client is released only after its line is
+    /// on the disk.
     pub(super) fn open(path: &Path, folder: Option<&Path>, durable: bool) -> Result<Self, Failure> {
+        place::create_parent(path, folder, durable)?;
         let place = Place::new(path, folder, durable)?;
         let output = place.open().and_then(|fd| Output::new(fd, durable));
         let output = output.map_err(|error| cannot_open(place.path(), &error))?;

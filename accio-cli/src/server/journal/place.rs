@@ -25,16 +25,7 @@ impl Place {
     pub(super) fn new(path: &Path, folder: Option<&Path>, durable: bool) -> Result<Self, Failure> {
         let path = resolve(path).map_err(|error| cannot_open(path, &error))?;
         let parent = path.parent().unwrap_or(Path::new("/"));
-        if let Some(folder) = folder
-            && is_inside(parent, folder)
-        {
-            let what = format_args!("the journal {path:?}").to_string();
-            let why = format_args!(
-                "inside {folder:?}, where the clients' files are; choose a place outside"
-            )
-            .to_string();
-            return Err(Failure::new(what, why).with_code(USAGE));
-        }
+        require_outside(&path, parent, folder)?;
         // Syncing the directory requires a readable descriptor, not just a path (`O_PATH`).
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = retry(|| openat(CWD, parent, flags, Mode::empty()))
@@ -74,6 +65,50 @@ impl Place {
             retry(|| fsync(&self.dir))?;
         }
         Ok(fd)
+    }
+}
+
+/// Creates the directory of the journal and its parents if missing, unless they would be inside
+/// `folder`. With `durable`, also syncs their names to the disk.
+pub(super) fn create_parent(
+    path: &Path,
+    folder: Option<&Path>,
+    durable: bool,
+) -> Result<(), Failure> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = parent.ancestors().take_while(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let absolute = std::path::absolute(parent).map_err(|error| cannot_open(path, &error))?;
+    require_outside(path, &absolute, folder)?;
+    fs::create_dir_all(parent).map_err(|error| {
+        Failure::new(format_args!("cannot create directory {parent:?}"), os_error_text(&error))
+    })?;
+    for created in missing.into_iter().filter(|_| durable) {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let synced =
+            fs::File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all());
+        if let Err(error) = synced {
+            log::warn!("cannot write the name of {created:?} to the disk: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// Returns an error if the journal's directory `parent` is inside `folder`.
+fn require_outside(path: &Path, parent: &Path, folder: Option<&Path>) -> Result<(), Failure> {
+    match folder {
+        Some(folder) if is_inside(parent, folder) => {
+            let what = format_args!("the journal {path:?}").to_string();
+            let why = format_args!(
+                "inside {folder:?}, where the clients' files are; choose a place outside"
+            )
+            .to_string();
+            Err(Failure::new(what, why).with_code(USAGE))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -21,13 +21,13 @@ const INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// The directory itself is locked. That needs no lock file, and the kernel supports it for every
 /// file system. A server that replaces files needs an exclusive lock; servers that keep existing
-/// files share one.
+/// files share one. Returns whether another server uses the directory.
 ///
 /// # Errors
 ///
 /// Returns [`WouldBlock`](io::ErrorKind::WouldBlock) if another server uses the directory and at
 /// least one of the two replaces existing files.
-pub(super) fn lock(dir: &OwnedFd, path: &Path, existing: Existing) -> io::Result<()> {
+pub(super) fn lock(dir: &OwnedFd, path: &Path, existing: Existing) -> io::Result<bool> {
     let end = Instant::now() + PATIENCE;
     loop {
         match try_lock(dir, path, existing) {
@@ -36,23 +36,26 @@ pub(super) fn lock(dir: &OwnedFd, path: &Path, existing: Existing) -> io::Result
             }
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 log::warn!("cannot lock {path:?}: {error}: make sure that no other server uses it");
-                return Ok(());
+                return Ok(false);
             }
             locked => return locked,
         }
     }
 }
 
-fn try_lock(dir: &OwnedFd, path: &Path, existing: Existing) -> io::Result<()> {
+fn try_lock(dir: &OwnedFd, path: &Path, existing: Existing) -> io::Result<bool> {
     match calls::lock_alone(dir) {
         Ok(()) => {
             if let Err(error) = remove_orphans(dir) {
                 log::warn!("cannot look for orphaned files in {path:?}: {error}");
             }
-            if existing == Existing::Replace { Ok(()) } else { calls::lock_shared(dir) }
+            if existing == Existing::Keep {
+                calls::lock_shared(dir)?;
+            }
+            Ok(false)
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock && existing == Existing::Keep => {
-            calls::lock_shared(dir)
+            calls::lock_shared(dir).map(|()| true)
         }
         Err(error) => Err(error),
     }

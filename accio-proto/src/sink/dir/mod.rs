@@ -55,6 +55,8 @@ struct Dir {
     durable: bool,
     min_free: u64,
     existing: Existing,
+    /// Whether another server used the directory when this one locked it.
+    is_shared: bool,
     exclusive: Exclusive,
     /// The permissions of the files; `None` means 0666 minus the umask.
     mode: Option<u32>,
@@ -103,6 +105,12 @@ impl DirSink {
     /// Returns options for opening a directory.
     pub fn options() -> DirOptions {
         DirOptions::default()
+    }
+
+    /// Returns whether another server used the directory when this one opened it. Both keep existing
+    /// files then; neither knows which numbers the other assigns.
+    pub fn is_shared(&self) -> bool {
+        self.dir.is_shared
     }
 
     /// Returns the highest N of all files `N.file` in the directory.

@@ -77,7 +77,7 @@ impl DirOptions {
             opened => opened,
         };
         let fd = fd.map_err(error(DirErrorKind::Unusable))?;
-        lock::lock(&fd, path, self.existing)
+        let is_shared = lock::lock(&fd, path, self.existing)
             .map_err(|_| error(DirErrorKind::InUse)(io::Error::other("another server uses it")))?;
         let DirOptions { paths, durable, min_free, existing, mode } = self;
         let mut dir = Dir {
@@ -87,6 +87,7 @@ impl DirOptions {
             durable,
             min_free,
             existing,
+            is_shared,
             exclusive: Exclusive::Rename,
             mode,
             hidden_names: HiddenNames::default(),
