@@ -1,7 +1,7 @@
 //! TLS of a running server: printing its pin, reloading its files.
 
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -59,13 +59,18 @@ impl Tls {
         if let Some(path) = &self.settings.created {
             say(format_args!("created the key {path:?}"));
         }
-        let host = match address.ip() {
-            IpAddr::V4(ip) if !ip.is_unspecified() => ip.to_string(),
-            IpAddr::V6(ip) if !ip.is_unspecified() => ip.to_string(),
-            _ => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        };
-        let command = self.flags.client_command(&host, address.port(), &self.settings);
-        say(format_args!("send files with: {command}"));
+        let command = |host: &str| self.flags.client_command(host, address.port(), &self.settings);
+        match address.ip() {
+            ip if ip.is_unspecified() => {
+                // Clients may not be able to resolve the name.
+                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+                let command = command(&host);
+                say(format_args!(
+                    "send files with ({host:?} or this machine's address): {command}"
+                ));
+            }
+            ip => say(format_args!("send files with: {}", command(&ip.to_string()))),
+        }
     }
 
     /// Makes reloads take effect in this server.

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use accio_proto::os_error_text;
@@ -89,13 +89,30 @@ fn certificates_in(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'stat
             Err(unreadable(path, "it has no certificate in PEM format"))
         }
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(unreadable(path, error)),
+        Err(error) => {
+            Err(unreadable(path, format_args!("it is not in PEM format: {}", pem_reason(&error))))
+        }
     }
 }
 
 fn key_in(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Failure> {
-    PrivateKeyDer::from_pem_slice(bytes)
-        .map_err(|error| unreadable(path, format_args!("no private key in PEM format: {error}")))
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound => unreadable(path, "it has no private key in PEM format"),
+        error => unreadable(
+            path,
+            format_args!("it has no private key in PEM format: {}", pem_reason(&error)),
+        ),
+    })
+}
+
+/// Returns the text of an error; that of the library contains lines as lists of numbers.
+fn pem_reason(error: &pem::Error) -> String {
+    match error {
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed".to_owned(),
+        pem::Error::MissingSectionEnd { .. } => "an END line is missing".to_owned(),
+        pem::Error::Base64Decode(_) => "it contains invalid base64".to_owned(),
+        error => error.to_string(),
+    }
 }
 
 /// Returns the failure to use a file.
@@ -135,9 +152,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cert.pem");
         assert!(certificates(&path).unwrap_err().to_string().contains("no such file"));
-        for bad in ["", "garbage", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
+        for bad in [
+            "",
+            "garbage",
+            "-----BEGIN NOTHING",
+            "-----BEGIN CERTIFICATE-----\n",
+            "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+        ] {
             fs::write(&path, bad).unwrap();
-            assert!(certificates(&path).is_err(), "{bad:?}");
+            let text = certificates(&path).unwrap_err().to_string();
+            assert!(text.contains("in PEM format") && !text.contains("[45"), "{text}");
             assert!(authorities(&path).is_err(), "{bad:?}");
         }
     }

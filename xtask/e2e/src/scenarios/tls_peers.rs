@@ -222,7 +222,7 @@ fn reload(context: &Context) -> Verdict {
     let (mode, list) = (0o600, listed);
     let mut sent = 1;
     for (name, cert, key, mode, list, path, why) in [
-        ("certificate", &garbage[..], &old_pem[..], mode, list, &files.cert, "illegal section"),
+        ("certificate", &garbage[..], &old_pem[..], mode, list, &files.cert, "not in PEM format"),
         ("key", &old_pem, garbage, mode, list, &files.key, "no private key"),
         ("key of another certificate", &old_pem, &new_pem, mode, list, &files.cert, "ey"),
         ("key for others", &old_pem, &old_pem, 0o644, list, &files.key, "others may read it"),
