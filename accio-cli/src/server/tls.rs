@@ -37,7 +37,10 @@ impl Tls {
     /// targets.
     pub(super) fn directories(&self) -> Result<Vec<OwnedFd>, Failure> {
         let mut directories: Vec<PathBuf> = Vec::new();
-        for path in self.flags.files() {
+        // A reload reads the server's own key, too.
+        let own_key = self.settings.own_key.as_deref();
+        let own_key = own_key.filter(|_| self.flags.files().next().is_some());
+        for path in self.flags.files().chain(own_key) {
             let resolved = std::fs::canonicalize(path).ok();
             for path in [Some(path), resolved.as_deref()].into_iter().flatten() {
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -56,7 +59,7 @@ impl Tls {
 
     /// Prints the command with which a client can send a file.
     pub(super) fn announce(&self, address: SocketAddr) {
-        if let Some(path) = &self.settings.created {
+        if let Some(path) = self.settings.own_key.as_ref().filter(|_| self.settings.is_new) {
             say(format_args!("created the key {path:?}"));
         }
         let command = |host: &str| self.flags.client_command(host, address.port(), &self.settings);

@@ -80,8 +80,10 @@ pub struct TlsSettings {
     pub tls: ServerTls,
     /// The pin of the server's key.
     pub pin: Pin,
-    /// The file of the server's own key, if the key has just been created.
-    pub created: Option<PathBuf>,
+    /// The file of the server's own key, unless it has a certificate from a file.
+    pub own_key: Option<PathBuf>,
+    /// Whether that key has just been created.
+    pub is_new: bool,
 }
 
 impl ServerTlsFlags {
@@ -127,20 +129,20 @@ impl ServerTlsFlags {
         if !self.is_on() {
             return Ok(None);
         }
-        let (pair, created) = match (&self.tls_cert, &self.tls_key) {
+        let (pair, own_key, is_new) = match (&self.tls_cert, &self.tls_key) {
             (Some(cert), Some(key)) => {
                 let pair = KeyPair { chain: files::certificates(cert)?, key: files::key(key)? };
-                (pair, None)
+                (pair, None, false)
             }
             _ => {
                 let path = identity::default_path("server.pem")?;
                 let own = identity::read_or_create(&path, "Accio server")?;
-                (own.pair, own.is_new.then_some(own.path))
+                (own.pair, Some(own.path), own.is_new)
             }
         };
         let cert = self.tls_cert.as_deref().unwrap_or(Path::new("server.pem"));
         let pin = Pin::of(&pair.chain[0]).map_err(|error| files::unreadable(cert, error))?;
-        Ok(Some(TlsSettings { tls: self.settings(pair, cert)?, pin, created }))
+        Ok(Some(TlsSettings { tls: self.settings(pair, cert)?, pin, own_key, is_new }))
     }
 
     /// Applies the settings to a server's builder.

@@ -77,3 +77,22 @@ fn a_confined_server_reloads_its_key_and_refuses_one_that_others_may_read() {
     assert_eq!(place.read(2).unwrap(), b"with the second key");
     server.stop(SECOND);
 }
+
+#[test]
+fn a_confined_server_reloads_its_clients_from_another_directory_than_its_key() {
+    let place = Place::new();
+    let clients = place.path("lists/clients");
+    ["state", "lists"].iter().for_each(|name| fs::create_dir(place.path(name)).unwrap());
+    fs::write(&clients, "").unwrap();
+    let mut command = program();
+    command.env("STATE_DIRECTORY", place.text("state"));
+    let list = clients.to_str().unwrap();
+    let flags =
+        ["--bind", "127.0.0.1", "--sandbox", "require", "--tls", "--tls-clients", list, "-v"];
+    let server = Server::start_as(command, &place, &flags);
+    let pin = create_key(&place.path("client.pem"));
+    fs::write(&clients, format!("{pin} alice\n")).unwrap();
+    server.signal(Signal::HUP);
+    server.line("TLS files reloaded");
+    server.stop(SECOND);
+}
