@@ -54,6 +54,8 @@ struct Dir {
     paths: FastPaths,
     durable: bool,
     min_free: u64,
+    /// Whether the file system's number of free inodes can be relied on.
+    counts_inodes: bool,
     existing: Existing,
     /// Whether another server used the directory when this one locked it.
     is_shared: bool,
@@ -353,7 +355,10 @@ impl Dir {
 
     fn has_room(&self) -> bool {
         match calls::free_space(&self.fd) {
-            Ok(free) => room::has_room(free, self.min_free),
+            Ok(mut free) => {
+                free.inodes = free.inodes.filter(|_| self.counts_inodes);
+                room::has_room(free, self.min_free)
+            }
             Err(error) => {
                 log::warn!("cannot tell how much space is free: {error}");
                 true

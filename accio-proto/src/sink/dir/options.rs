@@ -86,6 +86,7 @@ impl DirOptions {
             paths,
             durable,
             min_free,
+            counts_inodes: true,
             existing,
             is_shared,
             exclusive: Exclusive::Rename,

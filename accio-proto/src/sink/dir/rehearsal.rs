@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::error::{DirError, DirErrorKind};
-use super::{Dir, Exclusive, Existing};
+use super::{Dir, Exclusive, Existing, room};
 use crate::fast_path::FastPath;
 use crate::sink::ERROR_MARKER;
 use crate::sys::{file as calls, file_system};
@@ -56,6 +56,7 @@ pub(super) fn rehearse(dir: &mut Dir, ways: &[Exclusive]) -> Result<(), DirError
         match outcome {
             Ok(()) => {
                 warn_of_weak_sync(dir);
+                dir.counts_inodes = calls::free_space(&dir.fd).is_ok_and(room::counts_inodes);
                 return Ok(());
             }
             Err(fault) if is_full(&fault.why) && fault.kind != DirErrorKind::Unusable => {

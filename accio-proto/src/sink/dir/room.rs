@@ -20,6 +20,12 @@ pub(super) fn has_room(free: FreeSpace, min_free: u64) -> bool {
     has_inode && free.bytes >= min_free
 }
 
+/// Returns whether the number of free inodes can be relied on, given the numbers after a file could
+/// be created. `rclone mount` always reports that a thousand million inodes are all in use.
+pub(super) fn counts_inodes(after_creation: FreeSpace) -> bool {
+    after_creation.inodes.is_none_or(|inodes| inodes.free > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +51,13 @@ mod tests {
             let space = free(bytes, inodes);
             assert_eq!(has_room(space, min_free), expected, "{space:?}, {min_free}");
         }
+    }
+
+    #[test]
+    fn a_count_of_no_free_inode_is_ignored_if_a_file_could_be_created() {
+        let free = |inodes| FreeSpace { bytes: 1, inodes };
+        assert!(!counts_inodes(free(Some(Inodes { free: 0, all: 1_000_000_000 }))));
+        assert!(counts_inodes(free(Some(Inodes { free: 1, all: 1_000_000_000 }))));
+        assert!(counts_inodes(free(None)));
     }
 }
