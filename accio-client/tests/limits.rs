@@ -3,13 +3,16 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use accio_harness::namespace;
 use accio_harness::process::{AtDrop, Process};
 use accio_harness::program::command;
+use accio_harness::verdict::Stop;
 use common::{Client, accept, code, events, fails, file, listen, named, serve, text};
 
 /// Runs a client against a server that receives everything but never closes the connection.
@@ -130,6 +133,48 @@ fn retries_after_running_out_of_descriptors() {
     let stderr = text(&output.stderr);
     assert!(stderr.starts_with("retry: ") && stderr.contains("too many open files"), "{stderr}");
     assert_eq!(code(&output), 7);
+}
+
+/// Runs the named test again in a network namespace with two ports for outgoing connections. Returns
+/// whether this is the run inside it.
+fn with_two_ports(test: &str) -> bool {
+    let range = "/proc/sys/net/ipv4/ip_local_port_range";
+    let set_up = format!("ip link set lo up && echo 40000 40001 >{range}");
+    match namespace::rerun(test, &set_up) {
+        Ok(is_inside) => is_inside,
+        Err(Stop::Skip(why)) => {
+            let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+            false
+        }
+        Err(stop) => panic!("{stop}"),
+    }
+}
+
+#[test]
+fn a_lack_of_ports_is_local_and_retried() {
+    if !with_two_ports("a_lack_of_ports_is_local_and_retried") {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+    let taken: Vec<_> = (0..2).map(|_| TcpStream::connect("127.0.0.1:9000").unwrap()).collect();
+    taken.iter().for_each(|_| drop(accept(&listener)));
+    let arguments = ["127.0.0.1", "9000", "/dev/null", "--timeout=5", "--json"];
+    let output = Client::start(&arguments).finish();
+    assert_eq!(code(&output), 7, "{output:?}");
+    assert_eq!(named(&events(&output), "failed")[0]["code"], "local");
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("this machine has no free port"), "{stderr}");
+
+    let mut client = Client::start(&[&arguments[..], &["--retry=20"]].concat());
+    let mut line = String::new();
+    BufReader::new(client.0.take_error().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("retry: "), "{line}");
+    drop(taken);
+    let mut stream = accept(&listener);
+    stream.write_all(b"accio\r\n").unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    drop(stream);
+    assert_eq!(client.wait().code(), Some(0));
 }
 
 #[test]

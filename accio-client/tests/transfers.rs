@@ -128,16 +128,8 @@ fn each_failure_has_an_exit_code_and_a_code_in_json() {
         ("silent", |stream| drain(stream), 28, "handshake-timeout"),
         ("wrong greeting", |mut s| drop(s.write_all(b"HTTP/1.1 400\r\n")), 56, "handshake"),
         ("closed in the handshake", |mut s| drop(s.write_all(b"acc")), 56, "handshake"),
-        (
-            "reset in the handshake",
-            |s| {
-                // Waits until the client has seen that it is connected.
-                thread::sleep(Duration::from_millis(200));
-                reset(s);
-            },
-            56,
-            "handshake-broken",
-        ),
+        // The client may not have noticed yet that it is connected.
+        ("reset at once", |s| reset(s), 56, "handshake-broken"),
         (
             "reset mid-file",
             |mut s| {
@@ -227,7 +219,7 @@ fn an_unresponsive_address_takes_only_the_connect_timeout() {
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     let stderr = text(&output.stderr);
     assert_eq!(code(&output), 28, "{stderr}");
-    assert!(stderr.contains("no answer within 400ms; check the address, or raise"), "{stderr}");
+    assert!(stderr.contains("no answer within 400ms; check the address"), "{stderr}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::event::ClientEvent;
 use super::family::Family;
 use super::happy_eyeballs::{Failures, interleave, race};
 use super::settings::Settings;
+use crate::dialect::Dialect;
 use crate::sys::{self, resolve::ResolveError};
 
 impl Settings {
@@ -46,7 +47,7 @@ impl Settings {
                 });
                 Ok((stream, peer))
             }
-            Err(failures) => Err(match connect_error(host, port, limit, failures) {
+            Err(failures) => Err(match connect_error(self.dialect, host, port, limit, failures) {
                 ClientError::ConnectTimeout { .. } if is_too_long() => self.too_long(None, 0),
                 error => error,
             }),
@@ -77,11 +78,22 @@ impl Settings {
 
 /// Returns the error for a host of which no address accepted the connection.
 pub(super) fn connect_error(
+    dialect: Dialect,
     host: &str,
     port: u16,
     after: Duration,
-    failures: Failures,
+    mut failures: Failures,
 ) -> ClientError {
+    // An address that refuses a connection has another error; this one accepted it, and then reset it
+    // before the client noticed that it was connected.
+    let is_reset = |(_, error): &(_, io::Error)| error.kind() == io::ErrorKind::ConnectionReset;
+    if let Some(found) = failures.iter().position(is_reset) {
+        let (peer, cause) = failures.swap_remove(found);
+        return match dialect {
+            Dialect::Direct => ClientError::Reset { peer, sent: 0 },
+            _ => ClientError::HandshakeBroken { peer, dialect, cause },
+        };
+    }
     let host = host.to_owned();
     let silent = |(_, error): &(_, io::Error)| error.kind() == io::ErrorKind::TimedOut;
     if !failures.is_empty() && failures.iter().all(silent) {

@@ -1,6 +1,7 @@
 //! Tests of connecting: addresses, families, time limits, the probe.
 
 use super::*;
+use crate::client::connect::connect_error;
 
 #[test]
 fn connects_to_names_and_ipv6_addresses() {
@@ -35,6 +36,22 @@ fn reports_a_refused_connection() {
     };
     let error = client().send("localhost", port, file(b"x")).unwrap_err();
     assert!(error.to_string().ends_with(": connection refused"), "{error}");
+}
+
+/// The error of such a connection is sometimes found while the client still waits to be connected.
+#[test]
+fn a_reset_after_the_connection_was_accepted_is_no_failure_to_connect() {
+    let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let other = "[::1]:9".parse().unwrap();
+    for (dialect, code) in [(Dialect::Accio, "handshake-broken"), (Dialect::Direct, "reset")] {
+        let failures = vec![
+            (other, io::ErrorKind::ConnectionRefused.into()),
+            (peer, io::ErrorKind::ConnectionReset.into()),
+        ];
+        let limit = Duration::from_secs(10);
+        let error = connect_error(dialect, "h", 9, limit, failures);
+        assert_eq!((error.code(), error.peer()), (code, Some(peer)), "{error}");
+    }
 }
 
 #[test]
