@@ -75,8 +75,9 @@ impl Mounted {
         }
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("mount")).unwrap();
-        let mut shell = command("sh");
-        shell.args(["-c", kind.mount]).current_dir(root.path());
+        // When the process has ended, its group is killed. The daemon must not be in it.
+        let mut shell = command("setsid");
+        shell.args(["--wait", "sh", "-c", kind.mount]).current_dir(root.path());
         // A pipe instead of a file would stay open as long as the mount daemon runs.
         let path = root.path().join("log");
         shell.stdout(fs::File::create(&path).unwrap());
