@@ -51,8 +51,8 @@ Examples:
 
 Environment:
   ACCIO_HANDSHAKE, ACCIO_BIND (separated by commas), ACCIO_TIMEOUT and ACCIO_COLOR set the
-  corresponding flags; the command line takes precedence. RUST_LOG selects what is logged, NO_COLOR
-  disables colour.
+  corresponding flags; the command line takes precedence. RUST_LOG selects what is logged,
+  NO_COLOR disables colour.
 
 Signals:
   SIGTERM, SIGINT and SIGQUIT abort running transfers and end the server.
