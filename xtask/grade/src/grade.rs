@@ -289,9 +289,10 @@ impl PendingCheck {
     }
 }
 
-/// Removes the paths of the run's temporary folders from a text.
+/// Removes the paths of the run's temporary folders from a text, and escapes characters that a
+/// program under test may have chosen to change how the report is displayed.
 fn tidy(text: &str, dir: &Path) -> String {
-    text.replace(&format!("{}/", dir.to_string_lossy()), "")
+    accio_cli::escape(&text.replace(&format!("{}/", dir.to_string_lossy()), "")).into_owned()
 }
 
 /// Returns the last lines that the programs printed to stderr, escaped.
@@ -307,4 +308,16 @@ fn last_output(context: &Context) -> Vec<String> {
         output.extend(tail.iter().map(|line| format!("  | {}", payload::escape_line(line))));
     }
     output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_lose_temporary_paths_and_display_as_they_are() {
+        let dir = Path::new("/tmp/run");
+        let text = "/tmp/run/1.file contains \u{9b}31m\u{202e}drow";
+        assert_eq!(tidy(text, dir), "1.file contains \\u{9b}31m\\u{202e}drow");
+    }
 }
