@@ -4,7 +4,6 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::thread;
 use std::time::Duration;
 
 use accio_harness::TROUBLE;
@@ -19,10 +18,6 @@ use crate::tools::Tool;
 const FEATURES: &str = "accio-server/store-core";
 /// Time limit to build a tool.
 const BUILD: Duration = Duration::from_secs(1800);
-/// The variable that sets how many tests run at once.
-const TEST_THREADS: &str = "RUST_TEST_THREADS";
-/// Number of tests per core that run at once (3): most of them wait for time limits.
-const TESTS_PER_CORE: usize = 3;
 /// The exit code of an error in the command line.
 const USAGE: u8 = 2;
 
@@ -44,10 +39,6 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     }
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--features", FEATURES]);
-    if env::var_os(TEST_THREADS).is_none() {
-        let cores = thread::available_parallelism().map_or(2, usize::from);
-        tests.env(TEST_THREADS, (TESTS_PER_CORE * cores).to_string());
-    }
     let crates = process::foreground(&mut tests)?.success();
     // The scenarios also run server-s without fast paths.
     if !build_everything(&format!("{FEATURES},accio-simplified/diagnostics"))? {
