@@ -9,6 +9,7 @@ mod events;
 mod exit_code;
 mod folder;
 mod format;
+mod help;
 mod probe;
 mod terminal;
 mod upload;

@@ -1,22 +1,24 @@
 //! The servers and clients to compare.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Stdio;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::ports;
 use super::roles::{Alternative, Design, Protocol};
 use super::workspace::Workspace;
-use accio_harness::process::{self, AtDrop, Process};
+use accio_harness::process::{AtDrop, Process};
 
+mod clients;
 mod config;
+mod servers;
 mod tls;
 mod tools;
 
+pub(super) use clients::{curl, dd, iperf_skips_the_copy};
 pub(super) use tls::{Identity, create_identity};
-use tools::{CURL, DD, IPERF, NC, NCAT, NGINX, PYTHON, RSYNC, SOCAT, VSFTPD};
+use tools::{CURL, IPERF, NC, NCAT, NGINX, PYTHON, RSYNC, SOCAT, VSFTPD};
 pub(super) use tools::{TOOLS, Tool, strace};
 
 /// A server and the client that uploads to it.
@@ -230,266 +232,4 @@ impl Peer {
         ports::await_listener(port, &mut process)?;
         Ok(PeerServer { process, port, connections: 0 })
     }
-
-    fn server_command(
-        &self,
-        workspace: &Workspace,
-        dir: &Path,
-        scratch: &Path,
-        port: u16,
-    ) -> Result<Command> {
-        let number = port.to_string();
-        let file = dir.join("file");
-        let into_file = || std::fs::File::create(&file);
-        let served_by = |mut command: Command, without: &[&str]| {
-            command.args(["--bind", "127.0.0.1", "--timeout", "600", &number]);
-            command.args(without.iter().flat_map(|path| ["--without", path]));
-            command.stdout(Stdio::null());
-            command
-        };
-        let own = |name: &str, without: &[&str]| served_by(workspace.program(name), without);
-        // sendfile is a fast path of the client.
-        let servers = |paths: &'static [&'static str]| -> Vec<&'static str> {
-            paths.iter().copied().filter(|path| *path != "sendfile").collect()
-        };
-        Ok(match self {
-            Peer::Accio { without } => {
-                let mut command = own("accio-server", &servers(without));
-                command.arg(dir);
-                command
-            }
-            Peer::Durable => {
-                let mut command = own("accio-server", &[]);
-                command.arg(dir).arg("--durable");
-                command
-            }
-            Peer::Digest { algorithm, .. } => {
-                let mut command = own("accio-server", &[]);
-                command.arg(dir).args(["--digest", algorithm]);
-                command
-            }
-            Peer::Tls => {
-                let pem = &workspace.identity()?.pem;
-                let mut command = own("accio-server", &[]);
-                command.arg(dir).arg("--tls-cert").arg(pem).arg("--tls-key").arg(pem);
-                command
-            }
-            Peer::Before { durable } => {
-                let program = workspace.before().context("no --before")?;
-                let mut command = served_by(Command::new(program), &[]);
-                command.arg(dir).args(durable.then_some("--durable"));
-                command
-            }
-            Peer::Count { without } => own("server-s", &servers(without)),
-            Peer::Nginx { workers } | Peer::NginxTls { workers } => {
-                let tls = match self {
-                    Peer::NginxTls { .. } => Some(tls::nginx(workspace.identity()?)),
-                    _ => None,
-                };
-                let config = config::nginx(scratch, dir, port, *workers, tls.as_deref())?;
-                let mut command = NGINX.command()?;
-                command.arg("-p").arg(scratch).arg("-c").arg(config).args(["-e", "stderr"]);
-                command
-            }
-            Peer::Nc => {
-                let mut command = NC.command()?;
-                command.args(["-N", "-l", "127.0.0.1", &number]).stdout(into_file()?);
-                command
-            }
-            Peer::Ncat => {
-                let mut command = NCAT.command()?;
-                command.args(["--recv-only", "-l", "127.0.0.1", &number]).stdout(into_file()?);
-                command
-            }
-            Peer::Socat(buffer) => {
-                let mut command = socat(*buffer)?;
-                command.arg(format!("TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr"));
-                command.arg(format!("OPEN:{},creat,trunc", file.display()));
-                command
-            }
-            Peer::Rsync => {
-                let mut command = RSYNC.command()?;
-                command.args(["--daemon", "--no-detach", "--address=127.0.0.1"]);
-                command.arg(format!("--port={port}"));
-                command.arg(format!("--config={}", config::rsync(scratch, dir)?.display()));
-                command
-            }
-            Peer::Vsftpd => {
-                let mut command = VSFTPD.command()?;
-                command.arg(config::vsftpd(scratch, dir, port)?);
-                command
-            }
-            Peer::Python(size) => {
-                let mut command = PYTHON.command()?;
-                command.arg(config::python(scratch, "server.py")?);
-                command.arg(&number).arg(dir).arg(size.to_string());
-                command
-            }
-            Peer::Loop | Peer::Copy => {
-                let name = if *self == Peer::Loop { "serve-loop" } else { "serve-copy" };
-                let mut command = workspace.role(name);
-                command.arg(&number).arg(dir);
-                command
-            }
-            Peer::DurableLoop => {
-                let mut command = workspace.role("serve-durable");
-                command.arg(&number).arg(dir);
-                command
-            }
-            Peer::Alternative(alternative) => {
-                let mut command = workspace.role("serve-alternative");
-                command.arg(&number).arg(dir).arg(alternative.name());
-                command
-            }
-            Peer::Limit => {
-                let mut command = workspace.role("drain");
-                command.args([&number, "accio"]);
-                command
-            }
-            Peer::LowerBound { design, threads } => {
-                let mut command = workspace.role("lower-bound");
-                let design = if *design == Design::Threads { "threads" } else { "epoll" };
-                command.args([&number, &threads.to_string(), design]);
-                command
-            }
-            Peer::Iperf => {
-                let mut command = IPERF.command()?;
-                command.args(["-s", "-1", "-B", "127.0.0.1", "-p", &number]).stdout(Stdio::null());
-                command
-            }
-        })
-    }
-
-    /// Returns the command that uploads `source` as connection `number`.
-    pub(super) fn client_command(
-        &self,
-        workspace: &Workspace,
-        port: u16,
-        source: &Path,
-        number: u64,
-    ) -> Result<Command> {
-        let name = port.to_string();
-        let from_file = || std::fs::File::open(source);
-        let mut command = match self {
-            Peer::Accio { .. }
-            | Peer::Durable
-            | Peer::Digest { .. }
-            | Peer::Before { .. }
-            | Peer::Count { .. }
-            | Peer::Alternative(_) => {
-                let mut command = workspace.program("accio-client");
-                command.args(["127.0.0.1", &name]).arg(source);
-                if self.lacks("sendfile") {
-                    command.args(["--without", "sendfile"]);
-                }
-                if let Peer::Digest { algorithm, both: true } = self {
-                    command.args(["--digest", algorithm]);
-                }
-                command
-            }
-            Peer::Tls => {
-                let mut command = workspace.program("accio-client");
-                command.args(["127.0.0.1", &name]).arg(source);
-                command.args(["--tls-pin", &workspace.identity()?.pin]);
-                command
-            }
-            Peer::NginxTls { .. } => {
-                let mut command = curl(source, &format!("https://127.0.0.1:{port}/{number}.file"))?;
-                tls::curl(&mut command, workspace.identity()?);
-                command
-            }
-            Peer::Nginx { .. } => curl(source, &format!("http://127.0.0.1:{port}/{number}.file"))?,
-            Peer::Vsftpd => curl(source, &format!("ftp://127.0.0.1:{port}/{number}.file"))?,
-            Peer::Nc => {
-                let mut command = NC.command()?;
-                command.args(["-N", "127.0.0.1", &name]).stdin(from_file()?);
-                return Ok(command);
-            }
-            Peer::Ncat => {
-                let mut command = NCAT.command()?;
-                command.args(["--send-only", "127.0.0.1", &name]).stdin(from_file()?);
-                return Ok(command);
-            }
-            Peer::Socat(buffer) => {
-                let mut command = socat(*buffer)?;
-                command.arg(format!("FILE:{}", source.display()));
-                command.arg(format!("TCP:127.0.0.1:{port}"));
-                command
-            }
-            Peer::Rsync => {
-                let mut command = RSYNC.command()?;
-                command.args(["--whole-file", "--inplace"]).arg(source);
-                command.arg(format!("rsync://127.0.0.1:{port}/store/{number}.file"));
-                command
-            }
-            Peer::Python(size) => {
-                let scratch = source.with_extension("conf");
-                std::fs::create_dir_all(&scratch)?;
-                let mut command = PYTHON.command()?;
-                command.arg(config::python(&scratch, "client.py")?);
-                command.args(["127.0.0.1", &name]).arg(source).arg(size.to_string());
-                command
-            }
-            Peer::Loop => own_client(workspace, "send-loop", &name, source),
-            Peer::Copy => own_client(workspace, "send-copy", &name, source),
-            Peer::Limit | Peer::LowerBound { .. } | Peer::DurableLoop => {
-                own_client(workspace, "send-file", &name, source)
-            }
-            Peer::Iperf => {
-                let mut command = IPERF.command()?;
-                // Send for one second. With a number of bytes and --skip-rx-copy, iperf3 rounds the
-                // time up to a second.
-                command.args(["-c", "127.0.0.1", "-p", &name, "-t", "1", "-Z", "-J"]);
-                if iperf_skips_the_copy() {
-                    command.arg("--skip-rx-copy");
-                }
-                command.stdout(Stdio::piped());
-                command
-            }
-        };
-        command.stdin(Stdio::null());
-        Ok(command)
-    }
-}
-
-/// Returns a `dd` command that copies a file without the page cache and then syncs it.
-pub(super) fn dd(source: &Path, copy: &Path) -> Result<Command> {
-    let mut command = DD.command()?;
-    let operand = |name: &str, path: &Path| format!("{name}={}", path.display());
-    command.args([operand("if", source), operand("of", copy)]);
-    command.args(["bs=1M", "oflag=direct", "conv=fsync", "status=none"]).stdin(Stdio::null());
-    Ok(command)
-}
-
-/// Returns a `curl -T` that sends the body without waiting for `100 Continue`.
-pub(super) fn curl(source: &Path, url: &str) -> Result<Command> {
-    let mut command = CURL.command()?;
-    command.args(["-sS", "--fail", "--noproxy", "*", "-H", "Expect:", "-T"]).arg(source).arg(url);
-    Ok(command)
-}
-
-/// Whether the installed iperf3 has `--skip-rx-copy`.
-pub(super) fn iperf_skips_the_copy() -> bool {
-    let help = IPERF.command().and_then(|mut command| {
-        command.arg("--help");
-        Ok(process::output(command, b"", Duration::from_secs(10))?)
-    });
-    help.is_ok_and(|help| {
-        [help.stdout, help.stderr].concat().windows(14).any(|text| text == b"--skip-rx-copy")
-    })
-}
-
-fn socat(buffer: Option<usize>) -> Result<Command> {
-    let mut command = SOCAT.command()?;
-    command.arg("-u");
-    if let Some(buffer) = buffer {
-        command.args(["-b", &buffer.to_string()]);
-    }
-    Ok(command)
-}
-
-fn own_client(workspace: &Workspace, role: &str, port: &str, source: &Path) -> Command {
-    let mut command = workspace.role(role);
-    command.arg(port).arg(source);
-    command
 }

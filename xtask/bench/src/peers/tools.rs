@@ -68,3 +68,13 @@ impl Tool {
 pub(crate) fn strace() -> Option<PathBuf> {
     STRACE.find()
 }
+
+/// Returns a `socat` that copies in one direction, with a buffer of this number of bytes.
+pub(super) fn socat(buffer: Option<usize>) -> Result<Command> {
+    let mut command = SOCAT.command()?;
+    command.arg("-u");
+    if let Some(buffer) = buffer {
+        command.args(["-b", &buffer.to_string()]);
+    }
+    Ok(command)
+}
