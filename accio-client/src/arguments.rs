@@ -33,11 +33,11 @@ pub(crate) struct Arguments {
     // A negative number is a wrong port, not an unknown flag.
     #[arg(allow_negative_numbers = true)]
     pub(crate) port: Port,
-    /// Files and folders to send, in this order; - is standard input
+    /// Files and directories to send, in this order; - is standard input
     ///
-    /// A folder is sent as a tar archive that is created during the transfer; if one of its files
-    /// cannot be read, the upload is reset. If standard input is a pipe, the client cannot know
-    /// whether the program that writes to it failed; use --from-command if that matters.
+    /// A directory is sent as a tar archive that is created during the transfer; if one of its
+    /// files cannot be read, the upload is reset. If standard input is a pipe, the client cannot
+    /// know whether the program that writes to it failed; use --from-command if that matters.
     #[arg(
         value_name = "FILE",
         required_unless_present_any = ["probe", "from_command"],
@@ -71,8 +71,8 @@ pub(crate) struct Arguments {
     /// Compute a digest of each file: sha256 or blake3
     ///
     /// It is part of the last line and of --json, to be compared with the journal of a server with
-    /// the same flag. The file then passes through this process instead of being sent by the kernel,
-    /// which takes more CPU time.
+    /// the same flag. The file then passes through this process instead of being sent by the
+    /// kernel, which takes more CPU time.
     #[cfg(feature = "digest")]
     #[arg(long, value_name = "ALGORITHM", env = "ACCIO_DIGEST", hide_env = true)]
     pub(crate) digest: Option<DigestAlgorithm>,

@@ -1,4 +1,4 @@
-//! The content of an upload: a file, standard input, a folder as a tar archive, or a command's
+//! The content of an upload: a file, standard input, a directory as a tar archive, or a command's
 //! output.
 
 use std::fs::File;
@@ -10,12 +10,12 @@ use accio_cli::check_stdin;
 use accio_proto::Source;
 
 use crate::arguments::is_stdin;
-use crate::{command, folder};
+use crate::{command, directory};
 
 /// The content of one upload, as given on the command line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Content<'a> {
-    /// A FILE: a regular file, a folder, `-`, or anything else that can be read.
+    /// A FILE: a regular file, a directory, `-`, or anything else that can be read.
     File(&'a Path),
     /// The words of `--from-command`, and the text they were split from.
     Command { words: &'a [String], line: &'a str },
@@ -28,8 +28,8 @@ pub(crate) enum Opened<'a> {
     File { file: File, start: u64 },
     /// A pipe, terminal or device, whose bytes can be read only once.
     Stream(File),
-    /// A folder, archived again for each attempt.
-    Folder(&'a Path),
+    /// A directory, archived again for each attempt.
+    Directory(&'a Path),
     /// A command, run again for each attempt.
     Command(&'a [String]),
 }
@@ -57,7 +57,7 @@ impl<'a> Content<'a> {
         } else if is_stdin(path) {
             return Err(io::ErrorKind::IsADirectory.into());
         } else {
-            Opened::Folder(path)
+            Opened::Directory(path)
         })
     }
 
@@ -88,7 +88,7 @@ impl<'a> Opened<'a> {
                 file.into()
             }
             Opened::Stream(file) => file.try_clone()?.into(),
-            Opened::Folder(path) => folder::archive(path)?,
+            Opened::Directory(path) => directory::archive(path)?,
             Opened::Command(words) => command::output(words)?,
         })
     }

@@ -12,8 +12,8 @@ Examples:
     accio-client localhost 5000 photo.jpg
   Send several files, four at a time, with up to three retries each:
     accio-client --jobs 4 --retry 3 files.example 5000 *.jpg
-  Send a folder as a tar archive:
-    accio-client localhost 5000 folder
+  Send a directory as a tar archive:
+    accio-client localhost 5000 photos
   Send the output of a command, and fail if the command fails:
     accio-client localhost 5000 --from-command 'pg_dump shop'
   Send a pipe; a failure of the program that writes to it is not detected:

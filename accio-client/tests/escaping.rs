@@ -27,8 +27,8 @@ fn assert_printable(output: &Output) {
 
 #[test]
 fn escapes_file_names_in_output_events_and_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(HOSTILE);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(HOSTILE);
     std::fs::write(&path, "x").unwrap();
     let path = path.to_str().unwrap();
     let (port, serving) = serve(1);

@@ -157,8 +157,8 @@ fn a_terminal_shows_acknowledged_bytes_in_a_bar_per_file() {
             stream.read_to_end(&mut Vec::new()).unwrap();
         }
     });
-    let folder = tempfile::tempdir().unwrap();
-    let names = ["first", "second"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let names = ["first", "second"].map(|name| directory.path().join(name));
     for name in &names {
         File::create(name).unwrap().set_len(20 << 20).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Content that is produced while it is sent: folders, and the output of commands.
+//! Content that is produced while it is sent: directories, and the output of commands.
 #![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
 
 mod common;
@@ -26,14 +26,14 @@ fn receive(arguments: &[&str]) -> (std::process::Output, Result<Vec<u8>, ErrorKi
 }
 
 #[test]
-fn sends_a_folder_as_an_archive_that_tar_can_extract() {
+fn sends_a_directory_as_an_archive_that_tar_can_extract() {
     let place = tempfile::tempdir().unwrap();
-    let folder = place.path().join("photos");
-    fs::create_dir_all(folder.join("sub")).unwrap();
-    fs::write(folder.join("a"), "first").unwrap();
-    fs::write(folder.join("sub/large"), vec![7; 3 << 20]).unwrap();
-    std::os::unix::fs::symlink("a", folder.join("link")).unwrap();
-    let (output, content) = receive(&[folder.to_str().unwrap()]);
+    let directory = place.path().join("photos");
+    fs::create_dir_all(directory.join("sub")).unwrap();
+    fs::write(directory.join("a"), "first").unwrap();
+    fs::write(directory.join("sub/large"), vec![7; 3 << 20]).unwrap();
+    std::os::unix::fs::symlink("a", directory.join("link")).unwrap();
+    let (output, content) = receive(&[directory.to_str().unwrap()]);
     assert_eq!(code(&output), 0, "{output:?}");
     assert!(text(&output.stderr).ends_with(", confirmed\n"), "{output:?}");
     let target = place.path().join("unpacked");
@@ -48,7 +48,7 @@ fn sends_a_folder_as_an_archive_that_tar_can_extract() {
 }
 
 #[test]
-fn resets_if_a_file_of_the_folder_cannot_be_read() {
+fn resets_if_a_file_of_the_directory_cannot_be_read() {
     let place = tempfile::tempdir().unwrap();
     fs::write(place.path().join("a"), vec![7; 3 << 20]).unwrap();
     // A socket cannot be archived, not even by root.
@@ -129,8 +129,8 @@ fn ends_the_command_when_its_upload_fails() {
 fn a_retry_produces_the_content_again() {
     let place = tempfile::tempdir().unwrap();
     fs::write(place.path().join("a"), "content").unwrap();
-    let folder = place.path().to_str().unwrap();
-    for content in [&[folder][..], &["--from-command", "printf content"]] {
+    let directory = place.path().to_str().unwrap();
+    for content in [&[directory][..], &["--from-command", "printf content"]] {
         let (listener, port) = listen();
         let arguments = [&["127.0.0.1", &port, "--retry", "1"], content].concat();
         let client = Client::start(&arguments);

@@ -63,8 +63,8 @@ fn the_probe_rejects_tls_flags() {
 #[test]
 fn reports_an_unreadable_file_before_connecting() {
     let (listener, port) = listen();
-    let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("a \"missing\" one");
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("a \"missing\" one");
     let (code, line) = fails(&["127.0.0.1", &port, missing.to_str().unwrap()]);
     let why = "no such file or directory";
     assert_eq!((code, line), (26, format!("ERROR: file {missing:?}: {why}\n")));

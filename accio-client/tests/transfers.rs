@@ -171,8 +171,8 @@ fn each_failure_has_an_exit_code_and_a_code_in_json() {
             "not-kept",
         ),
     ];
-    let folder = tempfile::tempdir().unwrap();
-    let large = folder.path().join("large");
+    let directory = tempfile::tempdir().unwrap();
+    let large = directory.path().join("large");
     File::create(&large).unwrap().set_len(64 << 20).unwrap();
     let large = large.to_str().unwrap();
     let run = |flags: &[&str], port: &str, path: &str| {

@@ -1,5 +1,5 @@
-//! Stores the files that an Accio server receives in an object store: connection N's bytes become the
-//! object `PREFIX/NODE/N.file`.
+//! Stores the files that an Accio server receives in an object store: connection N's bytes become
+//! the object `PREFIX/NODE/N.file`.
 //!
 //! ```no_run
 //! use accio_proto::Server;
@@ -21,7 +21,7 @@
 //!
 //! | address | store | feature |
 //! |---|---|---|
-//! | `file:///PATH` | a folder | none |
+//! | `file:///PATH` | a directory | none |
 //! | `s3://BUCKET/PREFIX` | Amazon S3 and compatible stores | `network` |
 //! | `gs://BUCKET/PREFIX` | Google Cloud Storage | `network` |
 //! | `az://CONTAINER/PREFIX` | Azure Blob Storage | `network` |

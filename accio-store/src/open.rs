@@ -164,9 +164,10 @@ fn select(address: &str, node: &NodeName) -> Result<(Backend, Path), StoreError>
     };
     let backend = match scheme {
         ObjectStoreScheme::Local => {
-            let folder = url.to_file_path();
-            let folder = folder.map_err(|()| invalid("not a path of this machine".to_owned()))?;
-            backend::folder::open(folder.join(&node.0))
+            let directory = url.to_file_path();
+            let directory =
+                directory.map_err(|()| invalid("not a path of this machine".to_owned()))?;
+            backend::directory::open(directory.join(&node.0))
         }
         #[cfg(feature = "network")]
         scheme => {

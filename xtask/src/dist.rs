@@ -22,7 +22,7 @@ const DOCUMENTS: [&str; 5] =
 /// The options of `cargo xtask dist`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder for the packages
+    /// Directory for the packages
     #[arg(long, value_name = "DIR", default_value = "target/dist")]
     out: PathBuf,
 }
@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folder with the files of a package.
+/// The directory with the files of a package.
 struct Tree {
     root: PathBuf,
     /// The path before `bin`, `lib` and `share`.
@@ -118,11 +118,11 @@ impl Tree {
         // valid.
         self.copy("docs", &format!("{prefix}share/doc/accio/docs"))?;
         let copyright = "The authors of Accio.\n\nMIT OR Apache-2.0, at your choice: LICENSE-MIT and \
-                         LICENSE-APACHE in this folder.\n";
+                         LICENSE-APACHE in this directory.\n";
         Ok(self.put(&format!("{prefix}share/doc/accio/copyright"), copyright.as_bytes())?)
     }
 
-    /// Copies a folder recursively.
+    /// Copies a directory recursively.
     fn copy(&self, from: &str, to: &str) -> io::Result<()> {
         for entry in fs::read_dir(from)? {
             let entry = entry?;

@@ -1,5 +1,5 @@
 //! `cargo xtask COMMAND`: the project's development commands. The larger tools are separate crates
-//! in subfolders, which cargo builds and runs on demand.
+//! in subdirectories, which cargo builds and runs on demand.
 #![forbid(unsafe_code)]
 
 mod api;

@@ -44,7 +44,7 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     if !build_everything(&format!("{FEATURES},accio-simplified/diagnostics"))? {
         return Ok(ExitCode::FAILURE);
     }
-    let built = Programs::Built(own_folder()?);
+    let built = Programs::Built(own_directory()?);
     let mut worst = if crates { 0 } else { 1 };
     worst = worst.max(e2e(options, &built)?);
     // Filters apply to scenarios and checks only.
@@ -57,16 +57,16 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if crates { worst } else { 1 }))
 }
 
-/// Builds all programs, tools and tests at once. Cargo builds a dependency again for each set of its
-/// features, so separate builds would take twice as long.
+/// Builds all programs, tools and tests at once. Cargo builds a dependency again for each set of
+/// its features, so separate builds would take twice as long.
 fn build_everything(features: &str) -> io::Result<bool> {
     let mut build = cargo();
     build.args(["build", "--workspace", "--all-targets", "--features", features]);
     Ok(process::foreground(&mut build)?.success())
 }
 
-/// Returns the folder that contains this program and, after [`build_everything`], all others.
-fn own_folder() -> io::Result<PathBuf> {
+/// Returns the directory that contains this program and, after [`build_everything`], all others.
+fn own_directory() -> io::Result<PathBuf> {
     let mut path = env::current_exe()?;
     path.pop();
     Ok(path)
@@ -76,7 +76,7 @@ fn own_folder() -> io::Result<PathBuf> {
 enum Programs {
     /// The tools are built when they start; they build the programs for release.
     Release,
-    /// Both are in this folder.
+    /// Both are in this directory.
     Built(PathBuf),
 }
 
@@ -84,14 +84,14 @@ impl Programs {
     fn tool(&self, tool: Tool) -> Command {
         match self {
             Programs::Release => tool.command(),
-            Programs::Built(folder) => Command::new(folder.join(tool.name())),
+            Programs::Built(directory) => Command::new(directory.join(tool.name())),
         }
     }
 
-    fn folder(&self) -> Option<&Path> {
+    fn directory(&self) -> Option<&Path> {
         match self {
             Programs::Release => None,
-            Programs::Built(folder) => Some(folder),
+            Programs::Built(directory) => Some(directory),
         }
     }
 }
@@ -140,8 +140,8 @@ impl OwnPrograms {
     /// Adds the options that the fault injection has, too.
     fn add_common_to(&self, command: &mut Command, programs: &Programs) {
         self.run.add_to(command);
-        if let (None, Some(folder)) = (&self.run.bin_dir, programs.folder()) {
-            command.arg("--bin-dir").arg(folder);
+        if let (None, Some(directory)) = (&self.run.bin_dir, programs.directory()) {
+            command.arg("--bin-dir").arg(directory);
         }
     }
 

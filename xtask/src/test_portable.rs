@@ -16,8 +16,8 @@ const TESTS: [&str; 6] = [
     "--test=handshake_properties",
 ];
 
-/// Builds the library as for a system without epoll, splice and so on, in a separate target folder,
-/// and runs its tests.
+/// Builds the library as for a system without epoll, splice and so on, in a separate target
+/// directory, and runs its tests.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let flags = env::var("RUSTFLAGS").unwrap_or_default();
     let mut tests = cargo();

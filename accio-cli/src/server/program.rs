@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_millis(900);
 /// Hooks of a server program, called while the server runs.
 pub trait Program: Send + Sync + 'static {
     /// Returns the directory of received files, which must not contain the journal.
-    fn folder(&self) -> Option<&Path> {
+    fn file_dir(&self) -> Option<&Path> {
         None
     }
 

@@ -271,7 +271,7 @@ fn serve<K: FileSink>(
 fn open_journal(path: &Path, program: &impl Program) -> Result<Journal, Failure> {
     match path == Path::new("-") {
         true => Journal::stdout(),
-        false => Journal::open(path, program.folder(), program.is_durable()),
+        false => Journal::open(path, program.file_dir(), program.is_durable()),
     }
 }
 

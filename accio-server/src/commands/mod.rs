@@ -53,7 +53,7 @@ pub(crate) struct Commands {
     /// Maximum number of files that wait for the command of `--on-commit`.
     pub(crate) queue: usize,
     /// The directory of received files, as an absolute path.
-    pub(crate) folder: PathBuf,
+    pub(crate) file_dir: PathBuf,
     pub(crate) verbosity: Verbosity,
     pub(crate) color: Color,
 }
@@ -145,7 +145,7 @@ impl Commands {
             // accio-cli looks for this flag before the arguments of the command.
             .arg(format!("--color={}", self.color()))
             .arg(serde_json::to_string(&setup)?)
-            .arg(&self.folder)
+            .arg(&self.file_dir)
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::piped())
             .stdout(other)

@@ -1,6 +1,6 @@
 //! Receives files into the directory or the object store given as FILE-DIR.
 
-mod folder;
+mod directory;
 #[cfg(feature = "store-core")]
 mod store;
 
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Some(address) => {
             Err(another_build(address.split("://").next().unwrap_or_default(), "object stores"))
         }
-        None => folder::run(port, file_dir, arguments),
+        None => directory::run(port, file_dir, arguments),
     }
 }
 
@@ -68,8 +68,8 @@ mod tests {
         for store in ["s3://b/p", "gs://b", "http://h/", "file:///x", "s3://"] {
             assert_eq!(store_address(Path::new(store)).as_deref(), Some(store));
         }
-        for folder in ["received", "./s3://b", "/a://b", "://", "3://b", "a b://c", "s3:/b"] {
-            assert_eq!(store_address(Path::new(folder)), None, "{folder}");
+        for directory in ["received", "./s3://b", "/a://b", "://", "3://b", "a b://c", "s3:/b"] {
+            assert_eq!(store_address(Path::new(directory)), None, "{directory}");
         }
     }
 }

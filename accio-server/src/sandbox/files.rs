@@ -9,7 +9,7 @@ use landlock::{
 
 /// Rights in FILE-DIR: creating files without a name or with a hidden one, and naming or replacing
 /// files.
-pub(super) const IN_FOLDER: BitFlags<AccessFs> =
+pub(super) const IN_DIRECTORY: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
 
 /// Rights in the directory of the journal, for the process that reopens it after a rotation.

@@ -9,7 +9,7 @@ use accio_cli::Failure;
 use clap::ValueEnum;
 use landlock::{CompatLevel, RulesetStatus, Scope};
 
-use files::{AT_JOURNAL, Confinement, IN_FOLDER};
+use files::{AT_JOURNAL, Confinement, IN_DIRECTORY};
 
 /// The requested level of sandboxing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,7 +45,7 @@ impl Sandbox {
         let confinement = Confinement {
             required,
             dir: dir.as_fd(),
-            access: IN_FOLDER,
+            access: IN_DIRECTORY,
             readable,
             scopes: scopes(helper),
         };
@@ -141,7 +141,7 @@ mod tests {
             assert!(denied(File::options().append(true).open(&secret)), "write");
             assert!(denied(File::create(outside.path().join("new"))), "create");
             assert!(denied(fs::remove_file(&secret)), "remove");
-            assert!(denied(fs::create_dir(outside.path().join("sub"))), "make a folder");
+            assert!(denied(fs::create_dir(outside.path().join("sub"))), "make a directory");
             assert!(denied(fs::read_dir(outside.path())), "list");
             assert!(denied(fs::rename(&secret, dir.join("1.file"))), "move in");
             assert!(denied(File::open("/etc/passwd")), "read the system's files");
@@ -154,8 +154,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("9.file"), "another's").unwrap();
         confined(dir.path(), |_| {
-            assert!(denied(File::open(dir.path().join("9.file"))), "read in the folder");
-            assert!(denied(fs::read_dir(dir.path())), "list the folder");
+            assert!(denied(File::open(dir.path().join("9.file"))), "read in the directory");
+            assert!(denied(fs::read_dir(dir.path())), "list the directory");
         });
     }
 

@@ -120,7 +120,8 @@ fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
     let after = |at: usize| calls.iter().filter(move |call| call.began > at);
     let root = fs::canonicalize(place.path("")).unwrap();
     let root = root.to_str().unwrap();
-    let (folder, journal) = (format!("{root}/new/parents/received"), format!("{root}/log/journal"));
+    let (directory, journal) =
+        (format!("{root}/new/parents/received"), format!("{root}/log/journal"));
 
     let accepted: Vec<&Call> = calls.iter().filter(|call| call.name == "accept4").collect();
     assert_eq!(accepted.len() as u64, CLIENTS * UPLOADS);
@@ -144,7 +145,7 @@ fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
             before_link().any(|call| call.is("fdatasync", file) && call.began > written.ended);
         assert!(synced, "{context} has a name before its bytes are on the disk");
 
-        let named = after(link.ended).find(|call| call.is_on("fsync", &folder)).expect(&context);
+        let named = after(link.ended).find(|call| call.is_on("fsync", &directory)).expect(&context);
         assert!(named.ended < notified, "{context} is notified before its name is on the disk");
         let line = format!("\\\"id\\\":{id},");
         let is_line =
@@ -156,7 +157,7 @@ fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
         assert!(synced.ended < notified, "{context} is notified before its line is on the disk");
     }
 
-    let synced = calls.iter().filter(|call| call.is_on("fsync", &folder)).count() as u64;
+    let synced = calls.iter().filter(|call| call.is_on("fsync", &directory)).count() as u64;
     assert!(synced < CLIENTS * UPLOADS, "no two commits shared a group");
     // The directory and its parent did not exist before.
     for parent in [root.to_owned(), format!("{root}/new"), format!("{root}/new/parents")] {

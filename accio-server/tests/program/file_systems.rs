@@ -93,7 +93,7 @@ impl Mounted {
     }
 
     /// Returns a directory on this file system that no server has used yet.
-    fn folder(&self, name: &str) -> PathBuf {
+    fn directory(&self, name: &str) -> PathBuf {
         self.root.path().join("mount").join(name)
     }
 }
@@ -125,11 +125,11 @@ impl Drop for Mounted {
     }
 }
 
-/// Starts a server on `folder`, or returns the error with which it exits.
-fn start(folder: &Path, flags: &[&str]) -> Result<Server, String> {
+/// Starts a server on `directory`, or returns the error with which it exits.
+fn start(directory: &Path, flags: &[&str]) -> Result<Server, String> {
     let command = || {
         let mut command = program();
-        command.arg(free_port().to_string()).arg(folder).args(["--bind", "127.0.0.1"]);
+        command.arg(free_port().to_string()).arg(directory).args(["--bind", "127.0.0.1"]);
         command.args(["--timeout", "0.5"]).args(flags);
         command
     };
@@ -149,21 +149,21 @@ fn content() -> Vec<u8> {
     (0..3 << 20).map(|index: u32| (index ^ (index >> 9)) as u8).collect()
 }
 
-fn read(folder: &Path, id: u64) -> Vec<u8> {
-    fs::read(folder.join(format!("{id}.file"))).unwrap_or_default()
+fn read(directory: &Path, id: u64) -> Vec<u8> {
+    fs::read(directory.join(format!("{id}.file"))).unwrap_or_default()
 }
 
 /// Waits for a file, because some file systems show new files late.
-fn expect(folder: &Path, id: u64, content: &[u8]) {
-    until(&format!("{id}.file in {folder:?}"), || read(folder, id) == content);
+fn expect(directory: &Path, id: u64, content: &[u8]) {
+    until(&format!("{id}.file in {directory:?}"), || read(directory, id) == content);
 }
 
 /// Fills one cell of the table: `yes` if the flag does what it promises, or `refused`.
-fn cell(folder: &Path, flags: &[&str], check: impl FnOnce(&Server)) -> Result<(), String> {
-    let server = start(folder, flags)?;
+fn cell(directory: &Path, flags: &[&str], check: impl FnOnce(&Server)) -> Result<(), String> {
+    let server = start(directory, flags)?;
     check(&server);
     server.stop(SOON);
-    let names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let names: Vec<_> = fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(names.iter().all(|name| name.to_str().unwrap().ends_with(".file")), "{names:?}");
     Ok(())
 }
@@ -193,49 +193,49 @@ fn works_on_each_file_system_or_refuses_it() {
                 }
             });
         };
-        let folder = mounted.folder("replace");
-        let replaced = cell(&folder, &[], |server| {
+        let directory = mounted.directory("replace");
+        let replaced = cell(&directory, &[], |server| {
             upload(server.address(), &content()).unwrap();
-            expect(&folder, 1, &content());
+            expect(&directory, 1, &content());
             let silent = connect(server.address()).unwrap();
-            expect(&folder, 2, b"ERROR");
+            expect(&directory, 2, b"ERROR");
             drop(silent);
         });
-        let again = cell(&folder, &[], |server| {
+        let again = cell(&directory, &[], |server| {
             upload(server.address(), b"the second run").unwrap();
-            expect(&folder, 1, b"the second run");
+            expect(&directory, 1, b"the second run");
         });
         add("", replaced.clone().map(drop));
         add("", replaced);
         add("", again);
-        let folder = mounted.folder("keep");
+        let directory = mounted.directory("keep");
         add(
             "--existing",
-            cell(&folder, &["--existing", "keep"], |server| {
+            cell(&directory, &["--existing", "keep"], |server| {
                 upload(server.address(), b"the first").unwrap();
-                expect(&folder, 1, b"the first");
-                fs::write(folder.join("2.file"), "another's").unwrap();
+                expect(&directory, 1, b"the first");
+                fs::write(directory.join("2.file"), "another's").unwrap();
                 upload(server.address(), b"the second").unwrap_err();
                 upload(server.address(), b"the third").unwrap();
-                expect(&folder, 2, b"another's");
-                expect(&folder, 3, b"the third");
+                expect(&directory, 2, b"another's");
+                expect(&directory, 3, b"the third");
             }),
         );
-        let folder = mounted.folder("durable");
+        let directory = mounted.directory("durable");
         add(
             "--durable",
-            cell(&folder, &["--durable"], |server| {
+            cell(&directory, &["--durable"], |server| {
                 upload(server.address(), &content()).unwrap();
-                expect(&folder, 1, &content());
+                expect(&directory, 1, &content());
             }),
         );
-        let folder = mounted.folder("mode");
+        let directory = mounted.directory("mode");
         add(
             "--mode",
-            cell(&folder, &["--mode", "600"], |server| {
+            cell(&directory, &["--mode", "600"], |server| {
                 upload(server.address(), b"secret").unwrap();
-                expect(&folder, 1, b"secret");
-                let mode = fs::metadata(folder.join("1.file")).unwrap().permissions().mode();
+                expect(&directory, 1, b"secret");
+                let mode = fs::metadata(directory.join("1.file")).unwrap().permissions().mode();
                 assert_eq!(mode & 0o777, 0o600);
             }),
         );

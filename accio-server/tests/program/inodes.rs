@@ -34,8 +34,8 @@ fn start(place: &Place, inodes: u32, flags: &[&str]) -> Option<(Server, PathBuf)
     command.args([&format!("{mount} && exec \"$@\""), &place.dir()]).arg(program().get_program());
     command.args([&free_port().to_string(), &place.dir(), "--bind", "127.0.0.1"]).args(flags);
     let server = Server::spawn(command);
-    let folder = format!("/proc/{}/root{}", server.pid(), place.dir());
-    Some((server, folder.into()))
+    let directory = format!("/proc/{}/root{}", server.pid(), place.dir());
+    Some((server, directory.into()))
 }
 
 /// Connects and waits a short time for the greeting.
@@ -51,15 +51,15 @@ fn greeted(server: &Server) -> (TcpStream, bool) {
     (stream, greeted)
 }
 
-fn count(folder: &PathBuf) -> usize {
-    fs::read_dir(folder).unwrap().count()
+fn count(directory: &PathBuf) -> usize {
+    fs::read_dir(directory).unwrap().count()
 }
 
 #[test]
 fn connections_wait_for_a_free_inode_instead_of_failing() {
     for flags in [&["--min-free", "10M"][..], &["--min-free", "10M", "--durable"]] {
         let place = Place::new();
-        let Some((server, folder)) = start(&place, 420, flags) else { return };
+        let Some((server, directory)) = start(&place, 420, flags) else { return };
         let mut sent = 0;
         let mut waiting = loop {
             let (mut stream, is_greeted) = greeted(&server);
@@ -77,15 +77,15 @@ fn connections_wait_for_a_free_inode_instead_of_failing() {
         };
         server.line("accepting no connections for now: no room for files");
         assert!(sent > 400, "{sent} uploads");
-        assert_eq!(count(&folder), sent);
+        assert_eq!(count(&directory), sent);
         for id in 1..=10 {
-            fs::remove_file(folder.join(format!("{id}.file"))).unwrap();
+            fs::remove_file(directory.join(format!("{id}.file"))).unwrap();
         }
         waiting.read_exact(&mut [0; 7]).unwrap();
         waiting.write_all(b"content").unwrap();
         finish(waiting).unwrap();
         for id in 11..=sent + 1 {
-            assert_eq!(fs::read(folder.join(format!("{id}.file"))).unwrap(), b"content", "{id}");
+            assert_eq!(fs::read(directory.join(format!("{id}.file"))).unwrap(), b"content", "{id}");
         }
         server.stop(SECOND);
     }

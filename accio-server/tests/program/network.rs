@@ -48,9 +48,9 @@ const WHOLE: usize = 8 << 20;
 #[test]
 fn webdav_accepts_files_that_fit_into_one_request() {
     let place = Place::new();
-    let folder = place.path("dav");
-    std::fs::create_dir(&folder).unwrap();
-    let served = folder.clone();
+    let directory = place.path("dav");
+    std::fs::create_dir(&directory).unwrap();
+    let served = directory.clone();
     let Some(store) = Store::start("rclone", move |port| {
         let mut command = Command::new("rclone");
         command.args(["serve", "webdav", "--addr", &format!("127.0.0.1:{port}")]);
@@ -61,7 +61,7 @@ fn webdav_accepts_files_that_fit_into_one_request() {
         return;
     };
     let address = format!("http://127.0.0.1:{}/in", store.port);
-    let read = |id: u64| std::fs::read(folder.join(format!("in/here/{id}.file"))).ok();
+    let read = |id: u64| std::fs::read(directory.join(format!("in/here/{id}.file"))).ok();
     let whole: Vec<u8> = (0..WHOLE).map(|i| (i ^ (i >> 11)) as u8).collect();
 
     let server = Server::spawn(receiver(&address, &[]));
@@ -75,7 +75,7 @@ fn webdav_accepts_files_that_fit_into_one_request() {
     assert_eq!(read(2).unwrap(), b"");
     assert!(read(3).unwrap() == whole);
     assert_eq!(read(4).unwrap(), b"ERROR");
-    std::fs::write(folder.join("in/here/5.file"), "another's").unwrap();
+    std::fs::write(directory.join("in/here/5.file"), "another's").unwrap();
     upload(server.address(), b"ours").unwrap_err();
     server.line("5.file exists already");
     assert_eq!(read(5).unwrap(), b"another's");

@@ -106,7 +106,7 @@ fn never_overwrites_an_existing_object() {
 }
 
 #[test]
-fn rejects_flags_for_folders_and_invalid_addresses() {
+fn rejects_flags_for_directories_and_invalid_addresses() {
     let place = Place::new();
     let address = address(&place);
     let port = free_port().to_string();

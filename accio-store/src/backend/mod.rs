@@ -1,6 +1,6 @@
 //! The store behind each kind of address.
 
-pub(crate) mod folder;
+pub(crate) mod directory;
 #[cfg(feature = "network")]
 pub(crate) mod network;
 

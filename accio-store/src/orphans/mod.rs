@@ -1,6 +1,6 @@
 //! Unfinished uploads of an earlier run of this receiver, left behind when it was killed.
 
-mod folder;
+mod directory;
 #[cfg(feature = "network")]
 mod s3;
 
@@ -12,7 +12,7 @@ use object_store::path::Path;
 /// The location of unfinished uploads of an earlier run.
 #[derive(Debug)]
 pub(crate) enum Orphans {
-    Folder(PathBuf),
+    Directory(PathBuf),
     #[cfg(feature = "network")]
     S3(object_store::aws::AmazonS3),
     /// None: the store removes them by itself, or its operator configures it to.
@@ -26,7 +26,7 @@ impl Orphans {
         // Only S3 needs the root; a directory already belongs to this receiver.
         let _ = root;
         match self {
-            Orphans::Folder(folder) => folder::reap(folder),
+            Orphans::Directory(directory) => directory::reap(directory),
             #[cfg(feature = "network")]
             Orphans::S3(s3) => s3::reap(s3, root).await,
             #[cfg(feature = "network")]

@@ -34,7 +34,7 @@ impl Workspace {
     /// Builds the programs and creates the directories.
     pub(super) fn set_up(dir: Option<&Path>, before: Option<&Path>, keep: bool) -> Result<Self> {
         let bin = cargo::build()?.context("the programs do not build")?;
-        let target = bin.parent().context("no target folder")?;
+        let target = bin.parent().context("no target directory")?;
         let create = |parent: &Path| -> Result<WorkDir> {
             let mut dir = WorkDir::within(parent, "bench", || ())?;
             if keep {

@@ -32,9 +32,9 @@ impl Daemon {
         name: &str,
         metrics: u16,
         mut command: Command,
-        folder: &Path,
+        directory: &Path,
     ) -> Result<Daemon> {
-        let log = folder.join(format!("{name}.log"));
+        let log = directory.join(format!("{name}.log"));
         command.args(["--metrics", &metrics.to_string()]);
         let mut program = Daemon::start(command, &log)?;
         // A connection to its upload port would be numbered.

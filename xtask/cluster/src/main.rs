@@ -204,7 +204,7 @@ fn has_cargo() -> bool {
     process::output(version, b"", Duration::from_secs(60)).is_ok()
 }
 
-/// Returns the path of accio-server. It is built in a separate target folder, because other
+/// Returns the path of accio-server. It is built in a separate target directory, because other
 /// commands need it without the store.
 fn server(arguments: &Arguments, release: bool) -> Result<PathBuf> {
     if let Some(server) = &arguments.server {

@@ -25,8 +25,8 @@ const LIMIT: u64 = MEMORY + MEMORY / 4;
 
 /// Uploads `at_once` files of `mib` MiB at once; returns whether all were stored within the limit.
 pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Write) -> Result<bool> {
-    let folder = WorkDir::new("memory", || ())?;
-    let content = folder.path().join("content");
+    let directory = WorkDir::new("memory", || ())?;
+    let content = directory.path().join("content");
     create(&content, mib)?;
     let stub = S3Stub::start()?;
     let (port, metrics) = (ports::free()?, ports::free()?);
@@ -41,7 +41,7 @@ pub(super) fn measure(server: &Path, at_once: u32, mib: u32, out: &mut impl Writ
         .env("AWS_ENDPOINT", stub.endpoint())
         .env("AWS_REGION", "nowhere")
         .env("AWS_ALLOW_HTTP", "true");
-    let mut receiver = Daemon::receiver("receiver", metrics, command, folder.path())?;
+    let mut receiver = Daemon::receiver("receiver", metrics, command, directory.path())?;
 
     // Do not count the requests of the receiver's start.
     let before = stub.requests();

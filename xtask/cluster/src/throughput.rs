@@ -1,5 +1,5 @@
 //! Measures the throughput of one, two and three receivers, of rclone, and of a receiver that
-//! stores into a folder.
+//! stores into a directory.
 //!
 //! In each round all programs take turns. Each gets new files, because the store deduplicates equal
 //! blocks. Since other programs use the machine, too, only the ratios within a run are meaningful.
@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 enum StoringProgram {
     Rclone,
     Receivers(usize),
-    Folder,
+    Directory,
 }
 
 /// The duration and the CPU times of a round, in seconds.
@@ -53,14 +53,14 @@ pub(super) fn measure(
     out: &mut impl Write,
 ) -> Result<()> {
     let mut cluster = Cluster::start(tools, server).context("start")?;
-    let folder_port = cluster.start_folder_receiver()?;
+    let directory_port = cluster.start_directory_receiver()?;
     let ports = cluster.client_ports(Balancer::Direct);
     let rclone = find("rclone");
     let mut programs = vec![
         StoringProgram::Receivers(1),
         StoringProgram::Receivers(2),
         StoringProgram::Receivers(3),
-        StoringProgram::Folder,
+        StoringProgram::Directory,
     ];
     if rclone.is_some() {
         programs.insert(0, StoringProgram::Rclone);
@@ -72,7 +72,7 @@ pub(super) fn measure(
     for round in 0..=rounds as usize {
         for turn in 0..programs.len() {
             let program = programs[(round + turn) % programs.len()];
-            let files = Files::create(cluster.folder(), mib)?;
+            let files = Files::create(cluster.directory(), mib)?;
             let before = cpu(&cluster);
             let began = Instant::now();
             match (program, &rclone) {
@@ -80,8 +80,8 @@ pub(super) fn measure(
                     copy(rclone, &cluster, &files, &format!("rclone/{round}"))?;
                 }
                 (StoringProgram::Receivers(count), _) => files.send(&ports[..count])?,
-                (StoringProgram::Folder | StoringProgram::Rclone, _) => {
-                    files.send(&[folder_port])?
+                (StoringProgram::Directory | StoringProgram::Rclone, _) => {
+                    files.send(&[directory_port])?
                 }
             }
             let wall = began.elapsed().as_secs_f64();
@@ -103,7 +103,7 @@ pub(super) fn measure(
     for (program, times) in all {
         let name = match program {
             StoringProgram::Rclone => "rclone".to_owned(),
-            StoringProgram::Folder => "1 receiver, a folder".to_owned(),
+            StoringProgram::Directory => "1 receiver, a directory".to_owned(),
             StoringProgram::Receivers(1) => "1 receiver".to_owned(),
             StoringProgram::Receivers(count) => format!("{count} receivers"),
         };
@@ -139,16 +139,16 @@ fn median(values: &[f64]) -> f64 {
 
 /// Files of random bytes, removed on drop.
 struct Files {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Files {
     fn create(within: &Path, mib: u32) -> Result<Files> {
-        let folder = tempfile::tempdir_in(within)?;
+        let directory = tempfile::tempdir_in(within)?;
         let mut random = fastrand::Rng::new();
         let mut bytes = vec![0; 1 << 20];
         for index in 0..FILES {
-            let mut file = File::create(folder.path().join(index.to_string()))?;
+            let mut file = File::create(directory.path().join(index.to_string()))?;
             random.fill(&mut bytes);
             for block in 0..u64::from(mib) {
                 // No two blocks are equal.
@@ -156,11 +156,11 @@ impl Files {
                 file.write_all(&bytes)?;
             }
         }
-        Ok(Files { folder })
+        Ok(Files { directory })
     }
 
     fn paths(&self) -> Vec<PathBuf> {
-        (0..FILES).map(|index| self.folder.path().join(index.to_string())).collect()
+        (0..FILES).map(|index| self.directory.path().join(index.to_string())).collect()
     }
 
     /// Uploads all files at once, to the receivers in turn; each must be confirmed.
@@ -199,9 +199,9 @@ fn copy(rclone: &Path, cluster: &Cluster, files: &Files, to: &str) -> Result<()>
         .args(["copy", "--no-check-dest", "--s3-no-check-bucket", "--retries", "1"])
         .args(["--transfers", &FILES.to_string(), "--s3-upload-concurrency", "3"])
         .args(["--s3-upload-cutoff", "8M", "--s3-chunk-size", "8M"])
-        .arg(files.folder.path())
+        .arg(files.directory.path())
         .arg(format!("accio:{BUCKET}/{to}"))
-        .env("RCLONE_CONFIG", cluster.folder().join("rclone.conf"))
+        .env("RCLONE_CONFIG", cluster.directory().join("rclone.conf"))
         .env("RCLONE_CONFIG_ACCIO_TYPE", "s3")
         .env("RCLONE_CONFIG_ACCIO_PROVIDER", "Other")
         .env("RCLONE_CONFIG_ACCIO_REGION", "garage")

@@ -32,7 +32,7 @@ pub(super) struct Cluster {
     bucket: Bucket,
     /// The path of accio-server.
     server: PathBuf,
-    folder: WorkDir,
+    directory: WorkDir,
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Ports {
 
 impl Cluster {
     pub(super) fn start(tools: &Tools, server: &Path) -> Result<Cluster> {
-        let folder = WorkDir::new("cluster", || ())?;
+        let directory = WorkDir::new("cluster", || ())?;
         let ports = Ports::take()?;
         let bucket = Bucket {
             tools: tools.clone(),
@@ -73,7 +73,7 @@ impl Cluster {
         let (envoy, haproxy, receivers, nodes) = (None, None, Vec::new(), Vec::new());
         let server = server.to_owned();
         let mut cluster =
-            Cluster { envoy, haproxy, receivers, nodes, ports, bucket, server, folder };
+            Cluster { envoy, haproxy, receivers, nodes, ports, bucket, server, directory };
         cluster.start_nodes().context("the store")?;
         cluster.start_haproxy(tools).context("haproxy")?;
         for index in 0..RECEIVERS {
@@ -116,8 +116,8 @@ impl Cluster {
         )
     }
 
-    pub(super) fn folder(&self) -> &Path {
-        self.folder.path()
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(super) fn store(&self) -> &Bucket {
@@ -243,23 +243,23 @@ impl Cluster {
             .env("AWS_REGION", "garage")
             .env("AWS_ALLOW_HTTP", "true");
         let metrics = self.ports.metrics[index];
-        Daemon::receiver(&format!("receiver{index}"), metrics, command, self.folder())
+        Daemon::receiver(&format!("receiver{index}"), metrics, command, self.directory())
     }
 
-    /// Starts another receiver, which stores into a folder, and returns its port.
-    pub(super) fn start_folder_receiver(&mut self) -> Result<u16> {
+    /// Starts another receiver, which stores into a directory, and returns its port.
+    pub(super) fn start_directory_receiver(&mut self) -> Result<u16> {
         let (port, metrics) = (ports::free()?, ports::free()?);
         let place = self.path("received");
         fs::create_dir(&place)?;
         let mut command = command(&self.server);
         command.arg(port.to_string()).arg(place).args(["--bind", "127.0.0.1"]);
-        let receiver = Daemon::receiver("folder", metrics, command, self.folder())?;
+        let receiver = Daemon::receiver("directory", metrics, command, self.directory())?;
         self.receivers.push(receiver);
         Ok(port)
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 }
 

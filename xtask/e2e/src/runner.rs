@@ -50,7 +50,7 @@ pub(crate) const fn works(
 pub(crate) struct Options {
     /// Number of concurrent scenarios with [`Load::Works`].
     pub(crate) jobs: usize,
-    /// The folder for the scenarios' files.
+    /// The directory for the scenarios' files.
     pub(crate) dir: PathBuf,
     /// Keeps the files and outputs of failed scenarios.
     pub(crate) keep: bool,

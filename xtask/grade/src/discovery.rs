@@ -1,4 +1,4 @@
-//! Finds a submission's programs in its folder.
+//! Finds a submission's programs in its directory.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,15 +12,15 @@ use anyhow::{Context, bail};
 /// Interpreters by the extension of the script; the courses' language first.
 const SCRIPTS: [(&str, &str); 4] =
     [("py", "python3"), ("pl", "perl"), ("rb", "ruby"), ("js", "node")];
-/// Subfolders to search.
-const FOLDERS: [&str; 4] = ["", "build", "bin", "src"];
+/// Subdirectories to search.
+const DIRECTORIES: [&str; 4] = ["", "build", "bin", "src"];
 
 /// Finds the programs in `dir`: client.py, server.py, server-s.py, or compiled ones with these
 /// names.
 pub(crate) fn programs(dir: &Path) -> anyhow::Result<Subject> {
     let dir = std::path::absolute(dir)?;
     if !dir.is_dir() {
-        bail!("submission {}: no such folder", dir.display());
+        bail!("submission {}: no such directory", dir.display());
     }
     let subject = Subject {
         server: find(&dir, Program::Server)?,
@@ -44,7 +44,7 @@ pub(crate) fn programs(dir: &Path) -> anyhow::Result<Subject> {
 }
 
 /// Parses a command template and makes the paths of existing files absolute, because programs run
-/// in other folders.
+/// in other directories.
 pub(crate) fn template(text: &str) -> anyhow::Result<Template> {
     let absolute = |word: &str| -> Option<String> {
         let path = Path::new(word);
@@ -87,15 +87,15 @@ fn find(dir: &Path, program: Program) -> anyhow::Result<Option<Template>> {
         Program::ServerS => "{port}",
         Program::Client => "{host} {port} {file}",
     };
-    for folder in FOLDERS {
+    for directory in DIRECTORIES {
         for (end, interpreter) in SCRIPTS {
-            let path = dir.join(folder).join(format!("{name}.{end}"));
+            let path = dir.join(directory).join(format!("{name}.{end}"));
             if path.is_file() {
                 let text = format!("{interpreter} {} {placeholders}", quoted(&path)?);
                 return Ok(Some(Template::parse(&text)?));
             }
         }
-        let path = dir.join(folder).join(name);
+        let path = dir.join(directory).join(name);
         let is_program = fs::metadata(&path)
             .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
         if is_program {

@@ -49,9 +49,9 @@ pub(crate) struct Settings {
     pub(crate) network: Network,
     /// Resource limits for the processes of a check.
     pub(crate) limits: Limits,
-    /// The working directory of the programs; `None` for a new folder each.
+    /// The working directory of the programs; `None` for a new directory each.
     pub(crate) workdir: Option<PathBuf>,
-    /// The folder for the checks' files.
+    /// The directory for the checks' files.
     pub(crate) dir: PathBuf,
     /// Whether to run a failed check again by itself.
     pub(crate) retry: bool,
@@ -253,7 +253,7 @@ fn pending(
 }
 
 impl PendingCheck {
-    /// Stores the result in `row` and removes the folder.
+    /// Stores the result in `row` and removes the directory.
     fn finish(&self, row: &mut Row, verdict: Verdict, took: Duration, keep: bool) {
         let context = &self.job.context;
         row.took = took;
@@ -289,7 +289,7 @@ impl PendingCheck {
     }
 }
 
-/// Removes the paths of the run's temporary folders from a text, and escapes characters that a
+/// Removes the paths of the run's temporary directories from a text, and escapes characters that a
 /// program under test may have chosen to change how the report is displayed.
 fn tidy(text: &str, dir: &Path) -> String {
     accio_cli::escape(&text.replace(&format!("{}/", dir.to_string_lossy()), "")).into_owned()

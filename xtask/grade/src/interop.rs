@@ -55,7 +55,7 @@ pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> anyhow::Re
         let dir = jobs[ended.index].context.dir();
         let fault = fault.map(|text| text.replace(&format!("{}/", dir.display()), ""));
         pairs.push(Pair { client, server, fault });
-        // An error does not matter: the run's folder is removed in the end.
+        // An error does not matter: the run's directory is removed in the end.
         let _ = fs::remove_dir_all(dir);
         Ok(())
     })?;

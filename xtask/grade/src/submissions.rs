@@ -21,8 +21,8 @@ use accio_harness::quoting::quote;
 use accio_harness::subject::{Program, Subject};
 use anyhow::{Context, anyhow, bail};
 
-/// Returns a submission for each folder in `dir`, sorted by name. If its programs are not found, it
-/// has no programs, but a reason.
+/// Returns a submission for each directory in `dir`, sorted by name. If its programs are not found,
+/// it has no programs, but a reason.
 pub(crate) fn find(
     dir: &Path,
     dialect: Dialect,
@@ -36,7 +36,7 @@ pub(crate) fn find(
     paths.sort();
     if paths.is_empty() {
         bail!(
-            "--submissions {}: has no subfolders: put each submission into its own folder",
+            "--submissions {}: has no subdirectories: put each submission into its own directory",
             dir.display()
         );
     }
@@ -57,7 +57,7 @@ pub(crate) fn find(
     Ok(paths.into_iter().map(submission).collect())
 }
 
-/// Returns a folder's name with control characters escaped.
+/// Returns a directory's name with control characters escaped.
 fn printable(path: &Path) -> String {
     accio_cli::escape(&path.file_name().unwrap_or_default().to_string_lossy()).into_owned()
 }

@@ -43,13 +43,13 @@ pub(crate) enum Network {
 /// The environment of a check.
 #[derive(Debug)]
 pub(crate) struct Trial<'a> {
-    /// The folders, contents and processes.
+    /// The directories, contents and processes.
     pub(crate) context: &'a Context,
     /// The dialect to check.
     pub(crate) dialect: Dialect,
     /// The program to check.
     pub(crate) program: Program,
-    /// The working directory of programs; `None` for a new folder each.
+    /// The working directory of programs; `None` for a new directory each.
     pub(crate) workdir: Option<&'a Path>,
     /// How delay and loss are emulated.
     pub(crate) network: Network,

@@ -15,8 +15,8 @@ pub fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Builds the programs for release and returns their folder. If the build fails, cargo prints the
-/// reason, and this returns `None`.
+/// Builds the programs for release and returns their directory. If the build fails, cargo prints
+/// the reason, and this returns `None`.
 pub fn build() -> io::Result<Option<PathBuf>> {
     let mut command = cargo();
     command.args(["build", "--release", "--bins"]);
@@ -32,6 +32,6 @@ pub fn build() -> io::Result<Option<PathBuf>> {
     let own = env::current_exe()?;
     let target = own.parent().and_then(Path::parent);
     let target =
-        target.ok_or_else(|| io::Error::other("this program is not in a target folder"))?;
+        target.ok_or_else(|| io::Error::other("this program is not in a target directory"))?;
     Ok(Some(target.join("release")))
 }

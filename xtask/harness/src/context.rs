@@ -1,4 +1,4 @@
-//! The environment of a scenario: a folder, a seed, and the programs under test.
+//! The environment of a scenario: a directory, a seed, and the programs under test.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -74,7 +74,7 @@ impl Context {
         self.seed
     }
 
-    /// Returns the scenario's own folder.
+    /// Returns the scenario's own directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -140,12 +140,12 @@ impl Context {
         self.spawn(command, Input::Null)
     }
 
-    /// Starts accio-server with a new folder and waits until it listens.
+    /// Starts accio-server with a new directory and waits until it listens.
     pub fn server(&self, flags: &[&str]) -> Verdict<Server> {
         self.server_into(&self.fresh("received"), flags)
     }
 
-    /// Starts accio-server with the folder `dir` and waits until it listens.
+    /// Starts accio-server with the directory `dir` and waits until it listens.
     pub fn server_into(&self, dir: &Path, flags: &[&str]) -> Verdict<Server> {
         let (process, port) = self.start(Program::Server, dir, &[], flags)?;
         Ok(Server { process, port, dir: dir.to_owned() })

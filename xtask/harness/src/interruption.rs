@@ -1,4 +1,4 @@
-//! Ends child processes and removes folders when the run is interrupted.
+//! Ends child processes and removes directories when the run is interrupted.
 
 use std::io;
 use std::path::PathBuf;

@@ -25,7 +25,7 @@ pub struct RunOptions {
     /// Seed of file contents and of other random choices [default: random]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Test our own programs in this folder instead of building them
+    /// Test our own programs in this directory instead of building them
     #[arg(long, value_name = "DIR")]
     pub bin_dir: Option<PathBuf>,
 }
@@ -47,7 +47,7 @@ impl RunOptions {
         self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32))
     }
 
-    /// Returns the folder of our own programs and builds them unless it was given. If the build
+    /// Returns the directory of our own programs and builds them unless it was given. If the build
     /// fails, cargo prints the reason, and this returns `None`.
     pub fn programs(&self) -> io::Result<Option<PathBuf>> {
         match &self.bin_dir {

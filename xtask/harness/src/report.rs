@@ -55,10 +55,10 @@ pub fn explain(name: &str, about: &str, stop: &Stop, context: &Context) -> Strin
     text
 }
 
-/// Removes a scenario's folder, or adds the outputs of its processes if the folder is kept.
+/// Removes a scenario's directory, or adds the outputs of its processes if the directory is kept.
 pub fn tidy(context: &Context, failed: bool, keep: bool) -> io::Result<()> {
     if !(failed && keep) {
-        // An abandoned scenario may still write there; the run's folder is removed in the end.
+        // An abandoned scenario may still write there; the run's directory is removed in the end.
         let _ = fs::remove_dir_all(context.dir());
         return Ok(());
     }

@@ -44,7 +44,7 @@ impl Program {
 }
 
 impl Subject {
-    /// Returns our own programs in the folder `bin`.
+    /// Returns our own programs in the directory `bin`.
     pub fn own(bin: &Path) -> Verdict<Subject> {
         let template = |text: &str| Template::parse(text).map(|template| template.inside(bin));
         Ok(Subject {
@@ -54,7 +54,7 @@ impl Subject {
         })
     }
 
-    /// Returns our own programs in the folder `bin`, with the option for one dialect.
+    /// Returns our own programs in the directory `bin`, with the option for one dialect.
     pub fn own_in(bin: &Path, dialect: Dialect) -> Verdict<Subject> {
         let mut subject = Subject::own(bin)?;
         let templates = [&mut subject.server, &mut subject.server_s, &mut subject.client];
@@ -155,10 +155,10 @@ impl Template {
         self
     }
 
-    /// Prefixes the program with `folder`.
-    fn inside(mut self, folder: &Path) -> Template {
+    /// Prefixes the program with `directory`.
+    fn inside(mut self, directory: &Path) -> Template {
         if let Some(program) = self.words.first_mut() {
-            *program = folder.join(&*program).to_string_lossy().into_owned();
+            *program = directory.join(&*program).to_string_lossy().into_owned();
         }
         self
     }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_our_own_programs_in_a_folder() {
+    fn finds_our_own_programs_in_a_directory() {
         let subject = Subject::own(Path::new("/some bin")).unwrap();
         let command =
             subject.template(Program::ServerS).unwrap().command(&[("port", "7".as_ref())]);

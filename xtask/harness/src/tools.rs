@@ -17,8 +17,8 @@ const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// Returns the path of the program `name`, if it is installed.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(ADMINISTRATORS.map(PathBuf::from));
-    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+    let directories = env::split_paths(&path).chain(ADMINISTRATORS.map(PathBuf::from));
+    directories.map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
 /// Returns the path of the program `name`, or a skip that names it if it is not installed.

@@ -1,4 +1,4 @@
-//! The temporary folder of a run.
+//! The temporary directory of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::interruption;
 use super::verdict::{Stop, Verdict};
 
-/// A new folder that is removed on drop and when the run is interrupted.
+/// A new directory that is removed on drop and when the run is interrupted.
 #[derive(Debug)]
 pub struct WorkDir {
     dir: Option<TempDir>,
@@ -15,14 +15,14 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
-    /// Creates one in the system's folder for temporary files.
+    /// Creates one in the system's directory for temporary files.
     pub fn new(tool: &str, undo: fn()) -> Verdict<WorkDir> {
         WorkDir::within(&std::env::temp_dir(), tool, undo)
-            .map_err(|stop| Stop::Trouble(format!("{stop}: set TMPDIR to another folder")))
+            .map_err(|stop| Stop::Trouble(format!("{stop}: set TMPDIR to another directory")))
     }
 
     /// Creates one in `parent`, which is created if it is missing. If the run is interrupted,
-    /// `undo` is called before the folder is removed.
+    /// `undo` is called before the directory is removed.
     pub fn within(parent: &Path, tool: &str, undo: fn()) -> Verdict<WorkDir> {
         let failed = |error| Stop::Trouble(format!("{}: {error}", parent.display()));
         std::fs::create_dir_all(parent).map_err(failed)?;
@@ -40,7 +40,7 @@ impl WorkDir {
         &self.path
     }
 
-    /// Keeps the folder.
+    /// Keeps the directory.
     pub fn keep(&mut self) {
         if let Some(dir) = self.dir.take() {
             let _ = dir.keep();

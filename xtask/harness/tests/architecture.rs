@@ -12,7 +12,7 @@ const RESERVED: [&str; 5] = ["split_paths(", "setrlimit(", "prlimit(", "\"netns"
 /// Calls that only the harness may contain, in files that mention [`std::process::Command`].
 const STARTS: [&str; 3] = [".spawn()", ".output()", ".status()"];
 
-/// Files and folders that may contain these calls, each with the reason.
+/// Files and directories that may contain these calls, each with the reason.
 const EXCEPTIONS: [(&str, &str); 8] = [
     ("accio-cli/src/descriptors.rs", "raises the limit of the programs themselves"),
     ("accio-cli/src/server/journal/opener.rs", "starts the helper that reopens the journal"),
@@ -24,7 +24,7 @@ const EXCEPTIONS: [(&str, &str); 8] = [
     ("accio-proto/src/os_error.rs", "runs on macOS, where the harness does not build"),
 ];
 
-/// Folders whose files are not checked: build results, the harness, and programs that
+/// Directories whose files are not checked: build results, the harness, and programs that
 /// imitate students' programs.
 const SKIPPED: [&str; 4] = ["target", ".git", "xtask/harness", "xtask/grade/src/bin/faulty"];
 

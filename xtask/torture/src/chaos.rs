@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use accio_proto::{Client, Dialect as Spoken};
 
+use super::directory_oracle::{STAMP, content, survey};
 use super::fault_proxy::{FaultProxy, ProxyEnd, Relayed, Script};
-use super::folder_oracle::{STAMP, content, survey};
 use super::load::{Ending, UploadOutcome, upload};
 use super::runner::{Case, RunOptions};
 use accio_harness::context::{Context, wait_until};

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::directory_oracle::{content, survey};
 use super::exhaustion::expect_idle;
-use super::folder_oracle::{content, survey};
 use super::load::{UploadOutcome, send};
 use super::runner::{Case, RunOptions};
 use super::volume::Volume;
@@ -345,9 +345,9 @@ fn removed(context: &Context, flags: &[&str]) -> Verdict<String> {
     ensure_eq("the end of an upload under way", End::Reset, rest(peer, &second)?)?;
     for tag in 3..6 {
         let outcome = send(server.address(), &content(tag, 5_000), SOON);
-        ensure_eq("an upload into a removed folder", UploadOutcome::Refused, outcome)?;
+        ensure_eq("an upload into a removed directory", UploadOutcome::Refused, outcome)?;
     }
-    ensure(!server.dir.exists(), "the folder to stay removed", || "it exists again".into())?;
+    ensure(!server.dir.exists(), "the directory to stay removed", || "it exists again".into())?;
     server.stop()?;
     Ok("4 refused".into())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Resource;
 
-use super::folder_oracle::{content, survey};
+use super::directory_oracle::{content, survey};
 use super::load::{UploadOutcome, send};
 use super::runner::{Case, RunOptions};
 use super::strace;

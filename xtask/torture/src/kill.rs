@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::folder_oracle::{content, survey};
+use super::directory_oracle::{content, survey};
 use super::load::load_until;
 use super::runner::{Case, RunOptions};
 use accio_harness::context::{Context, wait_until};
@@ -53,7 +53,7 @@ fn servers(context: &Context, flags: &[&str], points: usize) -> Verdict<String> 
     let mut tag = 0;
     let (mut confirmed, mut whole, mut errors) = (0, 0, 0);
     for point in 0..points {
-        // Each server numbers from 1 and replaces existing files, so it gets an empty folder.
+        // Each server numbers from 1 and replaces existing files, so it gets an empty directory.
         let _ = fs::remove_dir_all(&dir);
         let server = context.server_into(&dir, flags)?;
         let address = server.address();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::folder_oracle::content;
+use super::directory_oracle::content;
 use accio_harness::peer::{Dialect, FIRST, GREETING, SECOND, SOON};
 
 /// The outcome of an upload as its client sees it.

@@ -2,16 +2,16 @@
 //!
 //! A [`Part`] groups the cases ([`runner::Case`]) of one kind of fault. The cases of `syscalls` are
 //! generated from a recorded run of the real programs, so that no system call is forgotten. Every
-//! case ends by asking the same oracle ([`folder_oracle`]): does the folder contain only whole
-//! files and error markers, and every upload that was confirmed to its client?
+//! case ends by asking the same oracle ([`directory_oracle`]): does the directory contain only
+//! whole files and error markers, and every upload that was confirmed to its client?
 #![forbid(unsafe_code)]
 
 mod chaos;
+mod directory_oracle;
 mod disk;
 mod errno_table;
 mod exhaustion;
 mod fault_proxy;
-mod folder_oracle;
 mod journal_oracle;
 mod kill;
 mod load;
@@ -70,7 +70,7 @@ enum Part {
     Kill,
     /// Cut the power of a durable server's file system at random points under load
     Power,
-    /// Fill the disk, use up inodes, limit the file size, remove the folder
+    /// Fill the disk, use up inodes, limit the file size, remove the directory
     Disk,
     /// Use up file descriptors; hold ten thousand silent connections
     Exhaustion,

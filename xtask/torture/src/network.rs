@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::folder_oracle::{content, survey};
+use super::directory_oracle::{content, survey};
 use super::privileges::ensure_root;
 use super::runner::{Case, RunOptions};
 use accio_harness::context::{Context, Server, wait_until};

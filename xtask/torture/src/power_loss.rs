@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::folder_oracle::{FileContent, Survey, identify, survey};
+use super::directory_oracle::{FileContent, Survey, identify, survey};
 use super::journal_oracle::complete_uploads;
 use super::load::load_until;
 use super::power_switch::PowerSwitch;
@@ -89,7 +89,7 @@ fn losses(
             flags.iter().copied().chain(logged.iter().map(|word| &**word)).collect();
         let server = context.server_into(&dir, &logged)?;
         if !durable {
-            // The folder itself must survive the power loss.
+            // The directory itself must survive the power loss.
             rustix::fs::syncfs(fs::File::open(volume.path())?)?;
         }
         let switch = PowerSwitch::new(context, volume.path())?;
@@ -99,8 +99,9 @@ fn losses(
         let (cut, confirmed_tags) =
             load_until(address, CLIENTS, &mut tag, &sizes, |confirmed| -> Verdict<usize> {
                 thread::sleep(life);
-                // Until it is killed, the server sees I/O errors, which it would not in a real power
-                // loss. After an error of the journal it still confirms files that are on the disk.
+                // Until it is killed, the server sees I/O errors, which it would not in a real
+                // power loss. After an error of the journal it still confirms files that are on the
+                // disk.
                 let confirmed = confirmed();
                 let cut = switch.turn_off();
                 // After the power loss, no further upload can be confirmed.
@@ -180,7 +181,7 @@ fn largest_group(log: &str) -> usize {
     sizes.max().unwrap_or(0)
 }
 
-/// Starts another server on the folder, which removes leftovers, and surveys the folder.
+/// Starts another server on the directory, which removes leftovers, and surveys the directory.
 fn survey_after_restart(context: &Context, dir: &Path, flags: &[&str]) -> Verdict<Survey> {
     let server = context.server_into(dir, flags)?;
     let found = survey(dir)?;

@@ -25,7 +25,7 @@ fn promises(text: &str) -> Vec<(String, Vec<String>)> {
     rows.collect()
 }
 
-/// Returns the contents of all Rust sources below a folder.
+/// Returns the contents of all Rust sources below a directory.
 fn sources(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {

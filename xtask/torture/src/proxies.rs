@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::folder_oracle::{content, survey};
+use super::directory_oracle::{content, survey};
 use super::runner::{Case, RunOptions};
 use accio_harness::context::{Context, Server, wait_until};
 use accio_harness::ports;

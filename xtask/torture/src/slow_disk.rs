@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use super::directory_oracle::{content, survey};
 use super::exhaustion::connect;
-use super::folder_oracle::{content, survey};
 use super::runner::{Case, RunOptions};
 use super::saturation::observer::{Observed, observe};
 use super::strace;

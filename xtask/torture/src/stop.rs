@@ -15,8 +15,8 @@ use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::io::ioctl_fionread;
 use rustix::process::Signal;
 
+use super::directory_oracle::survey;
 use super::exhaustion::{connect, ends};
-use super::folder_oracle::survey;
 use super::runner::{Case, RunOptions};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::{End, SOON};
@@ -40,7 +40,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// How long the large uploads may take to reach their size.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The interval at which the harness examines the folder, the journal and the process.
+/// The interval at which the harness examines the directory, the journal and the process.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The file system that contains FILE-DIR.

@@ -83,12 +83,16 @@ impl Journal {
         Ok(Journal::new(None, output, false))
     }
 
-    /// Creates a journal that appends to the file at `path`, which may not be inside `folder`;
-    /// creates its directory if missing. With `durable`, a client is released only after its line is
-    /// on the disk.
-    pub(super) fn open(path: &Path, folder: Option<&Path>, durable: bool) -> Result<Self, Failure> {
-        place::create_parent(path, folder, durable)?;
-        let place = Place::new(path, folder, durable)?;
+    /// Creates a journal that appends to the file at `path`, which may not be inside `file_dir`;
+    /// creates its directory if missing. With `durable`, a client is released only after its line
+    /// is on the disk.
+    pub(super) fn open(
+        path: &Path,
+        file_dir: Option<&Path>,
+        durable: bool,
+    ) -> Result<Self, Failure> {
+        place::create_parent(path, file_dir, durable)?;
+        let place = Place::new(path, file_dir, durable)?;
         let output = place.open().and_then(|fd| Output::new(fd, durable));
         let output = output.map_err(|error| cannot_open(place.path(), &error))?;
         Ok(Journal::new(Some(place), output, durable))

@@ -21,11 +21,15 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Locates the file at `path`, which may not be inside `folder`.
-    pub(super) fn new(path: &Path, folder: Option<&Path>, durable: bool) -> Result<Self, Failure> {
+    /// Locates the file at `path`, which may not be inside `file_dir`.
+    pub(super) fn new(
+        path: &Path,
+        file_dir: Option<&Path>,
+        durable: bool,
+    ) -> Result<Self, Failure> {
         let path = resolve(path).map_err(|error| cannot_open(path, &error))?;
         let parent = path.parent().unwrap_or(Path::new("/"));
-        require_outside(&path, parent, folder)?;
+        require_outside(&path, parent, file_dir)?;
         // Syncing the directory requires a readable descriptor, not just a path (`O_PATH`).
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = retry(|| openat(CWD, parent, flags, Mode::empty()))
@@ -69,10 +73,10 @@ impl Place {
 }
 
 /// Creates the directory of the journal and its parents if missing, unless they would be inside
-/// `folder`. With `durable`, also syncs their names to the disk.
+/// `file_dir`. With `durable`, also syncs their names to the disk.
 pub(super) fn create_parent(
     path: &Path,
-    folder: Option<&Path>,
+    file_dir: Option<&Path>,
     durable: bool,
 ) -> Result<(), Failure> {
     let Some(parent) = path.parent() else { return Ok(()) };
@@ -82,7 +86,7 @@ pub(super) fn create_parent(
         return Ok(());
     }
     let absolute = std::path::absolute(parent).map_err(|error| cannot_open(path, &error))?;
-    require_outside(path, &absolute, folder)?;
+    require_outside(path, &absolute, file_dir)?;
     fs::create_dir_all(parent).map_err(|error| {
         Failure::new(format_args!("cannot create directory {parent:?}"), os_error_text(&error))
     })?;
@@ -97,13 +101,13 @@ pub(super) fn create_parent(
     Ok(())
 }
 
-/// Returns an error if the journal's directory `parent` is inside `folder`.
-fn require_outside(path: &Path, parent: &Path, folder: Option<&Path>) -> Result<(), Failure> {
-    match folder {
-        Some(folder) if is_inside(parent, folder) => {
+/// Returns an error if the journal's directory `parent` is inside `file_dir`.
+fn require_outside(path: &Path, parent: &Path, file_dir: Option<&Path>) -> Result<(), Failure> {
+    match file_dir {
+        Some(file_dir) if is_inside(parent, file_dir) => {
             let what = format_args!("the journal {path:?}").to_string();
             let why = format_args!(
-                "inside {folder:?}, where the clients' files are; choose a place outside"
+                "inside {file_dir:?}, where the clients' files are; choose a place outside"
             )
             .to_string();
             Err(Failure::new(what, why).with_code(USAGE))
@@ -133,9 +137,9 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Returns whether `path` is `folder` or below it, under any name.
-fn is_inside(path: &Path, folder: &Path) -> bool {
+/// Returns whether `path` is `file_dir` or below it, under any name.
+fn is_inside(path: &Path, file_dir: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    let folder = identity(folder);
-    folder.is_some() && path.ancestors().any(|path| identity(path) == folder)
+    let file_dir = identity(file_dir);
+    file_dir.is_some() && path.ancestors().any(|path| identity(path) == file_dir)
 }

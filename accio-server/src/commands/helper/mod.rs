@@ -32,9 +32,9 @@ pub(crate) fn help() -> Option<ExitCode> {
     // The colour.
     arguments.next()?;
     let setup: Setup = serde_json::from_str(arguments.next()?.to_str()?).ok()?;
-    let folder = PathBuf::from(arguments.next()?);
+    let file_dir = PathBuf::from(arguments.next()?);
     Verbosity { quiet: setup.quiet, verbose: setup.verbose }.start_log();
-    Some(match run(setup, folder) {
+    Some(match run(setup, file_dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("the helper for commands: {}", os_error_text(&error));
@@ -43,7 +43,7 @@ pub(crate) fn help() -> Option<ExitCode> {
     })
 }
 
-fn run(setup: Setup, folder: PathBuf) -> io::Result<()> {
+fn run(setup: Setup, file_dir: PathBuf) -> io::Result<()> {
     // After a signal, the helper finishes the running commands of --on-commit and starts no more.
     // The commands themselves run with default signal handlers.
     let ending = Arc::new(AtomicBool::new(false));
@@ -53,7 +53,7 @@ fn run(setup: Setup, folder: PathBuf) -> io::Result<()> {
     let children = Children::adopt()?;
     let socket = io::stdout().as_fd().try_clone_to_owned()?;
     let runner = setup.on_commit.map(|on_commit| {
-        Runner::new(on_commit, folder, Arc::clone(&ending), Arc::clone(&children))
+        Runner::new(on_commit, file_dir, Arc::clone(&ending), Arc::clone(&children))
     });
     let reviewer =
         setup.accept_if.map(|accept_if| Reviewer::new(accept_if, socket, ending, children));

@@ -17,7 +17,7 @@ use crate::commands::OnCommit;
 pub(super) struct Runner {
     on_commit: OnCommit,
     queue: Mutex<BufReader<Stdin>>,
-    folder: PathBuf,
+    file_dir: PathBuf,
     ending: Arc<AtomicBool>,
     children: Arc<Children>,
     /// Files that were still queued at shutdown.
@@ -27,12 +27,12 @@ pub(super) struct Runner {
 impl Runner {
     pub(super) fn new(
         on_commit: OnCommit,
-        folder: PathBuf,
+        file_dir: PathBuf,
         ending: Arc<AtomicBool>,
         children: Arc<Children>,
     ) -> Self {
         let queue = Mutex::new(BufReader::new(io::stdin()));
-        Runner { on_commit, queue, folder, ending, children, dropped: AtomicU64::new(0) }
+        Runner { on_commit, queue, file_dir, ending, children, dropped: AtomicU64::new(0) }
     }
 
     pub(super) fn jobs(&self) -> usize {
@@ -91,7 +91,7 @@ impl Runner {
         describe(&mut command, job);
         command
             .args(arguments)
-            .env("ACCIO_PATH", self.folder.join(format!("{}.file", job.id)))
+            .env("ACCIO_PATH", self.file_dir.join(format!("{}.file", job.id)))
             .stdin(Stdio::null())
             // The server's own stdout may be its journal.
             .stdout(io::stderr());

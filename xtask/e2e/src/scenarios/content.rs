@@ -22,7 +22,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     works("content/real-file", "a real file of 100 MiB or more arrives in each dialect", real_file),
     waits("content/at-once", "N.file appears complete, and replaces an old file at once", at_once),
     waits("content/nothing-else", "no other name is in FILE-DIR at any time", nothing_else),
-    works("content/folder", "FILE-DIR is created; other files in it stay", folder),
+    works("content/directory", "FILE-DIR is created; other files in it stay", directory),
     works("content/one-byte-writes", "content arrives in single bytes", one_byte_writes),
 ];
 
@@ -197,10 +197,10 @@ fn nothing_else(context: &Context) -> Verdict {
     server.stop()
 }
 
-fn folder(context: &Context) -> Verdict {
+fn directory(context: &Context) -> Verdict {
     let dir = context.fresh("received");
     let server = context.server_into(&dir, &[])?;
-    ensure_eq("FILE-DIR is a folder once the server listens", true, dir.is_dir())?;
+    ensure_eq("FILE-DIR is a directory once the server listens", true, dir.is_dir())?;
     server.connect_greeted()?.complete(b"first run")?;
     fs::write(dir.join("notes.txt"), "not a transfer")?;
     fs::write(dir.join("7.file"), "seventh of another day")?;

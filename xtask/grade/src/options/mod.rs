@@ -47,10 +47,10 @@ pub(crate) struct Options {
     /// Grade this server-s: a command with {port}
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "bin_dir")]
     server_s: Option<String>,
-    /// Grade the programs in this folder: client.py, server.py and server-s.py, or compiled ones
+    /// Grade the programs in this directory: client.py, server.py and server-s.py, or compiled ones
     #[arg(long, value_name = "DIR", conflicts_with_all = ["bin_dir", "server", "client", "server_s"])]
     subject: Option<PathBuf>,
-    /// Grade the programs in each subfolder of this folder
+    /// Grade the programs in each subdirectory of this directory
     #[arg(long, value_name = "DIR",
           conflicts_with_all = ["bin_dir", "subject", "server", "client", "server_s", "gradescope"])]
     submissions: Option<PathBuf>,
@@ -58,13 +58,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", requires = "submissions",
           value_parser = clap::value_parser!(u16).range(1..))]
     at_once: Option<u16>,
-    /// Folder for each submission's reports
+    /// Directory for each submission's reports
     #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
     results: PathBuf,
     /// Dialect of the programs [default: confirm, which the courses use since 2022]
     #[arg(long, value_name = "DIALECT", value_parser = dialect)]
     handshake: Option<Dialect>,
-    /// Working directory of the programs [default: a new folder for each]
+    /// Working directory of the programs [default: a new directory for each]
     #[arg(long, value_name = "DIR")]
     workdir: Option<PathBuf>,
     /// Memory limit of a check's programs, in MiB
@@ -101,13 +101,13 @@ pub(crate) struct Options {
 /// The settings of a run.
 #[derive(Debug)]
 pub(crate) struct RunSettings<'a> {
-    /// The folder for the checks' files.
+    /// The directory for the checks' files.
     pub(crate) dir: &'a Path,
     /// Number of concurrent checks that use the CPU.
     pub(crate) jobs: usize,
     /// The seed of contents and of the network emulator.
     pub(crate) seed: u64,
-    /// The folder of our own programs.
+    /// The directory of our own programs.
     pub(crate) bin: &'a Path,
 }
 
@@ -287,7 +287,7 @@ impl Options {
             jobs,
             network: self.network,
             limits: Limits { memory: self.memory << 10, ..Limits::default() },
-            // Programs are started from other folders.
+            // Programs are started from other directories.
             workdir: self.workdir.as_ref().and_then(|dir| std::path::absolute(dir).ok()),
             dir,
             retry: !self.no_retry,

@@ -15,7 +15,7 @@ impl Options {
         chosen: &[&'static Check],
     ) -> Option<String> {
         if let Some(dir) = self.workdir.as_ref().filter(|dir| !dir.is_dir()) {
-            return Some(format!("--workdir {}: no such folder", dir.display()));
+            return Some(format!("--workdir {}: no such directory", dir.display()));
         }
         if let Some(file) = self.gradescope.as_ref().filter(|_| found.len() > 1) {
             return Some(format!(
@@ -29,8 +29,8 @@ impl Options {
         };
         if self.submissions.as_ref().and_then(is_results_in) == Some(true) {
             return Some(format!(
-                "--results {}: inside the folder of submissions, where the next run would grade it: \
-                 choose another folder",
+                "--results {}: inside the directory of submissions, where the next run would grade \
+                 it: choose another directory",
                 self.results.display()
             ));
         }

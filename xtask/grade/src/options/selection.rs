@@ -76,7 +76,7 @@ impl Options {
     }
 }
 
-/// Returns the option that selects a submission's folder.
+/// Returns the option that selects a submission's directory.
 pub(super) fn subject_option(dir: &Path) -> String {
     format!("--subject {}", quote(&dir.to_string_lossy()))
 }

@@ -132,7 +132,7 @@ fn test(row: &Row, subject_option: Option<&str>) -> TestJson {
             }
             // The path on this machine means nothing to the student.
             let command = match subject_option {
-                Some(option) => row.command.replacen(option, "--subject YOUR-FOLDER", 1),
+                Some(option) => row.command.replacen(option, "--subject YOUR-DIRECTORY", 1),
                 None => row.command.clone(),
             };
             text.push_str(&format!(

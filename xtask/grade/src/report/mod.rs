@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn try_out(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Err(io::Error::other(format!(
-            "cannot write {}: it is a folder: add a file name",
+            "cannot write {}: it is a directory: add a file name",
             path.display()
         )));
     }
@@ -35,8 +35,8 @@ pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
 
 /// Writes the content to a file next to `path` and returns its path.
 fn write_part(path: &Path, content: impl AsRef<[u8]>) -> io::Result<PathBuf> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|error| named(path, &error))?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory).map_err(|error| named(path, &error))?;
     }
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
@@ -46,7 +46,7 @@ fn write_part(path: &Path, content: impl AsRef<[u8]>) -> io::Result<PathBuf> {
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
     let text = format!(
-        "cannot write {}: {error}: choose a folder that you may write to, on a disk with free space",
+        "cannot write {}: {error}: choose a directory that you may write to, on a disk with free space",
         path.display()
     );
     io::Error::new(error.kind(), text)

@@ -144,7 +144,7 @@ fn a_killed_run_leaves_its_results_so_far() {
         std::thread::sleep(Duration::from_millis(5));
     }
     run.kill().unwrap();
-    // The processes that it had started are still running and write below this folder.
+    // The processes that it had started are still running and write below this directory.
     end_all_below(dir.path());
     // server/9 takes ten seconds, so it cannot have finished before the kill.
     let results = read(&results);
@@ -173,7 +173,7 @@ fn end_all_below(dir: &Path) {
 fn exits_with_2_for_usage_errors_and_3_if_a_report_cannot_be_written() {
     let code = |arguments: &[&str]| run(kit().args(arguments)).status.code();
     assert_eq!(code(&["--no-such-flag"]), Some(2));
-    assert_eq!(code(&["--subject", "/no/such/folder"]), Some(2));
+    assert_eq!(code(&["--subject", "/no/such/directory"]), Some(2));
     assert_eq!(code(&["--server", "python3 server.py"]), Some(2), "without {{port}}");
     let absent = ["--server-s", "no-such-interpreter server-s.xy {port}"];
     assert_eq!(code(&absent), Some(2), "not a fault of server-s.xy");
@@ -192,7 +192,7 @@ fn exits_with_2_for_usage_errors_and_3_if_a_report_cannot_be_written() {
     let class = dir.path().to_str().unwrap();
     let within = format!("{class}/results");
     assert_eq!(code(&["--submissions", class, "--results", &within]), Some(2));
-    let limits = ["--workdir", "/no/such/folder", "--filter", "client/2", "--subject", subject];
+    let limits = ["--workdir", "/no/such/directory", "--filter", "client/2", "--subject", subject];
     assert_eq!(code(&limits), Some(2));
     fs::create_dir(dir.path().join("empty")).unwrap();
     let (empty, results) = (dir.path().join("empty"), dir.path().join("results.json"));

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::directory_oracle::survey;
 use super::exhaustion::expect_idle;
-use super::folder_oracle::survey;
 use super::runner::{Case, RunOptions};
 use super::volume::Volume;
 use accio_harness::context::{Context, wait_until};

@@ -3,19 +3,19 @@
 use std::path::Path;
 
 use super::work::{EMPTY, UploadResults, length};
-use crate::folder_oracle::survey;
+use crate::directory_oracle::survey;
 use accio_harness::verdict::{Verdict, ensure};
 
 /// Returns a fault unless the results are allowed: the lines of a server that prints counts, or the
-/// folder of one that keeps files.
+/// directory of one that keeps files.
 pub(super) fn check(lines: Option<&str>, dir: &Path, results: &UploadResults) -> Verdict {
     match lines {
         Some(lines) => check_lines(lines, results),
-        None => check_folder(dir, results),
+        None => check_directory(dir, results),
     }
 }
 
-pub(super) fn check_folder(dir: &Path, results: &UploadResults) -> Verdict {
+pub(super) fn check_directory(dir: &Path, results: &UploadResults) -> Verdict {
     let found = survey(dir)?;
     let kept: Vec<u64> = results.confirmed.iter().copied().filter(|tag| *tag != EMPTY).collect();
     found.ensure_clean()?;

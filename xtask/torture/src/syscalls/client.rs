@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::folder_oracle::{content, survey};
+use crate::directory_oracle::{content, survey};
 use crate::strace::{self, Counts, InjectedFault, RUNTIME_READY};
 use accio_harness::context::{Context, wait_until};
 use accio_harness::peer::SOON;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::checks::{check, check_folder};
+use super::checks::{check, check_directory};
 use super::work::{PATIENCE, UPLOADS, UploadResults, length, work};
-use crate::folder_oracle::{content, survey};
+use crate::directory_oracle::{content, survey};
 use crate::load::{UploadOutcome, send};
 use crate::strace::{self, Counts, InjectedFault, Occurrence, RUNTIME_READY, Tracer};
 use accio_harness::context::{Context, wait_until};
@@ -27,7 +27,7 @@ const TIMEOUT: &str = "0.25";
 const WORKER: &str = "accio-worker-1";
 /// The name of the thread that commits files with `--durable`.
 const COMMITTER: &str = "accio-commit";
-/// The tag of the file that is in the folder before the server starts.
+/// The tag of the file that is in the directory before the server starts.
 const OLD: u64 = 1_000;
 
 /// A server program and its flags.
@@ -79,8 +79,8 @@ impl FailingServer {
         check(lines.as_deref(), &self.dir, results)
     }
 
-    fn check_folder(&self, mode: ServerMode, results: &UploadResults) -> Verdict {
-        if mode.counts { Ok(()) } else { check_folder(&self.dir, results) }
+    fn check_directory(&self, mode: ServerMode, results: &UploadResults) -> Verdict {
+        if mode.counts { Ok(()) } else { check_directory(&self.dir, results) }
     }
 }
 
@@ -204,7 +204,7 @@ pub(super) fn fail_start(
             ensure(reported, "one line on stderr: ERROR: …", || format!("{text:?}"))?;
         }
         start_again(context, &server.dir, mode, fault)?;
-        server.check_folder(mode, &UploadResults::default())?;
+        server.check_directory(mode, &UploadResults::default())?;
         return Ok("does not start".into());
     }
     strace::release(server.process.pid())?;
@@ -244,7 +244,7 @@ pub(super) fn fail_service(
     let outcome = send(server.address, &content(next, length(next)), SOON);
     if outcome != UploadOutcome::Confirmed || server.process.has_ended()? {
         ensure_own_end(&mut server, mode, fault)?;
-        server.check_folder(mode, &results)?;
+        server.check_directory(mode, &results)?;
         return Ok(format!("{injected} faults; the server ends and reports the reason"));
     }
     results.confirmed.push(next);
@@ -289,7 +289,7 @@ fn expect_idle(process: &Process) -> Verdict {
     ensure(used <= 9, "at most 9 clock ticks in 0.6 idle seconds", || format!("{used}"))
 }
 
-/// Starts another server on the folder, which removes files that this one could not.
+/// Starts another server on the directory, which removes files that this one could not.
 fn start_again(context: &Context, dir: &Path, mode: ServerMode, fault: &InjectedFault) -> Verdict {
     if fault.call == "unlinkat" && !mode.counts {
         context.server_into(dir, mode.flags)?.stop()?;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::folder_oracle::content;
+use crate::directory_oracle::content;
 use crate::load::{Ending, UploadOutcome, upload};
 use accio_harness::peer::Dialect;
 

@@ -37,7 +37,7 @@ pub(crate) fn run(
     let sink = options.create(&file_dir).map_err(unusable)?;
     // An absolute path, because the journal's check and the commands must find the same directory
     // even if the working directory or a link changes.
-    let folder = std::fs::canonicalize(&file_dir).map_err(|error| {
+    let absolute = std::fs::canonicalize(&file_dir).map_err(|error| {
         Failure::new(format_args!("cannot use directory {file_dir:?}"), os_error_text(&error))
     })?;
     let first_id = first_id(&files, &sink, &file_dir, server.verbosity.quiet)?;
@@ -59,12 +59,13 @@ pub(crate) fn run(
         on_commit,
         accept_if,
         queue: files.on_commit_queue as usize,
-        folder: folder.clone(),
+        file_dir: absolute.clone(),
         verbosity: server.verbosity,
         color: server.color.color,
     };
     let (durable, helper) = (files.durable, OnceLock::new());
-    let receiver = Receiver { folder, sink, durable, sandbox, commands, reviews, helper };
+    let receiver =
+        Receiver { file_dir: absolute, sink, durable, sandbox, commands, reviews, helper };
     operations.run(&server, builder, port, receiver)
 }
 
@@ -140,7 +141,7 @@ fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u
 
 /// The hooks of a server that receives into a directory.
 struct Receiver {
-    folder: PathBuf,
+    file_dir: PathBuf,
     sink: DirSink,
     durable: bool,
     sandbox: Sandbox,
@@ -150,8 +151,8 @@ struct Receiver {
 }
 
 impl Program for Receiver {
-    fn folder(&self) -> Option<&Path> {
-        Some(&self.folder)
+    fn file_dir(&self) -> Option<&Path> {
+        Some(&self.file_dir)
     }
 
     fn is_durable(&self) -> bool {

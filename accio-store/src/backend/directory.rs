@@ -9,8 +9,8 @@ use super::Backend;
 use crate::orphans::Orphans;
 use crate::shared::Capabilities;
 
-/// Opens the file system as a store; `folder` is this receiver's own directory.
-pub(crate) fn open(folder: PathBuf) -> Backend {
+/// Opens the file system as a store; `directory` is this receiver's own directory.
+pub(crate) fn open(directory: PathBuf) -> Backend {
     Backend {
         store: Arc::new(LocalFileSystem::new()),
         capabilities: Capabilities {
@@ -19,6 +19,6 @@ pub(crate) fn open(folder: PathBuf) -> Backend {
             multipart: true,
             parts_outlive_puts: true,
         },
-        orphans: Orphans::Folder(folder),
+        orphans: Orphans::Directory(directory),
     }
 }

@@ -38,7 +38,7 @@ pub(crate) enum FileContent {
     Garbage,
 }
 
-/// The contents of a folder.
+/// The contents of a directory.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// How many whole files have each tag.
@@ -81,7 +81,8 @@ pub(crate) fn identify(bytes: &[u8]) -> FileContent {
     }
 }
 
-/// Identifies every file of the folder; returns a fault for a name or content that is not allowed.
+/// Identifies every file of the directory; returns a fault for a name or content that is not
+/// allowed.
 pub(crate) fn survey(dir: &Path) -> Verdict<Survey> {
     let mut found = Survey::default();
     for entry in fs::read_dir(dir)? {
@@ -125,7 +126,7 @@ impl Survey {
         ensure(self.hidden.is_empty(), "no hidden name", || format!("{:?}", self.hidden))
     }
 
-    /// Returns a fault unless the folder has a whole file for each of these tags.
+    /// Returns a fault unless the directory has a whole file for each of these tags.
     pub(crate) fn ensure_kept(&self, tags: &[u64]) -> Verdict {
         let lost: Vec<_> = tags.iter().filter(|tag| !self.whole.contains_key(tag)).collect();
         ensure(lost.is_empty(), "every confirmed upload to be kept", || {

@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 
 /// Removes staging files from a directory that is used as a store; returns their number.
-pub(crate) fn reap(folder: &Path) -> io::Result<usize> {
+pub(crate) fn reap(directory: &Path) -> io::Result<usize> {
     let mut count = 0;
-    let entries = match std::fs::read_dir(folder) {
+    let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         entries => entries?,
     };
@@ -15,7 +15,7 @@ pub(crate) fn reap(folder: &Path) -> io::Result<usize> {
         let staged = name.to_str().and_then(|name| name.split_once(".file#"));
         let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         if staged.is_some_and(|(id, stage)| number(id) && number(stage)) {
-            std::fs::remove_file(folder.join(name))?;
+            std::fs::remove_file(directory.join(name))?;
             count += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! Archives a folder in tar format: a thread writes into a pipe while the client sends from it.
+//! Archives a directory in tar format: a thread writes into a pipe while the client sends from it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -16,13 +16,13 @@ use tar::{Builder, EntryType, Header};
 /// actually read. Files in `/proc` and `/sys` report a wrong size.
 const IN_MEMORY: u64 = 1 << 20;
 
-/// Starts archiving the folder. Reading the source fails at the end unless every file was read.
-pub(crate) fn archive(folder: &Path) -> io::Result<Source<'static>> {
+/// Starts archiving the directory. Reading the source fails at the end unless every file was read.
+pub(crate) fn archive(directory: &Path) -> io::Result<Source<'static>> {
     let (output, input) = io::pipe()?;
-    let folder = folder.to_owned();
+    let directory = directory.to_owned();
     let archiving = thread::Builder::new()
         .name("accio-archive".into())
-        .spawn(move || write(&folder, io::BufWriter::with_capacity(1 << 16, input)))?;
+        .spawn(move || write(&directory, io::BufWriter::with_capacity(1 << 16, input)))?;
     let mut archiving = Some(archiving);
     let outcome = move || {
         // The thread closes its end of the pipe just before it ends.
@@ -33,17 +33,17 @@ pub(crate) fn archive(folder: &Path) -> io::Result<Source<'static>> {
     Ok(Source::with_outcome(File::from(OwnedFd::from(output)), outcome))
 }
 
-/// Writes the archive of `folder` with its entries in alphabetical order.
-fn write(folder: &Path, output: impl Write) -> io::Result<()> {
+/// Writes the archive of `directory` with its entries in alphabetical order.
+fn write(directory: &Path, output: impl Write) -> io::Result<()> {
     let mut archive = Builder::new(output);
     archive.follow_symlinks(false);
-    let mut waiting = vec![(folder.to_owned(), PathBuf::from(name(folder)?))];
+    let mut waiting = vec![(directory.to_owned(), PathBuf::from(name(directory)?))];
     while let Some((path, name)) = waiting.pop() {
         let named = |error: io::Error| {
             let text = format!("{path:?}: {}", os_error_text(&error));
             io::Error::new(error.kind(), text)
         };
-        let is_top = path == folder;
+        let is_top = path == directory;
         let metadata = if is_top { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
         let metadata = metadata.map_err(named)?;
         if metadata.is_dir() {
@@ -65,14 +65,14 @@ fn write(folder: &Path, output: impl Write) -> io::Result<()> {
     archive.into_inner()?.flush()
 }
 
-/// Returns the name of the folder in the archive, which is the name of the folder itself.
-fn name(folder: &Path) -> io::Result<std::ffi::OsString> {
-    if let Some(name) = folder.file_name() {
+/// Returns the name of the directory in the archive, which is the name of the directory itself.
+fn name(directory: &Path) -> io::Result<std::ffi::OsString> {
+    if let Some(name) = directory.file_name() {
         return Ok(name.to_owned());
     }
     // The path is `.`, `..` or `/`.
-    let folder = fs::canonicalize(folder)?;
-    Ok(folder.file_name().unwrap_or(OsStr::new(".")).to_owned())
+    let directory = fs::canonicalize(directory)?;
+    Ok(directory.file_name().unwrap_or(OsStr::new(".")).to_owned())
 }
 
 /// Appends a regular file: a small one as it was read, a large one with its size at the time it is
@@ -131,9 +131,9 @@ mod tests {
 
     use super::*;
 
-    fn archived(folder: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+    fn archived(directory: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
         let mut bytes = Vec::new();
-        write(folder, &mut bytes)?;
+        write(directory, &mut bytes)?;
         let mut archive = tar::Archive::new(&bytes[..]);
         let entries = archive.entries()?.map(|entry| {
             let mut entry = entry?;
@@ -149,16 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn archives_all_entries_of_a_folder_under_its_name() {
+    fn archives_all_entries_of_a_directory_under_its_name() {
         let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("photos");
-        fs::create_dir_all(folder.join("empty")).unwrap();
-        fs::create_dir_all(folder.join("sub")).unwrap();
+        let directory = place.path().join("photos");
+        fs::create_dir_all(directory.join("empty")).unwrap();
+        fs::create_dir_all(directory.join("sub")).unwrap();
         let large = vec![7; 3 << 20];
-        fs::write(folder.join("a"), b"").unwrap();
-        fs::write(folder.join("large"), &large).unwrap();
-        fs::write(folder.join("sub").join("x".repeat(200)), b"content").unwrap();
-        symlink("../nowhere", folder.join("sub/link")).unwrap();
+        fs::write(directory.join("a"), b"").unwrap();
+        fs::write(directory.join("large"), &large).unwrap();
+        fs::write(directory.join("sub").join("x".repeat(200)), b"content").unwrap();
+        symlink("../nowhere", directory.join("sub/link")).unwrap();
         let entry = |name: &str, content: &[u8]| (name.to_owned(), content.to_vec());
         let expected = [
             entry("photos", b""),
@@ -171,9 +171,9 @@ mod tests {
         ];
         let trim =
             |(name, content): (String, Vec<u8>)| (name.trim_end_matches('/').to_owned(), content);
-        let found: Vec<_> = archived(&folder).unwrap().into_iter().map(trim).collect();
+        let found: Vec<_> = archived(&directory).unwrap().into_iter().map(trim).collect();
         assert_eq!(found, expected);
-        assert_eq!(name(&folder.join(".")).unwrap(), "photos");
+        assert_eq!(name(&directory.join(".")).unwrap(), "photos");
         assert_eq!(name(Path::new("/")).unwrap(), ".");
     }
 
