@@ -151,6 +151,8 @@ impl Lost {
 mod tests {
     use std::process::{Command, Stdio};
 
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
     use super::*;
 
     #[test]
@@ -175,6 +177,7 @@ mod tests {
         let mut child = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
         let pipe = child.stdin.take().unwrap();
         child.wait().unwrap();
+        wait_until_broken(&pipe);
         let queue = Queue::start(100, pipe).unwrap();
         for id in 0..50 {
             queue.push(Job { id, bytes: 0, peer: None, identity: None, digest: None });
@@ -183,5 +186,13 @@ mod tests {
         queue.close()();
         assert_eq!(lost.total.load(Ordering::Relaxed), 50);
         assert_eq!(lost.lock().count, 0, "all are logged");
+    }
+
+    /// Waits until nothing has the pipe's other end open: a child that another test starts at the
+    /// same time has it until its program begins.
+    fn wait_until_broken(pipe: &ChildStdin) {
+        let mut entries = [PollFd::new(pipe, PollFlags::empty())];
+        let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(poll(&mut entries, Some(&limit)), Ok(1), "the pipe never breaks");
     }
 }
