@@ -5,6 +5,7 @@
 mod api;
 mod dist;
 mod features;
+mod lanes;
 mod test;
 mod test_portable;
 mod tools;

@@ -1,7 +1,9 @@
 //! `cargo xtask test` and `cargo xtask test-e2e`.
 
 use std::env;
+use std::fs;
 use std::io::{self, Write};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -11,11 +13,14 @@ use accio_harness::cargo::cargo;
 use accio_harness::options::RunOptions;
 use accio_harness::process;
 
+use crate::lanes::{self, Step};
 use crate::tools::Tool;
 
 /// All features except `store`, which adds fifty crates for HTTP and TLS. Test it with `cargo test
 /// --package accio-server --all-features`. `store-core` covers the sink itself.
 const FEATURES: &str = "accio-server/store-core";
+/// The programs that the scenarios run.
+const PROGRAMS: [&str; 3] = ["accio-server", "accio-client", "server-s"];
 /// Time limit to build a tool.
 const BUILD: Duration = Duration::from_secs(1800);
 /// The exit code of an error in the command line.
@@ -34,31 +39,51 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     if options.run.list {
         return run_e2e(options);
     }
-    if !build_everything(FEATURES)? {
-        return Ok(ExitCode::FAILURE);
-    }
-    let mut tests = cargo();
-    tests.args(["test", "--workspace", "--features", FEATURES]);
-    let crates = process::foreground(&mut tests)?.success();
-    // The scenarios also run server-s without fast paths.
+    // The scenarios also run server-s without fast paths. Its own tests need the usual program, so
+    // the scenarios get copies.
     if !build_everything(&format!("{FEATURES},accio-simplified/diagnostics"))? {
         return Ok(ExitCode::FAILURE);
     }
-    let built = Programs::Built(own_directory()?);
-    let mut worst = if crates { 0 } else { 1 };
-    worst = worst.max(e2e(options, &built)?);
-    // Filters apply to scenarios and checks only.
+    let tools = own_directory()?;
+    let copies = tempfile::tempdir_in(&tools)?;
+    for program in PROGRAMS {
+        fs::copy(tools.join(program), copies.path().join(program))?;
+    }
+    let built = Programs::Built { tools, programs: copies.path().to_owned() };
+    if !build_everything(FEATURES)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let Some(scenarios) = options.e2e_commands(&built)? else { return Ok(ExitCode::from(USAGE)) };
+    // Most tests wait most of the time, so three lanes keep two cores busy.
+    let lanes = vec![
+        vec![
+            crates("unit tests", &["--lib", "--bins", "--examples"]),
+            crates("doc tests", &["--doc"]),
+        ],
+        vec![crates("integration tests", &["--test", "[!k]*"])],
+        iter::once(crates("the kit's tests", &["--test", "k*"])).chain(scenarios).collect(),
+    ];
+    let mut worst = lanes::run(lanes)?;
+    // Filters apply to scenarios and checks only. Faults have the machine to themselves, since
+    // several of them measure how late something happens.
     if options.run.filter.is_empty() {
         let mut torture = built.tool(Tool::Torture);
         torture.args(["--quick", "--unprivileged"]);
         options.add_common_to(&mut torture, &built);
         worst = worst.max(code(&mut torture)?);
     }
-    Ok(ExitCode::from(if crates { worst } else { 1 }))
+    Ok(ExitCode::from(worst))
 }
 
-/// Builds all programs, tools and tests at once. Cargo builds a dependency again for each set of
-/// its features, so separate builds would take twice as long.
+/// Returns the command that runs these tests of all crates.
+fn crates(title: &str, targets: &[&str]) -> Step {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--features", FEATURES]).args(targets);
+    Step { title: title.to_owned(), command }
+}
+
+/// Builds all programs, tools and tests at once. Cargo builds a dependency again for each set of its
+/// features, so separate builds would take twice as long.
 fn build_everything(features: &str) -> io::Result<bool> {
     let mut build = cargo();
     build.args(["build", "--workspace", "--all-targets", "--features", features]);
@@ -76,57 +101,59 @@ fn own_directory() -> io::Result<PathBuf> {
 enum Programs {
     /// The tools are built when they start; they build the programs for release.
     Release,
-    /// Both are in this directory.
-    Built(PathBuf),
+    /// Both are built, in these directories.
+    Built { tools: PathBuf, programs: PathBuf },
 }
 
 impl Programs {
     fn tool(&self, tool: Tool) -> Command {
         match self {
             Programs::Release => tool.command(),
-            Programs::Built(directory) => Command::new(directory.join(tool.name())),
+            Programs::Built { tools, .. } => Command::new(tools.join(tool.name())),
         }
     }
 
     fn directory(&self) -> Option<&Path> {
         match self {
             Programs::Release => None,
-            Programs::Built(directory) => Some(directory),
+            Programs::Built { programs, .. } => Some(programs),
         }
     }
 }
 
 /// Runs the scenarios, then grades our programs.
 pub(crate) fn run_e2e(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
-    Ok(e2e(options, &Programs::Release)?.into())
-}
-
-fn e2e(options: &OwnPrograms, programs: &Programs) -> anyhow::Result<u8> {
-    let mut tools = vec![Tool::E2e, Tool::Grade];
-    if !options.run.filter.is_empty() && !options.run.list {
-        // A filter may match only scenarios or only checks.
-        let mut matching = Vec::new();
-        for tool in tools {
-            if options.matches_any(tool, programs)? {
-                matching.push(tool);
-            }
-        }
-        tools = matching;
-        if tools.is_empty() {
-            let filter = &options.run.filter;
-            let error = "no scenario and no check matches";
-            writeln!(io::stderr().lock(), "ERROR: {error} {filter:?}: see --list")?;
-            return Ok(USAGE);
-        }
-    }
+    let Some(steps) = options.e2e_commands(&Programs::Release)? else {
+        return Ok(ExitCode::from(USAGE));
+    };
     let mut worst = 0;
-    for tool in tools {
-        worst = worst.max(code(&mut options.command(tool, programs))?);
+    for mut step in steps {
+        worst = worst.max(code(&mut step.command)?);
     }
-    Ok(worst)
+    Ok(worst.into())
 }
 
 impl OwnPrograms {
+    /// Returns the commands that run the scenarios and the checks. If none matches the filter,
+    /// prints an error and returns `None`.
+    fn e2e_commands(&self, programs: &Programs) -> anyhow::Result<Option<Vec<Step>>> {
+        let filter = &self.run.filter;
+        let mut steps = Vec::new();
+        for (title, tool) in [("scenarios", Tool::E2e), ("checks of the courses", Tool::Grade)] {
+            // A filter may match only scenarios or only checks.
+            if filter.is_empty() || self.run.list || self.matches_any(tool, programs)? {
+                let title = title.to_owned();
+                steps.push(Step { title, command: self.command(tool, programs) });
+            }
+        }
+        if steps.is_empty() {
+            let error = "no scenario and no check matches";
+            writeln!(io::stderr().lock(), "ERROR: {error} {filter:?}: see --list")?;
+            return Ok(None);
+        }
+        Ok(Some(steps))
+    }
+
     fn command(&self, tool: Tool, programs: &Programs) -> Command {
         let mut command = programs.tool(tool);
         command.args(self.run.list.then_some("--list"));
@@ -155,7 +182,7 @@ impl OwnPrograms {
 }
 
 /// Runs a tool and returns its exit code.
-fn code(command: &mut Command) -> io::Result<u8> {
+pub(crate) fn code(command: &mut Command) -> io::Result<u8> {
     let code = process::foreground(command)?.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.unwrap_or(TROUBLE))
 }

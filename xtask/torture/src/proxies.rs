@@ -60,7 +60,7 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
             };
             let name = format!("proxies/{}-{mode}", proxy.name());
             let case = Case::new(name, about, move |context| trial(context, proxy, tls, broken));
-            cases.push(case.alone().within(Duration::from_secs(300)));
+            cases.push(case.within(Duration::from_secs(300)));
         }
     }
     cases
