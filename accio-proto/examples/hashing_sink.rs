@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use accio_proto::{Client, FileSink, Server, SinkFile};
+use accio_proto::{Client, Connection, FileSink, OpenError, Server, SinkFile};
 
 /// The stored results: a checksum for each complete file, `None` for a failed one.
 type Sums = Arc<Mutex<BTreeMap<u64, Option<u64>>>>;
@@ -25,7 +25,8 @@ struct HashedFile {
 impl FileSink for HashingSink {
     type File = HashedFile;
 
-    fn open(&self, id: u64) -> io::Result<HashedFile> {
+    fn open(&self, connection: &Connection) -> Result<HashedFile, OpenError> {
+        let id = connection.id;
         Ok(HashedFile { id, hasher: DefaultHasher::new(), sums: Arc::clone(&self.0) })
     }
 }

@@ -55,6 +55,8 @@
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "io")]
+mod connection;
+#[cfg(feature = "io")]
 mod copier;
 mod dialect;
 #[cfg(feature = "io")]
@@ -91,6 +93,8 @@ pub use client::{
     Progress, Sent, ServerReply, Source, TlsFailure,
 };
 #[cfg(feature = "io")]
+pub use connection::Connection;
+#[cfg(feature = "io")]
 pub use copier::{Copier, CopyError, Step};
 pub use dialect::{
     Dialect, FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION, ServerDialect, UnknownDialect,
@@ -118,7 +122,7 @@ pub use session::{Abort, Closing, Ended, Expiry, Session, SessionLimits, Turn, U
 #[cfg(feature = "io")]
 pub use sink::{
     CountFile, CountSink, Demand, DirError, DirErrorKind, DirFile, DirOptions, DirSink,
-    ERROR_MARKER, Existing, FileSink, MemoryFile, MemorySink, SinkFile, Stored,
+    ERROR_MARKER, Existing, FileSink, MemoryFile, MemorySink, OpenError, SinkFile, Stored,
 };
 #[cfg(feature = "io")]
 pub use socket::{Socket, TcpSocket};

@@ -1,6 +1,8 @@
 //! The connection of a session, and its implementation by TCP.
 
 use std::io;
+#[cfg(feature = "server")]
+use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -85,6 +87,12 @@ impl TcpSocket {
     #[cfg(feature = "server")]
     pub(crate) fn accepted(stream: TcpStream) -> Self {
         TcpSocket(stream)
+    }
+
+    /// Returns the local address of the connection, if the system knows it.
+    #[cfg(feature = "server")]
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.0.local_addr().ok()
     }
 
     /// Copies available bytes without removing them; 0 is the peer's FIN.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accio_proto::{
-    Copier, CopyError, CountSink, Demand, DirSink, FastPath, FastPaths, FileSink, SinkFile, Socket,
-    Step, TcpSocket,
+    Connection, Copier, CopyError, CountSink, Demand, DirSink, FastPath, FastPaths, FileSink,
+    SinkFile, Socket, Step, TcpSocket,
 };
 
 const IDLE: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ fn every_path_copies_the_same_content() {
             [0, 1, 65_535, 65_536, 65_537, 1 << 20, 9_999_999].into_iter().enumerate()
         {
             let bytes = pattern(length, id as u32);
-            let mut file = sink.open(id as u64).unwrap();
+            let mut file = sink.open(&Connection::new(id as u64)).unwrap();
             assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), length as u64);
             file.commit().unwrap();
             let kept = std::fs::read(dir.path().join(format!("{id}.file"))).unwrap();
@@ -136,7 +136,7 @@ fn uses_splice_where_it_is_allowed() {
 fn every_path_counts_correctly() {
     for (_, mut copier) in copiers() {
         for length in [0, 1, 65_537, 5_000_000] {
-            let mut file = CountSink.open(1).unwrap();
+            let mut file = CountSink.open(&Connection::new(1)).unwrap();
             let bytes = pattern(length, 7);
             assert_eq!(upload(&mut copier, &mut file, &bytes).unwrap(), length as u64);
         }
@@ -237,7 +237,7 @@ fn a_reset_after_data_is_an_error_on_every_path() {
             socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
             drop(peer);
             let result = if counting {
-                let mut file = CountSink.open(1).unwrap();
+                let mut file = CountSink.open(&Connection::new(1)).unwrap();
                 copier.copy_to_end(&mut socket, &mut file, IDLE)
             } else {
                 let mut file = Plain::new(tempfile::tempfile().unwrap());

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use accio_proto::{
-    Copier, CountSink, Digest, DigestAlgorithm, Ended, FastPaths, FileSink, Hasher, MemorySink,
-    ServerDialect, Session, SessionLimits, Socket, Stored, Turn,
+    Connection, Copier, CountSink, Digest, DigestAlgorithm, Ended, FastPaths, FileSink, Hasher,
+    MemorySink, ServerDialect, Session, SessionLimits, Socket, Stored, Turn,
 };
 use proptest::prelude::*;
 
@@ -60,7 +60,7 @@ fn serve<K: FileSink>(
 ) -> Ended<Pieces, K::File> {
     let (limits, now) = (SessionLimits::default(), Instant::now());
     let mut copier = Copier::new(Arc::new(FastPaths::default()));
-    let mut session = Session::begin(1, socket, dialect, now);
+    let mut session = Session::begin(Connection::new(1), socket, dialect, now);
     if let Some(algorithm) = algorithm {
         session = session.digest(algorithm);
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accio_proto::{
-    Abort, Copier, CountSink, Dialect, Ended, Expiry, FastPaths, MemoryFile, MemorySink, Session,
-    SessionLimits, Socket, Stored, Turn, limits,
+    Abort, Connection, Copier, CountSink, Dialect, Ended, Expiry, FastPaths, MemoryFile,
+    MemorySink, Session, SessionLimits, Socket, Stored, Turn, limits,
 };
 
 /// A socket with a number of bytes, followed by silence or the end.
@@ -56,7 +56,12 @@ impl World {
     }
 
     fn begin(&self, left: usize, ends: bool) -> Session<Source, MemoryFile> {
-        Session::begin(1, Source { left, ends, given: 0 }, Dialect::Direct.into(), self.start)
+        Session::begin(
+            Connection::new(1),
+            Source { left, ends, given: 0 },
+            Dialect::Direct.into(),
+            self.start,
+        )
     }
 
     fn ready(&mut self, session: &mut Session<Source, MemoryFile>) -> Turn {
@@ -147,14 +152,15 @@ fn receives_small_content_and_moves_large_content_in_bulk() {
             let (limits, start) = (world.limits, world.start);
             let dialect = Dialect::Direct.into();
             let (result, bytes, dropped) = if drops {
-                let mut session = Session::begin(1, Dropping(source, 0), dialect, start);
+                let mut session =
+                    Session::begin(Connection::new(1), Dropping(source, 0), dialect, start);
                 let turn = session.handle_ready(&CountSink, &mut world.copier, &limits, start);
                 let Turn::Ended(result) = turn else { panic!("it waits") };
                 let ended = session.close(result).finish(&CountSink);
                 (ended.result, ended.bytes, ended.socket.socket().1 > 0)
             } else {
                 // By default, the trait drops bytes by receiving them.
-                let mut session = Session::begin(1, source, dialect, start);
+                let mut session = Session::begin(Connection::new(1), source, dialect, start);
                 let turn = session.handle_ready(&CountSink, &mut world.copier, &limits, start);
                 let Turn::Ended(result) = turn else { panic!("it waits") };
                 let ended = session.close(result).finish(&CountSink);
@@ -172,7 +178,12 @@ fn bytes_that_only_resemble_a_handshake_count_as_content() {
     for (max_size, fits) in [(15, true), (14, false)] {
         let mut world = World::new(|limits| limits.max_size = Some(max_size));
         let socket = Source { left: 15, ends: true, given: 0 };
-        let session = Session::begin(1, socket, accio_proto::ServerDialect::Auto, world.start);
+        let session = Session::begin(
+            Connection::new(1),
+            socket,
+            accio_proto::ServerDialect::Auto,
+            world.start,
+        );
         let ended = world.finish(session);
         assert_eq!(ended.result.is_ok(), fits, "{:?}", ended.result);
     }
@@ -228,7 +239,12 @@ fn a_deadline_ends_a_session_only_without_input() {
     let (limits, start) = (world.limits, world.start);
     for has_input in [false, true] {
         let socket = Asked(Source { left: 5, ends: false, given: 0 }, has_input);
-        let mut session = Session::<_, MemoryFile>::begin(1, socket, Dialect::Direct.into(), start);
+        let mut session = Session::<_, MemoryFile>::begin(
+            Connection::new(1),
+            socket,
+            Dialect::Direct.into(),
+            start,
+        );
         let deadline = start + limits.idle_timeout;
         let early = session.check_deadline(&limits, deadline - Duration::from_nanos(1));
         assert!(matches!(early, Expiry::Later(at) if at == deadline), "{early:?}");

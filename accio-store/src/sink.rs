@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use accio_proto::FileSink;
+use accio_proto::{Connection, FileSink, OpenError};
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 
@@ -64,12 +64,12 @@ impl StoreSink {
 impl FileSink for StoreSink {
     type File = StoreFile;
 
-    fn open(&self, id: u64) -> io::Result<StoreFile> {
-        Ok(StoreFile::new(&self.shared, id))
+    fn open(&self, connection: &Connection) -> Result<StoreFile, OpenError> {
+        Ok(StoreFile::new(&self.shared, connection.id))
     }
 
-    fn mark(&self, id: u64) -> io::Result<()> {
-        self.shared.mark(id)
+    fn mark(&self, connection: &Connection) -> io::Result<()> {
+        self.shared.mark(connection.id)
     }
 
     fn blocks(&self) -> bool {

@@ -194,7 +194,7 @@ impl<K: FileSink> Connections<K> {
         Review {
             id: info.id,
             peer: info.peer,
-            identity: closing.socket().identity().cloned(),
+            identity: closing.connection().identity.clone(),
             dialect: closing.dialect(),
             bytes: closing.bytes(),
             digest: closing.digest(),
@@ -245,10 +245,10 @@ impl<K: FileSink> Connections<K> {
         info: ConnectionInfo,
         release: impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static,
     ) -> Option<K::File> {
-        let Ended { dialect, bytes, digest, result, unmarked, socket, discarded, .. } = ended;
+        let Ended { connection, bytes, digest, result, unmarked, socket, discarded, .. } = ended;
         let kept = result.is_ok();
-        let mut outcome = self.outcome(info, dialect, bytes, result, unmarked);
-        outcome.identity = socket.socket().identity().cloned();
+        let mut outcome = self.outcome(info, connection.dialect, bytes, result, unmarked);
+        outcome.identity = connection.identity;
         outcome.digest = digest;
         self.record(outcome, info.place, move || release(socket, kept));
         discarded
@@ -257,7 +257,9 @@ impl<K: FileSink> Connections<K> {
     /// Ends a connection whose session is stuck in another thread when the server stops: writes the
     /// error marker and reports the connection. The peer sees a reset when the process ends.
     pub(super) fn abandon(&self, info: ConnectionInfo) {
-        let marked = catch_unwind(AssertUnwindSafe(|| self.sink.mark(info.id)))
+        let known = self.controls.in_progress.describe(info.place, info.id);
+        let connection = known.unwrap_or_else(|| crate::Connection::new(info.id));
+        let marked = catch_unwind(AssertUnwindSafe(|| self.sink.mark(&connection)))
             .unwrap_or_else(|_| Err(std::io::Error::other("the sink panicked")));
         let unmarked = marked.err().inspect(|error| {
             log::error!("connection {}: cannot keep the error marker: {error}", info.id);
@@ -390,14 +392,17 @@ impl<K: FileSink> Connections<K> {
         };
         self.controls.counters.accepted();
         log::debug!("connection {id}: accepted from {}", Peer(peer));
-        let session = Session::begin(id, socket, self.config.dialect, now);
+        let mut connection = crate::Connection::new(id);
+        connection.peer = peer;
+        connection.local = socket.local_addr();
+        connection.identity = socket.identity().cloned();
+        let session = Session::begin(connection, socket, self.config.dialect, now);
         #[cfg(feature = "digest")]
         let session = match self.config.digest {
             None => session,
             Some(algorithm) => session.digest(algorithm),
         };
-        let identity = session.socket().identity().cloned();
-        let place = self.controls.in_progress.enter(id, peer, identity, session.dialect(), now);
+        let place = self.controls.in_progress.enter(session.connection().clone(), now);
         let info = ConnectionInfo { id, peer, since: now, place };
         Progress::Waiting(Connection::Serving(session, info))
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::connection::Connection;
 use crate::dialect::Dialect;
 
 /// A connection in service.
@@ -83,9 +84,7 @@ struct Entry {
 /// The constant properties of a connection.
 #[derive(Debug)]
 struct Description {
-    id: u64,
-    peer: Option<SocketAddr>,
-    identity: Option<Arc<str>>,
+    connection: Connection,
     since: Instant,
 }
 
@@ -105,20 +104,13 @@ impl InProgress {
     }
 
     /// Adds a connection, until [`leave`](InProgress::leave).
-    pub(super) fn enter(
-        &self,
-        id: u64,
-        peer: Option<SocketAddr>,
-        identity: Option<Arc<str>>,
-        dialect: Option<Dialect>,
-        now: Instant,
-    ) -> Place {
+    pub(super) fn enter(&self, connection: Connection, now: Instant) -> Place {
         let Some(index) = self.vacant() else { return Place(None) };
         let entry = self.entry(index);
-        let mut connection = lock(&entry.connection);
-        *connection = Some(Description { id, peer, identity, since: now });
-        entry.store(0, dialect, self.micros(now));
-        drop(connection);
+        let mut description = lock(&entry.connection);
+        entry.store(0, connection.dialect, self.micros(now));
+        *description = Some(Description { connection, since: now });
+        drop(description);
         Place(Some(index))
     }
 
@@ -144,12 +136,23 @@ impl InProgress {
         }
     }
 
+    /// Returns the description of connection `id`, with its dialect if that is known, unless the
+    /// connection was removed.
+    pub(super) fn describe(&self, place: Place, id: u64) -> Option<Connection> {
+        let entry = self.entry(place.0?);
+        let description = lock(&entry.connection);
+        let connection = description.as_ref().map(|entered| &entered.connection);
+        let mut connection = connection.filter(|connection| connection.id == id)?.clone();
+        connection.dialect = stage(entry.stage.load(Ordering::Relaxed)).0;
+        Some(connection)
+    }
+
     /// Removes connection `id`; has no effect if it was removed already.
     pub(super) fn leave(&self, place: Place, id: u64) {
         let Some(index) = place.0 else { return };
         {
             let mut connection = lock(&self.entry(index).connection);
-            if connection.as_ref().is_none_or(|connection| connection.id != id) {
+            if connection.as_ref().is_none_or(|entered| entered.connection.id != id) {
                 return;
             }
             *connection = None;
@@ -168,14 +171,14 @@ impl InProgress {
         let entry = self.entry(index);
         // Locked while the progress is read, so that all values belong to the same connection.
         let connection = lock(&entry.connection);
-        let Description { id, peer, identity, since } = connection.as_ref()?;
+        let Description { connection, since } = connection.as_ref()?;
         let now = Instant::now();
         let heard = Duration::from_micros(entry.heard.load(Ordering::Relaxed));
         let (dialect, phase) = stage(entry.stage.load(Ordering::Relaxed));
         Some(ConnectionStatus {
-            id: *id,
-            peer: *peer,
-            identity: identity.clone(),
+            id: connection.id,
+            peer: connection.peer,
+            identity: connection.identity.clone(),
             dialect,
             phase,
             bytes: entry.bytes.load(Ordering::Relaxed),
@@ -266,7 +269,8 @@ mod tests {
     fn an_entry_shows_the_progress_of_its_connection_only() {
         let table = InProgress::new(1);
         let now = Instant::now();
-        let first = table.enter(1, None, Some("ada".into()), None, now);
+        let first =
+            table.enter(Connection { identity: Some("ada".into()), ..Connection::new(1) }, now);
         let status = table.iter().next().unwrap();
         assert_eq!((status.id, status.bytes, status.phase), (1, 0, Phase::Handshake));
         assert_eq!(status.identity.as_deref(), Some("ada"));
@@ -277,10 +281,14 @@ mod tests {
         table.finishing(first, 6, Some(Dialect::Accio));
         let status = table.iter().next().unwrap();
         assert_eq!((status.bytes, status.phase), (6, Phase::Finishing));
+        assert_eq!(table.describe(first, 1).unwrap().dialect, Some(Dialect::Accio));
+        assert_eq!(table.describe(first, 2), None);
         table.leave(first, 1);
         assert_eq!(table.iter().next(), None);
+        assert_eq!(table.describe(first, 1), None);
 
-        let second = table.enter(2, None, None, Some(Dialect::Direct), Instant::now());
+        let direct = Connection { dialect: Some(Dialect::Direct), ..Connection::new(2) };
+        let second = table.enter(direct, Instant::now());
         let status = table.iter().next().unwrap();
         assert_eq!((status.id, status.bytes, status.identity), (2, 0, None));
         table.leave(first, 1);
@@ -292,7 +300,7 @@ mod tests {
     #[test]
     fn stores_progress_without_a_lock() {
         let table = Arc::new(InProgress::new(1));
-        let place = table.enter(1, None, None, None, Instant::now());
+        let place = table.enter(Connection::new(1), Instant::now());
         let (connection, free) = (lock(&table.entry(0).connection), lock(&table.free));
         let (done, is_done) = std::sync::mpsc::channel();
         let other = Arc::clone(&table);
@@ -310,7 +318,7 @@ mod tests {
     fn measures_idle_time_and_age() {
         let table = InProgress::new(1);
         let start = Instant::now();
-        let place = table.enter(1, None, None, None, start);
+        let place = table.enter(Connection::new(1), start);
         std::thread::sleep(Duration::from_millis(20));
         let heard = Instant::now();
         table.progress(place, 1, None, heard);
@@ -325,7 +333,7 @@ mod tests {
     fn lists_connections_up_to_its_limit() {
         let table = InProgress::new(2 * CHUNK);
         let now = Instant::now();
-        let enter = |id| table.enter(id, None, None, None, now);
+        let enter = |id| table.enter(Connection::new(id), now);
         let places: Vec<_> = (0..2 * CHUNK as u64).map(enter).collect();
         assert!(!places.contains(&Place(None)));
         assert_eq!(enter(9000), Place(None));

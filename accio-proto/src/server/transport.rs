@@ -42,6 +42,14 @@ mod secured {
     }
 
     impl ServerSocket {
+        /// Returns the local address of the connection.
+        pub(in crate::server) fn local_addr(&self) -> Option<std::net::SocketAddr> {
+            match self {
+                ServerSocket::Plain(socket) => socket.local_addr(),
+                ServerSocket::Tls(secured) => secured.socket.get_ref().local_addr(),
+            }
+        }
+
         /// Returns the client's identity, if it presented a certificate.
         pub(in crate::server) fn identity(&self) -> Option<&Arc<str>> {
             match self {

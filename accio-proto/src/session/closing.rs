@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Abort;
+use crate::connection::Connection;
 use crate::dialect::Dialect;
 use crate::digest::Digest;
-use crate::sink::{FileSink, SinkFile};
+use crate::sink::{FileSink, OpenError, SinkFile};
 use crate::socket::Socket;
 
 /// A session that has ended but whose file is not yet committed or aborted.
@@ -19,8 +20,7 @@ use crate::socket::Socket;
 #[derive(Debug)]
 #[must_use]
 pub struct Closing<S, F> {
-    pub(super) id: u64,
-    pub(super) dialect: Option<Dialect>,
+    pub(super) connection: Box<Connection>,
     pub(super) bytes: u64,
     pub(super) digest: Option<Digest>,
     pub(super) result: Result<(), Abort>,
@@ -32,10 +32,8 @@ pub struct Closing<S, F> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ended<S, F> {
-    /// The number of the connection.
-    pub id: u64,
-    /// The dialect of the client, if it is known.
-    pub dialect: Option<Dialect>,
+    /// The description of the connection, with its dialect if that is known.
+    pub connection: Connection,
     /// Number of content bytes received, whether or not they were stored.
     pub bytes: u64,
     /// The digest of a complete file, if the session computes it.
@@ -72,12 +70,17 @@ impl<S: Socket> Unreleased<S> {
 impl<S: Socket, F: SinkFile> Closing<S, F> {
     /// Returns the number of the connection.
     pub fn id(&self) -> u64 {
-        self.id
+        self.connection.id
     }
 
     /// Returns the dialect of the client, if it is known.
     pub fn dialect(&self) -> Option<Dialect> {
-        self.dialect
+        self.connection.dialect
+    }
+
+    /// Returns the description of the connection, with its dialect if that is known.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Returns the number of content bytes received.
@@ -178,9 +181,9 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
     /// Opens the file of an empty upload.
     fn open<K: FileSink<File = F>>(&mut self, sink: &K) {
         if self.file.is_none() {
-            match catch_panic(|| sink.open(self.id)).and_then(|opened| opened) {
+            match open(sink, &self.connection) {
                 Ok(file) => self.file = Some(file),
-                Err(error) => self.result = Err(Abort::sink("open")(error)),
+                Err(why) => self.result = Err(why),
             }
         }
     }
@@ -195,21 +198,32 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             Err(_) => self.mark(sink).err(),
         };
         if let Some(error) = &unmarked {
-            log::error!("connection {}: cannot keep the error marker: {error}", self.id);
+            log::error!("connection {}: cannot keep the error marker: {error}", self.connection.id);
         }
-        let Closing { id, dialect, bytes, digest, result, file, socket } = self;
+        let Closing { connection, bytes, digest, result, file, socket } = self;
         let digest = digest.filter(|_| result.is_ok());
-        Ended { id, dialect, bytes, digest, result, unmarked, socket, discarded: file }
+        let connection = *connection;
+        Ended { connection, bytes, digest, result, unmarked, socket, discarded: file }
     }
 
     fn mark<K: FileSink<File = F>>(&mut self, sink: &K) -> io::Result<()> {
-        let mark = || catch_panic(|| sink.mark(self.id)).and_then(|marked| marked);
+        let mark = || catch_panic(|| sink.mark(&self.connection)).and_then(|marked| marked);
         match &mut self.file {
             Some(file) => {
                 catch_panic(|| file.abort()).and_then(|aborted| aborted).or_else(|_| mark())
             }
             None => mark(),
         }
+    }
+}
+
+/// Opens the file of a connection.
+pub(super) fn open<K: FileSink>(sink: &K, connection: &Connection) -> Result<K::File, Abort> {
+    let opened = catch_panic(|| sink.open(connection)).map_err(OpenError::Failed);
+    match opened.and_then(|opened| opened) {
+        Ok(file) => Ok(file),
+        Err(OpenError::Rejected(why)) => Err(Abort::Rejected(why)),
+        Err(OpenError::Failed(error)) => Err(Abort::sink("open")(error)),
     }
 }
 

@@ -11,6 +11,7 @@ pub use abort::Abort;
 pub use closing::{Closing, Ended, Unreleased};
 pub use time_limits::SessionLimits;
 
+use crate::connection::Connection;
 use crate::copier::{Copier, CopyError, Step};
 use crate::dialect::{Dialect, GREETING, ServerDialect};
 #[cfg(feature = "digest")]
@@ -21,7 +22,7 @@ use crate::interest::Interest;
 use crate::limits;
 use crate::sink::{FileSink, SinkFile};
 use crate::socket::Socket;
-use closing::catch_panic;
+use closing::{catch_panic, open};
 use time_limits::TransferClock;
 
 /// One accepted connection. It is generic over its socket and its sink, and takes the time as an
@@ -29,7 +30,8 @@ use time_limits::TransferClock;
 /// a clock.
 #[derive(Debug)]
 pub struct Session<S, F> {
-    id: u64,
+    /// In a box, because the session is moved more often than it is used.
+    connection: Box<Connection>,
     socket: S,
     stage: Stage<F>,
     /// Bytes to send. They fit into any send buffer, so this is soon empty.
@@ -46,7 +48,6 @@ enum Stage<F> {
     Handshake(ServerHandshake),
     /// The file is opened when its first byte arrives, so that a silent connection needs none.
     Content {
-        dialect: Dialect,
         file: Option<F>,
         /// The last read filled the buffer, so there may be more to receive than the buffer holds.
         bulk: bool,
@@ -54,15 +55,8 @@ enum Stage<F> {
 }
 
 impl<F> Stage<F> {
-    fn content(dialect: Dialect) -> Self {
-        Stage::Content { dialect, file: None, bulk: false }
-    }
-
-    fn dialect(&self) -> Option<Dialect> {
-        match self {
-            Stage::Handshake(_) => None,
-            Stage::Content { dialect, .. } => Some(*dialect),
-        }
+    fn content() -> Self {
+        Stage::Content { file: None, bulk: false }
     }
 
     /// Switches to plain reads; returns false if the session uses them already.
@@ -109,15 +103,18 @@ pub enum Expiry {
 const INPUT_WAITS: Duration = Duration::from_millis(100);
 
 impl<S: Socket, F: SinkFile> Session<S, F> {
-    /// Returns a session for a connection that was just accepted as number `id`. Nothing is sent
-    /// yet.
-    pub fn begin(id: u64, socket: S, dialect: ServerDialect, now: Instant) -> Self {
+    /// Returns a session for a connection that was just accepted. Nothing is sent yet.
+    pub fn begin(connection: Connection, socket: S, dialect: ServerDialect, now: Instant) -> Self {
+        let mut connection = Box::new(connection);
         let (unsent, stage) = match ServerHandshake::begin(dialect) {
             ServerStep::Wait { send, handshake } => (send, Stage::Handshake(handshake)),
-            ServerStep::Established { send, dialect, .. } => (send, Stage::content(dialect)),
+            ServerStep::Established { send, dialect, .. } => {
+                connection.dialect = Some(dialect);
+                (send, Stage::content())
+            }
         };
         let clock = TransferClock::new(now);
-        Session { id, socket, stage, unsent, bytes: 0, hasher: None, clock }
+        Session { connection, socket, stage, unsent, bytes: 0, hasher: None, clock }
     }
 
     /// Makes the session compute the digest of the content. The content then passes through a
@@ -130,7 +127,12 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
 
     /// Returns the number of the connection.
     pub fn id(&self) -> u64 {
-        self.id
+        self.connection.id
+    }
+
+    /// Returns the description of the connection, with its dialect once that is known.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Returns the socket.
@@ -145,7 +147,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
 
     /// Returns the dialect of the client, once it is known.
     pub fn dialect(&self) -> Option<Dialect> {
-        self.stage.dialect()
+        self.connection.dialect
     }
 
     /// Returns the time of the last byte, or of the accept.
@@ -270,17 +272,9 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     /// Ends the session. [`Closing::finish`] then commits or aborts the file.
     pub fn close(mut self, result: Result<(), Abort>) -> Closing<S, F> {
         let file = self.stage.take_file();
-        let Session { id, socket, bytes, stage, hasher, .. } = self;
+        let Session { connection, socket, bytes, hasher, .. } = self;
         let digest = hasher.filter(|_| result.is_ok()).map(|hasher| hasher.finish());
-        Closing {
-            id,
-            dialect: stage.dialect(),
-            bytes,
-            digest,
-            result,
-            file,
-            socket: Unreleased(socket),
-        }
+        Closing { connection, bytes, digest, result, file, socket: Unreleased(socket) }
     }
 
     fn flush(&mut self) -> Result<(), Abort> {
@@ -335,7 +329,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                     send
                 }
                 ServerStep::Established { send, dialect, kept, consumed } => {
-                    *small = Stage::content(dialect);
+                    *small = Stage::content();
+                    self.connection.dialect = Some(dialect);
                     content = [kept, &input[consumed..]];
                     send
                 }
@@ -350,10 +345,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             for bytes in content.into_iter().filter(|bytes| !bytes.is_empty()) {
                 let file = match file {
                     Some(file) => file,
-                    None => {
-                        let opened = catch_panic(|| sink.open(self.id)).and_then(|opened| opened);
-                        file.insert(opened.map_err(Abort::sink("open"))?)
-                    }
+                    None => file.insert(open(sink, &self.connection)?),
                 };
                 let written = catch_panic(|| file.write(bytes)).and_then(|written| written);
                 written.map_err(Abort::sink("write"))?;

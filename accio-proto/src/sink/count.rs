@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::{Demand, FileSink, SinkFile};
+use super::{Demand, FileSink, OpenError, SinkFile};
+use crate::connection::Connection;
 
 /// Counts the bytes of each connection and drops them, without a copy if the kernel supports it.
 /// The count is part of the connection's [`Outcome`](crate::Outcome).
@@ -16,7 +17,7 @@ pub struct CountFile(());
 impl FileSink for CountSink {
     type File = CountFile;
 
-    fn open(&self, _id: u64) -> io::Result<CountFile> {
+    fn open(&self, _connection: &Connection) -> Result<CountFile, OpenError> {
         Ok(CountFile(()))
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{FileSink, SinkFile};
+use super::{FileSink, OpenError, SinkFile};
+use crate::connection::Connection;
 
 /// Stores every file in memory: for tests, and for programs that process small uploads at once.
 ///
@@ -57,8 +58,8 @@ impl MemorySink {
 impl FileSink for MemorySink {
     type File = MemoryFile;
 
-    fn open(&self, id: u64) -> io::Result<MemoryFile> {
-        Ok(MemoryFile { id, content: Vec::new(), sink: self.clone() })
+    fn open(&self, connection: &Connection) -> Result<MemoryFile, OpenError> {
+        Ok(MemoryFile { id: connection.id, content: Vec::new(), sink: self.clone() })
     }
 }
 

@@ -7,6 +7,9 @@ mod memory;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::connection::Connection;
+use crate::os_error::reason;
+
 pub use count::{CountFile, CountSink};
 pub use dir::{DirError, DirErrorKind, DirFile, DirOptions, DirSink, Existing};
 pub use memory::{MemoryFile, MemorySink, Stored};
@@ -26,24 +29,30 @@ pub trait FileSink: Send + Sync + 'static {
     /// The file of a connection.
     type File: SinkFile;
 
-    /// Opens the file of connection `id`, after its first byte of content or its end has arrived.
+    /// Opens the file of a connection, after its first byte of content or its end has arrived. The
+    /// connection's dialect is known then.
     ///
-    /// Nothing of it may be visible before the commit or the abort.
+    /// Nothing of the file may be visible before the commit or the abort.
     ///
     /// # Errors
     ///
-    /// The server aborts the connection and calls [`mark`](FileSink::mark), which must store the
-    /// error marker.
-    fn open(&self, id: u64) -> io::Result<Self::File>;
+    /// [`OpenError::Rejected`] rejects the file, for example because its peer has used up a quota;
+    /// [`OpenError::Failed`] is a failure of the sink. The reason becomes part of the outcome. In
+    /// both cases the server aborts the connection and calls [`mark`](FileSink::mark), which must
+    /// store the error marker.
+    fn open(&self, connection: &Connection) -> Result<Self::File, OpenError>;
 
-    /// Stores [`ERROR_MARKER`] for connection `id`, whose file was never opened or could not be
+    /// Stores [`ERROR_MARKER`] for a connection whose file was never opened or could not be
     /// aborted.
+    ///
+    /// The default opens a file and aborts it, so a sink that rejects files must implement this. The
+    /// dialect may be unknown.
     ///
     /// # Errors
     ///
     /// Nothing is stored. The server logs the error and adds it to the outcome.
-    fn mark(&self, id: u64) -> io::Result<()> {
-        self.open(id)?.abort()
+    fn mark(&self, connection: &Connection) -> io::Result<()> {
+        self.open(connection)?.abort()
     }
 
     /// Returns whether there is room for another file. While there is none, connections wait in the
@@ -88,6 +97,44 @@ pub trait FileSink: Send + Sync + 'static {
     /// Does work that no connection waits for, such as syncing error markers to the disk. The
     /// reactor calls it after it has dropped aborted files, in a separate thread.
     fn tidy(&self) {}
+}
+
+/// The reason why a sink does not open a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The sink rejects the file, for this reason, which should be printable text of one line. The
+    /// transfer ends with [`Abort::Rejected`](crate::Abort::Rejected).
+    #[error("rejected: {0}")]
+    Rejected(String),
+    /// The sink could not open the file. The transfer ends with
+    /// [`Abort::Sink`](crate::Abort::Sink).
+    #[error("{}", reason(.0))]
+    Failed(io::Error),
+}
+
+impl OpenError {
+    /// Returns a rejection for a reason, which should be printable text of one line.
+    pub fn rejected(why: impl Into<String>) -> Self {
+        OpenError::Rejected(why.into())
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        OpenError::Failed(error)
+    }
+}
+
+impl From<OpenError> for io::Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Rejected(_) => {
+                io::Error::new(io::ErrorKind::PermissionDenied, error.to_string())
+            }
+            OpenError::Failed(error) => error,
+        }
+    }
 }
 
 /// The file of a connection, from its first byte to commit or abort.

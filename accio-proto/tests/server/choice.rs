@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use accio_proto::{
-    CountSink, FileSink, MemoryFile, MemorySink, Server, ServerBuilder, ServerHandle, SinkFile,
-    Stored, Threading,
+    Connection, CountSink, FileSink, MemoryFile, MemorySink, OpenError, Server, ServerBuilder,
+    ServerHandle, SinkFile, Stored, Threading,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,10 +28,10 @@ struct SlowFile {
 impl FileSink for Slow {
     type File = SlowFile;
 
-    fn open(&self, id: u64) -> io::Result<SlowFile> {
+    fn open(&self, connection: &Connection) -> Result<SlowFile, OpenError> {
         let (open, gate) = mpsc::channel();
         self.gates.lock().unwrap().send(open).unwrap();
-        Ok(SlowFile { file: self.memory.open(id)?, gate })
+        Ok(SlowFile { file: self.memory.open(connection)?, gate })
     }
 
     fn blocks(&self) -> bool {

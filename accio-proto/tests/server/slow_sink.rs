@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use accio_proto::{FileSink, MemorySink, SinkFile};
+use accio_proto::{Connection, FileSink, MemorySink, OpenError, SinkFile};
 
 use super::cases::PATIENCE;
 
@@ -93,16 +93,16 @@ impl SlowSink {
 impl FileSink for SlowSink {
     type File = SlowFile;
 
-    fn open(&self, id: u64) -> io::Result<SlowFile> {
+    fn open(&self, connection: &Connection) -> Result<SlowFile, OpenError> {
         if self.slow.open {
             self.gate.pass();
         }
-        let (file, gate) = (self.memory.open(id)?, Arc::clone(&self.gate));
+        let (file, gate) = (self.memory.open(connection)?, Arc::clone(&self.gate));
         Ok(SlowFile { file, slow: self.slow, gate, kept: false })
     }
 
-    fn mark(&self, id: u64) -> io::Result<()> {
-        self.memory.mark(id)
+    fn mark(&self, connection: &Connection) -> io::Result<()> {
+        self.memory.mark(connection)
     }
 
     fn commits_in_groups(&self) -> bool {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
-use accio_proto::{Demand, FileSink, SinkFile};
+use accio_proto::{Connection, Demand, FileSink, OpenError, SinkFile};
 
 use crate::connection::{Log, LogEntry};
 use crate::plan::{Fault, Op, Plan, Wants};
@@ -139,10 +139,8 @@ pub(crate) struct SimFile {
     broken: bool,
 }
 
-impl FileSink for SimSink {
-    type File = SimFile;
-
-    fn open(&self, id: u64) -> io::Result<SimFile> {
+impl SimSink {
+    fn create(&self, id: u64) -> io::Result<SimFile> {
         let mut disk = self.0.lock().unwrap();
         disk.call(id, Op::Open)?;
         let null = Arc::clone(&disk.null);
@@ -150,6 +148,19 @@ impl FileSink for SimSink {
         shelf.log.lock().unwrap().push(LogEntry::Opened);
         let (wants, disk) = (shelf.wants, Arc::clone(&self.0));
         Ok(SimFile { id, content: Content::default(), wants, null, disk, broken: false })
+    }
+}
+
+impl FileSink for SimSink {
+    type File = SimFile;
+
+    fn open(&self, connection: &Connection) -> Result<SimFile, OpenError> {
+        assert!(connection.dialect.is_some(), "the dialect is known when the file is opened");
+        Ok(self.create(connection.id)?)
+    }
+
+    fn mark(&self, connection: &Connection) -> io::Result<()> {
+        self.create(connection.id)?.abort()
     }
 
     /// As a durable sink does: the bytes of all, the names of all, the directory.

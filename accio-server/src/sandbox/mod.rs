@@ -108,7 +108,7 @@ mod tests {
     use std::process::Command;
     use std::thread;
 
-    use accio_proto::{DirSink, FileSink, SinkFile};
+    use accio_proto::{Connection, DirSink, FileSink, SinkFile};
     use rustix::process::{Pid, Signal};
     use socket2::{Domain, Protocol, Socket, Type};
 
@@ -194,11 +194,11 @@ mod tests {
                 scope.spawn(|| {
                     Sandbox::Require.confine(&sink, &[], None).unwrap();
                     for content in [&b"one"[..], b"two, in its place"] {
-                        let mut file = sink.open(1).unwrap();
+                        let mut file = sink.open(&Connection::new(1)).unwrap();
                         file.write(content).unwrap();
                         file.commit().unwrap();
                     }
-                    sink.open(2).unwrap().abort().unwrap();
+                    sink.open(&Connection::new(2)).unwrap().abort().unwrap();
                 });
             });
             assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), b"two, in its place");

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use accio_proto::{FileSink, SinkFile};
+use accio_proto::{Connection, FileSink, SinkFile};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -63,7 +63,7 @@ fn write(file: &mut StoreFile, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn put(sink: &StoreSink, id: u64, bytes: &[u8]) -> io::Result<()> {
-    let mut file = sink.open(id)?;
+    let mut file = sink.open(&Connection::new(id))?;
     match write(&mut file, bytes) {
         Ok(()) => file.commit(),
         Err(error) => {
@@ -87,13 +87,13 @@ fn stores_every_length(sink: &StoreSink) {
     }
     for len in [0, 10, 2 * PART] {
         let id = 100 + len as u64;
-        let mut file = sink.open(id).unwrap();
+        let mut file = sink.open(&Connection::new(id)).unwrap();
         write(&mut file, &content(len, 0)).unwrap();
         assert_eq!(get(sink, id), None, "visible before the end");
         file.abort().unwrap();
         assert_eq!(get(sink, id).unwrap(), b"ERROR");
     }
-    sink.mark(50).unwrap();
+    sink.mark(&Connection::new(50)).unwrap();
     assert_eq!(get(sink, 50).unwrap(), b"ERROR");
     assert_eq!(sink.shared().budget.in_use(), 0);
 }
@@ -140,11 +140,11 @@ fn stores_a_large_upload_where_a_put_ends_uploads_of_its_name() {
     let bytes = content(3 * PART + 7, 0);
     put(&first, 1, &bytes).unwrap();
     // An aborted upload leaves parts, which must not disturb others.
-    let mut given_up = first.open(2).unwrap();
+    let mut given_up = first.open(&Connection::new(2)).unwrap();
     write(&mut given_up, &bytes).unwrap();
     given_up.abort().unwrap();
     assert_eq!(get(&first, 2).unwrap(), b"ERROR");
-    let mut dropped = first.open(3).unwrap();
+    let mut dropped = first.open(&Connection::new(3)).unwrap();
     write(&mut dropped, &bytes).unwrap();
     drop(dropped);
     put(&first, 3, b"small").unwrap();
@@ -181,14 +181,15 @@ fn of_two_receivers_with_one_name_one_fails() {
             (sink(Arc::clone(&store), capabilities, MEMORY), sink(store, capabilities, MEMORY));
         let (ours, theirs) = (content(first, 1), content(second, 2));
         // Both uploads begin before either ends.
-        let (mut one, mut other) = (a.open(1).unwrap(), b.open(1).unwrap());
+        let (mut one, mut other) =
+            (a.open(&Connection::new(1)).unwrap(), b.open(&Connection::new(1)).unwrap());
         write(&mut one, &ours).unwrap();
         write(&mut other, &theirs).unwrap();
         one.commit().unwrap();
         let error = other.commit().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert!(error.to_string().contains("node name"), "{error}");
-        assert_eq!(b.mark(1).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(b.mark(&Connection::new(1)).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert!(get(&a, 1).unwrap() == ours, "overwritten");
     }
 }
@@ -227,7 +228,7 @@ fn replaces_content_of_a_failed_put_by_the_marker() {
     let stored =
         shared.create(&path, PutPayload::from_static(b"content"), conditional_put::CONTENT);
     shared.runtime.block_on(stored).unwrap();
-    sink.mark(1).unwrap();
+    sink.mark(&Connection::new(1)).unwrap();
     assert_eq!(get(&sink, 1).unwrap(), b"ERROR");
     assert_eq!(plan.open.load(Ordering::SeqCst), 0);
 }
@@ -238,10 +239,10 @@ fn a_persistent_failure_fails_the_upload_with_its_reason() {
     plan.puts.store(u32::MAX, Ordering::SeqCst);
     let error = put(&sink, 1, b"content").unwrap_err().to_string();
     assert!(error.contains("out of order for now"), "{error}");
-    sink.mark(1).unwrap_err();
+    sink.mark(&Connection::new(1)).unwrap_err();
     assert_eq!(get(&sink, 1), None);
     plan.puts.store(0, Ordering::SeqCst);
-    sink.mark(1).unwrap();
+    sink.mark(&Connection::new(1)).unwrap();
     assert_eq!(get(&sink, 1).unwrap(), b"ERROR");
 }
 
@@ -252,7 +253,7 @@ fn a_failed_part_or_completion_leaves_no_upload() {
     put(&sink, 1, &content(6 * PART, 0)).unwrap_err();
     plan.completes.store(1, Ordering::SeqCst);
     put(&sink, 2, &content(2 * PART, 0)).unwrap_err();
-    sink.mark(2).unwrap();
+    sink.mark(&Connection::new(2)).unwrap();
     for id in [1, 2] {
         assert_eq!(get(&sink, id).unwrap(), b"ERROR");
     }
@@ -263,7 +264,7 @@ fn a_failed_part_or_completion_leaves_no_upload() {
 #[test]
 fn a_dropped_file_leaves_no_object() {
     let (sink, plan) = faulty();
-    let mut file = sink.open(1).unwrap();
+    let mut file = sink.open(&Connection::new(1)).unwrap();
     write(&mut file, &content(2 * PART, 0)).unwrap();
     assert_eq!(plan.open.load(Ordering::SeqCst), 1);
     drop(file);
@@ -282,7 +283,7 @@ fn many_uploads_finish_with_memory_for_two_parts() {
     for id in 1..=UPLOADS {
         let (sink, done) = (sink.clone(), done.clone());
         thread::spawn(move || {
-            let mut file = sink.open(id).unwrap();
+            let mut file = sink.open(&Connection::new(id)).unwrap();
             let piece = vec![7; 64 << 10];
             // More than two parts each, in small pieces, so that all uploads hold memory at the
             // same time.

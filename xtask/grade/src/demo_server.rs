@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use accio_cli::StatusPage;
 use accio_proto::handshake::{HandshakeError, ServerHandshake, ServerStep};
-use accio_proto::{Abort, Dialect, FileSink, Outcome, Server, ServerDialect, SinkFile};
+use accio_proto::{
+    Abort, Connection, Dialect, FileSink, OpenError, Outcome, Server, ServerDialect, SinkFile,
+};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -201,7 +203,8 @@ fn confirmation_error(bytes: &[u8]) -> Option<HandshakeError> {
 impl FileSink for Transfers {
     type File = PrintedFile;
 
-    fn open(&self, id: u64) -> io::Result<PrintedFile> {
+    fn open(&self, connection: &Connection) -> Result<PrintedFile, OpenError> {
+        let id = connection.id;
         self.with(|transfers| transfers.insert(id, Transfer::default()));
         Ok(PrintedFile { id, transfers: self.clone() })
     }
@@ -239,7 +242,7 @@ mod tests {
     #[test]
     fn counts_bytes_and_keeps_the_start_of_the_content() {
         let transfers = Transfers::default();
-        let mut file = transfers.open(7).unwrap();
+        let mut file = transfers.open(&Connection::new(7)).unwrap();
         file.write(b"a\x1b[2J").unwrap();
         file.write(&[b'x'; 100]).unwrap();
         assert_eq!(transfers.progress(), ["connection 7: 105 bytes so far"]);

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::group::{self, Steps};
-use super::{Dir, is_taken, name_of};
+use super::{Dir, is_taken};
 use crate::fast_path::FastPath;
 use crate::sink::{Demand, ERROR_MARKER, SinkFile};
 use crate::sys::{self, file as calls};
@@ -21,6 +21,8 @@ pub struct DirFile {
     dir: Arc<Dir>,
     pub(super) fd: OwnedFd,
     id: u64,
+    /// The final name.
+    name: String,
     /// Number of bytes written so far, which is also the position of the descriptor.
     length: u64,
     /// End of the preallocated blocks; never below `length` while `preallocates` is set.
@@ -74,7 +76,7 @@ impl SinkFile for DirFile {
         // Prefer a small new file: freeing the space of this one may take long, and must wait until
         // the peer has been notified.
         let dir = Arc::clone(&self.dir);
-        let marked = dir.mark(self.id).or_else(|error| {
+        let marked = dir.mark(self.id, &self.name).or_else(|error| {
             if is_taken(&error) {
                 return Err(error);
             }
@@ -125,7 +127,8 @@ impl Steps for Group<'_, '_> {
     }
 
     fn take_back(&mut self, index: usize) {
-        self.dir.take_back(self.files[index].id)
+        let file = &self.files[index];
+        self.dir.take_back(file.id, &file.name)
     }
 }
 
@@ -136,12 +139,14 @@ impl Drop for DirFile {
 }
 
 impl DirFile {
-    pub(super) fn open(dir: &Arc<Dir>, id: u64) -> io::Result<DirFile> {
+    /// Opens an empty file, which gets its name when it is published.
+    pub(super) fn open(dir: &Arc<Dir>, id: u64, name: String) -> io::Result<DirFile> {
         let preallocates = dir.paths.has(FastPath::Preallocate);
         let (fd, hidden) = dir.open(id)?;
         let dir = Arc::clone(dir);
         let (length, allocated, written_back) = (0, 0, 0);
-        let file = DirFile { dir, fd, id, length, allocated, preallocates, written_back, hidden };
+        let file =
+            DirFile { dir, fd, id, name, length, allocated, preallocates, written_back, hidden };
         file.dir.set_mode(&file.fd)?;
         Ok(file)
     }
@@ -203,7 +208,7 @@ impl DirFile {
 
     fn publish_or_fail(&mut self) -> io::Result<()> {
         self.flush_hidden()?;
-        self.dir.publish(&self.fd, &mut self.hidden, &name_of(self.id))
+        self.dir.publish(&self.fd, &mut self.hidden, &self.name)
     }
 
     /// Flushes a file with a hidden name: it is not on a local file system of Linux, so its bytes may
@@ -265,6 +270,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::connection::Connection;
     use crate::sink::{DirSink, FileSink};
 
     #[test]
@@ -272,7 +278,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::create(dir.path()).unwrap();
-        let mut file = sink.open(1).unwrap();
+        let mut file = sink.open(&Connection::new(1)).unwrap();
         let mut written = 0;
         while written < 10 << 20 {
             file.write(&[7; 1 << 20]).unwrap();

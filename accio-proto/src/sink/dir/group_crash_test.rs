@@ -11,6 +11,7 @@ use super::file::Group;
 use super::group::{self, Steps};
 use super::hidden_name::is_hidden_name;
 use super::{DirFile, DirSink, Existing, FileSink, SinkFile};
+use crate::connection::Connection;
 use crate::fast_path::{FastPath, FastPaths};
 
 const FILES: u64 = 3;
@@ -83,7 +84,8 @@ fn read_all(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// Commits [`FILES`] files in one group, to the end or until `left` steps were taken.
 fn commit_until(sink: &DirSink, left: usize) -> (Vec<io::Result<()>>, Vec<Call>) {
-    let mut files: Vec<DirFile> = (1..=FILES).map(|id| sink.open(id).unwrap()).collect();
+    let mut files: Vec<DirFile> =
+        (1..=FILES).map(|id| sink.open(&Connection::new(id)).unwrap()).collect();
     for (id, file) in (1..).zip(&mut files) {
         file.write(&content(id)).unwrap();
     }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::{Dir, DirFile, is_taken, name_of};
+use super::{Dir, DirFile, is_taken};
 use crate::sys::file as calls;
 
 /// Number of names after which a spare marker is replaced (30,000). ext4 allows 65,000 names per
@@ -91,9 +91,9 @@ impl Spare {
 
 impl Dir {
     /// Creates the marker of connection `id`, if possible without waiting for the disk.
-    pub(super) fn mark(self: &Arc<Self>, id: u64) -> io::Result<()> {
-        let fresh = || self.mark_in_fresh_file(id);
-        let spare = || self.mark_by_spare(id);
+    pub(super) fn mark(self: &Arc<Self>, id: u64, name: &str) -> io::Result<()> {
+        let fresh = || self.mark_in_fresh_file(id, name);
+        let spare = || self.mark_by_spare(name);
         let or_else = |first: &dyn Fn() -> io::Result<()>, second: &dyn Fn() -> io::Result<()>| {
             first().or_else(|error| match self.is_final(&error) {
                 true => Err(error),
@@ -118,8 +118,8 @@ impl Dir {
         is_taken(error) && self.existing == super::Existing::Keep
     }
 
-    fn mark_in_fresh_file(self: &Arc<Self>, id: u64) -> io::Result<()> {
-        let mut file = DirFile::open(self, id)?;
+    fn mark_in_fresh_file(self: &Arc<Self>, id: u64, name: &str) -> io::Result<()> {
+        let mut file = DirFile::open(self, id, name.to_owned())?;
         file.write_marker()?;
         if self.durable {
             calls::sync_data(&file.fd)?;
@@ -127,21 +127,21 @@ impl Dir {
         file.publish()
     }
 
-    pub(super) fn mark_by_spare(self: &Arc<Self>, id: u64) -> io::Result<()> {
+    pub(super) fn mark_by_spare(self: &Arc<Self>, name: &str) -> io::Result<()> {
         let Some(marker) = self.spare.get() else { return Err(io::ErrorKind::NotFound.into()) };
-        match self.name_spare(&marker, id) {
+        match self.name_spare(&marker, name) {
             // The file has as many names as the file system allows, or all of its names were
             // removed.
             Err(error) if calls::is_worn_out(&error) => {
                 self.renew_spare()?;
                 let marker = self.spare.get().ok_or(error)?;
-                self.name_spare(&marker, id)
+                self.name_spare(&marker, name)
             }
             named => named,
         }
     }
 
-    fn name_spare(&self, marker: &Marker, id: u64) -> io::Result<()> {
+    fn name_spare(&self, marker: &Marker, name: &str) -> io::Result<()> {
         #[cfg(test)]
         if marker.names.load(Ordering::Relaxed)
             >= self.spare.limits.max_names.load(Ordering::Relaxed)
@@ -149,7 +149,7 @@ impl Dir {
             return Err(calls::too_many_links());
         }
         let mut hidden = None;
-        let published = self.publish(&marker.fd, &mut hidden, &name_of(id));
+        let published = self.publish(&marker.fd, &mut hidden, name);
         if let Some(hidden) = hidden {
             let _ = calls::unlink(&self.fd, &hidden);
         }
@@ -162,7 +162,7 @@ impl Dir {
 
     /// Replaces the spare marker by a new one.
     pub(super) fn renew_spare(self: &Arc<Self>) -> io::Result<()> {
-        let file = DirFile::open(self, 0)?;
+        let file = DirFile::open(self, 0, String::new())?;
         if let Some(spare) = file.into_spare()? {
             self.spare.set(spare);
         }
@@ -192,6 +192,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::sync::atomic::Ordering;
 
+    use crate::connection::Connection;
     use crate::sink::{DirSink, ERROR_MARKER, FileSink};
 
     fn markers(dir: &std::path::Path, ids: impl Iterator<Item = u64>) -> Vec<u64> {
@@ -210,7 +211,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::options().durable(true).create(dir.path()).unwrap();
         for id in 1..=65_100 {
-            sink.mark(id).unwrap();
+            sink.mark(&Connection::new(id)).unwrap();
         }
         markers(dir.path(), [1, 30_000, 60_000, 65_000, 65_001, 65_100].into_iter());
     }
@@ -225,7 +226,7 @@ mod tests {
             limits.renew_after.store(8, Ordering::Relaxed);
             limits.max_names.store(20, Ordering::Relaxed);
             for id in 1..=100 {
-                sink.mark(id).unwrap();
+                sink.mark(&Connection::new(id)).unwrap();
                 if tidies {
                     sink.tidy();
                 }
@@ -240,11 +241,11 @@ mod tests {
     fn connections_that_fail_while_a_marker_is_created_share_one() {
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::create(dir.path()).unwrap();
-        sink.mark(1).unwrap();
+        sink.mark(&Connection::new(1)).unwrap();
         let turn = sink.dir.spare.turn().unwrap();
-        (2..=4).for_each(|id| sink.mark(id).unwrap());
+        (2..=4).for_each(|id| sink.mark(&Connection::new(id)).unwrap());
         drop(turn);
-        sink.mark(5).unwrap();
+        sink.mark(&Connection::new(5)).unwrap();
         assert_eq!(markers(dir.path(), 1..=5), [1, 3, 3, 3, 1]);
     }
 
@@ -253,7 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::options().durable(true).create(dir.path()).unwrap();
         for id in 1..=3 {
-            sink.mark(id).unwrap();
+            sink.mark(&Connection::new(id)).unwrap();
             let path = dir.path().join(format!("{id}.file"));
             assert_eq!(fs::read(&path).unwrap(), ERROR_MARKER);
             fs::remove_file(path).unwrap();

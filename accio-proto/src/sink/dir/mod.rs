@@ -8,6 +8,7 @@ mod group_crash_test;
 mod hidden_name;
 mod lock;
 mod marker;
+mod names;
 mod options;
 mod rehearsal;
 mod room;
@@ -20,16 +21,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{ERROR_MARKER, FileSink, SinkFile};
+use super::{ERROR_MARKER, FileSink, OpenError, SinkFile};
+use crate::connection::Connection;
 use crate::fast_path::{FastPath, FastPaths};
 use crate::sys::file as calls;
 pub use error::{DirError, DirErrorKind};
 pub use file::DirFile;
 use hidden_name::HiddenNames;
 use marker::Spare;
+use names::Names;
 pub use options::DirOptions;
 
-/// Stores the bytes of connection N as `N.file` in one directory.
+/// Stores the bytes of connection N as `N.file` in one directory, or under a name that the program
+/// [chooses](DirOptions::names).
 ///
 /// A file gets its name in one step, when it is complete or contains only the [error
 /// marker](super::ERROR_MARKER), and replaces an `N.file` of an earlier run. Names are relative to
@@ -62,6 +66,7 @@ struct Dir {
     exclusive: Exclusive,
     /// The permissions of the files; `None` means 0666 minus the umask.
     mode: Option<u32>,
+    names: Names,
     hidden_names: HiddenNames,
     /// Whether the log already says that the directory was removed.
     gone_is_logged: AtomicBool,
@@ -175,12 +180,13 @@ impl DirSink {
 impl FileSink for DirSink {
     type File = DirFile;
 
-    fn open(&self, id: u64) -> io::Result<DirFile> {
-        DirFile::open(&self.dir, id)
+    fn open(&self, connection: &Connection) -> Result<DirFile, OpenError> {
+        let name = self.dir.names.name(connection)?;
+        Ok(DirFile::open(&self.dir, connection.id, name)?)
     }
 
-    fn mark(&self, id: u64) -> io::Result<()> {
-        self.dir.mark(id)
+    fn mark(&self, connection: &Connection) -> io::Result<()> {
+        self.dir.mark(connection.id, &self.dir.names.name(connection)?)
     }
 
     fn has_room(&self) -> bool {
@@ -311,8 +317,8 @@ impl Dir {
 
     /// Handles a failed sync of the directory after the file of connection `id` got its name:
     /// removes the name, so that no file remains when the peer sees the failure.
-    fn take_back(&self, id: u64) {
-        if let Err(error) = calls::unlink(&self.fd, &name_of(id)) {
+    fn take_back(&self, id: u64, name: &str) {
+        if let Err(error) = calls::unlink(&self.fd, name) {
             log::error!(
                 "connection {id}: cannot remove the file, which was not confirmed: {error}"
             );
@@ -369,11 +375,6 @@ impl Dir {
 
 /// The reason of errors after the directory was removed.
 const REMOVED: &str = "the directory was removed while the server used it";
-
-/// Returns the file name for connection N.
-fn name_of(id: u64) -> String {
-    format!("{id}.file")
-}
 
 /// Returns N if the name is `N.file` exactly as a server would write it.
 fn number_of(name: &str) -> Option<u64> {

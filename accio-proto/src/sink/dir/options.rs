@@ -8,9 +8,10 @@ use std::sync::atomic::AtomicBool;
 use super::error::{DirError, DirErrorKind};
 use super::hidden_name::HiddenNames;
 use super::marker::Spare;
-use super::{Dir, DirSink, Exclusive, Existing, lock, rehearsal};
+use super::names::Names;
+use super::{Dir, DirFile, DirSink, Exclusive, Existing, lock, rehearsal};
+use crate::connection::Connection;
 use crate::fast_path::{FastPath, FastPaths};
-use crate::sink::FileSink;
 use crate::sys::file as calls;
 
 /// Options for using a directory; every option has a default.
@@ -22,6 +23,7 @@ pub struct DirOptions {
     min_free: u64,
     existing: Existing,
     mode: Option<u32>,
+    names: Names,
 }
 
 impl DirOptions {
@@ -57,6 +59,16 @@ impl DirOptions {
         DirOptions { mode: Some(mode & 0o777), ..self }
     }
 
+    /// Calls `choose` for the name of each file, instead of naming it `N.file`.
+    ///
+    /// A name must be a single component of a path, of at most 255 bytes, and different for each
+    /// connection; otherwise the connection fails, or one file replaces another as configured by
+    /// [`existing`](DirOptions::existing). The same connection may ask twice, and must get the same
+    /// name. [`DirSink::highest`] and [`DirSink::count_from`] know only files named `N.file`.
+    pub fn names(self, choose: impl Fn(&Connection) -> String + Send + Sync + 'static) -> Self {
+        DirOptions { names: Names(Some(Arc::new(choose))), ..self }
+    }
+
     /// Opens the directory at `path`, creating it and its parents if missing. Locks it, removes
     /// hidden files left by a killed process, and tests every operation that an upload needs, using
     /// a hidden name.
@@ -79,7 +91,7 @@ impl DirOptions {
         let fd = fd.map_err(error(DirErrorKind::Unusable))?;
         let is_shared = lock::lock(&fd, path, self.existing)
             .map_err(|_| error(DirErrorKind::InUse)(io::Error::other("another server uses it")))?;
-        let DirOptions { paths, durable, min_free, existing, mode } = self;
+        let DirOptions { paths, durable, min_free, existing, mode, names } = self;
         let mut dir = Dir {
             fd,
             path: path.to_owned(),
@@ -91,6 +103,7 @@ impl DirOptions {
             is_shared,
             exclusive: Exclusive::Rename,
             mode,
+            names,
             hidden_names: HiddenNames::default(),
             gone_is_logged: AtomicBool::new(false),
             spare: Spare::default(),
@@ -99,7 +112,8 @@ impl DirOptions {
         rehearsal::rehearse(&mut dir, ways)?;
         let sink = DirSink { dir: Arc::new(dir) };
         if sink.dir.paths.has(FastPath::Tmpfile) {
-            let first = sink.open(0).map_err(error(DirErrorKind::Unusable))?;
+            let first = DirFile::open(&sink.dir, 0, String::new());
+            let first = first.map_err(error(DirErrorKind::Unusable))?;
             match first.into_spare() {
                 Ok(Some(spare)) => sink.dir.spare.set(spare),
                 Ok(None) => {}

@@ -29,7 +29,7 @@ fn each_way(test: impl Fn(&Path, DirSink)) {
 #[test]
 fn a_file_becomes_visible_only_when_committed() {
     each_way(|dir, sink| {
-        let mut file = sink.open(7).unwrap();
+        let mut file = sink.open(&Connection::new(7)).unwrap();
         file.write(b"some ").unwrap();
         file.write(b"content").unwrap();
         assert!(names(dir).iter().all(|name| name.starts_with(".7.file.")));
@@ -42,10 +42,10 @@ fn a_file_becomes_visible_only_when_committed() {
 #[test]
 fn an_abort_leaves_only_the_marker() {
     each_way(|dir, sink| {
-        let mut file = sink.open(1).unwrap();
+        let mut file = sink.open(&Connection::new(1)).unwrap();
         file.write(&vec![b'x'; 3 << 20]).unwrap();
         file.abort().unwrap();
-        sink.open(2).unwrap().abort().unwrap();
+        sink.open(&Connection::new(2)).unwrap().abort().unwrap();
         assert_eq!(names(dir), ["1.file", "2.file"]);
         for name in names(dir) {
             assert_eq!(fs::read(dir.join(name)).unwrap(), ERROR_MARKER);
@@ -60,7 +60,7 @@ fn replaces_an_existing_file_and_follows_no_link() {
         fs::write(dir.join("1.file"), "old").unwrap();
         std::os::unix::fs::symlink(outside.path(), dir.join("2.file")).unwrap();
         for id in [1, 2] {
-            let mut file = sink.open(id).unwrap();
+            let mut file = sink.open(&Connection::new(id)).unwrap();
             file.write(b"new").unwrap();
             file.commit().unwrap();
         }
@@ -87,12 +87,12 @@ fn keeps_an_existing_file_on_request() {
         let sink = options.create_by(dir.path(), &[exclusive]).unwrap();
         assert!(names(dir.path()).is_empty(), "the rehearsal leaves nothing");
         fs::write(dir.path().join("1.file"), "old").unwrap();
-        let mut file = sink.open(1).unwrap();
+        let mut file = sink.open(&Connection::new(1)).unwrap();
         file.write(b"new").unwrap();
         assert_eq!(file.commit().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        let mut file = sink.open(1).unwrap();
+        let mut file = sink.open(&Connection::new(1)).unwrap();
         assert_eq!(file.abort().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        let mut file = sink.open(2).unwrap();
+        let mut file = sink.open(&Connection::new(2)).unwrap();
         file.write(b"new").unwrap();
         file.commit().unwrap();
         assert_eq!(names(dir.path()), ["1.file", "2.file"]);
@@ -135,7 +135,7 @@ fn planted_names_do_not_make_an_upload_fail() {
             std::os::unix::fs::symlink("/nowhere", dir.join(planted)).unwrap();
         }
         fs::write(dir.join("1.file"), "old").unwrap();
-        let mut file = sink.open(1).unwrap();
+        let mut file = sink.open(&Connection::new(1)).unwrap();
         file.write(b"new").unwrap();
         file.commit().unwrap();
         assert_eq!(fs::read(dir.join("1.file")).unwrap(), b"new");
@@ -161,19 +161,19 @@ fn a_file_never_has_more_permissions_than_it_ends_with() {
 fn a_file_whose_name_cannot_be_synced_loses_it() {
     let dir = tempfile::tempdir().unwrap();
     let sink = DirSink::create(dir.path()).unwrap();
-    sink.open(1).unwrap().commit().unwrap();
-    sink.dir.take_back(1);
+    sink.open(&Connection::new(1)).unwrap().commit().unwrap();
+    sink.dir.take_back(1, "1.file");
     assert!(names(dir.path()).is_empty());
     // A name that cannot be removed is only logged; the commit fails all the same.
     fs::create_dir(dir.path().join("2.file")).unwrap();
-    sink.dir.take_back(2);
+    sink.dir.take_back(2, "2.file");
 }
 
 #[test]
 fn reports_a_removed_directory_as_the_cause() {
     each_way(|dir, sink| {
         sink.check_ready().unwrap();
-        let mut early = sink.open(1).unwrap();
+        let mut early = sink.open(&Connection::new(1)).unwrap();
         early.write(b"content").unwrap();
         for name in names(dir) {
             // The hidden name of the upload.
@@ -182,7 +182,7 @@ fn reports_a_removed_directory_as_the_cause() {
         fs::remove_dir(dir).unwrap();
         fs::create_dir(dir).unwrap();
         assert_eq!(early.commit().unwrap_err().to_string(), REMOVED);
-        assert_eq!(sink.open(2).unwrap_err().to_string(), REMOVED);
+        assert_eq!(sink.open(&Connection::new(2)).unwrap_err().to_string(), REMOVED);
         let error = sink.check_ready().unwrap_err();
         assert_eq!(error.kind(), DirErrorKind::Gone);
         assert!(error.to_string().ends_with(REMOVED), "{error}");
@@ -211,8 +211,8 @@ fn sets_the_exact_mode() {
                 .mode(mode)
                 .fast_paths(FastPaths::without(without.iter().copied()));
             let sink = options.create(dir.path()).unwrap();
-            sink.open(1).unwrap().commit().unwrap();
-            sink.open(2).unwrap().abort().unwrap();
+            sink.open(&Connection::new(1)).unwrap().commit().unwrap();
+            sink.open(&Connection::new(2)).unwrap().abort().unwrap();
             for name in ["1.file", "2.file"] {
                 let metadata = fs::metadata(dir.path().join(name)).unwrap();
                 assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{name}");
@@ -244,7 +244,7 @@ fn connections_share_a_marker_if_no_file_can_be_created() {
         fs::write(dir.path().join("3.file"), "old").unwrap();
         let sink = DirSink::options().durable(durable).create(dir.path()).unwrap();
         for id in 1..=3 {
-            sink.dir.mark_by_spare(id).unwrap();
+            sink.dir.mark_by_spare(&format!("{id}.file")).unwrap();
         }
         assert_eq!(names(dir.path()), ["1.file", "2.file", "3.file"]);
         for name in names(dir.path()) {
@@ -254,7 +254,7 @@ fn connections_share_a_marker_if_no_file_can_be_created() {
             continue;
         }
         // The next marker that can be created is a separate file.
-        sink.mark(4).unwrap();
+        sink.mark(&Connection::new(4)).unwrap();
         fs::write(dir.path().join("4.file"), "changed").unwrap();
         assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), ERROR_MARKER);
     }
@@ -263,7 +263,7 @@ fn connections_share_a_marker_if_no_file_can_be_created() {
 #[test]
 fn a_dropped_file_leaves_nothing() {
     each_way(|dir, sink| {
-        let mut file = sink.open(1).unwrap();
+        let mut file = sink.open(&Connection::new(1)).unwrap();
         file.write(b"partial").unwrap();
         drop(file);
         assert!(names(dir).is_empty());
@@ -274,7 +274,7 @@ fn a_dropped_file_leaves_nothing() {
 fn a_directory_with_the_files_name_fails_the_commit() {
     each_way(|dir, sink| {
         fs::create_dir(dir.join("1.file")).unwrap();
-        let mut file = sink.open(1).unwrap();
+        let mut file = sink.open(&Connection::new(1)).unwrap();
         file.write(b"content").unwrap();
         file.commit().unwrap_err();
         assert_eq!(names(dir), ["1.file"]);
@@ -296,7 +296,7 @@ fn rejects_a_path_that_is_not_a_directory() {
 fn creates_missing_parents() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b");
-    DirSink::create(&path).unwrap().open(1).unwrap().commit().unwrap();
+    DirSink::create(&path).unwrap().open(&Connection::new(1)).unwrap().commit().unwrap();
     assert_eq!(names(&path), ["1.file"]);
 }
 
@@ -328,4 +328,34 @@ fn reports_too_little_free_space() {
     let sink = |min_free| DirSink::options().min_free(min_free).create(dir.path()).unwrap();
     assert!(sink(0).has_room() && sink(1).has_room());
     assert!(!sink(u64::MAX).has_room());
+}
+
+/// The marker has the chosen name, too, even if the sink never opened the file.
+#[test]
+fn the_program_chooses_names() {
+    for without in [&[][..], &[FastPath::Tmpfile]] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = DirSink::options().fast_paths(FastPaths::without(without.iter().copied()));
+        let options = options.names(|connection| match connection.peer {
+            Some(peer) => format!("{}-{}", peer.ip(), connection.id),
+            None => "../escaped".to_owned(),
+        });
+        let sink = options.create(dir.path()).unwrap();
+        let from = |id| Connection {
+            peer: Some(([192, 0, 2, id as u8], 1).into()),
+            ..Connection::new(id)
+        };
+        let mut file = sink.open(&from(1)).unwrap();
+        file.write(b"content").unwrap();
+        file.commit().unwrap();
+        sink.open(&from(2)).unwrap().abort().unwrap();
+        sink.mark(&from(3)).unwrap();
+        let unknown = Connection::new(4);
+        let error = sink.open(&unknown).unwrap_err();
+        assert_eq!(error.to_string(), "\"../escaped\" is not the name of a file in the directory");
+        sink.mark(&unknown).unwrap_err();
+        assert_eq!(names(dir.path()), ["192.0.2.1-1", "192.0.2.2-2", "192.0.2.3-3"]);
+        assert_eq!(fs::read(dir.path().join("192.0.2.1-1")).unwrap(), b"content");
+        assert_eq!(fs::read(dir.path().join("192.0.2.3-3")).unwrap(), ERROR_MARKER);
+    }
 }

@@ -20,8 +20,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use accio_proto::{
-    CountSink, Dialect, Digest, DirSink, FastPath, FastPaths, FileSink, MemorySink, Server,
-    ServerBuilder, ServerError, ServerHandle, SinkFile, Stored,
+    Connection, CountSink, Dialect, Digest, DirSink, FastPath, FastPaths, FileSink, MemorySink,
+    OpenError, Server, ServerBuilder, ServerError, ServerHandle, SinkFile, Stored,
 };
 
 use super::THREADING;

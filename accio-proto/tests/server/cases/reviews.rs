@@ -195,8 +195,8 @@ fn a_file_that_cannot_be_prepared_is_not_reviewed() {
     impl FileSink for Broken {
         type File = BrokenFile;
 
-        fn open(&self, id: u64) -> io::Result<BrokenFile> {
-            self.0.open(id).map(BrokenFile)
+        fn open(&self, connection: &Connection) -> Result<BrokenFile, OpenError> {
+            self.0.open(connection).map(BrokenFile)
         }
     }
     impl SinkFile for BrokenFile {

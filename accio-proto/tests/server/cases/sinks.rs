@@ -1,4 +1,4 @@
-//! Tests of slow sinks.
+//! Tests of slow sinks, and of sinks that depend on the connection.
 
 use super::*;
 
@@ -24,8 +24,9 @@ impl HookedSink {
 impl FileSink for HookedSink {
     type File = HookedFile;
 
-    fn open(&self, id: u64) -> io::Result<HookedFile> {
-        Ok(HookedFile { id, file: self.memory.open(id)?, on_write: Arc::clone(&self.on_write) })
+    fn open(&self, connection: &Connection) -> Result<HookedFile, OpenError> {
+        let (id, file) = (connection.id, self.memory.open(connection)?);
+        Ok(HookedFile { id, file, on_write: Arc::clone(&self.on_write) })
     }
 }
 
@@ -92,4 +93,63 @@ fn time_in_the_sink_is_not_idle_time() {
     drop(stream);
     server.outcomes.wait(1);
     assert_eq!(memory.get(1), Some(Stored::Complete(b"first second".to_vec())));
+}
+
+/// Records the connections for which it opens or marks a file, and rejects every second one.
+#[derive(Clone, Default)]
+struct Choosy {
+    memory: MemorySink,
+    opened: Arc<Mutex<Vec<Connection>>>,
+    marked: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl FileSink for Choosy {
+    type File = <MemorySink as FileSink>::File;
+
+    fn open(&self, connection: &Connection) -> Result<Self::File, OpenError> {
+        self.opened.lock().unwrap().push(connection.clone());
+        match connection.id % 2 {
+            0 => Err(OpenError::rejected("its address has used up its quota")),
+            _ => self.memory.open(connection),
+        }
+    }
+
+    fn mark(&self, connection: &Connection) -> io::Result<()> {
+        self.marked.lock().unwrap().push(connection.clone());
+        self.memory.mark(connection)
+    }
+}
+
+#[test]
+fn a_sink_knows_its_connection_and_may_reject_it() {
+    let sink = Choosy::default();
+    let before = std::time::SystemTime::now();
+    let server = start(Server::builder(sink.clone()));
+    upload(&server, b"kept");
+    let mut clients = Vec::new();
+    for content in [&b"rejected"[..], b""] {
+        let mut client = server.connect();
+        clients.push(client.local_addr().unwrap());
+        greeted(&mut client);
+        client.write_all(content).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(is_reset(&mut client), !content.is_empty());
+    }
+    let ended = server.outcomes.wait(3);
+    assert_eq!(ended[&1].error, None);
+    let why = "rejected: its address has used up its quota";
+    assert_eq!(ended[&2].error.as_deref(), Some(why));
+    assert_eq!(ended[&3].error, None);
+    assert_eq!(sink.memory.get(2), Some(Stored::Error));
+    let opened = sink.opened.lock().unwrap().clone();
+    let marked = sink.marked.lock().unwrap().clone();
+    assert_eq!(marked, [opened[1].clone()], "the mark has the same description");
+    for (connection, client) in opened[1..].iter().zip(clients) {
+        assert_eq!(connection.peer, Some(client));
+        assert_eq!(connection.local, Some(server.address));
+        assert_eq!(connection.dialect, Some(Dialect::Accio));
+        assert_eq!(connection.identity, None);
+        assert!(connection.accepted >= before);
+        assert!(connection.accepted <= std::time::SystemTime::now());
+    }
 }

@@ -98,14 +98,15 @@ struct PanickingFile(u64, <MemorySink as FileSink>::File);
 impl FileSink for Panicking {
     type File = PanickingFile;
 
-    fn open(&self, id: u64) -> io::Result<PanickingFile> {
+    fn open(&self, connection: &Connection) -> Result<PanickingFile, OpenError> {
+        let id = connection.id;
         assert!(id != 1, "open panics");
-        Ok(PanickingFile(id, self.0.open(id)?))
+        Ok(PanickingFile(id, self.0.open(connection)?))
     }
 
-    fn mark(&self, id: u64) -> io::Result<()> {
-        assert!(id != 4, "mark panics");
-        self.0.mark(id)
+    fn mark(&self, connection: &Connection) -> io::Result<()> {
+        assert!(connection.id != 4, "mark panics");
+        self.0.mark(connection)
     }
 }
 

@@ -66,7 +66,7 @@ struct HeldFile(Arc<(Mutex<bool>, Condvar)>);
 impl FileSink for Held {
     type File = HeldFile;
 
-    fn open(&self, _: u64) -> io::Result<HeldFile> {
+    fn open(&self, _: &Connection) -> Result<HeldFile, OpenError> {
         Ok(HeldFile(Arc::clone(&self.0)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use accio_proto::{Abort, Ended, Interest};
+use accio_proto::{Abort, Connection as Description, Ended, Interest};
 
 use super::World;
 use crate::connection::{SimEnded, SimSession, Stage, WINDOW};
@@ -45,7 +45,14 @@ impl World {
         assert_eq!(line.borrow().end, None, "the peer is notified last");
         #[cfg(feature = "digest")]
         let (digest, algorithm) = (ended.digest, self.digest);
-        let Ended { id, dialect, bytes, result, unmarked, socket, .. } = ended;
+        let Ended {
+            connection: Description { id, dialect, .. },
+            bytes,
+            result,
+            unmarked,
+            socket,
+            ..
+        } = ended;
         assert_eq!(id, connection.id);
         socket.release(result.is_ok());
         let end = if result.is_ok() { End::Fin } else { End::Reset };

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "digest")]
 use accio_proto::DigestAlgorithm;
 use accio_proto::{
-    Abort, Closing, Copier, Expiry, FastPaths, Interest, ServerDialect, Session, SessionLimits,
-    Turn,
+    Abort, Closing, Connection as Description, Copier, Expiry, FastPaths, Interest, ServerDialect,
+    Session, SessionLimits, Turn,
 };
 
 use crate::connection::{Connection, Log, SimClosing, SimSession, Stage};
@@ -198,7 +198,8 @@ impl World {
         let disk = Arc::clone(&self.sink.0);
         disk.lock().unwrap().prepare(connection.id, &connection.plan, &connection.log);
         let socket = SimSocket { id: connection.id, line: Rc::clone(&connection.line), disk };
-        let mut session = Session::begin(connection.id, socket, self.dialect, now);
+        let mut session =
+            Session::begin(Description::new(connection.id), socket, self.dialect, now);
         #[cfg(feature = "digest")]
         if let Some(algorithm) = self.digest {
             session = session.digest(algorithm);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use accio_proto::{Abort, Closing, FileSink};
+use accio_proto::{Abort, Closing, Connection, FileSink};
 
 use super::World;
 use crate::connection::{LogEntry, Stage};
@@ -38,7 +38,7 @@ impl World {
     fn abandon(&mut self, index: usize) {
         let closing = self.take_closing(index).expect("it waits for a committer");
         let (id, is_complete) = (closing.id(), closing.is_complete());
-        let marked = self.sink.mark(id).is_ok();
+        let marked = self.sink.mark(&Connection::new(id)).is_ok();
         let kept = |world: &World| world.sink.0.lock().unwrap().kept(id).cloned();
         assert_eq!(kept(self), marked.then_some(StoredFile::Marker));
         let line = Rc::clone(&self.connections[index].line);
