@@ -61,6 +61,8 @@ mod copier;
 mod dialect;
 #[cfg(feature = "io")]
 mod digest;
+#[cfg(test)]
+mod errors_test;
 #[cfg(feature = "io")]
 mod fast_path;
 pub mod handshake;

@@ -254,6 +254,28 @@ mod tests {
     }
 
     #[test]
+    fn errors_print_their_cause_and_return_no_source() {
+        let address = || "s3://bucket".to_owned();
+        let reason = || "the reason".to_owned();
+        let errors = [
+            StoreError::InvalidAddress { address: address(), reason: reason() },
+            StoreError::NotBuiltIn { address: address(), scheme: "s3".into() },
+            StoreError::InvalidSettings { address: address(), reason: reason() },
+            StoreError::Io { address: address(), cause: io::Error::other("the reason") },
+        ];
+        for error in errors {
+            let has_reason = match &error {
+                StoreError::NotBuiltIn { .. } => false,
+                StoreError::InvalidAddress { .. }
+                | StoreError::InvalidSettings { .. }
+                | StoreError::Io { .. } => true,
+            };
+            assert_eq!(error.to_string().ends_with(": the reason"), has_reason, "{error}");
+            assert!(std::error::Error::source(&error).is_none(), "{error:?}");
+        }
+    }
+
+    #[test]
     fn rejects_addresses_of_unknown_stores() {
         let why = |address: &str| select(address, &"n".parse().unwrap()).unwrap_err().to_string();
         for address in ["memory:///x", "ftp://host/x", "s3:///x"] {

@@ -356,14 +356,6 @@ mod tests {
     }
 
     #[test]
-    fn prints_the_cause_and_has_no_source() {
-        use std::error::Error;
-        let error = ClientError::Read { cause: refused() };
-        assert_eq!(error.to_string(), "read the source: connection refused");
-        assert!(error.source().is_none());
-    }
-
-    #[test]
     fn formats_refused_connections() {
         let failure = |ip: &str, error: io::Error| (SocketAddr::new(ip.parse().unwrap(), 9), error);
         let error = |failures| ClientError::Connect { host: "h\x1b".into(), port: 9, failures };

@@ -31,7 +31,7 @@ pub enum HandshakeFailure {
     Closed,
     /// The connection failed during the handshake.
     #[error("the connection was lost during the TLS handshake: {}", reason(.0))]
-    Lost(#[source] io::Error),
+    Lost(io::Error),
     /// The handshake exceeded its maximum number of bytes.
     #[error("the TLS handshake took more than {0} bytes")]
     TooLong(usize),
@@ -45,7 +45,13 @@ pub enum HandshakeFailure {
     },
     /// The TLS protocol failed.
     #[error("TLS handshake: {}", describe(.0))]
-    Tls(#[from] Error),
+    Tls(Error),
+}
+
+impl From<Error> for HandshakeFailure {
+    fn from(error: Error) -> Self {
+        HandshakeFailure::Tls(error)
+    }
 }
 
 impl HandshakeFailure {
