@@ -52,7 +52,9 @@ impl FromStr for ZonedAddress {
 
     fn from_str(value: &str) -> Result<Self, String> {
         let Some((address, zone)) = value.split_once('%') else {
-            let ip = value.parse::<IpAddr>().map_err(|error| error.to_string())?;
+            let ip = value.parse::<IpAddr>().map_err(|_| {
+                "not an IP address, such as 192.0.2.1, ::1 or fe80::1%eth0".to_owned()
+            })?;
             return Ok(ip.into());
         };
         let ip: Ipv6Addr = address
@@ -63,7 +65,7 @@ impl FromStr for ZonedAddress {
         }
         // The system resolves the name of the interface. Because the host is an address, no name
         // server is asked.
-        let no_zone = || format!("this machine has no interface {zone:?}");
+        let no_zone = || format!("this machine has no network interface {zone:?}");
         let mut found = (value, 0).to_socket_addrs().map_err(|_| no_zone())?;
         match found.next() {
             Some(SocketAddr::V6(found)) if *found.ip() == ip && found.scope_id() != 0 => {

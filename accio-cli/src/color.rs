@@ -22,7 +22,7 @@ pub struct ColorFlag {
     /// Colour help and errors: auto, always or never
     ///
     /// auto: on a terminal, unless NO_COLOR is set or TERM is dumb.
-    #[arg(long, value_name = "WHEN", default_value = "auto", env = VARIABLE, hide_env = true,
+    #[arg(long, value_name = "WHEN", default_value = "auto", env = VARIABLE,
           hide_possible_values = true)]
     pub color: Color,
 }

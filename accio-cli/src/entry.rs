@@ -64,7 +64,9 @@ impl<E: Into<clap::Error>> From<E> for Rejected {
 
 /// Works like `A::try_parse`, and handles `--color`, `--generate` and variables.
 fn parse<A: Parser>() -> Result<Parsed<A>, Rejected> {
-    let mut command = completions::add_flag(A::command()).color(color::choose().into());
+    // Help explains the names of all variables in one place.
+    let command = A::command().mut_args(|argument| argument.hide_env(true));
+    let mut command = completions::add_flag(command).color(color::choose().into());
     environment::check(&command);
     let plain = command.clone();
     let mut matches = command.try_get_matches_from_mut(std::env::args_os()).map_err(|error| {

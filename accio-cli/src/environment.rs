@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue};
 
 /// The variables of all three programs: a variable that one program does not know may be meant for
 /// another. Each program's tests compare its variables with this list.
-pub const VARIABLES: &[&str] = &[
+const VARIABLES: &[&str] = &[
     "ACCIO_ACCEPT_IF",
     "ACCIO_ACCEPT_JOBS",
     "ACCIO_ACCEPT_TIMEOUT",
@@ -78,8 +78,15 @@ const LIKENESS: f64 = 0.8;
 /// The unknown variables that are set, kept until the log has started.
 static UNKNOWN: OnceLock<Vec<Unknown>> = OnceLock::new();
 
+/// Returns the variables of a program that are missing in the list of all programs' variables, for
+/// the program's tests.
+pub fn unlisted_variables(command: &Command) -> Vec<String> {
+    let variables = variables_of(command).into_iter();
+    variables.filter(|variable| !VARIABLES.contains(&&**variable)).collect()
+}
+
 /// Returns the variables that set a program's flags.
-pub fn variables_of(command: &Command) -> BTreeSet<String> {
+fn variables_of(command: &Command) -> BTreeSet<String> {
     let names = command.get_arguments().filter_map(|argument| argument.get_env());
     names.filter_map(|name| name.to_str().map(str::to_owned)).collect()
 }

@@ -22,7 +22,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | none | [`main`], [`Failure`], [`Verbosity`], [`ColorFlag`], [`seconds`], [`bytes`] |
+//! | none | [`main`], [`Failure`], [`Verbosity`], [`ColorFlag`], [`seconds`], [`bytes`], [`count`] |
 //! | `server` | `ServerFlags`: dialect, addresses, idle timeout; signals |
 //! | `operations` | `OperationFlags`: draining, the journal, systemd, fast paths |
 //! | `tls-server` | the flags and files of TLS in a server |
@@ -54,7 +54,7 @@ pub use address::{ZonedAddress, address_and_port, peer_text};
 pub use color::{Color, ColorFlag};
 pub use descriptors::raise_descriptor_limit;
 pub use entry::main;
-pub use environment::{VARIABLES, variables_of};
+pub use environment::unlisted_variables;
 pub use escape::{escape, escape_json, is_unprintable};
 pub use failure::{Failure, USAGE, exit, say};
 pub use logging::Verbosity;
@@ -65,4 +65,4 @@ pub use server::{Program, ServerFlags};
 #[cfg(feature = "metrics")]
 pub use server::{StatusPage, explain};
 pub use stdio::{check_stdin, check_stdout};
-pub use values::{bytes, seconds};
+pub use values::{bytes, count, seconds};

@@ -1,5 +1,6 @@
 //! Parsers for flag values, to be used as clap's `value_parser`.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use accio_proto::limits;
@@ -41,9 +42,28 @@ pub fn bytes(value: &str) -> Result<u64, String> {
     })
 }
 
+/// Parses a number of things, of a type without 0 such as [`NonZeroUsize`](std::num::NonZeroUsize).
+///
+/// # Errors
+///
+/// Returns an error if the value is not a whole number, is 0, or is too large for the type.
+pub fn count<T: FromStr>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| "not a whole number above 0".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
+
+    #[test]
+    fn count_rejects_zero_and_what_is_not_a_number() {
+        assert_eq!(count("7"), Ok(NonZeroU32::new(7).unwrap()));
+        for bad in ["0", "-1", "1.5", "", "x", "4294967296"] {
+            assert!(count::<NonZeroU32>(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn seconds_accepts_fractions_and_units() {

@@ -17,18 +17,18 @@ use crate::{ColorFlag, Verbosity, ZonedAddress, seconds};
 /// The flags of every server, to be flattened into its arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServerFlags {
-    /// Speak this dialect: auto, accio, confirm or direct
-    #[arg(long, value_name = "DIALECT", env = "ACCIO_HANDSHAKE", hide_env = true, default_value_t)]
+    /// Speak dialect auto, accio, confirm or direct
+    #[arg(long, value_name = "DIALECT", env = "ACCIO_HANDSHAKE", default_value_t)]
     pub handshake: ServerDialect,
     /// Listen on this IPv4 or IPv6 address (repeatable) [default: all]
     ///
     /// Without this flag, the server listens on all interfaces: 0.0.0.0 and, if the machine has
     /// IPv6, also ::. The address :: alone accepts IPv6 and IPv4; together with an IPv4 address,
     /// IPv6 only. A link-local address needs its zone: fe80::1%eth0.
-    #[arg(long, value_name = "ADDR", env = "ACCIO_BIND", hide_env = true, value_delimiter = ',')]
+    #[arg(long, value_name = "ADDR", env = "ACCIO_BIND", value_delimiter = ',')]
     pub bind: Vec<ZonedAddress>,
     /// Abort a transfer after this idle time, e.g. 2.5
-    #[arg(long, value_name = "SECONDS", env = "ACCIO_TIMEOUT", hide_env = true,
+    #[arg(long, value_name = "SECONDS", env = "ACCIO_TIMEOUT",
           value_parser = seconds, default_value = "10", allow_negative_numbers = true)]
     pub timeout: Duration,
     #[expect(missing_docs, reason = "a doc comment would become its help")]
@@ -55,7 +55,7 @@ pub struct OperationFlags {
     ///
     /// The first SIGTERM, SIGINT or SIGQUIT stops accepting; unfinished transfers are aborted after
     /// this time. A second signal aborts them at once.
-    #[arg(long, value_name = "SECONDS", env = "ACCIO_DRAIN", hide_env = true,
+    #[arg(long, value_name = "SECONDS", env = "ACCIO_DRAIN",
           value_parser = seconds_or_zero, default_value = "0", allow_negative_numbers = true)]
     pub drain: Duration,
     /// Append a JSON line per connection to this file (-: stdout)
@@ -64,31 +64,29 @@ pub struct OperationFlags {
     /// outcome (complete or error), and for an error reason (one stable word) and error (text). A
     /// failed TLS handshake has the outcome refused and no id. SIGHUP reopens the file, for rotation.
     /// The file must be outside the directory of received files; its directory is created if missing.
-    #[arg(long, value_name = "FILE", env = "ACCIO_JOURNAL", hide_env = true)]
+    #[arg(long, value_name = "FILE", env = "ACCIO_JOURNAL")]
     pub journal: Option<PathBuf>,
     /// Serve a status page, Prometheus metrics and /health on this address
     ///
     /// A port alone means loopback: 9090 is 127.0.0.1:9090. There is no authentication; bind it to
     /// a trusted address only. The status page is /; /status.json has the same for scripts.
     #[cfg(feature = "metrics")]
-    #[arg(long, value_name = "ADDR", env = "ACCIO_METRICS", hide_env = true,
-          value_parser = super::metrics::address)]
+    #[arg(long, value_name = "ADDR", env = "ACCIO_METRICS", value_parser = super::metrics::address)]
     pub metrics: Option<SocketAddr>,
     /// Serve no status page, only metrics and /health
     #[cfg(feature = "metrics")]
-    #[arg(long, env = "ACCIO_METRICS_ONLY", hide_env = true, hide_short_help = true,
+    #[arg(long, env = "ACCIO_METRICS_ONLY", hide_short_help = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     pub metrics_only: bool,
     /// Answer the status page under this host name, too (repeatable)
     ///
     /// Addresses, names without a dot and the name of this machine need no flag. Other names are
-    /// refused, because a web site could let its own name lead here and read the page.
+    /// refused, because a web site could point its own name at this address and read the page.
     #[cfg(feature = "metrics")]
     #[arg(
         long,
         value_name = "NAME",
         env = "ACCIO_METRICS_NAME",
-        hide_env = true,
         hide_short_help = true,
         value_delimiter = ','
     )]
@@ -101,7 +99,6 @@ pub struct OperationFlags {
         value_name = "FAST-PATH",
         hide_short_help = true,
         env = "ACCIO_WITHOUT",
-        hide_env = true,
         value_delimiter = ','
     )]
     pub without: Vec<FastPath>,

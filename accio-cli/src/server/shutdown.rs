@@ -35,6 +35,7 @@ const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGQUIT, SIGXCPU];
 const IGNORED: [i32; 6] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO];
 
 /// A shutdown that is set up: signals are watched but not handled yet.
+#[must_use]
 pub(super) struct Shutdown {
     signals: Signals,
     drain: Duration,

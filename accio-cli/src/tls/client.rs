@@ -21,7 +21,7 @@ pub struct ClientTlsFlags {
     ///
     /// With TLS, the client's close_notify ends the file and the server's close_notify confirms it.
     /// Neither can be forged by the network.
-    #[arg(long, env = "ACCIO_TLS", hide_env = true, value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "ACCIO_TLS", value_parser = FalseyValueParser::new())]
     pub tls: bool,
     /// Encrypt; accept only the server with this public key (repeatable)
     ///
@@ -32,12 +32,11 @@ pub struct ClientTlsFlags {
         value_name = "PIN",
         conflicts_with = "tls_ca",
         value_delimiter = ',',
-        env = "ACCIO_TLS_PIN",
-        hide_env = true
+        env = "ACCIO_TLS_PIN"
     )]
     pub tls_pin: Vec<Pin>,
     /// Encrypt; verify the server's name against these authorities (PEM)
-    #[arg(long, value_name = "FILE", env = "ACCIO_TLS_CA", hide_env = true)]
+    #[arg(long, value_name = "FILE", env = "ACCIO_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
     /// Authenticate with this key and certificate; created on first use
     ///
@@ -45,10 +44,10 @@ pub struct ClientTlsFlags {
     /// ($XDG_STATE_HOME/accio or ~/.local/state/accio). When the key is created, the client prints
     /// the line for the server's --tls-clients.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
-          env = "ACCIO_TLS_IDENTITY", hide_env = true)]
+          env = "ACCIO_TLS_IDENTITY")]
     pub tls_identity: Option<Option<PathBuf>>,
     /// Minimum TLS version: 1.2 or 1.3
-    #[arg(long, value_name = "VERSION", default_value_t, env = "ACCIO_TLS_MIN", hide_env = true)]
+    #[arg(long, value_name = "VERSION", default_value_t, env = "ACCIO_TLS_MIN")]
     pub tls_min: TlsVersion,
 }
 

@@ -14,7 +14,7 @@ use rustls::server::WebPkiClientVerifier;
 use super::TlsVersion;
 use super::files::{self, KeyPair};
 use super::identity;
-use crate::{Failure, USAGE};
+use crate::{Failure, USAGE, count};
 
 /// The TLS flags, to be flattened into a server's arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,50 +26,32 @@ pub struct ServerTlsFlags {
     /// ($STATE_DIRECTORY, $XDG_STATE_HOME/accio or ~/.local/state/accio). The server prints the pin
     /// of the key for the clients. With TLS, the client's close_notify ends a file: a connection
     /// that ends in another way leaves ERROR. Clients without TLS are refused.
-    #[arg(long, env = "ACCIO_TLS", hide_env = true, value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "ACCIO_TLS", value_parser = FalseyValueParser::new())]
     pub tls: bool,
     /// Encrypt with this certificate chain (PEM); SIGHUP reloads it
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_key",
-        env = "ACCIO_TLS_CERT",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "ACCIO_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
     /// Private key of --tls-cert (PEM), readable only by its owner
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_cert",
-        env = "ACCIO_TLS_KEY",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "ACCIO_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
     /// Accept only the clients listed in this file; SIGHUP reloads it
     ///
     /// A line has a pin and a name, as printed by `accio-client --tls-identity`: "sha256//47DE…
     /// alice". Lines that begin with # are ignored. The name is the identity in the journal and for
     /// --on-commit.
-    #[arg(long, value_name = "FILE", env = "ACCIO_TLS_CLIENTS", hide_env = true)]
+    #[arg(long, value_name = "FILE", env = "ACCIO_TLS_CLIENTS")]
     pub tls_clients: Option<PathBuf>,
     /// Accept only clients with a certificate of this authority (PEM)
     ///
     /// The identity is the first DNS name, URI or common name of the client's certificate. SIGHUP
     /// reloads the file.
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with = "tls_clients",
-        env = "ACCIO_TLS_CLIENT_CA",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "FILE", conflicts_with = "tls_clients", env = "ACCIO_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<PathBuf>,
     /// Maximum number of concurrent connections per client identity
-    #[arg(long, value_name = "N", env = "ACCIO_MAX_PER_CLIENT", hide_env = true)]
+    #[arg(long, value_name = "N", value_parser = count::<NonZeroU32>, env = "ACCIO_MAX_PER_CLIENT")]
     pub max_per_client: Option<NonZeroU32>,
     /// Minimum TLS version: 1.2 or 1.3
-    #[arg(long, value_name = "VERSION", default_value_t, env = "ACCIO_TLS_MIN", hide_env = true)]
+    #[arg(long, value_name = "VERSION", default_value_t, env = "ACCIO_TLS_MIN")]
     pub tls_min: TlsVersion,
 }
 
