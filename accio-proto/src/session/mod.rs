@@ -120,6 +120,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     /// Makes the session compute the digest of the content. The content then passes through a
     /// buffer, whatever the file [demands](crate::Demand). Must be called before the first turn.
     #[cfg(feature = "digest")]
+    #[must_use]
     pub fn digest(mut self, algorithm: DigestAlgorithm) -> Self {
         self.hasher = Some(Box::new(Hasher::new(algorithm)));
         self

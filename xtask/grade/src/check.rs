@@ -8,6 +8,7 @@ use accio_harness::verdict::Verdict;
 
 /// A requirement that a submission must meet.
 #[derive(Debug)]
+#[must_use]
 pub(crate) struct Check {
     /// The program to check.
     pub(crate) program: Program,

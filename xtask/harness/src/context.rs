@@ -55,6 +55,7 @@ impl Context {
     }
 
     /// Limits the resources of its processes.
+    #[must_use]
     pub fn guarded(self, limits: Limits) -> Context {
         Context { limits: Some(limits), ..self }
     }

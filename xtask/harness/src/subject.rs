@@ -146,6 +146,7 @@ impl Template {
     }
 
     /// Replaces each word for which `replace`, called with its index and text, returns another one.
+    #[must_use]
     pub fn map(mut self, replace: impl Fn(usize, &str) -> Option<String>) -> Template {
         for (index, word) in self.words.iter_mut().enumerate() {
             if let Some(other) = replace(index, word) {

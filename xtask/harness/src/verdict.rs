@@ -38,11 +38,13 @@ impl Stop {
     }
 
     /// Converts it to trouble, for steps that do not depend on the subject.
+    #[must_use]
     pub fn into_trouble(self) -> Stop {
         Stop::Trouble(self.to_string())
     }
 
     /// Converts it to a skip, for requirements that a machine may lack.
+    #[must_use]
     pub fn into_skip(self) -> Stop {
         Stop::Skip(self.to_string())
     }
@@ -95,6 +97,7 @@ pub fn is_shortage(error: &io::Error) -> bool {
 /// Adds the step during which an error happened.
 pub trait During {
     /// Adds `place` to a fault or trouble.
+    #[must_use]
     fn during<S: Into<String>>(self, place: impl FnOnce() -> S) -> Self;
 }
 

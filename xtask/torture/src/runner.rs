@@ -38,6 +38,7 @@ impl RunOptions {
 }
 
 /// A test that injects one fault or one kind of fault.
+#[must_use]
 pub(crate) struct Case {
     /// `part/case`.
     pub(crate) name: String,

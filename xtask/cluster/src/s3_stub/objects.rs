@@ -27,6 +27,7 @@ pub(super) struct Upload {
 }
 
 #[derive(Debug)]
+#[must_use]
 pub(super) struct Response {
     pub(super) status: &'static str,
     pub(super) headers: Vec<(&'static str, String)>,
