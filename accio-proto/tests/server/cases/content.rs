@@ -10,11 +10,7 @@ fn a_reset_leaves_no_partial_file_and_is_harmless_after_fin() {
             let paths = FastPaths::without(without.iter().copied());
             let server = start(Server::builder(sink.clone()).fast_paths(paths));
             let content = vec![b'x'; length];
-            // Send data, then reset.
-            let mut stream = server.connect();
-            greeted(&mut stream);
-            stream.write_all(&content).unwrap();
-            reset(stream);
+            upload_and_reset(&server, &content);
             server.outcomes.wait(1);
             assert_eq!(sink.get(1), Some(Stored::Error), "{length} bytes and RST");
             if length > 1000 {
@@ -55,10 +51,7 @@ fn the_portable_paths_store_the_same_files() {
         for content in &contents {
             upload(&server, content);
         }
-        let mut partial = server.connect();
-        greeted(&mut partial);
-        partial.write_all(&contents[4]).unwrap();
-        reset(partial);
+        upload_and_reset(&server, &contents[4]);
         server.outcomes.wait(6);
         server.stop().unwrap();
         for (index, content) in contents.iter().enumerate() {

@@ -31,10 +31,7 @@ fn a_complete_file_has_a_digest_and_a_failed_one_has_none() {
             for content in &contents {
                 upload(&server, content);
             }
-            let mut partial = server.connect();
-            greeted(&mut partial);
-            partial.write_all(&contents[4]).unwrap();
-            reset(partial);
+            upload_and_reset(&server, &contents[4]);
             let count = contents.len();
             let outcomes = server.outcomes.wait(count + 1);
             server.stop().unwrap();

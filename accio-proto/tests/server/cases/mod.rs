@@ -163,6 +163,14 @@ pub(super) fn upload(server: &RunningServer, content: &[u8]) {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
 }
 
+/// Sends content and resets the connection.
+pub(super) fn upload_and_reset(server: &RunningServer, content: &[u8]) {
+    let mut stream = server.connect();
+    greeted(&mut stream);
+    stream.write_all(content).unwrap();
+    reset(stream);
+}
+
 pub(super) fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }

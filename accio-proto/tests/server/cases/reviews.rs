@@ -87,10 +87,7 @@ fn a_file_is_read_before_it_is_named_and_then_kept_or_not() {
 fn a_failed_transfer_is_not_reviewed_and_a_file_without_a_descriptor_is() {
     let sink = MemorySink::new();
     let (server, reviews) = reviewing(Server::builder(sink.clone()));
-    let mut stream = server.connect();
-    greeted(&mut stream);
-    stream.write_all(b"part").unwrap();
-    reset(stream);
+    upload_and_reset(&server, b"part");
     server.outcomes.wait(1);
     let mut stream = send(&server, b"content");
     let review = next(&reviews);

@@ -91,46 +91,34 @@ fn at_once(context: &Context) -> Verdict {
         server.connect_greeted()?,
         server.connect_greeted()?,
     );
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let watch = scope.spawn(|| -> Verdict {
-            let outcomes: [&[u8]; 4] = [&new, ERROR, ERROR, &new];
-            while !done.load(Ordering::Relaxed) {
-                for (index, outcome) in outcomes.into_iter().enumerate() {
-                    let before: Option<&[u8]> = (index < 3).then_some(&old);
-                    // The name always exists, because the file is replaced atomically.
-                    let now = fs::read(server.path(index + 1)).ok();
-                    let now = now.as_deref();
-                    ensure(
-                        now == Some(outcome) || now == before,
-                        format!("{}.file to be the old or the new file", index + 1),
-                        || now.map_or("no file".into(), payload::describe),
-                    )?;
-                }
+    let look = || -> Verdict {
+        let outcomes: [&[u8]; 4] = [&new, ERROR, ERROR, &new];
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            let before: Option<&[u8]> = (index < 3).then_some(&old);
+            // The name always exists, because the file is replaced atomically.
+            let now = fs::read(server.path(index + 1)).ok();
+            let now = now.as_deref();
+            ensure(
+                now == Some(outcome) || now == before,
+                format!("{}.file to be the old or the new file", index + 1),
+                || now.map_or("no file".into(), payload::describe),
+            )?;
+        }
+        Ok(())
+    };
+    watching(look, || {
+        let (mut replaced, mut broken, mut silent, mut fresh) = (replaced, broken, silent, fresh);
+        for part in new.chunks(100_000) {
+            for peer in [&mut replaced, &mut broken, &mut fresh] {
+                peer.send(part)?;
             }
-            Ok(())
-        });
-        let transfers = || -> Verdict {
-            let (mut replaced, mut broken, mut silent, mut fresh) =
-                (replaced, broken, silent, fresh);
-            for part in new.chunks(100_000) {
-                for peer in [&mut replaced, &mut broken, &mut fresh] {
-                    peer.send(part)?;
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-            silent.send(b"a part")?;
-            broken.reset()?;
-            replaced.complete(b"")?;
-            fresh.complete(b"")?;
-            silent.expect_end(End::Reset)
-        };
-        let sent = transfers();
-        done.store(true, Ordering::Relaxed);
-        let watched = watch
-            .join()
-            .unwrap_or_else(|_| Err(Stop::Trouble("the watching thread panicked".into())));
-        watched.and(sent)
+            thread::sleep(Duration::from_millis(10));
+        }
+        silent.send(b"a part")?;
+        broken.reset()?;
+        replaced.complete(b"")?;
+        fresh.complete(b"")?;
+        silent.expect_end(End::Reset)
     })?;
     server.expect_file(1, &new)?;
     server.expect_replaced(2, &old, ERROR)?;
@@ -148,53 +136,61 @@ fn nothing_else(context: &Context) -> Verdict {
     }
     let server = context.server(&["--timeout", "1"])?;
     let part = context.content(1, 1_000_000);
-    let done = AtomicBool::new(false);
     let allowed: Vec<String> = (1..=12).map(|id| format!("{id}.file")).collect();
-    thread::scope(|scope| {
-        let watch = scope.spawn(|| -> Verdict {
-            while !done.load(Ordering::Relaxed) {
-                let names = server.listing()?;
-                ensure(
-                    names.iter().all(|name| allowed.contains(name)),
-                    "only 1.file … 12.file in FILE-DIR",
-                    || format!("{names:?}"),
-                )?;
-                for name in names {
-                    let content = fs::read(server.dir.join(&name))?;
-                    ensure(
-                        content == part || content == ERROR,
-                        format!("{name} to be complete or ERROR"),
-                        || payload::describe(&content),
-                    )?;
-                }
+    let look = || -> Verdict {
+        let names = server.listing()?;
+        ensure(
+            names.iter().all(|name| allowed.contains(name)),
+            "only 1.file … 12.file in FILE-DIR",
+            || format!("{names:?}"),
+        )?;
+        for name in names {
+            let content = fs::read(server.dir.join(&name))?;
+            ensure(
+                content == part || content == ERROR,
+                format!("{name} to be complete or ERROR"),
+                || payload::describe(&content),
+            )?;
+        }
+        Ok(())
+    };
+    watching(look, || {
+        for kind in 0..12 {
+            let mut peer = server.connect_greeted()?;
+            peer.send(&part[..500_000])?;
+            thread::sleep(Duration::from_millis(30));
+            match kind % 3 {
+                0 => peer.complete(&part[500_000..])?,
+                1 => peer.reset()?,
+                _ => peer.expect_end(End::Reset)?,
             }
-            Ok(())
-        });
-        let transfers = || -> Verdict {
-            for kind in 0..12 {
-                let mut peer = server.connect_greeted()?;
-                peer.send(&part[..500_000])?;
-                thread::sleep(Duration::from_millis(30));
-                match kind % 3 {
-                    0 => peer.complete(&part[500_000..])?,
-                    1 => peer.reset()?,
-                    _ => peer.expect_end(End::Reset)?,
-                }
-            }
-            Ok(())
-        };
-        let sent = transfers();
-        done.store(true, Ordering::Relaxed);
-        let watched = watch
-            .join()
-            .unwrap_or_else(|_| Err(Stop::Trouble("the watching thread panicked".into())));
-        watched.and(sent)
+        }
+        Ok(())
     })?;
     for id in 1..=12 {
         server.expect_file(id, if id % 3 == 1 { &part } else { ERROR })?;
     }
     server.expect_only(1..=12)?;
     server.stop()
+}
+
+/// Calls `look` over and over in another thread until `act` has returned.
+fn watching(look: impl Fn() -> Verdict + Sync, act: impl FnOnce() -> Verdict) -> Verdict {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                look()?;
+            }
+            Ok(())
+        });
+        let acted = act();
+        done.store(true, Ordering::Relaxed);
+        let watched = watch
+            .join()
+            .unwrap_or_else(|_| Err(Stop::Trouble("the watching thread panicked".into())));
+        watched.and(acted)
+    })
 }
 
 fn directory(context: &Context) -> Verdict {
