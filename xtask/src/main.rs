@@ -22,11 +22,11 @@ use self::tools::{Forwarded, Tool};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
-    /// Run all tests: unit, integration and end-to-end tests, and a part of the fault injection
+    /// Run all tests, and a part of the fault injection
     Test(OwnPrograms),
-    /// Run the library's tests without the Linux-only system calls, such as epoll and splice
+    /// Run the library's tests without system calls that only Linux has
     TestPortable,
-    /// Run the end-to-end scenarios on our programs, then grade them with the courses' checks
+    /// Run the end-to-end scenarios on our programs, then grade them
     TestE2e(OwnPrograms),
     /// Grade any implementation with the courses' checks
     #[command(disable_help_flag = true)]
@@ -40,7 +40,7 @@ enum Command {
     /// Inject faults: system calls, kills, power loss, full disks, lossy networks
     #[command(disable_help_flag = true)]
     Torture(Forwarded),
-    /// Kill receivers and store nodes of a real cluster during uploads, then check every upload
+    /// Kill parts of a real cluster during uploads, then check each upload
     #[command(disable_help_flag = true)]
     TestCluster(Forwarded),
     /// Measure throughput, CPU time and memory, and compare with other installed programs

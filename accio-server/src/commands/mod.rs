@@ -73,7 +73,7 @@ pub(crate) struct AcceptIf {
     pub(crate) timeout: Duration,
 }
 
-/// What the helper must know at its start.
+/// The settings that the helper receives when it starts.
 #[derive(Debug, Serialize, Deserialize)]
 struct Setup {
     quiet: bool,

@@ -19,17 +19,17 @@ pub(super) struct Finding {
 /// The state of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It is as the journal describes it.
+    /// The file matches its record in the journal.
     Complete {
         /// Whether its digest was compared, not only its size.
         digest: bool,
     },
-    /// It is the marker of a transfer that failed for this reason.
+    /// The file is the marker of a transfer that failed for this reason.
     Error(String),
     Missing,
-    /// It differs from its record in this way.
+    /// The file differs from its record in this way.
     Changed(String),
-    /// The journal does not list it.
+    /// The journal does not list the file.
     Unlisted,
 }
 
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn each_difference_is_told_from_the_others() {
+    fn distinguishes_all_differences() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &str| fs::write(dir.path().join(name), content).unwrap();
         write("1.file", "abc");

@@ -42,7 +42,7 @@ fn number(document: &str, before: &str, after: &str) -> u64 {
 #[test]
 fn updates_without_console_errors() {
     let Some(browser) = chromium() else {
-        // Told past the test harness, which would keep it to itself.
+        // Printed past the test harness, which would capture it.
         let _ = writeln!(std::io::stderr(), "SKIPPED: no Chromium: apt-get install chromium");
         return;
     };

@@ -37,10 +37,10 @@ struct Arguments {
     /// Write the figures to a file, for --compare
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw plots: one per workload into a directory, or the first into an .svg file
+    /// Draw plots: all into a directory, or the first into an .svg file
     #[arg(long, value_name = "PATH")]
     svg: Option<PathBuf>,
-    /// Compare two --json files instead of measuring; print changes that exceed the noise
+    /// Compare two --json files; print changes that exceed the noise
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
     compare: Option<Vec<PathBuf>>,
     /// Print the Debian packages of the programs to compare with
@@ -52,7 +52,7 @@ struct Arguments {
     /// Run only workloads whose name contains this text (repeatable)
     #[arg(long, value_name = "WORKLOAD")]
     only: Vec<String>,
-    /// Run only our programs and the peers whose name contains one of these texts
+    /// Run only our programs and peers with one of these texts in the name
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     peers: Vec<String>,
     /// Also measure this accio-server, in the same rounds, as "before"
@@ -61,7 +61,7 @@ struct Arguments {
     /// Number of rounds [default: depends on the workload]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Directory on disk to store files in [default: bench in the target directory]
+    /// Directory on disk for stored files [default: target/bench]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Do not count system calls, which takes one extra upload per peer

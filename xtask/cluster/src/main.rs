@@ -51,7 +51,7 @@ struct Arguments {
     /// Do not kill or stop any part
     #[arg(long, conflicts_with = "measured")]
     calm: bool,
-    /// Load balancer in front of the receivers [default: nft, or direct if nft is not available]
+    /// Load balancer [default: nft if available, otherwise direct]
     ///
     /// haproxy turns the reset of a killed receiver into an orderly end, which looks like a
     /// confirmation to a client that has sent its last byte. Such uploads are counted separately,
@@ -61,15 +61,16 @@ struct Arguments {
     /// Same as --through direct
     #[arg(long, conflicts_with_all = ["through", "measured"])]
     direct: bool,
-    /// Measure the throughput of one, two and three receivers and of rclone instead
+    /// Measure the throughput of one to three receivers and of rclone
     #[arg(long, group = "measured")]
     throughput: bool,
     /// Number of measured rounds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..),
           requires = "throughput", conflicts_with = "memory")]
     rounds: u32,
-    /// Measure the memory of one receiver during many concurrent uploads instead, with a built-in
-    /// store that discards them
+    /// Measure the memory of one receiver during concurrent uploads
+    ///
+    /// A built-in store discards the uploads.
     #[arg(long, group = "measured")]
     memory: bool,
     /// Number of concurrent uploads
@@ -85,8 +86,10 @@ struct Arguments {
     /// Path to garage [default: search in PATH]
     #[arg(long, value_name = "PROGRAM", env = "ACCIO_GARAGE")]
     garage: Option<PathBuf>,
-    /// Path to an accio-server with the feature store [default: build one]
-    #[arg(long, value_name = "PROGRAM", env = "ACCIO_STORE_SERVER")]
+    /// Path to an accio-server with the feature store [default: build it]
+    ///
+    /// ACCIO_STORE_SERVER sets it, too.
+    #[arg(long, value_name = "PROGRAM", env = "ACCIO_STORE_SERVER", hide_env = true)]
     server: Option<PathBuf>,
 }
 

@@ -13,13 +13,13 @@ pub struct RunOptions {
     /// List the tests instead of running them
     #[arg(long)]
     pub list: bool,
-    /// Run only tests whose name or description contains this text (repeatable)
+    /// Run only tests with this text in name or description (repeatable)
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
     /// Keep the files and outputs of failed tests and print their path
     #[arg(long)]
     pub keep: bool,
-    /// Number of concurrent tests that use the CPU [default: by the number of cores]
+    /// Number of concurrent tests that use the CPU [default: by cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Seed of file contents and of other random choices [default: random]

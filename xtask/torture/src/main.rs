@@ -51,7 +51,7 @@ struct Arguments {
     /// Parts to run [default: all]
     #[arg(value_enum, value_name = "PART")]
     parts: Vec<Part>,
-    /// Run a bounded part
+    /// Run fewer cases, in a few minutes
     #[arg(long)]
     quick: bool,
     /// Leave out cases that need root, a tracer or mounts

@@ -29,7 +29,7 @@ pub(crate) struct InjectedFault {
     pub(crate) when: Occurrence,
 }
 
-/// Which calls of a thread fail, counted from 1.
+/// The calls of a thread that fail, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Occurrence {
     /// Only this one.

@@ -28,7 +28,7 @@ impl FirstLine {
         }
     }
 
-    /// Returns the line, its control characters escaped; `None` if there is none.
+    /// Returns the line with control characters escaped, or `None` if nothing was printed.
     pub(super) fn text(&self) -> Option<String> {
         let text = String::from_utf8_lossy(self.text.trim_ascii());
         (!text.is_empty()).then(|| escape(&text).into_owned())

@@ -265,7 +265,7 @@ pub(super) fn generate(
     Ok((ended - started, cpu))
 }
 
-/// What `check` does with a file after it has checked it.
+/// The action that `check` takes on a file that it has checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Afterwards {
     Remove,

@@ -47,7 +47,9 @@ pub(crate) struct Options {
     /// Grade this server-s: a command with {port}
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "bin_dir")]
     server_s: Option<String>,
-    /// Grade the programs in this directory: client.py, server.py and server-s.py, or compiled ones
+    /// Grade the programs in this directory
+    ///
+    /// They are client.py, server.py and server-s.py, or compiled: client, server and server-s.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["bin_dir", "server", "client", "server_s"])]
     subject: Option<PathBuf>,
     /// Grade the programs in each subdirectory of this directory
@@ -61,7 +63,7 @@ pub(crate) struct Options {
     /// Directory for each submission's reports
     #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
     results: PathBuf,
-    /// Dialect of the programs [default: confirm, which the courses use since 2022]
+    /// Dialect of the programs [default: confirm, as in courses since 2022]
     #[arg(long, value_name = "DIALECT", value_parser = dialect)]
     handshake: Option<Dialect>,
     /// Working directory of the programs [default: a new directory for each]
@@ -71,10 +73,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MIB", default_value_t = MEMORY,
           value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     memory: u64,
-    /// How to emulate delay and loss
+    /// Emulate delay and loss
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
     network: Network,
-    /// Leave out checks whose id or description contains this text (repeatable)
+    /// Leave out checks with this text in id or description (repeatable)
     #[arg(long, value_name = "TEXT")]
     without: Vec<String>,
     /// Do not repeat failed checks
@@ -92,8 +94,9 @@ pub(crate) struct Options {
     /// Write an HTML page with all submissions and checks
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Run every client with every server, including the reference, and write the results in
-    /// Markdown
+    /// Run every client with every server; write the results as Markdown
+    ///
+    /// The reference implementation is included.
     #[arg(long, value_name = "FILE")]
     matrix: Option<PathBuf>,
 }

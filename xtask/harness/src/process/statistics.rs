@@ -1,4 +1,4 @@
-//! What `/proc` tells about a running process.
+//! Statistics of a running process, read from `/proc`.
 
 use std::fs;
 
