@@ -11,10 +11,10 @@ mod helper;
 mod message;
 mod queue;
 mod reviews;
+mod setup;
 
 use std::fs;
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -26,21 +26,16 @@ use std::time::{Duration, Instant};
 use accio_cli::{Color, Failure, USAGE, Verbosity};
 use accio_proto::{Outcome, os_error_text};
 use rustix::process::{Pid, Signal};
-use serde::{Deserialize, Serialize};
 
 pub(crate) use helper::help;
 use message::Job;
 use queue::Queue;
 pub(crate) use reviews::Reviews;
-
-/// First argument that makes the program run as this helper. It is not a valid port.
-const HELPER: &str = "__commands";
+pub(crate) use setup::{AcceptIf, OnCommit};
+use setup::{GRACE, HELPER, Setup};
 
 /// Size of the pipe to the helper in bytes: one page, because files wait in the server's queue.
 const PIPE: usize = 4096;
-
-/// How long commands may take to end after SIGTERM.
-const GRACE: Duration = Duration::from_millis(200);
 
 /// Interval at which the server checks whether the helper has ended.
 const LOOK: Duration = Duration::from_millis(5);
@@ -56,30 +51,6 @@ pub(crate) struct Commands {
     pub(crate) file_dir: PathBuf,
     pub(crate) verbosity: Verbosity,
     pub(crate) color: Color,
-}
-
-/// The command of `--on-commit`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct OnCommit {
-    pub(crate) command: Vec<String>,
-    pub(crate) jobs: NonZeroUsize,
-}
-
-/// The command of `--accept-if`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct AcceptIf {
-    pub(crate) command: Vec<String>,
-    pub(crate) jobs: NonZeroUsize,
-    pub(crate) timeout: Duration,
-}
-
-/// The settings that the helper receives when it starts.
-#[derive(Debug, Serialize, Deserialize)]
-struct Setup {
-    quiet: bool,
-    verbose: u8,
-    on_commit: Option<OnCommit>,
-    accept_if: Option<AcceptIf>,
 }
 
 /// The helper process, before the server passes files to it.

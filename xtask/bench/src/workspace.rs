@@ -73,7 +73,8 @@ impl Workspace {
         match self.identity.get() {
             Some(identity) => Ok(identity),
             None => {
-                let identity = create_identity(self)?;
+                let state = self.dir(Storage::Disk, "tls")?;
+                let identity = create_identity(self.program("accio-server"), &state)?;
                 Ok(self.identity.get_or_init(|| identity))
             }
         }

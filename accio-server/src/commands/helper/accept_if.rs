@@ -13,10 +13,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 use super::children::{Children, Started};
+use super::environment::describe;
 use super::first_line::FirstLine;
-use super::{Job, describe};
-use crate::commands::message::{self, Decision};
-use crate::commands::{AcceptIf, GRACE};
+use crate::commands::message::{self, Decision, Job};
+use crate::commands::setup::{AcceptIf, GRACE};
 
 /// How often a command is looked at whose output says nothing about its end.
 const TICK: Duration = Duration::from_millis(20);

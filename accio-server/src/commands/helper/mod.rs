@@ -2,23 +2,23 @@
 
 mod accept_if;
 mod children;
+mod environment;
 mod first_line;
 mod on_commit;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, Scope};
 
-use accio_cli::{Verbosity, peer_text};
+use accio_cli::Verbosity;
 use accio_proto::os_error_text;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::message::Job;
-use super::{HELPER, Setup};
+use super::setup::{HELPER, Setup};
 use accept_if::Reviewer;
 use children::Children;
 use on_commit::Runner;
@@ -83,14 +83,4 @@ fn spawn<'scope>(
         0 => log::error!("{name}: cannot start a thread"),
         threads => log::debug!("{name}: up to {threads} commands at once"),
     }
-}
-
-/// Describes a file to a command.
-fn describe(command: &mut Command, job: &Job) {
-    command
-        .env("ACCIO_ID", job.id.to_string())
-        .env("ACCIO_BYTES", job.bytes.to_string())
-        .env("ACCIO_IDENTITY", job.identity.as_deref().unwrap_or_default())
-        .env("ACCIO_FILE_DIGEST", job.digest.as_deref().unwrap_or_default())
-        .env("ACCIO_PEER", job.peer.map(peer_text).unwrap_or_default());
 }

@@ -10,8 +10,9 @@ use std::time::Instant;
 use accio_proto::os_error_text;
 
 use super::children::Children;
-use super::{Job, describe};
-use crate::commands::OnCommit;
+use super::environment::describe;
+use crate::commands::message::Job;
+use crate::commands::setup::OnCommit;
 
 /// State shared by the threads that run the command.
 pub(super) struct Runner {

@@ -1,13 +1,11 @@
 //! The key of the servers with TLS, and the settings that make them comparable.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use accio_harness::process::{AtDrop, Process};
 use anyhow::{Result, bail};
-
-use crate::workspace::{Storage, Workspace};
 
 /// The only cipher suite of nginx and curl, as OpenSSL names it: the one that rustls prefers.
 pub(super) const CIPHER_SUITE: &str = "TLS_AES_256_GCM_SHA384";
@@ -25,13 +23,12 @@ pub(crate) struct Identity {
     pub(crate) pin: String,
 }
 
-/// Lets accio-server create a key (ECDSA with P-256).
-pub(crate) fn create_identity(workspace: &Workspace) -> Result<Identity> {
-    let state = workspace.dir(Storage::Disk, "tls")?;
+/// Lets `server`, an accio-server, create a key (ECDSA with P-256) in the directory `state`.
+pub(crate) fn create_identity(server: Command, state: &Path) -> Result<Identity> {
     let log = state.join("log");
-    let mut command = workspace.program("accio-server");
-    command.env("STATE_DIRECTORY", &state).arg(accio_harness::ports::free()?.to_string());
-    command.arg(&state).args(["--tls", "--bind", "127.0.0.1"]).stdin(Stdio::null());
+    let mut command = server;
+    command.env("STATE_DIRECTORY", state).arg(accio_harness::ports::free()?.to_string());
+    command.arg(state).args(["--tls", "--bind", "127.0.0.1"]).stdin(Stdio::null());
     let mut process = Process::spawn_logged(command, Some(&log), AtDrop::Terminate)?;
     let end = Instant::now() + LIMIT;
     loop {
