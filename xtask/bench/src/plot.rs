@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use plotters::prelude::*;
 
 use super::report::{Figure, Report, Workload};
@@ -35,7 +35,7 @@ pub(super) fn draw(report: &Report, path: &Path) -> Result<Vec<PathBuf>> {
             false => path.join(format!("bench-{}.svg", workload.name)),
         };
         draw_workload(workload, &panels, &file)
-            .map_err(|error| anyhow!("cannot draw {}: {error}", file.display()))?;
+            .with_context(|| format!("cannot draw {}", file.display()))?;
         drawn.push(file);
         if single {
             break;
@@ -64,9 +64,7 @@ impl Panel {
     }
 }
 
-type DrawResult = Result<(), Box<dyn std::error::Error>>;
-
-fn draw_workload(workload: &Workload, panels: &[Panel], file: &Path) -> DrawResult {
+fn draw_workload(workload: &Workload, panels: &[Panel], file: &Path) -> Result<()> {
     let rows = panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(1) as u32;
     let size = (460 * panels.len() as u32 + 20, 26 * rows + 110);
     let root = SVGBackend::new(file, size).into_drawing_area();
@@ -82,7 +80,7 @@ fn draw_workload(workload: &Workload, panels: &[Panel], file: &Path) -> DrawResu
 fn draw_panel(
     panel: &Panel,
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-) -> DrawResult {
+) -> Result<()> {
     let most = panel.bars.iter().map(|bar| bar.1.max(bar.2.1)).fold(0.0, f64::max);
     let rows = panel.bars.len();
     let mut chart = ChartBuilder::on(area)
