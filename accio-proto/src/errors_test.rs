@@ -2,7 +2,9 @@
 //! an error with all its sources prints nothing twice.
 
 use std::error::Error;
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 /// The text of a cause.
@@ -37,13 +39,36 @@ fn check<E: Error>(errors: impl IntoIterator<Item = E>, with_cause: usize) {
 }
 
 #[test]
+fn this_file_names_every_public_error() {
+    fn search(dir: &Path, found: &mut usize) {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                search(&path, found);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            for item in text.split("thiserror::Error").skip(1) {
+                let line =
+                    item.lines().find(|line| line.contains("enum ") || line.contains("struct "));
+                let Some(name) = line.and_then(|line| line.strip_prefix("pub ")) else { continue };
+                let name = name.split(|c: char| !c.is_alphanumeric()).nth(1).unwrap();
+                assert!(include_str!("errors_test.rs").contains(name), "no test of {name}");
+                *found += 1;
+            }
+        }
+    }
+    let mut found = 0;
+    search(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert!(found >= 15, "found {found} errors only");
+}
+
+#[test]
 fn values_that_cannot_be_parsed() {
-    check(["x".parse::<crate::Port>().unwrap_err()], 0);
-    check(["x".parse::<crate::Dialect>().unwrap_err()], 0);
-    check(["x".parse::<crate::ServerDialect>().unwrap_err()], 0);
-    #[cfg(feature = "io")]
-    check(["x".parse::<crate::FastPath>().unwrap_err()], 0);
-    #[cfg(feature = "io")]
+    check::<crate::InvalidPort>(["x".parse::<crate::Port>().unwrap_err()], 0);
+    check::<crate::UnknownDialect>(["x".parse::<crate::Dialect>().unwrap_err()], 0);
+    check::<crate::UnknownDialect>(["x".parse::<crate::ServerDialect>().unwrap_err()], 0);
+    check::<crate::UnknownFastPath>(["x".parse::<crate::FastPath>().unwrap_err()], 0);
     {
         use crate::digest::InvalidDigest;
         check(
@@ -55,11 +80,11 @@ fn values_that_cannot_be_parsed() {
         );
     }
     #[cfg(feature = "server")]
-    check(["x".parse::<crate::Network>().unwrap_err()], 0);
+    check::<crate::InvalidNetwork>(["x".parse::<crate::Network>().unwrap_err()], 0);
     #[cfg(feature = "tls")]
-    check(["x".parse::<crate::tls::Pin>().unwrap_err()], 0);
+    check::<crate::tls::InvalidPin>(["x".parse::<crate::tls::Pin>().unwrap_err()], 0);
     #[cfg(feature = "tls")]
-    check(["x".parse::<crate::tls::KnownClients>().unwrap_err()], 0);
+    check::<crate::tls::InvalidClients>(["x".parse::<crate::tls::KnownClients>().unwrap_err()], 0);
 }
 
 fn handshake_errors() -> [crate::handshake::HandshakeError; 2] {
@@ -76,7 +101,6 @@ fn handshake_error() {
     check(handshake_errors(), 0);
 }
 
-#[cfg(feature = "io")]
 #[test]
 fn copy_error() {
     use crate::CopyError;
@@ -90,7 +114,6 @@ fn copy_error() {
     );
 }
 
-#[cfg(feature = "io")]
 #[test]
 fn abort() {
     use crate::Abort;
@@ -114,12 +137,23 @@ fn abort() {
     check(errors, 4);
 }
 
-#[cfg(feature = "io")]
 #[test]
 fn dir_error() {
     let error = crate::DirSink::create("/dev/null/directory").unwrap_err();
     assert!(error.to_string().ends_with("not a directory"), "{error}");
-    check([error], 0);
+    check::<crate::DirError>([error], 0);
+}
+
+#[test]
+fn open_error() {
+    use crate::OpenError;
+    check(
+        every! {
+            OpenError::Rejected(_) = OpenError::rejected("the quota is used up"),
+            OpenError::Failed(_) = OpenError::Failed(cause()),
+        },
+        1,
+    );
 }
 
 #[cfg(feature = "server")]

@@ -61,7 +61,7 @@ mod copier;
 mod dialect;
 #[cfg(feature = "io")]
 mod digest;
-#[cfg(test)]
+#[cfg(all(test, feature = "io"))]
 mod errors_test;
 #[cfg(feature = "io")]
 mod fast_path;
