@@ -5,7 +5,7 @@ use std::io::{self, Seek, Write};
 use std::process::Command;
 use std::thread;
 
-use crate::test::code;
+use accio_harness::{TROUBLE, process};
 
 /// A command and the title of its output.
 #[derive(Debug)]
@@ -48,4 +48,10 @@ fn print(title: &str, output: &mut File) -> io::Result<()> {
     writeln!(stdout, "\n== {title}")?;
     io::copy(output, &mut stdout)?;
     stdout.flush()
+}
+
+/// Runs a tool and returns its exit code.
+pub(crate) fn code(command: &mut Command) -> io::Result<u8> {
+    let code = process::foreground(command)?.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.unwrap_or(TROUBLE))
 }

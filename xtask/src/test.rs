@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use accio_harness::TROUBLE;
 use accio_harness::cargo::cargo;
 use accio_harness::options::RunOptions;
 use accio_harness::process;
 
-use crate::lanes::{self, Step};
+use crate::lanes::{self, Step, code};
 use crate::tools::Tool;
 
 /// All features except `store`, which adds fifty crates for HTTP and TLS. Test it with `cargo test
@@ -179,10 +178,4 @@ impl OwnPrograms {
         let output = process::output(list.command(tool, programs), b"", BUILD)?;
         Ok(!output.stdout.is_empty())
     }
-}
-
-/// Runs a tool and returns its exit code.
-pub(crate) fn code(command: &mut Command) -> io::Result<u8> {
-    let code = process::foreground(command)?.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.unwrap_or(TROUBLE))
 }

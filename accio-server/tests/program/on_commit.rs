@@ -112,13 +112,16 @@ fn rejects_an_invalid_command() {
 #[test]
 fn counts_files_without_a_command_and_logs_once_a_second() {
     let place = Place::new();
-    let script = place.script("hook", "echo >>\"$0.out\"; sleep 0.02");
+    // The first command keeps the queue full until all files are complete.
+    let wait = "until [ -e \"$0.go\" ]; do sleep 0.02; done; echo >>\"$0.out\"";
+    let script = place.script("hook", wait);
     let flags = ["--on-commit", &script, "--on-commit-queue", "5", "--on-commit-jobs", "1"];
     let mut server = Server::start(&place, &[&flags[..], &["--drain", "20"]].concat());
     let start = Instant::now();
     for _ in 0..1000 {
         upload(server.address(), b"content").unwrap();
     }
+    fs::write(place.path("hook.go"), "").unwrap();
     let seconds = start.elapsed().as_secs() as usize;
     // Waits for the rest of the queue, and for losses that are not logged yet.
     let (status, said) = server.end(Duration::from_secs(20));

@@ -18,13 +18,13 @@ const CRATES: [(&str, usize); 13] = [
     ("accio-server", 10),
     ("accio-simplified", 0),
     ("accio-store", 10),
-    ("xtask", 5),
-    ("xtask/bench", 20),
+    ("xtask", 3),
+    ("xtask/bench", 10),
     ("xtask/cluster", 5),
-    ("xtask/e2e", 10),
-    ("xtask/grade", 20),
-    ("xtask/harness", 20),
-    ("xtask/torture", 20),
+    ("xtask/e2e", 3),
+    ("xtask/grade", 10),
+    ("xtask/harness", 10),
+    ("xtask/torture", 10),
 ];
 
 /// Modules that import from their submodules and are imported by them; ARCHITECTURE.md has the
