@@ -34,6 +34,9 @@ pub(crate) mod server {
     /// of the program.
     pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
 
+    /// The assumed descriptor limit if the kernel does not tell it: the usual soft limit.
+    pub(crate) const UNKNOWN_DESCRIPTOR_LIMIT: u64 = 1024;
+
     /// Number of idle threads kept for the next connections when each connection has its own thread
     /// (4): a small upload then does not wait for a thread to start.
     pub(crate) const IDLE_THREADS: usize = 4;

@@ -35,7 +35,7 @@ use crate::sink::FileSink;
 use crate::sys::process;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
-use crate::tuning::server::RESERVED_DESCRIPTORS;
+use crate::tuning::server::{RESERVED_DESCRIPTORS, UNKNOWN_DESCRIPTOR_LIMIT};
 
 /// Builds a [`Server`]. Every setting has a default.
 #[must_use]
@@ -400,7 +400,10 @@ impl<K: FileSink> ServerBuilder<K> {
 /// Returns how many connections the descriptor limit allows: each needs up to two descriptors, for
 /// its socket and its file.
 fn descriptors_for_connections() -> usize {
-    let limit = process::descriptor_limit();
+    let limit = process::descriptor_limit().unwrap_or_else(|error| {
+        log::debug!("cannot read the descriptor limit: {error}");
+        Some(UNKNOWN_DESCRIPTOR_LIMIT)
+    });
     let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);
     usize::try_from(descriptors / 2).unwrap_or(usize::MAX).clamp(1, limits::MAX_CONNECTIONS)
 }

@@ -20,12 +20,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
-use rustix::process::{Resource, getrlimit};
 
 use super::journal::Journal;
 use super::program::Program;
 use super::spawn::spawn;
 use crate::Failure;
+use crate::descriptors::descriptor_limit;
 use health::Health;
 use http::{Request, Response, Site};
 use status::{RunningStatus, Status, StatusObserver};
@@ -277,7 +277,7 @@ impl Descriptors {
             // `.` and `..` are not descriptors.
             used += i64::from(!entry.ok()?.file_name().to_bytes().starts_with(b"."));
         }
-        let limit = getrlimit(Resource::Nofile).current;
+        let limit = descriptor_limit().ok()?;
         let limit = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
         Some(limit - used)
     }
