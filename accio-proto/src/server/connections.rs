@@ -314,6 +314,13 @@ impl<K: FileSink> Connections<K> {
         }
     }
 
+    /// Tells the sink that the server stops.
+    pub(super) fn stopping(&self) {
+        if catch_unwind(AssertUnwindSafe(|| self.sink.stopping())).is_err() {
+            log::error!("the sink panicked when the server stopped");
+        }
+    }
+
     /// Stops counting a connection against the limits. This comes first, so that a client that
     /// reconnects as soon as it sees the end is within the limits.
     pub(super) fn leave(&self, socket: &Unreleased<ServerSocket>, peer: Option<SocketAddr>) {

@@ -94,6 +94,10 @@ pub trait FileSink: Send + Sync + 'static {
         files.iter_mut().enumerate().map(commit).collect()
     }
 
+    /// Prepares for the end of the server. Called when it stops: the markers of all connections in
+    /// progress then have to be stored within a fraction of a second.
+    fn stopping(&self) {}
+
     /// Does work that no connection waits for, such as syncing error markers to the disk. The
     /// reactor calls it after it has dropped aborted files, in a separate thread.
     fn tidy(&self) {}

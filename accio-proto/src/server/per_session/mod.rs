@@ -101,7 +101,11 @@ impl<K: FileSink> Shared<'_, K> {
                     false
                 });
             match self.wait(if is_free { sockets } else { &[] }, resting)? {
-                Woken::Stop | Woken::Drain => return Ok(()),
+                Woken::Stop => {
+                    self.connections.stopping();
+                    return Ok(());
+                }
+                Woken::Drain => return Ok(()),
                 Woken::Again => resting = None,
                 Woken::Sockets(ready) => {
                     for index in ready {

@@ -101,6 +101,7 @@ impl<K: FileSink> Front<K> {
         self.listeners.close(&shared.front);
         shared.stopping.store(true, Ordering::SeqCst);
         shared.halt.raise();
+        shared.connections.stopping();
         for index in 0..shared.slots.used() {
             if let Some((key, connection)) = shared.slots.evict(index) {
                 let aborted = shared.connections.abort(connection, Abort::Shutdown);

@@ -16,7 +16,8 @@ const RENEW_AFTER: u32 = 30_000;
 ///
 /// If no block, inode or descriptor is left for a new file, failed connections share this one:
 /// another name for it needs none of these. So do connections that fail while another thread creates
-/// a file for a marker: a stop that ends a thousand of them has no time for a thousand files. In a
+/// a file for a marker, and all that fail once the server stops: a stop that ends a thousand of them
+/// has no time for a thousand files, and none to wait for a single one on a busy disk. In a
 /// durable directory every marker is a name of this file, because its content is on the disk
 /// already, so the peer need not wait for that.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub(super) struct Spare {
     is_worn: AtomicBool,
     /// Held by the thread that creates a file for a marker.
     creating: Mutex<()>,
+    /// Whether the server stops: creating a file can then take longer than the stop may.
+    is_stopping: AtomicBool,
     #[cfg(test)]
     limits: Limits,
 }
@@ -64,8 +67,17 @@ impl Spare {
         self.lock().clone()
     }
 
-    /// Returns the turn to create a file for a marker, unless another thread has it.
+    /// Lets all further markers be names of this file, as long as that is possible.
+    pub(super) fn stop_creating(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the turn to create a file for a marker, unless another thread has it or the server
+    /// stops.
     fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        if self.is_stopping.load(Ordering::Relaxed) {
+            return None;
+        }
         match self.creating.try_lock() {
             Ok(turn) => Some(turn),
             Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
@@ -193,7 +205,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use crate::connection::Connection;
-    use crate::sink::{DirSink, ERROR_MARKER, FileSink};
+    use crate::sink::{DirSink, ERROR_MARKER, FileSink, SinkFile};
 
     fn markers(dir: &std::path::Path, ids: impl Iterator<Item = u64>) -> Vec<u64> {
         let names = ids.map(|id| {
@@ -247,6 +259,18 @@ mod tests {
         drop(turn);
         sink.mark(&Connection::new(5)).unwrap();
         assert_eq!(markers(dir.path(), 1..=5), [1, 3, 3, 3, 1]);
+    }
+
+    /// While gigabytes are written back, ext4 takes up to a second to create a file.
+    #[test]
+    fn a_stop_creates_no_file_for_a_marker() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        sink.mark(1).unwrap();
+        sink.stopping();
+        sink.mark(2).unwrap();
+        sink.open(3).unwrap().abort().unwrap();
+        assert_eq!(markers(dir.path(), 1..=3), [1, 2, 2]);
     }
 
     #[test]

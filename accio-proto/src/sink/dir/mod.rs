@@ -212,6 +212,10 @@ impl FileSink for DirSink {
         files.iter_mut().enumerate().map(commit).collect()
     }
 
+    fn stopping(&self) {
+        self.dir.spare.stop_creating();
+    }
+
     fn tidy(&self) {
         self.dir.tidy();
     }

@@ -1,5 +1,7 @@
 //! Tests of slow sinks, and of sinks that depend on the connection.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::*;
 
 /// A sink that calls a function for each write, by connection number.
@@ -7,6 +9,8 @@ use super::*;
 pub(super) struct HookedSink {
     memory: MemorySink,
     on_write: Arc<dyn Fn(u64) + Send + Sync>,
+    /// How often the server has announced its stop.
+    pub(super) stops: Arc<AtomicU32>,
 }
 
 pub(super) struct HookedFile {
@@ -17,7 +21,8 @@ pub(super) struct HookedFile {
 
 impl HookedSink {
     pub(super) fn new(memory: &MemorySink, on_write: impl Fn(u64) + Send + Sync + 'static) -> Self {
-        HookedSink { memory: memory.clone(), on_write: Arc::new(on_write) }
+        let (memory, stops) = (memory.clone(), Arc::default());
+        HookedSink { memory, on_write: Arc::new(on_write), stops }
     }
 }
 
@@ -27,6 +32,10 @@ impl FileSink for HookedSink {
     fn open(&self, connection: &Connection) -> Result<HookedFile, OpenError> {
         let (id, file) = (connection.id, self.memory.open(connection)?);
         Ok(HookedFile { id, file, on_write: Arc::clone(&self.on_write) })
+    }
+
+    fn stopping(&self) {
+        self.stops.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -27,6 +27,18 @@ fn stopping_aborts_and_reports_unfinished_transfers() {
     assert!(TcpStream::connect(address).is_err());
 }
 
+/// A sink can then store the markers in the fastest way.
+#[test]
+fn a_stop_is_announced_to_the_sink() {
+    let sink = HookedSink::new(&MemorySink::new(), |_| ());
+    let stops = Arc::clone(&sink.stops);
+    let server = start(Server::builder(sink));
+    upload(&server, b"done");
+    assert_eq!(stops.load(std::sync::atomic::Ordering::SeqCst), 0);
+    server.stop().unwrap();
+    assert_eq!(stops.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
 /// Sessions that a worker is serving when the server stops end like the parked ones.
 #[test]
 fn stopping_during_busy_transfers_reports_each_of_them() {
