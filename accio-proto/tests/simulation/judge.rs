@@ -51,7 +51,7 @@ pub(crate) fn judge<'a>(
         _ if max_size.is_some_and(|max_size| size > max_size) => {
             ("large", log.iter().position(|happening| *happening == LogEntry::Opened))
         }
-        Some(LogEntry::Failed(Op::Commit)) => ("commit", cause),
+        Some(LogEntry::Failed(Op::Commit | Op::SyncNames)) => ("commit", cause),
         Some(LogEntry::Stopped) => ("stopped", cause),
         Some(LogEntry::Reset) => {
             assert_eq!(connection.plan.first_end(), Some(&Arrival::Reset));

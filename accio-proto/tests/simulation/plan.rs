@@ -66,6 +66,8 @@ pub(crate) enum Op {
     Open,
     Write,
     Commit,
+    /// Writing the names of a commit to the disk, after the files got them.
+    SyncNames,
     Abort,
 }
 
@@ -148,7 +150,7 @@ impl Plan {
             arrivals.push((at, end.clone()));
         }
         let faults = (0..random.pick(&[0, 0, 0, 1, 1, 2, 3])).map(|_| Fault {
-            op: random.pick(&[Op::Open, Op::Write, Op::Commit, Op::Abort]),
+            op: random.pick(&[Op::Open, Op::Write, Op::Commit, Op::SyncNames, Op::Abort]),
             after: random.pick(&[0, 0, 0, 1, 1, 2, 5]),
             left: random.pick(&[1, 1, 2, u32::MAX]),
         });

@@ -185,10 +185,24 @@ impl FileSink for SimSink {
                 self.0.lock().unwrap().name(file);
             }
         }
+        let named = files.iter().zip(&mut results).filter(|(_, result)| result.is_ok());
+        let mut named: Vec<_> = named.map(|(file, result)| (file.id, result)).collect();
         let mut disk = self.0.lock().unwrap();
-        for (file, _) in files.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
-            disk.shelf(file.id).name_synced = true;
+        // The directory of all of them is synced once.
+        let failed = named.iter().position(|(id, _)| disk.call(*id, Op::SyncNames).is_err());
+        for (index, (id, result)) in named.iter_mut().enumerate() {
+            let shelf = disk.shelf(*id);
+            if failed.is_none() {
+                shelf.name_synced = true;
+                continue;
+            }
+            shelf.kept.pop();
+            if failed != Some(index) {
+                shelf.log.lock().unwrap().push(LogEntry::Failed(Op::SyncNames));
+            }
+            **result = Err(io::ErrorKind::StorageFull.into());
         }
+        drop(disk);
         results
     }
 }
@@ -227,8 +241,13 @@ impl SinkFile for SimFile {
         disk.call(self.id, Op::Commit)?;
         disk.shelf(self.id).data_synced = true;
         disk.name(self);
-        disk.shelf(self.id).name_synced = true;
-        Ok(())
+        let synced = disk.call(self.id, Op::SyncNames);
+        let shelf = disk.shelf(self.id);
+        match synced {
+            Ok(()) => shelf.name_synced = true,
+            Err(_) => drop(shelf.kept.pop()),
+        }
+        synced
     }
 
     fn abort(&mut self) -> io::Result<()> {
