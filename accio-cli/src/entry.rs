@@ -34,7 +34,7 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> Exit
         failure.say();
         ExitCode::from(failure.code())
     });
-    log_writer::flush(log_writer::LAST_LINES);
+    log_writer::flush_at_exit();
     code
 }
 

@@ -93,6 +93,6 @@ fn print_line(line: &str) {
 /// Prints the failure and ends the process immediately; may be called from any thread.
 pub fn exit(failure: Failure) -> ! {
     failure.say();
-    log_writer::flush(log_writer::LAST_LINES);
+    log_writer::flush_at_exit();
     std::process::exit(failure.code.into())
 }

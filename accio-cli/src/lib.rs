@@ -39,7 +39,6 @@ mod entry;
 mod environment;
 mod escape;
 mod failure;
-#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "servers alone start the thread"))]
 mod log_writer;
 mod logging;
 #[cfg(feature = "server")]
@@ -57,6 +56,7 @@ pub use entry::main;
 pub use environment::unlisted_variables;
 pub use escape::{escape, escape_json, is_unprintable};
 pub use failure::{Failure, USAGE, exit, say};
+pub use log_writer::{wait_for_stderr, write_stderr_in_background};
 pub use logging::Verbosity;
 #[cfg(feature = "operations")]
 pub use server::{ListedFile, ListedFiles, OperationFlags, open_journals};

@@ -1,4 +1,5 @@
-//! Standard error of a server: threads queue their lines, and a single thread writes them.
+//! Standard error of a server, or of a client while it sends: threads queue their lines, and a
+//! single thread writes them.
 //!
 //! If stderr is not read (a full pipe, or Ctrl-S in a terminal), only the writing thread blocks.
 //! Lines that do not fit into the queue are dropped and counted.
@@ -19,12 +20,13 @@ const CAPACITY: usize = 256 << 10;
 /// output of other processes does not come in between.
 const BATCH: usize = 4096;
 
-/// How long the process waits for the last lines to be written before it exits.
-pub(crate) const LAST_LINES: Duration = Duration::from_millis(100);
+/// How long a server waits for the last lines to be written before it exits.
+const LAST_LINES: Duration = Duration::from_millis(100);
 
 static LOG: LogWriter = LogWriter {
     queue: Mutex::new(Queue {
         started: false,
+        waits_at_exit: false,
         lines: VecDeque::new(),
         bytes: 0,
         writing: false,
@@ -47,6 +49,8 @@ struct LogWriter {
 
 struct Queue {
     started: bool,
+    /// Whether the process waits for its last lines however long that takes.
+    waits_at_exit: bool,
     lines: VecDeque<Vec<u8>>,
     /// Total size of the queued lines.
     bytes: usize,
@@ -80,6 +84,35 @@ pub(crate) fn write(lines: &[u8]) {
     }
 }
 
+/// Lets a background thread write to stderr, for a program whose output must be complete.
+///
+/// From then on log lines do not block; they are dropped if stderr is not read. Before a line that
+/// must not be dropped, call [`wait_for_stderr`]. The program waits for its last lines before it
+/// ends.
+///
+/// # Errors
+///
+/// Fails if the thread cannot be started.
+pub fn write_stderr_in_background() -> io::Result<()> {
+    start()?;
+    LOG.lock().waits_at_exit = true;
+    Ok(())
+}
+
+/// Waits until further lines are not dropped. Returns immediately if no thread writes to stderr.
+pub fn wait_for_stderr() {
+    let mut queue = LOG.lock();
+    while !queue.has_room() {
+        queue = LOG.written.wait(queue).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+/// Waits for the last lines before the process exits.
+pub(crate) fn flush_at_exit() {
+    let waits = LOG.lock().waits_at_exit;
+    flush(if waits { Duration::MAX } else { LAST_LINES });
+}
+
 /// Starts the writing thread. From now on, writing to stderr does not block other threads.
 pub(crate) fn start() -> io::Result<()> {
     thread::Builder::new().name("accio-log".to_owned()).spawn(|| {
@@ -98,10 +131,10 @@ pub(crate) fn start() -> io::Result<()> {
 
 /// Waits until everything is written, for at most `limit`.
 pub(crate) fn flush(limit: Duration) {
-    let end = Instant::now() + limit;
+    let began = Instant::now();
     let mut queue = LOG.lock();
     while queue.writing || !queue.lines.is_empty() {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = limit.saturating_sub(began.elapsed());
         if left.is_zero() {
             return;
         }
@@ -133,7 +166,7 @@ impl LogWriter {
             }
             let mut queue = self.lock();
             queue.writing = false;
-            if queue.lines.is_empty() {
+            if queue.has_room() {
                 self.written.notify_all();
             }
         }
@@ -156,6 +189,11 @@ impl LogWriter {
 }
 
 impl Queue {
+    /// Returns whether some further lines will not be dropped.
+    fn has_room(&self) -> bool {
+        self.dropped == 0 && self.bytes <= CAPACITY / 2
+    }
+
     fn push(&mut self, lines: &[u8], always: bool) {
         // Once a line is dropped, the following lines are dropped until the queue is empty, so that
         // the report appears exactly where lines are missing.
@@ -187,7 +225,14 @@ mod tests {
     use super::*;
 
     fn queue() -> Queue {
-        Queue { started: true, lines: VecDeque::new(), bytes: 0, writing: false, dropped: 0 }
+        Queue {
+            started: true,
+            waits_at_exit: false,
+            lines: VecDeque::new(),
+            bytes: 0,
+            writing: false,
+            dropped: 0,
+        }
     }
 
     #[test]
@@ -197,7 +242,7 @@ mod tests {
         for _ in 0..CAPACITY / line.len() + 3 {
             queue.push(&line, false);
         }
-        assert_eq!((queue.bytes, queue.dropped), (CAPACITY, 3));
+        assert_eq!((queue.bytes, queue.dropped, queue.has_room()), (CAPACITY, 3, false));
         let (batch, dropped) = queue.take();
         assert_eq!((batch.len(), dropped), (BATCH, 0));
         // There is room, but earlier lines are missing.
@@ -207,7 +252,7 @@ mod tests {
         while !queue.lines.is_empty() {
             reported += queue.take().1;
         }
-        assert_eq!((reported, queue.bytes), (4, 0));
+        assert_eq!((reported, queue.bytes, queue.has_room()), (4, 0, true));
         queue.push(b"next", false);
         assert_eq!(queue.take(), (b"next".to_vec(), 0));
     }

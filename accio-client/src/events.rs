@@ -4,7 +4,9 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use accio_cli::{Failure, check_stdout, escape_json};
 use accio_proto::{ClientEvent, Finding, Progress, Sent, os_error_text};
@@ -12,11 +14,22 @@ use serde::Serialize;
 
 use crate::exit_code::WRITE;
 
-/// Prints events on stdout.
+/// Maximum number of events that wait for stdout to be read.
+const CAPACITY: usize = 1000;
+
+/// Prints events on stdout. A thread writes them, so that a transfer does not wait for the reader.
 #[derive(Debug)]
 pub(crate) struct Events {
-    /// `None` without `--json`; otherwise the first error, after which nothing more is written.
-    state: Option<Mutex<io::Result<()>>>,
+    /// `None` without `--json`.
+    output: Option<Mutex<Output>>,
+}
+
+#[derive(Debug)]
+struct Output {
+    /// `None` after [`Events::end`], or if stdout cannot be used.
+    lines: Option<SyncSender<String>>,
+    /// Returns the first error, after which nothing more is written.
+    writer: io::Result<JoinHandle<io::Result<()>>>,
 }
 
 /// The upload that an event belongs to.
@@ -113,12 +126,15 @@ pub(crate) enum Details<'a> {
 
 impl Events {
     pub(crate) fn new(json: bool) -> Self {
-        Events { state: json.then(|| Mutex::new(check_stdout())) }
+        Events { output: json.then(|| Mutex::new(Output::start())) }
     }
 
     /// Prints an event if `--json` is set.
     pub(crate) fn emit(&self, event: &'static str, subject: Subject<'_>, details: Details<'_>) {
-        let Some(state) = &self.state else { return };
+        let Some(output) = &self.output else { return };
+        let lines = lock(output).lines.clone();
+        let Some(lines) = lines else { return };
+        let is_progress = matches!(details, Details::Progress { .. });
         let line = Line {
             event,
             file: subject.file.map(|file| file.to_string_lossy().into_owned()),
@@ -127,10 +143,14 @@ impl Events {
             attempt: subject.attempt as usize,
             details,
         };
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.is_ok() {
-            *state = write(&line);
-        }
+        // All fields are numbers and strings, which always have a JSON form.
+        let Ok(text) = serde_json::to_string(&line) else { return };
+        let text = escape_json(text) + "\n";
+        // The thread receives until the last line. Progress is left out while stdout is not read.
+        let _ = match is_progress {
+            true => lines.try_send(text).is_ok(),
+            false => lines.send(text).is_ok(),
+        };
     }
 
     pub(crate) fn step(&self, subject: Subject<'_>, event: &ClientEvent) {
@@ -179,14 +199,33 @@ impl Events {
         self.emit(event, subject, details);
     }
 
-    /// Returns an error if any event could not be written.
+    /// Waits until all events are written; returns an error if one could not be.
     pub(crate) fn end(&self) -> Result<(), Failure> {
-        let Some(state) = &self.state else { return Ok(()) };
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *state, Ok(())).map_err(|error| {
+        let Some(output) = &self.output else { return Ok(()) };
+        let mut output = lock(output);
+        output.lines = None;
+        let ended = io::Error::other("the events were ended before");
+        let written = std::mem::replace(&mut output.writer, Err(ended)).and_then(|writer| {
+            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        written.map_err(|error| {
             Failure::new("standard output", os_error_text(&error)).with_code(WRITE)
         })
     }
+}
+
+impl Output {
+    fn start() -> Output {
+        let (lines, queue) = mpsc::sync_channel(CAPACITY);
+        let writer = check_stdout().and_then(|()| {
+            thread::Builder::new().name("accio-events".into()).spawn(move || write_all(&queue))
+        });
+        Output { lines: writer.is_ok().then_some(lines), writer }
+    }
+}
+
+fn lock(output: &Mutex<Output>) -> std::sync::MutexGuard<'_, Output> {
+    output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the name of a finding in events.
@@ -200,12 +239,16 @@ pub(crate) fn finding(finding: Finding) -> &'static str {
     }
 }
 
-/// Writes the line with a single call, so that a reader never sees a part of it.
-fn write(line: &Line<'_>) -> io::Result<()> {
-    let text = escape_json(serde_json::to_string(line)?) + "\n";
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+/// Writes each line with a single call, so that a reader never sees a part of it.
+fn write_all(queue: &Receiver<String>) -> io::Result<()> {
+    let mut written = Ok(());
+    for line in queue {
+        if written.is_ok() {
+            let mut out = io::stdout().lock();
+            written = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+        }
+    }
+    written
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

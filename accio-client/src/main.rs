@@ -14,10 +14,12 @@ mod probe;
 mod terminal;
 mod upload;
 
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use accio_cli::{Failure, raise_descriptor_limit};
+use accio_cli::{Failure, raise_descriptor_limit, write_stderr_in_background};
+use accio_proto::os_error_text;
 
 use arguments::Arguments;
 use events::Events;
@@ -33,6 +35,11 @@ fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
     #[cfg(feature = "tls")]
     arguments.load_tls()?;
     raise_descriptor_limit();
+    if !io::stderr().is_terminal() {
+        // A transfer must not wait for the reader of its log or progress.
+        write_stderr_in_background()
+            .map_err(|error| Failure::new("cannot start a thread", os_error_text(&error)))?;
+    }
     let events = Arc::new(Events::new(arguments.output.json));
     let code = match arguments.probe {
         true => probe::run(&arguments, &events)?,

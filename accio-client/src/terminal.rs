@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use accio_cli::{Failure, say};
+use accio_cli::{Failure, say, wait_for_stderr};
 use accio_proto::Progress;
 use indicatif::{
     HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle as BarStyle,
@@ -84,6 +84,8 @@ impl Terminal {
     }
 
     fn above_bars(&self, print: impl FnOnce()) {
+        // Progress may be dropped while stderr is not read, but not the end of an upload.
+        wait_for_stderr();
         match self {
             Terminal::Bars(bars) => bars.suspend(print),
             Terminal::Nothing | Terminal::Plain => print(),

@@ -4,13 +4,58 @@
 mod common;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Client, accept, code, events, file, listen, named, serve, text};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde_json::Value;
+
+/// Returns a pipe without room: its reading end, its writing end, and the number of bytes in it.
+fn full_pipe() -> (PipeReader, PipeWriter, usize) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    let mut count = 0;
+    for size in [4096, 1] {
+        while let Ok(more) = writer.write(&vec![b'\n'; size]) {
+            count += more;
+        }
+    }
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer, count)
+}
+
+/// A server disconnects a client that sends nothing, so an upload must not wait for a pager or a
+/// program that reads its output.
+#[test]
+fn an_unread_output_delays_no_upload() {
+    let (port, serving) = serve(1);
+    let (_file, path) = file(300_000);
+    let (stdout, stdout_end, stdout_fill) = full_pipe();
+    let (stderr, stderr_end, stderr_fill) = full_pipe();
+    let flags = ["127.0.0.1", &port, &path, "--json", "-vv", "--progress", "plain"];
+    let mut client = Client::with(&flags, |command| {
+        command.stdout(stdout_end).stderr(stderr_end);
+    });
+    assert_eq!(serving.join().unwrap(), [vec![b'x'; 300_000]]);
+    // All output arrives once it is read.
+    let read = |mut reader: PipeReader| {
+        thread::spawn(move || {
+            let mut text = Vec::new();
+            reader.read_to_end(&mut text).unwrap();
+            text
+        })
+    };
+    let (stdout, stderr) = (read(stdout), read(stderr));
+    assert_eq!(client.wait().code(), Some(0));
+    let stdout = text(&stdout.join().unwrap()[stdout_fill..]);
+    assert!(stdout.lines().last().unwrap().contains("\"event\":\"confirmed\""), "{stdout}");
+    let stderr = text(&stderr.join().unwrap()[stderr_fill..]);
+    assert!(stderr.ends_with(", confirmed\n"), "{stderr}");
+}
 
 #[test]
 fn prints_all_events_in_order() {

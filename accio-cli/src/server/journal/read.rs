@@ -74,7 +74,7 @@ impl ListedFiles {
             return;
         };
         if let Some(lost) = line.lost {
-            self.lost += lost;
+            self.lost = self.lost.saturating_add(lost);
             return;
         }
         let file = match (line.id, line.outcome.as_deref()) {
@@ -129,5 +129,12 @@ mod tests {
     fn a_line_of_another_kind_is_counted() {
         let listed = ListedFiles::read(&b"{}\nnull\n[1]\n{\"id\":-1}\n"[..]).unwrap();
         assert_eq!((listed.torn, listed.files.len()), (4, 0));
+    }
+
+    #[test]
+    fn counts_of_lost_lines_do_not_overflow() {
+        let line = format!("{{\"lost\":{}}}\n", u64::MAX);
+        let listed = ListedFiles::read(line.repeat(2).as_bytes()).unwrap();
+        assert_eq!(listed.lost, u64::MAX);
     }
 }
