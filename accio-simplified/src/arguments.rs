@@ -3,7 +3,9 @@
 use std::num::NonZeroUsize;
 
 use accio_cli::ServerFlags;
-use accio_proto::{CountSink, Port, Server, ServerBuilder};
+#[cfg(not(feature = "diagnostics"))]
+use accio_proto::CountSink;
+use accio_proto::{Port, Server, ServerBuilder};
 use clap::Parser;
 
 /// Count the bytes that each client sends, one client at a time
@@ -24,19 +26,38 @@ pub(crate) struct Arguments {
     #[cfg(feature = "diagnostics")]
     #[arg(long, value_name = "FAST-PATH")]
     pub(crate) without: Vec<accio_proto::FastPath>,
+    /// Serve connections concurrently, and panic when connection N sends content
+    #[cfg(feature = "diagnostics")]
+    #[arg(long, value_name = "N")]
+    pub(crate) panic_on: Option<u64>,
 }
+
+#[cfg(feature = "diagnostics")]
+pub(crate) type Sink = crate::panicking::PanickingSink;
+#[cfg(not(feature = "diagnostics"))]
+pub(crate) type Sink = CountSink;
 
 impl Arguments {
     /// Configures a server that counts bytes with one worker, one connection at a time.
-    pub(crate) fn builder(&self) -> ServerBuilder<CountSink> {
-        let builder = Server::builder(CountSink)
-            .workers(NonZeroUsize::MIN)
-            .max_connections(NonZeroUsize::MIN);
-        #[cfg(feature = "diagnostics")]
-        let builder =
-            builder.fast_paths(accio_proto::FastPaths::without(self.without.iter().copied()));
-        builder
+    #[cfg(not(feature = "diagnostics"))]
+    pub(crate) fn builder(&self) -> ServerBuilder<Sink> {
+        one_at_a_time(CountSink)
     }
+
+    /// Configures the same server, unless a flag for tests changes it.
+    #[cfg(feature = "diagnostics")]
+    pub(crate) fn builder(&self) -> ServerBuilder<Sink> {
+        let builder = one_at_a_time(Sink { panic_on: self.panic_on })
+            .fast_paths(accio_proto::FastPaths::without(self.without.iter().copied()));
+        match (self.panic_on, NonZeroUsize::new(100)) {
+            (Some(_), Some(limit)) => builder.max_connections(limit),
+            _ => builder,
+        }
+    }
+}
+
+fn one_at_a_time(sink: Sink) -> ServerBuilder<Sink> {
+    Server::builder(sink).workers(NonZeroUsize::MIN).max_connections(NonZeroUsize::MIN)
 }
 
 const SHORT_END: &str = "Exit codes: 0 stopped by a signal; 1 cannot listen or print; 2 usage.

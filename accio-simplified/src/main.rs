@@ -3,6 +3,8 @@
 
 mod arguments;
 mod counter;
+#[cfg(feature = "diagnostics")]
+mod panicking;
 
 use std::process::ExitCode;
 

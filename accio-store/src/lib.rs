@@ -6,7 +6,10 @@
 //! use accio_store::StoreOptions;
 //!
 //! let sink = StoreOptions::new("receiver-1".parse()?).open("file:///srv/accio")?;
-//! let first_id = sink.highest()?.map_or(1, |highest| highest + 1);
+//! let first_id = match sink.highest()? {
+//!     Some(highest) => highest.checked_add(1).ok_or("all numbers are used")?,
+//!     None => 1,
+//! };
 //! Server::builder(sink.clone()).first_id(first_id).bind("0.0.0.0:5000")?.run()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

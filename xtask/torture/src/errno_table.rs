@@ -104,6 +104,7 @@ pub(crate) fn failures(name: &str) -> Option<Failures> {
         }
         "ftruncate" => Errors(&["EIO", "EPERM", "EROFS", "EINTR"]),
         "fdatasync" | "fsync" => Errors(&["EIO", "ENOSPC", "EDQUOT", "EROFS", "EINTR"]),
+        "sync_file_range" => Errors(&["EIO", "ENOSPC", "ESPIPE", "EINTR"]),
         "fstatfs" => Errors(&["EIO", "ENOSYS", "EINTR"]),
         "flock" => Errors(&["EAGAIN", "ENOLCK", "EINTR"]),
         "getdents64" => Errors(&["EIO", "ENOENT"]),

@@ -16,6 +16,7 @@ mod journal_oracle;
 mod kill;
 mod load;
 mod network;
+mod panics;
 mod power_loss;
 mod power_switch;
 mod privileges;
@@ -84,6 +85,8 @@ enum Part {
     SlowDisk,
     /// Send a signal during many uploads while nothing reads the server's stderr and journal
     Stop,
+    /// Let a sink panic in a program as it is released
+    Panics,
     /// Connect through TCP proxies that turn resets into orderly ends
     Proxies,
 }
@@ -101,6 +104,7 @@ impl Part {
             Part::Saturation => Ok(saturation::cases(options)),
             Part::SlowDisk => Ok(slow_disk::cases(options)),
             Part::Stop => Ok(stop::cases(options)),
+            Part::Panics => Ok(panics::cases(options)),
             Part::Proxies => Ok(proxies::cases(options)),
         }
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::runner::{Case, RunOptions};
 use super::{
-    chaos, disk, exhaustion, kill, network, power_loss, proxies, saturation, slow_disk, stop,
-    syscalls,
+    chaos, disk, exhaustion, kill, network, panics, power_loss, proxies, saturation, slow_disk,
+    stop, syscalls,
 };
 
 fn root() -> PathBuf {
@@ -55,7 +55,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 fn torture_names() -> Vec<String> {
     let options = RunOptions { quick: false, unprivileged: false, seed: 1, jobs: 1, keep: false };
-    let parts: [fn(&RunOptions) -> Vec<Case>; 10] = [
+    let parts: [fn(&RunOptions) -> Vec<Case>; 11] = [
         kill::cases,
         power_loss::cases,
         disk::cases,
@@ -65,6 +65,7 @@ fn torture_names() -> Vec<String> {
         saturation::cases,
         slow_disk::cases,
         stop::cases,
+        panics::cases,
         proxies::cases,
     ];
     let cases = parts.into_iter().flat_map(|cases| cases(&options));

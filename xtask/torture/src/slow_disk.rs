@@ -10,19 +10,27 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use socket2::SockRef;
 
 use super::directory_oracle::{content, survey};
-use super::exhaustion::connect;
+use super::exhaustion::{connect, ends};
 use super::runner::{Case, RunOptions};
 use super::saturation::observer::{Observed, observe};
 use super::strace;
 use super::volume::Volume;
 use accio_harness::context::{Context, Server, wait_until};
+use accio_harness::peer::SOON;
 use accio_harness::verdict::{Stop, Verdict, ensure, ensure_eq};
 use accio_harness::{scheduling_delay, tools};
 
 /// The number of clients whose files are being committed.
 const CLIENTS: usize = 50;
+
+/// The number of threads that commit files with `--durable`.
+const COMMITTERS: usize = 2;
+
+/// The number of concurrent uploads that make the server start these threads.
+const WARM_UPS: u64 = 16;
 
 /// The number of silent clients.
 const SILENT: usize = 20;
@@ -43,7 +51,7 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let unprivileged = options.unprivileged;
     let about = "greetings, time limits and open files do not wait for commits";
     let limit = Duration::from_secs(120);
-    let delayed = Case::new("slow-disk/syncs-take-2-s", about, delayed);
+    let delayed = Case::new("slow-disk/calls-take-2-s", about, delayed);
     let throttled = Case::new("slow-disk/throttled", about, move |context| {
         let volume = Volume::ext4(context, unprivileged, 512 << 20, &[])?;
         throttled(context, &volume)
@@ -52,18 +60,48 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     cases.into_iter().map(|case| case.alone().within(limit)).collect()
 }
 
-/// Delays each system call with which a committer waits for the disk by two seconds.
+/// Delays every system call of the committers on a file, a descriptor or a socket by two seconds.
+/// A commit then takes half a minute.
 fn delayed(context: &Context) -> Verdict<String> {
     tools::require_tracing()?;
     let timeout = TIMEOUT.to_string();
     let server = context.server(&["--durable", "--timeout", &timeout])?;
-    let calls = "fdatasync,fsync";
+    let committers = start_committers(&server)?;
+    let calls = "%file,%desc,%network";
     let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:delay_enter=2s"));
-    let options = ["-f", "-e", &trace, "-e", &inject].map(str::to_owned);
-    // Attach strace after the start, because the server also syncs while it starts.
+    let options = ["-e", &trace, "-e", &inject].map(str::to_owned);
     let record = context.fresh("trace");
-    let _tracer = strace::Tracer::attach(context, server.process.pid(), &options, &record)?;
+    let _tracer = strace::Tracer::attach_all(context, &committers, &options, &record)?;
     measure(server, 4 << 10)
+}
+
+/// Uploads and breaks off uploads until the server has started all threads that commit and free
+/// files, and returns these threads.
+fn start_committers(server: &Server) -> Verdict<Vec<Pid>> {
+    let address = server.address();
+    let committers = || {
+        let named = |name| strace::threads_named(server.process.pid(), name);
+        (named("accio-commit"), named("accio-discard"))
+    };
+    let mut first = 1_000;
+    let all_run = wait_until(SOON, || {
+        let waiting = (first..first + WARM_UPS).map(|tag| upload(address, tag, 4 << 10));
+        first += WARM_UPS;
+        let Ok(waiting) = waiting.collect::<Verdict<Vec<_>>>() else { return false };
+        if !ends(&waiting, SOON).is_ok_and(|ends| ends.iter().all(Option::is_some)) {
+            return false;
+        }
+        if broken_off(address).is_err() {
+            return false;
+        }
+        let (commit, discard) = committers();
+        commit.len() == COMMITTERS && !discard.is_empty()
+    });
+    let (commit, discard) = committers();
+    ensure(all_run, format!("{COMMITTERS} threads that commit and one that discards"), || {
+        format!("{} and {}", commit.len(), discard.len())
+    })?;
+    Ok([commit, discard].concat())
 }
 
 /// Puts the server into a control group that writes at most 2 MB per second to the disk.
@@ -78,11 +116,16 @@ fn throttled(context: &Context, volume: &Volume) -> Verdict<String> {
 /// Commits files of `size` bytes each, and measures the delays of other clients meanwhile.
 fn measure(mut server: Server, size: usize) -> Verdict<String> {
     let address = server.address();
+    let before = survey(&server.dir)?.whole.len();
     let mut open = connect(address)?;
     open.write_all(&content(0, SIZE_WHILE_OPEN))?;
     let began = Instant::now();
-    let waiting = (0..CLIENTS).map(|tag| upload(address, tag as u64 + 1, size));
-    let waiting = waiting.collect::<Verdict<Vec<_>>>()?;
+    let start_upload = |tag: usize| {
+        // Starting them all may take longer than the idle timeout.
+        open.write_all(b"more")?;
+        upload(address, tag as u64 + 1, size)
+    };
+    let waiting = (0..CLIENTS).map(start_upload).collect::<Verdict<Vec<_>>>()?;
     let (observed, sent) = thread::scope(|scope| -> Verdict<(Observed, Duration)> {
         let observed = scope.spawn(|| observe(address, SILENT, TIMEOUT));
         let started = Instant::now();
@@ -91,7 +134,7 @@ fn measure(mut server: Server, size: usize) -> Verdict<String> {
         let observed = observed.join().unwrap_or_else(|_| Err(Stop::Trouble("a panic".into())));
         Ok((observed?, sent))
     })?;
-    let committed = survey(&server.dir)?.whole.len();
+    let committed = survey(&server.dir)?.whole.len() - before;
     let stopped = Instant::now();
     server.process.signal(Signal::TERM)?;
     let limit = Duration::from_secs(1) + MAX_DELAY;
@@ -111,10 +154,13 @@ fn measure(mut server: Server, size: usize) -> Verdict<String> {
     );
     // If all commits are done, the disk was not slow.
     ensure(committed < CLIENTS, "commits that wait for the disk", || note.clone())?;
-    let prompt = median <= Duration::from_millis(50) && high <= Duration::from_millis(250);
+    // Other processes delay the server as much as the reference.
+    let prompt = median <= Duration::from_millis(50) + observed.reference(50)
+        && high <= Duration::from_millis(250) + observed.reference(99);
     ensure(prompt, "greetings in 50 ms (median) and 250 ms (99 %)", || note.clone())?;
     let timeout = Duration::from_secs(TIMEOUT);
-    let in_time = shortest >= timeout && longest <= timeout + MAX_DELAY + observed.lateness();
+    let in_time =
+        shortest >= timeout && longest <= timeout + MAX_DELAY + observed.lateness() + delay;
     ensure(in_time, "the silent clients to end in [T, T + 0.5 s]", || note.clone())?;
     ensure(
         sent <= MAX_UPLOAD_TIME,
@@ -125,6 +171,13 @@ fn measure(mut server: Server, size: usize) -> Verdict<String> {
     ensure_eq("exit status", Some(0), exit.status.code())?;
     survey(&server.dir)?.ensure_clean()?;
     Ok(note)
+}
+
+/// Sends a part of a file and resets the connection.
+fn broken_off(address: SocketAddr) -> Verdict {
+    let mut stream = connect(address)?;
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    Ok(stream.write_all(b"part of a file")?)
 }
 
 /// Uploads a file and does not wait for the confirmation.

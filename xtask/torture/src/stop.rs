@@ -50,11 +50,15 @@ enum Storage {
     Memory,
 }
 
-/// Whether the journal's FIFO has room for lines.
+/// Where the journal's lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Journal {
+    /// Into a FIFO with room for all lines.
     Unread,
+    /// Into a FIFO without room.
     Full,
+    /// Onto a full disk.
+    OnFullDisk,
 }
 
 pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
@@ -81,6 +85,8 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let about = "a full journal delays neither the markers nor the exit";
     let name = "stop/term-with-a-full-journal".to_owned();
     cases.push(case(name, about, Storage::Disk, Signal::TERM, Journal::Full));
+    let name = "stop/term-with-a-journal-on-a-full-disk".to_owned();
+    cases.push(case(name, about, Storage::Disk, Signal::TERM, Journal::OnFullDisk));
     cases
 }
 
@@ -214,7 +220,10 @@ fn start(
     command.args(["-c", "log=$1; shift; exec \"$@\" 2>\"$log\"", "sh"]).arg(&log_path);
     command.arg(server.get_program()).arg(port.to_string()).arg(dir);
     command.args(["--bind", "127.0.0.1", "--timeout", "300", "-vv", "--journal"]);
-    command.arg(&journal_path);
+    command.arg(match journal {
+        Journal::Unread | Journal::Full => journal_path.as_path(),
+        Journal::OnFullDisk => Path::new("/dev/full"),
+    });
     let process = context.spawn(command, Input::Null)?;
     // Read stderr only until the server listens.
     let (mut text, mut buffer) = (Vec::new(), [0; 4096]);

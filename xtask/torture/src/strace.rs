@@ -73,11 +73,11 @@ pub(crate) fn wrapper(options: &[String], record: &Path) -> Vec<String> {
     fixed.into_iter().chain([record]).chain(options.iter().cloned()).collect()
 }
 
-/// A tracer attached to a running thread.
+/// A tracer attached to running threads.
 #[derive(Debug)]
 pub(crate) struct Tracer {
     process: Process,
-    target: Pid,
+    targets: Vec<Pid>,
 }
 
 impl Tracer {
@@ -88,20 +88,33 @@ impl Tracer {
         options: &[String],
         record: &Path,
     ) -> Verdict<Tracer> {
+        Tracer::attach_all(context, &[target], options, record)
+    }
+
+    /// Attaches a tracer to several threads.
+    pub(crate) fn attach_all(
+        context: &Context,
+        targets: &[Pid],
+        options: &[String],
+        record: &Path,
+    ) -> Verdict<Tracer> {
         let mut command = Command::new("strace");
         command.args(["-qq", "-o"]).arg(record).args(options);
-        command.arg("-p").arg(target.as_raw_nonzero().to_string());
+        for target in targets {
+            command.arg("-p").arg(target.as_raw_nonzero().to_string());
+        }
         let mut process = context.spawn(command, Input::Null)?;
-        if !wait_until(SOON, || status(target, "TracerPid").is_none_or(|tracer| tracer != "0")) {
+        let is_traced = |target| status(target, "TracerPid").is_none_or(|tracer| tracer != "0");
+        if !wait_until(SOON, || targets.iter().all(|target| is_traced(*target))) {
             return Err(Stop::Trouble(format!("strace does not attach: {:?}", process.stderr())));
         }
         if process.has_ended()? {
             let text = process.stderr().text();
             return Err(Stop::Trouble(format!("strace ended at once: {text}")));
         }
-        // After attaching, strace still has to resume the thread.
+        // After attaching, strace still has to resume the threads.
         thread::sleep(Duration::from_millis(10));
-        Ok(Tracer { process, target })
+        Ok(Tracer { process, targets: targets.to_vec() })
     }
 
     /// Detaches the tracer; the process continues without it.
@@ -110,7 +123,8 @@ impl Tracer {
             self.process.signal(Signal::TERM)?;
             self.process.wait(SOON)?;
         }
-        wait_until(SOON, || status(self.target, "TracerPid").is_none_or(|tracer| tracer == "0"));
+        let is_free = |target| status(target, "TracerPid").is_none_or(|tracer| tracer == "0");
+        wait_until(SOON, || self.targets.iter().all(|target| is_free(*target)));
         Ok(())
     }
 }
@@ -169,7 +183,14 @@ fn most(record: &str) -> Counts {
 
 /// Returns the thread of a process with this name.
 pub(crate) fn thread_named(process: Pid, name: &str) -> Option<Pid> {
-    tasks(process).into_iter().find(|task| status(*task, "Name").is_some_and(|own| own == name))
+    threads_named(process, name).pop()
+}
+
+/// Returns all threads of a process with this name.
+pub(crate) fn threads_named(process: Pid, name: &str) -> Vec<Pid> {
+    let mut tasks = tasks(process);
+    tasks.retain(|task| status(*task, "Name").is_some_and(|own| own == name));
+    tasks
 }
 
 fn tracer(process: Pid) -> Option<Pid> {

@@ -266,10 +266,10 @@ mod tests {
     fn a_stop_creates_no_file_for_a_marker() {
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::create(dir.path()).unwrap();
-        sink.mark(1).unwrap();
+        sink.mark(&Connection::new(1)).unwrap();
         sink.stopping();
-        sink.mark(2).unwrap();
-        sink.open(3).unwrap().abort().unwrap();
+        sink.mark(&Connection::new(2)).unwrap();
+        sink.open(&Connection::new(3)).unwrap().abort().unwrap();
         assert_eq!(markers(dir.path(), 1..=3), [1, 2, 2]);
     }
 

@@ -1,9 +1,14 @@
 //! Measures the time limits of silent clients and the greetings of probes, which connect at regular
 //! intervals. One thread does all of it.
+//!
+//! Each probe of the server is accompanied by one of a reference, a thread of this process that
+//! only accepts and greets. Its greetings show how long the machine takes, whatever the server does.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
@@ -12,7 +17,7 @@ use rustix::io::Errno;
 use rustix::process::setpriority_process;
 
 use super::senders::connect;
-use accio_harness::peer::GREETING;
+use accio_harness::peer::{GREETING, Listener};
 use accio_harness::verdict::{Stop, Verdict, ensure};
 
 /// The time between the connections of two silent clients.
@@ -33,6 +38,8 @@ const NICE: i32 = -5;
 pub(crate) struct Observed {
     /// The times from connecting to the greeting, sorted.
     greetings: Vec<Duration>,
+    /// The same for connections to the reference.
+    reference: Vec<Duration>,
     shortest: Duration,
     longest: Duration,
     lateness: Duration,
@@ -44,9 +51,15 @@ impl Observed {
         self.greetings.len()
     }
 
-    /// Returns a percentile of the times from connecting to the greeting.
+    /// Returns a percentile of the times from connecting to the greeting, without the delays of the
+    /// observing thread.
     pub(crate) fn greeting(&self, percent: usize) -> Duration {
-        self.greetings.get(self.greetings.len() * percent / 100).copied().unwrap_or(Duration::MAX)
+        percentile(&self.greetings, percent)
+    }
+
+    /// Returns the same percentile for connections to the reference.
+    pub(crate) fn reference(&self, percent: usize) -> Duration {
+        percentile(&self.reference, percent)
     }
 
     /// Returns the shortest time from connecting to the disconnection of a silent client, and the
@@ -61,10 +74,21 @@ impl Observed {
     }
 }
 
-/// A silent client or a probe.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted.get(sorted.len() * percent / 100).copied().unwrap_or(Duration::MAX)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientKind {
+    Silent,
+    Probe,
+    /// A probe of the reference.
+    Reference,
+}
+
 struct Client {
     stream: Option<TcpStream>,
-    is_silent: bool,
+    kind: ClientKind,
     connected: Instant,
     received: usize,
     greeted: Option<Instant>,
@@ -72,6 +96,7 @@ struct Client {
 
 struct Observer {
     address: SocketAddr,
+    reference: SocketAddr,
     queue: OwnedFd,
     clients: Vec<Client>,
     /// The number of silent clients that have not been disconnected.
@@ -82,27 +107,56 @@ struct Observer {
 /// Opens `silent` connections and waits until the server has disconnected them all. Meanwhile,
 /// probes connect at regular intervals.
 pub(crate) fn observe(address: SocketAddr, silent: usize, timeout: u64) -> Verdict<Observed> {
+    let (listener, over) = (Listener::bind()?, AtomicBool::new(false));
+    thread::scope(|scope| {
+        // It starts first, and thus has the normal priority, as the server does.
+        scope.spawn(|| greet_all(&listener, &over));
+        let observed = observe_with(address, listener.address(), silent, timeout);
+        over.store(true, Ordering::SeqCst);
+        observed
+    })
+}
+
+/// Accepts and greets connections until `over` is set.
+fn greet_all(listener: &Listener, over: &AtomicBool) {
+    while !over.load(Ordering::SeqCst) {
+        if let Ok(Some(mut peer)) = listener.accept_within(Duration::from_millis(100)) {
+            // The probe notices if it gets no greeting.
+            let _ = peer.send(GREETING);
+        }
+    }
+}
+
+fn observe_with(
+    address: SocketAddr,
+    reference: SocketAddr,
+    silent: usize,
+    timeout: u64,
+) -> Verdict<Observed> {
     // Without the privilege, the thread keeps its normal priority.
     let _ = setpriority_process(None, NICE);
     let observed = Observed {
         greetings: Vec::new(),
+        reference: Vec::new(),
         shortest: Duration::MAX,
         longest: Duration::ZERO,
         lateness: Duration::ZERO,
     };
     let queue = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let mut observer = Observer { address, queue, clients: Vec::new(), open: silent, observed };
+    let clients = Vec::new();
+    let mut observer = Observer { address, reference, queue, clients, open: silent, observed };
     let began = Instant::now();
     let (mut next_silent, mut next_probe, mut begun) = (began, began, 0);
     let until = began + Duration::from_secs(timeout) + EXTRA_TIME;
     while observer.open > 0 {
         let now = Instant::now();
         while begun < silent && next_silent <= now {
-            observer.begin(true)?;
+            observer.begin(ClientKind::Silent)?;
             (begun, next_silent) = (begun + 1, next_silent + SILENT_INTERVAL);
         }
         if next_probe <= now {
-            observer.begin(false)?;
+            observer.begin(ClientKind::Probe)?;
+            observer.begin(ClientKind::Reference)?;
             next_probe = now + PROBE_INTERVAL;
         }
         if now >= until {
@@ -115,17 +169,19 @@ pub(crate) fn observe(address: SocketAddr, silent: usize, timeout: u64) -> Verdi
         observer.wait(next)?;
     }
     observer.observed.greetings.sort();
+    observer.observed.reference.sort();
     Ok(observer.observed)
 }
 
 impl Observer {
-    fn begin(&mut self, is_silent: bool) -> Verdict {
+    fn begin(&mut self, kind: ClientKind) -> Verdict {
         let connected = Instant::now();
-        let stream = connect(self.address)?;
+        let address = if kind == ClientKind::Reference { self.reference } else { self.address };
+        let stream = connect(address)?;
         let data = EventData::new_u64(self.clients.len() as u64);
         epoll::add(&self.queue, &stream, data, EventFlags::IN | EventFlags::RDHUP)?;
         let stream = Some(stream);
-        self.clients.push(Client { stream, is_silent, connected, received: 0, greeted: None });
+        self.clients.push(Client { stream, kind, connected, received: 0, greeted: None });
         Ok(())
     }
 
@@ -139,14 +195,15 @@ impl Observer {
             count => count?,
         };
         let now = Instant::now();
-        if count == 0 {
-            let late = now.saturating_duration_since(next);
-            self.observed.lateness = self.observed.lateness.max(late);
-        }
-        events[..count].iter().try_for_each(|event| self.handle(event.data.u64() as usize, now))
+        // Whether or not there are events: this thread should have been running by `next`.
+        let late = now.saturating_duration_since(next);
+        self.observed.lateness = self.observed.lateness.max(late);
+        let mut indices = events[..count].iter().map(|event| event.data.u64() as usize);
+        indices.try_for_each(|index| self.handle(index, now, late))
     }
 
-    fn handle(&mut self, index: usize, now: Instant) -> Verdict {
+    /// Handles an event that this thread saw at `now`, but may have happened `late` before.
+    fn handle(&mut self, index: usize, now: Instant, late: Duration) -> Verdict {
         let client = &mut self.clients[index];
         let Some(stream) = &mut client.stream else { return Ok(()) };
         let mut buffer = [0; 64];
@@ -164,8 +221,15 @@ impl Observer {
                 })?;
                 if client.received == GREETING.len() {
                     client.greeted = Some(now);
-                    self.observed.greetings.push(now - client.connected);
-                    if !client.is_silent {
+                    let took = now.saturating_duration_since(client.connected);
+                    let took = took.saturating_sub(late);
+                    match client.kind {
+                        ClientKind::Reference => self.observed.reference.push(took),
+                        ClientKind::Silent | ClientKind::Probe => {
+                            self.observed.greetings.push(took);
+                        }
+                    }
+                    if client.kind != ClientKind::Silent {
                         client.stream = None;
                     }
                 }

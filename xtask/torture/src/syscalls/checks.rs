@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::work::{EMPTY, UploadResults, length};
 use crate::directory_oracle::survey;
+use crate::journal_oracle::complete_uploads;
 use accio_harness::verdict::{Verdict, ensure};
 
 /// Returns a fault unless the results are allowed: the lines of a server that prints counts, or the
@@ -36,6 +37,26 @@ pub(super) fn check_directory(dir: &Path, results: &UploadResults) -> Verdict {
         })?;
     }
     Ok(())
+}
+
+/// Returns a fault unless the journal has a line for each confirmed upload, or the log says that the
+/// journal failed.
+pub(super) fn check_journal(journal: &Path, log: &str, results: &UploadResults) -> Verdict {
+    let mut missing: Vec<u64> = Vec::new();
+    let mut sizes: Vec<u64> = complete_uploads(journal)?.into_values().collect();
+    for tag in &results.confirmed {
+        let size = if *tag == EMPTY { 0 } else { length(*tag) as u64 };
+        match sizes.iter().position(|other| *other == size) {
+            Some(at) => drop(sizes.swap_remove(at)),
+            None => missing.push(*tag),
+        }
+    }
+    let admitted = log.contains("cannot write the journal");
+    ensure(
+        missing.is_empty() || admitted,
+        "a line in the journal for each confirmed upload",
+        || format!("none for {missing:?}"),
+    )
 }
 
 fn check_lines(text: &str, results: &UploadResults) -> Verdict {

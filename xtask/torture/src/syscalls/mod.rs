@@ -4,6 +4,8 @@
 mod checks;
 mod client;
 mod server;
+mod syncs;
+mod threads;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,12 +17,14 @@ use accio_harness::context::Context;
 use accio_harness::tools;
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 use client::{fail_client, record_client};
-use server::{SERVERS, fail_service, fail_start, record_server, sync_fails};
+use server::{SERVERS, fail_service, fail_start, record_service, record_start};
+use syncs::{name_remains, sync_fails};
 
 /// Largest number of places at which one system call is made to fail.
 const PLACES: usize = 12;
 
 const SYNC: &str = "syscalls/fdatasync-is-not-retried";
+const NAME: &str = "syscalls/a-name-that-remains-is-not-confirmed";
 const TABLE: &str = "syscalls/table-is-complete";
 
 /// Client modes: name, flags, bytes to send, whether it runs in the full run only.
@@ -37,20 +41,25 @@ pub(crate) fn cases(context: &Context, options: &RunOptions) -> Verdict<Vec<Case
     let mut cases = Vec::new();
     let mut excluded = ExcludedCalls::default();
     for mode in SERVERS.into_iter().filter(|mode| !(options.quick && mode.more)) {
-        let (start, service) = record_server(context, mode).during(|| mode.name)?;
+        let start = record_start(context, mode).during(|| mode.name)?;
         for fault in faults(&start.0, &start.1, options, &mut excluded) {
             let name = format!("syscalls/{}/start/{}", mode.name, fault.name());
             cases.push(Case::new(name, "it reports why it does not start, or serves correctly", {
                 move |context| fail_start(context, mode, &fault)
             }));
         }
-        for fault in faults(&BTreeMap::new(), &service, options, &mut excluded) {
-            let name = format!("syscalls/{}/service/{}", mode.name, fault.name());
-            cases.push(Case::new(
-                name,
-                "no false confirmation, no leak, no busy loop, and the next upload is exact",
-                move |context| fail_service(context, mode, &fault),
-            ));
+        for thread in mode.threads {
+            let place = format!("syscalls/{}/service/{}", mode.name, thread.name());
+            let service = record_service(context, mode, *thread).during(|| place.clone())?;
+            let mut faults = faults(&BTreeMap::new(), &service, options, &mut excluded);
+            faults.retain(|fault| thread.may_fail(fault));
+            for fault in faults {
+                cases.push(Case::new(
+                    format!("{place}/{}", fault.name()),
+                    "no false confirmation, no leak, no busy loop, and the next upload is exact",
+                    move |context| fail_service(context, mode, *thread, &fault),
+                ));
+            }
         }
     }
     for (name, flags, size, more) in CLIENTS {
@@ -67,6 +76,8 @@ pub(crate) fn cases(context: &Context, options: &RunOptions) -> Verdict<Vec<Case
     }
     let about = "a file that could not be synced is not kept, and not synced again";
     cases.push(Case::new(SYNC, about, sync_fails));
+    let about = "a client is not told of a success if its file's name may be lost";
+    cases.push(Case::new(NAME, about, name_remains));
     let calls = count_calls(&cases);
     let ExcludedCalls { not_injected, unknown } = excluded;
     let about = "every recorded call is in the table";
@@ -158,9 +169,12 @@ pub(super) fn sample_names() -> Vec<String> {
     let fault =
         InjectedFault { call: "close".into(), errno: "EIO", when: Occurrence::Once(1) }.name();
     let servers = SERVERS.iter().flat_map(|mode| {
-        ["start", "service"].map(|when| format!("syscalls/{}/{when}/{fault}", mode.name))
+        let threads = mode.threads.iter().map(|thread| format!("service/{}", thread.name()));
+        threads
+            .chain(["start".to_owned()])
+            .map(|when| format!("syscalls/{}/{when}/{fault}", mode.name))
     });
     let clients = CLIENTS.iter().map(|(name, ..)| format!("syscalls/{name}/{fault}"));
-    let excluded = [SYNC, TABLE].map(String::from);
+    let excluded = [SYNC, NAME, TABLE].map(String::from);
     servers.chain(clients).chain(excluded).collect()
 }

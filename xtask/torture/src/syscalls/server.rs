@@ -2,16 +2,20 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
-use super::checks::{check, check_directory};
+use super::checks::{check, check_directory, check_journal};
+use super::threads::ServerThread::{
+    self, Committer, Discarder, Front, Journal, Log, Marker, Worker,
+};
+use super::threads::{WARM_UP, start_threads};
 use super::work::{PATIENCE, UPLOADS, UploadResults, length, work};
-use crate::directory_oracle::{content, survey};
+use crate::directory_oracle::content;
 use crate::load::{UploadOutcome, send};
 use crate::strace::{self, Counts, InjectedFault, Occurrence, RUNTIME_READY, Tracer};
 use accio_harness::context::{Context, wait_until};
@@ -23,10 +27,6 @@ use accio_harness::verdict::{Stop, Verdict, ensure};
 
 /// Idle timeout of the servers, in seconds; one upload of the workload reaches it.
 const TIMEOUT: &str = "0.25";
-/// The name of the only worker thread.
-const WORKER: &str = "accio-worker-1";
-/// The name of the thread that commits files with `--durable`.
-const COMMITTER: &str = "accio-commit";
 /// The tag of the file that is in the directory before the server starts.
 const OLD: u64 = 1_000;
 
@@ -37,29 +37,61 @@ pub(super) struct ServerMode {
     /// Whether it prints the number of received bytes instead of keeping files.
     pub(super) counts: bool,
     pub(super) flags: &'static [&'static str],
+    /// Whether it keeps a journal.
+    pub(super) journal: bool,
+    /// The threads whose calls fail while it serves.
+    pub(super) threads: &'static [ServerThread],
     /// Tested in the full run only.
     pub(super) more: bool,
 }
 
-pub(super) const SERVERS: [ServerMode; 5] = [
-    ServerMode { name: "accio-server", counts: false, flags: &[], more: false },
+pub(super) const SERVERS: [ServerMode; 6] = [
+    ServerMode {
+        name: "accio-server",
+        counts: false,
+        flags: &[],
+        journal: false,
+        threads: &[Front, Worker, Marker, Discarder, Log],
+        more: false,
+    },
     ServerMode {
         name: "accio-server-durable",
         counts: false,
         flags: &["--durable", "--min-free", "1"],
+        journal: false,
+        threads: &[Front, Worker, Marker, Committer, Discarder],
         more: false,
     },
     ServerMode {
         name: "accio-server-named",
         counts: false,
         flags: &["--without", "tmpfile", "--without", "splice", "--durable"],
+        journal: false,
+        threads: &[Worker, Marker, Committer, Discarder],
         more: true,
     },
-    ServerMode { name: "server-s", counts: true, flags: &[], more: false },
+    ServerMode {
+        name: "accio-server-journal",
+        counts: false,
+        flags: &["--durable"],
+        journal: true,
+        threads: &[Journal],
+        more: false,
+    },
+    ServerMode {
+        name: "server-s",
+        counts: true,
+        flags: &[],
+        journal: false,
+        threads: &[Front, Worker, Marker],
+        more: false,
+    },
     ServerMode {
         name: "server-s-portable",
         counts: true,
         flags: &["--without", "truncate"],
+        journal: false,
+        threads: &[Front, Worker, Marker],
         more: true,
     },
 ];
@@ -67,8 +99,10 @@ pub(super) const SERVERS: [ServerMode; 5] = [
 /// A server that was started, but may have failed.
 pub(super) struct FailingServer {
     pub(super) process: Process,
-    address: SocketAddr,
-    pub(super) dir: std::path::PathBuf,
+    pub(super) address: SocketAddr,
+    pub(super) dir: PathBuf,
+    /// The journal, if it keeps one.
+    pub(super) journal: PathBuf,
     /// Whether it listens, according to its log.
     listens: bool,
 }
@@ -76,7 +110,11 @@ pub(super) struct FailingServer {
 impl FailingServer {
     fn check(&self, mode: ServerMode, results: &UploadResults) -> Verdict {
         let lines = mode.counts.then(|| self.process.stdout().text());
-        check(lines.as_deref(), &self.dir, results)
+        check(lines.as_deref(), &self.dir, results)?;
+        if mode.journal {
+            check_journal(&self.journal, &self.process.stderr().text(), results)?;
+        }
+        Ok(())
     }
 
     fn check_directory(&self, mode: ServerMode, results: &UploadResults) -> Verdict {
@@ -84,7 +122,11 @@ impl FailingServer {
     }
 }
 
-fn start(context: &Context, mode: ServerMode, wrapper: &[String]) -> Verdict<FailingServer> {
+pub(super) fn start(
+    context: &Context,
+    mode: ServerMode,
+    wrapper: &[String],
+) -> Verdict<FailingServer> {
     let own = wrapper.iter().any(|word| word.starts_with("trace=bind") || word == "trace=listen");
     for _ in 0..5 {
         let started = start_once(context, mode, wrapper)?;
@@ -97,7 +139,7 @@ fn start(context: &Context, mode: ServerMode, wrapper: &[String]) -> Verdict<Fai
 }
 
 fn start_once(context: &Context, mode: ServerMode, wrapper: &[String]) -> Verdict<FailingServer> {
-    let dir = context.fresh("received");
+    let (dir, journal) = (context.fresh("received"), context.fresh("journal"));
     fs::create_dir(&dir)?;
     if !mode.counts {
         fs::write(dir.join("3.file"), content(OLD, 4_000))?;
@@ -114,6 +156,9 @@ fn start_once(context: &Context, mode: ServerMode, wrapper: &[String]) -> Verdic
     }
     words.extend(["--timeout", TIMEOUT].map(String::from));
     words.extend(mode.flags.iter().map(|flag| (*flag).to_owned()));
+    if mode.journal {
+        words.extend(["--journal".to_owned(), journal.to_string_lossy().into_owned()]);
+    }
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     let process = context.spawn(command, Input::Null)?;
@@ -128,34 +173,16 @@ fn start_once(context: &Context, mode: ServerMode, wrapper: &[String]) -> Verdic
     });
     let address = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
     // The log line itself may fail to be written; the server listens nevertheless.
-    let mut started = FailingServer { process, address, dir, listens: listens == Some(true) };
+    let mut started =
+        FailingServer { process, address, dir, journal, listens: listens == Some(true) };
     if !started.listens && !started.process.has_ended()? {
         started.listens = true;
     }
     Ok(started)
 }
 
-/// Returns the worker thread.
-fn worker(server: &FailingServer) -> Verdict<Pid> {
-    thread_named(server, WORKER)
-}
-
-/// Waits until the server has a thread with this name, and returns it.
-fn thread_named(server: &FailingServer, name: &str) -> Verdict<Pid> {
-    let pid = server.process.pid();
-    let mut found = None;
-    wait_until(SOON, || {
-        found = strace::thread_named(pid, name);
-        found.is_some()
-    });
-    found.ok_or_else(|| Stop::fault(format!("a thread {name}"), "none"))
-}
-
-/// Returns the calls during the start (those of the runtime, and all) and those of the worker.
-pub(super) fn record_server(
-    context: &Context,
-    mode: ServerMode,
-) -> Verdict<((Counts, Counts), Counts)> {
+/// Returns the calls during the start: those of the runtime, and all.
+pub(super) fn record_start(context: &Context, mode: ServerMode) -> Verdict<(Counts, Counts)> {
     let record = context.fresh("start.trace");
     let server = start(context, mode, &strace::wrapper(&[], &record))?;
     ensure(server.listens, "a healthy start", || server.process.stderr().text())?;
@@ -163,18 +190,25 @@ pub(super) fn record_server(
     thread::sleep(Duration::from_millis(100));
     strace::release(server.process.pid())?;
     drop(server);
-    let start_up =
-        (strace::calls_up_to(&record, RUNTIME_READY)?, strace::calls_up_to(&record, "clone3(")?);
+    Ok((strace::calls_up_to(&record, RUNTIME_READY)?, strace::calls_up_to(&record, "clone3(")?))
+}
 
+/// Returns the calls of a thread while it serves.
+pub(super) fn record_service(
+    context: &Context,
+    mode: ServerMode,
+    server_thread: ServerThread,
+) -> Verdict<Counts> {
     let server = start(context, mode, &[])?;
+    start_threads(server.address)?;
     let record = context.fresh("service.trace");
-    let tracer = Tracer::attach(context, worker(&server)?, &[], &record)?;
+    let tracer = Tracer::attach(context, server_thread.of(&server.process)?, &[], &record)?;
     let results = work(server.address, PATIENCE);
     tracer.detach()?;
     ensure(results.confirmed.len() == UPLOADS, "the recorded uploads to be confirmed", || {
         format!("{:?} are", results.confirmed)
     })?;
-    Ok((start_up, strace::most_per_thread(&record)?))
+    strace::most_per_thread(&record)
 }
 
 pub(super) fn fail_start(
@@ -188,7 +222,8 @@ pub(super) fn fail_start(
     // The server listens before it starts the worker, and starting the worker may fail.
     let pid = server.process.pid();
     wait_until(SOON, || {
-        server.process.has_ended().unwrap_or(true) || strace::thread_named(pid, WORKER).is_some()
+        server.process.has_ended().unwrap_or(true)
+            || strace::thread_named(pid, "accio-worker-1").is_some()
     });
     if !server.listens || server.process.has_ended()? {
         let exit = server.process.wait(SOON)?;
@@ -221,14 +256,18 @@ pub(super) fn fail_start(
 pub(super) fn fail_service(
     context: &Context,
     mode: ServerMode,
+    server_thread: ServerThread,
     fault: &InjectedFault,
 ) -> Verdict<String> {
     let mut server = start(context, mode, &[])?;
     ensure(server.listens, "a healthy start", || server.process.stderr().text())?;
+    start_threads(server.address)?;
     let descriptors = server.process.descriptors()?;
     let record = context.fresh("trace");
-    let tracer = Tracer::attach(context, worker(&server)?, &fault.options(), &record)?;
+    let target = server_thread.of(&server.process)?;
+    let tracer = Tracer::attach(context, target, &fault.options(), &record)?;
     let mut results = work(server.address, PATIENCE);
+    results.confirmed.push(WARM_UP);
     if matches!(fault.when, Occurrence::From(_)) && !server.process.has_ended()? {
         // A server that is about to end cannot be measured.
         if let Err(stop @ Stop::Fault(_)) = expect_idle(&server.process) {
@@ -298,7 +337,7 @@ fn start_again(context: &Context, dir: &Path, mode: ServerMode, fault: &Injected
 }
 
 /// Sends SIGTERM and returns a fault unless the server exits with 0 within a second.
-fn stop(server: &mut FailingServer) -> Verdict {
+pub(super) fn stop(server: &mut FailingServer) -> Verdict {
     server.process.signal(Signal::TERM)?;
     let sent = Instant::now();
     let exit = server.process.wait(SOON)?;
@@ -307,33 +346,4 @@ fn stop(server: &mut FailingServer) -> Verdict {
     ensure(good, "exit code 0 within a second of SIGTERM", || {
         format!("{} after {took:?}: {}", exit.describe(), server.process.stderr().text())
     })
-}
-
-/// Makes the fdatasync of an upload fail. The kernel then drops the bytes, and a second call would
-/// succeed, so the server must not repeat it.
-pub(super) fn sync_fails(context: &Context) -> Verdict<String> {
-    let mode = SERVERS[1];
-    let mut server = start(context, mode, &[])?;
-    // The first upload starts the thread that commits.
-    let outcome = send(server.address, &content(2, 100_000), SOON);
-    ensure(outcome == UploadOutcome::Confirmed, "a healthy upload", || format!("{outcome:?}"))?;
-    let fault = InjectedFault { call: "fdatasync".into(), errno: "EIO", when: Occurrence::Once(1) };
-    let record = context.fresh("trace");
-    let committer = thread_named(&server, COMMITTER)?;
-    let tracer = Tracer::attach(context, committer, &fault.options(), &record)?;
-    let outcome = send(server.address, &content(1, 100_000), SOON);
-    tracer.detach()?;
-    ensure(outcome == UploadOutcome::Refused, "a reset", || format!("{outcome:?}"))?;
-    let trace = fs::read_to_string(&record)?;
-    let calls = trace.matches("fdatasync(").count();
-    ensure(calls == 1 && trace.contains("INJECTED"), "one fdatasync, which fails", || {
-        trace.clone()
-    })?;
-    let found = survey(&server.dir)?;
-    found.ensure_kept(&[2])?;
-    ensure(found.errors == 1 && !found.whole.contains_key(&1), "2.file to be ERROR", || {
-        format!("{found:?}")
-    })?;
-    stop(&mut server)?;
-    Ok("1 fault".into())
 }
