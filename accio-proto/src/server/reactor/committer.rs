@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::lane::Lane;
 use super::slots::Key;
 use super::tuning::{COMMIT_GROUP, COMMIT_THREADS, GROUP_THREADS, MARKER_THREADS};
-use super::{Connection, ConnectionInfo, Ending, Shared, spawn};
+use super::{Connection, ConnectionInfo, Ending, Permit, Shared, spawn};
 use crate::copier::Copier;
 use crate::session::Closing;
 use crate::sink::FileSink;
@@ -153,6 +153,7 @@ impl<K: FileSink> Shared<K> {
             }
         }
         if self.groups {
+            let _group = self.begin_group();
             self.finish_group(group);
         } else {
             group.into_iter().for_each(|(key, ending)| self.finish(key, ending));
@@ -164,8 +165,14 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
+    /// Counts a group until the result is dropped.
+    fn begin_group(&self) -> Permit<'_> {
+        self.committing.fetch_add(1, Ordering::Relaxed);
+        Permit(&self.committing)
+    }
+
     /// Commits a group of files together, then reports each connection and notifies its peer.
-    fn finish_group(self: &Arc<Self>, group: Vec<(Key, Ending<K>)>) {
+    pub(super) fn finish_group(self: &Arc<Self>, group: Vec<(Key, Ending<K>)>) {
         if group.len() > 1 {
             log::debug!("committing a group of {} files", group.len());
         }

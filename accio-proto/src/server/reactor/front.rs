@@ -1,23 +1,23 @@
-//! The front thread, which accepts and greets connections and enforces time limits.
+//! The front thread, which enforces time limits, and accepts connections that no worker is free to
+//! accept.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::accept::Batch;
 use super::committer::Marker;
 use super::listeners::Listeners;
-use super::room::Answer;
 use super::slots::{Due, Key};
 use super::tuning::{STOP_GRACE, STOP_LIMIT};
 use super::worker::Stay;
-use super::{DRAIN, LISTENERS, Parking, STOP, Shared, WAKE};
+use super::{DRAIN, Parking, STOP, Shared, WAKE, lock};
 use crate::server::connection::Progress;
-use crate::server::listener::Accepted;
 use crate::session::{Abort, Expiry};
 use crate::sink::FileSink;
+use crate::sys::cpu_time::cpu_time;
 use crate::sys::event_queue::Events;
-use crate::tuning::server::{ACCEPT_BATCH, ACCEPT_RETRY};
 
 /// Interval at which the front thread looks for blocked workers, while any worker is busy.
 const TICK: Duration = Duration::from_millis(10);
@@ -31,11 +31,15 @@ const STOP_TICK: Duration = Duration::from_millis(1);
 /// State that only the front thread uses.
 pub(super) struct Front<K: FileSink> {
     pub(super) shared: Arc<Shared<K>>,
-    listeners: Listeners,
-    /// When to listen again, while accepting is paused.
+    /// When to accept again, while accepting is paused.
     resume_at: Option<Instant>,
+    /// Whether to accept the connections that wait.
+    accepts: bool,
     workers: usize,
     next_tick: Instant,
+    last_tick: Instant,
+    /// CPU time of the process at the last tick.
+    cpu_time: Duration,
     idle_ticks: u32,
 }
 
@@ -47,16 +51,18 @@ enum Serving {
 }
 
 impl<K: FileSink> Front<K> {
-    pub(super) fn new(shared: Arc<Shared<K>>, mut listeners: Listeners) -> io::Result<Self> {
-        listeners.watch(&shared.front)?;
-        Ok(Front {
+    pub(super) fn new(shared: Arc<Shared<K>>) -> Self {
+        let now = Instant::now();
+        Front {
             shared,
-            listeners,
             resume_at: None,
+            accepts: false,
             workers: 0,
-            next_tick: Instant::now(),
+            next_tick: now,
+            last_tick: now,
+            cpu_time: Duration::ZERO,
             idle_ticks: 0,
-        })
+        }
     }
 
     /// Starts the threads that must exist from the beginning.
@@ -76,6 +82,7 @@ impl<K: FileSink> Front<K> {
             let now = Instant::now();
             self.run_due(now);
             self.tick(now);
+            self.accept_waiting();
             self.resume(now)?;
             let timeout = self.timeout(now);
             for token in shared.front.wait_many(&mut events, timeout)? {
@@ -83,7 +90,6 @@ impl<K: FileSink> Front<K> {
                     STOP => Serving::Ended,
                     DRAIN => self.drain(),
                     WAKE => self.wake(),
-                    token @ LISTENERS.. => self.accept_batch(token)?,
                     token => self.handle_arrival(Key::from_token(token)),
                 };
                 if serving == Serving::Ended {
@@ -98,7 +104,7 @@ impl<K: FileSink> Front<K> {
     pub(super) fn shut_down(&mut self) {
         let shared = Arc::clone(&self.shared);
         let stopped = Instant::now();
-        self.listeners.close(&shared.front);
+        lock(&shared.listeners).close(&shared.sessions);
         shared.stopping.store(true, Ordering::SeqCst);
         shared.halt.raise();
         shared.connections.stopping();
@@ -169,8 +175,14 @@ impl<K: FileSink> Front<K> {
         if !watch.is_ticking() || now < self.next_tick {
             return;
         }
+        let cpu_time = cpu_time();
+        // The time between two ticks may be longer than an interval.
+        let since = now.saturating_duration_since(self.last_tick);
+        let running = cpu_time.saturating_sub(self.cpu_time) > since / 2;
+        (self.last_tick, self.cpu_time) = (now, cpu_time);
         self.next_tick = now + TICK;
-        let load = watch.tick();
+        self.accepts = true;
+        let load = watch.tick(running);
         self.idle_ticks = if load.busy == 0 { self.idle_ticks + 1 } else { 0 };
         if self.idle_ticks >= IDLE_TICKS && watch.pause() {
             self.idle_ticks = 0;
@@ -185,24 +197,58 @@ impl<K: FileSink> Front<K> {
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let tick = self.shared.watch.is_ticking().then_some(self.next_tick);
-        let times = [self.shared.deadlines.next(), self.resume_at, tick];
+        let next_batch = self.accepts.then_some(now);
+        let times = [self.shared.deadlines.next(), self.resume_at, tick, next_batch];
         let next = times.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
     }
 
-    /// Listens again when a pause has ended.
+    /// Accepts connections after a pause, and lets the workers accept the next ones.
     fn resume(&mut self, now: Instant) -> io::Result<()> {
-        if self.resume_at.is_some_and(|at| at <= now) {
-            self.resume_at = None;
-            self.listeners.watch(&self.shared.front)?;
+        if self.resume_at.is_none_or(|at| at > now) {
+            return Ok(());
         }
-        Ok(())
+        self.resume_at = None;
+        let shared = Arc::clone(&self.shared);
+        let listeners = lock(&shared.listeners);
+        self.accept_from(&listeners);
+        match self.resume_at {
+            None => listeners.arm_all(&shared.sessions),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Accepts the connections that the workers have left since the last tick.
+    fn accept_waiting(&mut self) {
+        if !std::mem::take(&mut self.accepts) || self.resume_at.is_some() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        // A worker that holds the lock is accepting connections.
+        if let Ok(listeners) = shared.listeners.try_lock() {
+            self.accept_from(&listeners);
+        }
+    }
+
+    fn accept_from(&mut self, listeners: &Listeners) {
+        for token in listeners.tokens() {
+            match self.shared.accept_batch(listeners, token) {
+                Batch::Empty => {}
+                // Deadlines that are due come before the next batch.
+                Batch::Full => self.accepts = true,
+                Batch::Paused(until) => {
+                    self.resume_at = Some(until);
+                    return;
+                }
+            }
+        }
     }
 
     /// Handles a wake-up: a place is free, the sink has answered, or there is a new deadline.
     fn wake(&mut self) -> Serving {
         self.shared.wake.clear();
-        if self.resume_at.is_some() {
+        let paused = self.shared.accepting_paused.swap(false, Ordering::SeqCst);
+        if paused || self.resume_at.is_some() {
             self.resume_at = Some(Instant::now());
         }
         self.end_if_drained()
@@ -211,7 +257,7 @@ impl<K: FileSink> Front<K> {
     fn drain(&mut self) -> Serving {
         let shared = &self.shared;
         shared.front.remove(&shared.connections.controls.drain);
-        self.listeners.close(&shared.front);
+        lock(&shared.listeners).close(&shared.sessions);
         self.resume_at = None;
         shared.draining.store(true, Ordering::SeqCst);
         self.end_if_drained()
@@ -221,117 +267,6 @@ impl<K: FileSink> Front<K> {
         let has_ended = self.shared.draining.load(Ordering::SeqCst)
             && self.shared.open.load(Ordering::SeqCst) == 0;
         if has_ended { Serving::Ended } else { Serving::Continues }
-    }
-
-    /// Pauses accepting until `at`, or until a connection ends.
-    fn pause_until(&mut self, at: Instant) {
-        self.listeners.ignore(&self.shared.front);
-        self.resume_at = Some(at);
-        self.shared.places.want();
-    }
-
-    /// Pauses accepting for a moment, and logs why.
-    fn pause(&mut self, why: std::fmt::Arguments<'_>) {
-        self.shared.connections.pause(why);
-        self.pause_until(Instant::now() + ACCEPT_RETRY);
-    }
-
-    /// Accepts a batch of connections from one socket.
-    fn accept_batch(&mut self, token: u64) -> io::Result<Serving> {
-        let shared = Arc::clone(&self.shared);
-        let mut failed = 0;
-        for _ in 0..ACCEPT_BATCH {
-            let now = Instant::now();
-            if !self.may_accept(now) {
-                return Ok(Serving::Continues);
-            }
-            if !shared.places.take() {
-                self.wait_for_place();
-                return Ok(Serving::Continues);
-            }
-            match self.listeners.accept(token) {
-                Accepted::Connection(socket, peer) => {
-                    shared.open.fetch_add(1, Ordering::SeqCst);
-                    shared.unreported.fetch_add(1, Ordering::SeqCst);
-                    let progress = shared.connections.receive(socket, peer, now);
-                    self.begin(progress);
-                    continue;
-                }
-                Accepted::Nothing => {
-                    shared.places.leave();
-                    break;
-                }
-                Accepted::Failed => {
-                    shared.places.leave();
-                    log::debug!("a connection failed before it was accepted");
-                    shared.connections.controls.counters.accept_error();
-                    failed += 1;
-                }
-                Accepted::Exhausted(error) => {
-                    shared.places.leave();
-                    shared.connections.controls.counters.accept_error();
-                    self.pause(format_args!("{error}"));
-                    return Ok(Serving::Continues);
-                }
-            }
-        }
-        if failed == ACCEPT_BATCH {
-            // The whole batch failed. Whatever the cause, retrying at full speed does not help.
-            self.pause(format_args!("connections fail before they are accepted"));
-        }
-        Ok(Serving::Continues)
-    }
-
-    /// Returns whether the next connection may be accepted; pauses accepting otherwise.
-    fn may_accept(&mut self, now: Instant) -> bool {
-        if self.shared.connections.is_exhausted() {
-            // All numbers are used, which does not change: nothing resumes accepting.
-            self.listeners.ignore(&self.shared.front);
-            return false;
-        }
-        let verdict = self.shared.room.look(now);
-        if verdict.ask {
-            self.shared.push_marker(Marker::Room);
-        }
-        match verdict.room {
-            Answer::Yes => return true,
-            Answer::No => self.pause(format_args!("no room for files")),
-            Answer::Soon(until) => self.pause_until(until),
-        }
-        false
-    }
-
-    /// Pauses accepting until a connection ends.
-    fn wait_for_place(&mut self) {
-        // A distant time: the end of a connection resumes accepting earlier.
-        self.pause_until(Instant::now() + Duration::from_secs(60));
-        if self.shared.places.is_free() {
-            // A connection ended before the request for a wake-up was visible.
-            self.resume_at = Some(Instant::now());
-        }
-    }
-
-    /// Starts serving a new connection.
-    fn begin(&mut self, progress: Progress<K>) {
-        let shared = &self.shared;
-        let connection = match progress {
-            Progress::Waiting(connection) => connection,
-            Progress::Unnumbered(refused) => {
-                let wanted = shared.places.leave();
-                refused.close();
-                shared.unreported.fetch_sub(1, Ordering::SeqCst);
-                return shared.closed(wanted);
-            }
-            // A new connection is either in service or refused.
-            Progress::Ended(_) => return,
-        };
-        let Some(key) = shared.slots.reserve(connection.info()) else {
-            // Cannot happen: the table has a slot for every place.
-            log::error!("no slot for a connection");
-            return;
-        };
-        let greeted = shared.connections.greet(connection);
-        shared.settle(key, greeted, Parking::First);
     }
 
     /// Handles further bytes of a PROXY header.

@@ -70,6 +70,13 @@ struct Group {
     reported: usize,
 }
 
+impl Group {
+    fn new(jobs: Vec<(Key, u64)>) -> Self {
+        let members = jobs.into_iter().map(|(key, id)| (key, id, false)).collect();
+        Group { members, synced: 0, named: 0, directory_synced: false, reported: 0 }
+    }
+}
+
 struct World {
     random: Random,
     slots: Slots<Session, u64>,
@@ -90,6 +97,7 @@ struct World {
     stopping: bool,
     abandoned: bool,
     largest_group: usize,
+    lone_groups: usize,
 }
 
 impl World {
@@ -112,6 +120,7 @@ impl World {
             stopping: false,
             abandoned: false,
             largest_group: 0,
+            lone_groups: 0,
         }
     }
 
@@ -119,7 +128,7 @@ impl World {
         self.fates.get_mut(&id).unwrap()
     }
 
-    /// The front thread accepts and greets a connection.
+    /// A worker or the front thread accepts and greets a connection.
     fn accept(&mut self) {
         if self.stopping || !self.places.take() {
             return;
@@ -205,10 +214,7 @@ impl World {
                 let taken: Vec<u64> = self.queued.drain(..jobs.len()).collect();
                 assert!(jobs.iter().map(|(_, id)| id).eq(&taken), "the oldest come first");
                 assert!(jobs.len() == COMMIT_GROUP || self.queued.is_empty(), "all that wait");
-                let members = jobs.into_iter().map(|(key, id)| (key, id, false)).collect();
-                let (synced, named, directory_synced, reported) = (0, 0, false, 0);
-                let group = Group { members, synced, named, directory_synced, reported };
-                self.threads.push(Thread::Group(group));
+                self.threads.push(Thread::Group(Group::new(jobs)));
             }
             _ if !self.discards.is_empty() => {
                 assert!(self.discards.take(1, &mut Vec::new()));
@@ -254,6 +260,11 @@ impl World {
         match self.random.below(4) {
             0 | 1 => self.park(key, Session { heard: self.now, ..session }),
             2 => self.push_marker(key, session.id),
+            // The worker commits the file itself.
+            _ if !self.threads.iter().any(|thread| matches!(thread, Thread::Group(_))) => {
+                self.lone_groups += 1;
+                return Some(Thread::Group(Group::new(vec![(key, session.id)])));
+            }
             _ => {
                 self.queued.push(session.id);
                 self.commits.push((key, session.id), || Ok(())).unwrap();
@@ -360,7 +371,7 @@ impl World {
 
 #[test]
 fn every_connection_has_one_result_and_a_confirmed_one_is_durable() {
-    let (mut largest_group, mut files, mut markers) = (0, 0, 0);
+    let (mut largest_group, mut lone_groups, mut files, mut markers) = (0, 0, 0, 0);
     for seed in 0..60 {
         let mut world = World::new(seed);
         (0..1500).for_each(|_| world.step(false));
@@ -383,10 +394,12 @@ fn every_connection_has_one_result_and_a_confirmed_one_is_durable() {
         world.commits.close();
         assert!(!world.commits.take(1, &mut Vec::new()), "nothing is left in a lane");
         largest_group = largest_group.max(world.largest_group);
+        lone_groups += world.lone_groups;
         let count = |named| world.fates.values().filter(|fate| fate.named == Some(named)).count();
         files += count(Named::File);
         markers += count(Named::Marker);
     }
     // A model in which nothing happens proves nothing.
-    assert!(largest_group > 4 && files > 500 && markers > 500, "{largest_group} {files} {markers}");
+    assert!(largest_group > 4 && lone_groups > 100, "{largest_group} {lone_groups}");
+    assert!(files > 500 && markers > 500, "{files} {markers}");
 }

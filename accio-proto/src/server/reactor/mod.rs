@@ -1,15 +1,17 @@
 //! The reactor: three kinds of threads that never wait for each other.
 //!
-//! - The **front** thread accepts and greets connections and enforces time limits. It touches no
-//!   file and moves no content, so neither a slow disk nor a fast client can delay it.
-//! - **Workers** move content, one event at a time. While some are blocked in the kernel, others
-//!   are started, up to a limit.
+//! - **Workers** accept and greet connections and move content, one event at a time. While some are
+//!   blocked in the kernel, others are started, up to a limit.
+//! - The **front** thread enforces time limits, and accepts the connections that no worker is free to
+//!   accept. It touches no file and moves no content, so neither a slow disk nor a fast client can
+//!   delay it.
 //! - **Committers** make calls that may wait for the disk: they commit, abort and free files. A
-//!   worker commits a small file itself if that need not wait.
+//!   worker commits a small file itself if that is cheaper.
 //!
 //! A connection is always in exactly one place: parked in its slot, owned by one thread, or in the
 //! queue of one lane.
 
+mod accept;
 mod committer;
 mod deadlines;
 mod front;
@@ -75,10 +77,14 @@ struct Shared<K: FileSink> {
     slots: Slots<Connection<K>, ConnectionInfo>,
     deadlines: Deadlines,
     places: Places,
-    /// The event queue of the front thread: listening sockets, incomplete PROXY headers, signals.
+    /// The event queue of the front thread: incomplete PROXY headers, signals.
     front: Poller,
-    /// The event queue of the workers: sessions.
+    /// The event queue of the workers: listening sockets and sessions.
     sessions: Poller,
+    /// Locked to accept connections.
+    listeners: Mutex<Listeners>,
+    /// Set by a worker that cannot accept connections; the front thread decides when to accept again.
+    accepting_paused: AtomicBool,
     watch: Watch,
     lanes: Lanes<K>,
     room: Room,
@@ -98,6 +104,8 @@ struct Shared<K: FileSink> {
     opening: AtomicUsize,
     /// Whether commits are collected in groups.
     groups: bool,
+    /// Number of groups that are being committed.
+    committing: AtomicUsize,
     /// The error that stops the server, if any.
     failure: Mutex<Option<io::Error>>,
 }
@@ -109,7 +117,7 @@ enum Parking {
     Again,
 }
 
-/// Permission for a worker to open or commit a file; returned when dropped.
+/// Counts a thread inside a call that may block, until it is dropped.
 struct Permit<'a>(&'a AtomicUsize);
 
 impl Drop for Permit<'_> {
@@ -126,12 +134,15 @@ impl<K: FileSink> Reactor<K> {
     ) -> io::Result<Self> {
         let max_connections = connections.config.max_connections;
         let groups = connections.sink.commits_in_groups();
+        let sessions = Poller::new()?;
         let shared = Shared {
             slots: Slots::new(max_connections),
             deadlines: Deadlines::default(),
             places: Places::new(max_connections),
             front: Poller::new()?,
-            sessions: Poller::new()?,
+            listeners: Mutex::new(Listeners::new(sockets, LISTENERS, &sessions)?),
+            accepting_paused: AtomicBool::new(false),
+            sessions,
             watch: Watch::new(workers + MAX_BLOCKED_WORKERS),
             lanes: Lanes::new(groups),
             room: Room::default(),
@@ -143,6 +154,7 @@ impl<K: FileSink> Reactor<K> {
             open: AtomicUsize::new(0),
             opening: AtomicUsize::new(0),
             groups,
+            committing: AtomicUsize::new(0),
             failure: Mutex::new(None),
             connections,
         };
@@ -151,8 +163,7 @@ impl<K: FileSink> Reactor<K> {
         shared.front.add_level(&controls.drain, DRAIN)?;
         shared.front.add_level(&shared.wake, WAKE)?;
         shared.sessions.add_level(&shared.halt, HALT)?;
-        let listeners = Listeners::new(sockets, LISTENERS)?;
-        Ok(Reactor { front: Front::new(Arc::new(shared), listeners)?, workers })
+        Ok(Reactor { front: Front::new(Arc::new(shared)), workers })
     }
 
     /// Serves until the server is stopped. The calling thread becomes the front thread.
@@ -241,14 +252,27 @@ impl<K: FileSink> Shared<K> {
 
     /// Commits a complete file, at once if that is cheaper than queueing it.
     fn commit(self: &Arc<Self>, key: Key, ending: Ending<K>, permit: Option<Permit<'_>>) {
-        let is_small = ending.closing.bytes() <= INLINE_COMMIT;
-        if self.groups || !is_small {
+        if ending.closing.bytes() > INLINE_COMMIT {
             return self.push_ending(key, ending);
         }
-        match permit.or_else(|| self.permit()) {
-            Some(_permit) => self.finish(key, ending),
+        let Some(_permit) = permit.or_else(|| self.permit()) else {
+            return self.push_ending(key, ending);
+        };
+        if !self.groups {
+            return self.finish(key, ending);
+        }
+        match self.begin_lone_group() {
+            Some(_group) => self.finish_group(vec![(key, ending)]),
             None => self.push_ending(key, ending),
         }
+    }
+
+    /// Returns the right to commit a group of a single file, unless a group is being committed:
+    /// then the file joins the next one.
+    fn begin_lone_group(&self) -> Option<Permit<'_>> {
+        let begun =
+            self.committing.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        begun.then(|| Permit(&self.committing))
     }
 
     /// Returns a permit for a call that may block, unless too many workers are in one.

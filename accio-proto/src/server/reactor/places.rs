@@ -16,7 +16,7 @@ impl Places {
         Places { limit, taken: AtomicUsize::new(0), wanted: AtomicBool::new(false) }
     }
 
-    /// Takes a place, if one is free. Only the front thread calls this.
+    /// Takes a place, if one is free. The caller holds the lock of the listening sockets.
     pub(super) fn take(&self) -> bool {
         if self.taken() >= self.limit {
             return false;

@@ -7,9 +7,16 @@ const VACANT: u64 = u64::MAX;
 /// The thread waits for an event.
 const IDLE: u64 = 0;
 
-/// Number of ticks of the front thread after which a turn counts as blocked. A turn needs well
-/// under a millisecond of CPU time.
+/// Number of ticks after which a turn counts as blocked if no worker has begun another turn since,
+/// and the process hardly uses a CPU. A turn needs well under a millisecond of CPU time.
 const HELD_AFTER: u64 = 2;
+
+/// Number of ticks after which a turn counts as blocked in any case. While other workers make
+/// progress or use a CPU, a thread is more likely waiting for a CPU than for a disk.
+const STUCK_AFTER: u64 = 10;
+
+/// Number of ticks without a blocked worker after which a worker started for one ends.
+const CALM_AFTER: u64 = 50;
 
 /// The state of every worker, written by the worker and read by the front thread at each tick.
 ///
@@ -20,6 +27,8 @@ pub(super) struct Watch {
     tick: AtomicU64,
     /// Whether the front thread ticks, because some worker was busy recently.
     ticking: AtomicBool,
+    /// The last tick that found a blocked worker.
+    blocked_at: AtomicU64,
     /// For each worker, the tick in which its turn began, [`IDLE`] or [`VACANT`].
     workers: Box<[Stamp]>,
 }
@@ -34,19 +43,29 @@ struct Stamp(AtomicU64);
 pub(super) struct Load {
     pub(super) idle: usize,
     pub(super) busy: usize,
-    /// Busy workers that are blocked.
+    /// Busy workers whose turn has lasted for [`HELD_AFTER`] ticks.
     pub(super) held: usize,
+    /// Busy workers whose turn has lasted for [`STUCK_AFTER`] ticks.
+    pub(super) stuck: usize,
+    /// Whether the process used a CPU most of the time since the last tick.
+    pub(super) running: bool,
 }
 
 impl Load {
+    /// Returns the number of workers that count as blocked.
+    fn blocked(self) -> usize {
+        if self.held == self.busy && !self.running { self.held } else { self.stuck }
+    }
+
     /// Returns how many workers to start so that `base` of them are not blocked; 0 if one is idle.
     pub(super) fn missing(self, base: usize) -> usize {
-        if self.idle > 0 || self.held == 0 {
+        let blocked = self.blocked();
+        if self.idle > 0 || blocked == 0 {
             return 0;
         }
         // If all workers are blocked, the next ones will probably be too; doubling soon finds a
         // free one.
-        let wanted = if self.held == self.busy { 2 * self.busy } else { base + self.held };
+        let wanted = if blocked == self.busy { 2 * self.busy } else { base + blocked };
         wanted.saturating_sub(self.busy)
     }
 }
@@ -55,7 +74,12 @@ impl Watch {
     /// Creates the state for at most `limit` workers.
     pub(super) fn new(limit: usize) -> Self {
         let workers = (0..limit).map(|_| Stamp(AtomicU64::new(VACANT))).collect();
-        Watch { tick: AtomicU64::new(1), ticking: AtomicBool::new(false), workers }
+        Watch {
+            tick: AtomicU64::new(1),
+            ticking: AtomicBool::new(false),
+            blocked_at: AtomicU64::new(0),
+            workers,
+        }
     }
 
     /// Reserves a place for one more worker, idle at first; returns `None` at the limit. Only the
@@ -91,10 +115,21 @@ impl Watch {
         self.ticking.load(Ordering::Relaxed)
     }
 
-    /// Counts a tick and returns the state of the workers.
-    pub(super) fn tick(&self) -> Load {
+    /// Counts a tick and returns the state of the workers. `running` is the process's, see [`Load`].
+    pub(super) fn tick(&self, running: bool) -> Load {
         let now = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
-        self.load(now)
+        let load = Load { running, ..self.load(now) };
+        if load.blocked() > 0 {
+            self.blocked_at.store(now, Ordering::Relaxed);
+        }
+        load
+    }
+
+    /// Returns whether no worker was blocked recently, so that those started for blocked ones can
+    /// end.
+    pub(super) fn is_calm(&self) -> bool {
+        let now = self.tick.load(Ordering::Relaxed);
+        now - self.blocked_at.load(Ordering::Relaxed) > CALM_AFTER
     }
 
     /// Stops ticking unless a worker is busy. Returns whether it stopped.
@@ -122,6 +157,7 @@ impl Watch {
                 began => {
                     load.busy += 1;
                     load.held += usize::from(now >= began + HELD_AFTER);
+                    load.stuck += usize::from(now >= began + STUCK_AFTER);
                 }
             }
         }
@@ -133,19 +169,43 @@ impl Watch {
 mod tests {
     use super::*;
 
+    fn load(idle: usize, busy: usize, held: usize, stuck: usize) -> Load {
+        Load { idle, busy, held, stuck, running: false }
+    }
+
     #[test]
-    fn a_turn_of_two_ticks_counts_as_blocked() {
+    fn long_turns_count_as_held_and_then_as_stuck() {
         let watch = Watch::new(3);
         let [first, second] = [watch.join().unwrap(), watch.join().unwrap()];
-        assert_eq!(watch.tick(), Load { idle: 2, busy: 0, held: 0 });
+        assert_eq!(watch.tick(false), load(2, 0, 0, 0));
         assert!(watch.begin(first), "the first turn wakes the front thread");
         assert!(!watch.begin(second));
         watch.end(second);
-        assert_eq!(watch.tick(), Load { idle: 1, busy: 1, held: 0 });
-        assert_eq!(watch.tick(), Load { idle: 1, busy: 1, held: 1 });
+        assert_eq!(watch.tick(false), load(1, 1, 0, 0));
+        assert_eq!(watch.tick(false), load(1, 1, 1, 0));
+        (0..7).for_each(|_| assert_eq!(watch.tick(false), load(1, 1, 1, 0)));
+        assert_eq!(watch.tick(false), load(1, 1, 1, 1));
         watch.end(first);
         watch.begin(first);
-        assert_eq!(watch.tick(), Load { idle: 1, busy: 1, held: 0 });
+        assert_eq!(watch.tick(false), load(1, 1, 0, 0));
+    }
+
+    #[test]
+    fn it_is_calm_some_time_after_the_last_worker_was_blocked() {
+        let watch = Watch::new(2);
+        let [first, second] = [watch.join().unwrap(), watch.join().unwrap()];
+        watch.begin(first);
+        watch.tick(false);
+        watch.tick(false);
+        watch.end(first);
+        (0..CALM_AFTER).for_each(|_| {
+            watch.begin(second);
+            watch.tick(false);
+            assert!(!watch.is_calm());
+        });
+        watch.begin(second);
+        watch.tick(false);
+        assert!(watch.is_calm());
     }
 
     #[test]
@@ -162,13 +222,16 @@ mod tests {
 
     #[test]
     fn starts_workers_for_blocked_ones_unless_one_is_idle() {
-        let missing = |idle, busy, held| Load { idle, busy, held }.missing(2);
-        assert_eq!(missing(0, 2, 0), 0, "busy with content");
-        assert_eq!(missing(1, 2, 2), 0, "one is idle");
-        assert_eq!(missing(0, 2, 1), 1);
-        assert_eq!(missing(0, 2, 2), 2);
-        assert_eq!(missing(0, 4, 4), 4);
-        assert_eq!(missing(0, 5, 3), 0);
+        let running = |load| Load { running: true, ..load };
+        assert_eq!(load(0, 2, 0, 0).missing(2), 0, "busy with content");
+        assert_eq!(running(load(0, 2, 2, 0)).missing(2), 0, "they use the CPU in turn");
+        assert_eq!(running(load(0, 2, 2, 2)).missing(2), 2, "one turn never needs that long");
+        assert_eq!(load(1, 2, 2, 2).missing(2), 0, "one is idle");
+        assert_eq!(load(0, 2, 1, 0).missing(2), 0, "the other one makes progress");
+        assert_eq!(load(0, 2, 1, 1).missing(2), 1);
+        assert_eq!(load(0, 2, 2, 0).missing(2), 2);
+        assert_eq!(load(0, 4, 4, 1).missing(2), 4);
+        assert_eq!(load(0, 5, 3, 3).missing(2), 0);
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! The workers, which move content, one event at a time.
+//! The workers, which accept connections and move content, one event at a time.
 
 use std::sync::Arc;
 
 use super::slots::Key;
 use super::tuning::SPARE_WORKER_STAYS;
-use super::{HALT, Shared, spawn};
+use super::{HALT, LISTENERS, Shared, spawn};
 use crate::copier::Copier;
 use crate::sink::FileSink;
 
@@ -12,7 +12,7 @@ use crate::sink::FileSink;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stay {
     UntilTheEnd,
-    /// Started because others were blocked; ends after a while.
+    /// Started because others were blocked; ends when none is any more.
     ForAWhile,
 }
 
@@ -40,8 +40,14 @@ impl<K: FileSink> Shared<K> {
                     if self.watch.begin(place) {
                         self.wake.raise();
                     }
-                    self.serve(Key::from_token(token), &mut copier);
+                    match token {
+                        LISTENERS.. => self.accept(token),
+                        token => self.serve(Key::from_token(token), &mut copier),
+                    }
                     self.watch.end(place);
+                    if stay == Stay::ForAWhile && self.watch.is_calm() {
+                        return;
+                    }
                 }
                 Ok(None) if stay == Stay::ForAWhile => return,
                 Ok(None) => {}
@@ -70,6 +76,10 @@ struct LeaveOnDrop<'a, K: FileSink>(&'a Shared<K>, usize);
 
 impl<K: FileSink> Drop for LeaveOnDrop<'_, K> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The panic may have left a listening socket without a thread that watches it.
+            self.0.fail(std::io::Error::other("a worker panicked"));
+        }
         self.0.watch.leave(self.1);
     }
 }

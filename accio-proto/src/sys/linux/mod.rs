@@ -2,6 +2,8 @@
 
 #[cfg(feature = "server")]
 pub(crate) mod accept;
+#[cfg(feature = "server")]
+pub(crate) mod cpu_time;
 pub(crate) mod discard;
 #[cfg(feature = "server")]
 pub(crate) mod event_queue;

@@ -1,0 +1,160 @@
+//! Accepting connections.
+//!
+//! The workers accept connections, like any other event, so that a connection needs no hand-over
+//! between threads. The front thread accepts at each tick whatever the workers have left, so that
+//! no connection waits for busy workers, and after each pause.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::committer::Marker;
+use super::listeners::{Listeners, arm};
+use super::room::Answer;
+use super::{Parking, Shared, lock};
+use crate::server::connection::Progress;
+use crate::server::listener::Accepted;
+use crate::sink::FileSink;
+use crate::tuning::server::{ACCEPT_BATCH, ACCEPT_RETRY};
+
+/// A pause that another event ends.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
+
+/// The result of accepting a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Batch {
+    /// No connection is left.
+    Empty,
+    /// Further connections may be waiting.
+    Full,
+    /// No connection can be accepted until this time, or until a connection ends.
+    Paused(Instant),
+}
+
+impl<K: FileSink> Shared<K> {
+    /// Accepts a batch of connections in a worker.
+    pub(super) fn accept(self: &Arc<Self>, token: u64) {
+        let (batch, socket) = {
+            // Other threads hold this lock for a batch at most, which never blocks.
+            let listeners = lock(&self.listeners);
+            (self.accept_batch(&listeners, token), listeners.socket(token))
+        };
+        let is_armed = match batch {
+            // This comes after the unlock, because the next event may reach another worker at once.
+            Batch::Empty | Batch::Full => {
+                socket.is_none_or(|socket| arm(&socket, &self.sessions, token).is_ok())
+            }
+            Batch::Paused(_) => false,
+        };
+        if !is_armed {
+            // The front thread decides when to accept again.
+            self.accepting_paused.store(true, Ordering::SeqCst);
+            self.wake.raise();
+        }
+    }
+
+    /// Accepts a batch of connections from one socket. The caller holds the lock of the listening
+    /// sockets, so that numbers follow the order of acceptance.
+    pub(super) fn accept_batch(self: &Arc<Self>, listeners: &Listeners, token: u64) -> Batch {
+        let mut failed = 0;
+        for _ in 0..ACCEPT_BATCH {
+            let now = Instant::now();
+            if let Some(pause) = self.must_pause(now) {
+                return pause;
+            }
+            if !self.places.take() {
+                return self.wait_for_place(now);
+            }
+            match listeners.accept(token) {
+                Accepted::Connection(socket, peer) => {
+                    self.open.fetch_add(1, Ordering::SeqCst);
+                    self.unreported.fetch_add(1, Ordering::SeqCst);
+                    let progress = self.connections.receive(socket, peer, now);
+                    self.begin(progress);
+                    continue;
+                }
+                Accepted::Nothing => {
+                    self.places.leave();
+                    return Batch::Empty;
+                }
+                Accepted::Failed => {
+                    self.places.leave();
+                    log::debug!("a connection failed before it was accepted");
+                    self.connections.controls.counters.accept_error();
+                    failed += 1;
+                }
+                Accepted::Exhausted(error) => {
+                    self.places.leave();
+                    self.connections.controls.counters.accept_error();
+                    return self.pause(now, format_args!("{error}"));
+                }
+            }
+        }
+        if failed == ACCEPT_BATCH {
+            // The whole batch failed. Whatever the cause, retrying at full speed does not help.
+            let why = format_args!("connections fail before they are accepted");
+            return self.pause(Instant::now(), why);
+        }
+        Batch::Full
+    }
+
+    /// Returns a pause if the next connection may not be accepted yet.
+    fn must_pause(self: &Arc<Self>, now: Instant) -> Option<Batch> {
+        if self.connections.is_exhausted() {
+            // All numbers are used, which does not change.
+            return Some(Batch::Paused(now + LONG_PAUSE));
+        }
+        let verdict = self.room.look(now);
+        if verdict.ask {
+            self.push_marker(Marker::Room);
+        }
+        match verdict.room {
+            Answer::Yes => None,
+            Answer::No => Some(self.pause(now, format_args!("no room for files"))),
+            Answer::Soon(until) => Some(self.pause_until(until)),
+        }
+    }
+
+    /// Logs why accepting is paused for a moment.
+    fn pause(&self, now: Instant, why: std::fmt::Arguments<'_>) -> Batch {
+        self.connections.pause(why);
+        self.pause_until(now + ACCEPT_RETRY)
+    }
+
+    fn pause_until(&self, at: Instant) -> Batch {
+        self.places.want();
+        Batch::Paused(at)
+    }
+
+    /// Pauses accepting until a connection ends.
+    fn wait_for_place(&self, now: Instant) -> Batch {
+        self.places.want();
+        match self.places.is_free() {
+            // A connection ended before the request for a wake-up was visible.
+            true => Batch::Paused(now),
+            false => Batch::Paused(now + LONG_PAUSE),
+        }
+    }
+
+    /// Starts serving a new connection.
+    fn begin(self: &Arc<Self>, progress: Progress<K>) {
+        let connection = match progress {
+            Progress::Waiting(connection) => connection,
+            Progress::Unnumbered(refused) => {
+                let wanted = self.places.leave();
+                refused.close();
+                self.unreported.fetch_sub(1, Ordering::SeqCst);
+                return self.closed(wanted);
+            }
+            // A new connection is either in service or refused.
+            Progress::Ended(_) => return,
+        };
+        let Some(key) = self.slots.reserve(connection.info()) else {
+            // Cannot happen: the table has a slot for every place.
+            log::error!("no slot for a connection");
+            return;
+        };
+        let greeted = self.connections.greet(connection);
+        self.settle(key, greeted, Parking::First);
+    }
+}
