@@ -24,6 +24,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Copier {
     paths: Arc<FastPaths>,
+    /// Empty before its first use, so that an idle thread needs no memory for it.
     buffer: Box<[u8]>,
     /// Created for the first transfer that needs it. Empty between steps.
     pipe: Option<Pipe>,
@@ -62,7 +63,7 @@ impl Copier {
     /// Returns a copier that uses these fast paths. Those with an effect here are
     /// [`FastPath::Splice`] and [`FastPath::Truncate`].
     pub fn new(paths: Arc<FastPaths>) -> Self {
-        let buffer = vec![0; FIRST_READ].into_boxed_slice();
+        let buffer = Box::default();
         let scratch = vec![0; PIPE_CAPACITY].into_boxed_slice();
         Copier { paths, buffer, pipe: None, scratch }
     }
@@ -74,6 +75,7 @@ impl Copier {
     ///
     /// Any error of the socket, including [`io::ErrorKind::WouldBlock`].
     pub fn receive(&mut self, socket: &mut impl Socket) -> io::Result<&[u8]> {
+        self.allocate_buffer();
         let count = socket.recv(&mut self.buffer)?;
         Ok(&self.buffer[..count])
     }
@@ -233,9 +235,16 @@ impl Copier {
         Ok(Spliced::All(count))
     }
 
+    fn allocate_buffer(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; FIRST_READ].into_boxed_slice();
+        }
+    }
+
     /// Writes the bytes that `splice` left in the pipe to the file, and drops the pipe.
     fn unload<F: SinkFile>(&mut self, mut stuck: usize, file: &mut F) -> Result<(), CopyError> {
         let Some(mut pipe) = self.pipe.take() else { return Ok(()) };
+        self.allocate_buffer();
         while stuck > 0 {
             let room = stuck.min(self.buffer.len());
             let count = pipe.read(&mut self.buffer[..room]).map_err(CopyError::Write)?;
