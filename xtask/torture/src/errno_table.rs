@@ -133,7 +133,7 @@ pub(crate) fn failures(name: &str) -> Option<Failures> {
         "close" => {
             None("an injected failure would leave the descriptor open, which Linux never does")
         }
-        "timerfd_settime" => SOUND,
+        "timerfd_settime" | "clock_gettime" => SOUND,
         "gettid" | "getpid" | "exit" | "exit_group" | "sched_yield" | "clock_nanosleep"
         | "nanosleep" => SOUND,
         "futex" | "brk" | "mprotect" | "munmap" | "mremap" | "madvise" | "rt_sigprocmask"

@@ -13,8 +13,8 @@ use super::checks::{check, check_directory, check_journal};
 use super::threads::ServerThread::{
     self, Committer, Discarder, Front, Journal, Log, Marker, Worker,
 };
-use super::threads::{WARM_UP, start_threads};
-use super::work::{PATIENCE, UPLOADS, UploadResults, length, work};
+use super::threads::start_threads;
+use super::work::{PATIENCE, UPLOADS, UploadResults, WARM_UP, length, work};
 use crate::directory_oracle::content;
 use crate::load::{UploadOutcome, send};
 use crate::strace::{self, Counts, InjectedFault, Occurrence, RUNTIME_READY, Tracer};

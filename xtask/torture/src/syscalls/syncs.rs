@@ -11,19 +11,22 @@ use accio_harness::context::Context;
 use accio_harness::peer::SOON;
 use accio_harness::verdict::{Verdict, ensure};
 
+/// The size of a file that a worker does not commit itself.
+const SIZE: usize = 2 << 20;
+
 /// Makes the fdatasync of an upload fail. The kernel then drops the bytes, and a second call would
 /// succeed, so the server must not repeat it.
 pub(super) fn sync_fails(context: &Context) -> Verdict<String> {
     let mode = SERVERS[1];
     let mut server = start(context, mode, &[])?;
     // The first upload starts the thread that commits.
-    let outcome = send(server.address, &content(2, 100_000), SOON);
+    let outcome = send(server.address, &content(2, SIZE), SOON);
     ensure(outcome == UploadOutcome::Confirmed, "a healthy upload", || format!("{outcome:?}"))?;
     let fault = InjectedFault { call: "fdatasync".into(), errno: "EIO", when: Occurrence::Once(1) };
     let record = context.fresh("trace");
     let committer = ServerThread::Committer.of(&server.process)?;
     let tracer = Tracer::attach(context, committer, &fault.options(), &record)?;
-    let outcome = send(server.address, &content(1, 100_000), SOON);
+    let outcome = send(server.address, &content(1, SIZE), SOON);
     tracer.detach()?;
     ensure(outcome == UploadOutcome::Refused, "a reset", || format!("{outcome:?}"))?;
     let trace = fs::read_to_string(&record)?;
@@ -44,7 +47,7 @@ pub(super) fn sync_fails(context: &Context) -> Verdict<String> {
 /// The client must not be told of a success, and the log must name the file.
 pub(super) fn name_remains(context: &Context) -> Verdict<String> {
     let mut server = start(context, SERVERS[1], &[])?;
-    let outcome = send(server.address, &content(2, 100_000), SOON);
+    let outcome = send(server.address, &content(2, SIZE), SOON);
     ensure(outcome == UploadOutcome::Confirmed, "a healthy upload", || format!("{outcome:?}"))?;
     let fault =
         |call: &str| InjectedFault { call: call.into(), errno: "EIO", when: Occurrence::From(1) };
@@ -54,7 +57,7 @@ pub(super) fn name_remains(context: &Context) -> Verdict<String> {
     let record = context.fresh("trace");
     let tracer =
         Tracer::attach(context, ServerThread::Committer.of(&server.process)?, &options, &record)?;
-    let outcome = send(server.address, &content(1, 100_000), SOON);
+    let outcome = send(server.address, &content(1, SIZE), SOON);
     tracer.detach()?;
     let trace = fs::read_to_string(&record)?;
     let injected = ["fsync(", "unlinkat("]

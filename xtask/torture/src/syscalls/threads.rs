@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
+use super::work::{WARM_UP, length};
 use crate::directory_oracle::content;
 use crate::errno_table::TRANSIENT;
 use crate::load::{Ending, UploadOutcome, upload};
@@ -14,20 +15,17 @@ use accio_harness::peer::{Dialect, SOON};
 use accio_harness::process::Process;
 use accio_harness::verdict::{Stop, Verdict, ensure};
 
-/// The tag of the upload that makes the server start its threads.
-pub(super) const WARM_UP: u64 = 19;
-
 /// A kind of thread of a server. Only one of each kind runs while clients upload one after the
 /// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServerThread {
-    /// Accepts, greets and enforces time limits.
+    /// Enforces time limits, and accepts what the worker leaves.
     Front,
-    /// Moves bytes; commits without `--durable`.
+    /// Accepts, greets and moves bytes; commits small files.
     Worker,
     /// Writes error markers and asks for free space.
     Marker,
-    /// Commits with `--durable`.
+    /// Commits large files, and groups of files with `--durable`.
     Committer,
     /// Frees discarded files and writes the names of markers to the disk.
     Discarder,
@@ -85,7 +83,7 @@ impl ServerThread {
 /// Uploads a file and breaks off another upload, so that the server starts the threads that it
 /// starts on demand.
 pub(super) fn start_threads(server: SocketAddr) -> Verdict {
-    let bytes = content(WARM_UP, super::work::length(WARM_UP));
+    let bytes = content(WARM_UP, length(WARM_UP));
     let send = |ending| upload(server, Dialect::Accio, &bytes, ending, SOON);
     let outcome = send(Ending::Fin);
     ensure(outcome == UploadOutcome::Confirmed, "a healthy upload", || format!("{outcome:?}"))?;

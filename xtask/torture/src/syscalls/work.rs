@@ -11,6 +11,8 @@ use accio_harness::peer::Dialect;
 pub(super) const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Number of uploads that a healthy server confirms.
 pub(super) const UPLOADS: usize = 6;
+/// The tag of the upload that makes the server start its threads.
+pub(super) const WARM_UP: u64 = 19;
 /// The tag of the empty upload.
 pub(super) const EMPTY: u64 = 0;
 
@@ -30,6 +32,8 @@ pub(super) fn length(tag: u64) -> usize {
         3 => 40_000,
         4 => 200_000,
         7 => 1_500_000,
+        // The worker does not commit a file of this size itself, so the committer starts.
+        WARM_UP => 1_200_000,
         _ => 60 + tag as usize,
     }
 }
