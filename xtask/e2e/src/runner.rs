@@ -73,8 +73,8 @@ pub(crate) fn run(
     let mut again = Vec::new();
     for concurrency in [Concurrency::Working(options.jobs), Concurrency::Alone] {
         let chosen = match concurrency {
-            Concurrency::Working(_) => scenarios.to_vec(),
             Concurrency::Alone => std::mem::take(&mut again),
+            _ => scenarios.to_vec(),
         };
         let suffix = if concurrency == Concurrency::Alone { "-again" } else { "" };
         let jobs = chosen

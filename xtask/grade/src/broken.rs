@@ -4,12 +4,16 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sock_diag;
+use super::{sock_diag, sockets};
+use accio_harness::context::wait_until;
 use accio_harness::peer::{Dialect, End, GREETING, Listener, Peer};
 use accio_harness::verdict::Verdict;
 
 /// Time limit of a misbehaving server for one client.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Number of bytes after which a client that never ends is not read any more.
+const MOST: u64 = 512 << 20;
 
 /// A misbehaving server, for one client.
 #[derive(Debug)]
@@ -85,6 +89,12 @@ pub(crate) static ALL: &[BrokenServer] = &[
         keeps_open: false,
     },
     BrokenServer {
+        name: "together",
+        about: "sends both greetings at once",
+        serve: together,
+        keeps_open: false,
+    },
+    BrokenServer {
         name: "wrong",
         about: "sends a wrong greeting",
         serve: wrong,
@@ -134,6 +144,9 @@ pub(crate) static ALL: &[BrokenServer] = &[
     },
 ];
 
+/// How long to wait until a client has read what was sent.
+const READING: Duration = Duration::from_secs(2);
+
 /// The name of the server that accepts no connection.
 pub(crate) const ACCEPTS_NOTHING: &str = "accepts-nothing";
 
@@ -164,9 +177,9 @@ pub(crate) fn fill(listener: &Listener) -> Option<Vec<TcpStream>> {
     None
 }
 
-/// Reads until the client ends the connection.
+/// Reads until the client ends the connection, or has sent too much.
 fn rest(peer: &mut Peer, before: u64) -> Verdict<ClientTraffic> {
-    let (end, bytes) = peer.end(LIMIT)?;
+    let (end, bytes) = peer.end_within(LIMIT, MOST)?;
     Ok(ClientTraffic { bytes: before + bytes, end })
 }
 
@@ -178,6 +191,12 @@ fn answer(peer: &mut Peer, dialect: Dialect, second: bool) -> Verdict<u64> {
         _ => 0,
     };
     Ok(peer.receive(length, Duration::from_secs(15))?.len() as u64)
+}
+
+/// Waits for `time`, and if the client is on this machine, until it has read what was sent.
+fn lets_read(peer: &Peer, time: Duration) {
+    thread::sleep(time);
+    wait_until(READING, || sockets::has_read(peer));
 }
 
 /// Calls `greet` as often as the dialect has greetings; returns the number of bytes received.
@@ -215,7 +234,7 @@ fn drip(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
             return peer.send(GREETING);
         }
         GREETING.chunks(1).try_for_each(|byte| {
-            thread::sleep(Duration::from_secs(1));
+            lets_read(peer, Duration::from_secs(1));
             peer.send(byte)
         })
     })?;
@@ -225,9 +244,16 @@ fn drip(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
 fn split<const AT: usize>(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
     let answered = greet(peer, dialect, |peer, _| {
         peer.send(&GREETING[..AT])?;
-        thread::sleep(Duration::from_millis(300));
+        lets_read(peer, Duration::from_millis(300));
         peer.send(&GREETING[AT..])
     })?;
+    rest(peer, answered)
+}
+
+fn together(peer: &mut Peer, dialect: Dialect) -> Verdict<ClientTraffic> {
+    peer.send(dialect.greetings())?;
+    let mut answered = answer(peer, dialect, false)?;
+    answered += answer(peer, dialect, true)?;
     rest(peer, answered)
 }
 

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::own_time::OwnTime;
 use accio_harness::peer::{Peer, SOON};
 use accio_harness::process::{Exit, Process};
-use accio_harness::verdict::{Stop, Verdict, ensure};
-use accio_harness::{resource_limits, scheduling_delay};
+use accio_harness::resource_limits;
+use accio_harness::verdict::{Certain, Stop, Verdict, ensure};
 
 /// Time limit for a reaction that must take at most ten seconds, including the start of the
 /// process.
@@ -27,12 +28,27 @@ pub(crate) fn expect_silence(group: Pid, peer: &mut Peer, time: Duration) -> Ver
     peer.expect_silence(Duration::from_millis(1))
 }
 
-/// Returns a fault unless the client ends within `limit` with exit code 0.
-pub(crate) fn succeeds(client: &mut Process, limit: Duration) -> Verdict {
-    let exit = client.wait(limit)?;
-    ensure(exit.status.code() == Some(0), format!("{} to exit with 0", client.command()), || {
+/// Returns a fault unless the client ends within `limit` with exit code 0. The time for which it,
+/// or one of the `others` that it depends on, waits for a CPU is not counted.
+pub(crate) fn succeeds(client: &mut Process, limit: Duration, others: &[Pid]) -> Verdict {
+    const STEP: Duration = Duration::from_millis(100);
+    let time = OwnTime::of(&[&[client.pid()], others].concat());
+    let exit = loop {
+        match client.wait(STEP) {
+            Err(Stop::Fault(_)) if !time.exceeds(limit) => {}
+            Err(Stop::Fault(_)) => {
+                let expected = format!("{} to end within {limit:?}", client.command());
+                return Err(Stop::fault(expected, "it is still running"));
+            }
+            other => break other?,
+        }
+    };
+    let good = exit.status.code() == Some(0);
+    let ended = ensure(good, format!("{} to exit with 0", client.command()), || {
         format!("{}, stderr {:?}", exit.describe(), client.stderr().text())
-    })
+    });
+    // A delay of another program may have caused a timeout.
+    if others.is_empty() { ended.certain() } else { ended }
 }
 
 /// Returns a fault unless the program fails properly, within `limit` after `since`.
@@ -49,7 +65,8 @@ pub(crate) fn fails(process: &mut Process, since: Instant, limit: Duration) -> V
             process.command()
         ),
         || format!("{}, stderr {stderr:?}", exit.describe()),
-    )?;
+    )
+    .certain()?;
     Ok(exit)
 }
 
@@ -61,13 +78,14 @@ pub(crate) fn ends(
     limit: Duration,
     expected: String,
 ) -> Verdict<Exit> {
+    const STEP: Duration = Duration::from_millis(20);
+    // The start of the program may have been before `since`; its delays count from now on.
+    let (before, time) = (since.elapsed(), OwnTime::of(&[process.pid()]));
     loop {
-        let left = (limit + scheduling_delay::worst_since(since)).saturating_sub(since.elapsed());
-        if left.is_zero() {
-            break;
-        }
-        match process.wait(left) {
-            Err(Stop::Fault(_)) => {}
+        let left = limit.saturating_sub(before);
+        match process.wait(left.saturating_sub(time.elapsed()).max(STEP)) {
+            Err(Stop::Fault(_)) if !time.exceeds(left) => {}
+            Err(Stop::Fault(_)) => break,
             other => return other,
         }
     }

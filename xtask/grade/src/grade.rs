@@ -1,22 +1,25 @@
 //! Runs the checks on a submission and reports its results.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
+
 use super::check::Check;
 use super::outcome::{Outcome, Report, Row};
-use super::startup_failures::{STARTING, StartupFailures};
+use super::startup_failures::{NOT_TRIED, StartupFailures};
 use super::trial::{Network, Trial};
 use accio_harness::context::Context;
-use accio_harness::jobs::{self, Concurrency, Job};
+use accio_harness::jobs::{self, Concurrency, Job, Load};
 use accio_harness::payload;
 use accio_harness::peer::Dialect;
+use accio_harness::process::{self, OwnEnd};
 use accio_harness::resource_limits::{self, Limits};
-use accio_harness::subject::Subject;
+use accio_harness::scheduling_delay;
+use accio_harness::subject::{Program, Subject};
 use accio_harness::verdict::{Stop, Verdict};
 use accio_harness::{report as outputs, seeds::seed_for};
 
@@ -34,6 +37,8 @@ pub(crate) struct Submission {
     pub(crate) programs: Subject,
     /// The dialect to check.
     pub(crate) dialect: Dialect,
+    /// Its directory, unless its programs were given one by one.
+    pub(crate) directory: Option<PathBuf>,
     /// The command-line options that select it.
     pub(crate) options: String,
 }
@@ -43,8 +48,6 @@ pub(crate) struct Submission {
 pub(crate) struct Settings {
     /// The seed of contents and of the network emulator.
     pub(crate) seed: u64,
-    /// Number of concurrent checks that use the CPU.
-    pub(crate) jobs: usize,
     /// How delay and loss are emulated.
     pub(crate) network: Network,
     /// Resource limits for the processes of a check.
@@ -53,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) workdir: Option<PathBuf>,
     /// The directory for the checks' files.
     pub(crate) dir: PathBuf,
+    /// Whether server-s may print lines at its start.
+    pub(crate) may_announce: bool,
     /// Whether to run a failed check again by itself.
     pub(crate) retry: bool,
     /// Whether to keep the files of a failed check.
@@ -93,14 +98,13 @@ pub(crate) fn grade(
         }
     }
 
+    // Failed checks run again only if a delay of this machine may be the reason.
     let mut again = Vec::new();
     let first = pending(submission, &checks, &to_run, settings, 1)?;
-    jobs::run(&jobs_of(&first), Concurrency::Working(settings.jobs), |ended| {
+    jobs::run(&jobs_of(&first), Concurrency::Shared, |ended| {
         let (place, run) = (to_run[ended.index], &first[ended.index]);
         let mut row = row(submission, settings, checks[place], Outcome::Passed);
-        run.finish(&mut row, ended.verdict, ended.took, settings.keep);
-        let is_final =
-            !settings.retry || !matches!(row.outcome, Outcome::Failed { .. } | Outcome::Trouble(_));
+        let is_final = run.finish(&mut row, ended.verdict, ended.took) || !settings.retry;
         report(&row, is_final);
         if !is_final {
             again.push(place);
@@ -109,42 +113,18 @@ pub(crate) fn grade(
         Ok(())
     })?;
 
-    // Try programs that did not start first: if one fails to start again, its other checks are not
-    // repeated.
     again.sort_unstable();
-    let mut unstartable: BTreeSet<String> = BTreeSet::new();
-    let mut startup_failures: BTreeMap<String, usize> = BTreeMap::new();
-    for place in &again {
-        if let Some(what) = rows[*place].as_ref().and_then(|row| start_failure(&row.outcome)) {
-            startup_failures.entry(what).or_insert(*place);
+    let second = pending(submission, &checks, &again, settings, 2)?;
+    jobs::run(&jobs_of(&second), Concurrency::Shared, |ended| {
+        let Some(row) = &mut rows[again[ended.index]] else { return Ok(()) };
+        row.attempts = 2;
+        second[ended.index].finish(row, ended.verdict, ended.took);
+        if row.outcome == Outcome::Passed {
+            row.notes.push("passed when repeated: this machine was busy the first time".into());
         }
-    }
-    let startup_failures: Vec<usize> = startup_failures.into_values().collect();
-    again.retain(|place| !startup_failures.contains(place));
-    // The startup failures run at once, since they mostly wait; the others one by one.
-    let batches = [startup_failures].into_iter().chain(again.into_iter().map(|place| vec![place]));
-    for mut batch in batches {
-        batch.retain(|place| match &mut rows[*place] {
-            Some(row) if cannot_start(row, &unstartable) => {
-                row.notes.push("not repeated: the program does not start".into());
-                report(row, true);
-                false
-            }
-            row => row.is_some(),
-        });
-        let second = pending(submission, &checks, &batch, settings, 2)?;
-        jobs::run(&jobs_of(&second), Concurrency::Working(batch.len()), |ended| {
-            let Some(row) = &mut rows[batch[ended.index]] else { return Ok(()) };
-            row.attempts = 2;
-            second[ended.index].finish(row, ended.verdict, ended.took, settings.keep);
-            if row.outcome == Outcome::Passed {
-                row.notes.push("passed when repeated by itself".into());
-            }
-            unstartable.extend(start_failure(&row.outcome));
-            report(row, true);
-            Ok(())
-        })?;
-    }
+        report(row, true);
+        Ok(())
+    })?;
     Ok(Report {
         name: submission.name.clone(),
         dialect: submission.dialect,
@@ -169,19 +149,6 @@ fn not_run(check: &Check, submission: &Submission) -> Option<Outcome> {
     (check.with_client && !has_client).then(|| Outcome::Skipped("no client was given".into()))
 }
 
-/// Whether the check needs a program that is known not to start.
-fn cannot_start(row: &Row, unstartable: &BTreeSet<String>) -> bool {
-    let own = format!("{STARTING}{}", row.check.program.name());
-    unstartable.contains(&own)
-        || start_failure(&row.outcome).is_some_and(|what| unstartable.contains(&what))
-}
-
-/// Returns the name of the step if the fault was that a program did not start.
-fn start_failure(outcome: &Outcome) -> Option<String> {
-    let Outcome::Failed { during, .. } = outcome else { return None };
-    during.iter().find(|place| place.starts_with(STARTING)).cloned()
-}
-
 fn row(
     submission: &Submission,
     settings: &Settings,
@@ -200,6 +167,14 @@ fn row(
 struct PendingCheck {
     job: Job,
     notes: Arc<Mutex<Vec<String>>>,
+    /// The processes that it started.
+    started: Arc<Mutex<Vec<(Pid, Program)>>>,
+    /// The submission's directory.
+    directory: Option<PathBuf>,
+    /// When the checks of this attempt were prepared.
+    since: Instant,
+    /// Whether to keep the files of a failed check.
+    keep: bool,
 }
 
 /// Returns the jobs of these checks, to run them.
@@ -216,6 +191,7 @@ fn pending(
 ) -> io::Result<Vec<PendingCheck>> {
     let programs = Arc::new(submission.programs.clone());
     let startup_failures = Arc::new(StartupFailures::default());
+    let since = Instant::now();
     let run = |place: &usize| -> io::Result<PendingCheck> {
         let check = checks[*place];
         let name = check.id.replace('/', "-");
@@ -225,9 +201,12 @@ fn pending(
         let context = Context::new(Arc::clone(&programs), dir, seed).guarded(settings.limits);
         let notes = Arc::new(Mutex::new(Vec::new()));
         let for_work = Arc::clone(&notes);
+        let started = Arc::new(Mutex::new(Vec::new()));
+        let started_by_work = Arc::clone(&started);
         let startup_failures = Arc::clone(&startup_failures);
         let (dialect, network) = (submission.dialect, settings.network);
         let workdir = settings.workdir.clone();
+        let may_announce = settings.may_announce;
         let work = move |context: &Context| -> Verdict {
             let run = check.run.ok_or_else(|| Stop::skip("nothing to run"))?;
             run(&Trial {
@@ -237,77 +216,134 @@ fn pending(
                 workdir: workdir.as_deref(),
                 network,
                 notes: &for_work,
+                started: &started_by_work,
                 startup_failures: &startup_failures,
+                may_announce,
             })
         };
         let job = Job {
             name: check.id.to_owned(),
             load: check.load,
-            limit: check.load.limit(),
+            limit: limit(check.load),
             context: Arc::new(context),
             work: Arc::new(work),
         };
-        Ok(PendingCheck { job, notes })
+        let directory = submission.directory.clone();
+        Ok(PendingCheck { job, notes, started, directory, since, keep: settings.keep })
     };
     places.iter().map(run).collect()
 }
 
+/// Returns the time limit of a check. It ends only programs that the check itself does not give up,
+/// so it leaves enough time for a machine that is busy with other programs.
+fn limit(load: Load) -> Duration {
+    match load {
+        Load::Waits => Duration::from_secs(150),
+        Load::Works => Duration::from_secs(400),
+    }
+}
+
+/// Longer delays of this process or of a program may cause a fault. The time limits of the checks
+/// leave much more.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(1));
+
 impl PendingCheck {
-    /// Stores the result in `row` and removes the directory.
-    fn finish(&self, row: &mut Row, verdict: Verdict, took: Duration, keep: bool) {
+    /// Stores the result in `row` and removes the directory. Returns whether the result is final: a
+    /// repetition would not change it.
+    fn finish(&self, row: &mut Row, verdict: Verdict, took: Duration) -> bool {
         let context = &self.job.context;
         row.took = took;
         row.notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         row.stderr = Vec::new();
-        let ended = resource_limits::reasons(context.owner());
+        let killed = resource_limits::reasons(context.owner());
+        let ended = process::take_ended(context.owner());
+        let mut is_final = true;
         row.outcome = match verdict {
             Ok(()) => Outcome::Passed,
             Err(Stop::Skip(why)) => Outcome::Skipped(why),
-            Err(Stop::Trouble(why)) => Outcome::Trouble(why),
+            Err(Stop::Trouble(why)) => {
+                is_final = false;
+                Outcome::Trouble(why)
+            }
             Err(Stop::Fault(mut fault)) => {
+                // A finding of other checks may be due to a delay of those.
+                let began = if fault.actual.starts_with(NOT_TRIED) {
+                    self.since
+                } else {
+                    Instant::now().checked_sub(took).unwrap_or(self.since)
+                };
+                let delayed =
+                    scheduling_delay::worst_since(began) > DELAYS.0 || ended.waited > DELAYS.1;
+                is_final = fault.certain || !delayed;
                 fault.during.reverse();
                 // The start of a program is added both where it is started and where failures are
                 // counted.
                 fault.during.dedup();
-                let ended = ended.iter().map(|why| format!("; the kit killed it: {why}"));
-                let actual = fault.actual + &ended.collect::<String>();
-                let dir = context.dir();
-                row.stderr = last_output(context);
+                let mut actual = fault.actual;
+                actual.extend(self.own_end(&actual, &ended.ends));
+                actual.extend(killed.iter().map(|why| format!("; the kit killed it: {why}")));
+                row.stderr = self.last_output();
                 Outcome::Failed {
-                    expected: tidy(&fault.expected, dir),
-                    actual: tidy(&actual, dir),
-                    during: fault.during.iter().map(|place| tidy(place, dir)).collect(),
+                    expected: self.tidy(&fault.expected),
+                    actual: self.tidy(&actual),
+                    during: fault.during.iter().map(|place| self.tidy(place)).collect(),
                 }
             }
         };
-        let keeps = keep && matches!(row.outcome, Outcome::Failed { .. });
+        let keeps = self.keep && matches!(row.outcome, Outcome::Failed { .. });
         // An error here, such as a full disk, does not affect the outcome.
-        let _ = outputs::tidy(context, keeps, keep);
+        let _ = outputs::tidy(context, keeps, self.keep);
         if keeps {
             row.stderr.push(format!("files and outputs: {}", context.dir().display()));
         }
+        is_final
+    }
+
+    /// Describes how a program ended by itself, if that may explain what was observed.
+    fn own_end(&self, actual: &str, ends: &[OwnEnd]) -> Option<String> {
+        if ["exit code", "death by signal", NOT_TRIED].iter().any(|text| actual.contains(text)) {
+            return None;
+        }
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.iter().rev().find_map(|end| {
+            let (_, program) = started.iter().find(|(pid, _)| *pid == end.pid)?;
+            let client_is_done = *program == Program::Client && end.how == "exit code 0";
+            (!client_is_done).then(|| format!("; the {} had ended: {}", program.name(), end.how))
+        })
+    }
+
+    /// Returns the last lines that the programs printed to stderr, escaped.
+    fn last_output(&self) -> Vec<String> {
+        let logs = self.job.context.logs();
+        let with_output =
+            logs.iter().rev().filter(|log| !log.stderr.text().is_empty()).take(PROCESSES);
+        let mut output = Vec::new();
+        for log in with_output {
+            output.push(format!("stderr of {}", self.tidy(&log.command)));
+            let stderr = self.without_paths(&log.stderr.text());
+            let lines: Vec<&str> = stderr.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(TAIL)..];
+            output.extend(tail.iter().map(|line| format!("  | {}", payload::escape_line(line))));
+        }
+        output
+    }
+
+    /// Removes the paths of this machine from a text, and escapes characters that a program under
+    /// test may have chosen to change how the report is displayed.
+    fn tidy(&self, text: &str) -> String {
+        accio_cli::escape(&self.without_paths(text)).into_owned()
+    }
+
+    fn without_paths(&self, text: &str) -> String {
+        without_paths(text, [Some(self.job.context.dir()), self.directory.as_deref()])
     }
 }
 
-/// Removes the paths of the run's temporary directories from a text, and escapes characters that a
-/// program under test may have chosen to change how the report is displayed.
-fn tidy(text: &str, dir: &Path) -> String {
-    accio_cli::escape(&text.replace(&format!("{}/", dir.to_string_lossy()), "")).into_owned()
-}
-
-/// Returns the last lines that the programs printed to stderr, escaped.
-fn last_output(context: &Context) -> Vec<String> {
-    let logs = context.logs();
-    let with_output = logs.iter().rev().filter(|log| !log.stderr.text().is_empty()).take(PROCESSES);
-    let mut output = Vec::new();
-    for log in with_output {
-        output.push(format!("stderr of {}", tidy(&log.command, context.dir())));
-        let stderr = log.stderr.text();
-        let lines: Vec<&str> = stderr.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(TAIL)..];
-        output.extend(tail.iter().map(|line| format!("  | {}", payload::escape_line(line))));
-    }
-    output
+/// Removes these directories from the paths in a text.
+fn without_paths(text: &str, directories: [Option<&Path>; 2]) -> String {
+    directories.into_iter().flatten().fold(text.to_owned(), |text, directory| {
+        text.replace(&format!("{}/", directory.to_string_lossy()), "")
+    })
 }
 
 #[cfg(test)]
@@ -315,9 +351,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_lose_temporary_paths_and_display_as_they_are() {
-        let dir = Path::new("/tmp/run");
-        let text = "/tmp/run/1.file contains \u{9b}31m\u{202e}drow";
-        assert_eq!(tidy(text, dir), "1.file contains \\u{9b}31m\\u{202e}drow");
+    fn texts_lose_the_paths_of_this_machine_and_display_as_they_are() {
+        let directories = [Some(Path::new("/tmp/run")), Some(Path::new("/class/ann"))];
+        let text = "python3 /class/ann/client.py: /tmp/run/1.file contains \u{9b}31m";
+        let shown = without_paths(text, directories);
+        assert_eq!(shown, "python3 client.py: 1.file contains \u{9b}31m");
+        assert_eq!(accio_cli::escape("\u{9b}31m\u{202e}drow"), "\\u{9b}31m\\u{202e}drow");
     }
 }

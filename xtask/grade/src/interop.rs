@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::grade::{Settings, Submission};
-use super::reference::{self, ReferenceServer};
+use super::reference;
 use super::report::matrix::{self, Pair};
-use super::startup_failures::StartupFailures;
 use super::trial::Trial;
 use accio_harness::context::Context;
 use accio_harness::jobs::{self, Concurrency, Job, Load};
@@ -45,7 +43,7 @@ pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> anyhow::Re
         }
     }
     let mut pairs = Vec::new();
-    jobs::run(&jobs, Concurrency::Working(settings.jobs), |ended| {
+    jobs::run(&jobs, Concurrency::Shared, |ended| {
         let (client, server) = places[ended.index];
         let fault = ended.verdict.err().map(|stop| match stop {
             Stop::Fault(fault) => format!("expected {}, got {}", fault.expected, fault.actual),
@@ -90,7 +88,8 @@ fn job(
     let (by_reference, to_reference) = (client.is_none(), server.is_none());
     let (network, workdir) = (settings.network, settings.workdir.clone());
     let work = move |context: &Context| -> Verdict {
-        let (notes, startup_failures) = (Mutex::default(), StartupFailures::default());
+        let (notes, started) = (Mutex::default(), Mutex::default());
+        let startup_failures = Arc::default();
         let trial = Trial {
             context,
             dialect,
@@ -98,24 +97,23 @@ fn job(
             workdir: workdir.as_deref(),
             network,
             notes: &notes,
+            started: &started,
             startup_failures: &startup_failures,
-        };
-        let send = |address: SocketAddr, content: &[u8]| match by_reference {
-            true => reference::send(address, dialect, content).map(drop),
-            false => trial.send_by_client(address.port(), content),
+            may_announce: true,
         };
         let contents = [context.content(1, 500), context.content(2, 1 << 20)];
         if to_reference {
-            let server = ReferenceServer::start(Ipv4Addr::LOCALHOST.into(), dialect)?;
-            for (id, content) in (1..).zip(&contents) {
-                send(server.address(), content)?;
-                server.expect(id, content)?;
-            }
-            return Ok(());
+            return contents
+                .iter()
+                .try_for_each(|content| trial.send_to_reference("127.0.0.1", content));
         }
         let server = trial.server()?;
+        let relay = trial.relay_to(&server)?;
         for (index, content) in contents.iter().enumerate() {
-            send(server.address, content)?;
+            match by_reference {
+                true => reference::send(&server, server.address, content).map(drop)?,
+                false => trial.send_by_client(&server, &relay, content)?,
+            }
             server.expect_file(index + 1, content)?;
         }
         Ok(())

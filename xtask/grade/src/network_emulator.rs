@@ -1,9 +1,11 @@
-//! A proxy that emulates a network: latency, jitter, bandwidth, tiny slices, stalls like those of
+//! A proxy that emulates a network: latency, jitter, bandwidth, segments, stalls like those of
 //! retransmission timeouts, and resets. It cannot lose bytes without corrupting the stream. But to
 //! a program, lost packets look like delays and odd slices, and these are emulated.
 //!
-//! Slices and stalls depend on a seed and on the position in the stream, not on the time at which
-//! bytes arrive, so that the same seed gives the same slices and stalls.
+//! Slices and stalls follow a fixed plan by the position in the stream, not by the time at which
+//! bytes arrive, so that they are the same in each run. At the ends of the confirmations the proxy
+//! waits until the server has read everything: whether they arrive together with what follows must
+//! not depend on chance.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,11 +16,14 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use accio_harness::context::wait_until;
 use accio_harness::verdict::Verdict;
 
 /// Maximum number of reads in flight in one direction, of up to [`PIECE`] bytes each.
 const IN_FLIGHT: usize = 64;
 const PIECE: usize = 16 << 10;
+/// Maximum number of segments in a slice.
+const MOST_SEGMENTS: u64 = 44;
 
 /// The properties of an emulated network.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,8 +34,8 @@ pub(crate) struct Profile {
     pub(crate) jitter: Duration,
     /// Bytes per second.
     pub(crate) bandwidth: u64,
-    /// Number of bytes at the start of the stream that arrive in slices of a few bytes.
-    pub(crate) tiny: u64,
+    /// Length of a segment: slices contain a number of whole segments.
+    pub(crate) segment: u64,
     /// Average distance of stalls, in bytes.
     pub(crate) stall_every: u64,
     /// Maximum duration of a stall.
@@ -45,14 +50,48 @@ impl Profile {
         latency: Duration::from_millis(15),
         jitter: Duration::from_millis(10),
         bandwidth: 24 << 20,
-        tiny: 3_000,
+        segment: 1_460,
         stall_every: 6 << 20,
         // Four retransmission timeouts in a row; far below the idle timeout of ten seconds.
         longest_stall: Duration::from_millis(1_600),
         reset_at: None,
     };
-    /// Delay without loss, for use in front of a namespace that loses packets.
-    pub(crate) const FAR: Profile = Profile { stall_every: u64::MAX, ..Profile::POOR };
+    /// No delays: only the pauses at the ends of the confirmations.
+    pub(crate) const DIRECT: Profile = Profile {
+        latency: Duration::ZERO,
+        jitter: Duration::ZERO,
+        bandwidth: u64::MAX,
+        segment: u64::MAX,
+        stall_every: u64::MAX,
+        longest_stall: Duration::ZERO,
+        reset_at: None,
+    };
+}
+
+/// Determines the slices and stalls of all emulated networks.
+const PLAN: u64 = 1;
+/// How long to wait until the server has read what was sent before a pause.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// Positions in the client's stream at which to wait until the server has read all bytes.
+#[derive(Clone)]
+pub(crate) struct Pauses {
+    /// The positions, in ascending order.
+    pub(crate) positions: Vec<u64>,
+    /// Whether the server has read all bytes of the connection from this address.
+    pub(crate) is_read: Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>,
+}
+
+impl Pauses {
+    /// No pauses.
+    pub(crate) fn none() -> Pauses {
+        Pauses { positions: Vec::new(), is_read: Arc::new(|_| true) }
+    }
+
+    /// Returns the first position after `position`.
+    fn next(&self, position: u64) -> u64 {
+        self.positions.iter().copied().find(|at| *at > position).unwrap_or(u64::MAX)
+    }
 }
 
 /// A running network emulator. Dropping it ends its connections.
@@ -74,7 +113,7 @@ impl NetworkEmulator {
         host: IpAddr,
         target: SocketAddr,
         profile: Profile,
-        seed: u64,
+        pauses: Pauses,
     ) -> Verdict<NetworkEmulator> {
         let listener = TcpListener::bind((host, 0))?;
         let address = listener.local_addr()?;
@@ -87,8 +126,9 @@ impl NetworkEmulator {
                 }
                 if let Ok(near) = near {
                     let shared = Arc::clone(&for_thread);
-                    let seed = seed.wrapping_add(number * 2);
-                    thread::spawn(move || relay(near, target, profile, seed, &shared));
+                    let seed = PLAN + number * 2;
+                    let pauses = pauses.clone();
+                    thread::spawn(move || relay(near, target, (profile, &pauses), seed, &shared));
                 }
             }
         });
@@ -122,7 +162,13 @@ impl Drop for NetworkEmulator {
 /// Time limit for connecting to the target.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn relay(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, shared: &EmulatorState) {
+fn relay(
+    near: TcpStream,
+    target: SocketAddr,
+    (profile, pauses): (Profile, &Pauses),
+    seed: u64,
+    shared: &EmulatorState,
+) {
     let Ok(far) = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) else {
         // The client sees a reset, as without a server.
         let _ = SockRef::from(&near).set_linger(Some(Duration::ZERO));
@@ -143,8 +189,9 @@ fn relay(near: TcpStream, target: SocketAddr, profile: Profile, seed: u64, share
     // The bytes from the server are only delayed.
     let delayed = Profile { reset_at: None, stall_every: u64::MAX, ..profile };
     thread::scope(|scope| {
-        scope.spawn(|| forward.run(profile, seed));
-        scope.spawn(|| back.run(delayed, seed + 1));
+        let none = Pauses::none();
+        scope.spawn(|| forward.run(profile, pauses, seed));
+        scope.spawn(move || back.run(delayed, &none, seed + 1));
     });
 }
 
@@ -160,11 +207,11 @@ struct Direction<'a> {
 }
 
 impl Direction<'_> {
-    fn run(&self, profile: Profile, seed: u64) {
+    fn run(&self, profile: Profile, pauses: &Pauses, seed: u64) {
         thread::scope(|scope| {
             // Created here, so that dropping the sender on return ends the other thread.
             let (send, pieces) = mpsc::sync_channel::<DelayedBytes>(IN_FLIGHT);
-            scope.spawn(move || self.deliver(pieces, profile, seed));
+            scope.spawn(move || self.deliver(pieces, profile, pauses, seed));
             let mut buffer = vec![0; PIECE];
             let mut due = Instant::now();
             let mut from = self.from;
@@ -184,7 +231,13 @@ impl Direction<'_> {
         });
     }
 
-    fn deliver(&self, pieces: mpsc::Receiver<DelayedBytes>, profile: Profile, seed: u64) {
+    fn deliver(
+        &self,
+        pieces: mpsc::Receiver<DelayedBytes>,
+        profile: Profile,
+        pauses: &Pauses,
+        seed: u64,
+    ) {
         let mut schedule = Schedule::new(profile, seed);
         let mut to = self.to;
         for (due, bytes) in pieces {
@@ -197,13 +250,26 @@ impl Direction<'_> {
             }
             let mut rest = &bytes[..];
             while !rest.is_empty() {
-                let (length, pause) = schedule.next(rest.len());
+                let position = schedule.position;
+                let until = pauses.next(position);
+                let available = usize::try_from(until - position).unwrap_or(usize::MAX);
+                let (length, pause) = schedule.next(rest.len().min(available));
                 thread::sleep(pause);
                 if length == 0 || to.write_all(&rest[..length]).is_err() {
                     return self.reset();
                 }
                 rest = &rest[length..];
+                if schedule.position == until {
+                    self.wait_for_reader(pauses);
+                }
             }
+        }
+    }
+
+    /// Waits until the receiver has read everything.
+    fn wait_for_reader(&self, pauses: &Pauses) {
+        if let Ok(address) = self.to.local_addr() {
+            wait_until(PAUSE, || (pauses.is_read)(address));
         }
     }
 
@@ -242,10 +308,8 @@ impl Schedule {
             return (0, pause);
         }
         if self.position >= self.cut {
-            let tiny = self.position < self.profile.tiny;
-            let length =
-                if tiny { self.random.u64(1..=120) } else { self.random.u64(1..=64 << 10) };
-            self.cut = self.position + length;
+            let segments = self.random.u64(1..=MOST_SEGMENTS);
+            self.cut = self.position.saturating_add(self.profile.segment.saturating_mul(segments));
             pause = self.profile.jitter.mul_f64(self.random.f64().powi(4));
         }
         if self.position >= self.stall {
@@ -290,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_determines_slices_and_stalls_whatever_the_reads() {
+    fn slices_and_stalls_depend_on_the_seed_whatever_the_reads() {
         assert_eq!(slices(1, PIECE), slices(1, PIECE));
         assert_ne!(slices(1, PIECE), slices(2, PIECE));
         let total = |pieces: &[(usize, Duration)]| pieces.iter().map(|(_, pause)| *pause).sum();
@@ -304,7 +368,8 @@ mod tests {
         let listener = Listener::bind().unwrap();
         let fast = Profile { stall_every: u64::MAX, ..Profile::POOR };
         let proxy =
-            NetworkEmulator::start([127, 0, 0, 1].into(), listener.address(), fast, 3).unwrap();
+            NetworkEmulator::start([127, 0, 0, 1].into(), listener.address(), fast, Pauses::none())
+                .unwrap();
         let content = payload::bytes(1, 700_000);
         let mut client = Peer::connect(proxy.address()).unwrap();
         let mut server = listener.accept().unwrap();
@@ -325,11 +390,37 @@ mod tests {
     }
 
     #[test]
+    fn separates_the_confirmations_from_the_content_even_if_sent_at_once() {
+        let listener = Listener::bind().unwrap();
+        let read = Arc::new(AtomicBool::new(false));
+        let is_read = Arc::clone(&read);
+        let pauses = Pauses {
+            positions: vec![15, 38],
+            is_read: Arc::new(move |_| is_read.swap(false, Ordering::Relaxed)),
+        };
+        let local = [127, 0, 0, 1].into();
+        for profile in [Profile::DIRECT, Profile::POOR] {
+            let proxy =
+                NetworkEmulator::start(local, listener.address(), profile, pauses.clone()).unwrap();
+            let mut client = Peer::connect(proxy.address()).unwrap();
+            let mut server = listener.accept().unwrap();
+            client.send(&[7; 60]).unwrap();
+            for length in [15, 23, 22] {
+                let (received, _) = server.receive_or_end(60, Duration::from_millis(300)).unwrap();
+                assert_eq!(received.len(), length);
+                read.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[test]
     fn resets_at_the_given_position() {
         let listener = Listener::bind().unwrap();
         let profile = Profile { reset_at: Some(50_000), stall_every: u64::MAX, ..Profile::POOR };
+        let none = Pauses::none();
         let proxy =
-            NetworkEmulator::start([127, 0, 0, 1].into(), listener.address(), profile, 3).unwrap();
+            NetworkEmulator::start([127, 0, 0, 1].into(), listener.address(), profile, none)
+                .unwrap();
         let mut client = Peer::connect(proxy.address()).unwrap();
         let mut server = listener.accept().unwrap();
         client.send(&[7; 60_000]).unwrap();

@@ -1,28 +1,42 @@
-//! A running server of the subject, and the expectations on it.
+//! A running server of the subject, and the expectations on its connections and files.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use super::content;
 use super::expectations::{RESTING, expect_silence};
+use super::own_time::OwnTime;
 use super::sockets;
+use super::startup_failures::{HANDSHAKE, StartupFailures};
 use accio_harness::context::{ERROR, wait_until};
 use accio_harness::namespace::Namespace;
-use accio_harness::peer::{Dialect, Peer, SOON};
+use accio_harness::payload;
+use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON};
 use accio_harness::process::Process;
+use accio_harness::resource_limits;
 use accio_harness::subject::Program;
-use accio_harness::verdict::{Stop, Verdict, ensure};
-use accio_harness::{payload, resource_limits};
+use accio_harness::verdict::{Certain, Stop, Verdict, ensure};
 
 /// Time limit for a server to end after a signal.
 pub(crate) const ENDING: Duration = Duration::from_secs(5);
 
 /// How much longer than [`SOON`] a busy server may take, on a busy machine.
 pub(crate) const BUSY: Duration = Duration::from_secs(12);
+
+/// How long a wrong file must remain unchanged before the server is blamed for it.
+const UNCHANGED: Duration = Duration::from_secs(1);
+
+/// What a server did that ended a connection before it had read everything.
+pub(crate) const UNREAD: &str = "it closed the connection without having read them";
 
 /// A running server of the subject.
 #[derive(Debug)]
@@ -39,6 +53,14 @@ pub(crate) struct RunningServer {
     pub(crate) dir: PathBuf,
     pub(super) dialect: Dialect,
     pub(super) program: Program,
+    /// What other checks have found out about the program.
+    pub(super) known: Arc<StartupFailures>,
+    /// Number of handshakes so far.
+    pub(super) handshakes: AtomicUsize,
+    /// Number of lines that it printed before its first connection.
+    pub(super) start_up_lines: OnceLock<usize>,
+    /// Whether it may print lines at its start.
+    pub(super) may_announce: bool,
     /// Dropped after the process.
     pub(super) _namespace: Option<Namespace>,
 }
@@ -55,6 +77,7 @@ pub(crate) enum ExpectedResult<'a> {
 impl RunningServer {
     /// Opens a raw connection.
     pub(crate) fn connect(&self) -> Verdict<Peer> {
+        self.note_start_up_lines();
         Peer::connect(self.address)
     }
 
@@ -62,15 +85,79 @@ impl RunningServer {
     /// server has accepted the connection.
     pub(crate) fn greeted(&self) -> Verdict<Peer> {
         let mut peer = self.connect()?;
-        peer.greet_as_client(self.dialect)?;
+        self.handshake(&mut peer)?;
         self.accepted(&peer)?;
         Ok(peer)
     }
 
+    /// Performs the client's part of the handshake. It waits until the server has read the
+    /// confirmations, so that the content never arrives together with them.
+    pub(crate) fn handshake(&self, peer: &mut Peer) -> Verdict {
+        if self.handshakes.fetch_add(1, Ordering::Relaxed) > 0 {
+            return self.try_handshake(peer, || Ok(()));
+        }
+        // A server whose first handshake fails in some checks fails it in all.
+        let known = || self.known.check_step(self.program, HANDSHAKE);
+        known()?;
+        let done = self.try_handshake(peer, known);
+        self.known.record_step(self.program, HANDSHAKE, done)
+    }
+
+    fn try_handshake(&self, peer: &mut Peer, known: impl Fn() -> Verdict) -> Verdict {
+        if self.dialect == Dialect::Direct {
+            return Ok(());
+        }
+        let hint = "; a server of the dialect direct sends none (--handshake direct)";
+        self.expect_greeting(peer, hint, &known)?;
+        if self.dialect == Dialect::Confirm {
+            peer.send(FIRST)?;
+            let hint = "; a server of the dialect accio greets once (--handshake accio)";
+            self.expect_greeting(peer, hint, &known)?;
+            peer.send(SECOND)?;
+            self.lets_read(peer);
+        }
+        Ok(())
+    }
+
+    /// Returns a fault unless the server soon sends the greeting. The hint is for a server that
+    /// waits instead.
+    fn expect_greeting(&self, peer: &mut Peer, hint: &str, known: impl Fn() -> Verdict) -> Verdict {
+        const STEP: Duration = Duration::from_millis(200);
+        let time = OwnTime::of(&[self.process.pid()]);
+        let mut received = Vec::new();
+        loop {
+            let (more, end) = peer.receive_or_end(GREETING.len() - received.len(), STEP)?;
+            received.extend(more);
+            if received == GREETING {
+                return Ok(());
+            }
+            let expected = || format!("the greeting, {}", payload::describe(GREETING));
+            let wrong = !GREETING.starts_with(&received);
+            if wrong || end != End::Open {
+                let after = match end {
+                    End::Fin => ", then the server closed the connection",
+                    End::Reset => ", then the server reset the connection",
+                    End::Open => "",
+                };
+                let actual = format!("{}{after}", payload::describe(&received));
+                return Err(Stop::fault(expected(), actual)).certain();
+            }
+            if time.exceeds(SOON) {
+                let hint = if received.is_empty() { hint } else { "" };
+                let actual = format!("{} within {SOON:?}{hint}", payload::describe(&received));
+                return Err(Stop::fault(expected(), actual));
+            }
+            known()?;
+        }
+    }
+
     /// Returns a fault unless the server soon accepts the connection.
     pub(crate) fn accepted(&self, peer: &Peer) -> Verdict {
-        let accepted = self.comes_to(|| self.has_accepted(peer));
-        ensure(accepted, "the connection to be accepted", || "it waits in the backlog".into())
+        let accepted = self.comes_to(|| self.has_accepted(peer) || is_closed(peer));
+        ensure(accepted, "the connection to be accepted", || match self.entry(peer) {
+            Some(_) => "it waits in the backlog".into(),
+            None => "it was reset".into(),
+        })
     }
 
     /// Whether the server has accepted the connection.
@@ -78,19 +165,30 @@ impl RunningServer {
         self.entry(peer).is_some_and(|entry| entry.inode != 0)
     }
 
-    /// Returns a fault unless the server soon has read all bytes that were sent.
+    /// Returns a fault unless the server soon has read all bytes that were sent. A connection that
+    /// the server closed counts as read only if it was not reset: that is what the kernel does if
+    /// bytes were left.
     pub(crate) fn has_read_all(&self, peer: &Peer) -> Verdict {
-        let read = self.comes_to(|| self.entry(peer).is_none_or(|entry| entry.unread == 0));
-        ensure(read, "the server to read all bytes", || {
+        let all = "the server to read all bytes";
+        let read = self.comes_to(|| self.entry(peer).is_none() || self.has_read(peer));
+        ensure(read, all, || {
             let left = self.entry(peer).map_or(0, |entry| entry.unread);
             format!("{left} bytes unread after {SOON:?}")
-        })
+        })?;
+        let lost = self.entry(peer).is_none() && was_reset(peer);
+        ensure(!lost, all, || UNREAD.into()).certain()
+    }
+
+    /// Whether the server has received and read all bytes that `peer` has sent.
+    fn has_read(&self, peer: &Peer) -> bool {
+        sockets::pair(peer).0.is_none_or(|own| own.unacknowledged == 0)
+            && self.entry(peer).is_none_or(|entry| entry.unread == 0)
     }
 
     /// Waits for some time until the server has read all bytes that were sent. Other expectations
     /// detect it if the server does not.
     pub(crate) fn lets_read(&self, peer: &Peer) {
-        wait_until(RESTING, || self.entry(peer).is_none_or(|entry| entry.unread == 0));
+        wait_until(RESTING, || self.has_read(peer));
     }
 
     /// Returns a fault if the server sends anything within `time` or while it is busy.
@@ -103,12 +201,28 @@ impl RunningServer {
         resource_limits::settles(self.process.pid(), RESTING);
     }
 
-    /// Whether `holds` becomes true soon, or later if the server is busy until then.
+    /// Whether `holds` becomes true soon, or later if the server is delayed or busy until then.
     pub(crate) fn comes_to(&self, holds: impl Fn() -> bool) -> bool {
-        wait_until(SOON, &holds) || {
-            resource_limits::settles(self.process.pid(), BUSY);
-            holds()
+        let time = OwnTime::of(&[self.process.pid()]);
+        loop {
+            if holds() {
+                return true;
+            }
+            if self.process.is_over().unwrap_or(true) {
+                // Its last bytes may still be on their way.
+                return wait_until(Duration::from_millis(200), &holds);
+            }
+            if time.exceeds(SOON) {
+                resource_limits::settles(self.process.pid(), BUSY);
+                return holds();
+            }
+            thread::sleep(Duration::from_millis(3));
         }
+    }
+
+    /// Whether the server has closed its side of the connection, or reset it.
+    pub(crate) fn has_closed(&self, peer: &Peer) -> bool {
+        is_closed(peer) || was_reset(peer)
     }
 
     fn entry(&self, peer: &Peer) -> Option<crate::sock_diag::Entry> {
@@ -138,56 +252,51 @@ impl RunningServer {
     /// Returns a fault unless connections 1, 2 and so on had these results. Call it last: it may
     /// stop the server.
     pub(crate) fn expect(&mut self, results: &[ExpectedResult<'_>]) -> Verdict {
-        if self.program == Program::Server {
-            for (index, result) in results.iter().enumerate() {
-                self.expect_file(index + 1, result.content())?;
-            }
-            return Ok(());
+        if self.program != Program::Server {
+            return self.expect_printed(results);
         }
-        let lines = self.lines(results.len())?;
-        let expected: Vec<String> = results.iter().map(ExpectedResult::line).collect();
-        let actual: Vec<String> = lines.iter().map(|line| counted(line)).collect();
-        ensure(actual == expected, format!("printed: {expected:?}"), || format!("{lines:?}"))
+        for (index, result) in results.iter().enumerate() {
+            self.expect_file(index + 1, result.content())?;
+        }
+        Ok(())
     }
 
     /// Returns a fault unless connection `id`'s file soon has exactly this content.
     pub(crate) fn expect_file(&self, id: usize, content: &[u8]) -> Verdict {
         let path = self.path(id);
-        self.comes_to(|| holds(&path, content));
-        payload::ensure_holds(&path, content)
+        let watched = WatchedFile::default();
+        self.comes_to(|| holds(&path, content) || watched.stays_wrong(self, &path, content));
+        let expected = || format!("{id}.file to contain {}", content::sent(content));
+        match fs::read(&path) {
+            Ok(actual) if actual == content => Ok(()),
+            Ok(actual) => {
+                let fault = Stop::fault(expected(), content::received(content, &actual));
+                // A part of the content may become the whole.
+                let wrong = !content.starts_with(&actual);
+                if wrong { Err(fault).certain() } else { Err(fault) }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Stop::fault(expected(), self.describe_missing(id)))
+            }
+            Err(error) => Err(Stop::fault(expected(), error.to_string())),
+        }
     }
 
-    /// Returns the first `count` non-empty lines of stdout. If there are fewer, stops the server to
-    /// see whether its output was buffered.
-    pub(crate) fn lines(&mut self, count: usize) -> Verdict<Vec<String>> {
-        let lines = |text: String| -> Vec<String> {
-            text.lines()
-                .map(|line| line.trim().to_owned())
-                .filter(|line| !line.is_empty())
-                .collect()
-        };
-        let stdout = self.process.stdout().clone();
-        let all = |stdout: &accio_harness::process::Capture| {
-            let text = stdout.text();
-            lines(text.clone()).len() >= count && text.ends_with('\n')
-        };
-        // On a busy machine the server may need some time to print.
-        let printed = wait_until(Duration::from_secs(3), || all(&stdout)) || {
-            self.settles();
-            wait_until(Duration::from_millis(50), || all(&stdout))
-        };
-        if !printed {
-            self.signal(Signal::INT)?;
-            let until = Instant::now() + ENDING;
-            while !self.process.has_ended()? && Instant::now() < until {
-                thread::sleep(Duration::from_millis(10));
-            }
-            // Wait until the rest of the pipe has been read.
-            stdout.wait(Duration::from_millis(300), |_, closed| closed.then_some(()));
+    /// Describes that connection `id`'s file does not exist, and what there is instead.
+    pub(crate) fn describe_missing(&self, id: usize) -> String {
+        const MOST: usize = 5;
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let names: BTreeSet<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut shown: Vec<&str> = names.iter().map(String::as_str).take(MOST).collect();
+        if names.len() > MOST {
+            shown.push("…");
         }
-        let mut found = lines(stdout.text());
-        found.truncate(count);
-        Ok(found)
+        let dir = match shown[..] {
+            [] => "FILE-DIR is empty".to_owned(),
+            _ => format!("FILE-DIR contains {}", shown.join(", ")),
+        };
+        format!("{id}.file does not exist {} s after the transfer; {dir}", SOON.as_secs())
     }
 
     /// Sends a signal to the process that listens.
@@ -200,11 +309,11 @@ impl RunningServer {
 
     /// Returns a fault unless the server ends soon after `signal`, with exit code 0.
     pub(crate) fn ends_on(mut self, signal: Signal, name: &str) -> Verdict {
-        self.signal(signal)?;
         let expected = format!("exit code 0 within {ENDING:?} of {name}");
-        let until = Instant::now() + ENDING;
+        let time = OwnTime::of(&[self.process.pid()]);
+        self.signal(signal)?;
         while !self.process.has_ended()? {
-            if Instant::now() >= until {
+            if time.exceeds(ENDING) {
                 return Err(Stop::fault(expected, "it is still running"));
             }
             thread::sleep(Duration::from_millis(5));
@@ -213,6 +322,7 @@ impl RunningServer {
         ensure(exit.status.code() == Some(0), expected, || {
             format!("{}, stderr {:?}", exit.describe(), self.process.stderr().text())
         })
+        .certain()
     }
 }
 
@@ -223,24 +333,56 @@ impl ExpectedResult<'_> {
             ExpectedResult::Error => ERROR,
         }
     }
+}
 
-    fn line(&self) -> String {
-        match self {
-            ExpectedResult::Content(content) => content.len().to_string(),
-            ExpectedResult::Error => "ERROR".to_owned(),
+/// A file that is observed until it no longer changes.
+#[derive(Debug, Default)]
+struct WatchedFile {
+    /// Its length, and since when it is the same.
+    seen: std::cell::Cell<Option<(u64, Instant)>>,
+}
+
+impl WatchedFile {
+    /// Whether the file is unlike `content`, not only incomplete, and the idle server has not
+    /// changed it for some time.
+    fn stays_wrong(&self, server: &RunningServer, path: &Path, content: &[u8]) -> bool {
+        let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
+        match self.seen.get() {
+            Some((before, since)) if before == length => {
+                if since.elapsed() < UNCHANGED {
+                    return false;
+                }
+            }
+            _ => {
+                self.seen.set(Some((length, Instant::now())));
+                return false;
+            }
         }
+        // Look again after the next interval.
+        self.seen.set(Some((length, Instant::now())));
+        fs::read(path).is_ok_and(|now| !content.starts_with(&now))
+            && resource_limits::settles(server.process.pid(), Duration::from_millis(100))
     }
 }
 
-/// Reduces a printed line to its only number, or to `ERROR`, so that only the checks of the format
-/// fail because of words around the number.
-fn counted(line: &str) -> String {
-    let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
-    match (numbers.next(), numbers.next()) {
-        (Some(number), None) => number.to_owned(),
-        (None, _) if line.contains("ERROR") => "ERROR".to_owned(),
-        _ => line.to_owned(),
-    }
+/// Whether the other side has closed the connection, without a reset.
+fn is_closed(peer: &Peer) -> bool {
+    matches!(peek(peer), Ok(0))
+}
+
+/// Whether the other side has reset the connection.
+fn was_reset(peer: &Peer) -> bool {
+    // After the other side's FIN, a reset is only a pending error.
+    matches!(peer.stream().take_error(), Ok(Some(_)))
+        || peek(peer).is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
+}
+
+fn peek(peer: &Peer) -> std::io::Result<usize> {
+    let stream = peer.stream();
+    stream.set_nonblocking(true)?;
+    let seen = stream.peek(&mut [0]);
+    stream.set_nonblocking(false)?;
+    seen
 }
 
 /// Whether the file has exactly this content now.

@@ -18,6 +18,8 @@ pub(crate) struct Entry {
     pub(crate) state: u8,
     /// Number of received bytes that were not read yet.
     pub(crate) unread: u64,
+    /// Number of sent bytes that the other side has not acknowledged yet.
+    pub(crate) unacknowledged: u64,
     /// Its inode; 0 for a connection that was not accepted yet.
     pub(crate) inode: u64,
 }
@@ -151,6 +153,7 @@ fn parse(answer: &[u8]) -> Option<Entry> {
         remote: SocketAddr::new(host(24)?, port(6)?),
         state: *body.get(1)?,
         unread: number(56)?.into(),
+        unacknowledged: number(60)?.into(),
         inode: number(68)?.into(),
     })
 }

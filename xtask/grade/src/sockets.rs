@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use rustix::process::Pid;
 
 use super::sock_diag::{self, Entry};
+use accio_harness::peer::Peer;
 use accio_harness::resource_limits;
 
 /// TCP_LISTEN.
@@ -59,6 +60,27 @@ pub(crate) fn connection(pid: Pid, server: SocketAddr, client: SocketAddr) -> Op
     table(pid).into_iter().find(|entry| {
         entry.local.port() == server.port() && entry.remote == client && entry.state != LISTENS
     })
+}
+
+/// Returns the sockets of a connection between two processes on this machine: the one of `peer`, and
+/// the one of the program under test, if it is in our network namespace.
+pub(crate) fn pair(peer: &Peer) -> (Option<Entry>, Option<Entry>) {
+    let addresses = (peer.stream().local_addr(), peer.stream().peer_addr());
+    let (Ok(SocketAddr::V4(near)), Ok(SocketAddr::V4(far))) = addresses else {
+        return (None, None);
+    };
+    let (near, far) = ((*near.ip(), near.port()), (*far.ip(), far.port()));
+    let find = |local, remote| {
+        sock_diag::find(local, Some(remote)).filter(|entry: &Entry| entry.state != LISTENS)
+    };
+    (find(near, far), find(far, near))
+}
+
+/// Whether the program under test has received and read all bytes that `peer` has sent, as far as
+/// can be seen.
+pub(crate) fn has_read(peer: &Peer) -> bool {
+    let (own, theirs) = pair(peer);
+    own.is_none_or(|own| own.unacknowledged == 0) && theirs.is_none_or(|theirs| theirs.unread == 0)
 }
 
 /// The progress of connecting to a server.
@@ -121,12 +143,13 @@ fn inodes(pid: i32) -> BTreeSet<u64> {
 
 fn parse(line: &str) -> Option<Entry> {
     let fields: Vec<&str> = line.split_whitespace().collect();
-    let (_, unread) = fields.get(4)?.split_once(':')?;
+    let (unacknowledged, unread) = fields.get(4)?.split_once(':')?;
     Some(Entry {
         local: address(fields.get(1)?)?,
         remote: address(fields.get(2)?)?,
         state: u8::from_str_radix(fields.get(3)?, 16).ok()?,
         unread: u64::from_str_radix(unread, 16).ok()?,
+        unacknowledged: u64::from_str_radix(unacknowledged, 16).ok()?,
         inode: fields.get(9)?.parse().ok()?,
     })
 }

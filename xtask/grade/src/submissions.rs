@@ -50,6 +50,7 @@ pub(crate) fn find(
             name: printable(&path),
             programs,
             dialect,
+            directory: std::path::absolute(&path).ok(),
             options: format!("--subject {subject} --handshake {}", dialect.name()),
         };
         (submission, problem)
@@ -71,12 +72,10 @@ pub(crate) fn grade(
     results: &Path,
 ) -> anyhow::Result<Vec<Report>> {
     let at_once = at_once.clamp(1, submissions.len().max(1));
-    // At least two, because failing checks mostly wait.
-    let jobs = settings.jobs.div_ceil(at_once).max(2);
     let checks: usize =
         submissions.iter().map(|(one, _)| grade::checks_for(one, chosen).len()).sum();
     let bar = ProgressBar::new(checks as u64);
-    let style = "{elapsed_precise} [{wide_bar}] {pos}/{len} checks, {msg}";
+    let style = "{elapsed_precise} [{wide_bar}] {pos}/{len} checks, {msg}, about {eta} left";
     bar.set_style(ProgressStyle::with_template(style)?);
     bar.enable_steady_tick(Duration::from_millis(500));
     let done = AtomicUsize::new(0);
@@ -90,7 +89,7 @@ pub(crate) fn grade(
             let Some(index) = next else { return Ok(()) };
             let (submission, problem) = &submissions[index];
             let dir = settings.dir.join(index.to_string());
-            let settings = Settings { jobs, dir, ..settings.clone() };
+            let settings = Settings { dir, ..settings.clone() };
             let mut report = grade::grade(submission, chosen, &settings, |_, is_final| {
                 bar.inc(u64::from(is_final));
             })?;

@@ -6,37 +6,44 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::expectations::{RESTING, succeeds};
-use super::network_emulator::{NetworkEmulator, Profile};
+use super::network_emulator::{NetworkEmulator, Pauses, Profile};
+use super::own_time::OwnTime;
 use super::reference::ReferenceServer;
 use super::running_server::RunningServer;
 use super::sockets;
 use super::startup_failures::{STARTING, StartupFailures};
-use accio_harness::context::Context;
+use rustix::process::Pid;
+
+use accio_harness::context::{Context, wait_until};
 use accio_harness::namespace::{Loss, Namespace};
-use accio_harness::peer::{Dialect, Listener, Peer, SOON};
+use accio_harness::peer::{Dialect, FIRST, Listener, Peer, SECOND, SOON};
 use accio_harness::process::{Input, Process};
 use accio_harness::subject::Program;
-use accio_harness::verdict::{During, Stop, Verdict};
+use accio_harness::verdict::{Certain, During, Stop, Verdict};
 use accio_harness::{ports, resource_limits, scheduling_delay};
 
 /// Number of attempts to start a server; another process may take the chosen port first.
 const STARTS: usize = 8;
 /// Time limit for a program to start: a slow interpreter on a busy machine.
 pub(crate) const STARTED: Duration = Duration::from_secs(30);
+/// Time limit for a client to transfer a file.
+const TRANSFER: Duration = Duration::from_secs(40);
 /// How many of a thousand packets a namespace loses, in each direction.
 const LOST: u32 = 15;
 
 /// How delay and loss are emulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Network {
-    /// A network namespace that loses packets, or the proxy if namespaces are not available
+    /// A proxy with fixed delays and stalls; in the checks without points, real loss in a network
+    /// namespace if possible
     Auto,
-    /// A proxy with delays and stalls that depend on the seed
+    /// Only the proxy
     Proxy,
 }
 
@@ -55,8 +62,12 @@ pub(crate) struct Trial<'a> {
     pub(crate) network: Network,
     /// Notes for the report.
     pub(crate) notes: &'a Mutex<Vec<String>>,
-    /// Programs that are known not to start.
-    pub(crate) startup_failures: &'a StartupFailures,
+    /// The processes that were started.
+    pub(crate) started: &'a Mutex<Vec<(Pid, Program)>>,
+    /// What other checks have found out about the programs.
+    pub(crate) startup_failures: &'a Arc<StartupFailures>,
+    /// Whether server-s may print lines at its start.
+    pub(crate) may_announce: bool,
 }
 
 impl Trial<'_> {
@@ -76,16 +87,30 @@ impl Trial<'_> {
 
     /// Starts the server behind a poor network; clients connect to the emulator.
     pub(crate) fn server_far_away(&self) -> Verdict<(RunningServer, NetworkEmulator)> {
-        let namespace = self.namespace()?;
-        let profile = self.profile(namespace.is_some());
-        let server = self.start(namespace)?;
-        let proxy = NetworkEmulator::start(
-            Ipv4Addr::LOCALHOST.into(),
-            server.address,
-            profile,
-            self.context.seed(),
-        )?;
-        Ok((server, proxy))
+        let server = self.server()?;
+        let emulator = self.emulator_for(&server, Profile::POOR)?;
+        self.note_proxy();
+        Ok((server, emulator))
+    }
+
+    /// Starts a proxy in front of the server, so that the client's content never arrives together
+    /// with its confirmations.
+    pub(crate) fn relay_to(&self, server: &RunningServer) -> Verdict<NetworkEmulator> {
+        self.emulator_for(server, Profile::DIRECT)
+    }
+
+    fn emulator_for(&self, server: &RunningServer, profile: Profile) -> Verdict<NetworkEmulator> {
+        server.note_start_up_lines();
+        let (listener, address) = (server.listener, server.address);
+        let is_read = move |client| {
+            sockets::connection(listener, address, client).is_none_or(|entry| entry.unread == 0)
+        };
+        let confirmations = match self.dialect {
+            Dialect::Confirm => vec![FIRST.len() as u64, (FIRST.len() + SECOND.len()) as u64],
+            _ => Vec::new(),
+        };
+        let pauses = Pauses { positions: confirmations, is_read: Arc::new(is_read) };
+        NetworkEmulator::start(Ipv4Addr::LOCALHOST.into(), address, profile, pauses)
     }
 
     /// Starts the client with `content` as its file.
@@ -139,36 +164,71 @@ impl Trial<'_> {
         }
     }
 
-    /// Sends `content` with the client to `port` of this machine; the client must succeed.
-    pub(crate) fn send_by_client(&self, port: u16, content: &[u8]) -> Verdict {
+    /// Sends `content` with the client to `server` through `relay`; the client must succeed.
+    pub(crate) fn send_by_client(
+        &self,
+        server: &RunningServer,
+        relay: &NetworkEmulator,
+        content: &[u8],
+    ) -> Verdict {
         self.startup_failures.check(Program::Client)?;
-        let mut client = self.client("127.0.0.1", port, content)?;
-        succeeds(&mut client, Duration::from_secs(40))
+        let mut client = self.client("127.0.0.1", relay.address().port(), content)?;
+        succeeds(&mut client, TRANSFER, &[server.process.pid()])
+    }
+
+    /// Sends `content` with the client to the reference server.
+    pub(crate) fn send_to_reference(&self, host: &str, content: &[u8]) -> Verdict {
+        self.startup_failures.check(Program::Client)?;
+        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let server = ReferenceServer::start(local, self.dialect, content.len())?;
+        let client = self.client(host, server.address().port(), content)?;
+        self.expect_transfer(client, &server, content)
     }
 
     /// Sends `content` with the client to the reference server over a poor network.
     pub(crate) fn send_far_away(&self, content: &[u8]) -> Verdict {
-        let namespace = self.namespace()?;
-        self.send_through(namespace, content)
+        self.startup_failures.check(Program::Client)?;
+        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let server = ReferenceServer::start(local, self.dialect, content.len())?;
+        let none = Pauses::none();
+        let emulator = NetworkEmulator::start(local, server.address(), Profile::POOR, none)?;
+        self.note_proxy();
+        let client = self.client("127.0.0.1", emulator.address().port(), content)?;
+        self.expect_transfer(client, &server, content)
     }
 
     /// Sends over a network that loses packets, or returns a skip if this machine cannot lose any.
     pub(crate) fn send_with_loss(&self, content: &[u8]) -> Verdict {
         let namespace = self.real_namespace()?;
-        self.send_through(Some(namespace), content)
+        self.startup_failures.check(Program::Client)?;
+        let host = IpAddr::from(namespace.outer());
+        let server = ReferenceServer::start(host, self.dialect, content.len())?;
+        let file = self.context.file(content)?;
+        let port = server.address().port();
+        let client = self.client_with(&host.to_string(), port, &file, Some(&namespace))?;
+        self.expect_transfer(client, &server, content)
     }
 
-    fn send_through(&self, namespace: Option<Namespace>, content: &[u8]) -> Verdict {
-        self.startup_failures.check(Program::Client)?;
-        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let server = ReferenceServer::start(local, self.dialect)?;
-        let host = namespace.as_ref().map_or(local, |namespace| namespace.outer().into());
-        let profile = self.profile(namespace.is_some());
-        let proxy = NetworkEmulator::start(host, server.address(), profile, self.context.seed())?;
-        let file = self.context.file(content)?;
-        let port = proxy.address().port();
-        let mut client = self.client_with(&host.to_string(), port, &file, namespace.as_ref())?;
-        succeeds(&mut client, Duration::from_secs(40))?;
+    /// Returns a fault unless the client succeeds and the server receives the content.
+    fn expect_transfer(
+        &self,
+        mut client: Process,
+        server: &ReferenceServer,
+        content: &[u8],
+    ) -> Verdict {
+        let time = OwnTime::of(&[client.pid()]);
+        while !client.has_ended()? && !time.exceeds(TRANSFER) {
+            if server.has_failed(1) {
+                // The client should notice that soon, but the result is certain already.
+                wait_until(RESTING, || client.is_over().unwrap_or(true));
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        if server.has_failed(1) {
+            server.expect(1, content)?;
+        }
+        succeeds(&mut client, Duration::ZERO, &[])?;
         server.expect(1, content)
     }
 
@@ -229,6 +289,10 @@ impl Trial<'_> {
                         dir,
                         dialect,
                         program,
+                        known: Arc::clone(self.startup_failures),
+                        handshakes: AtomicUsize::new(0),
+                        start_up_lines: OnceLock::new(),
+                        may_announce: self.may_announce,
                         _namespace: namespace,
                     });
                 }
@@ -239,7 +303,7 @@ impl Trial<'_> {
                         break;
                     }
                     let actual = format!("it ended: {}, stderr {stderr:?}", exit.describe());
-                    return Err(Stop::fault(expected, actual));
+                    return Err(Stop::fault(expected, actual)).certain();
                 }
                 let late = started.elapsed() >= SOON + scheduling_delay::worst_since(started);
                 // If it is busy, it may be late because of other programs.
@@ -280,7 +344,7 @@ impl Trial<'_> {
             command = namespace.wrap(&command);
         }
         let exists = Path::new(command.get_program()).is_file();
-        let starts = self.context.try_spawn(command, Input::Null).map_err(|error| {
+        let process = self.context.try_spawn(command, Input::Null).map_err(|error| {
             let hint = match error.kind() {
                 ErrorKind::ResourceBusy => return Stop::from(error),
                 ErrorKind::NotFound if exists => {
@@ -290,18 +354,10 @@ impl Trial<'_> {
             };
             Stop::fault("a command that can be run", format!("{error}{hint}"))
         });
-        starts.during(|| format!("{STARTING}{}", program.name()))
-    }
-
-    /// Creates a namespace that loses packets, if it is possible and selected.
-    fn namespace(&self) -> Verdict<Option<Namespace>> {
-        if self.network == Network::Proxy {
-            return Ok(None);
-        }
-        match namespaces() {
-            Ok(()) => lossy_namespace().map(Some).map_err(Stop::into_trouble),
-            Err(_) => Ok(None),
-        }
+        let process = process.during(|| format!("{STARTING}{}", program.name()))?;
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.push((process.pid(), program));
+        Ok(process)
     }
 
     fn real_namespace(&self) -> Verdict<Namespace> {
@@ -309,23 +365,13 @@ impl Trial<'_> {
             return Err(Stop::skip("--network proxy"));
         }
         namespaces().clone()?;
+        let percent = f64::from(LOST) / 10.0;
+        self.note(format!("network: namespace, {percent} % of packets lost each way"));
         lossy_namespace().map_err(Stop::into_trouble)
     }
 
-    /// Returns the profile of the emulator, depending on whether a namespace loses packets.
-    fn profile(&self, loses_packets: bool) -> Profile {
-        if loses_packets {
-            let percent = f64::from(LOST) / 10.0;
-            self.note(format!(
-                "network: namespace, {percent} % of packets lost each way; proxy with a delay of 15 to 25 ms"
-            ));
-            Profile::FAR
-        } else {
-            self.note(
-                "network: proxy with a delay of 15 to 25 ms, tiny slices, stalls of up to 1.6 s",
-            );
-            Profile::POOR
-        }
+    fn note_proxy(&self) {
+        self.note("network: proxy with a delay of 15 to 25 ms and stalls of up to 1.6 s");
     }
 }
 

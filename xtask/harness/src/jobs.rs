@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
-use super::process;
 use super::verdict::{Stop, Verdict};
+use super::{cores, process, spinning};
 
 /// When a job exceeds its limit, its processes are killed; then its thread has this long to end.
 const GRACE: Duration = Duration::from_secs(20);
@@ -42,7 +42,13 @@ pub enum Concurrency {
     Alone,
     /// All jobs with [`Load::Waits`], and this number of those with [`Load::Works`].
     Working(usize),
+    /// All jobs with [`Load::Waits`], and as many of those with [`Load::Works`] as this machine can
+    /// run, together with those of all other runs in this process.
+    Shared,
 }
+
+/// Interval at which to try to start jobs whose start depends on other runs.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The function of a job; it may return a value for the report.
 pub type Work<T = ()> = dyn Fn(&Context) -> Verdict<T> + Send + Sync;
@@ -102,22 +108,32 @@ pub fn run<T: Send + 'static>(
             let may_start = match concurrency {
                 Concurrency::Alone => running.is_empty(),
                 Concurrency::Working(places) => jobs[index].load == Load::Waits || working < places,
+                Concurrency::Shared => match jobs[index].load {
+                    Load::Waits => cores::try_start_waiting(),
+                    Load::Works => cores::try_start(),
+                },
             };
             if may_start {
+                if concurrency == Concurrency::Shared && jobs[index].load == Load::Waits {
+                    spinning::watch(jobs[index].context.owner());
+                }
                 running.push(RunningJob::start(index, &jobs[index], sender.clone())?);
             } else {
                 later.push_back(index);
             }
         }
         queue = later;
-        if running.is_empty() {
+        if running.is_empty() && queue.is_empty() {
             return Ok(());
         }
 
-        // Wait until a job ends or reaches its limit.
-        let next = running.iter().map(|one| one.until).min().unwrap_or_else(Instant::now);
+        // Wait until a job ends or reaches its limit, or another one may start.
+        let next = running.iter().map(|one| one.until).min();
+        let left = next.map_or(RETRY, |next| next.saturating_duration_since(Instant::now()));
+        let may_start_later = concurrency == Concurrency::Shared && !queue.is_empty();
+        let left = if may_start_later { left.min(RETRY) } else { left };
         let mut ended = Vec::new();
-        match verdicts.recv_timeout(next.saturating_duration_since(Instant::now())) {
+        match verdicts.recv_timeout(left) {
             Ok((index, verdict)) => {
                 // An abandoned job may end after all; it has been reported already.
                 if let Some(place) = running.iter().position(|one| one.index == index) {
@@ -135,6 +151,12 @@ pub fn run<T: Send + 'static>(
             }
         }
         for (one, verdict) in ended {
+            if concurrency == Concurrency::Shared {
+                match one.load {
+                    Load::Waits => spinning::forget(one.owner),
+                    Load::Works => cores::ended(),
+                }
+            }
             report(FinishedJob { index: one.index, verdict, took: one.began.elapsed() })?;
         }
     }

@@ -10,6 +10,7 @@
 mod capture;
 pub mod cargo;
 pub mod context;
+pub mod cores;
 pub mod interruption;
 pub mod jobs;
 pub mod namespace;
@@ -25,6 +26,7 @@ pub mod resource_limits;
 pub mod scheduling_delay;
 pub mod seeds;
 mod servers;
+mod spinning;
 pub mod subject;
 pub mod tools;
 pub mod usage;

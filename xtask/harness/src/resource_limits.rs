@@ -156,12 +156,24 @@ pub fn cpu_ticks(group: Pid) -> u64 {
 
 /// Whether any thread of the group is running, or waits for a CPU or the disk.
 pub fn wants_to_run(group: Pid) -> bool {
-    members(group).into_iter().any(|pid| {
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        threads.into_iter().any(|thread| {
-            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['R', 'D']))
-        })
+    members(group).into_iter().any(is_runnable)
+}
+
+/// Returns those of the groups that want to run.
+pub(crate) fn runnable(groups: &HashSet<Pid>) -> HashSet<Pid> {
+    if groups.is_empty() {
+        return HashSet::new();
+    }
+    let members = pids().filter_map(|pid| Some((pid, group_of(pid)?)));
+    let members = members.filter(|(_, group)| groups.contains(group));
+    members.filter(|(pid, _)| is_runnable(*pid)).map(|(_, group)| group).collect()
+}
+
+fn is_runnable(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.into_iter().any(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['R', 'D']))
     })
 }
 

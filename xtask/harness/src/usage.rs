@@ -27,6 +27,22 @@ pub fn tree_cpu(root: Pid) -> Duration {
     tree(root).into_iter().map(process_cpu).sum()
 }
 
+/// Returns the longest time for which a thread of these processes was ready to run but waited for a
+/// CPU. Threads that have ended are not counted.
+pub fn waited_for_cpu(pids: &[Pid]) -> Duration {
+    let waited = |thread: fs::DirEntry| {
+        let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+    };
+    let mut longest = Duration::ZERO;
+    for pid in pids {
+        let path = format!("/proc/{}/task", pid.as_raw_nonzero());
+        let threads = entries(&path);
+        longest = threads.filter_map(waited).fold(longest, Duration::max);
+    }
+    longest
+}
+
 /// Returns the CPU time of a process: precise if all of its threads are still running, and
 /// otherwise in clock ticks.
 fn process_cpu(pid: Pid) -> Duration {

@@ -29,12 +29,20 @@ pub struct Fault {
     pub actual: String,
     /// The steps of the scenario during which it happened, innermost first.
     pub during: Vec<String>,
+    /// Whether neither the load of this machine nor timing can have caused it, so that the test
+    /// need not be repeated.
+    pub certain: bool,
 }
 
 impl Stop {
     /// Creates a fault of the subject.
     pub fn fault(expected: impl Into<String>, actual: impl Into<String>) -> Stop {
-        Stop::Fault(Fault { expected: expected.into(), actual: actual.into(), during: Vec::new() })
+        Stop::Fault(Fault {
+            expected: expected.into(),
+            actual: actual.into(),
+            during: Vec::new(),
+            certain: false,
+        })
     }
 
     /// Converts it to trouble, for steps that do not depend on the subject.
@@ -107,6 +115,21 @@ impl<T> During for Verdict<T> {
             Err(Stop::Fault(fault)) => fault.during.push(place().into()),
             Err(Stop::Trouble(why)) => *why = format!("{}: {why}", place().into()),
             Ok(_) | Err(Stop::Skip(_)) => {}
+        }
+        self
+    }
+}
+
+/// Marks faults that need not be confirmed by repeating the test.
+pub trait Certain {
+    /// Marks a fault as independent of load and timing.
+    fn certain(self) -> Self;
+}
+
+impl<T> Certain for Verdict<T> {
+    fn certain(mut self) -> Self {
+        if let Err(Stop::Fault(fault)) = &mut self {
+            fault.certain = true;
         }
         self
     }

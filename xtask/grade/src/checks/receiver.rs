@@ -8,13 +8,12 @@ use rustix::process::Signal;
 
 use crate::expectations::{SILENCE, fails};
 use crate::reference;
-use crate::running_server::{BUSY, ExpectedResult, RunningServer, holds};
+use crate::running_server::{BUSY, ExpectedResult, RunningServer, UNREAD, holds};
 use crate::trial::Trial;
-use accio_harness::context::wait_until;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
 use accio_harness::resource_limits;
 use accio_harness::subject::Program;
-use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq, ensure_took};
+use accio_harness::verdict::{Certain, During, Stop, Verdict, ensure, ensure_eq, ensure_took};
 
 /// Size of a small file, in bytes.
 pub(super) const SMALL: usize = 500;
@@ -47,8 +46,15 @@ fn rejects_port(trial: &Trial<'_>, port: &str) -> Verdict {
     Ok(())
 }
 
-pub(super) fn sigint(trial: &Trial<'_>) -> Verdict {
-    trial.server()?.ends_on(Signal::INT, "SIGINT")
+/// Sends the signals that the document of the dialect names.
+pub(super) fn signals(trial: &Trial<'_>) -> Verdict {
+    match trial.dialect {
+        Dialect::Direct => {
+            sigterm(trial)?;
+            sigquit(trial)
+        }
+        _ => trial.server()?.ends_on(Signal::INT, "SIGINT"),
+    }
 }
 
 pub(super) fn sigterm(trial: &Trial<'_>) -> Verdict {
@@ -75,7 +81,12 @@ pub(super) fn greets(trial: &Trial<'_>) -> Verdict {
 pub(super) fn receives(trial: &Trial<'_>) -> Verdict {
     let server = trial.server()?;
     let mut peer = server.greeted()?;
-    peer.send(&trial.context.content(1, 50_000))?;
+    let content = trial.context.content(1, 50_000);
+    let lost = |stop| match stop {
+        Stop::Fault(_) => Stop::fault("the server to read all bytes", UNREAD),
+        other => other,
+    };
+    peer.send(&content).map_err(lost).certain()?;
     server.has_read_all(&peer)
 }
 
@@ -101,12 +112,9 @@ pub(super) fn next_after_silence(trial: &Trial<'_>) -> Verdict {
     silent.send(b"partial")?;
     let (until, content) = (Instant::now() + SILENCE.1, trial.context.content(1, SMALL));
     silent.end(until - Instant::now())?;
+    // Other checks look at what becomes of the content.
     let peer = server.transfer(&content).during(|| "the connection after the timeout")?;
-    server.has_read_all(&peer)?;
-    match trial.program {
-        Program::Server => server.expect_file(2, &content),
-        _ => Ok(()),
-    }
+    server.has_read_all(&peer)
 }
 
 /// Sends `wire` and then nothing: after ten seconds the server must end the connection, and the
@@ -147,7 +155,10 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
     }
     let latest = SILENCE.1 + held;
     // Check the result first, then the times.
-    server.expect(&[ExpectedResult::Error])?;
+    match trial.program {
+        Program::Server => server.expect(&[ExpectedResult::Error])?,
+        _ => server.expect_line("ERROR")?,
+    }
     if let Some(marked) = marked {
         ensure_took("the silence until ERROR", since, marked, SILENCE.0, latest)?;
     }
@@ -165,30 +176,25 @@ pub(super) fn silence_from_start(trial: &Trial<'_>) -> Verdict {
     silence(trial, RunningServer::connect, b"")
 }
 
-/// Sends `content` with the reference client; it must produce a result other than ERROR.
-pub(super) fn arrives(
-    trial: &Trial<'_>,
-    server: &mut RunningServer,
-    address: SocketAddr,
-    content: &[u8],
-) -> Verdict {
-    reference::send(address, trial.dialect, content)?;
-    produces_result(server)
+/// Sends `content` with the reference client. The transfer must end well: the server reads all
+/// bytes, and a server that keeps files has one other than ERROR.
+pub(super) fn arrives(server: &RunningServer, address: SocketAddr, content: &[u8]) -> Verdict {
+    let sent = reference::send(server, address, content)?;
+    if server.keeps_files() {
+        return produces_file(server);
+    }
+    // The server has read everything if it closed the connection without a reset.
+    if sent.is_closed { Ok(()) } else { server.has_read_all(&sent.peer) }
 }
 
-/// Returns a fault unless connection 1 produced a file, or a printed line, other than ERROR.
-pub(super) fn produces_result(server: &mut RunningServer) -> Verdict {
-    if server.keeps_files() {
-        let path = server.path(1);
-        wait_until(SOON, || path.exists());
-        let error = std::fs::read(&path).is_ok_and(|now| now == b"ERROR");
-        return ensure(path.exists() && !error, "1.file with the received bytes", || {
-            if error { "1.file contains ERROR".into() } else { "no 1.file".into() }
-        });
-    }
-    let lines = server.lines(1)?;
-    let good = lines.first().is_some_and(|line| !line.contains("ERROR"));
-    ensure(good, "a line on stdout other than ERROR", || format!("{lines:?}"))
+/// Returns a fault unless connection 1 produced a file other than ERROR.
+pub(super) fn produces_file(server: &RunningServer) -> Verdict {
+    let path = server.path(1);
+    let exists = server.comes_to(|| path.exists());
+    let error = || std::fs::read(&path).is_ok_and(|now| now == b"ERROR");
+    ensure(exists && !error(), "1.file with the received bytes", || {
+        if exists { "1.file contains ERROR".into() } else { server.describe_missing(1) }
+    })
 }
 
 pub(super) fn all_interfaces(trial: &Trial<'_>) -> Verdict {
@@ -221,13 +227,13 @@ pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
         Program::Server => {
             let path = server.path(1);
             let length = || std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
-            wait_until(SOON, || length() == HUGE);
+            server.comes_to(|| length() == HUGE);
             ensure_eq("bytes in 1.file", HUGE, length())?;
         }
         _ => {
             let lines = server.lines(1)?;
             let right = lines.first().is_some_and(|line| line.contains(&HUGE.to_string()));
-            ensure(right, format!("the count {HUGE}"), || format!("{lines:?}"))?;
+            ensure(right, format!("the count {HUGE} on stdout"), || server.printed())?;
         }
     }
     let grown = after.saturating_sub(before);
@@ -261,6 +267,18 @@ pub(super) fn piecemeal(trial: &Trial<'_>) -> Verdict {
     byte_by_byte(&mut peer, b"in pieces")?;
     peer.fin()?;
     server.expect(&[ExpectedResult::Content(b"in pieces")])
+}
+
+pub(super) fn same_segment(trial: &Trial<'_>) -> Verdict {
+    let mut server = trial.server()?;
+    let content = trial.context.content(1, SMALL);
+    let mut peer = server.connect()?;
+    peer.expect(GREETING)?;
+    peer.send(FIRST)?;
+    peer.expect(GREETING)?;
+    peer.send(&[SECOND, &content].concat())?;
+    peer.fin()?;
+    server.expect(&[ExpectedResult::Content(&content)])
 }
 
 pub(super) fn idle(trial: &Trial<'_>) -> Verdict {
@@ -329,8 +347,9 @@ pub(super) fn survives_reset(trial: &Trial<'_>) -> Verdict {
 pub(super) fn closes(trial: &Trial<'_>) -> Verdict {
     let server = trial.server()?;
     let mut peer = server.transfer(b"content")?;
-    let (end, _) = peer.end(SOON)?;
-    ensure(end != End::Open, "the server to close the connection after the client did", || {
+    let (end, _) = peer.end(Duration::from_secs(1))?;
+    let closed = end != End::Open || server.comes_to(|| server.has_closed(&peer));
+    ensure(closed, "the server to close the connection after the client did", || {
         format!("it is open {SOON:?} later")
     })
 }
@@ -338,7 +357,7 @@ pub(super) fn closes(trial: &Trial<'_>) -> Verdict {
 pub(super) fn loss(trial: &Trial<'_>) -> Verdict {
     let mut server = trial.server_with_loss()?;
     let content = trial.context.content(1, LARGE);
-    reference::send(server.address, trial.dialect, &content)?;
+    reference::send(&server, server.address, &content)?;
     server.expect(&[ExpectedResult::Content(&content)])
 }
 

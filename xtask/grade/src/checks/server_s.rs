@@ -1,15 +1,16 @@
 //! The checks of server-s, which counts bytes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::receiver::{self, LARGE, SMALL};
 use crate::check::Check;
+use crate::own_time::OwnTime;
 use crate::reference;
 use crate::running_server::{ExpectedResult, RunningServer};
 use crate::trial::Trial;
 use accio_harness::peer::{Dialect, Peer, SOON};
 use accio_harness::subject::Program;
-use accio_harness::verdict::{During, Stop, Verdict, ensure};
+use accio_harness::verdict::{Certain, During, Stop, Verdict, ensure};
 
 const NUMBER: &str = "the number of bytes, without the handshake, is printed as a single number";
 const IDLE: &str = "no data for over 10 s: abort the connection, print the single word ERROR";
@@ -49,16 +50,16 @@ pub(super) fn checks() -> Vec<Check> {
             .run(|trial| counts(trial, LARGE)),
         check("15", "10 MiB arrive over a network with delay and loss", NETWORK).worth(5).run(
             |trial| {
-                let (mut server, proxy) = trial.server_far_away()?;
+                let (server, proxy) = trial.server_far_away()?;
                 let content = trial.context.content(1, LARGE);
-                receiver::arrives(trial, &mut server, proxy.address(), &content)
+                receiver::arrives(&server, proxy.address(), &content)
             },
         ),
         check("16", "… and the printed count is right", NUMBER).worth(5).run(|trial| {
             let (mut server, proxy) = trial.server_far_away()?;
             let content = trial.context.content(1, LARGE);
-            reference::send(proxy.address(), trial.dialect, &content)?;
-            expect_count(&mut server, LARGE)
+            reference::send(&server, proxy.address(), &content)?;
+            server.expect_line(&LARGE.to_string())
         }),
         check("empty", "a connection without any byte counts 0", NUMBER).run(receiver::empty),
         check("100mib", "100mib: counted with bounded memory", LARGE_FILES).run(receiver::huge),
@@ -70,23 +71,14 @@ pub(super) fn checks() -> Vec<Check> {
 }
 
 fn arrives(trial: &Trial<'_>, length: usize) -> Verdict {
-    let mut server = trial.server()?;
-    let address = server.address;
-    receiver::arrives(trial, &mut server, address, &trial.context.content(1, length))
+    let server = trial.server()?;
+    receiver::arrives(&server, server.address, &trial.context.content(1, length))
 }
 
 fn counts(trial: &Trial<'_>, length: usize) -> Verdict {
     let mut server = trial.server()?;
-    reference::send(server.address, trial.dialect, &trial.context.content(1, length))?;
-    expect_count(&mut server, length)
-}
-
-/// Returns a fault unless the server prints exactly the number.
-fn expect_count(server: &mut RunningServer, length: usize) -> Verdict {
-    let lines = server.lines(1)?;
-    ensure(lines == [length.to_string()], format!("the line {length} on stdout"), || {
-        format!("{:?}", server.process.stdout().text())
-    })
+    reference::send(&server, server.address, &trial.context.content(1, length))?;
+    server.expect_line(&length.to_string())
 }
 
 fn counts_from_zero(trial: &Trial<'_>) -> Verdict {
@@ -122,22 +114,23 @@ fn turns(trial: &Trial<'_>) -> Verdict {
             .filter(|other| has_turn(&server, trial.dialect, &waiting[*other]))
             .count();
         ensure(begun == 1, "one connection served at a time", || format!("{begun} at once"))
+            .certain()
             .during(place)?;
         let mut peer = waiting.swap_remove(index);
-        peer.greet_as_client(trial.dialect).during(place)?;
+        server.handshake(&mut peer).during(place)?;
         peer.send(&content).during(place)?;
         peer.fin()?;
         server.has_read_all(&peer).during(place)?;
         done.push(peer);
     }
     let lines = server.lines(COUNT)?;
-    ensure(lines.len() == COUNT, format!("{COUNT} lines on stdout"), || format!("{lines:?}"))
+    ensure(lines.len() == COUNT, format!("{COUNT} lines on stdout"), || server.printed())
 }
 
 /// Waits for a connection to be served, and returns its index.
 fn next_turn(server: &RunningServer, dialect: Dialect, waiting: &[Peer]) -> Verdict<usize> {
-    let until = Instant::now() + SOON;
-    while Instant::now() < until {
+    let time = OwnTime::of(&[server.process.pid()]);
+    while !time.exceeds(SOON) {
         if let Some(index) = waiting.iter().position(|peer| has_turn(server, dialect, peer)) {
             return Ok(index);
         }

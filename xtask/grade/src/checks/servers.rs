@@ -4,7 +4,8 @@ use super::receiver;
 use crate::check::{CONFIRMED, Check, GREETED};
 use accio_harness::subject::Program;
 
-const SIGNALS: &str = "SIGINT, SIGTERM and SIGQUIT end the server gracefully, with exit code 0";
+const SIGNALS: &str = "SIGINT, SIGTERM and SIGQUIT end the server gracefully, with exit code 0; the \
+                       documents of the dialect direct ask for SIGTERM and SIGQUIT only";
 const RUNS: &str = "the server runs until a signal ends it";
 const NETWORK: &str = "tested with emulated delays and transmission errors";
 const REPOSITORY: &str = "the course looks at the repository";
@@ -15,7 +16,7 @@ const GREETING: &str = "after the connection is established the server sends acc
 const RECEIVES: &str = "after the handshake the server receives the file";
 const PORTS: &str = "ports are 1 to 65535";
 const INTERFACES: &str = "the server accepts connections coming from any interface";
-const PIECES: &str = "bytes that are sent at once may arrive in pieces";
+const PIECES: &str = "bytes that are sent at once may arrive in pieces, and others together";
 const SECOND: &str = "the second accio\\r\\n is sent after the first confirmation has arrived";
 const SILENCE: &str = "10 s without data are an error, not 10 s of transfer";
 const CLOSED: &str = "a connection is accepted, processed and closed";
@@ -29,10 +30,10 @@ pub(super) fn checks(program: Program) -> Vec<Check> {
         check("2", "an invalid port: ERROR: on stderr, a non-zero exit code", PORT)
             .worth(5)
             .run(receiver::bad_port),
-        check("3", "SIGINT: ends gracefully with exit code 0", SIGNALS)
+        check("3", "SIGINT (direct: SIGTERM and SIGQUIT): ends with exit code 0", SIGNALS)
             .worth(5)
             .waits()
-            .run(receiver::sigint),
+            .run(receiver::signals),
         check("4", "accepts a connection", LISTENS).worth(5).run(receiver::accepts),
         check("5", "sends the greeting first, and nothing more", GREETING)
             .worth(5)
@@ -44,9 +45,11 @@ pub(super) fn checks(program: Program) -> Vec<Check> {
             .waits()
             .run(receiver::next_after_silence),
         check("sigterm", "SIGTERM: ends gracefully with exit code 0", SIGNALS)
+            .in_dialects(GREETED)
             .waits()
             .run(receiver::sigterm),
         check("sigquit", "SIGQUIT: ends gracefully with exit code 0", SIGNALS)
+            .in_dialects(GREETED)
             .waits()
             .run(receiver::sigquit),
         check("port-zero", "port 0 is invalid", PORTS).run(receiver::port_zero),
@@ -54,6 +57,9 @@ pub(super) fn checks(program: Program) -> Vec<Check> {
         check("piecemeal", "accepts confirmations and content byte by byte", PIECES)
             .waits()
             .run(receiver::piecemeal),
+        check("same-segment", "accepts content in the segment of the last confirmation", PIECES)
+            .in_dialects(CONFIRMED)
+            .run(receiver::same_segment),
         check("second-greeting", "greets again only after the first confirmation", SECOND)
             .in_dialects(CONFIRMED)
             .waits()

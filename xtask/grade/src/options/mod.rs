@@ -22,7 +22,7 @@ use accio_harness::options::RunOptions;
 use accio_harness::peer::Dialect;
 use accio_harness::resource_limits::{self, Limits};
 use accio_harness::work_dir::WorkDir;
-use accio_harness::{TROUBLE, namespace, scheduling_delay};
+use accio_harness::{TROUBLE, cores, namespace, scheduling_delay};
 
 /// The exit code of an invalid command line.
 const USAGE: u8 = 2;
@@ -30,6 +30,10 @@ const USAGE: u8 = 2;
 const DESCRIPTORS: u64 = 8192;
 /// The dialect of the courses since 2022.
 const COURSES: Dialect = Dialect::Confirm;
+/// Default number of concurrent submissions per core.
+const AT_ONCE: usize = 4;
+/// The default seed: always the same, so that nothing in a check depends on chance.
+const SEED: u64 = 1;
 /// Default memory limit of a check's programs, in MiB.
 const MEMORY: u64 = 1024;
 
@@ -56,7 +60,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR",
           conflicts_with_all = ["bin_dir", "subject", "server", "client", "server_s", "gradescope"])]
     submissions: Option<PathBuf>,
-    /// Number of submissions to grade at once [default: three per core]
+    /// Number of submissions to grade at once [default: four per core]
     #[arg(long, value_name = "N", requires = "submissions",
           value_parser = clap::value_parser!(u16).range(1..))]
     at_once: Option<u16>,
@@ -79,6 +83,9 @@ pub(crate) struct Options {
     /// Leave out checks with this text in id or description (repeatable)
     #[arg(long, value_name = "TEXT")]
     without: Vec<String>,
+    /// Allow server-s to print lines at its start, before the counts
+    #[arg(long)]
+    allow_start_up_lines: bool,
     /// Do not repeat failed checks
     #[arg(long)]
     no_retry: bool,
@@ -106,9 +113,7 @@ pub(crate) struct Options {
 pub(crate) struct RunSettings<'a> {
     /// The directory for the checks' files.
     pub(crate) dir: &'a Path,
-    /// Number of concurrent checks that use the CPU.
-    pub(crate) jobs: usize,
-    /// The seed of contents and of the network emulator.
+    /// The seed of contents.
     pub(crate) seed: u64,
     /// The directory of our own programs.
     pub(crate) bin: &'a Path,
@@ -142,12 +147,10 @@ impl Options {
         let mut dir = WorkDir::new("grade", namespace::remove_all)?;
         resource_limits::raise_descriptor_limit(Some(DESCRIPTORS))?;
         scheduling_delay::start();
-        let run = RunSettings {
-            dir: dir.path(),
-            jobs: self.run.jobs(1),
-            seed: self.run.seed(),
-            bin: &bin,
-        };
+        if let Some(jobs) = self.run.jobs {
+            cores::set_places(usize::from(jobs));
+        }
+        let run = RunSettings { dir: dir.path(), seed: self.run.seed.unwrap_or(SEED), bin: &bin };
         let code = self.grade(&chosen, &run, &mut out);
         if self.run.keep && code.as_ref().is_ok_and(|code| *code != ExitCode::SUCCESS) {
             dir.keep();
@@ -210,7 +213,7 @@ impl Options {
         self.write(&reports, out)?;
         if let Some(path) = &self.matrix {
             let all: Vec<Submission> = found.into_iter().map(|(one, _)| one).collect();
-            let settings = self.settings(run, run.jobs, run.dir.join("interop"));
+            let settings = self.settings(run, run.dir.join("interop"));
             report::write(path, interop::run(&all, &settings)?)?;
         }
         Ok(exit_code(&reports))
@@ -224,8 +227,8 @@ impl Options {
         out: &mut impl Write,
     ) -> anyhow::Result<Vec<Report>> {
         let cores = thread::available_parallelism().map_or(2, usize::from);
-        let at_once = self.at_once.map_or(3 * cores, usize::from);
-        let settings = self.settings(run, run.jobs, run.dir.to_owned());
+        let at_once = self.at_once.map_or(AT_ONCE * cores, usize::from);
+        let settings = self.settings(run, run.dir.to_owned());
         let reports = submissions::grade(found, chosen, &settings, at_once, &self.results)?;
         if !self.json {
             submissions::summary(out, &reports)?;
@@ -261,7 +264,7 @@ impl Options {
         run: &RunSettings<'_>,
         out: &mut impl Write,
     ) -> anyhow::Result<Report> {
-        let settings = self.settings(run, run.jobs, run.dir.join(submission.dialect.name()));
+        let settings = self.settings(run, run.dir.join(submission.dialect.name()));
         let checks = grade::checks_for(submission, chosen);
         let subject_option = self.subject.as_ref().map(|dir| selection::subject_option(dir));
         let mut results = self
@@ -284,15 +287,15 @@ impl Options {
         Ok(report)
     }
 
-    fn settings(&self, run: &RunSettings<'_>, jobs: usize, dir: PathBuf) -> Settings {
+    fn settings(&self, run: &RunSettings<'_>, dir: PathBuf) -> Settings {
         Settings {
             seed: run.seed,
-            jobs,
             network: self.network,
             limits: Limits { memory: self.memory << 10, ..Limits::default() },
             // Programs are started from other directories.
             workdir: self.workdir.as_ref().and_then(|dir| std::path::absolute(dir).ok()),
             dir,
+            may_announce: self.allow_start_up_lines,
             retry: !self.no_retry,
             keep: self.run.keep,
             repeat: self.repeat(),

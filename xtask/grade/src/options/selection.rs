@@ -21,6 +21,9 @@ impl Options {
         if self.memory != MEMORY {
             options.push_str(&format!(" --memory {}", self.memory));
         }
+        if self.allow_start_up_lines {
+            options.push_str(" --allow-start-up-lines");
+        }
         if self.network == Network::Proxy {
             options.push_str(" --network proxy");
         }
@@ -38,6 +41,7 @@ impl Options {
                 .map(|dialect| {
                     Ok(Submission {
                         name: "our own programs".into(),
+                        directory: None,
                         programs: Subject::own_in(run.bin, dialect)?,
                         dialect,
                         options: format!("{bin_dir}--handshake {}", dialect.name()),
@@ -72,7 +76,8 @@ impl Options {
             }
         };
         options.push_str(&format!("--handshake {}", dialect.name()));
-        Ok(vec![Submission { name, programs, dialect, options }])
+        let directory = self.subject.as_ref().and_then(|dir| std::path::absolute(dir).ok());
+        Ok(vec![Submission { name, programs, dialect, directory, options }])
     }
 }
 

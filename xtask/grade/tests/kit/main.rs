@@ -8,6 +8,8 @@ mod faults;
 mod hostile;
 mod page;
 mod reports;
+mod timing;
+mod verdicts;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -89,6 +89,43 @@ impl Peer {
         Ok(received)
     }
 
+    /// Receives until there are `count` bytes, the peer ends the connection, or `limit` has passed;
+    /// returns the bytes and how the connection ended, if it did.
+    pub fn receive_or_end(&mut self, count: usize, limit: Duration) -> Verdict<(Vec<u8>, End)> {
+        let until = Instant::now() + limit;
+        let mut received = vec![0; count];
+        let (mut filled, mut end) = (0, End::Open);
+        while filled < count {
+            match self.read_until(&mut received[filled..], until)? {
+                Ok(0) => end = End::Fin,
+                Ok(more) => {
+                    filled += more;
+                    continue;
+                }
+                Err(how) => end = how,
+            }
+            break;
+        }
+        received.truncate(filled);
+        Ok((received, end))
+    }
+
+    /// Reads until the connection ends or more than `most` bytes have been received; returns how it
+    /// ended and the number of bytes.
+    pub fn end_within(&mut self, limit: Duration, most: u64) -> Verdict<(End, u64)> {
+        let until = Instant::now() + limit;
+        let mut buffer = vec![0; 1 << 16];
+        let mut count = 0;
+        while count <= most {
+            match self.read_until(&mut buffer, until)? {
+                Ok(0) => return Ok((End::Fin, count)),
+                Ok(more) => count += more as u64,
+                Err(end) => return Ok((end, count)),
+            }
+        }
+        Ok((End::Open, count))
+    }
+
     /// Returns a fault if it receives anything, including the end of the connection, within `time`.
     pub fn expect_silence(&mut self, time: Duration) -> Verdict {
         let mut buffer = [0; 64];
@@ -103,16 +140,7 @@ impl Peer {
 
     /// Reads until the connection ends; returns how it ended and the number of bytes.
     pub fn end(&mut self, limit: Duration) -> Verdict<(End, u64)> {
-        let until = Instant::now() + limit;
-        let mut buffer = vec![0; 1 << 16];
-        let mut count = 0;
-        loop {
-            match self.read_until(&mut buffer, until)? {
-                Ok(0) => return Ok((End::Fin, count)),
-                Ok(more) => count += more as u64,
-                Err(end) => return Ok((end, count)),
-            }
-        }
+        self.end_within(limit, u64::MAX)
     }
 
     /// Reads until the connection ends; returns all bytes and how it ended.

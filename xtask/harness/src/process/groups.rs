@@ -1,8 +1,9 @@
 //! Keeps track of all running process groups, so that none outlives its scenario or this process.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
@@ -10,6 +11,39 @@ use crate::resource_limits;
 
 /// The running groups, each with its owner.
 static GROUPS: Mutex<Vec<(Pid, usize)>> = Mutex::new(Vec::new());
+
+/// A process that ended by itself.
+#[derive(Debug, Clone)]
+pub struct OwnEnd {
+    /// Its process id.
+    pub pid: Pid,
+    /// How it ended: `exit code 1`.
+    pub how: String,
+}
+
+/// What is known about the ended processes of an owner.
+#[derive(Debug, Clone, Default)]
+pub struct EndedProcesses {
+    /// Those that ended by themselves, in order.
+    pub ends: Vec<OwnEnd>,
+    /// The longest time that one of them waited for a CPU.
+    pub waited: Duration,
+}
+
+static ENDED: Mutex<BTreeMap<usize, EndedProcesses>> = Mutex::new(BTreeMap::new());
+
+/// Records the end of a process of `owner`.
+pub(super) fn record_end(owner: usize, end: Option<OwnEnd>, waited: Duration) {
+    let mut ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
+    let one = ended.entry(owner).or_default();
+    one.ends.extend(end);
+    one.waited = one.waited.max(waited);
+}
+
+/// Removes and returns what is known about the ended processes of `owner`.
+pub fn take_ended(owner: usize) -> EndedProcesses {
+    ENDED.lock().unwrap_or_else(PoisonError::into_inner).remove(&owner).unwrap_or_default()
+}
 
 /// The thread that has killed all groups and is about to end this process.
 static ENDING: OnceLock<ThreadId> = OnceLock::new();
@@ -31,6 +65,12 @@ pub(super) fn groups() -> MutexGuard<'static, Vec<(Pid, usize)>> {
 pub fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
     let _none = groups();
     work()
+}
+
+/// Returns the running groups of these owners.
+pub(crate) fn groups_of(owners: &HashSet<usize>) -> HashSet<Pid> {
+    let groups = groups();
+    groups.iter().filter(|(_, owner)| owners.contains(owner)).map(|(pid, _)| *pid).collect()
 }
 
 /// Kills every group of the scenario `owner`, and its processes that left their group.

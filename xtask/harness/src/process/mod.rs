@@ -10,7 +10,7 @@ mod tests;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -21,7 +21,10 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 
 use self::groups::groups;
-pub use self::groups::{end_all_of, kill_all_groups, while_none_starts};
+pub(crate) use self::groups::groups_of;
+pub use self::groups::{
+    EndedProcesses, OwnEnd, end_all_of, kill_all_groups, take_ended, while_none_starts,
+};
 pub use self::run::{checked_output, foreground, output};
 pub use super::capture::Capture;
 use super::quoting::command_line;
@@ -324,7 +327,10 @@ impl Process {
     /// Kills the rest of the group, then waits for the process, which frees its id.
     fn reap(&mut self) -> io::Result<()> {
         let at = Instant::now();
+        let by_itself = self.is_zombie()?;
+        let waited = usage::waited_for_cpu(&usage::tree(self.pid));
         let mut groups = groups();
+        let owner = groups.iter().find(|(pid, _)| *pid == self.pid).map(|(_, owner)| *owner);
         // The group may have no other process.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         resource_limits::forget(self.pid);
@@ -333,7 +339,14 @@ impl Process {
         let status = self.child.wait()?;
         let cpu = usage::reaped_cpu().saturating_sub(before);
         groups.retain(|(pid, _)| *pid != self.pid);
-        self.exit = Some(Exit { status, at, cpu });
+        let exit = Exit { status, at, cpu };
+        self.exit = Some(exit);
+        if let Some(owner) = owner.filter(|owner| *owner != NO_OWNER) {
+            // SIGKILL is how this process ends others.
+            let by_itself = by_itself && status.signal() != Some(Signal::KILL.as_raw());
+            let end = by_itself.then(|| OwnEnd { pid: self.pid, how: exit.describe() });
+            groups::record_end(owner, end, waited);
+        }
         Ok(())
     }
 
@@ -366,7 +379,6 @@ impl Drop for Process {
 impl Exit {
     /// Describes the exit: `exit code 0`, `death by signal 9`.
     pub fn describe(&self) -> String {
-        use std::os::unix::process::ExitStatusExt;
         match (self.status.code(), self.status.signal()) {
             (Some(code), _) => format!("exit code {code}"),
             (None, Some(signal)) => format!("death by signal {signal}"),

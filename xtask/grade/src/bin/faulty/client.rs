@@ -13,18 +13,29 @@ const TEN: Duration = Duration::from_secs(10);
 const FOREVER: Duration = Duration::from_secs(1000);
 
 pub(crate) fn run(faulty: &FaultyProgram, arguments: &[String]) -> io::Result<u8> {
-    let [host, port, file] = arguments else {
-        return match faulty.has("no-usage") {
-            true => Ok(0),
-            false => Err(Error::other("usage: HOST PORT FILE")),
-        };
+    let [host, port, file] = match arguments {
+        [host, port, file, ..] if faulty.has("ignores-arguments") => [host, port, file],
+        [host, port, file] => [host, port, file],
+        _ if faulty.has("no-usage") => return Ok(0),
+        // Like a program that uses an argument without having looked at their number.
+        _ if faulty.has("crashes") => [&arguments[0], &arguments[1], &arguments[2]],
+        _ => return Err(Error::other("usage: HOST PORT FILE")),
     };
     let port: u16 = port.parse().map_err(|_| Error::other("bad port"))?;
+    if faulty.has("late-connect") {
+        thread::sleep(Duration::from_secs(3));
+    }
     let stream = connect(faulty, host, port)?;
+    if faulty.has("small-buffer") {
+        socket2::SockRef::from(&stream).set_send_buffer_size(2 << 10)?;
+    }
     let began = Instant::now();
     handshake(faulty, &stream)?;
     let wait = if faulty.has("no-send-timeout") { FOREVER } else { TEN };
     stream.set_write_timeout(Some(wait))?;
+    if faulty.has("slow-start") {
+        thread::sleep(Duration::from_secs(9));
+    }
     send(faulty, &stream, file, began)?;
     stream.shutdown(Shutdown::Write)?;
     let wait = if faulty.has("waits-for-close") { FOREVER } else { Duration::from_secs(5) };
@@ -120,7 +131,8 @@ fn send(
         return write_all(stream, &fs::read(file)?);
     }
     let mut file = File::open(file)?;
-    let mut buffer = vec![0; 64 << 10];
+    let length = if faulty.has("small-writes") { 100 } else { 64 << 10 };
+    let mut buffer = vec![0; length];
     if faulty.has("send-ignored") {
         // A small buffer, as on other systems: bytes that do not fit are lost.
         socket2::SockRef::from(stream).set_send_buffer_size(8 << 10)?;
@@ -134,6 +146,9 @@ fn send(
         }
         if faulty.has("total-timeout") && began.elapsed() > TEN {
             return Err(Error::other("the transfer takes too long"));
+        }
+        if faulty.has("slow-writes") {
+            thread::sleep(Duration::from_millis(20));
         }
         if faulty.has("first-megabyte") && sent >= 1 << 20 {
             break;

@@ -41,6 +41,9 @@ pub(crate) fn run(faulty: &FaultyProgram, arguments: &[String]) -> io::Result<u8
     watch_signals(faulty)?;
     let host = if faulty.has("localhost") { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    if faulty.has("small-window") {
+        socket.set_recv_buffer_size(2 << 10)?;
+    }
     socket.bind(&SocketAddr::from((host, port)).into())?;
     socket.listen(if faulty.has("backlog-1") { 1 } else { 128 })?;
     let listener: TcpListener = socket.into();
@@ -51,6 +54,9 @@ pub(crate) fn run(faulty: &FaultyProgram, arguments: &[String]) -> io::Result<u8
         counted: AtomicU64::new(0),
         running: AtomicUsize::new(0),
     });
+    if faulty.has("announces") || faulty.has("dies") {
+        writeln!(io::stdout(), "listening on port {port}")?;
+    }
     accept(&listener, &shared)
 }
 
@@ -117,6 +123,13 @@ fn watch_signals(faulty: &FaultyProgram) -> io::Result<()> {
 /// Serves a connection; returns an error if it was reset.
 fn serve(shared: &Shared, stream: TcpStream, id: usize) -> io::Result<()> {
     let faulty = &shared.faulty;
+    if faulty.has("dies") {
+        // Without a panic, whose message would name the reason.
+        std::process::exit(1);
+    }
+    if faulty.has("late-greeting-3") {
+        thread::sleep(Duration::from_secs(3));
+    }
     let received = receive(shared, &stream);
     let id = match faulty.has("finish-order") {
         true => shared.finished.fetch_add(1, Ordering::Relaxed) + 1,
@@ -146,7 +159,9 @@ const MARKING: (Duration, Duration) = (Duration::from_millis(2500), Duration::fr
 /// Delays the result: `late` sleeps all the time, `held` uses the CPU at the end, like a program
 /// that a busy machine slows down.
 fn delay(faulty: &FaultyProgram, (pause, then): (Duration, Duration)) {
-    if faulty.has("late") {
+    if faulty.has("late-close") {
+        thread::sleep(Duration::from_millis(1500));
+    } else if faulty.has("late") {
         thread::sleep(pause + then);
     } else if faulty.has("held") {
         thread::sleep(pause);
@@ -173,6 +188,13 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
     let began = Instant::now();
     let mut received = Received::default();
     let mut first = handshake(faulty, stream)?;
+    if faulty.has("drops-first") {
+        // Like a program that takes all of a `recv` for the confirmation.
+        first.clear();
+    }
+    if faulty.has("closes-early") {
+        return Ok(received);
+    }
     if faulty.has("header-counted") && faulty.confirms() {
         let mut header = CONFIRMATIONS.concat();
         header.extend(first);
@@ -184,8 +206,14 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
         _ => None,
     };
     received.path = file.is_some().then_some(part);
-    let mut buffer = vec![0; 64 << 10];
+    let length = match faulty.fault.as_str() {
+        "small-reads" => 16,
+        "thread-per-read" => 4 << 10,
+        _ => 64 << 10,
+    };
+    let mut buffer = vec![0; length];
     loop {
+        slow_down(faulty);
         let count = if first.is_empty() {
             if !faulty.has("no-timeout") {
                 let wait = if faulty.has("hasty") { Duration::from_secs(5) } else { TEN };
@@ -199,8 +227,10 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
                 Err(error) => return fail(shared, received, error),
             }
         } else {
-            buffer[..first.len()].copy_from_slice(&first);
-            std::mem::take(&mut first).len()
+            let part = first.len().min(buffer.len());
+            buffer[..part].copy_from_slice(&first[..part]);
+            first.drain(..part);
+            part
         };
         if count == 0 {
             return Ok(received);
@@ -211,6 +241,31 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
             Some(file) => file.write_all(&buffer[..count])?,
             None => {}
         }
+    }
+}
+
+/// Slows a read of up to 64 KiB down, for the faults that test how the kit measures time.
+fn slow_down(faulty: &FaultyProgram) {
+    match faulty.fault.as_str() {
+        "slow-reads" => thread::sleep(Duration::from_millis(2)),
+        // About four seconds for 10 MiB.
+        "busy-reads" => spin(Duration::from_millis(25)),
+        "thread-per-read" => drop(thread::spawn(|| {}).join()),
+        _ => {}
+    }
+}
+
+/// Uses this much CPU time, however long that takes.
+fn spin(time: Duration) {
+    let now = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let elapsed = |from: rustix::time::Timespec| {
+        let now = now();
+        let nanoseconds = (now.tv_sec - from.tv_sec) * 1_000_000_000 + now.tv_nsec - from.tv_nsec;
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+    };
+    let began = now();
+    while elapsed(began) < time {
+        std::hint::spin_loop();
     }
 }
 
@@ -299,6 +354,9 @@ fn print(shared: &Shared, count: Result<u64, Vec<u8>>) -> io::Result<()> {
     let faulty = &shared.faulty;
     let mut out = io::stdout().lock();
     match count {
+        Ok(count) if faulty.has("to-stderr") => writeln!(io::stderr(), "{count}")?,
+        Err(_) if faulty.has("to-stderr") => writeln!(io::stderr(), "ERROR")?,
+        Err(_) if faulty.has("error-words") => writeln!(out, "ERROR: the client was silent")?,
         Ok(count) if faulty.has("words") => writeln!(out, "Received {count} bytes")?,
         Ok(count) if faulty.has("one-counter") => {
             writeln!(out, "{}", shared.counted.fetch_add(count, Ordering::Relaxed) + count)?;

@@ -34,7 +34,7 @@ pub(super) fn checks() -> Vec<Check> {
     let check = |name, about, rule| Check::new(Program::Client, name, about, rule);
     vec![
         check("1", "repository: at least 3 commits", REPOSITORY).worth(5),
-        check("2", "rejects any number of arguments other than three", ARGUMENTS)
+        check("2", "rejects any number of arguments other than three, with an error", ARGUMENTS)
             .worth(5)
             .waits()
             .run(arguments),
@@ -109,6 +109,9 @@ pub(super) fn checks() -> Vec<Check> {
                     tolerates(trial, name).during(|| name)
                 })
             }),
+        check("greetings-together", "accepts both greetings in one segment", WHOLE)
+            .in_dialects(CONFIRMED)
+            .run(|trial| tolerates(trial, "together")),
         check("never-closes", "ends within 10 s if the server never closes", TEN)
             .waits()
             .run(never_closes),

@@ -9,30 +9,71 @@ use std::time::{Duration, Instant};
 
 use crate::broken;
 use crate::checks::receiver::SMALL;
-use crate::expectations::{GIVE_UP, ends, expect_silence, fails, succeeds};
-use crate::network_emulator::{NetworkEmulator, Profile};
-use crate::reference::ReferenceServer;
+use crate::expectations::{GIVE_UP, RESTING, ends, expect_silence, fails, succeeds};
+use crate::network_emulator::{NetworkEmulator, Pauses, Profile};
+use crate::own_time::OwnTime;
 use crate::sockets::{self, ConnectionProgress};
 use crate::trial::{STARTED, Trial};
-use accio_harness::peer::{Dialect, End, FIRST, GREETING, Listener, SECOND, SOON, side_by_side};
+use accio_harness::context::wait_until;
+use accio_harness::peer::{
+    Dialect, End, FIRST, GREETING, Listener, Peer, SECOND, SOON, side_by_side,
+};
 use accio_harness::process::Process;
 use accio_harness::subject::Program;
-use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
+use accio_harness::verdict::{Certain, During, Stop, Verdict, ensure, ensure_eq};
 use accio_harness::{payload, ports, resource_limits};
 
+/// Runs the client with too few and too many arguments while a server is running, so that a client
+/// that ignores an argument connects.
 pub(super) fn arguments(trial: &Trial<'_>) -> Verdict {
-    let port = ports::free()?.to_string();
-    let words = ["127.0.0.1", &port, "/dev/null", "superfluous"];
+    // Without this, a client that cannot start at all would pass.
+    trial.connected(b"content").during(|| "three arguments")?;
+    let file = trial.context.file(b"content")?;
+    let file = file.to_string_lossy();
     side_by_side([0, 1, 2, 4], |count| {
+        let listener = Listener::bind()?;
+        let port = listener.port().to_string();
+        let words = ["127.0.0.1", &port, &file, "superfluous"];
         let mut client = trial.run_with(&words[..count])?;
-        let exit = client.wait(GIVE_UP).during(|| format!("{count} arguments"))?;
-        ensure(
-            exit.status.code().is_some_and(|code| code != 0),
-            format!("{} to exit with a non-zero code", client.command()),
-            || exit.describe(),
-        )
+        rejects(&mut client, &listener).during(|| format!("{count} arguments"))
     })
 }
+
+/// Returns a fault unless the client ends with an error, without connecting.
+fn rejects(client: &mut Process, listener: &Listener) -> Verdict {
+    const STEP: Duration = Duration::from_millis(50);
+    let time = OwnTime::of(&[client.pid()]);
+    let expected = format!("{} to print an error and exit with a non-zero code", client.command());
+    loop {
+        let has_ended = client.has_ended()?;
+        if listener.accept_within(STEP)?.is_some() {
+            return Err(Stop::fault(expected, "it connects to the server")).certain();
+        }
+        if has_ended {
+            break;
+        }
+        if time.exceeds(GIVE_UP) {
+            return Err(Stop::fault(expected, "it is still running"));
+        }
+    }
+    let exit = client.wait(SOON)?;
+    let output = client.stderr().text() + &client.stdout().text();
+    let how = || format!("{}, output {output:?}", exit.describe());
+    let failed = exit.status.code().is_some_and(|code| code != 0);
+    ensure(failed && !output.trim().is_empty(), expected, how).certain()?;
+    let crash = CRASHES.into_iter().find(|text| output.contains(text));
+    ensure(crash.is_none(), "an error message", || format!("a crash: {}", how())).certain()
+}
+
+/// Texts that interpreters and run-time libraries print when a program crashes.
+const CRASHES: [&str; 6] = [
+    "Traceback (most recent call last)",
+    "SyntaxError",
+    "panicked at",
+    "terminate called",
+    "Segmentation fault",
+    "Exception in thread",
+];
 
 /// A name that does not exist; RFC 6761 reserves it.
 const UNKNOWN: &str = "no-such-host.invalid";
@@ -132,6 +173,8 @@ pub(super) fn nothing_early(trial: &Trial<'_>) -> Verdict {
     for time in 1..=times {
         for (index, byte) in GREETING.chunks(1).enumerate() {
             let quiet = Duration::from_millis(250);
+            // Each byte must arrive by itself.
+            wait_until(RESTING, || sockets::has_read(&peer));
             let silent = match index {
                 // The client may still answer the previous greeting.
                 0 => expect_silence(client.pid(), &mut peer, quiet),
@@ -160,12 +203,28 @@ pub(super) fn confirmations(trial: &Trial<'_>) -> Verdict {
     let content = trial.context.content(1, SMALL);
     let (client, mut peer) = trial.connected(&content)?;
     peer.send(GREETING)?;
-    peer.expect(FIRST).during(|| "after the first greeting")?;
+    expect_confirmation(&mut peer, FIRST).during(|| "after the first greeting")?;
     expect_silence(client.pid(), &mut peer, Duration::from_millis(300))
         .during(|| "after the first confirmation")?;
     peer.send(GREETING)?;
-    peer.expect(SECOND).during(|| "after the second greeting")?;
-    peer.expect(&content).during(|| "after the second confirmation")
+    // Other checks look at the content.
+    expect_confirmation(&mut peer, SECOND).during(|| "after the second greeting")
+}
+
+fn expect_confirmation(peer: &mut Peer, expected: &[u8]) -> Verdict {
+    let (received, end) = peer.receive_or_end(expected.len(), SOON)?;
+    let hint = match received.first() {
+        Some(first) if *first != b'c' => {
+            "; a client of the dialect accio sends the file at once (--handshake accio)"
+        }
+        None if end == End::Open => "; it sends nothing",
+        _ => "",
+    };
+    let wrong = ensure(received == expected, payload::describe(expected), || {
+        format!("{}{hint}", payload::describe(&received))
+    });
+    // The rest of an incomplete confirmation may be late.
+    if expected.starts_with(&received) && end == End::Open { wrong } else { wrong.certain() }
 }
 
 /// Runs the misbehaving server `name`; the client must give up without having sent its file.
@@ -196,7 +255,7 @@ pub(super) fn tolerates(trial: &Trial<'_>, name: &str) -> Verdict {
     let expected = trial.dialect.confirmations().len() + content.len();
     ensure_eq("bytes and the client's end", (expected as u64, End::Fin), (seen.bytes, seen.end))?;
     drop(peer);
-    succeeds(&mut client, SOON)
+    succeeds(&mut client, SOON, &[])
 }
 
 fn known(name: &str) -> Verdict<&'static broken::BrokenServer> {
@@ -215,8 +274,7 @@ fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
     let Some(broken) = broken::named(how) else {
         let profile = Profile { reset_at: Some(300_000), stall_every: u64::MAX, ..Profile::POOR };
         let local = Ipv4Addr::LOCALHOST.into();
-        let proxy =
-            NetworkEmulator::start(local, listener.address(), profile, trial.context.seed())?;
+        let proxy = NetworkEmulator::start(local, listener.address(), profile, Pauses::none())?;
         let mut client = trial.client_with_sparse(proxy.address().port())?;
         let mut peer = trial.accept(&listener, &client)?;
         peer.greet_as_server(trial.dialect)?;
@@ -227,19 +285,35 @@ fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
     let mut client = trial.client_with_sparse(listener.port())?;
     let mut peer = trial.accept(&listener, &client)?;
     (broken.serve)(&mut peer, trial.dialect)?;
-    let since = Instant::now();
+    let since = if broken.keeps_open { last_moved(&mut client, &peer)? } else { Instant::now() };
     let kept = broken.keeps_open.then_some(peer);
-    // For a moment, until its send buffer is full, the client makes progress.
-    let gave_up = fails(&mut client, since, GIVE_UP + Duration::from_millis(500));
+    let gave_up = fails(&mut client, since, GIVE_UP);
     drop(kept);
     gave_up.map(drop)
 }
 
+/// Waits until the client has ended, or long enough that it should have; returns when the last bytes
+/// moved into its send buffer or out of it.
+fn last_moved(client: &mut Process, peer: &Peer) -> Verdict<Instant> {
+    let amounts = || {
+        let (own, theirs) = sockets::pair(peer);
+        (own.map(|own| own.unread), theirs.map(|theirs| theirs.unacknowledged))
+    };
+    let (mut since, mut before) = (Instant::now(), amounts());
+    while !client.has_ended()? && since.elapsed() < GIVE_UP {
+        thread::sleep(Duration::from_millis(20));
+        let now = amounts();
+        // When the client closes its socket, nothing has moved.
+        if now != before && now.1.is_some() && !client.is_over()? {
+            since = Instant::now();
+        }
+        before = now;
+    }
+    Ok(since)
+}
+
 pub(super) fn transfers(trial: &Trial<'_>, length: usize) -> Verdict {
-    let server = ReferenceServer::start(Ipv4Addr::LOCALHOST.into(), trial.dialect)?;
-    let content = trial.context.content(1, length);
-    trial.send_by_client(server.address().port(), &content)?;
-    server.expect(1, &content)
+    trial.send_to_reference("127.0.0.1", &trial.context.content(1, length))
 }
 
 pub(super) fn never_closes(trial: &Trial<'_>) -> Verdict {
@@ -283,7 +357,7 @@ pub(super) fn slow_reader(trial: &Trial<'_>) -> Verdict {
     }
     ensure_eq("the client's end", (End::Fin, 0), peer.end(SOON)?)?;
     drop(peer);
-    succeeds(&mut client, SOON)
+    succeeds(&mut client, SOON, &[])
 }
 
 pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
@@ -305,19 +379,15 @@ pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
             peak = peak.max(resource_limits::peak_memory(client.pid()));
         }
     }
-    let (end, rest) = peer.end(Duration::from_secs(30))?;
+    let (end, rest) = peer.end_within(Duration::from_secs(30), SIZE)?;
     ensure_eq("bytes and the client's end", (SIZE, End::Fin), (read + rest, end))?;
     drop(peer);
-    succeeds(&mut client, SOON)?;
+    succeeds(&mut client, SOON, &[])?;
     ensure(peak <= MOST, format!("at most {} MiB of memory", MOST >> 10), || {
         format!("{} MiB", peak >> 10)
     })
 }
 
 pub(super) fn by_name(trial: &Trial<'_>) -> Verdict {
-    let server = ReferenceServer::start(Ipv4Addr::LOCALHOST.into(), trial.dialect)?;
-    let content = trial.context.content(1, SMALL);
-    let mut client = trial.client("localhost", server.address().port(), &content)?;
-    succeeds(&mut client, GIVE_UP)?;
-    server.expect(1, &content)
+    trial.send_to_reference("localhost", &trial.context.content(1, SMALL))
 }

@@ -39,27 +39,28 @@ pub(super) fn checks() -> Vec<Check> {
             .worth(5)
             .with_client()
             .run(|trial| {
-                let mut server = trial.server()?;
-                trial.send_by_client(server.address.port(), &trial.context.content(1, SMALL))?;
-                receiver::produces_result(&mut server)
+                let server = trial.server()?;
+                let relay = trial.relay_to(&server)?;
+                trial.send_by_client(&server, &relay, &trial.context.content(1, SMALL))?;
+                receiver::produces_file(&server)
             }),
         check("12", "… and are saved byte for byte", NAMES).worth(5).with_client().run(|trial| {
             let server = trial.server()?;
+            let relay = trial.relay_to(&server)?;
             let content = trial.context.content(1, SMALL);
-            trial.send_by_client(server.address.port(), &content)?;
+            trial.send_by_client(&server, &relay, &content)?;
             server.expect_file(1, &content)
         }),
         check("13", "500 bytes from the reference client arrive", INSTRUCTOR).worth(5).run(
             |trial| {
-                let mut server = trial.server()?;
-                let address = server.address;
-                receiver::arrives(trial, &mut server, address, &trial.context.content(1, SMALL))
+                let server = trial.server()?;
+                receiver::arrives(&server, server.address, &trial.context.content(1, SMALL))
             },
         ),
         check("14", "… and are saved byte for byte", NAMES).worth(5).run(|trial| {
             let server = trial.server()?;
             let content = trial.context.content(1, SMALL);
-            reference::send(server.address, trial.dialect, &content)?;
+            reference::send(&server, server.address, &content)?;
             server.expect_file(1, &content)
         }),
         check("15", "10 × 10 MiB from the submitted client, one after another", NAMES)
@@ -67,27 +68,27 @@ pub(super) fn checks() -> Vec<Check> {
             .with_client()
             .run(|trial| {
                 let server = trial.server()?;
-                let port = server.address.port();
-                in_turn(trial, &server, &|content| trial.send_by_client(port, content))
+                let relay = trial.relay_to(&server)?;
+                in_turn(trial, &server, &|content| trial.send_by_client(&server, &relay, content))
             }),
         check("16", "10 × 10 MiB from the submitted client, at the same time", MANY)
             .worth(5)
             .with_client()
             .run(|trial| {
                 let server = trial.server()?;
-                let port = server.address.port();
-                together(trial, &server, &|content| trial.send_by_client(port, content))
+                let relay = trial.relay_to(&server)?;
+                together(trial, &server, &|content| trial.send_by_client(&server, &relay, content))
             }),
         check("17", "10 × 10 MiB from the reference client, one after another", NAMES)
             .worth(5)
             .run(|trial| {
                 let server = trial.server()?;
-                in_turn(trial, &server, &|content| by_reference(trial, server.address, content))
+                in_turn(trial, &server, &|content| by_reference(&server, server.address, content))
             }),
         check("18", "10 × 10 MiB from the reference client, at the same time", MANY).worth(5).run(
             |trial| {
                 let server = trial.server()?;
-                together(trial, &server, &|content| by_reference(trial, server.address, content))
+                together(trial, &server, &|content| by_reference(&server, server.address, content))
             },
         ),
         check("19", "10 × 10 MiB over a network with delay and loss, one after another", NETWORK)
@@ -95,13 +96,13 @@ pub(super) fn checks() -> Vec<Check> {
             .waits()
             .run(|trial| {
                 let (server, proxy) = trial.server_far_away()?;
-                in_turn(trial, &server, &|content| by_reference(trial, proxy.address(), content))
+                in_turn(trial, &server, &|content| by_reference(&server, proxy.address(), content))
             }),
         check("20", "10 × 10 MiB over a network with delay and loss, at the same time", NETWORK)
             .worth(5)
             .run(|trial| {
                 let (server, proxy) = trial.server_far_away()?;
-                together(trial, &server, &|content| by_reference(trial, proxy.address(), content))
+                together(trial, &server, &|content| by_reference(&server, proxy.address(), content))
             }),
         check("empty", "a connection without any byte is an empty file", EMPTY)
             .run(receiver::empty),

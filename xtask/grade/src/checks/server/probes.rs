@@ -2,20 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::checks::receiver::{LARGE, SMALL};
+use crate::own_time::OwnTime;
 use crate::reference;
 use crate::running_server::{ExpectedResult, RunningServer, holds};
 use crate::trial::Trial;
-use accio_harness::payload;
 use accio_harness::peer::{Peer, side_by_side};
 use accio_harness::verdict::{During, Stop, Verdict, ensure};
 
 /// Number of transfers, 1.file to 10.file.
 const COUNT: usize = 10;
 
-pub(super) fn by_reference(trial: &Trial<'_>, address: SocketAddr, content: &[u8]) -> Verdict {
-    reference::send(address, trial.dialect, content).map(drop)
+/// Time limit for ten transfers. The time for which the server waits for a CPU is not counted.
+const TRANSFERS: Duration = Duration::from_secs(100);
+
+pub(super) fn by_reference(server: &RunningServer, address: SocketAddr, content: &[u8]) -> Verdict {
+    reference::send(server, address, content).map(drop)
 }
 
 /// Returns one of the contents. It is generated on demand, because a class would need gigabytes of
@@ -30,11 +34,17 @@ pub(super) fn in_turn(
     server: &RunningServer,
     send: &(dyn Fn(&[u8]) -> Verdict + Sync),
 ) -> Verdict {
+    let time = OwnTime::of(&[server.process.pid()]);
     for index in 0..COUNT {
         let place = || format!("file {} of {COUNT}", index + 1);
         let content = content(trial, index);
         send(&content).during(place)?;
         server.expect_file(index + 1, &content).during(place)?;
+        ensure(
+            !time.exceeds(TRANSFERS),
+            format!("{COUNT} transfers within {TRANSFERS:?}"),
+            || format!("{} of them took {:.0} s", index + 1, time.elapsed().as_secs_f64()),
+        )?;
     }
     Ok(())
 }
@@ -59,19 +69,37 @@ pub(super) fn together(
         let is_whole = |index| holds(&path, &content(trial, index));
         if !server.comes_to(|| sent().is_some_and(is_whole)) {
             if let Some(index) = sent() {
-                payload::ensure_holds(&path, &content(trial, index))?;
+                server.expect_file(id, &content(trial, index))?;
             }
-            let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
-            return Err(Stop::fault(
-                format!("{id}.file to be one of the {COUNT} sent"),
-                format!("{length} bytes, or a duplicate"),
-            ));
+            let expected = format!("{id}.file to be one of the {COUNT} that were sent");
+            return Err(Stop::fault(expected, describe(trial, server, id)));
         }
         if let Some(index) = sent() {
             left.remove(&index);
         }
     }
     Ok(())
+}
+
+/// Describes connection `id`'s file, which is none of the contents.
+fn describe(trial: &Trial<'_>, server: &RunningServer, id: usize) -> String {
+    let Ok(actual) = std::fs::read(server.path(id)) else { return server.describe_missing(id) };
+    let of = |index: usize| format!(" (compared with the {} bytes sent)", LARGE + index);
+    for index in 0..COUNT {
+        let expected = content(trial, index);
+        if actual == expected {
+            return "a file that another connection's file is equal to".into();
+        }
+        // Equal bytes at an end tell which content it is a part of.
+        let part = actual.len().min(expected.len()).min(4096);
+        if part > 0
+            && (actual[..part] == expected[..part]
+                || actual[actual.len() - part..] == expected[expected.len() - part..])
+        {
+            return crate::content::received(&expected, &actual) + &of(index);
+        }
+    }
+    format!("{} bytes, unlike each of the contents", actual.len())
 }
 
 pub(super) fn at_once(trial: &Trial<'_>) -> Verdict {

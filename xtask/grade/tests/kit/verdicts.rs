@@ -1,0 +1,123 @@
+//! Verdicts that must say neither more nor less than was observed, and messages that must name the
+//! cause. Each case is a program for which an earlier version of the kit was wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::{kit, run, set, submit};
+
+/// A program, the checks to run and the expected failures.
+struct Case {
+    program: &'static str,
+    dialect: &'static str,
+    fault: &'static str,
+    /// The checks to run, without the program's name.
+    checks: &'static str,
+    /// Those that must fail.
+    failed: &'static str,
+    /// A check and a part of its description of the actual behaviour.
+    says: &'static [(&'static str, &'static str)],
+    /// Further options.
+    options: &'static [&'static str],
+}
+
+const fn case(program: &'static str, fault: &'static str, checks: &'static str) -> Case {
+    Case { program, dialect: "confirm", fault, checks, failed: "", says: &[], options: &[] }
+}
+
+#[rustfmt::skip]
+static CASES: &[Case] = &[
+    // A connection that is gone is not read.
+    Case { failed: "6", says: &[("6", "closed the connection")], ..case("server", "closes-early", "4 6") },
+    Case { failed: "6", ..case("server-s", "closes-early", "4 6") },
+    // Whether a transfer arrived does not depend on stdout.
+    Case {
+        failed: "11 12 13",
+        says: &[("11", "the server-s had ended: exit code 1")],
+        ..case("server-s", "dies", "11 12 13")
+    },
+    Case {
+        failed: "12 14 16",
+        says: &[("12", r#"nothing on stdout, but on stderr "500""#)],
+        ..case("server-s", "to-stderr", "11 12 13 14 15 16")
+    },
+    // A start-up line is named, costs only the checks of what is printed, and may be allowed.
+    Case {
+        failed: "9 12 14",
+        says: &[("12", r#"the line 500, but before it the start-up line "listening on port"#)],
+        ..case("server-s", "announces", "8 9 12 14 empty patient")
+    },
+    Case { options: &["--allow-start-up-lines"], ..case("server-s", "announces", "9 12 14") },
+    // The time limit begins when bytes stop moving.
+    case("client", "small-buffer", "9"),
+    // The rules of a dialect are those of its own documents.
+    Case { dialect: "direct", ..case("server", "sigint-nonzero", "3") },
+    Case { dialect: "direct", failed: "3", ..case("server", "only-sigint", "3") },
+    // The arguments are counted while a server is running, and a crash is no error message.
+    Case { failed: "2", says: &[("2", "it connects to the server")], ..case("client", "ignores-arguments", "2") },
+    Case { failed: "2", says: &[("2", "a crash: ")], ..case("client", "crashes", "2") },
+    // The content is the business of other checks.
+    Case {
+        failed: "14",
+        says: &[("14", r#"38 bytes, "confirm-accio\r\nconfirm-a…", before the content"#)],
+        ..case("server", "header-counted", "10 14")
+    },
+    case("client", "slow-start", "8"),
+    // The single word.
+    Case { failed: "9", says: &[("9", "ERROR: the client was silent")], ..case("server-s", "error-words", "9") },
+    // A file that does not come, and what there is instead.
+    Case {
+        failed: "14",
+        says: &[("14", "1.file does not exist 8 s after the transfer; FILE-DIR contains .part-1")],
+        ..case("server", "late", "14")
+    },
+    // Content in the same segment as the last confirmation is a check of its own.
+    Case { failed: "same-segment", ..case("server", "drops-first", "8 11 13 14 same-segment") },
+    Case { failed: "same-segment", ..case("server-s", "drops-first", "12 14 16 same-segment") },
+];
+
+#[test]
+fn verdicts_say_what_was_observed() {
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let all: Vec<_> = CASES.iter().map(|case| scope.spawn(|| try_case(case))).collect();
+        all.into_iter().flat_map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// Grades the case; returns descriptions of unexpected results.
+fn try_case(case: &Case) -> Vec<String> {
+    let class = tempfile::tempdir().unwrap();
+    submit(class.path(), "it", &[case.program], case.dialect, case.fault);
+    let mut command = kit();
+    command.args(["--json", "--handshake", case.dialect, "--subject"]);
+    command.arg(class.path().join("it")).args(case.options);
+    for check in case.checks.split(' ') {
+        command.args(["--filter", &format!("{}/{check}", case.program)]);
+    }
+    let output = run(&mut command);
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut failed = BTreeMap::new();
+    for check in json["submissions"][0]["checks"].as_array().unwrap() {
+        let id = check["id"].as_str().unwrap().split('/').nth(1).unwrap().to_owned();
+        match check["outcome"].as_str().unwrap() {
+            "failed" => _ = failed.insert(id, check["actual"].as_str().unwrap().to_owned()),
+            "passed" | "not graded" | "skipped" => {}
+            other => panic!("{other}: {check:#}"),
+        }
+    }
+    let name = format!("{}.{} in {}", case.program, case.fault, case.dialect);
+    let mut wrong = Vec::new();
+    let ids: BTreeSet<String> = failed.keys().cloned().collect();
+    if ids != set(case.failed) {
+        wrong.push(format!("{name}: {failed:?}"));
+    }
+    for (check, text) in case.says {
+        match failed.get(*check) {
+            Some(actual) if actual.contains(text) && !actual.contains("/tmp") => {}
+            other => wrong.push(format!("{name}, {check}: no {text:?} in {other:?}")),
+        }
+    }
+    wrong
+}
