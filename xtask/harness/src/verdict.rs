@@ -123,6 +123,7 @@ impl<T> During for Verdict<T> {
 /// Marks faults that need not be confirmed by repeating the test.
 pub trait Certain {
     /// Marks a fault as independent of load and timing.
+    #[must_use]
     fn certain(self) -> Self;
 }
 
