@@ -14,6 +14,8 @@ use accio_harness::verdict::{Certain, Verdict, ensure};
 
 /// How long a server may take to print a result.
 const PRINTED: Duration = Duration::from_secs(3);
+/// How long to wait for further lines after that.
+const LATE: Duration = Duration::from_millis(100);
 /// How long to wait until a server has printed its announcement.
 const ANNOUNCED: Duration = Duration::from_millis(300);
 /// Number of lines of stderr that are shown.
@@ -33,17 +35,23 @@ impl RunningServer {
     /// Returns the first `count` non-empty lines of stdout after the start-up lines. If there are
     /// fewer, stops the server to see whether its output was buffered.
     pub(crate) fn lines(&mut self, count: usize) -> Verdict<Vec<String>> {
+        self.lines_within(PRINTED, count)
+    }
+
+    fn lines_within(&mut self, limit: Duration, count: usize) -> Verdict<Vec<String>> {
         let before = self.start_up_lines.get().copied().unwrap_or(0);
         let stdout = self.process.stdout().clone();
-        let has_all =
-            || all_lines(&stdout).len() >= before + count && stdout.text().ends_with('\n');
+        let has_all = || {
+            all_lines(&stdout).len() >= before.saturating_add(count)
+                && stdout.text().ends_with('\n')
+        };
         let time = OwnTime::of(&[self.process.pid()]);
         // On a busy machine the server may need some time to print.
         let printed = loop {
             if has_all() {
                 break true;
             }
-            if self.process.is_over()? || time.exceeds(PRINTED) {
+            if self.process.is_over()? || time.exceeds(limit) {
                 self.settles();
                 std::thread::sleep(Duration::from_millis(50));
                 break has_all();
@@ -65,31 +73,65 @@ impl RunningServer {
         Ok(found)
     }
 
-    /// Returns a fault unless the first result is exactly this line, and nothing else was printed
-    /// before.
+    /// Returns a fault unless the only connection's result is exactly this line, and nothing else was
+    /// printed before.
     pub(crate) fn expect_line(&mut self, line: &str) -> Verdict {
-        let lines = self.lines(1)?;
-        ensure(lines == [line], format!("the line {line} on stdout"), || self.printed())?;
-        let before = self.start_up_lines.get().copied().unwrap_or(0);
-        let announced = all_lines(self.process.stdout()).into_iter().take(before);
-        let announced: Vec<String> =
-            announced.map(|line| format!("\"{}\"", payload::escape_line(&line))).collect();
-        ensure(self.may_announce || before == 0, format!("only the line {line} on stdout"), || {
-            format!(
-                "the line {line}, but before it the start-up line {}: print nothing else to stdout",
-                announced.join(", ")
-            )
+        if !self.ends_with(&[line.to_owned()], str::to_owned)? {
+            let lines = self.lines_within(LATE, 1)?;
+            ensure(lines == [line], format!("the line {line} on stdout"), || self.printed())?;
+        }
+        let lines = all_lines(self.process.stdout());
+        let before: Vec<String> = lines
+            .iter()
+            .take_while(|printed| *printed != line)
+            .map(|printed| format!("\"{}\"", payload::escape_line(printed)))
+            .collect();
+        let alone = self.may_announce || before.is_empty();
+        ensure(alone, format!("only the line {line} on stdout"), || {
+            let before = before.join(", ");
+            format!("the line {line}, but before it {before}: print nothing else to stdout")
         })
         .certain()
     }
 
     /// Returns a fault unless these results were printed. Words around a number are ignored, so that
-    /// only the checks of the format fail because of them.
+    /// only the checks of the format fail because of them, and so are lines before the first result.
     pub(super) fn expect_printed(&mut self, results: &[ExpectedResult<'_>]) -> Verdict {
-        let lines = self.lines(results.len())?;
         let expected: Vec<String> = results.iter().map(ExpectedResult::line).collect();
+        if self.ends_with(&expected, counted)? {
+            return Ok(());
+        }
+        let lines = self.lines_within(LATE, results.len())?;
         let actual: Vec<String> = lines.iter().map(|line| counted(line)).collect();
         ensure(actual == expected, format!("printed to stdout: {expected:?}"), || self.printed())
+    }
+
+    /// Returns a fault unless the only connection's count was printed, among words or alone.
+    pub(crate) fn expect_count(&mut self, count: u64) -> Verdict {
+        let count = count.to_string();
+        if self.ends_with(std::slice::from_ref(&count), counted)? {
+            return Ok(());
+        }
+        let lines = self.lines_within(LATE, usize::MAX)?;
+        let right = lines.iter().any(|line| line.contains(&count));
+        ensure(right, format!("the count {count} on stdout"), || self.printed())
+    }
+
+    /// Whether the last lines of stdout soon are these, reduced by `reduce`.
+    fn ends_with(&self, expected: &[String], reduce: fn(&str) -> String) -> Verdict<bool> {
+        let time = OwnTime::of(&[self.process.pid()]);
+        loop {
+            let is_over = self.process.is_over()? || time.exceeds(PRINTED);
+            let lines = all_lines(self.process.stdout());
+            let last = &lines[lines.len().saturating_sub(expected.len())..];
+            if last.iter().map(|line| reduce(line)).eq(expected.iter().cloned()) {
+                return Ok(true);
+            }
+            if is_over {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
     }
 
     /// Describes all that was printed.

@@ -230,11 +230,7 @@ pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
             server.comes_to(|| length() == HUGE);
             ensure_eq("bytes in 1.file", HUGE, length())?;
         }
-        _ => {
-            let lines = server.lines(1)?;
-            let right = lines.first().is_some_and(|line| line.contains(&HUGE.to_string()));
-            ensure(right, format!("the count {HUGE} on stdout"), || server.printed())?;
-        }
+        _ => server.expect_count(HUGE)?,
     }
     let grown = after.saturating_sub(before);
     ensure(

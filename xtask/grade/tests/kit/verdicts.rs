@@ -45,7 +45,7 @@ static CASES: &[Case] = &[
     // A start-up line is named, costs only the checks of what is printed, and may be allowed.
     Case {
         failed: "9 12 14",
-        says: &[("12", r#"the line 500, but before it the start-up line "listening on port"#)],
+        says: &[("12", r#"the line 500, but before it "listening on port"#)],
         ..case("server-s", "announces", "8 9 12 14 empty patient")
     },
     Case { options: &["--allow-start-up-lines"], ..case("server-s", "announces", "9 12 14") },
