@@ -18,6 +18,7 @@ use accio_harness::payload;
 use accio_harness::peer::Dialect;
 use accio_harness::process::{self, OwnEnd};
 use accio_harness::resource_limits::{self, Limits};
+use accio_harness::sandbox::{Files, Support};
 use accio_harness::scheduling_delay;
 use accio_harness::subject::{Program, Subject};
 use accio_harness::verdict::{Stop, Verdict};
@@ -41,6 +42,8 @@ pub(crate) struct Submission {
     pub(crate) directory: Option<PathBuf>,
     /// The command-line options that select it.
     pub(crate) options: String,
+    /// The files that its programs need, which other submissions may not see.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// The settings for grading a submission.
@@ -64,6 +67,22 @@ pub(crate) struct Settings {
     pub(crate) keep: bool,
     /// Further command-line options that are needed to repeat a check.
     pub(crate) repeat: String,
+    /// How programs can be confined on this machine.
+    pub(crate) support: Arc<Support>,
+    /// Directories that no program may see.
+    pub(crate) hidden: Vec<PathBuf>,
+}
+
+impl Settings {
+    /// Returns the files for the programs of these submissions.
+    pub(crate) fn files<'a>(&self, submissions: impl IntoIterator<Item = &'a Submission>) -> Files {
+        let readable = submissions.into_iter().flat_map(|one| one.files.iter().cloned());
+        Files {
+            readable: readable.collect(),
+            writable: self.workdir.iter().cloned().collect(),
+            hidden: self.hidden.clone(),
+        }
+    }
 }
 
 /// Returns the checks among `chosen` for programs of the submission.
@@ -131,6 +150,7 @@ pub(crate) fn grade(
         seed: settings.seed,
         rows: rows.into_iter().flatten().collect(),
         took: began.elapsed(),
+        protections: settings.support.protections(),
         problem: None,
     })
 }
@@ -207,8 +227,11 @@ fn pending(
         let (dialect, network) = (submission.dialect, settings.network);
         let workdir = settings.workdir.clone();
         let may_announce = settings.may_announce;
+        let (support, keep) = (Arc::clone(&settings.support), settings.keep);
+        let files = settings.files([submission]);
         let work = move |context: &Context| -> Verdict {
             let run = check.run.ok_or_else(|| Stop::skip("nothing to run"))?;
+            context.enter_sandbox(&support, &files, keep)?;
             run(&Trial {
                 context,
                 dialect,
@@ -290,6 +313,7 @@ impl PendingCheck {
                 }
             }
         };
+        context.leave_sandbox();
         let keeps = self.keep && matches!(row.outcome, Outcome::Failed { .. });
         // An error here, such as a full disk, does not affect the outcome.
         let _ = outputs::tidy(context, keeps, self.keep);

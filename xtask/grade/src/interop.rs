@@ -50,7 +50,9 @@ pub(crate) fn run(submissions: &[Submission], settings: &Settings) -> anyhow::Re
             Stop::Skip(why) => why,
             Stop::Trouble(why) => format!("error in the grader: {why}"),
         });
-        let dir = jobs[ended.index].context.dir();
+        let context = &jobs[ended.index].context;
+        context.leave_sandbox();
+        let dir = context.dir();
         let fault = fault.map(|text| text.replace(&format!("{}/", dir.display()), ""));
         pairs.push(Pair { client, server, fault });
         // An error does not matter: the run's directory is removed in the end.
@@ -87,7 +89,10 @@ fn job(
     let context = Context::new(Arc::new(programs), dir, seed).guarded(settings.limits);
     let (by_reference, to_reference) = (client.is_none(), server.is_none());
     let (network, workdir) = (settings.network, settings.workdir.clone());
+    let (support, keep) = (Arc::clone(&settings.support), settings.keep);
+    let files = settings.files(client.into_iter().chain(server));
     let work = move |context: &Context| -> Verdict {
+        context.enter_sandbox(&support, &files, keep)?;
         let (notes, started) = (Mutex::default(), Mutex::default());
         let startup_failures = Arc::default();
         let trial = Trial {

@@ -57,6 +57,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = accio_harness::sandbox::helper() {
+        return code;
+    }
     let CommandLine { options, command } = CommandLine::parse();
     accio_harness::report::exit_code(match command {
         None => options.run(),

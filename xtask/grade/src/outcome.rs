@@ -61,6 +61,8 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     /// The total duration.
     pub(crate) took: Duration,
+    /// The protections from its programs that were active.
+    pub(crate) protections: Vec<String>,
     /// The reason why there was nothing to grade, if so.
     pub(crate) problem: Option<String>,
 }

@@ -111,10 +111,10 @@ pub(crate) fn progress(pid: Pid, server: SocketAddr, known: &[u16]) -> Connectio
     }
 }
 
-/// Whether `pid` is in the same network namespace as this process.
+/// Whether `pid` is in the same network namespace as this thread.
 fn is_in_our_network(pid: Pid) -> bool {
     let theirs = fs::read_link(format!("/proc/{}/ns/net", pid.as_raw_nonzero()));
-    let ours = fs::read_link("/proc/self/ns/net");
+    let ours = fs::read_link("/proc/thread-self/ns/net");
     match (theirs, ours) {
         (Ok(theirs), Ok(ours)) => theirs == ours,
         // The process has ended, or belongs to another user.

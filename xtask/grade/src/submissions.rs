@@ -52,6 +52,7 @@ pub(crate) fn find(
             dialect,
             directory: std::path::absolute(&path).ok(),
             options: format!("--subject {subject} --handshake {}", dialect.name()),
+            files: vec![path],
         };
         (submission, problem)
     };

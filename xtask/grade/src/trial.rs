@@ -23,7 +23,7 @@ use rustix::process::Pid;
 use accio_harness::context::{Context, wait_until};
 use accio_harness::namespace::{Loss, Namespace};
 use accio_harness::peer::{Dialect, FIRST, Listener, Peer, SECOND, SOON};
-use accio_harness::process::{Input, Process};
+use accio_harness::process::Process;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{Certain, During, Stop, Verdict};
 use accio_harness::{ports, resource_limits, scheduling_delay};
@@ -270,8 +270,7 @@ impl Trial<'_> {
         let template = self.context.subject().template(program)?;
         for _ in 0..STARTS {
             let port = ports::free()?;
-            let dir = self.context.fresh("received");
-            fs::create_dir(&dir)?;
+            let dir = self.context.fresh_directory("received")?;
             let text = port.to_string();
             let values: [(&str, &OsStr); 2] = [("port", text.as_ref()), ("dir", dir.as_os_str())];
             let mut process = self.spawn(program, template.command(&values), namespace.as_ref())?;
@@ -332,19 +331,12 @@ impl Trial<'_> {
     ) -> Verdict<Process> {
         let dir = match self.workdir {
             Some(dir) => dir.to_owned(),
-            None => {
-                let dir = self.context.fresh("cwd");
-                fs::create_dir(&dir)?;
-                dir
-            }
+            None => self.context.fresh_directory("cwd")?,
         };
         // Python buffers its output to a pipe until it ends.
         command.current_dir(dir).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
-        if let Some(namespace) = namespace {
-            command = namespace.wrap(&command);
-        }
         let exists = Path::new(command.get_program()).is_file();
-        let process = self.context.try_spawn(command, Input::Null).map_err(|error| {
+        let process = self.context.try_spawn_confined(command, namespace).map_err(|error| {
             let hint = match error.kind() {
                 ErrorKind::ResourceBusy => return Stop::from(error),
                 ErrorKind::NotFound if exists => {

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::namespace::Namespace;
 pub use super::payload::ERROR;
 use super::peer::SOON;
 use super::process::{Capture, Exit, Input, Process};
 use super::resource_limits::{self, Limits};
+use super::sandbox::{Files, Sandbox, Support};
 pub use super::servers::{Server, ServerS};
 use super::subject::{Program, Subject};
 use super::verdict::{During, Stop, Verdict, ensure};
@@ -32,6 +34,7 @@ pub struct Context {
     made: AtomicU32,
     logs: Mutex<Vec<Log>>,
     limits: Option<Limits>,
+    sandbox: Mutex<Option<Arc<Sandbox>>>,
 }
 
 /// The outputs of a process that a scenario ran.
@@ -51,13 +54,38 @@ impl Context {
         static OWNERS: AtomicUsize = AtomicUsize::new(0);
         let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
         let (made, logs) = (AtomicU32::new(0), Mutex::default());
-        Context { subject, dir, seed, owner, made, logs, limits: None }
+        Context { subject, dir, seed, owner, made, logs, limits: None, sandbox: Mutex::default() }
     }
 
     /// Limits the resources of its processes.
     #[must_use]
     pub fn guarded(self, limits: Limits) -> Context {
         Context { limits: Some(limits), ..self }
+    }
+
+    /// Runs its further processes in a sandbox, and this thread in the sandbox's network.
+    pub fn enter_sandbox(&self, support: &Arc<Support>, files: &Files, keeps: bool) -> Verdict {
+        let limits = self.limits.unwrap_or_default();
+        let sandbox = Sandbox::enter(support, files, &self.dir, self.owner, limits, keeps)?;
+        *self.sandbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(sandbox));
+        Ok(())
+    }
+
+    /// Ends the processes of its sandbox, and removes its files unless it keeps them.
+    pub fn leave_sandbox(&self) {
+        drop(self.sandbox.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn sandbox(&self) -> Option<Arc<Sandbox>> {
+        self.sandbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Creates a directory for the programs to write to, whose path did not exist before.
+    pub fn fresh_directory(&self, name: &str) -> io::Result<PathBuf> {
+        let dir = self.fresh(name);
+        fs::create_dir(&dir)?;
+        self.sandbox().map_or(Ok(()), |sandbox| sandbox.give(&dir))?;
+        Ok(dir)
     }
 
     /// Returns the number that identifies the owner of its processes.
@@ -121,12 +149,30 @@ impl Context {
             let outputs = [process.stdout(), process.stderr()].map(Arc::clone);
             resource_limits::watch(process.pid(), outputs, self.owner, limits);
         }
+        Ok(self.log(process))
+    }
+
+    /// Starts a program under test with an empty input, in the sandbox if there is one, and in
+    /// `network` if that is given. Keeps the error of [`Process::spawn`].
+    pub fn try_spawn_confined(
+        &self,
+        command: Command,
+        network: Option<&Namespace>,
+    ) -> io::Result<Process> {
+        match (self.sandbox(), network) {
+            (Some(sandbox), _) => Ok(self.log(sandbox.spawn(&command, network)?)),
+            (None, Some(network)) => self.try_spawn(network.wrap(&command), Input::Null),
+            (None, None) => self.try_spawn(command, Input::Null),
+        }
+    }
+
+    fn log(&self, process: Process) -> Process {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(Log {
             command: process.command().to_owned(),
             stdout: Arc::clone(process.stdout()),
             stderr: Arc::clone(process.stderr()),
         });
-        Ok(process)
+        process
     }
 
     /// Returns the command of one of the programs, without arguments.

@@ -23,6 +23,7 @@ pub mod program;
 pub mod quoting;
 pub mod report;
 pub mod resource_limits;
+pub mod sandbox;
 pub mod scheduling_delay;
 pub mod seeds;
 mod servers;

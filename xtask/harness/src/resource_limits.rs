@@ -5,6 +5,8 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,12 +14,14 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::capture::Capture;
+use super::process::Process;
+use super::sandbox::{Killer, Sandbox};
 use super::usage;
 
 /// The environment variable that marks all processes that a check starts.
 pub const MARK: &str = "ACCIO_KIT_CHECK";
 /// Interval at which groups are checked.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(50);
 /// Number of consecutive checks without a runnable thread after which a group is idle.
 const RESTS: u32 = 3;
 /// Maximum number of rounds to kill processes that left their group; a process that forks meanwhile
@@ -35,11 +39,13 @@ pub struct Limits {
     pub file: u64,
     /// Maximum output to stdout and stderr, in bytes.
     pub output: u64,
+    /// Maximum size of a check's directory, in bytes.
+    pub disk: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { memory: 1 << 20, processes: 200, file: 2 << 30, output: 256 << 20 }
+        Limits { memory: 1 << 20, processes: 200, file: 2 << 30, output: 256 << 20, disk: 1 << 30 }
     }
 }
 
@@ -48,6 +54,19 @@ struct WatchedGroup {
     owner: usize,
     limits: Limits,
     outputs: [Arc<Capture>; 2],
+    counted: Counted,
+    /// The directory whose size is to be watched.
+    dir: Option<PathBuf>,
+}
+
+/// The processes whose memory and number are limited.
+enum Counted {
+    /// Those of the process group.
+    Group,
+    /// Those of a PID namespace, given by its process table.
+    Inside(PathBuf, Killer),
+    /// Those of a user.
+    User(u32),
 }
 
 static WATCHED: Mutex<Vec<WatchedGroup>> = Mutex::new(Vec::new());
@@ -77,7 +96,24 @@ pub fn watch(group: Pid, outputs: [Arc<Capture>; 2], owner: usize, limits: Limit
     let data = Rlimit { current: most, maximum: most };
     let _ = rustix::process::prlimit(Some(group), Resource::Data, data);
     let _ = fs::write(format!("/proc/{}/oom_score_adj", group.as_raw_nonzero()), "1000");
-    lock(&WATCHED).push(WatchedGroup { group, owner, limits, outputs });
+    let (counted, dir) = (Counted::Group, None);
+    start_watching(WatchedGroup { group, owner, limits, outputs, counted, dir });
+}
+
+/// Enforces the limits of `sandbox` on its process `process`.
+pub(crate) fn watch_sandbox(process: &Process, outputs: [Arc<Capture>; 2], sandbox: &Sandbox) {
+    let counted = match (sandbox.processes(), sandbox.killer(), sandbox.uid()) {
+        (Some(table), Some(killer), _) => Counted::Inside(table, killer),
+        (_, _, Some(uid)) => Counted::User(uid),
+        _ => Counted::Group,
+    };
+    let dir = (!sandbox.limits_disk()).then(|| sandbox.dir().to_owned());
+    let (group, owner, limits) = (process.pid(), sandbox.owner(), sandbox.limits());
+    start_watching(WatchedGroup { group, owner, limits, outputs, counted, dir });
+}
+
+fn start_watching(group: WatchedGroup) {
+    lock(&WATCHED).push(group);
     WATCH.call_once(|| {
         thread::spawn(|| {
             loop {
@@ -136,6 +172,17 @@ pub fn sweep(owner: usize, others: &HashSet<Pid>) {
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Returns the children of this process.
+pub(crate) fn children() -> Vec<Pid> {
+    let own = std::process::id();
+    let is_child = |pid: &i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        parent.is_some_and(|parent| parent.parse() == Ok(own))
+    };
+    pids().filter(is_child).filter_map(Pid::from_raw).collect()
 }
 
 /// Returns the processes in the group `group`.
@@ -199,19 +246,80 @@ struct ProcessStat {
     resident: u64,
 }
 
-fn check_limits() {
-    let groups: HashSet<Pid> = lock(&WATCHED).iter().map(|one| one.group).collect();
-    if groups.is_empty() {
-        return;
+/// Kills all processes of a user that no process but those of one check has.
+pub(crate) fn kill_all_of_user(uid: u32) {
+    for _ in 0..ROUNDS {
+        let mut found = false;
+        for pid in pids_of_user(uid).filter_map(Pid::from_raw) {
+            found = true;
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        if !found {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
     }
-    let stats = stats(&groups);
+}
+
+fn pids_of_user(uid: u32) -> impl Iterator<Item = i32> {
+    pids().filter(move |pid| {
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == uid)
+    })
+}
+
+/// Returns the number of a check's processes and their resident pages.
+fn count(one: &WatchedGroup, stats: &[ProcessStat]) -> (usize, u64) {
+    let sum = |pages: Vec<u64>| (pages.len(), pages.into_iter().sum());
+    match &one.counted {
+        Counted::Group => {
+            let members = stats.iter().filter(|stat| stat.group == one.group);
+            sum(members.map(|stat| stat.resident).collect())
+        }
+        Counted::Inside(table, _) => {
+            // The first process belongs to the sandbox.
+            let inside = numbers_in(table).filter(|pid| *pid != 1);
+            sum(inside.map(|pid| resident(&table.join(pid.to_string()))).collect())
+        }
+        Counted::User(uid) => {
+            let pids = pids_of_user(*uid);
+            sum(pids.map(|pid| resident(Path::new(&format!("/proc/{pid}")))).collect())
+        }
+    }
+}
+
+/// Returns the number of resident pages of the process with this directory.
+fn resident(process: &Path) -> u64 {
+    let text = fs::read_to_string(process.join("statm")).unwrap_or_default();
+    text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+/// Returns the size of the files in a directory.
+fn size_of(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+        // A block has 512 bytes.
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+fn check_limits() {
+    let groups: HashSet<Pid> = {
+        let watched = lock(&WATCHED);
+        let by_group = watched.iter().filter(|one| matches!(one.counted, Counted::Group));
+        by_group.map(|one| one.group).collect()
+    };
+    let stats = if groups.is_empty() { Vec::new() } else { stats(&groups) };
     let page = rustix::param::page_size() as u64 >> 10;
     // Keep the lock during the kill: `forget` is called before the group id can be reused.
     let mut watched = lock(&WATCHED);
     watched.retain(|one| {
-        let members = stats.iter().filter(|stat| stat.group == one.group);
-        let count = members.clone().count();
-        let resident: u64 = members.map(|stat| stat.resident * page).sum();
+        let (count, pages) = count(one, &stats);
+        let resident = pages * page;
+        let stored = one.dir.as_deref().map_or(0, size_of);
         let written: u64 = one.outputs.iter().map(|output| output.length()).sum();
         let why = if resident > one.limits.memory {
             format!("more than {} MiB of memory", one.limits.memory >> 10)
@@ -219,10 +327,17 @@ fn check_limits() {
             format!("more than {} processes", one.limits.processes)
         } else if written > one.limits.output {
             format!("more than {} MiB of output", one.limits.output >> 20)
+        } else if stored > one.limits.disk {
+            format!("more than {} MiB of files", one.limits.disk >> 20)
         } else {
             return true;
         };
         let _ = rustix::process::kill_process_group(one.group, Signal::KILL);
+        match &one.counted {
+            Counted::Group => {}
+            Counted::Inside(_, killer) => killer.kill(),
+            Counted::User(uid) => kill_all_of_user(*uid),
+        }
         lock(&ENDED).push((one.owner, why));
         false
     });
@@ -249,7 +364,11 @@ fn group_of(pid: i32) -> Option<Pid> {
 }
 
 fn pids() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    numbers_in(Path::new("/proc"))
+}
+
+fn numbers_in(table: &Path) -> impl Iterator<Item = i32> + use<> {
+    let entries = fs::read_dir(table).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 

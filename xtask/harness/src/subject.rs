@@ -1,7 +1,7 @@
 //! The programs under test, each given by a command template.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::peer::Dialect;
@@ -64,6 +64,18 @@ impl Subject {
             template.words.splice(1..1, flags);
         }
         Ok(subject)
+    }
+
+    /// Returns the directories of the files that the commands name.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let templates = [&self.server, &self.server_s, &self.client].into_iter().flatten();
+        let paths =
+            templates.flat_map(|template| &template.words).filter(|word| word.contains('/'));
+        paths
+            .map(PathBuf::from)
+            .filter(|path| path.exists())
+            .filter_map(|path| if path.is_dir() { Some(path) } else { Some(path.parent()?.into()) })
+            .collect()
     }
 
     /// Returns the template of `program`, or a skip if there is none.

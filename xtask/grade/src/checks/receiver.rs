@@ -35,8 +35,7 @@ pub(super) fn port_zero(trial: &Trial<'_>) -> Verdict {
 }
 
 fn rejects_port(trial: &Trial<'_>, port: &str) -> Verdict {
-    let dir = trial.context.fresh("received");
-    std::fs::create_dir(&dir)?;
+    let dir = trial.context.fresh_directory("received")?;
     let dir = dir.to_string_lossy();
     let arguments = [port, &dir];
     let count = if trial.program == Program::Server { 2 } else { 1 };

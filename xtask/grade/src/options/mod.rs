@@ -6,6 +6,7 @@ mod selection;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, anyhow};
@@ -21,6 +22,7 @@ use super::trial::Network;
 use accio_harness::options::RunOptions;
 use accio_harness::peer::Dialect;
 use accio_harness::resource_limits::{self, Limits};
+use accio_harness::sandbox::{self, Support};
 use accio_harness::work_dir::WorkDir;
 use accio_harness::{TROUBLE, cores, namespace, scheduling_delay};
 
@@ -36,6 +38,8 @@ const AT_ONCE: usize = 4;
 const SEED: u64 = 1;
 /// Default memory limit of a check's programs, in MiB.
 const MEMORY: u64 = 1024;
+/// Default limit of a check's files, in MiB.
+const DISK: u64 = 1024;
 
 /// The options of `accio-grade`.
 #[derive(Debug, clap::Args)]
@@ -77,6 +81,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MIB", default_value_t = MEMORY,
           value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     memory: u64,
+    /// Limit of a check's files, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = DISK,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    disk: u64,
     /// Emulate delay and loss
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
     network: Network,
@@ -117,6 +125,8 @@ pub(crate) struct RunSettings<'a> {
     pub(crate) seed: u64,
     /// The directory of our own programs.
     pub(crate) bin: &'a Path,
+    /// How programs can be confined on this machine.
+    pub(crate) support: Arc<Support>,
 }
 
 impl Options {
@@ -144,13 +154,20 @@ impl Options {
             // Cargo has printed the reason.
             return Ok(ExitCode::from(TROUBLE));
         };
+        // While this process has one thread.
+        let support = Arc::new(sandbox::prepare());
         let mut dir = WorkDir::new("grade", namespace::remove_all)?;
         resource_limits::raise_descriptor_limit(Some(DESCRIPTORS))?;
         scheduling_delay::start();
         if let Some(jobs) = self.run.jobs {
             cores::set_places(usize::from(jobs));
         }
-        let run = RunSettings { dir: dir.path(), seed: self.run.seed.unwrap_or(SEED), bin: &bin };
+        let run = RunSettings {
+            dir: dir.path(),
+            seed: self.run.seed.unwrap_or(SEED),
+            bin: &bin,
+            support,
+        };
         let code = self.grade(&chosen, &run, &mut out);
         if self.run.keep && code.as_ref().is_ok_and(|code| *code != ExitCode::SUCCESS) {
             dir.keep();
@@ -291,7 +308,11 @@ impl Options {
         Settings {
             seed: run.seed,
             network: self.network,
-            limits: Limits { memory: self.memory << 10, ..Limits::default() },
+            limits: Limits {
+                memory: self.memory << 10,
+                disk: self.disk << 20,
+                ..Limits::default()
+            },
             // Programs are started from other directories.
             workdir: self.workdir.as_ref().and_then(|dir| std::path::absolute(dir).ok()),
             dir,
@@ -299,6 +320,8 @@ impl Options {
             retry: !self.no_retry,
             keep: self.run.keep,
             repeat: self.repeat(),
+            support: Arc::clone(&run.support),
+            hidden: self.hidden(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Selects the programs to grade, and returns the options that repeat a check.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use accio_harness::quoting::quote;
 use anyhow::{Context, bail};
 
-use super::{COURSES, MEMORY, Options, RunSettings, Submission};
+use super::{COURSES, DISK, MEMORY, Options, RunSettings, Submission};
 use crate::discovery;
 use crate::trial::Network;
 use accio_harness::peer::Dialect;
@@ -23,6 +23,9 @@ impl Options {
         }
         if self.allow_start_up_lines {
             options.push_str(" --allow-start-up-lines");
+        }
+        if self.disk != DISK {
+            options.push_str(&format!(" --disk {}", self.disk));
         }
         if self.network == Network::Proxy {
             options.push_str(" --network proxy");
@@ -45,6 +48,7 @@ impl Options {
                         programs: Subject::own_in(run.bin, dialect)?,
                         dialect,
                         options: format!("{bin_dir}--handshake {}", dialect.name()),
+                        files: vec![run.bin.to_owned()],
                     })
                 })
                 .collect();
@@ -77,7 +81,21 @@ impl Options {
         };
         options.push_str(&format!("--handshake {}", dialect.name()));
         let directory = self.subject.as_ref().and_then(|dir| std::path::absolute(dir).ok());
-        Ok(vec![Submission { name, programs, dialect, directory, options }])
+        let files = match &self.subject {
+            Some(dir) => vec![dir.clone()],
+            None => programs.directories(),
+        };
+        Ok(vec![Submission { name, programs, dialect, directory, options, files }])
+    }
+
+    /// Returns the directories that no program may see.
+    pub(super) fn hidden(&self) -> Vec<PathBuf> {
+        let mut hidden: Vec<PathBuf> = self.submissions.iter().cloned().collect();
+        hidden.extend(self.submissions.is_some().then(|| self.results.clone()));
+        let reports = [&self.junit, &self.gradescope, &self.html, &self.matrix];
+        let directories = reports.into_iter().flatten().filter_map(|file| file.parent());
+        hidden.extend(directories.filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned));
+        hidden
     }
 }
 

@@ -21,6 +21,7 @@ struct SubmissionJson<'a> {
     earned: u32,
     possible: u32,
     published: u32,
+    protections: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'a str>,
     checks: Vec<CheckJson<'a>>,
@@ -66,6 +67,7 @@ fn submission(report: &Report) -> SubmissionJson<'_> {
         earned: score.earned,
         possible: score.possible,
         published: score.published,
+        protections: &report.protections,
         problem: report.problem.as_deref(),
         checks: report.rows.iter().map(check).collect(),
     }

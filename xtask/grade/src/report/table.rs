@@ -87,7 +87,8 @@ pub(crate) fn scores(out: &mut impl Write, report: &Report) -> io::Result<()> {
         without_points(|outcome| matches!(outcome, Outcome::Failed { .. })),
         without_points(|outcome| matches!(outcome, Outcome::Skipped(_) | Outcome::NotGraded(_))),
         report.took.as_secs_f64(),
-    )
+    )?;
+    writeln!(out, "  protections: {}", report.protections.join("; "))
 }
 
 /// Describes the points of a program, and how many are not graded here.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "a test")]
 
+mod attacks;
 mod demo_server;
 mod faults;
 mod hostile;
@@ -41,7 +42,8 @@ fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Writes a submission: scripts that execute the faulty programs.
+/// Writes a submission: scripts that execute the faulty programs, and are readable for the user
+/// that the kit runs them as.
 fn submit(class: &Path, name: &str, programs: &[&str], dialect: &str, fault: &str) {
     for program in programs {
         let own = env!("CARGO_BIN_EXE_faulty");

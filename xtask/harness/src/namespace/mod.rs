@@ -6,7 +6,9 @@ mod private;
 mod test_runs;
 
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -127,6 +129,11 @@ impl Namespace {
         numbers
             .sum::<Option<u64>>()
             .ok_or_else(|| Stop::Trouble(format!("no counters in {text:?}")))
+    }
+
+    /// Opens it, for `setns`.
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
+        Ok(fs::File::open(Path::new("/run/netns").join(&self.name))?.into())
     }
 
     /// Returns the words to put before a command to run it inside the namespace.

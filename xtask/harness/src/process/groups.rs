@@ -1,6 +1,7 @@
 //! Keeps track of all running process groups, so that none outlives its scenario or this process.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -45,6 +46,9 @@ pub fn take_ended(owner: usize) -> EndedProcesses {
     ENDED.lock().unwrap_or_else(PoisonError::into_inner).remove(&owner).unwrap_or_default()
 }
 
+/// Whether orphans become children of this process.
+static ADOPTS: AtomicBool = AtomicBool::new(false);
+
 /// The thread that has killed all groups and is about to end this process.
 static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
@@ -81,6 +85,28 @@ pub fn end_all_of(owner: usize) {
         groups.iter().filter(|(_, of)| *of != owner).map(|(pid, _)| *pid).collect()
     };
     resource_limits::sweep(owner, &others);
+    if ADOPTS.load(Ordering::Relaxed) {
+        end_orphans();
+    }
+}
+
+/// Makes processes that leave their group and lose their parent children of this process, which
+/// ends them with the next scenario.
+pub(crate) fn adopt_orphans() {
+    ADOPTS.store(nix::sys::prctl::set_child_subreaper(true).is_ok(), Ordering::Relaxed);
+}
+
+/// Kills the children of this process that it did not start.
+fn end_orphans() {
+    // No process starts meanwhile, so that every child of this process has its group.
+    let groups = groups();
+    for pid in resource_limits::children() {
+        if groups.iter().any(|(group, _)| *group == pid) {
+            continue;
+        }
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    }
 }
 
 /// Kills all groups, then runs `then`, during which only this thread can start processes.

@@ -20,12 +20,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 
+pub(crate) use self::groups::adopt_orphans;
 use self::groups::groups;
 pub(crate) use self::groups::groups_of;
 pub use self::groups::{
     EndedProcesses, OwnEnd, end_all_of, kill_all_groups, take_ended, while_none_starts,
 };
-pub use self::run::{checked_output, foreground, output};
+pub use self::run::{checked_output, foreground, output, plain_output};
 pub use super::capture::Capture;
 use super::quoting::command_line;
 use super::verdict::{Stop, Verdict, is_shortage};
@@ -129,8 +130,42 @@ impl Process {
         Process::start(&mut command, NO_OWNER, Streams::Given(log, at_drop))
     }
 
+    /// Starts `command`, whose standard input is given, with `spawn`; messages show `line`. Both
+    /// outputs are captured.
+    pub(crate) fn spawn_as(
+        mut command: Command,
+        line: String,
+        owner: usize,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> io::Result<Process> {
+        let streams = Streams::Captured(Input::Given, KEPT);
+        Process::start_as(&mut command, line, owner, streams, spawn)
+    }
+
+    /// Like [`Process::spawn_as`], but the streams are as set in the command.
+    pub(crate) fn spawn_with_pipes(
+        mut command: Command,
+        line: String,
+        owner: usize,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> io::Result<Process> {
+        command.process_group(0);
+        let streams = Streams::Given(None, AtDrop::Kill);
+        Process::start_as(&mut command, line, owner, streams, spawn)
+    }
+
     fn start(command: &mut Command, owner: usize, streams: Streams<'_>) -> io::Result<Process> {
         let line = command_line(command);
+        Process::start_as(command, line, owner, streams, |command| command.process_group(0).spawn())
+    }
+
+    fn start_as(
+        command: &mut Command,
+        line: String,
+        owner: usize,
+        streams: Streams<'_>,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> io::Result<Process> {
         if owner != NO_OWNER {
             command.env(resource_limits::MARK, resource_limits::mark(owner));
         }
@@ -157,7 +192,7 @@ impl Process {
         let mut groups = groups();
         // Take the time after the lock: if hundreds of processes start at once, that takes seconds.
         let started = Instant::now();
-        let mut child = command.process_group(0).spawn().map_err(|error| {
+        let mut child = spawn(command).map_err(|error| {
             let short = is_shortage(&error);
             let kind = if short { io::ErrorKind::ResourceBusy } else { error.kind() };
             io::Error::new(kind, format!("cannot run {line}: {error}"))

@@ -45,3 +45,8 @@ pub fn checked_output(command: Command, input: &[u8], limit: Duration) -> Verdic
 pub fn foreground(command: &mut Command) -> io::Result<ExitStatus> {
     command.status()
 }
+
+/// Runs a command to its end without a time limit and without starting a thread.
+pub fn plain_output(command: &mut Command) -> io::Result<Output> {
+    command.output()
+}

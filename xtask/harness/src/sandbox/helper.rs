@@ -1,0 +1,139 @@
+//! The tool as a helper of its own sandboxes: the first process of a PID namespace, and the process
+//! that gives up its rights before it executes a program of a check.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::thread;
+
+use nix::sched::CloneFlags;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::{Gid, Pid, Uid};
+use rustix::process::WaitOptions;
+use signal_hook::consts::SIGCHLD;
+use signal_hook::iterator::Signals;
+
+use super::support;
+
+/// This program, even if its file is hidden or was replaced.
+pub(super) const SELF: &str = "/proc/self/exe";
+/// First argument of the helper in front of a program.
+pub(super) const RUN: &str = "__sandbox-run";
+/// First argument of the first process of a namespace.
+pub(super) const INIT: &str = "__sandbox-init";
+/// First argument of the process that tries whether sandboxes are possible.
+pub(super) const PROBE: &str = "__sandbox-probe";
+/// Written by the first process when it is ready.
+pub(super) const READY: &[u8] = b"r";
+/// Makes the first process kill all others.
+pub(super) const KILL: &[u8] = b"k";
+
+/// Acts as a helper if the arguments of this process say so, and returns its exit code. Call it
+/// first, while this process has one thread.
+pub fn helper() -> Option<ExitCode> {
+    let mut arguments = env::args_os().skip(1);
+    let first = arguments.next()?;
+    let outcome = match first.to_str()? {
+        RUN => run(arguments),
+        INIT => init(),
+        PROBE => support::probe(),
+        _ => return None,
+    };
+    Some(match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = write!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Executes a program. Its standard input is a pipe, to which an error is written.
+fn run(arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
+    let mut report_to = File::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
+    let error = execute(arguments);
+    report_to.write_all(&error.raw_os_error().unwrap_or(libc_einval()).to_ne_bytes())
+}
+
+/// Returns EINVAL, for errors without a code.
+fn libc_einval() -> i32 {
+    nix::errno::Errno::EINVAL as i32
+}
+
+/// Executes a program as the user and with the limits that the arguments name; returns the error
+/// if that fails.
+fn execute(mut arguments: impl Iterator<Item = OsString>) -> io::Error {
+    let mut word = || arguments.next().unwrap_or_default();
+    let identity = word().to_string_lossy().into_owned();
+    let [processes, file, memory] =
+        [word(), word(), word()].map(|word| word.to_string_lossy().parse::<u64>().unwrap_or(0));
+    let program = word();
+    let prepared = (|| {
+        nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+        // A session of its own, without the terminal of the user.
+        nix::unistd::setsid()?;
+        // If memory runs out, the kernel shall kill this process first.
+        let _ = fs::write("/proc/self/oom_score_adj", "1000");
+        become_user(&identity)?;
+        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+        setrlimit(Resource::RLIMIT_FSIZE, file, file)?;
+        setrlimit(Resource::RLIMIT_DATA, memory, memory)?;
+        if processes > 0 {
+            setrlimit(Resource::RLIMIT_NPROC, processes, processes)?;
+        }
+        nix::sys::prctl::set_no_new_privs()?;
+        io::Result::Ok(())
+    })();
+    match prepared {
+        Ok(()) => Command::new(program).args(arguments).exec(),
+        Err(error) => error,
+    }
+}
+
+fn become_user(identity: &str) -> io::Result<()> {
+    let number = |text: &str| text.parse::<u32>().map_err(io::Error::other);
+    match identity.split_once(':') {
+        Some(("user", uid)) => {
+            let uid = number(uid)?;
+            let gid = Gid::from_raw(uid);
+            nix::unistd::setgroups(&[])?;
+            nix::unistd::setresgid(gid, gid, gid)?;
+            let uid = Uid::from_raw(uid);
+            nix::unistd::setresuid(uid, uid, uid)?;
+            Ok(())
+        }
+        Some(("nested", uid)) => {
+            nix::sched::unshare(CloneFlags::CLONE_NEWUSER)?;
+            support::map_user(number(uid)?, 0, 0)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The first process of a PID namespace. It ends, and with it all other processes of the namespace,
+/// when its standard input is closed, which happens if the tool is killed.
+fn init() -> io::Result<()> {
+    super::mounts::mount_proc()?;
+    let mut signals = Signals::new([SIGCHLD])?;
+    thread::spawn(|| {
+        let mut command = [0];
+        while matches!(io::stdin().read(&mut command), Ok(1)) {
+            if command == KILL {
+                // The kernel spares this process, which is the first one.
+                let _ = signal::kill(Pid::from_raw(-1), Signal::SIGKILL);
+            }
+        }
+        std::process::exit(0);
+    });
+    let mut out = io::stdout();
+    out.write_all(READY)?;
+    out.flush()?;
+    for _ in signals.forever() {
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+    }
+    Ok(())
+}

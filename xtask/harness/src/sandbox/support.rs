@@ -1,0 +1,184 @@
+//! Finds what kind of sandbox this machine permits, and enters the namespaces that all sandboxes
+//! are created in.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
+
+use super::{Files, Sandbox, helper, mounts};
+use crate::process::{self, NO_OWNER};
+use crate::resource_limits::Limits;
+
+/// First user id of the programs, if so many ids are available: no user has such a high one.
+const HIGH: u32 = 1 << 30;
+/// First user id in a container, which often has 65,536 of them.
+const LOW: u32 = 52_000;
+/// Number of user ids below [`LOW`] plus this.
+const LOW_COUNT: u32 = 8_000;
+
+/// What this machine permits.
+#[derive(Debug, Default)]
+pub struct Support {
+    /// Why there are no namespaces.
+    no_namespaces: Option<String>,
+    /// The first user id of the programs and their number; `None` for the user of this process.
+    users: Option<(u32, u32)>,
+    /// The user of this process, if it is inside a user namespace of its own.
+    nested_uid: Option<u32>,
+}
+
+impl Support {
+    /// Whether programs run in namespaces of their own.
+    pub fn has_namespaces(&self) -> bool {
+        self.no_namespaces.is_none()
+    }
+
+    /// Returns the user id for the programs of the check `owner`.
+    pub(super) fn uid_of(&self, owner: usize) -> Option<u32> {
+        let (first, count) = self.users?;
+        Some(first + u32::try_from(owner % count as usize).unwrap_or_default())
+    }
+
+    /// Returns the user to become in a nested user namespace.
+    pub(super) fn nested_uid(&self) -> Option<u32> {
+        self.nested_uid
+    }
+
+    /// Returns the active protections, for reports.
+    pub fn protections(&self) -> Vec<String> {
+        let mut active = Vec::new();
+        match &self.no_namespaces {
+            None => active.extend([
+                "namespaces: processes, files, network, IPC".to_owned(),
+                "system read-only, other files hidden".to_owned(),
+                "size of the check's directory limited".to_owned(),
+            ]),
+            Some(why) => active.push(format!("no namespaces ({why})")),
+        }
+        match (self.users, self.nested_uid) {
+            (Some(_), _) => active.push("another user for each check".to_owned()),
+            (None, Some(_)) => active.push("user namespace without capabilities".to_owned()),
+            (None, None) => active.push("same user".to_owned()),
+        }
+        active.push("limits on memory, processes, output, time".to_owned());
+        active
+    }
+}
+
+/// Finds what is possible and enters the namespaces in which sandboxes are created. Call it while
+/// this process has one thread.
+pub fn prepare() -> Support {
+    let no_namespaces = try_probe().err();
+    let mut support = Support { no_namespaces, ..Support::default() };
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        support.users = users(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
+    }
+    if support.has_namespaces() {
+        match enter() {
+            Ok(()) if support.users.is_none() => support.nested_uid = Some(uid.as_raw()),
+            Ok(()) => {}
+            Err(error) => support.no_namespaces = Some(error.to_string()),
+        }
+    }
+    if !support.has_namespaces() {
+        // Programs that leave their group then become children of this process.
+        process::adopt_orphans();
+    }
+    support
+}
+
+/// Tries a sandbox in another process, because a failed attempt may not be undone.
+fn try_probe() -> Result<(), String> {
+    let mut command = Command::new(helper::SELF);
+    command.arg(helper::PROBE).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = process::plain_output(&mut command).map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+/// The process that tries it.
+pub(super) fn probe() -> io::Result<()> {
+    let uid = rustix::process::geteuid();
+    enter()?;
+    let users = uid.is_root().then_some((HIGH, 1));
+    let nested_uid = if uid.is_root() { None } else { Some(uid.as_raw()) };
+    let support = Arc::new(Support { no_namespaces: None, users, nested_uid });
+    let dir = tempfile::tempdir()?;
+    let (files, owner) = (Files::default(), NO_OWNER - 1);
+    let sandbox = Sandbox::enter(&support, &files, dir.path(), owner, Limits::default(), false)
+        .map_err(io::Error::other)?;
+    let mut command = Command::new("true");
+    command.current_dir("/");
+    let mut program = sandbox.spawn(&command, None)?;
+    let exit = program.wait(crate::peer::SOON).map_err(io::Error::other)?;
+    match exit.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(exit.describe())),
+    }
+}
+
+/// Enters a mount namespace and, if this process is not root, a user namespace in which it is.
+fn enter() -> io::Result<()> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if uid.is_root() {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+    } else {
+        nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+        map_user(0, uid.as_raw(), gid.as_raw())?;
+    }
+    mounts::change("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
+    if !uid.is_root() {
+        // `ip netns` needs to write there.
+        mounts::mount_tmpfs(Path::new("/run"), "size=1m,mode=755")?;
+    }
+    Ok(())
+}
+
+/// Maps the user and group of this process to the ids `inside` of its new user namespace.
+pub(super) fn map_user(inside: u32, uid: u32, gid: u32) -> io::Result<()> {
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{inside} {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{inside} {gid} 1"))
+}
+
+/// Returns the user ids that the programs may have, given the contents of `/proc/self/uid_map`.
+fn users(map: &str) -> Option<(u32, u32)> {
+    let ranges: Vec<(u64, u64)> = map
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let (first, count) = (fields.next()?, fields.nth(1)?);
+            Some((first.parse().ok()?, count.parse().ok()?))
+        })
+        .collect();
+    let has = |uid: u32| {
+        ranges.iter().any(|(first, count)| (*first..first + count).contains(&u64::from(uid)))
+    };
+    let count = 1 << 20;
+    if has(HIGH) && has(HIGH + (count << 9)) {
+        // Runs at the same time must not share users.
+        return Some((HIGH + count * fastrand::u32(0..1 << 9), count));
+    }
+    (has(LOW) && has(LOW + LOW_COUNT)).then_some((LOW, LOW_COUNT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chooses_users_that_exist_in_this_namespace() {
+        let (first, count) = users("         0          0 4294967295\n").unwrap();
+        assert!(first >= HIGH && count == 1 << 20);
+        assert_eq!(users("0 100000 65536\n"), Some((LOW, LOW_COUNT)));
+        assert_eq!(users("0 1000 1\n"), None);
+    }
+}
