@@ -62,6 +62,22 @@ impl Check {
         Check { points, ..self }
     }
 
+    /// Returns the same check with other points.
+    pub(crate) fn with_points(&self, points: u32) -> Check {
+        let Check { program, about, rule, dialects, load, with_client, run, .. } = *self;
+        Check {
+            program,
+            id: self.id.clone(),
+            points,
+            about,
+            rule,
+            dialects,
+            load,
+            with_client,
+            run,
+        }
+    }
+
     /// Restricts it to these dialects.
     pub(crate) fn in_dialects(self, dialects: &'static [Dialect]) -> Check {
         Check { dialects, ..self }

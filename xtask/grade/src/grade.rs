@@ -10,6 +10,8 @@ use rustix::process::Pid;
 
 use super::check::Check;
 use super::outcome::{Outcome, Report, Row};
+use super::report::saved::Fingerprint;
+use super::source_checks;
 use super::startup_failures::{NOT_TRIED, StartupFailures};
 use super::trial::{Network, Trial};
 use accio_harness::context::Context;
@@ -69,6 +71,8 @@ pub(crate) struct Settings {
     pub(crate) repeat: String,
     /// How programs can be confined on this machine.
     pub(crate) support: Arc<Support>,
+    /// Whether the checks of the repository have points.
+    pub(crate) repository_points: bool,
     /// Directories that no program may see.
     pub(crate) hidden: Vec<PathBuf>,
 }
@@ -104,11 +108,16 @@ pub(crate) fn grade(
 ) -> anyhow::Result<Report> {
     let began = Instant::now();
     let checks = checks_for(submission, chosen);
+    let sources = source_checks::inspect(submission, settings);
     let mut rows: Vec<Option<Row>> = vec![None; checks.len()];
     let mut to_run = Vec::new();
     for (index, check) in checks.iter().enumerate() {
         match not_run(check, submission) {
             Some(outcome) => {
+                let outcome = match check.run.is_none() && settings.repository_points {
+                    true => sources.outcome(check.program),
+                    false => outcome,
+                };
                 let row = row(submission, settings, check, outcome);
                 report(&row, true);
                 rows[index] = Some(row);
@@ -151,6 +160,8 @@ pub(crate) fn grade(
         rows: rows.into_iter().flatten().collect(),
         took: began.elapsed(),
         protections: settings.support.protections(),
+        fingerprint: Fingerprint::of(submission, chosen, settings),
+        remarks: sources.remarks,
         problem: None,
     })
 }
@@ -159,7 +170,9 @@ pub(crate) fn grade(
 fn not_run(check: &Check, submission: &Submission) -> Option<Outcome> {
     let dialect = submission.dialect;
     if check.run.is_none() {
-        return Some(Outcome::NotGraded("about the repository, which the kit cannot check".into()));
+        return Some(Outcome::NotGraded(
+            "about the repository: --repository-points grades it".into(),
+        ));
     }
     if !check.dialects.contains(&dialect) {
         let why = format!("does not apply to the dialect {}", dialect.name());
@@ -176,7 +189,7 @@ fn row(
     outcome: Outcome,
 ) -> Row {
     let command = format!(
-        "cargo xtask grade {}{} --filter {} --seed {}",
+        "accio-grade {}{} --filter {} --seed {}",
         submission.options, settings.repeat, check.id, settings.seed
     );
     let (notes, stderr) = (Vec::new(), Vec::new());

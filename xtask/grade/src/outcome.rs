@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::check::Check;
+use super::report::saved::Fingerprint;
+use super::source_checks::Remark;
 use accio_harness::peer::Dialect;
 use accio_harness::subject::Program;
 
@@ -63,6 +65,10 @@ pub(crate) struct Report {
     pub(crate) took: Duration,
     /// The protections from its programs that were active.
     pub(crate) protections: Vec<String>,
+    /// What was graded.
+    pub(crate) fingerprint: Fingerprint,
+    /// Remarks on the source code and the repository.
+    pub(crate) remarks: Vec<Remark>,
     /// The reason why there was nothing to grade, if so.
     pub(crate) problem: Option<String>,
 }
@@ -129,6 +135,16 @@ impl Report {
     /// Counts the checks with such an outcome.
     pub(crate) fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
         self.rows.iter().filter(|row| which(&row.outcome)).count()
+    }
+
+    /// Returns the failed check to look at first: others often fail for the same reason, and checks
+    /// with points and of the basics come first.
+    pub(crate) fn first_to_fix(&self) -> Option<&Row> {
+        let failed = self.rows.iter().filter(|row| matches!(row.outcome, Outcome::Failed { .. }));
+        // The checks of a program go from the basics to long transfers.
+        failed.min_by_key(|row| {
+            (row.check.points == 0, row.check.run.is_none(), row.check.number(), row.check.program)
+        })
     }
 
     /// Whether a check failed or there was nothing to grade.

@@ -30,8 +30,10 @@ impl Roster {
     /// Reads a CSV file with a header.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Roster> {
         let describe = || format!("--roster {}", path.display());
-        let mut reader =
-            csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).with_context(describe)?;
+        let mut reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .from_path(path)
+            .with_context(describe)?;
         let header = reader.headers().with_context(describe)?.clone();
         let column = |names: &[&str]| {
             // A spreadsheet may write a byte order mark first.
@@ -75,8 +77,7 @@ mod tests {
 
     #[test]
     fn finds_columns_by_name_in_any_order() {
-        let roster =
-            read("\u{feff}Email,ID number,Submission\na@b.c, 0042 ,amara\n").unwrap();
+        let roster = read("\u{feff}Email,ID number,Submission\na@b.c, 0042 ,amara\n").unwrap();
         let student = roster.student("amara").unwrap();
         assert_eq!((student.id.as_str(), student.email.as_str()), ("0042", "a@b.c"));
         assert_eq!(roster.student("ben"), None);

@@ -26,8 +26,20 @@ const SIZE: u64 = 1 << 20;
 const COMMITS: usize = 3;
 /// Names and endings of files that do not belong into a repository.
 const STRAY: [&str; 14] = [
-    "__pycache__", ".pyc", ".pyo", ".o", ".obj", ".exe", ".DS_Store", "Thumbs.db", ".swp", "~",
-    ".file", "a.out", ".idea", ".vscode",
+    "__pycache__",
+    ".pyc",
+    ".pyo",
+    ".o",
+    ".obj",
+    ".exe",
+    ".DS_Store",
+    "Thumbs.db",
+    ".swp",
+    "~",
+    ".file",
+    "a.out",
+    ".idea",
+    ".vscode",
 ];
 
 /// A remark on a file or on the repository.
@@ -92,7 +104,7 @@ impl Sources {
 
 /// Inspects the directory of a submission.
 pub(crate) fn inspect(submission: &Submission, settings: &Settings) -> Sources {
-    let Some(root) = &submission.root else { return Sources::default() };
+    let Some(root) = &submission.directory else { return Sources::default() };
     let mut files = Vec::new();
     collect(root, &mut files);
     let relative = |path: &Path| {
@@ -117,9 +129,8 @@ pub(crate) fn inspect(submission: &Submission, settings: &Settings) -> Sources {
         }
     }
     // A thread of its own, because a sandbox changes the network of its thread.
-    let parsed = thread::scope(|scope| {
-        scope.spawn(|| run_tools(root, &files, submission, settings)).join()
-    });
+    let parsed =
+        thread::scope(|scope| scope.spawn(|| run_tools(root, &files, submission, settings)).join());
     match parsed {
         Ok(Ok((lines, commits))) => {
             for line in lines.lines() {

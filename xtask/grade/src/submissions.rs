@@ -15,6 +15,7 @@ use super::check::Check;
 use super::discovery;
 use super::grade::{self, Settings, Submission};
 use super::outcome::Report;
+use super::report::saved::{self, Fingerprint, Reuse};
 use super::report::{self, json, table};
 use accio_harness::peer::Dialect;
 use accio_harness::quoting::quote;
@@ -51,7 +52,7 @@ pub(crate) fn find(
             programs,
             dialect,
             directory: std::path::absolute(&path).ok(),
-            options: format!("--subject {subject} --handshake {}", dialect.name()),
+            options: format!("{subject} --handshake {}", dialect.name()),
             files: vec![path],
         };
         (submission, problem)
@@ -70,15 +71,12 @@ pub(crate) fn grade(
     chosen: &[&'static Check],
     settings: &Settings,
     at_once: usize,
-    results: &Path,
+    (results, reuse): (&Path, Reuse),
 ) -> anyhow::Result<Vec<Report>> {
     let at_once = at_once.clamp(1, submissions.len().max(1));
     let checks: usize =
         submissions.iter().map(|(one, _)| grade::checks_for(one, chosen).len()).sum();
-    let bar = ProgressBar::new(checks as u64);
-    let style = "{elapsed_precise} [{wide_bar}] {pos}/{len} checks, {msg}, about {eta} left";
-    bar.set_style(ProgressStyle::with_template(style)?);
-    bar.enable_steady_tick(Duration::from_millis(500));
+    let bar = progress_bar(checks)?;
     let done = AtomicUsize::new(0);
     bar.set_message(format!("0 of {} submissions", submissions.len()));
 
@@ -91,6 +89,16 @@ pub(crate) fn grade(
             let (submission, problem) = &submissions[index];
             let dir = settings.dir.join(index.to_string());
             let settings = Settings { dir, ..settings.clone() };
+            let path = results.join(format!("{}.json", submission.name));
+            let now = Fingerprint::of(submission, chosen, &settings);
+            let earlier = saved::read(&path, submission, chosen, &now, reuse);
+            if let Some(report) = earlier.filter(|report| report.problem == *problem) {
+                bar.inc(grade::checks_for(submission, chosen).len() as u64);
+                reports.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(report);
+                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                bar.set_message(format!("{done} of {} submissions", submissions.len()));
+                continue;
+            }
             let mut report = grade::grade(submission, chosen, &settings, |_, is_final| {
                 bar.inc(u64::from(is_final));
             })?;
@@ -111,6 +119,15 @@ pub(crate) fn grade(
     outcome?;
     let reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(reports.into_iter().flatten().collect())
+}
+
+/// Returns a bar for this number of checks.
+pub(crate) fn progress_bar(checks: usize) -> anyhow::Result<ProgressBar> {
+    let bar = ProgressBar::new(checks as u64);
+    let style = "{elapsed_precise} [{wide_bar}] {pos}/{len} checks, {msg}, about {eta} left";
+    bar.set_style(ProgressStyle::with_template(style)?);
+    bar.enable_steady_tick(Duration::from_millis(500));
+    Ok(bar)
 }
 
 /// Writes the two reports of a submission: text and JSON.

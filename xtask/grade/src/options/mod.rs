@@ -1,5 +1,6 @@
 //! The options of `accio-grade`.
 
+mod outputs;
 mod preflight;
 mod selection;
 
@@ -11,12 +12,15 @@ use std::thread;
 
 use anyhow::{Context, anyhow};
 
+use self::outputs::Outputs;
 use super::check::Check;
 use super::checks;
 use super::grade::{self, Settings, Submission};
 use super::interop;
 use super::outcome::Report;
-use super::report::{self, gradescope, html, json, junit, table};
+use super::report::saved::Reuse;
+use super::report::{self, gradescope, table};
+use super::rubric;
 use super::submissions;
 use super::trial::Network;
 use accio_harness::options::RunOptions;
@@ -44,6 +48,10 @@ const DISK: u64 = 1024;
 /// The options of `accio-grade`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
+    /// Grade the programs in this directory, and print a summary first
+    #[arg(value_name = "DIR",
+          conflicts_with_all = ["bin_dir", "subject", "submissions", "server", "client", "server_s"])]
+    directory: Option<PathBuf>,
     #[command(flatten)]
     run: RunOptions,
     /// Grade this server: a command with {port} and {dir}
@@ -71,7 +79,7 @@ pub(crate) struct Options {
     /// Directory for each submission's reports
     #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
     results: PathBuf,
-    /// Dialect of the programs [default: confirm, as in courses since 2022]
+    /// Dialect of the programs [default: that of the texts in DIR, or confirm]
     #[arg(long, value_name = "DIALECT", value_parser = dialect)]
     handshake: Option<Dialect>,
     /// Working directory of the programs [default: a new directory for each]
@@ -97,23 +105,23 @@ pub(crate) struct Options {
     /// Do not repeat failed checks
     #[arg(long)]
     no_retry: bool,
-    /// Print the results as JSON instead of a table
+    /// Grade the checks of the repository: commits, a README, and remarks on the source code
     #[arg(long)]
-    json: bool,
-    /// Write the results as JUnit XML
+    repository_points: bool,
+    /// CSV file with the points of each check; the others do not count
     #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
-    /// Write Gradescope's results.json and update it after each check
-    #[arg(long, value_name = "FILE")]
-    gradescope: Option<PathBuf>,
-    /// Write an HTML page with all submissions and checks
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-    /// Run every client with every server; write the results as Markdown
-    ///
-    /// The reference implementation is included.
-    #[arg(long, value_name = "FILE")]
-    matrix: Option<PathBuf>,
+    rubric: Option<PathBuf>,
+    /// Print the points of each check as CSV, for --rubric
+    #[arg(long)]
+    print_rubric: bool,
+    /// Grade only submissions that have no complete results yet
+    #[arg(long, requires = "submissions")]
+    resume: bool,
+    /// Grade only submissions whose files have changed
+    #[arg(long, requires = "submissions", conflicts_with = "resume")]
+    changed: bool,
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
 /// The settings of a run.
@@ -133,7 +141,17 @@ impl Options {
     /// Grades the selected programs, or our own by default.
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let mut out = anstream::stdout().lock();
-        let chosen = self.chosen();
+        let chosen = match self.chosen() {
+            Ok(chosen) => chosen,
+            Err(why) => {
+                writeln!(io::stderr().lock(), "ERROR: {why:#}")?;
+                return Ok(ExitCode::from(USAGE));
+            }
+        };
+        if self.print_rubric {
+            rubric::print(&chosen, &mut out)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         if self.run.list {
             list(&chosen, &mut out)?;
             return Ok(ExitCode::SUCCESS);
@@ -180,12 +198,21 @@ impl Options {
         self.server.is_some()
             || self.client.is_some()
             || self.server_s.is_some()
-            || self.subject.is_some()
+            || self.subject().is_some()
             || self.submissions.is_some()
     }
 
-    /// Returns the checks selected by --filter and --without.
-    fn chosen(&self) -> Vec<&'static Check> {
+    /// Returns the directory of the only submission.
+    fn subject(&self) -> Option<&PathBuf> {
+        self.directory.as_ref().or(self.subject.as_ref())
+    }
+
+    /// Returns the checks selected by --rubric, --filter and --without.
+    fn chosen(&self) -> anyhow::Result<Vec<&'static Check>> {
+        let all = match &self.rubric {
+            Some(path) => rubric::read(path)?,
+            None => checks::all().collect(),
+        };
         let filter = &self.run.filter;
         let named = |check: &Check, texts: &[String]| {
             texts.iter().any(|text| checks::is_selected(check, text))
@@ -193,7 +220,7 @@ impl Options {
         let means = |check: &&Check| {
             (filter.is_empty() || named(check, filter)) && !named(check, &self.without)
         };
-        checks::all().filter(means).collect()
+        Ok(all.into_iter().filter(means).collect())
     }
 
     /// Grades the programs, writes the reports and returns the exit code.
@@ -207,16 +234,21 @@ impl Options {
             Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
             None => self.selected(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
         };
-        if let (Err(why), Some(file), Some(_)) = (&found, &self.gradescope, &self.subject) {
+        if let (Err(why), Some(file), Some(_)) = (&found, &self.outputs.gradescope, self.subject())
+        {
             // The student must see the reason instead of a failed autograder.
             gradescope::write_nothing(file, &why.to_string())?;
         }
+        let inputs = self.outputs.read_roster().and_then(|roster| {
+            let visibility = self.outputs.visibility()?;
+            Ok((roster, visibility))
+        });
         let found = found.and_then(|found: Vec<_>| match self.command_line_error(&found, chosen) {
             Some(why) => Err(anyhow!(why)),
             None => Ok(found),
         });
-        let found = match found {
-            Ok(found) => found,
+        let (found, (roster, visibility)) = match found.and_then(|found| Ok((found, inputs?))) {
+            Ok(all) => all,
             Err(why) => {
                 writeln!(io::stderr().lock(), "ERROR: {why:#}")?;
                 return Ok(ExitCode::from(USAGE));
@@ -225,10 +257,10 @@ impl Options {
         self.try_report_files()?;
         let reports = match self.submissions {
             Some(_) => self.grade_class(&found, chosen, run, out)?,
-            None => self.grade_each(&found, chosen, run, out)?,
+            None => self.grade_each(&found, chosen, run, &visibility, out)?,
         };
-        self.write(&reports, out)?;
-        if let Some(path) = &self.matrix {
+        self.outputs.write(&reports, &roster, out)?;
+        if let Some(path) = &self.outputs.matrix {
             let all: Vec<Submission> = found.into_iter().map(|(one, _)| one).collect();
             let settings = self.settings(run, run.dir.join("interop"));
             report::write(path, interop::run(&all, &settings)?)?;
@@ -246,8 +278,14 @@ impl Options {
         let cores = thread::available_parallelism().map_or(2, usize::from);
         let at_once = self.at_once.map_or(AT_ONCE * cores, usize::from);
         let settings = self.settings(run, run.dir.to_owned());
-        let reports = submissions::grade(found, chosen, &settings, at_once, &self.results)?;
-        if !self.json {
+        let reuse = match (self.resume, self.changed) {
+            (true, _) => Reuse::Complete,
+            (_, true) => Reuse::Unchanged,
+            _ => Reuse::Nothing,
+        };
+        let results = (self.results.as_path(), reuse);
+        let reports = submissions::grade(found, chosen, &settings, at_once, results)?;
+        if !self.outputs.json {
             submissions::summary(out, &reports)?;
             writeln!(out, "\nreports of each submission: {}", self.results.display())?;
         }
@@ -259,12 +297,17 @@ impl Options {
         found: &[(Submission, Option<String>)],
         chosen: &[&'static Check],
         run: &RunSettings<'_>,
+        visibility: &gradescope::Visibility,
         out: &mut impl Write,
     ) -> anyhow::Result<Vec<Report>> {
         let mut reports = Vec::new();
         for (submission, _) in found {
-            let report = self.grade_one(submission, chosen, run, out)?;
-            if !self.json {
+            let report = self.grade_one(submission, chosen, run, visibility, out)?;
+            if !self.outputs.json {
+                if self.directory.is_some() {
+                    table::summary(out, &report)?;
+                    report.rows.iter().try_for_each(|row| table::line(out, row))?;
+                }
                 table::failures(out, &report)?;
                 table::scores(out, &report)?;
                 out.flush()?;
@@ -279,19 +322,26 @@ impl Options {
         submission: &Submission,
         chosen: &[&'static Check],
         run: &RunSettings<'_>,
+        visibility: &gradescope::Visibility,
         out: &mut impl Write,
     ) -> anyhow::Result<Report> {
         let settings = self.settings(run, run.dir.join(submission.dialect.name()));
         let checks = grade::checks_for(submission, chosen);
-        let subject_option = self.subject.as_ref().map(|dir| selection::subject_option(dir));
-        let mut results = self
-            .gradescope
-            .as_ref()
-            .map(|path| gradescope::Results::new(path, &checks, subject_option.as_deref()));
+        let subject_option = self.subject().map(|dir| selection::subject_option(dir));
+        let mut results = self.outputs.gradescope.as_ref().map(|path| {
+            gradescope::Results::new(path, &checks, subject_option.as_deref(), visibility.clone())
+        });
+        // The summary comes before the lines of the checks.
+        let waits = self.directory.is_some() && !self.outputs.json;
+        let bar = match waits {
+            true => submissions::progress_bar(checks.len())?,
+            false => indicatif::ProgressBar::hidden(),
+        };
         let mut failed = Ok(());
         let report = grade::grade(submission, chosen, &settings, |row, is_final| {
+            bar.inc(u64::from(is_final));
             let written = results.as_mut().map_or(Ok(()), |results| results.add(row));
-            let written = written.and_then(|()| match is_final && !self.json {
+            let written = written.and_then(|()| match is_final && !waits && !self.outputs.json {
                 true => table::line(out, row).and_then(|()| out.flush()),
                 false => Ok(()),
             });
@@ -299,8 +349,9 @@ impl Options {
                 failed = written;
             }
         })?;
+        bar.finish_and_clear();
         failed?;
-        results.map_or(Ok(()), |mut results| results.finish())?;
+        results.map_or(Ok(()), |mut results| results.finish(&report))?;
         Ok(report)
     }
 
@@ -320,22 +371,10 @@ impl Options {
             retry: !self.no_retry,
             keep: self.run.keep,
             repeat: self.repeat(),
+            repository_points: self.repository_points,
             support: Arc::clone(&run.support),
             hidden: self.hidden(),
         }
-    }
-
-    fn write(&self, reports: &[Report], out: &mut impl Write) -> anyhow::Result<()> {
-        if self.json {
-            writeln!(out, "{}", json::text(reports)?)?;
-        }
-        if let Some(path) = &self.junit {
-            report::write(path, junit::text(reports)?)?;
-        }
-        if let Some(path) = &self.html {
-            report::write(path, html::text(reports))?;
-        }
-        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ impl Options {
         if let Some(dir) = self.workdir.as_ref().filter(|dir| !dir.is_dir()) {
             return Some(format!("--workdir {}: no such directory", dir.display()));
         }
-        if let Some(file) = self.gradescope.as_ref().filter(|_| found.len() > 1) {
+        if let Some(file) = self.outputs.gradescope.as_ref().filter(|_| found.len() > 1) {
             return Some(format!(
                 "--gradescope {}: needs one submission and one dialect: add --handshake",
                 file.display()
@@ -50,8 +50,7 @@ impl Options {
 
     /// Checks that all reports can be written.
     pub(super) fn try_report_files(&self) -> io::Result<()> {
-        let files = [&self.junit, &self.gradescope, &self.html, &self.matrix];
-        files.into_iter().flatten().try_for_each(|file| report::try_out(file))?;
+        self.outputs.files().try_for_each(report::try_out)?;
         match self.submissions {
             Some(_) => report::try_out(&self.results.join("NAME.txt")),
             None => Ok(()),

@@ -6,6 +6,7 @@ use accio_harness::quoting::quote;
 use anyhow::{Context, bail};
 
 use super::{COURSES, DISK, MEMORY, Options, RunSettings, Submission};
+use crate::detect;
 use crate::discovery;
 use crate::trial::Network;
 use accio_harness::peer::Dialect;
@@ -23,6 +24,12 @@ impl Options {
         }
         if self.allow_start_up_lines {
             options.push_str(" --allow-start-up-lines");
+        }
+        if self.repository_points {
+            options.push_str(" --repository-points");
+        }
+        if let Some(path) = &self.rubric {
+            options.push_str(&format!(" --rubric {}", quote(&path.to_string_lossy())));
         }
         if self.disk != DISK {
             options.push_str(&format!(" --disk {}", self.disk));
@@ -53,9 +60,10 @@ impl Options {
                 })
                 .collect();
         }
-        let dialect = self.handshake.unwrap_or(COURSES);
+        let detected = || self.subject().and_then(|dir| detect::dialect(dir)).unwrap_or(COURSES);
+        let dialect = self.handshake.unwrap_or_else(detected);
         let mut options = String::new();
-        let (name, programs) = match &self.subject {
+        let (name, programs) = match self.subject() {
             Some(dir) => {
                 options.push_str(&format!("{} ", subject_option(dir)));
                 let name = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
@@ -80,8 +88,8 @@ impl Options {
             }
         };
         options.push_str(&format!("--handshake {}", dialect.name()));
-        let directory = self.subject.as_ref().and_then(|dir| std::path::absolute(dir).ok());
-        let files = match &self.subject {
+        let directory = self.subject().and_then(|dir| std::path::absolute(dir).ok());
+        let files = match self.subject() {
             Some(dir) => vec![dir.clone()],
             None => programs.directories(),
         };
@@ -92,14 +100,14 @@ impl Options {
     pub(super) fn hidden(&self) -> Vec<PathBuf> {
         let mut hidden: Vec<PathBuf> = self.submissions.iter().cloned().collect();
         hidden.extend(self.submissions.is_some().then(|| self.results.clone()));
-        let reports = [&self.junit, &self.gradescope, &self.html, &self.matrix];
-        let directories = reports.into_iter().flatten().filter_map(|file| file.parent());
+        let files = self.outputs.files().chain(self.outputs.inputs());
+        let directories = files.chain(self.rubric.as_deref()).filter_map(Path::parent);
         hidden.extend(directories.filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned));
         hidden
     }
 }
 
-/// Returns the option that selects a submission's directory.
+/// Returns the argument that selects a submission's directory.
 pub(super) fn subject_option(dir: &Path) -> String {
-    format!("--subject {}", quote(&dir.to_string_lossy()))
+    quote(&dir.to_string_lossy())
 }

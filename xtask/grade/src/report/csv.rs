@@ -128,9 +128,8 @@ fn id(roster: &Roster, report: &Report) -> String {
 
 /// Returns how the network was emulated.
 fn network(report: &Report) -> &'static str {
-    let has = |text: &str| {
-        report.rows.iter().flat_map(|row| &row.notes).any(|note| note.contains(text))
-    };
+    let has =
+        |text: &str| report.rows.iter().flat_map(|row| &row.notes).any(|note| note.contains(text));
     match (has("network: namespace"), has("network: ")) {
         (true, _) => "namespace",
         (false, true) => "proxy",

@@ -10,10 +10,30 @@ use serde::Serialize;
 
 use super::write;
 use crate::check::Check;
-use crate::outcome::{Outcome, Row};
+use crate::outcome::{Outcome, Report, Row};
 
 /// Minimum interval between two versions of the file, except for the last one.
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// Who may see which checks, by id.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Visibility {
+    /// Only instructors see these.
+    pub(crate) hidden: Vec<String>,
+    /// Students see these after the due date.
+    pub(crate) after_due: Vec<String>,
+}
+
+impl Visibility {
+    fn of(&self, id: &str) -> &'static str {
+        let has = |ids: &[String]| ids.iter().any(|one| one == id);
+        match (has(&self.hidden), has(&self.after_due)) {
+            (true, _) => "hidden",
+            (false, true) => "after_due_date",
+            (false, false) => "visible",
+        }
+    }
+}
 
 /// The results so far.
 #[derive(Debug)]
@@ -21,6 +41,7 @@ pub(crate) struct Results {
     path: PathBuf,
     /// The option that selects the submission, with its path on this machine.
     subject_option: Option<String>,
+    visibility: Visibility,
     began: Instant,
     written: Option<Instant>,
     /// The index of every check, in the order of the grading tables.
@@ -73,12 +94,14 @@ impl Results {
         path: &Path,
         checks: &[&'static Check],
         subject_option: Option<&str>,
+        visibility: Visibility,
     ) -> Results {
         let places =
             checks.iter().enumerate().map(|(place, check)| (check.id.as_str(), place)).collect();
         Results {
             path: path.to_owned(),
             subject_option: subject_option.map(str::to_owned),
+            visibility,
             began: Instant::now(),
             written: None,
             places,
@@ -89,27 +112,41 @@ impl Results {
     /// Adds the result of a check; replaces an earlier one.
     pub(crate) fn add(&mut self, row: &Row) -> io::Result<()> {
         let place = self.places.get(row.check.id.as_str()).copied().unwrap_or(usize::MAX);
-        self.tests.insert(place, test(row, self.subject_option.as_deref()));
+        let visibility = self.visibility.of(&row.check.id);
+        self.tests.insert(place, test(row, self.subject_option.as_deref(), visibility));
         match self.written {
             Some(written) if written.elapsed() < PAUSE => Ok(()),
-            _ => self.write(false),
+            _ => self.write(None),
         }
     }
 
     /// Writes the final version.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
-        self.write(true)
+    pub(crate) fn finish(&mut self, report: &Report) -> io::Result<()> {
+        self.write(Some(report))
     }
 
-    fn write(&mut self, complete: bool) -> io::Result<()> {
+    fn write(&mut self, complete: Option<&Report>) -> io::Result<()> {
         self.written = Some(Instant::now());
         let (done, all) = (self.tests.len(), self.places.len());
         let output = match complete {
-            true => format!("{done} checks. A check that is not graded here has no points."),
-            false => format!("{done} of {all} checks so far: the run is not complete."),
+            Some(report) => {
+                let remarks: String =
+                    report.remarks.iter().map(|remark| format!("remark: {remark}\n")).collect();
+                format!(
+                    "{done} checks. A check that is not graded here has no points.\n{remarks}\
+                     protections: {}",
+                    report.protections.join("; ")
+                )
+            }
+            None => format!("{done} of {all} checks so far: the run is not complete."),
         };
         let document = ResultsJson {
-            score: self.tests.values().filter_map(|test| test.score).sum(),
+            // The sum of no numbers is -0.0.
+            score: self
+                .tests
+                .values()
+                .filter_map(|test| test.score)
+                .fold(0.0, |sum, one| sum + one),
             execution_time: self.began.elapsed().as_secs(),
             output,
             visibility: "visible",
@@ -120,7 +157,7 @@ impl Results {
     }
 }
 
-fn test(row: &Row, subject_option: Option<&str>) -> TestJson {
+fn test(row: &Row, subject_option: Option<&str>, visibility: &'static str) -> TestJson {
     let points = f64::from(row.check.points);
     let graded = row.check.points > 0;
     let (score, status, text) = match &row.outcome {
@@ -132,7 +169,7 @@ fn test(row: &Row, subject_option: Option<&str>) -> TestJson {
             }
             // The path on this machine means nothing to the student.
             let command = match subject_option {
-                Some(option) => row.command.replacen(option, "--subject YOUR-DIRECTORY", 1),
+                Some(option) => row.command.replacen(option, "YOUR-DIRECTORY", 1),
                 None => row.command.clone(),
             };
             text.push_str(&format!(
@@ -158,6 +195,6 @@ fn test(row: &Row, subject_option: Option<&str>) -> TestJson {
         name: row.check.about.to_owned(),
         number: &row.check.id,
         output: text + &notes,
-        visibility: "visible",
+        visibility,
     }
 }

@@ -2,13 +2,19 @@
 
 use serde::Serialize;
 
+use super::saved::Fingerprint;
 use crate::outcome::{Outcome, Report, Row};
+use crate::source_checks::Remark;
+
+/// Version of the format; incremented when a field changes its meaning.
+pub(crate) const VERSION: u32 = 1;
 
 /// All reports of a run.
 #[derive(Debug, Serialize)]
 struct RunJson<'a> {
-    /// Version of the format; incremented when a field changes its meaning.
     version: u32,
+    /// Version of the kit.
+    kit: &'static str,
     submissions: Vec<SubmissionJson<'a>>,
 }
 
@@ -22,6 +28,9 @@ struct SubmissionJson<'a> {
     possible: u32,
     published: u32,
     protections: &'a [String],
+    fingerprint: &'a Fingerprint,
+    #[serde(skip_serializing_if = "<[Remark]>::is_empty")]
+    remarks: &'a [Remark],
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'a str>,
     checks: Vec<CheckJson<'a>>,
@@ -54,7 +63,11 @@ struct CheckJson<'a> {
 /// Returns the reports as a JSON document.
 pub(crate) fn text(reports: &[Report]) -> serde_json::Result<String> {
     let submissions = reports.iter().map(submission).collect();
-    serde_json::to_string_pretty(&RunJson { version: 1, submissions })
+    serde_json::to_string_pretty(&RunJson {
+        version: VERSION,
+        kit: env!("CARGO_PKG_VERSION"),
+        submissions,
+    })
 }
 
 fn submission(report: &Report) -> SubmissionJson<'_> {
@@ -68,6 +81,8 @@ fn submission(report: &Report) -> SubmissionJson<'_> {
         possible: score.possible,
         published: score.published,
         protections: &report.protections,
+        fingerprint: &report.fingerprint,
+        remarks: &report.remarks,
         problem: report.problem.as_deref(),
         checks: report.rows.iter().map(check).collect(),
     }

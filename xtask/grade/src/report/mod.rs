@@ -1,10 +1,13 @@
 //! Writes the results in several formats.
 
+pub(crate) mod classroom;
+pub(crate) mod csv;
 pub(crate) mod gradescope;
 pub(crate) mod html;
 pub(crate) mod json;
 pub(crate) mod junit;
 pub(crate) mod matrix;
+pub(crate) mod saved;
 pub(crate) mod table;
 
 use std::fs;

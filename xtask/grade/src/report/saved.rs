@@ -90,7 +90,7 @@ impl Fingerprint {
             add(&format!("{} {}", check.id, check.points));
         }
         let mut content = Sha256::new();
-        if let Some(root) = &submission.root {
+        if let Some(root) = &submission.directory {
             let mut files = Vec::new();
             list(root, &mut files);
             for path in files {
@@ -124,7 +124,8 @@ pub(crate) fn read(
         return None;
     }
     let run: SavedRun = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    let saved = run.submissions.into_iter().next().filter(|_| run.version == super::json::VERSION)?;
+    let saved =
+        run.submissions.into_iter().next().filter(|_| run.version == super::json::VERSION)?;
     if !saved.fingerprint.fits(now, reuse) {
         return None;
     }
@@ -147,11 +148,9 @@ fn row(saved: SavedCheck, chosen: &[&'static Check]) -> Option<Row> {
     let check = chosen.iter().copied().find(|check| check.id == saved.id)?;
     let outcome = match saved.outcome.as_str() {
         "passed" => Outcome::Passed,
-        "failed" => Outcome::Failed {
-            expected: saved.expected,
-            actual: saved.actual,
-            during: saved.during,
-        },
+        "failed" => {
+            Outcome::Failed { expected: saved.expected, actual: saved.actual, during: saved.during }
+        }
         "skipped" => Outcome::Skipped(saved.why),
         "not-graded" => Outcome::NotGraded(saved.why),
         // Errors in the grader are graded again.

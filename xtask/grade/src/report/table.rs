@@ -88,7 +88,36 @@ pub(crate) fn scores(out: &mut impl Write, report: &Report) -> io::Result<()> {
         without_points(|outcome| matches!(outcome, Outcome::Skipped(_) | Outcome::NotGraded(_))),
         report.took.as_secs_f64(),
     )?;
+    for remark in &report.remarks {
+        writeln!(out, "  remark: {remark}")?;
+    }
     writeln!(out, "  protections: {}", report.protections.join("; "))
+}
+
+/// Prints five lines: the submission, its points for each program, and the first failure.
+pub(crate) fn summary(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let total = report.score(None);
+    writeln!(
+        out,
+        "{}: {} of {} points, dialect {}",
+        report.name,
+        total.earned,
+        total.possible,
+        report.dialect.name()
+    )?;
+    for program in [Program::Client, Program::ServerS, Program::Server] {
+        let score = report.score(Some(program));
+        let text = match score.published {
+            0 => "not found".to_owned(),
+            _ => points(report, program),
+        };
+        writeln!(out, "{:9} {text}", program.name())?;
+    }
+    let text = match report.first_to_fix() {
+        Some(row) => format!("{}: {}", row.check.id, row.check.about),
+        None => "nothing: all checks passed".to_owned(),
+    };
+    writeln!(out, "fix first {text}\n")
 }
 
 /// Describes the points of a program, and how many are not graded here.
