@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::cause;
 use super::check::Check;
 use super::outcome::{Outcome, Report, Row};
 use super::report::saved::Fingerprint;
@@ -23,6 +24,7 @@ use accio_harness::resource_limits::{self, Limits};
 use accio_harness::sandbox::{Files, Support};
 use accio_harness::scheduling_delay;
 use accio_harness::subject::{Program, Subject};
+use accio_harness::timeline::{self, Timeline};
 use accio_harness::verdict::{Stop, Verdict};
 use accio_harness::{report as outputs, seeds::seed_for};
 
@@ -192,14 +194,25 @@ fn row(
         "accio-grade {}{} --filter {} --seed {}",
         submission.options, settings.repeat, check.id, settings.seed
     );
-    let (notes, stderr) = (Vec::new(), Vec::new());
-    Row { check, outcome, took: Duration::ZERO, attempts: 1, notes, stderr, command }
+    Row {
+        check,
+        outcome,
+        took: Duration::ZERO,
+        attempts: 1,
+        cause: None,
+        timeline: Vec::new(),
+        notes: Vec::new(),
+        stderr: Vec::new(),
+        command,
+    }
 }
 
 /// A check that is running or about to run.
 struct PendingCheck {
     job: Job,
     notes: Arc<Mutex<Vec<String>>>,
+    /// The bytes of its connections.
+    timeline: Arc<Mutex<Option<Arc<Timeline>>>>,
     /// The processes that it started.
     started: Arc<Mutex<Vec<(Pid, Program)>>>,
     /// The submission's directory.
@@ -240,11 +253,14 @@ fn pending(
         let (dialect, network) = (submission.dialect, settings.network);
         let workdir = settings.workdir.clone();
         let may_announce = settings.may_announce;
+        let timeline = Arc::new(Mutex::new(None));
+        let recorded = Arc::clone(&timeline);
         let (support, keep) = (Arc::clone(&settings.support), settings.keep);
         let files = settings.files([submission]);
         let work = move |context: &Context| -> Verdict {
             let run = check.run.ok_or_else(|| Stop::skip("nothing to run"))?;
             context.enter_sandbox(&support, &files, keep)?;
+            *recorded.lock().unwrap_or_else(PoisonError::into_inner) = Some(timeline::start());
             run(&Trial {
                 context,
                 dialect,
@@ -265,7 +281,7 @@ fn pending(
             work: Arc::new(work),
         };
         let directory = submission.directory.clone();
-        Ok(PendingCheck { job, notes, started, directory, since, keep: settings.keep })
+        Ok(PendingCheck { job, notes, timeline, started, directory, since, keep: settings.keep })
     };
     places.iter().map(run).collect()
 }
@@ -291,6 +307,7 @@ impl PendingCheck {
         row.took = took;
         row.notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         row.stderr = Vec::new();
+        (row.cause, row.timeline) = (None, Vec::new());
         let killed = resource_limits::reasons(context.owner());
         let ended = process::take_ended(context.owner());
         let mut is_final = true;
@@ -326,6 +343,7 @@ impl PendingCheck {
                 }
             }
         };
+        self.explain(row);
         context.leave_sandbox();
         let keeps = self.keep && matches!(row.outcome, Outcome::Failed { .. });
         // An error here, such as a full disk, does not affect the outcome.
@@ -334,6 +352,16 @@ impl PendingCheck {
             row.stderr.push(format!("files and outputs: {}", context.dir().display()));
         }
         is_final
+    }
+
+    /// Adds the timeline and the probable cause of a failure.
+    fn explain(&self, row: &mut Row) {
+        let Outcome::Failed { expected, actual, .. } = &row.outcome else { return };
+        let timeline = self.timeline.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = timeline.as_ref().map(|timeline| timeline.events()).unwrap_or_default();
+        row.cause = cause::find(row.check, expected, actual, &events).map(str::to_owned);
+        let name = row.check.program.name();
+        row.timeline = events.iter().map(|event| event.line(name)).collect();
     }
 
     /// Describes how a program ended by itself, if that may explain what was observed.

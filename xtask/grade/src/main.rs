@@ -10,6 +10,7 @@
 
 mod broken;
 mod broken_server;
+mod cause;
 mod check;
 mod checks;
 mod content;

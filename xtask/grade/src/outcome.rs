@@ -42,6 +42,10 @@ pub(crate) struct Row {
     pub(crate) took: Duration,
     /// Number of attempts.
     pub(crate) attempts: u32,
+    /// The probable cause of a failure.
+    pub(crate) cause: Option<String>,
+    /// The bytes of the connections of a failed check, a line for each event.
+    pub(crate) timeline: Vec<String>,
     /// Notes for the report.
     pub(crate) notes: Vec<String>,
     /// The last lines that the programs printed to stderr, if the check failed.

@@ -29,6 +29,7 @@ pub mod seeds;
 mod servers;
 mod spinning;
 pub mod subject;
+pub mod timeline;
 pub mod tools;
 pub mod usage;
 pub mod verdict;

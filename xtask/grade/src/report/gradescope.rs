@@ -172,6 +172,9 @@ fn test(row: &Row, subject_option: Option<&str>, visibility: &'static str) -> Te
                 Some(option) => row.command.replacen(option, "YOUR-DIRECTORY", 1),
                 None => row.command.clone(),
             };
+            if let Some(cause) = &row.cause {
+                text.push_str(&format!("probable cause: {cause}\n"));
+            }
             text.push_str(&format!(
                 "expected: {expected}\nactual: {actual}\nrule: {}\n\nat home: {command}\n",
                 row.check.rule

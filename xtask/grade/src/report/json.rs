@@ -53,6 +53,10 @@ struct CheckJson<'a> {
     why: &'a str,
     seconds: f64,
     attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    timeline: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     notes: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -113,6 +117,8 @@ fn check(row: &Row) -> CheckJson<'_> {
         why: row.outcome.why(),
         seconds: rounded(row.took.as_secs_f64()),
         attempts: row.attempts,
+        cause: row.cause.as_deref(),
+        timeline: &row.timeline,
         notes: &row.notes,
         output: &row.stderr,
         command: &row.command,

@@ -4,6 +4,7 @@ pub(crate) mod classroom;
 pub(crate) mod csv;
 pub(crate) mod gradescope;
 pub(crate) mod html;
+mod html_details;
 pub(crate) mod json;
 pub(crate) mod junit;
 pub(crate) mod matrix;

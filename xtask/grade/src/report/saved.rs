@@ -67,6 +67,9 @@ struct SavedCheck {
     why: String,
     seconds: f64,
     attempts: u32,
+    cause: Option<String>,
+    #[serde(default)]
+    timeline: Vec<String>,
     #[serde(default)]
     notes: Vec<String>,
     #[serde(default)]
@@ -161,6 +164,8 @@ fn row(saved: SavedCheck, chosen: &[&'static Check]) -> Option<Row> {
         outcome,
         took: Duration::try_from_secs_f64(saved.seconds).ok()?,
         attempts: saved.attempts,
+        cause: saved.cause,
+        timeline: saved.timeline,
         notes: saved.notes,
         stderr: saved.output,
         command: saved.command,

@@ -49,6 +49,12 @@ pub(crate) fn failures(out: &mut impl Write, report: &Report) -> io::Result<()> 
                 }
                 writeln!(out, "  expected  {expected}\n  actual    {actual}")?;
                 writeln!(out, "  rule      {}", row.check.rule)?;
+                if let Some(cause) = &row.cause {
+                    writeln!(out, "  cause     {cause}")?;
+                }
+                for line in &row.timeline {
+                    writeln!(out, "    {line}")?;
+                }
                 for line in row.notes.iter().chain(&row.stderr) {
                     writeln!(out, "  {line}")?;
                 }

@@ -7,6 +7,7 @@ mod attacks;
 mod demo_server;
 mod faults;
 mod hostile;
+mod instructors;
 mod page;
 mod reports;
 mod timing;

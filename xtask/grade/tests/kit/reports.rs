@@ -60,7 +60,7 @@ fn gradescope_and_junit_reports_have_their_fields() {
         assert_eq!(points, expected, "{test}");
     }
     let why = tests[1]["output"].as_str().unwrap();
-    for part in ["expected: ", "actual: ", "rule: ", "at home: cargo xtask grade"] {
+    for part in ["expected: ", "actual: ", "rule: ", "at home: accio-grade "] {
         assert!(why.contains(part), "{why}");
     }
 
@@ -224,7 +224,7 @@ fn the_command_of_a_failure_reproduces_it() {
         .current_dir(dir.path()));
     let (first, command) = failed(&graded.stdout);
     let own = env!("CARGO_BIN_EXE_accio-grade");
-    let line = command.replacen("cargo xtask grade", &format!("'{own}'"), 1) + " --json";
+    let line = command.replacen("accio-grade", &format!("'{own}'"), 1) + " --json";
     assert!(line.contains("--memory 512 --network proxy"), "{line}");
     assert!(line.contains("--seed 7"), "{line}");
     let again = run(Command::new("sh").args(["-c", &line]).current_dir(dir.path()));

@@ -10,6 +10,7 @@ use socket2::SockRef;
 
 use super::dialect::{Dialect, FIRST, GREETING, SECOND};
 use crate::payload;
+use crate::timeline::{Recorder, What};
 use crate::verdict::{Stop, Verdict, ensure, is_shortage};
 
 /// Time limit for reactions that should be immediate, on a busy machine.
@@ -30,6 +31,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct Peer {
     stream: TcpStream,
+    recorder: Option<Recorder>,
 }
 
 impl Peer {
@@ -47,7 +49,7 @@ impl Peer {
     pub(super) fn new(stream: TcpStream) -> Verdict<Peer> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Peer { stream })
+        Ok(Peer { stream, recorder: Recorder::new() })
     }
 
     /// Returns the socket.
@@ -64,7 +66,11 @@ impl Peer {
     pub fn send(&mut self, bytes: &[u8]) -> Verdict {
         self.stream.write_all(bytes).map_err(|error| {
             Stop::fault(format!("{} to be accepted", payload::describe(bytes)), error.to_string())
-        })
+        })?;
+        if let Some(recorder) = &self.recorder {
+            recorder.sent(bytes);
+        }
+        Ok(())
     }
 
     /// Returns a fault unless it soon receives exactly `expected`.
@@ -167,6 +173,9 @@ impl Peer {
     /// Sends FIN.
     pub fn fin(&mut self) -> Verdict {
         let closed = self.stream.shutdown(std::net::Shutdown::Write);
+        if let Some(recorder) = &self.recorder {
+            recorder.add(What::Closed);
+        }
         closed.map_err(|error| Stop::fault("a connection to close", error.to_string()))
     }
 
@@ -229,12 +238,20 @@ impl Peer {
             }
             self.stream.set_read_timeout(Some(left))?;
             match self.stream.read(buffer) {
-                Ok(count) => return Ok(Ok(count)),
+                Ok(count) => {
+                    if let Some(recorder) = &self.recorder {
+                        recorder.received(&buffer[..count]);
+                    }
+                    return Ok(Ok(count));
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted
                     | io::ErrorKind::WouldBlock
                     | io::ErrorKind::TimedOut => {}
                     io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                        if let Some(recorder) = &self.recorder {
+                            recorder.add(What::Ended(End::Reset));
+                        }
                         return Ok(Err(End::Reset));
                     }
                     _ => return Err(error.into()),
