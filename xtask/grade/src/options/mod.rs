@@ -48,7 +48,7 @@ const DISK: u64 = 1024;
 /// The options of `accio-grade`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Grade the programs in this directory, and print a summary first
+    /// Grade the programs in this directory; print a summary first
     #[arg(value_name = "DIR",
           conflicts_with_all = ["bin_dir", "subject", "submissions", "server", "client", "server_s"])]
     directory: Option<PathBuf>,
@@ -79,7 +79,7 @@ pub(crate) struct Options {
     /// Directory for each submission's reports
     #[arg(long, value_name = "DIR", requires = "submissions", default_value = "accio-results")]
     results: PathBuf,
-    /// Dialect of the programs [default: that of the texts in DIR, or confirm]
+    /// Dialect of the programs [default: that of DIR, or confirm]
     #[arg(long, value_name = "DIALECT", value_parser = dialect)]
     handshake: Option<Dialect>,
     /// Working directory of the programs [default: a new directory for each]
@@ -105,16 +105,16 @@ pub(crate) struct Options {
     /// Do not repeat failed checks
     #[arg(long)]
     no_retry: bool,
-    /// Grade the checks of the repository: commits, a README, and remarks on the source code
+    /// Grade the repository: commits, README, remarks on the source
     #[arg(long)]
     repository_points: bool,
-    /// CSV file with the points of each check; the others do not count
+    /// CSV file with the points of each check that counts
     #[arg(long, value_name = "FILE")]
     rubric: Option<PathBuf>,
     /// Print the points of each check as CSV, for --rubric
     #[arg(long)]
     print_rubric: bool,
-    /// Grade only submissions that have no complete results yet
+    /// Grade only submissions without complete results
     #[arg(long, requires = "submissions")]
     resume: bool,
     /// Grade only submissions whose files have changed

@@ -21,7 +21,7 @@ pub(crate) struct Outputs {
     /// Columns of the CSV file
     #[arg(long, value_name = "FOR", value_enum, default_value_t, requires = "csv")]
     columns: csv::Columns,
-    /// CSV file with the columns submission and student_id, and perhaps name and email
+    /// CSV file with the columns submission and student_id
     #[arg(long, value_name = "FILE", requires = "csv")]
     roster: Option<PathBuf>,
     /// Name of the column of points for Moodle or Canvas
@@ -39,14 +39,15 @@ pub(crate) struct Outputs {
     /// Write Gradescope's results.json and update it after each check
     #[arg(long, value_name = "FILE")]
     pub(super) gradescope: Option<PathBuf>,
-    /// Hide checks from students on Gradescope: an id or part of a description (repeatable)
+    /// Hide checks with this text on Gradescope (repeatable)
     #[arg(long, value_name = "CHECKS", requires = "gradescope")]
     hidden: Vec<String>,
-    /// Show checks to students on Gradescope after the due date only (repeatable)
+    /// Show checks with this text after the due date (repeatable)
     #[arg(long, value_name = "CHECKS", requires = "gradescope")]
     after_due: Vec<String>,
-    /// Run every client with every server, including the reference, and write the results in
-    /// Markdown
+    /// Run every client with every server; write the results as Markdown
+    ///
+    /// The reference implementation is included.
     #[arg(long, value_name = "FILE")]
     pub(super) matrix: Option<PathBuf>,
 }
