@@ -23,6 +23,10 @@ pub mod program;
 pub mod quoting;
 pub mod report;
 pub mod resource_limits;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
+#[cfg(not(target_os = "linux"))]
+#[path = "sandbox_missing.rs"]
 pub mod sandbox;
 pub mod scheduling_delay;
 pub mod seeds;

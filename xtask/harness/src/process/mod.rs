@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 
+#[cfg(target_os = "linux")]
 pub(crate) use self::groups::adopt_orphans;
 use self::groups::groups;
 pub(crate) use self::groups::groups_of;

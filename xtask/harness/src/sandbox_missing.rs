@@ -1,0 +1,128 @@
+//! Replaces the sandbox on systems without namespaces: programs run as the user of this process.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use super::namespace::Namespace;
+use super::process::{Input, Process};
+use super::resource_limits::{self, Limits};
+use super::verdict::Verdict;
+
+/// The files that the programs of a check may see, in addition to the system's.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// Readable directories and files.
+    pub readable: Vec<PathBuf>,
+    /// Readable and writable directories.
+    pub writable: Vec<PathBuf>,
+    /// Directories to hide: other submissions, results, reports.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// What this machine permits.
+#[derive(Debug, Default)]
+pub struct Support;
+
+/// The programs of one check.
+#[derive(Debug)]
+pub struct Sandbox {
+    owner: usize,
+    limits: Limits,
+    dir: PathBuf,
+}
+
+/// Kills all programs of a check; there is none without namespaces.
+#[derive(Debug, Clone)]
+pub(crate) struct Killer;
+
+/// Returns `None`: this system needs no helper.
+pub fn helper() -> Option<ExitCode> {
+    None
+}
+
+/// Finds what is possible: nothing.
+pub fn prepare() -> Support {
+    Support
+}
+
+impl Support {
+    /// Returns the active protections, for reports.
+    pub fn protections(&self) -> Vec<String> {
+        let no_namespaces = "no namespaces (this system has none)";
+        let limits = "limits on memory, processes, output, time";
+        [no_namespaces, "same user", limits].map(str::to_owned).to_vec()
+    }
+}
+
+impl Killer {
+    pub(crate) fn kill(&self) {}
+}
+
+impl Sandbox {
+    /// Prepares the programs of a check.
+    pub fn enter(
+        _support: &Arc<Support>,
+        _files: &Files,
+        dir: &Path,
+        owner: usize,
+        limits: Limits,
+        _keeps_files: bool,
+    ) -> Verdict<Sandbox> {
+        Ok(Sandbox { owner, limits, dir: dir.to_owned() })
+    }
+
+    /// Does nothing: programs run as the user of this process.
+    pub fn give(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Starts a program of the check, in `network` if that is given, with an empty standard input.
+    pub fn spawn(&self, command: &Command, network: Option<&Namespace>) -> io::Result<Process> {
+        let mut copy = Command::new(command.get_program());
+        copy.args(command.get_args());
+        command.get_current_dir().map(|dir| copy.current_dir(dir));
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => copy.env(name, value),
+                None => copy.env_remove(name),
+            };
+        }
+        if let Some(network) = network {
+            copy = network.wrap(&copy);
+        }
+        let process = Process::spawn(copy, self.owner, Input::Null)?;
+        let outputs = [process.stdout(), process.stderr()].map(Arc::clone);
+        resource_limits::watch(process.pid(), outputs, self.owner, self.limits);
+        Ok(process)
+    }
+
+    pub(crate) fn processes(&self) -> Option<PathBuf> {
+        None
+    }
+
+    pub(crate) fn killer(&self) -> Option<Killer> {
+        None
+    }
+
+    pub(crate) fn uid(&self) -> Option<u32> {
+        None
+    }
+
+    pub(crate) fn owner(&self) -> usize {
+        self.owner
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn limits_disk(&self) -> bool {
+        false
+    }
+}
