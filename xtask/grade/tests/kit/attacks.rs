@@ -65,7 +65,7 @@ fn no_process_outlives_its_check_or_rewrites_results() {
     // A session of its own and no environment, so that neither the group nor the mark finds it.
     let rewrites = format!(
         "setsid env -i /bin/sh -c 'for i in 1 2 3 4 5 6 7 8 9; do sleep 0.2; \
-         echo rewritten >{}; done; exec sleep {word}' & sleep 0.1",
+         echo rewritten >{}; done; exec sleep {word}' >/dev/null 2>&1 & sleep 0.1",
         results.display()
     );
     let (graded, _) = attacked(dir.path(), &rewrites, &["--gradescope", results.to_str().unwrap()]);
@@ -176,8 +176,8 @@ fn files_are_limited_and_those_of_others_hidden() {
     let writes: String =
         outside.iter().map(|path| format!("echo outside >{}; ", path.display())).collect();
     let text = format!(
-        "exec 2>&1; exec >&2; {writes} cat {}; head -c 60000000 /dev/zero >big; \
-         head -c 100000000 /dev/zero >/tmp/big; ls -s --block-size=1M big /tmp/big; \
+        "exec >&2; {writes} head -c 60000000 /dev/zero >big; \
+         head -c 100000000 /dev/zero >/tmp/big; cat {}; ls -s --block-size=1M big /tmp/big; \
          echo token:$SECRET_TOKEN:; exit 1",
         secret.display()
     );
