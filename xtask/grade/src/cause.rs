@@ -61,7 +61,7 @@ pub(crate) fn find(
     if is_client && was_reset && !matches!(name, "9" | "never-closes") {
         return Some(UNREAD);
     }
-    let fewer = difference(actual, expected).is_some_and(|missing| missing > 0);
+    let fewer = actual.contains("only the first ");
     if is_client && fewer && matches!(name, "9" | "12" | "13" | "slow-reader" | "100mib" | "loss") {
         return Some(UNCHECKED_SEND);
     }
@@ -123,8 +123,8 @@ mod tests {
         let (fin, reset) = (What::Ended(End::Fin), What::Ended(End::Reset));
         assert_eq!(cause("client/split", "", "FIN", &[part, fin]), Some(ONE_RECV));
         assert_eq!(cause("client/11", "", "Reset", &[whole.clone(), reset]), Some(UNREAD));
-        let file = r#"the reference server to receive 1048576 bytes "x…""#;
-        assert_eq!(cause("client/12", file, r#"4096 bytes "x…""#, &[]), Some(UNCHECKED_SEND));
+        let part_of = "only the first 4096 bytes; the last 96 are missing";
+        assert_eq!(cause("client/12", "", part_of, &[]), Some(UNCHECKED_SEND));
         let printed = r#"printed: ["1000"]"#;
         assert_eq!(cause("server-s/12", printed, r#"["1038"]"#, &[]), Some(COUNTED));
         assert_eq!(cause("server-s/12", printed, r#"["999"]"#, &[]), None);

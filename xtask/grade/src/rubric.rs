@@ -13,7 +13,8 @@ pub(crate) fn print(chosen: &[&'static Check], out: &mut impl io::Write) -> csv:
     let mut writer = csv::Writer::from_writer(out);
     writer.write_record(["check", "points", "about"])?;
     for check in chosen {
-        writer.write_record([&check.id, &check.points.to_string(), check.about])?;
+        let points = check.points.to_string();
+        writer.write_record([check.id.as_str(), points.as_str(), check.about])?;
     }
     writer.flush()?;
     Ok(())

@@ -1,6 +1,7 @@
 //! Checks of the source code and the repository that the course documents ask for. The code is
 //! parsed, not run.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -231,7 +232,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
         let name = entry.file_name();
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let is_stray = STRAY.iter().any(|stray| name == *stray);
-        let is_foreign = [".git", "venv", ".venv", "node_modules", "build"].map(Into::into);
+        let is_foreign = [".git", "venv", ".venv", "node_modules", "build"].map(OsString::from);
         if is_dir && !is_stray && !is_foreign.contains(&name) {
             collect(&path, files);
         } else if (!is_dir || is_stray) && files.len() < 10_000 {

@@ -123,7 +123,7 @@ fn cell(outcome: &Outcome, points: u32) -> String {
 }
 
 fn id(roster: &Roster, report: &Report) -> String {
-    plain(roster.student(&report.name).map_or("", |student| &student.id))
+    plain(roster.student(&report.name).map_or("", |student| student.id.as_str()))
 }
 
 /// Returns how the network was emulated.
