@@ -68,7 +68,7 @@ pub(crate) fn find(
     None
 }
 
-/// Whether the program ended a connection on which only a part of a greeting had been sent.
+/// Whether the program gave up a connection on which only a part of a greeting had been sent.
 fn ended_within_greeting(events: &[Event]) -> bool {
     let connections = events.iter().map(|event| event.connection).max().unwrap_or(0);
     (1..=connections).any(|connection| {
@@ -81,7 +81,8 @@ fn ended_within_greeting(events: &[Event]) -> bool {
                 What::Opened | What::Closed => {}
             }
         }
-        false
+        // The rest could not be sent.
+        (1..GREETING.len()).contains(&sent)
     })
 }
 

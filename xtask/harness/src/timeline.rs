@@ -66,8 +66,18 @@ pub fn start() -> Arc<Timeline> {
         connections: AtomicUsize::new(0),
         events: Mutex::default(),
     });
-    CURRENT.with(|current| *current.borrow_mut() = Some(Arc::clone(&timeline)));
+    join(Some(Arc::clone(&timeline)));
     timeline
+}
+
+/// Returns what this thread records to.
+pub(crate) fn current() -> Option<Arc<Timeline>> {
+    CURRENT.with(|current| current.borrow().clone())
+}
+
+/// Makes this thread record to the timeline of another one.
+pub(crate) fn join(timeline: Option<Arc<Timeline>>) {
+    CURRENT.with(|current| *current.borrow_mut() = timeline);
 }
 
 impl Timeline {
@@ -104,7 +114,7 @@ fn is_same(one: &What, other: &What) -> bool {
 impl Recorder {
     /// Returns a recorder for a new connection, if this thread records.
     pub(crate) fn new() -> Option<Recorder> {
-        let timeline = CURRENT.with(|current| current.borrow().clone())?;
+        let timeline = current()?;
         let connection = timeline.connections.fetch_add(1, Ordering::Relaxed) + 1;
         timeline.add(connection, What::Opened);
         Some(Recorder { timeline, connection })

@@ -102,7 +102,7 @@ fn a_submission_cannot_kill_the_kit() {
         .arg(dir.path().join("results")));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let results: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(results["submissions"][1]["earned"], 10, "{results:#}");
+    assert_eq!(results["submissions"][1]["earned"], 15, "{results:#}");
 }
 
 #[test]

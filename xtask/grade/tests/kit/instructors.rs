@@ -47,21 +47,21 @@ fn csv_files_have_the_columns_that_grade_books_import() {
     let column = |name: &str| full[0].iter().position(|field| field == name).unwrap();
     let field = |row: usize, name: &str| full[row][column(name)].to_owned();
     assert_eq!(field(1, "submission"), "'=ben, jr", "a spreadsheet must not evaluate it");
-    assert_eq!((field(1, "total"), field(1, "client/2")), ("5".into(), "0".into()));
-    assert_eq!((field(2, "student_id"), field(2, "total")), ("007".into(), "10".into()));
-    assert_eq!((field(2, "possible"), field(2, "dialect")), ("10".into(), "confirm".into()));
+    assert_eq!((field(1, "total"), field(1, "client/2")), ("10".into(), "0".into()));
+    assert_eq!((field(2, "student_id"), field(2, "total")), ("007".into(), "15".into()));
+    assert_eq!((field(2, "possible"), field(2, "dialect")), ("15".into(), "confirm".into()));
     assert!(field(3, "problem").contains("neither client"), "{full:?}");
     assert_eq!(field(2, "kit_version"), env!("CARGO_PKG_VERSION"));
 
     let moodle = table("moodle");
     assert_eq!(&moodle[0], &["ID number", "Email address", "Accio", "Feedback"][..]);
-    assert_eq!(&moodle[2], &["007", "a@example.org", "10", "all checks passed"][..]);
+    assert_eq!(&moodle[2], &["007", "a@example.org", "15", "all checks passed"][..]);
     assert_eq!(&moodle[1][3], "failed: client/2");
     let canvas = table("canvas");
     let header = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "Accio"];
     assert_eq!(&canvas[0], &header[..]);
-    assert_eq!(&canvas[1], &["    Points Possible", "", "", "", "", "10"][..]);
-    assert_eq!(&canvas[3], &["Okafor, Amara", "", "007", "", "", "10"][..]);
+    assert_eq!(&canvas[1], &["    Points Possible", "", "", "", "", "15"][..]);
+    assert_eq!(&canvas[3], &["Okafor, Amara", "", "007", "", "", "15"][..]);
 }
 
 #[test]
@@ -69,7 +69,6 @@ fn only_changed_or_unfinished_submissions_are_graded_again() {
     let dir = tempfile::tempdir().unwrap();
     submit(dir.path(), "class/amara", &["client"], "confirm", "no-usage");
     submit(dir.path(), "class/ben", &["client"], "confirm", "no-usage");
-    // A program that is not run again cannot earn points by its environment's change.
     let earned = |more: &[&str]| -> Vec<u64> {
         let output = grade(dir.path(), &[more, &["--json"]].concat());
         let run: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -82,16 +81,16 @@ fn only_changed_or_unfinished_submissions_are_graded_again() {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("\"failed\"", "\"passed\"", 1)).unwrap();
     };
-    assert_eq!(earned(&[]), [5, 5]);
+    assert_eq!(earned(&[]), [10, 10]);
     mark("amara");
     mark("ben");
-    assert_eq!(earned(&["--changed"]), [10, 10], "nothing has changed");
+    assert_eq!(earned(&["--changed"]), [15, 15], "nothing has changed");
     submit(dir.path(), "class/ben", &["client"], "confirm", "exit-zero");
-    assert_eq!(earned(&["--changed"]), [10, 5], "only ben is graded");
+    assert_eq!(earned(&["--changed"]), [15, 10], "only ben is graded");
     mark("ben");
     fs::remove_file(dir.path().join("results/amara.json")).unwrap();
-    assert_eq!(earned(&["--resume"]), [5, 10], "only amara is graded");
-    assert_eq!(earned(&[]), [5, 5], "without the options everything is graded");
+    assert_eq!(earned(&["--resume"]), [10, 15], "only amara is graded");
+    assert_eq!(earned(&[]), [10, 10], "without the options everything is graded");
 }
 
 #[test]
@@ -186,8 +185,8 @@ fn a_directory_is_all_that_a_student_types() {
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<&str> = text.lines().take(5).collect();
     let expected = [
-        "amara: 5 of 10 points, dialect accio",
-        "client    5 of 10 points",
+        "amara: 10 of 15 points, dialect accio",
+        "client    10 of 15 points",
         "server-s  not found",
         "server    not found",
         "fix first client/2: ",

@@ -10,7 +10,7 @@ use socket2::SockRef;
 
 use super::dialect::{Dialect, FIRST, GREETING, SECOND};
 use crate::payload;
-use crate::timeline::{Recorder, What};
+use crate::timeline::{self, Recorder, What};
 use crate::verdict::{Stop, Verdict, ensure, is_shortage};
 
 /// Time limit for reactions that should be immediate, on a busy machine.
@@ -309,7 +309,11 @@ pub fn side_by_side<T: Send>(
         for item in items {
             // There may be hundreds of threads, and each needs little stack.
             let thread = thread::Builder::new().stack_size(256 << 10);
-            threads.push(thread.spawn_scoped(scope, move || work(item))?);
+            let timeline = timeline::current();
+            threads.push(thread.spawn_scoped(scope, move || {
+                timeline::join(timeline);
+                work(item)
+            })?);
         }
         let mut outcome = Ok(());
         for thread in threads {
