@@ -10,6 +10,7 @@ use accio_proto::DigestAlgorithm;
 use accio_proto::{Existing, FileSink, Network, Port, ServerBuilder};
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 
+#[cfg(linux_sys)]
 use crate::sandbox::Sandbox;
 
 /// Receive files over TCP: the bytes of connection N become FILE-DIR/N.file
@@ -52,6 +53,7 @@ pub(crate) struct Arguments {
     /// Once it is listening, Landlock and seccomp prevent the server from accessing files outside
     /// FILE-DIR and the journal's directory, connecting to other machines and running programs.
     /// try: as far as the kernel supports it. require: fail without it. off: no sandbox.
+    #[cfg(linux_sys)]
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Sandbox::Try,
           hide_possible_values = true,
           env = "ACCIO_SANDBOX")]
@@ -106,17 +108,20 @@ pub(crate) struct Files {
     /// its standard input and the same environment as for --on-commit, without ACCIO_PATH. If it exits
     /// with another status, the file becomes ERROR and the client is reset; the first line that it
     /// printed on stderr is in the journal.
+    #[cfg(linux_sys)]
     #[arg(long, value_name = "COMMAND", env = "ACCIO_ACCEPT_IF")]
     pub(crate) accept_if: Option<String>,
     /// Run at most this many commands of --accept-if at once
     ///
     /// Further files wait in the order in which they were complete.
+    #[cfg(linux_sys)]
     #[arg(long, value_name = "N", value_parser = count::<NonZeroUsize>, env = "ACCIO_ACCEPT_JOBS",
           default_value = "4", hide_short_help = true)]
     pub(crate) accept_jobs: NonZeroUsize,
     /// Reject a file if its command takes longer
     ///
     /// The time counts from the start of the command. Clients wait ten seconds by default.
+    #[cfg(linux_sys)]
     #[arg(long, value_name = "SECONDS", env = "ACCIO_ACCEPT_TIMEOUT",
           default_value = "8", value_parser = seconds, allow_negative_numbers = true,
           hide_short_help = true)]
@@ -293,7 +298,24 @@ const SHORT_END: &str =
     "Exit codes: 0 stopped by a signal; 1 cannot listen or use FILE-DIR; 2 usage.
 See --help for details and examples.";
 
-const END: &str = "\
+/// The example of a flag that only Linux has.
+#[cfg(linux_sys)]
+macro_rules! accept_if_example {
+    () => {
+        "  accio-server 5000 received --accept-if ./scan.sh
+      Keep only the files for which a script exits with 0.
+"
+    };
+}
+#[cfg(not(linux_sys))]
+macro_rules! accept_if_example {
+    () => {
+        ""
+    };
+}
+
+const END: &str = concat!(
+    "\
 Examples:
   accio-server 5000 received
       Store files in the directory \"received\".
@@ -303,9 +325,9 @@ Examples:
       Report connections in a file, on http://127.0.0.1:9090/metrics, and on stderr.
   accio-server --verify log/accio.ndjson received
       Check that the files in \"received\" are those in the journal.
-  accio-server 5000 received --accept-if ./scan.sh
-      Keep only the files for which a script exits with 0.
-  accio-server 5000 received --on-commit ./index.sh
+",
+    accept_if_example!(),
+    "  accio-server 5000 received --on-commit ./index.sh
       Run a script for each complete file, whose path is in \"$ACCIO_PATH\".
 
 Environment:
@@ -324,7 +346,8 @@ Signals:
 Exit codes:
   0  stopped by a signal; with --verify, no difference
   1  cannot listen, or cannot use FILE-DIR or the journal; with --verify, a difference
-  2  usage error; with --verify, cannot read the journal or FILE-DIR";
+  2  usage error; with --verify, cannot read the journal or FILE-DIR"
+);
 
 #[cfg(test)]
 mod tests {

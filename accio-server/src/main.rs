@@ -4,12 +4,14 @@
 mod arguments;
 mod commands;
 mod receiver;
+#[cfg(linux_sys)]
 mod sandbox;
 mod verify;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(linux_sys)]
     if let Some(code) = accio_cli::open_journals(sandbox::confine_journal_opener) {
         return code;
     }

@@ -11,6 +11,8 @@ mod run;
 mod shutdown;
 mod spawn;
 #[cfg(feature = "operations")]
+mod sys;
+#[cfg(all(linux_sys, feature = "operations"))]
 mod systemd;
 #[cfg(feature = "tls-server")]
 mod tls;
@@ -18,8 +20,10 @@ mod tls;
 #[cfg(feature = "operations")]
 pub use flags::OperationFlags;
 pub use flags::ServerFlags;
+#[cfg(all(linux_sys, feature = "operations"))]
+pub use journal::open_journals;
 #[cfg(feature = "operations")]
-pub use journal::{ListedFile, ListedFiles, open_journals};
+pub use journal::{ListedFile, ListedFiles};
 #[cfg(feature = "metrics")]
 pub use metrics::{StatusPage, explain};
 pub use program::Program;

@@ -14,7 +14,7 @@ use std::time::Instant;
 #[cfg(feature = "operations")]
 use accio_proto::Outcome;
 use accio_proto::{FileSink, Port, Server, ServerBuilder, os_error_text};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, SocketType, socket};
 use signal_hook::consts::SIGXFSZ;
 
 #[cfg(feature = "operations")]
@@ -26,11 +26,11 @@ use super::journal::Journal;
 use super::metrics::Metrics;
 use super::program::Program;
 use super::shutdown::{Ending, Shutdown};
-#[cfg(feature = "operations")]
+#[cfg(all(linux_sys, feature = "operations"))]
 use super::systemd;
 #[cfg(feature = "tls-server")]
 use super::tls::Tls;
-#[cfg(feature = "operations")]
+#[cfg(all(target_os = "linux", feature = "operations"))]
 use crate::address::prepare_zone_names;
 use crate::{Failure, log_writer, raise_descriptor_limit, say};
 
@@ -107,14 +107,20 @@ impl OperationFlags {
         program: impl Program,
     ) -> Result<ExitCode, Failure> {
         // This comes first, so that no child process inherits the sockets.
+        #[cfg(linux_sys)]
         let sockets = systemd::sockets()?;
+        #[cfg(not(linux_sys))]
+        let sockets = Vec::new();
         let program = Arc::new(program);
         let journal = self.journal.as_deref().map(|path| open_journal(path, &*program));
         let journal = journal.transpose()?.map(Arc::new);
         // Signals are watched before any client can connect, so that none ends the process in
         // another way.
-        let mut shutdown =
-            Shutdown::watch()?.drain(self.drain).on_notice(Box::new(systemd::notify_notice));
+        let mut shutdown = Shutdown::watch()?.drain(self.drain);
+        #[cfg(linux_sys)]
+        {
+            shutdown = shutdown.on_notice(Box::new(systemd::notify_notice));
+        }
         #[cfg(feature = "tls-server")]
         let tls = Tls::load(&self.tls)?;
         shutdown = shutdown.on_hangup({
@@ -182,8 +188,11 @@ impl OperationFlags {
             }
         };
         let server = listen_on(sockets, flags, builder, port)?;
+        #[cfg(linux_sys)]
         systemd::connect();
+        #[cfg(target_os = "linux")]
         prepare_zone_names();
+        #[cfg(linux_sys)]
         if let Some(journal) = &journal
             && program.is_confined()
         {
@@ -191,6 +200,7 @@ impl OperationFlags {
         }
         program.confine(&readable)?;
         start_log_writer()?;
+        #[cfg_attr(not(linux_sys), expect(unused_variables, reason = "systemd shows it"))]
         let listening = flags.announce(&server);
         #[cfg(feature = "tls-server")]
         if let Some(tls) = &tls {
@@ -215,6 +225,7 @@ impl OperationFlags {
             let (program, journal) = (program.clone(), journal.clone());
             metrics.serve(server.handle(), listening, program, journal, started)?;
         }
+        #[cfg(linux_sys)]
         systemd::ready(&listening);
         serve(server, &*program, ending, |deadline| {
             if let Some(journal) = &journal {
@@ -234,9 +245,7 @@ fn every_interface(port: u16, has_ipv6: bool) -> Vec<SocketAddr> {
 fn has_ipv6() -> bool {
     let (family, kind) = (AddressFamily::INET6, SocketType::STREAM);
     let any_port = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
-    socket_with(family, kind, SocketFlags::CLOEXEC, None)
-        .and_then(|socket| rustix::net::bind(&socket, &any_port))
-        .is_ok()
+    socket(family, kind, None).and_then(|socket| rustix::net::bind(&socket, &any_port)).is_ok()
 }
 
 /// Listens on the sockets passed by systemd, or else on the addresses of `flags`.

@@ -45,7 +45,10 @@ pub(super) struct Shutdown {
 }
 
 /// A text about the state of the shutdown, for a supervisor.
-#[cfg_attr(not(feature = "operations"), expect(dead_code, reason = "read by systemd.rs alone"))]
+#[cfg_attr(
+    not(all(linux_sys, feature = "operations")),
+    expect(dead_code, reason = "read by systemd.rs alone")
+)]
 pub(super) enum Notice<'a> {
     /// The shutdown has begun.
     Stopping(&'a str),
@@ -104,7 +107,7 @@ impl Shutdown {
     }
 
     /// Sets the function to call with each notice.
-    #[cfg(feature = "operations")]
+    #[cfg(all(linux_sys, feature = "operations"))]
     pub(super) fn on_notice(self, tell: Box<dyn Fn(Notice<'_>) + Send>) -> Self {
         Shutdown { on_notice: tell, ..self }
     }

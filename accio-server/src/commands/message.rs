@@ -2,7 +2,6 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{
@@ -11,16 +10,6 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-/// A complete file.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Job {
-    pub(super) id: u64,
-    pub(super) bytes: u64,
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) identity: Option<String>,
-    pub(super) digest: Option<String>,
-}
 
 /// The decision of `--accept-if` on a file.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +81,7 @@ mod tests {
     use std::io::{Read, Seek, Write};
 
     use super::*;
+    use crate::commands::setup::Job;
 
     #[test]
     fn messages_keep_their_bounds_and_descriptors() {

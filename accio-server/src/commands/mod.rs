@@ -8,18 +8,22 @@
 //! the decision back.
 
 mod helper;
+#[cfg(linux_sys)]
 mod message;
 mod queue;
+#[cfg(linux_sys)]
 mod reviews;
 mod setup;
 
 use std::fs;
 use std::io;
+#[cfg(linux_sys)]
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+#[cfg(linux_sys)]
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,13 +32,16 @@ use accio_proto::{Outcome, os_error_text};
 use rustix::process::{Pid, Signal};
 
 pub(crate) use helper::help;
-use message::Job;
 use queue::Queue;
+#[cfg(linux_sys)]
 pub(crate) use reviews::Reviews;
-pub(crate) use setup::{AcceptIf, OnCommit};
-use setup::{GRACE, HELPER, Setup};
+#[cfg(linux_sys)]
+pub(crate) use setup::AcceptIf;
+pub(crate) use setup::OnCommit;
+use setup::{GRACE, HELPER, Job, Setup};
 
 /// Size of the pipe to the helper in bytes: one page, because files wait in the server's queue.
+#[cfg(linux_sys)]
 const PIPE: usize = 4096;
 
 /// Interval at which the server checks whether the helper has ended.
@@ -44,6 +51,7 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Commands {
     pub(crate) on_commit: Option<OnCommit>,
+    #[cfg(linux_sys)]
     pub(crate) accept_if: Option<AcceptIf>,
     /// Maximum number of files that wait for the command of `--on-commit`.
     pub(crate) queue: usize,
@@ -58,8 +66,10 @@ pub(crate) struct Commands {
 pub(crate) struct Helper {
     child: Child,
     pipe: ChildStdin,
+    #[cfg(linux_sys)]
     socket: OwnedFd,
     queue_size: Option<usize>,
+    #[cfg(linux_sys)]
     accept_if: Option<AcceptIf>,
 }
 
@@ -68,6 +78,7 @@ pub(crate) struct Helper {
 pub(crate) struct ActiveHelper {
     child: Child,
     queue: Option<Queue>,
+    #[cfg(linux_sys)]
     reviews: Option<Arc<Reviews>>,
 }
 
@@ -94,7 +105,7 @@ pub(crate) fn parse(flag: &str, line: &str) -> Result<Vec<String>, Failure> {
 impl Commands {
     /// Starts the helper process, if there is a command.
     pub(crate) fn start(&self) -> Result<Option<Helper>, Failure> {
-        if self.on_commit.is_none() && self.accept_if.is_none() {
+        if !self.is_any() {
             return Ok(None);
         }
         self.spawn().map(Some).map_err(|error| {
@@ -102,15 +113,27 @@ impl Commands {
         })
     }
 
+    fn is_any(&self) -> bool {
+        #[cfg(linux_sys)]
+        if self.accept_if.is_some() {
+            return true;
+        }
+        self.on_commit.is_some()
+    }
+
     fn spawn(&self) -> io::Result<Helper> {
         let setup = Setup {
             quiet: self.verbosity.quiet,
             verbose: self.verbosity.verbose,
             on_commit: self.on_commit.clone(),
+            #[cfg(linux_sys)]
             accept_if: self.accept_if.clone(),
         };
-        let (socket, other) = message::pair()?;
-        let mut child = Command::new("/proc/self/exe")
+        #[cfg(linux_sys)]
+        let (socket, stdout) = message::pair()?;
+        #[cfg(not(linux_sys))]
+        let stdout = Stdio::null();
+        let mut child = Command::new(own_program()?)
             .arg0("accio-server")
             .arg(HELPER)
             // accio-cli looks for this flag before the arguments of the command.
@@ -119,17 +142,26 @@ impl Commands {
             .arg(&self.file_dir)
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::piped())
-            .stdout(other)
+            .stdout(stdout)
             // Keeps the terminal's signals to the server away from the commands.
             .process_group(0)
             .spawn()?;
         // stdin was configured as a pipe above.
         let pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        #[cfg(linux_sys)]
         if let Err(error) = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE) {
             log::debug!("the queue of --on-commit is larger than asked for: {error}");
         }
         let queue_size = self.on_commit.as_ref().map(|_| self.queue);
-        Ok(Helper { child, pipe, socket, queue_size, accept_if: self.accept_if.clone() })
+        Ok(Helper {
+            child,
+            pipe,
+            #[cfg(linux_sys)]
+            socket,
+            queue_size,
+            #[cfg(linux_sys)]
+            accept_if: self.accept_if.clone(),
+        })
     }
 
     fn color(&self) -> &'static str {
@@ -143,6 +175,7 @@ impl Commands {
 
 impl Helper {
     /// Returns the process group of the helper and the commands of `--on-commit`.
+    #[cfg(linux_sys)]
     pub(crate) fn group(&self) -> i32 {
         // Process IDs always fit.
         i32::try_from(self.child.id()).unwrap_or(0)
@@ -150,15 +183,22 @@ impl Helper {
 
     /// Starts passing files to the helper, in threads that inherit the sandbox.
     pub(crate) fn run(self) -> Result<ActiveHelper, Failure> {
-        let Helper { child, pipe, socket, queue_size, accept_if } = self;
-        let queue = queue_size.map(|size| Queue::start(size, pipe)).transpose()?;
-        let reviews = accept_if.map(|accept_if| Reviews::start(socket, &accept_if)).transpose()?;
-        Ok(ActiveHelper { child, queue, reviews })
+        let queue = self.queue_size.map(|size| Queue::start(size, self.pipe)).transpose()?;
+        #[cfg(linux_sys)]
+        let reviews =
+            self.accept_if.map(|command| Reviews::start(self.socket, &command)).transpose()?;
+        Ok(ActiveHelper {
+            child: self.child,
+            queue,
+            #[cfg(linux_sys)]
+            reviews,
+        })
     }
 }
 
 impl ActiveHelper {
     /// Returns the reviews of `--accept-if`.
+    #[cfg(linux_sys)]
     pub(crate) fn reviews(&self) -> Option<&Arc<Reviews>> {
         self.reviews.as_ref()
     }
@@ -179,6 +219,7 @@ impl ActiveHelper {
     }
 
     /// Ends the running commands of `--accept-if`, whose uploads the server is about to abort.
+    #[cfg(linux_sys)]
     pub(crate) fn stop_reviews(&self) {
         if let Some(reviews) = &self.reviews {
             reviews.stop();
@@ -187,6 +228,7 @@ impl ActiveHelper {
 
     /// Lets the helper work off the queue until `deadline()`, then ends it and its commands.
     pub(crate) fn finish(self, deadline: &dyn Fn() -> Instant) {
+        #[cfg(linux_sys)]
         self.stop_reviews();
         let ActiveHelper { mut child, queue, .. } = self;
         let report = queue.map(Queue::close);
@@ -195,6 +237,18 @@ impl ActiveHelper {
             report();
         }
     }
+}
+
+/// Returns the program that is running, even if its file was replaced.
+#[cfg(linux_sys)]
+fn own_program() -> io::Result<PathBuf> {
+    Ok("/proc/self/exe".into())
+}
+
+/// Returns the path of the program that is running.
+#[cfg(not(linux_sys))]
+fn own_program() -> io::Result<PathBuf> {
+    std::env::current_exe()
 }
 
 /// Waits for the helper until `deadline()`, then ends it and its commands.

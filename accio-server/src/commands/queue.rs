@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use accio_cli::Failure;
 use accio_proto::os_error_text;
 
-use super::message::Job;
+use super::setup::Job;
 
 /// Minimum interval between log lines about lost commands.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -13,8 +13,8 @@ use accio_cli::Failure;
 use accio_proto::{Review, os_error_text};
 use rustix::net::{Shutdown, shutdown};
 
-use super::message::{self, Decision, Job};
-use super::setup::AcceptIf;
+use super::message::{self, Decision};
+use super::setup::{AcceptIf, Job};
 
 /// How much later than the timeout of a command a missing decision counts as a failed helper.
 const SLACK: Duration = Duration::from_secs(5);

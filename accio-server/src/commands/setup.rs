@@ -1,5 +1,6 @@
-//! The settings that the server passes to its helper.
+//! What the server passes to its helper: settings, and the description of a file.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ pub(crate) struct OnCommit {
 }
 
 /// The command of `--accept-if`.
+#[cfg(linux_sys)]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct AcceptIf {
     pub(crate) command: Vec<String>,
@@ -32,5 +34,16 @@ pub(super) struct Setup {
     pub(super) quiet: bool,
     pub(super) verbose: u8,
     pub(super) on_commit: Option<OnCommit>,
+    #[cfg(linux_sys)]
     pub(super) accept_if: Option<AcceptIf>,
+}
+
+/// A complete file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Job {
+    pub(super) id: u64,
+    pub(super) bytes: u64,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) identity: Option<String>,
+    pub(super) digest: Option<String>,
 }

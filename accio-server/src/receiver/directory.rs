@@ -3,16 +3,23 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+#[cfg(linux_sys)]
+use std::sync::Arc;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use accio_cli::{Failure, Program, USAGE, say};
+#[cfg(linux_sys)]
+use accio_cli::USAGE;
+use accio_cli::{Failure, Program, say};
 use accio_proto::{
     DirError, DirErrorKind, DirSink, FileSink, Outcome, Port, Server, os_error_text,
 };
 
 use crate::arguments::{Arguments, Files, WithExisting};
-use crate::commands::{self, AcceptIf, ActiveHelper, Commands, Helper, OnCommit, Reviews};
+use crate::commands::{self, ActiveHelper, Commands, Helper, OnCommit};
+#[cfg(linux_sys)]
+use crate::commands::{AcceptIf, Reviews};
+#[cfg(linux_sys)]
 use crate::sandbox::Sandbox;
 
 /// Receives files into the directory given on the command line.
@@ -21,10 +28,13 @@ pub(crate) fn run(
     file_dir: PathBuf,
     arguments: Arguments,
 ) -> Result<ExitCode, Failure> {
-    let Arguments { workers, sandbox, files, limits, server, operations, .. } = arguments;
+    #[cfg(linux_sys)]
+    let sandbox = arguments.sandbox;
+    let Arguments { workers, files, limits, server, operations, .. } = arguments;
     server.verbosity.start_log();
     operations.check()?;
     let on_commit = on_commit(&files)?;
+    #[cfg(linux_sys)]
     let accept_if = accept_if(&files)?;
     let mut options = DirSink::options()
         .fast_paths(operations.fast_paths())
@@ -47,7 +57,9 @@ pub(crate) fn run(
         builder = builder.workers(workers);
     }
     // The helper starts later, but before the first connection.
+    #[cfg(linux_sys)]
     let reviews = Arc::new(OnceLock::<Arc<Reviews>>::new());
+    #[cfg(linux_sys)]
     if accept_if.is_some() {
         let reviews = Arc::clone(&reviews);
         builder = builder.reviewer(move |review| match reviews.get() {
@@ -57,6 +69,7 @@ pub(crate) fn run(
     }
     let commands = Commands {
         on_commit,
+        #[cfg(linux_sys)]
         accept_if,
         queue: files.on_commit_queue as usize,
         file_dir: absolute.clone(),
@@ -64,8 +77,17 @@ pub(crate) fn run(
         color: server.color.color,
     };
     let (durable, helper) = (files.durable, OnceLock::new());
-    let receiver =
-        Receiver { file_dir: absolute, sink, durable, sandbox, commands, reviews, helper };
+    let receiver = Receiver {
+        file_dir: absolute,
+        sink,
+        durable,
+        #[cfg(linux_sys)]
+        sandbox,
+        commands,
+        #[cfg(linux_sys)]
+        reviews,
+        helper,
+    };
     operations.run(&server, builder, port, receiver)
 }
 
@@ -77,6 +99,7 @@ fn on_commit(files: &Files) -> Result<Option<OnCommit>, Failure> {
 }
 
 /// Returns the command of `--accept-if`.
+#[cfg(linux_sys)]
 fn accept_if(files: &Files) -> Result<Option<AcceptIf>, Failure> {
     let Some(line) = &files.accept_if else { return Ok(None) };
     if let Some(mode) = files.mode.filter(|mode| mode & 0o400 == 0) {
@@ -144,8 +167,10 @@ struct Receiver {
     file_dir: PathBuf,
     sink: DirSink,
     durable: bool,
+    #[cfg(linux_sys)]
     sandbox: Sandbox,
     commands: Commands,
+    #[cfg(linux_sys)]
     reviews: Arc<OnceLock<Arc<Reviews>>>,
     helper: OnceLock<Mutex<Option<ActiveHelper>>>,
 }
@@ -166,17 +191,23 @@ impl Program for Receiver {
         if self.sink.has_room() { Ok(()) } else { Err("no room for files".to_owned()) }
     }
 
+    #[cfg(linux_sys)]
     fn is_confined(&self) -> bool {
         self.sandbox.is_on()
     }
 
+    #[cfg_attr(not(linux_sys), expect(unused_variables, reason = "the sandbox needs Linux"))]
     fn confine(&self, readable: &[OwnedFd]) -> Result<(), Failure> {
         // The helper starts before the sandbox, which forbids running programs.
         let helper = self.commands.start()?;
-        let group = helper.as_ref().map(Helper::group);
-        self.sandbox.confine(&self.sink, readable, group)?;
+        #[cfg(linux_sys)]
+        {
+            let group = helper.as_ref().map(Helper::group);
+            self.sandbox.confine(&self.sink, readable, group)?;
+        }
         // The queue's thread starts after the sandbox and is therefore sandboxed, too.
         let helper = helper.map(Helper::run).transpose()?;
+        #[cfg(linux_sys)]
         if let Some(reviews) = helper.as_ref().and_then(ActiveHelper::reviews) {
             self.reviews.get_or_init(|| Arc::clone(reviews));
         }
@@ -198,6 +229,7 @@ impl Program for Receiver {
         helper.as_ref().and_then(ActiveHelper::lost)
     }
 
+    #[cfg(linux_sys)]
     fn stopping(&self) {
         if let Some(helper) = self.helper.get()
             && let Some(helper) = &*helper.lock().unwrap_or_else(PoisonError::into_inner)

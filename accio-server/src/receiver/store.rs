@@ -9,19 +9,24 @@ use accio_proto::{Port, Server, os_error_text};
 use accio_store::{NodeName, StoreError, StoreOptions, StoreSink};
 
 use crate::arguments::{Arguments, WithExisting};
+#[cfg(linux_sys)]
 use crate::sandbox::Sandbox;
 
 /// Receives files into the store at `address`.
 pub(crate) fn run(address: &str, port: Port, arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { workers, sandbox, files, limits, server, operations, store, .. } = arguments;
+    #[cfg(linux_sys)]
+    let sandbox = arguments.sandbox;
+    let Arguments { workers, files, limits, server, operations, store, .. } = arguments;
     server.verbosity.start_log();
     operations.check()?;
     let inapplicable = [
         ("--on-commit", files.on_commit.is_some()),
+        #[cfg(linux_sys)]
         ("--accept-if", files.accept_if.is_some()),
         ("--mode", files.mode.is_some()),
         ("--existing keep", files.existing == WithExisting::Keep),
         ("--min-free", limits.min_free > 0),
+        #[cfg(linux_sys)]
         ("--sandbox require", sandbox == Sandbox::Require),
     ];
     if let Some((flag, _)) = inapplicable.into_iter().find(|(_, given)| *given) {

@@ -4,6 +4,7 @@
 //! therefore delays only the clients of these lines, and each of them by at most one second.
 
 mod line;
+#[cfg(linux_sys)]
 mod opener;
 mod output;
 mod place;
@@ -13,7 +14,9 @@ mod read;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+#[cfg(linux_sys)]
+use std::sync::OnceLock;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +25,9 @@ use jiff::Timestamp;
 
 use super::spawn::spawn;
 use crate::{Failure, check_stdout};
+#[cfg(linux_sys)]
 use opener::Opener;
+#[cfg(linux_sys)]
 pub use opener::open_journals;
 use output::Output;
 use place::{Place, cannot_open};
@@ -50,6 +55,7 @@ struct Shared {
     /// The file, or `None` for stdout.
     place: Option<Place>,
     /// Opens the file on behalf of a sandboxed server, which may not open files itself.
+    #[cfg(linux_sys)]
     opener: OnceLock<Opener>,
     durable: bool,
     state: Mutex<State>,
@@ -101,6 +107,7 @@ impl Journal {
     fn new(place: Option<Place>, output: Output, durable: bool) -> Self {
         let shared = Shared {
             place,
+            #[cfg(linux_sys)]
             opener: OnceLock::new(),
             durable,
             state: Mutex::new(State {
@@ -119,6 +126,7 @@ impl Journal {
 
     /// Starts a helper process that will open the file again on request. Call this before the
     /// sandbox takes away the permission to open files.
+    #[cfg(linux_sys)]
     pub(super) fn delegate(&self) {
         let Some(place) = &self.shared.place else { return };
         match Opener::start(place) {
@@ -262,10 +270,13 @@ impl Shared {
 
     fn open_again(&self, output: &mut Output) {
         let Some(place) = &self.place else { return };
+        #[cfg(linux_sys)]
         let opened = match self.opener.get() {
             Some(opener) => opener.open(),
             None => place.open(),
         };
+        #[cfg(not(linux_sys))]
+        let opened = place.open();
         match opened.and_then(|fd| Output::new(fd, self.durable)) {
             Ok(opened) => {
                 *output = opened;

@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, fdatasync, fstat};
+use rustix::fs::{FileType, fstat};
 use rustix::io::pread;
-use rustix::pipe::fcntl_setpipe_size;
 
 use super::place::retry;
+use crate::server::sys;
 
 /// Maximum number of bytes that a pipe accepts as a unit (`PIPE_BUF`).
 const PIPE_BATCH: usize = 4096;
@@ -38,7 +38,7 @@ impl Output {
     pub(super) fn new(fd: OwnedFd, durable: bool) -> io::Result<Self> {
         let kind = FileType::from_raw_mode(fstat(&fd)?.st_mode);
         if kind == FileType::Fifo
-            && let Err(error) = fcntl_setpipe_size(&fd, PIPE_CAPACITY)
+            && let Err(error) = sys::set_pipe_capacity(&fd, PIPE_CAPACITY)
         {
             log::debug!("the pipe of the journal stays small: {error}");
         }
@@ -110,7 +110,7 @@ impl Output {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.durable { retry(|| fdatasync(&self.fd)) } else { Ok(()) }
+        if self.durable { retry(|| sys::sync_data(&self.fd)) } else { Ok(()) }
     }
 
     /// Returns whether the next line would be joined to an incomplete one, left by this server, by
@@ -166,7 +166,10 @@ mod tests {
         while let (1000, Ok(())) = output.write(&line) {
             written += 1;
         }
-        assert!(written > 1000, "{written} lines in a pipe of {PIPE_CAPACITY} bytes");
+        assert!(
+            written > if cfg!(linux_sys) { 1000 } else { 10 },
+            "{written} lines in a pipe of {PIPE_CAPACITY} bytes"
+        );
         assert!(matches!(output.write(&line), (0, Err(error))
             if error.kind() == io::ErrorKind::WouldBlock));
         std::io::Read::read_exact(&mut &reader, &mut [0; 100_000]).unwrap();

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
+#[cfg(linux_sys)]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -41,10 +43,12 @@ impl Place {
         &self.path
     }
 
+    #[cfg(linux_sys)]
     pub(super) fn is_durable(&self) -> bool {
         self.durable
     }
 
+    #[cfg(linux_sys)]
     pub(super) fn directory(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }

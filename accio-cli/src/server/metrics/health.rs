@@ -1,14 +1,14 @@
 //! Readiness check. It runs in a thread of its own, because a disk may not respond.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::http;
 use crate::Failure;
 use crate::server::program::Program;
 use crate::server::spawn::spawn;
+use crate::server::sys::Wake;
 
 /// How long a result may be reused.
 const FRESH: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ pub(super) struct Health {
     ending: Arc<AtomicBool>,
     state: Mutex<State>,
     asked: Condvar,
-    wake: OwnedFd,
+    wake: Wake,
 }
 
 struct State {
@@ -37,7 +37,7 @@ impl Health {
         program: Arc<dyn Program>,
         ending: Arc<AtomicBool>,
     ) -> Result<Arc<Self>, Failure> {
-        let wake = http::wake().map_err(|error| Failure::new("cannot serve metrics", error))?;
+        let wake = Wake::new().map_err(|error| Failure::new("cannot serve metrics", error))?;
         let state = Mutex::new(State { asked: None, last: None });
         let health = Arc::new(Health { program, ending, state, asked: Condvar::new(), wake });
         let thread = Arc::clone(&health);
@@ -88,8 +88,7 @@ impl Health {
             state.asked = None;
             state.last = Some((Instant::now(), answer));
             drop(state);
-            // This write fails only if the descriptor is readable already.
-            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+            self.wake.raise();
         }
     }
 

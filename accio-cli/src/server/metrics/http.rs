@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use accio_proto::os_error_text;
@@ -119,8 +119,8 @@ pub(super) fn serve(listener: &TcpListener, mut site: impl Site) -> io::Result<(
             (ready[0], ready)
         };
         if wake {
-            // The descriptor is a counter; reading it resets it.
-            let _ = rustix::io::read(site.wake(), &mut [0; 8]);
+            // Reading resets a counter, and empties a pipe in one or more rounds.
+            let _ = rustix::io::read(site.wake(), &mut [0; 512]);
         }
         let now = Instant::now();
         let repeat = wake || patience.is_some_and(|end| end <= now);
@@ -322,10 +322,4 @@ fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Creates the descriptor that wakes the server.
-pub(super) fn wake() -> io::Result<OwnedFd> {
-    use rustix::event::{EventfdFlags, eventfd};
-    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }

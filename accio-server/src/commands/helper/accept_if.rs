@@ -15,7 +15,8 @@ use rustix::process::Signal;
 use super::children::{Children, Started};
 use super::environment::describe;
 use super::first_line::FirstLine;
-use crate::commands::message::{self, Decision, Job};
+use crate::commands::message::{self, Decision};
+use crate::commands::setup::Job;
 use crate::commands::setup::{AcceptIf, GRACE};
 
 /// How often a command is looked at whose output says nothing about its end.

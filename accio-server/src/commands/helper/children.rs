@@ -15,9 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, set_child_subreaper,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+#[cfg(linux_sys)]
+use rustix::process::{getpid, set_child_subreaper};
 
 #[derive(Debug, Default)]
 pub(super) struct Children {
@@ -52,6 +52,7 @@ impl Started {
 impl Children {
     /// Makes this process adopt orphans, and starts the thread that waits for children.
     pub(super) fn adopt() -> io::Result<Arc<Self>> {
+        #[cfg(linux_sys)]
         if let Err(error) = set_child_subreaper(Some(getpid())) {
             log::warn!("--on-commit: processes that outlive a command may stay zombies: {error}");
         }

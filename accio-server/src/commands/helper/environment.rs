@@ -4,7 +4,7 @@ use std::process::Command;
 
 use accio_cli::peer_text;
 
-use crate::commands::message::Job;
+use crate::commands::setup::Job;
 
 /// Describes a file to a command.
 pub(super) fn describe(command: &mut Command, job: &Job) {

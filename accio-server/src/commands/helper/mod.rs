@@ -1,12 +1,16 @@
 //! The helper process: runs the commands.
 
+#[cfg(linux_sys)]
 mod accept_if;
+#[cfg_attr(not(linux_sys), expect(dead_code, reason = "--accept-if needs the rest"))]
 mod children;
 mod environment;
+#[cfg(linux_sys)]
 mod first_line;
 mod on_commit;
 
 use std::io;
+#[cfg(linux_sys)]
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +23,7 @@ use accio_proto::os_error_text;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::setup::{HELPER, Setup};
+#[cfg(linux_sys)]
 use accept_if::Reviewer;
 use children::Children;
 use on_commit::Runner;
@@ -51,16 +56,19 @@ fn run(setup: Setup, file_dir: PathBuf) -> io::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&ending))?;
     }
     let children = Children::adopt()?;
+    #[cfg(linux_sys)]
     let socket = io::stdout().as_fd().try_clone_to_owned()?;
     let runner = setup.on_commit.map(|on_commit| {
         Runner::new(on_commit, file_dir, Arc::clone(&ending), Arc::clone(&children))
     });
+    #[cfg(linux_sys)]
     let reviewer =
         setup.accept_if.map(|accept_if| Reviewer::new(accept_if, socket, ending, children));
     thread::scope(|scope| {
         if let Some(runner) = &runner {
             spawn(scope, "accio-on-commit", runner.jobs(), || runner.run());
         }
+        #[cfg(linux_sys)]
         if let Some(reviewer) = &reviewer {
             spawn(scope, "accio-accept-if", reviewer.jobs(), || reviewer.run());
         }

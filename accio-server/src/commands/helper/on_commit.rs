@@ -11,7 +11,7 @@ use accio_proto::os_error_text;
 
 use super::children::Children;
 use super::environment::describe;
-use crate::commands::message::Job;
+use crate::commands::setup::Job;
 use crate::commands::setup::OnCommit;
 
 /// State shared by the threads that run the command.

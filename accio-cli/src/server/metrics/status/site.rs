@@ -1,7 +1,7 @@
 //! The status page without the other pages, for programs without operation flags.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use accio_proto::{Outcome, ServerHandle, os_error_text};
@@ -10,6 +10,7 @@ use super::super::http::{self, Request, Response, Site};
 use super::{RunningStatus, Status};
 use crate::Failure;
 use crate::server::spawn::spawn;
+use crate::server::sys::Wake;
 
 /// A status page, with its address bound but not yet serving.
 ///
@@ -23,7 +24,7 @@ pub struct StatusPage {
 
 struct Pages {
     status: RunningStatus,
-    wake: OwnedFd,
+    wake: Wake,
 }
 
 impl StatusPage {
@@ -56,7 +57,7 @@ impl StatusPage {
     /// Returns an error if the thread cannot be started.
     pub fn serve(self, handle: ServerHandle, listening: &[SocketAddr]) -> Result<(), Failure> {
         let StatusPage { listener, status, .. } = self;
-        let wake = http::wake()
+        let wake = Wake::new()
             .map_err(|error| Failure::new("cannot serve the status page", os_error_text(&error)))?;
         let pages = Pages { status: status.run(handle, listening.to_vec()), wake };
         spawn("accio-status", move || {

@@ -1,0 +1,9 @@
+//! Chooses the features that only Linux has.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    cfg_aliases::cfg_aliases! {
+        // As in accio-proto.
+        linux_sys: { all(target_os = "linux", not(accio_portable)) },
+    }
+}
