@@ -190,8 +190,10 @@ fn row(
     check: &'static Check,
     outcome: Outcome,
 ) -> Row {
+    // Set by cargo, which runs the kit in its repository; otherwise the kit is installed.
+    let kit = std::env::var_os("CARGO").map_or("accio-grade", |_| "cargo xtask grade");
     let command = format!(
-        "accio-grade {}{} --filter {} --seed {}",
+        "{kit} {}{} --filter {} --seed {}",
         submission.options, settings.repeat, check.id, settings.seed
     );
     Row {

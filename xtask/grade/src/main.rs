@@ -30,6 +30,7 @@ mod report;
 mod roster;
 mod rubric;
 mod running_server;
+#[cfg_attr(not(target_os = "linux"), path = "sock_diag_missing.rs")]
 mod sock_diag;
 mod sockets;
 mod source_checks;

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::capture::Capture;
 use super::process::Process;
+use super::process::imp::prlimit;
 use super::sandbox::{Killer, Sandbox};
 use super::usage;
 
@@ -87,14 +88,14 @@ pub fn mark(owner: usize) -> String {
 pub fn watch(group: Pid, outputs: [Arc<Capture>; 2], owner: usize, limits: Limits) {
     let files = Rlimit { current: Some(limits.file), maximum: Some(limits.file) };
     // The process may have ended already.
-    let _ = rustix::process::prlimit(Some(group), Resource::Fsize, files);
+    let _ = prlimit(group, Resource::Fsize, files);
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = rustix::process::prlimit(Some(group), Resource::Core, none);
+    let _ = prlimit(group, Resource::Core, none);
     // The watching thread may be too late: no process may exceed the memory limit by far, and if
     // memory runs out nevertheless, the kernel kills this process first.
     let most = Some(limits.memory.saturating_mul(4 << 10));
     let data = Rlimit { current: most, maximum: most };
-    let _ = rustix::process::prlimit(Some(group), Resource::Data, data);
+    let _ = prlimit(group, Resource::Data, data);
     let _ = fs::write(format!("/proc/{}/oom_score_adj", group.as_raw_nonzero()), "1000");
     let (counted, dir) = (Counted::Group, None);
     start_watching(WatchedGroup { group, owner, limits, outputs, counted, dir });

@@ -80,7 +80,7 @@ pub(crate) fn reaped_cpu() -> Duration {
 fn cpu_of(usage: Usage) -> Duration {
     let time = |value: nix::sys::time::TimeVal| {
         Duration::new(value.tv_sec().unsigned_abs(), 0)
-            + Duration::from_micros(value.tv_usec().unsigned_abs())
+            + Duration::from_micros(value.tv_usec().try_into().unwrap_or(0))
     };
     time(usage.user_time()) + time(usage.system_time())
 }

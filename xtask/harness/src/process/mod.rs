@@ -2,6 +2,9 @@
 //! the run is interrupted, and every wait has a time limit. Only this module starts processes.
 
 mod groups;
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "other.rs")]
+pub(crate) mod imp;
 mod run;
 mod statistics;
 #[cfg(test)]
@@ -9,7 +12,6 @@ mod tests;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -17,8 +19,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 
 #[cfg(target_os = "linux")]
 pub(crate) use self::groups::adopt_orphans;
@@ -27,6 +28,7 @@ pub(crate) use self::groups::groups_of;
 pub use self::groups::{
     EndedProcesses, OwnEnd, end_all_of, kill_all_groups, take_ended, while_none_starts,
 };
+pub use self::imp::wait_any;
 pub use self::run::{checked_output, foreground, output, plain_output};
 pub use super::capture::Capture;
 use super::quoting::command_line;
@@ -50,7 +52,8 @@ pub const NO_OWNER: usize = usize::MAX;
 pub struct Process {
     child: Child,
     pid: Pid,
-    pidfd: OwnedFd,
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "the end is asked for"))]
+    end: imp::End,
     command: String,
     started: Instant,
     stdout: Arc<Capture>,
@@ -96,23 +99,6 @@ enum Streams<'a> {
     Captured(Input, usize),
     /// As set in the command; stderr is appended to the log if there is one.
     Given(Option<&'a Path>, AtDrop),
-}
-
-/// Waits until one of the processes has ended and returns its index, or `None` after `limit`.
-pub fn wait_any(processes: &[&Process], limit: Duration) -> io::Result<Option<usize>> {
-    let end = Instant::now() + limit;
-    let mut fds: Vec<PollFd<'_>> =
-        processes.iter().map(|process| PollFd::new(&process.pidfd, PollFlags::IN)).collect();
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        match rustix::event::poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return Ok(None),
-            Ok(_) => return Ok(fds.iter().position(|fd| !fd.revents().is_empty())),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 impl Process {
@@ -207,11 +193,10 @@ impl Process {
             }
             Streams::Given(..) => (Capture::none(), Capture::none()),
         };
-        // The id of a child cannot be reused before we wait for it.
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        let end = imp::End::of(pid)?;
         let command = line;
         let exit = None;
-        Ok(Process { child, pid, pidfd, command, started, stdout, stderr, log, at_drop, exit })
+        Ok(Process { child, pid, end, command, started, stdout, stderr, log, at_drop, exit })
     }
 
     /// Returns the command line, for messages.
@@ -270,7 +255,7 @@ impl Process {
     pub fn limit(&self, resource: Resource, value: u64) -> Verdict {
         let maximum = rustix::process::getrlimit(resource).maximum;
         let limit = Rlimit { current: Some(value), maximum };
-        rustix::process::prlimit(Some(self.pid), resource, limit)
+        imp::prlimit(self.pid, resource, limit)
             .map(drop)
             .map_err(|error| Stop::skip(format!("cannot limit another process: {error}")))
     }
