@@ -6,6 +6,7 @@ mod api;
 mod dist;
 mod features;
 mod lanes;
+mod release;
 mod test;
 mod test_portable;
 mod tools;
@@ -24,7 +25,7 @@ use self::tools::{Forwarded, Tool};
 enum Command {
     /// Run all tests, and a part of the fault injection
     Test(OwnPrograms),
-    /// Run the library's tests without system calls that only Linux has
+    /// Test library and programs without what only Linux has
     TestPortable,
     /// Run the end-to-end scenarios on our programs, then grade them
     TestE2e(OwnPrograms),
@@ -46,8 +47,10 @@ enum Command {
     /// Measure throughput, CPU time and memory, and compare with other installed programs
     #[command(disable_help_flag = true)]
     Bench(Forwarded),
-    /// Package the programs: a tarball and a Debian package
+    /// Package the programs: tarball, Debian and RPM package, container image
     Dist(dist::Arguments),
+    /// Prepare a release: set the version, date the changelog, write the message of the tag
+    Release(release::Arguments),
     /// Compare the library's public items with the snapshot, or update it
     Api(api::Arguments),
     /// Check that each set of features compiles, and the dependencies without features
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::TestCluster(forwarded) => Tool::Cluster.exec(&[], &forwarded),
         Command::Bench(forwarded) => Tool::Bench.exec(&[], &forwarded),
         Command::Dist(arguments) => dist::run(&arguments),
+        Command::Release(arguments) => release::run(&arguments),
         Command::Api(arguments) => api::run(&arguments),
         Command::Features => features::run(),
     })
