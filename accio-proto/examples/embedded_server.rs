@@ -9,8 +9,8 @@ use accio_proto::{DirSink, Server};
 fn bind(dir: &str, address: &str) -> Result<Server<DirSink>, Box<dyn Error>> {
     let server = Server::builder(DirSink::create(dir)?)
         .on_outcome(|end| match &end.result {
-            Ok(()) => println!("{}.file: {} bytes", end.id, end.bytes),
-            Err(why) => println!("{}.file: ERROR, because {why}", end.id),
+            Ok(()) => println!("{}.file: {} bytes", end.connection.id, end.bytes),
+            Err(why) => println!("{}.file: ERROR, because {why}", end.connection.id),
         })
         .bind(address)?;
     println!("listening on {}", server.local_addr());

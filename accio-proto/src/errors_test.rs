@@ -128,7 +128,7 @@ fn abort() {
         Abort::Truncated = Abort::Truncated,
         Abort::Tls(_) = Abort::Tls(cause()),
         Abort::Handshake(_) = Abort::Handshake(mismatch),
-        Abort::Sink { .. } = Abort::Sink { action: "open", cause: cause() },
+        Abort::Sink { .. } = Abort::Sink { action: crate::session::SinkCall::Open, cause: cause() },
         Abort::System(_) = Abort::System(cause()),
         Abort::Rejected(_) = Abort::Rejected("it is too old".into()),
         Abort::Shutdown = Abort::Shutdown,
@@ -137,6 +137,19 @@ fn abort() {
     check(errors, 4);
 }
 
+#[test]
+fn open_error() {
+    use crate::OpenError;
+    check(
+        every! {
+            OpenError::Rejected(_) = OpenError::rejected("too many"),
+            OpenError::Failed(_) = OpenError::Failed(cause()),
+        },
+        1,
+    );
+}
+
+#[cfg(feature = "io")]
 #[test]
 fn dir_error() {
     let error = crate::DirSink::create("/dev/null/directory").unwrap_err();

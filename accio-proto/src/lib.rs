@@ -49,6 +49,7 @@
 //! | `server` (default) | [`Server`] and `io` | ipnet, proxy-header |
 //! | `tls` | TLS for both | rustls |
 //! | `digest` | digests of content: SHA-256, BLAKE3 | sha2, blake3 |
+//! | `serde` | reads and writes `ServerConfig` and [`SessionLimits`] | serde |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
@@ -84,6 +85,8 @@ mod sink;
 mod socket;
 #[cfg(feature = "io")]
 mod sys;
+#[cfg(all(feature = "serde", feature = "io"))]
+mod text;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "io")]
@@ -117,10 +120,12 @@ pub use server::FailedHandshake;
 #[cfg(feature = "server")]
 pub use server::{
     Acknowledgement, ConnectionStatus, InvalidNetwork, Network, Outcome, Phase, Review, Server,
-    ServerBuilder, ServerError, ServerHandle, ServerLimits, Stats, Threading,
+    ServerBuilder, ServerConfig, ServerError, ServerHandle, ServerLimits, Stats, Threading,
 };
 #[cfg(feature = "io")]
-pub use session::{Abort, Closing, Ended, Expiry, Session, SessionLimits, Turn, Unreleased};
+pub use session::{
+    Abort, Closing, Ended, Expiry, Session, SessionLimits, SinkCall, Turn, Unreleased,
+};
 #[cfg(feature = "io")]
 pub use sink::{
     CountFile, CountSink, Demand, DirError, DirErrorKind, DirFile, DirOptions, DirSink,

@@ -20,6 +20,7 @@ use super::outcome::Outcome;
 use super::per_session::PerSession;
 use super::reactor::Reactor;
 use super::review::Review;
+use super::server_config::ServerConfig;
 use super::server_limits::ServerLimits;
 use super::threading_mode::Threading;
 #[cfg(feature = "tls")]
@@ -30,7 +31,6 @@ use crate::dialect::ServerDialect;
 use crate::digest::DigestAlgorithm;
 use crate::fast_path::FastPaths;
 use crate::limits;
-use crate::session::SessionLimits;
 use crate::sink::FileSink;
 use crate::sys::process;
 #[cfg(feature = "tls")]
@@ -41,17 +41,8 @@ use crate::tuning::server::{RESERVED_DESCRIPTORS, UNKNOWN_DESCRIPTOR_LIMIT};
 #[must_use]
 pub struct ServerBuilder<K> {
     sink: K,
-    dialect: ServerDialect,
-    limits: SessionLimits,
-    threading: Option<Threading>,
-    workers: Option<NonZeroUsize>,
-    max_connections: Option<NonZeroUsize>,
+    config: ServerConfig,
     paths: FastPaths,
-    admission: Admission,
-    proxy_protocol: bool,
-    first_id: u64,
-    #[cfg(feature = "digest")]
-    digest: Option<DigestAlgorithm>,
     on_outcome: Observer,
     recorder: Option<Recorder>,
     reviewer: Option<Reviewer>,
@@ -68,17 +59,8 @@ impl<K: FileSink> Server<K> {
     pub fn builder(sink: K) -> ServerBuilder<K> {
         ServerBuilder {
             sink,
-            dialect: ServerDialect::default(),
-            limits: SessionLimits::default(),
-            threading: None,
-            workers: None,
-            max_connections: None,
+            config: ServerConfig::default(),
             paths: FastPaths::default(),
-            admission: Admission::default(),
-            proxy_protocol: false,
-            first_id: 1,
-            #[cfg(feature = "digest")]
-            digest: None,
             on_outcome: Box::new(|_| {}),
             recorder: None,
             reviewer: None,
@@ -94,37 +76,37 @@ impl<K: FileSink> Server<K> {
 
 impl<K> fmt::Debug for ServerBuilder<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerBuilder")
-            .field("dialect", &self.dialect)
-            .field("limits", &self.limits)
-            .field("threading", &self.threading)
-            .field("workers", &self.workers)
-            .field("max_connections", &self.max_connections)
-            .finish_non_exhaustive()
+        f.debug_struct("ServerBuilder").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
 impl<K: FileSink> ServerBuilder<K> {
+    /// Sets everything that is a plain value, replacing what was set before.
+    pub fn config(self, config: ServerConfig) -> Self {
+        ServerBuilder { config, ..self }
+    }
+
     /// Sets the dialects of the server; [`ServerDialect::Auto`] by default.
-    pub fn dialect(self, dialect: impl Into<ServerDialect>) -> Self {
-        ServerBuilder { dialect: dialect.into(), ..self }
+    pub fn dialect(mut self, dialect: impl Into<ServerDialect>) -> Self {
+        self.config.dialect = dialect.into();
+        self
     }
 
     /// Sets how long a connection may be idle; [`limits::IDLE_TIMEOUT`] by default.
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
-        self.limits.idle_timeout = idle_timeout;
+        self.config.limits.idle_timeout = idle_timeout;
         self
     }
 
     /// Sets the maximum size of a file in bytes; unlimited by default.
     pub fn max_size(mut self, max_size: u64) -> Self {
-        self.limits.max_size = Some(max_size);
+        self.config.limits.max_size = Some(max_size);
         self
     }
 
     /// Sets the maximum duration of a transfer, idle or not; unlimited by default.
     pub fn max_duration(mut self, max_duration: Duration) -> Self {
-        self.limits.max_duration = Some(max_duration);
+        self.config.limits.max_duration = Some(max_duration);
         self
     }
 
@@ -132,29 +114,32 @@ impl<K: FileSink> ServerBuilder<K> {
     /// default, so that a client can keep a connection open forever by sending a byte every nine
     /// seconds.
     pub fn min_rate(mut self, min_rate: u64) -> Self {
-        self.limits.min_rate = Some(min_rate);
+        self.config.limits.min_rate = Some(min_rate);
         self
     }
 
     /// Sets how connections are distributed among threads. By default, this depends on the sink and
     /// the system: see [`Threading`].
-    pub fn threading(self, threading: Threading) -> Self {
-        ServerBuilder { threading: Some(threading), ..self }
+    pub fn threading(mut self, threading: Threading) -> Self {
+        self.config.threading = Some(threading);
+        self
     }
 
     /// Sets the number of [reactor](Threading::Reactor) threads that move content; by default one
     /// per core, and at most [`limits::MAX_WORKERS`]. Further threads are started while some are
     /// blocked by a slow disk. No effect with a [thread per session](Threading::PerSession).
-    pub fn workers(self, workers: NonZeroUsize) -> Self {
-        ServerBuilder { workers: Some(workers), ..self }
+    pub fn workers(mut self, workers: NonZeroUsize) -> Self {
+        self.config.workers = Some(workers);
+        self
     }
 
     /// Sets the maximum number of concurrent connections; further connections wait in the backlog
     /// without a greeting. The default, and the maximum, is what the descriptor limit of the
     /// process allows at two descriptors per connection, and [`limits::MAX_CONNECTIONS`]. With a
     /// [thread per session](Threading::PerSession), the default is [`limits::MAX_THREADS`].
-    pub fn max_connections(self, max_connections: NonZeroUsize) -> Self {
-        ServerBuilder { max_connections: Some(max_connections), ..self }
+    pub fn max_connections(mut self, max_connections: NonZeroUsize) -> Self {
+        self.config.max_connections = Some(max_connections);
+        self
     }
 
     /// Sets the maximum number of concurrent connections per address; unlimited by default. The
@@ -163,26 +148,26 @@ impl<K: FileSink> ServerBuilder<K> {
     /// A connection that is refused by this or the following rules is reset before any greeting. It
     /// gets no number, because no file exists for it.
     pub fn max_per_ip(mut self, max_per_ip: NonZeroU32) -> Self {
-        self.admission.max_per_ip = Some(max_per_ip);
+        self.config.max_per_ip = Some(max_per_ip);
         self
     }
 
     /// Sets the maximum number of new connections per second and address, or IPv6 /64 network;
     /// unlimited by default.
     pub fn max_new_per_ip(mut self, max_new_per_ip: NonZeroU32) -> Self {
-        self.admission.max_new_per_ip = Some(max_new_per_ip);
+        self.config.max_new_per_ip = Some(max_new_per_ip);
         self
     }
 
     /// Adds networks that may connect. Without this setting, all networks may; with it, only these.
     pub fn allow(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
-        self.admission.allow.extend(networks);
+        self.config.allow.extend(networks);
         self
     }
 
     /// Adds networks that may not connect, even if they are also allowed.
     pub fn deny(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
-        self.admission.deny.extend(networks);
+        self.config.deny.extend(networks);
         self
     }
 
@@ -198,21 +183,24 @@ impl<K: FileSink> ServerBuilder<K> {
     /// (`LOCAL`), is greeted and closed without a number.
     ///
     /// A header can claim any address, so allow connections from the proxy only.
-    pub fn proxy_protocol(self, proxy_protocol: bool) -> Self {
-        ServerBuilder { proxy_protocol, ..self }
+    pub fn proxy_protocol(mut self, proxy_protocol: bool) -> Self {
+        self.config.proxy_protocol = proxy_protocol;
+        self
     }
 
     /// Sets the number of the first connection; 1 by default.
-    pub fn first_id(self, first_id: u64) -> Self {
-        ServerBuilder { first_id, ..self }
+    pub fn first_id(mut self, first_id: u64) -> Self {
+        self.config.first_id = first_id;
+        self
     }
 
     /// Sets the algorithm of a digest of each file, which is part of its
     /// [outcome](Outcome::digest). No digest is computed by default, because the bytes then pass
     /// through the process instead of being spliced.
     #[cfg(feature = "digest")]
-    pub fn digest(self, algorithm: DigestAlgorithm) -> Self {
-        ServerBuilder { digest: Some(algorithm), ..self }
+    pub fn digest(mut self, algorithm: DigestAlgorithm) -> Self {
+        self.config.digest = Some(algorithm);
+        self
     }
 
     /// Sets the fast paths of the kernel to try; by default all.
@@ -334,34 +322,30 @@ impl<K: FileSink> ServerBuilder<K> {
     /// Returns the errors of [`listen`](ServerBuilder::listen), and [`ServerError::Address`]
     /// without any socket.
     pub fn listen_all(self, sockets: Vec<TcpListener>) -> Result<Server<K>, ServerError> {
-        let times = [Some(self.limits.idle_timeout), self.limits.max_duration];
-        for time in times.into_iter().flatten() {
-            if time.is_zero() || time > limits::MAX_TIMEOUT {
-                return Err(ServerError::Timeout(time));
-            }
-        }
-        if let Some(workers) = self.workers
-            && workers.get() > limits::MAX_WORKERS
-        {
-            return Err(ServerError::Workers(workers));
-        }
+        self.config.validate()?;
         if sockets.is_empty() {
             return Err(ServerError::Address(io::ErrorKind::NotFound.into()));
         }
         let addresses = sockets.iter().map(TcpListener::local_addr);
         let addresses = addresses.collect::<io::Result<_>>().map_err(ServerError::Start)?;
-        let threading = Threading::choose(self.threading, self.sink.blocks());
-        let max_connections = self.max_connections.map_or(threading.default_max(), usize::from);
+        let threading = Threading::choose(self.config.threading, self.sink.blocks());
+        let max_connections =
+            self.config.max_connections.map_or(threading.default_max(), usize::from);
         let max_connections = max_connections.min(descriptors_for_connections());
+        let mut admission = Admission::default();
+        admission.allow = self.config.allow;
+        admission.deny = self.config.deny;
+        admission.max_per_ip = self.config.max_per_ip;
+        admission.max_new_per_ip = self.config.max_new_per_ip;
         let config = Config {
-            dialect: self.dialect,
-            limits: self.limits,
+            dialect: self.config.dialect,
+            limits: self.config.limits,
             max_connections,
-            admission: self.admission,
-            proxy_protocol: self.proxy_protocol,
-            first_id: self.first_id,
+            admission,
+            proxy_protocol: self.config.proxy_protocol,
+            first_id: self.config.first_id,
             #[cfg(feature = "digest")]
-            digest: self.digest,
+            digest: self.config.digest,
             on_outcome: self.on_outcome,
             recorder: self.recorder,
             reviewer: self.reviewer,
@@ -385,7 +369,8 @@ impl<K: FileSink> ServerBuilder<K> {
         let connections = Connections::new(self.sink, config, self.paths, controls);
         let backend = match threading {
             Threading::Reactor => {
-                let workers = self.workers.or_else(|| std::thread::available_parallelism().ok());
+                let workers =
+                    self.config.workers.or_else(|| std::thread::available_parallelism().ok());
                 let workers = workers.map_or(1, NonZeroUsize::get);
                 Reactor::new(connections, sockets, workers)
                     .map(|reactor| Backend::Reactor(Box::new(reactor)))

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::acknowledgement::Acknowledgement;
 use super::config::Config;
@@ -23,7 +23,6 @@ use super::review::{Decide, DescriptorSource, Review};
 use super::tls_handshake::{FailedHandshake, Handshake, Securing};
 use super::transport::ServerSocket;
 use crate::copier::Copier;
-use crate::dialect::Dialect;
 use crate::fast_path::FastPaths;
 use crate::session::{Abort, Closing, Ended, Session, Turn, Unreleased};
 use crate::sink::FileSink;
@@ -190,12 +189,9 @@ impl<K: FileSink> Connections<K> {
         source: DescriptorSource,
         decide: Decide,
     ) -> Review {
-        let Ending { closing, info } = ending;
+        let closing = &ending.closing;
         Review {
-            id: info.id,
-            peer: info.peer,
-            identity: closing.connection().identity.clone(),
-            dialect: closing.dialect(),
+            connection: closing.connection().clone(),
             bytes: closing.bytes(),
             digest: closing.digest(),
             source,
@@ -206,7 +202,7 @@ impl<K: FileSink> Connections<K> {
     /// Passes a review to the reviewer.
     pub(super) fn begin_review(&self, review: Review) {
         let Some(reviewer) = &self.config.reviewer else { return };
-        let id = review.id;
+        let id = review.connection.id;
         // The review is dropped by a panic, which rejects the file.
         if catch_unwind(AssertUnwindSafe(|| reviewer(review))).is_err() {
             log::error!("connection {id}: the reviewer panicked");
@@ -247,9 +243,9 @@ impl<K: FileSink> Connections<K> {
     ) -> Option<K::File> {
         let Ended { connection, bytes, digest, result, unmarked, socket, discarded, .. } = ended;
         let kept = result.is_ok();
-        let mut outcome = self.outcome(info, connection.dialect, bytes, result, unmarked);
-        outcome.identity = connection.identity;
-        outcome.digest = digest;
+        let duration = info.since.elapsed();
+        let ended = SystemTime::now();
+        let outcome = Outcome { connection, bytes, digest, duration, ended, result, unmarked };
         self.record(outcome, info.place, move || release(socket, kept));
         discarded
     }
@@ -258,33 +254,31 @@ impl<K: FileSink> Connections<K> {
     /// error marker and reports the connection. The peer sees a reset when the process ends.
     pub(super) fn abandon(&self, info: ConnectionInfo) {
         let known = self.controls.in_progress.describe(info.place, info.id);
-        let connection = known.unwrap_or_else(|| crate::Connection::new(info.id));
+        let connection = known.unwrap_or_else(|| {
+            let mut connection = crate::Connection::new(info.id);
+            connection.peer = info.peer;
+            connection
+        });
         let marked = catch_unwind(AssertUnwindSafe(|| self.sink.mark(&connection)))
             .unwrap_or_else(|_| Err(std::io::Error::other("the sink panicked")));
         let unmarked = marked.err().inspect(|error| {
             log::error!("connection {}: cannot keep the error marker: {error}", info.id);
         });
-        let outcome = self.outcome(info, None, 0, Err(Abort::Shutdown), unmarked);
+        let outcome = Outcome {
+            connection,
+            bytes: 0,
+            digest: None,
+            duration: info.since.elapsed(),
+            ended: SystemTime::now(),
+            result: Err(Abort::Shutdown),
+            unmarked,
+        };
         self.record(outcome, info.place, || {});
     }
 
-    fn outcome(
-        &self,
-        info: ConnectionInfo,
-        dialect: Option<Dialect>,
-        bytes: u64,
-        result: Result<(), Abort>,
-        unmarked: Option<std::io::Error>,
-    ) -> Outcome {
-        let duration = info.since.elapsed();
-        let ConnectionInfo { id, peer, .. } = info;
-        let (identity, digest) = (None, None);
-        Outcome { id, peer, identity, dialect, bytes, digest, duration, result, unmarked }
-    }
-
     fn record(&self, outcome: Outcome, place: Place, release: impl FnOnce() + Send + 'static) {
-        let Outcome { id, bytes, .. } = outcome;
-        let peer = Peer(outcome.peer);
+        let (id, bytes) = (outcome.connection.id, outcome.bytes);
+        let peer = Peer(outcome.connection.peer);
         match &outcome.result {
             Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
             Err(why) if is_operators_rule(why) => {

@@ -19,6 +19,7 @@ mod proxy_protocol;
 #[cfg_attr(not(linux_sys), path = "reactor/unavailable.rs")]
 mod reactor;
 mod review;
+mod server_config;
 mod server_limits;
 mod stats;
 mod threading_mode;
@@ -37,6 +38,7 @@ pub use handle::ServerHandle;
 pub use in_progress::{ConnectionStatus, Phase};
 pub use outcome::Outcome;
 pub use review::Review;
+pub use server_config::ServerConfig;
 pub use server_limits::ServerLimits;
 pub use stats::Stats;
 pub use threading_mode::Threading;

@@ -1,11 +1,9 @@
 //! The outcome of a connection.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::dialect::Dialect;
+use crate::connection::Connection;
 use crate::digest::Digest;
 use crate::session::Abort;
 
@@ -13,20 +11,16 @@ use crate::session::Abort;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The number of the connection, from 1 in the order of acceptance.
-    pub id: u64,
-    /// The address of the client, if the system knows it.
-    pub peer: Option<SocketAddr>,
-    /// The client's identity, if it presented a certificate under TLS.
-    pub identity: Option<Arc<str>>,
-    /// The dialect of the client, if it is known.
-    pub dialect: Option<Dialect>,
+    /// The number of the connection, its addresses, identity and dialect.
+    pub connection: Connection,
     /// Number of content bytes received, excluding the handshake, whether or not they were stored.
     pub bytes: u64,
     /// The digest of a complete file, if the server computes digests.
     pub digest: Option<Digest>,
     /// Time from accept to commit or abort.
     pub duration: Duration,
+    /// The time of the commit or abort.
+    pub ended: SystemTime,
     /// Whether the file is complete and, if not, why it contains the error marker.
     pub result: Result<(), Abort>,
     /// The reason why not even the error marker could be stored: there is no new file with this

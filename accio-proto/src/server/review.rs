@@ -2,11 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
-use crate::dialect::Dialect;
+use crate::connection::Connection;
 use crate::digest::Digest;
 
 /// A complete file that has no name yet, and waits to be accepted or rejected.
@@ -17,14 +15,8 @@ use crate::digest::Digest;
 #[must_use = "dropping it rejects the file"]
 #[non_exhaustive]
 pub struct Review {
-    /// The number of the connection.
-    pub id: u64,
-    /// The client, where the system knows it.
-    pub peer: Option<SocketAddr>,
-    /// The client's identity, if it presented a certificate under TLS.
-    pub identity: Option<Arc<str>>,
-    /// The dialect of the client.
-    pub dialect: Option<Dialect>,
+    /// The number of the connection, its addresses, identity and dialect.
+    pub connection: Connection,
     /// The size of the file.
     pub bytes: u64,
     /// The digest of the file, if the server computes digests.
@@ -80,9 +72,7 @@ impl Drop for Review {
 impl fmt::Debug for Review {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Review")
-            .field("id", &self.id)
-            .field("peer", &self.peer)
-            .field("identity", &self.identity)
+            .field("connection", &self.connection)
             .field("bytes", &self.bytes)
             .field("digest", &self.digest)
             .finish_non_exhaustive()

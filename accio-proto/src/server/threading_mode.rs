@@ -5,6 +5,8 @@ use crate::limits;
 
 /// The way a server distributes its connections among threads. Clients see no difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Threading {
     /// A few workers wait on one event queue and handle its events. The default on Linux, which has

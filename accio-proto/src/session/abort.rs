@@ -1,5 +1,6 @@
 //! Reasons for a failed transfer.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -45,8 +46,8 @@ pub enum Abort {
     /// The sink could not store the file, e.g. because the disk is full.
     #[error("cannot {action} the file: {}", reason(cause))]
     Sink {
-        /// The operation that failed: `open`, `write` or `commit`.
-        action: &'static str,
+        /// The call that failed.
+        action: SinkCall,
         /// The error of the sink.
         cause: io::Error,
     },
@@ -61,6 +62,35 @@ pub enum Abort {
     Shutdown,
 }
 
+/// A call of a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SinkCall {
+    /// The file could not be opened.
+    Open,
+    /// The content could not be written.
+    Write,
+    /// The complete file could not be stored.
+    Commit,
+}
+
+impl SinkCall {
+    /// Returns the name: `open`, `write` or `commit`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SinkCall::Open => "open",
+            SinkCall::Write => "write",
+            SinkCall::Commit => "commit",
+        }
+    }
+}
+
+impl fmt::Display for SinkCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 impl From<HandshakeError> for Abort {
     fn from(error: HandshakeError) -> Self {
         Abort::Handshake(error)
@@ -71,7 +101,7 @@ impl From<CopyError> for Abort {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::Receive(source) => Abort::connection(source),
-            CopyError::Write(cause) => Abort::Sink { action: "write", cause },
+            CopyError::Write(cause) => Abort::Sink { action: SinkCall::Write, cause },
             CopyError::Idle(limit) => Abort::Idle(limit),
         }
     }
@@ -88,7 +118,7 @@ impl Abort {
         }
     }
 
-    pub(super) fn sink(action: &'static str) -> impl FnOnce(io::Error) -> Abort {
+    pub(super) fn sink(action: SinkCall) -> impl FnOnce(io::Error) -> Abort {
         move |cause| Abort::Sink { action, cause }
     }
 
@@ -132,7 +162,7 @@ mod tests {
     #[test]
     fn each_reason_has_a_code() {
         let io = io::Error::from;
-        let sink = |kind| Abort::Sink { action: "write", cause: io(kind) };
+        let sink = |kind| Abort::Sink { action: SinkCall::Write, cause: io(kind) };
         for (abort, code) in [
             (Abort::Idle(Duration::from_secs(10)), "idle"),
             (Abort::TooSlow { got: 1, min_rate: 2 }, "slow"),
@@ -170,8 +200,11 @@ mod tests {
             Abort::Rejected(String::new()),
             Abort::Handshake(HandshakeError::Closed { expected: b"x", matched: 0 }),
         ];
-        let ours =
-            [Abort::Sink { action: "write", cause: io() }, Abort::System(io()), Abort::Shutdown];
+        let ours = [
+            Abort::Sink { action: SinkCall::Write, cause: io() },
+            Abort::System(io()),
+            Abort::Shutdown,
+        ];
         assert!(peers.iter().all(Abort::is_peer_fault));
         assert!(!ours.iter().any(Abort::is_peer_fault));
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::Abort;
+use super::{Abort, SinkCall};
 use crate::connection::Connection;
 use crate::dialect::Dialect;
 use crate::digest::Digest;
@@ -106,7 +106,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         self.open(sink);
         if let (Ok(()), Some(file)) = (&self.result, &mut self.file) {
             let prepared = catch_panic(|| file.prepare_review()).and_then(|prepared| prepared);
-            self.result = prepared.map_err(Abort::sink("write"));
+            self.result = prepared.map_err(Abort::sink(SinkCall::Write));
         }
     }
 
@@ -142,7 +142,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         }
         if let (Ok(()), Some(file)) = (&self.result, &mut self.file) {
             let committed = catch_panic(|| file.commit()).and_then(|committed| committed);
-            self.result = committed.map_err(Abort::sink("commit"));
+            self.result = committed.map_err(Abort::sink(SinkCall::Commit));
         }
         self.conclude(sink)
     }
@@ -171,7 +171,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         let results = catch_panic(|| sink.commit_all(&mut files, &may_name))
             .unwrap_or_else(|panic| files.iter().map(|_| Err(copy_of(&panic))).collect());
         for (index, committed) in indices.into_iter().zip(results) {
-            group[index].result = committed.map_err(Abort::sink("commit"));
+            group[index].result = committed.map_err(Abort::sink(SinkCall::Commit));
         }
         let conclude =
             |(index, closing): (usize, Self)| claim(index).then(|| closing.conclude(sink));
@@ -223,7 +223,7 @@ pub(super) fn open<K: FileSink>(sink: &K, connection: &Connection) -> Result<K::
     match opened.and_then(|opened| opened) {
         Ok(file) => Ok(file),
         Err(OpenError::Rejected(why)) => Err(Abort::Rejected(why)),
-        Err(OpenError::Failed(error)) => Err(Abort::sink("open")(error)),
+        Err(OpenError::Failed(error)) => Err(Abort::sink(SinkCall::Open)(error)),
     }
 }
 

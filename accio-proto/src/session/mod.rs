@@ -7,7 +7,7 @@ mod time_limits;
 use std::io;
 use std::time::{Duration, Instant};
 
-pub use abort::Abort;
+pub use abort::{Abort, SinkCall};
 pub use closing::{Closing, Ended, Unreleased};
 pub use time_limits::SessionLimits;
 
@@ -349,7 +349,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                     None => file.insert(open(sink, &self.connection)?),
                 };
                 let written = catch_panic(|| file.write(bytes)).and_then(|written| written);
-                written.map_err(Abort::sink("write"))?;
+                written.map_err(Abort::sink(SinkCall::Write))?;
                 if let Some(hasher) = &mut self.hasher {
                     hasher.update(bytes);
                 }

@@ -7,15 +7,24 @@ use crate::limits;
 
 /// Limits of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields, rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct SessionLimits {
     /// Maximum time without a byte from the peer.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::seconds"))]
     pub idle_timeout: Duration,
     /// Maximum file size in bytes.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub max_size: Option<u64>,
     /// Maximum duration from the accept to the last byte.
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "crate::text::seconds::option", skip_serializing_if = "Option::is_none")
+    )]
     pub max_duration: Option<Duration>,
     /// Minimum rate in bytes per second, measured over [`limits::RATE_WINDOW`].
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub min_rate: Option<u64>,
 }
 

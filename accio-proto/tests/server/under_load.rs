@@ -278,7 +278,7 @@ fn notifies_a_client_when_its_record_is_written() {
     let (sender, records) = mpsc::channel::<(Outcome, Acknowledgement)>();
     let sender = Mutex::new(sender);
     let memory = MemorySink::new();
-    let recorder = move |outcome: Outcome, acknowledgement| match outcome.id {
+    let recorder = move |outcome: Outcome, acknowledgement| match outcome.connection.id {
         1 => sender.lock().unwrap().send((outcome, acknowledgement)).unwrap(),
         _ => acknowledgement.send(),
     };
@@ -288,7 +288,7 @@ fn notifies_a_client_when_its_record_is_written() {
     first.write_all(b"first").unwrap();
     first.shutdown(Shutdown::Write).unwrap();
     let (outcome, acknowledgement) = records.recv_timeout(PATIENCE).unwrap();
-    assert_eq!((outcome.id, outcome.bytes), (1, 5));
+    assert_eq!((outcome.connection.id, outcome.bytes), (1, 5));
     for _ in 0..20 {
         upload(&server, b"others");
     }

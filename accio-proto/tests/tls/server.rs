@@ -53,8 +53,8 @@ impl RunningServer {
             .tls(tls)
             .on_outcome(move |outcome| {
                 let code = outcome.result.as_ref().map_or_else(Abort::code, |()| "kept");
-                let identity = outcome.identity.as_deref().map(str::to_owned);
-                tell(Report::Outcome(outcome.id, code, identity));
+                let identity = outcome.connection.identity.as_deref().map(str::to_owned);
+                tell(Report::Outcome(outcome.connection.id, code, identity));
             })
             .on_handshake_failure(move |failed| again(Report::Handshake(failed.failure.code())));
         let server = change(builder).bind("127.0.0.1:0").unwrap();

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accio_cli::{Color, Failure, USAGE, Verbosity};
-use accio_proto::{Outcome, os_error_text};
+use accio_proto::{Connection, Outcome, os_error_text};
 use rustix::process::{Pid, Signal};
 
 pub(crate) use helper::help;
@@ -206,9 +206,10 @@ impl ActiveHelper {
     /// Queues a complete file for the command of `--on-commit`; never waits.
     pub(crate) fn push(&self, outcome: &Outcome) {
         let Some(queue) = &self.queue else { return };
-        let identity = outcome.identity.as_deref().map(str::to_owned);
+        let identity = outcome.connection.identity.as_deref().map(str::to_owned);
         let digest = outcome.digest.map(|digest| digest.to_string());
-        let Outcome { id, bytes, peer, .. } = *outcome;
+        let Connection { id, peer, .. } = outcome.connection;
+        let bytes = outcome.bytes;
         queue.push(Job { id, bytes, peer, identity, digest });
     }
 

@@ -91,13 +91,13 @@ impl Reviews {
     fn feed(&self) {
         while let Some((review, descriptor)) = self.next() {
             let job = Job {
-                id: review.id,
+                id: review.connection.id,
                 bytes: review.bytes,
-                peer: review.peer,
-                identity: review.identity.as_deref().map(str::to_owned),
+                peer: review.connection.peer,
+                identity: review.connection.identity.as_deref().map(str::to_owned),
                 digest: review.digest.map(|digest| digest.to_string()),
             };
-            let id = review.id;
+            let id = review.connection.id;
             // Before it is sent, because the decision may come at once.
             self.lock().running.insert(id, (review, Instant::now()));
             if let Err(error) = message::send(&self.socket, &job, Some(&descriptor)) {
@@ -132,7 +132,7 @@ impl Reviews {
                 for review in overdue {
                     log::error!(
                         "connection {}: no answer from the helper of --accept-if",
-                        review.id
+                        review.connection.id
                     );
                     review.reject("the helper of --accept-if does not answer");
                 }
@@ -209,7 +209,7 @@ impl Reviews {
             return;
         }
         drop(state);
-        log::error!("connection {}: {why}", review.id);
+        log::error!("connection {}: {why}", review.connection.id);
         review.reject(why);
     }
 

@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let server = Server::builder(transfers.clone())
         .dialect(arguments.handshake)
         .on_outcome(move |outcome| {
-            let start = finished.end(outcome.id);
+            let start = finished.end(outcome.connection.id);
             report(outcome, &start).iter().for_each(|line| print(began, line));
             if let Some(observe) = &observer {
                 observe(outcome, note(outcome, &start).as_deref());
@@ -148,32 +148,33 @@ impl Transfers {
 
 /// Returns the lines for a finished transfer.
 fn report(outcome: &Outcome, start: &[u8]) -> Vec<String> {
-    let from = outcome.peer.map_or("unknown".into(), |peer| peer.to_string());
-    let dialect = outcome.dialect.map_or("unknown".into(), |dialect| dialect.to_string());
+    let from = outcome.connection.peer.map_or("unknown".into(), |peer| peer.to_string());
+    let dialect =
+        outcome.connection.dialect.map_or("unknown".into(), |dialect| dialect.to_string());
     let end = match &outcome.result {
         Ok(()) => "complete".to_owned(),
         Err(why) => format!("ERROR: {why}"),
     };
     let line = format!(
         "connection {} from {from}: dialect {dialect}, {} bytes in {:.1} s, {end}; starts with \"{}\"",
-        outcome.id,
+        outcome.connection.id,
         outcome.bytes,
         outcome.duration.as_secs_f64(),
         start.escape_ascii()
     );
     let explanation = outcome.result.as_ref().err().map(|why| {
-        let explanation = accio_cli::explain(why, outcome.dialect);
-        format!("connection {}: {explanation}", outcome.id)
+        let explanation = accio_cli::explain(why, outcome.connection.dialect);
+        format!("connection {}: {explanation}", outcome.connection.id)
     });
-    let hint = confirmation_hint(outcome.dialect, start)
-        .map(|hint| format!("connection {}: {hint}", outcome.id));
+    let hint = confirmation_hint(outcome.connection.dialect, start)
+        .map(|hint| format!("connection {}: {hint}", outcome.connection.id));
     [Some(line), explanation, hint].into_iter().flatten().collect()
 }
 
 /// Returns the text about the content for the status page.
 fn note(outcome: &Outcome, start: &[u8]) -> Option<String> {
     let content = (!start.is_empty()).then(|| format!("starts with \"{}\"", start.escape_ascii()));
-    let hint = confirmation_hint(outcome.dialect, start);
+    let hint = confirmation_hint(outcome.connection.dialect, start);
     let parts: Vec<_> = content.into_iter().chain(hint).collect();
     (!parts.is_empty()).then(|| parts.join(". "))
 }

@@ -44,10 +44,10 @@ pub(super) fn ended(outcome: &Outcome, time: Timestamp) -> Vec<u8> {
     // The address of an IPv4 client is written as IPv4, even if it arrived on an IPv6 socket.
     line(&Ended {
         time: format!("{time:.6}"),
-        id: outcome.id,
-        peer: outcome.peer.map(crate::peer_text),
-        identity: outcome.identity.as_deref(),
-        dialect: outcome.dialect.map(Dialect::name),
+        id: outcome.connection.id,
+        peer: outcome.connection.peer.map(crate::peer_text),
+        identity: outcome.connection.identity.as_deref(),
+        dialect: outcome.connection.dialect.map(Dialect::name),
         bytes: outcome.bytes,
         digest: outcome.digest.map(|digest| digest.to_string()),
         duration: outcome.duration.as_micros() as f64 / 1e6,

@@ -90,16 +90,16 @@ pub(super) fn observed<K: FileSink>(
     let outcomes = Arc::clone(outcomes);
     builder.threading(THREADING).on_outcome(move |outcome| {
         let ended = Reported {
-            dialect: outcome.dialect,
+            dialect: outcome.connection.dialect,
             bytes: outcome.bytes,
             digest: outcome.digest,
             error: outcome.result.as_ref().err().map(ToString::to_string),
-            peer: outcome.peer,
+            peer: outcome.connection.peer,
             duration: outcome.duration,
             unmarked: outcome.unmarked.is_some(),
         };
-        let earlier = outcomes.reported.lock().unwrap().insert(outcome.id, ended);
-        assert!(earlier.is_none(), "connection {} was reported twice", outcome.id);
+        let earlier = outcomes.reported.lock().unwrap().insert(outcome.connection.id, ended);
+        assert!(earlier.is_none(), "connection {} was reported twice", outcome.connection.id);
         outcomes.changed.notify_all();
     })
 }

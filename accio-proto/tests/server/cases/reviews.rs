@@ -62,9 +62,9 @@ fn a_file_is_read_before_it_is_named_and_then_kept_or_not() {
         for (id, sent) in (1..).zip(&contents) {
             let mut stream = send(&server, sent);
             let review = next(&reviews);
-            assert_eq!((review.id, review.bytes), (id, sent.len() as u64));
-            assert_eq!(review.peer, Some(stream.local_addr().unwrap()));
-            assert_eq!(review.dialect, Some(Dialect::Accio));
+            assert_eq!((review.connection.id, review.bytes), (id, sent.len() as u64));
+            assert_eq!(review.connection.peer, Some(stream.local_addr().unwrap()));
+            assert_eq!(review.connection.dialect, Some(Dialect::Accio));
             assert!(content(&review) == *sent, "{} bytes", sent.len());
             assert!(!names(dir.path()).contains(&format!("{id}.file")));
             review.accept();
@@ -91,7 +91,7 @@ fn a_failed_transfer_is_not_reviewed_and_a_file_without_a_descriptor_is() {
     server.outcomes.wait(1);
     let mut stream = send(&server, b"content");
     let review = next(&reviews);
-    assert_eq!(review.id, 2);
+    assert_eq!(review.connection.id, 2);
     assert!(review.descriptor().unwrap().is_none());
     assert_eq!(sink.get(2), None);
     review.accept();
@@ -101,10 +101,11 @@ fn a_failed_transfer_is_not_reviewed_and_a_file_without_a_descriptor_is() {
 
 #[test]
 fn a_review_that_is_dropped_or_panics_rejects_the_file() {
-    let server = start(Server::builder(MemorySink::new()).reviewer(|review| match review.id {
-        1 => drop(review),
-        _ => panic!("a reviewer that panics"),
-    }));
+    let server =
+        start(Server::builder(MemorySink::new()).reviewer(|review| match review.connection.id {
+            1 => drop(review),
+            _ => panic!("a reviewer that panics"),
+        }));
     for _ in 0..2 {
         assert!(is_reset(&mut send(&server, b"content")));
     }

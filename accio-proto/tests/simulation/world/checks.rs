@@ -86,7 +86,7 @@ impl World {
                     Abort::TooLarge(_) => "large",
                     Abort::Reset(_) => "reset",
                     Abort::Handshake(_) => "handshake",
-                    Abort::Sink { action, .. } => action,
+                    Abort::Sink { action, .. } => action.name(),
                     Abort::Shutdown => "stopped",
                     _ => "?",
                 };

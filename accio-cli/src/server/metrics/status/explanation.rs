@@ -196,7 +196,10 @@ mod tests {
             (Abort::Reset(io()), "was reset"),
             (Abort::Truncated, "close_notify"),
             (Abort::Tls(io()), "not valid TLS"),
-            (Abort::Sink { action: "write", cause: io() }, "could not write the file"),
+            (
+                Abort::Sink { action: accio_proto::SinkCall::Write, cause: io() },
+                "could not write the file",
+            ),
             (Abort::System(io()), "could not serve"),
             (Abort::Rejected("a virus".to_owned()), "refused it: a virus"),
             (Abort::Shutdown, "was stopped"),

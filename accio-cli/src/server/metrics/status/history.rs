@@ -52,7 +52,7 @@ impl Record {
             Box::new(Failure {
                 reason: why.code(),
                 error: clip(&why.to_string()),
-                explanation: clip(&explain(why, outcome.dialect)),
+                explanation: clip(&explain(why, outcome.connection.dialect)),
                 expected,
                 received,
                 unmarked: outcome.unmarked.as_ref().map(|error| clip(&os_error_text(error))),
@@ -60,10 +60,10 @@ impl Record {
         });
         Record {
             time: Timestamp::now(),
-            id: Some(outcome.id),
-            peer: outcome.peer,
-            identity: outcome.identity.clone(),
-            dialect: outcome.dialect,
+            id: Some(outcome.connection.id),
+            peer: outcome.connection.peer,
+            identity: outcome.connection.identity.clone(),
+            dialect: outcome.connection.dialect,
             bytes: outcome.bytes,
             digest: outcome.digest,
             duration: outcome.duration,
