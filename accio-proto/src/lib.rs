@@ -21,6 +21,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A server that reports what it stores, until a handle stops it:
+//!
+//! ```no_run
+//! use accio_proto::{MemorySink, Server};
+//!
+//! let files = MemorySink::new();
+//! let server = Server::builder(files.clone())
+//!     .on_outcome(|end| println!("{}: {} bytes, {:?}", end.connection.id, end.bytes, end.result))
+//!     .bind("127.0.0.1:0")?;
+//! println!("listening on {}", server.local_addr());
+//! let handle = server.handle();               // handle.stop() stops the server from another thread
+//! server.run()?;
+//! # Ok::<(), accio_proto::ServerError>(())
+//! ```
+//!
 //! # Contents
 //!
 //! - [`Server`] accepts connections and serves all of them with a few threads. A [`FileSink`] stores
