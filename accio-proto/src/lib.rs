@@ -36,6 +36,8 @@
 //! # Ok::<(), accio_proto::ServerError>(())
 //! ```
 //!
+//! The module `guide` explains the protocol in ten minutes.
+//!
 //! # Contents
 //!
 //! - [`Server`] accepts connections and serves all of them with a few threads. A [`FileSink`] stores
@@ -64,6 +66,7 @@
 //! | `server` (default) | [`Server`] and `io` | ipnet, proxy-header |
 //! | `tls` | TLS for both | rustls |
 //! | `digest` | digests of content: SHA-256, BLAKE3 | sha2, blake3 |
+//! | `testing` | a fake server, for tests of programs that send files | |
 //! | `serde` | reads and writes `ServerConfig` and [`SessionLimits`] | serde |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -81,6 +84,8 @@ mod digest;
 mod errors_test;
 #[cfg(feature = "io")]
 mod fast_path;
+#[cfg(all(doc, feature = "io"))]
+pub mod guide;
 pub mod handshake;
 #[cfg(feature = "io")]
 mod hasher;
@@ -100,6 +105,8 @@ mod sink;
 mod socket;
 #[cfg(feature = "io")]
 mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(all(feature = "serde", feature = "io"))]
 mod text;
 #[cfg(feature = "tls")]
