@@ -116,6 +116,8 @@ impl<K: FileSink> Connections<K> {
             Connection::Serving(session, info) => (session, info),
             Connection::Reviewing(_) => return Progress::Waiting(connection),
         };
+        #[cfg(feature = "tracing")]
+        let _in_span = self.controls.in_progress.span(info.place).entered();
         let limits = &self.config.limits;
         let turn = if session.deadline(limits) <= now {
             session.handle_timeout(&self.sink, copier, limits, now)
@@ -227,6 +229,8 @@ impl<K: FileSink> Connections<K> {
         ending: Ending<K>,
         release: impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static,
     ) -> Option<K::File> {
+        #[cfg(feature = "tracing")]
+        let _in_span = self.controls.in_progress.span(ending.info.place).entered();
         let ended = ending.closing.finish(&self.sink);
         self.report(ended, ending.info, release)
     }
@@ -288,6 +292,21 @@ impl<K: FileSink> Connections<K> {
             Err(why) if why.is_peer_fault() => log::info!("connection {id}: ERROR: {why} ({peer})"),
             Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
         }
+        #[cfg(feature = "tracing")]
+        let span = {
+            let span = self.controls.in_progress.span(place);
+            if let Some(dialect) = outcome.connection.dialect {
+                span.record("dialect", dialect.name());
+            }
+            span.record("bytes", bytes);
+            span.record(
+                "outcome",
+                outcome.result.as_ref().map_or_else(Abort::code, |()| "complete"),
+            );
+            span
+        };
+        #[cfg(feature = "tracing")]
+        let _in_span = span.enter();
         self.controls.counters.ended(&outcome);
         let observed = catch_unwind(AssertUnwindSafe(|| (self.config.on_outcome)(&outcome)));
         if observed.is_err() {

@@ -86,6 +86,8 @@ struct Entry {
 struct Description {
     connection: Connection,
     since: Instant,
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
 }
 
 /// The entry of a connection; `None` if the table was full.
@@ -109,7 +111,12 @@ impl InProgress {
         let entry = self.entry(index);
         let mut description = lock(&entry.connection);
         entry.store(0, connection.dialect, self.micros(now));
-        *description = Some(Description { connection, since: now });
+        *description = Some(Description {
+            #[cfg(feature = "tracing")]
+            span: span(&connection),
+            connection,
+            since: now,
+        });
         drop(description);
         Place(Some(index))
     }
@@ -147,6 +154,14 @@ impl InProgress {
         Some(connection)
     }
 
+    /// Returns the span of the connection at this place.
+    #[cfg(feature = "tracing")]
+    pub(super) fn span(&self, place: Place) -> tracing::Span {
+        let Some(index) = place.0 else { return tracing::Span::none() };
+        let description = lock(&self.entry(index).connection);
+        description.as_ref().map_or_else(tracing::Span::none, |entered| entered.span.clone())
+    }
+
     /// Removes connection `id`; has no effect if it was removed already.
     pub(super) fn leave(&self, place: Place, id: u64) {
         let Some(index) = place.0 else { return };
@@ -171,7 +186,7 @@ impl InProgress {
         let entry = self.entry(index);
         // Locked while the progress is read, so that all values belong to the same connection.
         let connection = lock(&entry.connection);
-        let Description { connection, since } = connection.as_ref()?;
+        let Description { connection, since, .. } = connection.as_ref()?;
         let now = Instant::now();
         let heard = Duration::from_micros(entry.heard.load(Ordering::Relaxed));
         let (dialect, phase) = stage(entry.stage.load(Ordering::Relaxed));
@@ -220,6 +235,15 @@ impl Entry {
         self.heard.store(heard, Ordering::Relaxed);
         self.stage.store(stage_of(dialect), Ordering::Relaxed);
     }
+}
+
+/// Returns the span of a connection. Its last three fields are recorded at its end.
+#[cfg(feature = "tracing")]
+fn span(connection: &Connection) -> tracing::Span {
+    use tracing::field::{Empty, display};
+    let peer = connection.peer.map(display);
+    let (dialect, bytes, outcome) = (Empty, Empty, Empty);
+    tracing::info_span!("connection", id = connection.id, peer, dialect, bytes, outcome)
 }
 
 /// The bit of a stage that means [`Phase::Finishing`]; the other bits are the dialect.
