@@ -137,6 +137,7 @@ fn abort() {
     check(errors, 4);
 }
 
+#[cfg(feature = "io")]
 #[test]
 fn open_error() {
     use crate::OpenError;
@@ -155,18 +156,6 @@ fn dir_error() {
     let error = crate::DirSink::create("/dev/null/directory").unwrap_err();
     assert!(error.to_string().ends_with("not a directory"), "{error}");
     check::<crate::DirError>([error], 0);
-}
-
-#[test]
-fn open_error() {
-    use crate::OpenError;
-    check(
-        every! {
-            OpenError::Rejected(_) = OpenError::rejected("the quota is used up"),
-            OpenError::Failed(_) = OpenError::Failed(cause()),
-        },
-        1,
-    );
 }
 
 #[cfg(feature = "server")]
