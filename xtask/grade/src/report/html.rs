@@ -136,9 +136,9 @@ fn table_row(
         let _ = write!(page, "<td class=\"points\" data-key=\"{}\">{text}</td>", score.earned);
     }
     if let Some(problem) = &report.problem {
-        let _ = write!(
+        let _ = writeln!(
             page,
-            "<td class=\"text\" colspan=\"{}\">nothing to grade: {}</td></tr>\n",
+            "<td class=\"text\" colspan=\"{}\">nothing to grade: {}</td></tr>",
             checks.len() + 1,
             escaped(problem)
         );

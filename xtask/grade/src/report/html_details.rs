@@ -57,10 +57,10 @@ pub(super) fn article(page: &mut String, number: usize, report: &Report) {
         let _ = write!(page, "<h3>✗ {}</h3>", row.check.id);
         description(page, row);
     }
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<p>Protections: {}.</p><p class=\"screen\"><button type=\"button\" class=\"print\" hidden>\
-         Print this page</button> <a href=\"#\">close</a></p></article>\n",
+         Print this page</button> <a href=\"#\">close</a></p></article>",
         escaped(&report.protections.join("; "))
     );
 }
