@@ -105,7 +105,8 @@ impl Connection<'_> {
         }
         let our_fin = if is_plain { 0 } else { 1 };
         if outstanding.is_some_and(|bytes| bytes > our_fin) {
-            return Err(ClientError::ClosedEarly { peer: self.peer, sent: self.progress.sent() });
+            let error = ClientError::ClosedEarly { peer: self.peer, sent: self.progress.sent() };
+            return Err(self.or_requires_tls(error));
         }
         self.progress.complete();
         Ok(true)
@@ -114,7 +115,8 @@ impl Connection<'_> {
     fn not_kept(&mut self, error: std::io::Error) -> ClientError {
         match error.kind() {
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => {
-                ClientError::NotKept { peer: self.peer }
+                let error = ClientError::NotKept { peer: self.peer };
+                self.or_requires_tls(error)
             }
             _ => self.broken(error),
         }

@@ -164,14 +164,17 @@ impl<'c> Connection<'c> {
         }
     }
 
-    /// Returns whether the server answered a client without TLS with an alert. Its bytes can be
-    /// received even after a reset.
-    pub(super) fn requires_tls(&mut self) -> bool {
+    /// Returns the error of a connection that the server has ended: that it requires TLS, if it
+    /// answered a client without TLS with an alert. Its bytes can be received even after a reset.
+    pub(super) fn or_requires_tls(&mut self, error: ClientError) -> ClientError {
         if !self.transport.is_plain() || self.settings.dialect != Dialect::Direct {
-            return false;
+            return error;
         }
         let _ = self.drop_input();
-        self.unexpected == Some(TLS_ALERT)
+        match self.unexpected {
+            Some(TLS_ALERT) => ClientError::Tls { peer: self.peer, cause: TlsFailure::Required },
+            _ => error,
+        }
     }
 
     pub(super) fn stalled(&self) -> ClientError {

@@ -163,16 +163,15 @@ impl Connection<'_> {
 
     /// Drops received bytes, and returns an error if the server has closed or reset the connection.
     pub(super) fn check_open(&mut self) -> Result<(), ClientError> {
-        match self.drop_input() {
-            Ok(Received::Fin) if is_gone(&self.stream) => {
-                Err(ClientError::Reset { peer: self.peer, sent: self.progress.sent() })
-            }
-            Ok(Received::Fin) => {
-                Err(ClientError::ClosedEarly { peer: self.peer, sent: self.progress.sent() })
-            }
-            Ok(Received::Bytes(_) | Received::Nothing) => Ok(()),
-            Err(error) => Err(self.broken(error)),
-        }
+        let (peer, sent) = (self.peer, self.progress.sent());
+        let error = match self.drop_input() {
+            // A `sendfile` that sent some bytes has used up the error of a reset.
+            Ok(Received::Fin) if is_gone(&self.stream) => ClientError::Reset { peer, sent },
+            Ok(Received::Fin) => ClientError::ClosedEarly { peer, sent },
+            Ok(Received::Bytes(_) | Received::Nothing) => return Ok(()),
+            Err(error) => return Err(self.broken(error)),
+        };
+        Err(self.or_requires_tls(error))
     }
 
     /// Returns the error for a connection that failed while content was being sent.
@@ -182,10 +181,7 @@ impl Connection<'_> {
             Ok(cause) => return ClientError::Tls { peer, cause },
             Err(cause) => cause,
         };
-        if self.requires_tls() {
-            return ClientError::Tls { peer, cause: TlsFailure::Required };
-        }
-        match cause.kind() {
+        let error = match cause.kind() {
             // After a reset has been reported once, the system returns "broken pipe" or "not
             // connected".
             ErrorKind::ConnectionReset
@@ -194,7 +190,8 @@ impl Connection<'_> {
             | ErrorKind::ConnectionAborted => ClientError::Reset { peer, sent },
             ErrorKind::TimedOut => self.stalled(),
             _ => ClientError::Send { peer, sent, cause },
-        }
+        };
+        self.or_requires_tls(error)
     }
 }
 
