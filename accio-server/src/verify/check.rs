@@ -71,6 +71,10 @@ fn compare(path: &Path, listed: &ListedFile) -> io::Result<State> {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             return Ok(State::Changed("it is a symbolic link".to_owned()));
         }
+        // A socket, which cannot be opened.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+            return Ok(State::Changed("it is not a regular file".to_owned()));
+        }
         Err(error) => return Err(error),
     };
     if !metadata.is_file() {
@@ -162,9 +166,10 @@ mod tests {
         write("18446744073709551616.file", "");
         fs::create_dir(dir.path().join("6.file")).unwrap();
         std::os::unix::fs::symlink("1.file", dir.path().join("8.file")).unwrap();
+        std::os::unix::net::UnixListener::bind(dir.path().join("9.file")).unwrap();
         write("x", "");
         let mut journal = String::new();
-        for id in [1, 2, 3, 6, 8] {
+        for id in [1, 2, 3, 6, 8, 9] {
             journal += &format!("{{\"id\":{id},\"bytes\":3,\"outcome\":\"complete\"}}\n");
         }
         for id in [4, 5, 7] {
@@ -179,6 +184,7 @@ mod tests {
             ("6.file", changed("it is not a regular file")),
             ("7.file", State::Missing),
             ("8.file", changed("it is a symbolic link")),
+            ("9.file", changed("it is not a regular file")),
             ("07.file", State::Unlisted),
             ("18446744073709551616.file", State::Unlisted),
             ("x", State::Unlisted),

@@ -142,6 +142,28 @@ fn silent_connections_do_not_delay_requests() {
 }
 
 #[test]
+fn a_client_that_never_stops_sending_delays_no_request() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--metrics", "0"]);
+    let metrics = address(&server);
+    let mut endless = TcpStream::connect(metrics).unwrap();
+    endless.set_write_timeout(Some(BOUND)).unwrap();
+    endless.write_all(b"GET /live HTTP/1.1\r\n\r\n").unwrap();
+    let sender = std::thread::spawn(move || {
+        let (start, chunk) = (Instant::now(), vec![b'x'; 1 << 20]);
+        while start.elapsed() < BOUND && endless.write_all(&chunk).is_ok() {}
+        start.elapsed()
+    });
+    for _ in 0..5 {
+        let start = Instant::now();
+        assert!(get(metrics, "/health").starts_with("HTTP/1.1 200 "));
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    }
+    assert!(sender.join().unwrap() < BOUND, "the connection is closed after two seconds");
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
 fn health_reports_readiness_and_live_the_process() {
     let place = Place::new();
     let server = Server::start(&place, &["--metrics", "0"]);

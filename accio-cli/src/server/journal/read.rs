@@ -1,10 +1,13 @@
 //! Reads a journal back: which files it lists.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 use accio_proto::Digest;
 use serde::Deserialize;
+
+/// Maximum length of a line in bytes (1 MiB). The server writes far shorter ones.
+const LINE_MAX: u64 = 1 << 20;
 
 /// The files that a journal lists, by the last record of each number: a server that is restarted
 /// may begin again at 1 and replace them.
@@ -59,10 +62,14 @@ impl ListedFiles {
         let mut line = Vec::new();
         loop {
             line.clear();
-            if journal.read_until(b'\n', &mut line)? == 0 {
+            let count = journal.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)?;
+            if count == 0 {
                 return Ok(listed);
             }
-            if !line.trim_ascii().is_empty() {
+            if count as u64 == LINE_MAX && !line.ends_with(b"\n") {
+                journal.skip_until(b'\n')?;
+                listed.torn += 1;
+            } else if !line.trim_ascii().is_empty() {
                 listed.add(&line);
             }
         }
@@ -100,6 +107,8 @@ impl ListedFiles {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufReader;
+
     use super::*;
 
     #[test]
@@ -136,5 +145,21 @@ mod tests {
         let line = format!("{{\"lost\":{}}}\n", u64::MAX);
         let listed = ListedFiles::read(line.repeat(2).as_bytes()).unwrap();
         assert_eq!(listed.lost, u64::MAX);
+    }
+
+    #[test]
+    fn hostile_lines_take_bounded_memory_and_stop_nothing() {
+        let lost = format!("{{\"lost\":{}}}\n", u64::MAX).repeat(2);
+        let twice = "{\"id\":1,\"id\":2,\"bytes\":1,\"outcome\":\"complete\"}\n";
+        let deep = format!("{}\n", "[".repeat(100_000));
+        let tail = "{\"id\":7,\"bytes\":5,\"outcome\":\"complete\"}\n";
+        let binary = &b"\xff\xfe\0\n{\"id\":1e400}\n{\"id\":18446744073709551616}\n"[..];
+        let start = [lost.as_bytes(), twice.as_bytes(), deep.as_bytes(), binary].concat();
+        // A line of 256 MiB, which must not be kept in memory.
+        let endless = BufReader::with_capacity(1 << 20, io::repeat(b'x').take(256 << 20));
+        let journal = start.chain(endless).chain(&b"\n"[..]).chain(tail.as_bytes());
+        let listed = ListedFiles::read(journal).unwrap();
+        assert_eq!((listed.lost, listed.torn), (u64::MAX, 6));
+        assert_eq!(listed.files.keys().collect::<Vec<_>>(), [&7]);
     }
 }

@@ -232,8 +232,8 @@ impl Connection {
             }
             State::Closing => Ok(match available(self.stream.read(&mut buffer))? {
                 Some(0) => Step::Stay(State::Closed),
-                Some(_) => Step::Next(State::Closing),
-                None => Step::Stay(State::Closing),
+                // One read at a time: a client that never stops sending must not keep the thread.
+                Some(_) | None => Step::Stay(State::Closing),
             }),
             State::Closed => Ok(Step::Stay(State::Closed)),
         }
