@@ -260,6 +260,33 @@ fn a_stop_ends_the_command_and_the_file_is_an_error() {
 }
 
 #[test]
+fn a_server_killed_during_a_review_leaves_no_file_and_no_command() {
+    for flags in [&[][..], &["--durable"], &["--without", "tmpfile"]] {
+        let place = Place::new();
+        let mut server = start(&place, "echo $$ >\"$0.pid\"; sleep 60; exit 0", flags);
+        let mut stream = send(&server, b"content");
+        let pid = pid(&place.path("check.pid"));
+        server.signal(Signal::KILL);
+        server.wait();
+        stream.read(&mut [0]).unwrap_err();
+        let names = |place: &Place| {
+            let entries = fs::read_dir(place.path("received")).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| !name.starts_with('.')).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&place), [""; 0], "{flags:?}");
+        assert_eq!(journal(&place).len(), 0, "{flags:?}");
+        until("the command is gone", || !is_alive(&pid));
+        // The next server removes what is left under a hidden name.
+        let server = start(&place, "exit 0", flags);
+        upload(server.address(), b"another").unwrap();
+        server.stop(SOON);
+        assert_eq!(names(&place), ["1.file"], "{flags:?}");
+        assert_eq!(place.read(1).unwrap(), b"another");
+    }
+}
+
+#[test]
 fn a_drained_server_waits_for_the_decision() {
     let place = Place::new();
     let server = start(&place, "echo $$ >\"$0.pid\"; sleep 0.5", &["--drain", "10"]);

@@ -23,11 +23,12 @@ const POINTS: usize = 50;
 
 pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     let mut cases = Vec::new();
-    let modes: [(&str, &'static [&'static str]); 4] = [
+    let modes: [(&str, &'static [&'static str]); 5] = [
         ("plain", &[]),
         ("durable", &["--durable"]),
         ("named", &["--without", "tmpfile"]),
         ("portable", &["--without", "tmpfile", "--without", "splice"]),
+        ("reviewed", &["--accept-if", "sleep 0.003", "--accept-jobs", "3"]),
     ];
     for round in 0..options.scale(1, 12) {
         for (mode, flags) in modes {

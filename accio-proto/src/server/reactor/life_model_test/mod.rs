@@ -3,6 +3,8 @@
 //! a model. The power may be lost after each step, so the guarantees about the disk are checked
 //! after each.
 
+mod reviews;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ const IDLE: Duration = Duration::from_secs(10);
 struct Session {
     id: u64,
     heard: Instant,
+    /// Whether its complete file is under review, so that no limit applies.
+    is_reviewed: bool,
 }
 
 /// The result of a connection as its peer, the recorder and the disk see it.
@@ -31,6 +35,8 @@ struct Fate {
     name_synced: bool,
     reports: u32,
     notified: Option<Notified>,
+    /// Whether the file was accepted, if it must be reviewed.
+    accepted: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +94,8 @@ struct World {
     threads: Vec<Thread>,
     /// Keys of parked connections, as recorded by the model.
     parked: Vec<(Key, u64)>,
+    /// Files that the reviewer has.
+    reviews: Vec<(Key, u64)>,
     /// The numbers in the commit lane, oldest first.
     queued: Vec<u64>,
     fates: BTreeMap<u64, Fate>,
@@ -112,6 +120,7 @@ impl World {
             discards: Lane::new(1),
             threads: Vec::new(),
             parked: Vec::new(),
+            reviews: Vec::new(),
             queued: Vec::new(),
             fates: BTreeMap::new(),
             now: Instant::now(),
@@ -137,7 +146,7 @@ impl World {
         self.unreported += 1;
         self.fates.insert(self.last, Fate::default());
         let key = self.slots.reserve(Some(self.last)).expect("a place comes with a slot");
-        self.park(key, Session { id: self.last, heard: self.now });
+        self.park(key, Session { id: self.last, heard: self.now, is_reviewed: false });
     }
 
     fn park(&mut self, key: Key, session: Session) {
@@ -181,6 +190,7 @@ impl World {
         let now = self.now;
         while let Some(index) = self.deadlines.pop_due(now) {
             let due = self.slots.take_due(index, |session| match session.heard + IDLE {
+                _ if session.is_reviewed => Ok(now + IDLE),
                 later if later > now => Ok(later),
                 _ => Err(()),
             });
@@ -260,17 +270,20 @@ impl World {
         match self.random.below(4) {
             0 | 1 => self.park(key, Session { heard: self.now, ..session }),
             2 => self.push_marker(key, session.id),
+            _ if self.random.below(3) == 0 => self.start_review(key, session),
             // The worker commits the file itself.
             _ if !self.threads.iter().any(|thread| matches!(thread, Thread::Group(_))) => {
                 self.lone_groups += 1;
                 return Some(Thread::Group(Group::new(vec![(key, session.id)])));
             }
-            _ => {
-                self.queued.push(session.id);
-                self.commits.push((key, session.id), || Ok(())).unwrap();
-            }
+            _ => self.push_commit(key, session.id),
         }
         None
+    }
+
+    fn push_commit(&mut self, key: Key, id: u64) {
+        self.queued.push(id);
+        self.commits.push((key, id), || Ok(())).unwrap();
     }
 
     /// The next step of a group: data, names, the directory, then the clients.
@@ -350,6 +363,8 @@ impl World {
                 fate.data_synced && fate.named == Some(Named::File) && fate.name_synced;
             assert!(fate.notified != Some(Notified::Fin) || is_durable, "{id} confirmed: {fate:?}");
             assert!(fate.named != Some(Named::File) || fate.data_synced, "{id}: {fate:?}");
+            let is_accepted = fate.accepted.unwrap_or(true);
+            assert!(fate.named != Some(Named::File) || is_accepted, "{id} not accepted: {fate:?}");
             let is_marked = fate.named == Some(Named::Marker);
             assert!(fate.notified != Some(Notified::Reset) || is_marked, "{id} reset: {fate:?}");
             assert!(fate.reports <= 1 && (fate.notified.is_none() || fate.reports == 1));
@@ -361,6 +376,7 @@ impl World {
             0..3 => self.accept(),
             3 | 4 => self.arrive(),
             5 => self.commit_next(),
+            6 if self.random.below(2) == 0 => self.decide(),
             6 if self.random.below(8) == 0 => self.enforce(),
             7 if stops && self.random.below(8) == 0 => self.stop(),
             _ => self.go_on(),
@@ -372,6 +388,7 @@ impl World {
 #[test]
 fn every_connection_has_one_result_and_a_confirmed_one_is_durable() {
     let (mut largest_group, mut lone_groups, mut files, mut markers) = (0, 0, 0, 0);
+    let (mut accepted, mut rejected) = (0, 0);
     for seed in 0..60 {
         let mut world = World::new(seed);
         (0..1500).for_each(|_| world.step(false));
@@ -389,6 +406,11 @@ fn every_connection_has_one_result_and_a_confirmed_one_is_durable() {
             world.go_on();
             world.check();
         }
+        while !world.reviews.is_empty() {
+            world.decide();
+            world.check();
+        }
+        assert!(is_idle(&world), "a decision after the stop has no effect");
         assert_eq!(world.unreported, 0);
         assert!(world.fates.values().all(|fate| fate.notified.is_some() && fate.named.is_some()));
         world.commits.close();
@@ -398,8 +420,12 @@ fn every_connection_has_one_result_and_a_confirmed_one_is_durable() {
         let count = |named| world.fates.values().filter(|fate| fate.named == Some(named)).count();
         files += count(Named::File);
         markers += count(Named::Marker);
+        let decided = |accepted| world.fates.values().filter(|f| f.accepted == accepted).count();
+        accepted += decided(Some(true));
+        rejected += decided(Some(false));
     }
     // A model in which nothing happens proves nothing.
     assert!(largest_group > 4 && lone_groups > 100, "{largest_group} {lone_groups}");
     assert!(files > 500 && markers > 500, "{files} {markers}");
+    assert!(accepted > 100 && rejected > 100, "{accepted} {rejected}");
 }
