@@ -24,7 +24,7 @@ mod server_handshake;
 mod sessions;
 #[path = "simulation/sink.rs"]
 mod sink;
-#[path = "simulation/socket.rs"]
+#[path = "simulation/socket/mod.rs"]
 mod socket;
 #[path = "simulation/world/mod.rs"]
 mod world;

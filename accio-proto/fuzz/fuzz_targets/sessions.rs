@@ -10,7 +10,7 @@ mod oracle;
 mod plan;
 #[path = "../../tests/simulation/sink.rs"]
 mod sink;
-#[path = "../../tests/simulation/socket.rs"]
+#[path = "../../tests/simulation/socket/mod.rs"]
 mod socket;
 #[path = "../../tests/simulation/world/mod.rs"]
 mod world;

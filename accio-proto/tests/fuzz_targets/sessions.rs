@@ -12,5 +12,11 @@ static NULL: LazyLock<Arc<File>> =
 pub(crate) type Input<'a> = &'a [u8];
 
 pub(crate) fn run(bytes: Input<'_>) {
-    world::World::new(plan::Random::scripted(0, bytes), &NULL).run();
+    let world = world::World::new(plan::Random::scripted(0, bytes), &NULL);
+    #[cfg(feature = "tls")]
+    if bytes.len() % 64 == 7 {
+        world.secured().run();
+        return;
+    }
+    world.run();
 }

@@ -15,8 +15,12 @@ pub(crate) type Log = Arc<Mutex<Vec<LogEntry>>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogEntry {
+    /// The client's end of the file: FIN or, with TLS, close_notify.
     Fin,
     Reset,
+    /// A FIN without close_notify.
+    #[cfg(feature = "tls")]
+    Truncated,
     Opened,
     Failed(Op),
     Stopped,

@@ -54,8 +54,14 @@ pub(crate) fn judge<'a>(
         Some(LogEntry::Failed(Op::Commit | Op::SyncNames)) => ("commit", cause),
         Some(LogEntry::Stopped) => ("stopped", cause),
         Some(LogEntry::Reset) => {
-            assert_eq!(connection.plan.first_end(), Some(&Arrival::Reset));
+            assert!(!matches!(connection.plan.first_end(), None | Some(Arrival::Fin)));
             ("reset", cause)
+        }
+        #[cfg(feature = "tls")]
+        Some(LogEntry::Truncated) => {
+            let end = connection.plan.first_end();
+            assert!(matches!(end, Some(Arrival::Cut { reset: false, .. })));
+            ("truncated", cause)
         }
         // The file is open if any content was written to it.
         _ if fin.is_none() => ("late", content.then_some(0)),

@@ -58,6 +58,12 @@ pub(crate) enum Arrival {
     Fin,
     /// Without a FIN before it, the transfer fails; after a FIN, it has no effect.
     Reset,
+    /// Only some of the bytes that encrypt these and close_notify, then FIN or a reset.
+    #[cfg(feature = "tls")]
+    Cut {
+        bytes: Vec<u8>,
+        reset: bool,
+    },
 }
 
 /// A call of the sink.
@@ -117,7 +123,9 @@ impl Plan {
     pub(crate) fn wire(&self) -> Vec<u8> {
         let bytes = self.arrivals.iter().filter_map(|(_, arrival)| match arrival {
             Arrival::Bytes(bytes) => Some(&bytes[..]),
-            _ => None,
+            #[cfg(feature = "tls")]
+            Arrival::Cut { bytes, .. } => Some(&bytes[..]),
+            Arrival::Fin | Arrival::Reset => None,
         });
         bytes.collect::<Vec<_>>().concat()
     }
@@ -125,6 +133,20 @@ impl Plan {
     /// Returns the first FIN or reset in the script, if any.
     pub(crate) fn first_end(&self) -> Option<&Arrival> {
         self.arrivals.iter().map(|(_, arrival)| arrival).find(|a| !matches!(a, Arrival::Bytes(_)))
+    }
+
+    /// Cuts some of the connections that would end with FIN, at any byte of what they send last.
+    #[cfg(feature = "tls")]
+    pub(crate) fn cut(&mut self, random: &mut Random) {
+        if self.first_end() != Some(&Arrival::Fin) || !random.one_in(3) {
+            return;
+        }
+        self.arrivals.retain(|(_, arrival)| matches!(arrival, Arrival::Bytes(_)));
+        let (at, bytes) = match self.arrivals.pop() {
+            Some((at, Arrival::Bytes(bytes))) => (at, bytes),
+            _ => (self.begins, Vec::new()),
+        };
+        self.arrivals.push((at, Arrival::Cut { bytes, reset: random.one_in(4) }));
     }
 
     fn draw(random: &mut Random) -> Plan {

@@ -56,6 +56,8 @@ pub(crate) struct World {
     copier: Copier,
     #[cfg(feature = "digest")]
     digest: Option<DigestAlgorithm>,
+    #[cfg(feature = "tls")]
+    is_secure: bool,
     connections: Vec<Connection>,
     stop: Option<u64>,
     last_id: u64,
@@ -103,10 +105,25 @@ impl World {
             copier: Copier::new(Arc::new(FastPaths::default())),
             #[cfg(feature = "digest")]
             digest,
+            #[cfg(feature = "tls")]
+            is_secure: false,
             stop,
             last_id: 0,
             ends: Ends::new(),
         }
+    }
+
+    /// Makes all connections use TLS, and cuts some of them.
+    #[cfg(feature = "tls")]
+    pub(crate) fn secured(mut self) -> Self {
+        self.is_secure = true;
+        for connection in &mut self.connections {
+            connection.plan.cut(&mut self.random);
+            let line = Line::new(&connection.plan, &self.clock, &connection.log);
+            connection.line = Rc::new(RefCell::new(line));
+            connection.wire = connection.plan.wire();
+        }
+        self
     }
 
     fn now(&self) -> Instant {
@@ -197,7 +214,13 @@ impl World {
         connection.began = connection.heard;
         let disk = Arc::clone(&self.sink.0);
         disk.lock().unwrap().prepare(connection.id, &connection.plan, &connection.log);
-        let socket = SimSocket { id: connection.id, line: Rc::clone(&connection.line), disk };
+        #[cfg(feature = "tls")]
+        let socket = match self.is_secure {
+            true => SimSocket::secured(connection.id, &connection.line, disk),
+            false => SimSocket::new(connection.id, &connection.line, disk),
+        };
+        #[cfg(not(feature = "tls"))]
+        let socket = SimSocket::new(connection.id, &connection.line, disk);
         let mut session =
             Session::begin(Description::new(connection.id), socket, self.dialect, now);
         #[cfg(feature = "digest")]
