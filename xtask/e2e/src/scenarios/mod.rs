@@ -6,6 +6,7 @@ mod concurrency;
 mod connect;
 mod content;
 mod dialects;
+mod digests;
 mod errors;
 mod limits;
 mod portable;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         third_party::SCENARIOS,
         tls::SCENARIOS,
         tls_peers::SCENARIOS,
+        digests::SCENARIOS,
     ]
     .into_iter()
     .flatten()
