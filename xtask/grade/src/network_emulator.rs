@@ -400,6 +400,7 @@ mod tests {
         };
         let local = [127, 0, 0, 1].into();
         for profile in [Profile::DIRECT, Profile::POOR] {
+            read.store(false, Ordering::Relaxed);
             let proxy =
                 NetworkEmulator::start(local, listener.address(), profile, pauses.clone()).unwrap();
             let mut client = Peer::connect(proxy.address()).unwrap();

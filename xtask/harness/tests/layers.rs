@@ -101,7 +101,8 @@ fn expand(tree: &str) -> Vec<Vec<String>> {
         .map(|part| part.trim().to_owned())
         .filter(|part| !part.is_empty())
         .collect();
-    let inside = rest.strip_suffix('}').unwrap();
+    // Otherwise it is a line of a text.
+    let Some(inside) = rest.trim_end().strip_suffix('}') else { return Vec::new() };
     let (mut depth, mut start, mut paths) = (0, 0, Vec::new());
     for (at, letter) in inside.char_indices().chain([(inside.len(), ',')]) {
         match letter {
