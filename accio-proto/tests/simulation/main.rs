@@ -84,7 +84,7 @@ fn check_variety(ends: &Ends) {
     let sessions: u64 = ends.values().sum();
     let count = |end| ends.get(end).copied().unwrap_or(0);
     let kept = count("kept");
-    assert!(kept > sessions / 5 && kept < sessions * 4 / 5, "{ends:?}");
+    assert!(kept > sessions / 10 && kept < sessions * 4 / 5, "{ends:?}");
     for end in
         ["idle", "slow", "long", "large", "reset", "handshake", "full", "shutdown", "abandoned"]
     {
