@@ -57,7 +57,7 @@ pub trait FileSink: Send + Sync + 'static {
 
     /// Returns whether there is room for another file. While there is none, connections wait in the
     /// backlog, and the server asks again ten times a second. While there is, the server may use an
-    /// answer for a tenth of a second, or for as long as the next call takes.
+    /// answer for a fifth of a second, or for as long as the next call takes.
     fn has_room(&self) -> bool {
         true
     }

@@ -70,9 +70,9 @@ fn connections_wait_for_a_free_inode_instead_of_failing() {
             finish(stream).unwrap();
             sent += 1;
             assert!(sent < 420, "there are not so many inodes");
-            // The check for room is at most a tenth of a second old.
+            // The check for room is at most a fifth of a second old.
             if sent > 400 {
-                thread::sleep(Duration::from_millis(150));
+                thread::sleep(Duration::from_millis(250));
             }
         };
         server.line("accepting no connections for now: no room for files");

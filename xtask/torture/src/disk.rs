@@ -19,8 +19,8 @@ use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 
 const MIB: usize = 1 << 20;
 
-/// Longer than the tenth of a second for which a server relies on an answer about free space.
-const ROOM_DELAY: Duration = Duration::from_millis(200);
+/// Longer than the fifth of a second for which a server relies on an answer about free space.
+const ROOM_DELAY: Duration = Duration::from_millis(300);
 
 /// Flags that make the server write files differently.
 const MODES: [(&str, &[&str]); 4] = [

@@ -9,6 +9,10 @@ use crate::tuning::server::ACCEPT_RETRY;
 /// respond must not delay greetings.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
+/// How long the front thread continues to accept after the sink had room, while the next answer is
+/// pending. On a busy server, which asks all the time, accepting therefore never pauses.
+const OVERLAP: Duration = ACCEPT_RETRY.saturating_mul(2);
+
 /// The last answer, and the time of the pending question.
 ///
 /// The front thread never asks the sink itself, because that may block.
@@ -46,7 +50,9 @@ impl Room {
             state.asked = Some(now);
         }
         let patience = state.asked.map(|asked| asked + PATIENCE).filter(|until| now < *until);
+        let is_recent = age.is_some_and(|age| age < OVERLAP);
         let room = match (state.answer, patience) {
+            (Some((true, _)), _) if is_recent => Answer::Yes,
             (_, Some(until)) => Answer::Soon(until),
             // If there was no room, only a new answer can change that.
             (Some((false, _)), None) => Answer::No,
@@ -83,10 +89,12 @@ mod tests {
         room.answer(true, at(6));
         assert_eq!(room.look(at(7)), verdict(false, Answer::Yes));
         assert_eq!(room.look(at(105)), verdict(false, Answer::Yes));
-        // By now the disk may be full.
-        assert_eq!(room.look(at(106)), verdict(true, Answer::Soon(at(126))));
+        // Accepting continues while the answer is renewed.
+        assert_eq!(room.look(at(106)), verdict(true, Answer::Yes));
+        assert_eq!(room.look(at(107)), verdict(false, Answer::Yes));
         room.answer(true, at(107));
         assert_eq!(room.look(at(108)), verdict(false, Answer::Yes));
+        // By now the disk may be full.
         assert_eq!(room.look(at(9000)), verdict(true, Answer::Soon(at(9020))));
         room.answer(false, at(9001));
         assert_eq!(room.look(at(9002)), verdict(false, Answer::No));

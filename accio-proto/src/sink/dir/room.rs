@@ -3,7 +3,7 @@
 use crate::sys::file::FreeSpace;
 
 /// Maximum number of inodes kept free in addition to [`min_free`](super::DirOptions::min_free)
-/// bytes (1024). The result of the check may be a tenth of a second old, and every connection in
+/// bytes (1024). The result of the check may be a fifth of a second old, and every connection in
 /// service may still need an inode.
 const MAX_SPARE_INODES: u64 = 1024;
 
