@@ -248,8 +248,15 @@ impl<K: FileSink> Connections<K> {
         let Ended { connection, bytes, digest, result, unmarked, socket, discarded, .. } = ended;
         let kept = result.is_ok();
         let duration = info.since.elapsed();
-        let ended = SystemTime::now();
-        let outcome = Outcome { connection, bytes, digest, duration, ended, result, unmarked };
+        let outcome = Outcome {
+            connection,
+            bytes,
+            digest,
+            duration,
+            ended: SystemTime::now(),
+            result,
+            unmarked,
+        };
         self.record(outcome, info.place, move || release(socket, kept));
         discarded
     }

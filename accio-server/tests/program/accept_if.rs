@@ -278,7 +278,7 @@ fn a_server_killed_during_a_review_leaves_no_file_and_no_command() {
         assert_eq!(journal(&place).len(), 0, "{flags:?}");
         until("the command is gone", || !is_alive(&pid));
         // The next server removes what is left under a hidden name.
-        let server = start(&place, "exit 0", flags);
+        let server = start_as(&place, &place.script("next", "exit 0"), flags);
         upload(server.address(), b"another").unwrap();
         server.stop(SOON);
         assert_eq!(names(&place), ["1.file"], "{flags:?}");
