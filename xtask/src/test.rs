@@ -77,7 +77,7 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
 /// Returns the command that runs these tests of all crates.
 fn crates(title: &str, targets: &[&str]) -> Step {
     let mut command = cargo();
-    command.args(["test", "--workspace", "--features", FEATURES]).args(targets);
+    command.args(["test", "--workspace", "--no-fail-fast", "--features", FEATURES]).args(targets);
     Step { title: title.to_owned(), command }
 }
 
