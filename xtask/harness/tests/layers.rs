@@ -99,7 +99,7 @@ fn expand(tree: &str) -> Vec<Vec<String>> {
     let prefix: Vec<String> = prefix
         .split("::")
         .map(|part| part.trim().to_owned())
-        .filter(|part| !part.is_empty())
+        .filter(|part| !part.is_empty() && part != "self")
         .collect();
     // Otherwise it is a line of a text.
     let Some(inside) = rest.trim_end().strip_suffix('}') else { return Vec::new() };
@@ -298,7 +298,7 @@ fn finds_a_cycle_through_a_reexport() {
     let module = |path: &str| -> Module { path.split("::").map(str::to_owned).collect() };
     let modules = BTreeMap::from([
         (Vec::new(), String::new()),
-        (module("a"), "mod b;\npub use b::B;\nuse crate::c::C;\n".to_owned()),
+        (module("a"), "mod b;\npub use self::b::{B, D};\nuse crate::c::C;\n".to_owned()),
         (module("a::b"), "use crate::c::{self, C};\nstruct B;\n".to_owned()),
         (module("c"), "use crate::a::B;\nstruct C;\n".to_owned()),
         (module("d"), "use crate::a::B;\n".to_owned()),
