@@ -9,23 +9,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 
 use super::dialect::{Dialect, FIRST, GREETING, SECOND};
+use super::end::End;
 use crate::payload;
 use crate::timeline::{self, Recorder, What};
 use crate::verdict::{Stop, Verdict, ensure, is_shortage};
 
 /// Time limit for reactions that should be immediate, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(8);
-
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The peer closed its side.
-    Fin,
-    /// The peer reset the connection.
-    Reset,
-    /// The connection was still open at the time limit.
-    Open,
-}
 
 /// One end of a connection, controlled by a scenario.
 #[derive(Debug)]

@@ -2,8 +2,10 @@
 
 mod connection;
 mod dialect;
+mod end;
 mod listener;
 
-pub use self::connection::{End, Peer, SOON, ends, side_by_side};
+pub use self::connection::{Peer, SOON, ends, side_by_side};
 pub use self::dialect::{Dialect, FIRST, GREETING, SECOND};
+pub use self::end::End;
 pub use self::listener::Listener;
