@@ -14,9 +14,6 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::capture::Capture;
-use super::process::Process;
-use super::process::imp::prlimit;
-use super::sandbox::{Killer, Sandbox};
 use super::usage;
 
 /// The environment variable that marks all processes that a check starts.
@@ -61,11 +58,11 @@ struct WatchedGroup {
 }
 
 /// The processes whose memory and number are limited.
-enum Counted {
+pub(crate) enum Counted {
     /// Those of the process group.
     Group,
-    /// Those of a PID namespace, given by its process table.
-    Inside(PathBuf, Killer),
+    /// Those of a PID namespace, given by its process table, and what kills them.
+    Inside(PathBuf, Box<dyn Fn() + Send>),
     /// Those of a user.
     User(u32),
 }
@@ -101,16 +98,30 @@ pub fn watch(group: Pid, outputs: [Arc<Capture>; 2], owner: usize, limits: Limit
     start_watching(WatchedGroup { group, owner, limits, outputs, counted, dir });
 }
 
-/// Enforces the limits of `sandbox` on its process `process`.
-pub(crate) fn watch_sandbox(process: &Process, outputs: [Arc<Capture>; 2], sandbox: &Sandbox) {
-    let counted = match (sandbox.processes(), sandbox.killer(), sandbox.uid()) {
-        (Some(table), Some(killer), _) => Counted::Inside(table, killer),
-        (_, _, Some(uid)) => Counted::User(uid),
-        _ => Counted::Group,
-    };
-    let dir = (!sandbox.limits_disk()).then(|| sandbox.dir().to_owned());
-    let (group, owner, limits) = (process.pid(), sandbox.owner(), sandbox.limits());
+/// Enforces `limits` on a process group of a sandbox, on the processes in `counted`, and on the size
+/// of `dir` if that is given.
+pub(crate) fn watch_sandbox(
+    group: Pid,
+    outputs: [Arc<Capture>; 2],
+    owner: usize,
+    limits: Limits,
+    counted: Counted,
+    dir: Option<PathBuf>,
+) {
     start_watching(WatchedGroup { group, owner, limits, outputs, counted, dir });
+}
+
+/// Sets a limit of another process.
+#[cfg(target_os = "linux")]
+pub(crate) fn prlimit(pid: Pid, resource: Resource, limit: Rlimit) -> io::Result<()> {
+    rustix::process::prlimit(Some(pid), resource, limit)?;
+    Ok(())
+}
+
+/// Fails: only Linux can set a limit of another process.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn prlimit(_: Pid, _: Resource, _: Rlimit) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn start_watching(group: WatchedGroup) {
@@ -336,7 +347,7 @@ fn check_limits() {
         let _ = rustix::process::kill_process_group(one.group, Signal::KILL);
         match &one.counted {
             Counted::Group => {}
-            Counted::Inside(_, killer) => killer.kill(),
+            Counted::Inside(_, kill_all) => kill_all(),
             Counted::User(uid) => kill_all_of_user(*uid),
         }
         lock(&ENDED).push((one.owner, why));

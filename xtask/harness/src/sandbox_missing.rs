@@ -30,12 +30,7 @@ pub struct Support;
 pub struct Sandbox {
     owner: usize,
     limits: Limits,
-    dir: PathBuf,
 }
-
-/// Kills all programs of a check; there is none without namespaces.
-#[derive(Debug, Clone)]
-pub(crate) struct Killer;
 
 /// Returns `None`: this system needs no helper.
 pub fn helper() -> Option<ExitCode> {
@@ -56,21 +51,17 @@ impl Support {
     }
 }
 
-impl Killer {
-    pub(crate) fn kill(&self) {}
-}
-
 impl Sandbox {
     /// Prepares the programs of a check.
     pub fn enter(
         _support: &Arc<Support>,
         _files: &Files,
-        dir: &Path,
+        _dir: &Path,
         owner: usize,
         limits: Limits,
         _keeps_files: bool,
     ) -> Verdict<Sandbox> {
-        Ok(Sandbox { owner, limits, dir: dir.to_owned() })
+        Ok(Sandbox { owner, limits })
     }
 
     /// Does nothing: programs run as the user of this process.
@@ -96,33 +87,5 @@ impl Sandbox {
         let outputs = [process.stdout(), process.stderr()].map(Arc::clone);
         resource_limits::watch(process.pid(), outputs, self.owner, self.limits);
         Ok(process)
-    }
-
-    pub(crate) fn processes(&self) -> Option<PathBuf> {
-        None
-    }
-
-    pub(crate) fn killer(&self) -> Option<Killer> {
-        None
-    }
-
-    pub(crate) fn uid(&self) -> Option<u32> {
-        None
-    }
-
-    pub(crate) fn owner(&self) -> usize {
-        self.owner
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    pub(crate) fn limits_disk(&self) -> bool {
-        false
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
+use rustix::process::{Pid, PidfdFlags};
 
 use super::Process;
 
@@ -18,12 +18,6 @@ impl End {
         // The id of a child cannot be reused before we wait for it.
         Ok(End(rustix::process::pidfd_open(pid, PidfdFlags::empty())?))
     }
-}
-
-/// Sets a limit of another process.
-pub(crate) fn prlimit(pid: Pid, resource: Resource, limit: Rlimit) -> io::Result<()> {
-    rustix::process::prlimit(Some(pid), resource, limit)?;
-    Ok(())
 }
 
 /// Waits until one of the processes has ended and returns its index, or `None` after `limit`.

@@ -4,7 +4,7 @@
 mod groups;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "other.rs")]
-pub(crate) mod imp;
+mod imp;
 mod run;
 mod statistics;
 #[cfg(test)]
@@ -255,7 +255,7 @@ impl Process {
     pub fn limit(&self, resource: Resource, value: u64) -> Verdict {
         let maximum = rustix::process::getrlimit(resource).maximum;
         let limit = Rlimit { current: Some(value), maximum };
-        imp::prlimit(self.pid, resource, limit)
+        resource_limits::prlimit(self.pid, resource, limit)
             .map(drop)
             .map_err(|error| Stop::skip(format!("cannot limit another process: {error}")))
     }

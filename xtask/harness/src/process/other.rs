@@ -1,11 +1,11 @@
-//! Child processes on systems other than Linux, where nothing limits another process and its end
-//! is noticed by asking for it.
+//! Child processes on systems other than Linux, where the end of a process is noticed by asking for
+//! it.
 
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit};
+use rustix::process::Pid;
 
 use super::{POLL, Process};
 
@@ -17,11 +17,6 @@ impl End {
     pub(super) fn of(_: Pid) -> io::Result<End> {
         Ok(End)
     }
-}
-
-/// Fails: only Linux can set a limit of another process.
-pub(crate) fn prlimit(_: Pid, _: Resource, _: Rlimit) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Waits until one of the processes has ended and returns its index, or `None` after `limit`.

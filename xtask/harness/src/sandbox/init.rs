@@ -16,8 +16,8 @@ pub(super) struct Init {
 }
 
 /// Kills all programs of a check.
-#[derive(Debug, Clone)]
-pub(crate) struct Killer(Arc<Mutex<ChildStdin>>);
+#[derive(Debug)]
+pub(super) struct Killer(Arc<Mutex<ChildStdin>>);
 
 impl Init {
     /// Starts it in the namespaces of `spawner` and waits until it is ready.
@@ -55,7 +55,7 @@ impl Init {
 
 impl Killer {
     /// Kills all processes of the namespace but its first one.
-    pub(crate) fn kill(&self) {
+    pub(super) fn kill(&self) {
         // If the first process has ended, so have the others.
         let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(helper::KILL);
     }

@@ -24,14 +24,13 @@ use nix::sched::CloneFlags;
 
 pub use self::helper::helper;
 use self::init::Init;
-pub(crate) use self::init::Killer;
 use self::mounts::View;
 use self::spawner::Spawner;
 pub use self::support::{Support, prepare};
 use super::namespace::Namespace;
 use super::process::Process;
 use super::quoting::command_line;
-use super::resource_limits::{self, Limits};
+use super::resource_limits::{self, Counted, Limits};
 use super::verdict::{Stop, Verdict};
 
 /// Environment variables that programs may see, and prefixes of others. Everything else, such as
@@ -145,39 +144,25 @@ impl Sandbox {
             return Err(io::Error::new(error.kind(), text));
         }
         let outputs = [process.stdout(), process.stderr()].map(Arc::clone);
-        resource_limits::watch_sandbox(&process, outputs, self);
+        // Otherwise the file system limits the size of the directory.
+        let dir = (!self.mounted).then(|| self.dir.clone());
+        let (group, counted) = (process.pid(), self.counted());
+        resource_limits::watch_sandbox(group, outputs, self.owner, self.limits, counted, dir);
         Ok(process)
     }
 
-    /// Returns the directory of the sandbox's own processes, as seen by this process.
-    pub(crate) fn processes(&self) -> Option<PathBuf> {
-        Some(PathBuf::from(format!("/proc/{}/root/proc", self.inside.as_ref()?.init.pid())))
-    }
-
-    /// Returns a handle that kills all programs of the check.
-    pub(crate) fn killer(&self) -> Option<Killer> {
-        Some(self.inside.as_ref()?.init.killer())
-    }
-
-    pub(crate) fn uid(&self) -> Option<u32> {
-        self.uid
-    }
-
-    pub(crate) fn owner(&self) -> usize {
-        self.owner
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// Whether the size of the check's directory is limited by its file system.
-    pub(crate) fn limits_disk(&self) -> bool {
-        self.mounted
+    /// Returns the processes of the check, to limit their memory and number.
+    fn counted(&self) -> Counted {
+        match (&self.inside, self.uid) {
+            (Some(inside), _) => {
+                // The process table of the namespace, as seen by this process.
+                let table = PathBuf::from(format!("/proc/{}/root/proc", inside.init.pid()));
+                let killer = inside.init.killer();
+                Counted::Inside(table, Box::new(move || killer.kill()))
+            }
+            (None, Some(uid)) => Counted::User(uid),
+            (None, None) => Counted::Group,
+        }
     }
 
     /// Returns the command of the helper in front of a program.
