@@ -17,20 +17,8 @@ use rustix::process::WaitOptions;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::iterator::Signals;
 
-use super::support;
-
-/// This program, even if its file is hidden or was replaced.
-pub(super) const SELF: &str = "/proc/self/exe";
-/// First argument of the helper in front of a program.
-pub(super) const RUN: &str = "__sandbox-run";
-/// First argument of the first process of a namespace.
-pub(super) const INIT: &str = "__sandbox-init";
-/// First argument of the process that tries whether sandboxes are possible.
-pub(super) const PROBE: &str = "__sandbox-probe";
-/// Written by the first process when it is ready.
-pub(super) const READY: &[u8] = b"r";
-/// Makes the first process kill all others.
-pub(super) const KILL: &[u8] = b"k";
+use super::commands::{INIT, KILL, PROBE, READY, RUN};
+use super::{mounts, probe, support};
 
 /// Acts as a helper if the arguments of this process say so, and returns its exit code. Call it
 /// first, while this process has one thread.
@@ -40,7 +28,7 @@ pub fn helper() -> Option<ExitCode> {
     let outcome = match first.to_str()? {
         RUN => run(arguments),
         INIT => init(),
-        PROBE => support::probe(),
+        PROBE => probe::probe(),
         _ => return None,
     };
     Some(match outcome {
@@ -117,7 +105,7 @@ fn become_user(identity: &str) -> io::Result<()> {
 /// The first process of a PID namespace. It ends, and with it all other processes of the namespace,
 /// when its standard input is closed, which happens if the tool is killed.
 fn init() -> io::Result<()> {
-    super::mounts::mount_proc()?;
+    mounts::mount_proc()?;
     let mut signals = Signals::new([SIGCHLD])?;
     thread::spawn(|| {
         let mut command = [0];

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::helper;
+use super::commands::{INIT, KILL, SELF};
 use super::spawner::Spawner;
 use crate::process::Process;
 
@@ -22,8 +22,8 @@ pub(super) struct Killer(Arc<Mutex<ChildStdin>>);
 impl Init {
     /// Starts it in the namespaces of `spawner` and waits until it is ready.
     pub(super) fn start(spawner: &Spawner, owner: usize) -> io::Result<Init> {
-        let mut command = Command::new(helper::SELF);
-        command.arg(helper::INIT).env_clear().current_dir("/");
+        let mut command = Command::new(SELF);
+        command.arg(INIT).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let line = "the first process of a sandbox".to_owned();
         let mut process = Process::spawn_with_pipes(command, line, owner, |command| {
@@ -57,6 +57,6 @@ impl Killer {
     /// Kills all processes of the namespace but its first one.
     pub(super) fn kill(&self) {
         // If the first process has ended, so have the others.
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(helper::KILL);
+        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(KILL);
     }
 }

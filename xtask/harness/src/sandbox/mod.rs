@@ -5,10 +5,13 @@
 //! The tool runs itself again as the first process of each PID namespace and in front of each
 //! program, see [`helper`].
 
+mod commands;
+mod files;
 mod helper;
 mod init;
 mod loopback;
 mod mounts;
+mod probe;
 mod spawner;
 mod support;
 
@@ -22,6 +25,8 @@ use std::sync::Arc;
 
 use nix::sched::CloneFlags;
 
+use self::commands::{RUN, SELF};
+pub use self::files::Files;
 pub use self::helper::helper;
 use self::init::Init;
 use self::mounts::View;
@@ -38,17 +43,6 @@ use super::verdict::{Stop, Verdict};
 const VARIABLES: [&str; 8] = ["PATH", "HOME", "LANG", "TERM", "TZ", "LOGNAME", "USER", "JAVA_HOME"];
 const PREFIXES: [&str; 9] =
     ["LC_", "PYTHON", "PYENV", "VIRTUAL_ENV", "PERL", "RUBY", "GEM_", "NODE_", "RBENV"];
-
-/// The files that the programs of a check may see, in addition to the system's.
-#[derive(Debug, Clone, Default)]
-pub struct Files {
-    /// Readable directories and files.
-    pub readable: Vec<PathBuf>,
-    /// Readable and writable directories.
-    pub writable: Vec<PathBuf>,
-    /// Directories to hide: other submissions, results, reports.
-    pub hidden: Vec<PathBuf>,
-}
 
 /// A sandbox for the programs of one check.
 #[derive(Debug)]
@@ -167,8 +161,8 @@ impl Sandbox {
 
     /// Returns the command of the helper in front of a program.
     fn wrap(&self, command: &Command) -> Command {
-        let mut wrapped = Command::new(helper::SELF);
-        wrapped.arg0("accio-grade").arg(helper::RUN);
+        let mut wrapped = Command::new(SELF);
+        wrapped.arg0("accio-grade").arg(RUN);
         let identity = match (self.uid, self.support.nested_uid()) {
             (Some(uid), _) => format!("user:{uid}"),
             (None, Some(uid)) => format!("nested:{uid}"),

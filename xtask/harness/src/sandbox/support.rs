@@ -5,14 +5,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
-use super::{Files, Sandbox, helper, mounts};
-use crate::process::{self, NO_OWNER};
-use crate::resource_limits::Limits;
+use super::commands::{PROBE, SELF};
+use super::mounts;
+use crate::process;
 
 /// First user id of the programs, if so many ids are available: no user has such a high one.
 const HIGH: u32 = 1 << 30;
@@ -33,6 +32,15 @@ pub struct Support {
 }
 
 impl Support {
+    /// Enters the namespaces without a trial in another process.
+    pub(super) fn untried() -> io::Result<Support> {
+        let uid = rustix::process::geteuid();
+        enter()?;
+        let users = uid.is_root().then_some((HIGH, 1));
+        let nested_uid = if uid.is_root() { None } else { Some(uid.as_raw()) };
+        Ok(Support { no_namespaces: None, users, nested_uid })
+    }
+
     /// Whether programs run in namespaces of their own.
     pub fn has_namespaces(&self) -> bool {
         self.no_namespaces.is_none()
@@ -95,33 +103,12 @@ pub fn prepare() -> Support {
 
 /// Tries a sandbox in another process, because a failed attempt may not be undone.
 fn try_probe() -> Result<(), String> {
-    let mut command = Command::new(helper::SELF);
-    command.arg(helper::PROBE).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut command = Command::new(SELF);
+    command.arg(PROBE).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output = process::plain_output(&mut command).map_err(|error| error.to_string())?;
     match output.status.success() {
         true => Ok(()),
         false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-    }
-}
-
-/// The process that tries it.
-pub(super) fn probe() -> io::Result<()> {
-    let uid = rustix::process::geteuid();
-    enter()?;
-    let users = uid.is_root().then_some((HIGH, 1));
-    let nested_uid = if uid.is_root() { None } else { Some(uid.as_raw()) };
-    let support = Arc::new(Support { no_namespaces: None, users, nested_uid });
-    let dir = tempfile::tempdir()?;
-    let (files, owner) = (Files::default(), NO_OWNER - 1);
-    let sandbox = Sandbox::enter(&support, &files, dir.path(), owner, Limits::default(), false)
-        .map_err(io::Error::other)?;
-    let mut command = Command::new("true");
-    command.current_dir("/");
-    let mut program = sandbox.spawn(&command, None)?;
-    let exit = program.wait(crate::peer::SOON).map_err(io::Error::other)?;
-    match exit.status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(exit.describe())),
     }
 }
 
