@@ -10,20 +10,19 @@ use rustix::process::Pid;
 
 use super::cause;
 use super::check::Check;
+use super::fingerprint::Fingerprint;
 use super::outcome::{Outcome, Report, Row};
-use super::report::saved::Fingerprint;
+use super::settings::{Settings, Submission};
 use super::source_checks;
 use super::startup_failures::{NOT_TRIED, StartupFailures};
-use super::trial::{Network, Trial};
+use super::trial::Trial;
 use accio_harness::context::Context;
 use accio_harness::jobs::{self, Concurrency, Job, Load};
 use accio_harness::payload;
-use accio_harness::peer::Dialect;
 use accio_harness::process::{self, OwnEnd};
-use accio_harness::resource_limits::{self, Limits};
-use accio_harness::sandbox::{Files, Support};
+use accio_harness::resource_limits;
 use accio_harness::scheduling_delay;
-use accio_harness::subject::{Program, Subject};
+use accio_harness::subject::Program;
 use accio_harness::timeline::{self, Timeline};
 use accio_harness::verdict::{Stop, Verdict};
 use accio_harness::{report as outputs, seeds::seed_for};
@@ -32,64 +31,6 @@ use accio_harness::{report as outputs, seeds::seed_for};
 const TAIL: usize = 8;
 /// Number of processes whose output is kept with a failure.
 const PROCESSES: usize = 3;
-
-/// The programs to grade.
-#[derive(Debug, Clone)]
-pub(crate) struct Submission {
-    /// Its name in reports.
-    pub(crate) name: String,
-    /// Its programs.
-    pub(crate) programs: Subject,
-    /// The dialect to check.
-    pub(crate) dialect: Dialect,
-    /// Its directory, unless its programs were given one by one.
-    pub(crate) directory: Option<PathBuf>,
-    /// The command-line options that select it.
-    pub(crate) options: String,
-    /// The files that its programs need, which other submissions may not see.
-    pub(crate) files: Vec<PathBuf>,
-}
-
-/// The settings for grading a submission.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    /// The seed of contents and of the network emulator.
-    pub(crate) seed: u64,
-    /// How delay and loss are emulated.
-    pub(crate) network: Network,
-    /// Resource limits for the processes of a check.
-    pub(crate) limits: Limits,
-    /// The working directory of the programs; `None` for a new directory each.
-    pub(crate) workdir: Option<PathBuf>,
-    /// The directory for the checks' files.
-    pub(crate) dir: PathBuf,
-    /// Whether server-s may print lines at its start.
-    pub(crate) may_announce: bool,
-    /// Whether to run a failed check again by itself.
-    pub(crate) retry: bool,
-    /// Whether to keep the files of a failed check.
-    pub(crate) keep: bool,
-    /// Further command-line options that are needed to repeat a check.
-    pub(crate) repeat: String,
-    /// How programs can be confined on this machine.
-    pub(crate) support: Arc<Support>,
-    /// Whether the checks of the repository have points.
-    pub(crate) repository_points: bool,
-    /// Directories that no program may see.
-    pub(crate) hidden: Vec<PathBuf>,
-}
-
-impl Settings {
-    /// Returns the files for the programs of these submissions.
-    pub(crate) fn files<'a>(&self, submissions: impl IntoIterator<Item = &'a Submission>) -> Files {
-        let readable = submissions.into_iter().flat_map(|one| one.files.iter().cloned());
-        Files {
-            readable: readable.collect(),
-            writable: self.workdir.iter().cloned().collect(),
-            hidden: self.hidden.clone(),
-        }
-    }
-}
 
 /// Returns the checks among `chosen` for programs of the submission.
 pub(crate) fn checks_for(

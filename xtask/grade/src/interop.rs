@@ -5,9 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use super::grade::{Settings, Submission};
 use super::reference;
 use super::report::matrix::{self, Pair};
+use super::settings::{Settings, Submission};
 use super::trial::Trial;
 use accio_harness::context::Context;
 use accio_harness::jobs::{self, Concurrency, Job, Load};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::check::Check;
-use super::report::saved::Fingerprint;
-use super::source_checks::Remark;
+use super::fingerprint::Fingerprint;
+use super::remark::Remark;
 use accio_harness::peer::Dialect;
 use accio_harness::subject::Program;
 

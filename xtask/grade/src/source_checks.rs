@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::grade::{Settings, Submission};
 use super::outcome::Outcome;
+use super::remark::Remark;
+use super::settings::{Settings, Submission};
 use accio_harness::context::Context;
 use accio_harness::subject::{Program, Subject, Template};
 use accio_harness::verdict::{Stop, Verdict};
@@ -43,17 +44,6 @@ const STRAY: [&str; 14] = [
     ".vscode",
 ];
 
-/// A remark on a file or on the repository.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Remark {
-    /// The file, relative to the submission, or an empty text.
-    pub(crate) file: String,
-    /// The line, or 0.
-    pub(crate) line: u32,
-    /// What is wrong.
-    pub(crate) text: String,
-}
-
 /// What the source code and the repository look like.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
@@ -61,16 +51,6 @@ pub(crate) struct Sources {
     pub(crate) remarks: Vec<Remark>,
     /// Number of commits; `None` without a repository.
     pub(crate) commits: Option<usize>,
-}
-
-impl std::fmt::Display for Remark {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.file.as_str(), self.line) {
-            ("", _) => f.write_str(&self.text),
-            (file, 0) => write!(f, "{file}: {}", self.text),
-            (file, line) => write!(f, "{file}:{line}: {}", self.text),
-        }
-    }
 }
 
 impl Sources {

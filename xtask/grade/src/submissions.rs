@@ -13,10 +13,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::check::Check;
 use super::discovery;
-use super::grade::{self, Settings, Submission};
+use super::fingerprint::Fingerprint;
+use super::grade;
 use super::outcome::Report;
-use super::report::saved::{self, Fingerprint, Reuse};
+use super::report::saved::{self, Reuse};
 use super::report::{self, json, table};
+use super::settings::{Settings, Submission};
 use accio_harness::peer::Dialect;
 use accio_harness::quoting::quote;
 use accio_harness::subject::{Program, Subject};

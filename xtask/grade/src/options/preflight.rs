@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{self, PathBuf};
 
-use super::{Options, Submission};
+use super::Options;
 use crate::check::Check;
+use crate::settings::Submission;
 use crate::{discovery, grade, report};
 
 impl Options {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use accio_harness::quoting::quote;
 use anyhow::{Context, bail};
 
-use super::{COURSES, DISK, MEMORY, Options, RunSettings, Submission};
+use super::{COURSES, DISK, MEMORY, Options, RunSettings};
 use crate::detect;
 use crate::discovery;
+use crate::settings::Submission;
 use crate::trial::Network;
 use accio_harness::peer::Dialect;
 use accio_harness::subject::Subject;

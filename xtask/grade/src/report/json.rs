@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::saved::Fingerprint;
+use crate::fingerprint::Fingerprint;
 use crate::outcome::{Outcome, Report, Row};
-use crate::source_checks::Remark;
+use crate::remark::Remark;
 
 /// Version of the format; incremented when a field changes its meaning.
 pub(crate) const VERSION: u32 = 1;
