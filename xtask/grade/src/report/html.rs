@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::html_details::{article, detail};
+use super::html_text::{anchor, escaped, named, sign};
 use crate::check::Check;
-use crate::outcome::{Outcome, Report, Row};
+use crate::outcome::{Outcome, Report};
 use accio_harness::subject::Program;
 
 const STYLE: &str = include_str!("page.css");
@@ -244,38 +245,4 @@ fn count(reports: &[Report]) -> String {
 fn short(cause: &str) -> String {
     let end = cause.find([':', '.', ',']).unwrap_or(cause.len());
     cause[..end].to_owned()
-}
-
-pub(super) fn named(report: &Report) -> String {
-    format!("{} ({})", report.name, report.dialect.name())
-}
-
-pub(super) fn anchor(number: usize, row: &Row) -> String {
-    format!("s{number}-{}", row.check.id.replace('/', "-"))
-}
-
-/// Returns the class of a cell, its sign and its word: colour alone is not enough.
-pub(super) fn sign(outcome: &Outcome) -> (&'static str, &'static str, &'static str) {
-    match outcome {
-        Outcome::Passed => ("passed", "✓", "passed"),
-        Outcome::Failed { .. } => ("failed", "✗", "failed"),
-        Outcome::Skipped(_) => ("skipped", "–", "skipped"),
-        Outcome::NotGraded(_) => ("not-graded", "–", "not graded here"),
-        Outcome::Trouble(_) => ("trouble", "!", "error in the grader"),
-    }
-}
-
-pub(super) fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            c if accio_cli::is_unprintable(c) && c != '\n' => escaped.push('\u{fffd}'),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::html::{anchor, escaped, named, sign};
+use super::html_text::{anchor, escaped, named, sign};
 use super::table;
 use crate::outcome::{Outcome, Report, Row};
 

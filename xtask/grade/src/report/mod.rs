@@ -5,6 +5,7 @@ pub(crate) mod csv;
 pub(crate) mod gradescope;
 pub(crate) mod html;
 mod html_details;
+mod html_text;
 pub(crate) mod json;
 pub(crate) mod junit;
 pub(crate) mod matrix;
