@@ -28,9 +28,9 @@ const CRATES: [(&str, usize); 13] = [
 ];
 
 /// Modules that import from their submodules and are imported by them. ARCHITECTURE.md has the
-/// reasons; `dist` has the constants of its submodules.
-const MUTUAL_IMPORTS: [(&str, &str); 3] =
-    [("accio-proto", "server::reactor"), ("accio-proto", "sink::dir"), ("xtask", "dist")];
+/// reasons.
+const MUTUAL_IMPORTS: [(&str, &str); 2] =
+    [("accio-proto", "server::reactor"), ("accio-proto", "sink::dir")];
 
 /// The path of a module, from the root of the crate.
 type Module = Vec<String>;

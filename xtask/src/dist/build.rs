@@ -10,7 +10,7 @@ use accio_harness::cargo::cargo;
 use accio_harness::process::{checked_output, foreground, output};
 use anyhow::{Context, bail};
 
-use super::{KIT, LIMIT, PROGRAMS};
+use super::common::{KIT, LIMIT, PROGRAMS};
 
 const PACKAGES: [&str; 4] = ["accio-client", "accio-server", "accio-simplified", KIT];
 

@@ -8,7 +8,8 @@ use std::process::Command;
 use accio_harness::process::checked_output;
 
 use super::build::Target;
-use super::{LIMIT, STAGE, VERSION, tarball, tool};
+use super::common::{LIMIT, STAGE, VERSION, tool};
+use super::tarball;
 
 /// Makes the image, for static programs only.
 pub(super) fn write(

@@ -2,6 +2,7 @@
 //! licences, as a tarball, as Debian and RPM packages and as a container image.
 
 mod build;
+mod common;
 mod image;
 mod packages;
 mod recipes;
@@ -13,23 +14,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 use accio_harness::process::checked_output;
 use accio_harness::{TROUBLE, tools};
 
 use self::build::Target;
+pub(crate) use self::common::VERSION;
+use self::common::{LIMIT, STAGE};
 use self::tree::Tree;
-
-/// Time limit for each command, except builds.
-const LIMIT: Duration = Duration::from_secs(600);
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The programs with a man page, and the conformance kit.
-const PROGRAMS: [&str; 3] = ["accio-client", "accio-server", "server-s"];
-const KIT: &str = "accio-grade";
-/// Directory of the files to be packaged. The metadata of cargo-deb and cargo-generate-rpm in
-/// `accio-server/Cargo.toml` names it.
-const STAGE: &str = "target/dist/tree";
 
 /// The options of `cargo xtask dist`.
 #[derive(Debug, Clone, clap::Args)]
@@ -116,20 +108,6 @@ fn sums(out: &Path) -> anyhow::Result<()> {
     sum.arg("--").args(&names).current_dir(out);
     fs::write(out.join("SHA256SUMS"), checked_output(sum, b"", LIMIT)?)?;
     Ok(())
-}
-
-/// Returns the tool, or prints that `what` is skipped without it.
-fn tool(
-    name: &str,
-    what: &str,
-    install: &str,
-    stdout: &mut dyn Write,
-) -> io::Result<Option<PathBuf>> {
-    let found = tools::find(name);
-    if found.is_none() {
-        writeln!(stdout, "skipped: {what}: {name} is not installed ({install})")?;
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::process::Command;
 use accio_harness::process::checked_output;
 
 use super::build::Target;
-use super::{LIMIT, VERSION, tool};
+use super::common::{LIMIT, VERSION, tool};
 
 /// Makes the Debian package.
 pub(super) fn deb(

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use super::VERSION;
+use super::common::VERSION;
 use crate::release::repository;
 
 const DESCRIPTION: &str = "File drop over raw TCP";

@@ -9,7 +9,7 @@ use accio_harness::process::checked_output;
 use anyhow::Context;
 
 use super::build::Target;
-use super::{KIT, LIMIT, VERSION, tool};
+use super::common::{KIT, LIMIT, VERSION, tool};
 
 /// The packages of the programs, and their directories.
 const PACKAGES: [(&str, &str); 4] = [

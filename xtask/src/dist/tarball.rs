@@ -7,7 +7,7 @@ use std::process::Command;
 use accio_harness::process::checked_output;
 use anyhow::Context;
 
-use super::LIMIT;
+use super::common::LIMIT;
 use super::tree::{files, is_executable};
 
 /// Writes `out/NAME.tar.gz`, where NAME is the last component of `root`.

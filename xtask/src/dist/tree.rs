@@ -8,7 +8,7 @@ use std::process::Command;
 
 use accio_harness::process::checked_output;
 
-use super::{KIT, LIMIT, PROGRAMS, VERSION};
+use super::common::{KIT, LIMIT, PROGRAMS, VERSION};
 
 /// Documents of the repository, in addition to the pages of `docs/`.
 const DOCUMENTS: [&str; 5] =
