@@ -68,14 +68,16 @@ pub(crate) fn find(
     None
 }
 
-/// Whether the program gave up a connection on which only a part of a greeting had been sent.
+/// Whether the program gave up a connection on which only a part of a greeting had been sent, or
+/// answered nothing to a greeting in parts: its end may be noticed only after the last part.
 fn ended_within_greeting(events: &[Event]) -> bool {
     let connections = events.iter().map(|event| event.connection).max().unwrap_or(0);
     (1..=connections).any(|connection| {
-        let mut sent = 0;
+        let (mut sent, mut parts) = (0, 0);
         for event in events.iter().filter(|event| event.connection == connection) {
             match &event.what {
-                What::Sent(_, length) => sent += length,
+                What::Sent(_, length) => (sent, parts) = (sent + length, parts + 1),
+                What::Ended(_) if parts > 1 && sent == GREETING.len() => return true,
                 // Bytes of the client before the end of the greeting belong to the same fault.
                 What::Received(..) | What::Ended(_) => return (1..GREETING.len()).contains(&sent),
                 What::Opened | What::Closed => {}
@@ -122,6 +124,9 @@ mod tests {
         let part = What::Sent(b"acc".to_vec(), 3);
         let whole = What::Sent(GREETING.to_vec(), 7);
         let (fin, reset) = (What::Ended(End::Fin), What::Ended(End::Reset));
+        let rest = What::Sent(b"io\r\n".to_vec(), 4);
+        assert_eq!(cause("client/split", "", "", &[part.clone(), rest, fin]), Some(ONE_RECV));
+        let fin = What::Ended(End::Fin);
         assert_eq!(cause("client/split", "", "FIN", &[part, fin]), Some(ONE_RECV));
         assert_eq!(cause("client/11", "", "Reset", &[whole.clone(), reset]), Some(UNREAD));
         let part_of = "only the first 4096 bytes; the last 96 are missing";

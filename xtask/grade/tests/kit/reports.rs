@@ -227,7 +227,8 @@ fn the_command_of_a_failure_reproduces_it() {
     let line = command.replacen("accio-grade", &format!("'{own}'"), 1) + " --json";
     assert!(line.contains("--memory 512 --network proxy"), "{line}");
     assert!(line.contains("--seed 7"), "{line}");
-    let again = run(Command::new("sh").args(["-c", &line]).current_dir(dir.path()));
+    let mut shell = Command::new("sh");
+    let again = run(shell.args(["-c", &line]).env_remove("CARGO").current_dir(dir.path()));
     assert_eq!(again.status.code(), Some(1), "{line}");
     assert_eq!(failed(&again.stdout), (first, command));
 }
