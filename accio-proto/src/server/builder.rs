@@ -173,7 +173,7 @@ impl<K: FileSink> ServerBuilder<K> {
 
     /// Sets whether each connection comes from a proxy, such as HAProxy, that sends the address of
     /// its client in a header of the PROXY protocol, version 1 or 2. The rules above and the
-    /// [outcome](Outcome::peer) then use that address. Off by default.
+    /// [outcome](crate::Connection::peer) then use that address. Off by default.
     ///
     /// The header precedes everything else, including the greeting, and must be complete within the
     /// idle timeout. A connection without a header, or with one that is malformed or longer than
@@ -250,7 +250,7 @@ impl<K: FileSink> ServerBuilder<K> {
         ServerBuilder { tls: Some(tls.into()), ..self }
     }
 
-    /// Sets the maximum number of concurrent connections per [identity](Outcome::identity). The
+    /// Sets the maximum number of concurrent connections per [identity](crate::Connection::identity). The
     /// handshakes of further connections fail. Unlimited by default; clients without an identity
     /// are never limited.
     #[cfg(feature = "tls")]

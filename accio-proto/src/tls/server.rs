@@ -33,7 +33,7 @@ impl ServerTls {
     }
 
     /// Sets the function that identifies clients by their certificate chain, which is verified and
-    /// not empty. The result becomes the [identity](crate::Outcome::identity) of the outcome.
+    /// not empty. The result becomes the [identity](crate::Connection::identity) of the outcome.
     #[must_use]
     pub fn identify(
         self,
