@@ -3,7 +3,6 @@
 use std::env;
 use std::fs;
 use std::io::{self, Write};
-use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -53,15 +52,11 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let Some(scenarios) = options.e2e_commands(&built)? else { return Ok(ExitCode::from(USAGE)) };
-    // Most tests wait most of the time, so three lanes keep two cores busy.
-    let lanes = vec![
-        vec![
-            crates("unit tests", &["--lib", "--bins", "--examples"]),
-            crates("doc tests", &["--doc"]),
-        ],
-        vec![crates("integration tests", &["--test", "[!k]*"])],
-        iter::once(crates("the kit's tests", &["--test", "k*"])).chain(scenarios).collect(),
-    ];
+    // Most tests wait most of the time, so the scenarios run next to them.
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--no-fail-fast", "--features", FEATURES]);
+    let tests = Step { title: "tests of the crates".to_owned(), command: tests };
+    let lanes = vec![vec![tests], scenarios];
     let mut worst = lanes::run(lanes)?;
     // Filters apply to scenarios and checks only. Faults have the machine to themselves, since
     // several of them measure how late something happens.
@@ -72,13 +67,6 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
         worst = worst.max(code(&mut torture)?);
     }
     Ok(ExitCode::from(worst))
-}
-
-/// Returns the command that runs these tests of all crates.
-fn crates(title: &str, targets: &[&str]) -> Step {
-    let mut command = cargo();
-    command.args(["test", "--workspace", "--no-fail-fast", "--features", FEATURES]).args(targets);
-    Step { title: title.to_owned(), command }
 }
 
 /// Builds all programs, tools and tests at once. Cargo builds a dependency again for each set of its
