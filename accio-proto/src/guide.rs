@@ -51,7 +51,6 @@
 //! | inspect a complete file before it is confirmed | `ServerBuilder::reviewer` |
 //! | confirm a file only after it was recorded elsewhere | `ServerBuilder::recorder` |
 //! | send files | `Client` |
-//! | do either on tokio | the crate `accio-tokio` |
 //! | do either on another runtime | the module `driver`, or [`handshake`](crate::handshake) alone |
 //! | test a program that sends files | the module `testing` |
 //!
