@@ -51,7 +51,7 @@
 //! | inspect a complete file before it is confirmed | `ServerBuilder::reviewer` |
 //! | confirm a file only after it was recorded elsewhere | `ServerBuilder::recorder` |
 //! | send files | `Client` |
-//! | do either on another runtime | the module `driver`, or [`handshake`](crate::handshake) alone |
+//! | do either on another runtime | the parsers in [`handshake`](crate::handshake) |
 //! | test a program that sends files | the module `testing` |
 //!
 //! # When something fails
