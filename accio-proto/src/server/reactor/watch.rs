@@ -129,7 +129,8 @@ impl Watch {
     /// end.
     pub(super) fn is_calm(&self) -> bool {
         let now = self.tick.load(Ordering::Relaxed);
-        now - self.blocked_at.load(Ordering::Relaxed) > CALM_AFTER
+        // The front thread may count a tick, and find a blocked worker, between the two loads.
+        now.saturating_sub(self.blocked_at.load(Ordering::Relaxed)) > CALM_AFTER
     }
 
     /// Stops ticking unless a worker is busy. Returns whether it stopped.
@@ -206,6 +207,13 @@ mod tests {
         watch.begin(second);
         watch.tick(false);
         assert!(watch.is_calm());
+    }
+
+    #[test]
+    fn it_is_not_calm_if_a_worker_is_found_blocked_during_the_check() {
+        let watch = Watch::new(1);
+        watch.blocked_at.store(watch.tick.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        assert!(!watch.is_calm());
     }
 
     #[test]
