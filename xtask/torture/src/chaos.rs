@@ -78,9 +78,11 @@ fn chaos(context: &Context, flags: &[&str], transfers: usize) -> Verdict<String>
         expected.errors += lane.errors;
     }
     let total = each * LANES;
-    wait_until(SOON, || server.listing().is_ok_and(|names| names.len() >= total));
-    // The server may not have seen the last resets yet, nor replaced the last names.
-    wait_until(SOON, || server.listing().is_ok_and(|names| names.len() == total));
+    // The server may not have seen the last resets yet, nor given the last files their names.
+    wait_until(SOON, || {
+        let names = server.listing().unwrap_or_default();
+        names.len() == total && !names.iter().any(|name| name.starts_with('.'))
+    });
     let found = survey(&server.dir)?;
     let lost = expected.whole.iter().zip(&expected.descriptions);
     let lost: Vec<&String> = lost
