@@ -175,6 +175,15 @@ pub(super) fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
+/// Sends content and FIN. The server may reset the connection before the FIN.
+pub(super) fn send_in_vain(stream: &mut TcpStream, content: &[u8]) {
+    stream.write_all(content).unwrap();
+    match stream.shutdown(Shutdown::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+        sent => sent.unwrap(),
+    }
+}
+
 /// Returns whether the server reset the connection.
 pub(super) fn is_reset(stream: &mut TcpStream) -> bool {
     matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() == io::ErrorKind::ConnectionReset)

@@ -140,8 +140,7 @@ fn a_sink_knows_its_connection_and_may_reject_it() {
         let mut client = server.connect();
         clients.push(client.local_addr().unwrap());
         greeted(&mut client);
-        client.write_all(content).unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
+        send_in_vain(&mut client, content);
         assert_eq!(is_reset(&mut client), !content.is_empty());
     }
     let ended = server.outcomes.wait(3);

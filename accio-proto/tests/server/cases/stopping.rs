@@ -148,8 +148,7 @@ fn a_panic_of_the_sink_fails_one_connection() {
     let mut waiting = server.connect();
     greeted(&mut waiting);
     for mut stream in idle {
-        stream.write_all(b"content").unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
+        send_in_vain(&mut stream, b"content");
         assert!(is_reset(&mut stream));
     }
     waiting.write_all(b"content").unwrap();
