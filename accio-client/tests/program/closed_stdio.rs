@@ -1,13 +1,10 @@
 //! Standard input and output that are closed when the program starts.
-#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
-
-mod common;
 
 use std::io::ErrorKind;
 use std::process::Output;
 
+use super::common::{code, file, listen, serve, text};
 use accio_harness::program::{command, run};
-use common::{code, file, listen, serve, text};
 
 /// Runs the client in a shell that first applies `redirection`.
 fn redirected(redirection: &str, arguments: &[&str]) -> Output {

@@ -1,5 +1,4 @@
 //! Helpers shared by the tests: the program, and peers on loopback.
-#![allow(dead_code, reason = "each test file takes what it needs")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

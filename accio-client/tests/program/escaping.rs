@@ -1,13 +1,10 @@
 //! Control characters in file names, arguments and text from peers, which a terminal would
 //! interpret.
-#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
-
-mod common;
 
 use std::io::Write;
 use std::process::Output;
 
-use common::{Client, accept, code, events, listen, serve, text};
+use super::common::{Client, accept, code, events, listen, serve, text};
 
 /// An escape sequence, its C1 form, a bidirectional override and isolate, a line separator.
 const HOSTILE: &str = "a\x1b[2J\u{9b}2J\u{202e}gpj.exe\u{2066}\u{2028}b";

@@ -1,7 +1,4 @@
 //! Time limits, missing confirmations, and shortages of this machine.
-#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
-
-mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,11 +6,11 @@ use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::common::{Client, accept, code, events, fails, file, listen, named, serve, text};
 use accio_harness::namespace;
 use accio_harness::process::{AtDrop, Process};
 use accio_harness::program::command;
 use accio_harness::verdict::Stop;
-use common::{Client, accept, code, events, fails, file, listen, named, serve, text};
 
 /// Runs a client against a server that receives everything but never closes the connection.
 fn unconfirmed(flags: &[&str]) -> Output {

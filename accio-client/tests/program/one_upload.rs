@@ -1,15 +1,11 @@
-//! The program from a user's point of view: output, exit codes, and the effect of its death on the
-//! server.
-#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
-
-mod common;
+//! A single upload: output, exit codes, and the effect of the program's death on the server.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, accept, fails, file, listen};
+use super::common::{Client, accept, fails, file, listen};
 
 #[test]
 fn usage_errors_are_one_line_with_exit_code_2() {

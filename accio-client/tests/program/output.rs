@@ -1,7 +1,4 @@
 //! Output: events, progress, colours.
-#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
-
-mod common;
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
@@ -9,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, accept, code, events, file, listen, named, serve, text};
+use super::common::{Client, accept, code, events, file, listen, named, serve, text};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde_json::Value;
 

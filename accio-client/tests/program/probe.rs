@@ -1,11 +1,8 @@
 //! `--probe`.
-#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
-
-mod common;
 
 use std::io::{Read, Write};
 
-use common::{Client, accept, code, events, listen, text};
+use super::common::{Client, accept, code, events, listen, text};
 
 #[test]
 fn shows_the_greeting_and_sends_nothing() {

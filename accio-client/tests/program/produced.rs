@@ -1,7 +1,4 @@
 //! Content that is produced while it is sent: directories, and the output of commands.
-#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
-
-mod common;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -9,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::common::{Client, accept, code, events, listen, named, reset, serve, text};
 use accio_harness::program::{command, run};
-use common::{Client, accept, code, events, listen, named, reset, serve, text};
 
 /// Runs the client; returns its output and the upload as the server sees it: the content, or how it
 /// was broken off.

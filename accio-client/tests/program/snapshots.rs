@@ -1,9 +1,6 @@
 //! Exact texts of help and errors. `SNAPSHOTS=overwrite cargo test -p accio-client` replaces them.
-#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
 
-mod common;
-
-use common::{Client, fails, text};
+use super::common::{Client, fails, text};
 use snapbox::{assert_data_eq, file};
 
 fn help(flag: &str) -> String {

@@ -1,7 +1,4 @@
 //! Several files, standard input, exit codes, retries.
-#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
-
-mod common;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,7 +7,7 @@ use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, accept, code, events, file, listen, named, reset, serve, text};
+use super::common::{Client, accept, code, events, file, listen, named, reset, serve, text};
 
 #[test]
 fn sends_several_files_in_order_and_reports_every_failure() {

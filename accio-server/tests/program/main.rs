@@ -17,6 +17,7 @@ mod harness;
 mod inodes;
 mod journal;
 mod limits;
+mod man_page;
 mod metrics;
 #[cfg(feature = "store")]
 mod network;

@@ -1,6 +1,8 @@
 //! The program from a user's point of view: output, flags, errors, exit codes.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
+mod man_page;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,9 +1,0 @@
-//! The man page has the same content as `--help`.
-
-#[path = "../../accio-cli/tests/common/man_page.rs"]
-mod man_page;
-
-#[test]
-fn the_man_page_describes_every_flag_like_the_help() {
-    man_page::compare(env!("CARGO_BIN_EXE_server-s"));
-}
