@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod crate_tests;
 mod dist;
 mod features;
-mod lanes;
 mod release;
+mod steps;
 mod test;
 mod test_portable;
 mod tools;

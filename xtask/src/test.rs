@@ -5,18 +5,21 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::Duration;
 
 use accio_harness::cargo::cargo;
 use accio_harness::options::RunOptions;
 use accio_harness::process;
 
-use crate::lanes::{self, Step, code};
+use crate::crate_tests;
+use crate::steps::{self, FinishedStep, Step, code};
 use crate::tools::Tool;
 
 /// All features except `store`, which adds fifty crates for HTTP and TLS. Test it with `cargo test
 /// --package accio-server --all-features`. `store-core` covers the sink itself.
-const FEATURES: &str = "accio-server/store-core";
+const FEATURES: &str =
+    "accio-server/store-core,accio-proto/serde,accio-proto/testing,accio-proto/tracing";
 /// The programs that the scenarios run.
 const PROGRAMS: [&str; 3] = ["accio-server", "accio-client", "server-s"];
 /// Time limit to build a tool.
@@ -52,12 +55,15 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let Some(scenarios) = options.e2e_commands(&built)? else { return Ok(ExitCode::from(USAGE)) };
+    let tests = crate_tests::steps(FEATURES)?;
     // Most tests wait most of the time, so the scenarios run next to them.
-    let mut tests = cargo();
-    tests.args(["test", "--workspace", "--no-fail-fast", "--features", FEATURES]);
-    let tests = Step { title: "tests of the crates".to_owned(), command: tests };
-    let lanes = vec![vec![tests], scenarios];
-    let mut worst = lanes::run(lanes)?;
+    let (tests, scenarios) = thread::scope(|scope| {
+        let scenarios = scope.spawn(|| steps::run(scenarios, 1, FinishedStep::print));
+        (crate_tests::run(tests), scenarios.join())
+    });
+    let (code_of_tests, counts) = tests?;
+    let scenarios = scenarios.unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))?;
+    let mut worst = code_of_tests.max(scenarios);
     // Filters apply to scenarios and checks only. Faults have the machine to themselves, since
     // several of them measure how late something happens.
     if options.run.filter.is_empty() {
@@ -66,6 +72,7 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
         options.add_common_to(&mut torture, &built);
         worst = worst.max(code(&mut torture)?);
     }
+    writeln!(io::stdout().lock(), "\ntests of the crates: {counts}")?;
     Ok(ExitCode::from(worst))
 }
 
