@@ -26,6 +26,9 @@ const CLIENTS: usize = 32;
 /// Number of power losses per case.
 const POINTS: usize = 32;
 
+/// Number of cases without --durable, which only count losses.
+const NOT_DURABLE_ROUNDS: usize = 4;
+
 /// The debug line of a group commit, up to the number of files.
 const GROUP: &str = "committing a group of ";
 
@@ -40,7 +43,7 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
     for round in 0..options.scale(1, 8) {
         for (mode, flags) in modes {
             let durable = flags.contains(&"--durable");
-            if !durable && round > 0 {
+            if !durable && round >= NOT_DURABLE_ROUNDS {
                 continue;
             }
             let points = if options.quick { POINTS / 6 } else { POINTS };
