@@ -39,6 +39,7 @@ pub mod usage;
 pub mod verdict;
 pub mod wait;
 pub mod work_dir;
+mod wrapper;
 
 /// The exit code of a tool that failed itself, whatever the programs under test do.
 pub const TROUBLE: u8 = 3;

@@ -9,6 +9,7 @@ use super::namespace::Namespace;
 use super::process::{Input, Process};
 use super::resource_limits::{self, Limits};
 use super::verdict::Verdict;
+use super::wrapper;
 
 /// The files that the programs of a check may see, in addition to the system's.
 #[derive(Debug, Clone, Default)]
@@ -73,13 +74,7 @@ impl Sandbox {
     pub fn spawn(&self, command: &Command, network: Option<&Namespace>) -> io::Result<Process> {
         let mut copy = Command::new(command.get_program());
         copy.args(command.get_args());
-        command.get_current_dir().map(|dir| copy.current_dir(dir));
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => copy.env(name, value),
-                None => copy.env_remove(name),
-            };
-        }
+        wrapper::inherit(&mut copy, command);
         if let Some(network) = network {
             copy = network.wrap(&copy);
         }

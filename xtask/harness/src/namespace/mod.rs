@@ -18,6 +18,7 @@ pub use self::private::PrivateNamespace;
 pub use self::test_runs::{as_process_1, rerun, with_private_mounts};
 use super::tools;
 use super::verdict::{Stop, Verdict};
+use super::wrapper;
 
 /// Prefix of the names of all namespaces; the id of the process that made them follows.
 const PREFIX: &str = "accio-test-";
@@ -147,15 +148,7 @@ impl Namespace {
         let mut wrapped = Command::new(ip);
         wrapped.args(words);
         wrapped.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => wrapped.env(name, value),
-                None => wrapped.env_remove(name),
-            };
-        }
-        if let Some(dir) = command.get_current_dir() {
-            wrapped.current_dir(dir);
-        }
+        wrapper::inherit(&mut wrapped, command);
         wrapped
     }
 

@@ -37,6 +37,7 @@ use super::process::Process;
 use super::quoting::command_line;
 use super::resource_limits::{self, Counted, Limits};
 use super::verdict::{Stop, Verdict};
+use super::wrapper;
 
 /// Environment variables that programs may see, and prefixes of others. Everything else, such as
 /// the tokens of a CI service, is removed.
@@ -184,15 +185,7 @@ impl Sandbox {
                 wrapped.env(&name, value);
             }
         }
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => wrapped.env(name, value),
-                None => wrapped.env_remove(name),
-            };
-        }
-        if let Some(dir) = command.get_current_dir() {
-            wrapped.current_dir(dir);
-        }
+        wrapper::inherit(&mut wrapped, command);
         wrapped
     }
 }
