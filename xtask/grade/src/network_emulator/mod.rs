@@ -7,6 +7,9 @@
 //! waits until the server has read everything: whether they arrive together with what follows must
 //! not depend on chance.
 
+mod profile;
+mod schedule;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,83 +19,19 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+pub(crate) use self::profile::{Pauses, Profile};
+use self::schedule::Schedule;
 use accio_harness::context::wait_until;
 use accio_harness::verdict::Verdict;
 
 /// Maximum number of reads in flight in one direction, of up to [`PIECE`] bytes each.
 const IN_FLIGHT: usize = 64;
 const PIECE: usize = 16 << 10;
-/// Maximum number of segments in a slice.
-const MOST_SEGMENTS: u64 = 44;
-
-/// The properties of an emulated network.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Profile {
-    /// Delay of each byte, in one direction.
-    pub(crate) latency: Duration,
-    /// Maximum additional delay of a slice.
-    pub(crate) jitter: Duration,
-    /// Bytes per second.
-    pub(crate) bandwidth: u64,
-    /// Length of a segment: slices contain a number of whole segments.
-    pub(crate) segment: u64,
-    /// Average distance of stalls, in bytes.
-    pub(crate) stall_every: u64,
-    /// Maximum duration of a stall.
-    pub(crate) longest_stall: Duration,
-    /// The position in the stream at which both sides get a reset.
-    pub(crate) reset_at: Option<u64>,
-}
-
-impl Profile {
-    /// A poor network: emulates delay and loss where packets cannot be dropped.
-    pub(crate) const POOR: Profile = Profile {
-        latency: Duration::from_millis(15),
-        jitter: Duration::from_millis(10),
-        bandwidth: 24 << 20,
-        segment: 1_460,
-        stall_every: 6 << 20,
-        // Four retransmission timeouts in a row; far below the idle timeout of ten seconds.
-        longest_stall: Duration::from_millis(1_600),
-        reset_at: None,
-    };
-    /// No delays: only the pauses at the ends of the confirmations.
-    pub(crate) const DIRECT: Profile = Profile {
-        latency: Duration::ZERO,
-        jitter: Duration::ZERO,
-        bandwidth: u64::MAX,
-        segment: u64::MAX,
-        stall_every: u64::MAX,
-        longest_stall: Duration::ZERO,
-        reset_at: None,
-    };
-}
 
 /// Determines the slices and stalls of all emulated networks.
 const PLAN: u64 = 1;
 /// How long to wait until the server has read what was sent before a pause.
 const PAUSE: Duration = Duration::from_secs(3);
-
-/// Positions in the client's stream at which to wait until the server has read all bytes.
-#[derive(Clone)]
-pub(crate) struct Pauses {
-    /// The positions, in ascending order.
-    pub(crate) positions: Vec<u64>,
-    /// Whether the server has read all bytes of the connection from this address.
-    pub(crate) is_read: Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>,
-}
-
-impl Pauses {
-    /// No pauses.
-    pub(crate) fn none() -> Pauses {
-        Pauses { positions: Vec::new(), is_read: Arc::new(|_| true) }
-    }
-
-    /// Returns the first position after `position`.
-    fn next(&self, position: u64) -> u64 {
-        self.positions.iter().copied().find(|at| *at > position).unwrap_or(u64::MAX)
-    }
-}
 
 /// A running network emulator. Dropping it ends its connections.
 #[derive(Debug)]
@@ -250,7 +189,7 @@ impl Direction<'_> {
             }
             let mut rest = &bytes[..];
             while !rest.is_empty() {
-                let position = schedule.position;
+                let position = schedule.position();
                 let until = pauses.next(position);
                 let available = usize::try_from(until - position).unwrap_or(usize::MAX);
                 let (length, pause) = schedule.next(rest.len().min(available));
@@ -259,7 +198,7 @@ impl Direction<'_> {
                     return self.reset();
                 }
                 rest = &rest[length..];
-                if schedule.position == until {
+                if schedule.position() == until {
                     self.wait_for_reader(pauses);
                 }
             }
@@ -283,85 +222,12 @@ impl Direction<'_> {
     }
 }
 
-/// Decides where the stream is sliced and where it stalls, by position only.
-struct Schedule {
-    random: fastrand::Rng,
-    profile: Profile,
-    position: u64,
-    /// The end of the current slice.
-    cut: u64,
-    stall: u64,
-}
-
-impl Schedule {
-    fn new(profile: Profile, seed: u64) -> Schedule {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let stall = distance(&mut random, profile.stall_every);
-        Schedule { random, profile, position: 0, cut: 0, stall }
-    }
-
-    /// Returns how many of the next `available` bytes to send at once (0 for a reset) and the pause
-    /// before them.
-    fn next(&mut self, available: usize) -> (usize, Duration) {
-        let mut pause = Duration::ZERO;
-        if self.profile.reset_at == Some(self.position) {
-            return (0, pause);
-        }
-        if self.position >= self.cut {
-            let segments = self.random.u64(1..=MOST_SEGMENTS);
-            self.cut = self.position.saturating_add(self.profile.segment.saturating_mul(segments));
-            pause = self.profile.jitter.mul_f64(self.random.f64().powi(4));
-        }
-        if self.position >= self.stall {
-            // 200 ms, 400 ms and so on: retransmissions that may be lost again.
-            let doublings = [0, 0, 0, 1, 1, 2, 3][self.random.usize(..7)];
-            let stall = Duration::from_millis(200 << doublings);
-            pause += stall.min(self.profile.longest_stall);
-            self.stall =
-                self.position.saturating_add(distance(&mut self.random, self.profile.stall_every));
-        }
-        let mut end = self.cut.min(self.stall.max(self.position + 1));
-        if let Some(reset) = self.profile.reset_at.filter(|reset| *reset > self.position) {
-            end = end.min(reset);
-        }
-        let length = usize::try_from(end - self.position).unwrap_or(available).min(available);
-        self.position += length as u64;
-        (length, pause)
-    }
-}
-
-fn distance(random: &mut fastrand::Rng, mean: u64) -> u64 {
-    if mean == u64::MAX { mean } else { random.u64(mean / 4..=mean * 7 / 4) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     use accio_harness::payload;
     use accio_harness::peer::{End, Listener, Peer, SOON};
-
-    fn slices(seed: u64, pieces: usize) -> Vec<(usize, Duration)> {
-        let mut schedule = Schedule::new(Profile::POOR, seed);
-        let mut taken = Vec::new();
-        let mut rest = 4 << 20;
-        while rest > 0 {
-            let (length, pause) = schedule.next(pieces.min(rest));
-            rest -= length;
-            taken.push((length, pause));
-        }
-        taken
-    }
-
-    #[test]
-    fn slices_and_stalls_depend_on_the_seed_whatever_the_reads() {
-        assert_eq!(slices(1, PIECE), slices(1, PIECE));
-        assert_ne!(slices(1, PIECE), slices(2, PIECE));
-        let total = |pieces: &[(usize, Duration)]| pieces.iter().map(|(_, pause)| *pause).sum();
-        let (whole, part): (Duration, Duration) =
-            (total(&slices(7, usize::MAX)), total(&slices(7, 999)));
-        assert_eq!(whole, part);
-    }
 
     #[test]
     fn relays_bytes_and_ends_unchanged() {
@@ -407,8 +273,8 @@ mod tests {
             let mut server = listener.accept().unwrap();
             client.send(&[7; 60]).unwrap();
             for length in [15, 23, 22] {
-                let (received, _) = server.receive_or_end(60, Duration::from_millis(300)).unwrap();
-                assert_eq!(received.len(), length);
+                assert_eq!(server.receive(length, SOON).unwrap().len(), length);
+                server.expect_silence(Duration::from_millis(300)).unwrap();
                 read.store(true, Ordering::Relaxed);
             }
         }
