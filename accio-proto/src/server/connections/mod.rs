@@ -1,0 +1,240 @@
+//! State shared by both threading modes: the sink, the configuration, numbering and reporting.
+#![cfg_attr(
+    not(feature = "tls"),
+    allow(clippy::useless_conversion, reason = "the server's socket is a TCP socket then")
+)]
+
+mod arrivals;
+mod reports;
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::config::Config;
+use super::connection::{Connection, ConnectionInfo, Ending, Progress, Unnumbered};
+use super::handle::Controls;
+use super::limit_log::LimitLog;
+use super::proxy_protocol::Arrival;
+use super::review::{Decide, DescriptorSource, Review};
+use super::transport::ServerSocket;
+use crate::copier::Copier;
+use crate::fast_path::FastPaths;
+use crate::session::{Abort, Closing, Turn, Unreleased};
+use crate::sink::FileSink;
+use crate::socket::TcpSocket;
+
+/// The state of a server, in either mode.
+pub(super) struct Connections<K: FileSink> {
+    pub(super) sink: K,
+    pub(super) config: Config,
+    pub(super) paths: Arc<FastPaths>,
+    pub(super) controls: Arc<Controls>,
+    /// The number of the next connection. Only one thread accepts at a time, so numbers follow
+    /// the order of acceptance or, behind a proxy, the order in which headers are complete.
+    next_id: AtomicU64,
+    /// Whether the last possible number has been assigned.
+    exhausted: AtomicBool,
+    /// Whether accepting is paused; used to log the pause only once.
+    paused: AtomicBool,
+    limit_log: LimitLog,
+}
+
+impl<K: FileSink> Connections<K> {
+    pub(super) fn new(
+        sink: K,
+        config: Config,
+        paths: FastPaths,
+        controls: Arc<Controls>,
+    ) -> Connections<K> {
+        Connections {
+            sink,
+            paths: Arc::new(paths),
+            controls,
+            next_id: AtomicU64::new(config.first_id),
+            exhausted: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            limit_log: LimitLog::default(),
+            config,
+        }
+    }
+
+    /// Admits or refuses a new connection. Call [`greet`](Connections::greet) next.
+    pub(super) fn receive(
+        &self,
+        socket: TcpSocket,
+        peer: Option<SocketAddr>,
+        now: Instant,
+    ) -> Progress<K> {
+        if self.paused.load(Ordering::Relaxed) && self.paused.swap(false, Ordering::Relaxed) {
+            log::warn!("accepting connections again");
+        }
+        if self.config.proxy_protocol {
+            let arrival = Arrival::new(socket, peer, &self.config, now);
+            return Progress::Waiting(Connection::Arriving(arrival));
+        }
+        self.admit(socket, peer, now)
+    }
+
+    /// Sends the greeting, if it is due.
+    pub(super) fn greet(&self, connection: Connection<K>) -> Progress<K> {
+        match connection {
+            Connection::Arriving(_) => Progress::Waiting(connection),
+            #[cfg(feature = "tls")]
+            Connection::Securing(_) => Progress::Waiting(connection),
+            Connection::Serving(mut session, info) => match session.greet() {
+                Turn::Waiting => {
+                    // However late its greeting is, the client could not send anything before.
+                    session.resume(info.since, Instant::now());
+                    Progress::Waiting(Connection::Serving(session, info))
+                }
+                Turn::Ended(result) => self.end(session.close(result), info),
+            },
+            Connection::Reviewing(_) => Progress::Waiting(connection),
+        }
+    }
+
+    /// Receives more of a PROXY header, and greets the connection once the header is complete.
+    pub(super) fn arrive(&self, connection: Connection<K>) -> Progress<K> {
+        match connection {
+            Connection::Arriving(arrival) => self.handle_arrival(arrival, Instant::now()),
+            serving => Progress::Waiting(serving),
+        }
+    }
+
+    /// Serves a connection whose socket is ready or whose deadline has passed.
+    pub(super) fn take_turn(&self, connection: Connection<K>, copier: &mut Copier) -> Progress<K> {
+        let now = Instant::now();
+        let (mut session, info) = match connection {
+            Connection::Arriving(arrival) => return self.handle_arrival(arrival, now),
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => return self.secure(securing, now),
+            Connection::Serving(session, info) => (session, info),
+            Connection::Reviewing(_) => return Progress::Waiting(connection),
+        };
+        #[cfg(feature = "tracing")]
+        let _in_span = self.controls.in_progress.span(info.place).entered();
+        let limits = &self.config.limits;
+        let turn = if session.deadline(limits) <= now {
+            session.handle_timeout(&self.sink, copier, limits, now)
+        } else {
+            session.handle_ready(&self.sink, copier, limits, now)
+        };
+        match turn {
+            Turn::Waiting => {
+                if session.heard() == now {
+                    // The peer was not idle while the sink was busy with its bytes.
+                    session.resume(now, Instant::now());
+                }
+                let (bytes, dialect) = (session.bytes(), session.dialect());
+                self.controls.in_progress.progress(info.place, bytes, dialect, session.heard());
+                Progress::Waiting(Connection::Serving(session, info))
+            }
+            Turn::Ended(result) => self.end(session.close(result), info),
+        }
+    }
+
+    /// Returns a connection whose session has ended.
+    fn end(&self, closing: Closing<ServerSocket, K::File>, info: ConnectionInfo) -> Progress<K> {
+        self.controls.in_progress.finishing(info.place, closing.bytes(), closing.dialect());
+        Progress::Ended(Ending { closing, info })
+    }
+
+    /// Ends a connection early.
+    pub(super) fn abort(&self, connection: Connection<K>, why: Abort) -> Progress<K> {
+        match connection {
+            Connection::Arriving(arrival) => {
+                Progress::Unnumbered(Unnumbered::Refused(arrival.into_socket().into()))
+            }
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => match why {
+                Abort::System(error) => {
+                    let failure = crate::tls::HandshakeFailure::Lost(error);
+                    self.fail_handshake(securing.fail(failure, Instant::now()))
+                }
+                _ => {
+                    self.config.admission.leave(securing.peer());
+                    Progress::Unnumbered(Unnumbered::Refused(securing.into_socket().into()))
+                }
+            },
+            Connection::Serving(session, info) => self.end(session.abort(why), info),
+            Connection::Reviewing(mut ending) => {
+                ending.closing.fail(why);
+                Progress::Ended(*ending)
+            }
+        }
+    }
+
+    /// Ends a connection that has exceeded a limit.
+    pub(super) fn expire(&self, connection: Connection<K>, why: Abort) -> Progress<K> {
+        match connection {
+            Connection::Arriving(arrival) => self.handle_arrival(arrival, Instant::now()),
+            #[cfg(feature = "tls")]
+            Connection::Securing(securing) => self.secure(securing, Instant::now()),
+            serving => self.abort(serving, why),
+        }
+    }
+
+    /// Returns whether complete files are reviewed before their commit.
+    pub(super) fn reviews(&self) -> bool {
+        self.config.reviewer.is_some()
+    }
+
+    /// Returns the review of a complete file.
+    pub(super) fn review(
+        &self,
+        ending: &Ending<K>,
+        source: DescriptorSource,
+        decide: Decide,
+    ) -> Review {
+        let closing = &ending.closing;
+        Review {
+            connection: closing.connection().clone(),
+            bytes: closing.bytes(),
+            digest: closing.digest(),
+            source,
+            decide: Some(decide),
+        }
+    }
+
+    /// Passes a review to the reviewer.
+    pub(super) fn begin_review(&self, review: Review) {
+        let Some(reviewer) = &self.config.reviewer else { return };
+        let id = review.connection.id;
+        // The review is dropped by a panic, which rejects the file.
+        if catch_unwind(AssertUnwindSafe(|| reviewer(review))).is_err() {
+            log::error!("connection {id}: the reviewer panicked");
+        }
+    }
+
+    /// Logs that accepting is paused.
+    pub(super) fn pause(&self, why: std::fmt::Arguments<'_>) {
+        if !self.paused.swap(true, Ordering::Relaxed) {
+            log::warn!("accepting no connections for now: {why}");
+        }
+    }
+
+    /// Returns whether all numbers have been used.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// Tells the sink that the server stops.
+    pub(super) fn stopping(&self) {
+        if catch_unwind(AssertUnwindSafe(|| self.sink.stopping())).is_err() {
+            log::error!("the sink panicked when the server stopped");
+        }
+    }
+
+    /// Stops counting a connection against the limits. This comes first, so that a client that
+    /// reconnects as soon as it sees the end is within the limits.
+    pub(super) fn leave(&self, socket: &Unreleased<ServerSocket>, peer: Option<SocketAddr>) {
+        self.config.admission.leave(peer);
+        #[cfg(feature = "tls")]
+        self.config.identities.leave(socket.socket());
+        #[cfg(not(feature = "tls"))]
+        let _ = socket;
+    }
+}

@@ -1,0 +1,127 @@
+//! Finished connections: commit or abort, log, counters, observer and recorder.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Instant, SystemTime};
+
+use super::Connections;
+use crate::server::acknowledgement::Acknowledgement;
+use crate::server::connection::{ConnectionInfo, Ending, Peer};
+use crate::server::in_progress::Place;
+use crate::server::limit_log::is_operators_rule;
+use crate::server::outcome::Outcome;
+use crate::server::transport::ServerSocket;
+use crate::session::{Abort, Ended, Unreleased};
+use crate::sink::FileSink;
+
+impl<K: FileSink> Connections<K> {
+    /// Commits or aborts the file of a connection, then [reports](Connections::report) it.
+    pub(in crate::server) fn finish(
+        &self,
+        ending: Ending<K>,
+        release: impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static,
+    ) -> Option<K::File> {
+        #[cfg(feature = "tracing")]
+        let _in_span = self.controls.in_progress.span(ending.info.place).entered();
+        let ended = ending.closing.finish(&self.sink);
+        self.report(ended, ending.info, release)
+    }
+
+    /// Reports a finished connection to the log, the counters and the observer. The recorder then
+    /// decides when `release` notifies the peer; without a recorder, that happens at once.
+    ///
+    /// Returns the discarded file, which should be dropped where that delays no connection.
+    pub(in crate::server) fn report(
+        &self,
+        ended: Ended<ServerSocket, K::File>,
+        info: ConnectionInfo,
+        release: impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static,
+    ) -> Option<K::File> {
+        let Ended { connection, bytes, digest, result, unmarked, socket, discarded, .. } = ended;
+        let kept = result.is_ok();
+        let duration = info.since.elapsed();
+        let outcome = Outcome {
+            connection,
+            bytes,
+            digest,
+            duration,
+            ended: SystemTime::now(),
+            result,
+            unmarked,
+        };
+        self.record(outcome, info.place, move || release(socket, kept));
+        discarded
+    }
+
+    /// Ends a connection whose session is stuck in another thread when the server stops: writes the
+    /// error marker and reports the connection. The peer sees a reset when the process ends.
+    pub(in crate::server) fn abandon(&self, info: ConnectionInfo) {
+        let known = self.controls.in_progress.describe(info.place, info.id);
+        let connection = known.unwrap_or_else(|| {
+            let mut connection = crate::Connection::new(info.id);
+            connection.peer = info.peer;
+            connection
+        });
+        let marked = catch_unwind(AssertUnwindSafe(|| self.sink.mark(&connection)))
+            .unwrap_or_else(|_| Err(std::io::Error::other("the sink panicked")));
+        let unmarked = marked.err().inspect(|error| {
+            log::error!("connection {}: cannot keep the error marker: {error}", info.id);
+        });
+        let outcome = Outcome {
+            connection,
+            bytes: 0,
+            digest: None,
+            duration: info.since.elapsed(),
+            ended: SystemTime::now(),
+            result: Err(Abort::Shutdown),
+            unmarked,
+        };
+        self.record(outcome, info.place, || {});
+    }
+
+    fn record(&self, outcome: Outcome, place: Place, release: impl FnOnce() + Send + 'static) {
+        let (id, bytes) = (outcome.connection.id, outcome.bytes);
+        let peer = Peer(outcome.connection.peer);
+        match &outcome.result {
+            Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
+            Err(why) if is_operators_rule(why) => {
+                let line = format_args!("connection {id}: ERROR: {why} ({peer})");
+                self.limit_log.log(why.code(), Instant::now(), line);
+            }
+            Err(why) if why.is_peer_fault() => log::info!("connection {id}: ERROR: {why} ({peer})"),
+            Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
+        }
+        #[cfg(feature = "tracing")]
+        let span = {
+            let span = self.controls.in_progress.span(place);
+            if let Some(dialect) = outcome.connection.dialect {
+                span.record("dialect", dialect.name());
+            }
+            span.record("bytes", bytes);
+            span.record(
+                "outcome",
+                outcome.result.as_ref().map_or_else(Abort::code, |()| "complete"),
+            );
+            span
+        };
+        #[cfg(feature = "tracing")]
+        let _in_span = span.enter();
+        self.controls.counters.ended(&outcome);
+        let observed = catch_unwind(AssertUnwindSafe(|| (self.config.on_outcome)(&outcome)));
+        if observed.is_err() {
+            log::error!("connection {id}: the observer panicked");
+        }
+        // This comes after the report, so that an observer never misses a connection in both lists.
+        self.controls.in_progress.leave(place, id);
+        match &self.config.recorder {
+            None => release(),
+            Some(recorder) => {
+                let acknowledgement = Acknowledgement::new(release);
+                let recorded =
+                    catch_unwind(AssertUnwindSafe(|| recorder(outcome, acknowledgement)));
+                if recorded.is_err() {
+                    log::error!("connection {id}: the recorder panicked");
+                }
+            }
+        }
+    }
+}
