@@ -268,7 +268,7 @@ fn a_fin_before_a_reset_completes_the_file() {
 
 #[test]
 fn waits_for_each_byte_for_at_most_the_idle_timeout() {
-    let idle = Duration::from_millis(300);
+    let idle = Duration::from_millis(1200);
     for (_, mut copier) in copiers() {
         let (mut peer, mut socket) = connection();
         let mut file = Plain::new(tempfile::tempfile().unwrap());
@@ -277,7 +277,7 @@ fn waits_for_each_byte_for_at_most_the_idle_timeout() {
         let talker = std::thread::spawn(move || {
             // Takes longer than the timeout in total, but is never idle for that long.
             for byte in 0..5u8 {
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(idle / 3);
                 peer.write_all(&[byte]).unwrap();
             }
             (Instant::now(), peer)
@@ -285,9 +285,9 @@ fn waits_for_each_byte_for_at_most_the_idle_timeout() {
         let error = copier.copy_to_end(&mut socket, &mut file, idle).unwrap_err();
         let (last, _peer) = talker.join().unwrap();
         assert!(matches!(error, CopyError::Idle(limit) if limit == idle), "{error}");
-        assert!(started.elapsed() >= Duration::from_millis(790));
+        assert!(started.elapsed() >= idle / 3 * 5 + idle - Duration::from_millis(10));
         let late = last.elapsed();
-        assert!(late < idle + Duration::from_millis(400), "{late:?}");
+        assert!(late < idle + Duration::from_secs(2), "{late:?}");
         assert_eq!(read_back(&mut file.file), [0, 1, 2, 3, 4]);
     }
 }

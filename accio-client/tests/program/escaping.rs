@@ -64,7 +64,7 @@ fn escapes_text_from_peers() {
         [&["--probe"][..], &["--probe", "--json"], &["/dev/null"], &["/dev/null", "--json"]]
     {
         let (listener, port) = listen();
-        let arguments = [&["127.0.0.1", &port, "--timeout=.5", "-vvv"], flags].concat();
+        let arguments = [&["127.0.0.1", &port, "--timeout=1.5", "-vvv"], flags].concat();
         let client = Client::start(&arguments);
         let mut stream = accept(&listener);
         stream.write_all(format!("accio\r{HOSTILE}").as_bytes()).unwrap();

@@ -131,11 +131,11 @@ fn prints_a_line_per_transfer_unless_quiet() {
     );
     assert!(line.ends_with("/s), confirmed\n") && line.lines().count() == 1, "{line}");
 
-    let note = run(&["--timeout", "0.3"], false);
+    let note = run(&["--timeout", "1.5"], false);
     assert!(note.starts_with(&format!("note: sent {path} to 127.0.0.1:{port}: ")), "{note}");
     assert!(note.contains("not confirmed: the server has received all bytes"), "{note}");
     assert_eq!(note.lines().count(), 1);
-    assert_eq!(run(&["--timeout", "0.3", "-q"], false), "");
+    assert_eq!(run(&["--timeout", "1.5", "-q"], false), "");
 }
 
 #[test]

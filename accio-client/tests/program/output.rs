@@ -194,7 +194,7 @@ fn a_terminal_shows_acknowledged_bytes_in_a_bar_per_file() {
         for stream in &mut streams {
             stream.write_all(b"accio\r\n").unwrap();
         }
-        thread::sleep(Duration::from_millis(1200));
+        thread::sleep(Duration::from_millis(2500));
         for stream in &mut streams {
             stream.read_to_end(&mut Vec::new()).unwrap();
         }

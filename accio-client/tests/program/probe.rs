@@ -8,7 +8,7 @@ use super::common::{Client, accept, code, events, listen, text};
 fn shows_the_greeting_and_sends_nothing() {
     let look = |wire: &'static [u8], flags: &[&str]| {
         let (listener, port) = listen();
-        let flags = [flags, &["--timeout=.4", "--connect-timeout=10"]].concat();
+        let flags = [flags, &["--timeout=1.2", "--connect-timeout=10"]].concat();
         let start = ["--probe", "-4", "localhost", &port];
         let client = Client::start(&[&start, &flags[..]].concat());
         let mut stream = accept(&listener);

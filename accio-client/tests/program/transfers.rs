@@ -109,7 +109,7 @@ fn notices_a_closed_connection_while_the_pipe_is_silent() {
     reset(stream);
     let start = Instant::now();
     let output = client.finish();
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     let stderr = text(&output.stderr);
     assert_eq!(code(&output), 55, "{stderr}");
     assert!(stderr.contains("the cause is its idle timeout, a limit, or a shutdown"), "{stderr}");
@@ -152,7 +152,7 @@ fn each_failure_has_an_exit_code_and_a_code_in_json() {
             "reads no more",
             |mut s| {
                 s.write_all(b"accio\r\n").unwrap();
-                thread::sleep(Duration::from_secs(3));
+                thread::sleep(Duration::from_secs(4));
             },
             28,
             "stalled",
@@ -173,7 +173,7 @@ fn each_failure_has_an_exit_code_and_a_code_in_json() {
     File::create(&large).unwrap().set_len(64 << 20).unwrap();
     let large = large.to_str().unwrap();
     let run = |flags: &[&str], port: &str, path: &str| {
-        let start = ["127.0.0.1", port, path, "--timeout=1", "--json"];
+        let start = ["127.0.0.1", port, path, "--timeout=1.5", "--json"];
         Client::start(&[&start, flags].concat())
     };
     let check = |what: &str, output: Output, exit: i32, name: &str| {
@@ -213,7 +213,7 @@ fn an_unresponsive_address_takes_only_the_connect_timeout() {
     let _waiting: Vec<_> = (0..3).map(|_| TcpStream::connect_timeout(&address, short)).collect();
     let start = Instant::now();
     let output = Client::start(&["127.0.0.1", &port, "/dev/null", "--connect-timeout=.4"]).finish();
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     let stderr = text(&output.stderr);
     assert_eq!(code(&output), 28, "{stderr}");
     assert!(stderr.contains("no answer within 400ms; check the address"), "{stderr}");

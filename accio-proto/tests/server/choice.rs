@@ -87,13 +87,13 @@ fn sessions_blocked_in_the_sink_delay_no_other_and_are_not_idle() {
     let memory = MemorySink::new();
     let (gates, opened) = mpsc::channel();
     let sink = Slow { memory: memory.clone(), gates: Mutex::new(gates) };
-    let idle = Duration::from_millis(400);
+    let idle = Duration::from_secs(1);
     let server = Server::builder(sink).idle_timeout(idle).bind("127.0.0.1:0").unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     thread::scope(|scope| {
         let _stop = Stop(handle.clone());
         let serving = scope.spawn(|| server.run());
-        let streams: Vec<_> = (0..64)
+        let mut streams: Vec<_> = (0..64)
             .map(|_| {
                 let mut stream = TcpStream::connect(address).unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -109,8 +109,11 @@ fn sessions_blocked_in_the_sink_delay_no_other_and_are_not_idle() {
         assert_eq!(handle.stats().failed, 0, "a slow server is not idle time of a peer");
         drop(gates);
         let wait = Instant::now();
-        for mut stream in streams {
+        // All at once: a session that waits for its turn here would exceed the idle timeout.
+        for stream in &streams {
             stream.shutdown(Shutdown::Write).unwrap();
+        }
+        for stream in &mut streams {
             assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");
         }
         assert!(wait.elapsed() < PATIENCE);

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use super::cases::*;
 use super::slow_sink::{Slow, SlowSink};
-use accio_proto::{Acknowledgement, MemorySink, Outcome, Server, Stored};
+use accio_proto::{Acknowledgement, ConnectionStatus, MemorySink, Outcome, Phase, Server, Stored};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::num::NonZeroU32;
@@ -21,8 +21,8 @@ fn greeted_in(server: &RunningServer, limit: Duration) -> TcpStream {
     stream
 }
 
-/// Long for a greeting, but short for a disk that does not respond.
-const AT_ONCE: Duration = Duration::from_millis(900);
+/// Long for a greeting on a busy machine, but short for a sink that waits at its gate.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Table row 1: a limit is enforced in time, however busy the workers are.
 #[test]
@@ -140,8 +140,7 @@ fn freeing_a_discarded_file_delays_no_client() {
         let mut stream = server.connect();
         greeted(&mut stream);
         stream.write_all(b"half").unwrap();
-        while server.handle.stats().in_service < 1 {}
-        std::thread::sleep(Duration::from_millis(20));
+        all_received(&server, 1);
         reset(stream);
         server.outcomes.wait(id);
     }
@@ -163,33 +162,56 @@ fn a_stop_takes_less_than_a_second_whatever_is_blocked() {
         Slow { commit: true, groups: true, ..Slow::default() },
         Slow { drop: true, ..Slow::default() },
     ] {
-        let memory = MemorySink::new();
-        let (sink, held) = SlowSink::new(&memory, slow);
-        let server = start(Server::builder(sink).workers(workers(2)));
-        let mut streams: Vec<_> = (0..30).map(|_| server.connect()).collect();
-        for stream in &mut streams {
-            greeted(stream);
-            stream.write_all(b"slow").unwrap();
-            if slow.groups {
-                stream.shutdown(Shutdown::Write).unwrap();
-            }
+        is_in_time(|| stop_while_blocked(slow));
+    }
+}
+
+/// Fails unless one of three stops takes less than a second: a single late one may be caused by
+/// other load on the machine.
+fn is_in_time(stop: impl Fn() -> Duration) {
+    let late = |_| Some(stop()).filter(|took| *took >= Duration::from_secs(1));
+    let late: Vec<_> = (0..3).map_while(late).collect();
+    assert!(late.len() < 3, "{late:?}");
+}
+
+/// Returns how long a stop takes.
+fn stop_while_blocked(slow: Slow) -> Duration {
+    let memory = MemorySink::new();
+    let (sink, held) = SlowSink::new(&memory, slow);
+    let server = start(Server::builder(sink).workers(workers(2)));
+    let mut streams: Vec<_> = (0..30).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        greeted(stream);
+        stream.write_all(b"slow").unwrap();
+        if slow.groups {
+            stream.shutdown(Shutdown::Write).unwrap();
         }
-        if slow.drop {
-            std::thread::sleep(Duration::from_millis(100));
-        } else {
-            held.0.wait_for(if slow.groups { 1 } else { 2 });
-        }
-        let outcomes = Arc::clone(&server.outcomes);
-        let started = Instant::now();
-        server.stop().unwrap();
-        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-        let ended = outcomes.wait(30);
-        assert!(ended.values().all(|ended| ended.error.is_some()), "{ended:?}");
-        assert!((1..=30).all(|id| memory.get(id) == Some(Stored::Error)));
-        // The blocked calls return now and must not touch the markers.
-        held.0.open();
-        std::thread::sleep(Duration::from_millis(50));
-        assert!((1..=30).all(|id| memory.get(id) == Some(Stored::Error)));
+    }
+    if slow.drop {
+        all_received(&server, 30);
+    } else {
+        held.0.wait_for(if slow.groups { 1 } else { 2 });
+    }
+    let outcomes = Arc::clone(&server.outcomes);
+    let started = Instant::now();
+    server.stop().unwrap();
+    let took = started.elapsed();
+    let ended = outcomes.wait(30);
+    assert!(ended.values().all(|ended| ended.error.is_some()), "{ended:?}");
+    assert!((1..=30).all(|id| memory.get(id) == Some(Stored::Error)));
+    // The blocked calls return now and must not touch the markers.
+    held.0.open();
+    std::thread::sleep(Duration::from_millis(50));
+    assert!((1..=30).all(|id| memory.get(id) == Some(Stored::Error)));
+    took
+}
+
+/// Waits until each of `count` connections has received four bytes.
+fn all_received(server: &RunningServer, count: usize) {
+    let started = Instant::now();
+    while server.handle.connections().filter(|connection| connection.bytes == 4).count() < count {
+        assert!(started.elapsed() < PATIENCE, "not all bytes arrived");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -197,6 +219,11 @@ fn a_stop_takes_less_than_a_second_whatever_is_blocked() {
 /// a discarded file is freed.
 #[test]
 fn a_stop_leaves_slow_markers_before_it_frees_files() {
+    is_in_time(stop_with_slow_markers);
+}
+
+/// Returns how long the stop takes.
+fn stop_with_slow_markers() -> Duration {
     const COUNT: u64 = 200;
     let memory = MemorySink::new();
     let slow = Slow { abort: Duration::from_millis(25), drop: true, ..Slow::default() };
@@ -207,13 +234,14 @@ fn a_stop_leaves_slow_markers_before_it_frees_files() {
         greeted(stream);
         stream.write_all(b"part").unwrap();
     }
-    std::thread::sleep(Duration::from_millis(100));
+    all_received(&server, COUNT as usize);
     let started = Instant::now();
     server.stop().unwrap();
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    let took = started.elapsed();
     let marked = (1..=COUNT).filter(|id| memory.get(*id) == Some(Stored::Error)).count();
     held.0.open();
     assert_eq!(marked as u64, COUNT);
+    took
 }
 
 /// A single upload does not wait for a group to fill up; waiting ones share a group.
@@ -235,7 +263,12 @@ fn waiting_commits_share_a_group() {
     held.0.wait_for(1);
     streams.extend((0..40).map(|_| send(&server)));
     held.0.wait_for(2);
-    std::thread::sleep(Duration::from_millis(100));
+    let finishing = |connection: &ConnectionStatus| connection.phase == Phase::Finishing;
+    let started = Instant::now();
+    while server.handle.connections().filter(finishing).count() < streams.len() {
+        assert!(started.elapsed() < PATIENCE, "not all uploads are complete");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     held.0.open();
     for stream in &mut streams {
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a FIN for a stored file");

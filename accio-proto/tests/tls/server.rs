@@ -34,7 +34,10 @@ struct RunningServer {
     thread: Option<JoinHandle<()>>,
 }
 
-const IDLE: Duration = Duration::from_millis(600);
+/// The idle timeout of the servers: long enough for handshakes on a busy machine.
+const IDLE: Duration = Duration::from_secs(2);
+/// How long other processes of a busy machine may delay the end of a connection.
+const BUSY: Duration = Duration::from_secs(5);
 
 impl RunningServer {
     fn new(
@@ -225,7 +228,7 @@ fn the_idle_timeout_applies_to_the_whole_handshake() {
         let mut silent = server.connect();
         assert_eq!(server.report(), Report::Handshake("tls-silent"));
         let took = started.elapsed();
-        assert!(took >= IDLE && took < IDLE + Duration::from_millis(500), "{took:?}");
+        assert!(took >= IDLE && took < IDLE + BUSY, "{took:?}");
         let mut rest = Vec::new();
         assert!(silent.read_to_end(&mut rest).is_err(), "a reset");
         assert_eq!(rest, [21, 3, 3, 0, 2, 1, 90], "the hint precedes it");
@@ -241,7 +244,7 @@ fn the_idle_timeout_applies_to_the_whole_handshake() {
             thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(server.report(), Report::Handshake("tls-late"));
-        assert!(started.elapsed() < 2 * IDLE, "{:?}", started.elapsed());
+        assert!(started.elapsed() < IDLE + BUSY, "{:?}", started.elapsed());
     });
 }
 

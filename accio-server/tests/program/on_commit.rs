@@ -23,7 +23,7 @@ fn runs_only_for_complete_files() {
     );
     // Where possible, the server is sandboxed; the command is not.
     let flags = ["--on-commit", &format!("{script} 'one  argument; $(touch x)'")];
-    let server = Server::start(&place, &[&flags[..], &["--timeout", "0.3"]].concat());
+    let server = Server::start(&place, &[&flags[..], &["--timeout", "1"]].concat());
     let aborted = connect(server.address()).unwrap();
     until("it is aborted", || place.read(1).is_some());
     let stream = connect(server.address()).unwrap();
@@ -55,7 +55,7 @@ fn logs_a_failing_command_and_continues() {
 #[test]
 fn runs_every_command_with_limited_concurrency() {
     let place = Place::new();
-    let script = place.script("hook", "echo + >>\"$0.out\"; sleep 0.1; echo - >>\"$0.out\"");
+    let script = place.script("hook", "echo + >>\"$0.out\"; sleep 0.3; echo - >>\"$0.out\"");
     let flags = ["--on-commit", &script, "--on-commit-jobs", "3", "--drain", "15"];
     let server = Server::start(&place, &flags);
     for _ in 0..20 {
@@ -159,9 +159,9 @@ fn reaps_orphans_of_commands_when_the_server_is_process_1() {
         upload(server.address(), b"content").unwrap();
     }
     until("the commands ran", || lines(&place, "hook.out").len() == 5);
+    // Longer than the orphans run.
     std::thread::sleep(Duration::from_millis(800));
-    let zombies = zombies_below(server.pid());
-    assert!(zombies.is_empty(), "{zombies:?}");
+    until("the orphans are reaped", || zombies_below(server.pid()).is_empty());
 }
 
 /// Returns the zombies among the descendants of a process.

@@ -177,7 +177,7 @@ fn names_the_variable_with_an_invalid_value() {
 #[test]
 fn parses_units_of_sizes_and_times() {
     let place = Place::new();
-    let flags = ["--max-size", "1.5K", "--timeout", "600ms", "--drain", "2s", "--min-free", "1MB"];
+    let flags = ["--max-size", "1.5K", "--timeout", "2500ms", "--drain", "2s", "--min-free", "1MB"];
     let server = Server::start(&place, &flags);
     upload(server.address(), &[b'x'; 1537]).unwrap_err();
     upload(server.address(), &[b'x'; 1536]).unwrap();

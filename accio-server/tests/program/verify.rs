@@ -25,7 +25,7 @@ fn text(bytes: &[u8]) -> String {
 /// Receives three complete files and a failed one.
 fn receive(place: &Place, flags: &[&str]) {
     let journal = place.text("log/journal");
-    let flags = [&["--journal", &journal, "--timeout", "0.2"], flags].concat();
+    let flags = [&["--journal", &journal, "--timeout", "1"], flags].concat();
     let server = Server::start(place, &flags);
     for content in [&b""[..], b"content", &[7; 300_000]] {
         upload(server.address(), content).unwrap();

@@ -88,7 +88,7 @@ fn fails(arguments: &[&str]) -> String {
 
 #[test]
 fn prints_a_line_per_connection() {
-    let server = Server::start(&["--timeout", "0.3"]);
+    let server = Server::start(&["--timeout", "1"]);
     let mut stream = server.connect();
     stream.write_all(b"content").unwrap();
     finish(stream);
@@ -181,7 +181,7 @@ fn an_unread_stdout_delays_clients_but_not_shutdown() {
     while filler.write(b"x\n").is_ok() {}
     let upload = |address| {
         let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.read_exact(&mut [0; 7])?;
         stream.write_all(b"1234567890")?;
         stream.shutdown(Shutdown::Write)?;
@@ -199,5 +199,5 @@ fn an_unread_stdout_delays_clients_but_not_shutdown() {
     let _ = upload(server.address);
     let start = Instant::now();
     server.terminate();
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }

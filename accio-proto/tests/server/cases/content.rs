@@ -94,7 +94,7 @@ fn urgent_bytes_are_content() {
 /// only at the end.
 #[test]
 fn bytes_after_an_urgent_byte_reset_the_idle_timeout() {
-    let idle = Duration::from_millis(600);
+    let idle = Duration::from_millis(1500);
     let dir = tempfile::tempdir().unwrap();
     let server = start(Server::builder(DirSink::create(dir.path()).unwrap()).idle_timeout(idle));
     let mut stream = server.connect();
@@ -104,7 +104,7 @@ fn bytes_after_an_urgent_byte_reset_the_idle_timeout() {
     // A single urgent byte: a second one would turn the first into a normal byte.
     assert_eq!(socket2::SockRef::from(&stream).send_out_of_band(b"!").unwrap(), 1);
     for _ in 0..4 {
-        std::thread::sleep(idle / 2);
+        std::thread::sleep(idle / 3);
         stream.write_all(b"b").unwrap();
     }
     stream.shutdown(Shutdown::Write).unwrap();

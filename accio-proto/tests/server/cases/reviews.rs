@@ -117,7 +117,7 @@ fn a_review_that_is_dropped_or_panics_rejects_the_file() {
 
 #[test]
 fn no_time_limit_applies_to_a_review_and_it_delays_no_other_connection() {
-    let limit = Duration::from_millis(200);
+    let limit = Duration::from_secs(1);
     let builder = Server::builder(MemorySink::new())
         .workers(workers(1))
         .max_connections(workers(40))
@@ -126,13 +126,13 @@ fn no_time_limit_applies_to_a_review_and_it_delays_no_other_connection() {
     let (server, reviews) = reviewing(builder);
     let mut waiting: Vec<_> = (0..20).map(|_| send(&server, b"content")).collect();
     let held: Vec<_> = (0..20).map(|_| next(&reviews)).collect();
-    std::thread::sleep(3 * limit);
+    std::thread::sleep(2 * limit);
     // Another one is served meanwhile, and its time limit fires.
     let started = Instant::now();
     let mut silent = server.connect();
     greeted(&mut silent);
     assert!(is_reset(&mut silent));
-    assert!(started.elapsed() < limit + Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(started.elapsed() < limit + PATIENCE / 2, "{:?}", started.elapsed());
     assert_eq!(server.outcomes.ended().len(), 1);
     held.into_iter().for_each(Review::accept);
     for stream in &mut waiting {
@@ -163,7 +163,7 @@ fn a_stop_ends_a_review_and_a_later_decision_has_no_effect() {
         let outcomes = Arc::clone(&server.outcomes);
         let started = Instant::now();
         server.stop().unwrap();
-        assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+        assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
         assert_eq!(outcomes.wait(1)[&1].error.as_deref(), Some("the server was stopped"));
         assert!(review.descriptor().is_err());
         review.accept();
