@@ -13,15 +13,18 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
+/// The values of a span's fields.
+type Values = BTreeMap<&'static str, String>;
+
 /// Records the fields of spans, and which of them are closed.
 #[derive(Clone, Default)]
 struct Spans {
     last: Arc<AtomicU64>,
-    open: Arc<Mutex<BTreeMap<u64, (BTreeMap<&'static str, String>, usize)>>>,
-    closed: Arc<Mutex<Vec<BTreeMap<&'static str, String>>>>,
+    open: Arc<Mutex<BTreeMap<u64, (Values, usize)>>>,
+    closed: Arc<Mutex<Vec<Values>>>,
 }
 
-struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
+struct Fields<'a>(&'a mut Values);
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
