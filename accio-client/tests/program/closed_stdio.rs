@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::process::Output;
 
-use super::common::{code, file, listen, serve, text};
+use super::common::{code, file, listen, refusing, serve, text};
 use accio_harness::program::{command, run};
 
 /// Runs the client in a shell that first applies `redirection`.
@@ -42,7 +42,8 @@ fn json_to_a_closed_standard_output_exits_with_23() {
     assert_eq!(text(&output.stderr), "ERROR: standard output: bad file descriptor\n");
     assert_eq!(code(&output), 23);
     assert_eq!(serving.join().unwrap()[0].len(), 100, "the transfer goes on");
-    let output = redirected(">/dev/null", &["127.0.0.1", "1", "/dev/null", "--json", "-q"]);
+    let (_sockets, port) = refusing();
+    let output = redirected(">/dev/null", &["127.0.0.1", &port, "/dev/null", "--json", "-q"]);
     assert_eq!(code(&output), 7, "{output:?}");
 }
 

@@ -45,6 +45,15 @@ pub(crate) fn listen() -> (TcpListener, String) {
     (listener, port)
 }
 
+/// Returns a port that refuses connections until the sockets are dropped: it is the local port of a
+/// client, so no other program can listen on it.
+pub(crate) fn refusing() -> ((TcpListener, TcpStream), String) {
+    let (listener, _) = listen();
+    let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    ((listener, taken), port)
+}
+
 /// Accepts the next client; fails if none connects in time.
 pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     listener.set_nonblocking(true).unwrap();

@@ -1,11 +1,10 @@
 //! A single upload: output, exit codes, and the effect of the program's death on the server.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use super::common::{Client, accept, fails, file, listen};
+use super::common::{Client, accept, fails, file, listen, refusing};
 
 #[test]
 fn usage_errors_are_one_line_with_exit_code_2() {
@@ -70,10 +69,7 @@ fn reports_an_unreadable_file_before_connecting() {
 
 #[test]
 fn reports_a_refused_connection_and_an_unknown_host() {
-    // A client's local port is in use, but no socket listens on it.
-    let (listener, _) = listen();
-    let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
+    let (_sockets, port) = refusing();
     let (code, line) = fails(&["127.0.0.1", &port, "/dev/null"]);
     let expected = format!(
         "ERROR: connect to 127.0.0.1 port {port}: connection refused; check the port, and that a server is running there\n"

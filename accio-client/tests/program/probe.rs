@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use super::common::{Client, accept, code, events, listen, text};
+use super::common::{Client, accept, code, events, listen, refusing, text};
 
 #[test]
 fn shows_the_greeting_and_sends_nothing() {
@@ -52,8 +52,7 @@ fn shows_the_greeting_and_sends_nothing() {
 
 #[test]
 fn fails_like_an_upload_if_no_server_listens() {
-    let (listener, port) = listen();
-    drop(listener);
+    let (_sockets, port) = refusing();
     let output = Client::start(&["--probe", "127.0.0.1", &port]).finish();
     assert_eq!(code(&output), 7);
     assert!(text(&output.stdout).contains("no connection: connection refused"));

@@ -7,7 +7,9 @@ use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::common::{Client, accept, code, events, file, listen, named, reset, serve, text};
+use super::common::{
+    Client, accept, code, events, file, listen, named, refusing, reset, serve, text,
+};
 
 #[test]
 fn sends_several_files_in_order_and_reports_every_failure() {
@@ -196,6 +198,7 @@ fn each_failure_has_an_exit_code_and_a_code_in_json() {
     check("source", source.finish(), 45, "source-address");
     check("no file", run(&[], &port, "/no/such").finish(), 26, "read");
     drop(listener);
+    let (_sockets, port) = refusing();
     check("refused", run(&[], &port, large).finish(), 7, "connect");
 }
 
