@@ -141,6 +141,8 @@ pub use port::{InvalidPort, Port};
 #[cfg(all(feature = "server", feature = "tls"))]
 pub use server::FailedHandshake;
 #[cfg(feature = "server")]
+pub use server::driver;
+#[cfg(feature = "server")]
 pub use server::{
     Acknowledgement, ConnectionStatus, InvalidNetwork, Network, Outcome, Phase, Review, Server,
     ServerBuilder, ServerConfig, ServerError, ServerHandle, ServerLimits, Stats, Threading,

@@ -13,6 +13,7 @@ use super::admission::{Admission, Network};
 use super::config::HandshakeObserver;
 use super::config::{Config, Observer, Recorder, Reviewer};
 use super::connections::Connections;
+use super::driver::Driver;
 use super::error::ServerError;
 use super::handle::{Controls, ServerHandle};
 use super::listener;
@@ -135,7 +136,7 @@ impl<K: FileSink> ServerBuilder<K> {
 
     /// Sets the maximum number of concurrent connections; further connections wait in the backlog
     /// without a greeting. The default, and the maximum, is what the descriptor limit of the
-    /// process allows at two descriptors per connection, and [`limits::MAX_CONNECTIONS`]. With a
+    /// process allows at two descriptors per connection (five with a runtime), and [`limits::MAX_CONNECTIONS`]. With a
     /// [thread per session](Threading::PerSession), the default is [`limits::MAX_THREADS`].
     pub fn max_connections(mut self, max_connections: NonZeroUsize) -> Self {
         self.config.max_connections = Some(max_connections);
@@ -331,7 +332,7 @@ impl<K: FileSink> ServerBuilder<K> {
         let threading = Threading::choose(self.config.threading, self.sink.blocks());
         let max_connections =
             self.config.max_connections.map_or(threading.default_max(), usize::from);
-        let max_connections = max_connections.min(descriptors_for_connections());
+        let max_connections = max_connections.min(descriptors_for_connections(threading));
         let mut admission = Admission::default();
         admission.allow = self.config.allow;
         admission.deny = self.config.deny;
@@ -375,6 +376,10 @@ impl<K: FileSink> ServerBuilder<K> {
                 Reactor::new(connections, sockets, workers)
                     .map(|reactor| Backend::Reactor(Box::new(reactor)))
             }
+            Threading::Runtime => {
+                let prepared = sockets.iter().try_for_each(listener::prepare);
+                prepared.map(|()| Backend::Runtime(Driver::new(connections), sockets))
+            }
             Threading::PerSession => PerSession::new(connections, sockets)
                 .map(|threads| Backend::PerSession(Box::new(threads))),
         };
@@ -382,13 +387,14 @@ impl<K: FileSink> ServerBuilder<K> {
     }
 }
 
-/// Returns how many connections the descriptor limit allows: each needs up to two descriptors, for
-/// its socket and its file.
-fn descriptors_for_connections() -> usize {
+/// Returns how many connections the descriptor limit allows.
+fn descriptors_for_connections(threading: Threading) -> usize {
     let limit = process::descriptor_limit().unwrap_or_else(|error| {
         log::debug!("cannot read the descriptor limit: {error}");
         Some(UNKNOWN_DESCRIPTOR_LIMIT)
     });
     let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);
-    usize::try_from(descriptors / 2).unwrap_or(usize::MAX).clamp(1, limits::MAX_CONNECTIONS)
+    usize::try_from(descriptors / threading.descriptors())
+        .unwrap_or(usize::MAX)
+        .clamp(1, limits::MAX_CONNECTIONS)
 }

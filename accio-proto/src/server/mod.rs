@@ -8,6 +8,7 @@ mod config;
 mod connection;
 #[cfg_attr(not(linux_sys), allow(dead_code, reason = "only the reactor calls some of it"))]
 mod connections;
+pub mod driver;
 mod error;
 mod handle;
 mod in_progress;
@@ -28,7 +29,8 @@ mod tls_handshake;
 mod transport;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 
 pub use acknowledgement::Acknowledgement;
 pub use admission::{InvalidNetwork, Network};
@@ -46,6 +48,7 @@ pub use threading_mode::Threading;
 pub use tls_handshake::FailedHandshake;
 
 use crate::sink::FileSink;
+use driver::Driver;
 use per_session::PerSession;
 use reactor::Reactor;
 
@@ -62,6 +65,7 @@ pub struct Server<K: FileSink> {
 enum Backend<K: FileSink> {
     Reactor(Box<Reactor<K>>),
     PerSession(Box<PerSession<K>>),
+    Runtime(Driver<K>, Vec<TcpListener>),
 }
 
 impl<K: FileSink> Server<K> {
@@ -93,14 +97,32 @@ impl<K: FileSink> Server<K> {
     ///
     /// # Errors
     ///
-    /// Returns [`ServerError::Start`] if a thread of the reactor cannot be started, and
-    /// [`ServerError::Serve`] if the event queue fails.
+    /// Returns [`ServerError::Start`] if a thread of the reactor cannot be started or the server was
+    /// built with [`Threading::Runtime`], and [`ServerError::Serve`] if the event queue fails.
     pub fn run(self) -> Result<(), ServerError> {
         let Server { backend, handle, .. } = self;
         match backend {
             Backend::Reactor(reactor) => reactor.run(),
             Backend::PerSession(threads) => threads.run(&handle),
+            Backend::Runtime(..) => {
+                let why = "it was built for a runtime, with Threading::Runtime";
+                Err(ServerError::Start(io::Error::other(why)))
+            }
         }
+    }
+
+    /// Returns the [`Driver`] of a server that was built with [`Threading::Runtime`], and its
+    /// listening sockets, which are prepared for it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ServerError::Start`] if the server was built with another threading mode.
+    pub fn into_driver(self) -> Result<(Driver<K>, Vec<TcpListener>), ServerError> {
+        let Backend::Runtime(driver, sockets) = self.backend else {
+            let why = "it has threads of its own: build it with Threading::Runtime";
+            return Err(ServerError::Start(io::Error::other(why)));
+        };
+        Ok((driver, sockets))
     }
 
     /// Returns the threading mode in use: the requested one, or the default for the sink and the
@@ -109,6 +131,7 @@ impl<K: FileSink> Server<K> {
         match self.backend {
             Backend::Reactor(_) => Threading::Reactor,
             Backend::PerSession(_) => Threading::PerSession,
+            Backend::Runtime(..) => Threading::Runtime,
         }
     }
 }

@@ -19,25 +19,38 @@ pub enum Threading {
     /// without a greeting until another connection ends or a later attempt succeeds; the server
     /// tries ten times a second.
     PerSession,
+    /// The program brings a runtime, such as tokio, and calls the server's
+    /// [`Driver`](crate::driver::Driver): see [`Server::into_driver`](crate::Server::into_driver).
+    Runtime,
 }
 
 impl Threading {
     /// Returns the mode to use, given the mode that the program requested, if any.
     pub(super) fn choose(asked: Option<Threading>, sink_blocks: bool) -> Threading {
-        if !reactor::IS_AVAILABLE {
-            return Threading::PerSession;
-        }
         match asked {
+            Some(Threading::Runtime) => Threading::Runtime,
+            _ if !reactor::IS_AVAILABLE => Threading::PerSession,
             Some(threading) => threading,
             None if sink_blocks => Threading::PerSession,
             None => Threading::Reactor,
         }
     }
 
+    /// Returns the maximum number of descriptors that a connection needs.
+    pub(super) fn descriptors(self) -> u64 {
+        match self {
+            // Socket and file.
+            Threading::Reactor | Threading::PerSession => 2,
+            // And a duplicate of the socket in the runtime's event queue, and a pipe, because each
+            // connection may have a turn at the same time.
+            Threading::Runtime => 5,
+        }
+    }
+
     /// Returns the default for the maximum number of connections.
     pub(super) fn default_max(self) -> usize {
         match self {
-            Threading::Reactor => limits::MAX_CONNECTIONS,
+            Threading::Reactor | Threading::Runtime => limits::MAX_CONNECTIONS,
             Threading::PerSession => limits::MAX_THREADS,
         }
     }

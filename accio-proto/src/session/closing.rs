@@ -117,6 +117,12 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         descriptor.map(|descriptor| descriptor.try_clone_to_owned()).transpose()
     }
 
+    /// Returns the file, if it is open.
+    #[cfg(feature = "server")]
+    pub(crate) fn file_mut(&mut self) -> Option<&mut F> {
+        self.file.as_mut()
+    }
+
     /// Returns the digest of the complete content, if the session computes it.
     #[cfg(feature = "server")]
     pub(crate) fn digest(&self) -> Option<Digest> {
@@ -179,7 +185,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
     }
 
     /// Opens the file of an empty upload.
-    fn open<K: FileSink<File = F>>(&mut self, sink: &K) {
+    pub(crate) fn open<K: FileSink<File = F>>(&mut self, sink: &K) {
         if self.file.is_none() {
             match open(sink, &self.connection) {
                 Ok(file) => self.file = Some(file),

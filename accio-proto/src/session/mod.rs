@@ -141,6 +141,15 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         &self.socket
     }
 
+    /// Returns the file, if it is open.
+    #[cfg(feature = "server")]
+    pub(crate) fn file_mut(&mut self) -> Option<&mut F> {
+        match &mut self.stage {
+            Stage::Handshake(_) => None,
+            Stage::Content { file, .. } => file.as_mut(),
+        }
+    }
+
     /// Returns the number of content bytes received so far.
     pub fn bytes(&self) -> u64 {
         self.bytes

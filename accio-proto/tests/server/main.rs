@@ -5,6 +5,8 @@
 /// The tests with a few workers and an event queue.
 #[path = "."]
 mod reactor {
+    use crate::serve;
+
     const THREADING: accio_proto::Threading = accio_proto::Threading::Reactor;
 
     mod cases;
@@ -19,6 +21,8 @@ mod reactor {
 /// The tests with a thread per session.
 #[path = "."]
 mod per_session {
+    use crate::serve;
+
     const THREADING: accio_proto::Threading = accio_proto::Threading::PerSession;
 
     mod cases;
@@ -27,6 +31,13 @@ mod per_session {
 }
 
 mod choice;
+
+/// Serves until the server ends. Another crate runs the same cases with a runtime.
+fn serve<K: accio_proto::FileSink>(
+    server: accio_proto::Server<K>,
+) -> Result<(), accio_proto::ServerError> {
+    server.run()
+}
 
 /// Locked by tests that measure times.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());

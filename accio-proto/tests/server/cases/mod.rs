@@ -106,7 +106,7 @@ pub(super) fn observed<K: FileSink>(
 
 pub(super) fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> RunningServer {
     let (address, handle) = (server.local_addr(), server.handle());
-    let thread = Some(std::thread::spawn(move || server.run()));
+    let thread = Some(std::thread::spawn(move || super::serve(server)));
     RunningServer { address, handle, outcomes, thread }
 }
 

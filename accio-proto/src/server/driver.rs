@@ -1,0 +1,427 @@
+//! A server without threads, for programs that bring their own runtime.
+//!
+//! The [`Driver`] accepts connections and decides what happens to them; it never waits. Its caller
+//! waits for the sockets, with any event loop, and calls it when one is ready or a deadline has
+//! passed. `accio-tokio` is built on it; [`Server`](crate::Server) serves the same connections with
+//! its own threads.
+//!
+//! The life of a connection:
+//!
+//! ```text
+//! accept ─► Live ─► greet ─► wait for its interest or its deadline ─► take_turn ─┐
+//!                             ▲                                                  │
+//!                             └────────────────── Live ──────────────────────────┤
+//!                                                                     Ending ────┴─► finish
+//! ```
+//!
+//! A stop turns each `Live` into an `Ending` by [`abort`](Driver::abort).
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::connection::{self, ConnectionInfo, Progress, Unnumbered};
+use super::connections::Connections;
+use super::handle::{Controls, ServerHandle};
+use super::listener::{self, Accepted};
+use super::review::Review;
+use super::transport::ServerSocket;
+use crate::copier::Copier;
+use crate::interest::Interest;
+use crate::session::{Abort, Closing};
+use crate::sink::FileSink;
+use crate::sys::wait;
+
+/// A server without threads. Clones refer to the same server. See the [module](self).
+pub struct Driver<K: FileSink> {
+    connections: Arc<Connections<K>>,
+}
+
+/// A connection in service, which waits for its socket, its deadline or its next turn. Dropping it
+/// resets the connection without any trace in the sink.
+#[must_use]
+pub struct Live<K: FileSink>(connection::Connection<K>);
+
+/// A connection whose file must be committed or aborted, by [`Driver::finish`]. Dropping it resets
+/// the connection without any trace in the sink.
+#[must_use]
+pub struct Ending<K: FileSink>(connection::Ending<K>);
+
+/// A connection that ends without a number: it was refused, or a proxy has checked the server.
+/// Dropping it has the same effect as [`close`](Refused::close), except that the check of a proxy
+/// fails.
+#[must_use]
+pub struct Refused(Unnumbered);
+
+/// The state of a connection after a call of the [`Driver`].
+#[must_use]
+pub enum Step<K: FileSink> {
+    /// The connection waits.
+    Waiting(Live<K>),
+    /// The transfer is complete or has failed; pass the value to [`Driver::finish`].
+    Ended(Ending<K>),
+    /// The connection ends without a number; call [`Refused::close`].
+    Refused(Refused),
+}
+
+/// Result of an attempt to accept a connection.
+#[must_use]
+pub enum Accept<K: FileSink> {
+    /// A connection was accepted; call [`Driver::greet`] if it waits.
+    Connection(Step<K>),
+    /// No connection waits at the socket.
+    Nothing,
+    /// The connection failed before it was accepted; the next attempt may succeed.
+    Failed,
+    /// The system has no descriptor or memory left, or all numbers are used: try again later. This
+    /// was logged.
+    Exhausted,
+}
+
+/// Identifies a connection that was lost to a panic of its turn; see [`Driver::abandon`].
+#[derive(Debug, Clone, Copy)]
+pub struct Lost(Option<ConnectionInfo>);
+
+/// The descriptor of the stop or drain request of a [`ServerHandle`](crate::ServerHandle), which
+/// becomes readable once and stays so.
+#[derive(Debug)]
+pub struct Request {
+    controls: Arc<Controls>,
+    is_drain: bool,
+}
+
+/// A file under review; see [`Driver::review`].
+pub struct Pending<K: FileSink>(Arc<UnderReview<K>>);
+
+/// The decision is here before the caller is notified.
+struct UnderReview<K: FileSink> {
+    ending: Mutex<Option<connection::Ending<K>>>,
+    verdict: Mutex<Option<Result<(), String>>>,
+}
+
+impl<K: FileSink> Driver<K> {
+    pub(super) fn new(connections: Connections<K>) -> Self {
+        Driver { connections: Arc::new(connections) }
+    }
+
+    /// Returns a handle, whose requests the caller must watch: see [`stop_request`](Driver::stop_request).
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle::new(Arc::clone(&self.connections.controls))
+    }
+
+    /// Returns the sink.
+    pub fn sink(&self) -> &K {
+        &self.connections.sink
+    }
+
+    /// Returns the request to stop: accept nothing more, tell the sink by
+    /// [`stopping`](Driver::stopping), and [abort](Driver::abort) all connections.
+    pub fn stop_request(&self) -> Request {
+        Request { controls: Arc::clone(&self.connections.controls), is_drain: false }
+    }
+
+    /// Returns the request to drain: accept nothing more, and end when the last connection has.
+    pub fn drain_request(&self) -> Request {
+        Request { controls: Arc::clone(&self.connections.controls), is_drain: true }
+    }
+
+    /// Tells the sink that the server stops. Call it before the connections are
+    /// [aborted](Driver::abort). It may block.
+    pub fn stopping(&self) {
+        self.connections.stopping();
+    }
+
+    /// Returns a copier for [`take_turn`](Driver::take_turn), with the fast paths of the server. It
+    /// serves any number of connections, one at a time.
+    pub fn copier(&self) -> Copier {
+        Copier::new(Arc::clone(&self.connections.paths))
+    }
+
+    /// Returns whether the sink has room for another file; see [`FileSink::has_room`]. While it has
+    /// not, no connection should be accepted. It may block.
+    pub fn has_room(&self) -> bool {
+        let has_room = self.connections.sink.has_room();
+        if !has_room {
+            self.connections.pause(format_args!("no room for files"));
+        }
+        has_room
+    }
+
+    /// Accepts a connection from a socket of [`Server::into_driver`](crate::Server::into_driver), if the
+    /// rules of the server admit it.
+    pub fn accept(&self, socket: &TcpListener) -> Accept<K> {
+        let connections = &self.connections;
+        if connections.is_exhausted() {
+            return Accept::Exhausted;
+        }
+        match listener::accept(socket) {
+            Accepted::Connection(socket, peer) => {
+                Accept::Connection(connections.receive(socket, peer, Instant::now()).into())
+            }
+            Accepted::Nothing => Accept::Nothing,
+            Accepted::Failed => {
+                log::debug!("a connection failed before it was accepted");
+                connections.controls.counters.accept_error();
+                Accept::Failed
+            }
+            Accepted::Exhausted(error) => {
+                connections.controls.counters.accept_error();
+                connections.pause(format_args!("{error}"));
+                Accept::Exhausted
+            }
+        }
+    }
+
+    /// Sends the greeting of a connection that was just accepted, if it is due.
+    pub fn greet(&self, live: Live<K>) -> Step<K> {
+        self.connections.greet(live.0).into()
+    }
+
+    /// Serves a connection whose socket is ready or whose deadline has passed: moves at most about
+    /// 1 MiB. Calls the sink, so it may block.
+    pub fn take_turn(&self, live: Live<K>, copier: &mut Copier) -> Step<K> {
+        self.connections.take_turn(live.0, copier).into()
+    }
+
+    /// Ends a connection early, for example with [`Abort::Shutdown`].
+    pub fn abort(&self, live: Live<K>, why: Abort) -> Step<K> {
+        self.connections.abort(live.0, why).into()
+    }
+
+    /// Returns whether a complete file must be [reviewed](Driver::review) before it is finished.
+    pub fn reviews(&self) -> bool {
+        self.connections.reviews()
+    }
+
+    /// Passes a complete file to the reviewer. `decided` is called, on any thread, once there is a
+    /// decision; then call [`Pending::take`]. Calls the sink, so it may block.
+    ///
+    /// # Errors
+    ///
+    /// Returns the connection if the sink could not prepare the review: the transfer has failed.
+    pub fn review(
+        &self,
+        ending: Ending<K>,
+        decided: impl FnOnce() + Send + 'static,
+    ) -> Result<Pending<K>, Box<Ending<K>>> {
+        let mut ending = ending.0;
+        ending.closing.prepare_review(&self.connections.sink);
+        if !ending.closing.is_complete() {
+            return Err(Box::new(Ending(ending)));
+        }
+        let pending = UnderReview { ending: Mutex::new(None), verdict: Mutex::new(None) };
+        let pending = Arc::new(pending);
+        let source = {
+            let pending = Arc::clone(&pending);
+            move || match &*lock(&pending.ending) {
+                Some(ending) => ending.closing.descriptor(),
+                None => Err(io::Error::other("the server is stopping")),
+            }
+        };
+        let decide = {
+            let pending = Arc::clone(&pending);
+            move |verdict| {
+                *lock(&pending.verdict) = Some(verdict);
+                decided();
+            }
+        };
+        let review: Review = self.connections.review(&ending, Box::new(source), Box::new(decide));
+        *lock(&pending.ending) = Some(ending);
+        self.connections.begin_review(review);
+        Ok(Pending(pending))
+    }
+
+    /// Commits or aborts the file of a connection, and reports the connection. The recorder of the
+    /// server decides when the peer is notified; right before that, on any thread, `released` is
+    /// called, because the connection no longer counts. Calls the sink, so it may block.
+    ///
+    /// Stop watching the socket before: it may be closed during the call.
+    ///
+    /// Returns the discarded file, whose drop may take long.
+    pub fn finish(
+        &self,
+        ending: Ending<K>,
+        released: impl FnOnce() + Send + 'static,
+    ) -> Option<K::File> {
+        let (connections, peer) = (Arc::clone(&self.connections), ending.0.info.peer);
+        self.connections.finish(ending.0, move |socket, kept| {
+            connections.leave(&socket, peer);
+            released();
+            socket.release(kept);
+        })
+    }
+
+    /// Reports a connection that was lost because its turn panicked: stores the error marker.
+    pub fn abandon(&self, lost: Lost) {
+        log::error!("a connection was lost to a bug: please report the panic above");
+        if let Some(info) = lost.0 {
+            self.connections.abandon(info);
+            self.connections.config.admission.leave(info.peer);
+        }
+    }
+}
+
+impl<K: FileSink> Live<K> {
+    /// Returns the events to watch the socket for.
+    pub fn interest(&self) -> Interest {
+        self.0.interest()
+    }
+
+    /// Returns when the connection must get a turn even if its socket is not ready.
+    pub fn deadline(&self, driver: &Driver<K>) -> Instant {
+        self.0.deadline(&driver.connections.config)
+    }
+
+    /// Returns whether its next turn calls the sink, and therefore may block.
+    pub fn may_block(&self) -> bool {
+        matches!(self.0, connection::Connection::Serving(..))
+    }
+
+    /// Returns whether the socket is ready now for one of the events of its
+    /// [interest](Live::interest). Event queues that report changes only may report one that an
+    /// earlier turn has handled.
+    pub fn is_ready(&self) -> bool {
+        let socket = self.as_fd();
+        let mut watched = [wait::watched(&socket, self.interest())];
+        // If the call fails, the next turn reports the error.
+        !matches!(wait::wait(&mut watched, Some(Instant::now())), Ok(0))
+    }
+
+    /// Returns the file, if it is open, for sinks that do their work between two turns.
+    pub fn file_mut(&mut self) -> Option<&mut K::File> {
+        match &mut self.0 {
+            connection::Connection::Serving(session, _) => session.file_mut(),
+            _ => None,
+        }
+    }
+
+    /// Excludes the time since `started` from the idle time: the peer may have been waiting for the
+    /// server.
+    pub fn resume(&mut self, started: Instant) {
+        if let connection::Connection::Serving(session, _) = &mut self.0 {
+            session.resume(started, Instant::now());
+        }
+    }
+
+    /// Returns what [`Driver::abandon`] needs if the next turn panics.
+    pub fn lost(&self) -> Lost {
+        Lost(self.0.info())
+    }
+}
+
+impl<K: FileSink> AsFd for Live<K> {
+    /// Returns the socket. It is the same descriptor until the end of the connection.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.socket()
+    }
+}
+
+impl<K: FileSink> Ending<K> {
+    /// Returns the description of the connection.
+    pub fn connection(&self) -> &crate::Connection {
+        self.0.closing.connection()
+    }
+
+    /// Returns whether all content was received, so that the file will be committed.
+    pub fn is_complete(&self) -> bool {
+        self.0.closing.is_complete()
+    }
+
+    /// Returns the file, if it is open. The file of an empty upload is opened by
+    /// [`open`](Ending::open).
+    pub fn file_mut(&mut self) -> Option<&mut K::File> {
+        self.closing_mut().file_mut()
+    }
+
+    /// Opens the file of an empty upload. If the sink refuses, the transfer has failed.
+    pub fn open(&mut self, driver: &Driver<K>) {
+        self.closing_mut().open(&driver.connections.sink);
+    }
+
+    /// Makes the transfer a failed one.
+    pub fn fail(&mut self, why: Abort) {
+        self.closing_mut().fail(why);
+    }
+
+    /// Returns what [`Driver::abandon`] needs if [`Driver::finish`] panics.
+    pub fn lost(&self) -> Lost {
+        Lost(Some(self.0.info))
+    }
+
+    fn closing_mut(&mut self) -> &mut Closing<ServerSocket, K::File> {
+        &mut self.0.closing
+    }
+}
+
+impl Refused {
+    /// Ends the connection: with a reset, or with FIN after the check of a proxy.
+    pub fn close(self) {
+        self.0.close();
+    }
+}
+
+impl AsFd for Request {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.is_drain {
+            true => self.controls.drain.as_fd(),
+            false => self.controls.stop.as_fd(),
+        }
+    }
+}
+
+impl<K: FileSink> Pending<K> {
+    /// Returns the connection after the decision. Before it, the transfer fails because the server
+    /// stops, and the decision has no effect.
+    pub fn take(self) -> Option<Ending<K>> {
+        let mut ending = lock(&self.0.ending).take()?;
+        match lock(&self.0.verdict).take() {
+            Some(Ok(())) => {}
+            Some(Err(why)) => ending.closing.fail(Abort::Rejected(why)),
+            None => ending.closing.fail(Abort::Shutdown),
+        }
+        Some(Ending(ending))
+    }
+}
+
+impl<K: FileSink> From<Progress<K>> for Step<K> {
+    fn from(progress: Progress<K>) -> Self {
+        match progress {
+            Progress::Waiting(connection) => Step::Waiting(Live(connection)),
+            Progress::Ended(ending) => Step::Ended(Ending(ending)),
+            Progress::Unnumbered(unnumbered) => Step::Refused(Refused(unnumbered)),
+        }
+    }
+}
+
+impl<K: FileSink> Clone for Driver<K> {
+    fn clone(&self) -> Self {
+        Driver { connections: Arc::clone(&self.connections) }
+    }
+}
+
+/// Implements `Debug` without details for types that hold connections.
+macro_rules! debug_opaque {
+    ($($name:ident),*) => {$(
+        impl<K: FileSink> fmt::Debug for $name<K> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+debug_opaque!(Driver, Live, Ending, Pending, Step, Accept);
+
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").finish_non_exhaustive()
+    }
+}
+
+/// Every change under these locks is one assignment, so a panic elsewhere leaves them consistent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
