@@ -117,8 +117,8 @@ mod tuning;
 
 #[cfg(feature = "client")]
 pub use client::{
-    AddressProbe, Client, ClientBuilder, ClientError, ClientEvent, Family, Finding, Probe,
-    Progress, Sent, ServerReply, Source, TlsFailure,
+    AddressProbe, Client, ClientBuilder, ClientError, ClientEvent, Connected, Family, Finding,
+    Probe, Progress, Sent, ServerReply, Source, TlsFailure, Watch,
 };
 #[cfg(feature = "io")]
 pub use connection::Connection;

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::connection::{Connection, Received};
 use super::error::ClientError;
-use crate::sys::client::wait;
 use crate::sys::socket::reset_on_close;
 
 impl Connection<'_> {
@@ -15,11 +14,11 @@ impl Connection<'_> {
     ///
     /// False means that the server did not close in time, but its kernel has acknowledged every
     /// byte and the FIN.
-    pub(super) fn finish(mut self) -> Result<bool, ClientError> {
+    pub(super) async fn finish(mut self) -> Result<bool, ClientError> {
         // A server that closed its side before the FIN of the client cannot have stored the file.
         // The socket is still armed, so this resets the connection.
         self.check_open()?;
-        self.end_content()?;
+        self.end_content().await?;
         reset_on_close(&self.stream, false)
             .map_err(|cause| ClientError::Local { what: "disarm the reset", cause })?;
         if let Err(error) = self.stream.shutdown(Shutdown::Write) {
@@ -29,7 +28,7 @@ impl Connection<'_> {
             return Err(if is_plain { self.broken(error) } else { self.not_kept(error) });
         }
         self.progress.add_fin(Instant::now());
-        let confirmed = self.await_fin();
+        let confirmed = self.await_fin().await;
         if confirmed.is_err() {
             // A file that is reported as failed must not be completed afterwards.
             let _ = reset_on_close(&self.stream, true);
@@ -38,7 +37,7 @@ impl Connection<'_> {
     }
 
     /// Sends the mark of the end of the file, if the transport has one: the close_notify of TLS.
-    fn end_content(&mut self) -> Result<(), ClientError> {
+    async fn end_content(&mut self) -> Result<(), ClientError> {
         loop {
             let is_sent = self.transport.close(&self.stream);
             let is_sent = is_sent.map_err(|error| self.broken(error))?;
@@ -55,12 +54,13 @@ impl Connection<'_> {
             if self.progress.stillness(now) >= self.settings.stall_timeout {
                 return Err(self.stalled());
             }
-            wait(&self.stream, true, self.slice(now, now + self.settings.stall_timeout))
+            self.wait(true, self.slice(now, now + self.settings.stall_timeout))
+                .await
                 .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
         }
     }
 
-    fn await_fin(&mut self) -> Result<bool, ClientError> {
+    async fn await_fin(&mut self) -> Result<bool, ClientError> {
         let limit = self.settings.confirm_timeout;
         loop {
             match self.drop_input() {
@@ -88,7 +88,8 @@ impl Connection<'_> {
                 self.progress.emit(now);
                 return late;
             }
-            wait(&self.stream, false, self.slice(now, deadline))
+            self.wait(false, self.slice(now, deadline))
+                .await
                 .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
         }
     }

@@ -1,7 +1,9 @@
 //! One connection to a server: the state shared by its phases, and the first phase, the handshake.
 
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::error::ClientError;
@@ -9,16 +11,18 @@ use super::progress::ProgressTracker;
 use super::settings::Settings;
 use super::tls_failure::TlsFailure;
 use super::transport::Transport;
+use super::watch::{Watch, Watcher, sleep, wait_for};
 use crate::dialect::Dialect;
 use crate::handshake::{ClientHandshake, ClientStep, HandshakeError};
 use crate::hasher::Hasher;
-use crate::sys::client::{prepare, wait};
+use crate::sys::client::{Ready, prepare};
 use crate::tuning::client::PROGRESS_INTERVAL;
 
 /// A connection that is reset when it is dropped, unless [`Connection::finish`] has completed it.
-#[derive(Debug)]
 pub(super) struct Connection<'c> {
     pub(super) settings: &'c Settings,
+    /// Declared before the socket, because it must be dropped first.
+    watch: Option<Box<dyn Watch>>,
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) progress: ProgressTracker<'c>,
@@ -48,11 +52,13 @@ impl<'c> Connection<'c> {
     pub(super) fn new(
         settings: &'c Settings,
         stream: TcpStream,
+        watcher: Option<Box<Watcher<'_>>>,
         peer: SocketAddr,
         end: Option<Instant>,
     ) -> Result<Self, ClientError> {
-        prepare(&stream, settings.stall_timeout)
-            .map_err(|cause| ClientError::Local { what: "prepare a socket", cause })?;
+        let failed = |cause| ClientError::Local { what: "prepare a socket", cause };
+        prepare(&stream, settings.stall_timeout).map_err(failed)?;
+        let watch = watcher.map(|watcher| watcher(stream.as_fd())).transpose().map_err(failed)?;
         let progress = ProgressTracker::new(&stream, settings.on_progress.as_deref());
         let limit = Instant::now() + settings.handshake_timeout;
         let deadline = end.map_or(limit, |end| end.min(limit));
@@ -62,6 +68,7 @@ impl<'c> Connection<'c> {
         let hasher = None;
         Ok(Connection {
             settings,
+            watch,
             stream,
             peer,
             progress,
@@ -74,7 +81,7 @@ impl<'c> Connection<'c> {
     }
 
     /// Performs the whole handshake. No byte of content is sent before its end.
-    pub(super) fn greet(&mut self) -> Result<(), ClientError> {
+    pub(super) async fn greet(&mut self) -> Result<(), ClientError> {
         let (peer, dialect) = (self.peer, self.settings.dialect);
         let after = self.settings.handshake_timeout;
         let late = || ClientError::HandshakeTimeout { peer, dialect, after };
@@ -99,7 +106,7 @@ impl<'c> Connection<'c> {
                 ClientStep::Wait { send, handshake } => (send, Some(handshake)),
                 ClientStep::Established { send, .. } => (send, None),
             };
-            if !self.answer(answer, deadline).map_err(broken)? {
+            if !self.answer(answer, deadline).await.map_err(broken)? {
                 return Err(late());
             }
             let Some(handshake) = next else { return Ok(()) };
@@ -116,7 +123,7 @@ impl<'c> Connection<'c> {
                     }
                     Received::Fin => return Err(wrong(handshake.closed())),
                     Received::Nothing => {
-                        wait(&self.stream, false, left).map_err(broken)?;
+                        self.wait(false, left).await.map_err(broken)?;
                     }
                 }
             };
@@ -124,7 +131,7 @@ impl<'c> Connection<'c> {
     }
 
     /// Sends a confirmation and returns whether that was possible in time.
-    fn answer(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<bool> {
+    async fn answer(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<bool> {
         while !bytes.is_empty() {
             match unblocked(self.transport.send(&self.stream, bytes))? {
                 Some(count) => bytes = &bytes[count..],
@@ -133,11 +140,29 @@ impl<'c> Connection<'c> {
                     if left.is_zero() {
                         return Ok(false);
                     }
-                    wait(&self.stream, true, left)?;
+                    self.wait(true, left).await?;
                 }
             }
         }
         Ok(true)
+    }
+
+    /// Waits until something can be received, or sent if `write` is set, for at most `limit`.
+    pub(super) async fn wait(&self, write: bool, limit: Duration) -> io::Result<Ready> {
+        wait_for(self.watch.as_deref(), &self.stream, write, limit).await
+    }
+
+    /// Waits without watching the server.
+    pub(super) async fn sleep(&self, time: Duration) -> io::Result<()> {
+        sleep(self.watch.as_deref(), time).await
+    }
+
+    /// Waits like [`wait`](Connection::wait) for something to receive, as a future of its own.
+    pub(super) fn watched(
+        &self,
+        limit: Duration,
+    ) -> impl Future<Output = io::Result<Ready>> + Send {
+        wait_for(self.watch.as_deref(), &self.stream, false, limit)
     }
 
     /// Receives available bytes, without waiting.

@@ -7,6 +7,7 @@
 mod builder;
 mod confirm;
 mod connect;
+mod connected;
 mod connection;
 mod error;
 mod event;
@@ -28,11 +29,13 @@ mod tls_failure;
 #[cfg(target_os = "linux")]
 mod tests;
 mod transport;
+mod watch;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use builder::ClientBuilder;
+pub use connected::Connected;
 pub use error::ClientError;
 pub use event::ClientEvent;
 pub use family::Family;
@@ -40,12 +43,12 @@ pub use probe::{AddressProbe, Finding, Probe, ServerReply};
 pub use progress::Progress;
 pub use source::Source;
 pub use tls_failure::TlsFailure;
+pub use watch::Watch;
 
 use crate::dialect::Dialect;
 use crate::digest::Digest;
-use crate::hasher::Hasher;
-use connection::Connection;
 use settings::Settings;
+use watch::block;
 
 /// Sends files to Accio servers, one per connection. The calling thread blocks during an upload.
 ///
@@ -97,27 +100,7 @@ impl Client {
         port: u16,
         source: impl Into<Source<'a>>,
     ) -> Result<Sent, ClientError> {
-        let mut source = source.into();
-        let start = Instant::now();
-        let end = self.settings.transfer_timeout.map(|limit| start + limit);
-        #[cfg(feature = "tls")]
-        let name = self.settings.server_name(host)?;
-        let (stream, peer) = self.settings.connect(host, port, end)?;
-        let mut connection = Connection::new(&self.settings, stream, peer, end)?;
-        #[cfg(feature = "tls")]
-        connection.secure(name).map_err(|error| connection.or_too_long(error))?;
-        let connected = Instant::now();
-        connection.greet().map_err(|error| connection.or_too_long(error))?;
-        log::debug!("{} handshake with {peer} complete", self.settings.dialect);
-        let dialect = self.settings.dialect;
-        self.settings.report(|| ClientEvent::Greeted { peer, dialect, took: connected.elapsed() });
-        let greeted = Instant::now();
-        connection.send(&mut source)?;
-        let bytes = connection.progress.sent();
-        let digest = connection.hasher.take().map(Hasher::finish);
-        log::debug!("all {bytes} bytes handed to the system");
-        self.settings.report(|| ClientEvent::Sent { peer, bytes, took: greeted.elapsed() });
-        let confirmed = connection.finish()?;
-        Ok(Sent { bytes, digest, confirmed, peer, dialect, duration: start.elapsed() })
+        let connected = self.connect(host, port)?;
+        block(self.transfer(connected, None, source.into()))
     }
 }

@@ -97,7 +97,7 @@ impl Client {
         )? {
             Ok((stream, peer)) => {
                 let connected_in = start.elapsed();
-                let connection = Connection::new(&self.settings, stream, peer, None)?;
+                let connection = Connection::new(&self.settings, stream, None, peer, None)?;
                 connection.listen(connected_in)
             }
             Err(mut failures) => Err(match failures.pop() {

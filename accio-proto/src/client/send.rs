@@ -1,18 +1,21 @@
 //! Sending the content.
 
 use std::fs::File;
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Received, unblocked};
 use super::error::ClientError;
 use super::rate_limit::RateLimiter;
-use super::source::{FileState, OutcomeOf, Source, SourceKind};
+use super::source::{FileState, OutcomeOf, PollRead, Source, SourceKind};
 use super::tls_failure::TlsFailure;
 use crate::fast_path::{FastPath, FastPaths};
-use crate::sys::client::{is_gone, wait, wait_source};
+use crate::sys::client::{is_gone, wait_source};
 use crate::sys::send::{send_file, send_pipe, widen};
 use crate::sys::socket::Moved;
 use crate::tuning::client::{PROGRESS_INTERVAL, SEND_BUFFER, SEND_CHUNK};
@@ -29,12 +32,12 @@ enum Pushed {
 
 impl Connection<'_> {
     /// Passes all of the source to the kernel.
-    pub(super) fn send(&mut self, source: &mut Source<'_>) -> Result<(), ClientError> {
+    pub(super) async fn send(&mut self, source: &mut Source<'_>) -> Result<(), ClientError> {
         let read_error = |cause| ClientError::Read { cause };
         let total = source.size().map_err(read_error)?;
         let state = match &source.kind {
             SourceKind::File(file) => Some(FileState::of(file).map_err(read_error)?),
-            SourceKind::Stream(..) | SourceKind::Read(_) => None,
+            SourceKind::Stream(..) | SourceKind::Read(_) | SourceKind::Poll(_) => None,
         };
         let now = Instant::now();
         self.progress.start(total, now);
@@ -50,17 +53,22 @@ impl Connection<'_> {
             let budget = match limiter.as_mut().map_or(Ok(SEND_CHUNK), |limiter| limiter.ask(now)) {
                 Ok(budget) => budget,
                 Err(pause) => {
-                    self.pause(None, pause)?;
+                    self.pause(None, pause).await?;
                     continue;
                 }
             };
             if let Some(source) = pump.waits_for()
-                && !self.pause(Some(source), PROGRESS_INTERVAL)?
+                && !self.pause(Some(source), PROGRESS_INTERVAL).await?
             {
                 continue;
             }
+            if !self.fill(&mut pump).await? {
+                continue;
+            }
             let stalled_at = self.progress.still_at(self.settings.stall_timeout);
-            let ready = wait(&self.stream, true, self.slice(now, stalled_at))
+            let ready = self
+                .wait(true, self.slice(now, stalled_at))
+                .await
                 .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
             if ready.receive {
                 self.check_open()?;
@@ -95,7 +103,8 @@ impl Connection<'_> {
                     if ready.send {
                         // The socket has room but accepts nothing: the kernel is short of memory.
                         // Avoid a busy loop.
-                        std::thread::sleep(Duration::from_millis(1));
+                        let slept = self.sleep(Duration::from_millis(1)).await;
+                        slept.map_err(|cause| ClientError::Local { what: "sleep", cause })?;
                     }
                 }
             }
@@ -114,20 +123,20 @@ impl Connection<'_> {
             self.progress.set_total(self.progress.sent());
         }
         match &mut source.outcome {
-            Some(outcome) => self.await_outcome(&mut **outcome),
+            Some(outcome) => self.await_outcome(&mut **outcome).await,
             None => Ok(()),
         }
     }
 
     /// Waits until the source reports whether it was complete, and watches the server.
-    fn await_outcome(&mut self, outcome: &mut OutcomeOf<'_>) -> Result<(), ClientError> {
+    async fn await_outcome(&mut self, outcome: &mut OutcomeOf<'_>) -> Result<(), ClientError> {
         let mut step = Duration::from_millis(1);
         loop {
             if let Some(outcome) = outcome() {
                 return outcome.map_err(|cause| ClientError::Read { cause });
             }
             self.check_time(Instant::now())?;
-            self.pause(None, step)?;
+            self.pause(None, step).await?;
             step = (step * 2).min(PROGRESS_INTERVAL);
         }
     }
@@ -136,7 +145,7 @@ impl Connection<'_> {
     /// Returns whether the source is ready.
     ///
     /// A server that owes no acknowledgement may be silent as long as the source is.
-    fn pause(
+    async fn pause(
         &mut self,
         source: Option<BorrowedFd<'_>>,
         time: Duration,
@@ -144,7 +153,7 @@ impl Connection<'_> {
         let time = self.within_limit(time.min(PROGRESS_INTERVAL));
         let found = match source {
             Some(source) => wait_source(&self.stream, source, time),
-            None => wait(&self.stream, false, time).map(|ready| (ready.receive, false)),
+            None => self.wait(false, time).await.map(|ready| (ready.receive, false)),
         };
         let (receive, ready) =
             found.map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
@@ -159,6 +168,47 @@ impl Connection<'_> {
             }
         }
         Ok(ready)
+    }
+
+    /// Reads the next bytes of a source that is polled, and watches the server meanwhile. Returns
+    /// false if there are none yet.
+    async fn fill(&mut self, pump: &mut Pump<'_>) -> Result<bool, ClientError> {
+        if !pump.is_polled() || !pump.unsent.is_empty() || pump.has_ended {
+            return Ok(true);
+        }
+        let limit = self.within_limit(PROGRESS_INTERVAL);
+        let waited = {
+            let mut server = pin!(self.watched(limit));
+            poll_fn(|context| match pump.poll(context) {
+                Poll::Ready(read) => Poll::Ready(read.map(|()| None)),
+                Poll::Pending => match server.as_mut().poll(context) {
+                    Poll::Ready(Ok(ready)) => Poll::Ready(Ok(Some(ready))),
+                    Poll::Ready(Err(cause)) => {
+                        let what = "wait for the server";
+                        Poll::Ready(Err(ClientError::Local { what, cause }))
+                    }
+                    Poll::Pending => Poll::Pending,
+                },
+            })
+            .await?
+        };
+        match waited {
+            // A slow source is not a stall.
+            None => {
+                let now = Instant::now();
+                if self.progress.stillness(now) > PROGRESS_INTERVAL {
+                    self.progress.rest(now);
+                }
+                Ok(true)
+            }
+            Some(ready) => {
+                if ready.receive {
+                    self.check_open()?;
+                }
+                self.pause(None, Duration::ZERO).await?;
+                Ok(false)
+            }
+        }
     }
 
     /// Drops received bytes, and returns an error if the server has closed or reset the connection.
@@ -205,12 +255,15 @@ struct Pump<'s> {
     buffer: Vec<u8>,
     /// The part of `buffer` that was read but not sent yet.
     unsent: Range<usize>,
+    /// Whether a source that is polled has reported its end.
+    has_ended: bool,
 }
 
 enum Input<'s> {
     File(&'s File),
     Stream(&'s File),
-    Read(&'s mut dyn Read),
+    Read(&'s mut (dyn Read + Send)),
+    Poll(&'s mut PollRead<'s>),
 }
 
 impl<'s> Pump<'s> {
@@ -219,13 +272,14 @@ impl<'s> Pump<'s> {
             SourceKind::File(file) => (Input::File(file), Some(FastPath::Sendfile)),
             SourceKind::Stream(file, true) => (Input::Stream(file), Some(FastPath::Splice)),
             SourceKind::Stream(file, false) => (Input::Stream(file), None),
-            SourceKind::Read(reader) => (Input::Read(reader), None),
+            SourceKind::Read(reader) => (Input::Read(&mut **reader), None),
+            SourceKind::Poll(read) => (Input::Poll(&mut **read), None),
         };
         let fast = fast.filter(|path| paths.has(*path));
         if let (Some(FastPath::Splice), Input::Stream(pipe)) = (fast, &input) {
             widen(pipe);
         }
-        Pump { input, fast, buffer: Vec::new(), unsent: 0..0 }
+        Pump { input, fast, buffer: Vec::new(), unsent: 0..0, has_ended: false }
     }
 
     /// Returns the descriptor that must be readable before the next step.
@@ -272,12 +326,36 @@ impl<'s> Pump<'s> {
         }
     }
 
+    fn is_polled(&self) -> bool {
+        matches!(self.input, Input::Poll(_))
+    }
+
+    /// Polls the source for its next bytes.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        let Input::Poll(read) = &mut self.input else { return Poll::Ready(Ok(())) };
+        self.buffer.resize(SEND_BUFFER, 0);
+        match read(context, &mut self.buffer) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => {
+                self.has_ended = true;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(count)) => {
+                self.unsent = 0..count;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(cause)) => Poll::Ready(Err(ClientError::Read { cause })),
+        }
+    }
+
     /// Reads the next bytes into the buffer.
     fn read(&mut self) -> Result<Pushed, ClientError> {
         self.buffer.resize(SEND_BUFFER, 0);
         let result = match &mut self.input {
             Input::File(file) | Input::Stream(file) => file.read(&mut self.buffer),
             Input::Read(reader) => reader.read(&mut self.buffer),
+            // It is empty only at its end.
+            Input::Poll(_) => Ok(0),
         };
         match result {
             Ok(0) => Ok(Pushed::End),

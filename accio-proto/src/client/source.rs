@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::task::{Context, Poll};
 
 /// The bytes to send. Regular files and pipes given as a [`File`] are sent by the kernel without a
 /// copy where possible; anything else is read and then sent.
@@ -27,6 +28,10 @@ pub struct Source<'a> {
 /// Argument of [`Source::with_outcome`].
 pub(super) type OutcomeOf<'a> = dyn FnMut() -> Option<io::Result<()>> + Send + 'a;
 
+/// Argument of [`Source::poll`].
+pub(super) type PollRead<'a> =
+    dyn FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>> + Send + 'a;
+
 pub(super) enum SourceKind<'a> {
     /// A regular file.
     File(File),
@@ -34,6 +39,8 @@ pub(super) enum SourceKind<'a> {
     Stream(File, bool),
     /// Any other reader.
     Read(Box<dyn Read + Send + 'a>),
+    /// A reader that is polled.
+    Poll(Box<PollRead<'a>>),
 }
 
 impl<'a> Source<'a> {
@@ -42,6 +49,17 @@ impl<'a> Source<'a> {
     /// a [`File`] instead.
     pub fn reader(reader: impl Read + Send + 'a) -> Self {
         SourceKind::Read(Box::new(reader)).into()
+    }
+
+    /// Returns a source that is read by a function like `AsyncRead::poll_read`, for
+    /// [`Connected::upload`](super::Connected::upload). The function returns the number of bytes,
+    /// 0 at the end. While it is pending, the client notices when the server closes the connection.
+    ///
+    /// [`Client::send`](super::Client::send) calls it about ten times a second while it is pending.
+    pub fn poll(
+        read: impl FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>> + Send + 'a,
+    ) -> Self {
+        SourceKind::Poll(Box::new(read)).into()
     }
 
     /// Returns a source for a stream whose end does not tell whether it is complete, such as a pipe
@@ -64,7 +82,7 @@ impl<'a> Source<'a> {
                 let position = file.stream_position()?;
                 Ok(Some(file.metadata()?.len().saturating_sub(position)))
             }
-            SourceKind::Stream(..) | SourceKind::Read(_) => Ok(None),
+            SourceKind::Stream(..) | SourceKind::Read(_) | SourceKind::Poll(_) => Ok(None),
         }
     }
 }
@@ -132,7 +150,7 @@ impl fmt::Debug for Source<'_> {
             SourceKind::File(file) | SourceKind::Stream(file, _) => {
                 f.debug_tuple("Source").field(file).finish()
             }
-            SourceKind::Read(_) => f.write_str("Source(reader)"),
+            SourceKind::Read(_) | SourceKind::Poll(_) => f.write_str("Source(reader)"),
         }
     }
 }

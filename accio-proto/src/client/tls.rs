@@ -14,7 +14,6 @@ use super::secured::{Counted, Secured};
 use super::settings::Settings;
 use super::tls_failure::TlsFailure;
 use super::transport::Transport;
-use crate::sys::client::wait;
 use crate::tls::{HandshakeFailure, TlsStream};
 
 impl Settings {
@@ -33,7 +32,10 @@ impl Settings {
 
 impl Connection<'_> {
     /// Performs the TLS handshake, if TLS is used.
-    pub(super) fn secure(&mut self, name: Option<ServerName<'static>>) -> Result<(), ClientError> {
+    pub(super) async fn secure(
+        &mut self,
+        name: Option<ServerName<'static>>,
+    ) -> Result<(), ClientError> {
         let (Some(config), Some(name)) = (&self.settings.tls, name) else { return Ok(()) };
         let (peer, after) = (self.peer, self.settings.handshake_timeout);
         let failed = |cause| ClientError::Tls { peer, cause };
@@ -51,7 +53,8 @@ impl Connection<'_> {
             if left.is_zero() {
                 return Err(failed(TlsFailure::Late(after)));
             }
-            wait(&self.stream, stream.wants_write(), left)
+            self.wait(stream.wants_write(), left)
+                .await
                 .map_err(|error| failed(TlsFailure::Lost(error)))?;
         }
         log::debug!(

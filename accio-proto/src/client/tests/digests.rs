@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::digest::{Digest, DigestAlgorithm};
+use crate::hasher::Hasher;
 
 fn digest(algorithm: DigestAlgorithm, content: &[u8]) -> Option<Digest> {
     let mut hasher = Hasher::new(algorithm);

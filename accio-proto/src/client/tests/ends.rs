@@ -40,7 +40,7 @@ fn a_reset_reported_to_another_call_is_still_a_reset() {
     });
     let client = client();
     let mut connection = connect(&client, peer.port);
-    connection.greet().unwrap();
+    block(connection.greet()).unwrap();
     tell.recv_timeout(BOUND).unwrap();
     peer.end();
     assert!(connection.stream.take_error().unwrap().is_some());
@@ -85,9 +85,9 @@ fn a_fin_received_before_sending_ours_is_not_a_confirmation() {
     });
     let client = client();
     let mut connection = connect(&client, peer.port);
-    connection.greet().unwrap();
+    block(connection.greet()).unwrap();
     // Skips the checks that `send` makes in between.
-    let result = connection.finish();
+    let result = block(connection.finish());
     assert!(matches!(result, Err(ClientError::ClosedEarly { .. })), "{result:?}");
     drop(done);
     peer.end();
@@ -218,7 +218,7 @@ fn a_server_that_requires_tls_is_named_although_the_reset_was_reported_to_anothe
     });
     let client = builder().dialect(Dialect::Direct).build().unwrap();
     let mut connection = connect(&client, peer.port);
-    connection.greet().unwrap();
+    block(connection.greet()).unwrap();
     tell.recv_timeout(BOUND).unwrap();
     peer.end();
     connection.check_open().unwrap();

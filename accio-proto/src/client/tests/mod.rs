@@ -20,7 +20,9 @@ use std::num::NonZeroU64;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
+use super::connection::Connection;
 use super::*;
 use crate::dialect::{FIRST_CONFIRMATION, GREETING, SECOND_CONFIRMATION};
 use crate::fast_path::{FastPath, FastPaths};
@@ -86,7 +88,7 @@ fn client() -> Client {
 /// Connects like [`Client::send`] and returns the connection, for tests of single steps.
 fn connect(client: &Client, port: u16) -> Connection<'_> {
     let (stream, address) = client.settings.connect("127.0.0.1", port, None).unwrap();
-    Connection::new(&client.settings, stream, address, None).unwrap()
+    Connection::new(&client.settings, stream, None, address, None).unwrap()
 }
 
 fn pattern(length: usize) -> Vec<u8> {

@@ -111,9 +111,9 @@ fn a_missing_acknowledgement_is_a_stall_even_while_the_pipe_is_silent() {
     let mut connection = connect(&client, peer.port);
     // Disables the kernel's own limit.
     rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, 0).unwrap();
-    connection.greet().unwrap();
+    block(connection.greet()).unwrap();
     let start = Instant::now();
-    let error = connection.send(&mut source.into()).unwrap_err();
+    let error = block(connection.send(&mut source.into())).unwrap_err();
     let ClientError::Stalled { sent, .. } = error else { panic!("{error:?}") };
     assert_eq!(sent, 1 << 20, "all that the pipe had");
     assert!(start.elapsed() < SHORT + SLACK);

@@ -46,9 +46,9 @@ fn detects_a_stall_without_the_kernels_own_limit() {
     let client = builder().stall_timeout(SHORT).build().unwrap();
     let mut connection = connect(&client, peer.port);
     rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, 0).unwrap();
-    connection.greet().unwrap();
+    block(connection.greet()).unwrap();
     let start = Instant::now();
-    let error = connection.send(&mut sparse(64 << 20).into()).unwrap_err();
+    let error = block(connection.send(&mut sparse(64 << 20).into())).unwrap_err();
     assert!(matches!(error, ClientError::Stalled { .. }), "{error:?}");
     assert!((SHORT..SHORT + SLACK).contains(&start.elapsed()), "{:?}", start.elapsed());
     drop(done);
