@@ -68,7 +68,7 @@
 //! | `digest` | digests of content: SHA-256, BLAKE3 | sha2, blake3 |
 //! | `testing` | a fake server, for tests of programs that send files | |
 //! | `tracing` | a span `connection` for each connection of a server | tracing |
-//! | `serde` | reads and writes `ServerConfig` and [`SessionLimits`] | serde |
+//! | `serde` | reads and writes `ServerConfig`, `ClientConfig` and [`SessionLimits`] | serde |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
@@ -117,8 +117,8 @@ mod tuning;
 
 #[cfg(feature = "client")]
 pub use client::{
-    AddressProbe, Client, ClientBuilder, ClientError, ClientEvent, Connected, Family, Finding,
-    Probe, Progress, Sent, ServerReply, Source, TlsFailure, Watch,
+    AddressProbe, Client, ClientBuilder, ClientConfig, ClientError, ClientEvent, Connected, Family,
+    Finding, Probe, Progress, Sent, ServerReply, Source, TlsFailure, Watch,
 };
 #[cfg(feature = "io")]
 pub use connection::Connection;

@@ -1,8 +1,12 @@
 //! Values in configuration files: names as text, durations as seconds.
 
 #![cfg_attr(
-    not(feature = "server"),
-    allow(dead_code, unused_imports, reason = "only configurations of servers have names")
+    not(any(feature = "client", feature = "server")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "only configurations of clients and servers have names"
+    )
 )]
 
 use std::fmt::Display;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Client;
+use super::config::ClientConfig;
 use super::error::ClientError;
 use super::event::ClientEvent;
 use super::family::Family;
@@ -15,7 +16,6 @@ use crate::dialect::Dialect;
 #[cfg(feature = "digest")]
 use crate::digest::DigestAlgorithm;
 use crate::fast_path::FastPaths;
-use crate::limits;
 
 /// Builds a [`Client`]. Every setting has a default; that of each time limit is 10 seconds.
 #[derive(Debug, Clone, Default)]
@@ -32,36 +32,42 @@ impl Client {
 }
 
 impl ClientBuilder {
+    /// Sets all settings of a configuration, instead of those that were set before.
+    pub fn config(mut self, config: ClientConfig) -> Self {
+        self.settings.config = config;
+        self
+    }
+
     /// Sets the dialect; [`Dialect::Accio`] by default.
     pub fn dialect(mut self, dialect: Dialect) -> Self {
-        self.settings.dialect = dialect;
+        self.settings.config.dialect = dialect;
         self
     }
 
     /// Sets the time limit for name resolution and connecting, for all addresses together;
-    /// [`limits::CONNECT_TIMEOUT`] by default.
+    /// [`limits::CONNECT_TIMEOUT`](crate::limits::CONNECT_TIMEOUT) by default.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.settings.connect_timeout = limit;
+        self.settings.config.connect_timeout = limit;
         self
     }
 
-    /// Sets the time limit for the whole handshake; [`limits::HANDSHAKE_TIMEOUT`] by default.
+    /// Sets the time limit for the whole handshake; [`limits::HANDSHAKE_TIMEOUT`](crate::limits::HANDSHAKE_TIMEOUT) by default.
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
-        self.settings.handshake_timeout = limit;
+        self.settings.config.handshake_timeout = limit;
         self
     }
 
     /// Sets how long an upload may make no progress, neither in sent nor in acknowledged bytes;
-    /// [`limits::STALL_TIMEOUT`] by default.
+    /// [`limits::STALL_TIMEOUT`](crate::limits::STALL_TIMEOUT) by default.
     pub fn stall_timeout(mut self, limit: Duration) -> Self {
-        self.settings.stall_timeout = limit;
+        self.settings.config.stall_timeout = limit;
         self
     }
 
     /// Sets the time limit for the server's confirmation, from the acknowledgement of the last byte;
-    /// [`limits::CONFIRM_TIMEOUT`] by default.
+    /// [`limits::CONFIRM_TIMEOUT`](crate::limits::CONFIRM_TIMEOUT) by default.
     pub fn confirm_timeout(mut self, limit: Duration) -> Self {
-        self.settings.confirm_timeout = limit;
+        self.settings.config.confirm_timeout = limit;
         self
     }
 
@@ -69,27 +75,27 @@ impl ClientBuilder {
     /// Unlimited by default. A [`Source::reader`](super::Source::reader) that blocks longer is noticed
     /// when it returns.
     pub fn transfer_timeout(mut self, limit: Duration) -> Self {
-        self.settings.transfer_timeout = Some(limit);
+        self.settings.config.transfer_timeout = Some(limit);
         self
     }
 
     /// Restricts the client to the host's addresses of one family.
     pub fn family(mut self, family: Family) -> Self {
-        self.settings.family = family;
+        self.settings.config.family = family;
         self
     }
 
     /// Connects from this address of the machine, and so only to addresses of its family. Port 0 lets
     /// the system choose the port; a link-local IPv6 address needs its scope.
     pub fn source_address(mut self, address: impl Into<SocketAddr>) -> Self {
-        self.settings.source_address = Some(address.into());
+        self.settings.config.source_address = Some(address.into());
         self
     }
 
     /// Sets the maximum rate in bytes of content per second. A rate of less than one byte per idle
     /// timeout of the server fails: an Accio server waits 10 seconds for the next byte.
     pub fn rate_limit(mut self, bytes_per_second: NonZeroU64) -> Self {
-        self.settings.rate_limit = Some(bytes_per_second);
+        self.settings.config.rate_limit = Some(bytes_per_second);
         self
     }
 
@@ -106,7 +112,7 @@ impl ClientBuilder {
     /// the kernel.
     #[cfg(feature = "digest")]
     pub fn digest(mut self, algorithm: DigestAlgorithm) -> Self {
-        self.settings.digest = Some(algorithm);
+        self.settings.config.digest = Some(algorithm);
         self
     }
 
@@ -140,21 +146,9 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Limit`] if a time limit is zero or above [`limits::MAX_TIMEOUT`].
+    /// [`ClientError::Limit`] if a time limit is zero or above [`limits::MAX_TIMEOUT`](crate::limits::MAX_TIMEOUT).
     pub fn build(self) -> Result<Client, ClientError> {
-        let settings = self.settings;
-        let transfer_timeout = settings.transfer_timeout.map(|limit| ("transfer_timeout", limit));
-        let limits = [
-            ("connect_timeout", settings.connect_timeout),
-            ("handshake_timeout", settings.handshake_timeout),
-            ("stall_timeout", settings.stall_timeout),
-            ("confirm_timeout", settings.confirm_timeout),
-        ];
-        for (name, value) in limits.into_iter().chain(transfer_timeout) {
-            if value.is_zero() || value > limits::MAX_TIMEOUT {
-                return Err(ClientError::Limit { name, value });
-            }
-        }
-        Ok(Client { settings })
+        self.settings.config.validate()?;
+        Ok(Client { settings: self.settings })
     }
 }

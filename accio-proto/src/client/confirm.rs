@@ -51,17 +51,17 @@ impl Connection<'_> {
             }
             self.check_time(now)?;
             self.progress.look(now);
-            if self.progress.stillness(now) >= self.settings.stall_timeout {
+            if self.progress.stillness(now) >= self.settings.config.stall_timeout {
                 return Err(self.stalled());
             }
-            self.wait(true, self.slice(now, now + self.settings.stall_timeout))
+            self.wait(true, self.slice(now, now + self.settings.config.stall_timeout))
                 .await
                 .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
         }
     }
 
     async fn await_fin(&mut self) -> Result<bool, ClientError> {
-        let limit = self.settings.confirm_timeout;
+        let limit = self.settings.config.confirm_timeout;
         loop {
             match self.drop_input() {
                 Ok(Received::Fin) => return self.check_fin(),
@@ -76,9 +76,10 @@ impl Connection<'_> {
             // not know that the file ends here.
             let (deadline, late) = match outstanding {
                 Some(0) => (self.progress.still_at(limit), Ok(false)),
-                Some(_) => {
-                    (self.progress.still_at(self.settings.stall_timeout), Err(self.stalled()))
-                }
+                Some(_) => (
+                    self.progress.still_at(self.settings.config.stall_timeout),
+                    Err(self.stalled()),
+                ),
                 None => {
                     let error = ClientError::Unconfirmed { peer: self.peer, after: limit };
                     (self.progress.still_at(limit), Err(error))

@@ -23,7 +23,7 @@ impl Settings {
         port: u16,
         end: Option<Instant>,
     ) -> Result<(TcpStream, SocketAddr), ClientError> {
-        let limit = self.connect_timeout;
+        let limit = self.config.connect_timeout;
         let start = Instant::now();
         let deadline = end.map_or(start + limit, |end| end.min(start + limit));
         let is_too_long = || end.is_some_and(|end| Instant::now() >= end);
@@ -37,7 +37,7 @@ impl Settings {
             took: start.elapsed(),
         });
         let start = Instant::now();
-        match race(&addresses, self.source_address, deadline)? {
+        match race(&addresses, self.config.source_address, deadline)? {
             Ok((stream, peer)) => {
                 log::debug!("connected to {peer}");
                 self.report(|| ClientEvent::Connected {
@@ -47,10 +47,12 @@ impl Settings {
                 });
                 Ok((stream, peer))
             }
-            Err(failures) => Err(match connect_error(self.dialect, host, port, limit, failures) {
-                ClientError::ConnectTimeout { .. } if is_too_long() => self.too_long(None, 0),
-                error => error,
-            }),
+            Err(failures) => {
+                Err(match connect_error(self.config.dialect, host, port, limit, failures) {
+                    ClientError::ConnectTimeout { .. } if is_too_long() => self.too_long(None, 0),
+                    error => error,
+                })
+            }
         }
     }
 
@@ -61,10 +63,10 @@ impl Settings {
         port: u16,
         deadline: Instant,
     ) -> Result<Vec<SocketAddr>, ClientError> {
-        let mut addresses = resolve(host, port, deadline, self.connect_timeout)?;
+        let mut addresses = resolve(host, port, deadline, self.config.connect_timeout)?;
         let families = [
-            self.family,
-            self.source_address.map_or(Family::Any, |source| Family::of(source.ip())),
+            self.config.family,
+            self.config.source_address.map_or(Family::Any, |source| Family::of(source.ip())),
         ];
         for family in families {
             addresses.retain(|address| family.has(address.ip()));

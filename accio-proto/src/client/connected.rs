@@ -36,7 +36,7 @@ impl Client {
     /// See [`ClientError`].
     pub fn connect(&self, host: &str, port: u16) -> Result<Connected, ClientError> {
         let start = Instant::now();
-        let end = self.settings.transfer_timeout.map(|limit| start + limit);
+        let end = self.settings.config.transfer_timeout.map(|limit| start + limit);
         #[cfg(feature = "tls")]
         let name = self.settings.server_name(host)?;
         let (stream, peer) = self.settings.connect(host, port, end)?;
@@ -68,8 +68,8 @@ impl Client {
         if let Err(error) = connection.greet().await {
             return Err(connection.or_too_long(error));
         }
-        log::debug!("{} handshake with {peer} complete", self.settings.dialect);
-        let dialect = self.settings.dialect;
+        log::debug!("{} handshake with {peer} complete", self.settings.config.dialect);
+        let dialect = self.settings.config.dialect;
         self.settings.report(|| ClientEvent::Greeted { peer, dialect, took: connected.elapsed() });
         let greeted = Instant::now();
         connection.send(&mut source).await?;

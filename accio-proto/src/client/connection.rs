@@ -57,13 +57,13 @@ impl<'c> Connection<'c> {
         end: Option<Instant>,
     ) -> Result<Self, ClientError> {
         let failed = |cause| ClientError::Local { what: "prepare a socket", cause };
-        prepare(&stream, settings.stall_timeout).map_err(failed)?;
+        prepare(&stream, settings.config.stall_timeout).map_err(failed)?;
         let watch = watcher.map(|watcher| watcher(stream.as_fd())).transpose().map_err(failed)?;
         let progress = ProgressTracker::new(&stream, settings.on_progress.as_deref());
-        let limit = Instant::now() + settings.handshake_timeout;
+        let limit = Instant::now() + settings.config.handshake_timeout;
         let deadline = end.map_or(limit, |end| end.min(limit));
         #[cfg(feature = "digest")]
-        let hasher = settings.digest.map(Hasher::new);
+        let hasher = settings.config.digest.map(Hasher::new);
         #[cfg(not(feature = "digest"))]
         let hasher = None;
         Ok(Connection {
@@ -82,8 +82,8 @@ impl<'c> Connection<'c> {
 
     /// Performs the whole handshake. No byte of content is sent before its end.
     pub(super) async fn greet(&mut self) -> Result<(), ClientError> {
-        let (peer, dialect) = (self.peer, self.settings.dialect);
-        let after = self.settings.handshake_timeout;
+        let (peer, dialect) = (self.peer, self.settings.config.dialect);
+        let after = self.settings.config.handshake_timeout;
         let late = || ClientError::HandshakeTimeout { peer, dialect, after };
         let tls_failed = |cause| ClientError::Tls { peer, cause };
         let broken = |cause| match TlsFailure::of(cause) {
@@ -180,7 +180,9 @@ impl<'c> Connection<'c> {
         let mut buffer = [0; 4096];
         loop {
             let received = self.receive(&mut buffer)?;
-            if matches!(received, Received::Bytes(_)) && self.settings.dialect == Dialect::Direct {
+            if matches!(received, Received::Bytes(_))
+                && self.settings.config.dialect == Dialect::Direct
+            {
                 self.unexpected.get_or_insert(buffer[0]);
             }
             if received == Received::Fin || !self.transport.has_buffered() {
@@ -192,7 +194,7 @@ impl<'c> Connection<'c> {
     /// Returns the error of a connection that the server has ended: that it requires TLS, if it
     /// answered a client without TLS with an alert. Its bytes can be received even after a reset.
     pub(super) fn or_requires_tls(&mut self, error: ClientError) -> ClientError {
-        if !self.transport.is_plain() || self.settings.dialect != Dialect::Direct {
+        if !self.transport.is_plain() || self.settings.config.dialect != Dialect::Direct {
             return error;
         }
         let _ = self.drop_input();
@@ -203,7 +205,7 @@ impl<'c> Connection<'c> {
     }
 
     pub(super) fn stalled(&self) -> ClientError {
-        let after = self.settings.stall_timeout;
+        let after = self.settings.config.stall_timeout;
         ClientError::Stalled { peer: self.peer, sent: self.progress.sent(), after }
     }
 

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 /// Address families that a client may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Family {
     /// IPv4 and IPv6.

@@ -5,6 +5,7 @@
 //! therefore sees a reset and never a complete file.
 
 mod builder;
+mod config;
 mod confirm;
 mod connect;
 mod connected;
@@ -35,6 +36,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use builder::ClientBuilder;
+pub use config::ClientConfig;
 pub use connected::Connected;
 pub use error::ClientError;
 pub use event::ClientEvent;

@@ -80,7 +80,8 @@ impl Client {
     /// connection is not an error: see [`AddressProbe::result`].
     pub fn probe(&self, host: &str, port: u16) -> Result<Probe, ClientError> {
         let start = Instant::now();
-        let addresses = self.settings.resolve(host, port, start + self.settings.connect_timeout)?;
+        let addresses =
+            self.settings.resolve(host, port, start + self.settings.config.connect_timeout)?;
         let resolved_in = start.elapsed();
         let targets = first_of_each(&addresses);
         let probed = targets.into_iter().map(|address| self.probe_one(address));
@@ -92,8 +93,8 @@ impl Client {
         let start = Instant::now();
         let result = match race(
             &[address],
-            self.settings.source_address,
-            start + self.settings.connect_timeout,
+            self.settings.config.source_address,
+            start + self.settings.config.connect_timeout,
         )? {
             Ok((stream, peer)) => {
                 let connected_in = start.elapsed();
@@ -113,7 +114,7 @@ impl Connection<'_> {
     /// Receives the first bytes of the server and resets the connection.
     fn listen(mut self, connected_in: Duration) -> io::Result<ServerReply> {
         let start = Instant::now();
-        let mut deadline = start + self.settings.handshake_timeout;
+        let mut deadline = start + self.settings.config.handshake_timeout;
         let mut spoke_after = None;
         let mut bytes = Vec::new();
         let mut buffer = [0; limits::PROBE_BYTES];

@@ -41,7 +41,7 @@ impl Connection<'_> {
         };
         let now = Instant::now();
         self.progress.start(total, now);
-        let mut limiter = self.settings.rate_limit.map(|rate| RateLimiter::new(rate, now));
+        let mut limiter = self.settings.config.rate_limit.map(|rate| RateLimiter::new(rate, now));
         let mut pump = Pump::new(source, &self.settings.fast_paths);
         if !self.transport.is_plain() || self.hasher.is_some() {
             pump.fast = None;
@@ -65,7 +65,7 @@ impl Connection<'_> {
             if !self.fill(&mut pump).await? {
                 continue;
             }
-            let stalled_at = self.progress.still_at(self.settings.stall_timeout);
+            let stalled_at = self.progress.still_at(self.settings.config.stall_timeout);
             let ready = self
                 .wait(true, self.slice(now, stalled_at))
                 .await
@@ -97,7 +97,7 @@ impl Connection<'_> {
                 Pushed::Full => {
                     let now = Instant::now();
                     self.progress.look(now);
-                    if self.progress.stillness(now) >= self.settings.stall_timeout {
+                    if self.progress.stillness(now) >= self.settings.config.stall_timeout {
                         return Err(self.stalled());
                     }
                     if ready.send {
@@ -163,7 +163,7 @@ impl Connection<'_> {
         if !ready || self.progress.stillness(Instant::now()) > PROGRESS_INTERVAL {
             let now = Instant::now();
             self.progress.rest(now);
-            if self.progress.stillness(now) >= self.settings.stall_timeout {
+            if self.progress.stillness(now) >= self.settings.config.stall_timeout {
                 return Err(self.stalled());
             }
         }

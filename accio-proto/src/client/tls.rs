@@ -37,7 +37,7 @@ impl Connection<'_> {
         name: Option<ServerName<'static>>,
     ) -> Result<(), ClientError> {
         let (Some(config), Some(name)) = (&self.settings.tls, name) else { return Ok(()) };
-        let (peer, after) = (self.peer, self.settings.handshake_timeout);
+        let (peer, after) = (self.peer, self.settings.config.handshake_timeout);
         let failed = |cause| ClientError::Tls { peer, cause };
         let started = Instant::now();
         let connection = UnbufferedClientConnection::new(Arc::clone(config), name)
