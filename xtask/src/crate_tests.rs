@@ -20,8 +20,12 @@ use crate::steps::{self, FinishedStep, Step};
 /// cores.
 const AT_ONCE: usize = 3;
 /// The test programs that take the longest. They start first, so that none runs alone at the end.
-const LONGEST: [&str; 3] =
-    ["xtask/grade/tests/kit", "accio-server/tests/program", "accio-proto/tests/server"];
+const LONGEST: [&str; 4] = [
+    "xtask/grade/tests/kit",
+    "accio-server/tests/program",
+    "accio-proto/src/lib.rs",
+    "accio-proto/tests/server",
+];
 /// Time limit for cargo to link all test programs.
 const LIMIT: Duration = Duration::from_secs(1800);
 

@@ -42,7 +42,7 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     }
     // The scenarios also run server-s without fast paths. Its own tests need the usual program, so
     // the scenarios get copies.
-    if !build_everything(&format!("{FEATURES},accio-simplified/diagnostics"))? {
+    if !build_all(&format!("{FEATURES},accio-simplified/diagnostics"))? {
         return Ok(ExitCode::FAILURE);
     }
     let tools = own_directory()?;
@@ -51,7 +51,7 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
         fs::copy(tools.join(program), copies.path().join(program))?;
     }
     let built = Programs::Built { tools, programs: copies.path().to_owned() };
-    if !build_everything(FEATURES)? {
+    if !build_all(FEATURES)? {
         return Ok(ExitCode::FAILURE);
     }
     let Some(scenarios) = options.e2e_commands(&built)? else { return Ok(ExitCode::from(USAGE)) };
@@ -76,15 +76,19 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(worst))
 }
 
-/// Builds all programs, tools and tests at once. Cargo builds a dependency again for each set of its
-/// features, so separate builds would take twice as long.
-fn build_everything(features: &str) -> io::Result<bool> {
+/// Builds all tests, and the programs and tools that run, at once. Cargo builds a dependency again
+/// for each set of its features, so separate builds would take twice as long.
+fn build_all(features: &str) -> io::Result<bool> {
     let mut build = cargo();
-    build.args(["build", "--workspace", "--all-targets", "--features", features]);
+    build.args(["build", "--workspace", "--tests", "--features", features]);
+    let tools = [Tool::E2e, Tool::Grade, Tool::Torture].map(Tool::name);
+    for program in PROGRAMS.into_iter().chain(tools) {
+        build.args(["--bin", program]);
+    }
     Ok(process::foreground(&mut build)?.success())
 }
 
-/// Returns the directory that contains this program and, after [`build_everything`], all others.
+/// Returns the directory that contains this program and, after [`build_all`], all others.
 fn own_directory() -> io::Result<PathBuf> {
     let mut path = env::current_exe()?;
     path.pop();
