@@ -160,10 +160,11 @@ impl<K: FileSink> Front<K> {
                     shared.deadlines.push(deadline, index);
                 }
                 Due::Now(key, connection, why) => {
-                    let info = connection.info();
+                    let (info, was_arriving) = (connection.info(), connection.is_arriving());
                     let expired = shared.connections.expire(connection, why);
                     shared.describe(key, info, &expired);
-                    shared.settle(key, expired, Parking::Again);
+                    let parking = shared.hand_over(was_arriving, &expired);
+                    shared.settle(key, expired, parking);
                 }
             }
         }
@@ -273,17 +274,26 @@ impl<K: FileSink> Front<K> {
     fn handle_arrival(&mut self, key: Key) -> Serving {
         let shared = &self.shared;
         let Some(connection) = shared.slots.take(key) else { return Serving::Continues };
+        let (info, was_arriving) = (connection.info(), connection.is_arriving());
         let progress = shared.connections.arrive(connection);
-        match &progress {
-            Progress::Waiting(connection) if !connection.is_arriving() => {
-                // From here on the workers watch this connection.
-                shared.describe(key, None, &progress);
-                shared.front.remove(connection.socket());
-                shared.settle(key, progress, Parking::First);
-            }
-            _ => shared.settle(key, progress, Parking::Again),
-        }
+        shared.describe(key, info, &progress);
+        let parking = shared.hand_over(was_arriving, &progress);
+        shared.settle(key, progress, parking);
         Serving::Continues
+    }
+}
+
+impl<K: FileSink> Shared<K> {
+    /// Stops watching a connection whose PROXY header is complete, because from then on the workers
+    /// watch it. Returns how to park it.
+    fn hand_over(&self, was_arriving: bool, progress: &Progress<K>) -> Parking {
+        match progress {
+            Progress::Waiting(connection) if was_arriving && !connection.is_arriving() => {
+                self.front.remove(connection.socket());
+                Parking::First
+            }
+            _ => Parking::Again,
+        }
     }
 }
 
@@ -297,5 +307,47 @@ fn wait_until(deadline: Instant, is_true: impl Fn() -> bool) -> bool {
             return false;
         }
         std::thread::sleep(STOP_TICK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::server::connection::Connection;
+    use crate::server::{Backend, Server, Threading};
+    use crate::sink::MemorySink;
+
+    #[test]
+    fn serves_a_connection_whose_header_is_complete_at_its_deadline() {
+        let idle = Duration::from_millis(200);
+        let server = Server::builder(MemorySink::new())
+            .threading(Threading::Reactor)
+            .proxy_protocol(true)
+            .idle_timeout(idle)
+            .bind("127.0.0.1:0")
+            .unwrap();
+        let mut client = TcpStream::connect(server.local_addr()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let Backend::Reactor(mut reactor) = server.backend else { unreachable!("as requested") };
+        let front = &mut reactor.front;
+        let shared = Arc::clone(&front.shared);
+        while shared.places.taken() == 0 {
+            front.accept_from(&lock(&shared.listeners));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        client.write_all(b"PROXY TCP4 192.0.2.7 10.0.0.1 12345 80\r\n").unwrap();
+        std::thread::sleep(idle);
+        front.run_due(Instant::now());
+        let mut greeting = [0; 7];
+        client.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"accio\r\n");
+        client.write_all(b"x").unwrap();
+        let event = shared.sessions.wait(Some(Duration::from_secs(10))).unwrap();
+        let (key, connection) = shared.slots.evict(0).expect("it is parked");
+        assert_eq!(event, Some(key.token()), "the workers watch it");
+        assert!(matches!(connection, Connection::Serving(..)));
     }
 }
