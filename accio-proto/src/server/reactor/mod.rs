@@ -204,9 +204,13 @@ impl<K: FileSink> Shared<K> {
 
     /// Records the number of a connection that has just been assigned one.
     fn describe(&self, key: Key, before: Option<ConnectionInfo>, progress: &Progress<K>) {
+        let info = match progress {
+            Progress::Waiting(connection) => connection.info(),
+            Progress::Ended(ending) => Some(ending.info),
+            Progress::Unnumbered(_) => None,
+        };
         if before.is_none()
-            && let Progress::Waiting(connection) = progress
-            && let Some(info) = connection.info()
+            && let Some(info) = info
         {
             self.slots.describe(key, info);
         }

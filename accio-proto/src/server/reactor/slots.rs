@@ -190,16 +190,16 @@ impl<T, I: Copy> Slots<T, I> {
     }
 
     /// Ends the value of slot `index` although a thread owns it, because the thread may be stuck.
-    /// Returns the description, unless no thread owns a value or its result is claimed.
+    /// Returns the description, unless no thread owns a value, its result is claimed, or it has no
+    /// description: then its thread still has to end it.
     pub(super) fn abandon(&self, index: u32) -> Option<I> {
         let mut slot = self.slot(index);
-        match slot.state {
-            State::Out => {
-                slot.state = State::Abandoned;
-                slot.info
-            }
-            _ => None,
+        if !matches!(slot.state, State::Out) {
+            return None;
         }
+        let info = slot.info?;
+        slot.state = State::Abandoned;
+        Some(info)
     }
 
     /// Frees the slot of a value that the caller has dropped.
@@ -336,5 +336,14 @@ mod tests {
         assert_eq!(slots.abandon(second.index), None);
         slots.release(second);
         assert_eq!(slots.abandon(second.index), None);
+    }
+
+    #[test]
+    fn a_value_without_a_description_is_not_abandoned() {
+        let slots = Slots::<&str, u64>::new(1);
+        let key = slots.reserve(None).unwrap();
+        assert_eq!(slots.abandon(key.index), None);
+        slots.describe(key, 7);
+        assert_eq!(slots.park(key, "value", |_| Ok::<_, ()>(())), Ok(true), "its thread has it");
     }
 }
