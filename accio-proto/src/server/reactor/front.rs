@@ -120,7 +120,7 @@ impl<K: FileSink> Front<K> {
             let abandoned =
                 (0..shared.slots.used()).filter_map(|index| shared.slots.abandon(index));
             let abandoned: Vec<_> = abandoned.collect();
-            shared.lanes.markers.raise_limit(abandoned.len());
+            shared.lanes.markers.allow_more(abandoned.len());
             for info in abandoned {
                 log::warn!("connection {}: ended without its thread, which is stuck", info.id);
                 shared.push_marker(Marker::Abandon(info));

@@ -102,10 +102,10 @@ impl<J> Lane<J> {
         }
     }
 
-    /// Raises the thread limit, for when existing threads may be stuck.
-    pub(super) fn raise_limit(&self, limit: usize) {
+    /// Allows `count` threads in addition to the existing ones, which may be stuck.
+    pub(super) fn allow_more(&self, count: usize) {
         let mut state = self.lock();
-        state.limit = state.limit.max(limit);
+        state.limit = state.limit.max(state.threads + count);
     }
 
     /// Stops accepting jobs; threads end once the queue is empty.
@@ -177,19 +177,17 @@ mod tests {
     }
 
     #[test]
-    fn a_raised_limit_allows_threads_in_addition_to_stuck_ones() {
-        let lane = Lane::new(1);
+    fn more_threads_can_be_allowed_in_addition_to_stuck_ones() {
+        let lane = Lane::new(2);
         let started = Cell::new(0);
         let start = || {
             started.set(started.get() + 1);
             Ok(())
         };
-        lane.push(1, start).unwrap();
-        lane.push(2, start).unwrap();
-        assert_eq!(started.get(), 1);
-        lane.raise_limit(3);
-        lane.push(3, start).unwrap();
-        lane.push(4, start).unwrap();
+        (1..=3).for_each(|job| lane.push(job, start).unwrap());
+        assert_eq!(started.get(), 2);
+        lane.allow_more(1);
+        (4..=5).for_each(|job| lane.push(job, start).unwrap());
         assert_eq!(started.get(), 3);
     }
 
