@@ -82,22 +82,22 @@ impl<K: FileSink> Shared<K> {
     }
 
     pub(super) fn push_marker(self: &Arc<Self>, job: Marker<K>) {
-        if let Err(job) = self.lanes.markers.push(job, || self.start_marker_thread()) {
-            self.do_marker(job);
+        if let Err(jobs) = self.lanes.markers.push(job, || self.start_marker_thread()) {
+            jobs.into_iter().for_each(|job| self.do_marker(job));
         }
     }
 
     fn push_commit(self: &Arc<Self>, job: Commit<K>) {
         let start = || spawn("accio-commit".into(), self, |shared| shared.do_commits());
-        if let Err(job) = self.lanes.commits.push(job, start) {
-            self.do_commit_group(&mut vec![job], &mut None);
+        if let Err(mut jobs) = self.lanes.commits.push(job, start) {
+            self.do_commit_group(&mut jobs, &mut None);
         }
     }
 
     /// Queues a discarded file to be dropped where that delays no connection.
     pub(super) fn push_discarded(self: &Arc<Self>, file: Option<K::File>) {
         let start = || spawn("accio-discard".into(), self, |shared| shared.do_discards());
-        // Without a thread, or after shutdown, the file is dropped here.
+        // Without a thread, or after shutdown, files are dropped here.
         drop(self.lanes.discards.push(file, start));
     }
 

@@ -44,12 +44,17 @@ impl<J> Lane<J> {
     /// Queues a job. If that requires another thread, calls `start`; the new thread must call
     /// [`take`](Lane::take) until it returns false, and then [`leave`](Lane::leave).
     ///
-    /// Returns the job if the lane has no thread and none can be started, or if the lane is closed.
-    pub(super) fn push(&self, job: J, start: impl FnOnce() -> io::Result<()>) -> Result<(), J> {
+    /// Returns the job if the lane is closed, and all queued jobs if the lane has no thread and none
+    /// can be started.
+    pub(super) fn push(
+        &self,
+        job: J,
+        start: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), Vec<J>> {
         let starts = {
             let mut state = self.lock();
             if state.closed {
-                return Err(job);
+                return Err(vec![job]);
             }
             state.jobs.push_back(job);
             let starts = state.jobs.len() > state.idle && state.threads < state.limit;
@@ -64,10 +69,10 @@ impl<J> Lane<J> {
         log::debug!("cannot start a thread: {error}");
         let mut state = self.lock();
         state.threads -= 1;
-        // If there are other threads, the job only waits longer. If there are none, it is the only
-        // queued job.
+        // If there are other threads, the job only waits longer. If one of them is being started at
+        // the same time and that fails too, its caller gets both jobs.
         match state.threads {
-            0 => state.jobs.pop_back().map_or(Ok(()), Err),
+            0 => Err(state.jobs.drain(..).collect()),
             _ => Ok(()),
         }
     }
@@ -161,12 +166,12 @@ mod tests {
     #[test]
     fn returns_a_job_only_if_no_thread_would_run_it() {
         let lane = Lane::new(2);
-        assert_eq!(lane.push(1, refuse), Err(1));
+        assert_eq!(lane.push(1, refuse), Err(vec![1]));
         assert!(lane.is_empty());
         lane.push(2, || Ok(())).unwrap();
         lane.push(3, refuse).unwrap();
         lane.close();
-        assert_eq!(lane.push(4, || Ok(())), Err(4));
+        assert_eq!(lane.push(4, || Ok(())), Err(vec![4]));
         let mut jobs = Vec::new();
         assert!(lane.take(9, &mut jobs), "jobs queued before the close are still run");
         assert_eq!(jobs, [2, 3]);
@@ -174,6 +179,17 @@ mod tests {
         assert!(!lane.wait_ended(Instant::now()));
         lane.leave();
         assert!(lane.wait_ended(Instant::now()));
+    }
+
+    #[test]
+    fn returns_every_job_if_several_threads_fail_to_start_at_the_same_time() {
+        let lane = Lane::new(2);
+        let pushed = lane.push(1, || {
+            lane.push(2, refuse).unwrap();
+            refuse()
+        });
+        assert_eq!(pushed, Err(vec![1, 2]));
+        assert!(lane.is_empty());
     }
 
     #[test]
