@@ -74,17 +74,17 @@ impl<K: FileSink> Shared<K> {
                     continue;
                 }
                 Accepted::Nothing => {
-                    self.places.leave();
+                    self.places.give_back();
                     return Batch::Empty;
                 }
                 Accepted::Failed => {
-                    self.places.leave();
+                    self.places.give_back();
                     log::debug!("a connection failed before it was accepted");
                     self.connections.controls.counters.accept_error();
                     failed += 1;
                 }
                 Accepted::Exhausted(error) => {
-                    self.places.leave();
+                    self.places.give_back();
                     self.connections.controls.counters.accept_error();
                     return self.pause(now, format_args!("{error}"));
                 }

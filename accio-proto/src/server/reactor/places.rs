@@ -31,6 +31,13 @@ impl Places {
         self.wanted.load(Ordering::SeqCst) && self.wanted.swap(false, Ordering::SeqCst)
     }
 
+    /// Returns a place that was not used. The caller has held the lock of the listening sockets since
+    /// it took the place, so no thread has requested a wake-up because of it; a wake-up requested
+    /// before is for the next connection that leaves.
+    pub(super) fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// Returns the number of taken places.
     pub(super) fn taken(&self) -> usize {
         self.taken.load(Ordering::SeqCst)
@@ -62,5 +69,15 @@ mod tests {
         assert!(places.leave());
         assert!(!places.leave());
         assert_eq!(places.taken(), 0);
+    }
+
+    #[test]
+    fn a_place_that_was_not_used_does_not_answer_a_request() {
+        let places = Places::new(2);
+        assert!(places.take());
+        places.want();
+        assert!(places.take());
+        places.give_back();
+        assert!(places.leave(), "the request is for this one");
     }
 }
