@@ -273,6 +273,17 @@ mod tests {
         assert_eq!(markers(dir.path(), 1..=3), [1, 2, 2]);
     }
 
+    /// Programs may choose the same name for several connections.
+    #[test]
+    fn a_repeated_name_of_the_spare_marker_leaves_no_hidden_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = DirSink::options().durable(true).names(|_| "upload".to_owned());
+        let sink = options.create(dir.path()).unwrap();
+        (1..=3).for_each(|id| sink.mark(&Connection::new(id)).unwrap());
+        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["upload"]);
+    }
+
     #[test]
     fn replaces_a_spare_marker_whose_names_were_all_removed() {
         let dir = tempfile::tempdir().unwrap();

@@ -162,7 +162,9 @@ impl DirSink {
             return Err(gone(io::ErrorKind::ReadOnlyFilesystem.into()));
         }
         if self.dir.paths.has(FastPath::Tmpfile) {
-            self.dir.open(0).map_err(error(DirErrorKind::Unusable))?;
+            // Removes its hidden name, should it have one.
+            let file = DirFile::open(&self.dir, 0, String::new());
+            file.map_err(error(DirErrorKind::Unusable))?;
         }
         Ok(())
     }
@@ -273,7 +275,8 @@ impl Dir {
         hidden: &mut Option<String>,
         name: &str,
     ) -> io::Result<()> {
-        if hidden.is_none() {
+        let was_unnamed = hidden.is_none();
+        if was_unnamed {
             match self.link(fd, name) {
                 Ok(()) => return Ok(()),
                 // Only a rename replaces a file atomically, and a rename needs an existing name.
@@ -289,6 +292,10 @@ impl Dir {
         match (self.existing, self.exclusive) {
             (Existing::Replace, _) => {
                 calls::rename(&self.fd, from, name)?;
+                if was_unnamed {
+                    // If both names are of the spare marker, the rename has no effect.
+                    let _ = calls::unlink(&self.fd, from);
+                }
                 *hidden = None;
             }
             (Existing::Keep, Exclusive::Rename) => {
