@@ -49,6 +49,12 @@ impl Controls {
         Controls { tls: tls.map(Mutex::new), ..self }
     }
 
+    /// Returns whether connections use TLS.
+    #[cfg(feature = "tls")]
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Returns the TLS settings for the next connection.
     #[cfg(feature = "tls")]
     pub(super) fn tls(&self) -> Option<ServerTls> {

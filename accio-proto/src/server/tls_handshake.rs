@@ -69,11 +69,14 @@ impl Securing {
         now: Instant,
     ) -> Result<Box<Self>, (TcpSocket, rustls::Error)> {
         let socket = TlsSocket::try_new(socket, tls.config())?;
-        // The same deadline as for a connection that sends nothing after its handshake, because the
-        // deadlines of a slot may only move later.
         let end = limits.first_deadline(now);
-        let hint = Hint::Due(now + (end - now) / 2);
+        let hint = Hint::Due(Securing::first_deadline(limits, now));
         Ok(Box::new(Securing { socket, peer, tls, since: now, end, hint }))
+    }
+
+    /// Returns the deadline of a connection that is accepted now and sends nothing: that of the hint.
+    pub(super) fn first_deadline(limits: &SessionLimits, now: Instant) -> Instant {
+        now + (limits.first_deadline(now) - now) / 2
     }
 
     pub(super) fn socket(&self) -> &TcpSocket {

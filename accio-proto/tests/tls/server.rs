@@ -248,6 +248,42 @@ fn the_idle_timeout_applies_to_the_whole_handshake() {
     });
 }
 
+/// The deadlines of a PROXY header, and of an earlier connection in the same slot, are later.
+#[test]
+fn the_hint_comes_after_half_of_the_time_limit_whatever_came_before() {
+    let idle = Duration::from_secs(2);
+    let hinted = |stream: &mut TcpStream, since: Instant| {
+        let mut hint = [0; 7];
+        stream.read_exact(&mut hint).unwrap();
+        assert_eq!(hint, [21, 3, 3, 0, 2, 1, 90]);
+        let took = since.elapsed();
+        assert!(took >= idle / 2 && took < idle * 3 / 4, "{took:?}");
+    };
+    both(|threading| {
+        let server = RunningServer::new(threading, open(), |builder| {
+            builder.idle_timeout(idle).proxy_protocol(true)
+        });
+        let (since, mut stream) = (Instant::now(), server.connect());
+        stream.write_all(b"PROXY TCP4 192.0.2.7 10.0.0.1 12345 80\r\n").unwrap();
+        hinted(&mut stream, since);
+    });
+    both(|threading| {
+        let server = RunningServer::new(threading, open(), |builder| builder.idle_timeout(idle));
+        let mut stream = server.secure(None);
+        for _ in 0..31 {
+            thread::sleep(idle / 20);
+            stream.write_all(b"x").unwrap();
+        }
+        // The idle timeout of this connection was checked just before, and is two seconds ahead.
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        assert_eq!(server.report(), Report::Outcome(1, "kept", None));
+        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0);
+        let (since, mut stream) = (Instant::now(), server.connect());
+        hinted(&mut stream, since);
+    });
+}
+
 #[test]
 fn serves_a_client_that_begins_late() {
     both(|threading| {

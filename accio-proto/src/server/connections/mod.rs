@@ -19,6 +19,8 @@ use super::handle::Controls;
 use super::limit_log::LimitLog;
 use super::proxy_protocol::Arrival;
 use super::review::{Decide, DescriptorSource, Review};
+#[cfg(feature = "tls")]
+use super::tls_handshake::Securing;
 use super::transport::ServerSocket;
 use crate::copier::Copier;
 use crate::fast_path::FastPaths;
@@ -175,6 +177,15 @@ impl<K: FileSink> Connections<K> {
             Connection::Securing(securing) => self.secure(securing, Instant::now()),
             serving => self.abort(serving, why),
         }
+    }
+
+    /// Returns the first deadline of a connection that is accepted now.
+    pub(super) fn first_deadline(&self, now: Instant) -> Instant {
+        #[cfg(feature = "tls")]
+        if self.controls.has_tls() {
+            return Securing::first_deadline(&self.config.limits, now);
+        }
+        self.config.limits.first_deadline(now)
     }
 
     /// Returns whether complete files are reviewed before their commit.

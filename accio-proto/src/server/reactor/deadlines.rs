@@ -7,9 +7,10 @@ use std::time::Instant;
 
 /// Deadlines by slot.
 ///
-/// A deadline only moves later, so a queue entry may be too early but never too late. The front
-/// thread checks a due entry against the connection and requeues it if the deadline has moved. Each
-/// slot therefore needs only one entry, and received bytes do not touch the queue.
+/// A queue entry may be too early but never too late: deadlines move later, except at the start of a
+/// TLS handshake, and no entry is later than its first deadline would be (`Shared::queue_deadline`).
+/// The front thread checks a due entry against the connection and requeues it if the deadline has
+/// moved. Each slot therefore needs only one entry, and received bytes do not touch the queue.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     queue: Mutex<BinaryHeap<Reverse<(Instant, u32)>>>,

@@ -157,7 +157,7 @@ impl<K: FileSink> Front<K> {
             match due {
                 Due::Nothing => {}
                 Due::Later(deadline) => {
-                    shared.deadlines.push(deadline, index);
+                    shared.queue_deadline(deadline, index);
                 }
                 Due::Now(key, connection, why) => {
                     let (info, was_arriving) = (connection.info(), connection.is_arriving());

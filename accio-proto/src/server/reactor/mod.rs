@@ -34,6 +34,7 @@ use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::connection::{Connection, ConnectionInfo, Ending, Progress, Unnumbered};
 use super::connections::Connections;
@@ -235,7 +236,7 @@ impl<K: FileSink> Shared<K> {
         });
         match parked {
             Ok(queue) => {
-                if queue && self.deadlines.push(deadline, key.index) {
+                if queue && self.queue_deadline(deadline, key.index) {
                     self.wake.raise();
                 }
                 // The stop may have passed this slot already.
@@ -252,6 +253,15 @@ impl<K: FileSink> Shared<K> {
             }
             Err(Unparked::Abandoned(connection)) => drop(connection),
         }
+    }
+
+    /// Queues an entry for the deadline of a slot. Returns true if the front thread must be woken.
+    ///
+    /// The entry may outlive the connection, so it is never later than the first deadline of the
+    /// next one, which with TLS comes earlier than those of a transfer.
+    fn queue_deadline(&self, deadline: Instant, index: u32) -> bool {
+        let latest = self.connections.first_deadline(Instant::now());
+        self.deadlines.push(deadline.min(latest), index)
     }
 
     /// Commits a complete file, at once if that is cheaper than queueing it.

@@ -36,7 +36,7 @@ impl<K: FileSink> Shared<K> {
         // The socket is not armed: nothing that the client does matters any more.
         match self.slots.park(key, connection, |_| Ok::<_, ()>(())) {
             Ok(queue) => {
-                if queue && self.deadlines.push(deadline, key.index) {
+                if queue && self.queue_deadline(deadline, key.index) {
                     self.wake.raise();
                 }
             }
