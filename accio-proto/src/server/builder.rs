@@ -260,7 +260,8 @@ impl<K: FileSink> ServerBuilder<K> {
         self
     }
 
-    /// Calls `observer` for every failed TLS handshake, on a worker, which a slow observer delays.
+    /// Calls `observer` for every failed TLS handshake. It must not block, because any thread of the
+    /// server may call it.
     #[cfg(feature = "tls")]
     pub fn on_handshake_failure(
         self,

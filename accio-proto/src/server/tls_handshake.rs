@@ -178,9 +178,9 @@ impl Identities {
         Ok(())
     }
 
-    /// Stops counting a connection.
-    pub(super) fn leave(&self, socket: &ServerSocket) {
-        let (Some(_), Some(identity)) = (self.max, socket.identity()) else { return };
+    /// Stops counting a connection of this identity.
+    pub(super) fn leave(&self, identity: Option<&Arc<str>>) {
+        let (Some(_), Some(identity)) = (self.max, identity) else { return };
         let mut held = self.held();
         if let Some(count) = held.get_mut(identity) {
             *count -= 1;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -335,6 +336,29 @@ fn limits_connections_per_identity() {
         }
         send().unwrap();
         drop(other);
+    });
+}
+
+#[test]
+fn a_panic_during_a_handshake_ends_only_that_connection() {
+    both(|threading| {
+        let alice = Identity::of(Default::default());
+        let known: KnownClients = format!("{} alice\n", alice.pin()).parse().unwrap();
+        let panics = AtomicBool::new(true);
+        let tls = ServerTls::new(server_config(Some(known))).identify(move |_| {
+            assert!(!panics.swap(false, Ordering::SeqCst), "a panic of the program's code");
+            Some("alice".to_owned())
+        });
+        let max = NonZeroU32::new(1).unwrap();
+        let server = RunningServer::new(threading, tls, |builder| builder.max_per_ip(max));
+        let client = Client::builder().tls(client_config(SERVER.pin(), Some(&alice)));
+        let client = client.build().unwrap();
+        let send = || client.send("127.0.0.1", server.address.port(), &b"x"[..]);
+        send().unwrap_err();
+        // The first client sees the reset before its connection stops counting.
+        thread::sleep(Duration::from_millis(200));
+        send().expect("the first connection no longer counts");
+        assert_eq!(server.report(), Report::Outcome(1, "kept", Some("alice".into())));
     });
 }
 

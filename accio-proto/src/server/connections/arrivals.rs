@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 #[cfg(feature = "tls")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -53,7 +53,14 @@ impl<K: FileSink> Connections<K> {
     /// Continues a TLS handshake, and greets the connection once it is complete.
     #[cfg(feature = "tls")]
     pub(super) fn secure(&self, securing: Box<Securing>, now: Instant) -> Progress<K> {
-        let (socket, peer) = match securing.handle_ready(&self.config.identities, now) {
+        let peer = securing.peer();
+        let proceed = || securing.handle_ready(&self.config.identities, now);
+        // The program's code, which chooses certificates and identities, may panic.
+        let handshake = catch_unwind(AssertUnwindSafe(proceed)).unwrap_or_else(|panic| {
+            self.config.admission.leave(peer);
+            resume_unwind(panic)
+        });
+        let (socket, peer) = match handshake {
             Handshake::Waiting(securing) => {
                 return Progress::Waiting(Connection::Securing(securing));
             }
@@ -88,7 +95,7 @@ impl<K: FileSink> Connections<K> {
         let Some(id) = self.next_id() else {
             self.config.admission.leave(peer);
             #[cfg(feature = "tls")]
-            self.config.identities.leave(&socket);
+            self.config.identities.leave(socket.identity());
             self.controls.counters.refused();
             return Progress::Unnumbered(Unnumbered::Refused(socket));
         };

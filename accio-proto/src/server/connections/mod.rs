@@ -244,7 +244,7 @@ impl<K: FileSink> Connections<K> {
     pub(super) fn leave(&self, socket: &Unreleased<ServerSocket>, peer: Option<SocketAddr>) {
         self.config.admission.leave(peer);
         #[cfg(feature = "tls")]
-        self.config.identities.leave(socket.socket());
+        self.config.identities.leave(socket.socket().identity());
         #[cfg(not(feature = "tls"))]
         let _ = socket;
     }

@@ -78,6 +78,17 @@ impl<K: FileSink> Connections<K> {
         self.record(outcome, info.place, || {});
     }
 
+    /// Ends a connection whose session was lost to a panic: writes the error marker, reports the
+    /// connection, and stops counting it against the limits.
+    pub(in crate::server) fn lose(&self, info: ConnectionInfo) {
+        #[cfg(feature = "tls")]
+        let known = self.controls.in_progress.describe(info.place, info.id);
+        self.abandon(info);
+        self.config.admission.leave(info.peer);
+        #[cfg(feature = "tls")]
+        self.config.identities.leave(known.and_then(|connection| connection.identity).as_ref());
+    }
+
     fn record(&self, outcome: Outcome, place: Place, release: impl FnOnce() + Send + 'static) {
         let (id, bytes) = (outcome.connection.id, outcome.bytes);
         let peer = Peer(outcome.connection.peer);

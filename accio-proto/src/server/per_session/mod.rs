@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Instant;
 
-use super::connection::{Connection, Ending, Progress};
+use super::connection::{Connection, ConnectionInfo, Ending, Progress};
 use super::connections::Connections;
 use super::error::ServerError;
 use super::handle::ServerHandle;
@@ -208,13 +208,12 @@ impl<K: FileSink> Shared<'_, K> {
     fn work(&self) {
         let mut copier = Copier::new(Arc::clone(&self.connections.paths));
         while let Some(connection) = self.pool.next() {
-            let info = connection.info();
-            let serve = || self.serve(connection, &mut copier);
+            let mut info = None;
+            let serve = || self.serve(connection, &mut copier, &mut info);
             if catch_unwind(AssertUnwindSafe(serve)).is_err() {
                 log::error!("a connection was lost to a bug: please report the panic above");
                 if let Some(info) = info {
-                    self.connections.abandon(info);
-                    self.connections.config.admission.leave(info.peer);
+                    self.connections.lose(info);
                 }
             }
             if !self.pool.done() {
@@ -224,13 +223,23 @@ impl<K: FileSink> Shared<'_, K> {
         self.pool.leave();
     }
 
-    /// Serves a connection from its greeting to its end.
-    fn serve(&self, connection: Connection<K>, copier: &mut Copier) {
+    /// Serves a connection from its greeting to its end. Sets `info` once it has a number.
+    fn serve(
+        &self,
+        connection: Connection<K>,
+        copier: &mut Copier,
+        info: &mut Option<ConnectionInfo>,
+    ) {
+        *info = connection.info();
         let mut progress = self.connections.greet(connection);
         loop {
             let connection = match progress {
-                Progress::Waiting(connection) => connection,
+                Progress::Waiting(connection) => {
+                    *info = connection.info();
+                    connection
+                }
                 Progress::Ended(ending) => {
+                    *info = Some(ending.info);
                     let is_reviewed = self.connections.reviews() && ending.closing.is_complete();
                     return self.finish(if is_reviewed { self.review(ending) } else { ending });
                 }

@@ -2,6 +2,7 @@
 //! accept.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -161,7 +162,11 @@ impl<K: FileSink> Front<K> {
                 }
                 Due::Now(key, connection, why) => {
                     let (info, was_arriving) = (connection.info(), connection.is_arriving());
-                    let expired = shared.connections.expire(connection, why);
+                    let expire = || shared.connections.expire(connection, why);
+                    let Ok(expired) = catch_unwind(AssertUnwindSafe(expire)) else {
+                        shared.lose(key, info);
+                        continue;
+                    };
                     shared.describe(key, info, &expired);
                     let parking = shared.hand_over(was_arriving, &expired);
                     shared.settle(key, expired, parking);

@@ -354,8 +354,7 @@ impl<K: FileSink> Shared<K> {
         log::error!("a connection was lost to a bug: please report the panic above");
         if self.slots.claim(key) {
             if let Some(info) = info {
-                self.connections.abandon(info);
-                self.connections.config.admission.leave(info.peer);
+                self.connections.lose(info);
             }
             self.unreported.fetch_sub(1, Ordering::SeqCst);
         }
