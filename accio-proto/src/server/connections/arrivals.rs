@@ -123,6 +123,10 @@ impl<K: FileSink> Connections<K> {
             return None;
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        if id < self.config.first_id {
+            // Another thread has just assigned the last number.
+            return None;
+        }
         if id == u64::MAX {
             self.exhausted.store(true, Ordering::Relaxed);
             log::error!("connection {id} has the last number: accepting no more connections");

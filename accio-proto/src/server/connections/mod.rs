@@ -34,8 +34,9 @@ pub(super) struct Connections<K: FileSink> {
     pub(super) config: Config,
     pub(super) paths: Arc<FastPaths>,
     pub(super) controls: Arc<Controls>,
-    /// The number of the next connection. Only one thread accepts at a time, so numbers follow
-    /// the order of acceptance or, behind a proxy, the order in which headers are complete.
+    /// The number of the next connection. Only one thread accepts at a time, so numbers follow the
+    /// order of acceptance; with TLS or behind a proxy, that in which handshakes or headers are
+    /// complete.
     next_id: AtomicU64,
     /// Whether the last possible number has been assigned.
     exhausted: AtomicBool,
