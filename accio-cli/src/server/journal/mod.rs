@@ -144,20 +144,21 @@ impl Journal {
         spawn("accio-watch", move || watcher.watch())
     }
 
-    /// Queues the line of a failed TLS handshake.
+    /// Queues the line of a failed TLS handshake. No client waits for it, so nothing else limits the
+    /// number of these lines.
     #[cfg(feature = "tls-server")]
     pub(super) fn refuse(&self, failed: &accio_proto::FailedHandshake) {
-        self.push(line::refused(failed, Timestamp::now()), Box::new(()));
+        self.push(line::refused(failed, Timestamp::now()), Box::new(()), false);
     }
 
     /// Queues the line of a finished connection; `client` is released once the line is written.
     pub(super) fn record(&self, outcome: &Outcome, client: Client) {
-        self.push(line::ended(outcome, Timestamp::now()), client);
+        self.push(line::ended(outcome, Timestamp::now()), client, true);
     }
 
-    fn push(&self, line: Vec<u8>, client: Client) {
+    fn push(&self, line: Vec<u8>, client: Client, is_required: bool) {
         let mut state = self.shared.lock();
-        let released = state.queue.push(line, client, Instant::now());
+        let released = state.queue.push(line, client, is_required, Instant::now());
         let (wake, watch) = (state.is_idle, state.is_unwatched);
         (state.is_idle, state.is_unwatched) = (false, false);
         drop(state);

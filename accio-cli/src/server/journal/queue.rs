@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 /// lines before it counts as working again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Maximum number of bytes of lines kept while the journal counts as failed.
+/// Maximum number of bytes of lines kept. Lines for which clients wait may exceed it: the number of
+/// these clients is limited.
 const CAPACITY: usize = 1 << 20;
 
 /// Lines in order, each with the client that waits for it. Dropping the client releases it.
@@ -73,19 +74,25 @@ impl<C> Queue<C> {
         }
     }
 
-    /// Adds a line; returns its client if the client need not wait.
-    pub(super) fn push(&mut self, text: Vec<u8>, client: C, now: Instant) -> Option<C> {
-        let (held, released) = match self.health {
-            Health::Works => (Some(client), None),
-            Health::Failed { .. } => (None, Some(client)),
-        };
-        if held.is_none() && (self.unreported > 0 || self.bytes + text.len() > CAPACITY) {
+    /// Adds a line; returns its client if the client need not wait. A full queue loses the line if
+    /// it is not required or the journal has failed.
+    pub(super) fn push(
+        &mut self,
+        text: Vec<u8>,
+        client: C,
+        is_required: bool,
+        now: Instant,
+    ) -> Option<C> {
+        let works = self.health == Health::Works;
+        let is_full = self.unreported > 0 || self.bytes + text.len() > CAPACITY;
+        if is_full && !(works && is_required) {
             // The following lines are lost too, until a report can say how many are missing.
             self.lose(1);
-        } else {
-            self.bytes += text.len();
-            self.waiting.push_back(Line { text, since: now, client: held });
+            return Some(client);
         }
+        let (held, released) = if works { (Some(client), None) } else { (None, Some(client)) };
+        self.bytes += text.len();
+        self.waiting.push_back(Line { text, since: now, client: held });
         released
     }
 
@@ -252,7 +259,7 @@ mod tests {
 
         fn push(&mut self, millis: u64, client: u32) -> Option<u32> {
             let now = self.at(millis);
-            self.queue.push(format!("{client}\n").into_bytes(), client, now)
+            self.queue.push(format!("{client}\n").into_bytes(), client, true, now)
         }
 
         /// Writes all waiting lines; returns the text, the released clients and the change of
@@ -327,7 +334,7 @@ mod tests {
         let mut kept = 1;
         for _ in 0..CAPACITY / line.len() + 4 {
             let before = journal.queue.lost();
-            assert!(journal.queue.push(line.clone(), 1, journal.at(1000)).is_some());
+            assert!(journal.queue.push(line.clone(), 1, true, journal.at(1000)).is_some());
             kept += u64::from(journal.queue.lost() == before);
         }
         let lost = journal.queue.lost();
@@ -344,6 +351,23 @@ mod tests {
         assert!(text.ends_with("\nlost 5\n7\n"), "{}", &text[text.len() - 20..]);
         let change = journal.queue.recover(journal.at(2001));
         assert_eq!(change, Some(Change::Works { missing: 5 }));
+    }
+
+    #[test]
+    fn lines_that_are_not_required_are_limited_even_if_the_journal_works() {
+        let mut journal = Journal::new();
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        for _ in 0..CAPACITY / line.len() + 5 {
+            let now = journal.at(0);
+            let _ = journal.queue.push(line.clone(), 1, false, now);
+        }
+        assert_eq!(journal.queue.lost(), 5);
+        assert_eq!(journal.push(1, 7), None, "the line of a client that waits is not lost");
+        let mut text = String::new();
+        while journal.queue.has_work() {
+            text += &journal.write(2).0;
+        }
+        assert!(text.ends_with("x\n7\nlost 5\n"), "{}", &text[text.len() - 20..]);
     }
 
     #[test]
