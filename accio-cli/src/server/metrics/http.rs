@@ -125,7 +125,11 @@ pub(super) fn serve(listener: &TcpListener, mut site: impl Site) -> io::Result<(
         let now = Instant::now();
         let repeat = wake || patience.is_some_and(|end| end <= now);
         for (connection, ready) in connections.iter_mut().zip(&ready[2..]) {
-            if *ready || (repeat && connection.is_waiting()) {
+            if *ready && connection.is_waiting() {
+                // Only a reset is reported while the answer is not known, and it is reported again
+                // by every call.
+                connection.state = State::Closed;
+            } else if *ready || (repeat && connection.is_waiting()) {
                 connection.proceed(&mut site);
             }
         }
