@@ -9,15 +9,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use crate::content_hasher::{ContentHasher, Pending};
 use crate::fast_path::{FastPath, FastPaths};
-use crate::hasher::Hasher;
 use crate::limits::FIRST_READ;
 use crate::os_error::reason;
 use crate::sink::{Demand, SinkFile};
 use crate::socket::Socket;
 use crate::sys;
 use crate::sys::pipe::Pipe;
-use crate::tuning::PIPE_CAPACITY;
+use crate::tuning::{HASH_BUFFER, PIPE_CAPACITY};
 use std::sync::Arc;
 
 /// Moves bytes from sockets to files. A copier can serve any number of connections, one at a time.
@@ -26,6 +26,14 @@ pub struct Copier {
     paths: Arc<FastPaths>,
     /// Empty before its first use, so that an idle thread needs no memory for it.
     buffer: Box<[u8]>,
+    /// A buffer for content with a digest, allocated by the first step that needs it.
+    hashed: Vec<u8>,
+    /// The size of that buffer, which is doubled up to [`HASH_BUFFER`] when a read fills it.
+    hashed_size: usize,
+    /// The bytes in that buffer, until they are hashed.
+    pending: Option<Pending>,
+    /// Whether the caller calls [`hash_pending`](Copier::hash_pending) after a turn.
+    hashes_later: bool,
     /// Created for the first transfer that needs it. Empty between steps.
     pipe: Option<Pipe>,
     /// Its length tells the kernel how many bytes to drop. It consists of zero pages that are never
@@ -65,7 +73,32 @@ impl Copier {
     pub fn new(paths: Arc<FastPaths>) -> Self {
         let buffer = Box::default();
         let scratch = vec![0; PIPE_CAPACITY].into_boxed_slice();
-        Copier { paths, buffer, pipe: None, scratch }
+        Copier {
+            paths,
+            buffer,
+            hashed: Vec::new(),
+            hashed_size: FIRST_READ,
+            pending: None,
+            hashes_later: false,
+            pipe: None,
+            scratch,
+        }
+    }
+
+    /// Makes the last step of a turn leave its bytes to [`hash_pending`](Copier::hash_pending), so
+    /// that another thread can continue the transfer while this one hashes. The caller must call it
+    /// after each turn, before it waits for anything.
+    #[cfg(feature = "server")]
+    pub(crate) fn hashing_later(mut self) -> Self {
+        self.hashes_later = true;
+        self
+    }
+
+    /// Hashes the bytes that the last step has left.
+    pub(crate) fn hash_pending(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            self.hashed = pending.hash();
+        }
     }
 
     /// Receives available bytes, at most [`FIRST_READ`], without passing them on: for the handshake
@@ -75,6 +108,7 @@ impl Copier {
     ///
     /// Any error of the socket, including [`io::ErrorKind::WouldBlock`].
     pub fn receive(&mut self, socket: &mut impl Socket) -> io::Result<&[u8]> {
+        self.hash_pending();
         self.allocate_buffer();
         let count = socket.recv(&mut self.buffer)?;
         Ok(&self.buffer[..count])
@@ -94,18 +128,37 @@ impl Copier {
         into_step(self.transfer(socket, file))
     }
 
-    /// Moves available bytes through the buffer, and adds them to a digest.
+    /// Moves available bytes through a larger buffer, and adds them to a digest. `length`, the number
+    /// of bytes received so far, includes those that could not be written, too.
     pub(crate) fn step_hashed<S: Socket, F: SinkFile>(
         &mut self,
         socket: &mut S,
         file: &mut F,
-        hasher: &mut Hasher,
+        hasher: &ContentHasher,
+        length: &mut u64,
     ) -> Result<Step, CopyError> {
-        let moved = self.through_buffer(socket, file);
-        if let Ok(count) = moved {
-            hasher.update(&self.buffer[..count]);
+        self.hash_pending();
+        self.hashed.resize(self.hashed_size, 0);
+        let (count, end) = fill(socket, &mut self.hashed);
+        let offset = *length;
+        *length += count as u64;
+        match end {
+            // The transfer has failed, so the bytes before the error need not be stored.
+            Some(error) if count == 0 || error.kind() != io::ErrorKind::WouldBlock => {
+                return into_step(Err(CopyError::Receive(error)));
+            }
+            _ if count == 0 => return Ok(Step::End),
+            _ => {}
         }
-        into_step(moved)
+        file.write(&self.hashed[..count]).map_err(CopyError::Write)?;
+        if count == self.hashed_size {
+            self.hashed_size = (2 * count).min(HASH_BUFFER);
+        }
+        self.pending = Some(hasher.later(offset, std::mem::take(&mut self.hashed), count));
+        if !self.hashes_later {
+            self.hash_pending();
+        }
+        Ok(Step::Moved(count))
     }
 
     /// Moves all bytes up to the peer's FIN into the file and returns their number. Neither commits
@@ -253,6 +306,22 @@ impl Copier {
         }
         Ok(())
     }
+}
+
+/// Receives until the buffer is full, the end, or an error. Returns the number of bytes and the
+/// error. Writes and digests between the calls would let the kernel conclude that the receive window
+/// needs no growth.
+fn fill(socket: &mut impl Socket, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
+    let mut count = 0;
+    while count < buffer.len() {
+        match socket.recv(&mut buffer[count..]) {
+            // If bytes were received before, the next step returns the end again.
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) => return (count, Some(error)),
+        }
+    }
+    (count, None)
 }
 
 /// Converts a number of bytes or an error into a step.

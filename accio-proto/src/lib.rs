@@ -77,6 +77,8 @@ mod client;
 #[cfg(feature = "io")]
 mod connection;
 #[cfg(feature = "io")]
+mod content_hasher;
+#[cfg(feature = "io")]
 mod copier;
 mod dialect;
 #[cfg(feature = "io")]

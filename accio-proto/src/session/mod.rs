@@ -12,11 +12,13 @@ pub use closing::{Closing, Ended, Unreleased};
 pub use time_limits::SessionLimits;
 
 use crate::connection::Connection;
+use crate::content_hasher::ContentHasher;
 use crate::copier::{Copier, CopyError, Step};
 use crate::dialect::{Dialect, GREETING, ServerDialect};
 #[cfg(feature = "digest")]
 use crate::digest::DigestAlgorithm;
 use crate::handshake::{ServerHandshake, ServerStep};
+#[cfg(feature = "digest")]
 use crate::hasher::Hasher;
 use crate::interest::Interest;
 use crate::limits;
@@ -39,7 +41,7 @@ pub struct Session<S, F> {
     /// Content bytes received, whether or not they are stored in the end.
     bytes: u64,
     /// Computes the digest, if one is requested.
-    hasher: Option<Box<Hasher>>,
+    hasher: Option<ContentHasher>,
     clock: TransferClock,
 }
 
@@ -122,7 +124,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     #[cfg(feature = "digest")]
     #[must_use]
     pub fn digest(mut self, algorithm: DigestAlgorithm) -> Self {
-        self.hasher = Some(Box::new(Hasher::new(algorithm)));
+        self.hasher = Some(ContentHasher::new(Hasher::new(algorithm)));
         self
     }
 
@@ -283,7 +285,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     pub fn close(mut self, result: Result<(), Abort>) -> Closing<S, F> {
         let file = self.stage.take_file();
         let Session { connection, socket, bytes, hasher, .. } = self;
-        let digest = hasher.filter(|_| result.is_ok()).map(|hasher| hasher.finish());
+        let digest =
+            hasher.filter(|_| result.is_ok()).map(|hasher| hasher.complete(bytes).finish());
         Closing { connection, bytes, digest, result, file, socket: Unreleased(socket) }
     }
 
@@ -308,15 +311,20 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     ) -> Result<Step, Abort> {
         let small = match &mut self.stage {
             Stage::Content { file: Some(file), bulk: true, .. } => {
-                let copy = || match &mut self.hasher {
-                    None => copier.step(&mut self.socket, file),
-                    Some(hasher) => copier.step_hashed(&mut self.socket, file, hasher),
+                let copy = || match &self.hasher {
+                    None => {
+                        let step = copier.step(&mut self.socket, file)?;
+                        if let Step::Moved(count) = step {
+                            self.bytes += count as u64;
+                        }
+                        Ok(step)
+                    }
+                    Some(hasher) => {
+                        copier.step_hashed(&mut self.socket, file, hasher, &mut self.bytes)
+                    }
                 };
                 let step =
                     catch_panic(copy).unwrap_or_else(|panic| Err(CopyError::Write(panic)))?;
-                if let Step::Moved(count) = step {
-                    self.bytes += count as u64;
-                }
                 return Ok(step);
             }
             stage => stage,
@@ -359,8 +367,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                 };
                 let written = catch_panic(|| file.write(bytes)).and_then(|written| written);
                 written.map_err(Abort::sink(SinkCall::Write))?;
-                if let Some(hasher) = &mut self.hasher {
-                    hasher.update(bytes);
+                if let Some(hasher) = &self.hasher {
+                    hasher.update(self.bytes, bytes);
                 }
                 self.bytes += bytes.len() as u64;
             }

@@ -201,6 +201,8 @@ impl<K: FileSink> Shared<K> {
             }
             Err(_) => self.lose(key, info),
         }
+        // Another worker can continue the transfer meanwhile.
+        copier.hash_pending();
     }
 
     /// Records the number of a connection that has just been assigned one.
