@@ -14,6 +14,7 @@ mod signals;
 mod third_party;
 mod timeouts;
 mod tls;
+mod tls_machines;
 mod tls_peers;
 
 use crate::runner::Scenario;
@@ -35,6 +36,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         third_party::SCENARIOS,
         tls::SCENARIOS,
         tls_peers::SCENARIOS,
+        tls_machines::SCENARIOS,
         digests::SCENARIOS,
     ]
     .into_iter()

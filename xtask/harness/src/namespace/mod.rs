@@ -1,5 +1,6 @@
-//! Network namespaces: [`Namespace`] is connected to the machine's network and can drop packets,
-//! [`PrivateNamespace`] runs this program again without any network, and [`rerun`] a single test.
+//! Network namespaces: [`Namespace`] is connected to the machine's network or to another namespace and
+//! can drop packets, [`PrivateNamespace`] runs this program again without any network, and [`rerun`] a
+//! single test.
 
 mod commands;
 mod private;
@@ -40,13 +41,15 @@ impl Loss {
     pub const ALL_INCOMING: Loss = Loss { incoming: 1000, outgoing: 0 };
 }
 
-/// A namespace connected to the machine's network by a pair of virtual interfaces. It is removed on
-/// drop.
+/// A namespace connected to the machine's network, or to another namespace, by a pair of virtual
+/// interfaces. It is removed on drop.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
     /// The interface inside the namespace.
     device: String,
+    /// The interface outside the namespace.
+    outer_device: String,
     /// The address of the interface outside the namespace.
     outer: Ipv4Addr,
     /// The address of the interface inside the namespace.
@@ -56,6 +59,17 @@ pub struct Namespace {
 impl Namespace {
     /// Creates a namespace that loses no packets, or returns a skip if this machine cannot.
     pub fn create() -> Verdict<Namespace> {
+        Namespace::create_in(None)
+    }
+
+    /// Creates a namespace that is connected to this one only, like another machine by a cable, or
+    /// returns a skip if this machine cannot.
+    pub fn create_neighbor(&self) -> Verdict<Namespace> {
+        Namespace::create_in(Some(&self.name))
+    }
+
+    /// Creates a namespace connected to the machine's network, or to the namespace `other`.
+    fn create_in(other: Option<&str>) -> Verdict<Namespace> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::geteuid().is_root() {
             return Err(Stop::skip("network namespaces need root"));
@@ -66,11 +80,11 @@ impl Namespace {
         if number == 0 {
             remove_abandoned();
         }
-        Namespace::connect(format!("{PREFIX}{}-{number}", std::process::id()))
+        Namespace::connect(format!("{PREFIX}{}-{number}", std::process::id()), other)
             .map_err(|stop| Stop::skip(format!("cannot create a network namespace: {stop}")))
     }
 
-    fn connect(name: String) -> Verdict<Namespace> {
+    fn connect(name: String, other: Option<&str>) -> Verdict<Namespace> {
         let unique = fastrand::u32(..);
         let (near, device) = (format!("at{unique:08x}n"), format!("at{unique:08x}f"));
         // 198.18.0.0/15 is reserved for network tests; each namespace takes a block of four
@@ -79,13 +93,14 @@ impl Namespace {
         let (outer, inner) = (Ipv4Addr::from(block + 1), Ipv4Addr::from(block + 2));
         ip(&["-batch", "-"], &format!("netns add {name}\n"))?;
         // From here on, dropping this removes the namespace.
-        let namespace = Namespace { name, device, outer, inner };
-        let Namespace { name, device, .. } = &namespace;
+        let namespace = Namespace { name, device, outer_device: near, outer, inner };
+        let Namespace { name, device, outer_device, .. } = &namespace;
         let lines = format!(
-            "link add {near} type veth peer name {device} netns {name}\n\
-             addr add {outer}/30 dev {near}\nlink set {near} up\n"
+            "link add {outer_device} type veth peer name {device} netns {name}\n\
+             addr add {outer}/30 dev {outer_device}\nlink set {outer_device} up\n"
         );
-        ip(&["-batch", "-"], &lines)?;
+        let place = other.map_or(vec![], |other| vec!["-n", other]);
+        ip(&[&place[..], &["-batch", "-"]].concat(), &lines)?;
         let lines =
             format!("addr add {inner}/30 dev {device}\nlink set {device} up\nlink set lo up\n");
         ip(&["-n", name, "-batch", "-"], &lines)?;
@@ -93,9 +108,15 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Returns the address of this machine as seen from inside the namespace.
+    /// Returns the address of this machine, or of the namespace it was created from, as seen from
+    /// inside the namespace.
     pub fn outer(&self) -> Ipv4Addr {
         self.outer
+    }
+
+    /// Returns the name of the interface outside the namespace.
+    pub fn outer_device(&self) -> &str {
+        &self.outer_device
     }
 
     /// Returns the address of the namespace as seen from outside.
