@@ -51,7 +51,9 @@
 //! | inspect a complete file before it is confirmed | `ServerBuilder::reviewer` |
 //! | confirm a file only after it was recorded elsewhere | `ServerBuilder::recorder` |
 //! | send files | `Client` |
-//! | do either on another runtime | the parsers in [`handshake`](crate::handshake) |
+//! | do either on tokio | the crate `accio-tokio` |
+//! | do either on another runtime | the module `driver`, `Client::connect`, or only the parsers in [`handshake`](crate::handshake) |
+//! | read the settings from a file | `ServerConfig`, `ClientConfig` |
 //! | test a program that sends files | the module `testing` |
 //!
 //! # When something fails

@@ -84,6 +84,7 @@ fn every_promise_names_tests_that_exist() {
     let torture = torture_names();
     let crates = [
         "accio-proto",
+        "accio-tokio",
         "accio-cli",
         "accio-store",
         "accio-server",

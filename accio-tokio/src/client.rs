@@ -1,0 +1,124 @@
+//! The client: waits with the runtime instead of blocking a thread.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::pin::Pin;
+use std::task::ready;
+use std::time::Duration;
+
+use accio_proto::{ClientError, Sent, Source, Watch};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
+
+use crate::registration::{Registration, register};
+
+/// Sends files to Accio servers, one per connection, without blocking a thread.
+///
+/// It is created from an [`accio_proto::Client`], whose settings it uses; the default has the
+/// default settings.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = accio_tokio::Client::default();
+/// let sent = client.send("localhost", 5000, tokio::fs::File::open("photo.jpg").await?).await?;
+/// assert!(sent.confirmed, "the server has kept all {} bytes", sent.bytes);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client(accio_proto::Client);
+
+impl Client {
+    /// Sends everything that `reader` returns to `host`, which is a host name, an IPv4 address or an
+    /// IPv6 address. While a read is pending, the client notices when the server closes the
+    /// connection; an Accio server does so after ten seconds of silence. The future borrows nothing but
+    /// what the reader borrows, so it can be spawned.
+    ///
+    /// The host name is resolved and the connection established on a thread for blocking work.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`], which also describes the state of the file on the server.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime whose I/O and time are enabled.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future resets the connection, so the server does not keep the file, unless it
+    /// already has all of it and its confirmation is on the way.
+    pub fn send<R: AsyncRead + Send>(
+        &self,
+        host: &str,
+        port: u16,
+        reader: R,
+    ) -> impl Future<Output = Result<Sent, ClientError>> + Send + use<R> {
+        let (client, host) = (self.0.clone(), host.to_owned());
+        async move {
+            let connecting = tokio::task::spawn_blocking(move || client.connect(&host, port));
+            let connected = connecting.await.map_err(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => {
+                    ClientError::Local { what: "connect", cause: io::Error::other(error) }
+                }
+            })??;
+            let mut reader = Box::pin(reader);
+            let source = Source::poll(move |context, buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(reader.as_mut().poll_read(context, &mut buffer))?;
+                Ok(buffer.filled().len()).into()
+            });
+            connected.upload(watch, source).await
+        }
+    }
+}
+
+impl From<accio_proto::Client> for Client {
+    fn from(client: accio_proto::Client) -> Self {
+        Client(client)
+    }
+}
+
+impl Default for Client {
+    /// Returns a client with the default settings.
+    fn default() -> Self {
+        match accio_proto::Client::builder().build() {
+            Ok(client) => Client(client),
+            Err(error) => unreachable!("the default settings are valid: {error}"),
+        }
+    }
+}
+
+/// The socket of an upload in the runtime's event queue.
+struct Registered(Registration);
+
+fn watch(socket: BorrowedFd<'_>) -> io::Result<Box<dyn Watch>> {
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    Ok(Box::new(Registered(register(socket, interest)?)))
+}
+
+impl Watch for Registered {
+    fn wait<'a>(
+        &'a self,
+        write: bool,
+        limit: Duration,
+        is_ready: &'a (dyn Fn() -> bool + Send + Sync),
+    ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>> {
+        let interest = match write {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        let wait = async move {
+            loop {
+                let mut ready = self.0.ready(interest).await?;
+                if is_ready() {
+                    return Ok(());
+                }
+                // An earlier call has handled the event.
+                ready.clear_ready();
+            }
+        };
+        Box::pin(async move { tokio::time::timeout(limit, wait).await.unwrap_or(Ok(())) })
+    }
+}

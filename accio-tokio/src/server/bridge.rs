@@ -1,0 +1,178 @@
+//! Between a session, whose calls return at once, and an asynchronous sink: a turn collects bytes in
+//! a buffer, the sink stores them after the turn, and at the end the session is given results that
+//! are known already.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use accio_proto::driver::Ending;
+use accio_proto::{Abort, Connection, FileSink, OpenError, SinkCall, SinkFile};
+use bytes::{Bytes, BytesMut};
+
+use crate::sink::{AsyncFileSink, AsyncSinkFile};
+
+/// The sink of a server whose own sink is asynchronous: the type parameter of its
+/// [`ServerBuilder`](accio_proto::ServerBuilder) in
+/// [`serve_async_with`](crate::serve_async_with).
+pub struct Bridge<A> {
+    sink: A,
+    /// Results of marks, until the session asks for them.
+    marks: Mutex<HashMap<u64, io::Result<()>>>,
+}
+
+/// A file of a [`Bridge`].
+pub struct BridgeFile<A: AsyncFileSink> {
+    connection: Connection,
+    /// Bytes of the last turn.
+    pending: BytesMut,
+    file: Option<A::File>,
+    /// The result of the commit, until the session asks for it.
+    result: Option<io::Result<()>>,
+    /// Whether the abort has succeeded.
+    aborted: bool,
+}
+
+impl<A: AsyncFileSink> Bridge<A> {
+    pub(super) fn new(sink: A) -> Self {
+        Bridge { sink, marks: Mutex::default() }
+    }
+
+    /// Commits or aborts the file of a connection that ends.
+    pub(super) async fn end(&self, ending: &mut Ending<Self>) {
+        let is_complete = ending.is_complete();
+        let connection = ending.connection().clone();
+        if let Some(file) = ending.file_mut()
+            && let Some(inner) = &mut file.file
+        {
+            if is_complete {
+                let committed = caught(inner.commit()).await.and_then(|committed| committed);
+                if committed.is_ok() {
+                    file.result = Some(committed);
+                    return;
+                }
+                file.result = committed.err().map(Err);
+            }
+            // The session asks for the abort after it was told of a failed commit.
+            if caught(inner.abort()).await.is_ok_and(|aborted| aborted.is_ok()) {
+                file.aborted = true;
+                return;
+            }
+        }
+        let marked = caught(self.sink.mark(&connection)).await.and_then(|marked| marked);
+        self.marks().insert(connection.id, marked);
+    }
+
+    fn marks(&self) -> MutexGuard<'_, HashMap<u64, io::Result<()>>> {
+        // Each access is a single operation, so the map is consistent even after a panic elsewhere.
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<A: AsyncFileSink> FileSink for Bridge<A> {
+    type File = BridgeFile<A>;
+
+    fn open(&self, connection: &Connection) -> Result<BridgeFile<A>, OpenError> {
+        let connection = connection.clone();
+        Ok(BridgeFile {
+            connection,
+            pending: BytesMut::new(),
+            file: None,
+            result: None,
+            aborted: false,
+        })
+    }
+
+    fn mark(&self, connection: &Connection) -> io::Result<()> {
+        let marked = self.marks().remove(&connection.id);
+        marked.unwrap_or_else(|| Err(io::Error::other("the connection was lost")))
+    }
+
+    fn has_room(&self) -> bool {
+        self.sink.has_room()
+    }
+}
+
+impl<A: AsyncFileSink> BridgeFile<A> {
+    /// Returns whether the last turn has left bytes to store.
+    pub(super) fn has_work(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Stores the bytes of the last turn; opens the file before the first ones.
+    pub(super) async fn work(&mut self, bridge: &Bridge<A>) -> Result<(), Abort> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let opened = caught(bridge.sink.open(&self.connection)).await;
+                let opened = opened.map_err(OpenError::Failed).and_then(|opened| opened);
+                self.file.insert(opened.map_err(|error| match error {
+                    OpenError::Rejected(why) => Abort::Rejected(why),
+                    error => Abort::Sink { action: SinkCall::Open, cause: error.into() },
+                })?)
+            }
+        };
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let bytes: Bytes = self.pending.split().freeze();
+        let written = caught(file.write(bytes)).await.and_then(|written| written);
+        written.map_err(|cause| Abort::Sink { action: SinkCall::Write, cause })
+    }
+}
+
+impl<A: AsyncFileSink> SinkFile for BridgeFile<A> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.pending.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        self.result.take().unwrap_or_else(|| Err(io::Error::other("the connection was lost")))
+    }
+
+    fn abort(&mut self) -> io::Result<()> {
+        match self.aborted {
+            true => Ok(()),
+            // The result of the mark follows.
+            false => Err(io::Error::other("not aborted")),
+        }
+    }
+}
+
+/// Turns a panic of a sink into an error of one call, so that only one connection ends.
+async fn caught<T>(call: impl Future<Output = T>) -> io::Result<T> {
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        // After a panic the future is not polled again, and the file is only aborted and dropped.
+        match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().copied();
+                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                let text = text.unwrap_or("no message");
+                Poll::Ready(Err(io::Error::other(format!("the sink panicked: {text}"))))
+            }
+        }
+    })
+    .await
+}
+
+impl<A> fmt::Debug for Bridge<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").finish_non_exhaustive()
+    }
+}
+
+impl<A: AsyncFileSink> fmt::Debug for BridgeFile<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BridgeFile")
+            .field("connection", &self.connection.id)
+            .finish_non_exhaustive()
+    }
+}

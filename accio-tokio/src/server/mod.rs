@@ -1,0 +1,220 @@
+//! The server: accepts connections and serves each in a task.
+
+mod accept;
+mod bridge;
+mod connection;
+mod copiers;
+mod shared;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use accio_proto::{
+    FileSink, Server, ServerBuilder, ServerConfig, ServerError, ServerHandle, Threading,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use crate::sink::AsyncFileSink;
+pub use bridge::{Bridge, BridgeFile};
+use connection::{Calls, InBlockingPool, InTask};
+use copiers::Copiers;
+use shared::{Phase, Shared};
+
+/// A server in the background of the current runtime. Dropping it [stops](ServerHandle::stop) the
+/// server, without waiting for the end.
+#[must_use = "dropping it stops the server"]
+pub struct Serving {
+    handle: ServerHandle,
+    addresses: Vec<SocketAddr>,
+    task: JoinHandle<Result<(), ServerError>>,
+}
+
+/// Receives files on a socket that listens already, and stores them in `sink`. The calls of the
+/// sink may block: they run on the runtime's threads for blocking work.
+///
+/// # Errors
+///
+/// Returns [`ServerError::Timeout`] if a time limit is out of range, and [`ServerError::Start`] if
+/// the system refuses a descriptor.
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime whose I/O and time are enabled.
+pub fn serve<K: FileSink>(
+    listener: TcpListener,
+    sink: K,
+    config: ServerConfig,
+) -> Result<Serving, ServerError> {
+    serve_with([listener], Server::builder(sink).config(config))
+}
+
+/// Works like [`serve`], with everything that a [`ServerBuilder`] can set: observers, a recorder, a
+/// reviewer, TLS. Connections of all listeners are numbered together. The builder's threads and
+/// workers have no effect.
+///
+/// # Errors
+///
+/// Returns the same errors as [`serve`], and [`ServerError::Address`] without any listener.
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime whose I/O and time are enabled.
+pub fn serve_with<K: FileSink>(
+    listeners: impl IntoIterator<Item = TcpListener>,
+    builder: ServerBuilder<K>,
+) -> Result<Serving, ServerError> {
+    start(listen(listeners, builder)?, InBlockingPool)
+}
+
+/// Receives files and stores them in a sink whose calls are asynchronous. No call blocks a thread.
+///
+/// # Errors
+///
+/// Returns the same errors as [`serve`].
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime whose I/O and time are enabled.
+pub fn serve_async<A: AsyncFileSink>(
+    listener: TcpListener,
+    sink: A,
+    config: ServerConfig,
+) -> Result<Serving, ServerError> {
+    serve_async_with([listener], sink, |builder| builder.config(config))
+}
+
+/// Works like [`serve_async`]; `configure` sets everything that a [`ServerBuilder`] can set, except
+/// the sink. A reviewer sees no descriptor.
+///
+/// # Errors
+///
+/// Returns the same errors as [`serve_with`].
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime whose I/O and time are enabled.
+pub fn serve_async_with<A: AsyncFileSink>(
+    listeners: impl IntoIterator<Item = TcpListener>,
+    sink: A,
+    configure: impl FnOnce(ServerBuilder<Bridge<A>>) -> ServerBuilder<Bridge<A>>,
+) -> Result<Serving, ServerError> {
+    let builder = configure(Server::builder(Bridge::new(sink)));
+    start(listen(listeners, builder)?, InTask)
+}
+
+/// Serves an [`accio_proto::Server`] that was built with [`Threading::Runtime`].
+///
+/// # Errors
+///
+/// Returns [`ServerError::Start`] if the server was built with another threading mode, or if the
+/// system refuses a descriptor.
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime whose I/O and time are enabled.
+pub fn spawn<K: FileSink>(server: Server<K>) -> Result<Serving, ServerError> {
+    start(server, InBlockingPool)
+}
+
+fn listen<K: FileSink>(
+    listeners: impl IntoIterator<Item = TcpListener>,
+    builder: ServerBuilder<K>,
+) -> Result<Server<K>, ServerError> {
+    let listeners = listeners.into_iter().map(TcpListener::into_std);
+    let listeners = listeners.collect::<Result<_, _>>().map_err(ServerError::Start)?;
+    builder.threading(Threading::Runtime).listen_all(listeners)
+}
+
+fn start<K: FileSink, C: Calls<K>>(server: Server<K>, calls: C) -> Result<Serving, ServerError> {
+    let (addresses, handle) = (server.local_addrs().to_vec(), server.handle());
+    let (driver, listeners) = server.into_driver()?;
+    // One call takes all permits, so their number must fit into its argument.
+    let max_connections = handle.limits().max_connections.min(Semaphore::MAX_PERMITS);
+    let max_connections = u32::try_from(max_connections).unwrap_or(u32::MAX);
+    let shared = Arc::new(Shared {
+        copiers: Copiers::default(),
+        places: Arc::new(Semaphore::new(max_connections as usize)),
+        max_connections,
+        phase: watch::Sender::new(Phase::Accepting),
+        calls,
+        driver,
+    });
+    let task = tokio::spawn(accept::run(shared, listeners)?);
+    Ok(Serving { handle, addresses, task })
+}
+
+impl Serving {
+    /// Returns the address it listens on; the first one if there are several.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Returns all addresses it listens on; at least one.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Returns a handle, which stops or drains the server from anywhere, and reports its state.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Stops the server, and waits until every unfinished transfer is aborted and reported.
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`ended`](Serving::ended).
+    pub async fn stop(self) -> Result<(), ServerError> {
+        self.handle.stop();
+        self.ended().await
+    }
+
+    /// Lets running transfers finish, accepts nothing more, and waits for the last one.
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`ended`](Serving::ended).
+    pub async fn drain(self) -> Result<(), ServerError> {
+        self.handle.drain();
+        self.ended().await
+    }
+
+    /// Waits until a handle has stopped or drained the server and every outcome is reported. Call
+    /// it before the runtime ends: a runtime that is dropped earlier resets all connections and
+    /// leaves neither files nor error markers for them.
+    ///
+    /// This is cancel safe in that a dropped future stops the server, like dropping [`Serving`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ServerError::Serve`] if the runtime fails to watch a socket.
+    ///
+    /// # Panics
+    ///
+    /// Resumes a panic of the server's task, which would be a bug.
+    pub async fn ended(mut self) -> Result<(), ServerError> {
+        match (&mut self.task).await {
+            Ok(served) => served,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends.
+                Err(_) => Ok(()),
+            },
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.handle.stop();
+    }
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serving").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,78 @@
+//! Sinks whose calls are asynchronous.
+
+use std::future::Future;
+use std::io;
+
+use accio_proto::{Connection, OpenError};
+use bytes::Bytes;
+
+/// Stores the files of a server, one per connection, without blocking a thread.
+///
+/// The contract is that of [`FileSink`](accio_proto::FileSink): the server opens a file for each
+/// connection, writes the content to it, and ends it with exactly one successful
+/// [`commit`](AsyncSinkFile::commit) or [`abort`](AsyncSinkFile::abort). Calls for one file come one
+/// after another; different files are used concurrently. While a call waits, its connection receives
+/// nothing, so that a slow sink slows its client down; this never counts as idle time of the peer. A
+/// call that panics counts as failed.
+///
+/// # Cancellation
+///
+/// When the server stops, it drops the futures of [`open`](AsyncFileSink::open) and
+/// [`write`](AsyncSinkFile::write); an abort or a mark follows. It waits for commits, aborts and
+/// marks, so these must be bounded in time.
+pub trait AsyncFileSink: Send + Sync + 'static {
+    /// The file of a connection.
+    type File: AsyncSinkFile;
+
+    /// Opens the file of a connection, after its first byte of content or its end has arrived.
+    /// Nothing of the file may be visible before the commit or the abort.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Rejected`] rejects the file; [`OpenError::Failed`] is a failure of the sink. In
+    /// both cases the server calls [`mark`](AsyncFileSink::mark).
+    fn open(
+        &self,
+        connection: &Connection,
+    ) -> impl Future<Output = Result<Self::File, OpenError>> + Send;
+
+    /// Stores [`ERROR_MARKER`](accio_proto::ERROR_MARKER) for a connection whose file was never
+    /// opened or could not be aborted.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is stored. The server logs the error and adds it to the outcome.
+    fn mark(&self, connection: &Connection) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Returns whether there is room for another file. While there is none, connections wait in the
+    /// backlog, and the server asks again ten times a second. It must not block.
+    fn has_room(&self) -> bool {
+        true
+    }
+}
+
+/// The file of a connection, from its first byte to commit or abort. If it is dropped without
+/// either, as after a panic, it must leave nothing behind.
+pub trait AsyncSinkFile: Send + 'static {
+    /// Stores all of the next bytes: about 1 MiB at most.
+    ///
+    /// # Errors
+    ///
+    /// The transfer has failed; the server calls [`abort`](AsyncSinkFile::abort).
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Stores the complete content. The peer is notified when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of the file may be visible; the server calls [`abort`](AsyncSinkFile::abort).
+    fn commit(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Stores [`ERROR_MARKER`](accio_proto::ERROR_MARKER), and none of the content, after the
+    /// transfer has failed.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of the file may be visible; the server calls [`AsyncFileSink::mark`].
+    fn abort(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+}
