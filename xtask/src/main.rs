@@ -5,6 +5,7 @@
 mod api;
 mod crate_tests;
 mod dist;
+mod examples;
 mod features;
 mod release;
 mod steps;
@@ -56,6 +57,8 @@ enum Command {
     Api(api::Arguments),
     /// Check that each set of features compiles, and the dependencies without features
     Features,
+    /// Test the examples that need further crates: axum, mio, SQLite
+    Examples,
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Release(arguments) => release::run(&arguments),
         Command::Api(arguments) => api::run(&arguments),
         Command::Features => features::run(),
+        Command::Examples => examples::run(),
     })
 }
 

@@ -13,13 +13,14 @@ use accio_harness::options::RunOptions;
 use accio_harness::process;
 
 use crate::crate_tests;
+use crate::examples;
 use crate::steps::{self, FinishedStep, Step, code};
 use crate::tools::Tool;
 
 /// All features except `store`, which adds fifty crates for HTTP and TLS. Test it with `cargo test
 /// --package accio-server --all-features`. `store-core` covers the sink itself.
-const FEATURES: &str =
-    "accio-server/store-core,accio-proto/serde,accio-proto/testing,accio-proto/tracing";
+const FEATURES: &str = "accio-server/store-core,accio-proto/serde,accio-proto/testing,\
+                        accio-proto/tracing,accio-tokio/object-store,accio-tokio/tls";
 /// The programs that the scenarios run.
 const PROGRAMS: [&str; 3] = ["accio-server", "accio-client", "server-s"];
 /// Time limit to build a tool.
@@ -50,11 +51,17 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     for program in PROGRAMS {
         fs::copy(tools.join(program), copies.path().join(program))?;
     }
+    let on_tokio = grade_examples(&tools);
     let built = Programs::Built { tools, programs: copies.path().to_owned() };
     if !build_all(FEATURES)? {
         return Ok(ExitCode::FAILURE);
     }
-    let Some(scenarios) = options.e2e_commands(&built)? else { return Ok(ExitCode::from(USAGE)) };
+    let Some(mut scenarios) = options.e2e_commands(&built)? else {
+        return Ok(ExitCode::from(USAGE));
+    };
+    if options.run.filter.is_empty() {
+        scenarios.push(on_tokio);
+    }
     let tests = crate_tests::steps(FEATURES)?;
     // Most tests wait most of the time, so the scenarios run next to them.
     let (tests, scenarios) = thread::scope(|scope| {
@@ -76,6 +83,15 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(worst))
 }
 
+/// Returns the command that grades the programs on tokio, without the checks that need much CPU time;
+/// `cargo xtask examples` runs all.
+fn grade_examples(tools: &Path) -> Step {
+    let mut command = Command::new(tools.join(Tool::Grade.name()));
+    examples::name_programs(&mut command, &tools.join("examples"));
+    command.args(["--without", "MiB"]);
+    Step { title: "checks of the courses, on tokio".to_owned(), command }
+}
+
 /// Builds all tests, and the programs and tools that run, at once. Cargo builds a dependency again
 /// for each set of its features, so separate builds would take twice as long.
 fn build_all(features: &str) -> io::Result<bool> {
@@ -84,6 +100,9 @@ fn build_all(features: &str) -> io::Result<bool> {
     let tools = [Tool::E2e, Tool::Grade, Tool::Torture].map(Tool::name);
     for program in PROGRAMS.into_iter().chain(tools) {
         build.args(["--bin", program]);
+    }
+    for example in examples::ON_TOKIO {
+        build.args(["--example", example]);
     }
     Ok(process::foreground(&mut build)?.success())
 }
