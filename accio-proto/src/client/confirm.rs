@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::connection::{Connection, Received};
 use super::error::ClientError;
 use crate::sys::socket::reset_on_close;
+use crate::tuning::client::{FIRST_LOOK, UNACKED_AT_END};
 
 impl Connection<'_> {
     /// Closes the connection gracefully, waits for the server to do the same, and returns whether
@@ -15,6 +16,7 @@ impl Connection<'_> {
     /// False means that the server did not close in time, but its kernel has acknowledged every
     /// byte and the FIN.
     pub(super) async fn finish(mut self) -> Result<bool, ClientError> {
+        self.drain().await?;
         // A server that closed its side before the FIN of the client cannot have stored the file.
         // The socket is still armed, so this resets the connection.
         self.check_open()?;
@@ -34,6 +36,34 @@ impl Connection<'_> {
             let _ = reset_on_close(&self.stream, true);
         }
         confirmed
+    }
+
+    /// Waits until most bytes are acknowledged.
+    ///
+    /// A server that closed its side early may read on. Its acknowledgements then follow its FIN,
+    /// and could hide it: when [`check_fin`](Connection::check_fin) asks, every byte may be
+    /// acknowledged. If the last bytes are still to be acknowledged here, the FIN of such a server
+    /// arrives before the client sends its own.
+    async fn drain(&mut self) -> Result<(), ClientError> {
+        let mut step = FIRST_LOOK;
+        loop {
+            let now = Instant::now();
+            // After a reset the number is unknown, and `check_open` returns the error.
+            if self.progress.look(now).is_none_or(|bytes| bytes <= UNACKED_AT_END) {
+                return Ok(());
+            }
+            self.check_open()?;
+            self.check_time(now)?;
+            self.progress.tick(now);
+            if self.progress.stillness(now) >= self.settings.config.stall_timeout {
+                return Err(self.stalled());
+            }
+            let slice = self.slice(now, self.progress.still_at(self.settings.config.stall_timeout));
+            self.wait(false, slice.min(step))
+                .await
+                .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
+            step = step.saturating_mul(2);
+        }
     }
 
     /// Sends the mark of the end of the file, if the transport has one: the close_notify of TLS.
@@ -96,7 +126,8 @@ impl Connection<'_> {
     }
 
     /// The FIN of the server confirms the file if it was sent after that of the client: then it
-    /// acknowledges every byte. Under TLS the close_notify of the server confirms the file. It may
+    /// acknowledges every byte. A server that sends its FIN while the last [`UNACKED_AT_END`] bytes
+    /// are on their way may still acknowledge them before this asks. Under TLS the close_notify of the server confirms the file. It may
     /// arrive before the server has received the FIN, but not before it has received the
     /// close_notify of the client, and no later reset can revoke it.
     fn check_fin(&mut self) -> Result<bool, ClientError> {

@@ -1,6 +1,11 @@
 //! Tests of the end of a transfer: resets, closes, confirmations.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
+use crate::client::watch::{Watch, Watcher};
 
 /// Sends a file that is larger than all buffers, on both paths, to a peer that ends the connection
 /// early.
@@ -111,6 +116,96 @@ fn a_fin_that_does_not_acknowledge_all_bytes_is_not_a_confirmation() {
     assert_eq!(sent, 1 << 20);
     drop(done);
     assert!(peer.end());
+}
+
+/// A file that exceeds the receive window: the server acknowledges all of it only by reading.
+const LARGE: usize = 300_000;
+
+#[test]
+#[cfg_attr(not(linux_sys), ignore = "only Linux reports acknowledged bytes")]
+fn a_server_that_closes_first_and_then_reads_never_confirms() {
+    let content = pattern(LARGE);
+    for round in 0..50 {
+        let peer = Peer::new(|mut stream| {
+            stream.write_all(GREETING).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let _ = rest(&mut stream);
+        });
+        let result = client().send("127.0.0.1", peer.port, file(&content));
+        peer.end();
+        assert!(result.is_err(), "round {round}: {result:?}");
+    }
+}
+
+/// Lets the server close and then read everything while the client waits for it.
+struct SlowToWake {
+    /// Set when the client has passed the whole file to the kernel.
+    is_sent: Arc<AtomicBool>,
+    close: mpsc::Sender<()>,
+    has_read: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Watch for SlowToWake {
+    fn wait<'a>(
+        &'a self,
+        _write: bool,
+        limit: Duration,
+        _is_ready: &'a (dyn Fn() -> bool + Send + Sync),
+    ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>> {
+        if self.is_sent.load(Ordering::Relaxed) {
+            let _ = self.close.send(());
+            let _ = self.has_read.lock().unwrap().recv_timeout(BOUND);
+        } else {
+            thread::sleep(limit.min(Duration::from_millis(1)));
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+#[test]
+#[cfg_attr(not(linux_sys), ignore = "only Linux reports acknowledged bytes")]
+fn acknowledgements_after_an_early_fin_do_not_hide_it() {
+    let (close, may_close) = mpsc::channel();
+    let (reads, has_read) = mpsc::channel();
+    let peer = Peer::new(move |mut stream| {
+        socket2::SockRef::from(&stream).set_recv_buffer_size(64 << 10).unwrap();
+        greet(&mut stream, Dialect::Accio);
+        may_close.recv_timeout(BOUND).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        // Fails at the end if the client resets; the rest of the file arrives before that.
+        let _ = stream.read_exact(&mut [0; LARGE]);
+        let _ = reads.send(());
+        let _ = rest(&mut stream);
+    });
+    let client = client();
+    let (stream, address) = client.settings.connect("127.0.0.1", peer.port, None).unwrap();
+    let is_sent = Arc::new(AtomicBool::new(false));
+    let watch = SlowToWake { is_sent: Arc::clone(&is_sent), close, has_read: Mutex::new(has_read) };
+    let watcher: Box<Watcher<'_>> = Box::new(|_| Ok(Box::new(watch)));
+    let mut connection =
+        Connection::new(&client.settings, stream, Some(watcher), address, None).unwrap();
+    block(connection.greet()).unwrap();
+    block(connection.send(&mut file(&pattern(LARGE)).into())).unwrap();
+    is_sent.store(true, Ordering::Relaxed);
+    let result = block(connection.finish());
+    assert!(matches!(result, Err(ClientError::ClosedEarly { .. })), "{result:?}");
+    peer.end();
+}
+
+#[test]
+fn a_server_that_closes_at_the_end_always_confirms() {
+    for (rounds, size) in [(100, 1), (100, 300_000), (5, 20_000_000)] {
+        let content = pattern(size);
+        for round in 0..rounds {
+            let peer = Peer::new(|mut stream| {
+                stream.write_all(GREETING).unwrap();
+                rest(&mut stream).unwrap().len()
+            });
+            let sent = client().send("127.0.0.1", peer.port, file(&content)).unwrap();
+            assert!(sent.confirmed, "round {round} of {size} bytes");
+            assert_eq!(peer.end(), size);
+        }
+    }
 }
 
 #[test]
