@@ -114,6 +114,9 @@ impl OperationFlags {
         let program = Arc::new(program);
         let journal = self.journal.as_deref().map(|path| open_journal(path, &*program));
         let journal = journal.transpose()?.map(Arc::new);
+        // A file that does not respond must not make the server ignore signals.
+        #[cfg(feature = "tls-server")]
+        let tls = Tls::load(&self.tls)?;
         // Signals are watched before any client can connect, so that none ends the process in
         // another way.
         let mut shutdown = Shutdown::watch()?.drain(self.drain);
@@ -121,13 +124,11 @@ impl OperationFlags {
         {
             shutdown = shutdown.on_notice(Box::new(systemd::notify_notice));
         }
-        #[cfg(feature = "tls-server")]
-        let tls = Tls::load(&self.tls)?;
         shutdown = shutdown.on_hangup({
             let journal = journal.clone();
             #[cfg(feature = "tls-server")]
             let tls = tls.clone();
-            Box::new(move || {
+            Arc::new(move || {
                 if let Some(journal) = &journal {
                     journal.reopen();
                 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ const IGNORED: [i32; 6] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO]
 pub(super) struct Shutdown {
     signals: Signals,
     drain: Duration,
-    on_hangup: Box<dyn Fn() + Send>,
+    on_hangup: Arc<dyn Fn() + Send + Sync>,
     on_notice: Box<dyn Fn(Notice<'_>) + Send>,
     before_exit: Box<dyn FnOnce(Instant) + Send>,
 }
@@ -81,7 +81,7 @@ impl Shutdown {
         Ok(Shutdown {
             signals: Signals::new(signals).map_err(cannot_watch)?,
             drain: Duration::ZERO,
-            on_hangup: Box::new(|| {}),
+            on_hangup: Arc::new(|| {}),
             on_notice: Box::new(|_| {}),
             before_exit: Box::new(|_| {}),
         })
@@ -93,9 +93,9 @@ impl Shutdown {
         Shutdown { drain, ..self }
     }
 
-    /// Sets the function to call for SIGHUP.
+    /// Sets the function to call for SIGHUP. It may block: it delays no other signal.
     #[cfg(feature = "operations")]
-    pub(super) fn on_hangup(self, act: Box<dyn Fn() + Send>) -> Self {
+    pub(super) fn on_hangup(self, act: Arc<dyn Fn() + Send + Sync>) -> Self {
         Shutdown { on_hangup: act, ..self }
     }
 
@@ -125,13 +125,14 @@ impl Shutdown {
         });
         let (events, received) = mpsc::channel();
         let forward = events.clone();
+        let hangup = Hangup { act: on_hangup, requests: Arc::default() };
         spawn("accio-signals", move || {
             for signal in signals.forever() {
                 if ENDING.contains(&signal) {
                     // Without a receiver, the server is about to exit.
                     let _ = forward.send(Event::Signal(signal));
                 } else if signal == SIGHUP {
-                    on_hangup();
+                    hangup.request();
                 } else {
                     log::info!("signal {signal} has no effect");
                 }
@@ -147,6 +148,37 @@ impl Shutdown {
             }
         })?;
         Ok(ending)
+    }
+}
+
+/// The function to call for SIGHUP, in a thread of its own, because files may not respond.
+struct Hangup {
+    act: Arc<dyn Fn() + Send + Sync>,
+    /// The number of requests since the thread started, or 0 if there is none.
+    requests: Arc<AtomicUsize>,
+}
+
+impl Hangup {
+    /// Calls the function; if a call is in progress, calls it once more after that.
+    fn request(&self) {
+        if self.requests.fetch_add(1, Ordering::SeqCst) > 0 {
+            return;
+        }
+        let (act, requests) = (Arc::clone(&self.act), Arc::clone(&self.requests));
+        let run = move || {
+            loop {
+                let before = requests.load(Ordering::SeqCst);
+                act();
+                let order = Ordering::SeqCst;
+                if requests.compare_exchange(before, 0, order, order).is_ok() {
+                    break;
+                }
+            }
+        };
+        if let Err(failure) = spawn("accio-reload", run) {
+            self.requests.store(0, Ordering::SeqCst);
+            log::error!("SIGHUP has no effect: {failure}");
+        }
     }
 }
 
@@ -245,4 +277,37 @@ fn draining(handle: &ServerHandle) -> String {
 
 fn cannot_watch(error: io::Error) -> Failure {
     Failure::new("cannot watch for signals", os_error_text(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_reload_blocks_no_signal_and_further_ones_become_one() {
+        let (started, calls) = mpsc::channel();
+        let (proceed, allowed) = mpsc::channel::<()>();
+        let allowed = Mutex::new(allowed);
+        let act = move || {
+            started.send(()).unwrap();
+            allowed.lock().unwrap().recv().unwrap();
+        };
+        let hangup = Hangup { act: Arc::new(act), requests: Arc::default() };
+        let bound = Duration::from_secs(30);
+        (0..5).for_each(|_| hangup.request());
+        calls.recv_timeout(bound).unwrap();
+        (0..5).for_each(|_| hangup.request());
+        assert!(calls.try_recv().is_err(), "one call at a time");
+        (0..2).for_each(|_| proceed.send(()).unwrap());
+        calls.recv_timeout(bound).unwrap();
+        let start = Instant::now();
+        while hangup.requests.load(Ordering::SeqCst) > 0 {
+            assert!(start.elapsed() < bound, "the thread ends");
+            std::thread::yield_now();
+        }
+        assert!(calls.try_recv().is_err(), "the requests became one call");
+        hangup.request();
+        calls.recv_timeout(bound).unwrap();
+        proceed.send(()).unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::TlsVersion;
-use super::files;
+use super::files::{self, Source};
 use super::identity::{self, Identity};
 use crate::Failure;
 
@@ -75,7 +75,7 @@ impl ClientTlsFlags {
             .map_err(failed)?;
         let builder = if self.tls_pin.is_empty() {
             builder.with_root_certificates(match &self.tls_ca {
-                Some(path) => files::authorities(path)?,
+                Some(path) => files::authorities(Source::of_flag("--tls-ca", path))?,
                 None => system_authorities()?,
             })
         } else {
@@ -86,7 +86,7 @@ impl ClientTlsFlags {
             None => builder.with_no_client_auth(),
             Some(Identity { pair, path, .. }) => builder
                 .with_client_auth_cert(pair.chain, pair.key)
-                .map_err(|error| files::unreadable(&path, error))?,
+                .map_err(|error| Source::of_flag("--tls-identity", &path).unusable(error))?,
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Each connection carries one file, so sessions are never resumed.
@@ -102,7 +102,8 @@ impl ClientTlsFlags {
             None => identity::default_path("client.pem")?,
             Some(path) => path.clone(),
         };
-        let identity = identity::read_or_create(&path, "Accio client")?;
+        let source = Source::of_flag("--tls-identity", &path);
+        let identity = identity::read_or_create(source, "Accio client")?;
         if identity.is_new {
             crate::say(format_args!(
                 "created {:?}; the server's operator adds this line to --tls-clients:",

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType};
 
-use super::files::{self, KeyPair};
+use super::files::{self, KeyPair, Source};
 use accio_proto::os_error_text;
 
 use crate::Failure;
@@ -28,14 +28,15 @@ pub(super) struct Identity {
     pub(super) is_new: bool,
 }
 
-/// Reads the key and certificate at `path`, or creates them for `name`.
-pub(super) fn read_or_create(path: &Path, name: &str) -> Result<Identity, Failure> {
+/// Reads the key and certificate in `source`, or creates them for `name`.
+pub(super) fn read_or_create(source: Source<'_>, name: &str) -> Result<Identity, Failure> {
+    let path = source.path();
     let is_new = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, name)?,
         _ => false,
     };
-    let pair = files::key_pair(path)?;
-    let pin = Pin::of(&pair.chain[0]).map_err(|error| files::unreadable(path, error))?;
+    let pair = files::key_pair(source)?;
+    let pin = Pin::of(&pair.chain[0]).map_err(|error| source.unusable(error))?;
     Ok(Identity { pair, pin, path: path.to_owned(), is_new })
 }
 
@@ -122,12 +123,12 @@ mod tests {
     fn creates_a_key_once_readable_only_by_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state/accio/server.pem");
-        let first = read_or_create(&path, "Accio server").unwrap();
+        let first = read_or_create(Source::own(&path), "Accio server").unwrap();
         assert!(first.is_new);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
-        let again = read_or_create(&path, "Accio server").unwrap();
+        let again = read_or_create(Source::own(&path), "Accio server").unwrap();
         assert_eq!((again.is_new, again.pin), (false, first.pin));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left");
     }
@@ -137,13 +138,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
         let pins: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| read_or_create(&path, "x").unwrap().pin)).collect();
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| read_or_create(Source::own(&path), "x").unwrap().pin))
+                .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(pins.iter().all(|pin| *pin == pins[0]));
         assert!(!create(&path, "x").unwrap(), "an existing key is never replaced");
-        assert_eq!(read_or_create(&path, "x").unwrap().pin, pins[0]);
+        assert_eq!(read_or_create(Source::own(&path), "x").unwrap().pin, pins[0]);
     }
 
     #[test]
@@ -151,7 +153,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
         std::os::unix::fs::symlink(dir.path().join("nowhere"), &path).unwrap();
-        assert!(read_or_create(&path, "x").is_err());
+        assert!(read_or_create(Source::own(&path), "x").is_err());
         assert!(!dir.path().join("nowhere").exists());
     }
 }

@@ -12,7 +12,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::server::WebPkiClientVerifier;
 
 use super::TlsVersion;
-use super::files::{self, KeyPair};
+use super::files::{self, KeyPair, Source};
 use super::identity;
 use crate::{Failure, USAGE, count};
 
@@ -113,18 +113,23 @@ impl ServerTlsFlags {
         }
         let (pair, own_key, is_new) = match (&self.tls_cert, &self.tls_key) {
             (Some(cert), Some(key)) => {
-                let pair = KeyPair { chain: files::certificates(cert)?, key: files::key(key)? };
-                (pair, None, false)
+                let chain = files::certificates(Source::of_flag("--tls-cert", cert))?;
+                let key = files::key(Source::of_flag("--tls-key", key))?;
+                (KeyPair { chain, key }, None, false)
             }
             _ => {
                 let path = identity::default_path("server.pem")?;
-                let own = identity::read_or_create(&path, "Accio server")?;
+                let own = identity::read_or_create(Source::own(&path), "Accio server")?;
                 (own.pair, Some(own.path), own.is_new)
             }
         };
-        let cert = self.tls_cert.as_deref().unwrap_or(Path::new("server.pem"));
-        let pin = Pin::of(&pair.chain[0]).map_err(|error| files::unreadable(cert, error))?;
-        Ok(Some(TlsSettings { tls: self.settings(pair, cert)?, pin, own_key, is_new }))
+        let cert = match (&self.tls_cert, &own_key) {
+            (Some(cert), None) => Source::of_flag("--tls-cert", cert),
+            (_, own_key) => Source::own(own_key.as_deref().unwrap_or(Path::new("server.pem"))),
+        };
+        let pin = Pin::of(&pair.chain[0]).map_err(|error| cert.unusable(error))?;
+        let tls = self.settings(pair, cert)?;
+        Ok(Some(TlsSettings { tls, pin, own_key, is_new }))
     }
 
     /// Applies the settings to a server's builder.
@@ -157,7 +162,7 @@ impl ServerTlsFlags {
         self.tls_clients.is_some() || self.tls_client_ca.is_some()
     }
 
-    fn settings(&self, pair: KeyPair, cert: &Path) -> Result<ServerTls, Failure> {
+    fn settings(&self, pair: KeyPair, cert: Source<'_>) -> Result<ServerTls, Failure> {
         let provider = Arc::new(default_provider());
         let failed = |error: rustls::Error| Failure::new("cannot set up TLS", error);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -165,10 +170,13 @@ impl ServerTlsFlags {
             .map_err(failed)?;
         let mut known = None;
         let builder = if let Some(path) = &self.tls_clients {
-            let text = String::from_utf8(files::read(path)?)
-                .map_err(|_| files::unreadable(path, "it is not text in UTF-8"))?;
-            let clients: KnownClients =
-                text.parse().map_err(|error| files::unreadable(path, error))?;
+            let source = Source::of_flag("--tls-clients", path);
+            let text = String::from_utf8(files::read(source)?)
+                .map_err(|_| source.unusable("it is not text in UTF-8"))?;
+            let clients: KnownClients = text.parse().map_err(|error| {
+                let advice = "each line needs a pin and a name, as in \"sha256//47DE… alice\"";
+                source.unusable(error).with_advice(advice)
+            })?;
             if clients.is_empty() {
                 log::warn!("{path:?} is an empty list: no client may connect");
             }
@@ -176,17 +184,15 @@ impl ServerTlsFlags {
             known = Some(Arc::clone(&clients));
             builder.with_client_cert_verifier(Arc::new(ListedClients::new(clients, &provider)))
         } else if let Some(path) = &self.tls_client_ca {
-            let roots = Arc::new(files::authorities(path)?);
+            let source = Source::of_flag("--tls-client-ca", path);
+            let roots = Arc::new(files::authorities(source)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-            builder.with_client_cert_verifier(
-                verifier.map_err(|error| files::unreadable(path, error))?,
-            )
+            builder.with_client_cert_verifier(verifier.map_err(|error| source.unusable(error))?)
         } else {
             builder.with_no_client_auth()
         };
-        let mut config = builder
-            .with_single_cert(pair.chain, pair.key)
-            .map_err(|error| files::unreadable(cert, error))?;
+        let mut config =
+            builder.with_single_cert(pair.chain, pair.key).map_err(|error| cert.unusable(error))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Each connection carries one file, so a ticket for resumption would only cost time.
         config.send_tls13_tickets = 0;

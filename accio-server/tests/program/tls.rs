@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use accio_proto::tls::{ALPN, Pin, PinnedServer};
 use accio_proto::{Client, ClientError, Sent};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 use rustls::ClientConfig;
 use rustls::crypto::ring::default_provider;
 
 use super::harness::{Place, Server, program, until};
+use super::usage::fails;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -94,5 +96,28 @@ fn a_confined_server_reloads_its_clients_from_another_directory_than_its_key() {
     fs::write(&clients, format!("{pin} alice\n")).unwrap();
     server.signal(Signal::HUP);
     server.line("TLS files reloaded");
+    server.stop(SECOND);
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_delays_neither_a_start_nor_a_stop() {
+    let place = Place::new();
+    let (key, pipe) = (place.path("keys/server.pem"), place.path("keys/pipe"));
+    fs::create_dir(place.path("keys")).unwrap();
+    create_key(&key);
+    mkfifoat(CWD, &pipe, Mode::from_raw_mode(0o600)).unwrap();
+    let dir = place.dir();
+    for (flag, cert, key) in [("--tls-cert", &pipe, &key), ("--tls-key", &key, &pipe)] {
+        let [cert, key] = [cert, key].map(|path| path.to_str().unwrap());
+        let line = fails(1, &["5000", &dir, "--tls-cert", cert, "--tls-key", key]);
+        let why = format!("cannot use {flag} {pipe:?}: it is not a regular file");
+        assert!(line.contains(&why), "{line}");
+    }
+
+    let name = key.to_str().unwrap();
+    let server = Server::start(&place, &["--tls-cert", name, "--tls-key", name, "-v"]);
+    fs::rename(&pipe, &key).unwrap();
+    server.signal(Signal::HUP);
+    server.line("it is not a regular file");
     server.stop(SECOND);
 }
