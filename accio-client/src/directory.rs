@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Cursor, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use accio_proto::{Source, os_error_text};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, major, minor};
 use tar::{Builder, EntryType, Header};
 
 /// Maximum size of a file that is read into memory first, so that its entry has the size that was
@@ -56,10 +56,10 @@ fn write(directory: &Path, output: impl Write) -> io::Result<()> {
             waiting.extend(entries.iter().map(|entry| (path.join(entry), name.join(entry))));
         } else if metadata.is_file() {
             append_file(&mut archive, &path, &name).map_err(named)?;
-        } else if metadata.file_type().is_socket() {
-            return Err(named(io::Error::other("a socket cannot be archived")));
-        } else {
+        } else if metadata.is_symlink() {
             archive.append_path_with_name(&path, &name).map_err(named)?;
+        } else {
+            append_special(&mut archive, &metadata, &name).map_err(named)?;
         }
     }
     archive.into_inner()?.flush()
@@ -97,6 +97,30 @@ fn append_file(archive: &mut Builder<impl Write>, path: &Path, name: &Path) -> i
     }
     let mut rest = Exactly { file, left: metadata.len() };
     archive.append_data(&mut header(&metadata, metadata.len()), name, &mut rest)
+}
+
+/// Appends a named pipe or device. The library would name the entry by its path on this machine,
+/// which may be absolute.
+fn append_special(
+    archive: &mut Builder<impl Write>,
+    metadata: &Metadata,
+    name: &Path,
+) -> io::Result<()> {
+    let kind = metadata.file_type();
+    let entry_type = if kind.is_fifo() {
+        EntryType::Fifo
+    } else if kind.is_char_device() {
+        EntryType::Char
+    } else if kind.is_block_device() {
+        EntryType::Block
+    } else {
+        return Err(io::Error::other("a socket cannot be archived"));
+    };
+    let mut header = header(metadata, 0);
+    header.set_entry_type(entry_type);
+    header.set_device_major(major(metadata.rdev()))?;
+    header.set_device_minor(minor(metadata.rdev()))?;
+    archive.append_data(&mut header, name, io::empty())
 }
 
 fn header(metadata: &Metadata, size: u64) -> Header {
@@ -175,6 +199,47 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(name(&directory.join(".")).unwrap(), "photos");
         assert_eq!(name(Path::new("/")).unwrap(), ".");
+    }
+
+    #[test]
+    fn names_pipes_by_their_place_in_the_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("d");
+        fs::create_dir_all(directory.join("sub")).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o640);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, directory.join("sub/pipe"), kind, mode, 0).unwrap();
+        // An absolute path, and one with `..`.
+        for path in [directory.clone(), directory.join("sub/..")] {
+            let mut bytes = Vec::new();
+            write(&path, &mut bytes).unwrap();
+            let mut archive = tar::Archive::new(&bytes[..]);
+            let last = archive.entries().unwrap().last().unwrap().unwrap();
+            assert_eq!(last.path().unwrap(), Path::new("d/sub/pipe"), "{path:?}");
+            assert_eq!(last.header().entry_type(), EntryType::Fifo);
+            assert_eq!(last.header().mode().unwrap() & 0o777, 0o640);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn archives_devices() {
+        let mut bytes = Vec::new();
+        let mut archive = Builder::new(&mut bytes);
+        let metadata = fs::symlink_metadata("/dev/null").unwrap();
+        append_special(&mut archive, &metadata, Path::new("d/null")).unwrap();
+        drop(archive);
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let entry = archive.entries().unwrap().next().unwrap().unwrap();
+        let header = entry.header();
+        assert_eq!(
+            (entry.path().unwrap().as_ref(), header.entry_type()),
+            (Path::new("d/null"), EntryType::Char)
+        );
+        assert_eq!(
+            (header.device_major().unwrap(), header.device_minor().unwrap()),
+            (Some(1), Some(3))
+        );
     }
 
     #[test]
