@@ -61,16 +61,11 @@ impl ListedFiles {
         let mut listed = ListedFiles::default();
         let mut line = Vec::new();
         loop {
-            line.clear();
-            let count = journal.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)?;
-            if count == 0 {
-                return Ok(listed);
-            }
-            if count as u64 == LINE_MAX && !line.ends_with(b"\n") {
-                journal.skip_until(b'\n')?;
-                listed.torn += 1;
-            } else if !line.trim_ascii().is_empty() {
-                listed.add(&line);
+            match read_line(&mut journal, &mut line)? {
+                None => return Ok(listed),
+                Some(Length::TooLong) => listed.torn += 1,
+                Some(Length::Whole) if line.trim_ascii().is_empty() => {}
+                Some(Length::Whole) => listed.add(&line),
             }
         }
     }
@@ -103,6 +98,27 @@ impl ListedFiles {
         };
         self.files.extend(line.id.map(|id| (id, file)));
     }
+}
+
+/// Whether a line was kept.
+#[derive(Debug, PartialEq, Eq)]
+enum Length {
+    Whole,
+    TooLong,
+}
+
+/// Reads a line, of which it keeps at most [`LINE_MAX`] bytes; returns `None` at the end.
+fn read_line(journal: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<Length>> {
+    line.clear();
+    let count = journal.by_ref().take(LINE_MAX).read_until(b'\n', line)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    if count as u64 == LINE_MAX && !line.ends_with(b"\n") {
+        journal.skip_until(b'\n')?;
+        return Ok(Some(Length::TooLong));
+    }
+    Ok(Some(Length::Whole))
 }
 
 #[cfg(test)]
@@ -161,5 +177,19 @@ mod tests {
         let listed = ListedFiles::read(journal).unwrap();
         assert_eq!((listed.lost, listed.torn), (u64::MAX, 6));
         assert_eq!(listed.files.keys().collect::<Vec<_>>(), [&7]);
+    }
+
+    #[test]
+    fn keeps_at_most_a_mebibyte_of_a_line() {
+        let long = BufReader::with_capacity(1 << 20, io::repeat(b'x').take(64 << 20));
+        let mut journal = long.chain(&b"\nnext\n"[..]);
+        let mut line = Vec::new();
+        assert_eq!(read_line(&mut journal, &mut line).unwrap(), Some(Length::TooLong));
+        assert!(line.capacity() <= 4 << 20, "{}", line.capacity());
+        assert_eq!(read_line(&mut journal, &mut line).unwrap(), Some(Length::Whole));
+        assert_eq!(
+            (&line[..], read_line(&mut journal, &mut Vec::new()).unwrap()),
+            (&b"next\n"[..], None)
+        );
     }
 }
