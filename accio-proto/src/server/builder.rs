@@ -136,8 +136,9 @@ impl<K: FileSink> ServerBuilder<K> {
 
     /// Sets the maximum number of concurrent connections; further connections wait in the backlog
     /// without a greeting. The default, and the maximum, is what the descriptor limit of the
-    /// process allows at two descriptors per connection (five with a runtime), and [`limits::MAX_CONNECTIONS`]. With a
-    /// [thread per session](Threading::PerSession), the default is [`limits::MAX_THREADS`].
+    /// process allows at two descriptors per connection ([five](Threading::Runtime) with a runtime),
+    /// and [`limits::MAX_CONNECTIONS`]. With a [thread per session](Threading::PerSession), the
+    /// default is [`limits::MAX_THREADS`].
     pub fn max_connections(mut self, max_connections: NonZeroUsize) -> Self {
         self.config.max_connections = Some(max_connections);
         self

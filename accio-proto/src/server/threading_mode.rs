@@ -21,6 +21,8 @@ pub enum Threading {
     PerSession,
     /// The program brings a runtime, such as tokio, and calls the server's
     /// [`Driver`](crate::driver::Driver): see [`Server::into_driver`](crate::Server::into_driver).
+    /// A connection takes up to five descriptors: its socket, a duplicate in the runtime's event
+    /// queue, its file, and a pipe.
     Runtime,
 }
 
