@@ -8,6 +8,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::failure::Failure;
+use crate::file_size::survive_file_size_limit;
 use crate::stdio::check_stdout;
 use crate::{color, completions, environment, log_writer};
 
@@ -17,7 +18,7 @@ use crate::{color, completions, environment, log_writer};
 /// errors, as a single line `ERROR: WHAT: WHY` on stderr. Adds `--generate` to the flags of the
 /// program.
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> ExitCode {
-    let outcome = match parse::<A>() {
+    let outcome = survive_file_size_limit().and_then(|()| match parse::<A>() {
         Ok(Parsed::Arguments(arguments)) => run(arguments),
         Ok(Parsed::Generated(text)) => printed(check_stdout().and_then(|()| {
             let mut stdout = io::stdout().lock();
@@ -29,7 +30,7 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> Exit
             }
             _ => Err(Failure::usage(usage_line(&error, variable.as_deref()))),
         },
-    };
+    });
     let code = outcome.unwrap_or_else(|failure| {
         failure.say();
         ExitCode::from(failure.code())

@@ -8,14 +8,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 #[cfg(feature = "operations")]
 use accio_proto::Outcome;
 use accio_proto::{FileSink, Port, Server, ServerBuilder, os_error_text};
 use rustix::net::{AddressFamily, SocketType, socket};
-use signal_hook::consts::SIGXFSZ;
 
 #[cfg(feature = "operations")]
 use super::flags::OperationFlags;
@@ -50,7 +48,7 @@ impl ServerFlags {
     ) -> Result<ExitCode, Failure> {
         let program = Arc::new(program);
         let shutdown = Shutdown::watch()?;
-        prepare_process()?;
+        raise_descriptor_limit();
         let observer = Arc::clone(&program);
         let mut builder =
             self.configure(builder).on_outcome(move |outcome| observer.observe(outcome));
@@ -142,7 +140,7 @@ impl OperationFlags {
             let finished = Arc::clone(journal);
             shutdown = shutdown.before_exit(Box::new(move |deadline| finished.finish(deadline)));
         }
-        prepare_process()?;
+        raise_descriptor_limit();
 
         #[cfg(feature = "metrics")]
         let metrics = {
@@ -289,16 +287,6 @@ fn open_journal(path: &Path, program: &impl Program) -> Result<Journal, Failure>
 fn start_log_writer() -> Result<(), Failure> {
     log_writer::start()
         .map_err(|error| Failure::new("cannot start a thread", os_error_text(&error)))
-}
-
-/// Raises the descriptor limit and ignores SIGXFSZ.
-fn prepare_process() -> Result<(), Failure> {
-    raise_descriptor_limit();
-    // Without the signal, exceeding the process's file size limit is a write error, like a full
-    // disk.
-    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
-        .map(drop)
-        .map_err(|error| Failure::new("cannot watch for signals", os_error_text(&error)))
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ fn counts_connections_bytes_and_errors() {
     // The silent client took three seconds; on a busy machine others may take long, too.
     assert!(value(&text, "accio_connection_duration_seconds_bucket{le=\"0.3\"}") <= 3.0);
     assert!(text.ends_with("# EOF\n"), "{text}");
+    let mut help = text.lines().filter(|line| line.starts_with("# HELP "));
+    assert!(help.all(|line| line.ends_with('.') && !line.ends_with("..")), "{text}");
     server.stop(Duration::from_secs(1));
 }
 
@@ -184,6 +186,24 @@ fn health_reports_readiness_and_live_the_process() {
     let server = Server::start(&place, &["--metrics", "0", "--min-free", "1000000T"]);
     let text = get(address(&server), "/health");
     assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("no room for files"), "{text}");
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn health_fails_once_the_last_number_is_in_use() {
+    let place = Place::new();
+    let last = u64::MAX.to_string();
+    let server = Server::start(&place, &["--metrics", "0", "--ids-from", &last]);
+    let metrics = address(&server);
+    assert!(get(metrics, "/health").starts_with("HTTP/1.1 200 "));
+    let stream = connect(server.address()).unwrap();
+    let expect = || {
+        let text = get(metrics, "/health");
+        assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("all numbers"), "{text}");
+    };
+    expect();
+    finish(stream).unwrap();
+    expect();
     server.stop(Duration::from_secs(1));
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use super::harness::{Place, Server, program, run, upload};
+use super::harness::{Place, Server, command, program, run, upload};
 
 fn run_with(arguments: &[&str]) -> Output {
     let mut command = program();
@@ -182,4 +182,29 @@ fn parses_units_of_sizes_and_times() {
     upload(server.address(), &[b'x'; 1537]).unwrap_err();
     upload(server.address(), &[b'x'; 1536]).unwrap();
     server.stop(std::time::Duration::from_secs(2));
+}
+
+/// Runs the server with a file size limit of 0 and its stdout in a file; returns its exit code and
+/// stderr.
+fn run_without_file_size(place: &Place, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut shell = command("sh");
+    shell.args(["-c", "ulimit -f 0; out=$1; shift; exec \"$0\" \"$@\" >\"$out\""]);
+    shell.arg(program().get_program()).arg(place.path("out")).args(arguments);
+    let output = run(shell).unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_file_size_limit_is_an_error_and_no_silent_end() {
+    let place = Place::new();
+    let dir = place.dir();
+    let (code, text) = run_without_file_size(&place, &["5000", &dir, "--bind", "127.0.0.1"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.starts_with("ERROR: cannot ") && text.contains("file too large"), "{text}");
+
+    std::fs::write(place.path("log/journal"), "").unwrap();
+    let journal = place.text("log/journal");
+    let (code, text) = run_without_file_size(&place, &["--verify", &journal, &dir]);
+    assert_eq!(code, Some(2), "{text}");
+    assert_eq!(text, "ERROR: cannot print to stdout: file too large\n");
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use accio_proto::ServerHandle;
+
 use crate::Failure;
 use crate::server::program::Program;
 use crate::server::spawn::spawn;
@@ -18,8 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Health {
     program: Arc<dyn Program>,
+    handle: ServerHandle,
     /// Whether the server has started to shut down.
     ending: Arc<AtomicBool>,
+    /// Whether the connection with the last number has ended.
+    last_ended: Arc<AtomicBool>,
     state: Mutex<State>,
     asked: Condvar,
     wake: Wake,
@@ -34,12 +39,15 @@ struct State {
 impl Health {
     /// Starts the thread.
     pub(super) fn start(
+        handle: ServerHandle,
         program: Arc<dyn Program>,
         ending: Arc<AtomicBool>,
+        last_ended: Arc<AtomicBool>,
     ) -> Result<Arc<Self>, Failure> {
         let wake = Wake::new().map_err(|error| Failure::new("cannot serve metrics", error))?;
         let state = Mutex::new(State { asked: None, last: None });
-        let health = Arc::new(Health { program, ending, state, asked: Condvar::new(), wake });
+        let asked = Condvar::new();
+        let health = Arc::new(Health { program, handle, ending, last_ended, state, asked, wake });
         let thread = Arc::clone(&health);
         spawn("accio-health", move || thread.run())?;
         Ok(health)
@@ -50,6 +58,11 @@ impl Health {
     pub(super) fn readiness(&self) -> Option<Result<(), String>> {
         if self.ending.load(Ordering::SeqCst) {
             return Some(Err("stopping".to_owned()));
+        }
+        let is_last_in_service =
+            || self.handle.connections().any(|connection| connection.id == u64::MAX);
+        if self.last_ended.load(Ordering::SeqCst) || is_last_in_service() {
+            return Some(Err("all numbers have been used".to_owned()));
         }
         let now = Instant::now();
         let mut state = self.lock();

@@ -7,7 +7,7 @@ mod status;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -59,6 +59,8 @@ pub(super) struct Metrics {
 struct OutcomeMetrics {
     durations: Histogram,
     reasons: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Whether the connection with the last number has ended.
+    last_ended: Arc<AtomicBool>,
 }
 
 impl Metrics {
@@ -69,8 +71,11 @@ impl Metrics {
         status_names: Option<&[String]>,
     ) -> Result<Self, Failure> {
         let (listener, address) = http::bind(address, "metrics")?;
-        let outcomes =
-            OutcomeMetrics { durations: Histogram::new(DURATIONS), reasons: Family::default() };
+        let outcomes = OutcomeMetrics {
+            durations: Histogram::new(DURATIONS),
+            reasons: Family::default(),
+            last_ended: Arc::default(),
+        };
         let (status, descriptors) = (status_names.map(Status::new), Descriptors::open());
         Ok(Metrics { listener, address, outcomes, status, descriptors })
     }
@@ -97,6 +102,9 @@ impl Metrics {
             if let Some(status) = &status {
                 status.observe(outcome, None);
             }
+            if outcome.connection.id == u64::MAX {
+                outcomes.last_ended.store(true, Ordering::SeqCst);
+            }
             outcomes.durations.observe(outcome.duration.as_secs_f64());
             if let Err(why) = &outcome.result {
                 outcomes.reasons.get_or_create(&[("reason", why.code())]).inc();
@@ -116,6 +124,7 @@ impl Metrics {
     ) -> Result<(), Failure> {
         let Metrics { listener, outcomes, status, descriptors, .. } = self;
         let status = status.map(|status| status.run(handle.clone(), listening.to_vec()));
+        // The registry adds a period to each text.
         let mut registry = Registry::with_prefix("accio");
         let help = "Duration of connections, from accept to commit or abort";
         registry.register_with_unit("connection_duration", help, Unit::Seconds, outcomes.durations);
@@ -124,9 +133,11 @@ impl Metrics {
             "Connections that ended with ERROR, by cause",
             outcomes.reasons,
         );
-        let state = State { handle, descriptors, journal, program: Arc::clone(&program) };
+        let health =
+            Health::start(handle.clone(), Arc::clone(&program), ending, outcomes.last_ended)?;
+        let state = State { handle, descriptors, journal, program };
         registry.register_collector(Box::new(state));
-        let pages = Pages { registry, status, health: Health::start(program, ending)? };
+        let pages = Pages { registry, status, health };
         spawn("accio-metrics", move || {
             if let Err(error) = http::serve(&listener, pages) {
                 log::error!("stopped serving metrics: {}", os_error_text(&error));
@@ -203,7 +214,7 @@ impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.handle.stats();
         let counter = ConstCounter::new(0_u64).metric_type();
-        let help = "Finished connections by outcome; refused connections have no number";
+        let help = "Finished connections by outcome; refused connections have no number.";
         let mut outcomes = encoder.encode_descriptor("connections", help, None, counter)?;
         for (outcome, count) in
             [("complete", stats.completed), ("error", stats.failed), ("refused", stats.refused)]
@@ -212,9 +223,9 @@ impl Collector for State {
             ConstCounter::new(count).encode(outcomes.encode_family(&labels)?)?;
         }
         for (name, help, count) in [
-            ("accepted", "Connections that were assigned a number", stats.accepted),
-            ("accept_errors", "Failed attempts to accept a connection", stats.accept_errors),
-            ("received_bytes", "Bytes of content in complete files", stats.bytes),
+            ("accepted", "Connections that were assigned a number.", stats.accepted),
+            ("accept_errors", "Failed attempts to accept a connection.", stats.accept_errors),
+            ("received_bytes", "Bytes of content in complete files.", stats.bytes),
         ] {
             let counter = ConstCounter::new(count);
             let kind = counter.metric_type();
@@ -222,10 +233,10 @@ impl Collector for State {
         }
         let lost_lines = self.journal.as_ref().map(|journal| journal.lost());
         for (name, help, count) in [
-            ("journal_lost", "Lines that could not be written to the journal", lost_lines),
+            ("journal_lost", "Lines that could not be written to the journal.", lost_lines),
             (
                 "on_commit_lost",
-                "Complete files without a command because the queue was full",
+                "Complete files without a command because the queue was full.",
                 self.program.lost_commands(),
             ),
         ] {
@@ -238,11 +249,11 @@ impl Collector for State {
         let failed = self.journal.as_ref().map(|journal| i64::from(journal.has_failed()));
         let in_service = i64::try_from(stats.in_service).unwrap_or(i64::MAX);
         let gauges = [
-            ("in_service", "Connections in service", Some(in_service)),
-            ("journal_failed", "Whether transfers continue without the journal", failed),
+            ("in_service", "Connections in service.", Some(in_service)),
+            ("journal_failed", "Whether transfers continue without the journal.", failed),
             (
                 "free_descriptors",
-                "Descriptors that the process may still open; a connection needs two",
+                "Descriptors that the process may still open; a connection needs two.",
                 self.descriptors.as_ref().and_then(Descriptors::free),
             ),
         ];

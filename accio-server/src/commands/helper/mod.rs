@@ -20,7 +20,7 @@ use std::thread::{self, Scope};
 
 use accio_cli::Verbosity;
 use accio_proto::os_error_text;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
 use super::setup::{HELPER, Setup};
 #[cfg(linux_sys)]
@@ -52,6 +52,8 @@ fn run(setup: Setup, file_dir: PathBuf) -> io::Result<()> {
     // After a signal, the helper finishes the running commands of --on-commit and starts no more.
     // The commands themselves run with default signal handlers.
     let ending = Arc::new(AtomicBool::new(false));
+    // The log may be a file.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&ending))?;
     }

@@ -1,6 +1,6 @@
 //! The host names under which the status page answers requests.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The host names under which the page answers requests.
 ///
@@ -22,20 +22,36 @@ impl Hosts {
     /// does not come from a browser.
     pub(super) fn allows(&self, host: Option<&str>) -> bool {
         let Some(host) = host else { return true };
-        let name = match host.strip_prefix('[') {
-            Some(v6) => {
-                return v6.split_once(']').is_some_and(|(ip, _)| ip.parse::<IpAddr>().is_ok());
-            }
-            None => host.split_once(':').map_or(host, |(name, _)| name),
+        if let Some(v6) = host.strip_prefix('[') {
+            let address = v6.split_once(']');
+            return address.is_some_and(|(ip, rest)| {
+                let has_port = rest.strip_prefix(':').is_some_and(is_port);
+                ip.parse::<Ipv6Addr>().is_ok() && (rest.is_empty() || has_port)
+            });
+        }
+        let name = match host.split_once(':') {
+            Some((_, port)) if !is_port(port) => return false,
+            Some((name, _)) => name,
+            None => host,
         };
         let name = name.strip_suffix('.').unwrap_or(name);
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !name.bytes().all(is_letter) || name.split('.').any(str::is_empty) {
+            return false;
+        }
         let is_listed = || self.names.iter().any(|listed| listed.eq_ignore_ascii_case(name));
         let is_local = || {
             let lower = name.to_ascii_lowercase();
             !lower.contains('.') || lower.ends_with(".localhost")
         };
-        !name.is_empty() && (name.parse::<IpAddr>().is_ok() || is_local() || is_listed())
+        name.parse::<IpAddr>().is_ok() || is_local() || is_listed()
     }
+}
+
+/// Returns whether `text` is a port, or empty, which means the default port.
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.is_empty() || text.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
@@ -68,6 +84,19 @@ mod tests {
             "localhost.evil.net",
             "[evil.net]:9090",
             "[::1",
+            "[::1].evil.net",
+            "[::1]evil.net",
+            "[::1]:x",
+            "[192.0.2.1]",
+            "evil.net#.localhost",
+            "evil.net/.localhost",
+            "user@localhost",
+            "localhost:99999",
+            "localhost:x",
+            "localhost:+1",
+            "localhost..",
+            ".localhost",
+            "local host",
         ] {
             assert!(!hosts.allows(Some(host)), "{host}");
         }
