@@ -46,7 +46,8 @@ fn another_build(scheme: &str, stores: &str) -> Failure {
     let how = format_args!(
         "this accio-server supports no {stores}; build one that does: cargo build --release \
          -p accio-server --features store"
-    );
+    )
+    .to_string();
     Failure::new(what, how).with_code(USAGE)
 }
 

@@ -30,8 +30,9 @@ impl<K: FileSink> Connections<K> {
         now: Instant,
     ) -> Progress<K> {
         if let Err(why) = self.config.admission.admit(peer, now) {
-            let line = format_args!("refused a connection from {}: {why}", Peer(peer));
-            self.limit_log.log(why.limit(), now, line);
+            let peer = Peer(peer);
+            let (limit, log) = (why.limit(), &self.limit_log);
+            log.log(limit, now, format_args!("refused a connection from {peer}: {why}"));
             self.controls.counters.refused();
             return Progress::Unnumbered(Unnumbered::Refused(socket.into()));
         }
@@ -146,8 +147,13 @@ impl<K: FileSink> Connections<K> {
                 Unnumbered::Checked(socket.into())
             }
             Arriving::Refused(socket, proxy, why) => {
-                let line = format_args!("refused a connection from {}: {why}", Peer(proxy));
-                self.limit_log.log("proxy-protocol", Instant::now(), line);
+                let (now, peer) = (Instant::now(), Peer(proxy));
+                let log = &self.limit_log;
+                log.log(
+                    "proxy-protocol",
+                    now,
+                    format_args!("refused a connection from {peer}: {why}"),
+                );
                 self.controls.counters.refused();
                 Unnumbered::Refused(socket.into())
             }

@@ -95,8 +95,12 @@ impl<K: FileSink> Connections<K> {
         match &outcome.result {
             Ok(()) => log::info!("connection {id}: {bytes} bytes from {peer}"),
             Err(why) if is_operators_rule(why) => {
-                let line = format_args!("connection {id}: ERROR: {why} ({peer})");
-                self.limit_log.log(why.code(), Instant::now(), line);
+                let (code, now) = (why.code(), Instant::now());
+                self.limit_log.log(
+                    code,
+                    now,
+                    format_args!("connection {id}: ERROR: {why} ({peer})"),
+                );
             }
             Err(why) if why.is_peer_fault() => log::info!("connection {id}: ERROR: {why} ({peer})"),
             Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
