@@ -385,11 +385,11 @@ fn the_example_for_sizes_knows_its_senders() {
     let server = start_as(&place, &command, &[]);
     upload(server.address(), b"ten bytes!").unwrap();
     let line = rejected(&place, &server, b"eleven byte");
-    assert_eq!(line["error"], "rejected: 11 bytes from 127.0.0.1, who may send 10");
+    assert_eq!(line["error"], "rejected: 11 bytes from 127.0.0.1; the limit is 10");
     // The limits are read for each file.
     fs::write(place.path("limits"), "* 5\n").unwrap();
     let line = rejected(&place, &server, b"ten bytes!");
-    assert_eq!(line["error"], "rejected: 10 bytes from 127.0.0.1, who may send 5");
+    assert_eq!(line["error"], "rejected: 10 bytes from 127.0.0.1; the limit is 5");
     fs::write(place.path("limits"), "").unwrap();
     let line = rejected(&place, &server, b"");
     assert_eq!(line["error"], "rejected: no limit for 127.0.0.1");
