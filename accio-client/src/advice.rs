@@ -65,8 +65,18 @@ pub(crate) fn unconfirmed(content: Content<'_>, sent: &Sent) -> Failure {
 /// Returns the failure to open or read the content.
 fn unreadable(content: Content<'_>, error: &io::Error) -> Failure {
     let failure = cannot_read(content, os_error_text(error));
-    match error.kind() {
-        ErrorKind::PermissionDenied => failure.with_advice("check its permissions"),
+    match (error.kind(), content) {
+        (ErrorKind::PermissionDenied, _) => failure.with_advice("check its permissions"),
+        (ErrorKind::NotFound, Content::Command { .. }) => {
+            failure.with_advice("check the name of the program, or give its path")
+        }
+        // An entry of a directory that has disappeared has no error number.
+        (ErrorKind::NotFound, _) if error.raw_os_error().is_some() => {
+            failure.with_advice("check the path")
+        }
+        _ if Errno::from_io_error(error) == Some(Errno::BADF) => {
+            failure.with_advice("it is closed: redirect a file or a pipe to it")
+        }
         _ => failure,
     }
 }

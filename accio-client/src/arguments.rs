@@ -52,7 +52,8 @@ pub(crate) struct Arguments {
     ///
     /// The command line is split into words like in a shell, but run without one, and before the
     /// client connects. If the command exits with another status or is killed, the upload is reset
-    /// and the server stores none of its output. If the upload fails, the command is killed.
+    /// and the server stores none of its output. If the upload fails, the command and the processes
+    /// that it has started are killed.
     /// --retry runs it again.
     #[arg(long, value_name = "CMD", conflicts_with = "probe", env = "ACCIO_FROM_COMMAND")]
     pub(crate) from_command: Option<String>,
@@ -83,6 +84,7 @@ pub(crate) struct Arguments {
     #[arg(
         long,
         value_name = "N",
+        value_parser = retries,
         default_value = "0",
         hide_default_value = true,
         env = "ACCIO_RETRY"
@@ -281,6 +283,10 @@ pub(crate) fn is_stdin(file: &Path) -> bool {
 fn source_address(value: &str) -> Result<SocketAddr, String> {
     let value = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
     value.parse::<ZonedAddress>().map(|address| address.with_port(0))
+}
+
+fn retries(value: &str) -> Result<u32, String> {
+    value.parse().map_err(|_| "not a whole number".to_owned())
 }
 
 fn rate(value: &str) -> Result<NonZeroU64, String> {

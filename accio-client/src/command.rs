@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use accio_cli::{Failure, USAGE};
 use accio_proto::{Source, os_error_text};
 
+use crate::descendants;
+
 /// Splits a command line the way a shell does, without running a shell.
 pub(crate) fn split(line: &str) -> Result<Vec<String>, Failure> {
     let failure = |why: &dyn std::fmt::Display| {
@@ -18,7 +20,7 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// Starts a command and returns its standard output. Reading it fails at the end unless the command
-/// exits with 0.
+/// exits with 0. [`descendants::watch`] must have been called.
 pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
     let [program, arguments @ ..] = words else { return Err(io::ErrorKind::NotFound.into()) };
     let mut child = Command::new(program)
@@ -28,13 +30,14 @@ pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
         .map_err(|error| io::Error::new(error.kind(), os_error_text(&error)))?;
     // stdout was configured as a pipe above.
     let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let mut running = RunningCommand(child);
+    let mut running = RunningCommand { child, has_succeeded: false };
     let outcome = move || {
-        let status = match running.0.try_wait() {
+        let status = match running.child.try_wait() {
             Ok(None) => return None,
             Ok(Some(status)) => status,
             Err(error) => return Some(Err(error)),
         };
+        running.has_succeeded = status.success();
         Some(match status.success() {
             true => Ok(()),
             false => Err(io::Error::other(status.to_string())),
@@ -43,14 +46,21 @@ pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
     Ok(Source::with_outcome(File::from(OwnedFd::from(output)), outcome))
 }
 
-/// A running command, killed when dropped.
-struct RunningCommand(Child);
+/// A running command, killed with its descendants when dropped, unless it has succeeded.
+struct RunningCommand {
+    child: Child,
+    has_succeeded: bool,
+}
 
 impl Drop for RunningCommand {
     fn drop(&mut self) {
+        if self.has_succeeded {
+            return;
+        }
         // Both calls fail only if the command has ended and was waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        descendants::kill_all();
+        let _ = self.child.wait();
     }
 }
 

@@ -4,10 +4,15 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use accio_cli::check_stdin;
 use accio_proto::Source;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 
 use crate::arguments::is_stdin;
 use crate::{command, directory};
@@ -35,8 +40,9 @@ pub(crate) enum Opened<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// Opens the content, so that an unreadable file fails before the client connects.
-    pub(crate) fn open(self) -> io::Result<Opened<'a>> {
+    /// Opens the content, so that an unreadable file fails before the client connects. Waits for the
+    /// writer of a named pipe, for at most `limit`.
+    pub(crate) fn open(self, limit: Option<Duration>) -> io::Result<Opened<'a>> {
         let path = match self {
             Content::Command { words, .. } => return Ok(Opened::Command(words)),
             Content::File(path) => path,
@@ -46,6 +52,7 @@ impl<'a> Content<'a> {
                 check_stdin()?;
                 File::from(io::stdin().as_fd().try_clone_to_owned()?)
             }
+            false if cfg!(target_os = "linux") && is_pipe(path)? => open_pipe(path, limit)?,
             false => File::open(path)?,
         };
         let metadata = file.metadata()?;
@@ -103,4 +110,31 @@ impl<'a> Opened<'a> {
     pub(crate) fn is_produced(&self) -> bool {
         !matches!(self, Opened::File { .. })
     }
+}
+
+fn is_pipe(path: &Path) -> io::Result<bool> {
+    Ok(path.metadata()?.file_type().is_fifo())
+}
+
+/// Opens a named pipe and waits for its first byte or its end. If there is none after `limit`, the
+/// pipe is open all the same.
+fn open_pipe(path: &Path, limit: Option<Duration>) -> io::Result<File> {
+    let end = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    // Without this flag, the call blocks until another process opens the pipe for writing.
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = left.map(Timespec::try_from).transpose().map_err(|_| Errno::INVAL)?;
+        // Linux reports no end before there has been a writer.
+        match poll(&mut [PollFd::new(&file, PollFlags::IN)], left.as_ref()) {
+            Err(Errno::INTR) => {}
+            result => {
+                result?;
+                break;
+            }
+        }
+    }
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
 }

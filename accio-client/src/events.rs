@@ -199,6 +199,19 @@ impl Events {
         self.emit(event, subject, details);
     }
 
+    /// Reports that a file of TLS cannot be used, before the first upload.
+    #[cfg(feature = "tls")]
+    pub(crate) fn unusable_file(&self, failure: &Failure) {
+        let code = match failure.code() {
+            accio_cli::tls::BAD_IDENTITY => "tls-identity",
+            _ => "tls-ca",
+        };
+        let subject = Subject { file: None, command: None, number: 0, attempt: 0 };
+        let message = failure.to_string();
+        let failed = Details::Failed { code, exit: failure.code(), message, peer: None };
+        self.emit("failed", subject, failed);
+    }
+
     /// Waits until all events are written; returns an error if one could not be.
     pub(crate) fn end(&self) -> Result<(), Failure> {
         let Some(output) = &self.output else { return Ok(()) };

@@ -2,6 +2,9 @@
 
 use accio_proto::{ClientError, TlsFailure};
 
+/// Exit code for a failure of this machine.
+pub(crate) const LOCAL: u8 = 7;
+
 /// Exit code for standard output that cannot be written.
 pub(crate) const WRITE: u8 = 23;
 
@@ -16,7 +19,7 @@ pub(crate) fn exit_code(error: &ClientError) -> u8 {
     match error {
         ClientError::Limit { .. } => 2,
         ClientError::Resolve { .. } | ClientError::NoAddress { .. } => 6,
-        ClientError::Connect { .. } | ClientError::Local { .. } => 7,
+        ClientError::Connect { .. } | ClientError::Local { .. } => LOCAL,
         ClientError::Read { .. } | ClientError::Shrank { .. } => READ,
         ClientError::ResolveTimeout { .. }
         | ClientError::ConnectTimeout { .. }

@@ -37,7 +37,9 @@ Exit codes, as in curl; with several files, that of the first FILE that failed:
   45  could not use the address of --source
   55  the connection failed during the transfer
   56  invalid handshake, or a reset instead of the confirmation
+  58  could not use the key of --tls-identity
   60  the server's key or certificate is not trusted
+  77  could not use the authorities of --tls-ca or of this system
 
 Values:
   K, M, G and T in sizes are powers of 1024: 64K, 1.5G, 10MB (the same as 10M).

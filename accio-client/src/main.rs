@@ -5,6 +5,7 @@ mod advice;
 mod arguments;
 mod command;
 mod content;
+mod descendants;
 mod directory;
 mod events;
 mod exit_code;
@@ -23,6 +24,7 @@ use accio_proto::os_error_text;
 
 use arguments::Arguments;
 use events::Events;
+use exit_code::LOCAL;
 
 fn main() -> ExitCode {
     accio_cli::main(run)
@@ -32,15 +34,19 @@ fn main() -> ExitCode {
 fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
     arguments.output.verbosity.start_log();
     arguments.check()?;
+    let events = Arc::new(Events::new(arguments.output.json));
     #[cfg(feature = "tls")]
-    arguments.load_tls()?;
+    if let Err(failure) = arguments.load_tls() {
+        events.unusable_file(&failure);
+        // The failure takes precedence over a failure to print events.
+        let _ = events.end();
+        return Err(failure);
+    }
     raise_descriptor_limit();
     if !io::stderr().is_terminal() {
         // A transfer must not wait for the reader of its log or progress.
-        write_stderr_in_background()
-            .map_err(|error| Failure::new("cannot start a thread", os_error_text(&error)))?;
+        write_stderr_in_background().map_err(|error| cannot_start(&error))?;
     }
-    let events = Arc::new(Events::new(arguments.output.json));
     let code = match arguments.probe {
         true => probe::run(&arguments, &events)?,
         false => upload::all(&arguments, &events)?,
@@ -50,4 +56,9 @@ fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
         (0, Err(failure)) => Err(failure),
         (code, _) => Ok(ExitCode::from(code)),
     }
+}
+
+/// Returns the failure to start a thread, which this machine is short of memory for.
+fn cannot_start(error: &io::Error) -> Failure {
+    Failure::new("cannot start a thread", os_error_text(error)).with_code(LOCAL)
 }

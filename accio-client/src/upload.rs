@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use accio_cli::Failure;
-use accio_proto::{ClientError, ClientEvent, Sent};
+use accio_proto::{ClientError, ClientEvent, Sent, os_error_text};
 
 use rustix::io::Errno;
 
@@ -17,8 +17,9 @@ use crate::advice::{self, Circumstances};
 use crate::arguments::Arguments;
 use crate::command;
 use crate::content::{Content, Opened};
+use crate::descendants;
 use crate::events::{Details, Events, Subject};
-use crate::exit_code::exit_code;
+use crate::exit_code::{LOCAL, exit_code};
 use crate::format;
 use crate::terminal::Terminal;
 
@@ -29,6 +30,11 @@ pub(crate) fn all(arguments: &Arguments, events: &Arc<Events>) -> Result<u8, Fai
         (Some(words), Some(line)) => vec![Content::Command { words, line }],
         _ => arguments.files.iter().map(|file| Content::File(file)).collect(),
     };
+    if words.is_some()
+        && let Err(error) = descendants::watch()
+    {
+        return Err(Failure::new("cannot watch signals", os_error_text(&error)).with_code(LOCAL));
+    }
     Ok(send_all(arguments, events, &contents))
 }
 
@@ -102,13 +108,21 @@ impl Upload<'_> {
         opened: &mut Option<Opened<'o>>,
         attempt: u32,
     ) -> Result<Sent, (ClientError, bool)> {
+        let start = Instant::now();
+        let limit = self.arguments.network.max_time;
         let opened = match opened {
             Some(opened) => opened,
             None => {
-                opened.insert(self.content.open().map_err(|cause| (cannot_open(cause), false))?)
+                let content = self.content.open(limit);
+                opened.insert(content.map_err(|cause| (cannot_open(cause), false))?)
             }
         };
-        self.attempt(opened, attempt)
+        // Opening a named pipe waits for its writer, and retries do not open it again.
+        let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
+        if let (Some(after), Some(Duration::ZERO)) = (limit, left) {
+            return Err((ClientError::TransferTimeout { peer: None, sent: 0, after }, false));
+        }
+        self.attempt(opened, attempt, left)
     }
 
     /// Reports an upload that was sent. Returns an error if a required confirmation is missing.
@@ -132,7 +146,12 @@ impl Upload<'_> {
     }
 
     /// Runs one attempt. On failure, also returns whether sending had begun.
-    fn attempt(&self, opened: &Opened<'_>, attempt: u32) -> Result<Sent, (ClientError, bool)> {
+    fn attempt(
+        &self,
+        opened: &Opened<'_>,
+        attempt: u32,
+        limit: Option<Duration>,
+    ) -> Result<Sent, (ClientError, bool)> {
         let source = opened.source().map_err(|cause| (cannot_open(cause), false))?;
         let greeted = Arc::new(AtomicBool::new(false));
         let track = Arc::new(self.terminal.track(&format::name(self.content)));
@@ -154,6 +173,10 @@ impl Upload<'_> {
                 );
             }
         });
+        let client = match limit {
+            Some(limit) => client.transfer_timeout(limit),
+            None => client,
+        };
         let client = client.on_progress({
             let events = Arc::clone(self.events);
             move |at| {
@@ -167,7 +190,16 @@ impl Upload<'_> {
         let sent = client.build().and_then(|client| {
             client.send(&self.arguments.host, self.arguments.port.number(), source)
         });
-        sent.map_err(|error| (error, greeted.load(Ordering::Relaxed)))
+        sent.map_err(|error| {
+            let error = match (error, self.arguments.network.max_time) {
+                // The client was given what opening the content had left of the limit.
+                (ClientError::TransferTimeout { peer, sent, .. }, Some(after)) => {
+                    ClientError::TransferTimeout { peer, sent, after }
+                }
+                (error, _) => error,
+            };
+            (error, greeted.load(Ordering::Relaxed))
+        })
     }
 
     /// Reports the next attempt and waits before it.

@@ -13,6 +13,12 @@ use super::files::{self, Source};
 use super::identity::{self, Identity};
 use crate::Failure;
 
+/// The exit code for a key or certificate of the client that cannot be used, as in curl.
+pub const BAD_IDENTITY: u8 = 58;
+
+/// The exit code for authorities that cannot be used, as in curl.
+pub const BAD_AUTHORITIES: u8 = 77;
+
 /// The TLS flags, to be flattened into a client's arguments.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "TLS")]
@@ -69,24 +75,37 @@ impl ClientTlsFlags {
             return Ok(None);
         }
         let provider = Arc::new(default_provider());
-        let failed = |error: rustls::Error| Failure::new("cannot set up TLS", error);
+        let failed = |error: rustls::Error| {
+            Failure::new("cannot set up TLS", error).with_code(BAD_AUTHORITIES)
+        };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(self.tls_min.versions())
             .map_err(failed)?;
         let builder = if self.tls_pin.is_empty() {
             builder.with_root_certificates(match &self.tls_ca {
-                Some(path) => files::authorities(Source::of_flag("--tls-ca", path))?,
+                Some(path) => {
+                    files::authorities(Source::of_flag("--tls-ca", path)).map_err(|failure| {
+                        let advice = "use a file with certificates in PEM format, or --tls-pin";
+                        failure.with_code(BAD_AUTHORITIES).with_advice(advice)
+                    })?
+                }
                 None => system_authorities()?,
             })
         } else {
             let verifier = PinnedServer::new(self.tls_pin.iter().copied(), &provider);
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         };
-        let mut config = match self.identity()? {
+        let bad_identity = |failure: Failure| {
+            let advice = "if the file does not exist, the client creates it with a new key";
+            failure.with_code(BAD_IDENTITY).with_advice(advice)
+        };
+        let mut config = match self.identity().map_err(bad_identity)? {
             None => builder.with_no_client_auth(),
-            Some(Identity { pair, path, .. }) => builder
-                .with_client_auth_cert(pair.chain, pair.key)
-                .map_err(|error| Source::of_flag("--tls-identity", &path).unusable(error))?,
+            Some(Identity { pair, path, .. }) => {
+                builder.with_client_auth_cert(pair.chain, pair.key).map_err(|error| {
+                    bad_identity(Source::of_flag("--tls-identity", &path).unusable(error))
+                })?
+            }
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Each connection carries one file, so sessions are never resumed.
@@ -131,6 +150,7 @@ fn system_authorities() -> Result<RootCertStore, Failure> {
     if roots.is_empty() {
         let why = found.errors.first().map_or("none found".into(), ToString::to_string);
         return Err(Failure::new("cannot load the authorities that this system trusts", why)
+            .with_code(BAD_AUTHORITIES)
             .with_advice("use --tls-pin, or --tls-ca with a file"));
     }
     Ok(roots)

@@ -40,6 +40,7 @@ impl<'a> Source<'a> {
     }
 
     /// Returns a file that no flag names.
+    #[cfg(any(test, feature = "tls-server"))]
     pub(super) fn own(path: &'a Path) -> Self {
         Source { flag: None, path }
     }

@@ -15,7 +15,7 @@ pub use rustls::ClientConfig;
 use rustls::SupportedProtocolVersion;
 
 #[cfg(feature = "tls-client")]
-pub use client::ClientTlsFlags;
+pub use client::{BAD_AUTHORITIES, BAD_IDENTITY, ClientTlsFlags};
 #[cfg(feature = "tls-server")]
 pub use server::{ServerTlsFlags, TlsSettings};
 

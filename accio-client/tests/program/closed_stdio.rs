@@ -18,7 +18,10 @@ fn redirected(redirection: &str, arguments: &[&str]) -> Output {
 fn rejects_a_closed_standard_input() {
     let (listener, port) = listen();
     let output = redirected("<&-", &["127.0.0.1", &port, "-"]);
-    assert_eq!(text(&output.stderr), "ERROR: standard input: bad file descriptor\n");
+    assert_eq!(
+        text(&output.stderr),
+        "ERROR: standard input: bad file descriptor; it is closed: redirect a file or a pipe to it\n"
+    );
     assert_eq!(code(&output), 26);
     listener.set_nonblocking(true).unwrap();
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nothing is sent");

@@ -55,13 +55,43 @@ fn the_probe_rejects_tls_flags() {
     }
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn unusable_tls_files_have_the_exit_codes_of_curl() {
+    use super::common::{code, events, text};
+
+    let directory = tempfile::tempdir().unwrap();
+    let garbage = directory.path().join("garbage");
+    std::fs::write(&garbage, "garbage").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&garbage, mode).unwrap();
+    let garbage = garbage.to_str().unwrap();
+    for (flag, path, exit, event) in [
+        ("--tls-ca", "nofile", 77, "tls-ca"),
+        ("--tls-ca", garbage, 77, "tls-ca"),
+        ("--tls-identity", garbage, 58, "tls-identity"),
+    ] {
+        let flag = format!("{flag}={path}");
+        let pin = "--tls-pin=sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+        let pin = if exit == 58 { pin } else { "--tls" };
+        let output = Client::start(&["h", "80", "f", &flag, pin, "--json"]).finish();
+        assert_eq!(code(&output), exit, "{output:?}");
+        let failed = &events(&output)[0];
+        assert_eq!((&failed["event"], &failed["code"]), (&"failed".into(), &event.into()));
+        assert_eq!(failed["exit"], exit);
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr, format!("ERROR: {}\n", failed["message"].as_str().unwrap()));
+        assert!(stderr.contains("; "), "it has advice: {stderr}");
+    }
+}
+
 #[test]
 fn reports_an_unreadable_file_before_connecting() {
     let (listener, port) = listen();
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("a \"missing\" one");
     let (code, line) = fails(&["127.0.0.1", &port, missing.to_str().unwrap()]);
-    let why = "no such file or directory";
+    let why = "no such file or directory; check the path";
     assert_eq!((code, line), (26, format!("ERROR: file {missing:?}: {why}\n")));
     listener.set_nonblocking(true).unwrap();
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);

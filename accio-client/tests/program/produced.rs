@@ -3,11 +3,13 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::common::{Client, accept, code, events, listen, named, reset, serve, text};
-use accio_harness::program::{command, run};
+use accio_harness::program::{BOUND, command, run};
+use rustix::process::{Signal, kill_process};
 
 /// Runs the client; returns its output and the upload as the server sees it: the content, or how it
 /// was broken off.
@@ -120,6 +122,70 @@ fn ends_the_command_when_its_upload_fails() {
     assert!(stderr.contains("the cause is its idle timeout, "), "{stderr}");
     let process = format!("/proc/{}", fs::read_to_string(&pid).unwrap().trim());
     assert!(!fs::exists(process).unwrap(), "the command still runs");
+}
+
+/// Returns whether a process with these arguments runs; one that has ended has none.
+fn runs(arguments: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| line == (arguments.replace(' ', "\0") + "\0").as_bytes())
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ends_all_processes_of_the_command_on_failure_and_on_signals() {
+    // The numbers of this process, so that no other test has the same command line.
+    let ours = std::process::id();
+    for (place, signal) in [None, Some(Signal::TERM), Some(Signal::INT)].into_iter().enumerate() {
+        let (piped, orphan) =
+            (format!("sleep 102{place}.{ours}"), format!("sleep 103{place}.{ours}"));
+        let command = format!("sh -c '(sh -c \"{orphan} &\"; echo x; {piped}) | cat'");
+        let (listener, port) = listen();
+        let limit = if signal.is_some() { "600" } else { "1" };
+        let arguments = ["127.0.0.1", &port, "--max-time", limit, "--from-command", &command];
+        let client = Client::start(&arguments);
+        let mut stream = accept(&listener);
+        stream.write_all(b"accio\r\n").unwrap();
+        stream.read_exact(&mut [0; 1]).unwrap();
+        if let Some(signal) = signal {
+            let end = Instant::now() + BOUND;
+            while !(runs(&piped) && runs(&orphan)) {
+                assert!(Instant::now() < end, "the command does not start");
+                thread::sleep(Duration::from_millis(5));
+            }
+            kill_process(client.0.pid(), signal).unwrap();
+        }
+        let output = client.finish();
+        let by = output.status.signal();
+        assert_eq!(by, signal.map(Signal::as_raw), "{output:?}");
+        assert_eq!(output.status.code(), signal.is_none().then_some(28), "{output:?}");
+        let end = Instant::now() + BOUND;
+        while runs(&piped) || runs(&orphan) {
+            assert!(Instant::now() < end, "a process of the command still runs");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(stream.read_to_end(&mut Vec::new()).is_err(), "the client resets");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn waits_for_the_writer_of_a_named_pipe_within_max_time() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let name = path.to_str().unwrap();
+    let (port, serving) = serve(1);
+    let output = Client::start(&["127.0.0.1", &port, name, "--max-time", "0.3"]).finish();
+    assert_eq!(code(&output), 28, "{output:?}");
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("ERROR: file ") && stderr.contains("--max-time"), "{stderr}");
+    // The server has seen no client yet.
+    let client = Client::start(&["127.0.0.1", &port, name, "--max-time", "600"]);
+    fs::write(&path, "content").unwrap();
+    assert_eq!(code(&client.finish()), 0);
+    assert_eq!(serving.join().unwrap(), [b"content"]);
 }
 
 #[test]
