@@ -1,6 +1,8 @@
 //! The failure of a program, printed as a single line before it exits.
 
 use std::fmt::{self, Display};
+#[cfg(feature = "server")]
+use std::io::ErrorKind;
 
 #[cfg(feature = "server")]
 use accio_proto::{DirError, ServerError};
@@ -68,7 +70,17 @@ impl Display for Failure {
 #[cfg(feature = "server")]
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
-        Failure::from_error(error)
+        let advice = match &error {
+            ServerError::Listen { cause, .. } => match cause.kind() {
+                ErrorKind::AddrInUse => {
+                    "choose another port, or stop the program that uses this one"
+                }
+                ErrorKind::AddrNotAvailable => "use an address of this machine",
+                _ => return Failure::from_error(error),
+            },
+            _ => return Failure::from_error(error),
+        };
+        Failure::from_error(error).with_advice(advice)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Parsers for flag values, to be used as clap's `value_parser`.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -47,8 +48,14 @@ pub fn bytes(value: &str) -> Result<u64, String> {
 /// # Errors
 ///
 /// Returns an error if the value is not a whole number, is 0, or is too large for the type.
-pub fn count<T: FromStr>(value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| "not a whole number above 0".to_owned())
+pub fn count<T: FromStr<Err = ParseIntError>>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => {
+            let max = u64::MAX >> (64 - 8 * size_of::<T>().min(8));
+            format!("too large: the maximum is {max}")
+        }
+        _ => "not a whole number above 0".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -63,6 +70,13 @@ mod tests {
         for bad in ["0", "-1", "1.5", "", "x", "4294967296"] {
             assert!(count::<NonZeroU32>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn count_names_the_maximum() {
+        let error = |value| count::<NonZeroU32>(value).unwrap_err();
+        assert_eq!(error("4294967296"), "too large: the maximum is 4294967295");
+        assert_eq!(error("18446744073709551616"), "too large: the maximum is 4294967295");
     }
 
     #[test]

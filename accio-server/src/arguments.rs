@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     #[arg(long, hide_short_help = true)]
     pub(crate) json: bool,
     /// Serve with this many threads [default: one per core]
-    #[arg(long, value_name = "N", value_parser = count::<NonZeroUsize>, env = "ACCIO_WORKERS",
+    #[arg(long, value_name = "N", value_parser = workers, env = "ACCIO_WORKERS",
           hide_short_help = true)]
     pub(crate) workers: Option<NonZeroUsize>,
     /// Sandbox the server: try, require or off
@@ -115,14 +115,14 @@ pub(crate) struct Files {
     ///
     /// Further files wait in the order in which they were complete.
     #[cfg(linux_sys)]
-    #[arg(long, value_name = "N", value_parser = count::<NonZeroUsize>, env = "ACCIO_ACCEPT_JOBS",
+    #[arg(long, value_name = "N", value_parser = count::<NonZeroUsize>, requires = "accept_if", env = "ACCIO_ACCEPT_JOBS",
           default_value = "4", hide_short_help = true)]
     pub(crate) accept_jobs: NonZeroUsize,
     /// Reject a file if its command takes longer
     ///
     /// The time counts from the start of the command. Clients wait ten seconds by default.
     #[cfg(linux_sys)]
-    #[arg(long, value_name = "SECONDS", env = "ACCIO_ACCEPT_TIMEOUT",
+    #[arg(long, value_name = "SECONDS", requires = "accept_if", env = "ACCIO_ACCEPT_TIMEOUT",
           default_value = "8", value_parser = seconds, allow_negative_numbers = true,
           hide_short_help = true)]
     pub(crate) accept_timeout: Duration,
@@ -135,13 +135,13 @@ pub(crate) struct Files {
     #[arg(long, value_name = "COMMAND", env = "ACCIO_ON_COMMIT")]
     pub(crate) on_commit: Option<String>,
     /// Run at most this many commands at once
-    #[arg(long, value_name = "N", value_parser = count::<NonZeroUsize>, env = "ACCIO_ON_COMMIT_JOBS",
+    #[arg(long, value_name = "N", value_parser = count::<NonZeroUsize>, requires = "on_commit", env = "ACCIO_ON_COMMIT_JOBS",
           default_value = "4", hide_short_help = true)]
     pub(crate) on_commit_jobs: NonZeroUsize,
     /// Queue at most this many files for the command
     ///
     /// Files that do not fit into the queue get no command; the log and the metrics count them.
-    #[arg(long, value_name = "N", env = "ACCIO_ON_COMMIT_QUEUE",
+    #[arg(long, value_name = "N", requires = "on_commit", env = "ACCIO_ON_COMMIT_QUEUE",
           default_value = "65536", hide_short_help = true,
           value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub(crate) on_commit_queue: u32,
@@ -270,6 +270,15 @@ impl From<WithExisting> for Existing {
             WithExisting::Replace => Existing::Replace,
             WithExisting::Keep => Existing::Keep,
         }
+    }
+}
+
+/// Parses a number of threads that the library accepts.
+fn workers(value: &str) -> Result<NonZeroUsize, String> {
+    let max = accio_proto::limits::MAX_WORKERS;
+    match count::<NonZeroUsize>(value)? {
+        workers if workers.get() > max => Err(format!("too large: the maximum is {max}")),
+        workers => Ok(workers),
     }
 }
 

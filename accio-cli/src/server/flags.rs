@@ -12,6 +12,8 @@ use accio_proto::{FileSink, ServerBuilder, ServerDialect};
 
 #[cfg(feature = "operations")]
 use crate::Failure;
+#[cfg(feature = "metrics")]
+use crate::USAGE;
 use crate::{ColorFlag, Verbosity, ZonedAddress, seconds};
 
 /// The flags of every server, to be flattened into its arguments.
@@ -120,12 +122,26 @@ impl OperationFlags {
     ///
     /// # Errors
     ///
-    /// Returns an error if a flag requires TLS or identities that are off.
+    /// Returns an error if a flag requires another one that is missing.
     #[cfg_attr(
-        not(feature = "tls-server"),
-        allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "only TLS has such flags")
+        not(any(feature = "tls-server", feature = "metrics")),
+        allow(
+            clippy::unused_self,
+            clippy::unnecessary_wraps,
+            reason = "only TLS and metrics have such flags"
+        )
     )]
     pub fn check(&self) -> Result<(), Failure> {
+        #[cfg(feature = "metrics")]
+        if self.metrics.is_none() {
+            let flags = [
+                ("--metrics-only", self.metrics_only),
+                ("--metrics-name", !self.metrics_name.is_empty()),
+            ];
+            if let Some((flag, _)) = flags.into_iter().find(|(_, is_given)| *is_given) {
+                return Err(Failure::new(flag, "it needs --metrics").with_code(USAGE));
+            }
+        }
         #[cfg(feature = "tls-server")]
         self.tls.check()?;
         Ok(())

@@ -99,7 +99,11 @@ pub(crate) fn parse(flag: &str, line: &str) -> Result<Vec<String>, Failure> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).any(|dir| is_program(&dir.join(program)))
     };
-    if found { Ok(command) } else { Err(failure(&format_args!("no program {program:?}"))) }
+    match found {
+        true => Ok(command),
+        false => Err(failure(&format_args!("no program {program:?}"))
+            .with_advice("give the path of an executable file, or install it")),
+    }
 }
 
 impl Commands {

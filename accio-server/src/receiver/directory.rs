@@ -1,5 +1,6 @@
 //! Receives files into a directory.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -50,7 +51,8 @@ pub(crate) fn run(
     let absolute = std::fs::canonicalize(&file_dir).map_err(|error| {
         Failure::new(format_args!("cannot use directory {file_dir:?}"), os_error_text(&error))
     })?;
-    let first_id = first_id(&files, &sink, &file_dir, server.verbosity.quiet)?;
+    let (first_id, notice) = first_id(&files, &sink, &file_dir)?;
+    let notice = notice.filter(|_| !server.verbosity.quiet);
     let builder = files.apply(Server::builder(sink.clone()));
     let mut builder = limits.apply(builder).first_id(first_id);
     if let Some(workers) = workers {
@@ -80,6 +82,7 @@ pub(crate) fn run(
     let receiver = Receiver {
         file_dir: absolute,
         sink,
+        notice,
         durable,
         #[cfg(linux_sys)]
         sandbox,
@@ -104,7 +107,8 @@ fn accept_if(files: &Files) -> Result<Option<AcceptIf>, Failure> {
     let Some(line) = &files.accept_if else { return Ok(None) };
     if let Some(mode) = files.mode.filter(|mode| mode & 0o400 == 0) {
         let why = format_args!("the command could not read files of --mode {mode:03o}").to_string();
-        return Err(Failure::new("--accept-if", why).with_code(USAGE));
+        let advice = "use a mode that lets the owner read, such as 600";
+        return Err(Failure::new("--accept-if", why).with_code(USAGE).with_advice(advice));
     }
     let command = commands::parse("--accept-if", line)?;
     Ok(Some(AcceptIf { command, jobs: files.accept_jobs, timeout: files.accept_timeout }))
@@ -122,27 +126,33 @@ fn unusable(error: DirError) -> Failure {
         DirErrorKind::Publish => {
             "choose a directory on another file system, or another value of --existing"
         }
+        DirErrorKind::Unusable if error.cause().kind() == ErrorKind::NotADirectory => {
+            "give the path of a directory; the server creates it if it is missing"
+        }
+        DirErrorKind::Unusable if error.cause().kind() == ErrorKind::AlreadyExists => {
+            "give the path of a directory; the server creates it if it is missing"
+        }
         _ => return error.into(),
     };
     Failure::from(error).with_advice(advice)
 }
 
-/// Returns the number of the first connection.
-fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u64, Failure> {
+/// Returns the number of the first connection, and a notice about files of earlier runs.
+fn first_id(files: &Files, sink: &DirSink, path: &Path) -> Result<(u64, Option<String>), Failure> {
     let asked = files.ids_from;
     let unreadable = |error: std::io::Error| {
         Failure::new(format_args!("cannot read directory {path:?}"), os_error_text(&error))
     };
     if files.existing == WithExisting::Replace {
         let count = sink.count_from(asked).map_err(unreadable)?;
-        if count > 0 && !quiet {
+        let notice = (count > 0).then(|| {
             let files = if count == 1 { "file" } else { "files" };
-            say(format_args!(
+            format!(
                 "{count} {files} of earlier runs in {path:?} will be replaced as connections reach \
                  their numbers; --existing keep keeps them"
-            ));
-        }
-        return Ok(asked);
+            )
+        });
+        return Ok((asked, notice));
     }
     if sink.is_shared() {
         log::warn!(
@@ -150,22 +160,21 @@ fn first_id(files: &Files, sink: &DirSink, path: &Path, quiet: bool) -> Result<u
              its own range with --ids-from"
         );
     }
-    let Some(highest) = sink.highest().map_err(unreadable)? else { return Ok(asked) };
+    let Some(highest) = sink.highest().map_err(unreadable)? else { return Ok((asked, None)) };
     let next = highest.checked_add(1).ok_or_else(|| {
         let what = format_args!("cannot continue in {path:?}").to_string();
         Failure::new(what, format_args!("{highest}.file has the largest possible number"))
     })?;
     let next = next.max(asked);
-    if !quiet {
-        say(format_args!("keeping files up to {highest}.file; the next is {next}.file"));
-    }
-    Ok(next)
+    Ok((next, Some(format!("keeping files up to {highest}.file; the next is {next}.file"))))
 }
 
 /// The hooks of a server that receives into a directory.
 struct Receiver {
     file_dir: PathBuf,
     sink: DirSink,
+    /// A line about files of earlier runs, printed once the server listens.
+    notice: Option<String>,
     durable: bool,
     #[cfg(linux_sys)]
     sandbox: Sandbox,
@@ -212,6 +221,9 @@ impl Program for Receiver {
             self.reviews.get_or_init(|| Arc::clone(reviews));
         }
         self.helper.get_or_init(|| Mutex::new(helper));
+        if let Some(notice) = &self.notice {
+            say(notice);
+        }
         Ok(())
     }
 

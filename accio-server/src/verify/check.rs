@@ -29,6 +29,8 @@ pub(super) enum State {
     Missing,
     /// The file differs from its record in this way.
     Changed(String),
+    /// The file is there, but its record cannot be compared with it, for this reason.
+    Unverifiable(String),
     /// The journal does not list the file.
     Unlisted,
 }
@@ -89,6 +91,9 @@ fn compare(path: &Path, listed: &ListedFile) -> io::Result<State> {
                 false => State::Changed("it is not ERROR, though its transfer failed".to_owned()),
             })
         }
+        ListedFile::Unverifiable { digest } => Ok(State::Unverifiable(format!(
+            "the digest in the journal, {digest:?}, is malformed or of an unknown algorithm"
+        ))),
         ListedFile::Complete { bytes, .. } if metadata.len() != *bytes => {
             Ok(State::Changed(format!("it has {} bytes instead of {bytes}", metadata.len())))
         }

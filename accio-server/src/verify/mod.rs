@@ -8,7 +8,7 @@ use std::io::{self, BufReader};
 use std::path::Path;
 use std::process::ExitCode;
 
-use accio_cli::{Failure, ListedFiles, USAGE, check_stdout};
+use accio_cli::{Failure, ListedFiles, USAGE, check_stdin, check_stdout};
 use accio_proto::os_error_text;
 
 use check::check;
@@ -44,7 +44,10 @@ pub(crate) fn run(
 
 fn read(journal: &Path) -> io::Result<ListedFiles> {
     match journal == Path::new("-") {
-        true => ListedFiles::read(io::stdin().lock()),
+        true => {
+            check_stdin()?;
+            ListedFiles::read(io::stdin().lock())
+        }
         false => ListedFiles::read(BufReader::new(File::open(journal)?)),
     }
 }

@@ -24,6 +24,7 @@ struct Numbers {
     error: u64,
     missing: u64,
     changed: u64,
+    unverifiable: u64,
     unlisted: u64,
     /// The complete files of which only the size was compared.
     size_only: u64,
@@ -74,6 +75,10 @@ impl Report {
                 self.numbers.changed += 1;
                 ("changed", None, Some(why.as_str()))
             }
+            State::Unverifiable(why) => {
+                self.numbers.unverifiable += 1;
+                ("unverifiable", None, Some(why.as_str()))
+            }
             State::Unlisted => {
                 self.numbers.unlisted += 1;
                 ("unlisted", None, None)
@@ -94,32 +99,38 @@ impl Report {
     pub(super) fn finish(mut self, listed: &ListedFiles) -> io::Result<bool> {
         let (lost, torn) = (listed.lost, listed.torn);
         let numbers = std::mem::take(&mut self.numbers);
-        let Numbers { complete, error, missing, changed, unlisted, size_only } = numbers;
+        let Numbers { complete, error, missing, changed, unverifiable, unlisted, size_only } =
+            numbers;
         if self.json {
             let (finding, numbers) = ("summary", &numbers);
             self.print(&json(&Summary { finding, numbers, lost_lines: lost, torn_lines: torn }));
         } else {
+            let unverifiable = match unverifiable {
+                0 => String::new(),
+                count => format!(", {count} unverifiable"),
+            };
             self.print(&format!(
                 "{complete} complete, {error} ERROR, {missing} missing, {changed} changed, \
-                 {unlisted} unlisted"
+                 {unlisted} unlisted{unverifiable}"
             ));
             if size_only > 0 {
-                self.print(&format!(
-                    "note: {size_only} complete files were compared by size only, without a digest"
-                ));
+                let files = plural(size_only, "complete file was", "complete files were");
+                self.print(&format!("note: {files} compared by size only, without a digest"));
             }
             if lost > 0 {
+                let lines = plural(lost, "line", "lines");
                 self.print(&format!(
-                    "note: the journal lacks {lost} lines that the server could not write"
+                    "note: the journal lacks {lines} that the server could not write"
                 ));
             }
             if torn > 0 {
-                self.print(&format!("note: {torn} lines of the journal cannot be read"));
+                let lines = plural(torn, "line", "lines");
+                self.print(&format!("note: {lines} of the journal cannot be read"));
             }
         }
         self.result?;
         self.out.flush()?;
-        Ok(missing + changed + unlisted == 0)
+        Ok(missing + changed + numbers.unverifiable + unlisted == 0)
     }
 
     fn print(&mut self, line: &str) {
@@ -127,6 +138,10 @@ impl Report {
             self.result = writeln!(self.out, "{line}");
         }
     }
+}
+
+fn plural(count: u64, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -176,6 +176,19 @@ fn hostile_commands_delay_nothing_and_leave_nothing() {
 }
 
 #[test]
+fn a_file_that_the_command_changes_is_rejected() {
+    for change in ["printf x", "printf CONTENT"] {
+        let place = Place::new();
+        // The clock of the file system may have a resolution of some milliseconds.
+        let body = format!("sleep 0.1; {change} >/proc/self/fd/0; exit 0");
+        let server = start(&place, &body, &[]);
+        let line = rejected(&place, &server, b"content");
+        assert_eq!(line["error"], "rejected: the command changed the file");
+        server.stop(SOON);
+    }
+}
+
+#[test]
 fn a_command_that_takes_too_long_is_killed_with_its_children() {
     let place = Place::new();
     let server = start(

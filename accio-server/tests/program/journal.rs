@@ -112,6 +112,8 @@ fn rejects_a_journal_inside_the_directory_of_files() {
     symlink(place.path("received"), place.path("alias")).unwrap();
     symlink(place.path("received/linked"), place.path("log/link")).unwrap();
     fs::write(place.path("received/linked"), "").unwrap();
+    // A server that does not start does not say either that it will be replaced.
+    fs::write(place.path("received/1.file"), "").unwrap();
     for path in [
         "received/journal",
         "received/below/journal",

@@ -208,3 +208,50 @@ fn a_file_size_limit_is_an_error_and_no_silent_end() {
     assert_eq!(code, Some(2), "{text}");
     assert_eq!(text, "ERROR: cannot print to stdout: file too large\n");
 }
+
+#[test]
+fn errors_say_what_to_do() {
+    let place = Place::new();
+    let dir = place.dir();
+    let file = place.text("photo.jpg");
+    std::fs::write(&file, "").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().port().to_string();
+    let port = super::harness::free_port().to_string();
+    let cases: &[(i32, &[&str], &str)] = &[
+        (2, &["--workers", "100000"], "too large: the maximum is 1024"),
+        (2, &["--max-per-ip", "18446744073709551615"], "too large: the maximum is 4294967295"),
+        (2, &["--on-commit-jobs", "2"], "--on-commit <COMMAND>"),
+        (2, &["--on-commit-queue", "2"], "--on-commit <COMMAND>"),
+        (2, &["--on-commit", "no-such-program"], "give the path of an executable file"),
+        (1, &["--bind", "192.0.2.99"], "; use an address of this machine"),
+    ];
+    for (code, flags, expected) in cases {
+        let line = fails(*code, &[&[port.as_str(), &dir], *flags].concat());
+        assert!(line.contains(expected), "{flags:?}: {line}");
+    }
+    let line = fails(1, &[&taken, &dir, "--bind", "127.0.0.1"]);
+    assert!(line.contains("; choose another port, or stop the program"), "{line}");
+    let line = fails(1, &[&port, &file]);
+    assert!(line.contains("; give the path of a directory"), "{line}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn rejects_flags_of_a_command_without_the_command() {
+    for flags in [["--accept-jobs", "2"], ["--accept-timeout", "2"]] {
+        let line = fails(2, &[&["5000", "d"], &flags[..]].concat());
+        assert!(line.contains("--accept-if <COMMAND>"), "{line}");
+    }
+    let line = fails(2, &["5000", "d", "--accept-if", "true", "--mode", "200"]);
+    assert!(line.contains("; use a mode that lets the owner read"), "{line}");
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn rejects_flags_of_metrics_without_metrics() {
+    for flags in [&["--metrics-only"][..], &["--metrics-name", "x"]] {
+        let line = fails(2, &[&["5000", "d"], flags].concat());
+        assert!(line.ends_with(": it needs --metrics\n"), "{line}");
+    }
+}

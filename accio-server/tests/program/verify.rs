@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::harness::{Place, Server, connect, program, upload};
+use super::harness::{Place, Server, command, connect, program, run, upload};
 use super::usage::fails;
 
 const SOON: Duration = Duration::from_secs(2);
@@ -92,7 +92,7 @@ fn a_second_run_replaces_files_and_a_torn_line_is_told() {
     for note in [
         "note: 3 complete files were compared by size only, without a digest",
         "note: the journal lacks 3 lines that the server could not write",
-        "note: 1 lines of the journal cannot be read",
+        "note: 1 line of the journal cannot be read",
     ] {
         assert!(stdout.contains(note), "{stdout}");
     }
@@ -106,6 +106,41 @@ fn the_journal_may_be_standard_input() {
     command.arg("--verify").arg("-").arg(place.path("received"));
     command.stdin(fs::File::open(place.path("log/journal")).unwrap());
     assert_eq!(command.stdout(Stdio::piped()).output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn a_closed_standard_input_is_no_empty_journal() {
+    let place = Place::new();
+    fs::create_dir(place.path("received")).unwrap();
+    let mut shell = command("sh");
+    shell.args(["-c", "exec \"$0\" --verify - \"$1\" <&-"]);
+    shell.arg(program().get_program()).arg(place.path("received"));
+    let output = run(shell).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("cannot read the journal"), "{output:?}");
+}
+
+#[test]
+fn a_digest_that_is_malformed_or_unknown_is_no_match() {
+    let place = Place::new();
+    fs::create_dir(place.path("received")).unwrap();
+    let mut journal = String::new();
+    for (id, digest) in [(1, format!("sha256:{}", "a".repeat(63))), (2, "md5:00".to_owned())] {
+        fs::write(place.path("received").join(format!("{id}.file")), "abc").unwrap();
+        journal += &format!(
+            "{{\"id\":{id},\"bytes\":3,\"digest\":\"{digest}\",\"outcome\":\"complete\"}}\n"
+        );
+    }
+    fs::write(place.path("log/journal"), journal).unwrap();
+    let output = verify(&place, &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stdout = text(&output.stdout);
+    assert!(
+        stdout.contains("2.file: unverifiable: the digest in the journal, \"md5:00\""),
+        "{stdout}"
+    );
+    let numbers = "\n0 complete, 0 ERROR, 0 missing, 0 changed, 0 unlisted, 2 unverifiable\n";
+    assert!(stdout.contains(numbers), "{stdout}");
 }
 
 #[test]

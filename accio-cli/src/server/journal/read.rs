@@ -28,8 +28,13 @@ pub enum ListedFile {
     Complete {
         /// Its size.
         bytes: u64,
-        /// Its digest, if the server computed one that this version knows.
+        /// Its digest, if the server computed one.
         digest: Option<Digest>,
+    },
+    /// The file is complete, but its digest is malformed or of an unknown algorithm.
+    Unverifiable {
+        /// The digest in the journal.
+        digest: String,
     },
     /// The transfer failed, so the file is the error marker.
     Failed {
@@ -84,10 +89,12 @@ impl ListedFiles {
             (None, Some("refused")) => return,
             // Not even the marker was stored: the file of an earlier record is still there.
             (Some(_), Some("error")) if line.unmarked.is_some() => return,
-            (Some(_), Some("complete")) => ListedFile::Complete {
-                bytes: line.bytes,
-                digest: line.digest.and_then(|digest| digest.parse().ok()),
-            },
+            (Some(_), Some("complete")) => {
+                match line.digest.as_deref().map(str::parse).transpose() {
+                    Ok(digest) => ListedFile::Complete { bytes: line.bytes, digest },
+                    Err(_) => ListedFile::Unverifiable { digest: line.digest.unwrap_or_default() },
+                }
+            }
             (Some(_), Some("error")) => {
                 ListedFile::Failed { reason: line.reason.unwrap_or_default() }
             }
@@ -147,7 +154,7 @@ mod tests {
         let digest = Some(digest.parse().unwrap());
         assert_eq!(listed.files.keys().collect::<Vec<_>>(), [&1, &2]);
         assert_eq!(listed.files[&1], ListedFile::Complete { bytes: 3, digest });
-        assert_eq!(listed.files[&2], ListedFile::Complete { bytes: 5, digest: None });
+        assert_eq!(listed.files[&2], ListedFile::Unverifiable { digest: "md9:00".to_owned() });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use accio_proto::os_error_text;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -81,7 +81,9 @@ impl Reviewer {
             log::error!("connection {id}: --accept-if: {why}");
             why
         };
-        let content = content(file).map_err(|error| failed("open the file", &error))?;
+        let file = file.map(File::from);
+        let before = state(file.as_ref()).map_err(|error| failed("look at the file", &error))?;
+        let content = content(file.as_ref()).map_err(|error| failed("open the file", &error))?;
         let mut command = self.command(job).map_err(|error| failed("run the command", &error))?;
         command.stdin(content);
         let started = self.children.start(&mut command);
@@ -92,7 +94,10 @@ impl Reviewer {
         match end {
             End::Exited(status) if status.success() => {
                 log::debug!("connection {id}: --accept-if took {:.3?}", begun.elapsed());
-                Ok(())
+                match state(file.as_ref()) {
+                    Ok(after) if after == before => Ok(()),
+                    _ => Err("the command changed the file".to_owned()),
+                }
             }
             End::Exited(status) => Err(line.text().unwrap_or_else(|| status.to_string())),
             End::TimedOut => {
@@ -192,8 +197,15 @@ impl Reviewer {
     }
 }
 
+/// Returns the size of the file and the time of its last change. The command could open the file for
+/// writing through `/proc`, but digest and confirmation are of what the client sent.
+fn state(file: Option<&File>) -> io::Result<(u64, SystemTime)> {
+    let metadata = file.ok_or(io::ErrorKind::NotFound)?.metadata()?;
+    Ok((metadata.len(), metadata.modified()?))
+}
+
 /// Opens the file again, to be read from its beginning and not written.
-fn content(file: Option<OwnedFd>) -> io::Result<Stdio> {
+fn content(file: Option<&File>) -> io::Result<Stdio> {
     match file {
         None => Err(io::ErrorKind::NotFound.into()),
         Some(file) => Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into()),
