@@ -82,7 +82,7 @@ fn parse<A: Parser>() -> Result<Parsed<A>, Rejected> {
 }
 
 /// Joins the lines of clap's message into one: the error, then the usage.
-fn usage_line(error: &clap::Error, variable: Option<&str>) -> String {
+pub(crate) fn usage_line(error: &clap::Error, variable: Option<&str>) -> String {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use accio_proto::{DirError, ServerError};
 
 use crate::color;
+use crate::entry::usage_line;
 use crate::escape::escape;
 use crate::log_writer;
 
@@ -35,6 +36,11 @@ impl Failure {
     /// Creates a usage error from the text of the whole line.
     pub(crate) fn usage(text: String) -> Self {
         Failure { text, code: USAGE }
+    }
+
+    /// Creates a usage error with the text of clap's message in one line.
+    pub fn from_usage_error(error: &clap::Error) -> Self {
+        Failure::usage(usage_line(error, None))
     }
 
     /// Replaces the exit code.

@@ -20,12 +20,12 @@ use signal_hook::iterator::Signals;
 /// The options of `accio-grade demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Port to listen on
+    /// Port to listen on; 0 chooses a free one
     port: u16,
     /// Dialect: auto, direct, accio or confirm
     #[arg(long, value_name = "DIALECT", default_value_t)]
     handshake: ServerDialect,
-    /// Serve the status page on this address [default: port PORT+1 on this machine only]
+    /// Serve the status page on this address [default: port PORT+1, or a free one, on this machine only]
     ///
     /// There is no authentication. 0.0.0.0:8080 shows it to a class.
     #[arg(long, value_name = "ADDR", conflicts_with = "no_status")]
@@ -113,8 +113,9 @@ impl Arguments {
             Some(address) => bind(address)?,
             None => {
                 let own = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                // If that port is invalid or in use, let the kernel choose one.
-                bind(own(self.port.wrapping_add(1))).or_else(|_| bind(own(0)))?
+                // If there is no such port, or it is in use, let the kernel choose one.
+                let next = if self.port == 0 { 0 } else { self.port.wrapping_add(1) };
+                bind(own(next)).or_else(|_| bind(own(0)))?
             }
         };
         Ok(Some(page))

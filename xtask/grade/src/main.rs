@@ -43,7 +43,7 @@ mod trial;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 /// Grade any implementation of the three programs with the courses' checks
 #[derive(Debug, Parser)]
@@ -65,11 +65,38 @@ enum Command {
     Demo(demo_server::Arguments),
 }
 
+impl CommandLine {
+    /// Parses the command line; the help of the options that all tools share speaks of checks.
+    fn parse_arguments() -> clap::error::Result<CommandLine> {
+        let mut command = CommandLine::command();
+        for (option, help) in [
+            ("list", "List the checks instead of running them"),
+            ("filter", "Run only checks with this text in id or description (repeatable)"),
+            ("keep", "Keep the files and outputs of failed checks and print their path"),
+            ("jobs", "Number of concurrent checks that use the CPU [default: by cores]"),
+            ("bin_dir", "Grade our own programs in this directory instead of building them"),
+        ] {
+            command = command.mut_arg(option, |argument| argument.help(help));
+        }
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
 fn main() -> ExitCode {
     if let Some(code) = accio_harness::sandbox::helper() {
         return code;
     }
-    let CommandLine { options, command } = CommandLine::parse();
+    let CommandLine { options, command } = match CommandLine::parse_arguments() {
+        Ok(line) => line,
+        Err(error) if error.use_stderr() => {
+            let failure = accio_cli::Failure::from_usage_error(&error);
+            failure.say();
+            return ExitCode::from(failure.code());
+        }
+        // Help or the version.
+        Err(error) => error.exit(),
+    };
     accio_harness::report::exit_code(match command {
         None => options.run(),
         Some(Command::Broken(arguments)) => broken_server::run(&arguments),
@@ -80,7 +107,6 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -22,7 +22,8 @@ use super::settings::{Settings, Submission};
 use accio_harness::peer::Dialect;
 use accio_harness::quoting::quote;
 use accio_harness::subject::{Program, Subject};
-use anyhow::{Context, anyhow, bail};
+use accio_proto::os_error_text;
+use anyhow::{anyhow, bail};
 
 /// Returns a submission for each directory in `dir`, sorted by name. If its programs are not found,
 /// it has no programs, but a reason.
@@ -31,7 +32,10 @@ pub(crate) fn find(
     dialect: Dialect,
 ) -> anyhow::Result<Vec<(Submission, Option<String>)>> {
     let entries = fs::read_dir(dir)
-        .with_context(|| format!("--submissions {}", dir.display()))?
+        .map_err(|error| {
+            let (dir, why) = (dir.display(), os_error_text(&error));
+            anyhow!("--submissions {dir}: {why}: name a directory with a directory per submission")
+        })?
         .flatten()
         .filter(|entry| entry.path().is_dir());
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();

@@ -141,6 +141,14 @@ impl Options {
                 return Ok(ExitCode::from(USAGE));
             }
         };
+        if chosen.is_empty() {
+            writeln!(
+                io::stderr().lock(),
+                "ERROR: no check matches {}: --list alone prints all checks",
+                self.selection()
+            )?;
+            return Ok(ExitCode::from(USAGE));
+        }
         if self.print_rubric {
             rubric::print(&chosen, &mut out)?;
             return Ok(ExitCode::SUCCESS);
@@ -148,14 +156,6 @@ impl Options {
         if self.run.list {
             list(&chosen, &mut out)?;
             return Ok(ExitCode::SUCCESS);
-        }
-        if chosen.is_empty() {
-            writeln!(
-                io::stderr().lock(),
-                "ERROR: no check matches {:?}: see --list",
-                self.run.filter
-            )?;
-            return Ok(ExitCode::from(USAGE));
         }
         let bin = match self.is_third_party() {
             true => Some(PathBuf::new()),
@@ -214,6 +214,14 @@ impl Options {
             (filter.is_empty() || named(check, filter)) && !named(check, &self.without)
         };
         Ok(all.into_iter().filter(means).collect())
+    }
+
+    /// Returns the options that select checks, for an error.
+    fn selection(&self) -> String {
+        let filters = self.run.filter.iter().map(|text| format!("--filter {text:?}"));
+        let without = self.without.iter().map(|text| format!("--without {text:?}"));
+        let rubric = self.rubric.iter().map(|path| format!("--rubric {path:?}"));
+        filters.chain(without).chain(rubric).collect::<Vec<_>>().join(" ")
     }
 
     fn settings(&self, run: &RunSettings<'_>, dir: PathBuf) -> Settings {

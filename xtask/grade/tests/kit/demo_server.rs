@@ -22,7 +22,10 @@ struct Demo {
 
 impl Demo {
     fn start(flags: &[&str]) -> Demo {
-        let port = ports::free().unwrap();
+        Demo::start_on(ports::free().unwrap(), flags)
+    }
+
+    fn start_on(port: u16, flags: &[&str]) -> Demo {
         let mut command = kit();
         command.args(["demo", &port.to_string()]).args(flags).stdout(Stdio::piped());
         let mut process = Process::spawn_logged(command, None, AtDrop::Kill).unwrap();
@@ -99,4 +102,18 @@ fn serves_no_page_without_one() {
     demo.send(b"content");
     let line = demo.line("connection 1");
     assert!(line.contains("complete"), "{line}");
+}
+
+#[test]
+fn port_zero_chooses_free_ports_and_prints_them() {
+    let port = |line: &str| -> u16 {
+        line.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap()
+    };
+    let mut demo = Demo::start_on(0, &[]);
+    let line = demo.line("demo server");
+    TcpStream::connect(("127.0.0.1", port(&line))).unwrap();
+    let line = demo.line("status page on http://127.0.0.1:");
+    // As root, port 1 could be used.
+    assert!(port(&line) > 1024, "{line}");
+    assert!(get(([127, 0, 0, 1], port(&line)).into(), "/").starts_with("HTTP/1.1 200 "));
 }

@@ -173,6 +173,26 @@ fn end_all_below(dir: &Path) {
 fn exits_with_2_for_usage_errors_and_3_if_a_report_cannot_be_written() {
     let code = |arguments: &[&str]| run(kit().args(arguments)).status.code();
     assert_eq!(code(&["--no-such-flag"]), Some(2));
+    for (arguments, text) in [
+        (
+            &["--list", "--filter", "nosuch"][..],
+            "no check matches --filter \"nosuch\": --list alone",
+        ),
+        (&["--handshake", "x"], "invalid value 'x' for '--handshake <DIALECT>': must be direct, "),
+        (&["broken"], "required arguments were not provided"),
+        (
+            &["--submissions", "/no/such/directory"],
+            "--submissions /no/such/directory: no such file or directory: name a directory",
+        ),
+    ] {
+        let output = run(kit().args(arguments));
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.starts_with("ERROR: ") && error.contains(text), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let help = String::from_utf8(run(kit().arg("--help")).stdout).unwrap();
+    assert!(help.contains("List the checks") && !help.contains("tests"), "{help}");
     assert_eq!(code(&["--subject", "/no/such/directory"]), Some(2));
     assert_eq!(code(&["--server", "python3 server.py"]), Some(2), "without {{port}}");
     let absent = ["--server-s", "no-such-interpreter server-s.xy {port}"];
