@@ -13,7 +13,9 @@ use seccompiler::{
     SeccompRule,
 };
 
-use super::harness::{Place, Server, json_lines, program, until, upload};
+#[cfg(feature = "tls")]
+use super::harness::program;
+use super::harness::{Place, Server, json_lines, until, upload};
 use super::usage::fails;
 
 const SECOND: Duration = Duration::from_secs(1);
