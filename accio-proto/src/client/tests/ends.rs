@@ -305,8 +305,10 @@ fn a_server_that_requires_tls_is_named_even_after_the_whole_file_was_sent() {
 
 #[test]
 fn a_server_that_requires_tls_is_named_although_the_reset_was_reported_to_another_call() {
+    let (ask, asked) = mpsc::channel();
     let (told, tell) = mpsc::channel();
     let peer = Peer::new(move |mut stream| {
+        asked.recv_timeout(BOUND).unwrap();
         stream.write_all(NOT_TLS).unwrap();
         reset(stream);
         told.send(()).unwrap();
@@ -314,6 +316,8 @@ fn a_server_that_requires_tls_is_named_although_the_reset_was_reported_to_anothe
     let client = builder().dialect(Dialect::Direct).build().unwrap();
     let mut connection = connect(&client, peer.port);
     block(connection.greet()).unwrap();
+    // Only now, because a connection that is reset already cannot be set up.
+    ask.send(()).unwrap();
     tell.recv_timeout(BOUND).unwrap();
     peer.end();
     connection.check_open().unwrap();
