@@ -221,17 +221,22 @@ fn reload(context: &Context) -> Verdict {
     let garbage = b"-----BEGIN NOTHING\x00\xff";
     let (mode, list) = (0o600, listed);
     let mut sent = 1;
-    for (name, cert, key, mode, list, path, why) in [
-        ("certificate", &garbage[..], &old_pem[..], mode, list, &files.cert, "not in PEM format"),
-        ("key", &old_pem, garbage, mode, list, &files.key, "no private key"),
-        ("key of another certificate", &old_pem, &new_pem, mode, list, &files.cert, "ey"),
-        ("key for others", &old_pem, &old_pem, 0o644, list, &files.key, "others may read it"),
-        ("clients", &old_pem, &old_pem, mode, garbage, &files.clients, "UTF-8"),
-        ("pin", &old_pem, &old_pem, mode, b"sha256//x alice", &files.clients, "line 1: "),
+    let [in_cert, in_key, in_clients] = [
+        format!("--tls-cert {:?}", files.cert),
+        format!("--tls-key {:?}", files.key),
+        format!("--tls-clients {:?}", files.clients),
+    ];
+    for (name, cert, key, mode, list, place, why) in [
+        ("certificate", &garbage[..], &old_pem[..], mode, list, &in_cert, "not in PEM format"),
+        ("key", &old_pem, garbage, mode, list, &in_key, "no private key"),
+        ("key of another certificate", &old_pem, &new_pem, mode, list, &in_cert, "ey"),
+        ("key for others", &old_pem, &old_pem, 0o644, list, &in_key, "others may read it"),
+        ("clients", &old_pem, &old_pem, mode, garbage, &in_clients, "UTF-8"),
+        ("pin", &old_pem, &old_pem, mode, b"sha256//x alice", &in_clients, "line 1: "),
     ] {
         files.write(cert, key, mode, list)?;
         let error = format!(
-            "cannot reload the TLS files, continuing with the old ones: cannot use {path:?}: "
+            "cannot reload the TLS files, continuing with the old ones: cannot use {place}: "
         );
         hang_up(&server, &error, why).during(|| name)?;
         send(&old.pin).during(|| format!("after an invalid {name}"))?;
