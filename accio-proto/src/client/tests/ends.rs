@@ -37,15 +37,18 @@ fn a_reset_during_the_file_fails() {
 
 #[test]
 fn a_reset_reported_to_another_call_is_still_a_reset() {
+    let (ask, asked) = mpsc::channel();
     let (told, tell) = mpsc::channel();
     let peer = Peer::new(move |mut stream| {
         greet(&mut stream, Dialect::Accio);
+        asked.recv_timeout(BOUND).unwrap();
         reset(stream);
         told.send(()).unwrap();
     });
     let client = client();
     let mut connection = connect(&client, peer.port);
     block(connection.greet()).unwrap();
+    ask.send(()).unwrap();
     tell.recv_timeout(BOUND).unwrap();
     peer.end();
     assert!(connection.stream.take_error().unwrap().is_some());
