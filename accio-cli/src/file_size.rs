@@ -9,12 +9,8 @@ use signal_hook::consts::SIGXFSZ;
 use crate::Failure;
 
 /// Makes exceeding the limit a write error, like a full disk, instead of a signal that ends the
-/// process. [`main`](crate::main) calls this; a program that does not use it calls this first.
-///
-/// # Errors
-///
-/// Returns an error if the system refuses to handle the signal.
-pub fn survive_file_size_limit() -> Result<(), Failure> {
+/// process.
+pub(crate) fn survive_file_size_limit() -> Result<(), Failure> {
     // A handler, not SIG_IGN, which child processes would inherit.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
         .map(drop)

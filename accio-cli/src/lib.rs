@@ -57,7 +57,6 @@ pub use entry::main;
 pub use environment::unlisted_variables;
 pub use escape::{escape, escape_json, is_unprintable};
 pub use failure::{Failure, USAGE, exit, say};
-pub use file_size::survive_file_size_limit;
 pub use log_writer::{wait_for_stderr, write_stderr_in_background};
 pub use logging::Verbosity;
 #[cfg(all(linux_sys, feature = "operations"))]
