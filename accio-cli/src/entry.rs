@@ -7,7 +7,7 @@ use accio_proto::os_error_text;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, usage_line};
 use crate::file_size::survive_file_size_limit;
 use crate::stdio::check_stdout;
 use crate::{color, completions, environment, log_writer};
@@ -79,44 +79,4 @@ fn parse<A: Parser>() -> Result<Parsed<A>, Rejected> {
     }
     let arguments = A::from_arg_matches_mut(&mut matches);
     Ok(Parsed::Arguments(arguments.map_err(|error| error.format(&mut command))?))
-}
-
-/// Joins the lines of clap's message into one: the error, then the usage.
-pub(crate) fn usage_line(error: &clap::Error, variable: Option<&str>) -> String {
-    let text = error.render().to_string();
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let mut line = variable.map(|name| format!("{name}:")).unwrap_or_default();
-    for part in lines.filter(|line| !line.starts_with("For more information")) {
-        let gap = match line.chars().last() {
-            None => "",
-            Some(':' | ',') => " ",
-            Some(_) => "; ",
-        };
-        line.push_str(gap);
-        line.push_str(part);
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Arguments {
-        #[arg(long)]
-        timeout: Option<u8>,
-        file: String,
-    }
-
-    #[test]
-    fn formats_usage_errors_as_one_line() {
-        for arguments in [&["test"][..], &["test", "a", "b"], &["test", "a", "--timeout", "-1"]] {
-            let line = usage_line(&Arguments::try_parse_from(arguments).unwrap_err(), None);
-            assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
-        }
-        let line = usage_line(&Arguments::try_parse_from(["test"]).unwrap_err(), None);
-        assert!(line.contains("required") && line.contains("Usage: test"), "{line}");
-    }
 }
