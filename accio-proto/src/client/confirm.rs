@@ -127,9 +127,11 @@ impl Connection<'_> {
 
     /// The FIN of the server confirms the file if it was sent after that of the client: then it
     /// acknowledges every byte. A server that sends its FIN while the last [`UNACKED_AT_END`] bytes
-    /// are on their way may still acknowledge them before this asks. Under TLS the close_notify of the server confirms the file. It may
-    /// arrive before the server has received the FIN, but not before it has received the
-    /// close_notify of the client, and no later reset can revoke it.
+    /// are on their way may still acknowledge them before this asks.
+    ///
+    /// Under TLS the close_notify of the server confirms the file. It may arrive before the server
+    /// has received the FIN, but not before it has received the close_notify of the client, and no
+    /// later reset can revoke it.
     fn check_fin(&mut self) -> Result<bool, ClientError> {
         let outstanding = self.progress.look(Instant::now());
         let is_plain = self.transport.is_plain();
