@@ -78,6 +78,7 @@ fn memory(context: &Context) -> Verdict {
 }
 
 fn memory_portable(context: &Context) -> Verdict {
+    super::portable::require_switches(context)?;
     let flags: Vec<&str> = super::portable::NAMES.iter().flat_map(|n| ["--without", n]).collect();
     peaks(context, &flags)
 }

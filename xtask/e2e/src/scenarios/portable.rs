@@ -3,8 +3,10 @@
 use crate::runner::{Scenario, works};
 use accio_harness::context::{Context, ERROR};
 use accio_harness::payload;
-use accio_harness::peer::{Dialect, side_by_side};
-use accio_harness::verdict::{During, Verdict};
+use accio_harness::peer::{Dialect, SOON, side_by_side};
+use accio_harness::process::output;
+use accio_harness::subject::Program;
+use accio_harness::verdict::{During, Stop, Verdict};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
     works("portable/each", "all programs without each fast path give the same files", each),
@@ -15,7 +17,20 @@ pub(super) static SCENARIOS: &[Scenario] = &[
 pub(super) const NAMES: [&str; 6] =
     ["splice", "truncate", "tmpfile", "preallocate", "empty-path", "sendfile"];
 
+/// Skips the scenario if server-s cannot switch fast paths off, as in a release: they need its
+/// feature `diagnostics`.
+pub(super) fn require_switches(context: &Context) -> Verdict {
+    let mut help = context.subject().template(Program::ServerS)?.bare();
+    help.arg("--help");
+    let help = output(help, b"", SOON)?.stdout;
+    if String::from_utf8_lossy(&help).contains("--without") {
+        return Ok(());
+    }
+    Err(Stop::skip("server-s was built without its feature diagnostics"))
+}
+
 fn each(context: &Context) -> Verdict {
+    require_switches(context)?;
     // Two at a time, because other busy scenarios run at the same time.
     for pair in NAMES.chunks(2) {
         side_by_side(pair, |name| {
@@ -26,6 +41,7 @@ fn each(context: &Context) -> Verdict {
 }
 
 fn none(context: &Context) -> Verdict {
+    require_switches(context)?;
     transfer_all(context, &NAMES.map(|name| ["--without", name]).concat())
 }
 
