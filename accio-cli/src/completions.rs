@@ -9,7 +9,7 @@ use roff::{Roff, roman};
 
 /// An output of `--generate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
+enum Output {
     Man,
     CompleteBash,
     CompleteZsh,
@@ -18,8 +18,9 @@ pub(crate) enum Output {
 
 const NAME: &str = "generate";
 
-/// Adds the flag to a program's flags.
-pub(crate) fn add_flag(command: Command) -> Command {
+/// Adds `--generate` to a program's flags.
+#[must_use]
+pub fn add_generate_flag(command: Command) -> Command {
     let flag = Arg::new(NAME)
         .long(NAME)
         .value_name("KIND")
@@ -32,13 +33,16 @@ pub(crate) fn add_flag(command: Command) -> Command {
     command.arg(flag)
 }
 
-/// Returns the output that the command line requests, if any.
-pub(crate) fn requested(matches: &ArgMatches) -> Option<Output> {
+/// Returns the text that `--generate` requests, if it is on the command line.
+pub fn generated(matches: &ArgMatches, command: &Command) -> io::Result<Option<Vec<u8>>> {
+    requested(matches).map(|output| generate(output, command.clone())).transpose()
+}
+
+fn requested(matches: &ArgMatches) -> Option<Output> {
     matches.get_one(NAME).copied()
 }
 
-/// Generates the output.
-pub(crate) fn generate(output: Output, mut command: Command) -> io::Result<Vec<u8>> {
+fn generate(output: Output, mut command: Command) -> io::Result<Vec<u8>> {
     let name = command.get_name().to_owned();
     let mut text = Vec::new();
     let shell = match output {
@@ -54,6 +58,7 @@ pub(crate) fn generate(output: Output, mut command: Command) -> io::Result<Vec<u
 /// Renders the man page. The text after the flags in `--help` becomes one section per heading.
 fn man_page(command: Command) -> io::Result<Vec<u8>> {
     let has_version = command.get_version().is_some();
+    let subcommands = subcommands(&command);
     let end = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
     let page = clap_mangen::Man::new(
         // The man page would omit flags that are hidden from the short help.
@@ -65,11 +70,22 @@ fn man_page(command: Command) -> io::Result<Vec<u8>> {
     page.render_synopsis_section(&mut text)?;
     page.render_description_section(&mut text)?;
     page.render_options_section(&mut text)?;
+    sections(&subcommands).to_writer(&mut text)?;
     sections(&end).to_writer(&mut text)?;
     if has_version {
         page.render_version_section(&mut text)?;
     }
     Ok(text)
+}
+
+/// Lists the subcommands. The crate's own section would name pages that do not exist.
+fn subcommands(command: &Command) -> String {
+    let lines = command.get_subcommands().map(|subcommand| {
+        let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
+        format!("  {}\n      {about}\n", subcommand.get_name())
+    });
+    let list: String = lines.collect();
+    if list.is_empty() { list } else { format!("Commands:\n{list}") }
 }
 
 /// Splits a text into sections. A heading is a line that is not indented and ends with a colon.
@@ -104,7 +120,7 @@ mod tests {
     use super::*;
 
     fn command() -> Command {
-        add_flag(
+        add_generate_flag(
             Command::new("some")
                 .arg(Arg::new("file").required(true))
                 .arg(Arg::new("x").long("extra")),
@@ -123,5 +139,15 @@ mod tests {
         }
         assert!(command().try_get_matches_from(["some", "a", "--generate", "man"]).is_err());
         assert!(command().try_get_matches_from(["some"]).is_err(), "the file is still required");
+        let matches = command().try_get_matches_from(["some", "a"]).unwrap();
+        assert_eq!(generated(&matches, &command()).unwrap(), None);
+    }
+
+    #[test]
+    fn the_man_page_lists_subcommands() {
+        let command = command().subcommand(Command::new("demo").about("Show it"));
+        let page = String::from_utf8(generate(Output::Man, command).unwrap()).unwrap();
+        assert!(page.contains("\n.SH COMMANDS\n"), "{page}");
+        assert!(page.contains("  demo\n") && page.contains("      Show it\n"), "{page}");
     }
 }

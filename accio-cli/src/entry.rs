@@ -67,15 +67,15 @@ impl<E: Into<clap::Error>> From<E> for Rejected {
 fn parse<A: Parser>() -> Result<Parsed<A>, Rejected> {
     // Help explains the names of all variables in one place.
     let command = A::command().mut_args(|argument| argument.hide_env(true));
-    let mut command = completions::add_flag(command).color(color::choose().into());
+    let mut command = completions::add_generate_flag(command).color(color::choose().into());
     environment::check(&command);
     let plain = command.clone();
     let mut matches = command.try_get_matches_from_mut(std::env::args_os()).map_err(|error| {
         let variable = environment::culprit(&error, &plain, std::env::args_os());
         Rejected { error, variable }
     })?;
-    if let Some(output) = completions::requested(&matches) {
-        return Ok(Parsed::Generated(completions::generate(output, command)?));
+    if let Some(text) = completions::generated(&matches, &command)? {
+        return Ok(Parsed::Generated(text));
     }
     let arguments = A::from_arg_matches_mut(&mut matches);
     Ok(Parsed::Arguments(arguments.map_err(|error| error.format(&mut command))?))

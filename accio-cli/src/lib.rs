@@ -52,6 +52,7 @@ pub mod tls;
 
 pub use address::{ZonedAddress, address_and_port, peer_text};
 pub use color::{Color, ColorFlag};
+pub use completions::{add_generate_flag, generated};
 pub use descriptors::raise_descriptor_limit;
 pub use entry::main;
 pub use environment::unlisted_variables;

@@ -41,6 +41,7 @@ mod startup_failures;
 mod submissions;
 mod trial;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -66,9 +67,10 @@ enum Command {
 }
 
 impl CommandLine {
-    /// Parses the command line; the help of the options that all tools share speaks of checks.
-    fn parse_arguments() -> clap::error::Result<CommandLine> {
-        let mut command = CommandLine::command();
+    /// Returns the command with `--generate`; the help of the options that all tools share speaks of
+    /// checks.
+    fn described() -> clap::Command {
+        let mut command = accio_cli::add_generate_flag(CommandLine::command());
         for (option, help) in [
             ("list", "List the checks instead of running them"),
             ("filter", "Run only checks with this text in id or description (repeatable)"),
@@ -78,8 +80,18 @@ impl CommandLine {
         ] {
             command = command.mut_arg(option, |argument| argument.help(help));
         }
+        command
+    }
+
+    /// Parses the command line, or returns the text that `--generate` requests.
+    fn parse_arguments() -> clap::error::Result<Result<CommandLine, Vec<u8>>> {
+        let mut command = CommandLine::described();
         let matches = command.try_get_matches_from_mut(std::env::args_os())?;
-        CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        if let Some(text) = accio_cli::generated(&matches, &command)? {
+            return Ok(Err(text));
+        }
+        let line = CommandLine::from_arg_matches(&matches);
+        line.map(Ok).map_err(|error| error.format(&mut command))
     }
 }
 
@@ -88,7 +100,11 @@ fn main() -> ExitCode {
         return code;
     }
     let CommandLine { options, command } = match CommandLine::parse_arguments() {
-        Ok(line) => line,
+        Ok(Ok(line)) => line,
+        Ok(Err(text)) => {
+            let printed = std::io::stdout().write_all(&text).map(|()| ExitCode::SUCCESS);
+            return accio_harness::report::exit_code(printed.map_err(Into::into));
+        }
         Err(error) if error.use_stderr() => {
             let failure = accio_cli::Failure::from_usage_error(&error);
             failure.say();
@@ -110,6 +126,20 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        CommandLine::command().debug_assert();
+        CommandLine::described().debug_assert();
+    }
+
+    #[test]
+    fn the_man_page_and_the_completions_have_all_options() {
+        for kind in ["man", "complete-bash", "complete-zsh", "complete-fish"] {
+            let command = CommandLine::described();
+            let line = ["accio-grade", "--generate", kind];
+            let matches = command.clone().try_get_matches_from(line).unwrap();
+            let text = accio_cli::generated(&matches, &command).unwrap().unwrap();
+            let text = String::from_utf8(text).unwrap();
+            for part in ["submissions", "handshake", "broken", "demo"] {
+                assert!(text.contains(part), "{kind}: no {part} in {text}");
+            }
+        }
     }
 }

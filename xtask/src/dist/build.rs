@@ -10,9 +10,7 @@ use accio_harness::cargo::cargo;
 use accio_harness::process::{checked_output, foreground, output};
 use anyhow::{Context, bail};
 
-use super::common::{KIT, LIMIT, PROGRAMS};
-
-const PACKAGES: [&str; 4] = ["accio-client", "accio-server", "accio-simplified", KIT];
+use super::common::{LIMIT, PACKAGES, PROGRAMS};
 
 /// The target of a build.
 pub(super) struct Target {

@@ -10,9 +10,11 @@ use accio_harness::tools;
 pub(super) const LIMIT: Duration = Duration::from_secs(600);
 /// The version of the project.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The programs with a man page, and the conformance kit.
-pub(super) const PROGRAMS: [&str; 3] = ["accio-client", "accio-server", "server-s"];
-pub(super) const KIT: &str = "accio-grade";
+/// The programs in the packages.
+pub(super) const PROGRAMS: [&str; 4] = ["accio-client", "accio-server", "server-s", "accio-grade"];
+/// The packages of the workspace with these programs.
+pub(super) const PACKAGES: [&str; 4] =
+    ["accio-client", "accio-server", "accio-simplified", "accio-grade"];
 /// Directory of the files to be packaged. The metadata of cargo-deb and cargo-generate-rpm in
 /// `accio-server/Cargo.toml` names it.
 pub(super) const STAGE: &str = "target/dist/tree";

@@ -168,6 +168,25 @@ mod tests {
     }
 
     #[test]
+    fn cargo_binstall_finds_the_programs_in_the_tarball() {
+        let (version, target) = (VERSION, "x86_64-unknown-linux-musl");
+        for package in ["accio-client", "accio-server", "accio-simplified"] {
+            let manifest = read(&format!("{package}/Cargo.toml"));
+            let value = |key: &str| {
+                let (_, rest) = manifest.split_once(&format!("\n{key} = \"")).unwrap();
+                let (value, _) = rest.split_once('"').unwrap();
+                value.replace("{ version }", version).replace("{ target }", target)
+            };
+            // The names that `run` and `recipes` use.
+            let root = format!("accio-{version}-{target}");
+            let url = format!("{{ repo }}/releases/download/v{version}/{root}.tar.gz");
+            assert_eq!(value("pkg-url"), url, "{package}");
+            let bin = format!("{root}/bin/{{ bin }}{{ binary-ext }}");
+            assert_eq!(value("bin-dir"), bin, "{package}");
+        }
+    }
+
+    #[test]
     fn packages_contain_the_directories_of_the_stage() {
         let manifest = read("accio-server/Cargo.toml");
         for directory in [

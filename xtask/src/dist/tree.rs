@@ -8,7 +8,7 @@ use std::process::Command;
 
 use accio_harness::process::checked_output;
 
-use super::common::{KIT, LIMIT, PROGRAMS, VERSION};
+use super::common::{LIMIT, PROGRAMS, VERSION};
 
 /// Documents of the repository, in addition to the pages of `docs/`.
 const DOCUMENTS: [&str; 5] =
@@ -25,7 +25,7 @@ Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: accio
 
 Files: *
-Copyright: the authors of Accio
+Copyright: 2026 The Accio developers
 License: MIT or Apache-2.0
  At your choice: the files LICENSE-MIT and LICENSE-APACHE in this directory.
  .
@@ -51,7 +51,6 @@ impl Tree {
                 self.put(&format!("share/{place}{program}{ending}"), &text)?;
             }
         }
-        self.put_program("bin", &bin.join(KIT))?;
         for unit in ["accio-server.service", "accio-server.socket"] {
             let text = fs::read(Path::new("accio-server/dist").join(unit))?;
             self.put(&format!("lib/systemd/system/{unit}"), &text)?;
@@ -77,6 +76,10 @@ impl Tree {
         self.put(
             "lib/sysusers.d/accio-server.conf",
             &fs::read("packaging/accio-server.sysusers")?,
+        )?;
+        self.put(
+            "share/lintian/overrides/accio",
+            &fs::read("packaging/debian/lintian-overrides")?,
         )?;
         let mut date = Command::new("date");
         date.args(["--utc", "--rfc-email", &format!("--date=@{epoch}")]);
