@@ -17,7 +17,7 @@ use crate::sink::{Demand, SinkFile};
 use crate::socket::Socket;
 use crate::sys;
 use crate::sys::pipe::Pipe;
-use crate::tuning::{HASH_BUFFER, PIPE_CAPACITY};
+use crate::tuning::{LARGE_BUFFER, PIPE_CAPACITY};
 use std::sync::Arc;
 
 /// Moves bytes from sockets to files. A copier can serve any number of connections, one at a time.
@@ -26,10 +26,10 @@ pub struct Copier {
     paths: Arc<FastPaths>,
     /// Empty before its first use, so that an idle thread needs no memory for it.
     buffer: Box<[u8]>,
-    /// A buffer for content with a digest, allocated by the first step that needs it.
-    hashed: Vec<u8>,
-    /// The size of that buffer, which is doubled up to [`HASH_BUFFER`] when a read fills it.
-    hashed_size: usize,
+    /// A buffer for content that is hashed or decrypted, allocated by the first step that needs it.
+    large: Vec<u8>,
+    /// The size of that buffer, which is doubled up to [`LARGE_BUFFER`] when a read fills it.
+    large_size: usize,
     /// The bytes in that buffer, until they are hashed.
     pending: Option<Pending>,
     /// Whether the caller calls [`hash_pending`](Copier::hash_pending) after a turn.
@@ -76,8 +76,8 @@ impl Copier {
         Copier {
             paths,
             buffer,
-            hashed: Vec::new(),
-            hashed_size: FIRST_READ,
+            large: Vec::new(),
+            large_size: FIRST_READ,
             pending: None,
             hashes_later: false,
             pipe: None,
@@ -97,7 +97,7 @@ impl Copier {
     /// Hashes the bytes that the last step has left.
     pub(crate) fn hash_pending(&mut self) {
         if let Some(pending) = self.pending.take() {
-            self.hashed = pending.hash();
+            self.large = pending.hash();
         }
     }
 
@@ -137,24 +137,14 @@ impl Copier {
         hasher: &ContentHasher,
         length: &mut u64,
     ) -> Result<Step, CopyError> {
-        self.hash_pending();
-        self.hashed.resize(self.hashed_size, 0);
-        let (count, end) = fill(socket, &mut self.hashed);
         let offset = *length;
-        *length += count as u64;
-        match end {
-            // The transfer has failed, so the bytes before the error need not be stored.
-            Some(error) if count == 0 || error.kind() != io::ErrorKind::WouldBlock => {
-                return into_step(Err(CopyError::Receive(error)));
-            }
-            _ if count == 0 => return Ok(Step::End),
-            _ => {}
-        }
-        file.write(&self.hashed[..count]).map_err(CopyError::Write)?;
-        if count == self.hashed_size {
-            self.hashed_size = (2 * count).min(HASH_BUFFER);
-        }
-        self.pending = Some(hasher.later(offset, std::mem::take(&mut self.hashed), count));
+        let count = match self.receive_much(socket, length) {
+            Ok(0) => return Ok(Step::End),
+            Ok(count) => count,
+            Err(error) => return into_step(Err(error)),
+        };
+        file.write(&self.large[..count]).map_err(CopyError::Write)?;
+        self.pending = Some(hasher.later(offset, std::mem::take(&mut self.large), count));
         if !self.hashes_later {
             self.hash_pending();
         }
@@ -225,11 +215,48 @@ impl Copier {
                         Ok(Spliced::NotOffered) => self.through_buffer(socket, file),
                         Err(error) => Err(error),
                     },
-                    None => self.through_buffer(socket, file),
+                    None => self.through_large_buffer(socket, file),
                 }
             }
             _ => self.through_buffer(socket, file),
         }
+    }
+
+    /// Receives available bytes into the large buffer and returns their number. `length`, the number
+    /// of bytes received so far, includes those before an error, too.
+    fn receive_much(
+        &mut self,
+        socket: &mut impl Socket,
+        length: &mut u64,
+    ) -> Result<usize, CopyError> {
+        self.hash_pending();
+        self.large.resize(self.large_size, 0);
+        let (count, end) = fill(socket, &mut self.large);
+        *length += count as u64;
+        match end {
+            // The transfer has failed, so the bytes before the error need not be stored.
+            Some(error) if count == 0 || error.kind() != io::ErrorKind::WouldBlock => {
+                return Err(CopyError::Receive(error));
+            }
+            _ => {}
+        }
+        if count == self.large_size {
+            self.large_size = (2 * count).min(LARGE_BUFFER);
+        }
+        Ok(count)
+    }
+
+    /// Moves content that no call can move without a copy, because it is decrypted here.
+    fn through_large_buffer<S: Socket, F: SinkFile>(
+        &mut self,
+        socket: &mut S,
+        file: &mut F,
+    ) -> Result<usize, CopyError> {
+        let count = self.receive_much(socket, &mut 0)?;
+        if count > 0 {
+            file.write(&self.large[..count]).map_err(CopyError::Write)?;
+        }
+        Ok(count)
     }
 
     fn through_buffer<S: Socket, F: SinkFile>(

@@ -4,9 +4,9 @@
 /// unprivileged process may request, and twice as fast as the default of 64 KiB.
 pub(crate) const PIPE_CAPACITY: usize = 1 << 20;
 
-/// Maximum size of the buffer for content with a digest (1 MiB): a write to ext4 costs about 15 µs,
+/// Maximum size of the buffer for content that is hashed or decrypted (1 MiB): a write to ext4 costs about 15 µs,
 /// whatever its size, as much as hashing 60 KiB with BLAKE3.
-pub(crate) const HASH_BUFFER: usize = 1 << 20;
+pub(crate) const LARGE_BUFFER: usize = 1 << 20;
 
 /// File size from which blocks are preallocated, which is also the first step (1 MiB): smaller
 /// files are written faster without.

@@ -100,7 +100,7 @@ impl Connection<'_> {
                     if self.progress.stillness(now) >= self.settings.config.stall_timeout {
                         return Err(self.stalled());
                     }
-                    if ready.send {
+                    if ready.send && written == 0 {
                         // The socket has room but accepts nothing: the kernel is short of memory.
                         // Avoid a busy loop.
                         let slept = self.sleep(Duration::from_millis(1)).await;

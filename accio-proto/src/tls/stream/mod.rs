@@ -196,7 +196,9 @@ impl<R: Role> TlsStream<R> {
                 // the socket stays readable, so this one continues later.
                 return Err(ErrorKind::WouldBlock.into());
             }
-            match socket.recv(self.incoming.room(RECEIVE)) {
+            // Content that does not fit into the output is copied twice.
+            let size = output.room().clamp(RECORD_MAX, RECEIVE);
+            match socket.recv(&mut self.incoming.room(RECEIVE)[..size]) {
                 Ok(0) => return Err(truncated()),
                 Ok(count) => {
                     self.incoming.end += count;

@@ -32,10 +32,15 @@ impl Output<'_> {
         }
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    /// Returns the number of bytes that still fit.
+    pub(super) fn room(&self) -> usize {
         match self {
-            Output::Copy(buffer, filled) => *filled == buffer.len(),
-            Output::Count(limit, counted) => counted == limit,
+            Output::Copy(buffer, filled) => buffer.len() - filled,
+            Output::Count(limit, counted) => limit - counted,
         }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.room() == 0
     }
 }

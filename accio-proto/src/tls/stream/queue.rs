@@ -1,5 +1,18 @@
 //! A queue of bytes.
 
+use std::cell::Cell;
+use std::mem;
+
+/// Minimum size of a buffer that is kept for the thread's next connection (64 KiB): to get one from
+/// the system, which fills it with zeros, costs more than to decrypt its content.
+const SPARE_MIN: usize = 64 << 10;
+
+thread_local! {
+    /// A large buffer that no queue uses. Connections need one only while they receive, so those of
+    /// a thread share it.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// A queue of bytes: appended at the end, removed at the front.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -47,7 +60,11 @@ impl Queue {
     pub(super) fn room(&mut self, size: usize) -> &mut [u8] {
         self.move_to_front();
         if self.buffer.len() < self.end + size {
-            self.buffer.resize(self.end + size, 0);
+            if size >= SPARE_MIN {
+                self.replace_by_spare();
+            }
+            let size = self.buffer.len().max(self.end + size);
+            self.buffer.resize(size, 0);
         }
         &mut self.buffer[self.end..]
     }
@@ -76,10 +93,57 @@ impl Queue {
         }
     }
 
-    /// Returns free space to the system.
+    /// Gives up free space. A large buffer is kept for the thread's next connection.
     pub(super) fn shrink(&mut self) {
         self.move_to_front();
+        if self.buffer.len() >= SPARE_MIN {
+            let rest = self.bytes().to_vec();
+            let _ = SPARE.try_with(|spare| spare.set(mem::replace(&mut self.buffer, rest)));
+        }
         self.buffer.truncate(self.end);
         self.buffer.shrink_to_fit();
+    }
+
+    /// Moves the bytes, which are at the front, to the spare buffer, if that is larger.
+    fn replace_by_spare(&mut self) {
+        let mut spare = SPARE.try_with(Cell::take).unwrap_or_default();
+        if spare.len() > self.buffer.len() {
+            spare[..self.end].copy_from_slice(self.bytes());
+            self.buffer = spare;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(queue: &mut Queue, bytes: &[u8], room: usize) {
+        queue.room(room)[..bytes.len()].copy_from_slice(bytes);
+        queue.end += bytes.len();
+    }
+
+    #[test]
+    fn keeps_its_bytes_when_it_changes_buffers() {
+        let mut queue = Queue::default();
+        push(&mut queue, b"one", 4 << 10);
+        push(&mut queue, b"two", 2 * SPARE_MIN);
+        queue.start += 1;
+        queue.shrink();
+        assert_eq!((queue.bytes(), queue.buffer.capacity()), (&b"netwo"[..], 5));
+        push(&mut queue, b"three", 2 * SPARE_MIN);
+        assert_eq!(queue.bytes(), b"netwothree");
+    }
+
+    #[test]
+    fn the_queues_of_a_thread_share_a_large_buffer() {
+        let mut first = Queue::default();
+        let address = first.room(2 * SPARE_MIN).as_ptr();
+        first.shrink();
+        assert_eq!(first.buffer.capacity(), 0);
+        let mut second = Queue::default();
+        assert_eq!(second.room(2 * SPARE_MIN).as_ptr(), address);
+        // The first has none meanwhile and gets another one.
+        assert_ne!(first.room(2 * SPARE_MIN).as_ptr(), address);
     }
 }
