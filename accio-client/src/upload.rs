@@ -216,9 +216,9 @@ impl Upload<'_> {
             },
         );
         if !self.arguments.output.verbosity.quiet {
-            let counted = match error.peer() {
-                Some(_) => "; the server has counted this attempt, and will store a second file",
-                None => "",
+            let counted = match (error, error.peer()) {
+                (ClientError::Tls { .. }, _) | (_, None) => "",
+                _ => "; the server has counted this attempt, and will store a second file",
             };
             self.terminal.line(format_args!(
                 "retry: {}: {error}; attempt {} of {attempts} in {:.1} s{counted}",

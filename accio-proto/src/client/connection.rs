@@ -222,8 +222,13 @@ impl<'c> Connection<'c> {
     /// Returns the error of a handshake, or the one for the whole upload if that limit cut the
     /// handshake short.
     pub(super) fn or_too_long(&self, error: ClientError) -> ClientError {
+        let is_late = matches!(
+            error,
+            ClientError::HandshakeTimeout { .. }
+                | ClientError::Tls { cause: TlsFailure::Late(_), .. }
+        );
         match self.check_time(Instant::now()) {
-            Err(too_long) if matches!(error, ClientError::HandshakeTimeout { .. }) => too_long,
+            Err(too_long) if is_late => too_long,
             _ => error,
         }
     }

@@ -17,7 +17,9 @@ use crate::sys::client::{is_local_failure, is_shortage};
 /// The connection was reset or never established, so a server that follows the protocol has not
 /// stored the file. One doubt remains that no protocol can remove: if the network fails between the
 /// end of the file and its confirmation ([`Unconfirmed`](ClientError::Unconfirmed), or
-/// [`Stalled`](ClientError::Stalled) with all bytes sent), the server may have stored it.
+/// [`Stalled`](ClientError::Stalled) with all bytes sent), the server may have stored it. The same is
+/// true if the limit for the whole upload ends then ([`TransferTimeout`](ClientError::TransferTimeout)
+/// with all bytes sent).
 ///
 /// The cause is part of the message, so [`source`](std::error::Error::source) returns nothing.
 #[derive(Debug, thiserror::Error)]
@@ -255,7 +257,8 @@ impl ClientError {
     }
 
     /// Returns the address of the server, if the connection was established. An Accio server has then
-    /// given the connection a number and stores a file for it.
+    /// given the connection a number and stores a file for it, unless the TLS handshake failed
+    /// ([`Tls`](ClientError::Tls)).
     pub fn peer(&self) -> Option<SocketAddr> {
         match *self {
             ClientError::Tls { peer, .. }

@@ -232,6 +232,16 @@ fn the_timeout_applies_to_the_whole_handshake() {
 }
 
 #[test]
+fn the_limit_for_the_whole_upload_applies_to_the_handshake() {
+    let limit = Duration::from_millis(300);
+    let (sent, _) = send(client().transfer_timeout(limit), b"content", |mut stream| {
+        // It never answers.
+        while stream.read(&mut [0; 1000]).is_ok_and(|count| count > 0) {}
+    });
+    assert_eq!(code(&sent), "transfer-timeout", "{:?}", sent.err());
+}
+
+#[test]
 fn many_transfers_share_a_configuration() {
     let config: Arc<ClientConfig> = Arc::new(client_config(SERVER.pin(), None));
     for _ in 0..3 {
