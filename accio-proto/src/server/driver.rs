@@ -17,18 +17,17 @@
 //! A stop turns each `Live` into an `Ending` by [`abort`](Driver::abort).
 
 use std::fmt;
-use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::{self, ConnectionInfo, Progress, Unnumbered};
 use super::connections::Connections;
 use super::handle::{Controls, ServerHandle};
 use super::listener::{self, Accepted};
-use super::review::Review;
 use super::transport::ServerSocket;
+use super::under_review::UnderReview;
 use crate::copier::Copier;
 use crate::interest::Interest;
 use crate::session::{Abort, Closing};
@@ -95,12 +94,6 @@ pub struct Request {
 
 /// A file under review; see [`Driver::review`].
 pub struct Pending<K: FileSink>(Arc<UnderReview<K>>);
-
-/// The decision is here before the caller is notified.
-struct UnderReview<K: FileSink> {
-    ending: Mutex<Option<connection::Ending<K>>>,
-    verdict: Mutex<Option<Result<(), String>>>,
-}
 
 impl<K: FileSink> Driver<K> {
     pub(super) fn new(connections: Connections<K>) -> Self {
@@ -207,31 +200,10 @@ impl<K: FileSink> Driver<K> {
         ending: Ending<K>,
         decided: impl FnOnce() + Send + 'static,
     ) -> Result<Pending<K>, Box<Ending<K>>> {
-        let mut ending = ending.0;
-        ending.closing.prepare_review(&self.connections.sink);
-        if !ending.closing.is_complete() {
-            return Err(Box::new(Ending(ending)));
+        match UnderReview::begin(&self.connections, ending.0, decided) {
+            Ok(pending) => Ok(Pending(pending)),
+            Err(failed) => Err(Box::new(Ending(*failed))),
         }
-        let pending = UnderReview { ending: Mutex::new(None), verdict: Mutex::new(None) };
-        let pending = Arc::new(pending);
-        let source = {
-            let pending = Arc::clone(&pending);
-            move || match &*lock(&pending.ending) {
-                Some(ending) => ending.closing.descriptor(),
-                None => Err(io::Error::other("the server is stopping")),
-            }
-        };
-        let decide = {
-            let pending = Arc::clone(&pending);
-            move |verdict| {
-                *lock(&pending.verdict) = Some(verdict);
-                decided();
-            }
-        };
-        let review: Review = self.connections.review(&ending, Box::new(source), Box::new(decide));
-        *lock(&pending.ending) = Some(ending);
-        self.connections.begin_review(review);
-        Ok(Pending(pending))
     }
 
     /// Commits or aborts the file of a connection, and reports the connection. The recorder of the
@@ -376,8 +348,8 @@ impl<K: FileSink> Pending<K> {
     /// Returns the connection after the decision. Before it, the transfer fails because the server
     /// stops, and the decision has no effect.
     pub fn take(self) -> Option<Ending<K>> {
-        let mut ending = lock(&self.0.ending).take()?;
-        match lock(&self.0.verdict).take() {
+        let mut ending = self.0.take_ending()?;
+        match self.0.take_verdict() {
             Some(Ok(())) => {}
             Some(Err(why)) => ending.closing.fail(Abort::Rejected(why)),
             None => ending.closing.fail(Abort::Shutdown),
@@ -419,9 +391,4 @@ impl fmt::Debug for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refused").finish_non_exhaustive()
     }
-}
-
-/// Every change under these locks is one assignment, so a panic elsewhere leaves them consistent.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

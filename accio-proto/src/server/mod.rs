@@ -27,6 +27,7 @@ mod threading_mode;
 #[cfg(feature = "tls")]
 mod tls_handshake;
 mod transport;
+mod under_review;
 
 use std::fmt;
 use std::io;
