@@ -33,10 +33,8 @@ use crate::digest::DigestAlgorithm;
 use crate::fast_path::FastPaths;
 use crate::limits;
 use crate::sink::FileSink;
-use crate::sys::process;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
-use crate::tuning::server::{RESERVED_DESCRIPTORS, UNKNOWN_DESCRIPTOR_LIMIT};
 
 /// Builds a [`Server`]. Every setting has a default.
 #[must_use]
@@ -334,7 +332,8 @@ impl<K: FileSink> ServerBuilder<K> {
         let threading = Threading::choose(self.config.threading, self.sink.blocks());
         let max_connections =
             self.config.max_connections.map_or(threading.default_max(), usize::from);
-        let max_connections = max_connections.min(descriptors_for_connections(threading));
+        let max_connections =
+            max_connections.min(threading.descriptor_max()).min(limits::MAX_CONNECTIONS);
         let mut admission = Admission::default();
         admission.allow = self.config.allow;
         admission.deny = self.config.deny;
@@ -387,16 +386,4 @@ impl<K: FileSink> ServerBuilder<K> {
         };
         Ok(Server { backend: backend.map_err(ServerError::Start)?, addresses, handle })
     }
-}
-
-/// Returns how many connections the descriptor limit allows.
-fn descriptors_for_connections(threading: Threading) -> usize {
-    let limit = process::descriptor_limit().unwrap_or_else(|error| {
-        log::debug!("cannot read the descriptor limit: {error}");
-        Some(UNKNOWN_DESCRIPTOR_LIMIT)
-    });
-    let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);
-    usize::try_from(descriptors / threading.descriptors())
-        .unwrap_or(usize::MAX)
-        .clamp(1, limits::MAX_CONNECTIONS)
 }

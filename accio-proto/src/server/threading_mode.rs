@@ -2,6 +2,8 @@
 
 use super::reactor;
 use crate::limits;
+use crate::sys::process;
+use crate::tuning::server::{RESERVED_DESCRIPTORS, UNKNOWN_DESCRIPTOR_LIMIT};
 
 /// The way a server distributes its connections among threads. Clients see no difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,7 +41,7 @@ impl Threading {
     }
 
     /// Returns the maximum number of descriptors that a connection needs.
-    pub(super) fn descriptors(self) -> u64 {
+    fn descriptors(self) -> u64 {
         match self {
             // Socket and file.
             Threading::Reactor | Threading::PerSession => 2,
@@ -55,5 +57,15 @@ impl Threading {
             Threading::Reactor | Threading::Runtime => limits::MAX_CONNECTIONS,
             Threading::PerSession => limits::MAX_THREADS,
         }
+    }
+
+    /// Returns how many connections the descriptor limit of the process allows, but at least one.
+    pub(super) fn descriptor_max(self) -> usize {
+        let limit = process::descriptor_limit().unwrap_or_else(|error| {
+            log::debug!("cannot read the descriptor limit: {error}");
+            Some(UNKNOWN_DESCRIPTOR_LIMIT)
+        });
+        let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);
+        usize::try_from(descriptors / self.descriptors()).unwrap_or(usize::MAX).max(1)
     }
 }

@@ -21,6 +21,7 @@ mod life_model_test;
 mod listeners;
 #[cfg(test)]
 mod model_test;
+mod permit;
 mod places;
 mod reviewing;
 mod room;
@@ -49,10 +50,11 @@ use committer::Lanes;
 use deadlines::Deadlines;
 use front::Front;
 use listeners::Listeners;
+use permit::Permit;
 use places::Places;
 use room::Room;
 use slots::{Key, Slots, Unparked};
-use tuning::{INLINE_COMMIT, MAX_BLOCKED_WORKERS, MAX_OPENING_WORKERS};
+use tuning::MAX_BLOCKED_WORKERS;
 use watch::Watch;
 
 /// Whether this system has an event queue.
@@ -116,15 +118,6 @@ struct Shared<K: FileSink> {
 enum Parking {
     First,
     Again,
-}
-
-/// Counts a thread inside a call that may block, until it is dropped.
-struct Permit<'a>(&'a AtomicUsize);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl<K: FileSink> Reactor<K> {
@@ -264,38 +257,6 @@ impl<K: FileSink> Shared<K> {
     fn queue_deadline(&self, deadline: Instant, index: u32) -> bool {
         let latest = self.connections.first_deadline(Instant::now());
         self.deadlines.push(deadline.min(latest), index)
-    }
-
-    /// Commits a complete file, at once if that is cheaper than queueing it.
-    fn commit(self: &Arc<Self>, key: Key, ending: Ending<K>, permit: Option<Permit<'_>>) {
-        if ending.closing.bytes() > INLINE_COMMIT {
-            return self.push_ending(key, ending);
-        }
-        let Some(_permit) = permit.or_else(|| self.permit()) else {
-            return self.push_ending(key, ending);
-        };
-        if !self.groups {
-            return self.finish(key, ending);
-        }
-        match self.begin_lone_group() {
-            Some(_group) => self.finish_group(vec![(key, ending)]),
-            None => self.push_ending(key, ending),
-        }
-    }
-
-    /// Returns the right to commit a group of a single file, unless a group is being committed:
-    /// then the file joins the next one.
-    fn begin_lone_group(&self) -> Option<Permit<'_>> {
-        let begun =
-            self.committing.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        begun.then(|| Permit(&self.committing))
-    }
-
-    /// Returns a permit for a call that may block, unless too many workers are in one.
-    fn permit(&self) -> Option<Permit<'_>> {
-        let before = self.opening.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit(&self.opening);
-        (before < MAX_OPENING_WORKERS).then_some(permit)
     }
 
     /// Commits or aborts a file, reports the connection and notifies its peer.
