@@ -3,6 +3,7 @@
 //! a model. The power may be lost after each step, so the guarantees about the disk are checked
 //! after each.
 
+mod commits;
 mod reviews;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use super::lane::Lane;
 use super::model_test::Random;
 use super::places::Places;
 use super::slots::{Due, Key, Slots, Unparked};
-use super::tuning::COMMIT_GROUP;
+use commits::Group;
 
 const PLACES: usize = 100;
 const IDLE: Duration = Duration::from_secs(10);
@@ -67,22 +68,6 @@ enum Thread {
     Discard,
 }
 
-struct Group {
-    /// The members, and whether each could be claimed before it got its name.
-    members: Vec<(Key, u64, bool)>,
-    synced: usize,
-    named: usize,
-    directory_synced: bool,
-    reported: usize,
-}
-
-impl Group {
-    fn new(jobs: Vec<(Key, u64)>) -> Self {
-        let members = jobs.into_iter().map(|(key, id)| (key, id, false)).collect();
-        Group { members, synced: 0, named: 0, directory_synced: false, reported: 0 }
-    }
-}
-
 struct World {
     random: Random,
     slots: Slots<Session, u64>,
@@ -99,6 +84,10 @@ struct World {
     /// The numbers in the commit lane, oldest first.
     queued: Vec<u64>,
     fates: BTreeMap<u64, Fate>,
+    /// The connections whose fate has changed since the last check.
+    changed: Vec<u64>,
+    /// Number of connections whose peer has not been notified.
+    taken: usize,
     now: Instant,
     last: u64,
     unreported: usize,
@@ -123,6 +112,8 @@ impl World {
             reviews: Vec::new(),
             queued: Vec::new(),
             fates: BTreeMap::new(),
+            changed: Vec::new(),
+            taken: 0,
             now: Instant::now(),
             last: 0,
             unreported: 0,
@@ -134,6 +125,7 @@ impl World {
     }
 
     fn fate(&mut self, id: u64) -> &mut Fate {
+        self.changed.push(id);
         self.fates.get_mut(&id).unwrap()
     }
 
@@ -144,6 +136,7 @@ impl World {
         }
         self.last += 1;
         self.unreported += 1;
+        self.taken += 1;
         self.fates.insert(self.last, Fate::default());
         let key = self.slots.reserve(Some(self.last)).expect("a place comes with a slot");
         self.park(key, Session { id: self.last, heard: self.now, is_reviewed: false });
@@ -209,31 +202,6 @@ impl World {
         self.markers.push((key, id), || Ok(())).expect("open until all is reported");
     }
 
-    /// An idle committer takes jobs from its lane.
-    fn commit_next(&mut self) {
-        let mut jobs = Vec::new();
-        match self.random.below(3) {
-            0 if !self.markers.is_empty() => {
-                assert!(self.markers.take(1, &mut jobs));
-                self.threads.extend(jobs.into_iter().map(|(key, id)| Thread::Marker(key, id)));
-            }
-            1 if !self.commits.is_empty() => {
-                assert!(self.commits.take(COMMIT_GROUP, &mut jobs));
-                self.largest_group = self.largest_group.max(jobs.len());
-                assert!(jobs.len() <= COMMIT_GROUP);
-                let taken: Vec<u64> = self.queued.drain(..jobs.len()).collect();
-                assert!(jobs.iter().map(|(_, id)| id).eq(&taken), "the oldest come first");
-                assert!(jobs.len() == COMMIT_GROUP || self.queued.is_empty(), "all that wait");
-                self.threads.push(Thread::Group(Group::new(jobs)));
-            }
-            _ if !self.discards.is_empty() => {
-                assert!(self.discards.take(1, &mut Vec::new()));
-                self.threads.push(Thread::Discard);
-            }
-            _ => {}
-        }
-    }
-
     /// One of the threads takes its next step.
     fn go_on(&mut self) {
         if self.threads.is_empty() {
@@ -257,7 +225,7 @@ impl World {
             Thread::Abandon(id) => {
                 self.name(id, Named::Marker);
                 self.report(id);
-                self.fate(id).notified = Some(Notified::Reset);
+                self.notify(id, Notified::Reset);
                 None
             }
             Thread::Discard => None,
@@ -281,41 +249,6 @@ impl World {
         None
     }
 
-    fn push_commit(&mut self, key: Key, id: u64) {
-        self.queued.push(id);
-        self.commits.push((key, id), || Ok(())).unwrap();
-    }
-
-    /// The next step of a group: data, names, the directory, then the clients.
-    fn advance(&mut self, mut group: Group) -> Option<Thread> {
-        let count = group.members.len();
-        if group.synced < count {
-            self.fate(group.members[group.synced].1).data_synced = true;
-            group.synced += 1;
-        } else if group.named < count {
-            let (key, id, claimed) = &mut group.members[group.named];
-            *claimed = self.slots.claim(*key);
-            group.named += 1;
-            if *claimed {
-                let id = *id;
-                self.name(id, Named::File);
-            }
-        } else if !group.directory_synced {
-            group.directory_synced = true;
-            for (_, id, _) in group.members.iter().filter(|(_, _, claimed)| *claimed) {
-                self.fates.get_mut(id).unwrap().name_synced = true;
-            }
-        } else {
-            let (key, id, claimed) = group.members[group.reported];
-            group.reported += 1;
-            if claimed {
-                self.report(id);
-                self.release(key, id, Notified::Fin);
-            }
-        }
-        (group.reported < count).then_some(Thread::Group(group))
-    }
-
     fn name(&mut self, id: u64, name: Named) {
         let before = self.fate(id).named.replace(name);
         assert_eq!(before, None, "connection {id} has {name:?} and had another result");
@@ -331,6 +264,11 @@ impl World {
         self.slots.release(key);
         self.places.leave();
         assert_eq!(self.slots.take(key), None, "a late event");
+        self.notify(id, notified);
+    }
+
+    fn notify(&mut self, id: u64, notified: Notified) {
+        self.taken -= 1;
         assert_eq!(self.fate(id).notified.replace(notified), None, "notified twice");
     }
 
@@ -354,11 +292,11 @@ impl World {
     }
 
     /// Checks the conditions that must hold after each step.
-    fn check(&self) {
-        let taken = self.fates.values().filter(|fate| fate.notified.is_none()).count();
-        assert!(self.abandoned || self.places.taken() == taken, "a place per connection");
-        assert!(taken >= self.unreported, "reported before it is notified");
-        for (id, fate) in &self.fates {
+    fn check(&mut self) {
+        assert!(self.abandoned || self.places.taken() == self.taken, "a place per connection");
+        assert!(self.taken >= self.unreported, "reported before it is notified");
+        for id in std::mem::take(&mut self.changed) {
+            let fate = &self.fates[&id];
             let is_durable =
                 fate.data_synced && fate.named == Some(Named::File) && fate.name_synced;
             assert!(fate.notified != Some(Notified::Fin) || is_durable, "{id} confirmed: {fate:?}");
