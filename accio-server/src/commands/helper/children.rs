@@ -125,6 +125,11 @@ impl Children {
             if let Ok(Some((id, status))) = rustix::process::wait(WaitOptions::NOHANG)
                 && let Some(recipient) = commands.remove(&id.as_raw_nonzero().get())
             {
+                if recipient.leads_group {
+                    // It may have ended after `end_groups`. Its number belongs to its group as long
+                    // as that has processes.
+                    kill_group(id.as_raw_nonzero().get(), Signal::KILL);
+                }
                 // A command that could not be killed in time has no recipient any more.
                 let _ = recipient.sender.send(ExitStatus::from_raw(status.as_raw()));
             }
