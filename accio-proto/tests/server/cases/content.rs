@@ -44,10 +44,8 @@ fn the_portable_paths_store_the_same_files() {
         let paths = FastPaths::without(without.iter().copied());
         let sink = DirSink::options().fast_paths(paths.clone()).create(dir.path()).unwrap();
         let server = start(Server::builder(sink).fast_paths(paths));
-        let contents: Vec<Vec<u8>> = [0, 1, 65_536, 65_537, 6 << 20]
-            .into_iter()
-            .map(|length| (0..length).map(|i: u32| (i.wrapping_mul(40_503) >> 8) as u8).collect())
-            .collect();
+        let contents: Vec<Vec<u8>> =
+            [0, 1, 65_536, 65_537, 6 << 20].into_iter().map(pattern).collect();
         for content in &contents {
             upload(&server, content);
         }

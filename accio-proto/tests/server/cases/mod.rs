@@ -30,6 +30,18 @@ use crate::ALONE;
 /// Maximum duration of any wait in these tests.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Returns content whose blocks all differ. Calculating each byte takes seconds without optimization.
+fn pattern(length: usize) -> Vec<u8> {
+    const BLOCK: usize = 4096;
+    let block: Vec<u8> = (0..BLOCK).map(|i| (i.wrapping_mul(40_503) >> 8) as u8).collect();
+    let mut bytes = block.repeat(length.div_ceil(BLOCK));
+    for (index, block) in bytes.chunks_mut(BLOCK).enumerate() {
+        block[..8].copy_from_slice(&(index as u64).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
 /// The reported outcome of a connection, in a comparable form.
 #[derive(Debug, Clone)]
 pub(super) struct Reported {

@@ -57,8 +57,7 @@ fn a_file_is_read_before_it_is_named_and_then_kept_or_not() {
         let options = DirSink::options().fast_paths(paths.clone()).durable(durable);
         let sink = options.create(dir.path()).unwrap();
         let (server, reviews) = reviewing(Server::builder(sink).fast_paths(paths));
-        let contents =
-            [Vec::new(), b"small".to_vec(), (0..5 << 20).map(|i: u32| i as u8).collect()];
+        let contents = [Vec::new(), b"small".to_vec(), pattern(5 << 20)];
         for (id, sent) in (1..).zip(&contents) {
             let mut stream = send(&server, sent);
             let review = next(&reviews);
