@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::check::Check;
 use super::settings::{Settings, Submission};
 
-/// What was graded: two runs with the same values have the same results, except for chance.
+/// Identifies what was graded: two runs with the same values have the same results, except for chance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     /// A hash of the checks, their points, the dialect, the options and the version of the kit.

@@ -69,7 +69,7 @@ pub(crate) struct Report {
     pub(crate) took: Duration,
     /// The protections from its programs that were active.
     pub(crate) protections: Vec<String>,
-    /// What was graded.
+    /// The graded programs.
     pub(crate) fingerprint: Fingerprint,
     /// Remarks on the source code and the repository.
     pub(crate) remarks: Vec<Remark>,

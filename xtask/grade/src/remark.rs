@@ -11,7 +11,7 @@ pub(crate) struct Remark {
     pub(crate) file: String,
     /// The line, or 0.
     pub(crate) line: u32,
-    /// What is wrong.
+    /// Description of the problem.
     pub(crate) text: String,
 }
 

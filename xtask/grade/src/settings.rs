@@ -1,4 +1,4 @@
-//! What to grade, and how.
+//! Settings of a run of the kit.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -44,7 +44,7 @@ const STRAY: [&str; 14] = [
     ".vscode",
 ];
 
-/// What the source code and the repository look like.
+/// Observations about the source code and the repository.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
     /// All remarks.

@@ -15,7 +15,7 @@ use crate::outcome::{Outcome, Report, Row};
 /// Minimum interval between two versions of the file, except for the last one.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Who may see which checks, by id.
+/// The visibility of checks, by id.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Visibility {
     /// Only instructors see these.

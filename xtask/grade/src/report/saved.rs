@@ -13,7 +13,7 @@ use crate::outcome::{Outcome, Report, Row};
 use crate::remark::Remark;
 use crate::settings::Submission;
 
-/// Which earlier results to use.
+/// The earlier results to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reuse {
     /// None.

@@ -1,4 +1,4 @@
-//! What instructors use: CSV, rubrics, remarks on the source code, repeated runs of a class.
+//! Features for instructors: CSV, rubrics, remarks on the source code, repeated runs of a class.
 
 use std::fs;
 use std::path::Path;

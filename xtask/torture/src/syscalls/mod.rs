@@ -76,7 +76,7 @@ pub(crate) fn cases(context: &Context, options: &RunOptions) -> Verdict<Vec<Case
     }
     let about = "a file that could not be synced is not kept, and not synced again";
     cases.push(Case::new(SYNC, about, sync_fails));
-    let about = "a client is not told of a success if its file's name may be lost";
+    let about = "a client gets no confirmation if the name of its file may be lost";
     cases.push(Case::new(NAME, about, name_remains));
     let calls = count_calls(&cases);
     let ExcludedCalls { not_injected, unknown } = excluded;

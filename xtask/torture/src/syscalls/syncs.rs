@@ -44,7 +44,7 @@ pub(super) fn sync_fails(context: &Context) -> Verdict<String> {
 }
 
 /// Makes the directory sync of a commit fail, and the removal of the name that was given before it.
-/// The client must not be told of a success, and the log must name the file.
+/// The client must get no confirmation, and the log must name the file.
 pub(super) fn name_remains(context: &Context) -> Verdict<String> {
     let mut server = start(context, SERVERS[1], &[])?;
     let outcome = send(server.address, &content(2, SIZE), SOON);

@@ -81,7 +81,7 @@ pub(super) fn together(
     Ok(())
 }
 
-/// Describes connection `id`'s file, which is none of the contents.
+/// Describes the file of connection `id`, whose content is not one of the expected ones.
 fn describe(trial: &Trial<'_>, server: &RunningServer, id: usize) -> String {
     let Ok(actual) = std::fs::read(server.path(id)) else { return server.describe_missing(id) };
     let of = |index: usize| format!(" (compared with the {} bytes sent)", LARGE + index);
