@@ -7,7 +7,7 @@ use rustix::process::Pid;
 use super::own_time::OwnTime;
 use accio_harness::peer::{Peer, SOON};
 use accio_harness::process::{Exit, Process};
-use accio_harness::resource_limits;
+use accio_harness::process_table;
 use accio_harness::verdict::{Certain, Stop, Verdict, ensure};
 
 /// Time limit for a reaction that must take at most ten seconds, including the start of the
@@ -24,7 +24,7 @@ pub(crate) const RESTING: Duration = Duration::from_secs(3);
 pub(crate) fn expect_silence(group: Pid, peer: &mut Peer, time: Duration) -> Verdict {
     peer.expect_silence(time)?;
     // Wait for a short time only: the timeout of the handshake is running.
-    resource_limits::settles(group, Duration::from_secs(1));
+    process_table::settles(group, Duration::from_secs(1));
     peer.expect_silence(Duration::from_millis(1))
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn ends(
             other => return other,
         }
     }
-    let rests = resource_limits::settles(process.pid(), RESTING);
+    let rests = process_table::settles(process.pid(), RESTING);
     if process.has_ended()? {
         return process.wait(SOON);
     }

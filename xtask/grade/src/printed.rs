@@ -8,7 +8,7 @@ use super::own_time::OwnTime;
 use super::running_server::{ENDING, ExpectedResult, RunningServer};
 use accio_harness::payload;
 use accio_harness::process::Capture;
-use accio_harness::resource_limits;
+use accio_harness::process_table;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{Certain, Verdict, ensure};
 
@@ -26,7 +26,7 @@ impl RunningServer {
     pub(crate) fn note_start_up_lines(&self) {
         if self.program == Program::ServerS {
             self.start_up_lines.get_or_init(|| {
-                resource_limits::settles(self.process.pid(), ANNOUNCED);
+                process_table::settles(self.process.pid(), ANNOUNCED);
                 all_lines(self.process.stdout()).len()
             });
         }

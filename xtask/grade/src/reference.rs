@@ -13,7 +13,7 @@ use super::own_time::OwnTime;
 use super::running_server::RunningServer;
 use accio_harness::context::wait_until;
 use accio_harness::peer::{Dialect, End, Peer, SOON};
-use accio_harness::resource_limits;
+use accio_harness::process_table;
 use accio_harness::verdict::{Certain, Stop, Verdict, ensure};
 
 /// Timeout of the reference client for sending more.
@@ -60,7 +60,7 @@ pub(crate) fn send(server: &RunningServer, address: SocketAddr, content: &[u8]) 
         return Err(Stop::fault(expected, "it reset the connection")).certain();
     }
     let is_closed = end == End::Fin;
-    let rests = || resource_limits::settles(server.process.pid(), STEP);
+    let rests = || process_table::settles(server.process.pid(), STEP);
     if !is_closed && !never_closes && address == server.address && rests() {
         server.known.record_open(server.program);
     }

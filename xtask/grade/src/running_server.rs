@@ -22,7 +22,7 @@ use accio_harness::namespace::Namespace;
 use accio_harness::payload;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON};
 use accio_harness::process::Process;
-use accio_harness::resource_limits;
+use accio_harness::process_table;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{Certain, Stop, Verdict, ensure};
 
@@ -53,7 +53,7 @@ pub(crate) struct RunningServer {
     pub(crate) dir: PathBuf,
     pub(super) dialect: Dialect,
     pub(super) program: Program,
-    /// What other checks have found out about the program.
+    /// Findings of other checks about the program.
     pub(super) known: Arc<StartupFailures>,
     /// Number of handshakes so far.
     pub(super) handshakes: AtomicUsize,
@@ -198,7 +198,7 @@ impl RunningServer {
 
     /// Waits until the server is idle.
     pub(crate) fn settles(&self) {
-        resource_limits::settles(self.process.pid(), RESTING);
+        process_table::settles(self.process.pid(), RESTING);
     }
 
     /// Whether `holds` becomes true soon, or later if the server is delayed or busy until then.
@@ -213,7 +213,7 @@ impl RunningServer {
                 return wait_until(Duration::from_millis(200), &holds);
             }
             if time.exceeds(SOON) {
-                resource_limits::settles(self.process.pid(), BUSY);
+                process_table::settles(self.process.pid(), BUSY);
                 return holds();
             }
             thread::sleep(Duration::from_millis(3));
@@ -361,7 +361,7 @@ impl WatchedFile {
         // Look again after the next interval.
         self.seen.set(Some((length, Instant::now())));
         fs::read(path).is_ok_and(|now| !content.starts_with(&now))
-            && resource_limits::settles(server.process.pid(), Duration::from_millis(100))
+            && process_table::settles(server.process.pid(), Duration::from_millis(100))
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::process::Pid;
 
 use super::sock_diag::{self, Entry};
 use accio_harness::peer::Peer;
-use accio_harness::resource_limits;
+use accio_harness::process_table;
 
 /// TCP_LISTEN.
 const LISTENS: u8 = 0x0a;
@@ -39,7 +39,7 @@ pub(crate) fn listener(group: Pid, port: u16) -> Option<(Entry, Pid)> {
         Some((*entry, Pid::from_raw(pid)?))
     };
     // Prefer the leader if several processes share the socket.
-    holds(leader).or_else(|| resource_limits::members(group).into_iter().find_map(holds))
+    holds(leader).or_else(|| process_table::members(group).into_iter().find_map(holds))
 }
 
 /// Returns the address of a listener on `port` in the network namespace of `group`, even if clients

@@ -26,7 +26,7 @@ use accio_harness::peer::{Dialect, FIRST, Listener, Peer, SECOND, SOON};
 use accio_harness::process::Process;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{Certain, During, Stop, Verdict};
-use accio_harness::{ports, resource_limits, scheduling_delay};
+use accio_harness::{ports, process_table, scheduling_delay};
 
 /// Number of attempts to start a server; another process may take the chosen port first.
 const STARTS: usize = 8;
@@ -64,7 +64,7 @@ pub(crate) struct Trial<'a> {
     pub(crate) notes: &'a Mutex<Vec<String>>,
     /// The processes that were started.
     pub(crate) started: &'a Mutex<Vec<(Pid, Program)>>,
-    /// What other checks have found out about the programs.
+    /// Findings of other checks about the programs.
     pub(crate) startup_failures: &'a Arc<StartupFailures>,
     /// Whether server-s may print lines at its start.
     pub(crate) may_announce: bool,
@@ -307,7 +307,7 @@ impl Trial<'_> {
                 let late = started.elapsed() >= SOON + scheduling_delay::worst_since(started);
                 // If it is busy, it may be late because of other programs.
                 let pid = process.pid();
-                if late && (started.elapsed() > STARTED || resource_limits::settles(pid, RESTING)) {
+                if late && (started.elapsed() > STARTED || process_table::settles(pid, RESTING)) {
                     let actual = match sockets::listens_at(pid, port) {
                         Some(host) => format!("it listens on {host} only, not on all interfaces"),
                         None => format!("it is running, but does not listen after {SOON:?}"),

@@ -19,6 +19,7 @@ pub mod payload;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod process_table;
 pub mod program;
 pub mod quoting;
 pub mod report;

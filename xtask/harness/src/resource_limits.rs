@@ -9,19 +9,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::capture::Capture;
-use super::usage;
+use super::process_table::{
+    ProcessStat, group_of, numbers_in, pids, pids_of_user, resident, stats,
+};
 
 /// The environment variable that marks all processes that a check starts.
 pub const MARK: &str = "ACCIO_KIT_CHECK";
 /// Interval at which groups are checked.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Number of consecutive checks without a runnable thread after which a group is idle.
-const RESTS: u32 = 3;
 /// Maximum number of rounds to kill processes that left their group; a process that forks meanwhile
 /// is found in the next round.
 const ROUNDS: usize = 20;
@@ -186,78 +186,6 @@ pub fn sweep(owner: usize, others: &HashSet<Pid>) {
     }
 }
 
-/// Returns the children of this process.
-pub(crate) fn children() -> Vec<Pid> {
-    let own = std::process::id();
-    let is_child = |pid: &i32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
-        parent.is_some_and(|parent| parent.parse() == Ok(own))
-    };
-    pids().filter(is_child).filter_map(Pid::from_raw).collect()
-}
-
-/// Returns the processes in the group `group`.
-pub fn members(group: Pid) -> Vec<i32> {
-    pids().filter(|pid| group_of(*pid) == Some(group)).collect()
-}
-
-/// Returns the sum of the peak resident memory of the group's processes, in KiB.
-pub fn peak_memory(group: Pid) -> u64 {
-    let peak = |pid: i32| usage::status_kib(Pid::from_raw(pid)?, "VmHWM");
-    members(group).into_iter().filter_map(peak).sum()
-}
-
-/// Returns the CPU time of the group, in clock ticks.
-pub fn cpu_ticks(group: Pid) -> u64 {
-    stats(&HashSet::from([group])).into_iter().map(|stat| stat.ticks).sum()
-}
-
-/// Whether any thread of the group is running, or waits for a CPU or the disk.
-pub fn wants_to_run(group: Pid) -> bool {
-    members(group).into_iter().any(is_runnable)
-}
-
-/// Returns those of the groups that want to run.
-pub(crate) fn runnable(groups: &HashSet<Pid>) -> HashSet<Pid> {
-    if groups.is_empty() {
-        return HashSet::new();
-    }
-    let members = pids().filter_map(|pid| Some((pid, group_of(pid)?)));
-    let members = members.filter(|(_, group)| groups.contains(group));
-    members.filter(|(pid, _)| is_runnable(*pid)).map(|(_, group)| group).collect()
-}
-
-fn is_runnable(pid: i32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    threads.into_iter().any(|thread| {
-        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['R', 'D']))
-    })
-}
-
-/// Waits until the group is idle, for at most `limit`, and returns whether it is.
-pub fn settles(group: Pid, limit: Duration) -> bool {
-    let until = Instant::now() + limit;
-    let mut rested = 0;
-    while Instant::now() < until {
-        // Check several times, because a busy program may sleep for a moment.
-        rested = if wants_to_run(group) { 0 } else { rested + 1 };
-        if rested == RESTS {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    false
-}
-
-struct ProcessStat {
-    group: Pid,
-    ticks: u64,
-    /// Number of resident pages.
-    resident: u64,
-}
-
 /// Kills all processes of a user that no process but those of one check has.
 pub(crate) fn kill_all_of_user(uid: u32) {
     for _ in 0..ROUNDS {
@@ -272,12 +200,6 @@ pub(crate) fn kill_all_of_user(uid: u32) {
         }
         thread::sleep(Duration::from_millis(5));
     }
-}
-
-fn pids_of_user(uid: u32) -> impl Iterator<Item = i32> {
-    pids().filter(move |pid| {
-        fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == uid)
-    })
 }
 
 /// Returns the number of a check's processes and their resident pages.
@@ -298,12 +220,6 @@ fn count(one: &WatchedGroup, stats: &[ProcessStat]) -> (usize, u64) {
             sum(pids.map(|pid| resident(Path::new(&format!("/proc/{pid}")))).collect())
         }
     }
-}
-
-/// Returns the number of resident pages of the process with this directory.
-fn resident(process: &Path) -> u64 {
-    let text = fs::read_to_string(process.join("statm")).unwrap_or_default();
-    text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
 /// Returns the size of the files in a directory.
@@ -353,35 +269,6 @@ fn check_limits() {
         lock(&ENDED).push((one.owner, why));
         false
     });
-}
-
-/// Reads `/proc/PID/stat` of the processes in these groups.
-fn stats(groups: &HashSet<Pid>) -> Vec<ProcessStat> {
-    let stat = |pid: i32| -> Option<ProcessStat> {
-        let group = group_of(pid).filter(|group| groups.contains(group))?;
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The command name may contain any character. The fields follow it; the first is the state.
-        let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
-        let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-        Some(ProcessStat { group, ticks: number(11)? + number(12)?, resident: number(21)? })
-    };
-    pids().filter_map(stat).collect()
-}
-
-/// Returns the group of a process; this is much cheaper than reading its files.
-fn group_of(pid: i32) -> Option<Pid> {
-    // Not with rustix, which panics for a group outside our PID namespace: its id is 0.
-    let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok()?;
-    Pid::from_raw(group.as_raw())
-}
-
-fn pids() -> impl Iterator<Item = i32> {
-    numbers_in(Path::new("/proc"))
-}
-
-fn numbers_in(table: &Path) -> impl Iterator<Item = i32> + use<> {
-    let entries = fs::read_dir(table).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use super::{process, resource_limits};
+use super::{process, process_table};
 
 /// Interval at which programs are observed.
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -39,7 +39,7 @@ fn observe() {
         thread::sleep(INTERVAL);
         let owners = with(|owners| owners.clone());
         let groups = process::groups_of(&owners);
-        let runnable = resource_limits::runnable(&groups);
+        let runnable = process_table::runnable(&groups);
         seen.retain(|group, _| runnable.contains(group));
         for group in runnable {
             let looks = seen.entry(group).or_default();

@@ -11,7 +11,7 @@ use crate::reference;
 use crate::running_server::{BUSY, ExpectedResult, RunningServer, UNREAD, holds};
 use crate::trial::Trial;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
-use accio_harness::resource_limits;
+use accio_harness::process_table;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{Certain, During, Stop, Verdict, ensure, ensure_eq, ensure_took};
 
@@ -147,7 +147,7 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
             marked = found.then(Instant::now);
         }
         let late = since.1.elapsed() > SILENCE.0 && held < BUSY;
-        if late && resource_limits::wants_to_run(server.process.pid()) {
+        if late && process_table::wants_to_run(server.process.pid()) {
             held += looked.elapsed();
         }
         looked = Instant::now();
@@ -213,14 +213,14 @@ pub(super) fn empty(trial: &Trial<'_>) -> Verdict {
 
 pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
     let mut server = trial.server()?;
-    let before = resource_limits::peak_memory(server.process.pid());
+    let before = process_table::peak_memory(server.process.pid());
     let mut peer = server.greeted()?;
     let block = trial.context.content(1, 1 << 20);
     for _ in 0..HUGE >> 20 {
         peer.send(&block)?;
     }
     server.has_read_all(&peer)?;
-    let after = resource_limits::peak_memory(server.process.pid());
+    let after = process_table::peak_memory(server.process.pid());
     peer.fin()?;
     match trial.program {
         Program::Server => {
@@ -288,13 +288,13 @@ pub(super) fn idle(trial: &Trial<'_>) -> Verdict {
 pub(super) fn expect_idle(group: rustix::process::Pid) -> Verdict {
     const LOOKS: u32 = 40;
     thread::sleep(Duration::from_millis(300));
-    let before = resource_limits::cpu_ticks(group);
+    let before = process_table::cpu_ticks(group);
     let mut busy = 0;
     for _ in 0..LOOKS {
         thread::sleep(Duration::from_millis(50));
-        busy += u32::from(resource_limits::wants_to_run(group));
+        busy += u32::from(process_table::wants_to_run(group));
     }
-    let used = resource_limits::cpu_ticks(group).saturating_sub(before);
+    let used = process_table::cpu_ticks(group).saturating_sub(before);
     // On a busy machine a busy loop may get little CPU time, but it is always runnable.
     ensure(
         used <= IDLE_TICKS && busy <= LOOKS / 2,

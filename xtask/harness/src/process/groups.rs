@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use crate::resource_limits;
+use crate::{process_table, resource_limits};
 
 /// The running groups, each with its owner.
 static GROUPS: Mutex<Vec<(Pid, usize)>> = Mutex::new(Vec::new());
@@ -101,7 +101,7 @@ pub(crate) fn adopt_orphans() {
 fn end_orphans() {
     // No process starts meanwhile, so that every child of this process has its group.
     let groups = groups();
-    for pid in resource_limits::children() {
+    for pid in process_table::children() {
         if groups.iter().any(|(group, _)| *group == pid) {
             continue;
         }

@@ -1,6 +1,7 @@
 //! Child processes. Each has its own process group, which is killed when its handle is dropped or
 //! the run is interrupted, and every wait has a time limit. Only this module starts processes.
 
+mod control;
 mod groups;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "other.rs")]
@@ -16,10 +17,9 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 #[cfg(target_os = "linux")]
 pub(crate) use self::groups::adopt_orphans;
@@ -35,8 +35,6 @@ use super::quoting::command_line;
 use super::verdict::{Stop, Verdict, is_shortage};
 use super::{resource_limits, usage};
 
-/// Interval at which to check whether a process has stopped.
-const POLL: Duration = Duration::from_millis(4);
 /// Number of bytes kept of an output. The rest is read and dropped, so that the process does not
 /// block.
 const KEPT: usize = 1 << 20;
@@ -238,41 +236,6 @@ impl Process {
     /// Takes its standard error, if that is a pipe.
     pub fn take_error(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
-    }
-
-    /// Sends a signal to its whole group.
-    pub fn signal_group(&self, signal: Signal) {
-        // The group may have ended already.
-        let _ = rustix::process::kill_process_group(self.pid, signal);
-    }
-
-    /// Sends a signal to the process but not to its group, like a shell's `kill`.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(rustix::process::kill_process(self.pid, signal)?)
-    }
-
-    /// Sets its soft limit on a resource; a skip if this machine does not allow that.
-    pub fn limit(&self, resource: Resource, value: u64) -> Verdict {
-        let maximum = rustix::process::getrlimit(resource).maximum;
-        let limit = Rlimit { current: Some(value), maximum };
-        resource_limits::prlimit(self.pid, resource, limit)
-            .map(drop)
-            .map_err(|error| Stop::skip(format!("cannot limit another process: {error}")))
-    }
-
-    /// Suspends all its threads; [`Signal::CONT`] resumes them.
-    pub fn pause(&self) -> Verdict {
-        self.signal(Signal::STOP)?;
-        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-        let until = Instant::now() + Duration::from_secs(5);
-        // The stop is reported once its last thread has stopped; from then on it reads nothing.
-        while rustix::process::waitid(WaitId::Pid(self.pid), options)?.is_none() {
-            if Instant::now() >= until {
-                return Err(Stop::Trouble(format!("{} does not stop", self.name())));
-            }
-            thread::sleep(POLL);
-        }
-        Ok(())
     }
 
     /// Whether it has ended.

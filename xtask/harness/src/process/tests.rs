@@ -1,5 +1,7 @@
 //! Tests with shells as children.
 
+use std::thread;
+
 use super::*;
 
 fn shell(script: &str) -> Process {

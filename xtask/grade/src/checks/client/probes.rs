@@ -21,7 +21,7 @@ use accio_harness::peer::{
 use accio_harness::process::Process;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{Certain, During, Stop, Verdict, ensure, ensure_eq};
-use accio_harness::{payload, ports, resource_limits};
+use accio_harness::{payload, ports, process_table};
 
 /// Runs the client with too few and too many arguments while a server is running, so that a client
 /// that ignores an argument succeeds.
@@ -362,7 +362,7 @@ pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
         ensure(received > 0, format!("{SIZE} bytes"), || format!("{read} bytes and no more"))?;
         read += received;
         if read % (8 << 20) == 0 {
-            peak = peak.max(resource_limits::peak_memory(client.pid()));
+            peak = peak.max(process_table::peak_memory(client.pid()));
         }
     }
     let (end, rest) = peer.end_within(Duration::from_secs(30), SIZE)?;
