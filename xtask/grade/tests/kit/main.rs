@@ -46,12 +46,20 @@ fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Writes a submission: scripts that execute the faulty programs, and are readable for the user
-/// that the kit runs them as.
+/// Writes a submission: a link to the faulty programs, and scripts that execute it. The user that the
+/// kit runs them as can read a submission, but not each directory with a build of this workspace.
 fn submit(class: &Path, name: &str, programs: &[&str], dialect: &str, fault: &str) {
+    // The kit searches visible files for the texts of a dialect.
+    let hidden = class.join(name).join(".bin");
+    fs::create_dir_all(&hidden).unwrap();
+    let own = hidden.join("faulty");
+    if !own.exists() {
+        let built = env!("CARGO_BIN_EXE_faulty");
+        // It is copied if the submission is in another file system.
+        fs::hard_link(built, &own).or_else(|_| fs::copy(built, &own).map(drop)).unwrap();
+    }
     for program in programs {
-        let own = env!("CARGO_BIN_EXE_faulty");
-        let text = format!("exec '{own}' {program} {dialect} {fault} \"$@\"");
+        let text = format!("exec \"${{0%/*}}/.bin/faulty\" {program} {dialect} {fault} \"$@\"");
         script(&class.join(name).join(program), &text);
     }
 }
