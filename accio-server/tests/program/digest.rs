@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use accio_harness::payload;
+
 use super::harness::{Place, Server, command, json_lines, run, until, upload};
 use super::usage::fails;
 
@@ -23,7 +25,7 @@ fn writes_digests_to_the_journal_and_the_environment_of_commands() {
     let journal = place.text("log/journal");
     let flags = ["--digest", "sha256", "--journal", &journal, "--on-commit", &script];
     let server = Server::start(&place, &[&flags[..], &["--drain", "10"]].concat());
-    let big: Vec<u8> = (0..2_000_000_u32).map(|index| ((index * 7) >> 3) as u8).collect();
+    let big = payload::bytes(1, 2_000_000);
     for content in [&b""[..], b"content", b"confirm-accio\r\n and more", &big] {
         upload(server.address(), content).unwrap();
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use accio_harness::process::{AtDrop, Input, NO_OWNER, Process};
-use accio_harness::tools;
+use accio_harness::{payload, tools};
 
 use super::harness::{BOUND, Server, command, connect, free_port, program, run, until, upload};
 
@@ -146,7 +146,7 @@ fn start(directory: &Path, flags: &[&str]) -> Result<Server, String> {
 
 /// Content of an upload that takes several reads.
 fn content() -> Vec<u8> {
-    (0..3 << 20).map(|index: u32| (index ^ (index >> 9)) as u8).collect()
+    payload::bytes(1, 3 << 20)
 }
 
 fn read(directory: &Path, id: u64) -> Vec<u8> {

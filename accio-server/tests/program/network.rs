@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use accio_harness::process::{Input, NO_OWNER, Process};
-use accio_harness::tools;
+use accio_harness::{payload, tools};
 
 use super::harness::{Place, Server, connect, finish, free_port, program, until, upload};
 use super::usage::fails;
@@ -62,7 +62,7 @@ fn webdav_accepts_files_that_fit_into_one_request() {
     };
     let address = format!("http://127.0.0.1:{}/in", store.port);
     let read = |id: u64| std::fs::read(directory.join(format!("in/here/{id}.file"))).ok();
-    let whole: Vec<u8> = (0..WHOLE).map(|i| (i ^ (i >> 11)) as u8).collect();
+    let whole = payload::bytes(1, WHOLE);
 
     let server = Server::spawn(receiver(&address, &[]));
     upload(server.address(), b"small").unwrap();

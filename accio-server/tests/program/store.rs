@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use accio_harness::payload;
+
 use super::harness::{Place, Server, connect, finish, free_port, program, until, upload};
 use super::usage::fails;
 
@@ -35,7 +37,7 @@ fn stores_complete_empty_and_marked_objects() {
     let place = Place::new();
     let server = start(&place, &[]);
     // Larger than one part.
-    let large: Vec<u8> = (0..20 << 20).map(|i: u32| (i ^ (i >> 11)) as u8).collect();
+    let large = payload::bytes(1, 20 << 20);
     upload(server.address(), b"small").unwrap();
     upload(server.address(), &large).unwrap();
     finish(connect(server.address()).unwrap()).unwrap();

@@ -4,12 +4,10 @@ use std::io::{self, Read, Write};
 use std::thread;
 use std::time::Duration;
 
+use accio_harness::payload;
+
 use super::super::harness::{connect, finish};
 use super::cluster::{Balancer, Cluster};
-
-fn bytes(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i.wrapping_mul(40_503) >> 7) as u8).collect()
-}
 
 pub(super) fn uploads_arrive_intact_and_journals_name_the_real_peers(balancer: &Balancer) {
     let Some(cluster) = Cluster::start(balancer, &[], |config| config) else { return };
@@ -22,7 +20,7 @@ pub(super) fn uploads_arrive_intact_and_journals_name_the_real_peers(balancer: &
                     sizes.map(|size| {
                         let mut stream = connect(front).unwrap();
                         let peer = stream.local_addr().unwrap();
-                        stream.write_all(&bytes(size)).unwrap();
+                        stream.write_all(&payload::bytes(1, size)).unwrap();
                         // The balancer forwards the FIN of the client and that of the receiver.
                         finish(stream).unwrap();
                         (peer, size)
@@ -38,7 +36,10 @@ pub(super) fn uploads_arrive_intact_and_journals_name_the_real_peers(balancer: &
     for (peer, size) in sent {
         let (index, id, line) = &journals[&peer.to_string()];
         assert_eq!((&line["outcome"], &line["bytes"]), (&"complete".into(), &size.into()));
-        assert!(cluster.receivers[*index].place.read(*id).unwrap() == bytes(size), "{size} bytes");
+        assert!(
+            cluster.receivers[*index].place.read(*id).unwrap() == payload::bytes(1, size),
+            "{size} bytes"
+        );
         used[*index] += 1;
     }
     assert!(used.iter().all(|count| *count > 0), "all receivers have their share: {used:?}");
@@ -61,7 +62,7 @@ pub(super) fn a_client_reset_at_any_point_becomes_an_error(balancer: &Balancer) 
         let mut stream = connect(cluster.front).unwrap();
         let peer = stream.local_addr().unwrap();
         let size = [0, 1, 1000, 20_000, 300_000, 3_000_000][round % 6];
-        stream.write_all(&bytes(size)).unwrap();
+        stream.write_all(&payload::bytes(1, size)).unwrap();
         if round % 2 == 0 {
             thread::sleep(Duration::from_millis(20));
         }
@@ -81,7 +82,7 @@ pub(super) fn a_receivers_abort_ends_the_clients_connection(balancer: &Balancer)
     for size in [0, 1, 1000, 50_000] {
         let mut stream = connect(cluster.front).unwrap();
         let peer = stream.local_addr().unwrap();
-        stream.write_all(&bytes(size)).unwrap();
+        stream.write_all(&payload::bytes(1, size)).unwrap();
         match stream.read(&mut [0]) {
             Ok(count) => assert_eq!(count, 0, "nothing after the greeting"),
             Err(error) => assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "no end at all"),
