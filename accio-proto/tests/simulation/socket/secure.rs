@@ -10,7 +10,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConfig};
 
-use super::{Line, LineSocket};
+use super::line::{Line, LineSocket, Reported};
 
 /// The client's end of a connection.
 pub(super) struct Client {
@@ -71,7 +71,7 @@ pub(super) fn connect(line: &Rc<RefCell<Line>>, socket: LineSocket) -> TlsSocket
     let line = &mut *line.borrow_mut();
     (line.script, line.full, line.slices) = disturbances;
     line.client = Some(client);
-    line.reported = super::Reported::default();
+    line.reported = Reported::default();
     socket
 }
 
