@@ -9,6 +9,28 @@ use super::error::ClientError;
 use crate::sys::socket::reset_on_close;
 use crate::tuning::client::{FIRST_LOOK, UNACKED_AT_END};
 
+/// A connection that has sent its FIN. Its drop resets it, because a file that is reported as failed, or
+/// whose upload was dropped, must not be completed afterwards.
+struct Unconfirmed<'a>(Option<Connection<'a>>);
+
+impl Unconfirmed<'_> {
+    async fn await_fin(mut self) -> Result<bool, ClientError> {
+        let Some(connection) = &mut self.0 else { unreachable!("taken at the end only") };
+        let confirmed = connection.await_fin().await?;
+        // The server has closed, or its kernel has acknowledged everything.
+        drop(self.0.take());
+        Ok(confirmed)
+    }
+}
+
+impl Drop for Unconfirmed<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            let _ = reset_on_close(&connection.stream, true);
+        }
+    }
+}
+
 impl Connection<'_> {
     /// Closes the connection gracefully, waits for the server to do the same, and returns whether
     /// it did.
@@ -30,12 +52,7 @@ impl Connection<'_> {
             return Err(if is_plain { self.broken(error) } else { self.not_kept(error) });
         }
         self.progress.add_fin(Instant::now());
-        let confirmed = self.await_fin().await;
-        if confirmed.is_err() {
-            // A file that is reported as failed must not be completed afterwards.
-            let _ = reset_on_close(&self.stream, true);
-        }
-        confirmed
+        Unconfirmed(Some(self)).await_fin().await
     }
 
     /// Waits until most bytes are acknowledged.

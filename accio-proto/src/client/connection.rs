@@ -153,8 +153,8 @@ impl<'c> Connection<'c> {
     }
 
     /// Waits without watching the server.
-    pub(super) async fn sleep(&self, time: Duration) -> io::Result<()> {
-        sleep(self.watch.as_deref(), time).await
+    pub(super) async fn sleep(&self, time: Duration) {
+        sleep(self.watch.as_deref(), time).await;
     }
 
     /// Waits like [`wait`](Connection::wait) for something to receive, as a future of its own.

@@ -20,6 +20,10 @@ use crate::sys::send::{send_file, send_pipe, widen};
 use crate::sys::socket::Moved;
 use crate::tuning::client::{PROGRESS_INTERVAL, SEND_BUFFER, SEND_CHUNK};
 
+/// Number of bytes after which other tasks of the runtime run (1 MiB): a socket that always has room
+/// would keep the thread.
+const PAUSE_EVERY: usize = 1 << 20;
+
 /// Result of one step.
 enum Pushed {
     Bytes(usize),
@@ -46,7 +50,13 @@ impl Connection<'_> {
         if !self.transport.is_plain() || self.hasher.is_some() {
             pump.fast = None;
         }
+        // The number of bytes sent since other tasks could run.
+        let mut since_pause = 0;
         loop {
+            if since_pause >= PAUSE_EVERY {
+                since_pause = 0;
+                self.sleep(Duration::ZERO).await;
+            }
             let now = Instant::now();
             self.check_time(now)?;
             self.progress.tick(now);
@@ -81,6 +91,7 @@ impl Connection<'_> {
             }
             match pushed {
                 Pushed::Bytes(count) => {
+                    since_pause += count;
                     self.progress.add_content(count);
                     if let Some(limiter) = &mut limiter {
                         limiter.spend(count);
@@ -103,8 +114,7 @@ impl Connection<'_> {
                     if ready.send && written == 0 {
                         // The socket has room but accepts nothing: the kernel is short of memory.
                         // Avoid a busy loop.
-                        let slept = self.sleep(Duration::from_millis(1)).await;
-                        slept.map_err(|cause| ClientError::Local { what: "sleep", cause })?;
+                        self.sleep(Duration::from_millis(1)).await;
                     }
                 }
             }

@@ -25,6 +25,9 @@ pub trait Watch: Send + Sync {
         limit: Duration,
         is_ready: &'a (dyn Fn() -> bool + Send + Sync),
     ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
+
+    /// Waits for this time, whatever happens to the socket. A time of zero lets other tasks run.
+    fn sleep<'a>(&'a self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
 /// Creates the [`Watch`] of a connection.
@@ -49,13 +52,10 @@ pub(super) async fn wait_for(
 }
 
 /// Waits without a socket.
-pub(super) async fn sleep(watch: Option<&dyn Watch>, time: Duration) -> io::Result<()> {
+pub(super) async fn sleep(watch: Option<&dyn Watch>, time: Duration) {
     match watch {
-        None => {
-            std::thread::sleep(time);
-            Ok(())
-        }
-        Some(watch) => watch.wait(false, time, &|| false).await,
+        None => std::thread::sleep(time),
+        Some(watch) => watch.sleep(time).await,
     }
 }
 

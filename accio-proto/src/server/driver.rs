@@ -127,6 +127,12 @@ impl<K: FileSink> Driver<K> {
         self.connections.stopping();
     }
 
+    /// Lets the sink do work that no connection waits for; see [`FileSink::tidy`]. Call it after a
+    /// discarded file was dropped. It may block.
+    pub fn tidy(&self) {
+        self.connections.sink.tidy();
+    }
+
     /// Returns a copier for [`take_turn`](Driver::take_turn), with the fast paths of the server. It
     /// serves any number of connections, one at a time.
     pub fn copier(&self) -> Copier {
@@ -208,30 +214,38 @@ impl<K: FileSink> Driver<K> {
 
     /// Commits or aborts the file of a connection, and reports the connection. The recorder of the
     /// server decides when the peer is notified; right before that, on any thread, `released` is
-    /// called, because the connection no longer counts. Calls the sink, so it may block.
+    /// called, because the connection no longer counts. What it returns is dropped after the peer was
+    /// notified. Calls the sink, so it may block.
     ///
     /// Stop watching the socket before: it may be closed during the call.
     ///
     /// Returns the discarded file, whose drop may take long.
-    pub fn finish(
+    pub fn finish<T>(
         &self,
         ending: Ending<K>,
-        released: impl FnOnce() + Send + 'static,
+        released: impl FnOnce() -> T + Send + 'static,
     ) -> Option<K::File> {
         let (connections, peer) = (Arc::clone(&self.connections), ending.0.info.peer);
         self.connections.finish(ending.0, move |socket, kept| {
             connections.leave(&socket, peer);
-            released();
+            let notified = released();
             socket.release(kept);
+            drop(notified);
         })
+    }
+
+    /// Returns the description of a connection that was lost because its turn panicked, if it had a
+    /// number.
+    pub fn describe(&self, lost: &Lost) -> Option<crate::Connection> {
+        let info = lost.0.as_ref()?;
+        self.connections.controls.in_progress.describe(info.place, info.id)
     }
 
     /// Reports a connection that was lost because its turn panicked: stores the error marker.
     pub fn abandon(&self, lost: Lost) {
         log::error!("a connection was lost to a bug: please report the panic above");
         if let Some(info) = lost.0 {
-            self.connections.abandon(info);
-            self.connections.config.admission.leave(info.peer);
+            self.connections.lose(info);
         }
     }
 }

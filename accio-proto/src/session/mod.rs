@@ -69,6 +69,14 @@ impl<F> Stage<F> {
         }
     }
 
+    /// Returns whether the file must work before it takes more bytes.
+    fn is_full(&self) -> bool
+    where
+        F: SinkFile,
+    {
+        matches!(self, Stage::Content { file: Some(file), .. } if file.is_full())
+    }
+
     fn take_file(&mut self) -> Option<F> {
         match self {
             Stage::Handshake(_) => None,
@@ -225,7 +233,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             match step {
                 Ok(Step::Moved(count)) => {
                     self.clock.receive(count, now);
-                    left = left.saturating_sub(count);
+                    left = if self.stage.is_full() { 0 } else { left.saturating_sub(count) };
                 }
                 // The socket has input that splice does not return: splice stops before an urgent
                 // byte. A plain read returns it.

@@ -159,6 +159,12 @@ pub trait SinkFile: Send + 'static {
     /// The transfer has failed; the server calls [`abort`](SinkFile::abort).
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
+    /// Returns whether the connection's turn should end after these bytes, for a sink that does work
+    /// between the turns. Called after every step.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// Records that `count` bytes were moved as requested by [`demand`](SinkFile::demand): into the
     /// descriptor, or only counted. Not called for [`write`](SinkFile::write).
     fn advance(&mut self, count: u64) {

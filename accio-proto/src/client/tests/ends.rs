@@ -163,6 +163,63 @@ impl Watch for SlowToWake {
         }
         Box::pin(std::future::ready(Ok(())))
     }
+
+    fn sleep<'a>(&'a self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        thread::sleep(time);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Waits for nothing: a future that waits stays pending.
+struct NeverReady;
+
+impl Watch for NeverReady {
+    fn wait<'a>(
+        &'a self,
+        _write: bool,
+        _limit: Duration,
+        _is_ready: &'a (dyn Fn() -> bool + Send + Sync),
+    ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn sleep<'a>(&'a self, _time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Otherwise the kernel would deliver the rest later, and the server would store a file that the
+/// program has given up.
+#[test]
+fn an_upload_dropped_after_its_fin_is_reset() {
+    let (dropped, may_read) = mpsc::channel::<()>();
+    let peer = Peer::new(move |mut stream| {
+        socket2::SockRef::from(&stream).set_recv_buffer_size(8 << 10).unwrap();
+        greet(&mut stream, Dialect::Accio);
+        may_read.recv_timeout(BOUND).unwrap();
+        assert!(rest(&mut stream).is_err(), "the upload ended with a FIN");
+    });
+    let client = client();
+    let (stream, address) = client.settings.connect("127.0.0.1", peer.port, None).unwrap();
+    let watcher: Box<Watcher<'_>> = Box::new(|_| Ok(Box::new(NeverReady)));
+    let mut connection =
+        Connection::new(&client.settings, stream, Some(watcher), address, None).unwrap();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    // The greeting may not have arrived yet.
+    let began = std::time::Instant::now();
+    while std::pin::pin!(connection.greet()).poll(&mut context).is_pending() {
+        assert!(began.elapsed() < BOUND, "no greeting");
+    }
+    let content = pattern(100_000);
+    let mut source = file(&content).into();
+    let mut sending = Box::pin(connection.send(&mut source));
+    assert!(sending.as_mut().poll(&mut context).is_ready(), "the kernel takes all of it");
+    drop(sending);
+    let mut finishing = Box::pin(connection.finish());
+    assert!(finishing.as_mut().poll(&mut context).is_pending(), "nothing confirms it");
+    drop(finishing);
+    dropped.send(()).unwrap();
+    peer.end();
 }
 
 #[test]

@@ -55,6 +55,10 @@ impl<K: FileSink> Connections<K> {
     /// Ends a connection whose session is stuck in another thread when the server stops: writes the
     /// error marker and reports the connection. The peer sees a reset when the process ends.
     pub(in crate::server) fn abandon(&self, info: ConnectionInfo) {
+        self.report_unfinished(info, Abort::Shutdown);
+    }
+
+    fn report_unfinished(&self, info: ConnectionInfo, why: Abort) {
         let known = self.controls.in_progress.describe(info.place, info.id);
         let connection = known.unwrap_or_else(|| {
             let mut connection = crate::Connection::new(info.id);
@@ -72,7 +76,7 @@ impl<K: FileSink> Connections<K> {
             digest: None,
             duration: info.since.elapsed(),
             ended: SystemTime::now(),
-            result: Err(Abort::Shutdown),
+            result: Err(why),
             unmarked,
         };
         self.record(outcome, info.place, || {});
@@ -83,7 +87,8 @@ impl<K: FileSink> Connections<K> {
     pub(in crate::server) fn lose(&self, info: ConnectionInfo) {
         #[cfg(feature = "tls")]
         let known = self.controls.in_progress.describe(info.place, info.id);
-        self.abandon(info);
+        let why = Abort::System(std::io::Error::other("the server panicked"));
+        self.report_unfinished(info, why);
         self.config.admission.leave(info.peer);
         #[cfg(feature = "tls")]
         self.config.identities.leave(known.and_then(|connection| connection.identity).as_ref());
