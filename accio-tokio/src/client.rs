@@ -112,7 +112,9 @@ impl Watch for Registered {
         let wait = async move {
             loop {
                 let mut ready = self.0.ready(interest).await?;
-                if is_ready() {
+                // The end of a connection stays ready forever. An early return is harmless.
+                let closed = ready.ready().is_read_closed() || ready.ready().is_write_closed();
+                if is_ready() || closed {
                     return Ok(());
                 }
                 // An earlier call has handled the event.
@@ -120,5 +122,42 @@ impl Watch for Registered {
             }
         };
         Box::pin(async move { tokio::time::timeout(limit, wait).await.unwrap_or(Ok(())) })
+    }
+
+    fn sleep<'a>(&'a self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        match time.is_zero() {
+            true => Box::pin(tokio::task::yield_now()),
+            false => Box::pin(tokio::time::sleep(time)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// An end stays ready in the event queue, so a wait for something else must not spin on it.
+    #[test]
+    fn a_closed_socket_ends_a_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        drop(listener.accept().unwrap());
+        let (done, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let builder = &mut tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_all().build().unwrap();
+            runtime.block_on(async {
+                let watch = watch(stream.as_fd()).unwrap();
+                watch.wait(false, Duration::from_millis(1), &|| false).await.unwrap();
+                watch.sleep(Duration::from_millis(1)).await;
+            });
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(20)).expect("the wait ends");
     }
 }

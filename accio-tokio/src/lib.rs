@@ -35,8 +35,14 @@
 //!
 //! Everything the blocking server promises holds here, because the same code decides: a file is
 //! complete or absent, any other end of a connection is a reset, time limits, limits per address,
-//! the PROXY protocol, receipts and draining. Two things differ: durable commits are not collected
-//! in groups, and a stop waits for calls of the sink that do not return.
+//! the PROXY protocol, receipts and draining. What differs:
+//!
+//! - Durable commits are not collected in groups.
+//! - A stop waits for calls of the sink that do not return.
+//! - With a blocking sink, all connections share the runtime's threads for blocking work, 512 by
+//!   default. While all of them are in calls that do not return, the server accepts and greets
+//!   connections, but neither receives content nor stores error markers.
+//! - Time limits are measured with the system's clock, so [`tokio::time::pause`] has no effect on them.
 //!
 //! # Client
 //!
@@ -71,6 +77,7 @@ pub use client::Client;
 #[cfg(feature = "server")]
 pub use server::{
     Bridge, BridgeFile, Serving, serve, serve_async, serve_async_with, serve_with, spawn,
+    spawn_async,
 };
 #[cfg(feature = "server")]
 pub use sink::{AsyncFileSink, AsyncSinkFile};

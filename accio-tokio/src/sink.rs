@@ -49,12 +49,30 @@ pub trait AsyncFileSink: Send + Sync + 'static {
     fn has_room(&self) -> bool {
         true
     }
+
+    /// Prepares for the end of the server. Called when it stops, before the connections in progress
+    /// are aborted. It must not block.
+    fn stopping(&self) {}
 }
 
 /// The file of a connection, from its first byte to commit or abort. If it is dropped without
 /// either, as after a panic, it must leave nothing behind.
 pub trait AsyncSinkFile: Send + 'static {
-    /// Stores all of the next bytes: about 1 MiB at most.
+    /// Number of received bytes after which the server calls [`write`](AsyncSinkFile::write); less
+    /// if no more have arrived. The server holds up to 64 KiB more in memory for each connection, or
+    /// 1 MiB more if it computes digests.
+    const WRITE: usize = 1 << 20;
+
+    /// Stores as many of the next bytes as possible without waiting, and returns their number. The
+    /// remaining ones are passed to [`write`](AsyncSinkFile::write). The default stores none.
+    ///
+    /// A sink that copies bytes into buffers of its own saves a copy with this.
+    fn try_write(&mut self, bytes: &[u8]) -> usize {
+        let _ = bytes;
+        0
+    }
+
+    /// Stores all of the next bytes: about [`WRITE`](AsyncSinkFile::WRITE) at most.
     ///
     /// # Errors
     ///

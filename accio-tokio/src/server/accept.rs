@@ -1,19 +1,22 @@
 //! Accepting connections, and the end of the server.
 
+use std::future::Future;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accio_proto::driver::{Accept, Request, Step};
 use accio_proto::{FileSink, ServerError};
 use tokio::io::Interest;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::connection::{self, Calls};
-use super::shared::{Phase, Shared, Task, wait_for};
+use super::shared::{Phase, Place, Shared, Task, wait_for};
 use crate::registration::{Registration, register};
 
 /// Number of connections accepted before other tasks run.
@@ -22,6 +25,22 @@ const BATCH: usize = 16;
 /// Pause after the system or the sink had no room for a new connection, and the time for which an
 /// answer of the sink is used.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Senders without messages: the receiver notices when all are dropped.
+#[derive(Clone)]
+struct InService {
+    /// Held by the task of each connection.
+    task: mpsc::Sender<()>,
+    /// Held until the peer of each connection is notified.
+    open: mpsc::Sender<()>,
+}
+
+/// Time limit for telling the sink that the server stops, and then for the acknowledgements of the
+/// recorder.
+const STOP_GRACE: Duration = Duration::from_millis(400);
+
+/// How long accepting waits for the sink's answer to whether it has room.
+const ROOM_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A listening socket, and its registration.
 struct Listener {
@@ -43,10 +62,14 @@ pub(super) fn run<K: FileSink, C: Calls<K>>(
     let listeners = listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>();
     let listeners = listeners.map_err(ServerError::Start)?;
     Ok(async move {
+        let (task, mut last_task) = mpsc::channel(1);
+        let (open, mut last_open) = mpsc::channel(1);
+        let in_service = InService { task, open };
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            accepting.spawn(accept_all(Arc::clone(&shared), listener));
+            accepting.spawn(accept_all(Arc::clone(&shared), listener, in_service.clone()));
         }
+        let mut in_service = Some(in_service);
         let mut failure = None;
         loop {
             tokio::select! {
@@ -61,9 +84,10 @@ pub(super) fn run<K: FileSink, C: Calls<K>>(
                         break;
                     }
                     if accepting.is_empty() {
+                        drop(in_service.take());
                         tokio::select! {
                             _ = stop.readable() => break,
-                            () = last_connection(&shared) => return Ok(()),
+                            _ = last_open.recv() => return Ok(()),
                         }
                     }
                 }
@@ -72,23 +96,23 @@ pub(super) fn run<K: FileSink, C: Calls<K>>(
         // The listeners are closed first, so that no client connects to a server that has ended.
         accepting.shutdown().await;
         let driver = shared.driver.clone();
-        let _ = shared.calls.call(move || driver.stopping()).await;
+        let stopping = shared.calls.call(move || driver.stopping());
+        // All threads for blocking work may be stuck.
+        let _ = timeout(STOP_GRACE, stopping).await;
         shared.phase.send_replace(Phase::Stopping);
-        last_connection(&shared).await;
+        drop(in_service.take());
+        last_task.recv().await;
+        // The recorder may keep acknowledgements for any time.
+        let _ = timeout(STOP_GRACE, last_open.recv()).await;
         failure.map_or(Ok(()), |error| Err(ServerError::Serve(error)))
     })
-}
-
-/// Waits until no connection has a place.
-async fn last_connection<K: FileSink, C>(shared: &Shared<K, C>) {
-    // The semaphore is never closed.
-    let _ = shared.places.acquire_many(shared.max_connections).await;
 }
 
 /// Accepts connections of one listener until the server drains or stops.
 async fn accept_all<K: FileSink, C: Calls<K>>(
     shared: Arc<Shared<K, C>>,
     listener: Listener,
+    in_service: InService,
 ) -> io::Result<()> {
     let mut phase = shared.phase.subscribe();
     let mut room = Room::default();
@@ -107,6 +131,7 @@ async fn accept_all<K: FileSink, C: Calls<K>>(
             next = next => next?,
         };
         let mut place = Some(place);
+        let mut failed = 0;
         for _ in 0..BATCH {
             // Without a place, connections stay in the backlog.
             let Some(held) =
@@ -117,18 +142,27 @@ async fn accept_all<K: FileSink, C: Calls<K>>(
             match shared.driver.accept(&listener.socket) {
                 Accept::Connection(Step::Refused(refused)) => refused.close(),
                 Accept::Connection(step) => {
-                    tokio::spawn(connection::serve(Arc::clone(&shared), step, held));
+                    let InService { task, open } = in_service.clone();
+                    let (shared, place) = (Arc::clone(&shared), Place { permit: held, open });
+                    tokio::spawn(async move {
+                        connection::serve(shared, step, place).await;
+                        drop(task);
+                    });
                 }
                 Accept::Nothing => {
                     ready.clear_ready();
                     break;
                 }
-                Accept::Failed => {}
+                Accept::Failed => failed += 1,
                 Accept::Exhausted => {
                     tokio::time::sleep(PAUSE).await;
                     break;
                 }
             }
+        }
+        if failed == BATCH {
+            // Whatever the cause, retrying at full speed does not help.
+            tokio::time::sleep(PAUSE).await;
         }
         // Otherwise a steady stream of connections would keep this task running.
         tokio::task::yield_now().await;
@@ -139,20 +173,48 @@ async fn is_ending(phase: &mut watch::Receiver<Phase>) {
     wait_for(phase, |phase| phase != Phase::Accepting).await;
 }
 
-/// The sink's last answer to whether it has room.
+/// The sink's last answer to whether it has room, and the call that asks again.
 #[derive(Default)]
-struct Room(Option<Instant>);
+struct Room {
+    last: Option<(Instant, bool)>,
+    asking: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    /// Whether the answer took too long.
+    late: bool,
+}
 
 impl Room {
-    /// Waits until the sink has room for another file.
+    /// Waits until the sink has room for another file. If it does not answer in time, its last answer
+    /// counts: no answer may keep connections from their greeting.
     async fn wait<K: FileSink, C: Calls<K>>(&mut self, shared: &Arc<Shared<K, C>>) {
-        while self.0.is_none_or(|since| since.elapsed() >= PAUSE) {
-            let driver = shared.driver.clone();
-            if shared.calls.call(move || driver.has_room()).await.unwrap_or(true) {
-                self.0 = Some(Instant::now());
+        loop {
+            if let (None, Some((since, true))) = (&self.asking, self.last)
+                && since.elapsed() < PAUSE
+            {
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
+            let asking = self.asking.get_or_insert_with(|| {
+                let shared = Arc::clone(shared);
+                Box::pin(async move {
+                    let driver = shared.driver.clone();
+                    shared.calls.call(move || driver.has_room()).await.unwrap_or(true)
+                })
+            });
+            let limit = if self.late { Duration::ZERO } else { ROOM_PATIENCE };
+            match timeout(limit, asking).await {
+                Ok(has_room) => {
+                    self.asking = None;
+                    self.last = Some((Instant::now(), has_room));
+                    self.late = false;
+                    if !has_room {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                Err(_) if self.last.is_none_or(|(_, has_room)| has_room) => {
+                    self.late = true;
+                    return;
+                }
+                Err(_) => {}
+            }
         }
     }
 }

@@ -17,9 +17,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::sink::{AsyncFileSink, AsyncSinkFile};
 
-/// The sink of a server whose own sink is asynchronous: the type parameter of its
-/// [`ServerBuilder`](accio_proto::ServerBuilder) in
-/// [`serve_async_with`](crate::serve_async_with).
+/// Makes an asynchronous sink the sink of an [`accio_proto::Server`], which then must be served by
+/// [`spawn_async`](crate::spawn_async).
 pub struct Bridge<A> {
     sink: A,
     /// Results of marks, until the session asks for them.
@@ -39,7 +38,8 @@ pub struct BridgeFile<A: AsyncFileSink> {
 }
 
 impl<A: AsyncFileSink> Bridge<A> {
-    pub(super) fn new(sink: A) -> Self {
+    /// Returns the sink for a server.
+    pub fn new(sink: A) -> Self {
         Bridge { sink, marks: Mutex::default() }
     }
 
@@ -51,7 +51,8 @@ impl<A: AsyncFileSink> Bridge<A> {
             && let Some(inner) = &mut file.file
         {
             if is_complete {
-                let committed = caught(inner.commit()).await.and_then(|committed| committed);
+                let committed =
+                    caught(async { inner.commit().await }).await.and_then(|committed| committed);
                 if committed.is_ok() {
                     file.result = Some(committed);
                     return;
@@ -59,12 +60,18 @@ impl<A: AsyncFileSink> Bridge<A> {
                 file.result = committed.err().map(Err);
             }
             // The session asks for the abort after it was told of a failed commit.
-            if caught(inner.abort()).await.is_ok_and(|aborted| aborted.is_ok()) {
+            if caught(async { inner.abort().await }).await.is_ok_and(|aborted| aborted.is_ok()) {
                 file.aborted = true;
                 return;
             }
         }
-        let marked = caught(self.sink.mark(&connection)).await.and_then(|marked| marked);
+        self.mark_later(&connection).await;
+    }
+
+    /// Marks a connection, for the session to ask for the result.
+    pub(super) async fn mark_later(&self, connection: &Connection) {
+        let marked = caught(async { self.sink.mark(connection).await });
+        let marked = marked.await.and_then(|marked| marked);
         self.marks().insert(connection.id, marked);
     }
 
@@ -96,6 +103,10 @@ impl<A: AsyncFileSink> FileSink for Bridge<A> {
     fn has_room(&self) -> bool {
         self.sink.has_room()
     }
+
+    fn stopping(&self) {
+        self.sink.stopping();
+    }
 }
 
 impl<A: AsyncFileSink> BridgeFile<A> {
@@ -109,7 +120,7 @@ impl<A: AsyncFileSink> BridgeFile<A> {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let opened = caught(bridge.sink.open(&self.connection)).await;
+                let opened = caught(async { bridge.sink.open(&self.connection).await }).await;
                 let opened = opened.map_err(OpenError::Failed).and_then(|opened| opened);
                 self.file.insert(opened.map_err(|error| match error {
                     OpenError::Rejected(why) => Abort::Rejected(why),
@@ -120,16 +131,25 @@ impl<A: AsyncFileSink> BridgeFile<A> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let bytes: Bytes = self.pending.split().freeze();
-        let written = caught(file.write(bytes)).await.and_then(|written| written);
+        // Without its buffer, so that a connection that waits for its peer holds none.
+        let bytes: Bytes = std::mem::take(&mut self.pending).freeze();
+        let written = caught(async { file.write(bytes).await }).await.and_then(|written| written);
         written.map_err(|cause| Abort::Sink { action: SinkCall::Write, cause })
     }
 }
 
 impl<A: AsyncFileSink> SinkFile for BridgeFile<A> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.pending.extend_from_slice(bytes);
+        let stored = match &mut self.file {
+            Some(file) if self.pending.is_empty() => file.try_write(bytes),
+            _ => 0,
+        };
+        self.pending.extend_from_slice(&bytes[stored..]);
         Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending.len() >= A::File::WRITE
     }
 
     fn commit(&mut self) -> io::Result<()> {
@@ -145,7 +165,8 @@ impl<A: AsyncFileSink> SinkFile for BridgeFile<A> {
     }
 }
 
-/// Turns a panic of a sink into an error of one call, so that only one connection ends.
+/// Turns a panic of a sink into an error of one call, so that only one connection ends. The future
+/// must contain the call: a function that returns a future may panic before.
 async fn caught<T>(call: impl Future<Output = T>) -> io::Result<T> {
     let mut call = pin!(call);
     poll_fn(|context| {
@@ -174,5 +195,50 @@ impl<A: AsyncFileSink> fmt::Debug for BridgeFile<A> {
         f.debug_struct("BridgeFile")
             .field("connection", &self.connection.id)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Drops everything.
+    struct Nothing;
+
+    impl AsyncFileSink for Nothing {
+        type File = Nothing;
+
+        async fn open(&self, _: &Connection) -> Result<Nothing, OpenError> {
+            Ok(Nothing)
+        }
+
+        async fn mark(&self, _: &Connection) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl AsyncSinkFile for Nothing {
+        async fn write(&mut self, _: Bytes) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn commit(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn abort(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_waits_for_its_peer_holds_no_buffer() {
+        let bridge = Bridge::new(Nothing);
+        let mut file = bridge.open(&Connection::new(1)).unwrap();
+        file.write(&vec![7; 1 << 20]).unwrap();
+        assert!(file.is_full() && file.has_work());
+        file.work(&bridge).await.unwrap();
+        assert!(!file.is_full());
+        assert_eq!(file.pending.capacity(), 0);
     }
 }

@@ -5,16 +5,17 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use accio_proto::driver::{Driver, Ending, Live, Lost, Step};
 use accio_proto::{Abort, FileSink, Interest};
 use tokio::io::Interest as Events;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
 use super::bridge::Bridge;
-use super::shared::{Phase, Shared, wait_for};
+use super::shared::{Phase, Place, Shared, wait_for};
 use crate::registration::{Registration, register};
 use crate::sink::AsyncFileSink;
 
@@ -52,6 +53,9 @@ pub(super) trait Calls<K: FileSink>: Copy + Send + Sync + 'static {
         driver: &Driver<K>,
         ending: &mut Ending<K>,
     ) -> impl Future<Output = ()> + Send;
+
+    /// Does the work of the sink before [`Driver::abandon`].
+    fn before_abandon(self, driver: &Driver<K>, lost: &Lost) -> impl Future<Output = ()> + Send;
 }
 
 /// Why a call did not return.
@@ -91,6 +95,8 @@ impl<K: FileSink> Calls<K> for InBlockingPool {
     }
 
     async fn before_end(self, _: &Driver<K>, _: &mut Ending<K>) {}
+
+    async fn before_abandon(self, _: &Driver<K>, _: &Lost) {}
 }
 
 /// Calls that do not block, in the task of the connection.
@@ -144,13 +150,18 @@ impl<A: AsyncFileSink> Calls<Bridge<A>> for InTask {
     async fn before_end(self, driver: &Driver<Bridge<A>>, ending: &mut Ending<Bridge<A>>) {
         driver.sink().end(ending).await;
     }
+
+    async fn before_abandon(self, driver: &Driver<Bridge<A>>, lost: &Lost) {
+        if let Some(connection) = driver.describe(lost) {
+            driver.sink().mark_later(&connection).await;
+        }
+    }
 }
 
 /// The reason why a connection gets a turn or ends.
 enum Woken {
-    Stop,
     Turn,
-    Failed(std::io::Error),
+    End(Abort),
 }
 
 /// What is left to do after some turns.
@@ -164,17 +175,24 @@ enum After<K: FileSink> {
 pub(super) async fn serve<K: FileSink, C: Calls<K>>(
     shared: Arc<Shared<K, C>>,
     step: Step<K>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) {
     let mut phase = shared.phase.subscribe();
     let mut place = Some(place);
     let mut registration: Option<Registration> = None;
     let mut timer: Option<Pin<Box<Sleep>>> = None;
-    let mut step = match step {
-        Step::Waiting(live) => shared.driver.greet(live),
-        ended => ended,
+    let mut next = match step {
+        Step::Waiting(live) => {
+            let lost = live.lost();
+            caught(|| shared.driver.greet(live)).map_err(|broken| (lost, broken))
+        }
+        ended => Ok(ended),
     };
     loop {
+        let step = match next {
+            Ok(step) => step,
+            Err((lost, broken)) => return lose(&shared, lost, broken).await,
+        };
         let mut live = match step {
             Step::Waiting(live) => live,
             Step::Ended(ending) => {
@@ -191,26 +209,26 @@ pub(super) async fn serve<K: FileSink, C: Calls<K>>(
             worked = shared.calls.after_turn(&shared.driver, &mut live) => worked,
             () = is_stopping(&mut phase) => Err(Abort::Shutdown),
         };
-        if let Err(why) = worked {
-            step = shared.driver.abort(live, why);
-            continue;
-        }
-        step = match wait(&shared, &mut registration, &mut timer, &mut live, &mut phase).await {
-            Woken::Stop => shared.driver.abort(live, Abort::Shutdown),
-            Woken::Failed(error) => shared.driver.abort(live, Abort::System(error)),
+        let lost = live.lost();
+        let woken = match worked {
+            Ok(()) => wait(&shared, &mut registration, &mut timer, &mut live, &mut phase).await,
+            Err(why) => Woken::End(why),
+        };
+        next = match woken {
+            Woken::End(why) => caught(|| shared.driver.abort(live, why)),
             Woken::Turn => {
-                let lost = live.lost();
                 let turns = take_turns(&shared, live, registration.take(), place.take()).await;
                 match turns {
                     Ok((After::Step(step), watched, held)) => {
                         (registration, place) = (watched, held);
-                        step
+                        Ok(step)
                     }
                     Ok((After::Finished, ..)) => return,
-                    Err(broken) => return lose(&shared, lost, broken).await,
+                    Err(broken) => Err(broken),
                 }
             }
-        };
+        }
+        .map_err(|broken| (lost, broken));
     }
 }
 
@@ -220,8 +238,8 @@ async fn take_turns<K: FileSink, C: Calls<K>>(
     shared: &Arc<Shared<K, C>>,
     live: Live<K>,
     registration: Option<Registration>,
-    place: Option<OwnedSemaphorePermit>,
-) -> Result<(After<K>, Option<Registration>, Option<OwnedSemaphorePermit>), Broken> {
+    place: Option<Place>,
+) -> Result<(After<K>, Option<Registration>, Option<Place>), Broken> {
     if !live.may_block() {
         let driver = &shared.driver;
         let turn = |copier: &mut _| driver.take_turn(live, copier);
@@ -245,20 +263,48 @@ async fn take_turns<K: FileSink, C: Calls<K>>(
         match step {
             Step::Ended(ending) if C::FINISHES && !(ending.is_complete() && driver.reviews()) => {
                 drop(registration);
-                drop(driver.finish(ending, move || drop(place)));
+                shared_here.discard(driver.finish(ending, move || Place::free(place)));
                 (After::Finished, None, None)
             }
             step => (After::Step(step), registration, place),
         }
     };
-    shared.calls.call(turns).await
+    let taken = shared.calls.call(turns).await;
+    if !C::FINISHES {
+        // Neither the socket nor the sink may ever make this task wait.
+        tokio::task::yield_now().await;
+    }
+    taken
+}
+
+impl<K: FileSink, C> Shared<K, C> {
+    /// Drops the discarded file of a connection, and lets the sink tidy up: once for many files. The
+    /// connection has been reported, so a panic must not report it again.
+    fn discard(&self, file: Option<K::File>) {
+        if file.is_none() {
+            return;
+        }
+        // The program's hook has reported a panic.
+        let _ = caught(|| drop(file));
+        if self.discarded.fetch_add(1, Ordering::SeqCst) > 0 {
+            return;
+        }
+        loop {
+            let before = self.discarded.load(Ordering::SeqCst);
+            let _ = caught(|| self.driver.tidy());
+            let order = Ordering::SeqCst;
+            if self.discarded.compare_exchange(before, 0, order, order).is_ok() {
+                return;
+            }
+        }
+    }
 }
 
 /// Reviews, commits or aborts the file of a connection.
 async fn end<K: FileSink, C: Calls<K>>(
     shared: &Arc<Shared<K, C>>,
     mut ending: Ending<K>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     phase: &mut watch::Receiver<Phase>,
 ) {
     let lost = ending.lost();
@@ -291,8 +337,10 @@ async fn end<K: FileSink, C: Calls<K>>(
         };
     }
     shared.calls.before_end(&shared.driver, &mut ending).await;
-    let driver = shared.driver.clone();
-    let finish = move || drop(driver.finish(ending, move || drop(place)));
+    let shared_here = Arc::clone(shared);
+    let finish = move || {
+        shared_here.discard(shared_here.driver.finish(ending, move || Place::free(place)));
+    };
     if let Err(broken) = shared.calls.call(finish).await {
         lose(shared, lost, broken).await;
     }
@@ -301,6 +349,7 @@ async fn end<K: FileSink, C: Calls<K>>(
 /// Reports a connection whose turn panicked.
 async fn lose<K: FileSink, C: Calls<K>>(shared: &Shared<K, C>, lost: Lost, broken: Broken) {
     if let Broken::Panic = broken {
+        shared.calls.before_abandon(&shared.driver, &lost).await;
         let driver = shared.driver.clone();
         let _ = shared.calls.call(move || driver.abandon(lost)).await;
     }
@@ -327,7 +376,7 @@ async fn wait<K: FileSink, C>(
         Some(registered) => registered,
         None => match register(live.as_fd(), Events::READABLE | Events::WRITABLE) {
             Ok(registered) => registration.insert(registered),
-            Err(error) => return Woken::Failed(error),
+            Err(error) => return Woken::End(Abort::System(error)),
         },
     };
     let deadline = tokio::time::Instant::from_std(live.deadline(&shared.driver));
@@ -335,12 +384,12 @@ async fn wait<K: FileSink, C>(
     loop {
         tokio::select! {
             biased;
-            () = is_stopping(phase) => return Woken::Stop,
+            () = is_stopping(phase) => return Woken::End(Abort::Shutdown),
             ready = registered.ready(events) => match ready {
                 // The event may be an old one: the turn that followed it has consumed its bytes.
                 Ok(mut ready) if !live.is_ready() => ready.clear_ready(),
                 Ok(_) => return Woken::Turn,
-                Err(error) => return Woken::Failed(error),
+                Err(error) => return Woken::End(Abort::System(error)),
             },
             () = timer.as_mut() => {
                 // Deadlines only move later, so the timer is set again only when it has passed.

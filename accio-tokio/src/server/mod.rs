@@ -7,8 +7,10 @@ mod copiers;
 mod shared;
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use accio_proto::{
     FileSink, Server, ServerBuilder, ServerConfig, ServerError, ServerHandle, Threading,
@@ -119,6 +121,20 @@ pub fn spawn<K: FileSink>(server: Server<K>) -> Result<Serving, ServerError> {
     start(server, InBlockingPool)
 }
 
+/// Serves an [`accio_proto::Server`] whose sink is a [`Bridge`] to an asynchronous one, and that was
+/// built with [`Threading::Runtime`].
+///
+/// # Errors
+///
+/// Returns the same errors as [`spawn`].
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime whose I/O and time are enabled.
+pub fn spawn_async<A: AsyncFileSink>(server: Server<Bridge<A>>) -> Result<Serving, ServerError> {
+    start(server, InTask)
+}
+
 fn listen<K: FileSink>(
     listeners: impl IntoIterator<Item = TcpListener>,
     builder: ServerBuilder<K>,
@@ -131,14 +147,12 @@ fn listen<K: FileSink>(
 fn start<K: FileSink, C: Calls<K>>(server: Server<K>, calls: C) -> Result<Serving, ServerError> {
     let (addresses, handle) = (server.local_addrs().to_vec(), server.handle());
     let (driver, listeners) = server.into_driver()?;
-    // One call takes all permits, so their number must fit into its argument.
     let max_connections = handle.limits().max_connections.min(Semaphore::MAX_PERMITS);
-    let max_connections = u32::try_from(max_connections).unwrap_or(u32::MAX);
     let shared = Arc::new(Shared {
         copiers: Copiers::default(),
-        places: Arc::new(Semaphore::new(max_connections as usize)),
-        max_connections,
+        places: Arc::new(Semaphore::new(max_connections)),
         phase: watch::Sender::new(Phase::Accepting),
+        discarded: AtomicUsize::new(0),
         calls,
         driver,
     });
@@ -190,7 +204,7 @@ impl Serving {
     ///
     /// # Errors
     ///
-    /// Returns [`ServerError::Serve`] if the runtime fails to watch a socket.
+    /// Returns [`ServerError::Serve`] if the runtime fails to watch a socket or ends too early.
     ///
     /// # Panics
     ///
@@ -200,8 +214,7 @@ impl Serving {
             Ok(served) => served,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime ends.
-                Err(_) => Ok(()),
+                Err(_) => Err(ServerError::Serve(io::Error::other("the runtime has ended"))),
             },
         }
     }

@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use accio_proto::driver::Driver;
 use accio_proto::{FileSink, ServerError};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::copiers::Copiers;
 
@@ -16,8 +17,26 @@ pub(super) struct Shared<K: FileSink, C> {
     pub(super) copiers: Copiers,
     /// One permit for each connection that may be in service.
     pub(super) places: Arc<Semaphore>,
-    pub(super) max_connections: u32,
     pub(super) phase: watch::Sender<Phase>,
+    /// Number of files that were discarded since the sink began to tidy up.
+    pub(super) discarded: AtomicUsize,
+}
+
+/// The place of a connection in service.
+pub(super) struct Place {
+    pub(super) permit: OwnedSemaphorePermit,
+    /// The server counts as drained when all of these are dropped.
+    pub(super) open: mpsc::Sender<()>,
+}
+
+impl Place {
+    /// Frees the place. The returned value must be dropped after the peer was notified.
+    pub(super) fn free(place: Option<Place>) -> Option<mpsc::Sender<()>> {
+        place.map(|Place { permit, open }| {
+            drop(permit);
+            open
+        })
+    }
 }
 
 /// The phase of a server.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod liveness;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -321,4 +323,69 @@ async fn a_failed_read_is_reset() {
     let error = timeout(PATIENCE, sent).await.unwrap().unwrap_err();
     assert!(matches!(error, ClientError::Read { .. }), "{error}");
     eventually(|| files.get(1) == Some(Stored::Error)).await;
+}
+
+/// Content, and the sizes of the calls that stored it.
+#[derive(Clone, Default)]
+struct Sizes {
+    stored: Arc<Mutex<(Vec<u8>, Vec<usize>)>>,
+    /// Whether it keeps nothing, and is always ready.
+    drops: bool,
+}
+
+/// Takes a few bytes of each read at once and the rest in calls of about 16 KiB.
+impl AsyncFileSink for Sizes {
+    type File = Sizes;
+
+    async fn open(&self, _: &Connection) -> Result<Sizes, OpenError> {
+        Ok(self.clone())
+    }
+
+    async fn mark(&self, _: &Connection) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncSinkFile for Sizes {
+    const WRITE: usize = 16 << 10;
+
+    fn try_write(&mut self, bytes: &[u8]) -> usize {
+        if self.drops {
+            return bytes.len();
+        }
+        let count = bytes.len().min(1000);
+        self.stored.lock().unwrap().0.extend_from_slice(&bytes[..count]);
+        count
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        if self.drops {
+            return Ok(());
+        }
+        tokio::task::yield_now().await;
+        let mut stored = self.stored.lock().unwrap();
+        stored.0.extend_from_slice(&bytes);
+        stored.1.push(bytes.len());
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn abort(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_connection_holds_only_what_the_sink_asks_for() {
+    let sink = Sizes::default();
+    let server = serve_async(listen().await, sink.clone(), ServerConfig::default()).unwrap();
+    let content: Vec<u8> = (0..3_000_000_u32).map(|index| (index / 7) as u8).collect();
+    send(&server, &content).await.unwrap();
+    server.stop().await.unwrap();
+    let stored = sink.stored.lock().unwrap();
+    assert!(stored.0 == content, "the order of the bytes");
+    assert!(stored.1.iter().all(|size| *size < (16 << 10) + (64 << 10)), "{:?}", stored.1);
 }
