@@ -101,8 +101,9 @@ impl Shared {
     }
 
     /// Marks connection `id` as failed.
-    pub(crate) fn mark(&self, id: u64) -> io::Result<()> {
-        self.tidy(self.create(&self.path(id), PutPayload::from_static(ERROR_MARKER), ERROR))
+    pub(crate) async fn mark(&self, id: u64) -> io::Result<()> {
+        let path = self.path(id);
+        self.tidy(self.create(&path, PutPayload::from_static(ERROR_MARKER), ERROR)).await
     }
 
     /// Returns the attributes that identify an object of this receiver.

@@ -5,15 +5,17 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
-use accio_proto::{ERROR_MARKER, SinkFile};
+use accio_proto::ERROR_MARKER;
+use accio_tokio::AsyncSinkFile;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::buffer_pool::Buffer;
 use crate::conditional_put;
-use crate::memory_budget::{Claim, Closed};
+use crate::memory_budget::{Claim, Closed, Growth};
 use crate::part_size::{self, MOST_PARTS, PART};
 use crate::shared::{Shared, stopping, store_error};
 
@@ -22,7 +24,7 @@ const FLYING: usize = 3;
 
 /// The content of one connection, on its way to the store.
 #[derive(Debug)]
-pub struct StoreFile {
+pub struct AsyncStoreFile {
     shared: Arc<Shared>,
     id: u64,
     path: Path,
@@ -45,9 +47,9 @@ struct Upload {
     bytes: u64,
 }
 
-impl StoreFile {
+impl AsyncStoreFile {
     pub(crate) fn new(shared: &Arc<Shared>, id: u64) -> Self {
-        StoreFile {
+        AsyncStoreFile {
             path: shared.path(id),
             claim: Claim::new(&shared.budget),
             filling: Buffer::none(shared.budget.pool()),
@@ -59,20 +61,51 @@ impl StoreFile {
         }
     }
 
-    /// Makes room for more content; sends the held bytes if there are enough for a part.
-    fn make_room(&mut self) -> io::Result<()> {
+    /// Returns whether the held bytes are enough for the next part.
+    fn is_part(&self) -> bool {
         let index = self.upload.as_ref().map_or(0, |upload| upload.parts);
-        let full = self.held >= part_size::size(index, self.shared.budget.main());
-        // Report a failed part before waiting for its successors.
-        if full || self.claim.grow_is_refused(&mut self.filling, &mut self.pieces)? {
-            self.send()?;
-            return self.make_room();
+        self.held >= part_size::size(index, self.shared.budget.main())
+    }
+
+    /// Makes room for more content; sends the held bytes if there are enough for a part.
+    async fn make_room(&mut self) -> io::Result<()> {
+        loop {
+            // Report a failed part before waiting for its successors.
+            let room = match self.is_part() {
+                true => None,
+                false => self.claim.grow().await.map_err(|Closed| stopping())?,
+            };
+            match room {
+                Some(room) => {
+                    self.fill_next(room);
+                    return Ok(());
+                }
+                None => self.send().await?,
+            }
         }
-        Ok(())
+    }
+
+    /// Continues with a buffer of `room` bytes.
+    fn fill_next(&mut self, room: usize) {
+        let filled = mem::replace(&mut self.filling, self.claim.buffer(room));
+        if !filled.is_empty() {
+            self.pieces.push(filled.freeze());
+        }
+    }
+
+    /// Stores all of the bytes.
+    pub(crate) async fn store(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        loop {
+            bytes = &bytes[self.try_write(bytes)..];
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            self.make_room().await?;
+        }
     }
 
     /// Sends the held bytes as the next part.
-    fn send(&mut self) -> io::Result<()> {
+    async fn send(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         if !shared.capabilities.multipart {
             return Err(io::Error::other(format!(
@@ -82,7 +115,7 @@ impl StoreFile {
         let upload = match &mut self.upload {
             Some(upload) => upload,
             None => {
-                let begun = shared.wait(shared.begin(&self.path))?;
+                let begun = shared.wait(shared.begin(&self.path)).await?;
                 self.upload.insert(begun)
             }
         };
@@ -93,7 +126,7 @@ impl StoreFile {
         }
         // Keeps one upload from using all the memory.
         while upload.is_ahead(self.held, shared.budget.main()) {
-            shared.wait(upload.land())?;
+            shared.wait(upload.land()).await?;
         }
         let payload = take(&shared, &mut self.pieces, &mut self.filling);
         upload.parts += 1;
@@ -101,7 +134,7 @@ impl StoreFile {
         let size = mem::take(&mut self.held);
         let leaving = self.claim.leave();
         let part = upload.multipart.put_part(payload);
-        let flying = shared.runtime.spawn(async move {
+        let flying = tokio::spawn(async move {
             // The memory belongs to the part until the part has been sent.
             let result = part.await;
             drop(leaving);
@@ -112,10 +145,10 @@ impl StoreFile {
     }
 
     /// Drops the held bytes and aborts the upload at the store.
-    fn discard(&mut self) -> io::Result<()> {
+    pub(crate) async fn discard(&mut self) -> io::Result<()> {
         drop(take(&self.shared, &mut self.pieces, &mut self.filling));
         let Some(mut upload) = self.upload.take() else { return Ok(()) };
-        self.shared.tidy(async { upload.abort().await })
+        self.shared.tidy(async { upload.abort().await }).await
     }
 
     /// Returns the memory to the budget, because the file object exists until the client is
@@ -124,18 +157,19 @@ impl StoreFile {
         drop(self.claim.leave());
     }
 
-    fn keep(&mut self) -> io::Result<()> {
+    async fn keep(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         if self.upload.is_none() {
             let payload = take(&shared, &mut self.pieces, &mut self.filling);
-            return shared.wait(shared.create(&self.path, payload, conditional_put::CONTENT));
+            let put = shared.create(&self.path, payload, conditional_put::CONTENT);
+            return shared.wait(put).await;
         }
         if self.held > 0 {
-            self.send()?;
+            self.send().await?;
         }
         let Some(upload) = &mut self.upload else { return Ok(()) };
         let path = &self.path;
-        shared.wait(async {
+        let complete = async {
             while !upload.flying.is_empty() {
                 upload.land().await?;
             }
@@ -155,41 +189,55 @@ impl StoreFile {
                 Err(_) if shared.arrived(path, upload.bytes).await => Ok(()),
                 Err(error) => Err(store_error(&error)),
             }
-        })?;
+        };
+        shared.wait(complete).await?;
         // The upload is complete, so it need not be aborted.
         self.upload = None;
         Ok(())
     }
 }
 
-impl SinkFile for StoreFile {
-    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+impl AsyncSinkFile for AsyncStoreFile {
+    /// While there is no memory, a connection holds little more than its first read.
+    const WRITE: usize = 16 << 10;
+
+    fn try_write(&mut self, bytes: &[u8]) -> usize {
+        let mut stored = 0;
+        while stored < bytes.len() {
             if self.filling.is_full() {
-                self.make_room()?;
+                if self.is_part() {
+                    break;
+                }
+                let Ok(Growth::Bytes(room)) = self.claim.try_grow() else { break };
+                self.fill_next(room);
             }
-            let count = self.filling.fill(bytes);
+            let count = self.filling.fill(&bytes[stored..]);
             self.held += count;
-            bytes = &bytes[count..];
+            stored += count;
         }
-        Ok(())
+        stored
     }
 
-    fn commit(&mut self) -> io::Result<()> {
-        let kept = self.keep().inspect_err(|_| {
-            if let Err(error) = self.discard() {
-                log::error!("connection {}: cannot abort its upload: {error}", self.id);
-            }
-        });
+    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.store(&bytes).await
+    }
+
+    async fn commit(&mut self) -> io::Result<()> {
+        let kept = self.keep().await;
+        if kept.is_err()
+            && let Err(error) = self.discard().await
+        {
+            log::error!("connection {}: cannot abort its upload: {error}", self.id);
+        }
         self.release();
         kept
     }
 
-    fn abort(&mut self) -> io::Result<()> {
-        let discarded = self.discard();
+    async fn abort(&mut self) -> io::Result<()> {
+        let discarded = self.discard().await;
         self.release();
         // The marker comes first, because readers of the store see it.
-        self.shared.mark(self.id)?;
+        self.shared.mark(self.id).await?;
         if let Err(error) = discarded {
             log::error!("connection {}: cannot abort its upload: {error}", self.id);
         }
@@ -197,11 +245,20 @@ impl SinkFile for StoreFile {
     }
 }
 
-impl Drop for StoreFile {
+impl Drop for AsyncStoreFile {
+    /// Aborts the upload in a task of the current runtime.
     fn drop(&mut self) {
-        // Reached only after a panic, because commit and abort take the upload.
-        if let Err(error) = self.discard() {
-            log::error!("connection {}: cannot abort its upload: {error}", self.id);
+        // Only after a panic, because commit and abort take the upload.
+        let Some(mut upload) = self.upload.take() else { return };
+        let (shared, id) = (Arc::clone(&self.shared), self.id);
+        let abort = async move {
+            if let Err(error) = shared.tidy(async { upload.abort().await }).await {
+                log::error!("connection {id}: cannot abort its upload: {error}");
+            }
+        };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(abort)),
+            Err(error) => log::error!("connection {id}: cannot abort its upload: {error}"),
         }
     }
 }
@@ -251,23 +308,6 @@ impl Shared {
         let multipart = self.store.put_multipart_opts(path, options).await;
         let multipart = multipart.map_err(|error| store_error(&error))?;
         Ok(Upload { multipart, flying: VecDeque::new(), parts: 0, bytes: 0 })
-    }
-}
-
-impl Claim {
-    /// Gets memory for the next buffer; returns true if the budget refuses and the held bytes must
-    /// be sent.
-    fn grow_is_refused(
-        &mut self,
-        filling: &mut Buffer,
-        pieces: &mut Vec<Bytes>,
-    ) -> io::Result<bool> {
-        let Some(room) = self.grow().map_err(|Closed| stopping())? else { return Ok(true) };
-        let filled = mem::replace(filling, self.buffer(room));
-        if !filled.is_empty() {
-            pieces.push(filled.freeze());
-        }
-        Ok(false)
     }
 }
 

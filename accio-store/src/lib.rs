@@ -14,6 +14,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! On tokio, with a task instead of a thread for each connection:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let sink = accio_store::StoreOptions::new("receiver-1".parse()?).open_async("file:///srv/accio").await?;
+//! let listener = tokio::net::TcpListener::bind("0.0.0.0:5000").await?;
+//! let mut config = accio_proto::ServerConfig::default();
+//! config.first_id = sink.highest().await?.map_or(1, |highest| highest + 1);
+//! accio_tokio::serve_async(listener, sink, config)?.ended().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! An object is absent, complete, empty or [`ERROR_MARKER`](accio_proto::ERROR_MARKER). Content
 //! that fits into one part is put at the commit; larger content is uploaded part by part and shows
 //! only once the upload is completed. The name is taken by a put that fails if the name exists, so
@@ -36,6 +49,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod blocking;
 mod buffer_pool;
 mod conditional_put;
 mod file;
@@ -48,6 +62,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 
-pub use file::StoreFile;
+pub use blocking::{StoreFile, StoreSink};
+pub use file::AsyncStoreFile;
 pub use open::{InvalidNodeName, NodeName, StoreError, StoreOptions};
-pub use sink::StoreSink;
+pub use sink::AsyncStoreSink;

@@ -11,7 +11,10 @@
 //! progress even while large ones hold all the rest.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::buffer_pool::{Buffer, BufferPool};
 use crate::part_size::PART;
@@ -31,7 +34,8 @@ pub(crate) struct Budget {
     /// Bytes for large uploads: seven eighths.
     main: usize,
     state: Mutex<State>,
-    changed: Condvar,
+    /// Notifies uploads that wait for memory.
+    changed: Notify,
     pool: Arc<BufferPool>,
 }
 
@@ -57,6 +61,17 @@ struct State {
 /// The server is stopping: no more memory is assigned.
 #[derive(Debug)]
 pub(crate) struct Closed;
+
+/// Answer to an upload that needs memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Growth {
+    /// It gets this number of bytes.
+    Bytes(usize),
+    /// It gets nothing, but holds a whole part, which should be sent.
+    Part,
+    /// It gets nothing now.
+    Wait,
+}
 
 /// Memory that one upload holds for the part it is filling.
 #[derive(Debug)]
@@ -93,7 +108,7 @@ impl Budget {
         Arc::new(Budget {
             main: total - small,
             state: Mutex::new(state),
-            changed: Condvar::new(),
+            changed: Notify::new(),
             pool: BufferPool::new(LARGEST_STEP, total),
         })
     }
@@ -101,7 +116,7 @@ impl Budget {
     /// Ends all current and future waits.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.changed.notify_all();
+        self.changed.notify_waiters();
     }
 
     /// Returns the pool that the memory comes from.
@@ -176,37 +191,47 @@ impl Claim {
     }
 
     /// Gets memory and returns its size in bytes. Waits if the part cannot be sent yet; returns
-    /// `None` if the part should be sent as it is.
-    pub(crate) fn grow(&mut self) -> Result<Option<usize>, Closed> {
+    /// `None` if the part should be sent as it is. Dropping the future has no effect.
+    pub(crate) async fn grow(&mut self) -> Result<Option<usize>, Closed> {
+        let budget = Arc::clone(&self.budget);
+        let mut changed = pin!(budget.changed.notified());
+        loop {
+            // Before the attempt, so that no change after it is missed.
+            changed.as_mut().enable();
+            match self.try_grow()? {
+                Growth::Bytes(step) => return Ok(Some(step)),
+                Growth::Part => return Ok(None),
+                Growth::Wait => changed.as_mut().await,
+            }
+            changed.set(budget.changed.notified());
+        }
+    }
+
+    /// Gets memory, if there is enough.
+    pub(crate) fn try_grow(&mut self) -> Result<Growth, Closed> {
         let step = self.held.clamp(STEP, LARGEST_STEP);
         let budget = &*self.budget;
         let mut state = budget.lock();
-        loop {
-            if state.closed {
-                return Err(Closed);
-            }
-            let new = self.held + step;
-            if self.small && new <= SMALL && step <= state.small {
-                state.small -= step;
-            } else if self.small && state.give(0, new) {
-                // The upload is not small, or the eighth is used up.
-                self.small = false;
-                state.small += self.held;
-                budget.changed.notify_all();
-            } else if self.small || !state.give(self.held, new) {
-                if self.held >= PART {
-                    return Ok(None);
-                }
-                state = budget.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            self.held = new;
-            #[cfg(test)]
-            {
-                state.peak = state.peak.max(state.used());
-            }
-            return Ok(Some(step));
+        if state.closed {
+            return Err(Closed);
         }
+        let new = self.held + step;
+        if self.small && new <= SMALL && step <= state.small {
+            state.small -= step;
+        } else if self.small && state.give(0, new) {
+            // The upload is not small, or the eighth is used up.
+            self.small = false;
+            state.small += self.held;
+            budget.changed.notify_waiters();
+        } else if self.small || !state.give(self.held, new) {
+            return Ok(if self.held >= PART { Growth::Part } else { Growth::Wait });
+        }
+        self.held = new;
+        #[cfg(test)]
+        {
+            state.peak = state.peak.max(state.used());
+        }
+        Ok(Growth::Bytes(step))
     }
 
     /// Returns a buffer for the memory that was assigned.
@@ -226,7 +251,7 @@ impl Claim {
             state.leaving += held;
         }
         drop(state);
-        self.budget.changed.notify_all();
+        self.budget.changed.notify_waiters();
         let held = if self.small { 0 } else { held };
         self.small = true;
         Leaving { budget: Arc::clone(&self.budget), held }
@@ -245,7 +270,7 @@ impl Drop for Leaving {
         state.leaving -= self.held;
         state.free += self.held;
         drop(state);
-        self.budget.changed.notify_all();
+        self.budget.changed.notify_waiters();
     }
 }
 
@@ -258,13 +283,19 @@ mod tests {
 
     use super::*;
 
+    /// Gets memory; blocks the thread until there is some.
+    fn grow(claim: &mut Claim) -> Result<Option<usize>, Closed> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(claim.grow())
+    }
+
     #[test]
     fn assigned_memory_fills_a_part_exactly() {
         let budget = Budget::new(2 * PART);
         let mut claim = Claim::new(&budget);
         let mut held = 0;
         while held < PART {
-            held += claim.grow().unwrap().unwrap();
+            held += grow(&mut claim).unwrap().unwrap();
         }
         assert_eq!(held, PART);
         drop(claim.leave());
@@ -282,12 +313,12 @@ mod tests {
             thread::spawn(move || {
                 let mut claim = Claim::new(&budget);
                 // Every upload holds some memory before any of them continues.
-                claim.grow().unwrap();
+                grow(&mut claim).unwrap();
                 start.wait();
                 for _ in 0..3 {
                     let mut held = claim.held;
                     while held < PART {
-                        held += claim.grow().unwrap().unwrap();
+                        held += grow(&mut claim).unwrap().unwrap();
                         thread::yield_now();
                     }
                     drop(claim.leave());
@@ -310,9 +341,9 @@ mod tests {
         let budget = Budget::new(PART + SMALL);
         let mut claim = Claim::new(&budget);
         while claim.held < PART {
-            claim.grow().unwrap();
+            grow(&mut claim).unwrap();
         }
-        assert!(claim.grow().unwrap().is_none());
+        assert!(grow(&mut claim).unwrap().is_none());
     }
 
     #[test]
@@ -322,13 +353,13 @@ mod tests {
         let mut flying = Vec::new();
         while budget.lock().free >= PART {
             while large.held < PART {
-                large.grow().unwrap();
+                grow(&mut large).unwrap();
             }
             flying.push(large.leave());
         }
-        while large.grow().unwrap().is_some_and(|_| budget.lock().free >= LARGEST_STEP) {}
+        while grow(&mut large).unwrap().is_some_and(|_| budget.lock().free >= LARGEST_STEP) {}
         let mut small = Claim::new(&budget);
-        assert_eq!(small.grow().unwrap(), Some(STEP));
+        assert_eq!(grow(&mut small).unwrap(), Some(STEP));
         drop((small, large, flying));
         assert_eq!(budget.in_use(), 0);
     }
@@ -337,10 +368,10 @@ mod tests {
     fn close_ends_every_wait() {
         let budget = Budget::new(PART + SMALL);
         let mut all = Claim::new(&budget);
-        while all.grow().unwrap().is_some() {}
+        while grow(&mut all).unwrap().is_some() {}
         let waiting = {
             let mut claim = Claim::new(&budget);
-            thread::spawn(move || while claim.grow().is_ok() {})
+            thread::spawn(move || while grow(&mut claim).is_ok() {})
         };
         budget.close();
         waiting.join().unwrap();

@@ -8,13 +8,13 @@ use object_store::path::Path;
 use object_store::{
     Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload,
 };
-use tokio::runtime::Runtime;
 use url::Url;
 
 use crate::backend::{self, Backend};
+use crate::blocking::StoreSink;
 use crate::part_size::PART;
 use crate::shared::{Location, Shared, store_error};
-use crate::sink::StoreSink;
+use crate::sink::AsyncStoreSink;
 
 /// Number of threads that send requests. Sessions run on their own threads.
 const THREADS: usize = 2;
@@ -46,7 +46,8 @@ impl StoreOptions {
         StoreOptions { memory: bytes.max(Self::MIN_MEMORY), ..self }
     }
 
-    /// Opens the store at `address` and removes unfinished uploads of an earlier run of this node.
+    /// Opens the store at `address` for a server whose sinks block, and removes unfinished uploads of
+    /// an earlier run of this node.
     ///
     /// Starts two threads that send requests. Must not be called on a thread of a tokio runtime.
     ///
@@ -62,10 +63,22 @@ impl StoreOptions {
             .enable_all()
             .build()
             .map_err(failure)?;
+        let sink = runtime.block_on(self.open_async(address))?;
+        Ok(StoreSink::new(sink, runtime))
+    }
+
+    /// Opens the store at `address` for a server on tokio, and removes unfinished uploads of an
+    /// earlier run of this node.
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`open`](Self::open).
+    pub async fn open_async(self, address: &str) -> Result<AsyncStoreSink, StoreError> {
         let (backend, root) = select(address, &self.node)?;
         let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
         let location = Location { address: without_secret(address), root, node: self.node.0 };
-        backend.into_sink(runtime, location, memory).map_err(failure)
+        let opened = backend.into_sink(location, memory).await;
+        opened.map_err(|cause| StoreError::Io { address: without_secret(address), cause })
     }
 }
 
@@ -187,17 +200,12 @@ fn select(address: &str, node: &NodeName) -> Result<(Backend, Path), StoreError>
 
 impl Backend {
     /// Removes orphans of an earlier run and probes the store's capabilities.
-    fn into_sink(
-        self,
-        runtime: Runtime,
-        location: Location,
-        memory: usize,
-    ) -> io::Result<StoreSink> {
+    async fn into_sink(self, location: Location, memory: usize) -> io::Result<AsyncStoreSink> {
         let Backend { store, mut capabilities, orphans } = self;
-        let count = runtime.block_on(orphans.remove(&location.root))?;
+        let count = orphans.remove(&location.root).await?;
         // Compatible stores may support only a part of the protocol.
         if capabilities.conditional && capabilities.notes {
-            capabilities.conditional = runtime.block_on(refuses(&*store, &location.root))?;
+            capabilities.conditional = refuses(&*store, &location.root).await?;
         }
         if !capabilities.conditional {
             log::warn!(
@@ -208,7 +216,7 @@ impl Backend {
         if count > 0 {
             log::warn!("removed {count} unfinished uploads of an earlier run");
         }
-        Ok(StoreSink::new(Shared::new(runtime, store, capabilities, location, memory)))
+        Ok(AsyncStoreSink::new(Shared::new(store, capabilities, location, memory)))
     }
 }
 
@@ -242,7 +250,7 @@ mod tests {
     use super::*;
     use crate::tests::Faulty;
 
-    fn runtime() -> Runtime {
+    fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
     }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use object_store::ObjectStore;
 use object_store::path::Path;
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::memory_budget::Budget;
@@ -23,7 +22,6 @@ pub(crate) const LAST_CLEANUP: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) runtime: Runtime,
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) capabilities: Capabilities,
     /// The store's address without a password.
@@ -63,7 +61,6 @@ pub(crate) struct Capabilities {
 
 impl Shared {
     pub(crate) fn new(
-        runtime: Runtime,
         store: Arc<dyn ObjectStore>,
         capabilities: Capabilities,
         location: Location,
@@ -72,7 +69,6 @@ impl Shared {
         let random = std::hash::RandomState::new().build_hasher().finish();
         let Location { address, root, node } = location;
         Shared {
-            runtime,
             store,
             capabilities,
             address,
@@ -95,33 +91,29 @@ impl Shared {
     }
 
     /// Waits for the store, unless the server stops.
-    pub(crate) fn wait<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    pub(crate) async fn wait<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut closing = self.closing.subscribe();
-        self.runtime.block_on(async {
-            let closed = pin!(closing.wait_for(|closing| *closing));
-            match select(pin!(work), closed).await {
-                Either::Left((result, _)) => result,
-                Either::Right(_) => Err(stopping()),
-            }
-        })
+        let closed = pin!(closing.wait_for(|closing| *closing));
+        match select(pin!(work), closed).await {
+            Either::Left((result, _)) => result,
+            Either::Right(_) => Err(stopping()),
+        }
     }
 
     /// Waits for the store to clean up, for a limited time even while the server stops.
-    pub(crate) fn tidy<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    pub(crate) async fn tidy<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut closing = self.closing.subscribe();
-        self.runtime.block_on(async {
-            let limit = pin!(async {
-                let closed = closing.wait_for(|closing| *closing);
-                let _ = tokio::time::timeout(CLEANUP - LAST_CLEANUP, closed).await;
-                tokio::time::sleep(LAST_CLEANUP).await;
-            });
-            match select(pin!(work), limit).await {
-                Either::Left((result, _)) => result,
-                Either::Right(_) => {
-                    Err(io::Error::new(io::ErrorKind::TimedOut, "the store does not answer"))
-                }
+        let limit = pin!(async {
+            let closed = closing.wait_for(|closing| *closing);
+            let _ = tokio::time::timeout(CLEANUP - LAST_CLEANUP, closed).await;
+            tokio::time::sleep(LAST_CLEANUP).await;
+        });
+        match select(pin!(work), limit).await {
+            Either::Left((result, _)) => result,
+            Either::Right(_) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the store does not answer"))
             }
-        })
+        }
     }
 }
 

@@ -4,28 +4,30 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use accio_proto::{Connection, FileSink, OpenError};
+use accio_proto::{Connection, OpenError};
+use accio_tokio::AsyncFileSink;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 
-use crate::file::StoreFile;
+use crate::file::AsyncStoreFile;
 use crate::shared::{LAST_CLEANUP, Shared, store_error};
 
-/// A [`FileSink`] that stores files in an object store, created by
-/// [`StoreOptions::open`](crate::StoreOptions::open).
+/// An asynchronous sink that stores files in an object store, created by
+/// [`StoreOptions::open_async`](crate::StoreOptions::open_async). No connection needs a thread.
 ///
-/// Clones share the store and the memory budget.
+/// Clones share the store and the memory budget. A connection that waits for memory holds up to
+/// 80 KiB in addition, or about 1 MiB with TLS or digests.
 #[derive(Debug, Clone)]
-pub struct StoreSink {
+pub struct AsyncStoreSink {
     shared: Arc<Shared>,
 }
 
-impl StoreSink {
+impl AsyncStoreSink {
     /// How long aborting unfinished uploads may take after [`close`](Self::close).
     pub const CLOSE_TIMEOUT: Duration = LAST_CLEANUP;
 
     pub(crate) fn new(shared: Shared) -> Self {
-        StoreSink { shared: Arc::new(shared) }
+        AsyncStoreSink { shared: Arc::new(shared) }
     }
 
     #[cfg(test)]
@@ -48,32 +50,32 @@ impl StoreSink {
     /// # Errors
     ///
     /// Returns an error if the store cannot list them.
-    pub fn highest(&self) -> io::Result<Option<u64>> {
-        self.shared.runtime.block_on(self.shared.highest())
+    pub async fn highest(&self) -> io::Result<Option<u64>> {
+        self.shared.highest().await
     }
 
     /// Makes every current and future wait for memory or for the store fail.
     ///
-    /// Call this when the server stops. Otherwise a store that does not answer delays the end of
-    /// each upload by up to a minute instead of [`CLOSE_TIMEOUT`](Self::CLOSE_TIMEOUT).
+    /// The server calls this when it stops, so that a store that does not answer delays the end of
+    /// each upload by at most [`CLOSE_TIMEOUT`](Self::CLOSE_TIMEOUT) instead of a minute.
     pub fn close(&self) {
         self.shared.close();
     }
 }
 
-impl FileSink for StoreSink {
-    type File = StoreFile;
+impl AsyncFileSink for AsyncStoreSink {
+    type File = AsyncStoreFile;
 
-    fn open(&self, connection: &Connection) -> Result<StoreFile, OpenError> {
-        Ok(StoreFile::new(&self.shared, connection.id))
+    async fn open(&self, connection: &Connection) -> Result<AsyncStoreFile, OpenError> {
+        Ok(AsyncStoreFile::new(&self.shared, connection.id))
     }
 
-    fn mark(&self, connection: &Connection) -> io::Result<()> {
-        self.shared.mark(connection.id)
+    async fn mark(&self, connection: &Connection) -> io::Result<()> {
+        self.shared.mark(connection.id).await
     }
 
-    fn blocks(&self) -> bool {
-        true
+    fn stopping(&self) {
+        self.close();
     }
 }
 

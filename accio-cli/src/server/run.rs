@@ -12,7 +12,7 @@ use std::time::Instant;
 
 #[cfg(feature = "operations")]
 use accio_proto::Outcome;
-use accio_proto::{FileSink, Port, Server, ServerBuilder, os_error_text};
+use accio_proto::{FileSink, Port, Server, ServerBuilder, ServerError, os_error_text};
 use rustix::net::{AddressFamily, SocketType, socket};
 
 #[cfg(feature = "operations")]
@@ -61,7 +61,7 @@ impl ServerFlags {
         start_log_writer()?;
         self.announce(&server);
         let ending = shutdown.start(server.handle(), program.clone())?;
-        serve(server, &*program, ending, |_| {})
+        serve(|| server.run(), &*program, ending, |_| {})
     }
 
     fn listen<K: FileSink>(
@@ -103,6 +103,23 @@ impl OperationFlags {
         builder: ServerBuilder<K>,
         port: Port,
         program: impl Program,
+    ) -> Result<ExitCode, Failure> {
+        self.run_with(flags, builder, port, program, Server::run)
+    }
+
+    /// Works like [`run`](OperationFlags::run), but lets `run_server` serve until a handle stops the
+    /// server.
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`run`](OperationFlags::run), and those of `run_server`.
+    pub fn run_with<K: FileSink>(
+        &self,
+        flags: &ServerFlags,
+        builder: ServerBuilder<K>,
+        port: Port,
+        program: impl Program,
+        run_server: impl FnOnce(Server<K>) -> Result<(), ServerError>,
     ) -> Result<ExitCode, Failure> {
         // This comes first, so that no child process inherits the sockets.
         #[cfg(linux_sys)]
@@ -226,11 +243,16 @@ impl OperationFlags {
         }
         #[cfg(linux_sys)]
         systemd::ready(&listening);
-        serve(server, &*program, ending, |deadline| {
-            if let Some(journal) = &journal {
-                journal.finish(deadline);
-            }
-        })
+        serve(
+            || run_server(server),
+            &*program,
+            ending,
+            |deadline| {
+                if let Some(journal) = &journal {
+                    journal.finish(deadline);
+                }
+            },
+        )
     }
 }
 
@@ -261,13 +283,13 @@ fn listen_on<K: FileSink>(
     }
 }
 
-fn serve<K: FileSink>(
-    server: Server<K>,
+fn serve(
+    run_server: impl FnOnce() -> Result<(), ServerError>,
     program: &impl Program,
     ending: Ending,
     finish: impl FnOnce(Instant),
 ) -> Result<ExitCode, Failure> {
-    let served = server.run();
+    let served = run_server();
     program.finish(&|| ending.deadline());
     finish(ending.deadline());
     ending.finished();

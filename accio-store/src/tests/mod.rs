@@ -16,11 +16,11 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
+use crate::blocking::{StoreFile, StoreSink};
 use crate::conditional_put;
-use crate::file::StoreFile;
 use crate::part_size::PART;
 use crate::shared::{Capabilities, LAST_CLEANUP, Location, Shared};
-use crate::sink::StoreSink;
+use crate::sink::AsyncStoreSink;
 use faulty::Faults;
 pub(crate) use faulty::Faulty;
 
@@ -40,7 +40,8 @@ pub(crate) fn sink(
     let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
     let (root, node) = (Path::from("p/node"), "node".to_owned());
     let location = Location { address: "test://".to_owned(), root, node };
-    StoreSink::new(Shared::new(runtime, store, capabilities, location, memory))
+    let sink = AsyncStoreSink::new(Shared::new(store, capabilities, location, memory));
+    StoreSink::new(sink, runtime)
 }
 
 fn faulty() -> (StoreSink, Arc<Faults>) {
@@ -74,9 +75,10 @@ fn put(sink: &StoreSink, id: u64, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn get(sink: &StoreSink, id: u64) -> Option<Vec<u8>> {
-    let Shared { runtime, store, .. } = &**sink.shared();
+    let Shared { store, .. } = &**sink.shared();
     let path = sink.shared().path(id);
-    runtime.block_on(async { Some(store.get(&path).await.ok()?.bytes().await.unwrap().to_vec()) })
+    sink.runtime()
+        .block_on(async { Some(store.get(&path).await.ok()?.bytes().await.unwrap().to_vec()) })
 }
 
 fn stores_every_length(sink: &StoreSink) {
@@ -227,7 +229,7 @@ fn replaces_content_of_a_failed_put_by_the_marker() {
     let path = shared.path(1);
     let stored =
         shared.create(&path, PutPayload::from_static(b"content"), conditional_put::CONTENT);
-    shared.runtime.block_on(stored).unwrap();
+    sink.runtime().block_on(stored).unwrap();
     sink.mark(&Connection::new(1)).unwrap();
     assert_eq!(get(&sink, 1).unwrap(), b"ERROR");
     assert_eq!(plan.open.load(Ordering::SeqCst), 0);
@@ -284,9 +286,9 @@ fn many_uploads_finish_with_memory_for_two_parts() {
         let (sink, done) = (sink.clone(), done.clone());
         thread::spawn(move || {
             let mut file = sink.open(&Connection::new(id)).unwrap();
-            let piece = vec![7; 64 << 10];
-            // More than two parts each, in small pieces, so that all uploads hold memory at the
-            // same time.
+            let piece = vec![7; 256 << 10];
+            // More than two parts each, in pieces, so that all uploads hold memory at the same time.
+            // On a busy machine each of them takes milliseconds.
             for _ in 0..(2 * PART / piece.len() + 3) {
                 file.write(&piece).unwrap();
                 thread::yield_now();
@@ -331,7 +333,8 @@ fn a_store_that_never_answers_does_not_delay_shutdown() {
     let (sink, _) = faulty();
     sink.close();
     let began = Instant::now();
-    let error = sink.shared().tidy(std::future::pending::<io::Result<()>>()).unwrap_err();
+    let tidy = sink.shared().tidy(std::future::pending::<io::Result<()>>());
+    let error = sink.runtime().block_on(tidy).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!((LAST_CLEANUP..BOUND).contains(&began.elapsed()), "{:?}", began.elapsed());
 }
