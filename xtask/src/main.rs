@@ -6,6 +6,7 @@ mod api;
 mod crate_tests;
 mod dist;
 mod examples;
+mod feature_costs;
 mod features;
 mod release;
 mod steps;
@@ -56,7 +57,11 @@ enum Command {
     /// Compare the library's public items with the snapshot, or update it
     Api(api::Arguments),
     /// Check that each set of features compiles, and the dependencies without features
-    Features,
+    Features {
+        /// Print the number of crates and the time to compile them, for some sets
+        #[arg(long)]
+        costs: bool,
+    },
     /// Test the examples that need further crates: axum, mio, SQLite
     Examples,
 }
@@ -75,7 +80,8 @@ fn main() -> ExitCode {
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Api(arguments) => api::run(&arguments),
-        Command::Features => features::run(),
+        Command::Features { costs: false } => features::run(),
+        Command::Features { costs: true } => feature_costs::run(),
         Command::Examples => examples::run(),
     })
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use accio_harness::cargo;
+use accio_harness::process::foreground;
 use accio_harness::work_dir::WorkDir;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -28,6 +29,7 @@ pub(super) struct Workspace {
     disk: WorkDir,
     tmpfs: Option<WorkDir>,
     identity: OnceLock<Identity>,
+    tokio: OnceLock<PathBuf>,
 }
 
 impl Workspace {
@@ -50,8 +52,9 @@ impl Workspace {
             _ => None,
         };
         let before = before.map(std::path::absolute).transpose()?;
-        let (this, identity) = (std::env::current_exe()?, OnceLock::new());
-        Ok(Workspace { bin, this, before, disk, tmpfs, identity })
+        let this = std::env::current_exe()?;
+        let (identity, tokio) = (OnceLock::new(), OnceLock::new());
+        Ok(Workspace { bin, this, before, disk, tmpfs, identity, tokio })
     }
 
     /// Returns the command that runs one of our programs, built for release.
@@ -66,6 +69,17 @@ impl Workspace {
     /// Returns the accio-server to compare ours with.
     pub(super) fn before(&self) -> Option<&Path> {
         self.before.as_deref()
+    }
+
+    /// Returns the example server of accio-tokio, which is built on first use.
+    pub(super) fn tokio(&self) -> Result<&Path> {
+        if let Some(program) = self.tokio.get() {
+            return Ok(program);
+        }
+        let mut build = cargo::cargo();
+        build.args(["build", "--release", "--package", "accio-tokio", "--example", "server"]);
+        ensure!(foreground(&mut build)?.success(), "the server on tokio does not build");
+        Ok(self.tokio.get_or_init(|| self.bin.join("examples/server")))
     }
 
     /// Returns the key of the servers with TLS, which is created on first use.

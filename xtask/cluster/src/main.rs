@@ -73,6 +73,9 @@ struct Arguments {
     /// A built-in store discards the uploads.
     #[arg(long, group = "measured")]
     memory: bool,
+    /// Store in a directory (file://) instead of the built-in store
+    #[arg(long, requires = "memory", conflicts_with = "throughput")]
+    to_directory: bool,
     /// Number of concurrent uploads
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..),
           requires = "memory", conflicts_with = "throughput")]
@@ -125,7 +128,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn measure_memory(arguments: &Arguments, out: &mut impl Write) -> Result<ExitCode> {
     let server = server(arguments, true)?;
-    let passed = memory::measure(&server, arguments.at_once, arguments.mib.unwrap_or(128), out)?;
+    let uploads = (arguments.at_once, arguments.mib.unwrap_or(128));
+    let passed = memory::measure(&server, uploads, arguments.to_directory, out)?;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -340,7 +344,7 @@ mod tests {
         for line in ["", "--calm --uploads 20", "--throughput --mib 4 --rounds 1", "--memory"] {
             assert!(parses(line), "{line}");
         }
-        assert!(parses("--memory --at-once 20 --mib 64"));
+        assert!(parses("--memory --at-once 20 --mib 64 --to-directory"));
         let meaningless = [
             "--mib 4",
             "--rounds 1",

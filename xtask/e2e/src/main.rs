@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use accio_harness::options::RunOptions;
-use accio_harness::subject::Subject;
+use accio_harness::subject::{Subject, Template};
 use accio_harness::work_dir::WorkDir;
 use accio_harness::{TROUBLE, resource_limits, scheduling_delay};
 use clap::Parser;
@@ -31,6 +31,12 @@ const DESCRIPTORS: u64 = 8192;
 struct Arguments {
     #[command(flatten)]
     run: RunOptions,
+    /// Test another server, e.g. "./server {port} {dir}"
+    #[arg(long, value_name = "COMMAND", requires = "server_flags")]
+    server: Option<String>,
+    /// The flags that this server has; scenarios that need others are skipped
+    #[arg(long, value_name = "FLAGS", value_delimiter = ',', allow_hyphen_values = true)]
+    server_flags: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -67,7 +73,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     scheduling_delay::start();
 
     let (jobs, seed) = (arguments.run.jobs(1), arguments.run.seed());
-    let subject = Arc::new(Subject::own(&bin)?);
+    let mut subject = Subject::own(&bin)?;
+    if let Some(command) = &arguments.server {
+        subject.server = Some(Template::parse(command)?.only_flags(&arguments.server_flags));
+    }
+    let subject = Arc::new(subject);
     let options = Options { jobs, dir: dir.path().to_owned(), keep: arguments.run.keep, seed };
     let tally = runner::run(&subject, &chosen, &options, &mut out)?;
     if arguments.run.keep && tally.failed > 0 {

@@ -235,6 +235,7 @@ impl Context {
         wrapper: &[&str],
         flags: &[&str],
     ) -> Verdict<(Process, u16)> {
+        self.subject.template(program)?.expect_flags(flags)?;
         let mut taken = String::new();
         for _ in 0..STARTS {
             let port = ports::free()?;

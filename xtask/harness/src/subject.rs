@@ -93,6 +93,8 @@ impl Subject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     words: Vec<String>,
+    /// The flags of the program, if it does not have all of those that ours has.
+    flags: Option<Vec<String>>,
 }
 
 impl Template {
@@ -126,7 +128,7 @@ impl Template {
         if words.is_empty() {
             return Err(Stop::Trouble("an empty command".into()));
         }
-        Ok(Template { words })
+        Ok(Template { words, flags: None })
     }
 
     /// Returns its program.
@@ -154,7 +156,7 @@ impl Template {
     /// Returns the command up to its first placeholder; the caller adds other arguments.
     pub fn bare(&self) -> Command {
         let fixed = self.words.iter().take_while(|word| !is_placeholder(word)).cloned().collect();
-        Template { words: fixed }.command(&[])
+        Template { words: fixed, flags: None }.command(&[])
     }
 
     /// Replaces each word for which `replace`, called with its index and text, returns another one.
@@ -166,6 +168,23 @@ impl Template {
             }
         }
         self
+    }
+
+    /// Declares that the program has no flags but these.
+    #[must_use]
+    pub fn only_flags(self, flags: &[String]) -> Template {
+        Template { flags: Some(flags.to_vec()), ..self }
+    }
+
+    /// Returns a skip if the program lacks one of the flags in `arguments`.
+    pub fn expect_flags(&self, arguments: &[&str]) -> Verdict {
+        let Some(flags) = &self.flags else { return Ok(()) };
+        let lacks =
+            |word: &&&str| word.starts_with("--") && !flags.iter().any(|flag| flag == **word);
+        match arguments.iter().find(lacks) {
+            None => Ok(()),
+            Some(flag) => Err(Stop::skip(format!("the program has no {flag}"))),
+        }
     }
 
     /// Prefixes the program with `directory`.
@@ -184,6 +203,16 @@ fn is_placeholder(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn skips_what_needs_flags_that_the_program_lacks() {
+        let template = Template::parse("server {port}").unwrap();
+        template.expect_flags(&["--tls"]).unwrap();
+        let limited = template.only_flags(&["--timeout".to_owned()]);
+        limited.expect_flags(&["--timeout", "2"]).unwrap();
+        let skip = limited.expect_flags(&["--timeout", "2", "--tls"]);
+        assert!(matches!(skip, Err(Stop::Skip(why)) if why == "the program has no --tls"));
+    }
 
     fn words(command: &Command) -> Vec<String> {
         let words = std::iter::once(command.get_program()).chain(command.get_args());

@@ -28,6 +28,7 @@ impl Peer {
             | Peer::Digest { .. }
             | Peer::Before { .. }
             | Peer::Count { .. }
+            | Peer::Tokio
             | Peer::Alternative(_) => {
                 let mut command = workspace.program("accio-client");
                 command.args(["127.0.0.1", &name]).arg(source);

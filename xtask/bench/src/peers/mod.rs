@@ -37,6 +37,8 @@ pub(super) enum Peer {
     },
     /// Our client and our server with TLS.
     Tls,
+    /// Our client and the example server of accio-tokio.
+    Tokio,
     /// Our client and the accio-server of `--before`.
     Before {
         durable: bool,
@@ -99,6 +101,7 @@ impl Peer {
             Peer::Digest { algorithm, both: false } => format!("accio, {algorithm}"),
             Peer::Digest { algorithm, both: true } => format!("accio, {algorithm}, both ends"),
             Peer::Tls => "accio, TLS".into(),
+            Peer::Tokio => "on tokio".into(),
             Peer::Before { durable: false } => "before".into(),
             Peer::Before { durable: true } => "before, durable".into(),
             Peer::Count { without } => all_but("server-s", without),
@@ -138,6 +141,7 @@ impl Peer {
             Peer::Digest { both: false, .. } => "accio-client → accio-server --digest",
             Peer::Digest { both: true, .. } => "accio-client --digest → accio-server --digest",
             Peer::Tls => "accio-client --tls-pin → accio-server --tls",
+            Peer::Tokio => "accio-client → the example server of accio-tokio",
             Peer::Before { .. } => "accio-client → the accio-server of --before",
             Peer::Count { .. } => "accio-client → server-s, which stores nothing",
             Peer::Nginx { .. } => "curl -T → nginx, WebDAV PUT",

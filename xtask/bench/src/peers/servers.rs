@@ -54,6 +54,12 @@ impl Peer {
                 command.arg(dir).arg("--tls-cert").arg(pem).arg("--tls-key").arg(pem);
                 command
             }
+            Peer::Tokio => {
+                let mut command = Command::new(workspace.tokio()?);
+                command.arg(&number).arg(dir).args(["--bind", "127.0.0.1", "--timeout", "600"]);
+                command.stdout(Stdio::null());
+                command
+            }
             Peer::Before { durable } => {
                 let program = workspace.before().context("no --before")?;
                 let mut command = served_by(Command::new(program), &[]);

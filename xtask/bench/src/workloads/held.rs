@@ -15,12 +15,36 @@ use crate::workspace::Storage;
 use accio_harness::process::{AtDrop, Process};
 use accio_harness::usage::{tree_cpu, tree_memory};
 
-pub(super) fn run(bench: &Bench, kind: &WorkloadKind, drip: Option<f64>) -> Result<Workload> {
+pub(super) fn run(
+    bench: &Bench,
+    kind: &WorkloadKind,
+    drip: Option<f64>,
+    peers: &[Peer],
+) -> Result<Workload> {
+    // A connection takes up to five descriptors on tokio.
+    let most = max_connections();
+    let most = if peers.contains(&Peer::Tokio) { most * 2 / 5 } else { most };
+    let count = most.min(10_000);
+    let mut rows = Vec::new();
+    for peer in peers {
+        rows.extend(measure(bench, kind, drip, count, peer)?);
+    }
+    let title = kind.about.replace("10,000", &count.to_string());
+    Ok(Workload { name: kind.name.into(), title, rows })
+}
+
+/// Measures one peer: with `count` connections and with none.
+fn measure(
+    bench: &Bench,
+    kind: &WorkloadKind,
+    drip: Option<f64>,
+    count: u64,
+    peer: &Peer,
+) -> Result<[Row; 2]> {
     let source = bench.workspace.source(256 * MIB)?;
-    let count = max_connections().min(10_000);
     let setup = |name| {
         let dir = bench.workspace.dir(Storage::Tmpfs, name)?;
-        anyhow::Ok(PeerSetup::in_dir(&bench.workspace, dir, Peer::Accio { without: &[] }))
+        anyhow::Ok(PeerSetup::in_dir(&bench.workspace, dir, peer.clone()))
     };
     let mut crowded = setup("crowded")?;
     crowded.upload(&source, false)?;
@@ -54,7 +78,8 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, drip: Option<f64>) -> Resu
     drop(holder);
     let slowdown = walls[1].iter().zip(&walls[0]).map(|(with, without)| with / without).collect();
     let [without, with] = walls;
-    let mut rows = [Row::new("accio, none held"), Row::new("accio")];
+    let name = peer.name();
+    let mut rows = [Row::new(format!("{name}, none held")), Row::new(name)];
     rows[0].add(Figure::Wall, "ms", without);
     rows[1].add(Figure::Wall, "ms", with);
     rows[1].add(Figure::Slowdown, "×", slowdown);
@@ -62,8 +87,7 @@ pub(super) fn run(bench: &Bench, kind: &WorkloadKind, drip: Option<f64>) -> Resu
     let each = after.saturating_sub(before) as f64 * 1024.0 / count as f64;
     rows[1].add(Figure::PerConnection, "B", vec![each]);
     rows[1].add(Figure::Connections, "", vec![count as f64]);
-    let title = kind.about.replace("10,000", &count.to_string());
-    Ok(Workload { name: kind.name.into(), title, rows: rows.into() })
+    Ok(rows)
 }
 
 /// Starts a process that opens the connections and holds them until it ends.

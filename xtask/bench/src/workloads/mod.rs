@@ -151,13 +151,13 @@ pub(super) const ALL: &[WorkloadKind] = &[
         name: "idle",
         about: "one file of 256 MiB to tmpfs, among 10,000 silent connections",
         quick: true,
-        run: |bench, kind| held::run(bench, kind, None),
+        run: |bench, kind| held::run(bench, kind, None, &OURS),
     },
     WorkloadKind {
         name: "drip",
         about: "the same, with connections that send a byte every 5 s",
         quick: false,
-        run: |bench, kind| held::run(bench, kind, Some(5.0)),
+        run: |bench, kind| held::run(bench, kind, Some(5.0), &OURS),
     },
     WorkloadKind {
         name: "start",
@@ -184,12 +184,43 @@ pub(super) const ALL: &[WorkloadKind] = &[
         run: |bench, kind| file::run(bench, kind, Storage::Disk, 256 * MIB, file::alternatives()),
     },
     WorkloadKind {
+        name: "tokio-256m",
+        about: "one file of 256 MiB to tmpfs, by accio-server and by the server on tokio",
+        quick: false,
+        run: |bench, kind| {
+            let mut peers = on_tokio();
+            // The part of the difference that splice makes, where a server does not use it.
+            peers.push(Peer::Accio { without: &["splice"] });
+            file::run(bench, kind, Storage::Tmpfs, 256 * MIB, peers)
+        },
+    },
+    WorkloadKind {
+        name: "tokio-1k",
+        about: "files of 1 KiB to tmpfs, by accio-server and by the server on tokio",
+        quick: false,
+        run: |bench, kind| small::compare(bench, kind, 1 << 10, on_tokio()),
+    },
+    WorkloadKind {
+        name: "tokio-idle",
+        about: "the server on tokio and accio-server with 10,000 silent connections",
+        quick: false,
+        run: |bench, kind| held::run(bench, kind, None, &on_tokio()),
+    },
+    WorkloadKind {
         name: "paths-1k",
         about: "1 KiB to tmpfs, each fast path switched off in turn",
         quick: false,
         run: small::without_each,
     },
 ];
+
+/// Our programs as they are.
+const OURS: [Peer; 1] = [Peer::Accio { without: &[] }];
+
+/// Returns accio-server and the server on tokio.
+fn on_tokio() -> Vec<Peer> {
+    vec![Peer::Accio { without: &[] }, Peer::Tokio]
+}
 
 impl Bench {
     pub(super) fn rounds(&self, quick: usize, full: usize) -> usize {
@@ -223,6 +254,7 @@ impl Bench {
                 | Peer::Durable
                 | Peer::Digest { .. }
                 | Peer::Tls
+                | Peer::Tokio
                 | Peer::Count { .. }
         );
         ours || self.peers.is_empty() || self.peers.iter().any(|part| peer.name().contains(part))
@@ -253,5 +285,6 @@ pub(super) fn all_peers() -> Vec<Peer> {
     peers.extend([Peer::Durable, Peer::DurableLoop]);
     peers.extend(file::digests().into_iter().skip(1));
     peers.extend(secure::peers());
+    peers.push(Peer::Tokio);
     peers
 }
