@@ -42,7 +42,7 @@
 //! - With a blocking sink, all connections share the runtime's threads for blocking work, 512 by
 //!   default. While all of them are in calls that do not return, the server accepts and greets
 //!   connections, but neither receives content nor stores error markers.
-//! - Time limits are measured with the system's clock, so [`tokio::time::pause`] has no effect on them.
+//! - Time limits are measured with the system's clock, so `tokio::time::pause` has no effect on them.
 //!
 //! # Client
 //!
