@@ -60,7 +60,7 @@ pub trait AsyncFileSink: Send + Sync + 'static {
 pub trait AsyncSinkFile: Send + 'static {
     /// Number of received bytes after which the server calls [`write`](AsyncSinkFile::write); less
     /// if no more have arrived. The server holds up to 64 KiB more in memory for each connection, or
-    /// 1 MiB more if it computes digests.
+    /// 1 MiB more with TLS or digests.
     const WRITE: usize = 1 << 20;
 
     /// Stores as many of the next bytes as possible without waiting, and returns their number. The

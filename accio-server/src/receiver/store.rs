@@ -1,16 +1,28 @@
 //! Receives files into an object store.
 
 use std::fmt::Display;
+use std::io;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use accio_cli::{Failure, Program, USAGE};
-use accio_proto::{Port, Server, os_error_text};
-use accio_store::{NodeName, StoreError, StoreOptions, StoreSink};
+use accio_proto::{Port, Server, Threading, os_error_text};
+use accio_store::{AsyncStoreSink, NodeName, StoreError, StoreOptions};
+use accio_tokio::Bridge;
+use tokio::runtime::{self, Runtime};
 
 use crate::arguments::{Arguments, WithExisting};
 #[cfg(linux_sys)]
 use crate::sandbox::Sandbox;
+
+/// Maximum number of threads for calls that block: those of file:// and of host name resolution.
+const BLOCKING_THREADS: usize = 16;
+
+/// Default of --max-connections. A connection that waits for memory holds up to 80 KiB in addition to
+/// --store-memory.
+const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// Receives files into the store at `address`.
 pub(crate) fn run(address: &str, port: Port, arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -37,27 +49,43 @@ pub(crate) fn run(address: &str, port: Port, arguments: Arguments) -> Result<Exi
         Some(node) => node,
         None => host_name()?,
     };
-    let sink = StoreOptions::new(node.clone()).memory(store.store_memory).open(address).map_err(
-        |error| match error {
-            StoreError::NotBuiltIn { scheme, .. } => {
-                super::another_build(&scheme, "stores except file://")
-            }
-            error => Failure::from_error(error),
-        },
-    )?;
-    let first_id = first_id(&sink, &node, files.ids_from, store.ids_from_store)?;
+    let runtime = start_runtime(workers)?;
+    let options = StoreOptions::new(node.clone()).memory(store.store_memory);
+    let sink = runtime.block_on(options.open_async(address)).map_err(|error| match error {
+        StoreError::NotBuiltIn { scheme, .. } => {
+            super::another_build(&scheme, "stores except file://")
+        }
+        error => Failure::from_error(error),
+    })?;
+    let highest = runtime.block_on(sink.highest());
+    let first_id = first_id(&sink, highest, &node, files.ids_from, store.ids_from_store)?;
     log::info!("writing as node \"{node}\", from {first_id}.file");
-    let builder = files.apply(Server::builder(sink.clone()));
-    let mut builder = limits.apply(builder).first_id(first_id);
-    if let Some(workers) = workers {
-        builder = builder.workers(workers);
-    }
-    operations.run(&server, builder, port, Receiver { sink })
+    let builder = Server::builder(Bridge::new(sink.clone())).max_connections(MAX_CONNECTIONS);
+    let builder = limits.apply(files.apply(builder)).first_id(first_id);
+    let builder = builder.threading(Threading::Runtime);
+    operations.run_with(&server, builder, port, Receiver { sink }, |server| {
+        let served = runtime.block_on(async { accio_tokio::spawn_async(server)?.ended().await });
+        // Without waiting for calls that are stuck.
+        runtime.shutdown_background();
+        served
+    })
+}
+
+/// Starts the threads that serve connections and send requests.
+fn start_runtime(workers: Option<NonZeroUsize>) -> Result<Runtime, Failure> {
+    let workers = workers.or_else(|| thread::available_parallelism().ok());
+    runtime::Builder::new_multi_thread()
+        .worker_threads(workers.map_or(1, NonZeroUsize::get))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("accio-store")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("cannot start a thread", os_error_text(&error)))
 }
 
 /// The hooks of a server that receives into a store.
 struct Receiver {
-    sink: StoreSink,
+    sink: AsyncStoreSink,
 }
 
 impl Program for Receiver {
@@ -68,20 +96,21 @@ impl Program for Receiver {
     fn grace(&self) -> Duration {
         // Aborting an upload takes one or two requests; a store that does not answer gets no more
         // time.
-        StoreSink::CLOSE_TIMEOUT + Duration::from_secs(1)
+        AsyncStoreSink::CLOSE_TIMEOUT + Duration::from_secs(1)
     }
 }
 
 /// Returns the number of the first connection.
 fn first_id(
-    sink: &StoreSink,
+    sink: &AsyncStoreSink,
+    highest: io::Result<Option<u64>>,
     node: &NodeName,
     ids_from: u64,
     ids_from_store: bool,
 ) -> Result<u64, Failure> {
     let failure =
         |why: &dyn Display| Failure::new(format_args!("cannot use store {}", sink.address()), why);
-    let highest = sink.highest().map_err(|error| failure(&os_error_text(&error)))?;
+    let highest = highest.map_err(|error| failure(&os_error_text(&error)))?;
     let first = match highest {
         Some(highest) if ids_from_store => {
             let next = highest.checked_add(1);
