@@ -1,5 +1,5 @@
 //! A server for the command line: connection N's bytes become FILE-DIR/N.file, until a signal stops
-//! it. `cargo xtask examples` grades it and runs the end-to-end scenarios with it.
+//! it. `cargo xtask test` grades it.
 
 #![allow(clippy::print_stderr, reason = "a program")]
 

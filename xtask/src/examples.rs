@@ -12,15 +12,7 @@ use crate::tools::Tool;
 /// The programs on tokio.
 pub(crate) const ON_TOKIO: [&str; 2] = ["server", "client"];
 
-/// The flags of the server on tokio.
-const FLAGS: &str = "--bind,--handshake,--timeout,--max-connections,--without";
-
-/// The scenarios that make sense for any server; the others are about the programs' own flags.
-const GROUPS: [&str; 7] =
-    ["dialects/", "content/", "errors/", "timeouts/", "signals/", "concurrency/", "limits/"];
-
-/// Tests the examples, and runs all checks of the courses and the end-to-end scenarios on the programs
-/// on tokio.
+/// Tests the examples and runs all checks of the courses on the programs on tokio.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut tests = cargo();
@@ -35,9 +27,6 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut grade = Tool::Grade.command();
     name_programs(&mut grade, &root.join("target/debug/examples"));
     passed &= process::foreground(&mut grade)?.success();
-    let mut scenarios = Tool::E2e.command();
-    scenarios_of_server(&mut scenarios, &root.join("target/debug/examples"));
-    passed &= process::foreground(&mut scenarios)?.success();
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -47,11 +36,4 @@ pub(crate) fn name_programs(grade: &mut Command, directory: &Path) {
     grade.args(["--handshake", "accio"]);
     grade.arg("--server").arg(example("server {port} {dir}"));
     grade.arg("--client").arg(example("client {host} {port} {file}"));
-}
-
-/// Tells the end-to-end scenarios to run the server on tokio in this directory.
-pub(crate) fn scenarios_of_server(scenarios: &mut Command, directory: &Path) {
-    let server = format!("'{}'/server {{port}} {{dir}}", directory.display());
-    scenarios.arg("--server").arg(server).arg("--server-flags").arg(FLAGS);
-    scenarios.args(GROUPS.iter().flat_map(|group| ["--filter", group]));
 }
