@@ -107,9 +107,9 @@ pub(crate) static ALL: &[BrokenServer] = &[
         keeps_open: false,
     },
     BrokenServer {
-        name: "late-9.5",
-        about: "greets after 9.5 s, in time",
-        serve: late::<9_500>,
+        name: "late-8.5",
+        about: "greets after 8.5 s, in time",
+        serve: late::<8_500>,
         keeps_open: false,
     },
     BrokenServer {

@@ -43,6 +43,17 @@ pub(crate) fn programs(dir: &Path) -> anyhow::Result<Subject> {
     Ok(subject)
 }
 
+/// Whether one of the programs in `dir` is a script.
+pub(crate) fn has_scripts(dir: &Path) -> bool {
+    let mut names = Program::ALL.iter().map(|program| program.name());
+    names.any(|name| {
+        DIRECTORIES.iter().any(|directory| {
+            let is_script = |end| dir.join(directory).join(format!("{name}.{end}")).is_file();
+            SCRIPTS.iter().any(|(end, _)| is_script(end))
+        })
+    })
+}
+
 /// Parses a command template and makes the paths of existing files absolute, because programs run
 /// in other directories.
 pub(crate) fn template(text: &str) -> anyhow::Result<Template> {

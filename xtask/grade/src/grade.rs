@@ -17,7 +17,7 @@ use super::source_checks;
 use super::startup_failures::{NOT_TRIED, StartupFailures};
 use super::trial::Trial;
 use accio_harness::context::Context;
-use accio_harness::jobs::{self, Concurrency, Job, Load};
+use accio_harness::jobs::{self, Concurrency, Job};
 use accio_harness::payload;
 use accio_harness::process::{self, OwnEnd};
 use accio_harness::resource_limits;
@@ -29,6 +29,10 @@ use accio_harness::{report as outputs, seeds::seed_for};
 
 /// Number of lines of an output that are kept with a failure.
 const TAIL: usize = 8;
+/// Maximum length of such a line, and of another text of a failure, in bytes. The rest may be a
+/// megabyte that a program printed without a line end.
+const LINE: usize = 400;
+const TEXT: usize = 4000;
 /// Number of processes whose output is kept with a failure.
 const PROCESSES: usize = 3;
 
@@ -158,8 +162,8 @@ struct PendingCheck {
     timeline: Arc<Mutex<Option<Arc<Timeline>>>>,
     /// The processes that it started.
     started: Arc<Mutex<Vec<(Pid, Program)>>>,
-    /// The submission's directory.
-    directory: Option<PathBuf>,
+    /// The directories of the submission.
+    directories: Vec<PathBuf>,
     /// When the checks of this attempt were prepared.
     since: Instant,
     /// Whether to keep the files of a failed check.
@@ -219,28 +223,27 @@ fn pending(
         let job = Job {
             name: check.id.to_owned(),
             load: check.load,
-            limit: limit(check.load),
+            limit: LIMIT,
             context: Arc::new(context),
             work: Arc::new(work),
         };
-        let directory = submission.directory.clone();
-        Ok(PendingCheck { job, notes, timeline, started, directory, since, keep: settings.keep })
+        let directories = submission.directory.iter().chain(&submission.files).cloned().collect();
+        Ok(PendingCheck { job, notes, timeline, started, directories, since, keep: settings.keep })
     };
     places.iter().map(run).collect()
 }
 
-/// Returns the time limit of a check. It ends only programs that the check itself does not give up,
-/// so it leaves enough time for a machine that is busy with other programs.
-fn limit(load: Load) -> Duration {
-    match load {
-        Load::Waits => Duration::from_secs(150),
-        Load::Works => Duration::from_secs(400),
-    }
-}
+/// Time limit of a check. It ends only programs that the check itself does not give up, so it leaves
+/// enough time for a slow program on a machine that is busy with others.
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Longer delays of this process or of a program may cause a fault. The time limits of the checks
 /// leave much more.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(1));
+
+/// In a shorter time, a program does not reach a timeout of its own, which a busy machine could have
+/// caused: those of the courses are ten seconds.
+const OWN_TIMEOUT: Duration = Duration::from_secs(7);
 
 impl PendingCheck {
     /// Stores the result in `row` and removes the directory. Returns whether the result is final: a
@@ -270,7 +273,7 @@ impl PendingCheck {
                 };
                 let delayed =
                     scheduling_delay::worst_since(began) > DELAYS.0 || ended.waited > DELAYS.1;
-                is_final = fault.certain || !delayed;
+                is_final = (fault.certain && took < OWN_TIMEOUT) || !delayed;
                 fault.during.reverse();
                 // The start of a program is added both where it is started and where failures are
                 // counted.
@@ -331,7 +334,8 @@ impl PendingCheck {
             let stderr = self.without_paths(&log.stderr.text());
             let lines: Vec<&str> = stderr.lines().collect();
             let tail = &lines[lines.len().saturating_sub(TAIL)..];
-            output.extend(tail.iter().map(|line| format!("  | {}", payload::escape_line(line))));
+            let shown = |line: &&str| shortened(payload::escape_line(line), LINE);
+            output.extend(tail.iter().map(|line| format!("  | {}", shown(line))));
         }
         output
     }
@@ -339,17 +343,29 @@ impl PendingCheck {
     /// Removes the paths of this machine from a text, and escapes characters that a program under
     /// test may have chosen to change how the report is displayed.
     fn tidy(&self, text: &str) -> String {
-        accio_cli::escape(&self.without_paths(text)).into_owned()
+        shortened(accio_cli::escape(&self.without_paths(text)).into_owned(), TEXT)
     }
 
     fn without_paths(&self, text: &str) -> String {
-        without_paths(text, [Some(self.job.context.dir()), self.directory.as_deref()])
+        let own = self.directories.iter().map(PathBuf::as_path);
+        without_paths(text, own.chain([self.job.context.dir()]))
     }
 }
 
+/// Cuts off what is longer than `most` bytes.
+fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let more = text.len() - end;
+        text.truncate(end);
+        text.push_str(&format!("… and {more} bytes more"));
+    }
+    text
+}
+
 /// Removes these directories from the paths in a text.
-fn without_paths(text: &str, directories: [Option<&Path>; 2]) -> String {
-    directories.into_iter().flatten().fold(text.to_owned(), |text, directory| {
+fn without_paths<'a>(text: &str, directories: impl IntoIterator<Item = &'a Path>) -> String {
+    directories.into_iter().fold(text.to_owned(), |text, directory| {
         text.replace(&format!("{}/", directory.to_string_lossy()), "")
     })
 }
@@ -359,8 +375,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn long_texts_are_cut_off_between_characters() {
+        assert_eq!(shortened("short".into(), 5), "short");
+        assert_eq!(shortened("1234ä6".into(), 5), "1234… and 3 bytes more");
+    }
+
+    #[test]
     fn texts_lose_the_paths_of_this_machine_and_display_as_they_are() {
-        let directories = [Some(Path::new("/tmp/run")), Some(Path::new("/class/ann"))];
+        let directories = ["/tmp/run", "/class/ann"].map(Path::new);
         let text = "python3 /class/ann/client.py: /tmp/run/1.file contains \u{9b}31m";
         let shown = without_paths(text, directories);
         assert_eq!(shown, "python3 client.py: 1.file contains \u{9b}31m");

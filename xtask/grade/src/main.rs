@@ -10,6 +10,7 @@
 
 mod broken;
 mod broken_server;
+mod build;
 mod cause;
 mod check;
 mod checks;
@@ -25,7 +26,9 @@ mod network_emulator;
 mod options;
 mod outcome;
 mod own_time;
+mod patience;
 mod printed;
+mod received;
 mod reference;
 mod remark;
 mod report;

@@ -88,6 +88,12 @@ pub(crate) struct Score {
     pub(crate) published: u32,
 }
 
+/// Returns the first line of the reason why there was nothing to grade; the others are the output of
+/// a compiler.
+pub(crate) fn first_line(problem: &str) -> &str {
+    problem.lines().next().unwrap_or_default()
+}
+
 impl Outcome {
     /// Returns a word for the outcome.
     pub(crate) fn word(&self) -> &'static str {

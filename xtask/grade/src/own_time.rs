@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use accio_harness::cpu_delay::CpuDelay;
 use accio_harness::{scheduling_delay, usage};
 
 /// Shortest and longest interval at which the delays are read.
@@ -16,7 +17,7 @@ const INTERVAL: (Duration, Duration) = (Duration::from_millis(20), Duration::fro
 pub(crate) struct OwnTime {
     began: Instant,
     /// The process groups, and how long each had waited for a CPU at the beginning.
-    groups: Vec<(Pid, Duration)>,
+    groups: Vec<(Pid, Duration, CpuDelay)>,
     /// When to read the delays again.
     next: Cell<Instant>,
 }
@@ -26,7 +27,8 @@ impl OwnTime {
     /// delay of one delays all.
     pub(crate) fn of(groups: &[Pid]) -> OwnTime {
         let began = Instant::now();
-        let groups = groups.iter().map(|group| (*group, waited(*group))).collect();
+        let groups = groups.iter().map(|group| (*group, waited(*group), CpuDelay::observe(*group)));
+        let groups = groups.collect();
         OwnTime { began, groups, next: Cell::new(began) }
     }
 
@@ -44,10 +46,12 @@ impl OwnTime {
 
     /// Returns the time that has passed.
     pub(crate) fn elapsed(&self) -> Duration {
-        let delays =
-            self.groups.iter().map(|(group, before)| waited(*group).saturating_sub(*before));
-        // This process is also delayed, and then it notices events late.
-        let own = scheduling_delay::worst_since(self.began);
+        let delays = self.groups.iter().map(|(group, before, delay)| {
+            // The first is precise, but does not count the threads that have ended.
+            waited(*group).saturating_sub(*before).max(delay.total())
+        });
+        // This process is also delayed, and then it sends and notices events late.
+        let own = scheduling_delay::total_since(self.began);
         self.began.elapsed().saturating_sub(delays.sum::<Duration>().max(own))
     }
 }

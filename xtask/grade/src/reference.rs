@@ -9,7 +9,7 @@ use std::time::Duration;
 use accio_proto::{MemorySink, Server, ServerError, ServerHandle, Stored};
 
 use super::content;
-use super::own_time::OwnTime;
+use super::patience::Patience;
 use super::running_server::RunningServer;
 use accio_harness::context::wait_until;
 use accio_harness::peer::{Dialect, End, Peer, SOON};
@@ -72,13 +72,14 @@ fn send_all(server: &RunningServer, peer: &Peer, content: &[u8]) -> Verdict {
     let mut stream = peer.stream();
     stream.set_write_timeout(Some(STEP))?;
     let mut sent = 0;
-    let mut stalled: Option<OwnTime> = None;
+    let mut stalled: Option<Patience> = None;
     while sent < content.len() {
         let piece = &content[sent..content.len().min(sent + PIECE)];
         let error = match stream.write(piece) {
             Ok(count) => {
                 sent += count;
                 stalled = None;
+                server.add_taken(count);
                 continue;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -89,7 +90,7 @@ fn send_all(server: &RunningServer, peer: &Peer, content: &[u8]) -> Verdict {
             let after = format!("it closed the connection after at most {sent} bytes: {error}");
             return Err(Stop::fault(expected, after)).certain();
         }
-        if stalled.get_or_insert_with(|| OwnTime::of(&[server.process.pid()])).exceeds(STALL) {
+        if stalled.get_or_insert_with(|| server.patience(STALL)).has_ended() {
             let actual = format!("it read nothing for {STALL:?}, after at most {sent} bytes");
             return Err(Stop::fault(expected, actual));
         }

@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
 use super::content;
 use super::expectations::{RESTING, expect_silence};
 use super::own_time::OwnTime;
+use super::patience::{Patience, WatchedFile};
+use super::received;
 use super::sockets;
 use super::startup_failures::{HANDSHAKE, StartupFailures};
 use accio_harness::context::{ERROR, wait_until};
@@ -31,9 +33,6 @@ pub(crate) const ENDING: Duration = Duration::from_secs(5);
 
 /// How much longer than [`SOON`] a busy server may take, on a busy machine.
 pub(crate) const BUSY: Duration = Duration::from_secs(12);
-
-/// How long a wrong file must remain unchanged before the server is blamed for it.
-const UNCHANGED: Duration = Duration::from_secs(1);
 
 /// What a server did that ended a connection before it had read everything.
 pub(crate) const UNREAD: &str = "it closed the connection without having read them";
@@ -57,6 +56,8 @@ pub(crate) struct RunningServer {
     pub(super) known: Arc<StartupFailures>,
     /// Number of handshakes so far.
     pub(super) handshakes: AtomicUsize,
+    /// Number of bytes of content that it took over all connections.
+    pub(super) taken: Arc<AtomicU64>,
     /// Number of lines that it printed before its first connection.
     pub(super) start_up_lines: OnceLock<usize>,
     /// Whether it may print lines at its start.
@@ -123,7 +124,7 @@ impl RunningServer {
     /// waits instead.
     fn expect_greeting(&self, peer: &mut Peer, hint: &str, known: impl Fn() -> Verdict) -> Verdict {
         const STEP: Duration = Duration::from_millis(200);
-        let time = OwnTime::of(&[self.process.pid()]);
+        let mut patience = self.patience(SOON);
         let mut received = Vec::new();
         loop {
             let (more, end) = peer.receive_or_end(GREETING.len() - received.len(), STEP)?;
@@ -142,13 +143,23 @@ impl RunningServer {
                 let actual = format!("{}{after}", payload::describe(&received));
                 return Err(Stop::fault(expected(), actual)).certain();
             }
-            if time.exceeds(SOON) {
+            if patience.has_ended() {
                 let hint = if received.is_empty() { hint } else { "" };
                 let actual = format!("{} within {SOON:?}{hint}", payload::describe(&received));
                 return Err(Stop::fault(expected(), actual));
             }
             known()?;
         }
+    }
+
+    /// Starts to wait for it.
+    pub(crate) fn patience(&self, limit: Duration) -> Patience {
+        Patience::new(self.process.pid(), &self.taken, limit)
+    }
+
+    /// Records that it took more bytes.
+    pub(crate) fn add_taken(&self, count: usize) {
+        self.taken.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Returns a fault unless the server soon accepts the connection.
@@ -265,9 +276,12 @@ impl RunningServer {
     pub(crate) fn expect_file(&self, id: usize, content: &[u8]) -> Verdict {
         let path = self.path(id);
         let watched = WatchedFile::default();
-        self.comes_to(|| holds(&path, content) || watched.stays_wrong(self, &path, content));
+        self.comes_to(|| {
+            received::holds(&path, content)
+                || watched.stays_wrong(self.process.pid(), &path, content)
+        });
         let expected = || format!("{id}.file to contain {}", content::sent(content));
-        match fs::read(&path) {
+        match received::read(&path, content.len()) {
             Ok(actual) if actual == content => Ok(()),
             Ok(actual) => {
                 let fault = Stop::fault(expected(), content::received(content, &actual));
@@ -282,12 +296,18 @@ impl RunningServer {
         }
     }
 
+    /// Returns the names of the files in its FILE-DIR.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        // The server may have replaced it by a link.
+        let is_dir = fs::symlink_metadata(&self.dir).is_ok_and(|file| file.is_dir());
+        let entries = is_dir.then(|| fs::read_dir(&self.dir)).into_iter().flatten().flatten();
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// Describes that connection `id`'s file does not exist, and what there is instead.
     pub(crate) fn describe_missing(&self, id: usize) -> String {
         const MOST: usize = 5;
-        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let names: BTreeSet<String> =
-            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let names = self.names();
         let mut shown: Vec<&str> = names.iter().map(String::as_str).take(MOST).collect();
         if names.len() > MOST {
             shown.push("…");
@@ -335,36 +355,6 @@ impl ExpectedResult<'_> {
     }
 }
 
-/// A file that is observed until it no longer changes.
-#[derive(Debug, Default)]
-struct WatchedFile {
-    /// Its length, and since when it is the same.
-    seen: std::cell::Cell<Option<(u64, Instant)>>,
-}
-
-impl WatchedFile {
-    /// Whether the file is unlike `content`, not only incomplete, and the idle server has not
-    /// changed it for some time.
-    fn stays_wrong(&self, server: &RunningServer, path: &Path, content: &[u8]) -> bool {
-        let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
-        match self.seen.get() {
-            Some((before, since)) if before == length => {
-                if since.elapsed() < UNCHANGED {
-                    return false;
-                }
-            }
-            _ => {
-                self.seen.set(Some((length, Instant::now())));
-                return false;
-            }
-        }
-        // Look again after the next interval.
-        self.seen.set(Some((length, Instant::now())));
-        fs::read(path).is_ok_and(|now| !content.starts_with(&now))
-            && process_table::settles(server.process.pid(), Duration::from_millis(100))
-    }
-}
-
 /// Whether the other side has closed the connection, without a reset.
 fn is_closed(peer: &Peer) -> bool {
     matches!(peek(peer), Ok(0))
@@ -383,11 +373,4 @@ fn peek(peer: &Peer) -> std::io::Result<usize> {
     let seen = stream.peek(&mut [0]);
     stream.set_nonblocking(false)?;
     seen
-}
-
-/// Whether the file has exactly this content now.
-pub(crate) fn holds(path: &Path, content: &[u8]) -> bool {
-    let length = fs::metadata(path).map(|metadata| metadata.len());
-    length.is_ok_and(|length| length == content.len() as u64)
-        && fs::read(path).is_ok_and(|now| now == content)
 }

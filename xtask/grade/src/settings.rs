@@ -22,8 +22,29 @@ pub(crate) struct Submission {
     pub(crate) directory: Option<PathBuf>,
     /// The command-line options that select it.
     pub(crate) options: String,
+    /// The program that builds it before it is graded.
+    pub(crate) build: Option<BuildTool>,
     /// The files that its programs need, which other submissions may not see.
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// The program that builds a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BuildTool {
+    /// For a `CMakeLists.txt`.
+    Cmake,
+    /// For a `Makefile`.
+    Make,
+}
+
+impl BuildTool {
+    /// Returns the name of its command.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            BuildTool::Cmake => "cmake",
+            BuildTool::Make => "make",
+        }
+    }
 }
 
 /// The settings for grading a submission.

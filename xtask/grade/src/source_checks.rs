@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Number of files that are parsed, and their maximum size.
 const FILES: usize = 40;
 const SIZE: u64 = 1 << 20;
+/// Maximum number of remarks, and length of one, in characters.
+const REMARKS: usize = 100;
+const TEXT: usize = 300;
 /// Number of commits that the courses ask for.
 const COMMITS: usize = 3;
 /// Names and endings of files that do not belong into a repository.
@@ -124,7 +127,7 @@ pub(crate) fn inspect(submission: &Submission, settings: &Settings) -> Sources {
                 sources.remarks.push(Remark {
                     file: relative(Path::new(path)),
                     line: line.parse().unwrap_or(0),
-                    text: accio_cli::escape(text).into_owned(),
+                    text: accio_cli::escape(text).chars().take(TEXT).collect(),
                 });
             }
             sources.commits = commits;
@@ -134,6 +137,12 @@ pub(crate) fn inspect(submission: &Submission, settings: &Settings) -> Sources {
             let text = format!("not parsed: {why}");
             sources.remarks.push(Remark { file: String::new(), line: 0, text });
         }
+    }
+    let more = sources.remarks.len().saturating_sub(REMARKS);
+    if more > 0 {
+        sources.remarks.truncate(REMARKS);
+        let text = format!("{more} remarks more");
+        sources.remarks.push(Remark { file: String::new(), line: 0, text });
     }
     sources
 }

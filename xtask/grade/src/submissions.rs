@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::build;
 use super::check::Check;
 use super::discovery;
 use super::fingerprint::Fingerprint;
 use super::grade;
-use super::outcome::Report;
+use super::outcome::{self, Report};
 use super::report::saved::{self, Reuse};
 use super::report::{self, json, table};
 use super::settings::{Settings, Submission};
@@ -26,10 +27,11 @@ use accio_proto::os_error_text;
 use anyhow::{anyhow, bail};
 
 /// Returns a submission for each directory in `dir`, sorted by name. If its programs are not found,
-/// it has no programs, but a reason.
+/// it has no programs, but a reason. If `builds`, compiled ones are found by their build files.
 pub(crate) fn find(
     dir: &Path,
     dialect: Dialect,
+    builds: bool,
 ) -> anyhow::Result<Vec<(Submission, Option<String>)>> {
     let entries = fs::read_dir(dir)
         .map_err(|error| {
@@ -48,9 +50,17 @@ pub(crate) fn find(
         );
     }
     let submission = |path: PathBuf| {
+        let build = build::tool(&path).filter(|_| builds);
         let (programs, problem) = match discovery::programs(&path) {
+            _ if build.is_some() => (Subject::default(), None),
             Ok(programs) => (programs, None),
-            Err(why) => (Subject::default(), Some(why.to_string())),
+            Err(why) => {
+                // The path on this machine means nothing to the student.
+                let name = printable(&path);
+                let text = why.to_string();
+                let text = text.rsplit_once(&format!("{name}: ")).map_or(&*text, |(_, text)| text);
+                (Subject::default(), Some(text.to_owned()))
+            }
         };
         let subject = quote(&path.to_string_lossy());
         let submission = Submission {
@@ -59,6 +69,7 @@ pub(crate) fn find(
             dialect,
             directory: std::path::absolute(&path).ok(),
             options: format!("{subject} --handshake {}", dialect.name()),
+            build,
             files: vec![path],
         };
         (submission, problem)
@@ -163,7 +174,7 @@ pub(crate) fn summary(out: &mut impl Write, reports: &[Report]) -> io::Result<()
     for report in reports {
         write!(out, "{:width$}", report.name)?;
         if let Some(problem) = &report.problem {
-            writeln!(out, "  nothing to grade: {problem}")?;
+            writeln!(out, "  nothing to grade: {}", outcome::first_line(problem))?;
             continue;
         }
         let programs = [Some(Program::Client), Some(Program::ServerS), Some(Program::Server), None];

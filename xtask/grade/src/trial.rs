@@ -1,12 +1,11 @@
 //! The environment of a check: starts the subject's programs, and emulates the network.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use super::sockets;
 use super::startup_failures::{STARTING, StartupFailures};
 use rustix::process::Pid;
 
-use accio_harness::context::{Context, wait_until};
+use accio_harness::context::{self, Context, wait_until};
 use accio_harness::namespace::{Loss, Namespace};
 use accio_harness::peer::{Dialect, FIRST, Listener, Peer, SECOND, SOON};
 use accio_harness::process::Process;
@@ -122,7 +121,7 @@ impl Trial<'_> {
     /// Starts the client with a sparse file that is larger than any buffers.
     pub(crate) fn client_with_sparse(&self, port: u16) -> Verdict<Process> {
         let path = self.context.fresh("sparse");
-        fs::File::create(&path)?.set_len(256 << 20)?;
+        context::create(&path)?.set_len(256 << 20)?;
         self.client_with("127.0.0.1", port, &path, None)
     }
 
@@ -290,6 +289,7 @@ impl Trial<'_> {
                         program,
                         known: Arc::clone(self.startup_failures),
                         handshakes: AtomicUsize::new(0),
+                        taken: Arc::new(AtomicU64::new(0)),
                         start_up_lines: OnceLock::new(),
                         may_announce: self.may_announce,
                         _namespace: namespace,

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -126,14 +126,14 @@ impl Context {
     /// Creates a file with these bytes.
     pub fn file(&self, content: &[u8]) -> Verdict<PathBuf> {
         let path = self.fresh("source");
-        fs::write(&path, content)?;
+        create(&path)?.write_all(content)?;
         Ok(path)
     }
 
     /// Creates a file of `length` bytes that depend on `tag`, in constant memory.
     pub fn large_file(&self, tag: u64, length: u64) -> Verdict<PathBuf> {
         let path = self.fresh("large");
-        payload::write(&path, self.seed.wrapping_add(tag), length)?;
+        payload::write(&mut create(&path)?, self.seed.wrapping_add(tag), length)?;
         Ok(path)
     }
 
@@ -285,6 +285,17 @@ impl Context {
         }
         Err(Stop::Trouble(format!("another process took the port in {STARTS} attempts: {taken}")))
     }
+}
+
+/// Creates a file in a directory that programs under test may own. One of them may have guessed its
+/// name and put a link there, to overwrite another file.
+pub fn create(path: &Path) -> Verdict<fs::File> {
+    fs::File::create_new(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Stop::fault("only files of its own", "a program created a file of the grader")
+        }
+        _ => error.into(),
+    })
 }
 
 /// Returns a fault unless the process ended with exit code 0 and without `ERROR` on stderr.

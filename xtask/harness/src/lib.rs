@@ -11,6 +11,7 @@ mod capture;
 pub mod cargo;
 pub mod context;
 pub mod cores;
+pub mod cpu_delay;
 pub mod interruption;
 pub mod jobs;
 pub mod namespace;

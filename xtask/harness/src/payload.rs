@@ -29,8 +29,7 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// Writes the same bytes as [`bytes`] to a file, in constant memory.
-pub fn write(path: &Path, seed: u64, length: u64) -> io::Result<()> {
-    let mut file = File::create(path)?;
+pub fn write(file: &mut File, seed: u64, length: u64) -> io::Result<()> {
     blocks(seed, length, |block| file.write_all(block))
 }
 
@@ -158,7 +157,7 @@ mod tests {
     fn finds_differences_between_files() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
-        write(&one, 5, 2_500_000).unwrap();
+        write(&mut File::create(&one).unwrap(), 5, 2_500_000).unwrap();
         assert_eq!(std::fs::read(&one).unwrap(), bytes(5, 2_500_000));
         std::fs::copy(&one, &two).unwrap();
         ensure_same(&one, &two).unwrap();

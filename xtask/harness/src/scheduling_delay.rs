@@ -40,3 +40,10 @@ pub fn worst_since(then: Instant) -> Duration {
     let recent = samples.iter().rev().take_while(|(at, _)| *at >= then);
     recent.map(|(_, late)| *late).max().unwrap_or_default()
 }
+
+/// Returns the sum of the delays since `then`.
+pub fn total_since(then: Instant) -> Duration {
+    let samples = SAMPLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let recent = samples.iter().rev().take_while(|(at, _)| *at >= then);
+    recent.map(|(_, late)| *late).sum()
+}

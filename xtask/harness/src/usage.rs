@@ -43,6 +43,28 @@ pub fn waited_for_cpu(pids: &[Pid]) -> Duration {
     longest
 }
 
+/// Returns the user and system CPU time of these processes, in clock ticks, with that of threads that
+/// have ended.
+pub(crate) fn cpu_of(pids: &[Pid]) -> Duration {
+    let time = |pid: &Pid| {
+        let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+        let (_, fields) = text.rsplit_once(") ")?;
+        let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
+        Some(ticks(times.next()?.ok()? + times.next()?.ok()?))
+    };
+    pids.iter().filter_map(time).sum()
+}
+
+/// Whether a thread of these processes is running, or waits for a CPU or the disk.
+pub(crate) fn is_ready(pids: &[Pid]) -> bool {
+    pids.iter().any(|pid| {
+        entries(&format!("/proc/{}/task", pid.as_raw_nonzero())).any(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D']))
+        })
+    })
+}
+
 /// Returns the CPU time of a process: precise if all of its threads are still running, and
 /// otherwise in clock ticks.
 fn process_cpu(pid: Pid) -> Duration {
@@ -69,15 +91,15 @@ pub fn ticks(count: u64) -> Duration {
 
 /// Returns the user and system CPU time of this process and the children that it has waited for.
 pub fn own_cpu() -> Duration {
-    getrusage(UsageWho::RUSAGE_SELF).map(cpu_of).unwrap_or_default() + reaped_cpu()
+    getrusage(UsageWho::RUSAGE_SELF).map(sum_of).unwrap_or_default() + reaped_cpu()
 }
 
 /// Returns the user and system CPU time of the children that this process has waited for.
 pub(crate) fn reaped_cpu() -> Duration {
-    getrusage(UsageWho::RUSAGE_CHILDREN).map(cpu_of).unwrap_or_default()
+    getrusage(UsageWho::RUSAGE_CHILDREN).map(sum_of).unwrap_or_default()
 }
 
-fn cpu_of(usage: Usage) -> Duration {
+fn sum_of(usage: Usage) -> Duration {
     let time = |value: nix::sys::time::TimeVal| {
         Duration::new(value.tv_sec().unsigned_abs(), 0)
             + Duration::from_micros(value.tv_usec().try_into().unwrap_or(0))

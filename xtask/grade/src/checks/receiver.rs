@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::expectations::{SILENCE, fails};
+use crate::received;
 use crate::reference;
-use crate::running_server::{BUSY, ExpectedResult, RunningServer, UNREAD, holds};
+use crate::running_server::{BUSY, ExpectedResult, RunningServer, UNREAD};
 use crate::trial::Trial;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
 use accio_harness::process_table;
@@ -126,7 +127,9 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
         before = Instant::now();
         peer.send(wire)?;
     }
-    let since = (before, Instant::now());
+    // From the first to the last moment at which the server may have started its clock: it may
+    // count from the connection, or from its own last byte.
+    let mut since = (before, Instant::now());
     let path = server.path(1);
     let (mut ended, mut marked) = (None, None);
     // On a busy machine the server may be runnable, but not running.
@@ -134,14 +137,17 @@ fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &
     let grace = Duration::from_millis(500);
     while since.1.elapsed() < SILENCE.1 + held + grace && (ended.is_none() || marked.is_none()) {
         if ended.is_none() {
-            let (end, _) = peer.end(Duration::from_millis(20))?;
+            let (end, received) = peer.end(Duration::from_millis(20))?;
             ended = (end != End::Open).then(Instant::now);
+            if received > 0 && ended.is_none() {
+                since.1 = Instant::now();
+            }
         } else {
             thread::sleep(Duration::from_millis(20));
         }
         if marked.is_none() {
             let found = match trial.program {
-                Program::Server => holds(&path, b"ERROR"),
+                Program::Server => received::holds(&path, b"ERROR"),
                 _ => server.process.stdout().text().contains("ERROR"),
             };
             marked = found.then(Instant::now);
@@ -189,8 +195,8 @@ pub(super) fn arrives(server: &RunningServer, address: SocketAddr, content: &[u8
 /// Returns a fault unless connection 1 produced a file other than ERROR.
 pub(super) fn produces_file(server: &RunningServer) -> Verdict {
     let path = server.path(1);
-    let exists = server.comes_to(|| path.exists());
-    let error = || std::fs::read(&path).is_ok_and(|now| now == b"ERROR");
+    let exists = server.comes_to(|| received::length(&path).is_ok());
+    let error = || received::holds(&path, b"ERROR");
     ensure(exists && !error(), "1.file with the received bytes", || {
         if exists { "1.file contains ERROR".into() } else { server.describe_missing(1) }
     })
@@ -225,7 +231,7 @@ pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
     match trial.program {
         Program::Server => {
             let path = server.path(1);
-            let length = || std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            let length = || received::length(&path).unwrap_or(0);
             server.comes_to(|| length() == HUGE);
             ensure_eq("bytes in 1.file", HUGE, length())?;
         }

@@ -88,4 +88,19 @@ mod tests {
             (total(&slices(7, usize::MAX)), total(&slices(7, 999)));
         assert_eq!(whole, part);
     }
+
+    #[test]
+    fn only_whole_segments_are_cut_off() {
+        let mut position = 0;
+        for (length, _) in slices(1, 64 << 10) {
+            let cut = position + length as u64;
+            // The end of what was read, the end of the stream, or a stall in between.
+            let is_read = length == 64 << 10 || cut == 4 << 20;
+            assert!(
+                length >= 1_460 || is_read || cut.is_multiple_of(1_460),
+                "{length} bytes at {position}"
+            );
+            position = cut;
+        }
+    }
 }

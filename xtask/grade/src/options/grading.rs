@@ -8,6 +8,7 @@ use accio_harness::TROUBLE;
 use anyhow::anyhow;
 
 use super::{COURSES, Options, RunSettings, USAGE, selection};
+use crate::build;
 use crate::check::Check;
 use crate::grade;
 use crate::interop;
@@ -29,7 +30,7 @@ impl Options {
         out: &mut impl Write,
     ) -> anyhow::Result<ExitCode> {
         let found = match &self.submissions {
-            Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES)),
+            Some(dir) => submissions::find(dir, self.handshake.unwrap_or(COURSES), !self.no_build),
             None => self.selected(run).map(|all| all.into_iter().map(|one| (one, None)).collect()),
         };
         if let (Err(why), Some(file), Some(_)) = (&found, &self.outputs.gradescope, self.subject())
@@ -45,7 +46,7 @@ impl Options {
             Some(why) => Err(anyhow!(why)),
             None => Ok(found),
         });
-        let (found, (roster, visibility)) = match found.and_then(|found| Ok((found, inputs?))) {
+        let (mut found, (roster, visibility)) = match found.and_then(|found| Ok((found, inputs?))) {
             Ok(all) => all,
             Err(why) => {
                 writeln!(io::stderr().lock(), "ERROR: {why:#}")?;
@@ -53,6 +54,14 @@ impl Options {
             }
         };
         self.try_report_files()?;
+        build::all(&mut found, &self.settings(run, run.dir.to_owned()));
+        if let (None, [(_, Some(why))]) = (&self.submissions, &found[..]) {
+            if let Some(file) = &self.outputs.gradescope {
+                gradescope::write_nothing(file, why)?;
+            }
+            writeln!(io::stderr().lock(), "ERROR: {why}")?;
+            return Ok(ExitCode::from(USAGE));
+        }
         let reports = match self.submissions {
             Some(_) => self.grade_class(&found, chosen, run, out)?,
             None => self.grade_each(&found, chosen, run, &visibility, out)?,

@@ -89,6 +89,9 @@ pub(crate) struct Options {
     /// Emulate delay and loss
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Network::Auto)]
     network: Network,
+    /// Do not build submissions that have a CMakeLists.txt or Makefile
+    #[arg(long)]
+    no_build: bool,
     /// Leave out checks with this text in id or description (repeatable)
     #[arg(long, value_name = "TEXT")]
     without: Vec<String>,

@@ -6,6 +6,7 @@ use accio_harness::quoting::quote;
 use anyhow::{Context, bail};
 
 use super::{COURSES, DISK, MEMORY, Options, RunSettings};
+use crate::build;
 use crate::detect;
 use crate::discovery;
 use crate::settings::Submission;
@@ -22,6 +23,9 @@ impl Options {
         }
         if self.memory != MEMORY {
             options.push_str(&format!(" --memory {}", self.memory));
+        }
+        if self.no_build {
+            options.push_str(" --no-build");
         }
         if self.allow_start_up_lines {
             options.push_str(" --allow-start-up-lines");
@@ -56,6 +60,7 @@ impl Options {
                         programs: Subject::own_in(run.bin, dialect)?,
                         dialect,
                         options: format!("{bin_dir}--handshake {}", dialect.name()),
+                        build: None,
                         files: vec![run.bin.to_owned()],
                     })
                 })
@@ -64,12 +69,17 @@ impl Options {
         let detected = || self.subject().and_then(|dir| detect::dialect(dir)).unwrap_or(COURSES);
         let dialect = self.handshake.unwrap_or_else(detected);
         let mut options = String::new();
+        let build = self.subject().and_then(|dir| build::tool(dir)).filter(|_| !self.no_build);
         let (name, programs) = match self.subject() {
             Some(dir) => {
                 options.push_str(&format!("{} ", subject_option(dir)));
                 let name = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
                 let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                (name, discovery::programs(dir)?)
+                let programs = match build {
+                    Some(_) => Subject::default(),
+                    None => discovery::programs(dir)?,
+                };
+                (name, programs)
             }
             None => {
                 let mut template = |option: &str, text: &Option<String>, placeholders: &[&str]| {
@@ -94,7 +104,7 @@ impl Options {
             Some(dir) => vec![dir.clone()],
             None => programs.directories(),
         };
-        Ok(vec![Submission { name, programs, dialect, directory, options, files }])
+        Ok(vec![Submission { name, programs, dialect, directory, options, build, files }])
     }
 
     /// Returns the directories that no program may see.

@@ -1,7 +1,7 @@
 //! Writes the points of a class as CSV, for spreadsheets and for the grade books of Moodle and
 //! Canvas.
 
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Report, first_line};
 use crate::roster::Roster;
 use accio_harness::subject::Program;
 
@@ -54,7 +54,7 @@ fn full(writer: &mut Writer, reports: &[Report], roster: &Roster) -> csv::Result
         record.push(report.dialect.name().to_owned());
         record.push(network(report).to_owned());
         record.push(format!("{:.1}", report.took.as_secs_f64()));
-        record.push(plain(report.problem.as_deref().unwrap_or_default()));
+        record.push(plain(report.problem.as_deref().map(first_line).unwrap_or_default()));
         record.push(env!("CARGO_PKG_VERSION").to_owned());
         for id in &checks {
             let row = report.rows.iter().find(|row| row.check.id == *id);
@@ -140,7 +140,7 @@ fn network(report: &Report) -> &'static str {
 /// Returns the failed checks in one line.
 fn feedback(report: &Report) -> String {
     if let Some(problem) = &report.problem {
-        return format!("nothing to grade: {problem}");
+        return format!("nothing to grade: {}", first_line(problem));
     }
     let failed = report.rows.iter().filter(|row| matches!(row.outcome, Outcome::Failed { .. }));
     let failed: Vec<&str> = failed.map(|row| row.check.id.as_str()).collect();

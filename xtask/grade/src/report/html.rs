@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::html_details::{article, detail};
 use super::html_text::{anchor, escaped, named, sign};
 use crate::check::Check;
-use crate::outcome::{Outcome, Report};
+use crate::outcome::{Outcome, Report, first_line};
 use accio_harness::subject::Program;
 
 const STYLE: &str = include_str!("page.css");
@@ -141,7 +141,7 @@ fn table_row(
             page,
             "<td class=\"text\" colspan=\"{}\">nothing to grade: {}</td></tr>",
             checks.len() + 1,
-            escaped(problem)
+            escaped(first_line(problem))
         );
         return;
     }

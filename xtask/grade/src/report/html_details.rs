@@ -32,7 +32,7 @@ pub(super) fn article(page: &mut String, number: usize, report: &Report) {
         total.possible
     );
     if let Some(problem) = &report.problem {
-        let _ = write!(page, "<li>nothing to grade: {}</li>", escaped(problem));
+        let _ = write!(page, "<li class=\"output\">nothing to grade: {}</li>", escaped(problem));
     }
     for program in report.programs() {
         let _ = write!(page, "<li>{}: {}</li>", program.name(), table::points(report, program));

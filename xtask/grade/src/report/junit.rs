@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, TestSuite};
 
-use crate::outcome::{Outcome, Report, Row};
+use crate::outcome::{Outcome, Report, Row, first_line};
 
 /// Returns the reports as a JUnit document.
 pub(crate) fn text(reports: &[Report]) -> Result<String, quick_junit::SerializeError> {
@@ -28,7 +28,8 @@ pub(crate) fn text(reports: &[Report]) -> Result<String, quick_junit::SerializeE
 /// Returns the failed case of a submission in which there is nothing to grade.
 fn nothing(problem: &str) -> TestCase {
     let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-    status.set_message(problem).set_type("nothing to grade");
+    status.set_message(first_line(problem)).set_type("nothing to grade");
+    status.set_description(problem);
     let mut case = TestCase::new("the submission's programs", status);
     case.set_classname("submission").set_time(Duration::ZERO);
     case

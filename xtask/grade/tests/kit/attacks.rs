@@ -203,3 +203,119 @@ fn files_are_limited_and_those_of_others_hidden() {
     assert!((1..=32).contains(&size(" big")), "{printed}");
     assert!((1..=64).contains(&size(" /tmp/big")), "{printed}");
 }
+
+/// Grades one check of a server that executes `text`; returns the check's result.
+fn attacked_server(dir: &Path, check: &str, text: &str) -> Value {
+    script(&dir.join("attacker/server"), text);
+    let output = run(kit()
+        .args(["--json", "--no-retry", "--network", "proxy", "--handshake", "confirm"])
+        .args(["--filter", check, "--subject"])
+        .arg(dir.join("attacker")));
+    let results: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    results["submissions"][0]["checks"][0].clone()
+}
+
+/// A server that speaks the dialect, and executes `first` when it starts.
+fn faulty_server(first: &str) -> String {
+    format!("{first}\nexec '{}' server confirm none \"$@\"", env!("CARGO_BIN_EXE_faulty"))
+}
+
+#[test]
+fn stored_files_that_are_links_or_pipes_are_neither_followed_nor_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    fs::write(&secret, "the secret of another user").unwrap();
+    // The server never gets as far as storing the file itself.
+    let stops = format!("exec '{}' server confirm late \"$@\"", env!("CARGO_BIN_EXE_faulty"));
+    let began = Instant::now();
+    for (attack, found) in [
+        (format!("ln -s {} \"$2/1.file\"", secret.display()), "symbolic link"),
+        ("mkfifo \"$2/1.file\"".to_owned(), "not a regular file"),
+        (
+            format!("rmdir \"$2\"; ln -s {} \"$2\"", dir.path().display()),
+            // `late` cannot store its parts there.
+            "",
+        ),
+        ("truncate -s 900M \"$2/1.file\"".to_owned(), "bytes"),
+    ] {
+        let check = attacked_server(dir.path(), "server/14", &format!("{attack}\n{stops}"));
+        assert_eq!(check["outcome"], "failed", "{attack}: {check:#}");
+        let text = check.to_string();
+        assert!(!text.contains("the secret"), "{attack}: {text}");
+        assert!(check["actual"].as_str().unwrap().contains(found), "{attack}: {check:#}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(200), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_guessed_name_does_not_make_the_kit_overwrite_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "untouched").unwrap();
+    // The kit writes the client's file into the directory of the check, when the server runs.
+    let links = format!(
+        "for i in 0 1 2 3 4 5 6 7 8 9; do for name in source large sparse; do \
+         ln -s {} \"$2/../$i-$name\"; done; done 2>/dev/null",
+        victim.display()
+    );
+    submit(dir.path(), "attacker", &["client"], "confirm", "none");
+    let check = attacked_server(dir.path(), "server/11", &faulty_server(&links));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    assert_eq!(check["outcome"], "failed", "{check:#}");
+}
+
+#[test]
+fn outputs_cannot_fill_the_reports() {
+    let dir = tempfile::tempdir().unwrap();
+    let floods = "head -c 3000000 /dev/zero | tr '\\0' x; \
+                  head -c 3000000 /dev/zero | tr '\\0' y >&2; exit 1";
+    for program in ["client", "server", "server-s"] {
+        script(&dir.path().join("class/attacker").join(program), floods);
+    }
+    let results = dir.path().join("results");
+    run(kit()
+        .args(["--no-retry", "--network", "proxy", "--handshake", "confirm", "--submissions"])
+        .arg(dir.path().join("class"))
+        .arg("--results")
+        .arg(&results));
+    for name in ["attacker.txt", "attacker.json"] {
+        let size = fs::metadata(results.join(name)).unwrap().len();
+        assert!((1_000..2 << 20).contains(&size), "{name} has {size} bytes");
+    }
+}
+
+#[test]
+fn a_sandbox_cannot_be_left_by_its_process_table_or_new_namespaces() {
+    if !has_sandboxes("a_sandbox_cannot_be_left") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("other/secret");
+    fs::create_dir(dir.path().join("other")).unwrap();
+    fs::write(&secret, "the secret").unwrap();
+    let secret = secret.display();
+    let text = format!(
+        "exec >&2
+         for one in /proc/[0-9]*; do
+             n=${{one#/proc/}}
+             [ $n = $$ ] && continue
+             (cat $one/root{secret} || cat $one/cwd{secret}) 2>/dev/null
+             for fd in $one/fd/*; do [ $n = 1 ] && echo x >$fd && echo written:$fd; done 2>/dev/null
+             [ $n = 1 ] && kill -STOP 1 && kill -KILL 1
+         done
+         unshare -Urm sh -c 'umount -l {other}; umount -l /tmp; umount -R /; cat {secret}; \
+             mount -o remount,rw,bind / && touch /written && echo written:root' 2>/dev/null
+         unshare -Urp --fork --mount-proc sh -c 'cat {secret}' 2>/dev/null
+         nsenter -t 1 -a cat {secret} 2>/dev/null
+         echo 1 2>/dev/null >/proc/sys/kernel/ns_last_pid && echo written:sys
+         head -c 100 /proc/1/environ /proc/1/mem 2>/dev/null
+         echo done; exit 1",
+        other = dir.path().display()
+    );
+    let (graded, _) = attacked(dir.path(), &text, &[]);
+    let printed = printed(&graded);
+    assert!(printed.contains("done"), "{printed}");
+    assert!(!printed.contains("the secret") && !printed.contains("written:"), "{printed}");
+    assert!(!Path::new("/written").exists());
+}

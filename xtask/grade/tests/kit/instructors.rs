@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
+use accio_harness::process::{Input, NO_OWNER, Process};
 use accio_harness::tools;
+use accio_harness::wait::wait_until;
 use serde_json::Value;
 
 use crate::{kit, run, submit};
@@ -91,6 +94,32 @@ fn only_changed_or_unfinished_submissions_are_graded_again() {
     fs::remove_file(dir.path().join("results/amara.json")).unwrap();
     assert_eq!(earned(&["--resume"]), [10, 15], "only amara is graded");
     assert_eq!(earned(&[]), [10, 10], "without the options everything is graded");
+}
+
+#[test]
+fn a_killed_run_of_a_class_resumes_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    submit(dir.path(), "class/amara", &["client"], "confirm", "no-usage");
+    // It connects after three seconds, so that there is time for the kill.
+    submit(dir.path(), "class/ben", &["client"], "confirm", "late-connect");
+    let arguments = ["--filter", "client/2", "--filter", "client/4", "--handshake", "confirm"];
+    let mut command = kit();
+    command.args(arguments).args(["--no-retry", "--at-once", "1", "--submissions", "class"]);
+    command.args(["--results", "results"]).current_dir(dir.path());
+    let mut first = Process::spawn(command, NO_OWNER, Input::Null).unwrap();
+    let (done, open) = (dir.path().join("results/amara.json"), dir.path().join("results/ben.json"));
+    assert!(wait_until(Duration::from_secs(120), || done.exists()));
+    first.kill().unwrap();
+    assert!(!open.exists(), "the run ended before it was killed");
+    // Marks the saved result, to see whether it is used.
+    let text = fs::read_to_string(&done).unwrap();
+    fs::write(&done, text.replacen("\"failed\"", "\"passed\"", 1)).unwrap();
+    let output = grade(dir.path(), &["--json", "--resume"]);
+    let run: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let earned: Vec<_> =
+        run["submissions"].as_array().unwrap().iter().map(|one| one["earned"].as_u64()).collect();
+    assert_eq!(earned, [Some(15), Some(15)], "{run:#}");
+    assert!(open.exists());
 }
 
 #[test]

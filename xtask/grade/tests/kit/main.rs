@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "a test")]
 
 mod attacks;
+mod build;
+mod class;
 mod demo_server;
 mod faults;
 mod hostile;

@@ -72,6 +72,12 @@ static CASES: &[Case] = &[
         says: &[("14", "1.file does not exist 8 s after the transfer; FILE-DIR contains .part-1")],
         ..case("server", "late", "14")
     },
+    // A part of a content is not another one.
+    Case {
+        failed: "18",
+        says: &[("18", "the first 1000 are missing (compared with the 1048576")],
+        ..case("server", "loses-start", "6 18")
+    },
     // Content in the same segment as the last confirmation is a check of its own.
     Case { failed: "same-segment", ..case("server", "drops-first", "8 11 13 14 same-segment") },
     Case { failed: "same-segment", ..case("server-s", "drops-first", "12 14 16 same-segment") },
@@ -84,6 +90,24 @@ fn verdicts_say_what_was_observed() {
         all.into_iter().flat_map(|one| one.join().unwrap()).collect()
     });
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn a_program_of_another_dialect_gets_a_hint() {
+    for (program, speaks, check, hint) in [
+        ("server", "direct", "server/6", "(--handshake direct)"),
+        ("server-s", "accio", "server-s/6", "(--handshake accio)"),
+        ("client", "accio", "client/8", "(--handshake accio)"),
+    ] {
+        let class = tempfile::tempdir().unwrap();
+        submit(class.path(), "it", &[program], speaks, "none");
+        let output = run(kit()
+            .args(["--json", "--handshake", "confirm", "--filter", check, "--subject"])
+            .arg(class.path().join("it")));
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let actual = json["submissions"][0]["checks"][0]["actual"].to_string();
+        assert!(actual.contains(hint), "{program} in {speaks}: {actual}");
+    }
 }
 
 /// Grades the case; returns descriptions of unexpected results.

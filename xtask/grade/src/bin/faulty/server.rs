@@ -238,6 +238,9 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
         received.count += count as u64;
         match &mut file {
             _ if faulty.has("whole-file") => received.content.extend_from_slice(&buffer[..count]),
+            Some(file) if faulty.has("loses-start") && received.count <= count as u64 => {
+                file.write_all(&buffer[count.min(1000)..count])?;
+            }
             Some(file) => file.write_all(&buffer[..count])?,
             None => {}
         }

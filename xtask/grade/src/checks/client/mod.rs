@@ -93,10 +93,10 @@ pub(super) fn checks() -> Vec<Check> {
             .in_dialects(GREETED)
             .waits()
             .run(|trial| gives_up_on(trial, "wrong")),
-        check("late-greeting", "accepts a greeting after 9.5 s", TEN)
+        check("late-greeting", "accepts a greeting after 8.5 s", TEN)
             .in_dialects(GREETED)
             .waits()
-            .run(|trial| tolerates(trial, "late-9.5")),
+            .run(|trial| tolerates(trial, "late-8.5")),
         check("drip", "accepts a greeting at one byte per second", WHOLE)
             .in_dialects(GREETED)
             .waits()

@@ -23,6 +23,9 @@ use accio_harness::subject::Program;
 use accio_harness::verdict::{Certain, During, Stop, Verdict, ensure, ensure_eq};
 use accio_harness::{payload, ports, process_table};
 
+/// How long a client may pause before and between its content: ten seconds, and a busy machine.
+const CONTENT: Duration = Duration::from_secs(15);
+
 /// Runs the client with too few and too many arguments while a server is running, so that a client
 /// that ignores an argument succeeds.
 pub(super) fn arguments(trial: &Trial<'_>) -> Verdict {
@@ -264,7 +267,7 @@ fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
         let mut client = trial.client_with_sparse(proxy.address().port())?;
         let mut peer = trial.accept(&listener, &client)?;
         peer.greet_as_server(trial.dialect)?;
-        let (end, _) = peer.end(SOON)?;
+        let (end, _) = peer.end(CONTENT)?;
         ensure_eq("the network's reset", End::Reset, end)?;
         return fails(&mut client, Instant::now(), GIVE_UP).map(drop);
     };
@@ -331,7 +334,7 @@ pub(super) fn slow_reader(trial: &Trial<'_>) -> Verdict {
             thread::sleep(Duration::from_secs(3));
         }
         step += 1;
-        let received = peer.receive(STEP.min(usize::try_from(left).unwrap_or(STEP)), SOON)?;
+        let received = peer.receive(STEP.min(usize::try_from(left).unwrap_or(STEP)), CONTENT)?;
         let place = || format!("{} bytes of {SIZE} received", SIZE - left);
         ensure(!received.is_empty(), "more of the file", || "nothing more".into()).during(place)?;
         let mut expected = vec![0; received.len()];
@@ -358,7 +361,7 @@ pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
     let (mut read, mut peak) = (0, 0);
     // The rest of the file does not fit into the socket buffers, so the client is still running.
     while read < SIZE - (48 << 20) {
-        let received = peer.receive(1 << 20, SOON)?.len() as u64;
+        let received = peer.receive(1 << 20, CONTENT)?.len() as u64;
         ensure(received > 0, format!("{SIZE} bytes"), || format!("{read} bytes and no more"))?;
         read += received;
         if read % (8 << 20) == 0 {
