@@ -9,8 +9,8 @@ mod reports;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Instant;
 
 use super::config::Config;
@@ -42,6 +42,8 @@ pub(super) struct Connections<K: FileSink> {
     exhausted: AtomicBool,
     /// Whether accepting is paused; used to log the pause only once.
     paused: AtomicBool,
+    /// Whether the sink knows that the server stops.
+    stopping: Once,
     limit_log: LimitLog,
 }
 
@@ -59,6 +61,7 @@ impl<K: FileSink> Connections<K> {
             next_id: AtomicU64::new(config.first_id),
             exhausted: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            stopping: Once::new(),
             limit_log: LimitLog::default(),
             config,
         }
@@ -233,11 +236,14 @@ impl<K: FileSink> Connections<K> {
         self.exhausted.load(Ordering::Relaxed)
     }
 
-    /// Tells the sink that the server stops.
+    /// Tells the sink that the server stops, if this is the first call. The sink knows it when this
+    /// returns.
     pub(super) fn stopping(&self) {
-        if catch_unwind(AssertUnwindSafe(|| self.sink.stopping())).is_err() {
-            log::error!("the sink panicked when the server stopped");
-        }
+        self.stopping.call_once(|| {
+            if catch_unwind(AssertUnwindSafe(|| self.sink.stopping())).is_err() {
+                log::error!("the sink panicked when the server stopped");
+            }
+        });
     }
 
     /// Stops counting a connection against the limits. This comes first, so that a client that

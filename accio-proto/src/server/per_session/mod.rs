@@ -77,6 +77,7 @@ impl<K: FileSink> PerSession<K> {
             shared.pool.wait();
             served
         });
+        connections.stopping();
         handle.stop();
         match served {
             Ok(served) => served.map_err(ServerError::Serve),
@@ -101,11 +102,9 @@ impl<K: FileSink> Shared<'_, K> {
                     false
                 });
             match self.wait(if is_free { sockets } else { &[] }, resting)? {
-                Woken::Stop => {
-                    self.connections.stopping();
-                    return Ok(());
-                }
-                Woken::Drain => return Ok(()),
+                // Each thread that ends a session because of a stop announces the stop to the sink, also
+                // after a drain, when no thread accepts any more.
+                Woken::Stop | Woken::Drain => return Ok(()),
                 Woken::Again => resting = None,
                 Woken::Sockets(ready) => {
                     for index in ready {
@@ -246,7 +245,10 @@ impl<K: FileSink> Shared<'_, K> {
                 Progress::Unnumbered(unnumbered) => return unnumbered.close(),
             };
             progress = match self.wait_for(&connection) {
-                Ok(Woken::Stop) => self.connections.abort(connection, Abort::Shutdown),
+                Ok(Woken::Stop) => {
+                    self.connections.stopping();
+                    self.connections.abort(connection, Abort::Shutdown)
+                }
                 Ok(_) => self.connections.take_turn(connection, copier),
                 Err(error) => self.connections.abort(connection, Abort::System(error)),
             };

@@ -49,6 +49,7 @@ impl<K: FileSink> Shared<'_, K> {
                 return verdict.map_err(Abort::Rejected);
             }
             if is_ready(&fds[0]) {
+                self.connections.stopping();
                 return Err(Abort::Shutdown);
             }
         }

@@ -11,6 +11,7 @@ pub(super) struct HookedSink {
     on_write: Arc<dyn Fn(u64) + Send + Sync>,
     /// How often the server has announced its stop.
     pub(super) stops: Arc<AtomicU32>,
+    pub(super) on_stop: Arc<dyn Fn() + Send + Sync>,
 }
 
 pub(super) struct HookedFile {
@@ -22,7 +23,7 @@ pub(super) struct HookedFile {
 impl HookedSink {
     pub(super) fn new(memory: &MemorySink, on_write: impl Fn(u64) + Send + Sync + 'static) -> Self {
         let (memory, stops) = (memory.clone(), Arc::default());
-        HookedSink { memory, on_write: Arc::new(on_write), stops }
+        HookedSink { memory, on_write: Arc::new(on_write), stops, on_stop: Arc::new(|| ()) }
     }
 }
 
@@ -36,6 +37,7 @@ impl FileSink for HookedSink {
 
     fn stopping(&self) {
         self.stops.fetch_add(1, Ordering::SeqCst);
+        (self.on_stop)();
     }
 }
 

@@ -39,6 +39,32 @@ fn a_stop_is_announced_to_the_sink() {
     assert_eq!(stops.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
+#[test]
+fn a_stop_after_a_drain_is_announced_before_the_first_marker() {
+    let memory = MemorySink::new();
+    let stops = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut sink = HookedSink::new(&memory, |_| ());
+    sink.on_stop = {
+        let (memory, stops) = (memory.clone(), Arc::clone(&stops));
+        Arc::new(move || stops.lock().unwrap().push(memory.all().len()))
+    };
+    let server = start(Server::builder(sink));
+    let mut streams: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        greeted(stream);
+        stream.write_all(b"not done").unwrap();
+    }
+    server.handle.drain();
+    let started = Instant::now();
+    while TcpStream::connect(server.address).is_ok() {
+        assert!(started.elapsed() < PATIENCE, "it still listens");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.stop().unwrap();
+    assert_eq!(memory.all().len(), 4);
+    assert_eq!(*stops.lock().unwrap(), [0], "announced once, before any marker");
+}
+
 /// Sessions that a worker is serving when the server stops end like the parked ones.
 #[test]
 fn stopping_during_busy_transfers_reports_each_of_them() {
