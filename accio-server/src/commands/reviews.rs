@@ -90,24 +90,33 @@ impl Reviews {
     /// Passes files to the helper, until the server stops or the helper is gone.
     fn feed(&self) {
         while let Some((review, descriptor)) = self.next() {
-            let job = Job {
-                id: review.connection.id,
-                bytes: review.bytes,
-                peer: review.connection.peer,
-                identity: review.connection.identity.as_deref().map(str::to_owned),
-                digest: review.digest.map(|digest| digest.to_string()),
-            };
-            let id = review.connection.id;
-            // Before it is sent, because the decision may come at once.
-            self.lock().running.insert(id, (review, Instant::now()));
-            if let Err(error) = message::send(&self.socket, &job, Some(&descriptor)) {
-                let review = self.lock().running.remove(&id);
-                if let Some((review, _)) = review {
-                    self.reject(
-                        review,
-                        &format!("cannot run the command: {}", os_error_text(&error)),
-                    );
-                }
+            self.pass_on(review, &descriptor);
+        }
+    }
+
+    /// Passes a file to the helper.
+    fn pass_on(&self, review: Review, descriptor: &OwnedFd) {
+        let job = Job {
+            id: review.connection.id,
+            bytes: review.bytes,
+            peer: review.connection.peer,
+            identity: review.connection.identity.as_deref().map(str::to_owned),
+            digest: review.digest.map(|digest| digest.to_string()),
+        };
+        let id = review.connection.id;
+        let mut state = self.lock();
+        if state.gone {
+            // The thread that found the helper gone has rejected the others already.
+            drop(state);
+            return self.reject(review, HELPER_IS_GONE);
+        }
+        // Before it is sent, because the decision may come at once.
+        state.running.insert(id, (review, Instant::now()));
+        drop(state);
+        if let Err(error) = message::send(&self.socket, &job, Some(descriptor)) {
+            let review = self.lock().running.remove(&id);
+            if let Some((review, _)) = review {
+                self.reject(review, &format!("cannot run the command: {}", os_error_text(&error)));
             }
         }
     }
@@ -216,5 +225,53 @@ impl Reviews {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is complete before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown as End, TcpStream};
+    use std::sync::mpsc;
+
+    use accio_proto::{DirSink, Server};
+    use rustix::net::{SendFlags, send};
+
+    use super::*;
+
+    /// The helper can fail between two steps of the thread that passes files to it, and without ending.
+    #[test]
+    fn a_file_that_is_passed_on_after_the_helper_failed_is_rejected() {
+        let (socket, helper) = message::pair().unwrap();
+        let reviews = Reviews {
+            socket,
+            jobs: 1,
+            patience: Duration::from_secs(60),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (push, pushed) = mpsc::channel();
+        let server = Server::builder(DirSink::create(dir.path()).unwrap())
+            .reviewer(move |review| push.send(review).unwrap())
+            .bind("127.0.0.1:0")
+            .unwrap();
+        let (address, handle) = (server.local_addr(), server.handle());
+        let running = thread::spawn(move || server.run());
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.read_exact(&mut [0; 7]).unwrap();
+        client.write_all(b"content").unwrap();
+        client.shutdown(End::Write).unwrap();
+        reviews.push(pushed.recv_timeout(Duration::from_secs(20)).unwrap());
+        let (review, descriptor) = reviews.next().unwrap();
+        send(&helper, b"no decision", SendFlags::empty()).unwrap();
+        reviews.read();
+        reviews.pass_on(review, &descriptor);
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        handle.stop();
+        running.join().unwrap().unwrap();
+        assert!(reviews.next().is_none(), "no further file");
     }
 }
