@@ -209,6 +209,8 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "SIZE", value_parser = bytes, env = "ACCIO_MIN_RATE")]
     pub(crate) min_rate: Option<u64>,
     /// Minimum free disk space to accept a connection, e.g. 10G
+    ///
+    /// One percent of the file system's inodes must be free, too, but at most 1024.
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0",
           hide_default_value = true, env = "ACCIO_MIN_FREE")]
     pub(crate) min_free: u64,
