@@ -4,9 +4,10 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use accio_proto::{FileSink, ServerBuilder, ServerHandle, os_error_text};
+use rustls::pki_types::CertificateDer;
 
 use crate::tls::{ServerTlsFlags, TlsSettings};
 use crate::{Failure, say};
@@ -16,16 +17,21 @@ use crate::{Failure, say};
 pub(super) struct Tls {
     flags: ServerTlsFlags,
     settings: TlsSettings,
+    /// The certificate in use.
+    certificate: Mutex<CertificateDer<'static>>,
     handle: OnceLock<ServerHandle>,
 }
 
 impl Tls {
     /// Loads the files named by the flags; returns `None` without TLS.
     pub(super) fn load(flags: &ServerTlsFlags) -> Result<Option<Arc<Tls>>, Failure> {
-        let settings = flags.load()?;
-        Ok(settings.map(|settings| {
-            Arc::new(Tls { flags: flags.clone(), settings, handle: OnceLock::new() })
-        }))
+        let Some(settings) = flags.load()? else { return Ok(None) };
+        if let Some(why) = settings.out_of_date {
+            log::warn!("clients without a pin refuse the certificate: {why}");
+        }
+        let certificate = Mutex::new(settings.certificate.clone());
+        let (flags, handle) = (flags.clone(), OnceLock::new());
+        Ok(Some(Arc::new(Tls { flags, settings, certificate, handle })))
     }
 
     /// Applies the TLS settings to `builder`.
@@ -88,8 +94,14 @@ impl Tls {
         if self.flags.files().next().is_none() {
             return;
         }
-        match self.flags.load() {
+        let loaded = self.flags.load().and_then(|settings| match settings {
+            Some(settings) => self.check(&settings).map(|()| Some(settings)),
+            None => Ok(None),
+        });
+        match loaded {
             Ok(Some(settings)) => {
+                *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) =
+                    settings.certificate;
                 handle.set_tls(settings.tls);
                 log::info!("TLS files reloaded");
             }
@@ -97,6 +109,23 @@ impl Tls {
             Err(failure) => {
                 log::error!("cannot reload the TLS files, continuing with the old ones: {failure}");
             }
+        }
+    }
+
+    /// Rejects another certificate than the one in use if clients without a pin would refuse it. The
+    /// same one must not prevent a reload of the other files.
+    fn check(&self, settings: &TlsSettings) -> Result<(), Failure> {
+        let current = self.certificate.lock().unwrap_or_else(PoisonError::into_inner);
+        match settings.out_of_date {
+            Some(why) if settings.certificate != *current => {
+                Err(Failure::new("the certificate is not valid", why)
+                    .with_advice("renew it, then send SIGHUP again"))
+            }
+            Some(why) => {
+                log::warn!("clients without a pin refuse the certificate: {why}");
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 }

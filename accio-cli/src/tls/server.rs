@@ -4,11 +4,12 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use accio_proto::tls::{ALPN, KnownClients, ListedClients, Pin, ServerTls};
+use accio_proto::tls::{ALPN, KnownClients, ListedClients, OutOfDate, Pin, ServerTls, check_dates};
 use accio_proto::{FileSink, ServerBuilder};
 use clap::builder::FalseyValueParser;
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 
 use super::TlsVersion;
@@ -62,6 +63,10 @@ pub struct TlsSettings {
     pub tls: ServerTls,
     /// The pin of the server's key.
     pub pin: Pin,
+    /// The server's certificate.
+    pub certificate: CertificateDer<'static>,
+    /// Why the certificate is not valid now, if so. Clients that trust the pin accept it anyway.
+    pub out_of_date: Option<OutOfDate>,
     /// The file of the server's own key, unless it has a certificate from a file.
     pub own_key: Option<PathBuf>,
     /// Whether that key has just been created.
@@ -128,8 +133,10 @@ impl ServerTlsFlags {
             (_, own_key) => Source::own(own_key.as_deref().unwrap_or(Path::new("server.pem"))),
         };
         let pin = Pin::of(&pair.chain[0]).map_err(|error| cert.unusable(error))?;
+        let certificate = pair.chain[0].clone();
+        let out_of_date = check_dates(&certificate, UnixTime::now()).err();
         let tls = self.settings(pair, cert)?;
-        Ok(Some(TlsSettings { tls, pin, own_key, is_new }))
+        Ok(Some(TlsSettings { tls, pin, certificate, out_of_date, own_key, is_new }))
     }
 
     /// Applies the settings to a server's builder.

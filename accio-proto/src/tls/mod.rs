@@ -18,6 +18,7 @@ mod pin;
 mod server;
 mod socket;
 mod stream;
+mod validity;
 mod verify;
 
 pub use clients_file::{InvalidClients, KnownClients};
@@ -31,6 +32,7 @@ pub use server::ServerTls;
 pub use socket::TlsSocket;
 #[cfg(feature = "client")]
 pub(crate) use stream::{Output, TlsStream};
+pub use validity::{OutOfDate, check_dates};
 pub use verify::{ListedClients, PinnedServer};
 
 /// The protocol's name in the TLS handshake (ALPN).

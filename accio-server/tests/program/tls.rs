@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use accio_proto::tls::{ALPN, Pin, PinnedServer};
 use accio_proto::{Client, ClientError, Sent};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 use rustls::ClientConfig;
@@ -77,6 +80,46 @@ fn a_confined_server_reloads_its_key_and_refuses_one_that_others_may_read() {
     assert!(send(&server, second, b"still the second").unwrap().confirmed);
     until("all are kept", || place.read(3).is_some());
     assert_eq!(place.read(2).unwrap(), b"with the second key");
+    server.stop(SECOND);
+}
+
+/// Writes a new key and a self-signed certificate that expires in `year`; returns its pin.
+fn write_certificate(path: &Path, year: i32) -> Pin {
+    let mut params = CertificateParams::new(["receiver".to_owned()]).unwrap();
+    params.not_after = date_time_ymd(year, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let pem = |kind, der: &[u8]| {
+        let text = STANDARD.encode(der);
+        format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
+    };
+    let text = pem("PRIVATE KEY", &key.serialize_der()) + &pem("CERTIFICATE", certificate.der());
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    Pin::of(certificate.der()).unwrap()
+}
+
+#[test]
+fn an_expired_certificate_is_not_reloaded_but_may_remain() {
+    let place = Place::new();
+    let (key, next) = (place.path("keys/server.pem"), place.path("keys/next.pem"));
+    fs::create_dir(place.path("keys")).unwrap();
+    let first = write_certificate(&key, 4000);
+    let name = key.to_str().unwrap();
+    let server = Server::start(&place, &["--tls-cert", name, "--tls-key", name, "-v"]);
+    write_certificate(&next, 2020);
+    fs::rename(&next, &key).unwrap();
+    server.signal(Signal::HUP);
+    let line = server.line("cannot reload the TLS files, continuing with the old ones");
+    assert!(line.contains("the certificate is not valid: it expired "), "{line}");
+    assert!(send(&server, first, b"with the first key").unwrap().confirmed);
+    server.stop(SECOND);
+
+    // One that has expired since the start must not prevent the reload of other files.
+    let server = Server::start(&place, &["--tls-cert", name, "--tls-key", name, "-v"]);
+    server.line("clients without a pin refuse the certificate: it expired ");
+    server.signal(Signal::HUP);
+    server.line("TLS files reloaded");
     server.stop(SECOND);
 }
 
