@@ -16,7 +16,8 @@ pub struct Connection {
     /// The address of the client, if the system knows it. Behind a proxy, the address that its
     /// PROXY header contains.
     pub peer: Option<SocketAddr>,
-    /// The local address of the connection, if the system knows it.
+    /// The local address of the connection, if the system knows it and the server
+    /// [determines](crate::ServerBuilder::local_addresses) it.
     pub local: Option<SocketAddr>,
     /// The client's identity, if it presented a certificate under TLS.
     pub identity: Option<Arc<str>>,

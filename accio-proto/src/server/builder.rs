@@ -194,6 +194,13 @@ impl<K: FileSink> ServerBuilder<K> {
         self
     }
 
+    /// Sets whether to determine the [local address](crate::Connection::local) of each connection;
+    /// true by default. A sink that does not use it saves a system call per connection.
+    pub fn local_addresses(mut self, local_addresses: bool) -> Self {
+        self.config.local_addresses = local_addresses;
+        self
+    }
+
     /// Sets the algorithm of a digest of each file, which is part of its
     /// [outcome](Outcome::digest). No digest is computed by default, because the bytes then pass
     /// through the process instead of being spliced.
@@ -346,6 +353,7 @@ impl<K: FileSink> ServerBuilder<K> {
             admission,
             proxy_protocol: self.config.proxy_protocol,
             first_id: self.config.first_id,
+            local_addresses: self.config.local_addresses,
             #[cfg(feature = "digest")]
             digest: self.config.digest,
             on_outcome: self.on_outcome,

@@ -32,6 +32,7 @@ pub(super) struct Config {
     pub(super) admission: Admission,
     pub(super) proxy_protocol: bool,
     pub(super) first_id: u64,
+    pub(super) local_addresses: bool,
     #[cfg(feature = "digest")]
     pub(super) digest: Option<DigestAlgorithm>,
     pub(super) on_outcome: Observer,

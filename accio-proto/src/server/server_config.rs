@@ -59,6 +59,8 @@ pub struct ServerConfig {
     pub proxy_protocol: bool,
     /// The number of the first connection.
     pub first_id: u64,
+    /// Whether to determine the local address of each connection.
+    pub local_addresses: bool,
     /// The algorithm of a digest of each file.
     #[cfg(feature = "digest")]
     #[cfg_attr(
@@ -83,6 +85,7 @@ impl Default for ServerConfig {
             deny: Vec::new(),
             proxy_protocol: false,
             first_id: 1,
+            local_addresses: true,
             #[cfg(feature = "digest")]
             digest: None,
         }

@@ -54,7 +54,7 @@ pub(crate) fn run(
     let (first_id, notice) = first_id(&files, &sink, &file_dir)?;
     let notice = notice.filter(|_| !server.verbosity.quiet);
     let builder = files.apply(Server::builder(sink.clone()));
-    let mut builder = limits.apply(builder).first_id(first_id);
+    let mut builder = limits.apply(builder).first_id(first_id).local_addresses(false);
     if let Some(workers) = workers {
         builder = builder.workers(workers);
     }

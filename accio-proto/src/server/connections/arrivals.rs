@@ -104,7 +104,9 @@ impl<K: FileSink> Connections<K> {
         log::debug!("connection {id}: accepted from {}", Peer(peer));
         let mut connection = crate::Connection::new(id);
         connection.peer = peer;
-        connection.local = socket.local_addr();
+        if self.config.local_addresses {
+            connection.local = socket.local_addr();
+        }
         connection.identity = socket.identity().cloned();
         let session = Session::begin(connection, socket, self.config.dialect, now);
         #[cfg(feature = "digest")]

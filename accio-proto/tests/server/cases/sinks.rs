@@ -163,3 +163,15 @@ fn a_sink_knows_its_connection_and_may_reject_it() {
         assert!(connection.accepted <= std::time::SystemTime::now());
     }
 }
+
+#[test]
+fn local_addresses_are_determined_unless_they_are_switched_off() {
+    for wanted in [true, false] {
+        let sink = Choosy::default();
+        let server = start(Server::builder(sink.clone()).local_addresses(wanted));
+        upload(&server, b"content");
+        server.outcomes.wait(1);
+        let local = sink.opened.lock().unwrap()[0].local;
+        assert_eq!(local, wanted.then_some(server.address));
+    }
+}
