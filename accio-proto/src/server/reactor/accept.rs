@@ -36,8 +36,11 @@ impl<K: FileSink> Shared<K> {
     pub(super) fn accept(self: &Arc<Self>, token: u64) {
         let (batch, socket) = {
             // Other threads hold this lock for a batch at most, which never blocks.
-            let listeners = lock(&self.listeners);
-            (self.accept_batch(&listeners, token), listeners.socket(token))
+            let mut listeners = lock(&self.listeners);
+            let size = listeners.forecast.batch();
+            let (batch, accepted) = self.accept_batch(&listeners, token, size);
+            listeners.forecast.record(accepted);
+            (batch, listeners.socket(token))
         };
         let is_armed = match batch {
             // This comes after the unlock, because the next event may reach another worker at once.
@@ -53,17 +56,22 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Accepts a batch of connections from one socket. The caller holds the lock of the listening
-    /// sockets, so that numbers follow the order of acceptance.
-    pub(super) fn accept_batch(self: &Arc<Self>, listeners: &Listeners, token: u64) -> Batch {
-        let mut failed = 0;
-        for _ in 0..ACCEPT_BATCH {
+    /// Accepts up to `size` connections from one socket; returns their number, too. The caller holds
+    /// the lock of the listening sockets, so that numbers follow the order of acceptance.
+    pub(super) fn accept_batch(
+        self: &Arc<Self>,
+        listeners: &Listeners,
+        token: u64,
+        size: usize,
+    ) -> (Batch, usize) {
+        let (mut accepted, mut failed) = (0, 0);
+        for _ in 0..size {
             let now = Instant::now();
             if let Some(pause) = self.must_pause(now) {
-                return pause;
+                return (pause, accepted);
             }
             if !self.places.take() {
-                return self.wait_for_place(now);
+                return (self.wait_for_place(now), accepted);
             }
             match listeners.accept(token) {
                 Accepted::Connection(socket, peer) => {
@@ -71,11 +79,11 @@ impl<K: FileSink> Shared<K> {
                     self.unreported.fetch_add(1, Ordering::SeqCst);
                     let progress = self.connections.receive(socket, peer, now);
                     self.begin(progress);
-                    continue;
+                    accepted += 1;
                 }
                 Accepted::Nothing => {
                     self.places.give_back();
-                    return Batch::Empty;
+                    return (Batch::Empty, accepted);
                 }
                 Accepted::Failed => {
                     self.places.give_back();
@@ -86,16 +94,16 @@ impl<K: FileSink> Shared<K> {
                 Accepted::Exhausted(error) => {
                     self.places.give_back();
                     self.connections.controls.counters.accept_error();
-                    return self.pause(now, format_args!("{error}"));
+                    return (self.pause(now, format_args!("{error}")), accepted);
                 }
             }
         }
-        if failed == ACCEPT_BATCH {
+        if accepted == 0 && failed >= ACCEPT_BATCH {
             // The whole batch failed. Whatever the cause, retrying at full speed does not help.
             let why = format_args!("connections fail before they are accepted");
-            return self.pause(Instant::now(), why);
+            return (self.pause(Instant::now(), why), accepted);
         }
-        Batch::Full
+        (Batch::Full, accepted)
     }
 
     /// Returns a pause if the next connection may not be accepted yet.

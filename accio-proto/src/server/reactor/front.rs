@@ -11,7 +11,7 @@ use super::accept::Batch;
 use super::committer::Marker;
 use super::listeners::Listeners;
 use super::slots::{Due, Key};
-use super::tuning::{STOP_GRACE, STOP_LIMIT};
+use super::tuning::{FRONT_BATCH, STOP_GRACE, STOP_LIMIT};
 use super::worker::Stay;
 use super::{DRAIN, Parking, STOP, Shared, WAKE, lock};
 use crate::server::connection::Progress;
@@ -203,8 +203,7 @@ impl<K: FileSink> Front<K> {
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let tick = self.shared.watch.is_ticking().then_some(self.next_tick);
-        let next_batch = self.accepts.then_some(now);
-        let times = [self.shared.deadlines.next(), self.resume_at, tick, next_batch];
+        let times = [self.shared.deadlines.next(), self.resume_at, tick];
         let next = times.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
     }
@@ -238,10 +237,10 @@ impl<K: FileSink> Front<K> {
 
     fn accept_from(&mut self, listeners: &Listeners) {
         for token in listeners.tokens() {
-            match self.shared.accept_batch(listeners, token) {
-                Batch::Empty => {}
-                // Deadlines that are due come before the next batch.
-                Batch::Full => self.accepts = true,
+            match self.shared.accept_batch(listeners, token, FRONT_BATCH).0 {
+                // The rest waits for the workers, or for the next tick: if thousands of connections
+                // wait, serving those that are open comes first.
+                Batch::Empty | Batch::Full => {}
                 Batch::Paused(until) => {
                     self.resume_at = Some(until);
                     return;

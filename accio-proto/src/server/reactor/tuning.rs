@@ -6,6 +6,10 @@ use std::time::Duration;
 /// fewer requests in parallel; each worker costs a pipe and 64 KiB.
 pub(super) const MAX_BLOCKED_WORKERS: usize = 64;
 
+/// Maximum number of connections that the front thread accepts from a socket at a tick (64). With
+/// thousands of clients, open connections that wait for a worker only take memory and cache.
+pub(super) const FRONT_BATCH: usize = 64;
+
 /// Maximum number of workers inside a call that opens or commits a file (32). The rest of
 /// [`MAX_BLOCKED_WORKERS`] continues to move content into open files.
 pub(super) const MAX_OPENING_WORKERS: usize = MAX_BLOCKED_WORKERS / 2;
