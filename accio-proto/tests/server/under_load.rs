@@ -152,6 +152,39 @@ fn freeing_a_discarded_file_delays_no_client() {
     assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
 }
 
+/// Each file that waits to be freed keeps its descriptor.
+#[test]
+fn files_being_freed_count_against_the_connection_limit() {
+    const FREE: usize = 16;
+    const LIMIT: usize = 24;
+    let memory = MemorySink::new();
+    let (sink, held) = SlowSink::new(&memory, Slow { drop: true, ..Slow::default() });
+    let server = start(Server::builder(sink).max_connections(workers(LIMIT)));
+    let mut ended = 0;
+    let mut refused = loop {
+        let mut stream = server.connect();
+        // Short only where the server is expected not to greet.
+        let patience = if ended < FREE + LIMIT { PATIENCE } else { Duration::from_millis(500) };
+        stream.set_read_timeout(Some(patience)).unwrap();
+        if stream.read_exact(&mut [0; 7]).is_err() {
+            break stream;
+        }
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"half").unwrap();
+        all_received(&server, 1);
+        reset(stream);
+        ended += 1;
+        server.outcomes.wait(ended);
+        assert!(ended <= FREE + LIMIT + 8, "each of these has an open file");
+    };
+    assert!(ended >= FREE + LIMIT, "only {ended} connections");
+    held.0.open();
+    refused.set_read_timeout(Some(PATIENCE)).unwrap();
+    greeted(&mut refused);
+    drop(refused);
+    upload(&server, b"quick");
+}
+
 /// Table row 2: a stop waits for no blocked thread, and the connections of these threads get their
 /// markers.
 #[test]

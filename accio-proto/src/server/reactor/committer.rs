@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::discards::Discard;
 use super::lane::Lane;
 use super::slots::Key;
 use super::tuning::{COMMIT_GROUP, COMMIT_THREADS, GROUP_THREADS, MARKER_THREADS};
@@ -19,8 +20,7 @@ use crate::sink::FileSink;
 pub(super) struct Lanes<K: FileSink> {
     pub(super) markers: Lane<Marker<K>>,
     pub(super) commits: Lane<Commit<K>>,
-    /// Files to drop; `None` only asks the sink to tidy up.
-    pub(super) discards: Lane<Option<K::File>>,
+    pub(super) discards: Lane<Discard<K::File>>,
 }
 
 /// A short job.
@@ -94,13 +94,6 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Queues a discarded file to be dropped where that delays no connection.
-    pub(super) fn push_discarded(self: &Arc<Self>, file: Option<K::File>) {
-        let start = || spawn("accio-discard".into(), self, |shared| shared.do_discards());
-        // Without a thread, or after shutdown, files are dropped here.
-        drop(self.lanes.discards.push(file, start));
-    }
-
     fn start_marker_thread(self: &Arc<Self>) -> io::Result<()> {
         spawn("accio-marker".into(), self, |shared| {
             let mut jobs = Vec::new();
@@ -108,7 +101,7 @@ impl<K: FileSink> Shared<K> {
                 let aborts = matches!(jobs[..], [Marker::Abort(..)]);
                 jobs.drain(..).for_each(|job| shared.do_marker(job));
                 if aborts && shared.lanes.markers.is_empty() {
-                    shared.push_discarded(None);
+                    shared.push_tidying();
                 }
             }
             shared.lanes.markers.leave();
@@ -191,25 +184,9 @@ impl<K: FileSink> Shared<K> {
             let release = self.release(key, info);
             let discarded = self.connections.report(ended, info, release);
             self.unreported.fetch_sub(1, Ordering::SeqCst);
-            if discarded.is_some() {
-                self.push_discarded(discarded);
+            if let Some(file) = discarded {
+                self.push_discarded(file);
             }
         }
-    }
-
-    fn do_discards(self: &Arc<Self>) {
-        let mut files = Vec::new();
-        while self.lanes.discards.take(1, &mut files) {
-            let discard = || files.clear();
-            let discarded = catch_unwind(AssertUnwindSafe(discard));
-            let tidied = match self.lanes.discards.is_empty() {
-                true => catch_unwind(AssertUnwindSafe(|| self.connections.sink.tidy())),
-                false => Ok(()),
-            };
-            if discarded.and(tidied).is_err() {
-                log::error!("the sink panicked while it discarded a file");
-            }
-        }
-        self.lanes.discards.leave();
     }
 }

@@ -14,6 +14,7 @@
 mod accept;
 mod committer;
 mod deadlines;
+mod discards;
 mod front;
 mod lane;
 #[cfg(test)]
@@ -109,6 +110,8 @@ struct Shared<K: FileSink> {
     groups: bool,
     /// Number of groups that are being committed.
     committing: AtomicUsize,
+    /// Number of discarded files that are still open.
+    discarding: AtomicUsize,
     /// The error that stops the server, if any.
     failure: Mutex<Option<io::Error>>,
 }
@@ -149,6 +152,7 @@ impl<K: FileSink> Reactor<K> {
             opening: AtomicUsize::new(0),
             groups,
             committing: AtomicUsize::new(0),
+            discarding: AtomicUsize::new(0),
             failure: Mutex::new(None),
             connections,
         };
@@ -264,7 +268,7 @@ impl<K: FileSink> Shared<K> {
         if !self.slots.claim(key) {
             // The stop reports it. Freeing its content here would delay the markers of others.
             if let Some(file) = ending.closing.into_file() {
-                self.push_discarded(Some(file));
+                self.push_discarded(file);
             }
             return;
         }
@@ -274,8 +278,8 @@ impl<K: FileSink> Shared<K> {
         match catch_unwind(AssertUnwindSafe(finish)) {
             Ok(discarded) => {
                 self.unreported.fetch_sub(1, Ordering::SeqCst);
-                if discarded.is_some() {
-                    self.push_discarded(discarded);
+                if let Some(file) = discarded {
+                    self.push_discarded(file);
                 }
             }
             Err(_) => self.lose(key, Some(info)),

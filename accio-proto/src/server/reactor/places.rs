@@ -25,6 +25,11 @@ impl Places {
         true
     }
 
+    /// Takes a place even if none is free, for a descriptor that outlives its connection.
+    pub(super) fn keep(&self) {
+        self.taken.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Returns a place. Returns true if the front thread must be woken.
     pub(super) fn leave(&self) -> bool {
         self.taken.fetch_sub(1, Ordering::SeqCst);

@@ -34,6 +34,11 @@ pub(super) const GROUP_THREADS: usize = 2;
 /// busy to commit.
 pub(super) const COMMIT_THREADS: usize = 8;
 
+/// Number of discarded files that may be open without counting against the connection limit (16).
+/// It is part of [`RESERVED_DESCRIPTORS`](crate::tuning::server::RESERVED_DESCRIPTORS). Freeing one
+/// file may take seconds, and each file that waits for it keeps its descriptor.
+pub(super) const FREE_DISCARDS: usize = 16;
+
 /// Threads that write error markers (4): a marker needs only a few short calls.
 pub(super) const MARKER_THREADS: usize = 4;
 
