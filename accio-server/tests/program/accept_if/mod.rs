@@ -155,8 +155,8 @@ fn hostile_commands_delay_nothing_and_leave_nothing() {
         "case $ACCIO_ID in\n\
          1) exit 0 ;; # It never reads its standard input.\n\
          2) sleep 60 & echo $! >\"$0.2\"; exit 0 ;; # Its child keeps stderr open.\n\
-         3) yes noise | head -c 100000000 >&2; exit 1 ;;\n\
-         4) yes noise | head -c 100000000 >&2; exit 0 ;;\n\
+         3) yes noise | head -c 20000000 >&2; exit 1 ;;\n\
+         4) yes noise | head -c 20000000 >&2; exit 0 ;;\n\
          5) exec 2>&-; sleep 0.1; exit 1 ;; # It closes stderr itself.\n\
          6) exec <&- >&-; exit 0 ;;\nesac",
         &[],
