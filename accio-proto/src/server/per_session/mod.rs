@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread::{self, Scope};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::{Connection, ConnectionInfo, Ending, Progress};
 use super::connections::Connections;
@@ -27,6 +27,10 @@ use crate::sink::FileSink;
 use crate::sys::wait::{is_ready, readable, wait, watched};
 use crate::tuning::server::{ACCEPT_BATCH, ACCEPT_RETRY};
 use thread_pool::ThreadPool;
+
+/// Interval at which a draining server looks for a stop (20 ms): short compared with the second that a
+/// stop may take.
+const STOP_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A server with one thread per session.
 pub(super) struct PerSession<K: FileSink> {
@@ -74,7 +78,7 @@ impl<K: FileSink> PerSession<K> {
             // From here on the server does not listen. After a drain, sessions in service may
             // continue.
             drop(sockets);
-            shared.pool.wait();
+            shared.wait_for_threads();
             served
         });
         connections.stopping();
@@ -102,9 +106,11 @@ impl<K: FileSink> Shared<'_, K> {
                     false
                 });
             match self.wait(if is_free { sockets } else { &[] }, resting)? {
-                // Each thread that ends a session because of a stop announces the stop to the sink, also
-                // after a drain, when no thread accepts any more.
-                Woken::Stop | Woken::Drain => return Ok(()),
+                Woken::Stop => {
+                    self.connections.stopping();
+                    return Ok(());
+                }
+                Woken::Drain => return Ok(()),
                 Woken::Again => resting = None,
                 Woken::Sockets(ready) => {
                     for index in ready {
@@ -113,6 +119,17 @@ impl<K: FileSink> Shared<'_, K> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits until all threads have ended. A stop may come meanwhile, after a drain; threads inside the
+    /// sink learn of it only from the sink.
+    fn wait_for_threads(&self) {
+        while !self.pool.wait(STOP_INTERVAL) {
+            let mut stop = [readable(&self.connections.controls.stop)];
+            if wait(&mut stop, Some(Instant::now())).is_ok_and(|ready| ready > 0) {
+                self.connections.stopping();
             }
         }
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::sys::signal::Signal;
 use crate::tuning::server::IDLE_THREADS;
@@ -135,9 +136,10 @@ impl<J> ThreadPool<J> {
         self.work.notify_all();
     }
 
-    /// Waits until all threads have ended.
-    pub(super) fn wait(&self) {
-        drop(self.gone.wait_while(self.lock(), |state| state.threads > 0));
+    /// Waits until all threads have ended, for `limit` at most. Returns whether they have.
+    pub(super) fn wait(&self, limit: Duration) -> bool {
+        let waited = self.gone.wait_timeout_while(self.lock(), limit, |state| state.threads > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.threads == 0
     }
 
     fn signal_freed(&self, state: &mut State<J>) {
@@ -208,7 +210,7 @@ mod tests {
         assert!(!take_freed(&pool));
         pool.leave();
         assert!(take_freed(&pool), "the caller must check again");
-        pool.wait();
+        assert!(pool.wait(Duration::from_secs(60)));
     }
 
     #[test]
@@ -232,6 +234,6 @@ mod tests {
             assert_eq!(pool.next(), None);
         }
         (0..IDLE_THREADS).for_each(|_| pool.leave());
-        pool.wait();
+        assert!(pool.wait(Duration::from_secs(60)));
     }
 }
