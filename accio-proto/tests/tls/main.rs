@@ -5,6 +5,7 @@
 
 mod attacks;
 mod client;
+mod early_content;
 mod ends;
 mod pair;
 #[path = "../fuzz_targets/tls.rs"]

@@ -22,12 +22,12 @@ use crate::pair::{Identity, SERVER, client_config, server_config};
 /// A report of the server: the number, code and identity of an outcome, or the code of a failed
 /// handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Report {
+pub(crate) enum Report {
     Outcome(u64, &'static str, Option<String>),
     Handshake(&'static str),
 }
 
-struct RunningServer {
+pub(crate) struct RunningServer {
     address: SocketAddr,
     files: MemorySink,
     reports: Receiver<Report>,
@@ -41,7 +41,7 @@ const IDLE: Duration = Duration::from_secs(2);
 const BUSY: Duration = Duration::from_secs(5);
 
 impl RunningServer {
-    fn new(
+    pub(crate) fn new(
         threading: Threading,
         tls: ServerTls,
         change: impl FnOnce(ServerBuilder<MemorySink>) -> ServerBuilder<MemorySink>,
@@ -67,11 +67,11 @@ impl RunningServer {
         RunningServer { address, files, reports, handle, thread }
     }
 
-    fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         self.reports.recv_timeout(Duration::from_secs(20)).expect("a report")
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
@@ -106,12 +106,12 @@ impl Drop for RunningServer {
     }
 }
 
-fn both(test: impl Fn(Threading)) {
+pub(crate) fn both(test: impl Fn(Threading)) {
     test(Threading::Reactor);
     test(Threading::PerSession);
 }
 
-fn open() -> ServerTls {
+pub(crate) fn open() -> ServerTls {
     server_config(None).into()
 }
 

@@ -186,15 +186,17 @@ impl<K: FileSink> Shared<K> {
         let info = connection.info();
         let turn = || self.connections.take_turn(connection, copier);
         match catch_unwind(AssertUnwindSafe(turn)) {
-            Ok(Progress::Ended(ending)) if ending.closing.is_complete() => {
-                match self.connections.reviews() {
-                    true => self.push_review(key, ending),
-                    false => self.commit(key, ending, permit),
-                }
-            }
             Ok(progress) => {
                 self.describe(key, info, &progress);
-                self.settle(key, progress, Parking::Again);
+                match progress {
+                    Progress::Ended(ending) if ending.closing.is_complete() => {
+                        match self.connections.reviews() {
+                            true => self.push_review(key, ending),
+                            false => self.commit(key, ending, permit),
+                        }
+                    }
+                    progress => self.settle(key, progress, Parking::Again),
+                }
             }
             Err(_) => self.lose(key, info),
         }
