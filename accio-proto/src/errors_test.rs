@@ -244,7 +244,7 @@ fn tls_failure() {
 #[cfg(feature = "tls")]
 #[test]
 fn handshake_failure() {
-    use crate::tls::HandshakeFailure;
+    use crate::tls::{HandshakeFailure, OutOfDate};
     check(
         every! {
             HandshakeFailure::NotTls(_) = HandshakeFailure::NotTls(b"x".into()),
@@ -259,5 +259,12 @@ fn handshake_failure() {
             HandshakeFailure::Tls(_) = HandshakeFailure::Tls(rustls::Error::General(CAUSE.into())),
         },
         2,
+    );
+    check(
+        every! {
+            OutOfDate::Expired(_) = OutOfDate::Expired(Duration::from_secs(1)),
+            OutOfDate::NotYetValid(_) = OutOfDate::NotYetValid(Duration::from_secs(1)),
+        },
+        0,
     );
 }
