@@ -85,15 +85,20 @@ fn build(
     if let Some(why) = failed {
         return Err(format!("the build with {name} failed: {why}"));
     }
-    let directories = [dir.join("built"), dir.join("source")];
-    let built = directories.each_ref().map(|one| discovery::programs(one).ok());
+    // The build may have replaced a directory by a link to files of others.
+    let is_directory = |one: &Path| fs::symlink_metadata(one).is_ok_and(|data| data.is_dir());
+    let directories = ["built", "source"].map(|name| dir.join(name));
+    let built = directories.each_ref().map(|one| match is_directory(one) {
+        true => discovery::programs(one).ok(),
+        false => None,
+    });
     let [first, second] = built.map(Option::unwrap_or_default);
     submission.programs = Subject {
         server: first.server.or(second.server),
         server_s: first.server_s.or(second.server_s),
         client: first.client.or(second.client),
     };
-    submission.files = directories.to_vec();
+    submission.files = directories.into_iter().filter(|one| is_directory(one)).collect();
     if submission.programs.directories().is_empty() {
         return Err(format!(
             "the build with {name} made neither client, server nor server-s in the directory, its \

@@ -170,7 +170,10 @@ fn run_tools(
     fs::create_dir_all(&dir)?;
     let context =
         Context::new(Arc::new(Subject::default()), dir, settings.seed).guarded(settings.limits);
-    context.enter_sandbox(&settings.support, &settings.files([submission]), settings.keep)?;
+    // A submission that was built is graded in a copy; its history and scripts are in the original.
+    let mut files = settings.files([submission]);
+    files.readable.extend(submission.directory.clone());
+    context.enter_sandbox(&settings.support, &files, settings.keep)?;
     let found = (|| {
         let run = |mut command: Command| -> Verdict<String> {
             command.current_dir(context.dir());

@@ -30,9 +30,10 @@ static READ: Mutex<Option<(Instant, Groups)>> = Mutex::new(None);
 /// Returns all processes and their groups, as of a moment ago.
 fn processes() -> Groups {
     // The lock is held while the table is read, so that the others who need it wait for the result.
+    let asked = Instant::now();
     let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
     match &*read {
-        Some((at, groups)) if at.elapsed() < FRESH => Arc::clone(groups),
+        Some((at, groups)) if *at >= asked || at.elapsed() < FRESH => Arc::clone(groups),
         _ => {
             let now = Instant::now();
             let groups: Groups = pids().filter_map(|pid| Some((pid, group_of(pid)?))).collect();

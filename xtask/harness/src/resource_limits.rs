@@ -68,6 +68,8 @@ pub(crate) enum Counted {
 }
 
 static WATCHED: Mutex<Vec<WatchedGroup>> = Mutex::new(Vec::new());
+/// Groups to be watched from the next check. A new program must not wait while others are checked.
+static NEW: Mutex<Vec<WatchedGroup>> = Mutex::new(Vec::new());
 static ENDED: Mutex<Vec<(usize, String)>> = Mutex::new(Vec::new());
 static WATCH: Once = Once::new();
 
@@ -125,7 +127,7 @@ pub(crate) fn prlimit(_: Pid, _: Resource, _: Rlimit) -> io::Result<()> {
 }
 
 fn start_watching(group: WatchedGroup) {
-    lock(&WATCHED).push(group);
+    lock(&NEW).push(group);
     WATCH.call_once(|| {
         thread::spawn(|| {
             loop {
@@ -154,6 +156,7 @@ pub fn raise_descriptor_limit(wanted: Option<u64>) -> io::Result<Option<u64>> {
 
 /// Stops watching `group`; must be called before the group id can be reused.
 pub fn forget(group: Pid) {
+    lock(&NEW).retain(|one| one.group != group);
     lock(&WATCHED).retain(|one| one.group != group);
 }
 
@@ -244,6 +247,7 @@ fn check_limits() {
     let page = rustix::param::page_size() as u64 >> 10;
     // Keep the lock during the kill: `forget` is called before the group id can be reused.
     let mut watched = lock(&WATCHED);
+    watched.append(&mut lock(&NEW));
     watched.retain(|one| {
         let (count, pages) = count(one, &stats);
         let resident = pages * page;
