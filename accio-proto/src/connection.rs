@@ -15,6 +15,9 @@ pub struct Connection {
     pub id: u64,
     /// The address of the client, if the system knows it. Behind a proxy, the address that its
     /// PROXY header contains.
+    ///
+    /// If the server listens on an IPv6 address, a client with IPv4 has a mapped one: compare
+    /// `peer.ip().to_canonical()`. The server's own limits count an IPv6 /64 as one address.
     pub peer: Option<SocketAddr>,
     /// The local address of the connection, if the system knows it and the server
     /// [determines](crate::ServerBuilder::local_addresses) it.

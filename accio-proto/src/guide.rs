@@ -47,7 +47,8 @@
 //! |---|---|
 //! | receive files into a directory | `Server` with `DirSink` |
 //! | receive files into something else | a `FileSink` of your own |
-//! | choose names, keep quotas, reject clients | `FileSink::open`, which gets a `Connection` |
+//! | choose names, reject clients | `FileSink::open`, which gets a `Connection` |
+//! | keep quotas | check what is used in `FileSink::open`, limit each file by `ServerBuilder::max_size`, count in `SinkFile::write`, and give back what was not committed when the file is dropped |
 //! | inspect a complete file before it is confirmed | `ServerBuilder::reviewer` |
 //! | confirm a file only after it was recorded elsewhere | `ServerBuilder::recorder` |
 //! | send files | `Client` |
@@ -61,6 +62,10 @@
 //! A client gets a `ClientError`, whose documentation says for each variant whether the server may
 //! have the file; `ClientError::is_transient` says whether another attempt may succeed. A retry is
 //! always safe for the server: it stores the file of each connection under another number.
+//!
+//! `Ok` is a success only if `Sent::confirmed` is true. Otherwise every byte has arrived, but the
+//! server did not close the connection in time: it may have stored the file, so a retry may store it
+//! twice.
 //!
 //! A server gets an `Outcome` for each connection, with an `Abort` if it failed. `Abort::code` is a
 //! word for programs, which never changes; `Abort::is_peer_fault` separates the faults of clients

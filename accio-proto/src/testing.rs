@@ -1,5 +1,10 @@
 //! A fake server, for tests of programs that send files.
 //!
+//! ```toml
+//! [dev-dependencies]
+//! accio-proto = { version = "0.1", features = ["testing"] }
+//! ```
+//!
 //! ```
 //! use accio_proto::testing::{FakeServer, Reply};
 //! use accio_proto::{Client, ClientError};
@@ -39,7 +44,8 @@ pub enum Reply {
     /// Receives the file and resets the connection instead of confirming it, as a server does that
     /// cannot store it.
     Reject,
-    /// Resets the connection after so many bytes of content, or at their end if there are fewer.
+    /// Resets the connection after at least so many bytes of content, or at their end if there are
+    /// fewer. What was received may be longer, by one buffer.
     ResetAfter(u64),
     /// Receives the file and never confirms it, until the client gives up.
     Silence,
@@ -51,7 +57,8 @@ pub enum Reply {
 
 /// A server on the loopback interface that gives each connection a scripted [`Reply`], in order,
 /// and records what it receives. It detects the dialect of the client. Further connections are
-/// reset. It serves one connection at a time, and stops when it is dropped.
+/// reset and recorded without content; for a client that is a broken handshake, so a retry may
+/// succeed. It serves one connection at a time, and stops when it is dropped.
 #[derive(Debug)]
 pub struct FakeServer {
     address: SocketAddr,

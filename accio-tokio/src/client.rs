@@ -38,7 +38,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// See [`ClientError`], which also describes the state of the file on the server.
+    /// See [`ClientError`], which also describes the state of the file on the server. If
+    /// [`is_transient`](ClientError::is_transient) returns true, another attempt may succeed; it needs a
+    /// new reader, for example the file opened again.
     ///
     /// # Panics
     ///

@@ -1,7 +1,8 @@
 //! The Accio file drop on tokio: a server with blocking or asynchronous sinks, and a client.
 //!
 //! The protocol, the sinks and the guarantees are those of [`accio_proto`], whose types this crate
-//! uses; it replaces the threads. A server in memory, and a client:
+//! uses and does not export, so depend on both crates, and on tokio with its features `rt`, `net`
+//! and, for files, `fs`. This crate replaces the threads. A server in memory, and a client:
 //!
 //! ```
 //! use accio_proto::{MemorySink, ServerConfig, Stored};

@@ -25,6 +25,12 @@ pub const ERROR_MARKER: &[u8] = b"ERROR";
 /// which may change; different files are used concurrently. A call may block: this delays its own
 /// connection and occupies one thread (see [`blocks`](FileSink::blocks)), and never counts as idle
 /// time of the peer. A call that panics counts as failed.
+///
+/// A sink that wraps another one passes on [`mark`](FileSink::mark), [`has_room`](FileSink::has_room),
+/// [`blocks`](FileSink::blocks), [`stopping`](FileSink::stopping), [`tidy`](FileSink::tidy), and for
+/// durable commits [`commits_in_groups`](FileSink::commits_in_groups) and
+/// [`commit_all`](FileSink::commit_all). If its files pass on [`demand`](SinkFile::demand), they must
+/// pass on [`advance`](SinkFile::advance).
 pub trait FileSink: Send + Sync + 'static {
     /// The file of a connection.
     type File: SinkFile;
@@ -57,21 +63,22 @@ pub trait FileSink: Send + Sync + 'static {
 
     /// Returns whether there is room for another file. While there is none, connections wait in the
     /// backlog, and the server asks again ten times a second. While there is, the server may use an
-    /// answer for a fifth of a second, or for as long as the next call takes.
+    /// answer for a fifth of a second, or for as long as the next call takes. By default there is
+    /// always room.
     fn has_room(&self) -> bool {
         true
     }
 
     /// Returns whether calls may block for long, as those of a remote store do. The server then
     /// gives each connection a thread of its own ([`PerSession`](crate::Threading::PerSession)),
-    /// unless it is configured otherwise. Called once.
+    /// unless it is configured otherwise. Called once. By default they do not.
     fn blocks(&self) -> bool {
         false
     }
 
     /// Returns whether a commit waits for the disk, so that several commits together are faster
     /// than one after the other. The [reactor](crate::Threading::Reactor) then collects waiting
-    /// commits and calls [`commit_all`](FileSink::commit_all). Called once.
+    /// commits and calls [`commit_all`](FileSink::commit_all). Called once. By default it does not.
     fn commits_in_groups(&self) -> bool {
         false
     }
@@ -81,7 +88,7 @@ pub trait FileSink: Send + Sync + 'static {
     ///
     /// Calls `may_name` with the index of a file right before that file becomes visible. If it
     /// returns false, the server has ended the connection in the meantime, and the file must stay
-    /// invisible; its result does not matter.
+    /// invisible; its result does not matter. The default commits one file after the other.
     fn commit_all(
         &self,
         files: &mut [&mut Self::File],
@@ -95,11 +102,12 @@ pub trait FileSink: Send + Sync + 'static {
     }
 
     /// Prepares for the end of the server. Called when it stops: the markers of all connections in
-    /// progress then have to be stored within a fraction of a second.
+    /// progress then have to be stored within a fraction of a second. The default does nothing.
     fn stopping(&self) {}
 
     /// Does work that no connection waits for, such as syncing error markers to the disk. The
-    /// reactor calls it after it has dropped aborted files, in a separate thread.
+    /// reactor calls it after it has dropped aborted files, in a separate thread. The default does
+    /// nothing.
     fn tidy(&self) {}
 }
 
@@ -130,6 +138,8 @@ impl From<io::Error> for OpenError {
     }
 }
 
+/// Keeps the text. The result says nothing to the server: every error of a [`SinkFile`] is a failure of
+/// the sink.
 impl From<OpenError> for io::Error {
     fn from(error: OpenError) -> Self {
         match error {
@@ -147,7 +157,8 @@ impl From<OpenError> for io::Error {
 /// space of discarded content may take long, so it belongs in `drop`: the server drops an aborted
 /// file only after it has notified the peer.
 pub trait SinkFile: Send + 'static {
-    /// Returns how the file accepts the next bytes. Called before every step.
+    /// Returns how the file accepts the next bytes. Called before every step. The default is
+    /// [`Demand::Bytes`].
     fn demand(&self) -> Demand<'_> {
         Demand::Bytes
     }
@@ -156,23 +167,27 @@ pub trait SinkFile: Send + 'static {
     ///
     /// # Errors
     ///
-    /// The transfer has failed; the server calls [`abort`](SinkFile::abort).
+    /// The transfer has failed with [`Abort::Sink`](crate::Abort::Sink), a fault of the server,
+    /// whatever the error; the server calls [`abort`](SinkFile::abort). Only
+    /// [`open`](FileSink::open) and a [reviewer](crate::ServerBuilder::reviewer) can reject a file.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Returns whether the connection's turn should end after these bytes, for a sink that does work
-    /// between the turns. Called after every step.
+    /// between the turns. Called after every step. By default it should not.
     fn is_full(&self) -> bool {
         false
     }
 
     /// Records that `count` bytes were moved as requested by [`demand`](SinkFile::demand): into the
-    /// descriptor, or only counted. Not called for [`write`](SinkFile::write).
+    /// descriptor, or only counted. Not called for [`write`](SinkFile::write). The default does
+    /// nothing.
     fn advance(&mut self, count: u64) {
         let _ = count;
     }
 
     /// Prepares the complete content for a [review](crate::ServerBuilder::reviewer) before the
-    /// commit: it must be readable through other descriptors of the same file. It may block.
+    /// commit: it must be readable through other descriptors of the same file. It may block. The
+    /// default does nothing.
     ///
     /// # Errors
     ///
@@ -182,7 +197,7 @@ pub trait SinkFile: Send + 'static {
     }
 
     /// Returns the descriptor of the content, if it has one, for a review. It need not be readable:
-    /// a reviewer opens the file again.
+    /// a reviewer opens the file again. By default there is none.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }

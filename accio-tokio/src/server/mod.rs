@@ -188,6 +188,10 @@ impl Serving {
 
     /// Lets running transfers finish, accepts nothing more, and waits for the last one.
     ///
+    /// To limit the time, call [`ServerHandle::drain`] of the [`handle`](Serving::handle), wait for
+    /// [`ended`](Serving::ended) with a timeout, and after it call [`ServerHandle::stop`] and wait
+    /// again.
+    ///
     /// # Errors
     ///
     /// Returns the same errors as [`ended`](Serving::ended).

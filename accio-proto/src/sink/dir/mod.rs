@@ -44,6 +44,8 @@ pub use options::DirOptions;
 /// A committed file survives the death of the process immediately, and a power loss some seconds
 /// later, when the system has written it back. With [`durable`](DirOptions::durable), it survives a
 /// power loss as soon as the commit returns.
+///
+/// Clones share the directory and its lock.
 #[derive(Debug, Clone)]
 pub struct DirSink {
     dir: Arc<Dir>,
