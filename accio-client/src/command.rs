@@ -34,6 +34,8 @@ pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
     let outcome = move || {
         let status = match running.child.try_wait() {
             Ok(None) => return None,
+            // The signal is the cause, and ends this process right away.
+            Ok(Some(_)) if descendants::is_ending() => return None,
             Ok(Some(status)) => status,
             Err(error) => return Some(Err(error)),
         };

@@ -7,12 +7,21 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
+
+/// Set once a signal ends this process.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether a signal is ending this process, so that its descendants are being killed.
+pub(crate) fn is_ending() -> bool {
+    ENDING.load(Ordering::SeqCst)
+}
 
 /// Adopts orphaned descendants, and kills all descendants when a signal ends this process.
 pub(crate) fn watch() -> io::Result<()> {
@@ -24,6 +33,7 @@ pub(crate) fn watch() -> io::Result<()> {
     let mut signals = Signals::new(ending.iter().filter(|signal| !ignored.contains(signal)))?;
     thread::Builder::new().name("accio-signals".into()).spawn(move || {
         for signal in signals.forever() {
+            ENDING.store(true, Ordering::SeqCst);
             kill_all();
             // Ends the process.
             let _ = emulate_default_handler(signal);
