@@ -176,10 +176,15 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     }
 
     /// Returns the events to watch the socket for.
+    ///
+    /// The socket may have buffered content before the session began: under TLS, that which came with
+    /// the end of the handshake. No event announces it, but a new connection can be written to at
+    /// once.
     pub fn interest(&self) -> Interest {
-        match self.unsent.is_empty() && !self.socket.wants_write() {
-            true => Interest::Read,
-            false => Interest::ReadWrite,
+        let writes = !self.unsent.is_empty() || self.socket.wants_write();
+        match writes || self.socket.has_buffered() {
+            true => Interest::ReadWrite,
+            false => Interest::Read,
         }
     }
 

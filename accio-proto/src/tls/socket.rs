@@ -109,8 +109,7 @@ impl<T: Socket> Socket for TlsSocket<T> {
     }
 
     fn has_input(&self) -> bool {
-        // Buffered bytes do not count: a turn leaves none, so they cannot excuse a silent client.
-        self.socket.has_input()
+        self.stream.has_buffered() || self.socket.has_input()
     }
 
     fn close(mut self) {

@@ -26,8 +26,6 @@ use crate::copier::Copier;
 use crate::fast_path::FastPaths;
 use crate::session::{Abort, Closing, Turn, Unreleased};
 use crate::sink::FileSink;
-#[cfg(feature = "tls")]
-use crate::socket::Socket;
 use crate::socket::TcpSocket;
 
 /// The state of a server, in either mode.
@@ -118,18 +116,7 @@ impl<K: FileSink> Connections<K> {
         let (mut session, info) = match connection {
             Connection::Arriving(arrival) => return self.handle_arrival(arrival, now),
             #[cfg(feature = "tls")]
-            Connection::Securing(securing) => {
-                return match self.secure(securing, now) {
-                    // The client's last message of the handshake may have brought content, for which
-                    // the socket does not become readable again.
-                    Progress::Waiting(Connection::Serving(session, info))
-                        if session.socket().has_buffered() =>
-                    {
-                        self.take_turn(Connection::Serving(session, info), copier)
-                    }
-                    progress => progress,
-                };
-            }
+            Connection::Securing(securing) => return self.secure(securing, now),
             Connection::Serving(session, info) => (session, info),
             Connection::Reviewing(_) => return Progress::Waiting(connection),
         };
