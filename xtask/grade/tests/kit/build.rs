@@ -149,3 +149,61 @@ fn a_build_is_bounded_and_cannot_write_elsewhere() {
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains("more than 64 MiB of files"), "{stderr}");
 }
+
+#[test]
+fn a_build_cannot_show_files_of_others_to_its_program() {
+    let test = "a_build_cannot_show_files_of_others_to_its_program";
+    if !has_tools(test, &["make"]) {
+        return;
+    }
+    let probe = run(kit().arg("__sandbox-probe"));
+    if !probe.status.success() {
+        eprintln!("skipped: {test}: {}", String::from_utf8_lossy(&probe.stderr));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (own, other) = (dir.path().join("amara"), dir.path().join("other"));
+    fs::create_dir_all(&own).unwrap();
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("notes"), "the secret\n").unwrap();
+    let other = other.display();
+    // The copy that is built becomes a link to a directory of others.
+    let attack = format!(
+        "client:\n\tprintf '#!/bin/sh\\ncat {other}/notes >&2\\nexit 1\\n' >../built/client\n\
+         \tchmod +x ../built/client\n\tmv ../source ../moved\n\tln -s {other} ../source\n"
+    );
+    fs::write(own.join("Makefile"), attack).unwrap();
+    let (code, stdout, stderr) = graded(&own, &["--json"]);
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert!(stdout.contains("notes") && !stdout.contains("the secret"), "{stdout}");
+}
+
+#[test]
+fn the_history_of_a_built_submission_counts() {
+    let test = "the_history_of_a_built_submission_counts";
+    if !has_tools(test, &["make", "g++", "git"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let class = dir.path().join("class");
+    let own = class.join("amara");
+    project(&own, "none");
+    fs::write(own.join("README.md"), "").unwrap();
+    let git = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command.current_dir(&own).args(["-c", "user.name=a", "-c", "user.email=a@example.org"]);
+        let output = run(command.args(arguments));
+        assert!(output.status.success(), "{output:?}");
+    };
+    git(&["init", "-q"]);
+    for message in ["one", "two", "three"] {
+        git(&["commit", "-q", "--allow-empty", "-m", message]);
+    }
+    let output = run(kit()
+        .args(["--json", "--no-retry", "--handshake", "confirm", "--filter", "client/1"])
+        .args(["--repository-points", "--submissions"])
+        .arg(&class)
+        .current_dir(dir.path()));
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(results["submissions"][0]["earned"], 5, "{results:#}");
+}
