@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use super::usage;
+use super::{process_table, usage};
 
 /// Interval at which groups are observed.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 static GROUPS: Mutex<Option<HashMap<Pid, Observation>>> = Mutex::new(None);
 static OBSERVER: Once = Once::new();
 
-/// What was seen of a group.
+/// Observations of a group.
 struct Observation {
     /// Number of handles.
     handles: usize,
@@ -87,7 +87,8 @@ fn look() {
     let observed: Vec<Pid> = groups().iter().flat_map(|groups| groups.keys().copied()).collect();
     for group in observed {
         let pids = usage::tree(group);
-        let (is_ready, used) = (usage::is_ready(&pids), usage::cpu_of(&pids));
+        let mut numbers = pids.iter().map(|pid| pid.as_raw_nonzero().get());
+        let (is_ready, used) = (numbers.any(process_table::is_runnable), usage::cpu_of(&pids));
         let mut groups = groups();
         let Some(one) = groups.as_mut().and_then(|groups| groups.get_mut(&group)) else { continue };
         let now = Instant::now();

@@ -49,7 +49,7 @@ pub(crate) fn children() -> Vec<Pid> {
         return children_in_table();
     }
     let mut found = Vec::new();
-    // Each thread has a list of its own. A thread that has ended meanwhile has none.
+    // Each thread has a list of its own. A thread that has just ended has no list.
     for thread in numbers_in(Path::new("/proc/self/task")) {
         let list = fs::read_to_string(format!("/proc/self/task/{thread}/children"));
         let list = list.unwrap_or_default();
@@ -101,7 +101,8 @@ pub(crate) fn runnable(groups: &HashSet<Pid>) -> HashSet<Pid> {
     members.filter(|(pid, _)| is_runnable(*pid)).map(|(_, group)| *group).collect()
 }
 
-fn is_runnable(pid: i32) -> bool {
+/// Whether a thread of the process is running, or waits for a CPU or the disk.
+pub(crate) fn is_runnable(pid: i32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads.into_iter().any(|thread| {
         let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
@@ -124,7 +125,7 @@ pub fn settles(group: Pid, limit: Duration) -> bool {
     false
 }
 
-/// What `/proc/PID/stat` says about a process.
+/// Values of `/proc/PID/stat`.
 pub(crate) struct ProcessStat {
     pub(crate) group: Pid,
     ticks: u64,

@@ -46,23 +46,8 @@ pub fn waited_for_cpu(pids: &[Pid]) -> Duration {
 /// Returns the user and system CPU time of these processes, in clock ticks, with that of threads that
 /// have ended.
 pub(crate) fn cpu_of(pids: &[Pid]) -> Duration {
-    let time = |pid: &Pid| {
-        let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-        let (_, fields) = text.rsplit_once(") ")?;
-        let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
-        Some(ticks(times.next()?.ok()? + times.next()?.ok()?))
-    };
-    pids.iter().filter_map(time).sum()
-}
-
-/// Whether a thread of these processes is running, or waits for a CPU or the disk.
-pub(crate) fn is_ready(pids: &[Pid]) -> bool {
-    pids.iter().any(|pid| {
-        entries(&format!("/proc/{}/task", pid.as_raw_nonzero())).any(|thread| {
-            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'D']))
-        })
-    })
+    let times = pids.iter().filter_map(|pid| cpu_ticks(*pid));
+    times.map(|[user, system, ..]| ticks(user + system)).sum()
 }
 
 /// Returns the CPU time of a process: precise if all of its threads are still running, and
@@ -74,13 +59,20 @@ fn process_cpu(pid: Pid) -> Duration {
         let nanos = stat.split_whitespace().next().and_then(|first| first.parse().ok());
         threads += Duration::from_nanos(nanos.unwrap_or(0));
     }
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    let stat = stat.unwrap_or_default();
-    // The command name in parentheses may contain any character; the numbers follow it.
-    let numbers = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let times: Vec<u64> = numbers.split(' ').skip(11).take(4).flat_map(str::parse).collect();
-    let [user, system, children_user, children_system] = times[..] else { return threads };
+    let Some([user, system, children_user, children_system]) = cpu_ticks(pid) else {
+        return threads;
+    };
     threads.max(ticks(user + system)) + ticks(children_user + children_system)
+}
+
+/// Returns the user and system CPU time of a process, and those of the children that it has waited
+/// for.
+fn cpu_ticks(pid: Pid) -> Option<[u64; 4]> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The command name in parentheses may contain any character; the numbers follow it.
+    let (_, numbers) = stat.rsplit_once(") ")?;
+    let times: Vec<u64> = numbers.split(' ').skip(11).take(4).flat_map(str::parse).collect();
+    times.try_into().ok()
 }
 
 /// Converts clock ticks to a duration.

@@ -22,7 +22,7 @@ pub struct OwnEnd {
     pub how: String,
 }
 
-/// What is known about the ended processes of an owner.
+/// The ended processes of an owner.
 #[derive(Debug, Clone, Default)]
 pub struct EndedProcesses {
     /// Those that ended by themselves, in order.
@@ -99,7 +99,7 @@ pub(crate) fn adopt_orphans() {
 
 /// Kills the children of this process that it did not start.
 fn end_orphans() {
-    // No process starts meanwhile, so that every child of this process has its group.
+    // No process starts during this loop, so that every child of this process has its group.
     let groups = groups();
     for pid in process_table::children() {
         if groups.iter().any(|(group, _)| *group == pid) {
