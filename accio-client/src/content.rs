@@ -116,8 +116,8 @@ fn is_pipe(path: &Path) -> io::Result<bool> {
     Ok(path.metadata()?.file_type().is_fifo())
 }
 
-/// Opens a named pipe and waits for its first byte or its end. If there is none after `limit`, the
-/// pipe is open all the same.
+/// Opens a named pipe and waits for its first byte or its end. After `limit` it returns
+/// the pipe without either.
 fn open_pipe(path: &Path, limit: Option<Duration>) -> io::Result<File> {
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();

@@ -35,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Interval at which the server checks whether it should end (5 ms).
 const TICK: Duration = Duration::from_millis(5);
 
-/// What a [`FakeServer`] does with one connection.
+/// The reaction of a [`FakeServer`] to one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reply {

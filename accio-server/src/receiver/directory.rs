@@ -126,15 +126,16 @@ fn unusable(error: DirError) -> Failure {
         DirErrorKind::Publish => {
             "choose a directory on another file system, or another value of --existing"
         }
-        DirErrorKind::Unusable if error.cause().kind() == ErrorKind::NotADirectory => {
-            "give the path of a directory; the server creates it if it is missing"
-        }
-        DirErrorKind::Unusable if error.cause().kind() == ErrorKind::AlreadyExists => {
+        DirErrorKind::Unusable if is_not_a_directory(error.cause().kind()) => {
             "give the path of a directory; the server creates it if it is missing"
         }
         _ => return error.into(),
     };
     Failure::from(error).with_advice(advice)
+}
+
+fn is_not_a_directory(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotADirectory | ErrorKind::AlreadyExists)
 }
 
 /// Returns the number of the first connection, and a notice about files of earlier runs.

@@ -59,7 +59,7 @@ impl<A: AsyncFileSink> Bridge<A> {
                 }
                 file.result = committed.err().map(Err);
             }
-            // The session asks for the abort after it was told of a failed commit.
+            // After a failed commit, the session asks for the abort.
             if caught(async { inner.abort().await }).await.is_ok_and(|aborted| aborted.is_ok()) {
                 file.aborted = true;
                 return;

@@ -164,7 +164,7 @@ enum Woken {
     End(Abort),
 }
 
-/// What is left to do after some turns.
+/// The next action after some turns.
 enum After<K: FileSink> {
     Step(Step<K>),
     /// The connection was finished.

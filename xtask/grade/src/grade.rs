@@ -358,7 +358,7 @@ fn shortened(mut text: String, most: usize) -> String {
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         let more = text.len() - end;
         text.truncate(end);
-        text.push_str(&format!("… and {more} bytes more"));
+        text.push_str(&format!("… and {more} more bytes"));
     }
     text
 }
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn long_texts_are_cut_off_between_characters() {
         assert_eq!(shortened("short".into(), 5), "short");
-        assert_eq!(shortened("1234ä6".into(), 5), "1234… and 3 bytes more");
+        assert_eq!(shortened("1234ä6".into(), 5), "1234… and 3 more bytes");
     }
 
     #[test]

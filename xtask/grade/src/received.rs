@@ -1,5 +1,5 @@
 //! Reads the files that a server stored. The server owns the directory and may have put anything
-//! there: a link to a file of somebody else, a pipe, a file larger than the memory.
+//! there: a link to another user's file, a pipe, a file larger than the memory.
 
 use std::fs::File;
 use std::io::{self, Read};

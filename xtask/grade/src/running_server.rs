@@ -34,7 +34,7 @@ pub(crate) const ENDING: Duration = Duration::from_secs(5);
 /// How much longer than [`SOON`] a busy server may take, on a busy machine.
 pub(crate) const BUSY: Duration = Duration::from_secs(12);
 
-/// What a server did that ended a connection before it had read everything.
+/// Describes a server that ended a connection before it had read everything.
 pub(crate) const UNREAD: &str = "it closed the connection without having read them";
 
 /// A running server of the subject.

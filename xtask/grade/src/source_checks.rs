@@ -141,7 +141,7 @@ pub(crate) fn inspect(submission: &Submission, settings: &Settings) -> Sources {
     let more = sources.remarks.len().saturating_sub(REMARKS);
     if more > 0 {
         sources.remarks.truncate(REMARKS);
-        let text = format!("{more} remarks more");
+        let text = format!("{more} more remarks");
         sources.remarks.push(Remark { file: String::new(), line: 0, text });
     }
     sources

@@ -123,8 +123,8 @@ impl<K: FileSink> Shared<'_, K> {
         }
     }
 
-    /// Waits until all threads have ended. A stop may come meanwhile, after a drain; threads inside the
-    /// sink learn of it only from the sink.
+    /// Waits until all threads have ended. During a drain, the server may be stopped; a thread inside a
+    /// call of the sink learns that only from the sink.
     fn wait_for_threads(&self) {
         while !self.pool.wait(STOP_INTERVAL) {
             let mut stop = [readable(&self.connections.controls.stop)];

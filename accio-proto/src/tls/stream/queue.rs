@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(first.buffer.capacity(), 0);
         let mut second = Queue::default();
         assert_eq!(second.room(2 * SPARE_MIN).as_ptr(), address);
-        // The first has none meanwhile and gets another one.
+        // The buffer is in use, so the first queue gets another one.
         assert_ne!(first.room(2 * SPARE_MIN).as_ptr(), address);
     }
 }
