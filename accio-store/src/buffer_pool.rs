@@ -36,7 +36,8 @@ pub(crate) struct Buffer {
 }
 
 impl BufferPool {
-    /// Creates a pool that keeps buffers of `size` bytes while all buffers together are at most `most` bytes.
+    /// Creates a pool that keeps buffers of `size` bytes while all buffers together are at most `most`
+    /// bytes.
     pub(crate) fn new(size: usize, most: usize) -> Arc<Self> {
         Arc::new(BufferPool { size, most, state: Mutex::default() })
     }

@@ -12,7 +12,7 @@ use object_store::{
 
 use crate::shared::{Shared, store_error};
 
-/// Values of an object's note: content, or the marker of a failed or unfinished transfer.
+/// The end of an object's note: content, or the marker of a failed or unfinished transfer.
 pub(crate) const CONTENT: &str = "content";
 pub(crate) const ERROR: &str = "error";
 
@@ -23,7 +23,8 @@ const TRIES: u32 = 4;
 /// Delay before the second attempt; doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 200 });
 
-/// Name of the note; every store accepts it as a metadata key.
+/// Metadata key of the note, which identifies the run of the receiver that put the object. Every
+/// store accepts this key.
 const NOTE: &str = "accio";
 
 /// The receiver that created an existing object.
@@ -31,12 +32,13 @@ const NOTE: &str = "accio";
 enum Owner {
     None,
     Other,
-    /// This run of this receiver; the value is the object's note.
+    /// This run of this receiver; the value is the end of the object's note.
     This(String),
 }
 
 impl Shared {
-    /// Creates an object. Fails if the object exists, unless an earlier attempt of this call created it.
+    /// Creates an object. Fails if the object exists, unless an earlier attempt of this call created
+    /// it.
     pub(crate) async fn create(
         &self,
         path: &Path,

@@ -20,7 +20,7 @@ use crate::part_size::{self, MOST_PARTS, PART};
 use crate::shared::{Shared, stopping, store_error};
 
 /// Maximum number of parts of one upload that are in flight while the next one is filled.
-const FLYING: usize = 3;
+const MAX_IN_FLIGHT: usize = 3;
 
 /// The content of one connection, on its way to the store.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct AsyncStoreFile {
 struct Upload {
     multipart: Box<dyn MultipartUpload>,
     /// Parts in flight with their sizes.
-    flying: VecDeque<(JoinHandle<object_store::Result<()>>, usize)>,
+    in_flight: VecDeque<(JoinHandle<object_store::Result<()>>, usize)>,
     parts: usize,
     bytes: u64,
 }
@@ -124,9 +124,9 @@ impl AsyncStoreFile {
                 "larger than {MOST_PARTS} parts: a larger memory limit allows larger parts"
             )));
         }
-        // Keeps one upload from using all the memory.
-        while upload.is_ahead(self.held, shared.budget.main()) {
-            shared.wait(upload.land()).await?;
+        // Otherwise one upload could use all the memory.
+        while upload.must_wait(self.held, shared.budget.main()) {
+            shared.wait(upload.wait_for_oldest()).await?;
         }
         let payload = take(&shared, &mut self.pieces, &mut self.filling);
         upload.parts += 1;
@@ -134,13 +134,13 @@ impl AsyncStoreFile {
         let size = mem::take(&mut self.held);
         let leaving = self.claim.leave();
         let part = upload.multipart.put_part(payload);
-        let flying = tokio::spawn(async move {
+        let in_flight = tokio::spawn(async move {
             // The memory belongs to the part until the part has been sent.
             let result = part.await;
             drop(leaving);
             result
         });
-        upload.flying.push_back((flying, size));
+        upload.in_flight.push_back((in_flight, size));
         Ok(())
     }
 
@@ -170,8 +170,8 @@ impl AsyncStoreFile {
         let Some(upload) = &mut self.upload else { return Ok(()) };
         let path = &self.path;
         let complete = async {
-            while !upload.flying.is_empty() {
-                upload.land().await?;
+            while !upload.in_flight.is_empty() {
+                upload.wait_for_oldest().await?;
             }
             if shared.capabilities.conditional && shared.capabilities.parts_outlive_puts {
                 // Reserve the name with a marker, which remains until the upload is complete.
@@ -185,7 +185,7 @@ impl AsyncStoreFile {
             }
             match upload.multipart.complete().await {
                 Ok(_) => Ok(()),
-                // The response was lost.
+                // The upload is complete, but the response was lost.
                 Err(_) if shared.arrived(path, upload.bytes).await => Ok(()),
                 Err(error) => Err(store_error(&error)),
             }
@@ -198,7 +198,7 @@ impl AsyncStoreFile {
 }
 
 impl AsyncSinkFile for AsyncStoreFile {
-    /// While there is no memory, a connection holds little more than its first read.
+    /// A connection that waits for memory then holds little more than its first read.
     const WRITE: usize = 16 << 10;
 
     fn try_write(&mut self, bytes: &[u8]) -> usize {
@@ -248,7 +248,7 @@ impl AsyncSinkFile for AsyncStoreFile {
 impl Drop for AsyncStoreFile {
     /// Aborts the upload in a task of the current runtime.
     fn drop(&mut self) {
-        // Only after a panic, because commit and abort take the upload.
+        // Commit and abort take the upload, so this happens only after a panic.
         let Some(mut upload) = self.upload.take() else { return };
         let (shared, id) = (Arc::clone(&self.shared), self.id);
         let abort = async move {
@@ -265,16 +265,17 @@ impl Drop for AsyncStoreFile {
 
 impl Upload {
     /// Returns whether the next part of `size` bytes must wait for one in flight.
-    fn is_ahead(&self, size: usize, memory: usize) -> bool {
-        let bytes: usize = self.flying.iter().map(|(_, size)| size).sum();
-        self.flying.len() >= FLYING || (!self.flying.is_empty() && bytes + size > memory / 2)
+    fn must_wait(&self, size: usize, memory: usize) -> bool {
+        let bytes: usize = self.in_flight.iter().map(|(_, size)| size).sum();
+        self.in_flight.len() >= MAX_IN_FLIGHT
+            || (!self.in_flight.is_empty() && bytes + size > memory / 2)
     }
 
     /// Waits for the oldest part in flight.
-    async fn land(&mut self) -> io::Result<()> {
-        let Some((part, _)) = self.flying.front_mut() else { return Ok(()) };
+    async fn wait_for_oldest(&mut self) -> io::Result<()> {
+        let Some((part, _)) = self.in_flight.front_mut() else { return Ok(()) };
         let result = part.await;
-        self.flying.pop_front();
+        self.in_flight.pop_front();
         match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(store_error(&error)),
@@ -284,10 +285,10 @@ impl Upload {
 
     async fn abort(&mut self) -> io::Result<()> {
         // A part that arrives after the abort could stay in the store forever.
-        for (part, _) in &self.flying {
+        for (part, _) in &self.in_flight {
             part.abort();
         }
-        for (part, _) in self.flying.drain(..) {
+        for (part, _) in self.in_flight.drain(..) {
             let _ = part.await;
         }
         match self.multipart.abort().await {
@@ -307,7 +308,7 @@ impl Shared {
         };
         let multipart = self.store.put_multipart_opts(path, options).await;
         let multipart = multipart.map_err(|error| store_error(&error))?;
-        Ok(Upload { multipart, flying: VecDeque::new(), parts: 0, bytes: 0 })
+        Ok(Upload { multipart, in_flight: VecDeque::new(), parts: 0, bytes: 0 })
     }
 }
 

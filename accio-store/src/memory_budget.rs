@@ -350,17 +350,17 @@ mod tests {
     fn small_uploads_proceed_while_large_ones_hold_the_rest() {
         let budget = Budget::new(4 * PART);
         let mut large = Claim::new(&budget);
-        let mut flying = Vec::new();
+        let mut in_flight = Vec::new();
         while budget.lock().free >= PART {
             while large.held < PART {
                 grow(&mut large).unwrap();
             }
-            flying.push(large.leave());
+            in_flight.push(large.leave());
         }
         while grow(&mut large).unwrap().is_some_and(|_| budget.lock().free >= LARGEST_STEP) {}
         let mut small = Claim::new(&budget);
         assert_eq!(grow(&mut small).unwrap(), Some(STEP));
-        drop((small, large, flying));
+        drop((small, large, in_flight));
         assert_eq!(budget.in_use(), 0);
     }
 

@@ -88,7 +88,9 @@ pub struct NodeName(String);
 
 /// A string that is not a valid [`NodeName`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not letters, digits, dots, hyphens and underscores")]
+#[error(
+    "not a node name: use up to 200 letters, digits, dots, hyphens and underscores, and no dot first"
+)]
 #[non_exhaustive]
 pub struct InvalidNodeName;
 
@@ -209,8 +211,8 @@ impl Backend {
         }
         if !capabilities.conditional {
             log::warn!(
-                "this store overwrites what it is asked not to: that another receiver has the same \
-                 node name is still noticed, unless two uploads meet within moments"
+                "this store ignores conditional puts: two uploads of the same name that end at almost \
+                 the same time can overwrite each other; give each receiver its own node name"
             );
         }
         if count > 0 {
@@ -299,7 +301,7 @@ mod tests {
         let plan = Arc::clone(&faulty.plan);
         let answer = |store: &Faulty| runtime().block_on(refuses(store, &root));
         assert!(answer(&faulty).unwrap());
-        plan.careless();
+        plan.ignores_conditions();
         assert!(!answer(&faulty).unwrap());
         plan.fail_puts(1);
         let why = answer(&faulty).unwrap_err().to_string();

@@ -27,30 +27,30 @@ pub(crate) struct Faults {
     /// Number of puts that fail without any effect.
     pub(super) puts: AtomicU32,
     /// Number of puts that succeed but whose response is lost.
-    pub(super) puts_unheard: AtomicU32,
+    pub(super) lost_responses: AtomicU32,
     pub(super) parts: AtomicU32,
     pub(super) completes: AtomicU32,
-    pub(super) completes_unheard: AtomicU32,
+    pub(super) lost_completions: AtomicU32,
     /// Whether the store overwrites objects despite a conditional put.
-    pub(super) careless: AtomicBool,
+    pub(super) ignores_conditions: AtomicBool,
     /// Whether a put ends earlier multipart uploads under its name, a conditional put is refused
     /// because of them, and an abort has no effect.
-    pub(super) sweeping: AtomicBool,
+    pub(super) puts_end_uploads: AtomicBool,
     /// Whether parts of such uploads exist.
     hidden: AtomicBool,
     /// Number of puts that succeeded.
     done: AtomicUsize,
     /// Whether parts are delayed until this is reset.
-    pub(super) stuck: AtomicBool,
+    pub(super) delays_parts: AtomicBool,
     /// Whether parts are counted and dropped.
-    pub(super) forgetful: AtomicBool,
+    pub(super) drops_parts: AtomicBool,
     /// Number of multipart uploads that were neither completed nor aborted.
     pub(super) open: AtomicUsize,
 }
 
 impl Faults {
-    pub(crate) fn careless(&self) {
-        self.careless.store(true, Ordering::SeqCst);
+    pub(crate) fn ignores_conditions(&self) {
+        self.ignores_conditions.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn fail_puts(&self, count: u32) {
@@ -83,7 +83,7 @@ impl ObjectStore for Faulty {
         if due(&self.plan.puts) {
             return Err(trouble());
         }
-        if self.plan.careless.load(Ordering::SeqCst) {
+        if self.plan.ignores_conditions.load(Ordering::SeqCst) {
             how.mode = PutMode::Overwrite;
         }
         if how.mode == PutMode::Create && self.plan.hidden.load(Ordering::SeqCst) {
@@ -92,7 +92,7 @@ impl ObjectStore for Faulty {
         let result = self.inner.put_opts(to, bytes, how).await?;
         self.plan.hidden.store(false, Ordering::SeqCst);
         self.plan.done.fetch_add(1, Ordering::SeqCst);
-        if due(&self.plan.puts_unheard) { Err(trouble()) } else { Ok(result) }
+        if due(&self.plan.lost_responses) { Err(trouble()) } else { Ok(result) }
     }
 
     async fn put_multipart_opts(
@@ -142,14 +142,14 @@ struct Parts {
 impl MultipartUpload for Parts {
     fn put_part(&mut self, bytes: PutPayload) -> UploadPart {
         let plan = Arc::clone(&self.plan);
-        plan.hidden.store(plan.sweeping.load(Ordering::SeqCst), Ordering::SeqCst);
-        let forgetful = plan.forgetful.load(Ordering::SeqCst);
-        let part = if forgetful { None } else { Some(self.inner.put_part(bytes.clone())) };
+        plan.hidden.store(plan.puts_end_uploads.load(Ordering::SeqCst), Ordering::SeqCst);
+        let drops_parts = plan.drops_parts.load(Ordering::SeqCst);
+        let part = if drops_parts { None } else { Some(self.inner.put_part(bytes.clone())) };
         Box::pin(async move {
             if due(&plan.parts) {
                 return Err(trouble());
             }
-            while plan.stuck.load(Ordering::SeqCst) {
+            while plan.delays_parts.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             drop(bytes);
@@ -161,15 +161,15 @@ impl MultipartUpload for Parts {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let swept = self.plan.sweeping.load(Ordering::SeqCst)
+        let was_ended = self.plan.puts_end_uploads.load(Ordering::SeqCst)
             && self.plan.done.load(Ordering::SeqCst) != self.began;
-        if due(&self.plan.completes) || swept {
+        if due(&self.plan.completes) || was_ended {
             return Err(trouble());
         }
         let result = self.inner.complete().await?;
         self.plan.hidden.store(false, Ordering::SeqCst);
         self.plan.open.fetch_sub(1, Ordering::SeqCst);
-        if due(&self.plan.completes_unheard) { Err(trouble()) } else { Ok(result) }
+        if due(&self.plan.lost_completions) { Err(trouble()) } else { Ok(result) }
     }
 
     async fn abort(&mut self) -> Result<()> {

@@ -121,7 +121,7 @@ fn stores_every_length_in_a_directory_and_nothing_else() {
 #[test]
 fn stores_every_length_in_a_store_that_overwrites() {
     let store = Faulty::default();
-    store.plan.careless.store(true, Ordering::SeqCst);
+    store.plan.ignores_conditions.store(true, Ordering::SeqCst);
     let plan = Arc::clone(&store.plan);
     stores_every_length(&sink(
         Arc::new(store),
@@ -134,7 +134,7 @@ fn stores_every_length_in_a_store_that_overwrites() {
 #[test]
 fn stores_a_large_upload_where_a_put_ends_uploads_of_its_name() {
     let store = Faulty::default();
-    store.plan.sweeping.store(true, Ordering::SeqCst);
+    store.plan.puts_end_uploads.store(true, Ordering::SeqCst);
     let plan = Arc::clone(&store.plan);
     let store: Arc<dyn ObjectStore> = Arc::new(store);
     let capabilities = Capabilities { parts_outlive_puts: false, ..CLOUD };
@@ -176,7 +176,7 @@ fn of_two_receivers_with_one_name_one_fails() {
     for ((first, second), conditional) in lengths.into_iter().flat_map(|x| [(x, true), (x, false)])
     {
         let store = Faulty::default();
-        store.plan.careless.store(!conditional, Ordering::SeqCst);
+        store.plan.ignores_conditions.store(!conditional, Ordering::SeqCst);
         let store: Arc<dyn ObjectStore> = Arc::new(store);
         let capabilities = Capabilities { conditional, ..CLOUD };
         let (a, b) =
@@ -212,8 +212,8 @@ fn retries_temporary_failures() {
 fn a_lost_response_is_not_a_failure() {
     let (sink, plan) = faulty();
     for (id, len) in [(1, 10), (2, 2 * PART)] {
-        plan.puts_unheard.store(1, Ordering::SeqCst);
-        plan.completes_unheard.store(1, Ordering::SeqCst);
+        plan.lost_responses.store(1, Ordering::SeqCst);
+        plan.lost_completions.store(1, Ordering::SeqCst);
         let bytes = content(len, 0);
         put(&sink, id, &bytes).unwrap();
         assert!(get(&sink, id).unwrap() == bytes);
@@ -279,7 +279,7 @@ fn a_dropped_file_leaves_no_object() {
 fn many_uploads_finish_with_memory_for_two_parts() {
     const UPLOADS: u64 = 40;
     let store = Faulty::default();
-    store.plan.forgetful.store(true, Ordering::SeqCst);
+    store.plan.drops_parts.store(true, Ordering::SeqCst);
     let sink = sink(Arc::new(store), CLOUD, 2 * PART);
     let (done, finished) = mpsc::channel();
     for id in 1..=UPLOADS {
@@ -307,7 +307,7 @@ fn many_uploads_finish_with_memory_for_two_parts() {
 #[test]
 fn close_fails_a_blocked_upload_and_marks_it() {
     let (sink, plan) = faulty();
-    plan.stuck.store(true, Ordering::SeqCst);
+    plan.delays_parts.store(true, Ordering::SeqCst);
     let (done, finished) = mpsc::channel();
     {
         let sink = sink.clone();

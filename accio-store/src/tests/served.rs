@@ -83,7 +83,7 @@ fn a_slow_store_slows_only_its_client_with_tasks() {
 fn slows_only_its_client(start: Start) {
     const IDLE: Duration = Duration::from_secs(1);
     let (sink, plan) = faulty();
-    plan.stuck.store(true, Ordering::SeqCst);
+    plan.delays_parts.store(true, Ordering::SeqCst);
     let server = start(&sink, IDLE);
     let address = server.address;
     let bytes = Arc::new(content(3 * MEMORY, 0));
@@ -108,7 +108,7 @@ fn slows_only_its_client(start: Start) {
     assert!(send(address, b"small", &AtomicUsize::new(0)));
     assert_eq!(get(&sink, 2).unwrap(), b"small");
     assert!(!large.is_finished());
-    plan.stuck.store(false, Ordering::SeqCst);
+    plan.delays_parts.store(false, Ordering::SeqCst);
     assert!(large.join().unwrap(), "the client counted as idle");
     assert!(get(&sink, 1).unwrap() == *bytes);
 }
@@ -128,7 +128,7 @@ fn a_reset_leaves_the_marker_and_no_upload_with_tasks() {
 fn a_stuck_store_does_not_delay_the_stop_of_either_server() {
     for start in [RunningServer::with_threads as Start, RunningServer::with_tasks] {
         let (sink, plan) = faulty();
-        plan.stuck.store(true, Ordering::SeqCst);
+        plan.delays_parts.store(true, Ordering::SeqCst);
         let server = start(&sink, BOUND);
         let streams: Vec<_> = (0..4).map(|_| TcpStream::connect(server.address).unwrap()).collect();
         let bytes = content(2 * MEMORY, 0);
