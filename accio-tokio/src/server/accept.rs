@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::connection::{self, Calls};
+use super::calls::Calls;
+use super::connection;
 use super::shared::{Phase, Place, Shared, Task, wait_for};
 use crate::registration::{Registration, register};
 

@@ -2,6 +2,7 @@
 
 mod accept;
 mod bridge;
+mod calls;
 mod connection;
 mod copiers;
 mod shared;
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::sink::AsyncFileSink;
 pub use bridge::{Bridge, BridgeFile};
-use connection::{Calls, InBlockingPool, InTask};
+use calls::{Calls, InBlockingPool, InTask};
 use copiers::Copiers;
 use shared::{Phase, Shared};
 
