@@ -4,8 +4,8 @@
 /// unprivileged process may request, and twice as fast as the default of 64 KiB.
 pub(crate) const PIPE_CAPACITY: usize = 1 << 20;
 
-/// Maximum size of the buffer for content that is hashed or decrypted (1 MiB): a write to ext4 costs about 15 µs,
-/// whatever its size, as much as hashing 60 KiB with BLAKE3.
+/// Maximum size of the buffer for content that is hashed or decrypted (1 MiB): a write to ext4 costs
+/// about 15 µs, whatever its size, as much as hashing 60 KiB with BLAKE3.
 pub(crate) const LARGE_BUFFER: usize = 1 << 20;
 
 /// File size from which blocks are preallocated, which is also the first step (1 MiB): smaller
@@ -38,7 +38,7 @@ pub(crate) mod server {
     /// of the program.
     pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
 
-    /// The assumed descriptor limit if the kernel does not tell it: the usual soft limit.
+    /// The assumed descriptor limit if the kernel does not report it: the usual soft limit.
     pub(crate) const UNKNOWN_DESCRIPTOR_LIMIT: u64 = 1024;
 
     /// Number of idle threads kept for the next connections when each connection has its own thread

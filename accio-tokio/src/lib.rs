@@ -2,7 +2,8 @@
 //!
 //! The protocol, the sinks and the guarantees are those of [`accio_proto`], whose types this crate
 //! uses and does not export, so depend on both crates, and on tokio with its features `rt`, `net`
-//! and, for files, `fs`. This crate replaces the threads. A server in memory, and a client:
+//! and, for files, `fs`. Each connection is a task instead of a thread. For example, a server that
+//! keeps files in memory, and a client:
 //!
 //! ```
 //! use accio_proto::{MemorySink, ServerConfig, Stored};
@@ -36,7 +37,7 @@
 //!
 //! Everything the blocking server promises holds here, because the same code decides: a file is
 //! complete or absent, any other end of a connection is a reset, time limits, limits per address,
-//! the PROXY protocol, receipts and draining. What differs:
+//! the PROXY protocol, confirmations and draining. The differences are:
 //!
 //! - Durable commits are not collected in groups.
 //! - A stop waits for calls of the sink that do not return.

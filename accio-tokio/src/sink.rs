@@ -44,8 +44,8 @@ pub trait AsyncFileSink: Send + Sync + 'static {
     /// Nothing is stored. The server logs the error and adds it to the outcome.
     fn mark(&self, connection: &Connection) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Returns whether there is room for another file. While there is none, connections wait in the
-    /// backlog, and the server asks again ten times a second. It must not block.
+    /// Returns whether there is room for another file. As long as this returns false, connections wait
+    /// in the backlog, and the server asks again ten times a second. It must not block.
     fn has_room(&self) -> bool {
         true
     }

@@ -15,10 +15,12 @@ use crate::sink::{AsyncFileSink, AsyncSinkFile};
 /// Size of the first parts of an upload (8 MiB): stores require at least 5 MiB.
 const PART: usize = 8 << 20;
 
-/// Number of parts after which their size doubles: stores allow 10,000, which then suffice for 7.8 TiB.
+/// Number of parts after which their size doubles: stores allow 10,000, which then suffice for
+/// 7.8 TiB.
 const SAME: usize = 1000;
 
-/// Smallest piece of a part that is not copied next to others (64 KiB), because each has a cost of its own.
+/// Minimum size of a piece of a part (64 KiB): smaller ones are joined by copying, because each piece
+/// has a cost of its own.
 const PIECE: usize = 64 << 10;
 
 /// Returns the size of part `index`, counted from 0.
@@ -98,7 +100,7 @@ impl ObjectStoreFile {
         self.held.drain(..).collect()
     }
 
-    /// Makes one piece of the small ones.
+    /// Joins the small pieces into one.
     fn join_small(&mut self) {
         if !self.small.is_empty() {
             self.held.push(mem::take(&mut self.small).freeze());

@@ -23,7 +23,7 @@ pub(crate) struct FinishedStep {
     pub(crate) title: String,
     /// Its exit code.
     pub(crate) code: u8,
-    /// What it wrote to stdout and stderr.
+    /// Its stdout and stderr.
     pub(crate) output: String,
     pub(crate) took: Duration,
 }

@@ -2,8 +2,7 @@
 //!
 //! The [`Driver`] accepts connections and decides what happens to them; it never waits. Its caller
 //! waits for the sockets, with any event loop, and calls it when one is ready or a deadline has
-//! passed. `accio-tokio` is built on it; [`Server`](crate::Server) serves the same connections with
-//! its own threads.
+//! passed, as `accio-tokio` does.
 //!
 //! The life of a connection:
 //!
@@ -75,8 +74,7 @@ pub enum Accept<K: FileSink> {
     Nothing,
     /// The connection failed before it was accepted; the next attempt may succeed.
     Failed,
-    /// The system has no descriptor or memory left, or all numbers are used: try again later. This
-    /// was logged.
+    /// No descriptor, memory or number is left, which was logged; try again later.
     Exhausted,
 }
 
@@ -133,8 +131,7 @@ impl<K: FileSink> Driver<K> {
         self.connections.sink.tidy();
     }
 
-    /// Returns a copier for [`take_turn`](Driver::take_turn), with the fast paths of the server. It
-    /// serves any number of connections, one at a time.
+    /// Returns a copier for any number of [turns](Driver::take_turn), one at a time.
     pub fn copier(&self) -> Copier {
         Copier::new(Arc::clone(&self.connections.paths))
     }
@@ -214,10 +211,8 @@ impl<K: FileSink> Driver<K> {
 
     /// Commits or aborts the file of a connection, and reports the connection. The recorder of the
     /// server decides when the peer is notified; right before that, on any thread, `released` is
-    /// called, because the connection no longer counts. What it returns is dropped after the peer was
-    /// notified. Calls the sink, so it may block.
-    ///
-    /// Stop watching the socket before: it may be closed during the call.
+    /// called, because the connection no longer counts, and its result is dropped after that. Calls the
+    /// sink, so it may block. Stop watching the socket before: the call may close it.
     ///
     /// Returns the discarded file, whose drop may take long.
     pub fn finish<T>(
@@ -234,8 +229,7 @@ impl<K: FileSink> Driver<K> {
         })
     }
 
-    /// Returns the description of a connection that was lost because its turn panicked, if it had a
-    /// number.
+    /// Returns the description of a lost connection, if it had a number.
     pub fn describe(&self, lost: &Lost) -> Option<crate::Connection> {
         let info = lost.0.as_ref()?;
         self.connections.controls.in_progress.describe(info.place, info.id)
@@ -267,8 +261,7 @@ impl<K: FileSink> Live<K> {
     }
 
     /// Returns whether the socket is ready now for one of the events of its
-    /// [interest](Live::interest). Event queues that report changes only may report one that an
-    /// earlier turn has handled.
+    /// [interest](Live::interest). An event queue may report one that an earlier turn has handled.
     pub fn is_ready(&self) -> bool {
         let socket = self.as_fd();
         let mut watched = [wait::watched(&socket, self.interest())];
@@ -359,8 +352,7 @@ impl AsFd for Request {
 }
 
 impl<K: FileSink> Pending<K> {
-    /// Returns the connection after the decision. Before it, the transfer fails because the server
-    /// stops, and the decision has no effect.
+    /// Returns the connection. Without a decision yet, the transfer fails with [`Abort::Shutdown`].
     pub fn take(self) -> Option<Ending<K>> {
         let mut ending = self.0.take_ending()?;
         match self.0.take_verdict() {

@@ -61,10 +61,9 @@ pub trait FileSink: Send + Sync + 'static {
         self.open(connection)?.abort()
     }
 
-    /// Returns whether there is room for another file. While there is none, connections wait in the
-    /// backlog, and the server asks again ten times a second. While there is, the server may use an
-    /// answer for a fifth of a second, or for as long as the next call takes. By default there is
-    /// always room.
+    /// Returns whether there is room for another file. As long as this returns false, connections wait
+    /// in the backlog, and the server asks again ten times a second. The server may reuse `true` for a
+    /// fifth of a second, or for as long as the next call takes. By default there is always room.
     fn has_room(&self) -> bool {
         true
     }

@@ -30,7 +30,7 @@ fn end(network: &Network, end: End) {
 }
 
 #[test]
-fn close_notify_is_the_end_of_the_file_and_the_receipt() {
+fn close_notify_ends_the_file_and_confirms_it() {
     for size in [0, 1, 16_383, 16_384, 16_385, 300_000] {
         let (mut server, mut peer, network) = pair();
         let content = content(size);
@@ -150,9 +150,9 @@ fn has_buffered_is_true_until_buffered_content_is_received() {
     }
     assert!(!server.has_buffered(), "close_notify is incomplete");
     send(&network, last);
-    assert!(!server.has_buffered(), "the end is still in the system's buffer");
+    assert!(!server.has_buffered(), "close_notify is still in the system's buffer");
     assert_eq!(server.recv(&mut buffer).unwrap(), 0);
-    assert!(server.has_buffered(), "and from now on the socket knows it");
+    assert!(server.has_buffered(), "the socket has received close_notify");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn bytes_that_exceed_the_send_buffer_are_sent_later() {
     assert_eq!(server.send(b"accio\r\n").unwrap(), 7);
     assert!(server.wants_write());
     let again = server.send(b"accio\r\n").unwrap_err();
-    assert_eq!(again.kind(), ErrorKind::WouldBlock, "nothing is encrypted that has no room");
+    assert_eq!(again.kind(), ErrorKind::WouldBlock, "content without room is not encrypted");
     let mut greeting = Vec::new();
     while server.wants_write() {
         greeting.extend(peer.received().0);

@@ -1,4 +1,4 @@
-//! What the server passes to its helper: settings, and the description of a file.
+//! The messages of the server to its helper: settings, and the description of a file.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

@@ -23,8 +23,8 @@ use crate::registration::{Registration, register};
 /// Number of connections accepted before other tasks run.
 const BATCH: usize = 16;
 
-/// Pause after the system or the sink had no room for a new connection, and the time for which an
-/// answer of the sink is used.
+/// Pause after the system or the sink had no room for a new connection, and the time for which a
+/// positive answer of the sink is reused.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Senders without messages: the receiver notices when all are dropped.
@@ -40,7 +40,7 @@ struct InService {
 /// recorder.
 const STOP_GRACE: Duration = Duration::from_millis(400);
 
-/// How long accepting waits for the sink's answer to whether it has room.
+/// How long accepting waits for the sink to answer whether it has room.
 const ROOM_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A listening socket, and its registration.
@@ -121,7 +121,7 @@ async fn accept_all<K: FileSink, C: Calls<K>>(
         let next = async {
             let ready = listener.watched.readable().await?;
             room.wait(&shared).await;
-            // Not before there is a connection: other listeners need places, too.
+            // Only once a connection waits, because other listeners need places, too.
             let place = Arc::clone(&shared.places).acquire_owned().await;
             // The semaphore is never closed.
             Ok::<_, io::Error>((ready, place.map_err(io::Error::other)?))
@@ -162,10 +162,10 @@ async fn accept_all<K: FileSink, C: Calls<K>>(
             }
         }
         if failed == BATCH {
-            // Whatever the cause, retrying at full speed does not help.
+            // Do not retry at full speed, whatever the cause is.
             tokio::time::sleep(PAUSE).await;
         }
-        // Otherwise a steady stream of connections would keep this task running.
+        // Otherwise a steady stream of connections would not let other tasks run.
         tokio::task::yield_now().await;
     }
 }
@@ -185,7 +185,7 @@ struct Room {
 
 impl Room {
     /// Waits until the sink has room for another file. If it does not answer in time, its last answer
-    /// counts: no answer may keep connections from their greeting.
+    /// counts, so that a blocked sink does not delay greetings.
     async fn wait<K: FileSink, C: Calls<K>>(&mut self, shared: &Arc<Shared<K, C>>) {
         loop {
             if let (None, Some((since, true))) = (&self.asking, self.last)

@@ -1,6 +1,6 @@
-//! Between a session, whose calls return at once, and an asynchronous sink: a turn collects bytes in
-//! a buffer, the sink stores them after the turn, and at the end the session is given results that
-//! are known already.
+//! Connects a session, whose calls return at once, to an asynchronous sink: a turn collects bytes in
+//! a buffer, and the sink stores them after the turn. The file is committed or aborted before the
+//! session asks for it, which then only gets the result.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -131,7 +131,7 @@ impl<A: AsyncFileSink> BridgeFile<A> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        // Without its buffer, so that a connection that waits for its peer holds none.
+        // Take the buffer, too: a connection that waits for its peer must not hold one.
         let bytes: Bytes = std::mem::take(&mut self.pending).freeze();
         let written = caught(async { file.write(bytes).await }).await.and_then(|written| written);
         written.map_err(|cause| Abort::Sink { action: SinkCall::Write, cause })

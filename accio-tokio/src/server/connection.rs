@@ -128,7 +128,7 @@ async fn take_turns<K: FileSink, C: Calls<K>>(
     };
     let taken = shared.calls.call(turns).await;
     if !C::FINISHES {
-        // Neither the socket nor the sink may ever make this task wait.
+        // Yield: the socket and the sink may always be ready, so that this task would never wait.
         tokio::task::yield_now().await;
     }
     taken

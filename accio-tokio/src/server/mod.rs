@@ -35,7 +35,7 @@ pub struct Serving {
     task: JoinHandle<Result<(), ServerError>>,
 }
 
-/// Receives files on a socket that listens already, and stores them in `sink`. The calls of the
+/// Receives files on a listening socket, and stores them in `sink`. The calls of the
 /// sink may block: they run on the runtime's threads for blocking work.
 ///
 /// # Errors
@@ -172,7 +172,7 @@ impl Serving {
         &self.addresses
     }
 
-    /// Returns a handle, which stops or drains the server from anywhere, and reports its state.
+    /// Returns a handle, which stops or drains the server from any thread, and reports its state.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
@@ -205,7 +205,7 @@ impl Serving {
     /// it before the runtime ends: a runtime that is dropped earlier resets all connections and
     /// leaves neither files nor error markers for them.
     ///
-    /// This is cancel safe in that a dropped future stops the server, like dropping [`Serving`].
+    /// Dropping the future stops the server, like dropping [`Serving`].
     ///
     /// # Errors
     ///

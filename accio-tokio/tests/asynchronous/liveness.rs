@@ -195,9 +195,9 @@ fn blocked_threads_keep_no_connection_from_its_greeting() {
     end.recv_timeout(PATIENCE).expect("the server ends");
 }
 
-/// The peer of the last connection is notified before a drained server counts as ended.
+/// A drained server ends once all of these results are dropped, so its last peer is notified before.
 #[test]
-fn what_a_release_returns_is_dropped_after_the_peer_was_notified() {
+fn the_result_of_a_release_is_dropped_after_the_peer_was_notified() {
     struct Probe(std::net::TcpStream, mpsc::Sender<Vec<u8>>);
 
     impl Drop for Probe {

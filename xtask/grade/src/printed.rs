@@ -59,7 +59,7 @@ impl RunningServer {
             std::thread::sleep(Duration::from_millis(3));
         };
         if !printed {
-            // It may have ended meanwhile.
+            // It may have ended by now.
             let _ = self.signal(Signal::INT);
             let until = Instant::now() + ENDING;
             while !self.process.has_ended()? && Instant::now() < until {

@@ -22,8 +22,8 @@ use super::process_table::{
 pub const MARK: &str = "ACCIO_KIT_CHECK";
 /// Interval at which groups are checked.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Maximum number of rounds to kill processes that left their group; a process that forks meanwhile
-/// is found in the next round.
+/// Maximum number of rounds to kill processes that left their group; a process that is forked during
+/// a round is found in the next one.
 const ROUNDS: usize = 20;
 
 /// Limits of a group of processes.
@@ -139,7 +139,7 @@ fn start_watching(group: WatchedGroup) {
 }
 
 /// Raises the descriptor limit of this process to `wanted`, or as far as the system allows, and
-/// returns the limit, which is `None` if there is none.
+/// returns the limit: `None` for no limit.
 pub fn raise_descriptor_limit(wanted: Option<u64>) -> io::Result<Option<u64>> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = match (wanted, limit.maximum) {

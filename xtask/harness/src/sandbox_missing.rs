@@ -22,7 +22,7 @@ pub struct Files {
     pub hidden: Vec<PathBuf>,
 }
 
-/// What this machine permits.
+/// The kind of sandbox that this machine permits: none.
 #[derive(Debug, Default)]
 pub struct Support;
 

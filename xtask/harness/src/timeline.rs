@@ -18,7 +18,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Timeline>>> = const { RefCell::new(None) };
 }
 
-/// What was seen on the connections that the thread of a scenario opened.
+/// The events on the connections that the thread of a scenario opened.
 #[derive(Debug)]
 pub struct Timeline {
     began: Instant,
@@ -33,11 +33,11 @@ pub struct Event {
     pub at: Duration,
     /// The number of the connection, from 1.
     pub connection: usize,
-    /// What happened.
+    /// The kind of the event.
     pub what: What,
 }
 
-/// What happened on a connection.
+/// The kinds of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// It was opened.

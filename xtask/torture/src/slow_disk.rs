@@ -147,7 +147,7 @@ fn measure(mut server: Server, size: usize) -> Verdict<String> {
     let (median, high) = (observed.greeting(50), observed.greeting(99));
     let (shortest, longest) = observed.ends();
     let note = format!(
-        "{committed} of {CLIENTS} commits done meanwhile; ends after {shortest:.3?} to {longest:.3?}; \
+        "{committed} of {CLIENTS} commits done during that time; ends after {shortest:.3?} to {longest:.3?}; \
          greetings in {median:.1?} (median) and {high:.1?} (99 %); {SIZE_WHILE_OPEN} bytes of an \
          open file in {sent:.1?}; exit begun after {exiting:.2?}; harness {:.0?} late at most, \
          {delay:.0?} at normal priority",

@@ -40,7 +40,7 @@ impl Output {
         if kind == FileType::Fifo
             && let Err(error) = sys::set_pipe_capacity(&fd, PIPE_CAPACITY)
         {
-            log::debug!("the pipe of the journal stays small: {error}");
+            log::debug!("cannot enlarge the pipe of the journal: {error}");
         }
         let is_file = kind == FileType::RegularFile;
         Ok(Output { fd, is_file, durable: durable && is_file, size: None, torn: false })
@@ -76,7 +76,7 @@ impl Output {
             Ok(count) => {
                 self.torn = text[count - 1] != b'\n';
                 let written = count.saturating_sub(prefix);
-                // Even if the disk is full: the clients of the lines that are whole are told.
+                // Sync even if the disk is full: the clients of complete lines are notified.
                 let synced = self.sync();
                 if written < lines.len() {
                     return (written, synced.and(Err(io::ErrorKind::StorageFull.into())));
@@ -145,12 +145,12 @@ mod tests {
     fn starts_a_new_line_after_an_incomplete_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        // Left by a server that was killed.
+        // From a server that was killed.
         fs::write(&path, "{\"torn\":").unwrap();
         let mut output = open(&path);
         assert!(matches!(output.write(b"one\n"), (4, Ok(()))));
         assert!(matches!(output.write(b"two\n"), (4, Ok(()))));
-        // Left by another server whose disk was full.
+        // From another server whose disk was full.
         File::options().append(true).open(&path).unwrap().write_all(b"{\"tor").unwrap();
         assert!(matches!(output.write(b"three\n"), (6, Ok(()))));
         let text = fs::read_to_string(&path).unwrap();

@@ -61,7 +61,7 @@ impl ListedFiles {
     ///
     /// # Errors
     ///
-    /// The journal cannot be read.
+    /// Returns an error if the journal cannot be read.
     pub fn read(mut journal: impl BufRead) -> io::Result<Self> {
         let mut listed = ListedFiles::default();
         let mut line = Vec::new();

@@ -200,7 +200,7 @@ impl<K: FileSink> Shared<K> {
             }
             Err(_) => self.lose(key, info),
         }
-        // Another worker can continue the transfer meanwhile.
+        // At the same time, another worker can continue the transfer.
         copier.hash_pending();
     }
 

@@ -338,8 +338,7 @@ impl Dir {
         }
     }
 
-    /// Returns whether the directory was removed. Another directory with the same path does not
-    /// count.
+    /// Returns whether the directory was removed, even if its path now names another one.
     fn is_removed(&self) -> bool {
         !calls::fstat(&self.fd).is_ok_and(|stat| stat.links > 0)
     }

@@ -122,7 +122,7 @@ impl Reviewer {
         Ok(command)
     }
 
-    /// Waits for the end of the command, and reads what it prints on stderr meanwhile.
+    /// Waits for the end of the command, and reads its stderr during that time.
     fn wait(&self, started: &mut Started, line: &mut FirstLine, deadline: Instant) -> End {
         let mut stderr = started.stderr.take();
         loop {

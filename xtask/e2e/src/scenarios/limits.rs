@@ -24,10 +24,14 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     ),
     waits(
         "limits/few-descriptors",
-        "ulimit -n 90: 60 concurrent clients, every file is whole",
+        "ulimit -n 90: 60 concurrent clients, every file is complete",
         few,
     ),
-    works("limits/file-size", "a file that is too large is ERROR; the next are whole", file_size),
+    works(
+        "limits/file-size",
+        "a file that is too large is ERROR; the next are complete",
+        file_size,
+    ),
 ];
 
 /// Maximum resident memory of a program, in KiB.

@@ -21,7 +21,7 @@ use accio_harness::verdict::{During, Stop, Verdict, ensure};
 
 pub(super) static SCENARIOS: &[Scenario] = &[works(
     "tls/two-machines",
-    "between two machines: pin, identity, strangers refused, no content in a packet capture",
+    "two machines: pin, identity, unlisted clients refused, no content in a packet capture",
     session,
 )];
 
@@ -164,7 +164,7 @@ fn session(context: &Context) -> Verdict {
         })?;
         let (client, code) = machines.client(&alice, &words(&command))?;
         ensure(code == Some(0), "the listed client to succeed", || client.stderr().text())?;
-        refused(&machines, &stranger, &command).during(|| "a stranger")?;
+        refused(&machines, &stranger, &command).during(|| "another unlisted client")?;
         impostor(&machines, &alice, &command)
     })?;
     server.expect_written(1)?;

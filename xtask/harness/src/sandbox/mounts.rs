@@ -22,7 +22,7 @@ const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/etc", "/proc", "/s
 /// Maximum number of files in a check's directory.
 const FILES: u32 = 50_000;
 
-/// What a mount namespace is to contain.
+/// The files that programs in a mount namespace can see.
 #[derive(Debug)]
 pub(super) struct View {
     readable: Vec<PathBuf>,

@@ -20,7 +20,7 @@ const LOW: u32 = 52_000;
 /// Number of user ids below [`LOW`] plus this.
 const LOW_COUNT: u32 = 8_000;
 
-/// What this machine permits.
+/// The kind of sandbox that this machine permits.
 #[derive(Debug, Default)]
 pub struct Support {
     /// Why there are no namespaces.

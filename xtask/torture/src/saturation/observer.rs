@@ -104,8 +104,8 @@ struct Observer {
     observed: Observed,
 }
 
-/// Opens `silent` connections and waits until the server has disconnected them all. Meanwhile,
-/// probes connect at regular intervals.
+/// Opens `silent` connections and waits until the server has disconnected them all. Probes connect at
+/// regular intervals during that time.
 pub(crate) fn observe(address: SocketAddr, silent: usize, timeout: u64) -> Verdict<Observed> {
     let (listener, over) = (Listener::bind()?, AtomicBool::new(false));
     thread::scope(|scope| {

@@ -8,9 +8,8 @@ use accio_proto::{Abort, Dialect, FIRST_CONFIRMATION, SECOND_CONFIRMATION, os_er
 pub fn explain(why: &Abort, dialect: Option<Dialect>) -> String {
     match why {
         Abort::Idle(limit) if dialect.is_none() => format!(
-            "The client sent nothing for {} s, and the handshake was not complete. Check that it takes \
-             the greeting as it comes, in pieces of any size, and that it sends what its dialect \
-             requires.",
+            "The client sent nothing for {} s, and the handshake was not complete. Check that it accepts \
+             the greeting in pieces of any size, and that it sends what its dialect requires.",
             limit.as_secs_f64()
         ),
         Abort::Idle(limit) => format!(
@@ -49,7 +48,7 @@ pub fn explain(why: &Abort, dialect: Option<Dialect>) -> String {
             os_error_text(cause)
         ),
         Abort::Rejected(reason) => {
-            format!("The whole file arrived, and the check of this server refused it: {reason}.")
+            format!("The whole file arrived, but a check of this server rejected it: {reason}.")
         }
         Abort::Shutdown => "The server was stopped during the transfer. The client is not at fault; \
              send the file again."
@@ -201,7 +200,7 @@ mod tests {
                 "could not write the file",
             ),
             (Abort::System(io()), "could not serve"),
-            (Abort::Rejected("a virus".to_owned()), "refused it: a virus"),
+            (Abort::Rejected("a virus".to_owned()), "rejected it: a virus"),
             (Abort::Shutdown, "was stopped"),
         ] {
             let text = explain(&why, Some(Dialect::Accio));

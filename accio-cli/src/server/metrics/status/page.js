@@ -6,7 +6,7 @@
   let timer, paused = false, isStale = false, updates = 0, counts = element('totals').dataset.counts;
   let seen = new Map();
 
-  // Makes one tree like another. Nodes that stay keep focus, selection and place.
+  // Makes one tree equal to another, and reuses nodes, which keep focus, selection and scroll position.
   const patch = (old, next) => {
     if (old.nodeName !== next.nodeName) {
       old.replaceWith(document.importNode(next, true));
@@ -52,7 +52,7 @@
     return `${bytes.toFixed(unit ? 1 : 0)} ${units[unit]}`;
   };
 
-  // The server says the rate since the beginning; the rate since the last reading tells more.
+  // Replaces the average rates from the server by the rates since the last update.
   const showRates = () => {
     const at = Date.parse(stamp.querySelector('time').dateTime);
     const readings = new Map();

@@ -13,7 +13,7 @@ pub(super) const SCRIPT: &str = include_str!("page.js");
 /// The content security policy: allows only the style and the script of the page, by their digests.
 pub(super) const POLICY: &str = "default-src 'none'; \
      style-src 'sha256-RfQdxfJYjqOm/KyBY2cvnMZQK3Z+liDag4FuvJE18Zg='; \
-     script-src 'sha256-RnVuQPU7t3gn/dKUJvlbIimEk4wqi/NuubOQSj5mPkE='; \
+     script-src 'sha256-Gl7lbFKUyrZSk3aBoQZzbtCp9qr8OqetuJZxGS7oTnQ='; \
      img-src data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 const LOGO: &str = "<svg viewBox=\"0 0 32 32\" aria-hidden=\"true\"><rect width=\"32\" height=\"32\" rx=\"8\" \
