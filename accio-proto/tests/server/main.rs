@@ -5,7 +5,7 @@
 /// The tests with a few workers and an event queue.
 #[path = "."]
 mod reactor {
-    use crate::serve;
+    use crate::{Adapted, IS_ASYNCHRONOUS, builder, serve};
 
     const THREADING: accio_proto::Threading = accio_proto::Threading::Reactor;
 
@@ -21,7 +21,7 @@ mod reactor {
 /// The tests with a thread per session.
 #[path = "."]
 mod per_session {
-    use crate::serve;
+    use crate::{Adapted, IS_ASYNCHRONOUS, builder, serve};
 
     const THREADING: accio_proto::Threading = accio_proto::Threading::PerSession;
 
@@ -32,7 +32,19 @@ mod per_session {
 
 mod choice;
 
-/// Serves until the server ends. Another crate runs the same cases with a runtime.
+/// The sink of the server of a case. Another crate runs the same cases with a runtime, and passes each
+/// sink through an asynchronous one.
+type Adapted<K> = K;
+
+/// Whether the calls of the sink are asynchronous.
+const IS_ASYNCHRONOUS: bool = false;
+
+/// Begins the server of a case.
+fn builder<K: accio_proto::FileSink>(sink: K) -> accio_proto::ServerBuilder<Adapted<K>> {
+    accio_proto::Server::builder(sink)
+}
+
+/// Serves until the server ends.
 fn serve<K: accio_proto::FileSink>(
     server: accio_proto::Server<K>,
 ) -> Result<(), accio_proto::ServerError> {

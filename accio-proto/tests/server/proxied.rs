@@ -4,12 +4,13 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use accio_proto::{Dialect, MemorySink, Server, ServerBuilder, Stored};
+use accio_proto::{Dialect, MemorySink, ServerBuilder, Stored};
 
 use super::cases::{PATIENCE, RunningServer, greeted, is_reset, reset, start, workers};
+use super::{Adapted, builder};
 
-fn proxied(sink: &MemorySink) -> ServerBuilder<MemorySink> {
-    Server::builder(sink.clone()).proxy_protocol(true)
+fn proxied(sink: &MemorySink) -> ServerBuilder<Adapted<MemorySink>> {
+    builder(sink.clone()).proxy_protocol(true)
 }
 
 fn text(peer: &str) -> Vec<u8> {

@@ -8,7 +8,7 @@ fn a_reset_leaves_no_partial_file_and_is_harmless_after_fin() {
         for length in [0, 1, 1000, 300_000] {
             let sink = MemorySink::new();
             let paths = FastPaths::without(without.iter().copied());
-            let server = start(Server::builder(sink.clone()).fast_paths(paths));
+            let server = start(builder(sink.clone()).fast_paths(paths));
             let content = vec![b'x'; length];
             upload_and_reset(&server, &content);
             server.outcomes.wait(1);
@@ -43,7 +43,7 @@ fn the_portable_paths_store_the_same_files() {
         let dir = tempfile::tempdir().unwrap();
         let paths = FastPaths::without(without.iter().copied());
         let sink = DirSink::options().fast_paths(paths.clone()).create(dir.path()).unwrap();
-        let server = start(Server::builder(sink).fast_paths(paths));
+        let server = start(builder(sink).fast_paths(paths));
         let contents: Vec<Vec<u8>> =
             [0, 1, 65_536, 65_537, 6 << 20].into_iter().map(pattern).collect();
         for content in &contents {
@@ -68,7 +68,7 @@ fn urgent_bytes_are_content() {
         let dir = tempfile::tempdir().unwrap();
         let sink = DirSink::create(dir.path()).unwrap();
         let paths = FastPaths::without(without.iter().copied());
-        let server = start(Server::builder(sink).fast_paths(paths));
+        let server = start(builder(sink).fast_paths(paths));
         let mut stream = server.connect();
         greeted(&mut stream);
         let mut content = Vec::new();
@@ -94,7 +94,7 @@ fn urgent_bytes_are_content() {
 fn bytes_after_an_urgent_byte_reset_the_idle_timeout() {
     let idle = Duration::from_millis(1500);
     let dir = tempfile::tempdir().unwrap();
-    let server = start(Server::builder(DirSink::create(dir.path()).unwrap()).idle_timeout(idle));
+    let server = start(builder(DirSink::create(dir.path()).unwrap()).idle_timeout(idle));
     let mut stream = server.connect();
     greeted(&mut stream);
     // Enough bytes for the server to splice.

@@ -17,7 +17,7 @@ fn a_complete_file_has_a_digest_and_a_failed_one_has_none() {
             let dir = tempfile::tempdir().unwrap();
             let paths = FastPaths::without(without.iter().copied());
             let sink = DirSink::options().fast_paths(paths.clone()).create(dir.path()).unwrap();
-            let server = start(Server::builder(sink).fast_paths(paths).digest(algorithm));
+            let server = start(builder(sink).fast_paths(paths).digest(algorithm));
             let mut contents: Vec<Vec<u8>> =
                 [0, 1, 65_536, 65_537, 3 << 20].into_iter().map(pattern).collect();
             // Content that is held back as a possible handshake, until the end or until the next
@@ -48,7 +48,7 @@ fn a_file_that_cannot_be_committed_has_no_digest() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("1.file")).unwrap();
     let sink = DirSink::create(dir.path()).unwrap();
-    let server = start(Server::builder(sink).digest(DigestAlgorithm::Blake3));
+    let server = start(builder(sink).digest(DigestAlgorithm::Blake3));
     let mut stream = server.connect();
     greeted(&mut stream);
     stream.write_all(b"content").unwrap();
@@ -60,11 +60,11 @@ fn a_file_that_cannot_be_committed_has_no_digest() {
 
 #[test]
 fn counted_files_have_digests_only_with_the_setting() {
-    let server = start(Server::builder(CountSink).digest(DigestAlgorithm::Sha256));
+    let server = start(builder(CountSink).digest(DigestAlgorithm::Sha256));
     upload(&server, &[7; 200_000]);
     let expected = digest(DigestAlgorithm::Sha256, &[7; 200_000]);
     assert_eq!(server.outcomes.wait(1)[&1].digest, expected);
-    let server = start(Server::builder(CountSink));
+    let server = start(builder(CountSink));
     upload(&server, b"content");
     assert_eq!(server.outcomes.wait(1)[&1].digest, None);
 }

@@ -11,7 +11,7 @@ fn serves_on_a_socket_that_listens_already() {
     // A client that connects before the server runs is served too.
     let mut early = TcpStream::connect(address).unwrap();
     early.set_read_timeout(Some(PATIENCE)).unwrap();
-    let builder = observed(Server::builder(sink.clone()), &outcomes);
+    let builder = observed(builder(sink.clone()), &outcomes);
     let server = run(builder.listen(socket).unwrap(), outcomes);
     assert_eq!(server.address, address);
     greeted(&mut early);
@@ -33,12 +33,12 @@ fn listens_on_ipv6_and_on_all_interfaces_over_both() {
             return;
         }
     }
-    let server = start_at(Server::builder(sink.clone()), "[::1]:0");
+    let server = start_at(builder(sink.clone()), "[::1]:0");
     upload(&server, b"six");
     assert!(server.outcomes.wait(1)[&1].peer.unwrap().is_ipv6());
     assert_eq!(sink.get(1), Some(Stored::Complete(b"six".to_vec())));
 
-    let mut server = start_at(Server::builder(MemorySink::new()), "[::]:0");
+    let mut server = start_at(builder(MemorySink::new()), "[::]:0");
     server.address.set_ip("127.0.0.1".parse().unwrap());
     upload(&server, b"four");
     server.address.set_ip("::1".parse().unwrap());

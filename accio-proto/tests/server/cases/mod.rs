@@ -24,7 +24,7 @@ use accio_proto::{
     OpenError, Server, ServerBuilder, ServerError, ServerHandle, SinkFile, Stored,
 };
 
-use super::THREADING;
+use super::{Adapted, IS_ASYNCHRONOUS, THREADING, builder};
 use crate::ALONE;
 
 /// Maximum duration of any wait in these tests.
@@ -85,20 +85,20 @@ pub(super) struct RunningServer {
     thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
 
-pub(super) fn start<K: FileSink>(builder: ServerBuilder<K>) -> RunningServer {
+pub(super) fn start<K: FileSink>(builder: ServerBuilder<Adapted<K>>) -> RunningServer {
     start_at(builder, "127.0.0.1:0")
 }
 
-fn start_at<K: FileSink>(builder: ServerBuilder<K>, address: &str) -> RunningServer {
+fn start_at<K: FileSink>(builder: ServerBuilder<Adapted<K>>, address: &str) -> RunningServer {
     let outcomes = Arc::new(Outcomes::default());
-    let server = observed(builder, &outcomes).bind(address).unwrap();
-    run(server, outcomes)
+    let server = observed::<K>(builder, &outcomes).bind(address).unwrap();
+    run::<K>(server, outcomes)
 }
 
 pub(super) fn observed<K: FileSink>(
-    builder: ServerBuilder<K>,
+    builder: ServerBuilder<Adapted<K>>,
     outcomes: &Arc<Outcomes>,
-) -> ServerBuilder<K> {
+) -> ServerBuilder<Adapted<K>> {
     let outcomes = Arc::clone(outcomes);
     builder.threading(THREADING).on_outcome(move |outcome| {
         let ended = Reported {
@@ -116,9 +116,12 @@ pub(super) fn observed<K: FileSink>(
     })
 }
 
-pub(super) fn run<K: FileSink>(server: Server<K>, outcomes: Arc<Outcomes>) -> RunningServer {
+pub(super) fn run<K: FileSink>(
+    server: Server<Adapted<K>>,
+    outcomes: Arc<Outcomes>,
+) -> RunningServer {
     let (address, handle) = (server.local_addr(), server.handle());
-    let thread = Some(std::thread::spawn(move || super::serve(server)));
+    let thread = Some(std::thread::spawn(move || super::serve::<K>(server)));
     RunningServer { address, handle, outcomes, thread }
 }
 

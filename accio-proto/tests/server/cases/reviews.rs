@@ -9,9 +9,9 @@ use accio_proto::Review;
 use super::*;
 
 /// A server that passes each review on to the test.
-fn reviewing<K: FileSink>(builder: ServerBuilder<K>) -> (RunningServer, Receiver<Review>) {
+fn reviewing<K: FileSink>(builder: ServerBuilder<Adapted<K>>) -> (RunningServer, Receiver<Review>) {
     let (sender, receiver) = mpsc::channel();
-    let server = start(builder.reviewer(move |review| drop(sender.send(review))));
+    let server = start::<K>(builder.reviewer(move |review| drop(sender.send(review))));
     (server, receiver)
 }
 
@@ -49,6 +49,10 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "opens the file through /proc")]
 fn a_file_is_read_before_it_is_named_and_then_kept_or_not() {
+    if IS_ASYNCHRONOUS {
+        // A reviewer sees no descriptor.
+        return;
+    }
     for (durable, without) in
         [(false, &[][..]), (false, &[FastPath::Tmpfile]), (true, &[]), (true, &FastPath::ALL)]
     {
@@ -56,7 +60,7 @@ fn a_file_is_read_before_it_is_named_and_then_kept_or_not() {
         let paths = FastPaths::without(without.iter().copied());
         let options = DirSink::options().fast_paths(paths.clone()).durable(durable);
         let sink = options.create(dir.path()).unwrap();
-        let (server, reviews) = reviewing(Server::builder(sink).fast_paths(paths));
+        let (server, reviews) = reviewing(builder(sink).fast_paths(paths));
         let contents = [Vec::new(), b"small".to_vec(), pattern(5 << 20)];
         for (id, sent) in (1..).zip(&contents) {
             let mut stream = send(&server, sent);
@@ -85,7 +89,7 @@ fn a_file_is_read_before_it_is_named_and_then_kept_or_not() {
 #[test]
 fn a_failed_transfer_is_not_reviewed_and_a_file_without_a_descriptor_is() {
     let sink = MemorySink::new();
-    let (server, reviews) = reviewing(Server::builder(sink.clone()));
+    let (server, reviews) = reviewing(builder(sink.clone()));
     upload_and_reset(&server, b"part");
     server.outcomes.wait(1);
     let mut stream = send(&server, b"content");
@@ -100,11 +104,10 @@ fn a_failed_transfer_is_not_reviewed_and_a_file_without_a_descriptor_is() {
 
 #[test]
 fn a_review_that_is_dropped_or_panics_rejects_the_file() {
-    let server =
-        start(Server::builder(MemorySink::new()).reviewer(|review| match review.connection.id {
-            1 => drop(review),
-            _ => panic!("a reviewer that panics"),
-        }));
+    let server = start(builder(MemorySink::new()).reviewer(|review| match review.connection.id {
+        1 => drop(review),
+        _ => panic!("a reviewer that panics"),
+    }));
     for _ in 0..2 {
         assert!(is_reset(&mut send(&server, b"content")));
     }
@@ -117,7 +120,7 @@ fn a_review_that_is_dropped_or_panics_rejects_the_file() {
 #[test]
 fn no_time_limit_applies_to_a_review_and_it_delays_no_other_connection() {
     let limit = Duration::from_secs(1);
-    let builder = Server::builder(MemorySink::new())
+    let builder = builder(MemorySink::new())
         .workers(workers(1))
         .max_connections(workers(40))
         .idle_timeout(limit)
@@ -150,7 +153,7 @@ fn no_time_limit_applies_to_a_review_and_it_delays_no_other_connection() {
 fn a_stop_ends_a_review_and_a_later_decision_has_no_effect() {
     for drain in [false, true] {
         let dir = tempfile::tempdir().unwrap();
-        let (server, reviews) = reviewing(Server::builder(DirSink::create(dir.path()).unwrap()));
+        let (server, reviews) = reviewing(builder(DirSink::create(dir.path()).unwrap()));
         let mut stream = send(&server, b"content");
         let review = next(&reviews);
         if drain {
@@ -174,7 +177,7 @@ fn a_stop_ends_a_review_and_a_later_decision_has_no_effect() {
 #[test]
 fn a_drained_server_ends_once_its_last_review_has() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut server, reviews) = reviewing(Server::builder(DirSink::create(dir.path()).unwrap()));
+    let (mut server, reviews) = reviewing(builder(DirSink::create(dir.path()).unwrap()));
     let mut stream = send(&server, b"content");
     let review = next(&reviews);
     server.handle.drain();
@@ -213,8 +216,12 @@ fn a_file_that_cannot_be_prepared_is_not_reviewed() {
             self.0.abort()
         }
     }
+    if IS_ASYNCHRONOUS {
+        // Such a file is not prepared.
+        return;
+    }
     let sink = MemorySink::new();
-    let (server, reviews) = reviewing(Server::builder(Broken(sink.clone())));
+    let (server, reviews) = reviewing(builder(Broken(sink.clone())));
     assert!(is_reset(&mut send(&server, b"content")));
     server.outcomes.wait(1);
     assert_eq!(sink.get(1), Some(Stored::Error));

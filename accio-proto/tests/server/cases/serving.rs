@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn numbers_follow_the_order_of_acceptance() {
     let sink = MemorySink::new();
-    let server = start(Server::builder(sink.clone()).workers(workers(4)));
+    let server = start(builder(sink.clone()).workers(workers(4)));
     // All clients are connected before the first upload ends, and end in reverse order.
     let streams: Vec<_> = (1..=100).map(|number| (number, server.connect())).collect();
     for (number, mut stream) in streams.into_iter().rev() {
@@ -23,7 +23,7 @@ fn numbers_follow_the_order_of_acceptance() {
 #[test]
 fn a_thousand_concurrent_connections_keep_their_own_content() {
     let sink = MemorySink::new();
-    let server = start(Server::builder(sink.clone()));
+    let server = start(builder(sink.clone()));
     let barrier = std::sync::Barrier::new(8);
     std::thread::scope(|scope| {
         for part in 0..8u64 {
@@ -67,7 +67,7 @@ fn a_thousand_concurrent_connections_keep_their_own_content() {
 #[test]
 fn each_of_many_sequential_uploads_ends_at_once() {
     let sink = CountSink;
-    let server = start(Server::builder(sink).workers(workers(4)));
+    let server = start(builder(sink).workers(workers(4)));
     for _ in 0..10_000 {
         upload(&server, b"content");
     }
@@ -78,7 +78,7 @@ fn each_of_many_sequential_uploads_ends_at_once() {
 #[test]
 fn at_the_connection_limit_further_clients_wait_without_a_greeting() {
     let sink = MemorySink::new();
-    let server = start(Server::builder(sink.clone()).max_connections(workers(1)));
+    let server = start(builder(sink.clone()).max_connections(workers(1)));
     let mut streams: Vec<_> = (0..12).map(|_| server.connect()).collect();
     for index in 0..streams.len() {
         let (now, later) = streams[index..].split_first_mut().unwrap();
@@ -102,7 +102,7 @@ fn at_the_connection_limit_further_clients_wait_without_a_greeting() {
 
 #[test]
 fn the_outcome_has_every_property_of_the_connection() {
-    let server = start(Server::builder(CountSink));
+    let server = start(builder(CountSink));
     let mut stream = server.connect();
     let peer = stream.local_addr().unwrap();
     greeted(&mut stream);
@@ -124,7 +124,7 @@ fn the_outcome_has_every_property_of_the_connection() {
 fn a_refused_client_gets_no_number_and_takes_no_place() {
     let sink = MemorySink::new();
     let one = std::num::NonZeroU32::MIN;
-    let server = start(Server::builder(sink.clone()).max_per_ip(one).max_connections(workers(2)));
+    let server = start(builder(sink.clone()).max_per_ip(one).max_connections(workers(2)));
     for round in 1..=3u64 {
         let mut kept = server.connect();
         greeted(&mut kept);

@@ -16,7 +16,7 @@ fn five_hundred_idle_connections_end_on_time() {
 fn lateness_of_silence(count: u64) -> Duration {
     let idle = Duration::from_millis(1500);
     let sink = MemorySink::new();
-    let server = start(Server::builder(sink.clone()).idle_timeout(idle));
+    let server = start(builder(sink.clone()).idle_timeout(idle));
     let waiting: Vec<_> = (0..count)
         .map(|_| {
             // The idle time counts from the accept or the greeting, both of which are later than
@@ -45,7 +45,7 @@ fn lateness_of_silence(count: u64) -> Duration {
 #[test]
 fn idle_time_counts_from_the_last_byte() {
     let idle = Duration::from_secs(2);
-    let server = start(Server::builder(MemorySink::new()).idle_timeout(idle));
+    let server = start(builder(MemorySink::new()).idle_timeout(idle));
     let mut stream = server.connect();
     greeted(&mut stream);
     std::thread::sleep(idle / 2);
@@ -60,7 +60,7 @@ fn idle_time_counts_from_the_last_byte() {
 fn each_byte_restarts_the_idle_timeout() {
     let idle = Duration::from_millis(1500);
     let sink = MemorySink::new();
-    let server = start(Server::builder(sink.clone()).idle_timeout(idle));
+    let server = start(builder(sink.clone()).idle_timeout(idle));
     let mut stream = server.connect();
     for byte in b"accio" {
         std::thread::sleep(idle / 3);

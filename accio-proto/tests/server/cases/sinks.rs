@@ -66,7 +66,7 @@ fn a_sink_that_blocks_for_one_connection_delays_no_other() {
             let _ = released.lock().unwrap().recv_timeout(PATIENCE);
         }
     });
-    let server = start(Server::builder(sink).workers(workers(2)));
+    let server = start(builder(sink).workers(workers(2)));
     let mut blocked = server.connect();
     greeted(&mut blocked);
     blocked.write_all(b"slow").unwrap();
@@ -95,7 +95,7 @@ fn time_in_the_sink_is_not_idle_time() {
             std::thread::sleep(Duration::from_millis(900));
         }
     });
-    let server = start(Server::builder(sink).idle_timeout(idle).workers(workers(2)));
+    let server = start(builder(sink).idle_timeout(idle).workers(workers(2)));
     let mut stream = server.connect();
     greeted(&mut stream);
     stream.write_all(b"first ").unwrap();
@@ -135,7 +135,7 @@ impl FileSink for Choosy {
 fn a_sink_knows_its_connection_and_may_reject_it() {
     let sink = Choosy::default();
     let before = std::time::SystemTime::now();
-    let server = start(Server::builder(sink.clone()));
+    let server = start(builder(sink.clone()));
     upload(&server, b"kept");
     let mut clients = Vec::new();
     for content in [&b"rejected"[..], b""] {
@@ -168,7 +168,7 @@ fn a_sink_knows_its_connection_and_may_reject_it() {
 fn local_addresses_are_determined_unless_they_are_switched_off() {
     for wanted in [true, false] {
         let sink = Choosy::default();
-        let server = start(Server::builder(sink.clone()).local_addresses(wanted));
+        let server = start(builder(sink.clone()).local_addresses(wanted));
         upload(&server, b"content");
         server.outcomes.wait(1);
         let local = sink.opened.lock().unwrap()[0].local;

@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn stopping_aborts_and_reports_unfinished_transfers() {
     let sink = MemorySink::new();
-    let server = start(Server::builder(sink.clone()));
+    let server = start(builder(sink.clone()));
     upload(&server, b"done");
     let mut streams: Vec<_> = (0..50).map(|_| server.connect()).collect();
     for stream in &mut streams {
@@ -32,7 +32,7 @@ fn stopping_aborts_and_reports_unfinished_transfers() {
 fn a_stop_is_announced_to_the_sink() {
     let sink = HookedSink::new(&MemorySink::new(), |_| ());
     let stops = Arc::clone(&sink.stops);
-    let server = start(Server::builder(sink));
+    let server = start(builder(sink));
     upload(&server, b"done");
     assert_eq!(stops.load(std::sync::atomic::Ordering::SeqCst), 0);
     server.stop().unwrap();
@@ -54,7 +54,7 @@ fn a_stop_after_a_drain_is_announced_before_the_first_marker() {
         let (memory, stops) = (memory.clone(), Arc::clone(&stops));
         Arc::new(move || stops.lock().unwrap().push(ended(&memory)))
     };
-    let server = start(Server::builder(sink));
+    let server = start(builder(sink));
     let mut streams: Vec<_> = (0..4).map(|_| server.connect()).collect();
     for stream in &mut streams {
         greeted(stream);
@@ -76,7 +76,7 @@ fn a_stop_after_a_drain_is_announced_before_the_first_marker() {
 fn stopping_during_busy_transfers_reports_each_of_them() {
     for round in 0..60 {
         let sink = MemorySink::new();
-        let server = start(Server::builder(sink.clone()).workers(workers(4)));
+        let server = start(builder(sink.clone()).workers(workers(4)));
         let mut streams: Vec<_> = (0..6).map(|_| server.connect()).collect();
         streams.iter_mut().for_each(greeted);
         std::thread::scope(|scope| {
@@ -99,11 +99,13 @@ fn a_panic_during_busy_transfers_ends_no_other() {
     for round in 0..30 {
         let memory = MemorySink::new();
         let writes = std::sync::atomic::AtomicU32::new(0);
+        // An asynchronous sink may get all of the content in two writes.
+        let most = if IS_ASYNCHRONOUS { round % 2 } else { 2 + round };
         let sink = HookedSink::new(&memory, move |id| {
             let write = writes.fetch_add(u32::from(id == 6), std::sync::atomic::Ordering::SeqCst);
-            assert!(id != 6 || write < 2 + round, "the sink panics");
+            assert!(id != 6 || write < most, "the sink panics");
         });
-        let server = start(Server::builder(sink).workers(workers(4)));
+        let server = start(builder(sink).workers(workers(4)));
         let mut streams: Vec<_> = (0..6).map(|_| server.connect()).collect();
         streams.iter_mut().for_each(greeted);
         std::thread::scope(|scope| {
@@ -174,7 +176,7 @@ impl SinkFile for PanickingFile {
 #[test]
 fn a_panic_of_the_sink_fails_one_connection() {
     let memory = MemorySink::new();
-    let server = start(Server::builder(Panicking(memory.clone())).workers(workers(1)));
+    let server = start(builder(Panicking(memory.clone())).workers(workers(1)));
     let mut idle: Vec<_> = (0..4).map(|_| server.connect()).collect();
     idle.iter_mut().for_each(greeted);
     let mut waiting = server.connect();
@@ -199,7 +201,7 @@ fn a_panic_of_the_sink_fails_one_connection() {
 
 #[test]
 fn a_panic_of_the_observer_ends_no_connection() {
-    let builder = Server::builder(CountSink).threading(THREADING);
+    let builder = builder(CountSink).threading(THREADING);
     let builder = builder.on_outcome(|_| panic!("the observer panics"));
     let server = run(builder.bind("127.0.0.1:0").unwrap(), Arc::default());
     for _ in 0..3 {
@@ -211,7 +213,7 @@ fn a_panic_of_the_observer_ends_no_connection() {
 
 #[test]
 fn a_server_that_is_never_run_refuses_connections_once_dropped() {
-    let server = Server::builder(CountSink).threading(THREADING).bind("127.0.0.1:0").unwrap();
+    let server = builder(CountSink).threading(THREADING).bind("127.0.0.1:0").unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     let mut stream = TcpStream::connect(address).unwrap();
     drop(server);
@@ -223,7 +225,7 @@ fn a_server_that_is_never_run_refuses_connections_once_dropped() {
 #[test]
 fn draining_finishes_connections_in_service_and_accepts_no_others() {
     let sink = MemorySink::new();
-    let mut server = start(Server::builder(sink.clone()).max_connections(workers(8)));
+    let mut server = start(builder(sink.clone()).max_connections(workers(8)));
     let mut streams: Vec<_> = (0..8).map(|_| server.connect()).collect();
     for stream in &mut streams {
         greeted(stream);

@@ -23,7 +23,7 @@ fn watch(
 
 #[test]
 fn lists_a_connection_from_its_number_to_its_report() {
-    let server = start(Server::builder(CountSink));
+    let server = start(builder(CountSink));
     assert_eq!(server.handle.connections().count(), 0);
     let mut stream = server.connect();
     greeted(&mut stream);
@@ -93,7 +93,7 @@ impl SinkFile for HeldFile {
 #[test]
 fn lists_a_connection_during_its_commit() {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
-    let server = start(Server::builder(Held(Arc::clone(&gate))).workers(workers(2)));
+    let server = start(builder(Held(Arc::clone(&gate))).workers(workers(2)));
     let mut stream = server.connect();
     greeted(&mut stream);
     stream.write_all(b"content").unwrap();
@@ -114,7 +114,7 @@ fn lists_a_connection_during_its_commit() {
 #[test]
 fn the_limits_are_those_of_the_builder() {
     let two = std::num::NonZeroU32::new(2).unwrap();
-    let builder = Server::builder(CountSink).dialect(Dialect::Confirm).max_size(9).max_per_ip(two);
+    let builder = builder(CountSink).dialect(Dialect::Confirm).max_size(9).max_per_ip(two);
     let server = start(builder.idle_timeout(Duration::from_secs(3)).max_connections(workers(5)));
     let limits = server.handle.limits();
     assert_eq!(limits.dialect, Dialect::Confirm.into());
