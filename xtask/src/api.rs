@@ -1,5 +1,6 @@
-//! `cargo xtask api`: compares the library's public items with a snapshot of one item per line, so
-//! that a change of the public API shows in the diff.
+//! `cargo xtask api`: compares the public items of each library with a snapshot of one item per line,
+//! so that a change of the public API shows in the diff, and then with an earlier revision, so that an
+//! incompatible change shows as one.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,13 +10,28 @@ use std::time::Duration;
 
 use accio_harness::process::checked_output;
 
+use crate::semver::{self, Compatibility};
+
 /// The third-party tool that lists the items; it needs a nightly rustdoc.
 const TOOL: &str = "cargo-public-api";
 /// Time limit to build the documentation.
 const LIMIT: Duration = Duration::from_secs(1800);
-const SNAPSHOT: &str = "accio-proto/public-api.txt";
-/// The features that other projects use.
-const FEATURES: &str = "client,server";
+/// A snapshot, in the directory of its crate.
+const SNAPSHOT: &str = "public-api.txt";
+
+/// A library that other projects use.
+struct Library {
+    name: &'static str,
+    /// The features that add items. `network` of accio-store adds none, but dozens of crates.
+    features: &'static [&'static str],
+}
+
+/// `accio-cli` is published for the programs only.
+const LIBRARIES: [Library; 3] = [
+    Library { name: "accio-proto", features: &["--all-features"] },
+    Library { name: "accio-tokio", features: &["--all-features"] },
+    Library { name: "accio-store", features: &[] },
+];
 
 /// The options of `cargo xtask api`.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,55 +39,87 @@ pub(crate) struct Arguments {
     /// Update the snapshot
     #[arg(long)]
     write: bool,
-    /// Fail if cargo-public-api or a nightly toolchain is missing
+    /// Fail if a tool that is needed is missing
     #[arg(long)]
     strict: bool,
+    /// Look for incompatible changes since this git revision [default: the last release]
+    #[arg(long, value_name = "REVISION", conflicts_with = "write")]
+    baseline: Option<String>,
 }
 
-/// Compares the public items with the snapshot, or updates the snapshot.
+/// Compares the public items with the snapshots and an earlier revision, or updates the snapshots.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Some(now) = items(Path::new("."))? else {
-        writeln!(io::stdout().lock(), "{}", skipped())?;
-        return Ok(if arguments.strict { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+    let mut good = match has_tool() {
+        true => compare_with_snapshots(arguments.write)?,
+        false => {
+            writeln!(io::stdout().lock(), "{}", skipped())?;
+            !arguments.strict
+        }
     };
-    if arguments.write {
-        fs::write(SNAPSHOT, now)?;
-        return Ok(ExitCode::SUCCESS);
+    if !arguments.write {
+        let names = LIBRARIES.map(|library| library.name);
+        let baseline = arguments.baseline.as_deref();
+        match semver::check(Path::new("."), &names, baseline)? {
+            Compatibility::Compatible => {}
+            Compatibility::Incompatible => good = false,
+            Compatibility::Skipped(why) => {
+                writeln!(io::stdout().lock(), "skipped: incompatible changes: {why}")?;
+                good &= !(arguments.strict && baseline.is_some());
+            }
+        }
     }
-    let differences = differences(&fs::read_to_string(SNAPSHOT)?, &now);
-    let mut stdout = io::stdout().lock();
-    for difference in &differences {
-        writeln!(stdout, "{difference}")?;
-    }
-    if differences.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    writeln!(
-        stdout,
-        "if this is intended: cargo xtask api --write, and add a line to CHANGELOG.md"
-    )?;
-    Ok(ExitCode::FAILURE)
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Returns the items as the tool lists them, or `None` if it or a nightly toolchain is missing.
-fn items(root: &Path) -> anyhow::Result<Option<String>> {
+/// Returns whether the snapshots contain the public items, and prints the differences; or updates
+/// the snapshots.
+fn compare_with_snapshots(write: bool) -> anyhow::Result<bool> {
+    let mut stdout = io::stdout().lock();
+    let mut is_same = true;
+    for library in &LIBRARIES {
+        let snapshot = Path::new(library.name).join(SNAPSHOT);
+        let now = library.items(Path::new("."))?;
+        if write {
+            fs::write(snapshot, now)?;
+            continue;
+        }
+        for difference in differences(&fs::read_to_string(snapshot)?, &now) {
+            is_same = false;
+            writeln!(stdout, "{}: {difference}", library.name)?;
+        }
+    }
+    if !is_same {
+        writeln!(
+            stdout,
+            "if this is intended: cargo xtask api --write, and add a line to CHANGELOG.md"
+        )?;
+    }
+    Ok(is_same)
+}
+
+/// Returns whether the tool and a nightly toolchain are installed.
+fn has_tool() -> bool {
     let runs = |program: &str, arguments: &[&str]| {
         let mut command = Command::new(program);
         command.args(arguments);
         checked_output(command, b"", LIMIT).is_ok()
     };
-    if !runs(TOOL, &["--version"]) || !runs("rustc", &["+nightly", "--version"]) {
-        return Ok(None);
+    runs(TOOL, &["--version"]) && runs("rustc", &["+nightly", "--version"])
+}
+
+impl Library {
+    /// Returns the items as the tool lists them.
+    fn items(&self, root: &Path) -> anyhow::Result<String> {
+        let mut tool = Command::new(TOOL);
+        // These variables would make rustup use the current toolchain in all child processes.
+        tool.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
+        tool.current_dir(root).args(["public-api", "--package", self.name, "--color", "never"]);
+        // Omit blanket and auto trait implementations, which follow from the other items.
+        tool.arg("-sss").args(self.features);
+        tool.args(["--target-dir", "target/public-api"]);
+        let output = checked_output(tool, b"", LIMIT)?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
     }
-    let mut tool = Command::new(TOOL);
-    // These variables would make rustup use the current toolchain in all child processes.
-    tool.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
-    tool.current_dir(root).args(["public-api", "--package", "accio-proto", "--color", "never"]);
-    // Omit blanket and auto trait implementations, which follow from the other items.
-    tool.args(["-sss", "--no-default-features", "--features", FEATURES]);
-    tool.args(["--target-dir", "target/public-api"]);
-    let output = checked_output(tool, b"", LIMIT)?;
-    Ok(Some(String::from_utf8_lossy(&output).into_owned()))
 }
 
 fn skipped() -> String {
@@ -105,10 +153,13 @@ mod tests {
     /// with `cargo test -p xtask -- --ignored public_items`.
     #[test]
     #[ignore = "builds the documentation with a nightly toolchain"]
-    fn the_public_items_match_the_snapshot() {
+    fn the_public_items_match_the_snapshots() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let Some(now) = items(&root).unwrap() else { panic!("{}", skipped()) };
-        let was = fs::read_to_string(root.join(SNAPSHOT)).unwrap();
-        assert_eq!(differences(&was, &now), Vec::<String>::new());
+        assert!(has_tool(), "{}", skipped());
+        for library in &LIBRARIES {
+            let was = fs::read_to_string(root.join(library.name).join(SNAPSHOT)).unwrap();
+            let now = library.items(&root).unwrap();
+            assert_eq!(differences(&was, &now), Vec::<String>::new(), "{}", library.name);
+        }
     }
 }

@@ -9,6 +9,7 @@ mod examples;
 mod feature_costs;
 mod features;
 mod release;
+mod semver;
 mod steps;
 mod test;
 mod test_portable;
@@ -54,7 +55,7 @@ enum Command {
     Dist(dist::Arguments),
     /// Prepare a release: set the version, date the changelog, write the message of the tag
     Release(release::Arguments),
-    /// Compare the library's public items with the snapshot, or update it
+    /// Compare the public items of the libraries with snapshots and an earlier revision
     Api(api::Arguments),
     /// Check that each set of features compiles, and the dependencies without features
     Features {
