@@ -121,6 +121,9 @@ pub(crate) fn advice(error: &ClientError, circumstances: Circumstances) -> Optio
     if error.local_cause().is_some() {
         return local_advice(error);
     }
+    if error.may_be_stored() {
+        return Some("check the server before sending it again");
+    }
     Some(match error {
         ClientError::Source { cause, .. } if Errno::from_io_error(cause) == Some(Errno::INVAL) => {
             "a link-local address needs its interface, as in fe80::1%eth0"
@@ -184,7 +187,6 @@ pub(crate) fn advice(error: &ClientError, circumstances: Circumstances) -> Optio
             "the cause is a limit, a full disk, a refusal, or a shutdown; see the server's log"
         }
         ClientError::Stalled { .. } => "raise --timeout, or use --retry",
-        ClientError::Unconfirmed { .. } => "check the server before sending it again",
         ClientError::TransferTimeout { .. } => "raise --max-time",
         ClientError::Shrank { .. } => "send a copy that does not change",
         _ => return None,
@@ -213,7 +215,7 @@ mod tests {
             let peer = SocketAddr::from(([127, 0, 0, 1], 9));
             let cause = TlsFailure::Untrusted(io::Error::other("another key"));
             let circumstances = Circumstances { is_pinned, ..Circumstances::default() };
-            advice(&ClientError::Tls { peer, cause }, circumstances).unwrap()
+            advice(&ClientError::Tls { peer, end_sent: false, cause }, circumstances).unwrap()
         };
         assert!(advice(true).contains("the pin that the server printed"));
         assert!(advice(false).contains("--tls-ca"));

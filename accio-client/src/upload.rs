@@ -120,7 +120,10 @@ impl Upload<'_> {
         // Opening a named pipe waits for its writer, and retries do not open it again.
         let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
         if let (Some(after), Some(Duration::ZERO)) = (limit, left) {
-            return Err((ClientError::TransferTimeout { peer: None, sent: 0, after }, false));
+            return Err((
+                ClientError::TransferTimeout { peer: None, sent: 0, end_sent: false, after },
+                false,
+            ));
         }
         self.attempt(opened, attempt, left)
     }
@@ -193,8 +196,8 @@ impl Upload<'_> {
         sent.map_err(|error| {
             let error = match (error, self.arguments.network.max_time) {
                 // The client was given what opening the content had left of the limit.
-                (ClientError::TransferTimeout { peer, sent, .. }, Some(after)) => {
-                    ClientError::TransferTimeout { peer, sent, after }
+                (ClientError::TransferTimeout { peer, sent, end_sent, .. }, Some(after)) => {
+                    ClientError::TransferTimeout { peer, sent, end_sent, after }
                 }
                 (error, _) => error,
             };

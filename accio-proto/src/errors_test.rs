@@ -185,7 +185,7 @@ fn client_error() {
     let host = || "host".to_owned();
     let (address, after, sent) =
         (std::net::SocketAddr::from(([127, 0, 0, 1], 9)), Duration::from_secs(1), 5);
-    let (peer, dialect) = (address, Dialect::Accio);
+    let (peer, dialect, end_sent) = (address, Dialect::Accio, false);
     let [violation, _] = handshake_errors();
     let errors = every! {
         ClientError::Limit { .. } = ClientError::Limit { name: "timeout", value: after },
@@ -200,7 +200,7 @@ fn client_error() {
         ClientError::ConnectTimeout { .. } =
             ClientError::ConnectTimeout { host: host(), port: 9, after },
         ClientError::TlsName { .. } = ClientError::TlsName { host: host() },
-        ClientError::Tls { .. } = ClientError::Tls { peer, cause: TlsFailure::Lost(cause()) },
+        ClientError::Tls { .. } = ClientError::Tls { peer, end_sent, cause: TlsFailure::Lost(cause()) },
         ClientError::Handshake { .. } = ClientError::Handshake { peer, dialect, cause: violation },
         ClientError::HandshakeTimeout { .. } =
             ClientError::HandshakeTimeout { peer, dialect, after },
@@ -208,12 +208,12 @@ fn client_error() {
             ClientError::HandshakeBroken { peer, dialect, cause: cause() },
         ClientError::Reset { .. } = ClientError::Reset { peer, sent },
         ClientError::ClosedEarly { .. } = ClientError::ClosedEarly { peer, sent },
-        ClientError::Stalled { .. } = ClientError::Stalled { peer, sent, after },
-        ClientError::Send { .. } = ClientError::Send { peer, sent, cause: cause() },
+        ClientError::Stalled { .. } = ClientError::Stalled { peer, sent, end_sent, after },
+        ClientError::Send { .. } = ClientError::Send { peer, sent, end_sent, cause: cause() },
         ClientError::NotKept { .. } = ClientError::NotKept { peer },
         ClientError::Unconfirmed { .. } = ClientError::Unconfirmed { peer, after },
         ClientError::TransferTimeout { .. } =
-            ClientError::TransferTimeout { peer: None, sent, after },
+            ClientError::TransferTimeout { peer: None, sent, end_sent, after },
         ClientError::Read { .. } = ClientError::Read { cause: cause() },
         ClientError::Shrank { .. } = ClientError::Shrank { expected: 2, found: 1 },
         ClientError::Local { .. } = ClientError::Local { what: "open a socket", cause: cause() },

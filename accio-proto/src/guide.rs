@@ -59,8 +59,8 @@
 //!
 //! # When something fails
 //!
-//! A client gets a `ClientError`, whose documentation says for each variant whether the server may
-//! have the file; `ClientError::is_transient` says whether another attempt may succeed. A retry is
+//! A client gets a `ClientError`. `ClientError::may_be_stored` says whether the server may have the file
+//! all the same, and `ClientError::is_transient` whether another attempt may succeed. A retry is
 //! always safe for the server: it stores the file of each connection under another number.
 //!
 //! `Ok` is a success only if `Sent::confirmed` is true. Otherwise every byte has arrived, but the

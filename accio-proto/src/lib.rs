@@ -68,7 +68,7 @@
 //! | `digest` | digests of content: SHA-256, BLAKE3 | sha2, blake3 |
 //! | `testing` | a fake server, for tests of programs that send files | |
 //! | `tracing` | a span `connection` for each connection of a server | tracing |
-//! | `serde` | reads and writes `ServerConfig`, `ClientConfig` and [`SessionLimits`] | serde |
+//! | `serde` | reads and writes `ServerConfig`, `ClientConfig`, [`SessionLimits`] and `Stats` | serde |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 

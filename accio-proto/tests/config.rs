@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use accio_proto::{
     Client, ClientConfig, ClientError, Dialect, Family, MemorySink, Server, ServerConfig,
-    ServerError,
+    ServerError, Stats,
 };
 
 #[test]
@@ -34,6 +34,20 @@ fn reads_a_configuration_with_defaults_for_missing_fields() {
     let limits = *server.handle().limits();
     assert_eq!((limits.dialect, limits.transfer), (due.dialect, due.limits));
     assert_eq!(limits.max_per_ip, due.max_per_ip);
+}
+
+#[test]
+fn counts_are_written_under_the_names_of_their_fields() {
+    let server = Server::builder(MemorySink::new()).bind("127.0.0.1:0").unwrap();
+    let stats = server.handle().stats();
+    let written = serde_json::to_string(&stats).unwrap();
+    let names =
+        ["accepted", "in-service", "completed", "failed", "refused", "accept-errors", "bytes"];
+    let expected = names.map(|name| format!("\"{name}\":0")).join(",");
+    assert_eq!(written, format!("{{{expected}}}"));
+    // Programs may read what an earlier version has written.
+    let read: Stats = serde_json::from_str(r#"{"completed": 7}"#).unwrap();
+    assert_eq!((read.completed, read.accepted), (7, 0));
 }
 
 #[test]

@@ -49,10 +49,14 @@ impl Connection<'_> {
             // After its close_notify, the server has the whole file and may have refused it
             // already.
             let is_plain = self.transport.is_plain();
-            return Err(if is_plain { self.broken(error) } else { self.not_kept(error) });
+            return Err(if is_plain {
+                self.broken(error)
+            } else {
+                self.not_kept(error).after_end()
+            });
         }
         self.progress.add_fin(Instant::now());
-        Unconfirmed(Some(self)).await_fin().await
+        Unconfirmed(Some(self)).await_fin().await.map_err(ClientError::after_end)
     }
 
     /// Waits until most bytes are acknowledged.
@@ -136,9 +140,8 @@ impl Connection<'_> {
                 self.progress.emit(now);
                 return late;
             }
-            self.wait(false, self.slice(now, deadline))
-                .await
-                .map_err(|cause| ClientError::Local { what: "wait for the server", cause })?;
+            let waited = self.wait(false, self.slice(now, deadline)).await;
+            waited.map_err(|cause| self.broken(cause))?;
         }
     }
 

@@ -85,7 +85,7 @@ impl<'c> Connection<'c> {
         let (peer, dialect) = (self.peer, self.settings.config.dialect);
         let after = self.settings.config.handshake_timeout;
         let late = || ClientError::HandshakeTimeout { peer, dialect, after };
-        let tls_failed = |cause| ClientError::Tls { peer, cause };
+        let tls_failed = |cause| ClientError::Tls { peer, end_sent: false, cause };
         let broken = |cause| match TlsFailure::of(cause) {
             Ok(failure) => tls_failed(failure),
             Err(cause) => ClientError::HandshakeBroken { peer, dialect, cause },
@@ -199,14 +199,17 @@ impl<'c> Connection<'c> {
         }
         let _ = self.drop_input();
         match self.unexpected {
-            Some(TLS_ALERT) => ClientError::Tls { peer: self.peer, cause: TlsFailure::Required },
+            Some(TLS_ALERT) => {
+                ClientError::Tls { peer: self.peer, end_sent: false, cause: TlsFailure::Required }
+            }
             _ => error,
         }
     }
 
     pub(super) fn stalled(&self) -> ClientError {
+        let (peer, sent) = (self.peer, self.progress.sent());
         let after = self.settings.config.stall_timeout;
-        ClientError::Stalled { peer: self.peer, sent: self.progress.sent(), after }
+        ClientError::Stalled { peer, sent, end_sent: false, after }
     }
 
     /// Returns an error if the whole upload takes longer than its limit.

@@ -15,11 +15,9 @@ use crate::sys::client::{is_local_failure, is_shortage};
 /// Why an upload failed. Each message says what was being done and why it failed.
 ///
 /// The connection was reset or never established, so a server that follows the protocol has not
-/// stored the file. One doubt remains that no protocol can remove: if the network fails between the
-/// end of the file and its confirmation ([`Unconfirmed`](ClientError::Unconfirmed), or
-/// [`Stalled`](ClientError::Stalled) with all bytes sent), the server may have stored it. The same is
-/// true if the limit for the whole upload ends then ([`TransferTimeout`](ClientError::TransferTimeout)
-/// with all bytes sent).
+/// stored the file. One doubt remains that no protocol can remove: if the network fails, or the time
+/// is over, between the end of the file and its confirmation, the server may have stored it. Then
+/// [`may_be_stored`](ClientError::may_be_stored) returns true.
 ///
 /// The cause is part of the message, so [`source`](std::error::Error::source) returns nothing.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +98,8 @@ pub enum ClientError {
     Tls {
         /// The server.
         peer: SocketAddr,
+        /// Whether the whole file and its end were sent before.
+        end_sent: bool,
         /// The reason.
         cause: TlsFailure,
     },
@@ -161,6 +161,8 @@ pub enum ClientError {
         peer: SocketAddr,
         /// Number of bytes of the file passed to the kernel before.
         sent: u64,
+        /// Whether the whole file and its end are among them.
+        end_sent: bool,
         /// The time limit.
         after: Duration,
     },
@@ -171,6 +173,8 @@ pub enum ClientError {
         peer: SocketAddr,
         /// Number of bytes of the file passed to the kernel before.
         sent: u64,
+        /// Whether the whole file and its end are among them.
+        end_sent: bool,
         /// The error of the operating system.
         cause: io::Error,
     },
@@ -199,6 +203,8 @@ pub enum ClientError {
         peer: Option<SocketAddr>,
         /// Number of bytes of the file passed to the kernel before.
         sent: u64,
+        /// Whether the whole file and its end are among them.
+        end_sent: bool,
         /// The time limit.
         after: Duration,
     },
@@ -274,6 +280,37 @@ impl ClientError {
             ClientError::TransferTimeout { peer, .. } => peer,
             _ => None,
         }
+    }
+
+    /// Returns whether the server may have stored the file although it was not confirmed: the whole
+    /// file and its end were sent, and then the network failed or a time limit ended the wait for the
+    /// confirmation. A retry may then store the file a second time, under another number. If this is
+    /// false, a server that follows the protocol has not stored the file.
+    ///
+    /// A server that is killed in the moment between storing and confirming a file resets the
+    /// connection, which looks like a server that has not kept it ([`NotKept`](ClientError::NotKept)).
+    pub fn may_be_stored(&self) -> bool {
+        match *self {
+            ClientError::Unconfirmed { .. } => true,
+            ClientError::Tls { cause: TlsFailure::Required | TlsFailure::Refused(_), .. } => false,
+            ClientError::Tls { end_sent, .. }
+            | ClientError::Stalled { end_sent, .. }
+            | ClientError::Send { end_sent, .. }
+            | ClientError::TransferTimeout { end_sent, .. } => end_sent,
+            _ => false,
+        }
+    }
+
+    /// Returns this error for an upload whose end was sent.
+    pub(super) fn after_end(mut self) -> Self {
+        if let ClientError::Tls { end_sent, .. }
+        | ClientError::Stalled { end_sent, .. }
+        | ClientError::Send { end_sent, .. }
+        | ClientError::TransferTimeout { end_sent, .. } = &mut self
+        {
+            *end_sent = true;
+        }
+        self
     }
 
     /// Returns whether the same upload may succeed later: the network or the server failed and the

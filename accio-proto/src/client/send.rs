@@ -238,7 +238,7 @@ impl Connection<'_> {
     pub(super) fn broken(&mut self, cause: io::Error) -> ClientError {
         let (peer, sent) = (self.peer, self.progress.sent());
         let cause = match TlsFailure::of(cause) {
-            Ok(cause) => return ClientError::Tls { peer, cause },
+            Ok(cause) => return ClientError::Tls { peer, end_sent: false, cause },
             Err(cause) => cause,
         };
         let error = match cause.kind() {
@@ -249,7 +249,7 @@ impl Connection<'_> {
             | ErrorKind::NotConnected
             | ErrorKind::ConnectionAborted => ClientError::Reset { peer, sent },
             ErrorKind::TimedOut => self.stalled(),
-            _ => ClientError::Send { peer, sent, cause },
+            _ => ClientError::Send { peer, sent, end_sent: false, cause },
         };
         self.or_requires_tls(error)
     }

@@ -25,7 +25,7 @@ impl Settings {
     /// Returns the error for an upload that takes longer than the transfer timeout.
     pub(super) fn too_long(&self, peer: Option<SocketAddr>, sent: u64) -> ClientError {
         let after = self.config.transfer_timeout.unwrap_or_default();
-        ClientError::TransferTimeout { peer, sent, after }
+        ClientError::TransferTimeout { peer, sent, end_sent: false, after }
     }
 
     /// Reports a step, if there is an observer.

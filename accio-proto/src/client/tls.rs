@@ -38,7 +38,7 @@ impl Connection<'_> {
     ) -> Result<(), ClientError> {
         let (Some(config), Some(name)) = (&self.settings.tls, name) else { return Ok(()) };
         let (peer, after) = (self.peer, self.settings.config.handshake_timeout);
-        let failed = |cause| ClientError::Tls { peer, cause };
+        let failed = |cause| ClientError::Tls { peer, end_sent: false, cause };
         let started = Instant::now();
         let connection = UnbufferedClientConnection::new(Arc::clone(config), name)
             .map_err(|error| failed(HandshakeFailure::from(error).into()))?;

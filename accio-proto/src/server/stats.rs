@@ -5,7 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::outcome::Outcome;
 
 /// Counts since the start of a server, and its current number of connections.
+///
+/// With the feature `serde` it can be written in any format, with names such as `in-service`, and read
+/// again; missing counts are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Stats {
     /// Connections that were assigned a number.

@@ -298,6 +298,7 @@ fn a_reset_instead_of_the_confirmation_fails() {
         let error = client().send("127.0.0.1", peer.port, file(b"content")).unwrap_err();
         assert!(matches!(error, ClientError::NotKept { .. }), "{error:?}");
         assert_eq!(error.code(), "not-kept");
+        assert!(!error.may_be_stored());
         peer.end();
     }
 }
@@ -341,6 +342,47 @@ fn without_a_close_the_file_is_unconfirmed_despite_stray_bytes() {
         drop(done);
         assert_eq!(peer.end(), b"content", "the connection ended without a reset");
     }
+}
+
+/// A program that retries must know whether the server may store the file twice.
+#[test]
+fn an_upload_that_fails_may_be_stored_only_if_its_end_was_sent() {
+    let limited = || builder().stall_timeout(SHORT).transfer_timeout(SHORT).build().unwrap();
+    let fail = |file: File, read: fn(&mut TcpStream)| {
+        let (done, over) = mpsc::channel::<()>();
+        let peer = Peer::new(move |mut stream| {
+            greet(&mut stream, Dialect::Accio);
+            read(&mut stream);
+            let _ = over.recv_timeout(BOUND);
+        });
+        let error = limited().send("127.0.0.1", peer.port, file).unwrap_err();
+        drop(done);
+        peer.end();
+        error
+    };
+    let complete = fail(file(b"content"), |stream| assert_eq!(rest(stream).unwrap(), b"content"));
+    assert!(matches!(complete, ClientError::TransferTimeout { .. }), "{complete:?}");
+    assert!(complete.may_be_stored(), "{complete:?}");
+    let partial = fail(sparse(64 << 20), |_| {});
+    assert!(!partial.may_be_stored(), "{partial:?}");
+}
+
+#[test]
+#[cfg_attr(not(linux_sys), ignore = "only Linux reports acknowledged bytes")]
+fn a_stall_after_the_end_of_the_file_leaves_it_possibly_stored() {
+    let (done, over) = mpsc::channel::<()>();
+    let peer = Peer::new(move |mut stream| {
+        // The client queues the file and its end, of which the server accepts a part.
+        socket2::SockRef::from(&stream).set_recv_buffer_size(8 << 10).unwrap();
+        greet(&mut stream, Dialect::Accio);
+        let _ = over.recv_timeout(BOUND);
+    });
+    let client = builder().stall_timeout(SHORT).build().unwrap();
+    let error = client.send("127.0.0.1", peer.port, file(&pattern(100_000))).unwrap_err();
+    let ClientError::Stalled { sent, end_sent, .. } = error else { panic!("{error:?}") };
+    assert_eq!((sent, end_sent, error.may_be_stored()), (100_000, true, true));
+    drop(done);
+    peer.end();
 }
 
 /// The alert of a server that requires TLS, for a client without it.
