@@ -3,7 +3,7 @@
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     cfg_aliases::cfg_aliases! {
-        // As in accio-proto.
+        // The same condition as in accio-proto.
         linux_sys: { all(target_os = "linux", not(accio_portable)) },
     }
 }

@@ -121,7 +121,7 @@ fn interface_name(scope_id: u32) -> Option<String> {
     rustix::net::netdevice::index_to_name(interface_socket()?, scope_id).ok()
 }
 
-/// A socket for queries about interfaces. Any type works; this one cannot send anything.
+/// Returns a socket for queries about interfaces. Any type works; this one cannot send anything.
 #[cfg(target_os = "linux")]
 fn interface_socket() -> Option<&'static std::os::fd::OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};

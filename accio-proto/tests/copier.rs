@@ -25,7 +25,7 @@ fn connection() -> (TcpStream, TcpSocket) {
     (peer, TcpSocket::new(stream).unwrap())
 }
 
-/// Content in which every position is recognisable.
+/// Returns content in which every position is recognisable.
 fn pattern(length: usize, salt: u32) -> Vec<u8> {
     (0..length as u32)
         .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 11) as u8)

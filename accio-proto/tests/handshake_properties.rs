@@ -106,7 +106,7 @@ fn servers() -> impl Strategy<Value = ServerDialect> {
     prop::sample::select(SERVERS.to_vec())
 }
 
-/// Files, most of which begin like the confirmations or nearly so.
+/// Returns files, most of which begin like the confirmations or nearly so.
 fn files() -> impl Strategy<Value = Vec<u8>> {
     let tail = prop::collection::vec(any::<u8>(), 0..40);
     let lengths = 0..=CONFIRMATIONS.len();

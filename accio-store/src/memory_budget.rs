@@ -196,7 +196,7 @@ impl Claim {
         let budget = Arc::clone(&self.budget);
         let mut changed = pin!(budget.changed.notified());
         loop {
-            // Before the attempt, so that no change after it is missed.
+            // Register before the attempt, so that no change after it is missed.
             changed.as_mut().enable();
             match self.try_grow()? {
                 Growth::Bytes(step) => return Ok(Some(step)),

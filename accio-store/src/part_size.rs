@@ -34,7 +34,7 @@ mod tests {
     fn parts_cover_the_largest_objects() {
         // S3's own limit for an object is 5 TiB.
         assert!(most(usize::MAX) > 5 << 40, "{}", most(usize::MAX));
-        // With the default, with 2 GiB, and with the minimum of memory.
+        // The default, 2 GiB, and the minimum of memory.
         assert_eq!(most(512 << 20) >> 30, 867);
         assert_eq!(most(2 << 30) >> 30, 2492);
         assert_eq!(most(0) >> 30, 78);

@@ -189,7 +189,7 @@ impl OwnPrograms {
         }
     }
 
-    /// Whether the filter matches any entry of the tool's list.
+    /// Returns whether the filter matches any entry of the tool's list.
     fn matches_any(&self, tool: Tool, programs: &Programs) -> anyhow::Result<bool> {
         let filter = self.run.filter.clone();
         let list = OwnPrograms { run: RunOptions { list: true, filter, ..Default::default() } };

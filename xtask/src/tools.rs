@@ -39,7 +39,7 @@ impl Tool {
     /// Returns the command that builds the tool and runs it.
     pub(crate) fn command(self) -> Command {
         let mut command = cargo();
-        // Without --package, so that all tools share one build of their dependencies.
+        // Do not pass --package, so that all tools share one build of their dependencies.
         command.args(["run", "--quiet", "--bin", self.name()]);
         if matches!(self, Tool::Grade | Tool::Bench) {
             command.args(["--profile", "tools"]);

@@ -107,7 +107,7 @@ pub(crate) fn serve(count: usize) -> (String, thread::JoinHandle<Vec<Vec<u8>>>) 
     (port, serving)
 }
 
-/// Output of a program as text.
+/// Returns the output of a program as text.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
@@ -116,7 +116,7 @@ pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().expect("it is not killed by a signal")
 }
 
-/// The events of a run; each must be a JSON object on its own line.
+/// Returns the events of a run; each must be a JSON object on its own line.
 pub(crate) fn events(output: &Output) -> Vec<Value> {
     let lines = text(&output.stdout);
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

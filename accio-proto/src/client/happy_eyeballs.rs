@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    /// A listener with a full backlog: it drops further SYNs.
+    /// Returns a listener with a full backlog, which drops further SYNs.
     fn silent(ip: &str) -> (Socket, Vec<io::Result<TcpStream>>, SocketAddr) {
         let any = SocketAddr::new(ip.parse().unwrap(), 0);
         let listener =

@@ -144,7 +144,7 @@ pub(crate) fn wait_source(
 /// Bytes, FIN or an error to receive.
 const SPEAKS: PollFlags = PollFlags::IN.union(PollFlags::ERR).union(PollFlags::HUP);
 
-/// Polls. An interruption by a signal counts as nothing found.
+/// Polls. After an interruption by a signal, no descriptor counts as ready.
 fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
     let timeout = Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),

@@ -20,7 +20,7 @@ fn text(peer: &str) -> Vec<u8> {
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A header of version 2, with additional fields.
+/// Returns a header of version 2, with additional fields.
 fn binary(peer: &str) -> Vec<u8> {
     let SocketAddr::V4(peer) = peer.parse().unwrap() else { panic!("an IPv4 address") };
     let more = [0xee, 0, 5, b'a', b'c', b'c', b'i', b'o'];

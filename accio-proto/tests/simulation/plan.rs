@@ -212,7 +212,7 @@ impl Run {
     }
 }
 
-/// The idle timeout and, in some runs, each of the other limits.
+/// Returns the idle timeout and, in some runs, each of the other limits.
 fn draw_limits(random: &mut Random) -> SessionLimits {
     let mut limits = SessionLimits::default();
     limits.idle_timeout = Duration::from_nanos(IDLE);
@@ -231,8 +231,8 @@ fn draw_limits(random: &mut Random) -> SessionLimits {
     limits
 }
 
-/// The bytes of a client: a correct handshake, a wrong one or none, then content that may resemble
-/// a handshake.
+/// Returns the bytes of a client: a correct handshake, a wrong one or none, then content that may
+/// resemble a handshake.
 fn draw_wire(random: &mut Random) -> Vec<u8> {
     let mut wire = Vec::new();
     match random.below(8) {

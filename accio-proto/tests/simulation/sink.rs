@@ -71,7 +71,7 @@ impl Disk {
         matches!(self.kept(id), Some(StoredFile::Complete(_)))
     }
 
-    /// Whether the complete file would survive a power loss at this moment.
+    /// Returns whether the complete file would survive a power loss at this moment.
     pub(crate) fn is_durable(&self, id: u64) -> bool {
         let shelf = &self.shelves[&id];
         self.is_complete(id) && shelf.data_synced && shelf.name_synced

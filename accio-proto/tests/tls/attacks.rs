@@ -23,7 +23,7 @@ fn code(bytes: &[u8]) -> &'static str {
     sent(bytes).2.expect_err("no handshake").code()
 }
 
-/// A record with bytes of a handshake.
+/// Returns a record with bytes of a handshake.
 fn record(content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap().to_be_bytes();
     [&[22, 3, 1], &length[..], content].concat()

@@ -12,7 +12,7 @@ mod pair;
 mod random;
 mod server;
 
-/// Content that differs at every position.
+/// Returns content that differs at every position.
 fn content(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
 }

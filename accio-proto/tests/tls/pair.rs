@@ -205,7 +205,7 @@ pub(crate) static SERVER: LazyLock<Identity> =
 
 static SERVER_CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| server_config(None));
 
-/// The settings of a server, which accepts any client or listed ones only.
+/// Returns the settings of a server, which accepts any client or listed ones only.
 pub(crate) fn server_config(clients: Option<KnownClients>) -> Arc<ServerConfig> {
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
@@ -222,7 +222,7 @@ pub(crate) fn server_config(clients: Option<KnownClients>) -> Arc<ServerConfig> 
     Arc::new(config)
 }
 
-/// The settings of a client that trusts one server key, optionally with a key of its own.
+/// Returns the settings of a client that trusts one server key, optionally with a key of its own.
 pub(crate) fn client_config(pin: Pin, identity: Option<&Identity>) -> ClientConfig {
     let provider = Arc::new(default_provider());
     let verifier = PinnedServer::new([pin], &provider);
@@ -244,7 +244,7 @@ pub(crate) fn client_config(pin: Pin, identity: Option<&Identity>) -> ClientConf
 
 pub(crate) type Secured = TlsSocket<ServerEnd>;
 
-/// A server's socket before its handshake.
+/// Returns a server's socket before its handshake.
 pub(crate) fn server(network: &Network, config: &Arc<ServerConfig>) -> Secured {
     TlsSocket::new(ServerEnd(Rc::clone(network)), Arc::clone(config)).unwrap()
 }
@@ -261,7 +261,7 @@ pub(crate) fn shake(server: &mut Secured, peer: &mut Peer) -> Result<(), Handsha
     panic!("the handshake does not end");
 }
 
-/// A connection whose handshake is complete.
+/// Returns a connection whose handshake is complete.
 pub(crate) fn pair() -> (Secured, Peer, Network) {
     let network = network();
     let mut server = server(&network, &SERVER_CONFIG);

@@ -110,7 +110,7 @@ impl Reviews {
             drop(state);
             return self.reject(review, HELPER_IS_GONE);
         }
-        // Before it is sent, because the decision may come at once.
+        // Insert it before sending it, because the decision may come at once.
         state.running.insert(id, (review, Instant::now()));
         drop(state);
         if let Err(error) = message::send(&self.socket, &job, Some(descriptor)) {

@@ -65,7 +65,7 @@ pub(crate) fn run(address: &str, port: Port, arguments: Arguments) -> Result<Exi
     let builder = builder.threading(Threading::Runtime);
     operations.run_with(&server, builder, port, Receiver { sink }, |server| {
         let served = runtime.block_on(async { accio_tokio::spawn_async(server)?.ended().await });
-        // Without waiting for calls that are stuck.
+        // Do not wait for calls that are stuck.
         runtime.shutdown_background();
         served
     })

@@ -78,7 +78,8 @@ fn parse(trace: &str) -> Vec<Call> {
     calls
 }
 
-/// The server under strace, with FILE-DIR and journal in `place`; `None` where strace is missing.
+/// Returns the server under strace, with FILE-DIR and journal in `place`; `None` where strace is
+/// missing.
 fn traced(place: &Place) -> Option<Command> {
     if let Err(why) = tools::require_tracing() {
         let _ = writeln!(std::io::stderr(), "skipped: {why}");

@@ -144,7 +144,7 @@ fn start(directory: &Path, flags: &[&str]) -> Result<Server, String> {
     Err(trial.stderr().text().trim().to_owned())
 }
 
-/// Content of an upload that takes several reads.
+/// Returns the content of an upload that takes several reads.
 fn content() -> Vec<u8> {
     payload::bytes(1, 3 << 20)
 }

@@ -36,7 +36,7 @@ impl Place {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    /// The directory of received files.
+    /// Returns the directory of received files.
     pub(crate) fn dir(&self) -> String {
         self.text("received")
     }
@@ -62,12 +62,12 @@ pub(crate) struct Server {
     address: SocketAddr,
 }
 
-/// A free port below the range from which the system assigns client ports.
+/// Returns a free port below the range from which the system assigns client ports.
 pub(crate) fn free_port() -> u16 {
     accio_harness::ports::free().unwrap()
 }
 
-/// The server program, without the variables of this process that could affect it.
+/// Returns the server program, without the variables of this process that could affect it.
 pub(crate) fn program() -> Command {
     command(env!("CARGO_BIN_EXE_accio-server"))
 }

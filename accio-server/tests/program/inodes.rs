@@ -15,8 +15,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The log line of a server that waits for a free inode.
 const FULL: &str = "accepting no connections for now: no room for files";
 
-/// A server whose FILE-DIR is a file system with this many inodes, in a separate mount namespace;
-/// `None` where that cannot be created.
+/// Returns a server whose FILE-DIR is a file system with this many inodes, in a separate mount
+/// namespace; `None` where that cannot be created.
 fn start(place: &Place, inodes: u32, flags: &[&str]) -> Option<(Server, PathBuf)> {
     fs::create_dir(place.path("received")).unwrap();
     let unshare = || {

@@ -13,8 +13,8 @@ use super::harness::{Place, Server, command, connect, free_port, program, run, u
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// The server under strace, which injects `faults`; `None` where strace is missing or not allowed
-/// to trace.
+/// Returns the server under strace, which injects `faults`; `None` where strace is missing or not
+/// allowed to trace.
 fn faulty(umask: &str, faults: &[&str]) -> Option<Command> {
     if let Err(why) = tools::require_tracing() {
         let _ = writeln!(std::io::stderr(), "skipped: {why}");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::harness::{BOUND, BUSY, Place, Server, connect, finish, until, upload};
 use super::metrics::{address, ask, get};
 
-/// The JSON of a path, whose answer must be OK.
+/// Returns the JSON of a path, whose answer must be OK.
 fn json(address: SocketAddr, path: &str) -> Value {
     let answer = get(address, path);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -33,7 +33,7 @@ fn open(browser: &Path, place: &Path, width: u32, url: &str) -> (String, String)
     (text(output.stdout), text(output.stderr))
 }
 
-/// The number between two texts.
+/// Returns the number between two texts.
 fn number(document: &str, before: &str, after: &str) -> u64 {
     let rest = document.split_once(before).unwrap_or_else(|| panic!("no {before} in {document}")).1;
     rest.split_once(after).unwrap().0.parse().unwrap()

@@ -14,7 +14,7 @@ use super::harness::{
     BOUND, Place, Server, StopOnDrop, command, connect, finish, json_lines, program, upload,
 };
 
-/// The server, with `socket` as its first passed descriptor.
+/// Returns the server, with `socket` as its first passed descriptor.
 fn with_socket(socket: &TcpListener) -> Command {
     let mut command = command("sh");
     // Does what systemd does between fork and exec.

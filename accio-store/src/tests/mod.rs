@@ -50,7 +50,7 @@ fn faulty() -> (StoreSink, Arc<Faults>) {
     (sink(Arc::new(store), CLOUD, MEMORY), plan)
 }
 
-/// Content in which no piece equals another; fast to generate, even without optimization.
+/// Returns content in which no piece equals another; fast to generate, even without optimization.
 fn content(len: usize, seed: u8) -> Vec<u8> {
     let mut bytes = vec![seed; len];
     for (index, piece) in bytes.chunks_exact_mut(61).enumerate() {

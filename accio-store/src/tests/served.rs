@@ -135,7 +135,7 @@ fn a_stuck_store_does_not_delay_the_stop_of_either_server() {
         for stream in &streams {
             stream.set_nonblocking(true).unwrap();
         }
-        // Until nothing more can be sent: the uploads hold all memory.
+        // Wait until nothing more can be sent: the uploads hold all memory.
         let (mut sent, mut last) = (0, Instant::now());
         let began = Instant::now();
         while last.elapsed() < Duration::from_millis(500) || sent < MEMORY {

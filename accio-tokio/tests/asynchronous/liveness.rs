@@ -84,7 +84,7 @@ fn a_fast_sender_leaves_the_thread_to_others() {
         let content = vec![7; 1 << 20];
         while (&fast).write_all(&content).is_ok() {}
     });
-    // Twice, so that the sender is at full speed at least once.
+    // Repeat, so that the sender is at full speed at least once.
     for _ in 0..2 {
         std::thread::sleep(Duration::from_millis(100));
         drop(greeted(address));
@@ -212,7 +212,7 @@ fn the_result_of_a_release_is_dropped_after_the_peer_was_notified() {
     let builder = Server::builder(MemorySink::new()).threading(Threading::Runtime);
     let server = builder.bind("127.0.0.1:0").unwrap();
     let client = std::net::TcpStream::connect(server.local_addr()).unwrap();
-    // Far longer than a FIN takes on loopback; far shorter than forever.
+    // Far longer than a FIN takes on loopback.
     client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     (&client).write_all(b"content").unwrap();
     client.shutdown(Shutdown::Write).unwrap();

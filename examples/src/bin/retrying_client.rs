@@ -55,7 +55,7 @@ mod tests {
 
     use super::*;
 
-    /// A file of 300,000 bytes, and its path.
+    /// Returns a file of 300,000 bytes, and its path.
     fn file() -> (tempfile::NamedTempFile, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![7; 300_000]).unwrap();

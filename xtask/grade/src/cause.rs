@@ -68,8 +68,9 @@ pub(crate) fn find(
     None
 }
 
-/// Whether the program gave up a connection on which only a part of a greeting had been sent, or
-/// answered nothing to a greeting in parts: its end may be noticed only after the last part.
+/// Returns whether the program gave up a connection on which only a part of a greeting had been
+/// sent, or answered nothing to a greeting in parts: its end may be noticed only after the last
+/// part.
 fn ended_within_greeting(events: &[Event]) -> bool {
     let connections = events.iter().map(|event| event.connection).max().unwrap_or(0);
     (1..=connections).any(|connection| {

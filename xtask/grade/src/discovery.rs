@@ -43,7 +43,7 @@ pub(crate) fn programs(dir: &Path) -> anyhow::Result<Subject> {
     Ok(subject)
 }
 
-/// Whether one of the programs in `dir` is a script.
+/// Returns whether one of the programs in `dir` is a script.
 pub(crate) fn has_scripts(dir: &Path) -> bool {
     let mut names = Program::ALL.iter().map(|program| program.name());
     names.any(|name| {

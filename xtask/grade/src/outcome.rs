@@ -157,13 +157,13 @@ impl Report {
         })
     }
 
-    /// Whether a check failed or there was nothing to grade.
+    /// Returns whether a check failed or there was nothing to grade.
     pub(crate) fn has_failed(&self) -> bool {
         self.problem.is_some()
             || self.count(|outcome| matches!(outcome, Outcome::Failed { .. })) > 0
     }
 
-    /// Whether the kit itself failed in a check.
+    /// Returns whether the kit itself failed in a check.
     pub(crate) fn is_troubled(&self) -> bool {
         self.count(|outcome| matches!(outcome, Outcome::Trouble(_))) > 0
     }

@@ -32,7 +32,7 @@ impl OwnTime {
         OwnTime { began, groups, next: Cell::new(began) }
     }
 
-    /// Whether more than `limit` has passed. Cheap enough to be called in a loop.
+    /// Returns whether more than `limit` has passed. Cheap enough to be called in a loop.
     pub(crate) fn exceeds(&self, limit: Duration) -> bool {
         let now = Instant::now();
         if now < self.began + limit || now < self.next.get() {

@@ -35,7 +35,7 @@ impl Patience {
         Patience { group, limit, time, taken, before, turns: 0 }
     }
 
-    /// Whether the server did nothing for the whole time.
+    /// Returns whether the server did nothing for the whole time.
     pub(crate) fn has_ended(&mut self) -> bool {
         /// Maximum number of times that the time begins again: more than nine other transfers.
         const TURNS: u32 = 20;
@@ -60,8 +60,8 @@ pub(crate) struct WatchedFile {
 }
 
 impl WatchedFile {
-    /// Whether the file is unlike `content`, not only incomplete, and the idle server has not
-    /// changed it for some time.
+    /// Returns whether the file is unlike `content`, not only incomplete, and the idle server has
+    /// not changed it for some time.
     pub(crate) fn stays_wrong(&self, group: Pid, path: &Path, content: &[u8]) -> bool {
         let length = received::length(path).unwrap_or(0);
         match self.seen.get() {

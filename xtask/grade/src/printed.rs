@@ -117,7 +117,7 @@ impl RunningServer {
         ensure(right, format!("the count {count} on stdout"), || self.printed())
     }
 
-    /// Whether the last lines of stdout soon are these, reduced by `reduce`.
+    /// Returns whether the last lines of stdout soon are these, reduced by `reduce`.
     fn ends_with(&self, expected: &[String], reduce: fn(&str) -> String) -> Verdict<bool> {
         let time = OwnTime::of(&[self.process.pid()]);
         loop {

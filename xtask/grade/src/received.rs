@@ -23,7 +23,7 @@ pub(crate) fn read(path: &Path, expected: usize) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Whether the file has exactly this content now.
+/// Returns whether the file has exactly this content now.
 pub(crate) fn holds(path: &Path, content: &[u8]) -> bool {
     length(path).is_ok_and(|length| length == content.len() as u64)
         && read(path, content.len()).is_ok_and(|now| now == content)

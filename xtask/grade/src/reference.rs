@@ -128,7 +128,7 @@ impl ReferenceServer {
         self.address
     }
 
-    /// Whether the transfer of connection `id` has failed.
+    /// Returns whether the transfer of connection `id` has failed.
     pub(crate) fn has_failed(&self, id: u64) -> bool {
         matches!(self.sink.get(id), Some(Stored::Error))
     }

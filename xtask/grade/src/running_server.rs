@@ -171,7 +171,7 @@ impl RunningServer {
         })
     }
 
-    /// Whether the server has accepted the connection.
+    /// Returns whether the server has accepted the connection.
     pub(crate) fn has_accepted(&self, peer: &Peer) -> bool {
         self.entry(peer).is_some_and(|entry| entry.inode != 0)
     }
@@ -190,7 +190,7 @@ impl RunningServer {
         ensure(!lost, all, || UNREAD.into()).certain()
     }
 
-    /// Whether the server has received and read all bytes that `peer` has sent.
+    /// Returns whether the server has received and read all bytes that `peer` has sent.
     fn has_read(&self, peer: &Peer) -> bool {
         sockets::pair(peer).0.is_none_or(|own| own.unacknowledged == 0)
             && self.entry(peer).is_none_or(|entry| entry.unread == 0)
@@ -212,7 +212,8 @@ impl RunningServer {
         process_table::settles(self.process.pid(), RESTING);
     }
 
-    /// Whether `holds` becomes true soon, or later if the server is delayed or busy until then.
+    /// Returns whether `holds` becomes true soon, or later if the server is delayed or busy until
+    /// then.
     pub(crate) fn comes_to(&self, holds: impl Fn() -> bool) -> bool {
         let time = OwnTime::of(&[self.process.pid()]);
         loop {
@@ -231,7 +232,7 @@ impl RunningServer {
         }
     }
 
-    /// Whether the server has closed its side of the connection, or reset it.
+    /// Returns whether the server has closed its side of the connection, or reset it.
     pub(crate) fn has_closed(&self, peer: &Peer) -> bool {
         is_closed(peer) || was_reset(peer)
     }
@@ -250,7 +251,7 @@ impl RunningServer {
         Ok(peer)
     }
 
-    /// Whether it stores files instead of counting bytes.
+    /// Returns whether it stores files instead of counting bytes.
     pub(crate) fn keeps_files(&self) -> bool {
         self.program == Program::Server
     }
@@ -355,12 +356,12 @@ impl ExpectedResult<'_> {
     }
 }
 
-/// Whether the other side has closed the connection, without a reset.
+/// Returns whether the other side has closed the connection, without a reset.
 fn is_closed(peer: &Peer) -> bool {
     matches!(peek(peer), Ok(0))
 }
 
-/// Whether the other side has reset the connection.
+/// Returns whether the other side has reset the connection.
 fn was_reset(peer: &Peer) -> bool {
     // After the other side's FIN, a reset is only a pending error.
     matches!(peer.stream().take_error(), Ok(Some(_)))

@@ -76,8 +76,8 @@ pub(crate) fn pair(peer: &Peer) -> (Option<Entry>, Option<Entry>) {
     (find(near, far), find(far, near))
 }
 
-/// Whether the program under test has received and read all bytes that `peer` has sent, as far as
-/// can be seen.
+/// Returns whether the program under test has received and read all bytes that `peer` has sent, as
+/// far as can be seen.
 pub(crate) fn has_read(peer: &Peer) -> bool {
     let (own, theirs) = pair(peer);
     own.is_none_or(|own| own.unacknowledged == 0) && theirs.is_none_or(|theirs| theirs.unread == 0)
@@ -111,7 +111,7 @@ pub(crate) fn progress(pid: Pid, server: SocketAddr, known: &[u16]) -> Connectio
     }
 }
 
-/// Whether `pid` is in the same network namespace as this thread.
+/// Returns whether `pid` is in the same network namespace as this thread.
 fn is_in_our_network(pid: Pid) -> bool {
     let theirs = fs::read_link(format!("/proc/{}/ns/net", pid.as_raw_nonzero()));
     let ours = fs::read_link("/proc/thread-self/ns/net");

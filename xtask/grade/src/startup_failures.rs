@@ -85,7 +85,7 @@ impl StartupFailures {
         self.add(program, CLOSING, "", "");
     }
 
-    /// Whether enough checks have found that the server leaves connections open.
+    /// Returns whether enough checks have found that the server leaves connections open.
     pub(crate) fn never_closes(&self, program: Program) -> bool {
         self.check_step(program, CLOSING).is_err()
     }

@@ -367,7 +367,7 @@ impl Trial<'_> {
     }
 }
 
-/// Whether this machine can create namespaces that lose packets; otherwise the reason.
+/// Returns a skip with the reason if this machine cannot create namespaces that lose packets.
 pub(crate) fn namespaces() -> &'static Verdict {
     static ABLE: OnceLock<Verdict> = OnceLock::new();
     ABLE.get_or_init(|| lossy_namespace().map(drop))

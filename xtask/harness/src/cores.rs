@@ -44,7 +44,8 @@ pub fn set_places(places: usize) {
     }
 }
 
-/// Whether a job that uses the CPU may start now; if so, [`ended`] must be called at its end.
+/// Returns whether a job that uses the CPU may start now; if so, [`ended`] must be called at its
+/// end.
 pub(crate) fn try_start() -> bool {
     let mut state = state();
     let Some(state) = &mut *state else { return true };
@@ -58,7 +59,7 @@ pub(crate) fn try_start() -> bool {
     true
 }
 
-/// Whether a job that mostly waits may start now.
+/// Returns whether a job that mostly waits may start now.
 pub(crate) fn try_start_waiting() -> bool {
     let mut state = state();
     let Some(state) = &mut *state else { return true };

@@ -31,7 +31,7 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Whether the filter selects a test with this name.
+    /// Returns whether the filter selects a test with this name.
     pub fn selects(&self, name: &str) -> bool {
         self.filter.is_empty() || self.filter.iter().any(|text| name.contains(text.as_str()))
     }

@@ -34,7 +34,7 @@ pub fn free() -> io::Result<u16> {
 /// Binds `port` on all interfaces like the servers do, and closes the socket again.
 fn bind(port: u16) -> io::Result<u16> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    // Without SO_REUSEADDR: the program under test may not set it either, and then old connections
+    // Do not set SO_REUSEADDR: the program under test may not set it either, and then old connections
     // in TIME-WAIT would prevent its bind.
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
     socket.listen(1)?;

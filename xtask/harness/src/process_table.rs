@@ -86,7 +86,7 @@ pub fn cpu_ticks(group: Pid) -> u64 {
     stats(&HashSet::from([group])).into_iter().map(|stat| stat.ticks).sum()
 }
 
-/// Whether any thread of the group is running, or waits for a CPU or the disk.
+/// Returns whether any thread of the group is running, or waits for a CPU or the disk.
 pub fn wants_to_run(group: Pid) -> bool {
     members(group).into_iter().any(is_runnable)
 }
@@ -101,7 +101,7 @@ pub(crate) fn runnable(groups: &HashSet<Pid>) -> HashSet<Pid> {
     members.filter(|(pid, _)| is_runnable(*pid)).map(|(_, group)| *group).collect()
 }
 
-/// Whether a thread of the process is running, or waits for a CPU or the disk.
+/// Returns whether a thread of the process is running, or waits for a CPU or the disk.
 pub(crate) fn is_runnable(pid: i32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads.into_iter().any(|thread| {
@@ -162,7 +162,7 @@ pub(crate) fn resident(process: &Path) -> u64 {
 
 /// Returns the group of a process; this is much cheaper than reading its files.
 pub(crate) fn group_of(pid: i32) -> Option<Pid> {
-    // Not with rustix, which panics for a group outside our PID namespace: its id is 0.
+    // rustix would panic for a group outside our PID namespace, because its id is 0.
     let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok()?;
     Pid::from_raw(group.as_raw())
 }

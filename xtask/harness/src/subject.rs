@@ -59,7 +59,7 @@ impl Subject {
         let mut subject = Subject::own(bin)?;
         let templates = [&mut subject.server, &mut subject.server_s, &mut subject.client];
         for template in templates.into_iter().flatten() {
-            // Before the placeholders, so that `bare` includes them.
+            // Insert the flags before the placeholders, so that `bare` includes them.
             let flags = ["--handshake", dialect.name()].map(str::to_owned);
             template.words.splice(1..1, flags);
         }

@@ -103,7 +103,7 @@ impl Timeline {
     }
 }
 
-/// Whether both have the same direction.
+/// Returns whether both have the same direction.
 fn is_same(one: &What, other: &What) -> bool {
     matches!(
         (one, other),

@@ -88,7 +88,8 @@ impl From<rustix::io::Errno> for Stop {
     }
 }
 
-/// Whether an error means that this machine lacks resources, which is not a fault of the subject.
+/// Returns whether an error means that this machine lacks resources, which is not a fault of the
+/// subject.
 pub fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let short = [

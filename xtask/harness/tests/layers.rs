@@ -170,7 +170,8 @@ fn imports(
     imports
 }
 
-/// The paths in a file that begin with the name of an imported module, such as `sys::wait::readable`.
+/// Returns the paths in a file that begin with the name of an imported module, such as
+/// `sys::wait::readable`.
 fn paths_through<'a>(module: &'a Module, text: &'a str) -> impl Iterator<Item = Vec<String>> + 'a {
     let is_path = |letter: char| letter.is_alphanumeric() || "_:".contains(letter);
     text.split(move |letter| !is_path(letter)).filter_map(move |path| {

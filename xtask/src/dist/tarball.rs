@@ -14,7 +14,7 @@ use super::tree::{files, is_executable};
 pub(super) fn write(root: &Path, out: &Path, epoch: u64) -> anyhow::Result<PathBuf> {
     let name = root.file_name().context("the tree has no name")?;
     let mut gzip = Command::new("gzip");
-    // Without the name and the time.
+    // -n leaves out the name and the time, which would change the bytes.
     gzip.args(["-n", "-9"]);
     let packed = checked_output(gzip, &pack(root, Path::new(name), epoch)?, LIMIT)?;
     let path = out.join(format!("{}.tar.gz", name.to_string_lossy()));

@@ -19,7 +19,8 @@ use accio_harness::verdict::{During, Stop, Verdict, ensure, ensure_eq};
 
 const MIB: usize = 1 << 20;
 
-/// Longer than the fifth of a second for which a server relies on an answer about free space.
+/// Pause after a change of the free space: longer than the fifth of a second for which a server may
+/// reuse an answer about it.
 const ROOM_DELAY: Duration = Duration::from_millis(300);
 
 /// Flags that make the server write files differently.

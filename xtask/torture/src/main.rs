@@ -113,7 +113,7 @@ impl Part {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether all of its cases need root or a tracer.
+    /// Returns whether all of its cases need root or a tracer.
     fn is_privileged(self) -> bool {
         matches!(self, Part::Syscalls | Part::Power | Part::Network)
     }

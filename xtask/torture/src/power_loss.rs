@@ -192,7 +192,7 @@ fn survey_after_restart(context: &Context, dir: &Path, flags: &[&str]) -> Verdic
     Ok(found)
 }
 
-/// LossCounts whole, torn and empty files, and confirmed uploads that are lost.
+/// Counts complete, torn and empty files, and confirmed uploads that are lost.
 fn count_damage(dir: &Path, confirmed: &[u64], counts: &mut LossCounts) -> Verdict {
     let mut whole = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten() {

@@ -39,7 +39,7 @@ fn sources(dir: &Path) -> Vec<String> {
     found
 }
 
-/// Whether `name` matches a pattern in which `*` stands for any text.
+/// Returns whether `name` matches a pattern in which `*` stands for any text.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();

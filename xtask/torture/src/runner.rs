@@ -95,7 +95,7 @@ impl Runner {
         }
     }
 
-    /// A context for the case or part `name`.
+    /// Returns a context for the case or part `name`.
     pub(crate) fn context(&mut self, name: &str) -> io::Result<Context> {
         self.owners += 1;
         let plain: String =

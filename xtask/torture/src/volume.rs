@@ -77,7 +77,7 @@ impl Volume {
         Ok(volume)
     }
 
-    /// Whether its contents survive an unmount.
+    /// Returns whether its contents survive an unmount.
     pub(crate) fn is_on_disk(&self) -> bool {
         self.image.is_some()
     }

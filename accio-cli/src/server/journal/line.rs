@@ -16,7 +16,7 @@ struct Ended<'a> {
     identity: Option<&'a str>,
     dialect: Option<&'a str>,
     bytes: u64,
-    /// Of a complete file, with `--digest`.
+    /// The digest of a complete file, with `--digest`.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
     /// In seconds.

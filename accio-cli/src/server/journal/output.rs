@@ -145,12 +145,12 @@ mod tests {
     fn starts_a_new_line_after_an_incomplete_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        // From a server that was killed.
+        // As left by a server that was killed.
         fs::write(&path, "{\"torn\":").unwrap();
         let mut output = open(&path);
         assert!(matches!(output.write(b"one\n"), (4, Ok(()))));
         assert!(matches!(output.write(b"two\n"), (4, Ok(()))));
-        // From another server whose disk was full.
+        // As left by another server whose disk was full.
         File::options().append(true).open(&path).unwrap().write_all(b"{\"tor").unwrap();
         assert!(matches!(output.write(b"three\n"), (6, Ok(()))));
         let text = fs::read_to_string(&path).unwrap();

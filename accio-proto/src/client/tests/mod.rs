@@ -111,7 +111,7 @@ fn file(content: &[u8]) -> File {
     file
 }
 
-/// A file of zeroes that takes no time to create.
+/// Returns a file of zeroes that takes no time to create.
 fn sparse(size: u64) -> File {
     let file = tempfile::tempfile().unwrap();
     file.set_len(size).unwrap();
@@ -148,7 +148,7 @@ fn greet(stream: &mut TcpStream, dialect: Dialect) {
     }
 }
 
-/// A server that follows the protocol.
+/// Returns a server that follows the protocol.
 fn good(dialect: Dialect) -> Peer<Vec<u8>> {
     Peer::new(move |mut stream| {
         greet(&mut stream, dialect);

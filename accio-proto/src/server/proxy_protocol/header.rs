@@ -48,12 +48,12 @@ enum Short {
     Complete,
     /// So many bytes, at least.
     Bytes(usize),
-    /// The end of the line is missing, which must come within this many bytes.
+    /// The end of the line is missing; it must follow within this many bytes.
     Line(usize),
 }
 
 impl Header {
-    /// How many bytes of it have come.
+    /// Returns the number of its bytes that have arrived.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }

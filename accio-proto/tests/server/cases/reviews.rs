@@ -8,7 +8,7 @@ use accio_proto::Review;
 
 use super::*;
 
-/// A server that passes each review on to the test.
+/// Returns a server that passes each review on to the test.
 fn reviewing<K: FileSink>(builder: ServerBuilder<Adapted<K>>) -> (RunningServer, Receiver<Review>) {
     let (sender, receiver) = mpsc::channel();
     let server = start::<K>(builder.reviewer(move |review| drop(sender.send(review))));

@@ -203,7 +203,7 @@ impl Line {
         self.script.front().map(|(at, _)| *at)
     }
 
-    /// The result of polling the socket. Finding nothing counts as a final check.
+    /// Returns the result of polling the socket. Finding nothing counts as a final check.
     fn has_input(&mut self) -> bool {
         self.tick();
         let has_input = self.is_readable();

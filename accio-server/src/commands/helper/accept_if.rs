@@ -177,7 +177,7 @@ impl Reviewer {
         }
     }
 
-    /// Whether the server stops, or has ended.
+    /// Returns whether the server stops, or has ended.
     fn is_stopped(&self) -> bool {
         let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -5,7 +5,7 @@ use std::fs;
 use super::{SOON, rejected, start_as};
 use crate::harness::{Place, Server, program, upload};
 
-/// The path of an example that comes with the server.
+/// Returns the path of an example that comes with the server.
 fn example(name: &str) -> String {
     format!("{}/dist/{name}", env!("CARGO_MANIFEST_DIR"))
 }

@@ -58,7 +58,7 @@ fn is_alive(pid: &str) -> bool {
     !stat.is_empty() && !stat.contains(") Z ")
 }
 
-/// The process number that a script has written.
+/// Returns the process number that a script has written.
 fn pid(path: &Path) -> String {
     until("the command runs", || fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n')));
     fs::read_to_string(path).unwrap()

@@ -112,7 +112,7 @@ impl Cluster {
         assert_eq!(answer.trim(), "", "{order}");
     }
 
-    /// The journals' lines by peer: the receiver, the number and the line.
+    /// Returns the journals' lines by peer: the receiver, the number and the line.
     pub(super) fn journals(&self) -> BTreeMap<String, (usize, u64, serde_json::Value)> {
         let mut all = BTreeMap::new();
         for (index, receiver) in self.receivers.iter().enumerate() {

@@ -121,7 +121,7 @@ pub(crate) fn curl(source: &Path, url: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Whether the installed iperf3 has `--skip-rx-copy`.
+/// Returns whether the installed iperf3 has `--skip-rx-copy`.
 pub(crate) fn iperf_skips_the_copy() -> bool {
     let help = IPERF.command().and_then(|mut command| {
         command.arg("--help");

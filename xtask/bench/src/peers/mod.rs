@@ -55,7 +55,7 @@ pub(super) enum Peer {
     },
     Nc,
     Ncat,
-    /// With a buffer size in bytes.
+    /// socat, with this buffer size in bytes.
     Socat(Option<usize>),
     Rsync,
     Vsftpd,
@@ -197,7 +197,7 @@ impl Peer {
         self.tools().iter().all(|tool| tool.find().is_some())
     }
 
-    /// Whether the server ends after one connection.
+    /// Returns whether the server ends after one connection.
     pub(super) fn serves_once(&self) -> bool {
         matches!(self, Peer::Nc | Peer::Ncat | Peer::Socat(_) | Peer::Iperf)
     }

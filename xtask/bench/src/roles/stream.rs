@@ -10,7 +10,6 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-/// A connection.
 pub(super) struct Stream {
     tcp: TcpStream,
     tls: Option<Box<ClientConnection>>,

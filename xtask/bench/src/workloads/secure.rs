@@ -17,14 +17,14 @@ pub(super) fn peers() -> Vec<Peer> {
     vec![Peer::Tls, Peer::NginxTls { workers: 1 }]
 }
 
-/// Small files, with a complete handshake each.
+/// Measures small files, with a complete handshake each.
 pub(super) fn small(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let mut peers = vec![Peer::Tls];
     peers.extend(worker_counts().into_iter().map(|workers| Peer::NginxTls { workers }));
     compare(bench, kind, 1 << 10, peers)
 }
 
-/// The server's memory per connection that has been greeted and then sends nothing.
+/// Measures the server's memory per connection that has been greeted and then sends nothing.
 pub(super) fn idle(bench: &Bench, kind: &WorkloadKind) -> Result<Workload> {
     let count = max_connections().min(IDLE);
     let pin = &bench.workspace.identity()?.pin;

@@ -52,7 +52,7 @@ fn reset(context: &Context) -> Verdict {
     server.expect_error(1).during(|| "at once")?;
     let mut id = 1;
     for (place, wire) in beginnings(context) {
-        // With and without time for the server to read the bytes before the reset.
+        // Repeat without and with time for the server to read the bytes before the reset.
         for pause in [Duration::ZERO, Duration::from_millis(50)] {
             id += 1;
             let mut peer = server.connect_greeted()?;

@@ -137,7 +137,7 @@ fn shell(context: &Context, line: &str, program: &Path, port: u16, file: &Path) 
     Ok(())
 }
 
-/// The file through `line` to both servers.
+/// Sends a file to both servers with the shell command `line`.
 fn send_with(context: &Context, line: &str, program: &Path, flags: &[&str]) -> Verdict {
     let file = context.large_file(1, SIZE)?;
     let server = context.server(flags)?;

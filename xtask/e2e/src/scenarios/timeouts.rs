@@ -248,7 +248,7 @@ fn our_stall(context: &Context) -> Verdict {
         processes.iter().try_for_each(|process| process.pause())?;
         kept.send(part).during(|| "accio-server")?;
         counted.send(part).during(|| "server-s")?;
-        // Longer than the timeout. The server is suspended, so this time must not count.
+        // The pause is longer than the timeout, but the server is suspended, so it must not count.
         thread::sleep(Duration::from_millis(1_600));
         processes.iter().try_for_each(|process| process.signal(Signal::CONT))?;
         thread::sleep(Duration::from_millis(300));

@@ -64,7 +64,7 @@ impl<'c> Machines<'c> {
         Ok(Machines { context, sender, receiver })
     }
 
-    /// The address of the receiver.
+    /// Returns the address of the receiver.
     fn host(&self) -> Ipv4Addr {
         self.receiver.inner()
     }

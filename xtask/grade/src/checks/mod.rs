@@ -28,7 +28,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Check> {
     ALL.iter()
 }
 
-/// Whether `text` selects the check: as its id, or as a part of its id or description.
+/// Returns whether `text` selects the check: as its id, or as a part of its id or description.
 pub(crate) fn is_selected(check: &Check, text: &str) -> bool {
     let exact = all().any(|check| check.id == text);
     if exact { check.id == text } else { check.id.contains(text) || check.about.contains(text) }

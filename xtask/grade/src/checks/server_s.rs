@@ -139,7 +139,7 @@ fn next_turn(server: &RunningServer, dialect: Dialect, waiting: &[Peer]) -> Verd
     Err(Stop::fault("one of the waiting connections to be served", format!("none within {SOON:?}")))
 }
 
-/// Whether the server has greeted the connection or, without a greeting, accepted it.
+/// Returns whether the server has greeted the connection or, without a greeting, accepted it.
 fn has_turn(server: &RunningServer, dialect: Dialect, peer: &Peer) -> bool {
     match dialect {
         Dialect::Direct => server.has_accepted(peer),

@@ -57,7 +57,7 @@ pub(crate) struct Pauses {
 }
 
 impl Pauses {
-    /// No pauses.
+    /// Returns no pauses.
     pub(crate) fn none() -> Pauses {
         Pauses { positions: Vec::new(), is_read: Arc::new(|_| true) }
     }

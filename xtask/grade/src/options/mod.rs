@@ -189,7 +189,7 @@ impl Options {
         code
     }
 
-    /// Whether to grade other programs than our own.
+    /// Returns whether to grade other programs than our own.
     fn is_third_party(&self) -> bool {
         self.server.is_some()
             || self.client.is_some()

@@ -25,7 +25,7 @@ pub(crate) enum Reuse {
 }
 
 impl Reuse {
-    /// Whether a result with the fingerprint `saved` may be used for `now`.
+    /// Returns whether a result with the fingerprint `saved` may be used for `now`.
     fn allows(self, saved: &Fingerprint, now: &Fingerprint) -> bool {
         match self {
             Reuse::Nothing => false,

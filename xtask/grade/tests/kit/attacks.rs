@@ -14,7 +14,7 @@ use crate::{kit, run, script, submit};
 /// Time limit for waits.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Whether this machine can create sandboxes; otherwise the test is skipped with a message.
+/// Returns whether this machine can create sandboxes; if not, prints that the test is skipped.
 fn has_sandboxes(test: &str) -> bool {
     let output = run(kit().arg("__sandbox-probe"));
     if !output.status.success() {
@@ -23,7 +23,7 @@ fn has_sandboxes(test: &str) -> bool {
     output.status.success()
 }
 
-/// A word for the command lines of an attack's processes, to find them.
+/// Returns a word for the command lines of an attack's processes, to find them.
 fn unique() -> String {
     format!("{}.{}", 1000 + fastrand::u32(..1000), fastrand::u32(..))
 }
@@ -216,7 +216,7 @@ fn attacked_server(dir: &Path, check: &str, text: &str) -> Value {
     results["submissions"][0]["checks"][0].clone()
 }
 
-/// A server that speaks the dialect, and executes `first` when it starts.
+/// Returns a server that speaks the dialect, and executes `first` when it starts.
 fn faulty_server(first: &str) -> String {
     format!("{first}\nexec '{}' server confirm none \"$@\"", env!("CARGO_BIN_EXE_faulty"))
 }

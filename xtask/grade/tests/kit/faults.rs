@@ -130,7 +130,7 @@ const LEFT_OUT: [(&str, &str); 3] = [
     ("server-s", "13 14 15 16 100mib"),
 ];
 
-/// The options that omit them.
+/// Returns the options that leave out the checks of [`HEAVY`].
 fn without_heavy() -> Vec<&'static str> {
     HEAVY.split_whitespace().flat_map(|text| ["--without", text]).collect()
 }

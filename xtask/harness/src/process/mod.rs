@@ -238,7 +238,7 @@ impl Process {
         self.child.stderr.take()
     }
 
-    /// Whether it has ended.
+    /// Returns whether it has ended.
     pub fn has_ended(&mut self) -> io::Result<bool> {
         if self.exit.is_none() && self.is_zombie()? {
             self.reap()?;
@@ -246,7 +246,8 @@ impl Process {
         Ok(self.exit.is_some())
     }
 
-    /// Whether it has ended; unlike [`Process::has_ended`], this works with a shared reference.
+    /// Returns whether it has ended; unlike [`Process::has_ended`], this works with a shared
+    /// reference.
     pub fn is_over(&self) -> io::Result<bool> {
         Ok(self.exit.is_some() || self.is_zombie()?)
     }
@@ -301,8 +302,8 @@ impl Process {
         program.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether it has ended but was not waited for, so that its id and its group id are still in
-    /// use.
+    /// Returns whether it has ended but was not waited for, so that its id and its group id are
+    /// still in use.
     fn is_zombie(&self) -> io::Result<bool> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         Ok(rustix::process::waitid(WaitId::Pid(self.pid), options)?.is_some())

@@ -102,8 +102,8 @@ fn become_user(identity: &str) -> io::Result<()> {
     }
 }
 
-/// The first process of a PID namespace. It ends, and with it all other processes of the namespace,
-/// when its standard input is closed, which happens if the tool is killed.
+/// Runs the first process of a PID namespace. It ends, and with it all other processes of the
+/// namespace, when its standard input is closed, which happens if the tool is killed.
 fn init() -> io::Result<()> {
     mounts::mount_proc()?;
     let mut signals = Signals::new([SIGCHLD])?;

@@ -29,7 +29,7 @@ impl Spawner {
         let (requests, receiver) = mpsc::channel::<Request>();
         let (ready, entered) = mpsc::channel();
         thread::Builder::new().name("spawner".to_owned()).spawn(move || {
-            // Before the first process mounts a process table without this thread.
+            // Open it now: the first process will mount a process table without this thread.
             let own = File::open("/proc/thread-self/ns/net");
             let entered = own.and_then(|own| enter(&view).map(|()| own));
             let (outcome, own) = match entered {

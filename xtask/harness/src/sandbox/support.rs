@@ -41,7 +41,7 @@ impl Support {
         Ok(Support { no_namespaces: None, users, nested_uid })
     }
 
-    /// Whether programs run in namespaces of their own.
+    /// Returns whether programs run in namespaces of their own.
     pub fn has_namespaces(&self) -> bool {
         self.no_namespaces.is_none()
     }

@@ -277,7 +277,7 @@ pub(super) fn fail_service(
     tracer.detach()?;
     let injected = fs::read_to_string(&record)?.matches("(INJECTED)").count();
 
-    // Longer than the listener pauses after a failed accept.
+    // Wait for longer than the listener pauses after a failed accept.
     thread::sleep(Duration::from_millis(120));
     let next = 20;
     let outcome = send(server.address, &content(next, length(next)), SOON);

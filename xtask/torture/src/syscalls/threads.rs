@@ -62,7 +62,7 @@ impl ServerThread {
         }
     }
 
-    /// Whether the kernel can return this error to the thread.
+    /// Returns whether the kernel can return this error to the thread.
     pub(super) fn may_fail(self, fault: &InjectedFault) -> bool {
         // The front thread reads nothing but event counters, which do not fail.
         self != ServerThread::Front || fault.call != "read" || TRANSIENT.contains(&fault.errno)

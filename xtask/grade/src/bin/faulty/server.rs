@@ -124,7 +124,7 @@ fn watch_signals(faulty: &FaultyProgram) -> io::Result<()> {
 fn serve(shared: &Shared, stream: TcpStream, id: usize) -> io::Result<()> {
     let faulty = &shared.faulty;
     if faulty.has("dies") {
-        // Without a panic, whose message would name the reason.
+        // Do not panic: the message would name the reason.
         std::process::exit(1);
     }
     if faulty.has("late-greeting-3") {
