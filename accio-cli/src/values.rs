@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn count_rejects_zero_and_what_is_not_a_number() {
+    fn count_rejects_zero_and_invalid_numbers() {
         assert_eq!(count("7"), Ok(NonZeroU32::new(7).unwrap()));
         for bad in ["0", "-1", "1.5", "", "x", "4294967296"] {
             assert!(count::<NonZeroU32>(bad).is_err(), "{bad}");

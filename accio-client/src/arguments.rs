@@ -119,7 +119,7 @@ pub(crate) struct Arguments {
     /// Disable one of the kernel's fast paths: sendfile, splice (repeatable)
     #[arg(
         long,
-        value_name = "FASTPATH",
+        value_name = "FAST-PATH",
         help_heading = "Diagnostics",
         hide_short_help = true,
         env = "ACCIO_WITHOUT",

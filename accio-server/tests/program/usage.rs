@@ -195,7 +195,7 @@ fn run_without_file_size(place: &Place, arguments: &[&str]) -> (Option<i32>, Str
 }
 
 #[test]
-fn a_file_size_limit_is_an_error_and_no_silent_end() {
+fn exceeding_the_file_size_limit_is_an_error_not_a_silent_end() {
     let place = Place::new();
     let dir = place.dir();
     let (code, text) = run_without_file_size(&place, &["5000", &dir, "--bind", "127.0.0.1"]);

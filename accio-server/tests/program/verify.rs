@@ -36,7 +36,7 @@ fn receive(place: &Place, flags: &[&str]) {
 }
 
 #[test]
-fn what_was_received_is_as_the_journal_says_until_it_is_changed() {
+fn received_files_match_the_journal_until_they_are_changed() {
     let place = Place::new();
     receive(&place, &["--digest", "blake3"]);
     let output = verify(&place, &[]);
@@ -72,7 +72,7 @@ fn what_was_received_is_as_the_journal_says_until_it_is_changed() {
 }
 
 #[test]
-fn a_second_run_replaces_files_and_a_torn_line_is_told() {
+fn a_second_run_replaces_files_and_a_torn_line_is_reported() {
     let place = Place::new();
     receive(&place, &[]);
     // Begins again at 1, and with it the records.
@@ -109,7 +109,7 @@ fn the_journal_may_be_standard_input() {
 }
 
 #[test]
-fn a_closed_standard_input_is_no_empty_journal() {
+fn a_closed_standard_input_is_not_an_empty_journal() {
     let place = Place::new();
     fs::create_dir(place.path("received")).unwrap();
     let mut shell = command("sh");
@@ -121,7 +121,7 @@ fn a_closed_standard_input_is_no_empty_journal() {
 }
 
 #[test]
-fn a_digest_that_is_malformed_or_unknown_is_no_match() {
+fn a_malformed_or_unknown_digest_is_not_a_match() {
     let place = Place::new();
     fs::create_dir(place.path("received")).unwrap();
     let mut journal = String::new();
@@ -144,7 +144,7 @@ fn a_digest_that_is_malformed_or_unknown_is_no_match() {
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_of_its_own() {
+fn an_unreadable_journal_or_directory_is_an_error() {
     let place = Place::new();
     let (journal, dir) = (place.text("log/journal"), place.dir());
     let line = fails(2, &["--verify", &journal, &dir]);

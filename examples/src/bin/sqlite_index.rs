@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_row_is_there_when_the_client_is_notified() {
+    fn the_row_exists_when_the_client_is_notified() {
         let dir = tempfile::tempdir().unwrap();
         let database = dir.path().join("index.db");
         let (server, recorder) = bind("127.0.0.1:0", &dir.path().join("files"), &database).unwrap();

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn skips_what_needs_flags_that_the_program_lacks() {
+    fn skips_scenarios_that_need_flags_the_program_lacks() {
         let template = Template::parse("server {port}").unwrap();
         template.expect_flags(&["--tls"]).unwrap();
         let limited = template.only_flags(&["--timeout".to_owned()]);

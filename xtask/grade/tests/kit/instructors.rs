@@ -203,7 +203,7 @@ fn remarks_name_files_and_lines_and_can_cost_points() {
 }
 
 #[test]
-fn a_directory_is_all_that_a_student_types() {
+fn a_directory_is_the_only_necessary_argument() {
     let dir = tempfile::tempdir().unwrap();
     submit(dir.path(), "amara", &["client"], "accio", "no-usage");
     fs::write(dir.path().join("amara/wire.py"), r"GREETING = b'accio\r\n'").unwrap();
