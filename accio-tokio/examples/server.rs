@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "server PORT FILE-DIR [--bind ADDRESS] [--handshake MODE] [--timeout SECONDS] \
-                     [--max-connections N] [--without FAST-PATH]...";
+                     [--max-connections N] [--without FAST-PATH]... [-q]";
 
 /// Settings from the command line.
 struct Settings {
@@ -25,29 +25,43 @@ struct Settings {
     bind: IpAddr,
     /// Fast paths not to use.
     without: Vec<FastPath>,
+    /// Prints nothing but errors.
+    quiet: bool,
 }
 
 impl Settings {
     fn parse(flags: Vec<(String, String)>) -> Result<Self, Box<dyn Error>> {
         // This address accepts IPv4, too, unless the system is configured otherwise.
         let bind = Ipv6Addr::UNSPECIFIED.into();
-        let mut settings = Settings { config: ServerConfig::default(), bind, without: Vec::new() };
+        let (config, without) = (ServerConfig::default(), Vec::new());
+        let mut settings = Settings { config, bind, without, quiet: false };
         for (flag, value) in flags {
-            match &*flag {
-                "--bind" => settings.bind = value.parse()?,
-                "--handshake" => settings.config.dialect = value.parse()?,
-                "--timeout" => {
-                    let seconds = Duration::try_from_secs_f64(value.parse()?)?;
-                    settings.config.limits.idle_timeout = seconds;
-                }
-                "--max-connections" => settings.config.max_connections = Some(value.parse()?),
-                "--without" => settings.without.push(value.parse()?),
-                _ => return Err(format!("{flag}: no such flag: usage: {USAGE}").into()),
-            }
+            let set = settings.set(&flag, &value);
+            set.map_err(|error| format!("{flag} {value:?}: {error}"))?;
         }
         Ok(settings)
     }
+
+    fn set(&mut self, flag: &str, value: &str) -> Result<(), Box<dyn Error>> {
+        match flag {
+            "--bind" => self.bind = value.parse()?,
+            "--handshake" => self.config.dialect = value.parse()?,
+            "--timeout" => {
+                let seconds = Duration::try_from_secs_f64(value.parse()?)?;
+                self.config.limits.idle_timeout = seconds;
+                self.config.validate()?;
+            }
+            "--max-connections" => self.config.max_connections = Some(value.parse()?),
+            "--without" => self.without.push(value.parse()?),
+            "-q" => self.quiet = true,
+            _ => return Err(format!("no such flag: usage: {USAGE}").into()),
+        }
+        Ok(())
+    }
 }
+
+/// SIGXFSZ on Linux and macOS.
+const FILE_SIZE_EXCEEDED: SignalKind = SignalKind::from_raw(25);
 
 /// Returns a future that waits for SIGINT, SIGTERM or SIGQUIT, and also notices a signal that
 /// arrives before it is polled.
@@ -66,15 +80,20 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Box<dyn Error>> {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let ([port, dir], flags) = common::arguments(USAGE)?;
-    let Settings { config, bind, without } = Settings::parse(flags)?;
+    let Settings { config, bind, without, quiet } = Settings::parse(flags)?;
     let port = port.parse::<Port>()?.number();
     let stop = stop_signal()?;
+    // With a handler, a file above the limit of `ulimit -f` fails instead of ending the process.
+    let _file_size_exceeded = signal(FILE_SIZE_EXCEEDED)?;
     let paths = || FastPaths::without(without.iter().copied());
     let sink = DirSink::options().fast_paths(paths()).create(dir)?;
-    let listener = TcpListener::bind((bind, port)).await?;
+    let listener = TcpListener::bind((bind, port)).await;
+    let listener = listener.map_err(|error| format!("listen on {bind} port {port}: {error}"))?;
     let builder = Server::builder(sink).config(config).fast_paths(paths());
     let server = accio_tokio::serve_with([listener], builder)?;
-    eprintln!("listening on {}", server.local_addr());
+    if !quiet {
+        eprintln!("listening on {}", server.local_addr());
+    }
     let handle = server.handle();
     let mut ended = pin!(server.ended());
     tokio::select! {

@@ -45,6 +45,9 @@ pub use options::DirOptions;
 /// later, when the system has written it back. With [`durable`](DirOptions::durable), it survives a
 /// power loss as soon as the commit returns.
 ///
+/// A process with a limit on the size of files (`ulimit -f`) must ignore or handle the signal SIGXFSZ,
+/// which ends it by default. An upload above the limit then fails, as on a full disk.
+///
 /// Clones share the directory and its lock.
 #[derive(Debug, Clone)]
 pub struct DirSink {
