@@ -10,6 +10,7 @@ mod handshake;
 mod local;
 mod outcome;
 mod pipes;
+mod required_tls;
 mod stalls;
 mod whole_upload;
 
