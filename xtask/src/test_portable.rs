@@ -10,14 +10,7 @@ use accio_harness::process;
 use crate::tools::Tool;
 
 /// The tests of the library that cover the portable code.
-const TESTS: [&str; 6] = [
-    "--lib",
-    "--test=copier",
-    "--test=server",
-    "--test=session_limits",
-    "--test=simulation",
-    "--test=handshake_properties",
-];
+const TESTS: [&str; 4] = ["--lib", "--test=api", "--test=server", "--test=simulation"];
 /// The target directory of this build.
 const TARGET: &str = "target/portable";
 

@@ -19,7 +19,7 @@ const EXCEPTIONS: [(&str, &str); 8] = [
     ("accio-client/src/command.rs", "--from-command"),
     ("accio-server/src/commands", "--on-commit and --accept-if"),
     ("accio-server/src/sandbox", "tests that a sandboxed process starts no other"),
-    ("accio-proto/tests/threads_refused.rs", "a test of the library, which uses no tool"),
+    ("accio-proto/tests/api/threads_refused.rs", "a test of the library, which uses no tool"),
     ("accio-proto/src/client/tests", "a test of the library, which uses no tool"),
     ("accio-proto/src/os_error.rs", "a test of the library, which uses no tool"),
 ];

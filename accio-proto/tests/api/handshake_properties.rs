@@ -1,8 +1,6 @@
 //! Properties of both handshakes: the result does not depend on how the bytes are divided or
 //! interleaved.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
-
 use std::collections::VecDeque;
 
 use accio_proto::handshake::{
@@ -11,7 +9,7 @@ use accio_proto::handshake::{
 use accio_proto::{Dialect, ServerDialect};
 use proptest::prelude::*;
 
-#[path = "simulation/oracle.rs"]
+#[path = "../simulation/oracle.rs"]
 mod oracle;
 
 const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";

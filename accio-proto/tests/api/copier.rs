@@ -1,7 +1,5 @@
 //! Tests of the copier with real sockets and files, with the fast paths enabled and disabled.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
-
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};

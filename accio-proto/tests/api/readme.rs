@@ -1,7 +1,5 @@
 //! The README and the documentation of the crate show the same code.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::fs;
 use std::path::Path;
 

@@ -1,7 +1,5 @@
 //! Tests of configurations as plain values, and as text.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::time::Duration;
 
 use accio_proto::{

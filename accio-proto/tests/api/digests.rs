@@ -1,7 +1,5 @@
 //! The digest of a session is that of the stored content, in whatever pieces it arrives.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;

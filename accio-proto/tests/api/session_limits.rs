@@ -1,7 +1,5 @@
 //! Limits of a session on a scripted socket: its share of a turn, and its time limits.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,5 @@
-//! Tests of connections for which the system has no thread. This is a separate test program,
-//! because it limits the memory of its process.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test")]
+//! Tests of connections for which the system has no thread. They limit the memory of the whole process,
+//! so run them alone: `cargo test -p accio-proto --test api threads_refused -- --ignored`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
