@@ -102,8 +102,7 @@ enum Exclusive {
 }
 
 impl DirSink {
-    /// Opens the directory at `path` with the default options, creating it and its parents if
-    /// missing.
+    /// Opens the directory at `path` with the default options; creates it if missing, with its parents.
     ///
     /// # Errors
     ///
@@ -148,9 +147,8 @@ impl DirSink {
         Ok(count)
     }
 
-    /// Checks that files can still be stored: that the directory was not removed, that its file
-    /// system is not read-only and, on file systems with unnamed files, that a file can be created.
-    /// The check is fast enough for a health check.
+    /// Checks, fast enough for a health check, that the directory was not removed, that its file system
+    /// is not read-only and, on file systems with unnamed files, that a file can be created.
     ///
     /// # Errors
     ///
@@ -236,9 +234,8 @@ impl AsFd for DirSink {
 }
 
 impl Dir {
-    /// Creates an empty file; returns it with its hidden name, if it must have one.
-    ///
-    /// The file never has more permissions than in the end.
+    /// Creates an empty file; returns it with its hidden name, if it must have one. It never has more
+    /// permissions than in the end.
     fn open(&self, id: u64) -> io::Result<(OwnedFd, Option<String>)> {
         // The umask may remove some of these permissions until `set_mode` adds them.
         let mode = self.mode.unwrap_or(0o666);
