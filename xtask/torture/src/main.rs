@@ -130,6 +130,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         // Cargo has printed the reason.
         return Ok(ExitCode::from(TROUBLE));
     };
+    // Before the first thread starts. Where this is not allowed, neither are mounts, and the cases
+    // that need them are skipped.
+    let _ = namespace::hide_mounts();
     let subject = Arc::new(Subject::own(&bin)?);
     let mut dir = WorkDir::new("torture", undo)?;
     // This process holds the client side of ten thousand connections.

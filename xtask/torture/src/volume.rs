@@ -108,7 +108,26 @@ impl Volume {
         last.map_err(Stop::into_trouble)?;
         self.mounted = false;
         mounted().retain(|path| *path != self.at);
-        Ok(())
+        self.ensure_released()
+    }
+
+    /// Fails while the file system is still mounted elsewhere: mounting it again would only return
+    /// the same file system, including its state after a power loss.
+    fn ensure_released(&self) -> Verdict {
+        let Some(image) = &self.image else { return Ok(()) };
+        let mut devices = String::new();
+        wait_until(SOON, || {
+            let mut command = Command::new("losetup");
+            command.arg("-j").arg(image);
+            devices = process::checked_output(command, b"", LIMIT)
+                .map_or_else(|stop| stop.to_string(), |out| String::from_utf8_lossy(&out).into());
+            devices.is_empty()
+        });
+        if devices.is_empty() {
+            return Ok(());
+        }
+        let why = "another mount namespace has a copy of the file system";
+        Err(Stop::Trouble(format!("{}: {why}: {devices}", self.at.display())))
     }
 
     /// Checks with `e2fsck` that the unmounted file system is consistent.

@@ -3,6 +3,7 @@
 //! single test.
 
 mod commands;
+mod mounts;
 mod private;
 mod test_runs;
 
@@ -15,6 +16,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use self::commands::ip;
+pub use self::mounts::hide_mounts;
 pub use self::private::PrivateNamespace;
 pub use self::test_runs::{as_process_1, rerun, with_private_mounts};
 use super::tools;
