@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// Number of bytes that are read beyond those that are expected.
 const MORE: usize = 1 << 20;
@@ -32,42 +33,42 @@ pub(crate) fn holds(path: &Path, content: &[u8]) -> bool {
 /// Opens a stored file, `CHECK/FILE-DIR/N.file`. The directory of the check is the kit's; below it no
 /// link is followed.
 fn open(path: &Path) -> io::Result<File> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // `openat2` could resolve both at once, but older kernels and some containers do not have it.
+    let dir =
+        rustix::fs::open(dir, DIRECTORY | NO_LINK, Mode::empty()).map_err(not_through_link)?;
     // Opening a pipe would wait for its other end.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(open_below(path, flags)?);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | NO_LINK;
+    let file = rustix::fs::openat(&dir, name, flags, Mode::empty()).map_err(not_through_link)?;
+    let file = File::from(file);
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
     Ok(file)
 }
 
+const NO_LINK: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
+
+/// The server may have made its directory unreadable, which does not matter here.
 #[cfg(target_os = "linux")]
-fn open_below(path: &Path, flags: OFlags) -> io::Result<rustix::fd::OwnedFd> {
-    use rustix::fs::ResolveFlags;
-
-    let parts = path.parent().and_then(|dir| Some((dir.parent()?, dir.file_name()?)));
-    let (Some((check, dir)), Some(name)) = (parts, path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let check = rustix::fs::open(check, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let below = Path::new(dir).join(name);
-    match rustix::fs::openat2(&check, below, flags, Mode::empty(), resolve) {
-        Err(rustix::io::Errno::LOOP) => {
-            Err(io::Error::other("it is a symbolic link, not a regular file"))
-        }
-        other => Ok(other?),
-    }
-}
-
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::PATH);
 #[cfg(not(target_os = "linux"))]
-fn open_below(path: &Path, flags: OFlags) -> io::Result<rustix::fd::OwnedFd> {
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+const DIRECTORY: OFlags = OFlags::DIRECTORY;
+
+fn not_through_link(error: Errno) -> io::Error {
+    match error {
+        Errno::LOOP => io::Error::other("it is a symbolic link, not a regular file"),
+        error => error.into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    #[cfg(target_os = "linux")]
+    use std::io::Write;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -88,8 +89,27 @@ mod tests {
         // The server may replace its directory, too.
         fs::rename(&dir, check.path().join("other")).unwrap();
         symlink("other", &dir).unwrap();
-        #[cfg(target_os = "linux")]
         assert!(!holds(&dir.join("3.file"), b"three"));
+    }
+
+    /// Kernels before 5.6 lack `openat2`, and seccomp filters of containers may deny it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn works_without_openat2() {
+        use accio_harness::{process, tools};
+
+        if let Err(why) = tools::require_tracing() {
+            let _ = writeln!(io::stderr(), "skipped: {why}");
+            return;
+        }
+        let check = tempfile::tempdir().unwrap();
+        let mut traced = std::process::Command::new("strace");
+        traced.args(["-f", "-qq", "-e", "inject=openat2:error=ENOSYS", "-o"]);
+        traced.arg(check.path().join("trace")).arg(std::env::current_exe().unwrap());
+        traced.args(["--exact", "received::tests::follows_no_link_and_waits_for_no_pipe"]);
+        let output = process::output(traced, b"", std::time::Duration::from_secs(60)).unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}");
     }
 
     #[test]
