@@ -3,10 +3,10 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use accio_cli::{ListedFile, ListedFiles};
-use accio_proto::{Digest, ERROR_MARKER};
+use accio_proto::{Digest, ERROR_MARKER, os_error_text};
 
 /// The result for one file.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) enum State {
     Changed(String),
     /// The file is there, but its record cannot be compared with it, for this reason.
     Unverifiable(String),
+    /// The file cannot be read, for this reason.
+    Unreadable(String),
     /// The journal does not list the file.
     Unlisted,
 }
@@ -40,16 +42,19 @@ pub(super) enum State {
 const BUFFER: usize = 256 << 10;
 
 /// Compares all files, those of the journal by their number and then the others by their name.
+///
+/// # Errors
+///
+/// The directory cannot be read.
 pub(super) fn check(
     listed: &ListedFiles,
     dir: &Path,
     mut tell: impl FnMut(Finding),
-) -> Result<(), (PathBuf, io::Error)> {
-    let in_dir = |error| (dir.to_owned(), error);
+) -> io::Result<()> {
     // Listed first, so that a missing directory is an error.
     let mut unlisted = Vec::new();
-    for entry in dir.read_dir().map_err(in_dir)? {
-        let name = entry.map_err(in_dir)?.file_name();
+    for entry in dir.read_dir()? {
+        let name = entry?.file_name();
         let number = name.to_str().and_then(number_of);
         if !number.is_some_and(|number| listed.files.contains_key(&number)) {
             unlisted.push(name.to_string_lossy().into_owned());
@@ -57,8 +62,8 @@ pub(super) fn check(
     }
     for (number, file) in &listed.files {
         let name = format!("{number}.file");
-        let path = dir.join(&name);
-        let state = compare(&path, file).map_err(|error| (path, error))?;
+        let state = compare(&dir.join(&name), file)
+            .unwrap_or_else(|error| State::Unreadable(os_error_text(&error)));
         tell(Finding { name, state });
     }
     unlisted.sort();

@@ -37,7 +37,7 @@ pub(crate) fn run(
     let listed = read(journal).map_err(|error| failure("read the journal", journal, error))?;
     let mut report = Report::new(json, quiet);
     let checked = check(&listed, dir, |finding| report.add(finding));
-    checked.map_err(|(path, error)| failure("read", &path, error))?;
+    checked.map_err(|error| failure("read", dir, error))?;
     let is_same = report.finish(&listed).map_err(printing)?;
     Ok(if is_same { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
 }

@@ -25,6 +25,7 @@ struct Numbers {
     missing: u64,
     changed: u64,
     unverifiable: u64,
+    unreadable: u64,
     unlisted: u64,
     /// The complete files of which only the size was compared.
     size_only: u64,
@@ -79,6 +80,10 @@ impl Report {
                 self.numbers.unverifiable += 1;
                 ("unverifiable", None, Some(why.as_str()))
             }
+            State::Unreadable(why) => {
+                self.numbers.unreadable += 1;
+                ("unreadable", None, Some(why.as_str()))
+            }
             State::Unlisted => {
                 self.numbers.unlisted += 1;
                 ("unlisted", None, None)
@@ -99,19 +104,17 @@ impl Report {
     pub(super) fn finish(mut self, listed: &ListedFiles) -> io::Result<bool> {
         let (lost, torn) = (listed.lost, listed.torn);
         let numbers = std::mem::take(&mut self.numbers);
-        let Numbers { complete, error, missing, changed, unverifiable, unlisted, size_only } =
-            numbers;
+        let Numbers { complete, error, missing, changed, unlisted, size_only, .. } = numbers;
         if self.json {
             let (finding, numbers) = ("summary", &numbers);
             self.print(&json(&Summary { finding, numbers, lost_lines: lost, torn_lines: torn }));
         } else {
-            let unverifiable = match unverifiable {
-                0 => String::new(),
-                count => format!(", {count} unverifiable"),
-            };
+            let rare = [(numbers.unverifiable, "unverifiable"), (numbers.unreadable, "unreadable")];
+            let rare = rare.iter().filter(|(count, _)| *count > 0);
+            let rare: String = rare.map(|(count, word)| format!(", {count} {word}")).collect();
             self.print(&format!(
                 "{complete} complete, {error} ERROR, {missing} missing, {changed} changed, \
-                 {unlisted} unlisted{unverifiable}"
+                 {unlisted} unlisted{rare}"
             ));
             if size_only > 0 {
                 let files = plural(size_only, "complete file was", "complete files were");
@@ -130,7 +133,8 @@ impl Report {
         }
         self.result?;
         self.out.flush()?;
-        Ok(missing + changed + numbers.unverifiable + unlisted == 0)
+        let unknown = numbers.unverifiable + numbers.unreadable;
+        Ok(missing + changed + unknown + unlisted == 0)
     }
 
     fn print(&mut self, line: &str) {

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use accio_harness::tools;
 use serde_json::Value;
 
 use super::harness::{Place, Server, command, connect, program, run, upload};
@@ -164,4 +165,31 @@ fn an_unreadable_journal_or_directory_is_an_error() {
     let line = fails(2, &["5000", &dir, "--json"]);
     assert!(line.contains("--json: applies to --verify only"), "{line}");
     assert!(!place.path("received").exists());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_reported_and_the_others_are_compared() {
+    let place = Place::new();
+    receive(&place, &["--digest", "blake3"]);
+    fs::write(place.path("received/3.file"), "x").unwrap();
+    if let Err(why) = tools::require_tracing() {
+        let _ = writeln!(std::io::stderr(), "skipped: {why}");
+        return;
+    }
+    // Root can read every file, so the call itself must fail.
+    let mut traced = command("strace");
+    traced
+        .args(["-f", "-qq", "-o", &place.text("log/trace"), "-P"])
+        .arg(place.path("received/2.file"));
+    traced.args(["-e", "inject=openat:error=EACCES"]).arg(program().get_program());
+    traced.arg("--verify").arg(place.path("log/journal")).arg(place.path("received"));
+    let output = run(traced).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let lines = [
+        "2.file: unreadable: permission denied",
+        "3.file: changed: it has 1 bytes instead of 300000",
+        "4.file: ERROR: idle",
+        "1 complete, 1 ERROR, 0 missing, 1 changed, 0 unlisted, 1 unreadable",
+    ];
+    assert_eq!(text(&output.stdout).lines().collect::<Vec<_>>(), lines);
 }
