@@ -3,7 +3,10 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -29,11 +32,43 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Sends a message, and a descriptor with it.
+/// Sends a message, and a descriptor with it, and waits for room.
 pub(super) fn send(
     socket: impl AsFd,
     message: &impl Serialize,
     descriptor: Option<&OwnedFd>,
+) -> io::Result<()> {
+    send_with(socket, message, descriptor, SendFlags::empty())
+}
+
+/// Sends a message, and a descriptor with it.
+///
+/// # Errors
+///
+/// Returns [`WouldBlock`](io::ErrorKind::WouldBlock) if there is no room for it.
+pub(super) fn try_send(
+    socket: impl AsFd,
+    message: &impl Serialize,
+    descriptor: Option<&OwnedFd>,
+) -> io::Result<()> {
+    send_with(socket, message, descriptor, SendFlags::DONTWAIT)
+}
+
+/// Waits until there is room for a message or the connection has ended, but not longer than `limit`.
+pub(super) fn wait_for_room(socket: impl AsFd, limit: Duration) -> io::Result<()> {
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    let mut entries = [PollFd::new(&socket, PollFlags::OUT)];
+    match poll(&mut entries, Some(&limit)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn send_with(
+    socket: impl AsFd,
+    message: &impl Serialize,
+    descriptor: Option<&OwnedFd>,
+    flags: SendFlags,
 ) -> io::Result<()> {
     let text = serde_json::to_vec(message)?;
     if text.len() > MAX {
@@ -47,7 +82,7 @@ pub(super) fn send(
         control.push(SendAncillaryMessage::ScmRights(descriptors));
     }
     rustix::io::retry_on_intr(|| {
-        sendmsg(&socket, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL)
+        sendmsg(&socket, &[IoSlice::new(&text)], &mut control, flags | SendFlags::NOSIGNAL)
     })?;
     Ok(())
 }

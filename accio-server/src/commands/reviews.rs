@@ -4,6 +4,7 @@
 //! the order in which they were complete. So a command starts as soon as its file is sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,7 +20,13 @@ use super::setup::{AcceptIf, Job};
 /// How much later than the timeout of a command a missing decision counts as a failed helper.
 const SLACK: Duration = Duration::from_secs(5);
 
+/// Interval at which the server looks for missing decisions.
+const LOOK: Duration = Duration::from_secs(1);
+
 const HELPER_IS_GONE: &str = "the helper of --accept-if has ended";
+
+/// A file to be sent, and since when there has been a free command for it.
+type Sending = (Review, Instant);
 
 /// Files under review.
 #[derive(Debug)]
@@ -89,13 +96,34 @@ impl Reviews {
 
     /// Passes files to the helper, until the server stops or the helper is gone.
     fn feed(&self) {
-        while let Some((review, descriptor)) = self.next() {
-            self.pass_on(review, &descriptor);
+        let mut unsent = VecDeque::new();
+        while let Some(next) = self.next(&mut unsent) {
+            let (id, since) = (next.0.connection.id, next.1);
+            if let Some(review) = self.pass_on(next) {
+                // The helper reads nothing at the moment, or has failed; `next` finds out which.
+                unsent.push_front((review, since));
+                if let Err(error) = message::wait_for_room(&self.socket, LOOK) {
+                    log::debug!("connection {id}: cannot wait for the helper: {error}");
+                }
+            }
         }
+        unsent.into_iter().for_each(|(review, _)| self.reject(review, HELPER_IS_GONE));
     }
 
-    /// Passes a file to the helper.
-    fn pass_on(&self, review: Review, descriptor: &OwnedFd) {
+    /// Passes a file to the helper. Returns it if there is no room for it at the moment.
+    fn pass_on(&self, (review, since): Sending) -> Option<Review> {
+        let descriptor = match review.descriptor() {
+            Ok(Some(descriptor)) => descriptor,
+            Ok(None) => {
+                self.reject(review, "the file has no descriptor");
+                return None;
+            }
+            Err(error) => {
+                let why = format!("cannot pass the file on: {}", os_error_text(&error));
+                self.reject(review, &why);
+                return None;
+            }
+        };
         let job = Job {
             id: review.connection.id,
             bytes: review.bytes,
@@ -108,37 +136,43 @@ impl Reviews {
         if state.gone {
             // The thread that found the helper gone has rejected the others already.
             drop(state);
-            return self.reject(review, HELPER_IS_GONE);
+            self.reject(review, HELPER_IS_GONE);
+            return None;
         }
         // Insert it before sending it, because the decision may come at once.
-        state.running.insert(id, (review, Instant::now()));
+        state.running.insert(id, (review, since));
         drop(state);
-        if let Err(error) = message::send(&self.socket, &job, Some(descriptor)) {
-            let review = self.lock().running.remove(&id);
-            if let Some((review, _)) = review {
-                self.reject(review, &format!("cannot run the command: {}", os_error_text(&error)));
-            }
+        // Do not wait: a helper that hangs would delay every later file, and hide that it hangs.
+        let Err(error) = message::try_send(&self.socket, &job, Some(&descriptor)) else {
+            return None;
+        };
+        let (review, _) = self.lock().running.remove(&id)?;
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Some(review);
         }
+        self.reject(review, &format!("cannot run the command: {}", os_error_text(&error)));
+        None
     }
 
-    /// Waits for the next file and for a free command.
-    fn next(&self) -> Option<(Review, OwnedFd)> {
+    /// Waits for the next file and for a free command. `unsent` contains files for which there was a
+    /// free command, but no room in the socket.
+    fn next(&self, unsent: &mut VecDeque<Sending>) -> Option<Sending> {
         let mut state = self.lock();
         loop {
             if state.stopping || state.gone {
                 return None;
             }
-            let is_late = |(_, since): &(Review, Instant)| since.elapsed() > self.patience;
-            let late = state.running.iter().filter(|(_, running)| is_late(running));
+            let is_late = |since: &Instant| since.elapsed() > self.patience;
+            let late = state.running.iter().filter(|(_, (_, since))| is_late(since));
             let late: Vec<_> = late.map(|(id, _)| *id).collect();
-            let overdue: Vec<_> = late
-                .iter()
-                .filter_map(|id| state.running.remove(id))
-                .map(|(review, _)| review)
-                .collect();
+            let mut overdue: Vec<_> =
+                late.iter().filter_map(|id| state.running.remove(id)).collect();
+            while unsent.front().is_some_and(|(_, since)| is_late(since)) {
+                overdue.extend(unsent.pop_front());
+            }
             if !overdue.is_empty() {
                 drop(state);
-                for review in overdue {
+                for (review, _) in overdue {
                     log::error!(
                         "connection {}: no answer from the helper of --accept-if",
                         review.connection.id
@@ -148,26 +182,19 @@ impl Reviews {
                 state = self.lock();
                 continue;
             }
-            if state.running.len() < self.jobs
+            while state.running.len() + unsent.len() < self.jobs
                 && let Some(review) = state.waiting.pop_front()
             {
-                drop(state);
-                match review.descriptor() {
-                    Ok(Some(descriptor)) => return Some((review, descriptor)),
-                    Ok(None) => self.reject(review, "the file has no descriptor"),
-                    Err(error) => {
-                        let why = format!("cannot pass the file on: {}", os_error_text(&error));
-                        self.reject(review, &why);
-                    }
-                }
-                state = self.lock();
-                continue;
+                unsent.push_back((review, Instant::now()));
+            }
+            if let Some(next) = unsent.pop_front() {
+                return Some(next);
             }
             let is_idle = state.running.is_empty();
             state = match is_idle {
                 true => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 false => {
-                    let waited = self.changed.wait_timeout(state, Duration::from_secs(1));
+                    let waited = self.changed.wait_timeout(state, LOOK);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
@@ -231,47 +258,113 @@ impl Reviews {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{Shutdown as End, TcpStream};
+    use std::net::{Shutdown as End, SocketAddr, TcpStream};
     use std::sync::mpsc;
+    use std::thread::JoinHandle;
 
-    use accio_proto::{DirSink, Server};
+    use accio_proto::{DirSink, Server, ServerError, ServerHandle};
     use rustix::net::{SendFlags, send};
 
     use super::*;
+
+    /// A server whose reviews the test passes on, and the end of its clients' uploads.
+    struct Uploads {
+        pushed: mpsc::Receiver<Review>,
+        address: SocketAddr,
+        handle: ServerHandle,
+        running: JoinHandle<Result<(), ServerError>>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Uploads {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (push, pushed) = mpsc::channel();
+            let server = Server::builder(DirSink::create(dir.path()).unwrap())
+                .reviewer(move |review| push.send(review).unwrap())
+                .bind("127.0.0.1:0")
+                .unwrap();
+            let (address, handle) = (server.local_addr(), server.handle());
+            let running = thread::spawn(move || server.run());
+            Uploads { pushed, address, handle, running, _dir: dir }
+        }
+
+        /// Uploads a file; returns its client, which has no answer yet, and its review.
+        fn upload(&self) -> (TcpStream, Review) {
+            let mut client = TcpStream::connect(self.address).unwrap();
+            client.set_read_timeout(Some(BOUND)).unwrap();
+            client.read_exact(&mut [0; 7]).unwrap();
+            client.write_all(b"content").unwrap();
+            client.shutdown(End::Write).unwrap();
+            (client, self.pushed.recv_timeout(BOUND).unwrap())
+        }
+
+        fn stop(self) {
+            self.handle.stop();
+            self.running.join().unwrap().unwrap();
+        }
+    }
+
+    const BOUND: Duration = Duration::from_secs(20);
+
+    fn reviews(socket: OwnedFd, jobs: usize, patience: Duration) -> Reviews {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Reviews { socket, jobs, patience, state, changed }
+    }
+
+    fn assert_reset(mut client: TcpStream) {
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
 
     /// The helper can fail between two steps of the thread that passes files to it, and without ending.
     #[test]
     fn a_file_that_is_passed_on_after_the_helper_failed_is_rejected() {
         let (socket, helper) = message::pair().unwrap();
-        let reviews = Reviews {
-            socket,
-            jobs: 1,
-            patience: Duration::from_secs(60),
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let (push, pushed) = mpsc::channel();
-        let server = Server::builder(DirSink::create(dir.path()).unwrap())
-            .reviewer(move |review| push.send(review).unwrap())
-            .bind("127.0.0.1:0")
-            .unwrap();
-        let (address, handle) = (server.local_addr(), server.handle());
-        let running = thread::spawn(move || server.run());
-        let mut client = TcpStream::connect(address).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        client.read_exact(&mut [0; 7]).unwrap();
-        client.write_all(b"content").unwrap();
-        client.shutdown(End::Write).unwrap();
-        reviews.push(pushed.recv_timeout(Duration::from_secs(20)).unwrap());
-        let (review, descriptor) = reviews.next().unwrap();
+        let reviews = reviews(socket, 1, Duration::from_secs(60));
+        let uploads = Uploads::new();
+        let (client, review) = uploads.upload();
+        reviews.push(review);
+        let mut unsent = VecDeque::new();
+        let next = reviews.next(&mut unsent).unwrap();
         send(&helper, b"no decision", SendFlags::empty()).unwrap();
         reviews.read();
-        reviews.pass_on(review, &descriptor);
-        let error = client.read(&mut [0]).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        handle.stop();
-        running.join().unwrap().unwrap();
-        assert!(reviews.next().is_none(), "no further file");
+        assert!(reviews.pass_on(next).is_none(), "it is not sent later");
+        assert_reset(client);
+        uploads.stop();
+        assert!(reviews.next(&mut unsent).is_none(), "no further file");
+    }
+
+    /// A helper that hangs reads nothing, so its socket can be full.
+    #[test]
+    fn a_full_socket_delays_neither_the_end_of_patience_nor_later_files() {
+        let (socket, helper) = message::pair().unwrap();
+        let reviews = Arc::new(reviews(socket, 100, Duration::from_millis(300)));
+        let (uploads, mut filled) = (Uploads::new(), 0);
+        while message::try_send(&reviews.socket, &"full", None).is_ok() {
+            filled += 1;
+        }
+        let feeder = Arc::clone(&reviews);
+        let feeding = thread::spawn(move || feeder.feed());
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let (client, review) = uploads.upload();
+                reviews.push(review);
+                client
+            })
+            .collect();
+        waiting.into_iter().for_each(assert_reset);
+        for _ in 0..filled {
+            message::receive::<String>(&helper).unwrap().unwrap();
+        }
+        let (client, review) = uploads.upload();
+        let id = review.connection.id;
+        reviews.push(review);
+        let (job, descriptor) = message::receive::<Job>(&helper).unwrap().unwrap();
+        assert!(job.id == id && descriptor.is_some());
+        reviews.stop();
+        feeding.join().unwrap();
+        uploads.stop();
+        assert_reset(client);
     }
 }
