@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::num::NonZeroUsize;
+use std::panic;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -74,13 +75,27 @@ pub(crate) fn run(address: &str, port: Port, arguments: Arguments) -> Result<Exi
 /// Starts the threads that serve connections and send requests.
 fn start_runtime(workers: Option<NonZeroUsize>) -> Result<Runtime, Failure> {
     let workers = workers.or_else(|| thread::available_parallelism().ok());
-    runtime::Builder::new_multi_thread()
-        .worker_threads(workers.map_or(1, NonZeroUsize::get))
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_name("accio-store")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new("cannot start a thread", os_error_text(&error)))
+    let build = || {
+        runtime::Builder::new_multi_thread()
+            .worker_threads(workers.map_or(1, NonZeroUsize::get))
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("accio-store")
+            .enable_all()
+            .build()
+    };
+    // tokio panics if a thread cannot be started.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let built = panic::catch_unwind(build);
+    panic::set_hook(hook);
+    let failure = |why: &str| Failure::new("cannot start a thread", why);
+    match built {
+        Ok(built) => built.map_err(|error| failure(&os_error_text(&error))),
+        Err(panic) => {
+            let why = panic.downcast_ref::<String>().map_or("unknown error", String::as_str);
+            Err(failure(why))
+        }
+    }
 }
 
 /// The hooks of a server that receives into a store.

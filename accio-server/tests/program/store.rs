@@ -1,13 +1,16 @@
 //! Files in a store: a directory as `file://`, which uses the same code as network stores.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use accio_harness::payload;
+use accio_harness::{payload, tools};
 
-use super::harness::{Place, Server, connect, finish, free_port, program, until, upload};
+use super::harness::{
+    Place, Server, command, connect, finish, free_port, program, run, until, upload,
+};
 use super::usage::fails;
 
 const STOP: Duration = Duration::from_secs(10);
@@ -42,7 +45,7 @@ fn stores_complete_empty_and_marked_objects() {
     upload(server.address(), &large).unwrap();
     finish(connect(server.address()).unwrap()).unwrap();
     let mut failed = connect(server.address()).unwrap();
-    std::io::Write::write_all(&mut failed, &large[..10 << 20]).unwrap();
+    failed.write_all(&large[..10 << 20]).unwrap();
     // With this option, closing the socket sends a reset.
     socket2::SockRef::from(&failed).set_linger(Some(Duration::ZERO)).unwrap();
     drop(failed);
@@ -125,4 +128,21 @@ fn rejects_flags_for_directories_and_invalid_addresses() {
     assert!(error.contains("not s3://, gs://, az://"), "{error}");
     fails(2, &[&port, &address, "--node", "a/b"]);
     fails(2, &[&port, &address, "--store-memory", "1M"]);
+}
+
+#[test]
+fn without_threads_the_server_ends_with_an_error() {
+    let place = Place::new();
+    if let Err(why) = tools::require_tracing() {
+        let _ = writeln!(std::io::stderr(), "skipped: {why}");
+        return;
+    }
+    let mut traced = command("strace");
+    traced.args(["-f", "-qq", "-o", &place.text("log/trace"), "-e", "inject=clone3:error=EAGAIN"]);
+    traced.arg(program().get_program()).arg(free_port().to_string()).arg(address(&place));
+    let output = run(traced).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.starts_with("ERROR: cannot start a thread: "), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
 }
