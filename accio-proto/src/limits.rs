@@ -56,6 +56,13 @@ pub const MAX_CONNECTIONS: usize = 1 << 20;
 /// threads are in use.
 pub const MAX_THREADS: usize = 1024;
 
+/// Connection limit from which a single address gets at most three quarters of the connections,
+/// unless the limit per address is set (64). Without such a share, one client that sends a byte every
+/// nine seconds on each connection would hold all of them, and a minimum rate cannot be a default,
+/// because the protocol permits such pauses. Smaller limits are set to let clients wait for each
+/// other, often on one machine, and its clients should wait rather than be refused.
+pub const SHARED_CONNECTIONS: usize = 64;
+
 /// Size of the buffer for the first bytes of a connection (64 KiB): the handshake needs a buffer
 /// anyway, and a small file needs nothing else.
 pub const FIRST_READ: usize = 64 << 10;

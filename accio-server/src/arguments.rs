@@ -188,9 +188,10 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "N", value_parser = count::<NonZeroUsize>,
           env = "ACCIO_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<NonZeroUsize>,
-    /// Maximum number of concurrent clients per address
+    /// Maximum concurrent clients per address [default: 3/4 of all clients]
     ///
-    /// Further connections are reset. The addresses of an IPv6 /64 network count as one.
+    /// Further connections are reset. The addresses of an IPv6 /64 network count as one. The default
+    /// is unlimited if --max-connections is below 64.
     #[arg(long, value_name = "N", value_parser = count::<NonZeroU32>, env = "ACCIO_MAX_PER_IP")]
     pub(crate) max_per_ip: Option<NonZeroU32>,
     /// Maximum number of new connections per address and second

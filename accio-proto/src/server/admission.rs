@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::limits;
+
 /// A range of addresses: a network in CIDR notation such as `10.0.0.0/8` or `fd00::/8`, or a single
 /// address.
 ///
@@ -65,6 +67,9 @@ pub(super) struct Admission {
     pub(super) allow: Vec<Network>,
     pub(super) deny: Vec<Network>,
     pub(super) max_per_ip: Option<NonZeroU32>,
+    /// Whether `max_per_ip` is the default share of an address. Connections without a known address
+    /// are exempt from it.
+    pub(super) is_default_share: bool,
     pub(super) max_new_per_ip: Option<NonZeroU32>,
     /// Connections in service by address; empty without a limit.
     held: Mutex<HashMap<IpAddr, u32>>,
@@ -116,11 +121,16 @@ impl Admission {
     /// Admits a connection, or returns the reason for refusing it. An admitted connection counts
     /// until [`leave`](Admission::leave).
     pub(super) fn admit(&self, peer: Option<SocketAddr>, now: Instant) -> Result<(), Refusal> {
-        let is_limited = self.max_per_ip.is_some() || self.max_new_per_ip.is_some();
-        if self.allow.is_empty() && self.deny.is_empty() && !is_limited {
-            return Ok(());
-        }
-        let ip = peer.ok_or(Refusal::Unknown)?.ip().to_canonical();
+        let has_rules = !self.allow.is_empty()
+            || !self.deny.is_empty()
+            || self.max_new_per_ip.is_some()
+            || (self.max_per_ip.is_some() && !self.is_default_share);
+        let ip = match peer {
+            Some(_) if !has_rules && self.max_per_ip.is_none() => return Ok(()),
+            Some(peer) => peer.ip().to_canonical(),
+            None if has_rules => return Err(Refusal::Unknown),
+            None => return Ok(()),
+        };
         if let Some(network) = self.deny.iter().find(|network| network.contains(ip)) {
             return Err(Refusal::Denied(*network));
         }
@@ -182,6 +192,14 @@ impl Recent {
         *count += 1;
         Ok(())
     }
+}
+
+/// Returns the default limit per address of a server with this connection limit.
+pub(super) fn default_share(max_connections: usize) -> Option<NonZeroU32> {
+    if max_connections < limits::SHARED_CONNECTIONS {
+        return None;
+    }
+    NonZeroU32::new(u32::try_from(max_connections / 4 * 3).unwrap_or(u32::MAX))
 }
 
 /// Returns the address for which connections are counted: that of the /64 network for IPv6, because
@@ -258,6 +276,26 @@ mod tests {
             rules.leave(peer(ip));
         }
         assert!(rules.held().is_empty(), "ended connections leave no entry");
+    }
+
+    #[test]
+    fn a_default_share_exempts_connections_without_an_address() {
+        assert_eq!(default_share(limits::SHARED_CONNECTIONS - 1), None);
+        let max_per_ip = default_share(limits::SHARED_CONNECTIONS);
+        assert_eq!(max_per_ip, NonZeroU32::new(48));
+        assert_eq!(default_share(limits::MAX_CONNECTIONS), NonZeroU32::new(786_432));
+        let now = Instant::now();
+        let rules = Admission { max_per_ip, is_default_share: true, ..Admission::default() };
+        for _ in 0..48 {
+            assert_eq!(rules.admit(peer("10.1.1.1"), now), Ok(()));
+            assert_eq!(rules.admit(None, now), Ok(()));
+        }
+        let too_many = Err(Refusal::TooMany(NonZeroU32::new(48).unwrap()));
+        assert_eq!(rules.admit(peer("10.1.1.1"), now), too_many);
+        assert_eq!(rules.admit(peer("10.1.1.2"), now), Ok(()));
+        assert_eq!(rules.admit(None, now), Ok(()));
+        let rules = Admission { is_default_share: false, ..rules };
+        assert_eq!(rules.admit(None, now), Err(Refusal::Unknown));
     }
 
     #[test]

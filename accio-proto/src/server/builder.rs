@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acknowledgement::Acknowledgement;
-use super::admission::{Admission, Network};
+use super::admission::{Admission, Network, default_share};
 #[cfg(feature = "tls")]
 use super::config::HandshakeObserver;
 use super::config::{Config, Observer, Recorder, Reviewer};
@@ -142,8 +142,10 @@ impl<K: FileSink> ServerBuilder<K> {
         self
     }
 
-    /// Sets the maximum number of concurrent connections per address; unlimited by default. The
-    /// addresses of an IPv6 /64 network count as one, because a single host can use all of them.
+    /// Sets the maximum number of concurrent connections per address. The default is three quarters
+    /// of [`max_connections`](Self::max_connections), so that no client can take all of them, but
+    /// unlimited below [`limits::SHARED_CONNECTIONS`]. The addresses of an IPv6 /64 network count as
+    /// one, because a single host can use all of them.
     ///
     /// A connection that is refused by this or the following rules is reset before any greeting. It
     /// gets no number, because no file exists for it.
@@ -337,14 +339,12 @@ impl<K: FileSink> ServerBuilder<K> {
         let addresses = sockets.iter().map(TcpListener::local_addr);
         let addresses = addresses.collect::<io::Result<_>>().map_err(ServerError::Start)?;
         let threading = Threading::choose(self.config.threading, self.sink.blocks());
-        let max_connections =
-            self.config.max_connections.map_or(threading.default_max(), usize::from);
-        let max_connections =
-            max_connections.min(threading.descriptor_max()).min(limits::MAX_CONNECTIONS);
+        let max_connections = max_connections(self.config.max_connections, threading);
         let mut admission = Admission::default();
         admission.allow = self.config.allow;
         admission.deny = self.config.deny;
-        admission.max_per_ip = self.config.max_per_ip;
+        admission.max_per_ip = self.config.max_per_ip.or_else(|| default_share(max_connections));
+        admission.is_default_share = self.config.max_per_ip.is_none();
         admission.max_new_per_ip = self.config.max_new_per_ip;
         let config = Config {
             dialect: self.config.dialect,
@@ -394,4 +394,19 @@ impl<K: FileSink> ServerBuilder<K> {
         };
         Ok(Server { backend: backend.map_err(ServerError::Start)?, addresses, handle })
     }
+}
+
+/// Returns the connection limit, and logs if the descriptor limit makes it lower than requested.
+fn max_connections(requested: Option<NonZeroUsize>, threading: Threading) -> usize {
+    let wanted = requested.map_or(threading.default_max(), usize::from);
+    let wanted = wanted.min(limits::MAX_CONNECTIONS);
+    let possible = threading.descriptor_max();
+    if requested.is_some() && wanted > possible {
+        log::warn!(
+            "serving at most {possible} connections instead of {wanted}: each takes up to {} \
+             descriptors: raise the descriptor limit (ulimit -n)",
+            threading.descriptors()
+        );
+    }
+    wanted.min(possible)
 }

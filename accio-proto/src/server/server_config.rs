@@ -43,7 +43,7 @@ pub struct ServerConfig {
     /// Maximum number of concurrent connections; `None` is what the descriptor limit allows.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub max_connections: Option<NonZeroUsize>,
-    /// Maximum number of concurrent connections per address.
+    /// Maximum number of concurrent connections per address; `None` is three quarters of all.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub max_per_ip: Option<NonZeroU32>,
     /// Maximum number of new connections per second and address.

@@ -41,7 +41,7 @@ impl Threading {
     }
 
     /// Returns the maximum number of descriptors that a connection needs.
-    fn descriptors(self) -> u64 {
+    pub(super) fn descriptors(self) -> u64 {
         match self {
             // Socket and file.
             Threading::Reactor | Threading::PerSession => 2,

@@ -6,7 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::harness::{BOUND, Place, Server, connect, finish, until, upload};
+use super::harness::{
+    BOUND, Place, Server, command, connect, finish, free_port, program, until, upload,
+};
 
 /// Opens a connection from another loopback address and reads the greeting.
 fn connect_from(source: [u8; 4], address: SocketAddr) -> io::Result<TcpStream> {
@@ -204,6 +206,51 @@ fn allow_and_deny_accept_and_refuse_networks() {
         server.line("in the denied network 127.0.0.4/31");
         server.line("in none of the allowed networks");
         assert!(place.read(3).is_some() && place.read(4).is_none(), "the refused have no number");
+    }
+}
+
+/// By default, one client cannot hold every connection, however slowly it sends.
+#[test]
+fn one_address_never_gets_every_connection_by_default() {
+    let place = Place::new();
+    let server = Server::start(&place, &["--max-connections", "64", "--timeout", "300"]);
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        // The rest is refused, or waits for a free place.
+        let socket = TcpStream::connect(server.address()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        if (&socket).read_exact(&mut [0; 7]).is_ok() {
+            held.push(socket);
+        }
+    }
+    connect_from([127, 0, 0, 2], server.address()).expect("a place for another address");
+    assert_eq!(held.len(), 48);
+    server.line("its address has 48 connections already");
+    drop(held);
+    until("its own place is free", || connect(server.address()).is_ok());
+}
+
+/// The descriptor limit of the process bounds the connections, too, which an operator must know.
+#[test]
+fn a_descriptor_limit_below_the_connection_limit_is_logged() {
+    let limited = || {
+        let mut limited = command("prlimit");
+        limited.arg("--nofile=1024:1024").arg(program().get_program());
+        limited
+    };
+    let place = Place::new();
+    let flags = ["--bind", "127.0.0.1", "--max-connections", "481"];
+    let server = Server::start_as(limited(), &place, &flags);
+    server.line("serving at most 480 connections instead of 481: each takes up to 2 descriptors");
+    drop(server);
+    let server = Server::start_as(limited(), &place, &["--max-connections", "480"]);
+    assert_eq!(server.count("serving at most"), 0);
+    drop(server);
+    if cfg!(feature = "store-core") {
+        let mut store = limited();
+        store.arg(free_port().to_string()).arg(format!("file://{}", place.text("received")));
+        let server = Server::spawn(store);
+        server.line("serving at most 192 connections instead of 1024: each takes up to 5");
     }
 }
 

@@ -234,7 +234,9 @@ fn idle(context: &Context, dir: &Path, count: usize, timeout: Option<&str>) -> V
     if limit < needed {
         return Err(Stop::skip(format!("a descriptor limit of {limit}: {needed} are needed")));
     }
-    let flags: Vec<&str> = timeout.iter().flat_map(|seconds| ["--timeout", seconds]).collect();
+    // All have the same address.
+    let mut flags = vec!["--max-per-ip", "1000000"];
+    flags.extend(timeout.iter().flat_map(|seconds| ["--timeout", seconds]));
     let seconds: u64 = timeout.map_or(10, |text| text.parse().unwrap_or(10));
     let server = context.server_into(dir, &flags)?;
     // All are silent at first; then every fourth sends a byte, so that it has a file open, too.

@@ -28,6 +28,8 @@ impl Peer {
             command
         };
         let own = |name: &str, without: &[&str]| served_by(workspace.program(name), without);
+        // One address may hold every connection.
+        let one_client = ["--max-per-ip", "1000000"];
         // sendfile is a fast path of the client.
         let servers = |paths: &'static [&'static str]| -> Vec<&'static str> {
             paths.iter().copied().filter(|path| *path != "sendfile").collect()
@@ -35,7 +37,7 @@ impl Peer {
         Ok(match self {
             Peer::Accio { without } => {
                 let mut command = own("accio-server", &servers(without));
-                command.arg(dir);
+                command.arg(dir).args(one_client);
                 command
             }
             Peer::Durable => {
@@ -52,6 +54,7 @@ impl Peer {
                 let pem = &workspace.identity()?.pem;
                 let mut command = own("accio-server", &[]);
                 command.arg(dir).arg("--tls-cert").arg(pem).arg("--tls-key").arg(pem);
+                command.args(one_client);
                 command
             }
             Peer::Tokio => {
@@ -63,7 +66,7 @@ impl Peer {
             Peer::Before { durable } => {
                 let program = workspace.before().context("no --before")?;
                 let mut command = served_by(Command::new(program), &[]);
-                command.arg(dir).args(durable.then_some("--durable"));
+                command.arg(dir).args(durable.then_some("--durable")).args(one_client);
                 command
             }
             Peer::Count { without } => own("server-s", &servers(without)),
