@@ -42,7 +42,7 @@ async fn receive(mut stream: TcpStream) -> Result<(Dialect, Vec<u8>), Box<dyn Er
             }
         }
     };
-    // If a FIN ended the handshake, this returns 0 at once.
+    // If a FIN ended the handshake, this returns 0 immediately.
     while let count @ 1.. = receive_bytes(&mut stream, &mut buffer).await? {
         content.extend_from_slice(&buffer[..count]);
     }

@@ -244,7 +244,7 @@ impl Claim {
         let held = std::mem::take(&mut self.held);
         let mut state = self.budget.lock();
         if self.small {
-            // This memory is never part of a part in flight, so it is free at once.
+            // This memory is never part of a part in flight, so it is free immediately.
             state.small += held;
         } else {
             state.replace(held, 0);

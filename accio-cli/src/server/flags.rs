@@ -56,7 +56,7 @@ pub struct OperationFlags {
     /// Let transfers finish for this long after a signal
     ///
     /// The first SIGTERM, SIGINT or SIGQUIT stops accepting; unfinished transfers are aborted after
-    /// this time. A second signal aborts them at once.
+    /// this time. A second signal aborts them immediately.
     #[arg(long, value_name = "SECONDS", env = "ACCIO_DRAIN",
           value_parser = seconds_or_zero, default_value = "0", allow_negative_numbers = true)]
     pub drain: Duration,

@@ -36,7 +36,7 @@ fn sends_several_files_in_order_and_reports_every_failure() {
 
 #[test]
 fn the_exit_code_is_that_of_the_first_failed_file_in_argument_order() {
-    // The second file fails at once, the first one later.
+    // The second file fails immediately, the first one later.
     let (listener, port) = listen();
     let (_file, path) = file(10);
     let arguments =

@@ -16,8 +16,8 @@ use crate::sys::client::{is_local_failure, is_shortage};
 /// Why an upload failed. Each message says what was being done and why it failed.
 ///
 /// The connection was reset or never established, so a server that follows the protocol has not
-/// stored the file. One doubt remains that no protocol can remove: if the network fails, or the time
-/// is over, between the end of the file and its confirmation, the server may have stored it. Then
+/// stored the file. No protocol can exclude one case: if the network fails or a time limit is exceeded
+/// between the end of the file and its confirmation, the server may have stored it. Then
 /// [`may_be_stored`](ClientError::may_be_stored) returns true.
 ///
 /// The cause is part of the message, so [`source`](std::error::Error::source) returns nothing.

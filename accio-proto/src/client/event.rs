@@ -35,7 +35,7 @@ pub enum ClientEvent {
         /// Duration of the step.
         took: Duration,
     },
-    /// The handshake is complete. The dialect `direct` has none, so this follows at once.
+    /// The handshake is complete. The dialect `direct` has none, so this follows immediately.
     #[non_exhaustive]
     Greeted {
         /// Address of the server.

@@ -3,7 +3,7 @@
 //! The addresses alternate between the families. A new attempt starts 250 ms after the one before,
 //! or as soon as one has failed. The first to connect wins.
 //!
-//! A server numbers every connection, even one that is closed at once, so the other attempts must
+//! A server numbers every connection, even one that is closed immediately, so the other attempts must
 //! not reach a server. They are closed while their SYN is unanswered; an answer that arrives later
 //! finds no socket, and the kernel resets it before the server can accept the connection. One case
 //! remains: two answers within the few microseconds between the last wait and the close. The second
@@ -96,7 +96,7 @@ struct Race {
 }
 
 impl Race {
-    /// Starts an attempt, which may complete at once.
+    /// Starts an attempt, which may complete immediately.
     fn start(&mut self, address: SocketAddr) -> Result<Option<TcpStream>, ClientError> {
         let socket = match open(address) {
             Ok(socket) => socket,

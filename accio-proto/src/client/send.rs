@@ -180,8 +180,8 @@ impl Connection<'_> {
         Ok(ready)
     }
 
-    /// Reads the next bytes of a source that is polled, and watches the server meanwhile. Returns
-    /// false if there are none yet.
+    /// Reads the next bytes of a source that is polled, and watches the server at the same time. Returns
+    /// false if no bytes have arrived yet.
     async fn fill(&mut self, pump: &mut Pump<'_>) -> Result<bool, ClientError> {
         if !pump.is_polled() || !pump.unsent.is_empty() || pump.has_ended {
             return Ok(true);

@@ -61,7 +61,7 @@ impl ClientHandshake {
     ///
     /// A call returns at most one reply, which belongs to the first greeting within `input`. When
     /// [`ClientStep::Wait`] has bytes to send, the bytes after that greeting are already processed,
-    /// because a server may send both greetings at once.
+    /// because a server may send both greetings together.
     ///
     /// # Errors
     ///

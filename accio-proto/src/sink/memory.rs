@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{FileSink, OpenError, SinkFile};
 use crate::connection::Connection;
 
-/// Stores every file in memory: for tests, and for programs that process small uploads at once.
+/// Stores every file in memory: for tests, and for programs that process small uploads immediately.
 ///
 /// Clones share the files. The memory is unlimited, so a server that accepts connections from
 /// unknown clients must limit the size of uploads.

@@ -180,7 +180,7 @@ fn a_file_that_refuses_splicing_loses_no_bytes() {
 #[test]
 #[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
 fn bytes_of_a_failed_file_never_reach_the_next() {
-    // Files that support splicing, unlike most that can be made to fail: one fails at once, the
+    // Files that support splicing, unlike most that can be made to fail: one fails immediately, the
     // other accepts a part first, like a disk that becomes full.
     let broken = || {
         let (socket, _) = UnixStream::pair().unwrap();

@@ -72,7 +72,7 @@ pub(crate) fn broken(wire: &[u8]) -> Option<HandshakeError> {
     }
 }
 
-/// Returns the digest of the content, computed at once.
+/// Returns the digest of the content, computed in one call.
 #[cfg(feature = "digest")]
 #[allow(dead_code, reason = "the tests of the handshake do not need it")]
 pub(crate) fn digest(

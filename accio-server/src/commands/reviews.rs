@@ -139,7 +139,7 @@ impl Reviews {
             self.reject(review, HELPER_IS_GONE);
             return None;
         }
-        // Insert it before sending it, because the decision may come at once.
+        // Insert it before sending it, because the decision may come immediately.
         state.running.insert(id, (review, since));
         drop(state);
         // Do not wait: a helper that hangs would delay every later file, and hide that it hangs.

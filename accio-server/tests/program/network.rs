@@ -54,7 +54,7 @@ fn webdav_accepts_files_that_fit_into_one_request() {
     let Some(store) = Store::start("rclone", move |port| {
         let mut command = Command::new("rclone");
         command.args(["serve", "webdav", "--addr", &format!("127.0.0.1:{port}")]);
-        // A file put directly into the served directory must be visible at once.
+        // A file put directly into the served directory must be visible immediately.
         command.args(["--dir-cache-time", "0s"]).arg(&served);
         command
     }) else {

@@ -80,7 +80,7 @@ fn load(address: SocketAddr, number: usize, over: &AtomicBool) -> Vec<Vec<u8>> {
     let mut sent = Vec::new();
     while !over.load(Ordering::SeqCst) {
         let mut content = format!("upload {} of {number};", sent.len()).into_bytes();
-        // Some uploads are finished at once, some take a while.
+        // Some uploads are finished immediately, some take a while.
         let pieces = if sent.len() % 3 == 0 { 20 } else { 0 };
         let mut stream = connect(address).unwrap();
         std::io::Write::write_all(&mut stream, &content).unwrap();

@@ -1,4 +1,4 @@
-//! Connects a session, whose calls return at once, to an asynchronous sink: a turn collects bytes in
+//! Connects a session, whose calls do not wait, to an asynchronous sink: a turn collects bytes in
 //! a buffer, and the sink stores them after the turn. The file is committed or aborted before the
 //! session asks for it, which then only gets the result.
 

@@ -333,7 +333,7 @@ struct Sizes {
     drops: bool,
 }
 
-/// Takes a few bytes of each read at once and the rest in calls of about 16 KiB.
+/// Takes a few bytes of each read immediately and the rest in calls of about 16 KiB.
 impl AsyncFileSink for Sizes {
     type File = Sizes;
 

@@ -90,7 +90,7 @@ pub(crate) static ALL: &[BrokenServer] = &[
     },
     BrokenServer {
         name: "together",
-        about: "sends both greetings at once",
+        about: "sends both greetings together",
         serve: together,
         keeps_open: false,
     },

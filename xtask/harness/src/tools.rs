@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::process;
 use super::verdict::{Stop, Verdict};
 
-/// Time limit for a program that should end at once.
+/// Time limit for a program that should end immediately.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Directories of administration tools, which the PATH of a normal user may lack.

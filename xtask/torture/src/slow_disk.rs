@@ -114,7 +114,7 @@ fn throttled(context: &Context, volume: &Volume) -> Verdict<String> {
     measure(server, 1 << 20)
 }
 
-/// Commits files of `size` bytes each, and measures the delays of other clients meanwhile.
+/// Commits files of `size` bytes each, and measures the delays of other clients at the same time.
 fn measure(mut server: Server, size: usize) -> Verdict<String> {
     let address = server.address();
     let before = survey(&server.dir)?.whole.len();

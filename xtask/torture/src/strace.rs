@@ -110,7 +110,7 @@ impl Tracer {
         }
         if process.has_ended()? {
             let text = process.stderr().text();
-            return Err(Stop::Trouble(format!("strace ended at once: {text}")));
+            return Err(Stop::Trouble(format!("strace ended immediately: {text}")));
         }
         // After attaching, strace still has to resume the threads.
         thread::sleep(Duration::from_millis(10));

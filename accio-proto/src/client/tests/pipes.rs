@@ -83,7 +83,7 @@ fn notices_a_closed_connection_while_the_pipe_is_silent() {
             let client = builder().fast_paths(paths).build().unwrap();
             let error = client.send("127.0.0.1", peer.port, source).unwrap_err();
             assert!(expected(&error), "{error:?}");
-            assert!(start.elapsed() < SLACK, "at once, not only when the pipe has data");
+            assert!(start.elapsed() < SLACK, "immediately, not only when the pipe has data");
             assert!(["reset", "closed-early"].contains(&error.code()), "{error:?}");
             drop(done);
             feeder.join().unwrap();

@@ -27,7 +27,7 @@ impl<K: FileSink> Connections<K> {
     }
 
     /// Reports a finished connection to the log, the counters and the observer. The recorder then
-    /// decides when `release` notifies the peer; without a recorder, that happens at once.
+    /// decides when `release` notifies the peer; without a recorder, that happens immediately.
     ///
     /// Returns the discarded file, which should be dropped where that delays no connection.
     pub(in crate::server) fn report(

@@ -43,7 +43,7 @@ impl<K: FileSink> Shared<K> {
             (batch, listeners.socket(token))
         };
         let is_armed = match batch {
-            // This comes after the unlock, because the next event may reach another worker at once.
+            // This comes after the unlock, because the next event may reach another worker immediately.
             Batch::Empty | Batch::Full => {
                 socket.is_none_or(|socket| arm(&socket, &self.sessions, token).is_ok())
             }

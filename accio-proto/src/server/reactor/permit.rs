@@ -19,7 +19,7 @@ impl Drop for Permit<'_> {
 }
 
 impl<K: FileSink> Shared<K> {
-    /// Commits a complete file, at once if that is cheaper than queueing it.
+    /// Commits a complete file, immediately if that is cheaper than queueing it.
     pub(super) fn commit(
         self: &Arc<Self>,
         key: Key,

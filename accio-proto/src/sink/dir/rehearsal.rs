@@ -37,8 +37,8 @@ impl Drop for Names<'_> {
     }
 }
 
-/// Finds a way to store files in `dir` that satisfies its options, or returns the reason why there
-/// is none.
+/// Finds a way to store files in `dir` that satisfies its options, or returns the reason why none
+/// works.
 pub(super) fn rehearse(dir: &mut Dir, ways: &[Exclusive]) -> Result<(), DirError> {
     let mut last = None;
     for &exclusive in ways {

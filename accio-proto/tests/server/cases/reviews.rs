@@ -129,7 +129,7 @@ fn no_time_limit_applies_to_a_review_and_it_delays_no_other_connection() {
     let mut waiting: Vec<_> = (0..20).map(|_| send(&server, b"content")).collect();
     let held: Vec<_> = (0..20).map(|_| next(&reviews)).collect();
     std::thread::sleep(2 * limit);
-    // Another one is served meanwhile, and its time limit fires.
+    // During the review, another one is served, and its time limit fires.
     let started = Instant::now();
     let mut silent = server.connect();
     greeted(&mut silent);

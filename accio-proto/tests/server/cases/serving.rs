@@ -63,7 +63,7 @@ fn a_thousand_concurrent_connections_keep_their_own_content() {
 }
 
 /// Uploads one file after another, so that no other event wakes a worker: each client must see its
-/// end at once, not at the next event. Otherwise `upload` runs into its time limit.
+/// end immediately, not at the next event. Otherwise `upload` runs into its time limit.
 #[test]
 fn each_of_many_sequential_uploads_ends_at_once() {
     let sink = CountSink;

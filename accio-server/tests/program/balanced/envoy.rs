@@ -90,7 +90,7 @@ fn draining_and_dead_receivers_get_no_connections() {
     let flags = ["--drain", "15"];
     let Some(mut cluster) = Cluster::start(&ENVOY, &flags, |config| config) else { return };
     let uploads = |cluster: &Cluster| {
-        (0..30).for_each(|_| upload(cluster.front, b"meanwhile").unwrap());
+        (0..30).for_each(|_| upload(cluster.front, b"content").unwrap());
     };
     until("all are known to be well", || {
         upload(cluster.front, b"early").unwrap();

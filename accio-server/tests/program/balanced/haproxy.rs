@@ -70,7 +70,7 @@ fn a_draining_receiver_finishes_its_transfers_and_gets_no_more() {
         let load = scope.spawn(|| {
             let end = Instant::now() + Duration::from_millis(1500);
             while Instant::now() < end {
-                upload(front, b"meanwhile").expect("clients do not notice");
+                upload(front, b"content").expect("clients do not notice");
                 confirmed.fetch_add(1, Ordering::SeqCst);
             }
         });

@@ -113,7 +113,7 @@ pub(super) fn hold(
     BufReader::new(holder.take_output().context("no output")?).read_line(&mut line)?;
     if line.is_empty() {
         holder.finish(Duration::from_secs(1))?;
-        bail!("the holder of connections ended at once");
+        bail!("the holder of connections ended immediately");
     }
     Ok(holder)
 }

@@ -248,7 +248,7 @@ pub(super) fn generate(
         output.read_line(&mut line)?;
         if line.is_empty() {
             process.finish(Duration::from_secs(1))?;
-            bail!("a load generator ended at once");
+            bail!("a load generator ended immediately");
         }
         generators.push((process, output));
     }

@@ -29,15 +29,19 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     waits("client/late-greeting", "accepts a greeting that is complete after 9 s", late),
     waits("client/drip", "gives up after 10 s in total if the greeting comes byte by byte", drip),
     waits("client/silent", "gives up on a silent server after 10 s, in each dialect", silent),
-    works("client/wrong-greeting", "fails at once on wrong bytes in the handshake", wrong_greeting),
+    works(
+        "client/wrong-greeting",
+        "fails immediately on wrong bytes in the handshake",
+        wrong_greeting,
+    ),
     works(
         "client/closed-handshake",
-        "fails at once if the connection ends in the handshake",
+        "fails immediately if the connection ends in the handshake",
         closed,
     ),
     waits("client/zero-window", "gives up on a server that stops reading after 10 s", zero_window),
     waits("client/slow-reader", "does not give up on a server that reads slowly", slow_reader),
-    works("client/reset-mid-file", "fails at once on a reset mid-file", reset_mid_file),
+    works("client/reset-mid-file", "fails immediately on a reset mid-file", reset_mid_file),
     waits("client/fin-mid-file", "fails if the server closes mid-file", fin_mid_file),
     waits(
         "client/never-closes",

@@ -14,7 +14,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     works("concurrency/ids", "ids follow the accept order, whichever upload ends first", ids),
     waits(
         "concurrency/greeted-at-once",
-        "50 clients are greeted at once, none has to wait",
+        "50 concurrent clients are greeted without waiting",
         greeted,
     ),
     works("concurrency/thousand", "1,000 concurrent uploads get the ids 1 to 1,000", thousand),
@@ -31,7 +31,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "server-s: 12 concurrent clients are greeted one by one",
         server_s_turns,
     ),
-    works("concurrency/server-s-flush", "server-s: each line reaches a pipe at once", flush),
+    works("concurrency/server-s-flush", "server-s: each line reaches a pipe immediately", flush),
 ];
 
 fn ids(context: &Context) -> Verdict {

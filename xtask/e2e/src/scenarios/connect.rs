@@ -13,7 +13,7 @@ use accio_harness::ports;
 use accio_harness::verdict::{During, Stop, Verdict, ensure_took, ensure_within};
 
 pub(super) static SCENARIOS: &[Scenario] = &[
-    works("connect/refused", "fails at once if the connection is refused", refused),
+    works("connect/refused", "fails immediately if the connection is refused", refused),
     waits("connect/black-hole", "gives up connecting after 10 s", black_hole),
     waits("connect/unknown-host", "fails within 10 s on an unknown host", unknown_host),
     works("connect/localhost", "tries all addresses of a name", localhost),

@@ -1,4 +1,4 @@
-//! Files appear complete and at once, and under no other name.
+//! Files appear complete, in one step, and under no other name.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +20,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     works("content/sizes", "files of 0 bytes to 10 MiB arrive unchanged and are counted", sizes),
     works("content/large", "64 MiB of random bytes arrive in each dialect", large),
     works("content/real-file", "a real file of 100 MiB or more arrives in each dialect", real_file),
-    waits("content/at-once", "N.file appears complete, and replaces an old file at once", at_once),
+    waits(
+        "content/at-once",
+        "N.file appears complete, and replaces an old file in one step",
+        at_once,
+    ),
     waits("content/nothing-else", "no other name is in FILE-DIR at any time", nothing_else),
     works("content/directory", "FILE-DIR is created; other files in it stay", directory),
     works("content/one-byte-writes", "content arrives in single bytes", one_byte_writes),

@@ -22,7 +22,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "FIN within confirm is ERROR, before its first byte an empty file",
         fin,
     ),
-    works("errors/wrong-handshake", "wrong bytes in confirm are ERROR at once", wrong),
+    works("errors/wrong-handshake", "wrong bytes in confirm are ERROR immediately", wrong),
     works(
         "errors/killed-client",
         "a client killed mid-file resets the connection: ERROR",
@@ -49,7 +49,7 @@ fn beginnings(context: &Context) -> Vec<(&'static str, Vec<u8>)> {
 fn reset(context: &Context) -> Verdict {
     let server = context.server(&[])?;
     server.connect()?.reset()?;
-    server.expect_error(1).during(|| "at once")?;
+    server.expect_error(1).during(|| "immediately")?;
     let mut id = 1;
     for (place, wire) in beginnings(context) {
         // Repeat without and with time for the server to read the bytes before the reset.
@@ -71,7 +71,7 @@ fn reset(context: &Context) -> Verdict {
 fn reset_server_s(context: &Context) -> Verdict {
     let server = context.server_s(&[])?;
     server.connect()?.reset()?;
-    server.expect_line(0, "ERROR").during(|| "at once")?;
+    server.expect_line(0, "ERROR").during(|| "immediately")?;
     let mut lines = vec!["ERROR"];
     for (place, wire) in beginnings(context) {
         let mut peer = server.connect()?;

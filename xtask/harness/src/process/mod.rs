@@ -263,7 +263,7 @@ impl Process {
             }
             self.reap()?;
         }
-        // Its descendants were killed, too, so the pipes close at once.
+        // Its descendants were killed, too, so the pipes close immediately.
         for output in [&self.stdout, &self.stderr] {
             output.wait(Duration::from_secs(5), |_, closed| closed.then_some(()));
         }

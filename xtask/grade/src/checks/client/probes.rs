@@ -204,7 +204,7 @@ fn expect_confirmation(peer: &mut Peer, expected: &[u8]) -> Verdict {
     let (received, end) = peer.receive_or_end(expected.len(), SOON)?;
     let hint = match received.first() {
         Some(first) if *first != b'c' => {
-            "; a client of the dialect accio sends the file at once (--handshake accio)"
+            "; a client of the dialect accio sends the file immediately (--handshake accio)"
         }
         None if end == End::Open => "; it sends nothing",
         _ => "",
@@ -258,7 +258,7 @@ pub(super) fn dies_mid_transfer(trial: &Trial<'_>) -> Verdict {
 }
 
 fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
-    // With a small buffer, the client is stuck at once and not after megabytes.
+    // With a small buffer, the client is stuck immediately and not after megabytes.
     let listener = Listener::with(8, Some(64 << 10))?;
     let Some(broken) = broken::named(how) else {
         let profile = Profile { reset_at: Some(300_000), stall_every: u64::MAX, ..Profile::POOR };
