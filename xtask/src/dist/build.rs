@@ -60,10 +60,7 @@ impl Target {
             bail!("cannot build for {name}: no standard library: run `rustup target add {name}`");
         }
         let mut build = cargo();
-        build.args(["build", "--release", "--locked", "--bins"]);
-        for package in PACKAGES {
-            build.args(["--package", package]);
-        }
+        build.args(["build", "--release", "--locked"]).args(selection());
         if let Some(name) = &self.given {
             build.args(["--target", name]);
         }
@@ -88,10 +85,7 @@ impl Target {
             return Ok(fs::canonicalize(bin)?);
         }
         let mut build = cargo();
-        build.args(["build", "--locked", "--bins"]);
-        for package in PACKAGES {
-            build.args(["--package", package]);
-        }
+        build.args(["build", "--locked"]).args(selection());
         if !foreground(&mut build)?.success() {
             bail!("cannot build the programs for this machine");
         }
@@ -100,6 +94,12 @@ impl Target {
         let target = own.parent().and_then(Path::parent);
         Ok(target.context("this program is not in a target directory")?.join("debug"))
     }
+}
+
+/// Returns the arguments of cargo that select the programs; some packages have others, for tests.
+fn selection() -> impl Iterator<Item = &'static str> {
+    let packages = PACKAGES.into_iter().flat_map(|package| ["--package", package]);
+    packages.chain(PROGRAMS.into_iter().flat_map(|program| ["--bin", program]))
 }
 
 /// Returns the time of the last commit, which stands for that of the build.
