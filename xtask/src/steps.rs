@@ -17,7 +17,6 @@ pub(crate) struct Step {
     pub(crate) command: Command,
 }
 
-/// A finished step.
 #[derive(Debug)]
 pub(crate) struct FinishedStep {
     pub(crate) title: String,

@@ -45,7 +45,6 @@ impl<'a> Source<'a> {
         Source { flag: None, path }
     }
 
-    /// Returns the path.
     pub(super) fn path(self) -> &'a Path {
         self.path
     }

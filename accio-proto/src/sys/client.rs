@@ -77,7 +77,6 @@ pub(crate) enum Started {
     Pending,
 }
 
-/// Starts to connect.
 pub(crate) fn start_connect(socket: &Socket, address: SocketAddr) -> io::Result<Started> {
     match socket.connect(&address.into()) {
         Ok(()) => Ok(Started::Connected),

@@ -28,7 +28,6 @@ const LIMIT: Duration = Duration::from_secs(600);
 pub(super) const BUCKET: &str = "accio";
 
 impl Bucket {
-    /// Returns all keys.
     pub(super) fn keys(&self) -> Result<Vec<String>> {
         let mut keys = Vec::new();
         let mut after = String::new();

@@ -18,7 +18,6 @@ const MOST: u64 = 512 << 20;
 /// A misbehaving server, for one client.
 #[derive(Debug)]
 pub(crate) struct BrokenServer {
-    /// Its name.
     pub(crate) name: &'static str,
     /// Its misbehaviour, in one line.
     pub(crate) about: &'static str,

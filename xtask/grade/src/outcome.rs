@@ -34,7 +34,6 @@ pub(crate) enum Outcome {
 /// A check and its result.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
-    /// The check.
     pub(crate) check: &'static Check,
     /// The result.
     pub(crate) outcome: Outcome,
@@ -57,7 +56,6 @@ pub(crate) struct Row {
 /// The results of a submission.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
-    /// Its name.
     pub(crate) name: String,
     /// The dialect it was graded in.
     pub(crate) dialect: Dialect,

@@ -123,7 +123,6 @@ impl ReferenceServer {
         Ok(ReferenceServer { address, sink, handle, serving })
     }
 
-    /// Returns its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

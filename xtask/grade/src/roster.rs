@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-/// A student.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Student {
     /// The id in the course's system.

@@ -14,7 +14,6 @@ use accio_harness::subject::Subject;
 pub(crate) struct Submission {
     /// Its name in reports.
     pub(crate) name: String,
-    /// Its programs.
     pub(crate) programs: Subject,
     /// The dialect to check.
     pub(crate) dialect: Dialect,

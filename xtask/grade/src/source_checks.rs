@@ -50,7 +50,6 @@ const STRAY: [&str; 14] = [
 /// Observations about the source code and the repository.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
-    /// All remarks.
     pub(crate) remarks: Vec<Remark>,
     /// Number of commits; `None` without a repository.
     pub(crate) commits: Option<usize>,

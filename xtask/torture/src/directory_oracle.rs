@@ -23,7 +23,6 @@ pub(crate) fn content(tag: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// The content of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileContent {
     /// The complete content with this tag.

@@ -97,7 +97,6 @@ impl Volume {
         Ok(())
     }
 
-    /// Unmounts it.
     pub(crate) fn unmount(&mut self) -> Verdict {
         // Between fork and exec, a new child process still holds copies of our descriptors.
         let mut last = Ok(());

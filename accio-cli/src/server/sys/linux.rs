@@ -10,7 +10,6 @@ pub(in crate::server) fn sync_data(file: impl AsFd) -> rustix::io::Result<()> {
     rustix::fs::fdatasync(file)
 }
 
-/// Sets the capacity of a pipe.
 pub(in crate::server) fn set_pipe_capacity(pipe: impl AsFd, capacity: usize) -> io::Result<()> {
     rustix::pipe::fcntl_setpipe_size(pipe, capacity)?;
     Ok(())

@@ -41,7 +41,6 @@ fn lateness_of_silence(count: u64) -> Duration {
     longest.unwrap_or_default().saturating_sub(idle)
 }
 
-/// The idle time counts from the last byte.
 #[test]
 fn idle_time_counts_from_the_last_byte() {
     let idle = Duration::from_secs(2);

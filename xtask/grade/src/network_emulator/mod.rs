@@ -74,7 +74,6 @@ impl NetworkEmulator {
         Ok(NetworkEmulator { address, shared })
     }
 
-    /// Returns its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

@@ -29,7 +29,6 @@ const NO_BUSY_LOOP: &str = "no busy loop";
 const STALL: &str = "10 s without being able to send are an error, not 10 s of transfer";
 const HOST: &str = "the host is a name or an IP address";
 
-/// Returns its checks.
 pub(super) fn checks() -> Vec<Check> {
     let check = |name, about, rule| Check::new(Program::Client, name, about, rule);
     vec![
