@@ -1,8 +1,10 @@
 //! A sink whose calls wait at a gate.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use accio_proto::{Connection, FileSink, MemorySink, OpenError, SinkFile};
@@ -39,7 +41,7 @@ impl Gate {
                 "{} of {count} calls",
                 self.waiting.load(Ordering::SeqCst)
             );
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -73,12 +75,15 @@ pub(super) struct SlowSink {
     slow: Slow,
     gate: Arc<Gate>,
     pub(super) groups: Arc<Mutex<Vec<usize>>>,
+    /// The threads that wrote error markers.
+    pub(super) markers: Arc<Mutex<HashSet<ThreadId>>>,
 }
 
 pub(super) struct SlowFile {
     file: <MemorySink as FileSink>::File,
     slow: Slow,
     gate: Arc<Gate>,
+    markers: Arc<Mutex<HashSet<ThreadId>>>,
     kept: bool,
 }
 
@@ -86,7 +91,8 @@ impl SlowSink {
     pub(super) fn new(memory: &MemorySink, slow: Slow) -> (Self, Held) {
         let gate = Arc::new(Gate::default());
         let held = Held(Arc::clone(&gate));
-        (SlowSink { memory: memory.clone(), slow, gate, groups: Arc::default() }, held)
+        let (groups, markers) = Default::default();
+        (SlowSink { memory: memory.clone(), slow, gate, groups, markers }, held)
     }
 }
 
@@ -98,10 +104,13 @@ impl FileSink for SlowSink {
             self.gate.pass();
         }
         let (file, gate) = (self.memory.open(connection)?, Arc::clone(&self.gate));
-        Ok(SlowFile { file, slow: self.slow, gate, kept: false })
+        let markers = Arc::clone(&self.markers);
+        Ok(SlowFile { file, slow: self.slow, gate, markers, kept: false })
     }
 
     fn mark(&self, connection: &Connection) -> io::Result<()> {
+        self.markers.lock().unwrap().insert(thread::current().id());
+        thread::sleep(self.slow.abort);
         self.memory.mark(connection)
     }
 
@@ -146,7 +155,8 @@ impl SinkFile for SlowFile {
     }
 
     fn abort(&mut self) -> io::Result<()> {
-        std::thread::sleep(self.slow.abort);
+        self.markers.lock().unwrap().insert(thread::current().id());
+        thread::sleep(self.slow.abort);
         self.file.abort()
     }
 }

@@ -248,19 +248,27 @@ fn all_received(server: &RunningServer, count: usize) {
     }
 }
 
-/// Markers that take long are left to threads of their own at a stop; none of these then waits until
-/// a discarded file is freed.
+/// Markers that take long are left to further threads at a stop; none of these then waits until a
+/// discarded file is freed.
 #[test]
 fn a_stop_leaves_slow_markers_before_it_frees_files() {
-    is_in_time(stop_with_slow_markers);
+    is_in_time(|| stop_with_slow_markers().0);
 }
 
-/// Returns how long the stop takes.
-fn stop_with_slow_markers() -> Duration {
+/// Many threads would only wait for each other, for example for the lock of the directory.
+#[test]
+fn a_stop_writes_many_markers_with_few_threads() {
+    let (_, threads) = stop_with_slow_markers();
+    assert!((5..=20).contains(&threads), "4 and at most 16 more, not {threads}");
+}
+
+/// Returns how long the stop takes, and the number of threads that write markers.
+fn stop_with_slow_markers() -> (Duration, usize) {
     const COUNT: u64 = 200;
     let memory = MemorySink::new();
     let slow = Slow { abort: Duration::from_millis(25), drop: true, ..Slow::default() };
     let (sink, held) = SlowSink::new(&memory, slow);
+    let markers = Arc::clone(&sink.markers);
     let server = start(Server::builder(sink).workers(workers(2)));
     let mut streams: Vec<_> = (0..COUNT).map(|_| server.connect()).collect();
     for stream in &mut streams {
@@ -274,7 +282,7 @@ fn stop_with_slow_markers() -> Duration {
     let marked = (1..=COUNT).filter(|id| memory.get(*id) == Some(Stored::Error)).count();
     held.0.open();
     assert_eq!(marked as u64, COUNT);
-    took
+    (took, markers.lock().unwrap().len())
 }
 
 /// A single upload does not wait for a group to fill up; waiting ones share a group.

@@ -11,7 +11,7 @@ use super::accept::Batch;
 use super::committer::Marker;
 use super::listeners::Listeners;
 use super::slots::{Due, Key};
-use super::tuning::{FRONT_BATCH, STOP_GRACE, STOP_LIMIT};
+use super::tuning::{FRONT_BATCH, STOP_GRACE, STOP_LIMIT, STOP_MARKER_THREADS};
 use super::worker::Stay;
 use super::{DRAIN, Parking, STOP, Shared, WAKE, lock};
 use crate::server::connection::Progress;
@@ -121,7 +121,7 @@ impl<K: FileSink> Front<K> {
             let abandoned =
                 (0..shared.slots.used()).filter_map(|index| shared.slots.abandon(index));
             let abandoned: Vec<_> = abandoned.collect();
-            shared.lanes.markers.allow_more(abandoned.len());
+            shared.lanes.markers.allow_more(STOP_MARKER_THREADS);
             for info in abandoned {
                 log::warn!("connection {}: ended without its thread, which is stuck", info.id);
                 shared.push_marker(Marker::Abandon(info));

@@ -42,6 +42,11 @@ pub(super) const FREE_DISCARDS: usize = 16;
 /// Threads that write error markers (4): a marker needs only a few short calls.
 pub(super) const MARKER_THREADS: usize = 4;
 
+/// Number of additional threads that write error markers once those of a stopping server may be
+/// stuck (16). All need the lock of the same directory: with a thread for each of 500 connections, the
+/// threads delayed each other by more than half a second.
+pub(super) const STOP_MARKER_THREADS: usize = 16;
+
 /// How long error markers and reports of a stopping server may take (milliseconds: 700). The
 /// process must end within a second, including the program's own records.
 pub(super) const STOP_LIMIT: Duration = Duration::from_millis(700);
