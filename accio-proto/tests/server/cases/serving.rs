@@ -23,7 +23,9 @@ fn numbers_follow_the_order_of_acceptance() {
 #[test]
 fn a_thousand_concurrent_connections_keep_their_own_content() {
     let sink = MemorySink::new();
-    let server = start(builder(sink.clone()));
+    // All clients have the same address.
+    let one_address = std::num::NonZeroU32::new(1000).unwrap();
+    let server = start(builder(sink.clone()).max_per_ip(one_address));
     let barrier = std::sync::Barrier::new(8);
     std::thread::scope(|scope| {
         for part in 0..8u64 {
