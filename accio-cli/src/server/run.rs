@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "operations")]
 use accio_proto::Outcome;
@@ -31,6 +31,10 @@ use super::tls::Tls;
 #[cfg(all(target_os = "linux", feature = "operations"))]
 use crate::address::prepare_zone_names;
 use crate::{Failure, log_writer, raise_descriptor_limit, say};
+
+/// Minimum time to write the journal once the server has ended (100 ms). A stop takes at most
+/// 0.85 s, and the process must end within a second.
+const LAST_REPORTS: Duration = Duration::from_millis(100);
 
 impl ServerFlags {
     /// Listens on `port`, prints the addresses on stderr, and serves until a signal ends the
@@ -291,7 +295,8 @@ fn serve(
 ) -> Result<ExitCode, Failure> {
     let served = run_server();
     program.finish(&|| ending.deadline());
-    finish(ending.deadline());
+    // A server with stuck threads ends after that deadline; its last reports must still be written.
+    finish(ending.deadline().max(Instant::now() + LAST_REPORTS));
     ending.finished();
     served.map_err(Failure::from)?;
     Ok(ExitCode::SUCCESS)
