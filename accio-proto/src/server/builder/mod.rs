@@ -81,7 +81,7 @@ impl<K: FileSink> ServerBuilder<K> {
         self
     }
 
-    /// Sets how long a connection may be idle; [`limits::IDLE_TIMEOUT`] by default.
+    /// Sets how long a connection may be idle; [`limits::IDLE_TIMEOUT`](crate::limits::IDLE_TIMEOUT) by default.
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.config.limits.idle_timeout = idle_timeout;
         self
@@ -99,7 +99,7 @@ impl<K: FileSink> ServerBuilder<K> {
         self
     }
 
-    /// Sets the minimum number of bytes per second, measured over [`limits::RATE_WINDOW`]. Off by
+    /// Sets the minimum number of bytes per second, measured over [`limits::RATE_WINDOW`](crate::limits::RATE_WINDOW). Off by
     /// default, so that a client can keep a connection open forever by sending a byte every nine
     /// seconds.
     pub fn min_rate(mut self, min_rate: u64) -> Self {
@@ -115,7 +115,7 @@ impl<K: FileSink> ServerBuilder<K> {
     }
 
     /// Sets the number of [reactor](Threading::Reactor) threads that move content; by default one
-    /// per core, and at most [`limits::MAX_WORKERS`]. Further threads are started while some are
+    /// per core, and at most [`limits::MAX_WORKERS`](crate::limits::MAX_WORKERS). Further threads are started while some are
     /// blocked by a slow disk. No effect with a [thread per session](Threading::PerSession).
     pub fn workers(mut self, workers: NonZeroUsize) -> Self {
         self.config.workers = Some(workers);
@@ -125,8 +125,8 @@ impl<K: FileSink> ServerBuilder<K> {
     /// Sets the maximum number of concurrent connections; further connections wait in the backlog
     /// without a greeting. The default, and the maximum, is what the descriptor limit of the
     /// process allows at two descriptors per connection ([five](Threading::Runtime) with a runtime),
-    /// and [`limits::MAX_CONNECTIONS`]. With a [thread per session](Threading::PerSession), the
-    /// default is [`limits::MAX_THREADS`].
+    /// and [`limits::MAX_CONNECTIONS`](crate::limits::MAX_CONNECTIONS). With a [thread per session](Threading::PerSession), the
+    /// default is [`limits::MAX_THREADS`](crate::limits::MAX_THREADS).
     pub fn max_connections(mut self, max_connections: NonZeroUsize) -> Self {
         self.config.max_connections = Some(max_connections);
         self
@@ -134,7 +134,7 @@ impl<K: FileSink> ServerBuilder<K> {
 
     /// Sets the maximum number of concurrent connections per address. The default is three quarters
     /// of [`max_connections`](Self::max_connections), so that no client can take all of them, but
-    /// unlimited below [`limits::SHARED_CONNECTIONS`]. The addresses of an IPv6 /64 network count as
+    /// unlimited below [`limits::SHARED_CONNECTIONS`](crate::limits::SHARED_CONNECTIONS). The addresses of an IPv6 /64 network count as
     /// one, because a single host can use all of them.
     ///
     /// A connection that is refused by this or the following rules is reset before any greeting. It
@@ -169,7 +169,7 @@ impl<K: FileSink> ServerBuilder<K> {
     ///
     /// The header precedes everything else, including the greeting, and must be complete within the
     /// idle timeout. A connection without a header, or with one that is malformed or longer than
-    /// [`limits::PROXY_HEADER_MAX`], is reset and gets no number; numbers follow the order in which
+    /// [`limits::PROXY_HEADER_MAX`](crate::limits::PROXY_HEADER_MAX), is reset and gets no number; numbers follow the order in which
     /// headers are complete. If the header contains no IP address, the peer is the proxy. A
     /// connection that the proxy makes on its own behalf, such as a health check of version 2
     /// (`LOCAL`), is greeted and closed without a number.
