@@ -3,12 +3,10 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::num::NonZero;
 use std::ops::AddAssign;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use accio_harness::cargo::cargo;
@@ -19,14 +17,11 @@ use serde_json::Value;
 use crate::steps::{self, FinishedStep, Step};
 
 /// The number of test programs that run at once. Each runs as many tests at once as there are
-/// cores, except for [`MOSTLY_WAITS`].
+/// cores.
 const AT_ONCE: usize = 3;
-/// The test program that takes the longest although it waits most of the time. It runs twice as many
-/// tests at once as there are cores.
-const MOSTLY_WAITS: &str = "xtask/grade/tests/kit";
 /// The test programs that take the longest. They start first, so that none runs alone at the end.
 const LONGEST: [&str; 4] = [
-    MOSTLY_WAITS,
+    "xtask/grade/tests/kit",
     "accio-server/tests/program",
     "accio-proto/src/lib.rs",
     "accio-proto/tests/server",
@@ -80,10 +75,6 @@ fn test_programs(messages: &str) -> anyhow::Result<Vec<Step>> {
         command.current_dir(package).env("CARGO_MANIFEST_DIR", package);
         let source = Path::new(source);
         let title = source.strip_prefix(root).unwrap_or(source).display().to_string();
-        if title.starts_with(MOSTLY_WAITS) {
-            let cores = thread::available_parallelism().map_or(1, NonZero::get);
-            command.arg(format!("--test-threads={}", 2 * cores));
-        }
         steps.push(Step { title, command });
     }
     Ok(steps)
