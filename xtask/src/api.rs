@@ -62,10 +62,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         match semver::check(Path::new("."), &names, baseline)? {
             Compatibility::Compatible => {}
             Compatibility::Incompatible => good = false,
-            Compatibility::Skipped(why) => {
-                writeln!(io::stdout().lock(), "skipped: incompatible changes: {why}")?;
-                good &= !(arguments.strict && baseline.is_some());
+            Compatibility::NoTool => {
+                let tool = semver::TOOL;
+                let mut stdout = io::stdout().lock();
+                writeln!(
+                    stdout,
+                    "skipped: incompatible changes: this needs {tool} (cargo install --locked {tool})"
+                )?;
+                good &= !arguments.strict;
             }
+            Compatibility::NoRelease => writeln!(
+                io::stdout().lock(),
+                "skipped: incompatible changes: there is no release yet: compare with any revision by \
+                 --baseline REVISION"
+            )?,
         }
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

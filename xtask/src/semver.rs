@@ -7,7 +7,7 @@ use std::time::Duration;
 use accio_harness::process::{checked_output, foreground};
 
 /// The third-party tool.
-const TOOL: &str = "cargo-semver-checks";
+pub(crate) const TOOL: &str = "cargo-semver-checks";
 /// Time limit for commands that only look something up.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -18,8 +18,10 @@ pub(crate) enum Compatibility {
     Compatible,
     /// The tool has printed what is incompatible, or why it cannot compare.
     Incompatible,
-    /// There was no check, for this reason.
-    Skipped(String),
+    /// There was no check, because the tool is missing.
+    NoTool,
+    /// There was no check, because there is nothing to compare with.
+    NoRelease,
 }
 
 /// Compares `packages` with a git revision, or with the last release if there is none.
@@ -29,14 +31,10 @@ pub(crate) fn check(
     baseline: Option<&str>,
 ) -> anyhow::Result<Compatibility> {
     if !is_installed() {
-        return Ok(Compatibility::Skipped(format!(
-            "this needs {TOOL} (cargo install --locked {TOOL})"
-        )));
+        return Ok(Compatibility::NoTool);
     }
     let Some(baseline) = baseline.map(str::to_owned).or_else(|| last_release(root)) else {
-        return Ok(Compatibility::Skipped(
-            "there is no release yet: compare with any revision by --baseline REVISION".into(),
-        ));
+        return Ok(Compatibility::NoRelease);
     };
     let mut tool = Command::new(TOOL);
     // It sets the toolchain of its child processes itself.
