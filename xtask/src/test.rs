@@ -22,7 +22,8 @@ use crate::tools::Tool;
 const FEATURES: &str = "accio-server/store-core,accio-proto/serde,accio-proto/testing,\
                         accio-proto/tracing,accio-tokio/object-store,accio-tokio/tls";
 /// The programs that the scenarios run.
-const PROGRAMS: [&str; 3] = ["accio-server", "accio-client", "server-s"];
+const OTHER_PROGRAMS: [&str; 2] = ["accio-server", "accio-client"];
+const SERVER_S: &str = "server-s";
 /// Time limit to build a tool.
 const BUILD: Duration = Duration::from_secs(1800);
 /// The exit code of an error in the command line.
@@ -41,21 +42,23 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     if options.run.list {
         return run_e2e(options);
     }
-    // The scenarios also run server-s without fast paths. Its own tests need the usual program, so
-    // the scenarios get copies.
-    if !build_all(&format!("{FEATURES},accio-simplified/diagnostics"))? {
-        return Ok(ExitCode::FAILURE);
-    }
     let tools = own_directory()?;
     let copies = tempfile::tempdir_in(&tools)?;
-    for program in PROGRAMS {
-        fs::copy(tools.join(program), copies.path().join(program))?;
+    // The scenarios also run server-s without fast paths, which needs another build of it.
+    if !build(&format!("{FEATURES},accio-simplified/diagnostics"), &[], &[SERVER_S])? {
+        return Ok(ExitCode::FAILURE);
+    }
+    copy(SERVER_S, &tools, copies.path())?;
+    let names = [Tool::E2e, Tool::Grade, Tool::Torture].map(Tool::name);
+    let programs: Vec<_> = OTHER_PROGRAMS.into_iter().chain([SERVER_S]).chain(names).collect();
+    if !build(FEATURES, &["--tests"], &programs)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    for program in OTHER_PROGRAMS {
+        copy(program, &tools, copies.path())?;
     }
     let on_tokio = grade_examples(&tools);
     let built = Programs::Built { tools, programs: copies.path().to_owned() };
-    if !build_all(FEATURES)? {
-        return Ok(ExitCode::FAILURE);
-    }
     let Some(mut scenarios) = options.e2e_commands(&built)? else {
         return Ok(ExitCode::from(USAGE));
     };
@@ -92,13 +95,13 @@ fn grade_examples(tools: &Path) -> Step {
     Step { title: "checks of the courses, on tokio".to_owned(), command }
 }
 
-/// Builds all tests, and the programs and tools that run, at once. Cargo builds a dependency again
-/// for each set of its features, so separate builds would take twice as long.
-fn build_all(features: &str) -> io::Result<bool> {
+/// Builds programs of the workspace, the examples on tokio and `more`. Cargo builds a dependency again
+/// for each set of its features, and the examples need those of the tests; so whatever is built with
+/// the same features here shares its dependencies.
+fn build(features: &str, more: &[&str], programs: &[&str]) -> io::Result<bool> {
     let mut build = cargo();
-    build.args(["build", "--workspace", "--tests", "--features", features]);
-    let tools = [Tool::E2e, Tool::Grade, Tool::Torture].map(Tool::name);
-    for program in PROGRAMS.into_iter().chain(tools) {
+    build.args(["build", "--workspace", "--features", features]).args(more);
+    for program in programs {
         build.args(["--bin", program]);
     }
     for example in examples::ON_TOKIO {
@@ -107,7 +110,12 @@ fn build_all(features: &str) -> io::Result<bool> {
     Ok(process::foreground(&mut build)?.success())
 }
 
-/// Returns the directory that contains this program and, after [`build_all`], all others.
+/// Copies a program from one directory to another.
+fn copy(program: &str, from: &Path, to: &Path) -> io::Result<u64> {
+    fs::copy(from.join(program), to.join(program))
+}
+
+/// Returns the directory that contains this program and, after [`build`], all others.
 fn own_directory() -> io::Result<PathBuf> {
     let mut path = env::current_exe()?;
     path.pop();
