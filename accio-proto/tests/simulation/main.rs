@@ -22,7 +22,7 @@ use plan::Random;
 use world::{Ends, World};
 
 /// Number of sessions in a normal test run, which takes a few seconds without optimization.
-const SESSIONS: u64 = 100_000;
+const SESSIONS: u64 = 60_000;
 
 /// Prints how to replay a run that panics.
 struct Replay(u64);

@@ -218,6 +218,7 @@ fn a_slowly_read_journal_delays_clients_once() {
             upload(server.address(), b"content").unwrap();
             uploads += 1;
             delays += usize::from(before.elapsed() > Duration::from_millis(900));
+            thread::sleep(Duration::from_millis(10));
         }
         drop(end);
         (uploads, delays)
