@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use accio_harness::{process, usage};
 use landlock::{AccessFs, Ruleset, RulesetAttr};
-use rustix::process::Signal;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
@@ -55,6 +58,35 @@ fn a_sandboxed_server_prints_its_host_name() {
     assert!(line.contains(&format!("({name:?} or this machine's address)")), "{line}");
     assert!(line.contains(&format!("accio-client {name} ")), "{line}");
     server.stop(SECOND);
+}
+
+/// Otherwise systemd would find a process after the server has ended, and kill it.
+#[test]
+fn the_process_that_opens_the_journal_ends_before_the_server() {
+    const INSIDE: &str = "ADOPTS_ORPHANS";
+    if std::env::var_os(INSIDE).is_none() {
+        // Orphans become children of this process; no other test may run in it then.
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let own = "sandbox::the_process_that_opens_the_journal_ends_before_the_server";
+        again.args(["--exact", own, "--nocapture"]).env(INSIDE, "1");
+        let output = process::output(again, b"", Duration::from_secs(120)).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let failure = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}{failure}");
+        return;
+    }
+    let own = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(own)).unwrap();
+    let place = Place::new();
+    let journal = place.text("journal");
+    let mut server = Server::start(&place, &["--sandbox", "require", "--journal", &journal]);
+    let server_pid = Pid::from_raw(server.pid()).unwrap();
+    let descendants = usage::tree(server_pid);
+    let [_, helper] = descendants[..] else { panic!("{descendants:?}") };
+    upload(server.address(), b"content").unwrap();
+    assert_eq!(server.end(SECOND).0.code(), Some(0));
+    let waited = rustix::process::waitpid(Some(helper), WaitOptions::NOHANG);
+    assert_eq!(waited.err(), Some(Errno::CHILD), "the server left it behind");
 }
 
 /// Starts a server from a thread whose restrictions it inherits.

@@ -40,6 +40,10 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Interval at which the watching thread looks for a write that hangs, while clients wait.
 const WATCH: Duration = Duration::from_millis(200);
 
+/// How long the helper may take to end, even if the journal has used up its time.
+#[cfg(linux_sys)]
+const HELPER_END: Duration = Duration::from_millis(20);
+
 /// A client that waits for its line to be written. Dropping the value releases the client.
 pub(super) type Client = Box<dyn std::any::Any + Send>;
 
@@ -179,8 +183,17 @@ impl Journal {
         }
     }
 
-    /// Waits until all lines are written or `deadline` has passed; the remaining lines are lost.
+    /// Waits until all lines are written or `deadline` has passed, and ends the helper process. The
+    /// remaining lines are lost.
     pub(super) fn finish(&self, deadline: Instant) {
+        self.write_rest(deadline);
+        #[cfg(linux_sys)]
+        if let Some(opener) = self.shared.opener.get() {
+            opener.end(deadline.max(Instant::now() + HELPER_END));
+        }
+    }
+
+    fn write_rest(&self, deadline: Instant) {
         let mut state = self.shared.lock();
         while !state.queue.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -5,11 +5,15 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use accio_proto::os_error_text;
 use rustix::net::{
@@ -23,16 +27,19 @@ use crate::Failure;
 /// First argument that makes the program run as this helper. It is not a valid port.
 const HELPER: &str = "__journal";
 
-/// The server's connection to the helper process. The helper ends when this value is dropped.
+/// The helper process. It ends when the server does, or when [`Opener::end`] is called.
 #[derive(Debug)]
-pub(super) struct Opener(UnixStream);
+pub(super) struct Opener {
+    socket: UnixStream,
+    process: Mutex<Child>,
+}
 
 impl Opener {
     /// Starts the helper process for the file at `place`.
     pub(super) fn start(place: &Place) -> Result<Self, Failure> {
         let start = || -> io::Result<Opener> {
             let (own, other) = UnixStream::pair()?;
-            Command::new("/proc/self/exe")
+            let process = Command::new("/proc/self/exe")
                 .arg0("accio-server")
                 .arg(HELPER)
                 .arg(place.path())
@@ -43,7 +50,7 @@ impl Opener {
                 // Keeps the terminal's signals to the server away from the helper.
                 .process_group(0)
                 .spawn()?;
-            Ok(Opener(own))
+            Ok(Opener { socket: own, process: Mutex::new(process) })
         };
         start().map_err(|error| {
             Failure::new("cannot start the process that opens the journal", os_error_text(&error))
@@ -52,13 +59,13 @@ impl Opener {
 
     /// Asks the helper to open the file.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
-        (&self.0).write_all(b"?")?;
+        (&self.socket).write_all(b"?")?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut code = [0; 4];
         let mut parts = [IoSliceMut::new(&mut code)];
         let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = retry(|| recvmsg(&self.0, &mut parts, &mut ancillary, flags))?;
+        let received = retry(|| recvmsg(&self.socket, &mut parts, &mut ancillary, flags))?;
         if received.bytes != code.len() {
             return Err(io::Error::other("the helper has ended"));
         }
@@ -67,6 +74,18 @@ impl Opener {
             _ => None,
         });
         opened.ok_or_else(|| io::Error::from_raw_os_error(i32::from_ne_bytes(code)))
+    }
+
+    /// Ends the helper and waits for it, until `deadline` at most: when the server has ended, systemd
+    /// kills the processes that are left and reports that.
+    pub(super) fn end(&self, deadline: Instant) {
+        const INTERVAL: Duration = Duration::from_millis(1);
+        // If it fails, the helper has ended already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        while matches!(process.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(INTERVAL);
+        }
     }
 }
 
