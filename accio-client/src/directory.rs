@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use accio_proto::{Source, os_error_text};
-use rustix::fs::{OFlags, major, minor};
+use rustix::fs::{Dev, OFlags, major, minor};
 use tar::{Builder, EntryType, Header};
 
 /// Maximum size of a file that is read into memory first, so that its entry has the size that was
@@ -118,8 +118,10 @@ fn append_special(
     };
     let mut header = header(metadata, 0);
     header.set_entry_type(entry_type);
-    header.set_device_major(major(metadata.rdev()))?;
-    header.set_device_minor(minor(metadata.rdev()))?;
+    #[allow(clippy::unnecessary_cast, reason = "it has 32 bits on macOS")]
+    let device = metadata.rdev() as Dev;
+    header.set_device_major(major(device))?;
+    header.set_device_minor(minor(device))?;
     archive.append_data(&mut header, name, io::empty())
 }
 

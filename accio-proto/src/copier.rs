@@ -88,7 +88,7 @@ impl Copier {
     /// Makes the last step of a turn leave its bytes to [`hash_pending`](Copier::hash_pending), so
     /// that another thread can continue the transfer while this one hashes. The caller must call it
     /// after each turn, before it waits for anything.
-    #[cfg(feature = "server")]
+    #[cfg(all(feature = "server", linux_sys))]
     pub(crate) fn hashing_later(mut self) -> Self {
         self.hashes_later = true;
         self
