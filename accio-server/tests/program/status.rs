@@ -154,7 +154,8 @@ fn sends_security_headers_and_refuses_foreign_hosts() {
 #[test]
 fn lists_a_hundred_of_a_thousand_uploads() {
     let place = Place::new();
-    let server = Server::start(&place, &["--metrics", "0"]);
+    // On a busy machine, a thousand connections take longer than the default limit.
+    let server = Server::start(&place, &["--metrics", "0", "--timeout", "120"]);
     let metrics = address(&server);
     let streams: Vec<_> = (0..1000).map(|_| connect(server.address()).unwrap()).collect();
     let started = Instant::now();
