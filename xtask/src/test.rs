@@ -62,8 +62,17 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     let Some(mut scenarios) = options.e2e_commands(&built)? else {
         return Ok(ExitCode::from(USAGE));
     };
-    if options.run.filter.is_empty() {
+    // Filters apply to scenarios and checks only.
+    let runs_all = options.run.filter.is_empty();
+    let faults = |kind| {
+        let mut torture = built.tool(Tool::Torture);
+        torture.args(["--quick", "--unprivileged", "--only", kind]);
+        options.add_common_to(&mut torture, &built);
+        torture
+    };
+    if runs_all {
         scenarios.push(on_tokio);
+        scenarios.push(Step { title: "faults".to_owned(), command: faults("untimed") });
     }
     let tests = crate_tests::steps(FEATURES)?;
     // Most tests wait most of the time, so the scenarios run next to them.
@@ -74,13 +83,9 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     let (code_of_tests, counts) = tests?;
     let scenarios = scenarios.unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))?;
     let mut worst = code_of_tests.max(scenarios);
-    // Filters apply to scenarios and checks only. Faults have the machine to themselves, since
-    // several of them measure how late something happens.
-    if options.run.filter.is_empty() {
-        let mut torture = built.tool(Tool::Torture);
-        torture.args(["--quick", "--unprivileged"]);
-        options.add_common_to(&mut torture, &built);
-        worst = worst.max(code(&mut torture)?);
+    // These have the machine to themselves, because they measure how late something happens.
+    if runs_all {
+        worst = worst.max(code(&mut faults("timed"))?);
     }
     writeln!(io::stdout().lock(), "\ntests of the crates: {counts}")?;
     Ok(ExitCode::from(worst))

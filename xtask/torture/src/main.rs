@@ -58,8 +58,18 @@ struct Arguments {
     /// Leave out cases that need root, a tracer or mounts
     #[arg(long)]
     unprivileged: bool,
+    /// Run only parts that other load on the machine may disturb (`timed`), or the others (`untimed`)
+    #[arg(long, value_name = "KIND", conflicts_with = "parts")]
+    only: Option<Kind>,
     #[command(flatten)]
     run: accio_harness::options::RunOptions,
+}
+
+/// Whether a part measures how late something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Timed,
+    Untimed,
 }
 
 /// A group of cases with the same kind of fault.
@@ -113,6 +123,20 @@ impl Part {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
+    fn kind(self) -> Kind {
+        match self {
+            Part::Exhaustion | Part::Saturation | Part::SlowDisk | Part::Stop => Kind::Timed,
+            Part::Syscalls
+            | Part::Kill
+            | Part::Power
+            | Part::Disk
+            | Part::Chaos
+            | Part::Network
+            | Part::Panics
+            | Part::Proxies => Kind::Untimed,
+        }
+    }
+
     /// Returns whether all of its cases need root or a tracer.
     fn is_privileged(self) -> bool {
         matches!(self, Part::Syscalls | Part::Power | Part::Network)
@@ -152,7 +176,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let mut out = anstream::stdout().lock();
     let mut runner = runner::Runner::new(subject, dir.path().to_owned(), &options);
-    for part in parts {
+    let is_chosen = |part: &&Part| arguments.only.is_none_or(|kind| part.kind() == kind);
+    for part in parts.iter().filter(is_chosen) {
         let name = part.name();
         if options.unprivileged && part.is_privileged() {
             runner.skip(&mut out, &name, "left out by --unprivileged")?;
