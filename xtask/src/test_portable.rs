@@ -2,7 +2,7 @@
 //! calls that only Linux has.
 
 use std::env;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use accio_harness::cargo::cargo;
 use accio_harness::process;
@@ -14,11 +14,13 @@ const TESTS: [&str; 4] = ["--lib", "--test=api", "--test=server", "--test=simula
 /// The target directory of this build.
 const TARGET: &str = "target/portable";
 
-/// Builds the library and the programs as for a system without epoll, splice, Landlock and so on, in
-/// a separate target directory. Runs the library's tests and the end-to-end scenarios, and grades the
-/// programs.
+/// Builds the library, the programs and the kit as for a system without epoll, splice, Landlock,
+/// namespaces and so on, in a separate target directory. Runs the library's tests and the end-to-end
+/// scenarios, and grades the programs with that kit, which sees no sockets of other programs.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    let flags = format!("{} --cfg accio_portable", env::var("RUSTFLAGS").unwrap_or_default());
+    let given = env::var("RUSTFLAGS").unwrap_or_default();
+    // Code that only Linux calls would be a warning on other systems.
+    let flags = format!("{given} --cfg accio_portable --deny warnings");
     let portable = |verb: &str| {
         let mut command = cargo();
         command.args([verb, "--target-dir", TARGET]).env("RUSTFLAGS", &flags);
@@ -28,6 +30,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     tests.args(["--package=accio-proto", "--features=client,server"]).args(TESTS);
     let mut build = portable("build");
     build.args(["--package=accio-server", "--package=accio-client", "--package=accio-simplified"]);
+    build.arg("--package=accio-grade");
     // The scenarios also run server-s without fast paths.
     build.args(["--bins", "--features=accio-simplified/diagnostics"]);
     let mut passed = process::foreground(&mut tests)?.success();
@@ -35,8 +38,9 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let bin = format!("{TARGET}/debug");
-    for tool in [Tool::E2e, Tool::Grade] {
-        passed &= process::foreground(tool.command().args(["--bin-dir", &bin]))?.success();
+    let kit = Command::new(format!("{bin}/accio-grade"));
+    for mut tool in [Tool::E2e.command(), kit] {
+        passed &= process::foreground(tool.args(["--bin-dir", &bin]))?.success();
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
