@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{sock_diag, sockets};
+use super::sockets;
 use accio_harness::context::wait_until;
 use accio_harness::peer::{Dialect, End, GREETING, Listener, Peer};
 use accio_harness::verdict::Verdict;
@@ -163,7 +163,7 @@ pub(crate) fn fill(listener: &Listener) -> Option<Vec<TcpStream>> {
     for _ in 0..64 {
         // On a busy machine a connection may just be slow, so ask the kernel for the queue's
         // length.
-        let waiting = sock_diag::find((host, listener.port()), None).map(|entry| entry.unread);
+        let waiting = sockets::backlog(host, listener.port());
         if waiting.is_some_and(|waiting| waiting > 0) {
             return Some(fillers);
         }

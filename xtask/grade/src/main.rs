@@ -36,8 +36,9 @@ mod roster;
 mod rubric;
 mod running_server;
 mod settings;
-#[cfg_attr(not(target_os = "linux"), path = "sock_diag_missing.rs")]
+#[cfg_attr(not(linux_sys), path = "sock_diag_missing.rs")]
 mod sock_diag;
+mod socket_entry;
 mod sockets;
 mod source_checks;
 mod startup_failures;

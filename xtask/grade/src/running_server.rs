@@ -17,6 +17,7 @@ use super::expectations::{RESTING, expect_silence};
 use super::own_time::OwnTime;
 use super::patience::{Patience, WatchedFile};
 use super::received;
+use super::socket_entry::Entry;
 use super::sockets;
 use super::startup_failures::{HANDSHAKE, StartupFailures};
 use accio_harness::context::{ERROR, wait_until};
@@ -37,6 +38,9 @@ pub(crate) const BUSY: Duration = Duration::from_secs(12);
 /// Describes a server that ended a connection before it had read everything.
 pub(crate) const UNREAD: &str = "it closed the connection without having read them";
 
+/// How long to wait for a server to read what it has received, if that cannot be seen.
+pub(crate) const UNSEEN: Duration = Duration::from_millis(100);
+
 /// A running server of the subject.
 #[derive(Debug)]
 pub(crate) struct RunningServer {
@@ -44,8 +48,8 @@ pub(crate) struct RunningServer {
     pub(crate) process: Process,
     /// The process that listens, which may be a child.
     pub(crate) listener: Pid,
-    /// The address that it is bound to.
-    pub(crate) bound: IpAddr,
+    /// The address that it is bound to, if this system shows it.
+    pub(crate) bound: Option<IpAddr>,
     /// The address to connect to.
     pub(crate) address: SocketAddr,
     /// Its FILE-DIR, if it has one.
@@ -87,7 +91,10 @@ impl RunningServer {
     pub(crate) fn greeted(&self) -> Verdict<Peer> {
         let mut peer = self.connect()?;
         self.handshake(&mut peer)?;
-        self.accepted(&peer)?;
+        // A greeting comes from a server that has accepted the connection.
+        if self.dialect == Dialect::Direct {
+            self.accepted(&peer)?;
+        }
         Ok(peer)
     }
 
@@ -162,17 +169,27 @@ impl RunningServer {
         self.taken.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Returns a fault unless the server soon accepts the connection.
+    /// Returns a fault unless the server soon accepts the connection, as far as can be seen. It must
+    /// not have been greeted yet.
     pub(crate) fn accepted(&self, peer: &Peer) -> Verdict {
+        if !sockets::are_visible() && self.dialect == Dialect::Direct {
+            thread::sleep(UNSEEN);
+            return Ok(());
+        }
         let accepted = self.comes_to(|| self.has_accepted(peer) || is_closed(peer));
         ensure(accepted, "the connection to be accepted", || match self.entry(peer) {
             Some(_) => "it waits in the backlog".into(),
-            None => "it was reset".into(),
+            None if sockets::are_visible() || was_reset(peer) => "it was reset".into(),
+            None => format!("no greeting within {SOON:?}"),
         })
     }
 
-    /// Returns whether the server has accepted the connection.
+    /// Returns whether the server has accepted the connection, which its greeting shows if nothing
+    /// else does.
     pub(crate) fn has_accepted(&self, peer: &Peer) -> bool {
+        if !sockets::are_visible() {
+            return matches!(peek(peer), Ok(1..));
+        }
         self.entry(peer).is_some_and(|entry| entry.inode != 0)
     }
 
@@ -181,6 +198,9 @@ impl RunningServer {
     /// bytes were left.
     pub(crate) fn has_read_all(&self, peer: &Peer) -> Verdict {
         let all = "the server to read all bytes";
+        if !sockets::are_visible() {
+            self.lets_read(peer);
+        }
         let read = self.comes_to(|| self.entry(peer).is_none() || self.has_read(peer));
         ensure(read, all, || {
             let left = self.entry(peer).map_or(0, |entry| entry.unread);
@@ -199,6 +219,10 @@ impl RunningServer {
     /// Waits for some time until the server has read all bytes that were sent. Other expectations
     /// detect it if the server does not.
     pub(crate) fn lets_read(&self, peer: &Peer) {
+        if !sockets::are_visible() {
+            thread::sleep(UNSEEN);
+            self.settles();
+        }
         wait_until(RESTING, || self.has_read(peer));
     }
 
@@ -237,7 +261,7 @@ impl RunningServer {
         is_closed(peer) || was_reset(peer)
     }
 
-    fn entry(&self, peer: &Peer) -> Option<crate::sock_diag::Entry> {
+    fn entry(&self, peer: &Peer) -> Option<Entry> {
         let (near, far) = (peer.stream().local_addr().ok()?, peer.stream().peer_addr().ok()?);
         sockets::connection(self.listener, far, near)
     }
@@ -322,7 +346,8 @@ impl RunningServer {
 
     /// Sends a signal to the process that listens.
     pub(crate) fn signal(&self, signal: Signal) -> Verdict {
-        if sockets::listener(self.process.pid(), self.address.port()).is_some() {
+        let is_leader = self.listener == self.process.pid();
+        if !is_leader && sockets::listener(self.process.pid(), self.address.port()).is_some() {
             return Ok(rustix::process::kill_process(self.listener, signal)?);
         }
         Ok(self.process.signal(signal)?)

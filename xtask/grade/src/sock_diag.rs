@@ -7,22 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-/// The state of a TCP socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// Its local address.
-    pub(crate) local: SocketAddr,
-    /// The address of its peer.
-    pub(crate) remote: SocketAddr,
-    /// The kernel's number of its state.
-    pub(crate) state: u8,
-    /// Number of received bytes that were not read yet.
-    pub(crate) unread: u64,
-    /// Number of sent bytes that the other side has not acknowledged yet.
-    pub(crate) unacknowledged: u64,
-    /// Its inode; 0 for a connection that was not accepted yet.
-    pub(crate) inode: u64,
-}
+use super::socket_entry::Entry;
 
 /// SOCK_DIAG_BY_FAMILY, from linux/sock_diag.h.
 const BY_FAMILY: u16 = 20;

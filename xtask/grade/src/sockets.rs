@@ -1,15 +1,26 @@
 //! Observes a program's sockets from outside: whether it listens, has accepted a connection, has
 //! read all bytes. Unlike a test connection, this does not affect the program.
+//!
+//! Not every system shows the sockets of other programs. Then the kit only sees what a client can see,
+//! and skips the checks that need more.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::Pid;
+use socket2::{Domain, Socket, Type};
 
-use super::sock_diag::{self, Entry};
+use super::sock_diag;
+use super::socket_entry::Entry;
+use accio_harness::context::wait_until;
 use accio_harness::peer::Peer;
-use accio_harness::process_table;
+use accio_harness::verdict::Stop;
+use accio_harness::{process, process_table};
 
 /// TCP_LISTEN.
 const LISTENS: u8 = 0x0a;
@@ -18,13 +29,85 @@ const CONNECTED: u8 = 0x01;
 /// TCP_SYN_SENT.
 const CONNECTING: u8 = 0x02;
 
-/// Returns the socket with which a process of the group listens on `port`, and that process.
-pub(crate) fn listener(group: Pid, port: u16) -> Option<(Entry, Pid)> {
+/// How this system shows the sockets of other programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// Single sockets, on request (NETLINK_SOCK_DIAG). Not in every container, and not under qemu.
+    Diagnosis,
+    /// Only tables of all sockets, `/proc/PID/net/tcp`.
+    Tables,
+    /// Not at all.
+    Nothing,
+}
+
+/// Returns the first source that shows this process a connection of its own correctly.
+fn source() -> Source {
+    static SOURCE: OnceLock<Source> = OnceLock::new();
+    *SOURCE.get_or_init(|| if cfg!(linux_sys) { find_source() } else { Source::Nothing })
+}
+
+fn find_source() -> Source {
+    /// How long bytes may be on their way on a busy machine.
+    const LIMIT: Duration = Duration::from_secs(3);
+    let connect = || -> io::Result<_> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let mut client = TcpStream::connect(listener.local_addr()?)?;
+        client.write_all(b"five!")?;
+        let (server, from) = (listener.local_addr()?, client.local_addr()?);
+        Ok(((listener, client), server, from))
+    };
+    // Without these, no server could be checked at all.
+    let Ok((_sockets, SocketAddr::V4(server), SocketAddr::V4(from))) = connect() else {
+        return Source::Nothing;
+    };
+    let server = (*server.ip(), server.port());
+    let own = inodes(i32::try_from(std::process::id()).unwrap_or_default());
+    let works = |source: &Source| {
+        let listener = find_in(*source, server, None);
+        let connection = find_in(*source, server, Some((*from.ip(), from.port())));
+        listener.is_some_and(|entry| entry.state == LISTENS && own.contains(&entry.inode))
+            && connection.is_some_and(|entry| entry.unread == 5 && entry.inode == 0)
+    };
+    let mut found = None;
+    wait_until(LIMIT, || {
+        found = [Source::Diagnosis, Source::Tables].into_iter().find(works);
+        found.is_some()
+    });
+    found.unwrap_or(Source::Nothing)
+}
+
+/// Returns whether this system shows the sockets of other programs.
+pub(crate) fn are_visible() -> bool {
+    source() != Source::Nothing
+}
+
+/// Returns a skip unless this system shows the sockets of other programs.
+pub(crate) fn require() -> Result<(), Stop> {
+    if are_visible() {
+        return Ok(());
+    }
+    Err(Stop::skip("this system does not show the sockets of other programs"))
+}
+
+/// A listening program.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListeningProcess {
+    /// The process that listens, as far as can be seen.
+    pub(crate) pid: Pid,
+    /// The address that it is bound to, if it can be seen.
+    pub(crate) bound: Option<IpAddr>,
+}
+
+/// Returns the process of the group that listens on `port`.
+pub(crate) fn listener(group: Pid, port: u16) -> Option<ListeningProcess> {
+    if !are_visible() {
+        return is_taken(port).then_some(ListeningProcess { pid: group, bound: None });
+    }
     let listens = |entry: &Entry| entry.state == LISTENS && entry.local.port() == port;
     let found: Vec<Entry> = if is_in_our_network(group) {
         // The addresses that it may listen on.
         let hosts = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 1, 1)];
-        let found = hosts.into_iter().find_map(|host| sock_diag::find((host, port), None));
+        let found = hosts.into_iter().find_map(|host| find((host, port), None));
         found.into_iter().filter(listens).collect()
     } else {
         table(group).into_iter().filter(listens).collect()
@@ -36,10 +119,28 @@ pub(crate) fn listener(group: Pid, port: u16) -> Option<(Entry, Pid)> {
     let holds = |pid: i32| {
         let own = inodes(pid);
         let entry = found.iter().find(|entry| own.contains(&entry.inode))?;
-        Some((*entry, Pid::from_raw(pid)?))
+        Some(ListeningProcess { pid: Pid::from_raw(pid)?, bound: Some(entry.local.ip()) })
     };
     // Prefer the leader if several processes share the socket.
     holds(leader).or_else(|| process_table::members(group).into_iter().find_map(holds))
+}
+
+/// Returns whether a program has bound the port, and has had the time to listen on it.
+fn is_taken(port: u16) -> bool {
+    /// The time from bind to listen, even on a busy machine.
+    const LISTENING: Duration = Duration::from_millis(200);
+    let bind = || -> io::Result<()> {
+        // Without SO_REUSEADDR, which the standard library sets: systems differ in its meaning.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
+    };
+    // A program that starts meanwhile would inherit the socket for a moment.
+    let bound = process::while_none_starts(bind);
+    let is_taken = bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    if is_taken {
+        thread::sleep(LISTENING);
+    }
+    is_taken
 }
 
 /// Returns the address of a listener on `port` in the network namespace of `group`, even if clients
@@ -49,11 +150,17 @@ pub(crate) fn listens_at(group: Pid, port: u16) -> Option<IpAddr> {
     table(group).into_iter().find(listens).map(|entry| entry.local.ip())
 }
 
+/// Returns the number of connections in the backlog of our listener at `host` and `port`, if it can
+/// be seen.
+pub(crate) fn backlog(host: Ipv4Addr, port: u16) -> Option<u64> {
+    find((host, port), None).map(|entry| entry.unread)
+}
+
 /// Returns the server's socket of the connection from `client` to `server`; `pid` is the server's.
 pub(crate) fn connection(pid: Pid, server: SocketAddr, client: SocketAddr) -> Option<Entry> {
     if is_in_our_network(pid) {
         let (IpAddr::V4(near), IpAddr::V4(far)) = (server.ip(), client.ip()) else { return None };
-        let entry = sock_diag::find((near, server.port()), Some((far, client.port())))?;
+        let entry = find((near, server.port()), Some((far, client.port())))?;
         // Without such a connection the kernel returns the listening socket.
         return (entry.state != LISTENS).then_some(entry);
     }
@@ -70,9 +177,8 @@ pub(crate) fn pair(peer: &Peer) -> (Option<Entry>, Option<Entry>) {
         return (None, None);
     };
     let (near, far) = ((*near.ip(), near.port()), (*far.ip(), far.port()));
-    let find = |local, remote| {
-        sock_diag::find(local, Some(remote)).filter(|entry: &Entry| entry.state != LISTENS)
-    };
+    let find =
+        |local, remote| find(local, Some(remote)).filter(|entry: &Entry| entry.state != LISTENS);
     (find(near, far), find(far, near))
 }
 
@@ -97,8 +203,9 @@ pub(crate) enum ConnectionProgress {
 /// Returns the progress of connections from `pid` to `server`. Connections from the ports `known`,
 /// which belong to this process, are ignored.
 pub(crate) fn progress(pid: Pid, server: SocketAddr, known: &[u16]) -> ConnectionProgress {
-    let found = sock_diag::all_to(server, 1 << CONNECTED | 1 << CONNECTING);
-    let entries = found.unwrap_or_else(|| table(pid));
+    let states = 1 << CONNECTED | 1 << CONNECTING;
+    let found = (source() == Source::Diagnosis).then(|| sock_diag::all_to(server, states));
+    let entries = found.flatten().unwrap_or_else(|| table(pid));
     let states: Vec<u8> = entries
         .into_iter()
         .filter(|entry| entry.remote == server && !known.contains(&entry.local.port()))
@@ -122,12 +229,42 @@ fn is_in_our_network(pid: Pid) -> bool {
     }
 }
 
+/// An address of IPv4.
+type Address = (Ipv4Addr, u16);
+
+/// Returns the socket in our network namespace that listens at `local`, or the one that is connected
+/// with `remote`.
+fn find(local: Address, remote: Option<Address>) -> Option<Entry> {
+    find_in(source(), local, remote)
+}
+
+fn find_in(source: Source, local: Address, remote: Option<Address>) -> Option<Entry> {
+    match (source, remote) {
+        (Source::Diagnosis, _) => sock_diag::find(local, remote),
+        (Source::Tables, Some(remote)) => table_at("thread-self").into_iter().find(|entry| {
+            entry.local == SocketAddr::from(local) && entry.remote == SocketAddr::from(remote)
+        }),
+        (Source::Tables, None) => table_at("thread-self").into_iter().find(|entry| {
+            let host = entry.local.ip();
+            let serves = host.is_unspecified() || host == IpAddr::V4(local.0);
+            entry.state == LISTENS && entry.local.port() == local.1 && serves
+        }),
+        (Source::Nothing, _) => None,
+    }
+}
+
 /// Reads the sockets in the network namespace of `pid`.
 fn table(pid: Pid) -> Vec<Entry> {
-    let read = |name: &str| {
-        let path = format!("/proc/{}/net/{name}", pid.as_raw_nonzero());
-        fs::read_to_string(path).unwrap_or_default()
-    };
+    table_at(&pid.as_raw_nonzero().to_string())
+}
+
+/// Reads the sockets in the network namespace of a process or thread, by its name in `/proc`.
+fn table_at(process: &str) -> Vec<Entry> {
+    if !cfg!(linux_sys) {
+        return Vec::new();
+    }
+    let read =
+        |name: &str| fs::read_to_string(format!("/proc/{process}/net/{name}")).unwrap_or_default();
     let both = [read("tcp"), read("tcp6")];
     both.iter().flat_map(|text| text.lines().skip(1).filter_map(parse)).collect()
 }
@@ -173,14 +310,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-    use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
-
-    use socket2::{Domain, Socket, Type};
-
     use crate::broken;
-    use accio_harness::context::wait_until;
     use accio_harness::peer::Listener;
 
     #[test]

@@ -14,8 +14,8 @@ use super::expectations::{RESTING, succeeds};
 use super::network_emulator::{NetworkEmulator, Pauses, Profile};
 use super::own_time::OwnTime;
 use super::reference::ReferenceServer;
-use super::running_server::RunningServer;
-use super::sockets;
+use super::running_server::{RunningServer, UNSEEN};
+use super::sockets::{self, ListeningProcess};
 use super::startup_failures::{STARTING, StartupFailures};
 use rustix::process::Pid;
 
@@ -102,6 +102,9 @@ impl Trial<'_> {
         server.note_start_up_lines();
         let (listener, address) = (server.listener, server.address);
         let is_read = move |client| {
+            if !sockets::are_visible() {
+                thread::sleep(UNSEEN);
+            }
             sockets::connection(listener, address, client).is_none_or(|entry| entry.unread == 0)
         };
         let confirmations = match self.dialect {
@@ -276,9 +279,13 @@ impl Trial<'_> {
             let expected = format!("{} to listen on port {port}", process.command());
             let started = process.started();
             loop {
-                if let Some((entry, listener)) = sockets::listener(process.pid(), port) {
+                let found = sockets::listener(process.pid(), port);
+                // If sockets are not visible, another program may have taken the port.
+                if let Some(ListeningProcess { pid: listener, bound }) = found
+                    && (bound.is_some() || !process.has_ended()?)
+                {
                     let host = namespace.as_ref().map_or(Ipv4Addr::LOCALHOST, Namespace::inner);
-                    let (bound, dialect) = (entry.local.ip(), self.dialect);
+                    let dialect = self.dialect;
                     return Ok(RunningServer {
                         process,
                         listener,

@@ -25,9 +25,9 @@ pub mod program;
 pub mod quoting;
 pub mod report;
 pub mod resource_limits;
-#[cfg(target_os = "linux")]
+#[cfg(linux_sys)]
 pub mod sandbox;
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(linux_sys))]
 #[path = "sandbox_missing.rs"]
 pub mod sandbox;
 pub mod scheduling_delay;

@@ -27,6 +27,11 @@ type Groups = Arc<[(i32, Pid)]>;
 /// The processes that were read last, and when the reading began.
 static READ: Mutex<Option<(Instant, Groups)>> = Mutex::new(None);
 
+/// Returns whether this system has the table, and so shows what other processes use.
+pub fn exists() -> bool {
+    cfg!(linux_sys) && Path::new("/proc/self/stat").exists()
+}
+
 /// Returns all processes and their groups, as of a moment ago.
 fn processes() -> Groups {
     // The lock is held while the table is read, so that the others who need it wait for the result.

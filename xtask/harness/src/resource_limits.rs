@@ -58,6 +58,7 @@ struct WatchedGroup {
 }
 
 /// The processes whose memory and number are limited.
+#[cfg_attr(not(linux_sys), expect(dead_code, reason = "only sandboxes count other processes"))]
 pub(crate) enum Counted {
     /// Those of the process group.
     Group,
@@ -102,6 +103,7 @@ pub fn watch(group: Pid, outputs: [Arc<Capture>; 2], owner: usize, limits: Limit
 
 /// Enforces `limits` on a process group of a sandbox, on the processes in `counted`, and on the size
 /// of `dir` if that is given.
+#[cfg(linux_sys)]
 pub(crate) fn watch_sandbox(
     group: Pid,
     outputs: [Arc<Capture>; 2],
@@ -114,14 +116,14 @@ pub(crate) fn watch_sandbox(
 }
 
 /// Sets a limit of another process.
-#[cfg(target_os = "linux")]
+#[cfg(linux_sys)]
 pub(crate) fn prlimit(pid: Pid, resource: Resource, limit: Rlimit) -> io::Result<()> {
     rustix::process::prlimit(Some(pid), resource, limit)?;
     Ok(())
 }
 
 /// Fails: only Linux can set a limit of another process.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(linux_sys))]
 pub(crate) fn prlimit(_: Pid, _: Resource, _: Rlimit) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

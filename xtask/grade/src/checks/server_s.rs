@@ -7,6 +7,7 @@ use crate::check::Check;
 use crate::own_time::OwnTime;
 use crate::reference;
 use crate::running_server::{ExpectedResult, RunningServer};
+use crate::sockets;
 use crate::trial::Trial;
 use accio_harness::peer::{Dialect, Peer, SOON};
 use accio_harness::subject::Program;
@@ -95,6 +96,9 @@ fn counts_from_zero(trial: &Trial<'_>) -> Verdict {
 
 fn turns(trial: &Trial<'_>) -> Verdict {
     const COUNT: usize = 10;
+    if trial.dialect == Dialect::Direct {
+        sockets::require()?;
+    }
     let mut server = trial.server()?;
     let mut waiting: Vec<Peer> = Vec::new();
     for number in 1..=COUNT {

@@ -12,6 +12,8 @@ mod hostile;
 mod instructors;
 mod page;
 mod reports;
+#[cfg(target_os = "linux")]
+mod socket_tables;
 mod timing;
 mod verdicts;
 

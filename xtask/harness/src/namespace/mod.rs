@@ -3,19 +3,23 @@
 //! single test.
 
 mod commands;
+#[cfg(linux_sys)]
 mod mounts;
 mod private;
 mod test_runs;
 
 use std::fs;
+#[cfg(linux_sys)]
 use std::io;
 use std::net::Ipv4Addr;
+#[cfg(linux_sys)]
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use self::commands::ip;
+#[cfg(linux_sys)]
 pub use self::mounts::hide_mounts;
 pub use self::private::PrivateNamespace;
 pub use self::test_runs::{as_process_1, rerun, with_private_mounts};
@@ -73,6 +77,9 @@ impl Namespace {
     /// Creates a namespace connected to the machine's network, or to the namespace `other`.
     fn create_in(other: Option<&str>) -> Verdict<Namespace> {
         static MADE: AtomicU32 = AtomicU32::new(0);
+        if cfg!(not(linux_sys)) {
+            return Err(Stop::skip("this system has no network namespaces"));
+        }
         if !rustix::process::geteuid().is_root() {
             return Err(Stop::skip("network namespaces need root"));
         }
@@ -156,6 +163,7 @@ impl Namespace {
     }
 
     /// Opens it, for `setns`.
+    #[cfg(linux_sys)]
     pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         Ok(fs::File::open(Path::new("/run/netns").join(&self.name))?.into())
     }

@@ -92,7 +92,7 @@ pub fn end_all_of(owner: usize) {
 
 /// Makes processes that leave their group and lose their parent children of this process, which
 /// ends them with the next scenario.
-#[cfg(target_os = "linux")]
+#[cfg(linux_sys)]
 pub(crate) fn adopt_orphans() {
     ADOPTS.store(nix::sys::prctl::set_child_subreaper(true).is_ok(), Ordering::Relaxed);
 }

@@ -3,8 +3,8 @@
 
 mod control;
 mod groups;
-#[cfg_attr(target_os = "linux", path = "linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "other.rs")]
+#[cfg_attr(linux_sys, path = "linux.rs")]
+#[cfg_attr(not(linux_sys), path = "other.rs")]
 mod imp;
 mod run;
 mod statistics;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-#[cfg(target_os = "linux")]
+#[cfg(linux_sys)]
 pub(crate) use self::groups::adopt_orphans;
 use self::groups::groups;
 pub(crate) use self::groups::groups_of;
@@ -50,7 +50,7 @@ pub const NO_OWNER: usize = usize::MAX;
 pub struct Process {
     child: Child,
     pid: Pid,
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "the end is asked for"))]
+    #[cfg_attr(not(linux_sys), expect(dead_code, reason = "the end is asked for"))]
     end: imp::End,
     command: String,
     started: Instant,
@@ -117,6 +117,7 @@ impl Process {
 
     /// Starts `command`, whose standard input is given, with `spawn`; messages show `line`. Both
     /// outputs are captured.
+    #[cfg(linux_sys)]
     pub(crate) fn spawn_as(
         mut command: Command,
         line: String,
@@ -128,6 +129,7 @@ impl Process {
     }
 
     /// Like [`Process::spawn_as`], but the streams are as set in the command.
+    #[cfg(linux_sys)]
     pub(crate) fn spawn_with_pipes(
         mut command: Command,
         line: String,

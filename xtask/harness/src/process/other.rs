@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use super::{POLL, Process};
+use super::Process;
+
+/// How often [`wait_any`] asks.
+const POLL: Duration = Duration::from_millis(4);
 
 /// Nothing: [`wait_any`] asks for the state of the process.
 #[derive(Debug)]
