@@ -2,6 +2,7 @@
 //! waits for a slow program leaves its CPU idle, so further jobs start while CPUs are idle.
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +35,37 @@ struct State {
     has_started: bool,
     /// When the last waiting job was started.
     paced: Instant,
+}
+
+/// Interval at which one of the runs with waiting jobs tries to start one.
+const TRIES: Duration = Duration::from_millis(5);
+/// Shortest interval between the attempts of the same run.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Number of runs with waiting jobs.
+static WAITING: AtomicU32 = AtomicU32::new(0);
+
+/// A run whose next job waits for a place, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct WaitingRun(());
+
+impl WaitingRun {
+    pub(crate) fn new() -> WaitingRun {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        WaitingRun(())
+    }
+
+    /// Returns when to try again. The more runs wait, the less often each of them tries: dozens that
+    /// try all the time would use a CPU.
+    pub(crate) fn retry_after(&self) -> Duration {
+        (TRIES * WAITING.load(Ordering::Relaxed)).max(RETRY)
+    }
+}
+
+impl Drop for WaitingRun {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Sets the number of concurrent jobs instead of deriving it from the CPUs and their idle time.
@@ -128,6 +160,16 @@ fn state() -> MutexGuard<'static, Option<State>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_more_runs_wait_the_less_often_each_of_them_tries() {
+        let first = WaitingRun::new();
+        assert_eq!(first.retry_after(), RETRY);
+        let others: Vec<WaitingRun> = (0..39).map(|_| WaitingRun::new()).collect();
+        assert_eq!(first.retry_after(), TRIES * 40);
+        drop(others);
+        assert_eq!(first.retry_after(), RETRY);
+    }
 
     #[test]
     fn a_place_is_free_again_when_its_job_has_ended() {

@@ -47,9 +47,6 @@ pub enum Concurrency {
     Shared,
 }
 
-/// Interval at which to try to start jobs whose start depends on other runs.
-const RETRY: Duration = Duration::from_millis(10);
-
 /// The function of a job; it may return a value for the report.
 pub type Work<T = ()> = dyn Fn(&Context) -> Verdict<T> + Send + Sync;
 
@@ -100,17 +97,20 @@ pub fn run<T: Send + 'static>(
     let (sender, verdicts) = mpsc::channel();
     let mut queue: VecDeque<usize> = (0..jobs.len()).collect();
     let mut running: Vec<RunningJob> = Vec::new();
+    let mut waiting = None;
     loop {
         // Start as many jobs as the concurrency allows.
         let mut later = VecDeque::new();
+        let (mut waits_may_start, mut works_may_start) = (true, true);
         for index in queue {
             let working = running.iter().filter(|one| one.load == Load::Works).count();
             let may_start = match concurrency {
                 Concurrency::Alone => running.is_empty(),
                 Concurrency::Working(places) => jobs[index].load == Load::Waits || working < places,
+                // What the first of a kind may not, the others may not either.
                 Concurrency::Shared => match jobs[index].load {
-                    Load::Waits => cores::try_start_waiting(),
-                    Load::Works => cores::try_start(),
+                    Load::Waits => waits_may_start && cores::try_start_waiting(),
+                    Load::Works => works_may_start && cores::try_start(),
                 },
             };
             if may_start {
@@ -119,6 +119,10 @@ pub fn run<T: Send + 'static>(
                 }
                 running.push(RunningJob::start(index, &jobs[index], sender.clone())?);
             } else {
+                match jobs[index].load {
+                    Load::Waits => waits_may_start = false,
+                    Load::Works => works_may_start = false,
+                }
                 later.push_back(index);
             }
         }
@@ -129,9 +133,14 @@ pub fn run<T: Send + 'static>(
 
         // Wait until a job ends or reaches its limit, or another one may start.
         let next = running.iter().map(|one| one.until).min();
-        let left = next.map_or(RETRY, |next| next.saturating_duration_since(Instant::now()));
-        let may_start_later = concurrency == Concurrency::Shared && !queue.is_empty();
-        let left = if may_start_later { left.min(RETRY) } else { left };
+        let left = next.map(|next| next.saturating_duration_since(Instant::now()));
+        if concurrency != Concurrency::Shared || queue.is_empty() {
+            waiting = None;
+        } else if waiting.is_none() {
+            waiting = Some(cores::WaitingRun::new());
+        }
+        let retry = waiting.as_ref().map(cores::WaitingRun::retry_after);
+        let left = left.into_iter().chain(retry).min().unwrap_or_default();
         let mut ended = Vec::new();
         match verdicts.recv_timeout(left) {
             Ok((index, verdict)) => {

@@ -5,12 +5,14 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
 use super::usage;
@@ -163,6 +165,22 @@ pub(crate) fn pids_of_user(uid: u32) -> impl Iterator<Item = i32> {
 pub(crate) fn resident(process: &Path) -> u64 {
     let text = fs::read_to_string(process.join("statm")).unwrap_or_default();
     text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+/// Returns the processes in an opened process table, and the numbers of their resident pages.
+pub(crate) fn resident_in(table: &OwnedFd) -> Vec<(i32, u64)> {
+    let entries = rustix::fs::Dir::read_from(table).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
+    let resident = |pid: i32| {
+        let path = format!("{pid}/statm");
+        let file = rustix::fs::openat(table, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let mut text = [0; 128];
+        // A process that has ended has no memory.
+        let length = file.and_then(|file| rustix::io::read(file, &mut text)).unwrap_or(0);
+        let text = String::from_utf8_lossy(&text[..length]);
+        (pid, text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0))
+    };
+    pids.map(resident).collect()
 }
 
 /// Returns the group of a process; this is much cheaper than reading its files.

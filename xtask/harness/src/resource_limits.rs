@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -15,7 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::capture::Capture;
 use super::process_table::{
-    ProcessStat, group_of, numbers_in, pids, pids_of_user, resident, stats,
+    ProcessStat, group_of, pids, pids_of_user, resident, resident_in, stats,
 };
 
 /// The environment variable that marks all processes that a check starts.
@@ -63,7 +64,7 @@ pub(crate) enum Counted {
     /// Those of the process group.
     Group,
     /// Those of a PID namespace, given by its process table, and what kills them.
-    Inside(PathBuf, Box<dyn Fn() + Send>),
+    Inside(OwnedFd, Box<dyn Fn() + Send>),
     /// Those of a user.
     User(u32),
 }
@@ -217,8 +218,11 @@ fn count(one: &WatchedGroup, stats: &[ProcessStat]) -> (usize, u64) {
         }
         Counted::Inside(table, _) => {
             // The first process belongs to the sandbox.
-            let inside = numbers_in(table).filter(|pid| *pid != 1);
-            sum(inside.map(|pid| resident(&table.join(pid.to_string()))).collect())
+            sum(resident_in(table)
+                .into_iter()
+                .filter(|(pid, _)| *pid != 1)
+                .map(|one| one.1)
+                .collect())
         }
         Counted::User(uid) => {
             let pids = pids_of_user(*uid);

@@ -1,6 +1,6 @@
 //! Keeps track of all running process groups, so that none outlives its scenario or this process.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
@@ -77,6 +77,20 @@ pub(crate) fn groups_of(owners: &HashSet<usize>) -> HashSet<Pid> {
     groups.iter().filter(|(_, owner)| owners.contains(owner)).map(|(pid, _)| *pid).collect()
 }
 
+/// The owners whose processes are all in a PID namespace, which ends with the group of its first
+/// process.
+static CONFINED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+/// Records whether all processes of `owner` are in a PID namespace.
+#[cfg(linux_sys)]
+pub(crate) fn set_confined(owner: usize, is_confined: bool) {
+    let mut confined = CONFINED.lock().unwrap_or_else(PoisonError::into_inner);
+    match is_confined {
+        true => confined.insert(owner),
+        false => confined.remove(&owner),
+    };
+}
+
 /// Kills every group of the scenario `owner`, and its processes that left their group.
 pub fn end_all_of(owner: usize) {
     let others = {
@@ -84,7 +98,10 @@ pub fn end_all_of(owner: usize) {
         kill(groups.iter().filter(|(_, of)| *of == owner));
         groups.iter().filter(|(_, of)| *of != owner).map(|(pid, _)| *pid).collect()
     };
-    resource_limits::sweep(owner, &others);
+    // The environments of all processes are slow to read.
+    if !CONFINED.lock().unwrap_or_else(PoisonError::into_inner).contains(&owner) {
+        resource_limits::sweep(owner, &others);
+    }
     if ADOPTS.load(Ordering::Relaxed) {
         end_orphans();
     }

@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-#[cfg(linux_sys)]
-pub(crate) use self::groups::adopt_orphans;
 use self::groups::groups;
 pub(crate) use self::groups::groups_of;
 pub use self::groups::{
     EndedProcesses, OwnEnd, end_all_of, kill_all_groups, take_ended, while_none_starts,
 };
+#[cfg(linux_sys)]
+pub(crate) use self::groups::{adopt_orphans, set_confined};
 pub use self::imp::wait_any;
 pub use self::run::{checked_output, foreground, output, plain_output};
 pub use super::capture::Capture;

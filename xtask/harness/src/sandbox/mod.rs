@@ -24,6 +24,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use nix::sched::CloneFlags;
+use rustix::fs::{Mode, OFlags};
 
 use self::commands::{RUN, SELF};
 pub use self::files::Files;
@@ -33,7 +34,7 @@ use self::mounts::View;
 use self::spawner::Spawner;
 pub use self::support::{Support, prepare};
 use super::namespace::Namespace;
-use super::process::Process;
+use super::process::{self, Process};
 use super::quoting::command_line;
 use super::resource_limits::{self, Counted, Limits};
 use super::verdict::{Stop, Verdict};
@@ -106,6 +107,7 @@ impl Sandbox {
             let spawner = Spawner::start(view).map_err(failed("create namespaces"))?;
             let init = Init::start(&spawner, owner).map_err(failed("start process 1"))?;
             sandbox.inside = Some(Namespaces { spawner, init });
+            process::set_confined(owner, true);
         }
         sandbox.give(dir)?;
         Ok(sandbox)
@@ -141,23 +143,25 @@ impl Sandbox {
         let outputs = [process.stdout(), process.stderr()].map(Arc::clone);
         // Otherwise the file system limits the size of the directory.
         let dir = (!self.mounted).then(|| self.dir.clone());
-        let (group, counted) = (process.pid(), self.counted());
+        let (group, counted) = (process.pid(), self.counted()?);
         resource_limits::watch_sandbox(group, outputs, self.owner, self.limits, counted, dir);
         Ok(process)
     }
 
     /// Returns the processes of the check, to limit their memory and number.
-    fn counted(&self) -> Counted {
-        match (&self.inside, self.uid) {
+    fn counted(&self) -> io::Result<Counted> {
+        Ok(match (&self.inside, self.uid) {
             (Some(inside), _) => {
                 // The process table of the namespace, as seen by this process.
-                let table = PathBuf::from(format!("/proc/{}/root/proc", inside.init.pid()));
+                let table = format!("/proc/{}/root/proc", inside.init.pid());
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let table = rustix::fs::open(table, flags, Mode::empty())?;
                 let killer = inside.init.killer();
                 Counted::Inside(table, Box::new(move || killer.kill()))
             }
             (None, Some(uid)) => Counted::User(uid),
             (None, None) => Counted::Group,
-        }
+        })
     }
 
     /// Returns the command of the helper in front of a program.
@@ -194,6 +198,7 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         // End the processes before their files are removed.
         self.inside = None;
+        process::set_confined(self.owner, false);
         if let (Some(uid), false) = (self.uid, self.support.has_namespaces()) {
             resource_limits::kill_all_of_user(uid);
         }
