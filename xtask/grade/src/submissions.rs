@@ -21,7 +21,7 @@ use super::report::saved::{self, Reuse};
 use super::report::{self, json, table};
 use super::settings::{Settings, Submission};
 use accio_harness::peer::Dialect;
-use accio_harness::quoting::quote;
+use accio_harness::quoting::quote_untrusted;
 use accio_harness::subject::{Program, Subject};
 use accio_proto::os_error_text;
 use anyhow::{anyhow, bail};
@@ -57,12 +57,12 @@ pub(crate) fn find(
             Err(why) => {
                 // The path on this machine means nothing to the student.
                 let name = printable(&path);
-                let text = why.to_string();
+                let text = accio_cli::escape(&why.to_string()).into_owned();
                 let text = text.rsplit_once(&format!("{name}: ")).map_or(&*text, |(_, text)| text);
                 (Subject::default(), Some(text.to_owned()))
             }
         };
-        let subject = quote(&path.to_string_lossy());
+        let subject = quote_untrusted(&path.to_string_lossy());
         let submission = Submission {
             name: printable(&path),
             programs,

@@ -12,6 +12,25 @@ pub fn quote(word: &str) -> String {
     }
 }
 
+/// Quotes a word that somebody else chose for a shell and for a terminal: what is not printable is
+/// escaped, in the quotes that bash and zsh know.
+pub fn quote_untrusted(word: &str) -> String {
+    let escapes = |c: char| c != '\'' && c != '"' && c != '\\' && c.escape_debug().len() > 1;
+    if !word.contains(escapes) {
+        return quote(word);
+    }
+    let mut quoted = "$'".to_owned();
+    for c in word.chars() {
+        match c {
+            '\'' | '\\' => quoted.extend(['\\', c]),
+            c if escapes(c) => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
 /// Returns the command as one would type it in a shell.
 pub fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -29,6 +48,8 @@ mod tests {
         {
             assert_eq!(quote(word), quoted);
         }
+        assert_eq!(quote_untrusted("it's"), r"'it'\''s'");
+        assert_eq!(quote_untrusted("a\u{1b}[2J\u{202e}'\\"), r"$'a\U0000001b[2J\U0000202e\'\\'");
         let mut command = Command::new("sh");
         command.args(["-c", "echo $1"]);
         assert_eq!(command_line(&command), "sh -c 'echo $1'");

@@ -49,7 +49,9 @@ impl Options {
         let (mut found, (roster, visibility)) = match found.and_then(|found| Ok((found, inputs?))) {
             Ok(all) => all,
             Err(why) => {
-                writeln!(io::stderr().lock(), "ERROR: {why:#}")?;
+                // It may contain a name that somebody else chose.
+                let why = format!("{why:#}");
+                writeln!(io::stderr().lock(), "ERROR: {}", accio_cli::escape(&why))?;
                 return Ok(ExitCode::from(USAGE));
             }
         };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use accio_harness::quoting::quote;
+use accio_harness::quoting::{quote, quote_untrusted};
 use anyhow::{Context, bail};
 
 use super::{COURSES, DISK, MEMORY, Options, RunSettings};
@@ -74,7 +74,8 @@ impl Options {
             Some(dir) => {
                 options.push_str(&format!("{} ", subject_option(dir)));
                 let name = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-                let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = name.file_name().unwrap_or_default().to_string_lossy();
+                let name = accio_cli::escape(&name).into_owned();
                 let programs = match build {
                     Some(_) => Subject::default(),
                     None => discovery::programs(dir)?,
@@ -120,5 +121,5 @@ impl Options {
 
 /// Returns the argument that selects a submission's directory.
 pub(super) fn subject_option(dir: &Path) -> String {
-    quote(&dir.to_string_lossy())
+    quote_untrusted(&dir.to_string_lossy())
 }

@@ -29,7 +29,7 @@ fn unique() -> String {
 }
 
 /// Returns the number of processes whose command line contains `text`.
-fn running(text: &str) -> usize {
+pub(crate) fn running(text: &str) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     lines.filter(|line| String::from_utf8_lossy(line).contains(text)).count()

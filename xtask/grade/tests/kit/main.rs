@@ -10,6 +10,7 @@ mod demo_server;
 mod faults;
 mod hostile;
 mod instructors;
+mod isolation;
 mod page;
 mod reports;
 #[cfg(target_os = "linux")]

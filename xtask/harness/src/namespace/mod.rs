@@ -22,7 +22,7 @@ use self::commands::ip;
 #[cfg(linux_sys)]
 pub use self::mounts::hide_mounts;
 pub use self::private::PrivateNamespace;
-pub use self::test_runs::{as_process_1, rerun, with_private_mounts};
+pub use self::test_runs::{as_process_1, rerun, with_private_mounts, without_mount_namespaces};
 use super::tools;
 use super::verdict::{Stop, Verdict};
 use super::wrapper;

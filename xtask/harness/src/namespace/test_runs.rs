@@ -7,6 +7,7 @@ use super::commands::LIMIT;
 use crate::process;
 use crate::tools;
 use crate::verdict::{Stop, Verdict, ensure};
+use crate::wrapper;
 
 /// The environment variable that tells the test program that it runs inside a namespace.
 const INSIDE: &str = "IN_A_NETWORK_NAMESPACE";
@@ -55,4 +56,15 @@ pub fn as_process_1() -> Verdict<[&'static str; 4]> {
     probe.args(&words[1..]).arg("true");
     process::checked_output(probe, b"", LIMIT).map_err(Stop::into_skip)?;
     Ok(words)
+}
+
+/// Returns a command that runs `command` as root of a user namespace in which no mount namespace can be
+/// created, as in many containers.
+pub fn without_mount_namespaces(command: &Command) -> Command {
+    let script = "echo 0 >/proc/sys/user/max_mnt_namespaces && exec \"$@\"";
+    let mut outer = Command::new("unshare");
+    outer.args(["--user", "--map-root-user", "sh", "-c", script, "sh"]);
+    outer.arg(command.get_program()).args(command.get_args());
+    wrapper::inherit(&mut outer, command);
+    outer
 }

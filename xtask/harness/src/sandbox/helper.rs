@@ -5,6 +5,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -18,7 +19,7 @@ use signal_hook::consts::SIGCHLD;
 use signal_hook::iterator::Signals;
 
 use super::commands::{INIT, KILL, PROBE, READY, RUN};
-use super::{mounts, probe, support};
+use super::{control_groups, mounts, probe, support, system_calls};
 
 /// Acts as a helper if the arguments of this process say so, and returns its exit code. Call it
 /// first, while this process has one thread.
@@ -43,7 +44,7 @@ pub fn helper() -> Option<ExitCode> {
 /// Executes a program. Its standard input is a pipe, to which an error is written.
 fn run(arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     let mut report_to = File::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
-    let error = execute(arguments);
+    let error = execute(arguments, report_to.as_raw_fd());
     report_to.write_all(&error.raw_os_error().unwrap_or(libc_einval()).to_ne_bytes())
 }
 
@@ -53,15 +54,18 @@ fn libc_einval() -> i32 {
 }
 
 /// Executes a program as the user and with the limits that the arguments name; returns the error
-/// if that fails.
-fn execute(mut arguments: impl Iterator<Item = OsString>) -> io::Error {
+/// if that fails. Of the other descriptors, only `kept` stays open until then.
+fn execute(mut arguments: impl Iterator<Item = OsString>, kept: RawFd) -> io::Error {
     let mut word = || arguments.next().unwrap_or_default();
     let identity = word().to_string_lossy().into_owned();
     let [processes, file, memory] =
         [word(), word(), word()].map(|word| word.to_string_lossy().parse::<u64>().unwrap_or(0));
-    let program = word();
+    let (group, program) = (word(), word());
     let prepared = (|| {
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+        if !group.is_empty() {
+            control_groups::wait_for(&group.to_string_lossy())?;
+        }
         // A session of its own, without the terminal of the user.
         nix::unistd::setsid()?;
         // If memory runs out, the kernel shall kill this process first.
@@ -74,12 +78,26 @@ fn execute(mut arguments: impl Iterator<Item = OsString>) -> io::Error {
             setrlimit(Resource::RLIMIT_NPROC, processes, processes)?;
         }
         nix::sys::prctl::set_no_new_privs()?;
+        close_inherited(kept)?;
+        system_calls::deny().map_err(io::Error::other)?;
         io::Result::Ok(())
     })();
     match prepared {
         Ok(()) => Command::new(program).args(arguments).exec(),
         Err(error) => error,
     }
+}
+
+/// Closes the descriptors that the caller of the tool left open, such as a log or a directory of the
+/// grader.
+fn close_inherited(kept: RawFd) -> io::Result<()> {
+    let names = fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.file_name());
+    let open: Vec<RawFd> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && *fd != kept) {
+        // The one with which the list was read is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+    Ok(())
 }
 
 fn become_user(identity: &str) -> io::Result<()> {

@@ -4,8 +4,10 @@ use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use rustix::fs::{Mode, OFlags};
 
@@ -28,6 +30,8 @@ pub(super) struct View {
     readable: Vec<PathBuf>,
     writable: Vec<PathBuf>,
     hidden: Vec<PathBuf>,
+    /// Sockets of services outside the hidden directories.
+    sockets: Vec<PathBuf>,
 }
 
 impl View {
@@ -54,7 +58,13 @@ impl View {
         let writable: Vec<PathBuf> = files.writable.into_iter().filter_map(real).collect();
         readable.sort();
         readable.dedup_by(|inner, outer| inner.starts_with(outer));
-        View { readable, writable, hidden }
+        let is_hidden = |path: &Path| {
+            let all = TEMPORARY.iter().map(Path::new).chain(hidden.iter().map(PathBuf::as_path));
+            all.into_iter().any(|hidden| path.starts_with(hidden))
+        };
+        let mut sockets = sockets();
+        sockets.retain(|path| !is_hidden(path) || readable.iter().any(|one| path.starts_with(one)));
+        View { readable, writable, hidden, sockets }
     }
 
     /// Changes the mount namespace of this thread to this view.
@@ -79,6 +89,9 @@ impl View {
         }
         for (path, source) in kept {
             bind(path, &source)?;
+        }
+        for socket in &self.sockets {
+            cover(socket)?;
         }
         self.make_others_read_only()
     }
@@ -170,6 +183,29 @@ fn bind(path: &Path, source: &OwnedFd) -> io::Result<()> {
     let (flags, none): (_, Option<&str>) = (MsFlags::MS_BIND | MsFlags::MS_REC, None);
     nix::mount::mount(Some(&source), path, none, flags, none)
         .map_err(|error| named("show", path, &error.into()))
+}
+
+/// Makes a socket unreachable: a read-only file system does not prevent a connection.
+fn cover(socket: &Path) -> io::Result<()> {
+    let (flags, none): (_, Option<&str>) = (MsFlags::MS_BIND, None);
+    match nix::mount::mount(Some("/dev/null"), socket, none, flags, none) {
+        // Its service has ended.
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(named("hide", socket, &error.into())),
+    }
+}
+
+/// Returns the paths of the UNIX sockets in the network namespace of this process.
+fn sockets() -> Vec<PathBuf> {
+    let table = fs::read("/proc/self/net/unix").unwrap_or_default();
+    let table = String::from_utf8_lossy(&table);
+    let paths = table.lines().filter_map(|line| Some(&line[line.find(" /")? + 1..]));
+    let mut sockets: Vec<PathBuf> = paths.filter_map(|path| fs::canonicalize(path).ok()).collect();
+    // Another file may have taken the name since.
+    sockets.retain(|path| fs::metadata(path).is_ok_and(|file| file.file_type().is_socket()));
+    sockets.sort();
+    sockets.dedup();
+    sockets
 }
 
 /// Returns the directories of interpreters that are installed for a user, such as those of pyenv.
