@@ -1,5 +1,6 @@
 //! A running server of the subject, and the expectations on its connections and files.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
@@ -176,10 +177,20 @@ impl RunningServer {
             thread::sleep(UNSEEN);
             return Ok(());
         }
-        let accepted = self.comes_to(|| self.has_accepted(peer) || is_closed(peer));
+        // The kernel reports a reset once; afterwards the connection looks as if it had been closed.
+        let reset = Cell::new(false);
+        let is_closed = || match peek(peer) {
+            Ok(0) => !reset.get(),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                reset.set(true);
+                false
+            }
+            _ => false,
+        };
+        let accepted = self.comes_to(|| self.has_accepted(peer) || is_closed());
         ensure(accepted, "the connection to be accepted", || match self.entry(peer) {
             Some(_) => "it waits in the backlog".into(),
-            None if sockets::are_visible() || was_reset(peer) => "it was reset".into(),
+            None if sockets::are_visible() || reset.get() => "it was reset".into(),
             None => format!("no greeting within {SOON:?}"),
         })
     }

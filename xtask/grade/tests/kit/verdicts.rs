@@ -18,12 +18,26 @@ struct Case {
     failed: &'static str,
     /// A check and a part of its description of the actual behaviour.
     says: &'static [(&'static str, &'static str)],
+    /// A text that no description may contain.
+    never: &'static str,
+    /// A check and a part of the output of its programs.
+    prints: &'static [(&'static str, &'static str)],
     /// Further options.
     options: &'static [&'static str],
 }
 
 const fn case(program: &'static str, fault: &'static str, checks: &'static str) -> Case {
-    Case { program, dialect: "confirm", fault, checks, failed: "", says: &[], options: &[] }
+    Case {
+        program,
+        dialect: "confirm",
+        fault,
+        checks,
+        failed: "",
+        says: &[],
+        never: "/tmp/",
+        prints: &[],
+        options: &[],
+    }
 }
 
 #[rustfmt::skip]
@@ -48,6 +62,11 @@ static CASES: &[Case] = &[
         says: &[("12", r#"the line 500, but before it "listening on port"#)],
         ..case("server-s", "announces", "8 9 12 14 empty patient")
     },
+    Case {
+        failed: "9",
+        says: &[("9", r#"nothing on stdout, but on stderr "ERROR""#)],
+        ..case("server-s", "to-stderr", "9")
+    },
     Case { options: &["--allow-start-up-lines"], ..case("server-s", "announces", "9 12 14") },
     // The time limit begins when bytes stop moving.
     case("client", "small-buffer", "9"),
@@ -57,6 +76,21 @@ static CASES: &[Case] = &[
     // The arguments are counted while a server is running, and a crash is no error message.
     Case { failed: "2", says: &[("2", "exit code 0")], ..case("client", "ignores-arguments", "2") },
     Case { failed: "2", says: &[("2", "a crash: ")], ..case("client", "crashes", "2") },
+    // A server that has ended keeps no client waiting.
+    Case {
+        failed: "4",
+        says: &[("4", "the server had ended: exit code 1")],
+        never: "backlog",
+        ..case("server", "ends-early", "4")
+    },
+    // The emulated network cuts no segment of a confirmation.
+    case("server-s", "one-recv", "15 16"),
+    // What the client printed tells why it closed the connection.
+    Case {
+        failed: "7",
+        prints: &[("7", "ERROR: a wrong greeting")],
+        ..case("client", "one-recv", "7 10")
+    },
     // The content is the business of other checks.
     Case {
         failed: "14",
@@ -126,7 +160,9 @@ fn try_case(case: &Case) -> Vec<String> {
     for check in json["submissions"][0]["checks"].as_array().unwrap() {
         let id = check["id"].as_str().unwrap().split('/').nth(1).unwrap().to_owned();
         match check["outcome"].as_str().unwrap() {
-            "failed" => _ = failed.insert(id, check["actual"].as_str().unwrap().to_owned()),
+            "failed" => {
+                failed.insert(id, check.clone());
+            }
             "passed" | "not graded" | "skipped" => {}
             other => panic!("{other}: {check:#}"),
         }
@@ -135,13 +171,34 @@ fn try_case(case: &Case) -> Vec<String> {
     let mut wrong = Vec::new();
     let ids: BTreeSet<String> = failed.keys().cloned().collect();
     if ids != set(case.failed) {
+        let actual = |(id, check): (&String, &Value)| format!("{id}: {}", check["actual"]);
+        let failed: Vec<String> = failed.iter().map(actual).collect();
         wrong.push(format!("{name}: {failed:?}"));
     }
-    for (check, text) in case.says {
-        match failed.get(*check) {
-            Some(actual) if actual.contains(text) && !actual.contains("/tmp") => {}
-            other => wrong.push(format!("{name}, {check}: no {text:?} in {other:?}")),
+    for (field, expected) in [("actual", case.says), ("output", case.prints)] {
+        for (check, text) in expected {
+            let found = failed.get(*check).map(|check| text_of(&check[field]));
+            if !found.as_ref().is_some_and(|found| found.contains(text)) {
+                wrong.push(format!("{name}, {check}: no {text:?} in {found:?}"));
+            }
+        }
+    }
+    for (id, check) in failed {
+        let mut shown = check;
+        // The student repeats it with the path of the own directory.
+        shown["command"].take();
+        let shown = shown.to_string();
+        if [case.never, "/tmp/"].iter().any(|text| shown.contains(text)) {
+            wrong.push(format!("{name}, {id}: {:?} or /tmp/ in {shown}", case.never));
         }
     }
     wrong
+}
+
+/// Returns a text, or the lines of a list.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::Array(lines) => lines.iter().map(text_of).collect::<Vec<_>>().join("\n"),
+        other => other.as_str().unwrap_or_default().to_owned(),
+    }
 }

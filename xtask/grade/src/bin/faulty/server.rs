@@ -57,6 +57,10 @@ pub(crate) fn run(faulty: &FaultyProgram, arguments: &[String]) -> io::Result<u8
     if faulty.has("announces") || faulty.has("dies") {
         writeln!(io::stdout(), "listening on port {port}")?;
     }
+    if faulty.has("ends-early") {
+        thread::sleep(Duration::from_millis(1500));
+        return Err(Error::other("it ends before a client is accepted"));
+    }
     accept(&listener, &shared)
 }
 
@@ -162,7 +166,8 @@ fn delay(faulty: &FaultyProgram, (pause, then): (Duration, Duration)) {
     if faulty.has("late-close") {
         thread::sleep(Duration::from_millis(1500));
     } else if faulty.has("late") {
-        thread::sleep(pause + then);
+        // Long enough for a kit that is delayed itself.
+        thread::sleep(3 * (pause + then));
     } else if faulty.has("held") {
         thread::sleep(pause);
         let began = Instant::now();

@@ -25,6 +25,8 @@ use accio_harness::{payload, ports, process_table};
 
 /// How long a client may pause before and between its content: ten seconds, and a busy machine.
 const CONTENT: Duration = Duration::from_secs(15);
+/// How long a client may take to print why it closed the connection.
+const REASON: Duration = Duration::from_secs(1);
 
 /// Runs the client with too few and too many arguments while a server is running, so that a client
 /// that ignores an argument succeeds.
@@ -143,10 +145,9 @@ pub(super) fn no_answer(trial: &Trial<'_>) -> Verdict {
             now => {
                 let connected = since.map(|since| since - started);
                 return gave_up.map(drop).during(|| match connected {
-                    Some(after) => format!(
-                        "it tried to connect {:.1} s after its start; now: {now:?}",
-                        after.as_secs_f64()
-                    ),
+                    Some(after) => {
+                        format!("it tried to connect {after:.1?} after its start; now: {now:?}")
+                    }
                     None => "it did not try to connect".to_owned(),
                 });
             }
@@ -155,18 +156,30 @@ pub(super) fn no_answer(trial: &Trial<'_>) -> Verdict {
     Err(Stop::Trouble(format!("a full backlog accepted a connection, {TRIES} times")))
 }
 
+/// Waits for the end of a client that failed: it may print the reason after closing the connection.
+fn with_reason(client: &Process, verdict: Verdict) -> Verdict {
+    if verdict.is_err() && wait_until(REASON, || client.is_over().unwrap_or(true)) {
+        client.stderr().wait(REASON, |_, is_complete| is_complete.then_some(()));
+    }
+    verdict
+}
+
 pub(super) fn nothing_early(trial: &Trial<'_>) -> Verdict {
     let (client, mut peer) = trial.connected(&trial.context.content(1, SMALL))?;
+    with_reason(&client, waits_for_greetings(trial, &client, &mut peer))
+}
+
+fn waits_for_greetings(trial: &Trial<'_>, client: &Process, peer: &mut Peer) -> Verdict {
     let confirmed = trial.dialect == Dialect::Confirm;
     let times = if confirmed { 2 } else { 1 };
     for time in 1..=times {
         for (index, byte) in GREETING.chunks(1).enumerate() {
             // Each byte must arrive by itself. The client has ten seconds for all of them.
-            wait_until(RESTING, || sockets::has_read(&peer));
+            wait_until(RESTING, || sockets::has_read(peer));
             let quiet = Duration::from_millis(120);
             let silent = match index {
                 // The client may still answer the previous greeting.
-                0 => expect_silence(client.pid(), &mut peer, quiet),
+                0 => expect_silence(client.pid(), peer, quiet),
                 _ => peer.expect_silence(quiet),
             };
             silent.during(|| {
@@ -191,13 +204,17 @@ pub(super) fn nothing_early(trial: &Trial<'_>) -> Verdict {
 pub(super) fn confirmations(trial: &Trial<'_>) -> Verdict {
     let content = trial.context.content(1, SMALL);
     let (client, mut peer) = trial.connected(&content)?;
+    with_reason(&client, confirms(&client, &mut peer))
+}
+
+fn confirms(client: &Process, peer: &mut Peer) -> Verdict {
     peer.send(GREETING)?;
-    expect_confirmation(&mut peer, FIRST).during(|| "after the first greeting")?;
-    expect_silence(client.pid(), &mut peer, Duration::from_millis(300))
+    expect_confirmation(peer, FIRST).during(|| "after the first greeting")?;
+    expect_silence(client.pid(), peer, Duration::from_millis(300))
         .during(|| "after the first confirmation")?;
     peer.send(GREETING)?;
     // Other checks look at the content.
-    expect_confirmation(&mut peer, SECOND).during(|| "after the second greeting")
+    expect_confirmation(peer, SECOND).during(|| "after the second greeting")
 }
 
 fn expect_confirmation(peer: &mut Peer, expected: &[u8]) -> Verdict {
@@ -237,12 +254,14 @@ pub(super) fn gives_up_on(trial: &Trial<'_>, name: &str) -> Verdict {
 
 /// Runs the misbehaving server `name`; the client must send its file nevertheless.
 pub(super) fn tolerates(trial: &Trial<'_>, name: &str) -> Verdict {
-    let broken = known(name)?;
     let content = trial.context.content(1, SMALL);
     let (mut client, mut peer) = trial.connected(&content)?;
-    let seen = (broken.serve)(&mut peer, trial.dialect)?;
     let expected = trial.dialect.confirmations().len() + content.len();
-    ensure_eq("bytes and the client's end", (expected as u64, End::Fin), (seen.bytes, seen.end))?;
+    let seen = (known(name)?.serve)(&mut peer, trial.dialect).and_then(|seen| {
+        let both = (seen.bytes, seen.end);
+        ensure_eq("bytes and the client's end", (expected as u64, End::Fin), both)
+    });
+    with_reason(&client, seen)?;
     drop(peer);
     succeeds(&mut client, SOON, &[])
 }
@@ -307,8 +326,7 @@ pub(super) fn transfers(trial: &Trial<'_>, length: usize) -> Verdict {
 
 pub(super) fn never_closes(trial: &Trial<'_>) -> Verdict {
     let (mut client, mut peer) = trial.connected(b"content")?;
-    let broken = known("never-closes")?;
-    let seen = (broken.serve)(&mut peer, trial.dialect)?;
+    let seen = (known("never-closes")?.serve)(&mut peer, trial.dialect)?;
     ensure_eq("the client's end", End::Fin, seen.end)?;
     let expected = format!("{} to end within {GIVE_UP:?}", client.command());
     let ended = ends(&mut client, Instant::now(), GIVE_UP, expected);
