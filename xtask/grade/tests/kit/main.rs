@@ -8,6 +8,7 @@ mod build;
 mod class;
 mod demo_server;
 mod faults;
+mod formats;
 mod hostile;
 mod instructors;
 mod isolation;

@@ -9,21 +9,59 @@ use accio_harness::tools;
 use crate::{kit, run, submit};
 
 /// A script that clicks on the cell of the failed check and records what is visible before and
-/// after.
+/// after, and what is too hard to read.
 const CLICK: &str = "<script>
 const shown = () => [...document.querySelectorAll('section')]
     .filter(section => getComputedStyle(section).display !== 'none').map(section => section.id);
+const rgb = color => color.match(/[\\d.]+/g).map(Number);
+const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = element => {
+    for (; element; element = element.parentElement) {
+        const color = rgb(getComputedStyle(element).backgroundColor);
+        if (color.length < 4 || color[3] > 0) return color;
+    }
+    const canvas = document.body.appendChild(document.createElement('i'));
+    canvas.style.background = 'Canvas';
+    const color = rgb(getComputedStyle(canvas).backgroundColor);
+    canvas.remove();
+    return color;
+};
+// The contrast that WCAG 2 asks for is 4.5.
+const faint = () => [...document.querySelectorAll('body *')].filter(element => {
+    const text = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!text || !element.checkVisibility() || !element.getClientRects().length) return false;
+    const [one, other] = [rgb(getComputedStyle(element).color), behind(element)].map(light);
+    return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05) < 4.5;
+}).map(element => element.outerHTML.slice(0, 100));
+const names = () => [...document.querySelectorAll('table.class tbody tr:not([hidden]) th')]
+    .map(cell => cell.innerText);
 const before = shown();
+const sorted = [...document.querySelectorAll('thead button')].slice(1, 2)
+    .flatMap(button => [0, 1].map(() => (button.click(), names())));
+const field = document.querySelector('input');
+field.value = 'BEN';
+field.dispatchEvent(new Event('input'));
+const found = names().concat(document.querySelector('[role=status]').innerText);
+field.value = '';
+field.dispatchEvent(new Event('input'));
 document.querySelector('td.failed:not(.text) a').click();
 setTimeout(() => {
-    const text = document.querySelector('section:target').innerText;
-    const wide = document.documentElement.scrollWidth > innerWidth;
-    document.body.dataset.seen = JSON.stringify({ before, after: shown(), text, wide });
+    const section = document.querySelector('section:target');
+    document.body.dataset.seen = JSON.stringify({
+        before, after: shown(), text: section.innerText, sorted, found, faint: faint(),
+        wide: document.documentElement.scrollWidth > innerWidth,
+        focused: document.activeElement === section,
+        dark: matchMedia('(prefers-color-scheme: dark)').matches,
+        unreachable: [...document.querySelectorAll('td a, thead button, .scroll')]
+            .filter(element => element.tabIndex < 0).length,
+    });
 }, 100);
 </script>";
 
 #[test]
-fn a_click_on_a_cell_shows_only_the_details_of_that_check() {
+fn the_page_is_sorted_filtered_and_read_in_light_and_dark_mode() {
     let Some(browser) = browser() else {
         eprintln!("skipped: the page in a browser: chromium is not installed");
         return;
@@ -47,8 +85,15 @@ fn a_click_on_a_cell_shows_only_the_details_of_that_check() {
     assert!(text.contains(">nothing to grade: "), "{text}");
     fs::write(&page, text.replace("</body>", &format!("{CLICK}</body>"))).unwrap();
 
-    for width in [1200, 390] {
-        let seen = load(&browser, dir.path(), &page, width);
+    for (width, dark) in [(1200, false), (390, false), (1200, true), (390, true)] {
+        let seen = load(&browser, dir.path(), &page, width, dark);
+        assert_eq!(seen["dark"], dark);
+        assert_eq!(seen["faint"], serde_json::json!([]), "{width} pixels, dark: {dark}");
+        assert_eq!((&seen["focused"], &seen["unreachable"]), (&true.into(), &0.into()));
+        let (ann, ben, cy) = ("ann (confirm)", "ben & <co> (confirm)", "cy (confirm)");
+        let sorted = serde_json::json!([[cy, ben, ann], [ann, ben, cy]]);
+        assert_eq!(seen["sorted"], sorted, "by points");
+        assert_eq!(seen["found"], serde_json::json!([ben, "1 of 3 submissions"]));
         assert_eq!(seen["before"], serde_json::json!([]));
         assert_eq!(seen["after"], serde_json::json!(["s1-client-2"]));
         assert_eq!(seen["wide"], false, "at {width} pixels only the table scrolls");
@@ -64,13 +109,14 @@ fn browser() -> Option<PathBuf> {
 }
 
 /// Loads the page in a window of this width; returns what its script recorded.
-fn load(browser: &Path, dir: &Path, page: &Path, width: u32) -> serde_json::Value {
+fn load(browser: &Path, dir: &Path, page: &Path, width: u32, dark: bool) -> serde_json::Value {
     let mut command = Command::new(browser);
     command
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .arg(format!("--user-data-dir={}", dir.join(format!("profile-{width}")).display()))
+        .arg(format!("--user-data-dir={}", dir.join(format!("profile-{width}-{dark}")).display()))
         .arg(format!("--window-size={width},900"))
+        .arg(format!("--blink-settings=preferredColorScheme={}", if dark { 0 } else { 1 }))
         .args(["--virtual-time-budget=3000", "--dump-dom"])
         .arg(format!("file://{}", page.display()));
     let output = run(&mut command);
