@@ -14,6 +14,7 @@ mod build;
 mod cause;
 mod check;
 mod checks;
+mod connection_end;
 mod content;
 mod demo_server;
 mod detect;

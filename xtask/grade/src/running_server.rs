@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use super::connection_end::{is_closed, peek, was_reset};
 use super::content;
 use super::expectations::{RESTING, expect_silence};
 use super::own_time::OwnTime;
@@ -390,24 +391,4 @@ impl ExpectedResult<'_> {
             ExpectedResult::Error => ERROR,
         }
     }
-}
-
-/// Returns whether the other side has closed the connection, without a reset.
-fn is_closed(peer: &Peer) -> bool {
-    matches!(peek(peer), Ok(0))
-}
-
-/// Returns whether the other side has reset the connection.
-fn was_reset(peer: &Peer) -> bool {
-    // After the other side's FIN, a reset is only a pending error.
-    matches!(peer.stream().take_error(), Ok(Some(_)))
-        || peek(peer).is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
-}
-
-fn peek(peer: &Peer) -> std::io::Result<usize> {
-    let stream = peer.stream();
-    stream.set_nonblocking(true)?;
-    let seen = stream.peek(&mut [0]);
-    stream.set_nonblocking(false)?;
-    seen
 }
