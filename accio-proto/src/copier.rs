@@ -52,17 +52,18 @@ pub enum Step {
     End,
 }
 
-/// Reason for a failed transfer.
+/// Reason for a failed transfer. It must be aborted, and the connection reset.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyError {
-    /// The peer reset the connection, or the network failed.
+    /// The peer reset the connection, or the network failed. Nothing more can be received.
     #[error("connection lost: {}", reason(.0))]
     Receive(io::Error),
-    /// The file could not be written.
+    /// The file could not be written, for example because the disk is full.
     #[error("cannot write: {}", reason(.0))]
     Write(io::Error),
-    /// No byte arrived for the idle timeout.
+    /// No byte arrived for the idle timeout that was passed to
+    /// [`copy_to_end`](Copier::copy_to_end).
     #[error("no data for {} s", .0.as_secs_f64())]
     Idle(Duration),
 }

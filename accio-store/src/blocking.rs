@@ -16,6 +16,12 @@ use crate::sink::AsyncStoreSink;
 ///
 /// Clones share the store and the memory budget. Each connection occupies a thread of the server;
 /// [`AsyncStoreSink`] needs none.
+///
+/// # Panics
+///
+/// A sink and its files wait for a runtime of their own. So their methods panic in a task of any tokio
+/// runtime, and so does dropping the last clone of a sink or an unfinished file. Threads for blocking
+/// work, on which [`accio_tokio::serve`] calls a sink, are no tasks.
 #[derive(Debug, Clone)]
 pub struct StoreSink {
     sink: AsyncStoreSink,

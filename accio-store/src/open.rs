@@ -49,12 +49,17 @@ impl StoreOptions {
     /// Opens the store at `address` for a server whose sinks block, and removes unfinished uploads of
     /// an earlier run of this node.
     ///
-    /// Starts two threads that send requests. Must not be called on a thread of a tokio runtime.
+    /// Starts a runtime of two threads that send requests.
     ///
     /// # Errors
     ///
     /// Returns an error if the address or the environment is invalid, or if the store cannot be
     /// reached or used.
+    ///
+    /// # Panics
+    ///
+    /// Panics in a task of a tokio runtime: use [`open_async`](Self::open_async) there. Panics if the
+    /// system refuses a thread.
     pub fn open(self, address: &str) -> Result<StoreSink, StoreError> {
         let failure = |cause| StoreError::Io { address: without_secret(address), cause };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -73,6 +78,15 @@ impl StoreOptions {
     /// # Errors
     ///
     /// Returns the same errors as [`open`](Self::open).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime whose I/O and time are enabled.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future is safe. It may leave the empty object `.accio-probe`, which the next start
+    /// removes, and orphans of an earlier run.
     pub async fn open_async(self, address: &str) -> Result<AsyncStoreSink, StoreError> {
         let (backend, root) = select(address, &self.node)?;
         let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
@@ -114,11 +128,12 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// An error that prevents opening a store. A password in the address is left out.
+/// An error that prevents opening a store. A password in the address is left out. The cause is part of
+/// the message, so [`source`](std::error::Error::source) returns nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The address is not a URL of a store.
+    /// The address is not a URL of a store: use one of the [kinds of addresses](crate#addresses).
     #[error("cannot use store {address}: {reason}")]
     InvalidAddress {
         /// The address.
@@ -126,7 +141,7 @@ pub enum StoreError {
         /// The reason why the address is invalid.
         reason: String,
     },
-    /// The store needs the feature `network`.
+    /// The store is reached over HTTP, which needs the feature `network` of this crate.
     #[error("cannot use store {address}: accio-store was built without the feature network")]
     NotBuiltIn {
         /// The address.
@@ -134,7 +149,8 @@ pub enum StoreError {
         /// Its scheme, such as `s3`.
         scheme: String,
     },
-    /// The settings in the environment are incomplete or invalid.
+    /// The settings in the environment, such as credentials, are incomplete or invalid; the reason names
+    /// the missing one.
     #[error("cannot use store {address}: {reason}")]
     InvalidSettings {
         /// The address.
@@ -142,7 +158,9 @@ pub enum StoreError {
         /// The message of the store's client.
         reason: String,
     },
-    /// The store cannot be reached or refuses a request.
+    /// The store cannot be reached or refuses a request. Check the network, the credentials and their
+    /// permissions: opening lists, puts and deletes objects. Failed requests were repeated for up to 30
+    /// seconds.
     #[error("cannot use store {address}: {}", accio_proto::os_error_text(.cause))]
     Io {
         /// The address.

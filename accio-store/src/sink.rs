@@ -45,7 +45,8 @@ impl AsyncStoreSink {
         self.shared.path(id).to_string()
     }
 
-    /// Returns the highest number of this node's objects in the store.
+    /// Returns the highest number of this node's objects in the store. Dropping the future has no other
+    /// effect than to end the request.
     ///
     /// # Errors
     ///

@@ -24,7 +24,8 @@ use crate::sys::client::{is_local_failure, is_shortage};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// A time limit of the builder is zero or above [`limits::MAX_TIMEOUT`].
+    /// A time limit of the builder is zero or above [`limits::MAX_TIMEOUT`]. Nothing was sent; correct
+    /// the value.
     #[error("{name} {value:?}: must be above 0 and at most {} seconds", limits::MAX_TIMEOUT.as_secs())]
     Limit {
         /// The builder's method.
@@ -33,7 +34,7 @@ pub enum ClientError {
         value: Duration,
     },
 
-    /// The host name did not resolve.
+    /// The host name did not resolve. Check its spelling; if `is_temporary` is true, try again later.
     #[error("resolve {host:?}: {}", reason(.cause))]
     Resolve {
         /// The host name.
@@ -43,7 +44,8 @@ pub enum ClientError {
         /// The error of the resolver.
         cause: io::Error,
     },
-    /// The host has no address of the requested family.
+    /// The host has no address of the requested family, or of that of the source address. Allow both
+    /// with [`family`](super::ClientBuilder::family), or use another host name.
     #[error("resolve {host:?}: it has no {family} address")]
     NoAddress {
         /// The host name.
@@ -51,7 +53,9 @@ pub enum ClientError {
         /// The family of the addresses that may be used.
         family: Family,
     },
-    /// The host name did not resolve within the connect timeout.
+    /// The host name did not resolve within the
+    /// [connect timeout](super::ClientBuilder::connect_timeout): the resolver is slow or unreachable.
+    /// Try again later, or use an address.
     #[error("resolve {host:?}: no answer within {after:?}")]
     ResolveTimeout {
         /// The host name.
@@ -59,7 +63,8 @@ pub enum ClientError {
         /// The time limit.
         after: Duration,
     },
-    /// The source address cannot be used.
+    /// The [source address](super::ClientBuilder::source_address) cannot be used: it is not an address
+    /// of this machine, or its port is in use. Correct it, or let the system choose.
     #[error("source address {}: {}", source_address(.address), reason(.cause))]
     Source {
         /// The address, and the port or 0.
@@ -67,7 +72,8 @@ pub enum ClientError {
         /// The error of the operating system.
         cause: io::Error,
     },
-    /// No address of the host accepted the connection.
+    /// No address of the host accepted the connection: no server listens on the port, the network has
+    /// no route, or a firewall refuses. Check host and port, and try again once the server runs.
     #[error("connect to {} port {port}: {}", .host.escape_debug(), reasons(.failures))]
     Connect {
         /// The host as given.
@@ -77,7 +83,9 @@ pub enum ClientError {
         /// The addresses in the order they were tried, each with its error.
         failures: Vec<(SocketAddr, io::Error)>,
     },
-    /// No address of the host answered within the connect timeout.
+    /// No address of the host answered within the
+    /// [connect timeout](super::ClientBuilder::connect_timeout): the host is down, or a firewall drops
+    /// what is sent to it. Try again later.
     #[error("connect to {} port {port}: no answer within {after:?}", .host.escape_debug())]
     ConnectTimeout {
         /// The host as given.
@@ -88,13 +96,15 @@ pub enum ClientError {
         after: Duration,
     },
 
-    /// The host cannot be named by a certificate.
+    /// The host cannot be named by a certificate, so TLS could not verify the server. Use its host name
+    /// or its address.
     #[error("TLS with {host:?}: neither a host name nor an address that a certificate can have")]
     TlsName {
         /// The host as given.
         host: String,
     },
-    /// TLS failed: in its handshake, or later by a connection that was cut or changed.
+    /// TLS failed: in its handshake, or later by a connection that was cut or changed. The variants of
+    /// [`TlsFailure`] say what to do.
     #[error("TLS with {peer}: {cause}")]
     Tls {
         /// The server.
@@ -106,7 +116,8 @@ pub enum ClientError {
     },
 
     /// The server sent something other than the greeting of the dialect, or closed the connection
-    /// instead of sending it.
+    /// instead of sending it. It is not an Accio server, or uses another dialect or TLS;
+    /// [`Client::probe`](super::Client::probe) shows what it sends.
     #[error("{dialect} handshake with {peer}: {cause}")]
     Handshake {
         /// The address of the server.
@@ -116,7 +127,9 @@ pub enum ClientError {
         /// The difference.
         cause: HandshakeError,
     },
-    /// The handshake was not complete within the handshake timeout.
+    /// The handshake was not complete within the
+    /// [handshake timeout](super::ClientBuilder::handshake_timeout). The server has as many connections
+    /// as it serves, so try again later; or it waits for TLS or uses the dialect `direct`.
     #[error("{dialect} handshake with {peer}: not complete within {after:?}")]
     HandshakeTimeout {
         /// The address of the server.
@@ -126,7 +139,8 @@ pub enum ClientError {
         /// The time limit.
         after: Duration,
     },
-    /// The connection failed during the handshake.
+    /// The connection failed during the handshake. If the server reset it, its rules may refuse this
+    /// address, or limit the connections of an address; otherwise try again later.
     #[error("{dialect} handshake with {peer}: {}", reason(.cause))]
     HandshakeBroken {
         /// The address of the server.
@@ -137,7 +151,8 @@ pub enum ClientError {
         cause: io::Error,
     },
 
-    /// The server reset the connection during the transfer.
+    /// The server reset the connection during the transfer: it refused the file, could not store it, or
+    /// was stopped. The reason is in its log or journal. A retry may succeed.
     #[error("send to {peer}: the server reset the connection after at most {sent} bytes")]
     Reset {
         /// The address of the server.
@@ -145,7 +160,8 @@ pub enum ClientError {
         /// Number of bytes of the file passed to the kernel before.
         sent: u64,
     },
-    /// The server closed its side of the connection before the end of the file.
+    /// The server closed its side of the connection before the end of the file. An Accio server resets it
+    /// instead, so this is another kind of server, or a proxy in between.
     #[error(
         "send to {peer}: the server closed the connection before the end of the file, after at most {sent} bytes"
     )]
@@ -155,7 +171,9 @@ pub enum ClientError {
         /// Number of bytes of the file passed to the kernel before.
         sent: u64,
     },
-    /// No byte could be sent, and none was acknowledged, for the stall timeout.
+    /// No byte could be sent, and none was acknowledged, for the
+    /// [stall timeout](super::ClientBuilder::stall_timeout): the network is broken, or the server does
+    /// not receive. Try again later, or with a longer limit.
     #[error("send to {peer}: no progress for {after:?} after at most {sent} bytes")]
     Stalled {
         /// The address of the server.
@@ -167,7 +185,8 @@ pub enum ClientError {
         /// The time limit.
         after: Duration,
     },
-    /// The connection failed in another way during the transfer.
+    /// The connection failed in another way during the transfer, for example because the network did.
+    /// A retry may succeed.
     #[error("send to {peer}: {} after at most {sent} bytes", reason(.cause))]
     Send {
         /// The address of the server.
@@ -179,14 +198,18 @@ pub enum ClientError {
         /// The error of the operating system.
         cause: io::Error,
     },
-    /// The server reset the connection after the end of the file instead of confirming it.
+    /// The server reset the connection after the end of the file instead of confirming it: it could not
+    /// store the file, rejected it, or was stopped. The reason is in its log or journal. A retry may
+    /// succeed.
     #[error("confirmation from {peer}: the server reset the connection: it has not kept the file")]
     NotKept {
         /// The address of the server.
         peer: SocketAddr,
     },
-    /// The server did not confirm the file within the confirm timeout, and it is unknown whether all
-    /// bytes arrived: this system does not report how many were acknowledged.
+    /// The server did not confirm the file within the
+    /// [confirm timeout](super::ClientBuilder::confirm_timeout), and it is unknown whether all bytes
+    /// arrived: this system does not report how many were acknowledged. A retry may store the file
+    /// twice, so check first if that matters.
     #[error(
         "confirmation from {peer}: none within {after:?}, and whether all bytes arrived is unknown"
     )]
@@ -197,7 +220,8 @@ pub enum ClientError {
         after: Duration,
     },
 
-    /// The upload was not complete within the transfer timeout.
+    /// The upload was not complete within the
+    /// [transfer timeout](super::ClientBuilder::transfer_timeout). Allow more time.
     #[error("not complete within {after:?}, after at most {sent} bytes")]
     TransferTimeout {
         /// The address of the server, if the connection was established.
@@ -210,13 +234,15 @@ pub enum ClientError {
         after: Duration,
     },
 
-    /// The source could not be read.
+    /// The source could not be read, or [its outcome](super::Source::with_outcome) was an error. A retry
+    /// needs a new source.
     #[error("read the source: {}", reason(.cause))]
     Read {
         /// The error of the operating system or of the reader.
         cause: io::Error,
     },
-    /// The file became shorter during the transfer.
+    /// The file became shorter during the transfer. Send it when no other program changes it, or send a
+    /// copy.
     #[error("read the source: it shrank from {expected} to {found} bytes while it was being sent")]
     Shrank {
         /// Number of bytes to send, from the size at the start.
@@ -224,7 +250,8 @@ pub enum ClientError {
         /// Number of bytes that were read.
         found: u64,
     },
-    /// A system call of the client failed, e.g. because no descriptor is free.
+    /// A system call of the client failed, for example because no descriptor is free: raise the limit of
+    /// the process, or send fewer files at once. On a runtime, also if that ends.
     #[error("{what}: {}", reason(.cause))]
     Local {
         /// The operation that failed.

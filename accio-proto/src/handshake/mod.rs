@@ -15,7 +15,8 @@ pub use server::{ServerHandshake, ServerStep};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// The peer sent a byte that the dialect does not allow here.
+    /// The peer sent a byte that the dialect does not allow here: it uses another dialect or another
+    /// protocol.
     #[error("expected \"{}\", got \"{}\"", .expected.escape_ascii(), .got.escape_ascii())]
     Mismatch {
         /// The expected line.
@@ -23,7 +24,7 @@ pub enum HandshakeError {
         /// The received bytes of this line, up to and including the first wrong one.
         got: Vec<u8>,
     },
-    /// The peer closed its side of the connection during the handshake.
+    /// The peer closed its side of the connection during the handshake: it gave up, or failed.
     #[error("closed after {matched} of {} bytes of \"{}\"", .expected.len(), .expected.escape_ascii())]
     Closed {
         /// The expected line.

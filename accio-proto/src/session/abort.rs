@@ -10,13 +10,18 @@ use crate::limits;
 use crate::os_error::reason;
 
 /// Reason for a failed transfer.
+///
+/// The peer was reset, and may send the file again. [`is_peer_fault`](Abort::is_peer_fault) separates
+/// the reasons that need no action of the operator.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Abort {
-    /// The peer sent no byte for the idle timeout.
+    /// The peer sent no byte for the [idle timeout](crate::SessionLimits::idle_timeout). Raise that if
+    /// clients pause for longer.
     #[error("no data for {} s", .0.as_secs_f64())]
     Idle(Duration),
-    /// The peer sent fewer bytes per second than the minimum rate, over [`limits::RATE_WINDOW`].
+    /// The peer sent fewer bytes per second than the
+    /// [minimum rate](crate::SessionLimits::min_rate), over [`limits::RATE_WINDOW`].
     #[error("only {got} bytes in {} s, below {min_rate} a second", limits::RATE_WINDOW.as_secs())]
     TooSlow {
         /// Number of bytes received.
@@ -24,26 +29,29 @@ pub enum Abort {
         /// Minimum rate in bytes per second.
         min_rate: u64,
     },
-    /// The transfer took longer than its maximum duration.
+    /// The transfer took longer than its [maximum duration](crate::SessionLimits::max_duration).
     #[error("not complete after {} s", .0.as_secs_f64())]
     TooLong(Duration),
-    /// The file is larger than the maximum size.
+    /// The file is larger than the [maximum size](crate::SessionLimits::max_size).
     #[error("larger than {0} bytes")]
     TooLarge(u64),
-    /// The peer reset the connection, or the network failed.
+    /// The peer reset the connection, as a client does that gives up or is killed, or the network
+    /// failed.
     #[error("connection lost: {}", reason(.0))]
     Reset(io::Error),
     /// The TLS connection ended without the close_notify of the peer: the file may have been
     /// truncated.
     #[error("the connection ended without close_notify")]
     Truncated,
-    /// The bytes of the peer are not valid TLS, or it sent an alert.
+    /// The bytes of the peer are not valid TLS, or it sent an alert, after the TLS handshake.
     #[error("TLS: {}", reason(.0))]
     Tls(io::Error),
-    /// The peer violated the handshake.
+    /// The peer violated the handshake of the only dialect that the server accepts:
+    /// [`ServerDialect::Auto`](crate::ServerDialect::Auto) accepts clients of two.
     #[error("handshake: {0}")]
     Handshake(HandshakeError),
-    /// The sink could not store the file, e.g. because the disk is full.
+    /// The sink could not store the file, for example because the disk is full. `cause` says what to
+    /// mend.
     #[error("cannot {action} the file: {}", reason(cause))]
     Sink {
         /// The call that failed.
@@ -51,13 +59,15 @@ pub enum Abort {
         /// The error of the sink.
         cause: io::Error,
     },
-    /// The system could not watch the connection, e.g. because memory is short.
+    /// The system could not watch the connection, for example because memory is short, or the server
+    /// panicked, which is a bug. The log has details.
     #[error("cannot serve the connection: {}", reason(.0))]
     System(io::Error),
-    /// The program refused the complete file, for this reason.
+    /// The sink rejected the file when it was to be opened, or the
+    /// [reviewer](crate::ServerBuilder::reviewer) the complete file, for this reason.
     #[error("rejected: {0}")]
     Rejected(String),
-    /// The server was stopped.
+    /// The server was stopped before the transfer was complete; a drain would have let it finish.
     #[error("the server was stopped")]
     Shutdown,
 }

@@ -8,11 +8,12 @@ use rustls::{AlertDescription, CertificateError, Error, OtherError};
 use super::Pin;
 use crate::os_error::reason;
 
-/// The reason for a failed TLS handshake, from the server's point of view.
+/// The reason for a failed TLS handshake, from the server's point of view. The connection was reset,
+/// and has neither a number nor a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeFailure {
-    /// The first bytes of the client are not TLS.
+    /// The first bytes of the client are not TLS: it must enable TLS.
     #[error("the client does not speak TLS: it sent \"{}\"", .0.escape_ascii())]
     NotTls(Vec<u8>),
     /// The client sent nothing until the time limit. A client without TLS waits for the greeting.
@@ -23,19 +24,20 @@ pub enum HandshakeFailure {
         "the client does not speak TLS: it sent nothing and closed the connection at the first TLS message"
     )]
     Plain,
-    /// The handshake was not complete within the time limit.
+    /// The handshake was not complete within the idle timeout, although the client sent a part of it.
     #[error("the TLS handshake was not complete within {} s", .0.as_secs_f64())]
     Late(Duration),
     /// The client closed the connection during the handshake.
     #[error("the client closed the connection during the TLS handshake")]
     Closed,
-    /// The connection failed during the handshake.
+    /// The connection failed during the handshake: the client was killed, or the network failed.
     #[error("the connection was lost during the TLS handshake: {}", reason(.0))]
     Lost(io::Error),
-    /// The handshake exceeded its maximum number of bytes.
+    /// The handshake exceeded its maximum number of bytes: the client is faulty or an attacker, or its
+    /// chain of certificates is very long.
     #[error("the TLS handshake took more than {0} bytes")]
     TooLong(usize),
-    /// The identity has its maximum number of connections.
+    /// The identity has its [maximum number](crate::ServerBuilder::max_per_identity) of connections.
     #[error("{identity} already has {max} connections")]
     TooMany {
         /// The identity.
@@ -43,7 +45,8 @@ pub enum HandshakeFailure {
         /// The maximum number of connections per identity.
         max: u32,
     },
-    /// The TLS protocol failed.
+    /// The TLS protocol failed: the client has no accepted certificate, does not trust that of the
+    /// server, or has no version or cipher suite in common with it. The error says which.
     #[error("TLS handshake: {}", describe(.0))]
     Tls(Error),
 }

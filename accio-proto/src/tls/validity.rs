@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, Error, KeyUsage};
 
-/// The reason why a certificate is not valid at a time.
+/// The reason why a certificate is not valid at a time. Use another one, or correct the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutOfDate {

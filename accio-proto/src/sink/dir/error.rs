@@ -19,18 +19,23 @@ pub struct DirError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DirErrorKind {
-    /// The directory cannot be created, opened or read, or no files can be created in it.
+    /// The directory cannot be created, opened or read, or no files can be created in it. Check the
+    /// path, its permissions and the free space.
     Unusable,
-    /// Another server uses the directory, and at least one of the two replaces existing files.
+    /// Another server uses the directory, and at least one of the two replaces existing files. Stop it,
+    /// use another directory, or let both [keep](super::Existing::Keep) existing files.
     InUse,
-    /// The file system cannot give a complete file its name.
+    /// The file system cannot give a complete file its name: use a directory on another one.
     Publish,
-    /// The file system ignores permissions, so [`mode`](super::DirOptions::mode) has no effect.
+    /// The file system ignores permissions, so [`mode`](super::DirOptions::mode) has no effect: do not
+    /// set it, or use a directory on another file system.
     Mode,
     /// The file system cannot write files or names to the disk on request, which
-    /// [`durable`](super::DirOptions::durable) requires.
+    /// [`durable`](super::DirOptions::durable) requires: do not set it, or use a directory on another
+    /// file system.
     Durable,
-    /// The directory was removed, or its file system became read-only, after it was opened.
+    /// The directory was removed, or its file system became read-only, after it was opened. Restore it
+    /// and open it again.
     Gone,
 }
 
