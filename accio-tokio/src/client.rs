@@ -34,7 +34,8 @@ impl Client {
     /// connection; an Accio server does so after ten seconds of silence. The future borrows nothing but
     /// what the reader borrows, so it can be spawned.
     ///
-    /// The host name is resolved and the connection established on a thread for blocking work.
+    /// The host name is resolved and the connection established on a thread for blocking work, within
+    /// the connect timeout. A runtime that is dropped meanwhile waits for that thread.
     ///
     /// # Errors
     ///
@@ -44,12 +45,16 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// Panics outside of a tokio runtime whose I/O and time are enabled.
+    /// The future panics outside of a tokio runtime whose I/O and time are enabled, and resumes a panic
+    /// of the reader or an observer.
     ///
     /// # Cancellation
     ///
     /// Dropping the future resets the connection, so the server does not keep the file, unless it
-    /// already has all of it and its confirmation is on the way.
+    /// already has all of it and its confirmation is on the way. If the connection is not established
+    /// yet, that continues for at most the connect timeout and is then reset; an Accio server counts it
+    /// as a failed upload. The future is not cancel safe in the sense of `select!`: it cannot be
+    /// resumed, and what was read of the reader is lost.
     pub fn send<R: AsyncRead + Send>(
         &self,
         host: &str,

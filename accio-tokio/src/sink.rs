@@ -19,7 +19,8 @@ use bytes::Bytes;
 ///
 /// When the server stops, it drops the futures of [`open`](AsyncFileSink::open) and
 /// [`write`](AsyncSinkFile::write); an abort or a mark follows. It waits for commits, aborts and
-/// marks, so these must be bounded in time.
+/// marks, so these must be bounded in time. A runtime that is dropped before the server has ended
+/// drops all futures and files, and no other call follows.
 pub trait AsyncFileSink: Send + Sync + 'static {
     /// The file of a connection.
     type File: AsyncSinkFile;

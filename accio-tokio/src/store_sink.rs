@@ -37,8 +37,8 @@ fn part_size(index: usize) -> usize {
 /// its size after 7.8 GiB, because stores allow 10,000 parts. `accio-store` has sinks with a memory
 /// limit for all connections together, which never replace an object.
 ///
-/// If the process is killed during a large upload, the store may keep its parts until a lifecycle
-/// rule removes them.
+/// If the process is killed or the runtime dropped during a large upload, the store may keep its parts
+/// until a lifecycle rule removes them.
 #[derive(Clone)]
 pub struct ObjectStoreSink {
     store: Arc<dyn ObjectStore>,

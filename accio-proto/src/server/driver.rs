@@ -15,15 +15,18 @@
 //!
 //! A stop turns each `Live` into an `Ending` by [`abort`](Driver::abort).
 
+mod refused;
+mod request;
+
 use std::fmt;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::{self, ConnectionInfo, Progress, Unnumbered};
+use super::connection::{self, ConnectionInfo, Progress};
 use super::connections::Connections;
-use super::handle::{Controls, ServerHandle};
+use super::handle::ServerHandle;
 use super::listener::{self, Accepted};
 use super::transport::ServerSocket;
 use super::under_review::UnderReview;
@@ -32,10 +35,14 @@ use crate::interest::Interest;
 use crate::session::{Abort, Closing};
 use crate::sink::FileSink;
 use crate::sys::wait;
+pub use refused::Refused;
+pub use request::Request;
 
 /// A server without threads. Clones refer to the same server. See the [module](self).
 pub struct Driver<K: FileSink> {
     connections: Arc<Connections<K>>,
+    /// Whether commits are faster together.
+    groups: bool,
 }
 
 /// A connection in service, which waits for its socket, its deadline or its next turn. Dropping it
@@ -47,12 +54,6 @@ pub struct Live<K: FileSink>(connection::Connection<K>);
 /// the connection without any trace in the sink.
 #[must_use]
 pub struct Ending<K: FileSink>(connection::Ending<K>);
-
-/// A connection that ends without a number: it was refused, or a proxy has checked the server.
-/// Dropping it has the same effect as [`close`](Refused::close), except that the check of a proxy
-/// fails.
-#[must_use]
-pub struct Refused(Unnumbered);
 
 /// The state of a connection after a call of the [`Driver`].
 #[must_use]
@@ -82,20 +83,13 @@ pub enum Accept<K: FileSink> {
 #[derive(Debug, Clone, Copy)]
 pub struct Lost(Option<ConnectionInfo>);
 
-/// The descriptor of the stop or drain request of a [`ServerHandle`](crate::ServerHandle), which
-/// becomes readable once and stays so.
-#[derive(Debug)]
-pub struct Request {
-    controls: Arc<Controls>,
-    is_drain: bool,
-}
-
 /// A file under review; see [`Driver::review`].
 pub struct Pending<K: FileSink>(Arc<UnderReview<K>>);
 
 impl<K: FileSink> Driver<K> {
     pub(super) fn new(connections: Connections<K>) -> Self {
-        Driver { connections: Arc::new(connections) }
+        let groups = connections.sink.commits_in_groups();
+        Driver { connections: Arc::new(connections), groups }
     }
 
     /// Returns a handle, whose requests the caller must watch: see [`stop_request`](Driver::stop_request).
@@ -111,12 +105,12 @@ impl<K: FileSink> Driver<K> {
     /// Returns the request to stop: accept nothing more, tell the sink by
     /// [`stopping`](Driver::stopping), and [abort](Driver::abort) all connections.
     pub fn stop_request(&self) -> Request {
-        Request { controls: Arc::clone(&self.connections.controls), is_drain: false }
+        Request::new(&self.connections.controls, false)
     }
 
     /// Returns the request to drain: accept nothing more, and end when the last connection has.
     pub fn drain_request(&self) -> Request {
-        Request { controls: Arc::clone(&self.connections.controls), is_drain: true }
+        Request::new(&self.connections.controls, true)
     }
 
     /// Tells the sink that the server stops. Call it before the connections are
@@ -221,12 +215,35 @@ impl<K: FileSink> Driver<K> {
         released: impl FnOnce() -> T + Send + 'static,
     ) -> Option<K::File> {
         let (connections, peer) = (Arc::clone(&self.connections), ending.0.info.peer);
-        self.connections.finish(ending.0, move |socket, kept| {
-            connections.leave(&socket, peer);
-            let notified = released();
-            socket.release(kept);
-            drop(notified);
-        })
+        let release = move |socket, kept| connections.release(socket, kept, peer, released);
+        self.connections.finish(ending.0, release)
+    }
+
+    /// Returns whether the sink commits several files together faster than one after the other; see
+    /// [`finish_all`](Driver::finish_all).
+    pub fn commits_in_groups(&self) -> bool {
+        self.groups
+    }
+
+    /// Works like [`finish`](Driver::finish) for each of the connections, but commits their files
+    /// together by [`FileSink::commit_all`]. Returns the discarded files.
+    pub fn finish_all<T>(
+        &self,
+        group: Vec<(Ending<K>, impl FnOnce() -> T + Send + 'static)>,
+    ) -> Vec<K::File> {
+        let with_release = group.into_iter().map(|(ending, released)| {
+            let (connections, peer) = (Arc::clone(&self.connections), ending.0.info.peer);
+            let release = move |socket, kept| connections.release(socket, kept, peer, released);
+            (ending.0, release)
+        });
+        let (complete, failed): (Vec<_>, Vec<_>) =
+            with_release.partition(|(ending, _)| ending.closing.is_complete());
+        let failed = failed.into_iter();
+        let mut discarded: Vec<_> = failed
+            .filter_map(|(ending, release)| self.connections.finish(ending, release))
+            .collect();
+        discarded.extend(self.connections.finish_all(complete));
+        discarded
     }
 
     /// Returns the description of a lost connection, if it had a number.
@@ -335,22 +352,6 @@ impl<K: FileSink> Ending<K> {
     }
 }
 
-impl Refused {
-    /// Ends the connection: with a reset, or with FIN after the check of a proxy.
-    pub fn close(self) {
-        self.0.close();
-    }
-}
-
-impl AsFd for Request {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self.is_drain {
-            true => self.controls.drain.as_fd(),
-            false => self.controls.stop.as_fd(),
-        }
-    }
-}
-
 impl<K: FileSink> Pending<K> {
     /// Returns the connection. Without a decision yet, the transfer fails with [`Abort::Shutdown`].
     pub fn take(self) -> Option<Ending<K>> {
@@ -369,14 +370,14 @@ impl<K: FileSink> From<Progress<K>> for Step<K> {
         match progress {
             Progress::Waiting(connection) => Step::Waiting(Live(connection)),
             Progress::Ended(ending) => Step::Ended(Ending(ending)),
-            Progress::Unnumbered(unnumbered) => Step::Refused(Refused(unnumbered)),
+            Progress::Unnumbered(unnumbered) => Step::Refused(Refused::new(unnumbered)),
         }
     }
 }
 
 impl<K: FileSink> Clone for Driver<K> {
     fn clone(&self) -> Self {
-        Driver { connections: Arc::clone(&self.connections) }
+        Driver { connections: Arc::clone(&self.connections), groups: self.groups }
     }
 }
 
@@ -392,9 +393,3 @@ macro_rules! debug_opaque {
 }
 
 debug_opaque!(Driver, Live, Ending, Pending, Step, Accept);
-
-impl fmt::Debug for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refused").finish_non_exhaustive()
-    }
-}

@@ -76,8 +76,9 @@ pub trait FileSink: Send + Sync + 'static {
     }
 
     /// Returns whether a commit waits for the disk, so that several commits together are faster
-    /// than one after the other. The [reactor](crate::Threading::Reactor) then collects waiting
-    /// commits and calls [`commit_all`](FileSink::commit_all). Called once. By default it does not.
+    /// than one after the other. The [reactor](crate::Threading::Reactor) and `accio-tokio` then collect
+    /// waiting commits and call [`commit_all`](FileSink::commit_all). Called once. By default it does
+    /// not.
     fn commits_in_groups(&self) -> bool {
         false
     }
@@ -118,8 +119,8 @@ pub enum OpenError {
     /// transfer ends with [`Abort::Rejected`](crate::Abort::Rejected).
     #[error("rejected: {0}")]
     Rejected(String),
-    /// The sink could not open the file. The transfer ends with
-    /// [`Abort::Sink`](crate::Abort::Sink).
+    /// The sink could not open the file, for example because no space or descriptor is left. The
+    /// transfer ends with [`Abort::Sink`](crate::Abort::Sink).
     #[error("{}", reason(.0))]
     Failed(io::Error),
 }

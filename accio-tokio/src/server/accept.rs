@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::calls::Calls;
-use super::connection;
-use super::shared::{Phase, Place, Shared, Task, wait_for};
+use super::connection::Served;
+use super::shared::{Phase, Place, Shared, Task, Unreported, wait_for};
 use crate::registration::{Registration, register};
 
 /// Number of connections accepted before other tasks run.
@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Senders without messages: the receiver notices when all are dropped.
 #[derive(Clone)]
 struct InService {
-    /// Held by the task of each connection.
-    task: mpsc::Sender<()>,
+    /// Held until each connection is reported.
+    unreported: Unreported,
     /// Held until the peer of each connection is notified.
     open: mpsc::Sender<()>,
 }
@@ -63,9 +63,9 @@ pub(super) fn run<K: FileSink, C: Calls<K>>(
     let listeners = listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>();
     let listeners = listeners.map_err(ServerError::Start)?;
     Ok(async move {
-        let (task, mut last_task) = mpsc::channel(1);
+        let (unreported, mut last_report) = mpsc::channel(1);
         let (open, mut last_open) = mpsc::channel(1);
-        let in_service = InService { task, open };
+        let in_service = InService { unreported, open };
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(accept_all(Arc::clone(&shared), listener, in_service.clone()));
@@ -102,7 +102,7 @@ pub(super) fn run<K: FileSink, C: Calls<K>>(
         let _ = timeout(STOP_GRACE, stopping).await;
         shared.phase.send_replace(Phase::Stopping);
         drop(in_service.take());
-        last_task.recv().await;
+        last_report.recv().await;
         // The recorder may keep acknowledgements for any time.
         let _ = timeout(STOP_GRACE, last_open.recv()).await;
         failure.map_or(Ok(()), |error| Err(ServerError::Serve(error)))
@@ -143,11 +143,12 @@ async fn accept_all<K: FileSink, C: Calls<K>>(
             match shared.driver.accept(&listener.socket) {
                 Accept::Connection(Step::Refused(refused)) => refused.close(),
                 Accept::Connection(step) => {
-                    let InService { task, open } = in_service.clone();
-                    let (shared, place) = (Arc::clone(&shared), Place { permit: held, open });
+                    let InService { unreported, open } = in_service.clone();
+                    let place = Place { permit: held, open };
+                    let served = Served::new(Arc::clone(&shared), place, unreported);
                     tokio::spawn(async move {
-                        connection::serve(shared, step, place).await;
-                        drop(task);
+                        let greeted = served.greet(step);
+                        served.serve(greeted).await;
                     });
                 }
                 Accept::Nothing => {

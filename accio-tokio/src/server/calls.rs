@@ -15,8 +15,8 @@ pub(super) trait Calls<K: FileSink>: Copy + Send + Sync + 'static {
     /// Number of turns in a row that a connection with input takes before other tasks run.
     const TURNS: usize;
 
-    /// Whether a connection is finished in the same call as its last turn.
-    const FINISHES: bool;
+    /// Whether turns run in the task of their connection.
+    const IN_TASK: bool;
 
     /// Runs calls of the sink.
     fn call<T: Send + 'static>(
@@ -65,7 +65,7 @@ impl<K: FileSink> Calls<K> for InBlockingPool {
     /// 8 MiB: a call on another thread costs some microseconds.
     const TURNS: usize = 8;
 
-    const FINISHES: bool = true;
+    const IN_TASK: bool = false;
 
     async fn call<T: Send + 'static>(
         self,
@@ -98,7 +98,7 @@ impl<A: AsyncFileSink> Calls<Bridge<A>> for InTask {
     /// The sink stores the bytes of each turn before the next one.
     const TURNS: usize = 1;
 
-    const FINISHES: bool = false;
+    const IN_TASK: bool = true;
 
     async fn call<T: Send + 'static>(
         self,

@@ -1,19 +1,24 @@
-//! The task of one connection.
+//! A connection: a task waits for its socket, and its turns run where the sink may be called.
 
+use std::mem;
 use std::os::fd::AsFd;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use accio_proto::driver::{Ending, Live, Lost, Step};
 use accio_proto::{Abort, FileSink, Interest};
 use tokio::io::Interest as Events;
-use tokio::sync::{oneshot, watch};
-use tokio::time::Sleep;
+use tokio::sync::{oneshot, watch::Receiver};
 
 use super::calls::{Broken, Calls, caught};
-use super::shared::{Phase, Place, Shared, wait_for};
-use crate::registration::{Registration, register};
+use super::shared::{Belongings, Finishing, Phase, Place, Shared, Unreported, wait_for};
+use super::turn_queue::{Request, TICK};
+use crate::registration::register;
+
+/// A connection in service, except for its session.
+pub(super) struct Served<K: FileSink, C> {
+    shared: Arc<Shared<K, C>>,
+    own: Belongings,
+}
 
 /// The reason why a connection gets a turn or ends.
 enum Woken {
@@ -21,186 +26,217 @@ enum Woken {
     End(Abort),
 }
 
-/// The next action after some turns.
-enum After<K: FileSink> {
-    Step(Step<K>),
-    /// The connection was finished.
-    Finished,
-}
+/// The state of a connection after a turn, unless the turn panicked.
+pub(super) type Stepped<K> = Result<Step<K>, (Lost, Broken)>;
 
-/// Serves a connection that was just accepted until its end.
-pub(super) async fn serve<K: FileSink, C: Calls<K>>(
-    shared: Arc<Shared<K, C>>,
-    step: Step<K>,
-    place: Place,
-) {
-    let mut phase = shared.phase.subscribe();
-    let mut place = Some(place);
-    let mut registration: Option<Registration> = None;
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
-    let mut next = match step {
-        Step::Waiting(live) => {
-            let lost = live.lost();
-            caught(|| shared.driver.greet(live)).map_err(|broken| (lost, broken))
+impl<K: FileSink, C: Calls<K>> Served<K, C> {
+    pub(super) fn new(shared: Arc<Shared<K, C>>, place: Place, unreported: Unreported) -> Self {
+        let phase = shared.phase.subscribe();
+        let own = Belongings { phase, registration: None, timer: None, place, unreported };
+        Served { shared, own }
+    }
+
+    /// Sends the greeting of a connection that was just accepted.
+    pub(super) fn greet(&self, step: Step<K>) -> Stepped<K> {
+        match step {
+            Step::Waiting(live) => {
+                let lost = live.lost();
+                caught(|| self.shared.driver.greet(live)).map_err(|broken| (lost, broken))
+            }
+            ended => Ok(ended),
         }
-        ended => Ok(ended),
-    };
-    loop {
-        let step = match next {
-            Ok(step) => step,
-            Err((lost, broken)) => return lose(&shared, lost, broken).await,
-        };
-        let mut live = match step {
-            Step::Waiting(live) => live,
-            Step::Ended(ending) => {
-                drop(registration.take());
-                return end(&shared, ending, place.take(), &mut phase).await;
+    }
+
+    /// Serves the connection until its end, or until a thread for blocking work continues with it.
+    pub(super) async fn serve(mut self, mut next: Stepped<K>) {
+        loop {
+            let step = match next {
+                Ok(step) => step,
+                Err((lost, broken)) => return lose(&self.shared, lost, broken).await,
+            };
+            let mut live = match step {
+                Step::Waiting(live) => live,
+                Step::Ended(ending) => return self.end(ending).await,
+                Step::Refused(refused) => {
+                    drop(self.own.registration.take());
+                    return refused.close();
+                }
+            };
+            let shared = &self.shared;
+            let worked = tokio::select! {
+                biased;
+                worked = shared.calls.after_turn(&shared.driver, &mut live) => worked,
+                () = is_stopping(&mut self.own.phase) => Err(Abort::Shutdown),
+            };
+            let lost = live.lost();
+            let woken = match worked {
+                Ok(()) => self.wait(&mut live).await,
+                Err(why) => Woken::End(why),
+            };
+            let may_block = live.may_block();
+            let stepped = match woken {
+                Woken::End(why) => caught(|| self.shared.driver.abort(live, why)),
+                Woken::Turn if may_block && !C::IN_TASK => return self.pass_on(live),
+                Woken::Turn => caught(|| take_turns(&self.shared, live)),
+            };
+            next = stepped.map_err(|broken| (lost, broken));
+            if may_block {
+                // Yield: socket and sink may always be ready, so that this task would never wait.
+                tokio::task::yield_now().await;
             }
-            Step::Refused(refused) => {
-                drop(registration.take());
-                return refused.close();
+        }
+    }
+
+    /// Passes the connection to a thread for blocking work, which also finishes it if its turns were
+    /// the last ones; otherwise a new task waits for the next event. A task that waited for the thread
+    /// would have to be woken for each small upload, only to find that it has ended.
+    fn pass_on(self, live: Live<K>) {
+        let Served { shared, own } = self;
+        match shared.turns.add((live, own)) {
+            Request::Nothing => {}
+            Request::Thread => start_thread(shared),
+            Request::Watch => drop(tokio::spawn(watch(shared))),
+        }
+    }
+
+    /// Gives the connection its turns, and finishes it or starts a task that waits for the next event.
+    fn serve_on_thread(self, live: Live<K>) {
+        let lost = live.lost();
+        let shared = Arc::clone(&self.shared);
+        let _unreported = self.own.unreported.clone();
+        let stepped = caught(|| match take_turns(&shared, live) {
+            Step::Ended(ending) if !(ending.is_complete() && shared.driver.reviews()) => {
+                let Belongings { registration, place, unreported, .. } = self.own;
+                // The peer is not notified while the socket is watched.
+                drop(registration);
+                shared.finish(Finishing { ending, place, unreported });
             }
+            step => drop(tokio::spawn(self.serve(Ok(step)))),
+        });
+        if stepped.is_err() {
+            shared.driver.abandon(lost);
+        }
+    }
+
+    /// Waits for the socket of the connection, its deadline, or the stop.
+    async fn wait(&mut self, live: &mut Live<K>) -> Woken {
+        let events = match live.interest() {
+            Interest::Read => Events::READABLE,
+            Interest::ReadWrite => Events::READABLE | Events::WRITABLE,
         };
+        let registered = match &mut self.own.registration {
+            Some(registered) => registered,
+            None => match register(live.as_fd(), Events::READABLE | Events::WRITABLE) {
+                Ok(registered) => self.own.registration.insert(registered),
+                Err(error) => return Woken::End(Abort::System(error)),
+            },
+        };
+        let deadline = tokio::time::Instant::from_std(live.deadline(&self.shared.driver));
+        let timer = &mut self.own.timer;
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        loop {
+            tokio::select! {
+                biased;
+                () = is_stopping(&mut self.own.phase) => return Woken::End(Abort::Shutdown),
+                ready = registered.ready(events) => match ready {
+                    // The event may be an old one: the turn that followed it has consumed its bytes.
+                    Ok(mut ready) if !live.is_ready() => ready.clear_ready(),
+                    Ok(_) => return Woken::Turn,
+                    Err(error) => return Woken::End(Abort::System(error)),
+                },
+                () = timer.as_mut() => {
+                    // Deadlines only move later, so the timer is set again only when it has passed.
+                    if deadline <= tokio::time::Instant::now() {
+                        return Woken::Turn;
+                    }
+                    timer.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+
+    /// Reviews, commits or aborts the file of the connection.
+    async fn end(self, mut ending: Ending<K>) {
+        let Served { shared, own } = self;
+        let Belongings { mut phase, registration, timer, place, unreported } = own;
+        // The peer is not notified while the socket is watched.
+        drop((registration, timer));
+        // A file in a group may be reported after this task has ended, and a panic before.
+        let _unreported = unreported.clone();
+        let lost = ending.lost();
         let worked = tokio::select! {
             biased;
-            worked = shared.calls.after_turn(&shared.driver, &mut live) => worked,
+            worked = shared.calls.after_last_turn(&shared.driver, &mut ending) => worked,
             () = is_stopping(&mut phase) => Err(Abort::Shutdown),
         };
-        let lost = live.lost();
-        let woken = match worked {
-            Ok(()) => wait(&shared, &mut registration, &mut timer, &mut live, &mut phase).await,
-            Err(why) => Woken::End(why),
-        };
-        next = match woken {
-            Woken::End(why) => caught(|| shared.driver.abort(live, why)),
-            Woken::Turn => {
-                let turns = take_turns(&shared, live, registration.take(), place.take()).await;
-                match turns {
-                    Ok((After::Step(step), watched, held)) => {
-                        (registration, place) = (watched, held);
-                        Ok(step)
+        if let Err(why) = worked {
+            ending.fail(why);
+        }
+        if ending.is_complete() && shared.driver.reviews() {
+            let (decide, decided) = oneshot::channel::<()>();
+            let driver = shared.driver.clone();
+            let review = move || driver.review(ending, move || drop(decide));
+            ending = match shared.calls.call(review).await {
+                Ok(Err(unprepared)) => *unprepared,
+                Ok(Ok(pending)) => {
+                    tokio::select! {
+                        biased;
+                        _ = decided => {}
+                        () = is_stopping(&mut phase) => {}
                     }
-                    Ok((After::Finished, ..)) => return,
-                    Err(broken) => Err(broken),
+                    match pending.take() {
+                        Some(ending) => ending,
+                        None => return,
+                    }
                 }
-            }
+                Err(broken) => return lose(&shared, lost, broken).await,
+            };
         }
-        .map_err(|broken| (lost, broken));
-    }
-}
-
-/// Gives a connection its turns and, if its file is complete afterwards, finishes it in the same
-/// call.
-async fn take_turns<K: FileSink, C: Calls<K>>(
-    shared: &Arc<Shared<K, C>>,
-    live: Live<K>,
-    registration: Option<Registration>,
-    place: Option<Place>,
-) -> Result<(After<K>, Option<Registration>, Option<Place>), Broken> {
-    if !live.may_block() {
-        let driver = &shared.driver;
-        let turn = |copier: &mut _| driver.take_turn(live, copier);
-        let step = caught(|| shared.copiers.with(|| driver.copier(), turn))?;
-        return Ok((After::Step(step), registration, place));
-    }
-    let shared_here = Arc::clone(shared);
-    let turns = move || {
-        let driver = &shared_here.driver;
-        let create = || driver.copier();
-        let step = shared_here.copiers.with(create, |copier| {
-            let mut step = driver.take_turn(live, copier);
-            for _ in 1..C::TURNS {
-                step = match step {
-                    Step::Waiting(live) if live.is_ready() => driver.take_turn(live, copier),
-                    step => return step,
-                };
-            }
-            step
-        });
-        match step {
-            Step::Ended(ending) if C::FINISHES && !(ending.is_complete() && driver.reviews()) => {
-                drop(registration);
-                shared_here.discard(driver.finish(ending, move || Place::free(place)));
-                (After::Finished, None, None)
-            }
-            step => (After::Step(step), registration, place),
-        }
-    };
-    let taken = shared.calls.call(turns).await;
-    if !C::FINISHES {
-        // Yield: the socket and the sink may always be ready, so that this task would never wait.
-        tokio::task::yield_now().await;
-    }
-    taken
-}
-
-impl<K: FileSink, C> Shared<K, C> {
-    /// Drops the discarded file of a connection, and lets the sink tidy up: once for many files. The
-    /// connection has been reported, so a panic must not report it again.
-    fn discard(&self, file: Option<K::File>) {
-        if file.is_none() {
-            return;
-        }
-        // The program's hook has reported a panic.
-        let _ = caught(|| drop(file));
-        if self.discarded.fetch_add(1, Ordering::SeqCst) > 0 {
-            return;
-        }
-        loop {
-            let before = self.discarded.load(Ordering::SeqCst);
-            let _ = caught(|| self.driver.tidy());
-            let order = Ordering::SeqCst;
-            if self.discarded.compare_exchange(before, 0, order, order).is_ok() {
-                return;
-            }
+        shared.calls.before_end(&shared.driver, &mut ending).await;
+        let here = Arc::clone(&shared);
+        let finish = move || here.finish(Finishing { ending, place, unreported });
+        if let Err(broken) = shared.calls.call(finish).await {
+            lose(&shared, lost, broken).await;
         }
     }
 }
 
-/// Reviews, commits or aborts the file of a connection.
-async fn end<K: FileSink, C: Calls<K>>(
-    shared: &Arc<Shared<K, C>>,
-    mut ending: Ending<K>,
-    place: Option<Place>,
-    phase: &mut watch::Receiver<Phase>,
-) {
-    let lost = ending.lost();
-    let worked = tokio::select! {
-        biased;
-        worked = shared.calls.after_last_turn(&shared.driver, &mut ending) => worked,
-        () = is_stopping(phase) => Err(Abort::Shutdown),
-    };
-    if let Err(why) = worked {
-        ending.fail(why);
+/// Starts a thread that gives connections their turns until none waits for one.
+fn start_thread<K: FileSink, C: Calls<K>>(shared: Arc<Shared<K, C>>) {
+    tokio::task::spawn_blocking(move || {
+        let mut is_first = true;
+        while let Some((live, own)) = shared.turns.take(mem::take(&mut is_first)) {
+            Served { shared: Arc::clone(&shared), own }.serve_on_thread(live);
+        }
+    });
+}
+
+/// Starts further threads while turns wait, because the others may be blocked.
+async fn watch<K: FileSink, C: Calls<K>>(shared: Arc<Shared<K, C>>) {
+    let mut added = 0;
+    loop {
+        tokio::time::sleep(TICK).await;
+        let Some((now, threads)) = shared.turns.tick(added) else { return };
+        (0..threads).for_each(|_| start_thread(Arc::clone(&shared)));
+        added = now;
     }
-    if ending.is_complete() && shared.driver.reviews() {
-        let (decide, decided) = oneshot::channel::<()>();
-        let driver = shared.driver.clone();
-        let review = move || driver.review(ending, move || drop(decide));
-        ending = match shared.calls.call(review).await {
-            Ok(Err(unprepared)) => *unprepared,
-            Ok(Ok(pending)) => {
-                tokio::select! {
-                    biased;
-                    _ = decided => {}
-                    () = is_stopping(phase) => {}
-                }
-                match pending.take() {
-                    Some(ending) => ending,
-                    None => return,
-                }
-            }
-            Err(broken) => return lose(shared, lost, broken).await,
-        };
-    }
-    shared.calls.before_end(&shared.driver, &mut ending).await;
-    let shared_here = Arc::clone(shared);
-    let finish = move || {
-        shared_here.discard(shared_here.driver.finish(ending, move || Place::free(place)));
-    };
-    if let Err(broken) = shared.calls.call(finish).await {
-        lose(shared, lost, broken).await;
-    }
+}
+
+/// Gives a connection its turns.
+fn take_turns<K: FileSink, C: Calls<K>>(shared: &Shared<K, C>, live: Live<K>) -> Step<K> {
+    let driver = &shared.driver;
+    let turns = if live.may_block() { C::TURNS } else { 1 };
+    let create = || driver.copier();
+    shared.copiers.with(create, |copier| {
+        let mut step = driver.take_turn(live, copier);
+        for _ in 1..turns {
+            step = match step {
+                Step::Waiting(live) if live.is_ready() => driver.take_turn(live, copier),
+                step => return step,
+            };
+        }
+        step
+    })
 }
 
 /// Reports a connection whose turn panicked.
@@ -212,48 +248,6 @@ async fn lose<K: FileSink, C: Calls<K>>(shared: &Shared<K, C>, lost: Lost, broke
     }
 }
 
-/// Waits for the socket of a connection, its deadline, or the stop.
-async fn wait<K: FileSink, C>(
-    shared: &Shared<K, C>,
-    registration: &mut Option<Registration>,
-    timer: &mut Option<Pin<Box<Sleep>>>,
-    live: &mut Live<K>,
-    phase: &mut watch::Receiver<Phase>,
-) -> Woken {
-    let events = match live.interest() {
-        Interest::Read => Events::READABLE,
-        Interest::ReadWrite => Events::READABLE | Events::WRITABLE,
-    };
-    let registered = match registration {
-        Some(registered) => registered,
-        None => match register(live.as_fd(), Events::READABLE | Events::WRITABLE) {
-            Ok(registered) => registration.insert(registered),
-            Err(error) => return Woken::End(Abort::System(error)),
-        },
-    };
-    let deadline = tokio::time::Instant::from_std(live.deadline(&shared.driver));
-    let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-    loop {
-        tokio::select! {
-            biased;
-            () = is_stopping(phase) => return Woken::End(Abort::Shutdown),
-            ready = registered.ready(events) => match ready {
-                // The event may be an old one: the turn that followed it has consumed its bytes.
-                Ok(mut ready) if !live.is_ready() => ready.clear_ready(),
-                Ok(_) => return Woken::Turn,
-                Err(error) => return Woken::End(Abort::System(error)),
-            },
-            () = timer.as_mut() => {
-                // Deadlines only move later, so the timer is set again only when it has passed.
-                if deadline <= tokio::time::Instant::now() {
-                    return Woken::Turn;
-                }
-                timer.as_mut().reset(deadline);
-            }
-        }
-    }
-}
-
-async fn is_stopping(phase: &mut watch::Receiver<Phase>) {
+async fn is_stopping(phase: &mut Receiver<Phase>) {
     wait_for(phase, |phase| phase == Phase::Stopping).await;
 }

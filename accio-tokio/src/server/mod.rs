@@ -5,13 +5,17 @@ mod bridge;
 mod calls;
 mod connection;
 mod copiers;
+mod finishing;
+mod groups;
 mod shared;
+mod turn_queue;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::thread;
 
 use accio_proto::{
     FileSink, Server, ServerBuilder, ServerConfig, ServerError, ServerHandle, Threading,
@@ -24,10 +28,34 @@ use crate::sink::AsyncFileSink;
 pub use bridge::{Bridge, BridgeFile};
 use calls::{Calls, InBlockingPool, InTask};
 use copiers::Copiers;
+use groups::Groups;
 use shared::{Phase, Shared};
+use turn_queue::TurnQueue;
 
 /// A server in the background of the current runtime. Dropping it [stops](ServerHandle::stop) the
 /// server, without waiting for the end.
+///
+/// To let it serve while the program waits for something else, pass a reference to the future of
+/// [`ended`](Serving::ended) to `select!` or `timeout`:
+///
+/// ```
+/// # use accio_proto::{MemorySink, ServerConfig};
+/// # use std::{pin::pin, time::Duration};
+/// # use tokio::{net::TcpListener, time::timeout};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let server = accio_tokio::serve(listener, MemorySink::new(), ServerConfig::default())?;
+/// let handle = server.handle();
+/// let mut ended = pin!(server.ended());
+/// handle.drain();
+/// if timeout(Duration::from_secs(30), &mut ended).await.is_err() {
+///     handle.stop();
+///     ended.await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it stops the server"]
 pub struct Serving {
     handle: ServerHandle,
@@ -151,6 +179,8 @@ fn start<K: FileSink, C: Calls<K>>(server: Server<K>, calls: C) -> Result<Servin
     let max_connections = handle.limits().max_connections.min(Semaphore::MAX_PERMITS);
     let shared = Arc::new(Shared {
         copiers: Copiers::default(),
+        turns: TurnQueue::new(thread::available_parallelism().map_or(1, usize::from)),
+        commits: Groups::new(),
         places: Arc::new(Semaphore::new(max_connections)),
         phase: watch::Sender::new(Phase::Accepting),
         discarded: AtomicUsize::new(0),
@@ -177,7 +207,8 @@ impl Serving {
         self.handle.clone()
     }
 
-    /// Stops the server, and waits until every unfinished transfer is aborted and reported.
+    /// Stops the server, and waits until every unfinished transfer is aborted and reported. Dropping the
+    /// future only ends the wait.
     ///
     /// # Errors
     ///
@@ -189,9 +220,8 @@ impl Serving {
 
     /// Lets running transfers finish, accepts nothing more, and waits for the last one.
     ///
-    /// To limit the time, call [`ServerHandle::drain`] of the [`handle`](Serving::handle), wait for
-    /// [`ended`](Serving::ended) with a timeout, and after it call [`ServerHandle::stop`] and wait
-    /// again.
+    /// Dropping the future stops the server, so that unfinished transfers are aborted. To limit the time,
+    /// see the example of [`Serving`].
     ///
     /// # Errors
     ///
@@ -205,7 +235,8 @@ impl Serving {
     /// it before the runtime ends: a runtime that is dropped earlier resets all connections and
     /// leaves neither files nor error markers for them.
     ///
-    /// Dropping the future stops the server, like dropping [`Serving`].
+    /// Dropping the future stops the server, like dropping [`Serving`]: it is not cancel safe, so poll a
+    /// reference to it if something else may be ready first.
     ///
     /// # Errors
     ///

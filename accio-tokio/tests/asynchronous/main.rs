@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod groups;
 mod liveness;
 
 use std::collections::BTreeMap;

@@ -246,6 +246,21 @@ impl<K: FileSink> Connections<K> {
         });
     }
 
+    /// Stops counting a connection, calls `released`, notifies the peer, and then drops the result of
+    /// the call.
+    pub(super) fn release<T>(
+        &self,
+        socket: Unreleased<ServerSocket>,
+        kept: bool,
+        peer: Option<SocketAddr>,
+        released: impl FnOnce() -> T,
+    ) {
+        self.leave(&socket, peer);
+        let notified = released();
+        socket.release(kept);
+        drop(notified);
+    }
+
     /// Stops counting a connection against the limits. This comes first, so that a client that
     /// reconnects as soon as it sees the end is within the limits.
     pub(super) fn leave(&self, socket: &Unreleased<ServerSocket>, peer: Option<SocketAddr>) {

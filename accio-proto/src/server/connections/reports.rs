@@ -10,7 +10,7 @@ use crate::server::in_progress::Place;
 use crate::server::limit_log::is_operators_rule;
 use crate::server::outcome::Outcome;
 use crate::server::transport::ServerSocket;
-use crate::session::{Abort, Ended, Unreleased};
+use crate::session::{Abort, Closing, Ended, Unreleased};
 use crate::sink::FileSink;
 
 impl<K: FileSink> Connections<K> {
@@ -24,6 +24,20 @@ impl<K: FileSink> Connections<K> {
         let _in_span = self.controls.in_progress.span(ending.info.place).entered();
         let ended = ending.closing.finish(&self.sink);
         self.report(ended, ending.info, release)
+    }
+
+    /// Commits complete files together, then [reports](Connections::report) each; returns the
+    /// discarded ones.
+    pub(in crate::server) fn finish_all(
+        &self,
+        group: Vec<(Ending<K>, impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static)>,
+    ) -> Vec<K::File> {
+        let (endings, releases): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let (closings, infos): (Vec<_>, Vec<_>) =
+            endings.into_iter().map(|Ending { closing, info }| (closing, info)).unzip();
+        let ended = Closing::finish_all(closings, &self.sink, &|_| true);
+        let members = ended.into_iter().zip(infos).zip(releases);
+        members.filter_map(|((ended, info), release)| self.report(ended?, info, release)).collect()
     }
 
     /// Reports a finished connection to the log, the counters and the observer. The recorder then

@@ -1,0 +1,109 @@
+//! Groups of jobs that are faster together, such as durable commits: while some threads do a group,
+//! further jobs wait for the next one. No thread waits for a group to fill up.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Maximum number of jobs in a group (64): a larger one gains little and delays its first job.
+const MAX_JOBS: usize = 64;
+
+/// Maximum number of threads that do groups (2): one can write the data of its files while the other
+/// writes their names. More threads only make the groups smaller.
+const MAX_THREADS: usize = 2;
+
+/// Jobs that wait for a group.
+#[derive(Debug)]
+pub(super) struct Groups<T>(Mutex<Queue<T>>);
+
+#[derive(Debug)]
+struct Queue<T> {
+    waiting: Vec<T>,
+    /// Number of threads that do groups.
+    threads: usize,
+}
+
+impl<T> Groups<T> {
+    pub(super) fn new() -> Self {
+        Groups(Mutex::new(Queue { waiting: Vec::new(), threads: 0 }))
+    }
+
+    /// Adds a job. Returns whether a thread must be started that calls [`next`](Groups::next) until it
+    /// returns `None`.
+    #[must_use]
+    pub(super) fn add(&self, job: T) -> bool {
+        let mut queue = self.lock();
+        queue.waiting.push(job);
+        let starts = queue.threads < MAX_THREADS;
+        queue.threads += usize::from(starts);
+        starts
+    }
+
+    /// Returns the next group. If no job waits, this thread counts no longer: a job that is added
+    /// later needs another one.
+    pub(super) fn next(&self) -> Option<Vec<T>> {
+        let mut queue = self.lock();
+        if queue.waiting.is_empty() {
+            queue.threads -= 1;
+            return None;
+        }
+        let count = queue.waiting.len().min(MAX_JOBS);
+        Some(queue.waiting.drain(..count).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
+        // No call under the lock panics.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn each_job_is_done_once_by_at_most_two_threads() {
+        const THREADS: usize = 8;
+        const EACH: usize = 1000;
+        let groups = Groups::new();
+        let (done, active) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+        let work = |group: Vec<usize>| {
+            assert!(active.fetch_add(1, Ordering::SeqCst) < MAX_THREADS);
+            assert!(!group.is_empty() && group.len() <= MAX_JOBS);
+            done.lock().unwrap().extend(group);
+            active.fetch_sub(1, Ordering::SeqCst);
+        };
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (groups, work) = (&groups, &work);
+                scope.spawn(move || {
+                    for job in 0..EACH {
+                        if groups.add(thread * EACH + job) {
+                            while let Some(group) = groups.next() {
+                                work(group);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let done = done.into_inner().unwrap();
+        assert_eq!(done.len(), THREADS * EACH);
+        assert_eq!(done.into_iter().collect::<BTreeSet<_>>().len(), THREADS * EACH);
+        assert_eq!(groups.lock().threads, 0);
+    }
+
+    #[test]
+    fn jobs_that_wait_become_one_group() {
+        let groups = Groups::new();
+        assert!(groups.add(0) && groups.add(1), "two threads");
+        assert_eq!((groups.next(), groups.next()), (Some(vec![0, 1]), None));
+        assert!(groups.add(2), "the second thread has ended");
+        assert!((3..102).all(|job| !groups.add(job)), "both threads are busy");
+        let sizes = [(); 2].map(|()| groups.next().map(|group| group.len()));
+        assert_eq!(sizes, [Some(MAX_JOBS), Some(100 - MAX_JOBS)]);
+        assert_eq!((groups.next(), groups.next()), (None, None));
+    }
+}
