@@ -125,13 +125,16 @@ impl Part {
 
     fn kind(self) -> Kind {
         match self {
-            Part::Exhaustion | Part::Saturation | Part::SlowDisk | Part::Stop => Kind::Timed,
+            Part::Disk
+            | Part::Exhaustion
+            | Part::Network
+            | Part::Saturation
+            | Part::SlowDisk
+            | Part::Stop => Kind::Timed,
             Part::Syscalls
             | Part::Kill
             | Part::Power
-            | Part::Disk
             | Part::Chaos
-            | Part::Network
             | Part::Panics
             | Part::Proxies => Kind::Untimed,
         }

@@ -5,6 +5,7 @@ mod receiver;
 mod server;
 mod server_s;
 mod servers;
+mod silence;
 
 use std::sync::LazyLock;
 

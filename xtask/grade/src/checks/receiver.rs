@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::expectations::{SILENCE, fails};
+use crate::expectations::fails;
 use crate::received;
 use crate::reference;
-use crate::running_server::{BUSY, ExpectedResult, RunningServer, UNREAD};
+use crate::running_server::{ExpectedResult, RunningServer, UNREAD};
 use crate::sockets;
 use crate::trial::Trial;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
 use accio_harness::process_table;
 use accio_harness::subject::Program;
-use accio_harness::verdict::{Certain, During, Stop, Verdict, ensure, ensure_eq, ensure_took};
+use accio_harness::verdict::{Certain, During, Stop, Verdict, ensure, ensure_eq};
 
 /// Size of a small file, in bytes.
 pub(super) const SMALL: usize = 500;
@@ -96,14 +96,19 @@ pub(super) fn receives(trial: &Trial<'_>) -> Verdict {
     peer.send(&content).map_err(lost).certain()?;
     server.has_read_all(&peer)?;
     if !sockets::are_visible() {
-        // A server that closes the connection without a reset has read everything.
         peer.fin()?;
-        if !server.comes_to(|| server.has_closed(&peer)) {
-            sockets::require()?;
-        }
-        server.has_read_all(&peer)?;
+        has_read_to_the_end(&server, &peer)?;
     }
     Ok(())
+}
+
+/// Returns a fault unless the server has read all bytes of a connection whose client has closed.
+pub(super) fn has_read_to_the_end(server: &RunningServer, peer: &Peer) -> Verdict {
+    // Where sockets are invisible, only a server that closes without a reset has certainly read all.
+    if !sockets::are_visible() && !server.comes_to(|| server.has_closed(peer)) {
+        sockets::require()?;
+    }
+    server.has_read_all(peer)
 }
 
 pub(super) fn next(trial: &Trial<'_>) -> Verdict {
@@ -112,7 +117,7 @@ pub(super) fn next(trial: &Trial<'_>) -> Verdict {
     let mut peers = Vec::new();
     for (index, content) in contents.iter().enumerate() {
         let peer = server.transfer(content).during(|| format!("connection {}", index + 1))?;
-        server.has_read_all(&peer)?;
+        has_read_to_the_end(&server, &peer)?;
         // Other checks look at the printed lines.
         if trial.program == Program::Server {
             server.expect_file(index + 1, content)?;
@@ -120,81 +125,6 @@ pub(super) fn next(trial: &Trial<'_>) -> Verdict {
         peers.push(peer);
     }
     Ok(())
-}
-
-pub(super) fn next_after_silence(trial: &Trial<'_>) -> Verdict {
-    let server = trial.server()?;
-    let mut silent = server.greeted()?;
-    silent.send(b"partial")?;
-    let (until, content) = (Instant::now() + SILENCE.1, trial.context.content(1, SMALL));
-    silent.end(until - Instant::now())?;
-    // Other checks look at what becomes of the content.
-    let peer = server.transfer(&content).during(|| "the connection after the timeout")?;
-    server.has_read_all(&peer)
-}
-
-/// Sends `wire` and then nothing: after ten seconds the server must end the connection, and the
-/// result must be only ERROR.
-fn silence(trial: &Trial<'_>, open: fn(&RunningServer) -> Verdict<Peer>, wire: &[u8]) -> Verdict {
-    let mut server = trial.server()?;
-    let mut before = Instant::now();
-    let mut peer = open(&server)?;
-    if !wire.is_empty() {
-        before = Instant::now();
-        peer.send(wire)?;
-    }
-    // From the first to the last moment at which the server may have started its clock: it may
-    // count from the connection, or from its own last byte.
-    let mut since = (before, Instant::now());
-    let path = server.path(1);
-    let (mut ended, mut marked) = (None, None);
-    // On a busy machine the server may be runnable, but not running.
-    let (mut held, mut looked) = (Duration::ZERO, Instant::now());
-    let grace = Duration::from_millis(500);
-    while since.1.elapsed() < SILENCE.1 + held + grace && (ended.is_none() || marked.is_none()) {
-        if ended.is_none() {
-            let (end, received) = peer.end(Duration::from_millis(20))?;
-            ended = (end != End::Open).then(Instant::now);
-            if received > 0 && ended.is_none() {
-                since.1 = Instant::now();
-            }
-        } else {
-            thread::sleep(Duration::from_millis(20));
-        }
-        if marked.is_none() {
-            let found = match trial.program {
-                Program::Server => received::holds(&path, b"ERROR"),
-                _ => server.process.stdout().text().contains("ERROR"),
-            };
-            marked = found.then(Instant::now);
-        }
-        let late = since.1.elapsed() > SILENCE.0 && held < BUSY;
-        if late && process_table::wants_to_run(server.process.pid()) {
-            held += looked.elapsed();
-        }
-        looked = Instant::now();
-    }
-    let latest = SILENCE.1 + held;
-    // Check the result first, then the times.
-    match trial.program {
-        Program::Server => server.expect(&[ExpectedResult::Error])?,
-        _ => server.expect_line("ERROR")?,
-    }
-    if let Some(marked) = marked {
-        ensure_took("the silence until ERROR", since, marked, SILENCE.0, latest)?;
-    }
-    let ended = ended.ok_or_else(|| {
-        Stop::fault("the connection to be aborted", "it is open after the timeout")
-    })?;
-    ensure_took("the silence until the connection's end", since, ended, SILENCE.0, latest)
-}
-
-pub(super) fn silence_after_data(trial: &Trial<'_>) -> Verdict {
-    silence(trial, RunningServer::greeted, &trial.context.content(1, 3_000))
-}
-
-pub(super) fn silence_from_start(trial: &Trial<'_>) -> Verdict {
-    silence(trial, RunningServer::connect, b"")
 }
 
 /// Sends `content` with the reference client. The transfer must end well: the server reads all
@@ -380,7 +310,7 @@ pub(super) fn survives_reset(trial: &Trial<'_>) -> Verdict {
     thread::sleep(Duration::from_millis(100));
     server.settles();
     let peer = server.transfer(b"whole").during(|| "the connection after two resets")?;
-    server.has_read_all(&peer)?;
+    has_read_to_the_end(&server, &peer)?;
     server.settles();
     ensure(!server.process.has_ended()?, "the server to survive two resets", || "it ended".into())
 }

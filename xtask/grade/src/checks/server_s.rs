@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::receiver::{self, LARGE, SMALL};
+use super::silence;
 use crate::check::Check;
 use crate::own_time::OwnTime;
 use crate::reference;
@@ -36,7 +37,7 @@ pub(super) fn checks() -> Vec<Check> {
         check("9", "10 s of silence: aborts and prints ERROR", IDLE)
             .worth(5)
             .waits()
-            .run(receiver::silence_after_data),
+            .run(silence::after_data),
         check("11", "500 bytes from the reference client arrive", INSTRUCTOR)
             .worth(10)
             .run(|trial| arrives(trial, SMALL)),
@@ -67,7 +68,7 @@ pub(super) fn checks() -> Vec<Check> {
         check("counts-anew", "each connection is counted from 0", NUMBER).run(counts_from_zero),
         check("silent-start", "10 s without any byte: aborts and prints ERROR", IDLE)
             .waits()
-            .run(receiver::silence_from_start),
+            .run(silence::from_start),
     ]
 }
 

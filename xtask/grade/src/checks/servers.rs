@@ -1,6 +1,7 @@
 //! The checks that both servers share.
 
 use super::receiver;
+use super::silence;
 use crate::check::{CONFIRMED, Check, GREETED};
 use accio_harness::subject::Program;
 
@@ -43,7 +44,7 @@ pub(super) fn checks(program: Program) -> Vec<Check> {
         check("10", "accepts the next connection after a timeout", RUNS)
             .worth(5)
             .waits()
-            .run(receiver::next_after_silence),
+            .run(silence::next_after_silence),
         check("sigterm", "SIGTERM: ends gracefully with exit code 0", SIGNALS)
             .in_dialects(GREETED)
             .waits()

@@ -4,6 +4,7 @@ mod probes;
 
 use self::probes::{at_once, by_reference, in_turn, only_files, together};
 use super::receiver::{self, SMALL};
+use super::silence;
 use crate::check::Check;
 use crate::reference;
 use accio_harness::subject::Program;
@@ -34,7 +35,7 @@ pub(super) fn checks() -> Vec<Check> {
         check("9", "10 s of silence: the file is exactly ERROR", IDLE)
             .worth(5)
             .waits()
-            .run(receiver::silence_after_data),
+            .run(silence::after_data),
         check("11", "500 bytes from the submitted client arrive", TOGETHER)
             .worth(5)
             .with_client()
@@ -111,6 +112,6 @@ pub(super) fn checks() -> Vec<Check> {
             .run(only_files),
         check("silent-start", "10 s without any byte: the file is exactly ERROR", IDLE)
             .waits()
-            .run(receiver::silence_from_start),
+            .run(silence::from_start),
     ]
 }
