@@ -37,3 +37,21 @@ fn the_code_of_the_readme_is_documented_and_so_compiled() {
         assert!(documented.contains(&code), "not in lib.rs:\n{code}{documented:#?}");
     }
 }
+
+#[test]
+fn each_feature_is_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for library in ["accio-proto", "accio-tokio", "accio-store"] {
+        let read = |file| fs::read_to_string(root.join(library).join(file)).unwrap();
+        let (manifest, docs) = (read("Cargo.toml"), read("src/lib.rs"));
+        let section = manifest.split("[features]\n").nth(1).unwrap();
+        let lines = section.lines().take_while(|line| !line.starts_with('['));
+        let features: Vec<_> = lines.filter_map(|line| line.split_once(" = ")).collect();
+        assert!(!features.is_empty(), "{library}");
+        for (feature, _) in features.into_iter().filter(|(feature, _)| *feature != "default") {
+            let is_listed =
+                |line: &str| line.starts_with("//! |") && line.contains(&format!("| `{feature}`"));
+            assert!(docs.lines().any(is_listed), "{library} does not document {feature}");
+        }
+    }
+}
