@@ -28,8 +28,13 @@ table.tHead.addEventListener("click", event => {
     rows.sort((a, b) => compare(key(a), key(b)) * (down ? 1 : -1));
     table.tBodies[0].append(...rows);
 });
-const focus = () => document.querySelector("section:target, article:target")?.focus();
-addEventListener("hashchange", focus);
+// Closed details leave the focus where they were opened.
+let opener = null;
+table.addEventListener("click", event => { opener = event.target.closest("a") || opener; });
+addEventListener("hashchange", () => {
+    const details = document.querySelector("section:target, article:target");
+    (details || opener)?.focus();
+});
 for (const button of document.querySelectorAll("button.print")) {
     button.hidden = false;
     button.addEventListener("click", () => print());

@@ -46,17 +46,23 @@ field.dispatchEvent(new Event('input'));
 const found = names().concat(document.querySelector('[role=status]').innerText);
 field.value = '';
 field.dispatchEvent(new Event('input'));
-document.querySelector('td.failed:not(.text) a').click();
+const cell = document.querySelector('td.failed:not(.text) a');
+cell.click();
 setTimeout(() => {
     const section = document.querySelector('section:target');
-    document.body.dataset.seen = JSON.stringify({
+    const seen = {
         before, after: shown(), text: section.innerText, sorted, found, faint: faint(),
         wide: document.documentElement.scrollWidth > innerWidth,
         focused: document.activeElement === section,
         dark: matchMedia('(prefers-color-scheme: dark)').matches,
         unreachable: [...document.querySelectorAll('td a, thead button, .scroll')]
             .filter(element => element.tabIndex < 0).length,
-    });
+    };
+    section.querySelector('a').click();
+    setTimeout(() => {
+        seen.returned = document.activeElement === cell && !shown().length;
+        document.body.dataset.seen = JSON.stringify(seen);
+    }, 100);
 }, 100);
 </script>";
 
@@ -90,6 +96,7 @@ fn the_page_is_sorted_filtered_and_read_in_light_and_dark_mode() {
         assert_eq!(seen["dark"], dark);
         assert_eq!(seen["faint"], serde_json::json!([]), "{width} pixels, dark: {dark}");
         assert_eq!((&seen["focused"], &seen["unreachable"]), (&true.into(), &0.into()));
+        assert_eq!(seen["returned"], true, "to the cell that was selected");
         let (ann, ben, cy) = ("ann (confirm)", "ben & <co> (confirm)", "cy (confirm)");
         let sorted = serde_json::json!([[cy, ben, ann], [ann, ben, cy]]);
         assert_eq!(seen["sorted"], sorted, "by points");

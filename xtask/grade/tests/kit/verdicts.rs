@@ -97,7 +97,7 @@ static CASES: &[Case] = &[
         says: &[("14", r#"38 bytes, "confirm-accio\r\nconfirm-a…", before the content"#)],
         ..case("server", "header-counted", "10 14")
     },
-    case("client", "slow-start", "8"),
+    case("client", "slow-start", "8 9"),
     // The single word.
     Case { failed: "9", says: &[("9", "ERROR: the client was silent")], ..case("server-s", "error-words", "9") },
     // A file that does not come, and what there is instead.
