@@ -301,8 +301,9 @@ impl Dir {
                 *hidden = None;
             }
             (Existing::Keep, Exclusive::Rename) => {
-                // If the old name remains, it is removed when the file is dropped.
-                if calls::rename_new(&self.fd, from, name)? {
+                let renamed = calls::rename_new(&self.fd, from, name)?;
+                // If the old name cannot be removed, that is tried again when the file is dropped.
+                if renamed || calls::unlink(&self.fd, from).is_ok() {
                     *hidden = None;
                 }
             }
