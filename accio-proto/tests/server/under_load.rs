@@ -188,6 +188,7 @@ fn files_being_freed_count_against_the_connection_limit() {
 /// Table row 2: a stop waits for no blocked thread, and the connections of these threads get their
 /// markers.
 #[test]
+#[cfg_attr(not(linux_sys), ignore = "only the reactor has lanes for commits and markers")]
 fn a_stop_takes_less_than_a_second_whatever_is_blocked() {
     for slow in [
         Slow { open: true, ..Slow::default() },
@@ -251,12 +252,14 @@ fn all_received(server: &RunningServer, count: usize) {
 /// Markers that take long are left to further threads at a stop; none of these then waits until a
 /// discarded file is freed.
 #[test]
+#[cfg_attr(not(linux_sys), ignore = "only the reactor has lanes for commits and markers")]
 fn a_stop_leaves_slow_markers_before_it_frees_files() {
     is_in_time(|| stop_with_slow_markers().0);
 }
 
 /// Many threads would only wait for each other, for example for the lock of the directory.
 #[test]
+#[cfg_attr(not(linux_sys), ignore = "only the reactor has lanes for commits and markers")]
 fn a_stop_writes_many_markers_with_few_threads() {
     let (_, threads) = stop_with_slow_markers();
     assert!((5..=20).contains(&threads), "4 and at most 16 more, not {threads}");
@@ -287,6 +290,7 @@ fn stop_with_slow_markers() -> (Duration, usize) {
 
 /// A single upload does not wait for a group to fill up; waiting ones share a group.
 #[test]
+#[cfg_attr(not(linux_sys), ignore = "only the reactor has lanes for commits and markers")]
 fn waiting_commits_share_a_group() {
     let memory = MemorySink::new();
     let slow = Slow { commit: true, groups: true, ..Slow::default() };
