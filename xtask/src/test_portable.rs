@@ -27,7 +27,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         command
     };
     let mut tests = portable("test");
-    tests.args(["--package=accio-proto", "--features=client,server"]).args(TESTS);
+    tests.args(["--no-fail-fast", "--package=accio-proto", "--features=client,server"]).args(TESTS);
     let mut build = portable("build");
     build.args(["--package=accio-server", "--package=accio-client", "--package=accio-simplified"]);
     build.arg("--package=accio-grade");

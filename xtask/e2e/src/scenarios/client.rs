@@ -320,6 +320,8 @@ fn fin_mid_file(context: &Context) -> Verdict {
 }
 
 fn no_fin(context: &Context) -> Verdict {
+    // Elsewhere the client does not know whether its bytes were acknowledged.
+    super::require_linux_programs(context)?;
     let content = context.content(1, 50_000);
     let file = context.file(&content)?;
     let listener = Listener::bind()?;

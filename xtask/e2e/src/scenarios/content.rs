@@ -138,6 +138,7 @@ fn nothing_else(context: &Context) -> Verdict {
     if let Err(error) = rustix::fs::open(context.dir(), nameless, Mode::RUSR | Mode::WUSR) {
         return Err(Stop::skip(format!("this file system has no O_TMPFILE: {error}")));
     }
+    super::require_linux_programs(context)?;
     let server = context.server(&["--timeout", "1"])?;
     let part = context.content(1, 1_000_000);
     let allowed: Vec<String> = (1..=12).map(|id| format!("{id}.file")).collect();

@@ -18,6 +18,23 @@ mod tls_machines;
 mod tls_peers;
 
 use crate::runner::Scenario;
+use accio_harness::context::Context;
+use accio_harness::peer::SOON;
+use accio_harness::process;
+use accio_harness::subject::Program;
+use accio_harness::verdict::{Stop, Verdict};
+
+/// Returns a skip if the programs are those of other systems than Linux (`cargo xtask test-portable`).
+fn require_linux_programs(context: &Context) -> Verdict {
+    let mut command = context.subject().template(Program::Server)?.bare();
+    command.arg("--help");
+    let help = process::output(command, b"", SOON)?.stdout;
+    let help = String::from_utf8_lossy(&help);
+    if help.contains("--journal") && !help.contains("--sandbox") {
+        return Err(Stop::skip("the programs were built without what only Linux has"));
+    }
+    Ok(())
+}
 
 /// Returns all scenarios.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
