@@ -48,7 +48,7 @@
 //! | receive files into a directory | `Server` with `DirSink` |
 //! | receive files into something else | a `FileSink` of your own |
 //! | choose names, reject clients | `FileSink::open`, which gets a `Connection` |
-//! | keep quotas | check what is used in `FileSink::open`, limit each file by `ServerBuilder::max_size`, count in `SinkFile::write`, and give back what was not committed when the file is dropped |
+//! | keep quotas | in `FileSink::open`, reject a peer that has used its quota, with a reason that becomes `Abort::Rejected`; limit each file by `ServerBuilder::max_size`; and in `ServerBuilder::reviewer`, count a complete upload, or reject it if it exceeds the rest; an error of `SinkFile::write` is a failure of the server (`Abort::Sink`) |
 //! | inspect a complete file before it is confirmed | `ServerBuilder::reviewer` |
 //! | confirm a file only after it was recorded elsewhere | `ServerBuilder::recorder` |
 //! | send files | `Client` |

@@ -39,15 +39,16 @@ const TICK: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reply {
-    /// Receives the file and confirms it.
+    /// Receives the file and confirms it: the client returns [`Sent`](crate::Sent).
     Keep,
     /// Receives the file and resets the connection instead of confirming it, as a server does that
-    /// cannot store it.
+    /// cannot store it: [`NotKept`](crate::ClientError::NotKept).
     Reject,
     /// Resets the connection after at least so many bytes of content, or at their end if there are
-    /// fewer. What was received may be longer, by one buffer.
+    /// fewer. What was received may be longer, by one buffer, so a small file is recorded as a whole.
     ResetAfter(u64),
-    /// Receives the file and never confirms it, until the client gives up.
+    /// Receives the file and never confirms it, until the client gives up: it returns
+    /// [`Sent`](crate::Sent) with `confirmed` false after its `confirm_timeout`.
     Silence,
     /// Sends these bytes instead of the greeting, and then receives until the client closes.
     Greeting(&'static [u8]),

@@ -25,6 +25,28 @@ use crate::registration::{Registration, register};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// With a time limit, and all possible results. Set [`transfer_timeout`] instead of dropping the future
+/// after a time: then the error says whether the server may have stored the file.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let limit = std::time::Duration::from_secs(60);
+/// let client = accio_proto::Client::builder().transfer_timeout(limit).build()?;
+/// let client = accio_tokio::Client::from(client);
+/// let file = tokio::fs::File::open("photo.jpg").await?;
+/// match client.send("localhost", 5000, file).await {
+///     Ok(sent) if sent.confirmed => println!("stored"),
+///     Ok(_) => println!("may be stored: a retry may store it twice"),
+///     Err(error) if error.may_be_stored() => println!("may be stored: {error}"),
+///     Err(error) if error.is_transient() => println!("not stored, try again: {error}"),
+///     Err(error) => println!("not stored: {error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`transfer_timeout`]: accio_proto::ClientBuilder::transfer_timeout
 #[derive(Debug, Clone)]
 pub struct Client(accio_proto::Client);
 

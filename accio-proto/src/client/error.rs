@@ -20,6 +20,10 @@ use crate::sys::client::{is_local_failure, is_shortage};
 /// between the end of the file and its confirmation, the server may have stored it. Then
 /// [`may_be_stored`](ClientError::may_be_stored) returns true.
 ///
+/// Another attempt may succeed if [`is_transient`](ClientError::is_transient) returns true. Limit the
+/// number of attempts: a server that rejects every file of a client, for example beyond a quota, resets
+/// the connection like one that has failed.
+///
 /// The cause is part of the message, so [`source`](std::error::Error::source) returns nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -78,7 +78,8 @@ pub struct Sent {
     pub digest: Option<Digest>,
     /// Whether the server closed the connection after the end of the file, which confirms that it
     /// has stored the file. If not, the server's kernel has acknowledged every byte, but the server
-    /// did not respond in time.
+    /// did not respond in time: it may have stored the file, as after an error for which
+    /// [`may_be_stored`](ClientError::may_be_stored) returns true, and a retry may store it twice.
     pub confirmed: bool,
     /// Address of the server.
     pub peer: SocketAddr,
