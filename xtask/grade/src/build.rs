@@ -132,7 +132,7 @@ fn run(
         if exit.status.success() {
             return Ok(None);
         }
-        let killed = context.exceeded_limits();
+        let killed = accio_harness::resource_limits::reasons(context.owner());
         let how = killed.first().map_or_else(|| exit.describe(), |why| why.clone());
         let output = process.stdout().text() + &process.stderr().text();
         Ok(Some(describe(&how, &output, dir)))

@@ -20,6 +20,7 @@ use accio_harness::context::Context;
 use accio_harness::jobs::{self, Concurrency, Job};
 use accio_harness::payload;
 use accio_harness::process::{self, OwnEnd};
+use accio_harness::resource_limits;
 use accio_harness::scheduling_delay;
 use accio_harness::subject::Program;
 use accio_harness::timeline::{self, Timeline};
@@ -253,7 +254,7 @@ impl PendingCheck {
         row.notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         row.stderr = Vec::new();
         (row.cause, row.timeline) = (None, Vec::new());
-        let killed = context.exceeded_limits();
+        let killed = resource_limits::reasons(context.owner());
         let ended = process::take_ended(context.owner());
         let mut is_final = true;
         row.outcome = match verdict {

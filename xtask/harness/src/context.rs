@@ -76,12 +76,6 @@ impl Context {
         drop(self.sandbox.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Returns the limits for which its processes were killed.
-    pub fn exceeded_limits(&self) -> Vec<String> {
-        let by_kernel = self.sandbox().and_then(|sandbox| sandbox.exceeded());
-        resource_limits::reasons(self.owner).into_iter().chain(by_kernel).take(1).collect()
-    }
-
     fn sandbox(&self) -> Option<Arc<Sandbox>> {
         self.sandbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

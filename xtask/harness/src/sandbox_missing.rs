@@ -53,11 +53,6 @@ impl Support {
 }
 
 impl Sandbox {
-    /// Returns no limit: this system does not tell for which one a program was killed.
-    pub fn exceeded(&self) -> Option<String> {
-        None
-    }
-
     /// Prepares the programs of a check.
     pub fn enter(
         _support: &Arc<Support>,

@@ -10,7 +10,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use accio_harness::namespace::without_mount_namespaces;
 use accio_harness::tools;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -275,47 +274,4 @@ fn no_report_contains_what_a_terminal_interprets() {
         let line = text.lines().find(|line| line.contains(raw));
         assert_eq!(line, None, "{name}");
     }
-}
-
-#[test]
-fn control_groups_are_used_and_removed_where_there_are_no_namespaces() {
-    let test = "control_groups_are_used_and_removed_where_there_are_no_namespaces";
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let groups = mounts.lines().find(|line| line.contains(" - cgroup2 "));
-    let Some(groups) = groups.and_then(|line| line.split(' ').nth(4)) else {
-        eprintln!("skipped: {test}: cgroup v2 is not mounted");
-        return;
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let word = format!("{}.{}", 1000 + fastrand::u32(..1000), fastrand::u32(..));
-    let escapes = format!("setsid env -i sleep {word} >/dev/null 2>&1 & sleep 0.2; exit 1");
-    script(&dir.path().join("attacker/server-s"), &escapes);
-    let mut kit = kit();
-    kit.args(["--json", "--no-retry", "--network", "proxy", "--handshake", "confirm"]);
-    kit.args(["--filter", "server-s/4", "--subject"]).arg(dir.path().join("attacker"));
-    // What a killed kit has left is removed by the next one.
-    let abandoned = Path::new(groups).join(format!("accio-check-{}-0", i32::MAX));
-    let _ = fs::create_dir(&abandoned);
-    let output = run(&mut without_mount_namespaces(&kit));
-    if output.stdout.is_empty() {
-        eprintln!("skipped: {test}: no user namespaces: {output:?}");
-        return;
-    }
-    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let protections = results["submissions"][0]["protections"].to_string();
-    assert!(protections.contains("no namespaces"), "{protections}");
-    if protections.contains("no control group") {
-        eprintln!("skipped: {test}: the control group of this process is not delegated");
-        return;
-    }
-    assert!(protections.contains("control group for each check"), "{protections}");
-    let left = fs::read_dir(groups).unwrap().flatten().map(|entry| entry.file_name());
-    // Kits of other tests may be running.
-    let is_abandoned = |name: &String| {
-        let pid = name.strip_prefix("accio-check-").and_then(|rest| rest.split('-').next());
-        pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
-    };
-    let left = left.map(|name| name.to_string_lossy().into_owned()).filter(is_abandoned);
-    assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
-    assert_eq!(crate::attacks::running(&word), 0);
 }

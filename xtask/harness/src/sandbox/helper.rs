@@ -19,7 +19,7 @@ use signal_hook::consts::SIGCHLD;
 use signal_hook::iterator::Signals;
 
 use super::commands::{INIT, KILL, PROBE, READY, RUN};
-use super::{control_groups, mounts, probe, support, system_calls};
+use super::{mounts, probe, support, system_calls};
 
 /// Acts as a helper if the arguments of this process say so, and returns its exit code. Call it
 /// first, while this process has one thread.
@@ -60,12 +60,9 @@ fn execute(mut arguments: impl Iterator<Item = OsString>, kept: RawFd) -> io::Er
     let identity = word().to_string_lossy().into_owned();
     let [processes, file, memory] =
         [word(), word(), word()].map(|word| word.to_string_lossy().parse::<u64>().unwrap_or(0));
-    let (group, program) = (word(), word());
+    let program = word();
     let prepared = (|| {
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
-        if !group.is_empty() {
-            control_groups::wait_for(&group.to_string_lossy())?;
-        }
         // A session of its own, without the terminal of the user.
         nix::unistd::setsid()?;
         // If memory runs out, the kernel shall kill this process first.

@@ -6,7 +6,6 @@
 //! program, see [`helper`].
 
 mod commands;
-mod control_groups;
 mod files;
 mod helper;
 mod init;
@@ -29,7 +28,6 @@ use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
 use self::commands::{RUN, SELF};
-use self::control_groups::CheckGroup;
 pub use self::files::Files;
 pub use self::helper::helper;
 use self::init::Init;
@@ -60,8 +58,6 @@ pub struct Sandbox {
     /// The check's directory.
     dir: PathBuf,
     inside: Option<Namespaces>,
-    /// Dropped after the namespaces.
-    group: Option<CheckGroup>,
     /// Whether a file system of limited size is mounted on the check's directory.
     mounted: bool,
 }
@@ -92,14 +88,11 @@ impl Sandbox {
             owner,
             dir: dir.to_owned(),
             inside: None,
-            group: None,
             mounted: false,
         };
         let failed = |what: &'static str| {
             move |error: io::Error| Stop::Trouble(format!("sandbox: {what}: {error}"))
         };
-        sandbox.group =
-            support.control_group(owner, limits).map_err(failed("create a control group"))?;
         if support.has_namespaces() {
             if !keeps_files {
                 mounts::limit_size(dir, limits.disk, uid).map_err(failed("limit the disk"))?;
@@ -141,10 +134,6 @@ impl Sandbox {
                 Some(inside) => inside.spawner.spawn(command, network),
                 None => std::mem::replace(command, Command::new("")).spawn(),
             })?;
-        if let Some(group) = &self.group {
-            // The helper waits for this.
-            group.add(process.pid())?;
-        }
         // The helper closes the pipe when it executes the program; it writes an error before.
         let mut error = [0; 4];
         if status.read_exact(&mut error).is_ok() {
@@ -176,11 +165,6 @@ impl Sandbox {
         })
     }
 
-    /// Returns the limit for which the kernel killed programs of the check.
-    pub fn exceeded(&self) -> Option<String> {
-        self.group.as_ref()?.exceeded(self.limits)
-    }
-
     /// Returns the command of the helper in front of a program.
     fn wrap(&self, command: &Command) -> Command {
         let mut wrapped = Command::new(SELF);
@@ -195,13 +179,11 @@ impl Sandbox {
         let processes = if counts { self.limits.processes as u64 } else { 0 };
         let memory = self.limits.memory.saturating_mul(4 << 10);
         let file = self.limits.file;
-        let group = self.group.as_ref().map(CheckGroup::name).unwrap_or_default();
         wrapped.args([
             identity,
             processes.to_string(),
             file.to_string(),
             memory.to_string(),
-            group,
         ]);
         wrapped.arg(command.get_program()).args(command.get_args());
         wrapped.env_clear();
@@ -222,7 +204,6 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         // End the processes before their files are removed.
         self.inside = None;
-        self.group = None;
         process::set_confined(self.owner, false);
         if let (Some(uid), false) = (self.uid, self.support.has_namespaces()) {
             resource_limits::kill_all_of_user(uid);

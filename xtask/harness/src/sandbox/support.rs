@@ -10,10 +10,8 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
 use super::commands::{PROBE, SELF};
-use super::control_groups::{CheckGroup, ControlGroups};
 use super::mounts;
 use crate::process;
-use crate::resource_limits::Limits;
 
 /// First user id of the programs, if so many ids are available: no user has such a high one.
 const HIGH: u32 = 1 << 30;
@@ -31,8 +29,6 @@ pub struct Support {
     users: Option<(u32, u32)>,
     /// The user of this process, if it is inside a user namespace of its own.
     nested_uid: Option<u32>,
-    /// Where the control groups of the checks are created, if that is possible.
-    groups: Option<ControlGroups>,
 }
 
 impl Support {
@@ -42,7 +38,7 @@ impl Support {
         enter()?;
         let users = uid.is_root().then_some((HIGH, 1));
         let nested_uid = if uid.is_root() { None } else { Some(uid.as_raw()) };
-        Ok(Support { no_namespaces: None, users, nested_uid, groups: None })
+        Ok(Support { no_namespaces: None, users, nested_uid })
     }
 
     /// Returns whether programs run in namespaces of their own.
@@ -61,15 +57,6 @@ impl Support {
         self.nested_uid
     }
 
-    /// Creates the control group of the check `owner`, if that is possible.
-    pub(super) fn control_group(
-        &self,
-        owner: usize,
-        limits: Limits,
-    ) -> io::Result<Option<CheckGroup>> {
-        self.groups.as_ref().map(|groups| groups.create(owner, limits)).transpose()
-    }
-
     /// Returns the active protections, for reports.
     pub fn protections(&self) -> Vec<String> {
         let mut active = Vec::new();
@@ -86,10 +73,6 @@ impl Support {
             (None, Some(_)) => active.push("user namespace without capabilities".to_owned()),
             (None, None) => active.push("same user".to_owned()),
         }
-        active.push(match &self.groups {
-            Some(groups) => groups.describe(),
-            None => "no control group (not delegated)".to_owned(),
-        });
         active.push("limits on memory, processes, output, time".to_owned());
         active
     }
@@ -99,11 +82,7 @@ impl Support {
 /// this process has one thread.
 pub fn prepare() -> Support {
     let no_namespaces = try_probe().err();
-    // Before this process is in a namespace. If the groups have no limits, a PID namespace does the
-    // same as they, and faster.
-    let groups = ControlGroups::find();
-    let groups = groups.filter(|groups| groups.have_limits() || no_namespaces.is_some());
-    let mut support = Support { no_namespaces, groups, ..Support::default() };
+    let mut support = Support { no_namespaces, ..Support::default() };
     let uid = rustix::process::geteuid();
     if uid.is_root() {
         support.users = users(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
