@@ -25,7 +25,7 @@ const NOBODY: &str = "65534";
 
 /// Returns a command for the kit of this user and one for the kit of another user, if this process
 /// is root, as far as these can create sandboxes; prints which are left out.
-fn kits(test: &str) -> Vec<Command> {
+pub(crate) fn kits(test: &str) -> Vec<Command> {
     let mut kits = vec![kit()];
     if rustix::process::geteuid().is_root() && tools::find("setpriv").is_some() {
         let mut nobody = Command::new("setpriv");
@@ -45,7 +45,7 @@ fn kits(test: &str) -> Vec<Command> {
     kits
 }
 
-fn has_python(test: &str) -> bool {
+pub(crate) fn has_python(test: &str) -> bool {
     let has = tools::find("python3").is_some() && cfg!(target_arch = "x86_64");
     if !has {
         eprintln!("skipped: {test}: needs python3 on x86_64");
@@ -54,14 +54,14 @@ fn has_python(test: &str) -> bool {
 }
 
 /// Returns a directory that other users can read.
-fn shared_directory(parent: &Path) -> TempDir {
+pub(crate) fn shared_directory(parent: &Path) -> TempDir {
     let dir = tempfile::tempdir_in(parent).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }
 
 /// Grades checks of the submission `dir`; returns its results.
-fn graded(kit: &mut Command, checks: &[&str], dir: &Path) -> Value {
+pub(crate) fn graded(kit: &mut Command, checks: &[&str], dir: &Path) -> Value {
     kit.args(["--json", "--no-retry", "--network", "proxy", "--handshake", "confirm"]);
     for check in checks {
         kit.args(["--filter", check]);
@@ -73,14 +73,14 @@ fn graded(kit: &mut Command, checks: &[&str], dir: &Path) -> Value {
 }
 
 /// Returns what the programs printed to stderr.
-fn printed(results: &Value) -> String {
+pub(crate) fn printed(results: &Value) -> String {
     let checks = results["checks"].as_array().unwrap();
     let lines = checks.iter().flat_map(|check| check["output"].as_array().into_iter().flatten());
     lines.map(|line| line.as_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
 /// Writes a submission with a server-s in Python.
-fn python(dir: &Path, text: &str) {
+pub(crate) fn python(dir: &Path, text: &str) {
     fs::create_dir_all(dir).unwrap();
     fs::write(dir.join("server-s.py"), text).unwrap();
 }

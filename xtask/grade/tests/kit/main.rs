@@ -15,6 +15,8 @@ mod isolation;
 mod page;
 mod reports;
 #[cfg(target_os = "linux")]
+mod restrictions;
+#[cfg(target_os = "linux")]
 mod socket_tables;
 mod timing;
 mod verdicts;

@@ -8,7 +8,13 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use crate::wait::wait_until;
 use crate::{process_table, resource_limits};
+
+/// Maximum duration of the end of killed processes.
+const ENDING_LIMIT: Duration = Duration::from_secs(5);
+/// How often orphans of orphans are looked for, at most.
+const ROUNDS: usize = 1000;
 
 /// The running groups, each with its owner.
 static GROUPS: Mutex<Vec<(Pid, usize)>> = Mutex::new(Vec::new());
@@ -114,29 +120,46 @@ pub(crate) fn adopt_orphans() {
     ADOPTS.store(nix::sys::prctl::set_child_subreaper(true).is_ok(), Ordering::Relaxed);
 }
 
-/// Kills the children of this process that it did not start.
-fn end_orphans() {
+/// Kills the children of this process that it did not start. Returns whether there were any.
+fn end_orphans() -> bool {
     // No process starts during this loop, so that every child of this process has its group.
     let groups = groups();
+    let mut found = false;
     for pid in process_table::children() {
         if groups.iter().any(|(group, _)| *group == pid) {
             continue;
         }
         let _ = rustix::process::kill_process(pid, Signal::KILL);
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        found = true;
     }
+    found
 }
 
 /// Kills all groups, then runs `then`, during which only this thread can start processes.
 pub fn kill_all_groups<T>(then: impl FnOnce() -> T) -> T {
-    let owners: HashSet<usize> = {
+    let (owners, leaders): (HashSet<usize>, Vec<Pid>) = {
         let groups = groups();
         let _ = ENDING.set(thread::current().id());
         kill(groups.iter());
-        groups.iter().map(|(_, owner)| *owner).collect()
+        groups.iter().map(|(pid, owner)| (*owner, *pid)).unzip()
     };
     owners.into_iter().for_each(|owner| resource_limits::sweep(owner, &HashSet::new()));
+    if ADOPTS.load(Ordering::Relaxed) {
+        // Their children become those of this process when they have ended. Each orphan may leave
+        // others; a program that starts ever more must not prevent the end of this process.
+        wait_until(ENDING_LIMIT, || leaders.iter().all(|pid| has_ended(*pid)));
+        let _ = (0..ROUNDS).find(|_| !end_orphans());
+    }
     then()
+}
+
+/// Returns whether a child of this process has ended.
+fn has_ended(pid: Pid) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions};
+    // Another thread waits for it, and needs its exit code.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))
 }
 
 fn kill<'a>(groups: impl Iterator<Item = &'a (Pid, usize)>) {

@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{self, Signal};
@@ -18,7 +19,7 @@ use rustix::process::WaitOptions;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::iterator::Signals;
 
-use super::commands::{INIT, KILL, PROBE, READY, RUN};
+use super::commands::{DENIES, INIT, KILL, NOT_EXECUTED, NOT_PREPARED, PROBE, READY, RUN};
 use super::{mounts, probe, support, system_calls};
 
 /// Acts as a helper if the arguments of this process say so, and returns its exit code. Call it
@@ -42,47 +43,63 @@ pub fn helper() -> Option<ExitCode> {
 }
 
 /// Executes a program. Its standard input is a pipe, to which an error is written.
-fn run(arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
+fn run(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     let mut report_to = File::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
-    let error = execute(arguments, report_to.as_raw_fd());
-    report_to.write_all(&error.raw_os_error().unwrap_or(libc_einval()).to_ne_bytes())
-}
-
-/// Returns EINVAL, for errors without a code.
-fn libc_einval() -> i32 {
-    nix::errno::Errno::EINVAL as i32
-}
-
-/// Executes a program as the user and with the limits that the arguments name; returns the error
-/// if that fails. Of the other descriptors, only `kept` stays open until then.
-fn execute(mut arguments: impl Iterator<Item = OsString>, kept: RawFd) -> io::Error {
-    let mut word = || arguments.next().unwrap_or_default();
-    let identity = word().to_string_lossy().into_owned();
-    let [processes, file, memory] =
-        [word(), word(), word()].map(|word| word.to_string_lossy().parse::<u64>().unwrap_or(0));
-    let program = word();
-    let prepared = (|| {
-        nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
-        // A session of its own, without the terminal of the user.
-        nix::unistd::setsid()?;
-        // If memory runs out, the kernel shall kill this process first.
-        let _ = fs::write("/proc/self/oom_score_adj", "1000");
-        become_user(&identity)?;
-        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-        setrlimit(Resource::RLIMIT_FSIZE, file, file)?;
-        setrlimit(Resource::RLIMIT_DATA, memory, memory)?;
-        if processes > 0 {
-            setrlimit(Resource::RLIMIT_NPROC, processes, processes)?;
+    let report = match prepare(&mut arguments, report_to.as_raw_fd()) {
+        Ok(()) => {
+            let error = Command::new(arguments.next().unwrap_or_default()).args(arguments).exec();
+            let number = error.raw_os_error().unwrap_or(Errno::EINVAL as i32);
+            [&[NOT_EXECUTED][..], &number.to_ne_bytes()].concat()
         }
-        nix::sys::prctl::set_no_new_privs()?;
-        close_inherited(kept)?;
-        system_calls::deny().map_err(io::Error::other)?;
-        io::Result::Ok(())
-    })();
-    match prepared {
-        Ok(()) => Command::new(program).args(arguments).exec(),
-        Err(error) => error,
+        // It must not be taken for an error of the program.
+        Err(why) => [&[NOT_PREPARED], why.as_bytes()].concat(),
+    };
+    report_to.write_all(&report)
+}
+
+/// Changes this process to the user and the limits that the arguments name. Of the other
+/// descriptors, only `kept` stays open. An error says what failed, why, and what to do.
+fn prepare(arguments: &mut impl Iterator<Item = OsString>, kept: RawFd) -> Result<(), String> {
+    let mut word = || arguments.next().unwrap_or_default().to_string_lossy().into_owned();
+    let (identity, denies) = (word(), word() == DENIES);
+    let [processes, file, memory] = [word(), word(), word()].map(|word| word.parse().unwrap_or(0));
+    let failed = |what: &'static str| {
+        move |error: io::Error| {
+            format!("cannot {what}: {error}: run the kit as another user or in a virtual machine")
+        }
+    };
+    File::open("/dev/null")
+        .and_then(|null| Ok(nix::unistd::dup2_stdin(null)?))
+        .map_err(failed("use /dev/null as standard input"))?;
+    // A session of its own, without the terminal of the user.
+    nix::unistd::setsid().map_err(|error| failed("create a session")(error.into()))?;
+    // If memory runs out, the kernel shall kill this process first.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
+    become_user(&identity).map_err(failed("change the user"))?;
+    limit(Resource::RLIMIT_CORE, 0, 'c')?;
+    limit(Resource::RLIMIT_FSIZE, file, 'f')?;
+    limit(Resource::RLIMIT_DATA, memory, 'd')?;
+    if processes > 0 {
+        limit(Resource::RLIMIT_NPROC, processes, 'u')?;
     }
+    nix::sys::prctl::set_no_new_privs()
+        .map_err(|error| failed("set no_new_privs")(error.into()))?;
+    close_inherited(kept).map_err(failed("close inherited descriptors"))?;
+    if denies {
+        system_calls::deny().map_err(failed("deny system calls"))?;
+    }
+    Ok(())
+}
+
+/// Sets a limit, which option `option` of the shell's `ulimit` sets, too.
+fn limit(resource: Resource, value: u64, option: char) -> Result<(), String> {
+    setrlimit(resource, value, value).map_err(|error| {
+        format!(
+            "cannot set {resource:?} to {value}: {}: raise the limit of the kit, with `ulimit -{option} \
+             unlimited`",
+            io::Error::from(error)
+        )
+    })
 }
 
 /// Closes the descriptors that the caller of the tool left open, such as a log or a directory of the

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
-use self::commands::{RUN, SELF};
+use self::commands::{DENIES, NOT_EXECUTED, RUN, SELF};
 pub use self::files::Files;
 pub use self::helper::helper;
 use self::init::Init;
@@ -122,29 +122,40 @@ impl Sandbox {
         }
     }
 
-    /// Starts a program of the check, in `network` if that is given, with an empty standard input.
+    /// Starts a program of the check, in `network` if that is given, with an empty standard input. An
+    /// error of the kind `ResourceBusy` is not one of the program.
     pub fn spawn(&self, command: &Command, network: Option<&Namespace>) -> io::Result<Process> {
         let line = command_line(command);
-        let (mut status, report_to) = io::pipe()?;
+        let trouble = |error: io::Error| {
+            io::Error::new(io::ErrorKind::ResourceBusy, format!("sandbox: {error}"))
+        };
+        let (mut status, report_to) = io::pipe().map_err(trouble)?;
         let mut wrapped = self.wrap(command);
         wrapped.stdin(Stdio::from(report_to));
-        let network = network.map(Namespace::open).transpose()?;
+        let network = network.map(Namespace::open).transpose().map_err(trouble)?;
+        // This starts the helper, not yet the program.
         let process =
             Process::spawn_as(wrapped, line.clone(), self.owner, |command| match &self.inside {
                 Some(inside) => inside.spawner.spawn(command, network),
                 None => std::mem::replace(command, Command::new("")).spawn(),
-            })?;
+            })
+            .map_err(trouble)?;
         // The helper closes the pipe when it executes the program; it writes an error before.
-        let mut error = [0; 4];
-        if status.read_exact(&mut error).is_ok() {
-            let error = io::Error::from_raw_os_error(i32::from_ne_bytes(error));
-            let text = format!("cannot run {line}: {error}");
-            return Err(io::Error::new(error.kind(), text));
+        let mut report = Vec::new();
+        status.read_to_end(&mut report).map_err(trouble)?;
+        if let Some((kind, rest)) = report.split_first() {
+            return Err(match (*kind, <[u8; 4]>::try_from(rest)) {
+                (NOT_EXECUTED, Ok(number)) => {
+                    let error = io::Error::from_raw_os_error(i32::from_ne_bytes(number));
+                    io::Error::new(error.kind(), format!("cannot run {line}: {error}"))
+                }
+                _ => trouble(io::Error::other(String::from_utf8_lossy(rest))),
+            });
         }
         let outputs = [process.stdout(), process.stderr()].map(Arc::clone);
         // Otherwise the file system limits the size of the directory.
         let dir = (!self.mounted).then(|| self.dir.clone());
-        let (group, counted) = (process.pid(), self.counted()?);
+        let (group, counted) = (process.pid(), self.counted().map_err(trouble)?);
         resource_limits::watch_sandbox(group, outputs, self.owner, self.limits, counted, dir);
         Ok(process)
     }
@@ -179,8 +190,10 @@ impl Sandbox {
         let processes = if counts { self.limits.processes as u64 } else { 0 };
         let memory = self.limits.memory.saturating_mul(4 << 10);
         let file = self.limits.file;
+        let denies = if self.support.denies_calls() { DENIES } else { "" };
         wrapped.args([
             identity,
+            denies.to_owned(),
             processes.to_string(),
             file.to_string(),
             memory.to_string(),

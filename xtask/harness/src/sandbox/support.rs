@@ -5,12 +5,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
 use super::commands::{PROBE, SELF};
-use super::mounts;
+use super::{mounts, system_calls};
 use crate::process;
 
 /// First user id of the programs, if so many ids are available: no user has such a high one.
@@ -29,6 +30,8 @@ pub struct Support {
     users: Option<(u32, u32)>,
     /// The user of this process, if it is inside a user namespace of its own.
     nested_uid: Option<u32>,
+    /// Why system calls are not denied to the programs.
+    allows_calls: Option<String>,
 }
 
 impl Support {
@@ -38,7 +41,8 @@ impl Support {
         enter()?;
         let users = uid.is_root().then_some((HIGH, 1));
         let nested_uid = if uid.is_root() { None } else { Some(uid.as_raw()) };
-        Ok(Support { no_namespaces: None, users, nested_uid })
+        let allows_calls = try_to_deny().err();
+        Ok(Support { no_namespaces: None, users, nested_uid, allows_calls })
     }
 
     /// Returns whether programs run in namespaces of their own.
@@ -57,6 +61,11 @@ impl Support {
         self.nested_uid
     }
 
+    /// Returns whether some system calls are denied to the programs.
+    pub(super) fn denies_calls(&self) -> bool {
+        self.allows_calls.is_none()
+    }
+
     /// Returns the active protections, for reports.
     pub fn protections(&self) -> Vec<String> {
         let mut active = Vec::new();
@@ -64,6 +73,7 @@ impl Support {
             None => active.extend([
                 "namespaces: processes, files, network, IPC".to_owned(),
                 "system read-only, other files hidden".to_owned(),
+                "UNIX sockets with absolute paths hidden".to_owned(),
                 "size of the check's directory limited".to_owned(),
             ]),
             Some(why) => active.push(format!("no namespaces ({why})")),
@@ -73,6 +83,13 @@ impl Support {
             (None, Some(_)) => active.push("user namespace without capabilities".to_owned()),
             (None, None) => active.push("same user".to_owned()),
         }
+        active.push("no inherited descriptors, few environment variables".to_owned());
+        active.push(match &self.allows_calls {
+            None => {
+                "system calls denied: io_uring, keyrings, bpf, perf, userfaultfd, kexec".to_owned()
+            }
+            Some(why) => format!("no system calls denied ({why})"),
+        });
         active.push("limits on memory, processes, output, time".to_owned());
         active
     }
@@ -94,6 +111,8 @@ pub fn prepare() -> Support {
             Err(error) => support.no_namespaces = Some(error.to_string()),
         }
     }
+    // Not earlier: a process with several threads cannot enter a user namespace.
+    support.allows_calls = try_to_deny().err();
     if !support.has_namespaces() {
         // Programs that leave their group then become children of this process.
         process::adopt_orphans();
@@ -110,6 +129,12 @@ fn try_probe() -> Result<(), String> {
         true => Ok(()),
         false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
     }
+}
+
+/// Tries to deny system calls to a thread, because the kernel or an emulator may refuse filters.
+fn try_to_deny() -> Result<(), String> {
+    let denied = thread::spawn(system_calls::deny).join();
+    denied.unwrap_or_else(|_| Err(io::Error::other("panic"))).map_err(|error| error.to_string())
 }
 
 /// Enters a mount namespace and, if this process is not root, a user namespace in which it is.
