@@ -226,7 +226,8 @@ impl<K: FileSink> Driver<K> {
     }
 
     /// Works like [`finish`](Driver::finish) for each of the connections, but commits their files
-    /// together by [`FileSink::commit_all`]. Returns the discarded files.
+    /// together by [`FileSink::commit_all`]. Returns the discarded files. It does not panic: a panic in
+    /// the report of a connection [abandons](Driver::abandon) only that one.
     pub fn finish_all<T>(
         &self,
         group: Vec<(Ending<K>, impl FnOnce() -> T + Send + 'static)>,
@@ -238,10 +239,11 @@ impl<K: FileSink> Driver<K> {
         });
         let (complete, failed): (Vec<_>, Vec<_>) =
             with_release.partition(|(ending, _)| ending.closing.is_complete());
-        let failed = failed.into_iter();
-        let mut discarded: Vec<_> = failed
-            .filter_map(|(ending, release)| self.connections.finish(ending, release))
-            .collect();
+        let finish = |(ending, release): (connection::Ending<K>, _)| {
+            let connections = &self.connections;
+            connections.or_lose(ending.info, || connections.finish(ending, release))
+        };
+        let mut discarded: Vec<_> = failed.into_iter().filter_map(finish).collect();
         discarded.extend(self.connections.finish_all(complete));
         discarded
     }
@@ -254,10 +256,7 @@ impl<K: FileSink> Driver<K> {
 
     /// Reports a connection that was lost because its turn panicked: stores the error marker.
     pub fn abandon(&self, lost: Lost) {
-        log::error!("a connection was lost to a bug: please report the panic above");
-        if let Some(info) = lost.0 {
-            self.connections.lose(info);
-        }
+        self.connections.lose_after_panic(lost.0);
     }
 }
 

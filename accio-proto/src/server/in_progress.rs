@@ -94,6 +94,13 @@ struct Description {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(Option<u32>);
 
+impl Place {
+    /// Returns whether the connection had an entry.
+    pub(super) fn is_listed(self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl InProgress {
     /// Creates a table for at most `limit` connections.
     pub(super) fn new(limit: usize) -> Self {

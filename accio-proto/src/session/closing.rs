@@ -198,7 +198,10 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
     fn conclude<K: FileSink<File = F>>(mut self, sink: &K) -> Ended<S, F> {
         let unmarked = match self.result {
             Ok(()) => {
-                self.file = None;
+                let file = self.file.take();
+                // The file is committed, so a panic, which the program's hook has reported, must not
+                // fail this session or others of its group.
+                let _ = catch_panic(|| drop(file));
                 None
             }
             Err(_) => self.mark(sink).err(),

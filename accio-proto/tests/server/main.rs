@@ -10,6 +10,8 @@ mod reactor {
     const THREADING: accio_proto::Threading = accio_proto::Threading::Reactor;
 
     mod cases;
+    #[path = "group_panics.rs"]
+    mod group_panics;
     #[path = "proxied.rs"]
     mod proxied;
     #[path = "slow_sink.rs"]

@@ -27,7 +27,7 @@ impl<K: FileSink> Connections<K> {
     }
 
     /// Commits complete files together, then [reports](Connections::report) each; returns the
-    /// discarded ones.
+    /// discarded ones. A panic in the report of a connection loses only that one.
     pub(in crate::server) fn finish_all(
         &self,
         group: Vec<(Ending<K>, impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static)>,
@@ -35,9 +35,38 @@ impl<K: FileSink> Connections<K> {
         let (endings, releases): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         let (closings, infos): (Vec<_>, Vec<_>) =
             endings.into_iter().map(|Ending { closing, info }| (closing, info)).unzip();
-        let ended = Closing::finish_all(closings, &self.sink, &|_| true);
-        let members = ended.into_iter().zip(infos).zip(releases);
-        members.filter_map(|((ended, info), release)| self.report(ended?, info, release)).collect()
+        let finish = || Closing::finish_all(closings, &self.sink, &|_| true);
+        let Ok(ended) = catch_unwind(AssertUnwindSafe(finish)) else {
+            infos.into_iter().for_each(|info| self.lose_after_panic(Some(info)));
+            return Vec::new();
+        };
+        let report = |((ended, info), release): ((Option<Ended<_, _>>, _), _)| {
+            self.or_lose(info, || self.report(ended?, info, release))
+        };
+        ended.into_iter().zip(infos).zip(releases).filter_map(report).collect()
+    }
+
+    /// Calls `finish`; if it panics, the connection is [lost](Connections::lose).
+    pub(in crate::server) fn or_lose(
+        &self,
+        info: ConnectionInfo,
+        finish: impl FnOnce() -> Option<K::File>,
+    ) -> Option<K::File> {
+        catch_unwind(AssertUnwindSafe(finish)).unwrap_or_else(|_| {
+            self.lose_after_panic(Some(info));
+            None
+        })
+    }
+
+    /// [Loses](Connections::lose) a connection, which may have no number yet. Does not panic, even if
+    /// the logger of the program does.
+    pub(in crate::server) fn lose_after_panic(&self, info: Option<ConnectionInfo>) {
+        let _ = catch_unwind(|| {
+            log::error!("a connection was lost to a bug: please report the panic above");
+        });
+        if let Some(info) = info {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.lose(info)));
+        }
     }
 
     /// Reports a finished connection to the log, the counters and the observer. The recorder then
@@ -97,10 +126,13 @@ impl<K: FileSink> Connections<K> {
     }
 
     /// Ends a connection whose session was lost to a panic: writes the error marker, reports the
-    /// connection, and stops counting it against the limits.
-    pub(in crate::server) fn lose(&self, info: ConnectionInfo) {
-        #[cfg(feature = "tls")]
+    /// connection, and stops counting it against the limits. Has no effect if the panic came after the
+    /// report: the peer may know that its file is stored.
+    fn lose(&self, info: ConnectionInfo) {
         let known = self.controls.in_progress.describe(info.place, info.id);
+        if known.is_none() && info.place.is_listed() {
+            return;
+        }
         let why = Abort::System(std::io::Error::other("the server panicked"));
         self.report_unfinished(info, why);
         self.config.admission.leave(info.peer);

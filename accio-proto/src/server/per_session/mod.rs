@@ -227,10 +227,7 @@ impl<K: FileSink> Shared<'_, K> {
             let mut info = None;
             let serve = || self.serve(connection, &mut copier, &mut info);
             if catch_unwind(AssertUnwindSafe(serve)).is_err() {
-                log::error!("a connection was lost to a bug: please report the panic above");
-                if let Some(info) = info {
-                    self.connections.lose(info);
-                }
+                self.connections.lose_after_panic(info);
             }
             if !self.pool.done() {
                 break;

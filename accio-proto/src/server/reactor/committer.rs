@@ -182,10 +182,15 @@ impl<K: FileSink> Shared<K> {
         for ((key, info), ended) in members.into_iter().zip(ended) {
             let Some(ended) = ended else { continue };
             let release = self.release(key, info);
-            let discarded = self.connections.report(ended, info, release);
-            self.unreported.fetch_sub(1, Ordering::SeqCst);
-            if let Some(file) = discarded {
-                self.push_discarded(file);
+            let report = || self.connections.report(ended, info, release);
+            match catch_unwind(AssertUnwindSafe(report)) {
+                Ok(discarded) => {
+                    self.unreported.fetch_sub(1, Ordering::SeqCst);
+                    if let Some(file) = discarded {
+                        self.push_discarded(file);
+                    }
+                }
+                Err(_) => self.lose(key, Some(info)),
             }
         }
     }

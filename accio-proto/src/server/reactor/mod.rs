@@ -320,11 +320,8 @@ impl<K: FileSink> Shared<K> {
 
     /// Ends a connection whose session was lost because this library panicked.
     fn lose(&self, key: Key, info: Option<ConnectionInfo>) {
-        log::error!("a connection was lost to a bug: please report the panic above");
         if self.slots.claim(key) {
-            if let Some(info) = info {
-                self.connections.lose(info);
-            }
+            self.connections.lose_after_panic(info);
             self.unreported.fetch_sub(1, Ordering::SeqCst);
         }
         let wanted = self.vacate(key);
