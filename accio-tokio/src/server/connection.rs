@@ -10,6 +10,7 @@ use tokio::io::Interest as Events;
 use tokio::sync::{oneshot, watch::Receiver};
 
 use super::calls::{Broken, Calls, caught};
+use super::share::Share;
 use super::shared::{Belongings, Finishing, Phase, Place, Shared, Unreported, wait_for};
 use super::turn_queue::{Request, TICK};
 use crate::registration::register;
@@ -77,7 +78,7 @@ impl<K: FileSink, C: Calls<K>> Served<K, C> {
             let stepped = match woken {
                 Woken::End(why) => caught(|| self.shared.driver.abort(live, why)),
                 Woken::Turn if may_block && !C::IN_TASK => return self.pass_on(live),
-                Woken::Turn => caught(|| take_turns(&self.shared, live)),
+                Woken::Turn => caught(|| take_turns(&self.shared, live, || false)),
             };
             next = stepped.map_err(|broken| (lost, broken));
             if may_block {
@@ -100,11 +101,11 @@ impl<K: FileSink, C: Calls<K>> Served<K, C> {
     }
 
     /// Gives the connection its turns, and finishes it or starts a task that waits for the next event.
-    fn serve_on_thread(self, live: Live<K>) {
+    fn serve_on_thread(self, live: Live<K>, share: &Share) {
         let lost = live.lost();
         let shared = Arc::clone(&self.shared);
         let _unreported = self.own.unreported.clone();
-        let stepped = caught(|| match take_turns(&shared, live) {
+        let stepped = caught(|| match take_turns(&shared, live, || share.is_late()) {
             Step::Ended(ending) if !(ending.is_complete() && shared.driver.reviews()) => {
                 let Belongings { registration, place, unreported, .. } = self.own;
                 // The peer is not notified while the socket is watched.
@@ -201,14 +202,31 @@ impl<K: FileSink, C: Calls<K>> Served<K, C> {
     }
 }
 
-/// Starts a thread that gives connections their turns until none waits for one.
+/// Starts a thread that gives connections their turns until none waits or its [share](Share) is used
+/// up.
 fn start_thread<K: FileSink, C: Calls<K>>(shared: Arc<Shared<K, C>>) {
     tokio::task::spawn_blocking(move || {
+        let thread = TurnThread(shared);
+        let mut share = Share::begin();
         let mut is_first = true;
-        while let Some((live, own)) = shared.turns.take(mem::take(&mut is_first)) {
-            Served { shared: Arc::clone(&shared), own }.serve_on_thread(live);
+        // The first turn is taken in any case, however late the thread begins.
+        while (share.lasts() || is_first)
+            && let Some((live, own)) = thread.0.turns.take(mem::take(&mut is_first))
+        {
+            Served { shared: Arc::clone(&thread.0), own }.serve_on_thread(live, &share);
         }
     });
+}
+
+/// A thread that takes turns. If turns wait when it ends, even by a panic, another one continues.
+struct TurnThread<K: FileSink, C: Calls<K>>(Arc<Shared<K, C>>);
+
+impl<K: FileSink, C: Calls<K>> Drop for TurnThread<K, C> {
+    fn drop(&mut self) {
+        if self.0.turns.leave() {
+            start_thread(Arc::clone(&self.0));
+        }
+    }
 }
 
 /// Starts further threads while turns wait, because the others may be blocked.
@@ -222,8 +240,12 @@ async fn watch<K: FileSink, C: Calls<K>>(shared: Arc<Shared<K, C>>) {
     }
 }
 
-/// Gives a connection its turns.
-fn take_turns<K: FileSink, C: Calls<K>>(shared: &Shared<K, C>, live: Live<K>) -> Step<K> {
+/// Gives a connection its turns: one, and others until `is_late`.
+fn take_turns<K: FileSink, C: Calls<K>>(
+    shared: &Shared<K, C>,
+    live: Live<K>,
+    is_late: impl Fn() -> bool,
+) -> Step<K> {
     let driver = &shared.driver;
     let turns = if live.may_block() { C::TURNS } else { 1 };
     let create = || driver.copier();
@@ -231,7 +253,9 @@ fn take_turns<K: FileSink, C: Calls<K>>(shared: &Shared<K, C>, live: Live<K>) ->
         let mut step = driver.take_turn(live, copier);
         for _ in 1..turns {
             step = match step {
-                Step::Waiting(live) if live.is_ready() => driver.take_turn(live, copier),
+                Step::Waiting(live) if !is_late() && live.is_ready() => {
+                    driver.take_turn(live, copier)
+                }
                 step => return step,
             };
         }

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use accio_proto::FileSink;
 
-use super::calls::{Broken, Calls, caught};
+use super::calls::{Calls, caught};
+use super::share::Share;
 use super::shared::{Finishing, Place, Shared};
 
 impl<K: FileSink, C: Calls<K>> Shared<K, C> {
@@ -14,12 +15,7 @@ impl<K: FileSink, C: Calls<K>> Shared<K, C> {
     pub(super) fn finish(self: &Arc<Self>, finishing: Finishing<K>) {
         if self.driver.commits_in_groups() && finishing.ending.is_complete() {
             if self.commits.add(finishing) {
-                let shared = Arc::clone(self);
-                tokio::task::spawn_blocking(move || {
-                    while let Some(group) = shared.commits.next() {
-                        shared.finish_group(group);
-                    }
-                });
+                start_group_thread(Arc::clone(self));
             }
             return;
         }
@@ -29,7 +25,6 @@ impl<K: FileSink, C: Calls<K>> Shared<K, C> {
     }
 
     fn finish_group(&self, group: Vec<Finishing<K>>) {
-        let lost: Vec<_> = group.iter().map(|finishing| finishing.ending.lost()).collect();
         let mut unreported = Vec::with_capacity(group.len());
         let mut members = Vec::with_capacity(group.len());
         for finishing in group {
@@ -37,12 +32,8 @@ impl<K: FileSink, C: Calls<K>> Shared<K, C> {
             unreported.push(finishing.unreported);
             members.push((finishing.ending, move || Place::free(place)));
         }
-        match caught(|| self.driver.finish_all(members)) {
-            Ok(discarded) => discarded.into_iter().for_each(|file| self.discard(Some(file))),
-            Err(Broken::Panic | Broken::Shutdown) => {
-                lost.into_iter().for_each(|lost| self.driver.abandon(lost));
-            }
-        }
+        let discarded = self.driver.finish_all(members);
+        discarded.into_iter().for_each(|file| self.discard(Some(file)));
         drop(unreported);
     }
 
@@ -64,6 +55,30 @@ impl<K: FileSink, C: Calls<K>> Shared<K, C> {
             if self.discarded.compare_exchange(before, 0, order, order).is_ok() {
                 return;
             }
+        }
+    }
+}
+
+/// Starts a thread that commits groups until none waits or its [share](Share) is used up.
+fn start_group_thread<K: FileSink, C: Calls<K>>(shared: Arc<Shared<K, C>>) {
+    tokio::task::spawn_blocking(move || {
+        let thread = GroupThread(shared);
+        let mut share = Share::begin();
+        while share.lasts()
+            && let Some(group) = thread.0.commits.next()
+        {
+            thread.0.finish_group(group);
+        }
+    });
+}
+
+/// A thread that commits groups. If groups wait when it ends, even by a panic, another one continues.
+struct GroupThread<K: FileSink, C: Calls<K>>(Arc<Shared<K, C>>);
+
+impl<K: FileSink, C: Calls<K>> Drop for GroupThread<K, C> {
+    fn drop(&mut self) {
+        if self.0.commits.leave() {
+            start_group_thread(Arc::clone(&self.0));
         }
     }
 }

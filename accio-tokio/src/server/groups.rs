@@ -26,8 +26,8 @@ impl<T> Groups<T> {
         Groups(Mutex::new(Queue { waiting: Vec::new(), threads: 0 }))
     }
 
-    /// Adds a job. Returns whether a thread must be started that calls [`next`](Groups::next) until it
-    /// returns `None`.
+    /// Adds a job. Returns whether a thread must be started that calls [`next`](Groups::next) and, at
+    /// its end, [`leave`](Groups::leave).
     #[must_use]
     pub(super) fn add(&self, job: T) -> bool {
         let mut queue = self.lock();
@@ -37,16 +37,21 @@ impl<T> Groups<T> {
         starts
     }
 
-    /// Returns the next group. If no job waits, this thread counts no longer: a job that is added
-    /// later needs another one.
+    /// Returns the next group, if a job waits.
     pub(super) fn next(&self) -> Option<Vec<T>> {
         let mut queue = self.lock();
-        if queue.waiting.is_empty() {
-            queue.threads -= 1;
-            return None;
-        }
         let count = queue.waiting.len().min(MAX_JOBS);
-        Some(queue.waiting.drain(..count).collect())
+        (count > 0).then(|| queue.waiting.drain(..count).collect())
+    }
+
+    /// Ends a thread. Returns whether another one must be started in its place, because jobs wait;
+    /// otherwise it counts no longer, so a job that is added later needs another one.
+    #[must_use]
+    pub(super) fn leave(&self) -> bool {
+        let mut queue = self.lock();
+        let continues = !queue.waiting.is_empty();
+        queue.threads -= usize::from(!continues);
+        continues
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue<T>> {
@@ -80,10 +85,11 @@ mod tests {
                 let (groups, work) = (&groups, &work);
                 scope.spawn(move || {
                     for job in 0..EACH {
-                        if groups.add(thread * EACH + job) {
-                            while let Some(group) = groups.next() {
-                                work(group);
-                            }
+                        let mut continues = groups.add(thread * EACH + job);
+                        while continues {
+                            // Each thread ends after at most two groups.
+                            (0..2).map_while(|_| groups.next()).for_each(work);
+                            continues = groups.leave();
                         }
                     }
                 });
@@ -100,10 +106,15 @@ mod tests {
         let groups = Groups::new();
         assert!(groups.add(0) && groups.add(1), "two threads");
         assert_eq!((groups.next(), groups.next()), (Some(vec![0, 1]), None));
+        assert!(!groups.leave());
         assert!(groups.add(2), "the second thread has ended");
         assert!((3..102).all(|job| !groups.add(job)), "both threads are busy");
         let sizes = [(); 2].map(|()| groups.next().map(|group| group.len()));
         assert_eq!(sizes, [Some(MAX_JOBS), Some(100 - MAX_JOBS)]);
-        assert_eq!((groups.next(), groups.next()), (None, None));
+        assert!(!groups.leave() && groups.add(102), "one thread has ended");
+        assert!(groups.leave(), "another one does the last job");
+        assert_eq!(groups.next(), Some(vec![102]));
+        assert!(!groups.leave() && !groups.leave());
+        assert_eq!(groups.lock().threads, 0);
     }
 }

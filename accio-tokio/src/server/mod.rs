@@ -7,6 +7,7 @@ mod connection;
 mod copiers;
 mod finishing;
 mod groups;
+mod share;
 mod shared;
 mod turn_queue;
 

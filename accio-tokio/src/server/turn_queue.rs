@@ -2,7 +2,8 @@
 //!
 //! Waking a thread costs more than a small upload, so a thread that has finished a turn takes the next
 //! one, and there are only as many threads as cores. A turn that has waited for a tick gets a thread of
-//! its own, because the others may be blocked.
+//! its own, because the others may be blocked. A thread ends after its share, even if turns wait: then
+//! another one is requested, behind the other blocking work of the runtime.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,7 +40,7 @@ struct State<T> {
 #[must_use]
 pub(super) enum Request {
     Nothing,
-    /// Start a thread that calls [`TurnQueue::take`] until it returns `None`.
+    /// Start a thread that calls [`TurnQueue::take`] and, at its end, [`TurnQueue::leave`].
     Thread,
     /// Start a task that calls [`TurnQueue::tick`] until it returns `None`.
     Watch,
@@ -74,17 +75,26 @@ impl<T> TurnQueue<T> {
         }
     }
 
-    /// Returns the next turn. Without one, the calling thread no longer counts. `is_first` tells
-    /// whether it is the first call of this thread.
+    /// Returns the next turn. `is_first` tells whether it is the first call of this thread.
     pub(super) fn take(&self, is_first: bool) -> Option<T> {
         let mut state = self.lock();
         state.starting -= usize::from(is_first);
         let turn = state.waiting.pop_front();
-        match turn {
-            Some(_) => state.taken += 1,
-            None => state.threads -= 1,
-        }
+        state.taken += u64::from(turn.is_some());
         turn
+    }
+
+    /// Ends a thread that has called [`take`](TurnQueue::take). Returns whether another one must be
+    /// started in its place, because turns wait; otherwise it no longer counts.
+    #[must_use]
+    pub(super) fn leave(&self) -> bool {
+        let mut state = self.lock();
+        let continues = !state.waiting.is_empty();
+        match continues {
+            true => state.starting += 1,
+            false => state.threads -= 1,
+        }
+        continues
     }
 
     /// Called after each tick, with the first value that the last call returned, or 0. Returns the
@@ -134,7 +144,7 @@ mod tests {
         assert!((0..3).all(|_| queue.take(true).is_some()));
         assert_eq!(queue.tick(7), None);
         // All seven end, and then a thread is requested again.
-        assert!((0..7).all(|_| queue.take(false).is_none()));
+        assert!((0..7).all(|_| queue.take(false).is_none() && !queue.leave()));
         assert_eq!(queue.add(()), Request::Thread);
     }
 
@@ -144,7 +154,20 @@ mod tests {
         assert_eq!(queue.add(0), Request::Thread);
         assert_eq!((queue.take(true), queue.add(1)), (Some(0), Request::Watch));
         assert_eq!((queue.take(false), queue.tick(0)), (Some(1), None));
-        assert_eq!((queue.take(false), queue.add(2)), (None, Request::Thread));
+        assert_eq!((queue.take(false), queue.leave()), (None, false));
+        assert_eq!(queue.add(2), Request::Thread);
+    }
+
+    #[test]
+    fn a_thread_whose_share_ends_is_replaced_while_turns_wait() {
+        let queue = TurnQueue::new(1);
+        assert_eq!((queue.add(0), queue.add(1)), (Request::Thread, Request::Watch));
+        assert_eq!((queue.take(true), queue.leave()), (Some(0), true));
+        assert_eq!(queue.add(2), Request::Nothing, "its successor counts");
+        assert_eq!(queue.tick(2), Some((3, 0)), "and will take the late turn");
+        assert_eq!((queue.take(true), queue.take(false)), (Some(1), Some(2)));
+        assert!(!queue.leave());
+        assert_eq!(queue.lock().threads, 0);
     }
 
     /// A queue and everything that calls it. Each call is one step, because it holds the lock.
@@ -154,9 +177,10 @@ mod tests {
         state: State<()>,
         /// Number of turns that are added later.
         left: usize,
-        /// Numbers of threads that will begin, and that are in a turn.
+        /// Numbers of threads that will begin, that are in a turn, and that found none.
         starting: usize,
         busy: usize,
+        idle: usize,
         /// The argument of the next tick, if a task calls it.
         watch: Option<u64>,
     }
@@ -182,14 +206,36 @@ mod tests {
         }
 
         fn begin(&mut self) {
-            let turn = self.call(|queue| queue.take(true));
             self.starting -= 1;
-            self.busy += usize::from(turn.is_some());
+            self.take(true);
         }
 
         fn go_on(&mut self) {
-            let turn = self.call(|queue| queue.take(false));
-            self.busy -= usize::from(turn.is_none());
+            self.busy -= 1;
+            self.take(false);
+        }
+
+        fn take(&mut self, is_first: bool) {
+            match self.call(|queue| queue.take(is_first)) {
+                Some(()) => self.busy += 1,
+                None => self.idle += 1,
+            }
+        }
+
+        /// A thread whose share is used up ends after its turn.
+        fn leave_busy(&mut self) {
+            self.busy -= 1;
+            self.leave();
+        }
+
+        fn leave_idle(&mut self) {
+            self.idle -= 1;
+            self.leave();
+        }
+
+        fn leave(&mut self) {
+            let continues = self.call(TurnQueue::leave);
+            self.starting += usize::from(continues);
         }
 
         fn tick(&mut self) {
@@ -205,6 +251,8 @@ mod tests {
             for _ in 0..100 {
                 if self.starting > 0 {
                     self.begin();
+                } else if self.idle > 0 {
+                    self.leave_idle();
                 } else if self.watch.is_some() {
                     self.tick();
                 } else {
@@ -221,8 +269,8 @@ mod tests {
     fn no_turn_waits_for_a_blocked_one() {
         for parallelism in [1, 2] {
             let state = TurnQueue::new(parallelism).state.into_inner().unwrap();
-            let (left, starting, busy, watch) = (6, 0, 0, None);
-            let first = World { parallelism, state, left, starting, busy, watch };
+            let (left, starting, busy, idle, watch) = (6, 0, 0, 0, None);
+            let first = World { parallelism, state, left, starting, busy, idle, watch };
             let mut seen = HashSet::from([first.clone()]);
             let mut open = vec![first];
             while let Some(world) = open.pop() {
@@ -238,6 +286,8 @@ mod tests {
                 step(world.left > 0, World::add);
                 step(world.starting > 0, World::begin);
                 step(world.busy > 0, World::go_on);
+                step(world.busy > 0, World::leave_busy);
+                step(world.idle > 0, World::leave_idle);
                 step(world.watch.is_some(), World::tick);
                 world.settle();
             }
@@ -254,9 +304,13 @@ mod tests {
             for turn in 0..TURNS {
                 if queue.add(turn) == Request::Thread {
                     scope.spawn(|| {
-                        let mut is_first = true;
-                        while let Some(turn) = queue.take(std::mem::take(&mut is_first)) {
-                            taken.lock().unwrap().push(turn);
+                        let mut continues = true;
+                        while continues {
+                            // Each thread ends after at most two turns.
+                            let turns = [true, false].into_iter();
+                            let turns = turns.map_while(|is_first| queue.take(is_first));
+                            turns.for_each(|turn| taken.lock().unwrap().push(turn));
+                            continues = queue.leave();
                         }
                     });
                 }

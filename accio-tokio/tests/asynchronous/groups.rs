@@ -1,13 +1,15 @@
 //! Tests of commits in groups.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Once};
 
 use accio_proto::{
-    ClientError, Connection, FileSink, MemoryFile, MemorySink, OpenError, Phase, ServerConfig,
-    SinkFile, Stored,
+    ClientError, Connection, FileSink, MemoryFile, MemorySink, OpenError, Phase, Server,
+    ServerConfig, SinkFile, Stored,
 };
-use accio_tokio::{Client, Serving, serve};
+use accio_tokio::{Client, Serving, serve, serve_with};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -22,10 +24,17 @@ struct Grouped {
     gate: Arc<(Mutex<bool>, Condvar)>,
 }
 
-/// A file whose commit fails if its content is `fails`.
+/// A file whose commit fails if its content is `fails`. If it is `panics`, its drop panics.
 struct GroupedFile {
     file: MemoryFile,
     fails: bool,
+    panics: bool,
+}
+
+impl Drop for GroupedFile {
+    fn drop(&mut self) {
+        assert!(!self.panics, "the drop panics");
+    }
 }
 
 impl Grouped {
@@ -39,7 +48,7 @@ impl FileSink for Grouped {
     type File = GroupedFile;
 
     fn open(&self, connection: &Connection) -> Result<GroupedFile, OpenError> {
-        Ok(GroupedFile { file: self.files.open(connection)?, fails: false })
+        Ok(GroupedFile { file: self.files.open(connection)?, fails: false, panics: false })
     }
 
     fn commits_in_groups(&self) -> bool {
@@ -65,6 +74,7 @@ impl FileSink for Grouped {
 impl SinkFile for GroupedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.fails |= bytes == b"fails";
+        self.panics |= bytes == b"panics";
         self.file.write(bytes)
     }
 
@@ -82,18 +92,26 @@ impl SinkFile for GroupedFile {
 
 const UPLOADS: usize = 20;
 
+type Upload = JoinHandle<Result<bool, ClientError>>;
+
 /// Starts a server, and uploads that all wait for their commits. The first one will fail.
-async fn start(sink: &Grouped) -> (Serving, Vec<JoinHandle<Result<bool, ClientError>>>) {
+async fn start(sink: &Grouped) -> (Serving, Vec<Upload>) {
     let server = serve(listen().await, sink.clone(), ServerConfig::default()).unwrap();
+    let uploads = begin(&server, |index| if index == 0 { b"fails" } else { b"content" }).await;
+    (server, uploads)
+}
+
+/// Begins uploads, and waits until all of them wait for their commits.
+async fn begin(server: &Serving, content: fn(usize) -> &'static [u8]) -> Vec<Upload> {
     let (port, handle) = (server.local_addr().port(), server.handle());
     let upload = |index: usize| async move {
-        let content: &[u8] = if index == 0 { b"fails" } else { b"content" };
+        let content = content(index);
         Ok(Client::default().send("127.0.0.1", port, content).await?.confirmed)
     };
     let uploads = (0..UPLOADS).map(|index| tokio::spawn(upload(index))).collect();
     let committing = || handle.connections().filter(|upload| upload.phase == Phase::Finishing);
     eventually(|| committing().count() == UPLOADS).await;
-    (server, uploads)
+    uploads
 }
 
 /// Checks that one upload has failed and all others are stored and confirmed.
@@ -140,4 +158,85 @@ async fn a_stop_waits_for_files_that_wait_for_a_group() {
     timeout(PATIENCE, ended).await.expect("the server ends").unwrap().unwrap();
     assert_eq!(handle.stats().in_service, 0, "all are reported");
     check(&sink, uploads).await;
+}
+
+/// Even the drops of all files of a group change the result of none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_while_committed_files_are_dropped_fails_no_upload() {
+    let sink = Grouped::default();
+    let server = serve(listen().await, sink.clone(), ServerConfig::default()).unwrap();
+    let uploads = begin(&server, |_| b"panics").await;
+    sink.open_gate();
+    for upload in uploads {
+        assert!(timeout(PATIENCE, upload).await.expect("the upload ends").unwrap().unwrap());
+    }
+    let files = sink.files.all();
+    assert!(files.values().all(|stored| *stored == Stored::Complete(b"panics".to_vec())));
+    assert_eq!((files.len(), server.handle().stats().failed), (UPLOADS, 0));
+    timeout(PATIENCE, server.stop()).await.unwrap().unwrap();
+}
+
+/// A logger that panics when a file of [`LOGGED`] is reported, while it is broken. No other test
+/// uploads as many bytes.
+struct BrokenLogger;
+
+static IS_BROKEN: AtomicBool = AtomicBool::new(false);
+
+/// The content of the upload, which is found in the log by its size.
+static LOGGED: [u8; 4321] = [7; 4321];
+
+impl log::Log for BrokenLogger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = record.args().to_string();
+        let is_ours = text.contains(": 4321 bytes from") || text.contains("lost to a bug");
+        assert!(!(is_ours && IS_BROKEN.load(Ordering::SeqCst)), "the logger panics");
+    }
+
+    fn flush(&self) {}
+}
+
+/// A panic in the report of a connection loses that one, and no thread that commits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_the_logger_fails_only_the_upload_that_it_logs() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| log::set_logger(&BrokenLogger).unwrap());
+    log::set_max_level(log::LevelFilter::Info);
+    let sink = Grouped::default();
+    let outcomes = Arc::new(Mutex::new(BTreeMap::<u64, Vec<bool>>::new()));
+    let builder = Server::builder(sink.clone()).on_outcome({
+        let outcomes = Arc::clone(&outcomes);
+        move |outcome| {
+            let mut outcomes = outcomes.lock().unwrap();
+            outcomes.entry(outcome.connection.id).or_default().push(outcome.result.is_ok());
+        }
+    });
+    let server = serve_with([listen().await], builder).unwrap();
+    IS_BROKEN.store(true, Ordering::SeqCst);
+    // More rounds than threads that commit.
+    for round in 1..=3 {
+        let content = |index| if index == 0 { &LOGGED[..] } else { b"content" };
+        let uploads = begin(&server, content).await;
+        sink.open_gate();
+        for (index, upload) in uploads.into_iter().enumerate() {
+            let result = timeout(PATIENCE, upload).await.expect("the upload ends").unwrap();
+            assert_eq!(matches!(result, Ok(true)), index > 0, "{result:?}");
+        }
+        *sink.gate.0.lock().unwrap() = false;
+        eventually(|| outcomes.lock().unwrap().len() == round * UPLOADS).await;
+    }
+    IS_BROKEN.store(false, Ordering::SeqCst);
+    sink.open_gate();
+    let files = sink.files.all();
+    for (id, results) in &*outcomes.lock().unwrap() {
+        let is_stored = files[id] == Stored::Complete(b"content".to_vec());
+        assert_eq!(results[..], [is_stored], "connection {id}: one report");
+    }
+    assert_eq!(files.values().filter(|stored| **stored == Stored::Error).count(), 3);
+    let sent = Client::default().send("127.0.0.1", server.local_addr().port(), &LOGGED[..]);
+    assert!(timeout(PATIENCE, sent).await.expect("the upload ends").unwrap().confirmed);
+    timeout(PATIENCE, server.stop()).await.expect("the server ends").unwrap();
 }

@@ -275,3 +275,66 @@ async fn a_sink_tidies_up_after_a_failed_upload() {
     server.stop().await.unwrap();
     assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
+
+/// A sink that is slower than its clients, and commits in groups.
+struct Slow;
+
+struct SlowFile;
+
+impl FileSink for Slow {
+    type File = SlowFile;
+
+    fn open(&self, _: &Connection) -> Result<SlowFile, OpenError> {
+        Ok(SlowFile)
+    }
+
+    fn commits_in_groups(&self) -> bool {
+        true
+    }
+}
+
+impl SinkFile for SlowFile {
+    fn write(&mut self, _: &[u8]) -> io::Result<()> {
+        std::thread::sleep(Duration::from_millis(2));
+        Ok(())
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abort(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// More transfers than threads, each always with input, leave threads to all other blocking work.
+#[test]
+fn busy_transfers_leave_threads_to_other_blocking_work() {
+    const TRANSFERS: usize = 8;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).max_blocking_threads(2).enable_all().build().unwrap();
+    let mut sending = Vec::new();
+    runtime.block_on(async {
+        let server = serve(listen().await, Slow, ServerConfig::default()).unwrap();
+        let (address, handle) = (server.local_addr(), server.handle());
+        for _ in 0..TRANSFERS {
+            sending.push(std::thread::spawn(move || {
+                let stream = greeted(address);
+                while (&stream).write_all(&[7; 65_536]).is_ok() {}
+            }));
+        }
+        let busy = || handle.connections().filter(|upload| upload.bytes > 0).count();
+        eventually(|| busy() == TRANSFERS).await;
+        for _ in 0..3 {
+            let work = tokio::task::spawn_blocking(|| ());
+            timeout(PATIENCE, work).await.expect("other work gets a thread").unwrap();
+        }
+        // Its turn, its commit and its report all need a thread.
+        send(&server, b"content").await.unwrap();
+        assert_eq!(busy(), TRANSFERS);
+        timeout(PATIENCE, server.stop()).await.expect("the server ends").unwrap();
+    });
+    runtime.shutdown_background();
+    sending.into_iter().for_each(|thread| thread.join().unwrap());
+}
