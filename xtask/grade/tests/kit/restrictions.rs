@@ -195,3 +195,24 @@ fn has_escaped(word: &str) -> bool {
     };
     processes.map(|entry| entry.path()).any(|path| is_one(&path))
 }
+
+#[test]
+fn programs_have_unix_sockets_of_their_own() {
+    let test = "programs_have_unix_sockets_of_their_own";
+    if !has_python(test) {
+        return;
+    }
+    let text = "import multiprocessing, socket, sys\n\
+                if __name__ == '__main__':\n\
+                \x20   pair = socket.socketpair()\n\
+                \x20   numbers = multiprocessing.Manager().list([41])\n\
+                \x20   numbers.append(42)\n\
+                \x20   print('numbers', list(numbers), file=sys.stderr)\n\
+                \x20   sys.exit(1)\n";
+    for mut kit in kits(test) {
+        let dir = shared_directory(&std::env::temp_dir());
+        python(dir.path(), text);
+        let printed = printed(&graded(&mut kit, &["server-s/4"], dir.path()));
+        assert!(printed.contains("numbers [41, 42]"), "{printed}");
+    }
+}
