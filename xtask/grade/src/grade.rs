@@ -29,8 +29,8 @@ use accio_harness::{report as outputs, seeds::seed_for};
 
 /// Number of lines of an output that are kept with a failure.
 const TAIL: usize = 8;
-/// Maximum length of such a line, and of another text of a failure, in bytes. The rest may be a
-/// megabyte that a program printed without a line end.
+/// Maximum length of such a line, and of another text of a failure, in bytes before they are escaped.
+/// The rest may be a megabyte that a program printed without a line end.
 const LINE: usize = 400;
 const TEXT: usize = 4000;
 /// Number of processes whose output is kept with a failure.
@@ -334,7 +334,7 @@ impl PendingCheck {
             let stderr = self.without_paths(&log.stderr.text());
             let lines: Vec<&str> = stderr.lines().collect();
             let tail = &lines[lines.len().saturating_sub(TAIL)..];
-            let shown = |line: &&str| shortened(payload::escape_line(line), LINE);
+            let shown = |line: &&str| payload::escape_line(&shortened((*line).to_owned(), LINE));
             output.extend(tail.iter().map(|line| format!("  | {}", shown(line))));
         }
         output
@@ -343,7 +343,7 @@ impl PendingCheck {
     /// Removes the paths of this machine from a text, and escapes characters that a program under
     /// test may have chosen to change how the report is displayed.
     fn tidy(&self, text: &str) -> String {
-        shortened(accio_cli::escape(&self.without_paths(text)).into_owned(), TEXT)
+        accio_cli::escape(&shortened(self.without_paths(text), TEXT)).into_owned()
     }
 
     fn without_paths(&self, text: &str) -> String {

@@ -146,6 +146,8 @@ fn processes_and_memory_are_limited_whatever_their_group() {
     let mut most = 0;
     while !kit.has_ended().unwrap() {
         most = most.max(running(&word));
+        // Reading all of /proc again and again takes CPU time from the kit.
+        std::thread::sleep(Duration::from_millis(20));
     }
     assert!((50..=200).contains(&most), "{most} processes at once, the limit is 200");
     assert_eq!(running(&word), 0);
