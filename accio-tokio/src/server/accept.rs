@@ -80,9 +80,14 @@ pub(super) fn run<K: FileSink, C: Calls<K>>(
                     shared.phase.send_replace(Phase::Draining);
                 }
                 Some(ended) = accepting.join_next() => {
-                    if let Ok(Err(error)) = ended {
-                        failure = Some(error);
-                        break;
+                    match ended {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => {
+                            failure = Some(error);
+                            break;
+                        }
+                        // A runtime that ends cancels its tasks in any order.
+                        Err(error) => return Err(ServerError::Serve(io::Error::other(error))),
                     }
                     if accepting.is_empty() {
                         drop(in_service.take());
