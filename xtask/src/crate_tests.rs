@@ -26,8 +26,6 @@ const LONGEST: [&str; 4] = [
     "accio-proto/src/lib.rs",
     "accio-proto/tests/server",
 ];
-/// The number of tests of the first of them, which wait most of the time, that run at once.
-const OF_LONGEST_AT_ONCE: &str = "4";
 /// Time limit for cargo to link all test programs.
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -48,11 +46,10 @@ pub(crate) fn steps(features: &str) -> anyhow::Result<Vec<Step>> {
     let messages = process::checked_output(list, b"", LIMIT)?;
     let mut steps = test_programs(&String::from_utf8_lossy(&messages))?;
     anyhow::ensure!(!steps.is_empty(), "cargo lists no test programs");
-    let rank_of = |step: &Step| LONGEST.iter().position(|path| step.title.starts_with(path));
-    steps.sort_by_key(|step| (rank_of(step).unwrap_or(LONGEST.len()), step.title.clone()));
-    for step in steps.iter_mut().filter(|step| rank_of(step) == Some(0)) {
-        step.command.env("RUST_TEST_THREADS", OF_LONGEST_AT_ONCE);
-    }
+    steps.sort_by_key(|step| {
+        let rank = LONGEST.iter().position(|path| step.title.starts_with(path));
+        (rank.unwrap_or(LONGEST.len()), step.title.clone())
+    });
     let mut examples = cargo();
     examples.args(["test", "--workspace", "--features", features, "--doc", "--no-fail-fast"]);
     steps.push(Step { title: "examples in the documentation".to_owned(), command: examples });

@@ -179,8 +179,8 @@ fn refuses_a_slow_header_even_if_bytes_keep_arriving() {
     // Idle time after the header counts from the header.
     let mut stream = server.connect();
     std::thread::sleep(idle / 2);
-    stream.write_all(&header).unwrap();
     let since = Instant::now();
+    stream.write_all(&header).unwrap();
     greeted(&mut stream);
     assert!(is_reset(&mut stream));
     assert!(since.elapsed() >= idle, "{:?}", since.elapsed());
