@@ -41,7 +41,7 @@ pub enum TlsFailure {
     #[error("{}", reason(.0))]
     Invalid(io::Error),
     /// The connection ended without close_notify, so the server has not confirmed the file: it was
-    /// killed, or somebody on the network cut the connection. A retry may succeed.
+    /// killed, or an attacker on the network cut the connection. A retry may succeed.
     #[error("the connection was cut: it ended without close_notify")]
     Truncated,
 }

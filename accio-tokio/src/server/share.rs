@@ -8,7 +8,7 @@ const MAX_JOBS: u32 = 256;
 /// Time after which no other job begins (10 ms): other blocking work of the runtime waits as long.
 const MAX_TIME: Duration = Duration::from_millis(10);
 
-/// What is left of the share of a call. A call that has used it up must be queued again, so that other
+/// The rest of a call's share. A call that has used it up must be queued again, so that other
 /// blocking work gets a thread.
 #[derive(Debug)]
 pub(super) struct Share {

@@ -35,7 +35,7 @@ struct State<T> {
     is_watched: bool,
 }
 
-/// What the caller must do for a turn that was added.
+/// The action that the caller must take for an added turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Request {

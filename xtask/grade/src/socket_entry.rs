@@ -1,4 +1,4 @@
-//! What a kernel tells about a TCP socket.
+//! A TCP socket, as the kernel reports it.
 
 use std::net::SocketAddr;
 

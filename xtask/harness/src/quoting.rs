@@ -12,7 +12,7 @@ pub fn quote(word: &str) -> String {
     }
 }
 
-/// Quotes a word that somebody else chose for a shell and for a terminal: what is not printable is
+/// Quotes a word of unknown origin for a shell and for a terminal: what is not printable is
 /// escaped, in the quotes that bash and zsh know.
 pub fn quote_untrusted(word: &str) -> String {
     let escapes = |c: char| c != '\'' && c != '"' && c != '\\' && c.escape_debug().len() > 1;

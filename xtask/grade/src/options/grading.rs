@@ -49,7 +49,7 @@ impl Options {
         let (mut found, (roster, visibility)) = match found.and_then(|found| Ok((found, inputs?))) {
             Ok(all) => all,
             Err(why) => {
-                // It may contain a name that somebody else chose.
+                // It may contain a name that a student chose.
                 let why = format!("{why:#}");
                 writeln!(io::stderr().lock(), "ERROR: {}", accio_cli::escape(&why))?;
                 return Ok(ExitCode::from(USAGE));
