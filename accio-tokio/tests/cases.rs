@@ -4,22 +4,27 @@
 
 mod common;
 
+#[path = "../../accio-proto/tests/server/any_sink.rs"]
+mod any_sink;
+
 /// The files of the blocking server's tests, with blocking sinks.
 #[path = "../../accio-proto/tests/server"]
 mod blocking {
     use accio_proto::{FileSink, Server, ServerBuilder, ServerError, Threading};
 
+    use crate::any_sink::AnySink;
+
     const THREADING: Threading = Threading::Runtime;
     const IS_ASYNCHRONOUS: bool = false;
 
-    type Adapted<K> = K;
+    type Sink = AnySink;
 
-    fn builder<K: FileSink>(sink: K) -> ServerBuilder<K> {
-        Server::builder(sink)
+    fn builder(sink: impl FileSink) -> ServerBuilder<Sink> {
+        Server::builder(AnySink::new(sink))
     }
 
     /// Serves on a runtime of its own until the server ends.
-    fn serve<K: FileSink>(server: Server<K>) -> Result<(), ServerError> {
+    fn serve(server: Server<Sink>) -> Result<(), ServerError> {
         let serve = async { accio_tokio::spawn(server)?.ended().await };
         crate::common::runtime().block_on(serve)
     }
@@ -34,18 +39,19 @@ mod asynchronous {
     use accio_proto::{FileSink, Server, ServerBuilder, ServerError, Threading};
     use accio_tokio::Bridge;
 
+    use crate::any_sink::AnySink;
     use crate::common::Asynchronous;
 
     const THREADING: Threading = Threading::Runtime;
     const IS_ASYNCHRONOUS: bool = true;
 
-    type Adapted<K> = Bridge<Asynchronous<K>>;
+    type Sink = Bridge<Asynchronous<AnySink>>;
 
-    fn builder<K: FileSink>(sink: K) -> ServerBuilder<Adapted<K>> {
-        Server::builder(Bridge::new(Asynchronous::new(sink)))
+    fn builder(sink: impl FileSink) -> ServerBuilder<Sink> {
+        Server::builder(Bridge::new(Asynchronous::new(AnySink::new(sink))))
     }
 
-    fn serve<K: FileSink>(server: Server<Adapted<K>>) -> Result<(), ServerError> {
+    fn serve(server: Server<Sink>) -> Result<(), ServerError> {
         let serve = async { accio_tokio::spawn_async(server)?.ended().await };
         crate::common::runtime().block_on(serve)
     }

@@ -8,9 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use accio_proto::{
-    Connection, CountSink, FileSink, MemoryFile, MemorySink, OpenError, Server, ServerBuilder,
+    Connection, CountSink, FileSink, MemoryFile, MemorySink, OpenError, ServerBuilder,
     ServerHandle, SinkFile, Stored, Threading,
 };
+
+use crate::builder;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -70,12 +72,12 @@ fn threading(builder: ServerBuilder<impl FileSink>) -> Threading {
 #[test]
 fn a_blocking_sink_gets_a_thread_per_session_by_default() {
     let slow = || Slow { memory: MemorySink::new(), gates: Mutex::new(mpsc::channel().0) };
-    assert_eq!(threading(Server::builder(slow())), Threading::PerSession);
-    let asked = Server::builder(CountSink).threading(Threading::PerSession);
+    assert_eq!(threading(builder(slow())), Threading::PerSession);
+    let asked = builder(CountSink).threading(Threading::PerSession);
     assert_eq!(threading(asked), Threading::PerSession);
     // On systems with an event queue.
-    if threading(Server::builder(CountSink)) == Threading::Reactor {
-        let asked = Server::builder(slow()).threading(Threading::Reactor);
+    if threading(builder(CountSink)) == Threading::Reactor {
+        let asked = builder(slow()).threading(Threading::Reactor);
         assert_eq!(threading(asked), Threading::Reactor);
     }
 }
@@ -88,7 +90,7 @@ fn sessions_blocked_in_the_sink_delay_no_other_and_are_not_idle() {
     let (gates, opened) = mpsc::channel();
     let sink = Slow { memory: memory.clone(), gates: Mutex::new(gates) };
     let idle = Duration::from_secs(1);
-    let server = Server::builder(sink).idle_timeout(idle).bind("127.0.0.1:0").unwrap();
+    let server = builder(sink).idle_timeout(idle).bind("127.0.0.1:0").unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     thread::scope(|scope| {
         let _stop = Stop(handle.clone());

@@ -6,10 +6,9 @@ use std::net::Shutdown;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::builder;
 use super::cases::*;
-use accio_proto::{
-    Connection, FileSink, MemoryFile, MemorySink, OpenError, Server, SinkFile, Stored,
-};
+use accio_proto::{Connection, FileSink, MemoryFile, MemorySink, OpenError, SinkFile, Stored};
 
 /// A sink in memory that commits in groups. The drops of its committed files panic if `drop_panics`.
 struct Grouped {
@@ -61,7 +60,7 @@ impl Drop for GroupedFile {
 #[test]
 fn a_panic_while_a_committed_file_is_dropped_fails_no_upload() {
     let memory = MemorySink::new();
-    let server = start(Server::builder(Grouped { memory: memory.clone(), drop_panics: true }));
+    let server = start(builder(Grouped { memory: memory.clone(), drop_panics: true }));
     (0..3).for_each(|_| upload(&server, b"content"));
     assert!(server.outcomes.wait(3).values().all(|ended| ended.error.is_none()));
     for id in 1..=3 {
@@ -96,7 +95,7 @@ fn a_panic_of_the_logger_fails_only_the_upload_that_it_logs() {
     INSTALL.call_once(|| log::set_logger(&BrokenLogger).unwrap());
     log::set_max_level(log::LevelFilter::Info);
     let memory = MemorySink::new();
-    let server = start(Server::builder(Grouped { memory: memory.clone(), drop_panics: false }));
+    let server = start(builder(Grouped { memory: memory.clone(), drop_panics: false }));
     IS_BROKEN.store(true, Ordering::SeqCst);
     for id in 1..=4 {
         let mut lost = server.connect();

@@ -5,7 +5,7 @@
 /// The tests with a few workers and an event queue.
 #[path = "."]
 mod reactor {
-    use crate::{Adapted, IS_ASYNCHRONOUS, builder, serve};
+    use crate::{IS_ASYNCHRONOUS, Sink, builder, serve};
 
     const THREADING: accio_proto::Threading = accio_proto::Threading::Reactor;
 
@@ -23,7 +23,7 @@ mod reactor {
 /// The tests with a thread per session.
 #[path = "."]
 mod per_session {
-    use crate::{Adapted, IS_ASYNCHRONOUS, builder, serve};
+    use crate::{IS_ASYNCHRONOUS, Sink, builder, serve};
 
     const THREADING: accio_proto::Threading = accio_proto::Threading::PerSession;
 
@@ -32,24 +32,23 @@ mod per_session {
     mod proxied;
 }
 
+mod any_sink;
 mod choice;
 
 /// The sink of the server of a case. Another crate runs the same cases with a runtime, and passes each
 /// sink through an asynchronous one.
-type Adapted<K> = K;
+type Sink = any_sink::AnySink;
 
 /// Whether the calls of the sink are asynchronous.
 const IS_ASYNCHRONOUS: bool = false;
 
 /// Begins the server of a case.
-fn builder<K: accio_proto::FileSink>(sink: K) -> accio_proto::ServerBuilder<Adapted<K>> {
-    accio_proto::Server::builder(sink)
+fn builder(sink: impl accio_proto::FileSink) -> accio_proto::ServerBuilder<Sink> {
+    accio_proto::Server::builder(Sink::new(sink))
 }
 
 /// Serves until the server ends.
-fn serve<K: accio_proto::FileSink>(
-    server: accio_proto::Server<K>,
-) -> Result<(), accio_proto::ServerError> {
+fn serve(server: accio_proto::Server<Sink>) -> Result<(), accio_proto::ServerError> {
     server.run()
 }
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use accio_proto::{Dialect, MemorySink, ServerBuilder, Stored};
 
 use super::cases::{PATIENCE, RunningServer, greeted, is_reset, reset, start, workers};
-use super::{Adapted, builder};
+use super::{Sink, builder};
 
-fn proxied(sink: &MemorySink) -> ServerBuilder<Adapted<MemorySink>> {
+fn proxied(sink: &MemorySink) -> ServerBuilder<Sink> {
     builder(sink.clone()).proxy_protocol(true)
 }
 

@@ -4,9 +4,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
+use super::builder;
 use super::cases::*;
 use super::slow_sink::{Slow, SlowSink};
-use accio_proto::{Acknowledgement, ConnectionStatus, MemorySink, Outcome, Phase, Server, Stored};
+use accio_proto::{Acknowledgement, ConnectionStatus, MemorySink, Outcome, Phase, Stored};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::num::NonZeroU32;
@@ -47,7 +48,7 @@ impl Drop for StopSenders<'_> {
 /// silent one was ended.
 fn lateness_among_fast_senders() -> Duration {
     let idle = Duration::from_secs(2);
-    let server = start(Server::builder(accio_proto::CountSink).idle_timeout(idle));
+    let server = start(builder(accio_proto::CountSink).idle_timeout(idle));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _done = StopSenders(&done);
@@ -83,7 +84,7 @@ fn a_blocked_sink_delays_neither_greetings_nor_time_limits_nor_open_files() {
     ] {
         let memory = MemorySink::new();
         let (sink, held) = SlowSink::new(&memory, slow);
-        let server = start(Server::builder(sink).idle_timeout(idle).workers(workers(2)));
+        let server = start(builder(sink).idle_timeout(idle).workers(workers(2)));
         let mut early = server.connect();
         greeted(&mut early);
         early.write_all(b"first, ").unwrap();
@@ -135,7 +136,7 @@ fn a_blocked_sink_delays_neither_greetings_nor_time_limits_nor_open_files() {
 fn freeing_a_discarded_file_delays_no_client() {
     let memory = MemorySink::new();
     let (sink, held) = SlowSink::new(&memory, Slow { drop: true, ..Slow::default() });
-    let server = start(Server::builder(sink).workers(workers(1)));
+    let server = start(builder(sink).workers(workers(1)));
     for id in 1..=3 {
         let mut stream = server.connect();
         greeted(&mut stream);
@@ -159,7 +160,7 @@ fn files_being_freed_count_against_the_connection_limit() {
     const LIMIT: usize = 24;
     let memory = MemorySink::new();
     let (sink, held) = SlowSink::new(&memory, Slow { drop: true, ..Slow::default() });
-    let server = start(Server::builder(sink).max_connections(workers(LIMIT)));
+    let server = start(builder(sink).max_connections(workers(LIMIT)));
     let mut ended = 0;
     let mut refused = loop {
         let mut stream = server.connect();
@@ -212,7 +213,7 @@ fn is_in_time(stop: impl Fn() -> Duration) {
 fn stop_while_blocked(slow: Slow) -> Duration {
     let memory = MemorySink::new();
     let (sink, held) = SlowSink::new(&memory, slow);
-    let server = start(Server::builder(sink).workers(workers(2)));
+    let server = start(builder(sink).workers(workers(2)));
     let mut streams: Vec<_> = (0..30).map(|_| server.connect()).collect();
     for stream in &mut streams {
         greeted(stream);
@@ -272,7 +273,7 @@ fn stop_with_slow_markers() -> (Duration, usize) {
     let slow = Slow { abort: Duration::from_millis(25), drop: true, ..Slow::default() };
     let (sink, held) = SlowSink::new(&memory, slow);
     let markers = Arc::clone(&sink.markers);
-    let server = start(Server::builder(sink).workers(workers(2)));
+    let server = start(builder(sink).workers(workers(2)));
     let mut streams: Vec<_> = (0..COUNT).map(|_| server.connect()).collect();
     for stream in &mut streams {
         greeted(stream);
@@ -296,7 +297,7 @@ fn waiting_commits_share_a_group() {
     let slow = Slow { commit: true, groups: true, ..Slow::default() };
     let (sink, held) = SlowSink::new(&memory, slow);
     let groups = Arc::clone(&sink.groups);
-    let server = start(Server::builder(sink));
+    let server = start(builder(sink));
     let send = |server: &RunningServer| {
         let mut stream = server.connect();
         greeted(&mut stream);
@@ -326,7 +327,7 @@ fn waiting_commits_share_a_group() {
 /// Table row 7: a client that sees the end of one connection may open the next.
 #[test]
 fn sequential_uploads_never_exceed_the_limit_per_address() {
-    let builder = Server::builder(accio_proto::CountSink).max_per_ip(NonZeroU32::MIN);
+    let builder = builder(accio_proto::CountSink).max_per_ip(NonZeroU32::MIN);
     let server = start(builder.workers(workers(4)));
     for _ in 0..1000 {
         upload(&server, b"content");
@@ -338,7 +339,7 @@ fn sequential_uploads_never_exceed_the_limit_per_address() {
 #[test]
 fn accepts_nothing_after_the_last_number() {
     let memory = MemorySink::new();
-    let server = start(Server::builder(memory.clone()).first_id(u64::MAX - 1));
+    let server = start(builder(memory.clone()).first_id(u64::MAX - 1));
     upload(&server, b"last but one");
     upload(&server, b"last");
     let mut stream = server.connect();
@@ -360,7 +361,7 @@ fn notifies_a_client_when_its_record_is_written() {
         1 => sender.lock().unwrap().send((outcome, acknowledgement)).unwrap(),
         _ => acknowledgement.send(),
     };
-    let server = start(Server::builder(memory.clone()).recorder(recorder).workers(workers(1)));
+    let server = start(builder(memory.clone()).recorder(recorder).workers(workers(1)));
     let mut first = server.connect();
     greeted(&mut first);
     first.write_all(b"first").unwrap();
@@ -382,7 +383,7 @@ fn notifies_a_client_when_its_record_is_written() {
 /// Table row 15: an error instead of a panic.
 #[test]
 fn rejects_too_many_workers() {
-    let builder = Server::builder(accio_proto::CountSink).workers(workers(100_000));
+    let builder = builder(accio_proto::CountSink).workers(workers(100_000));
     let error = builder.bind("127.0.0.1:0").unwrap_err();
     assert!(error.to_string().starts_with("100000 workers: must be at most 1024"), "{error}");
 }

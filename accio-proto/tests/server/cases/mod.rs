@@ -24,7 +24,7 @@ use accio_proto::{
     OpenError, Server, ServerBuilder, ServerError, ServerHandle, SinkFile, Stored,
 };
 
-use super::{Adapted, IS_ASYNCHRONOUS, THREADING, builder};
+use super::{IS_ASYNCHRONOUS, Sink, THREADING, builder};
 use crate::ALONE;
 
 /// Maximum duration of any wait in these tests.
@@ -85,20 +85,20 @@ pub(super) struct RunningServer {
     thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
 
-pub(super) fn start<K: FileSink>(builder: ServerBuilder<Adapted<K>>) -> RunningServer {
+pub(super) fn start(builder: ServerBuilder<Sink>) -> RunningServer {
     start_at(builder, "127.0.0.1:0")
 }
 
-fn start_at<K: FileSink>(builder: ServerBuilder<Adapted<K>>, address: &str) -> RunningServer {
+fn start_at(builder: ServerBuilder<Sink>, address: &str) -> RunningServer {
     let outcomes = Arc::new(Outcomes::default());
-    let server = observed::<K>(builder, &outcomes).bind(address).unwrap();
-    run::<K>(server, outcomes)
+    let server = observed(builder, &outcomes).bind(address).unwrap();
+    run(server, outcomes)
 }
 
-pub(super) fn observed<K: FileSink>(
-    builder: ServerBuilder<Adapted<K>>,
+pub(super) fn observed(
+    builder: ServerBuilder<Sink>,
     outcomes: &Arc<Outcomes>,
-) -> ServerBuilder<Adapted<K>> {
+) -> ServerBuilder<Sink> {
     let outcomes = Arc::clone(outcomes);
     builder.threading(THREADING).on_outcome(move |outcome| {
         let ended = Reported {
@@ -116,12 +116,9 @@ pub(super) fn observed<K: FileSink>(
     })
 }
 
-pub(super) fn run<K: FileSink>(
-    server: Server<Adapted<K>>,
-    outcomes: Arc<Outcomes>,
-) -> RunningServer {
+pub(super) fn run(server: Server<Sink>, outcomes: Arc<Outcomes>) -> RunningServer {
     let (address, handle) = (server.local_addr(), server.handle());
-    let thread = Some(std::thread::spawn(move || super::serve::<K>(server)));
+    let thread = Some(std::thread::spawn(move || super::serve(server)));
     RunningServer { address, handle, outcomes, thread }
 }
 

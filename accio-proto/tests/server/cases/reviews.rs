@@ -9,9 +9,9 @@ use accio_proto::Review;
 use super::*;
 
 /// Returns a server that passes each review on to the test.
-fn reviewing<K: FileSink>(builder: ServerBuilder<Adapted<K>>) -> (RunningServer, Receiver<Review>) {
+fn reviewing(builder: ServerBuilder<Sink>) -> (RunningServer, Receiver<Review>) {
     let (sender, receiver) = mpsc::channel();
-    let server = start::<K>(builder.reviewer(move |review| drop(sender.send(review))));
+    let server = start(builder.reviewer(move |review| drop(sender.send(review))));
     (server, receiver)
 }
 
