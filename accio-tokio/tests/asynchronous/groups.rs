@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Once};
 
 use accio_proto::{
-    ClientError, Connection, FileSink, MemoryFile, MemorySink, OpenError, Phase, Server,
-    ServerConfig, SinkFile, Stored,
+    ClientError, Connection, FileSink, MemoryFile, MemorySink, OpenError, Phase, Server, SinkFile,
+    Stored,
 };
-use accio_tokio::{Client, Serving, serve, serve_with};
+use accio_tokio::{Client, Serving, serve_with};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, eventually, listen};
+use crate::any_sink::AnySink;
+use crate::{PATIENCE, eventually, listen, serve};
 
 /// A sink in memory that commits in groups, once its gate is open.
 #[derive(Clone, Default)]
@@ -96,7 +97,7 @@ type Upload = JoinHandle<Result<bool, ClientError>>;
 
 /// Starts a server, and uploads that all wait for their commits. The first one will fail.
 async fn start(sink: &Grouped) -> (Serving, Vec<Upload>) {
-    let server = serve(listen().await, sink.clone(), ServerConfig::default()).unwrap();
+    let server = serve(listen().await, sink.clone());
     let uploads = begin(&server, |index| if index == 0 { b"fails" } else { b"content" }).await;
     (server, uploads)
 }
@@ -164,7 +165,7 @@ async fn a_stop_waits_for_files_that_wait_for_a_group() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_while_committed_files_are_dropped_fails_no_upload() {
     let sink = Grouped::default();
-    let server = serve(listen().await, sink.clone(), ServerConfig::default()).unwrap();
+    let server = serve(listen().await, sink.clone());
     let uploads = begin(&server, |_| b"panics").await;
     sink.open_gate();
     for upload in uploads {
@@ -207,7 +208,7 @@ async fn a_panic_of_the_logger_fails_only_the_upload_that_it_logs() {
     log::set_max_level(log::LevelFilter::Info);
     let sink = Grouped::default();
     let outcomes = Arc::new(Mutex::new(BTreeMap::<u64, Vec<bool>>::new()));
-    let builder = Server::builder(sink.clone()).on_outcome({
+    let builder = Server::builder(AnySink::new(sink.clone())).on_outcome({
         let outcomes = Arc::clone(&outcomes);
         move |outcome| {
             let mut outcomes = outcomes.lock().unwrap();

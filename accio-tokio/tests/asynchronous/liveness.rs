@@ -12,14 +12,15 @@ use accio_proto::{
     ServerError, ServerHandle, SinkFile, Stored, Threading,
 };
 use accio_tokio::{
-    AsyncFileSink, AsyncSinkFile, Serving, serve, serve_async, serve_async_with, serve_with,
+    AsyncFileSink, AsyncSinkFile, Serving, serve_async, serve_async_with, serve_with,
 };
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::{Memory, MemoryFile, PATIENCE, Sizes, eventually, listen, send};
+use crate::any_sink::AnySink;
+use crate::{Memory, MemoryFile, PATIENCE, Sizes, eventually, listen, send, serve};
 
 /// A stop ends although the recorder keeps an acknowledgement, like that of the blocking server.
 #[tokio::test]
@@ -29,7 +30,7 @@ async fn a_stop_waits_for_no_acknowledgement() {
         let kept = Arc::clone(&kept);
         move |_: Outcome, client: Acknowledgement| kept.lock().unwrap().push(client)
     };
-    let builder = Server::builder(MemorySink::new()).recorder(recorder);
+    let builder = Server::builder(AnySink::new(MemorySink::new())).recorder(recorder);
     let server = serve_with([listen().await], builder).unwrap();
     let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
     stream.write_all(b"content").await.unwrap();
@@ -179,9 +180,7 @@ fn blocked_threads_keep_no_connection_from_its_greeting() {
     let sink = Blocking(Arc::clone(&gate));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(1).max_blocking_threads(1);
-    let (address, handle, end) = serve_elsewhere(runtime, move |listener| {
-        serve(listener, sink, ServerConfig::default()).unwrap()
-    });
+    let (address, handle, end) = serve_elsewhere(runtime, move |listener| serve(listener, sink));
     let blocked = greeted(address);
     (&blocked).write_all(b"content").unwrap();
     // The only thread for blocking work is in the sink from now on, at the latest.
@@ -209,7 +208,7 @@ fn the_result_of_a_release_is_dropped_after_the_peer_was_notified() {
         }
     }
 
-    let builder = Server::builder(MemorySink::new()).threading(Threading::Runtime);
+    let builder = Server::builder(AnySink::new(MemorySink::new())).threading(Threading::Runtime);
     let server = builder.bind("127.0.0.1:0").unwrap();
     let client = std::net::TcpStream::connect(server.local_addr()).unwrap();
     // Far longer than a FIN takes on loopback.
@@ -240,9 +239,7 @@ fn the_result_of_a_release_is_dropped_after_the_peer_was_notified() {
 #[test]
 fn a_runtime_that_ends_too_early_is_an_error() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let server = runtime.block_on(async {
-        serve(listen().await, MemorySink::new(), ServerConfig::default()).unwrap()
-    });
+    let server = runtime.block_on(async { serve(listen().await, MemorySink::new()) });
     runtime.shutdown_background();
     let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ended = other.block_on(async { timeout(PATIENCE, server.ended()).await });
@@ -268,7 +265,7 @@ impl FileSink for Tidy {
 async fn a_sink_tidies_up_after_a_failed_upload() {
     let calls = Arc::default();
     let sink = Tidy(MemorySink::new(), Arc::clone(&calls));
-    let server = serve(listen().await, sink, ServerConfig::default()).unwrap();
+    let server = serve(listen().await, sink);
     let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
     stream.write_all(b"content").await.unwrap();
     eventually(|| server.handle().connections().any(|upload| upload.bytes > 0)).await;
@@ -316,7 +313,7 @@ fn busy_transfers_leave_threads_to_other_blocking_work() {
     let runtime = runtime.worker_threads(1).max_blocking_threads(2).enable_all().build().unwrap();
     let mut sending = Vec::new();
     runtime.block_on(async {
-        let server = serve(listen().await, Slow, ServerConfig::default()).unwrap();
+        let server = serve(listen().await, Slow);
         let (address, handle) = (server.local_addr(), server.handle());
         for _ in 0..TRANSFERS {
             sending.push(std::thread::spawn(move || {

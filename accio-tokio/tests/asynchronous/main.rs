@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "../../../accio-proto/tests/server/any_sink.rs"]
+mod any_sink;
 mod groups;
 mod liveness;
 
@@ -10,8 +12,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use accio_proto::{ClientError, Connection, MemorySink, OpenError, ServerConfig, Stored};
-use accio_tokio::{AsyncFileSink, AsyncSinkFile, Client, Serving, serve, serve_async};
+use accio_proto::{ClientError, Connection, FileSink, MemorySink, OpenError, ServerConfig, Stored};
+use accio_tokio::{AsyncFileSink, AsyncSinkFile, Client, Serving, serve_async};
+use any_sink::AnySink;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -101,6 +104,11 @@ impl AsyncSinkFile for MemoryFile {
 
 async fn listen() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// Serves with a blocking sink and the default configuration.
+fn serve(listener: TcpListener, sink: impl FileSink) -> Serving {
+    accio_tokio::serve(listener, AnySink::new(sink), ServerConfig::default()).unwrap()
 }
 
 async fn start(sink: &Memory) -> Serving {
@@ -238,7 +246,7 @@ async fn time_in_the_sink_is_not_idle_time() {
 #[tokio::test]
 async fn a_drain_waits_for_running_transfers() {
     let files = MemorySink::new();
-    let server = serve(listen().await, files.clone(), ServerConfig::default()).unwrap();
+    let server = serve(listen().await, files.clone());
     let (address, handle) = (server.local_addr(), server.handle());
     let (mut writer, reader) = tokio::io::duplex(64);
     let upload =
@@ -265,7 +273,7 @@ async fn a_drain_waits_for_running_transfers() {
 #[tokio::test]
 async fn dropping_the_server_stops_it() {
     let files = MemorySink::new();
-    let server = serve(listen().await, files.clone(), ServerConfig::default()).unwrap();
+    let server = serve(listen().await, files.clone());
     let (address, handle) = (server.local_addr(), server.handle());
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.read_exact(&mut [0; 7]).await.unwrap();
@@ -282,7 +290,7 @@ async fn the_client_watches_the_server_while_its_reader_is_pending() {
     let files = MemorySink::new();
     let mut config = ServerConfig::default();
     config.limits.idle_timeout = Duration::from_secs(1);
-    let server = serve(listen().await, files.clone(), config).unwrap();
+    let server = accio_tokio::serve(listen().await, AnySink::new(files.clone()), config).unwrap();
     let (mut writer, reader) = tokio::io::duplex(64);
     writer.write_all(b"half").await.unwrap();
     let sent = Client::default().send("127.0.0.1", server.local_addr().port(), reader);
@@ -294,7 +302,7 @@ async fn the_client_watches_the_server_while_its_reader_is_pending() {
 #[tokio::test]
 async fn a_dropped_upload_is_reset() {
     let files = MemorySink::new();
-    let server = serve(listen().await, files.clone(), ServerConfig::default()).unwrap();
+    let server = serve(listen().await, files.clone());
     let (mut writer, reader) = tokio::io::duplex(64);
     writer.write_all(b"half").await.unwrap();
     let port = server.local_addr().port();
@@ -319,7 +327,7 @@ async fn a_failed_read_is_reset() {
         }
     }
     let files = MemorySink::new();
-    let server = serve(listen().await, files.clone(), ServerConfig::default()).unwrap();
+    let server = serve(listen().await, files.clone());
     let sent = Client::default().send("127.0.0.1", server.local_addr().port(), Broken);
     let error = timeout(PATIENCE, sent).await.unwrap().unwrap_err();
     assert!(matches!(error, ClientError::Read { .. }), "{error}");
