@@ -16,7 +16,8 @@ const TARGET: &str = "target/portable";
 
 /// Builds the library, the programs and the kit as for a system without epoll, splice, Landlock,
 /// namespaces and so on, in a separate target directory. Runs the library's tests and the end-to-end
-/// scenarios, and grades the programs with that kit, which sees no sockets of other programs.
+/// scenarios, grades the programs with that kit, which sees no sockets of other programs, and tests that
+/// it gives faulty servers no points for what it cannot see.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let given = env::var("RUSTFLAGS").unwrap_or_default();
     // Code that only Linux calls would be a warning on other systems.
@@ -28,6 +29,8 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     };
     let mut tests = portable("test");
     tests.args(["--no-fail-fast", "--package=accio-proto", "--features=client,server"]).args(TESTS);
+    let mut kit_tests = portable("test");
+    kit_tests.args(["--package=accio-grade", "--test=kit", "hidden_sockets::"]);
     let mut build = portable("build");
     build.args(["--package=accio-server", "--package=accio-client", "--package=accio-simplified"]);
     build.arg("--package=accio-grade");
@@ -37,6 +40,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     if !process::foreground(&mut build)?.success() {
         return Ok(ExitCode::FAILURE);
     }
+    passed &= process::foreground(&mut kit_tests)?.success();
     let bin = format!("{TARGET}/debug");
     let kit = Command::new(format!("{bin}/accio-grade"));
     for mut tool in [Tool::E2e.command(), kit] {

@@ -135,7 +135,7 @@ pub(super) fn arrives(server: &RunningServer, address: SocketAddr, content: &[u8
         return produces_file(server);
     }
     // The server has read everything if it closed the connection without a reset.
-    if sent.is_closed { Ok(()) } else { server.has_read_all(&sent.peer) }
+    if sent.is_closed { Ok(()) } else { has_read_to_the_end(server, &sent.peer) }
 }
 
 /// Returns a fault unless connection 1 produced a file other than ERROR.

@@ -9,6 +9,7 @@ mod class;
 mod demo_server;
 mod faults;
 mod formats;
+mod hidden_sockets;
 mod hostile;
 mod instructors;
 mod isolation;

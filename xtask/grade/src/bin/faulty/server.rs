@@ -71,6 +71,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<u8> {
         listener.set_nonblocking(true)?;
     }
     for id in 1.. {
+        while faulty.has("accepts-none") || id > 1 && faulty.has("accepts-one") {
+            thread::park();
+        }
         let mut waited = Instant::now();
         let stream = loop {
             if faulty.has("accept-timeout") {
@@ -199,6 +202,9 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
     }
     if faulty.has("closes-early") {
         return Ok(received);
+    }
+    while faulty.has("never-reads") {
+        thread::park();
     }
     if faulty.has("header-counted") && faulty.confirms() {
         let mut header = CONFIRMATIONS.concat();
