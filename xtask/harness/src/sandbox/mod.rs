@@ -27,7 +27,7 @@ use std::sync::Arc;
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
-use self::commands::{DENIES, NOT_EXECUTED, RUN, SELF};
+use self::commands::{DENIES, NOT_EXECUTED, RUN};
 pub use self::files::Files;
 pub use self::helper::helper;
 use self::init::Init;
@@ -178,7 +178,7 @@ impl Sandbox {
 
     /// Returns the command of the helper in front of a program.
     fn wrap(&self, command: &Command) -> Command {
-        let mut wrapped = Command::new(SELF);
+        let mut wrapped = Command::new(self.support.helper());
         wrapped.arg0("accio-grade").arg(RUN);
         let identity = match (self.uid, self.support.nested_uid()) {
             (Some(uid), _) => format!("user:{uid}"),

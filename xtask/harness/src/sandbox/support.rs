@@ -1,9 +1,10 @@
 //! Finds what kind of sandbox this machine permits, and enters the namespaces that all sandboxes
 //! are created in.
 
+use std::env;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -24,6 +25,8 @@ const LOW_COUNT: u32 = 8_000;
 /// The kind of sandbox that this machine permits.
 #[derive(Debug, Default)]
 pub struct Support {
+    /// This program, to be run as a helper in front of others.
+    helper: PathBuf,
     /// Why there are no namespaces.
     no_namespaces: Option<String>,
     /// The first user id of the programs and their number; `None` for the user of this process.
@@ -42,12 +45,17 @@ impl Support {
         let users = uid.is_root().then_some((HIGH, 1));
         let nested_uid = if uid.is_root() { None } else { Some(uid.as_raw()) };
         let allows_calls = try_to_deny().err();
-        Ok(Support { no_namespaces: None, users, nested_uid, allows_calls })
+        Ok(Support { helper: SELF.into(), no_namespaces: None, users, nested_uid, allows_calls })
     }
 
     /// Returns whether programs run in namespaces of their own.
     pub fn has_namespaces(&self) -> bool {
         self.no_namespaces.is_none()
+    }
+
+    /// Returns the program to run as a helper in front of others.
+    pub(super) fn helper(&self) -> &Path {
+        &self.helper
     }
 
     /// Returns the user id for the programs of the check `owner`.
@@ -98,8 +106,14 @@ impl Support {
 /// Finds what is possible and enters the namespaces in which sandboxes are created. Call it while
 /// this process has one thread.
 pub fn prepare() -> Support {
-    let no_namespaces = try_probe().err();
-    let mut support = Support { no_namespaces, ..Support::default() };
+    let (helper, no_namespaces) = match try_probe() {
+        Ok(outcome) => (SELF.into(), outcome.err()),
+        // qemu executes the path on its command line instead, which may be relative.
+        Err(error) => {
+            (env::current_exe().unwrap_or_else(|_| SELF.into()), Some(format!("{SELF}: {error}")))
+        }
+    };
+    let mut support = Support { helper, no_namespaces, ..Support::default() };
     let uid = rustix::process::geteuid();
     if uid.is_root() {
         support.users = users(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
@@ -120,15 +134,16 @@ pub fn prepare() -> Support {
     support
 }
 
-/// Tries a sandbox in another process, because a failed attempt may not be undone.
-fn try_probe() -> Result<(), String> {
+/// Tries a sandbox in another process, because a failed attempt may not be undone. Returns an error
+/// if this program cannot execute itself, as it must in any directory.
+fn try_probe() -> io::Result<Result<(), String>> {
     let mut command = Command::new(SELF);
     command.arg(PROBE).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let output = process::plain_output(&mut command).map_err(|error| error.to_string())?;
-    match output.status.success() {
+    let output = process::plain_output(command.current_dir("/"))?;
+    Ok(match output.status.success() {
         true => Ok(()),
         false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-    }
+    })
 }
 
 /// Tries to deny system calls to a thread, because the kernel or an emulator may refuse filters.
