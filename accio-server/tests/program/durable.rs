@@ -126,6 +126,8 @@ fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
 
     let accepted: Vec<&Call> = calls.iter().filter(|call| call.name == "accept4").collect();
     assert_eq!(accepted.len() as u64, CLIENTS * UPLOADS);
+    let links: Vec<&Call> = calls.iter().filter(|call| call.name == "linkat").collect();
+    let lines: Vec<&Call> = calls.iter().filter(|call| call.is_on("write", &journal)).collect();
     let mut first_told = usize::MAX;
     for (id, accepted) in (1..).zip(&accepted) {
         let context = format!("connection {id}");
@@ -133,8 +135,7 @@ fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
         let notified = notified.expect(&context).began;
         first_told = first_told.min(notified);
         let name = format!("\"{id}.file\"");
-        let is_link = |call: &&Call| call.name == "linkat" && call.arguments.contains(&name);
-        let link = calls.iter().find(is_link).expect(&context);
+        let link = links.iter().find(|call| call.arguments.contains(&name)).expect(&context);
         let file = number(&link.arguments).expect("an open file is linked");
         let before_link = || calls.iter().filter(|call| call.ended < link.began);
         let opened = before_link()
@@ -149,9 +150,7 @@ fn notifies_a_client_after_bytes_name_and_journal_are_synced() {
         let named = after(link.ended).find(|call| call.is_on("fsync", &directory)).expect(&context);
         assert!(named.ended < notified, "{context} is notified before its name is on the disk");
         let line = format!("\\\"id\\\":{id},");
-        let is_line =
-            |call: &&Call| call.is_on("write", &journal) && call.arguments.contains(&line);
-        let recorded = calls.iter().find(is_line).expect(&context);
+        let recorded = lines.iter().find(|call| call.arguments.contains(&line)).expect(&context);
         assert!(recorded.began > named.ended, "{context} is recorded before it is kept");
         let synced = after(recorded.ended).find(|call| call.is_on("fdatasync", &journal));
         let synced = synced.expect(&context);
