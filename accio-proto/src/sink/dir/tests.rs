@@ -3,6 +3,8 @@
 use std::fs;
 
 use super::*;
+use crate::fast_path::FastPaths;
+use crate::sink::ERROR_MARKER;
 
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(dir)

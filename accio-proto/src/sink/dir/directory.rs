@@ -1,0 +1,216 @@
+//! The open directory: creates files, and gives them their names in one step.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Existing;
+use super::hidden_name::HiddenNames;
+use super::marker::Spare;
+use super::names::Names;
+use super::room;
+use crate::fast_path::{FastPath, FastPaths};
+use crate::sink::ERROR_MARKER;
+use crate::sys::file as calls;
+
+/// The reason of errors after the directory was removed.
+pub(super) const REMOVED: &str = "the directory was removed while the server used it";
+
+#[derive(Debug)]
+pub(super) struct Dir {
+    /// The lock is held while this descriptor is open.
+    pub(super) fd: OwnedFd,
+    /// The path as it was given, for messages.
+    pub(super) path: PathBuf,
+    pub(super) paths: FastPaths,
+    pub(super) durable: bool,
+    pub(super) min_free: u64,
+    /// Whether the file system's number of free inodes can be relied on.
+    pub(super) counts_inodes: bool,
+    pub(super) existing: Existing,
+    /// Whether another server used the directory when this one locked it.
+    pub(super) is_shared: bool,
+    pub(super) exclusive: Exclusive,
+    /// The permissions of the files; `None` means 0666 minus the umask.
+    pub(super) mode: Option<u32>,
+    pub(super) names: Names,
+    pub(super) hidden_names: HiddenNames,
+    /// Whether the log already says that the directory was removed.
+    pub(super) gone_is_logged: AtomicBool,
+    pub(super) spare: Spare,
+    /// Whether there may be names of markers that are not on the disk.
+    pub(super) unsynced: AtomicBool,
+}
+
+/// How a file with a hidden name is renamed without replacing another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exclusive {
+    /// By a rename that does not replace, or by a hard link, whichever the system supports.
+    Rename,
+    /// By creating the name as an error marker, and then replacing that by a rename.
+    Claim,
+}
+
+impl Dir {
+    /// Creates an empty file; returns it with its hidden name, if it must have one. It never has more
+    /// permissions than in the end.
+    pub(super) fn open(&self, id: u64) -> io::Result<(OwnedFd, Option<String>)> {
+        // The umask may remove some of these permissions until `set_mode` adds them.
+        let mode = self.mode.unwrap_or(0o666);
+        if self.paths.has(FastPath::Tmpfile) {
+            match calls::open_anonymous(&self.fd, mode) {
+                Err(error) if calls::has_no_unnamed_files(&error) => {
+                    self.paths.refused(FastPath::Tmpfile, error);
+                }
+                opened => return opened.map(|fd| (fd, None)).map_err(|error| self.explain(error)),
+            }
+        }
+        let create = |name: &str| calls::create_new(&self.fd, name, mode);
+        let created = self.hidden_names.first_free(id, create);
+        created.map(|(fd, name)| (fd, Some(name))).map_err(|error| self.explain(error))
+    }
+
+    /// Sets the requested permissions, regardless of the umask.
+    pub(super) fn set_mode(&self, file: &OwnedFd) -> io::Result<()> {
+        let Some(mode) = self.mode else { return Ok(()) };
+        match calls::set_mode(file, mode) {
+            // Some file systems reject any change, but give all files the same fixed mode.
+            Err(error) => match calls::fstat(file) {
+                Ok(stat) if stat.mode == mode => Ok(()),
+                _ => Err(error),
+            },
+            set => set,
+        }
+    }
+
+    /// Gives a file its name in one step. `hidden` is its temporary name; if the file has none but
+    /// needs one in between, it is set to the new one.
+    pub(super) fn publish(
+        &self,
+        fd: &OwnedFd,
+        hidden: &mut Option<String>,
+        name: &str,
+    ) -> io::Result<()> {
+        self.publish_or_fail(fd, hidden, name).map_err(|error| self.explain(error))
+    }
+
+    fn publish_or_fail(
+        &self,
+        fd: &OwnedFd,
+        hidden: &mut Option<String>,
+        name: &str,
+    ) -> io::Result<()> {
+        let was_unnamed = hidden.is_none();
+        if was_unnamed {
+            match self.link(fd, name) {
+                Ok(()) => return Ok(()),
+                // Only a rename replaces a file atomically, and a rename needs an existing name.
+                Err(error) if is_taken(&error) && self.existing == Existing::Replace => {
+                    let link = |on_the_way: &str| self.link(fd, on_the_way);
+                    let ((), on_the_way) = self.hidden_names.first_free(0, link)?;
+                    *hidden = Some(on_the_way);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(from) = &*hidden else { return Ok(()) };
+        match (self.existing, self.exclusive) {
+            (Existing::Replace, _) => {
+                calls::rename(&self.fd, from, name)?;
+                if was_unnamed {
+                    // If both names are of the spare marker, the rename has no effect.
+                    let _ = calls::unlink(&self.fd, from);
+                }
+                *hidden = None;
+            }
+            (Existing::Keep, Exclusive::Rename) => {
+                let renamed = calls::rename_new(&self.fd, from, name)?;
+                // If the old name cannot be removed, that is tried again when the file is dropped.
+                if renamed || calls::unlink(&self.fd, from).is_ok() {
+                    *hidden = None;
+                }
+            }
+            (Existing::Keep, Exclusive::Claim) => {
+                self.claim(name)?;
+                calls::rename(&self.fd, from, name).inspect_err(|_| self.remove(name))?;
+                *hidden = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the name as an error marker without replacing another file. If the server is killed
+    /// before the file itself takes the name, the marker correctly says that the transfer failed.
+    fn claim(&self, name: &str) -> io::Result<()> {
+        let claim = calls::create_new(&self.fd, name, self.mode.unwrap_or(0o666))?;
+        calls::write_all(&claim, ERROR_MARKER).inspect_err(|_| self.remove(name))
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        if let Err(error) = calls::unlink(&self.fd, name) {
+            log::warn!("cannot remove {name:?}: {error}");
+        }
+    }
+
+    /// Handles a failed sync of the directory after the file of connection `id` got its name:
+    /// removes the name, so that no file remains when the peer sees the failure.
+    pub(super) fn take_back(&self, id: u64, name: &str) {
+        if let Err(error) = calls::unlink(&self.fd, name) {
+            log::error!(
+                "connection {id}: cannot remove the file, which was not confirmed: {error}"
+            );
+        }
+    }
+
+    /// Returns whether the directory was removed, even if its path now names another one.
+    pub(super) fn is_removed(&self) -> bool {
+        !calls::fstat(&self.fd).is_ok_and(|stat| stat.links > 0)
+    }
+
+    /// Replaces an error that was caused by the removal of the directory, and logs that once.
+    fn explain(&self, error: io::Error) -> io::Error {
+        if is_taken(&error) || !self.is_removed() {
+            return error;
+        }
+        if !self.gone_is_logged.swap(true, Ordering::Relaxed) {
+            let path = &self.path;
+            log::error!("cannot keep files in {path:?}: {REMOVED}: restart the server");
+        }
+        io::Error::new(io::ErrorKind::NotFound, REMOVED)
+    }
+
+    /// Gives an unnamed file a name, if that is free.
+    fn link(&self, fd: &OwnedFd, name: &str) -> io::Result<()> {
+        if !self.paths.has(FastPath::EmptyPath) {
+            return calls::link_proc(fd, &self.fd, name);
+        }
+        match calls::link_empty_path(fd, &self.fd, name) {
+            Err(error) if !is_taken(&error) => {
+                calls::link_proc(fd, &self.fd, name)?;
+                // Older kernels require a privilege for linking by descriptor.
+                self.paths.refused(FastPath::EmptyPath, error);
+                Ok(())
+            }
+            linked => linked,
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        match calls::free_space(&self.fd) {
+            Ok(mut free) => {
+                free.inodes = free.inodes.filter(|_| self.counts_inodes);
+                room::has_room(free, self.min_free)
+            }
+            Err(error) => {
+                log::warn!("cannot tell how much space is free: {error}");
+                true
+            }
+        }
+    }
+}
+
+/// Returns whether the error means that another file has the name.
+pub(super) fn is_taken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AlreadyExists
+}
