@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use accio_harness::namespace::without_mount_namespaces;
 use accio_harness::process::{Input, NO_OWNER, Process};
 use rustix::process::Signal;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 use serde_json::Value;
 
 use crate::attacks::running;
@@ -26,6 +29,20 @@ fn refuse(number: i64) {
     let refused = SeccompAction::Errno(libc::EINVAL as u32);
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let rules = [(number, Vec::new())].into_iter().collect();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+/// Makes `unshare` fail with EINVAL in this thread and its child processes, if it is called with these
+/// flags among others.
+fn refuse_to_unshare(flags: i32) {
+    let flags = u64::try_from(flags).unwrap();
+    let refused = SeccompAction::Errno(libc::EINVAL as u32);
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let has = SeccompCmpOp::MaskedEq(flags);
+    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Qword, has, flags).unwrap();
+    let rules = vec![SeccompRule::new(vec![condition]).unwrap()];
+    let rules = [(libc::SYS_unshare, rules)].into_iter().collect();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap();
     seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
@@ -65,6 +82,27 @@ fn programs_run_where_the_kernel_refuses_filters() {
         let expected = "no system calls denied (Invalid argument";
         assert!(protections.contains(expected), "{protections}");
     }
+}
+
+#[test]
+fn servers_are_behind_the_lossy_network_without_the_sandbox_too() {
+    let dir = tempfile::tempdir().unwrap();
+    submit(dir.path(), "good", &["server", "client"], "confirm", "none");
+    let mut kit = kit();
+    kit.args(["--json", "--no-retry", "--handshake", "confirm", "--filter", "/loss", "--subject"]);
+    kit.arg(dir.path().join("good"));
+    let output = thread::spawn(move || {
+        refuse_to_unshare(libc::CLONE_NEWPID);
+        run(&mut kit)
+    });
+    let output = output.join().unwrap();
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let submission = &results["submissions"][0];
+    assert!(submission["protections"].to_string().contains("no namespaces"), "{submission:#}");
+    let checks = submission["checks"].as_array().unwrap();
+    // They are skipped where this user cannot create a network.
+    let good = |check: &Value| check["outcome"] == "passed" || check["outcome"] == "skipped";
+    assert!(!checks.is_empty() && checks.iter().all(good), "{submission:#}");
 }
 
 #[test]

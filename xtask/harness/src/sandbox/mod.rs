@@ -137,7 +137,13 @@ impl Sandbox {
         let process =
             Process::spawn_as(wrapped, line.clone(), self.owner, |command| match &self.inside {
                 Some(inside) => inside.spawner.spawn(command, network),
-                None => std::mem::replace(command, Command::new("")).spawn(),
+                None => {
+                    let mut command = std::mem::replace(command, Command::new(""));
+                    match network {
+                        Some(network) => spawner::spawn_in(&network, &mut command),
+                        None => command.spawn(),
+                    }
+                }
             })
             .map_err(trouble)?;
         // The helper closes the pipe when it executes the program; it writes an error before.

@@ -69,6 +69,16 @@ fn enter(view: &View) -> io::Result<()> {
     view.apply()
 }
 
+/// Starts a command in `network`, by a thread that ends after that.
+pub(super) fn spawn_in(network: &OwnedFd, command: &mut Command) -> io::Result<Child> {
+    let start = || {
+        nix::sched::setns(network, CloneFlags::CLONE_NEWNET)?;
+        command.spawn()
+    };
+    let started = thread::scope(|scope| scope.spawn(start).join());
+    started.unwrap_or_else(|_| Err(io::Error::other("panic")))
+}
+
 /// Starts a command in `network`, or in the network of this thread, which is `own`.
 fn spawn(mut command: Command, network: Option<OwnedFd>, own: &File) -> io::Result<Child> {
     let Some(network) = network else { return command.spawn() };
