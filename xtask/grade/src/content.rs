@@ -3,8 +3,8 @@
 
 use accio_harness::payload;
 
-/// Longest content that is shown.
-const SHOWN: usize = 48;
+/// Length from which equal bytes at the end are no coincidence.
+const PART: usize = 48;
 /// Number of other bytes that are shown.
 const OTHERS: usize = 24;
 
@@ -12,7 +12,7 @@ const OTHERS: usize = 24;
 pub(crate) fn sent(content: &[u8]) -> String {
     match content {
         [] => "no bytes".into(),
-        _ if is_text(content) => payload::describe(content),
+        _ if payload::is_text(content) => payload::describe(content),
         _ => format!("the {} bytes that were sent", content.len()),
     }
 }
@@ -30,7 +30,7 @@ pub(crate) fn received(expected: &[u8], actual: &[u8]) -> String {
     if got < sent && expected.starts_with(actual) {
         return format!("only the first {got} bytes; the last {} are missing", sent - got);
     }
-    if got < sent && expected.ends_with(actual) && got >= SHOWN {
+    if got < sent && expected.ends_with(actual) && got >= PART {
         return format!("only the last {got} bytes; the first {} are missing", sent - got);
     }
     if got > sent && sent > 0 && actual.ends_with(expected) {
@@ -41,7 +41,7 @@ pub(crate) fn received(expected: &[u8], actual: &[u8]) -> String {
         let after = &actual[sent..];
         return format!("the content, then {} more, {}", count(after), quoted(after));
     }
-    if is_text(actual) {
+    if payload::is_text(actual) {
         return payload::describe(actual);
     }
     let offset = expected.iter().zip(actual).position(|(one, other)| one != other);
@@ -52,10 +52,6 @@ pub(crate) fn received(expected: &[u8], actual: &[u8]) -> String {
 
 fn count(bytes: &[u8]) -> String {
     format!("{} byte{}", bytes.len(), if bytes.len() == 1 { "" } else { "s" })
-}
-
-fn is_text(bytes: &[u8]) -> bool {
-    bytes.len() <= SHOWN && bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n'))
 }
 
 #[cfg(test)]

@@ -97,3 +97,61 @@ pub(crate) fn ends(
     let after = since.elapsed().as_secs_f64();
     Err(Stop::fault(expected, format!("it is still running after {after:.1} s {how}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::{env, fs, thread};
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::*;
+    use accio_harness::process::{Input, NO_OWNER};
+
+    /// Names the file that the server creates when it has used its CPU time.
+    const DONE: &str = "ACCIO_GRADE_TEST_DONE";
+
+    fn start(mut command: Command) -> Process {
+        command.env_remove("RUST_TEST_THREADS");
+        Process::spawn(command, NO_OWNER, Input::Null).unwrap()
+    }
+
+    fn shell(script: &str, argument: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, argument]);
+        start(command)
+    }
+
+    /// The server of the test below is this test, too.
+    #[test]
+    fn a_client_may_wait_for_a_server_that_waits_for_a_cpu() {
+        const USES: i64 = 300_000_000;
+        const LIMIT: Duration = Duration::from_millis(900);
+        if let Some(done) = env::var_os(DONE) {
+            let used = || {
+                let time = clock_gettime(ClockId::ThreadCPUTime);
+                time.tv_sec * 1_000_000_000 + time.tv_nsec
+            };
+            while used() < USES {
+                std::hint::spin_loop();
+            }
+            fs::write(done, "").unwrap();
+            thread::sleep(Duration::from_secs(600));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let done = dir.path().join("done");
+        let cores = thread::available_parallelism().unwrap().get();
+        let _others: Vec<Process> =
+            (0..6 * cores).map(|_| shell("while :; do :; done", "")).collect();
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "--nocapture"]);
+        command.arg("expectations::tests::a_client_may_wait_for_a_server_that_waits_for_a_cpu");
+        command.env(DONE, &done);
+        let server = start(command);
+        let waits = "while [ ! -e \"$0\" ]; do sleep 0.05; done";
+        let began = Instant::now();
+        let mut client = shell(waits, &done.to_string_lossy());
+        succeeds(&mut client, LIMIT, &[server.pid()]).unwrap();
+        assert!(began.elapsed() > LIMIT, "the server got its CPU time within the limit");
+    }
+}

@@ -111,6 +111,17 @@ pub fn describe(bytes: &[u8]) -> String {
     format!("{} byte{plural} \"{}{dots}\"", bytes.len(), start.escape_ascii())
 }
 
+/// Describes bytes as [`describe`], but without their values if they are not text: contents are
+/// random.
+pub fn summarize(bytes: &[u8]) -> String {
+    if is_text(bytes) { describe(bytes) } else { format!("{} bytes", bytes.len()) }
+}
+
+/// Returns whether all of the bytes are printable, and few enough to be shown.
+pub fn is_text(bytes: &[u8]) -> bool {
+    bytes.len() <= START && bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n'))
+}
+
 /// Escapes the control characters in a line of output.
 pub fn escape_line(line: &str) -> String {
     let mut escaped = String::with_capacity(line.len());

@@ -55,7 +55,7 @@ impl Peer {
     /// Sends all of `bytes`.
     pub fn send(&mut self, bytes: &[u8]) -> Verdict {
         self.stream.write_all(bytes).map_err(|error| {
-            Stop::fault(format!("{} to be accepted", payload::describe(bytes)), error.to_string())
+            Stop::fault(format!("{} to be accepted", payload::summarize(bytes)), error.to_string())
         })?;
         if let Some(recorder) = &self.recorder {
             recorder.sent(bytes);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::broken;
 use crate::checks::receiver::SMALL;
+use crate::content;
 use crate::expectations::{GIVE_UP, RESTING, ends, expect_silence, fails, succeeds};
 use crate::network_emulator::{NetworkEmulator, Pauses, Profile};
 use crate::reference::ReferenceServer;
@@ -361,9 +362,8 @@ pub(super) fn slow_reader(trial: &Trial<'_>) -> Verdict {
         ensure(!received.is_empty(), "more of the file", || "nothing more".into()).during(place)?;
         let mut expected = vec![0; received.len()];
         sent.read_exact(&mut expected)?;
-        let actual =
-            || payload::describe(&received) + &payload::first_difference(&expected, &received);
-        ensure(received == expected, payload::describe(&expected), actual).during(place)?;
+        let actual = || content::received(&expected, &received);
+        ensure(received == expected, content::sent(&expected), actual).during(place)?;
         left -= received.len() as u64;
     }
     ensure_eq("the client's end", (End::Fin, 0), peer.end(SOON)?)?;
