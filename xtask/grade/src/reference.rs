@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use accio_proto::{MemorySink, Server, ServerError, ServerHandle, Stored};
+use accio_proto::{MemorySink, Server, ServerError, ServerHandle, Stored, os_error_text};
 
 use super::content;
 use super::patience::Patience;
@@ -87,7 +87,10 @@ fn send_all(server: &RunningServer, peer: &Peer, content: &[u8]) -> Verdict {
         };
         let expected = format!("the server to receive {}", content::sent(content));
         if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-            let after = format!("it closed the connection after at most {sent} bytes: {error}");
+            let after = format!(
+                "it closed the connection after at most {sent} bytes: {}",
+                os_error_text(&error)
+            );
             return Err(Stop::fault(expected, after)).certain();
         }
         if stalled.get_or_insert_with(|| server.patience(STALL)).has_ended() {

@@ -329,7 +329,7 @@ impl RunningServer {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(Stop::fault(expected(), self.describe_missing(id)))
             }
-            Err(error) => Err(Stop::fault(expected(), error.to_string())),
+            Err(error) => Err(Stop::system_error(expected(), &error)),
         }
     }
 

@@ -17,6 +17,7 @@ use super::reference::ReferenceServer;
 use super::running_server::{RunningServer, UNSEEN};
 use super::sockets::{self, ListeningProcess};
 use super::startup_failures::{STARTING, StartupFailures};
+use accio_proto::os_error_text;
 use rustix::process::Pid;
 
 use accio_harness::context::{self, Context, wait_until};
@@ -351,7 +352,7 @@ impl Trial<'_> {
                 }
                 _ => "",
             };
-            Stop::fault("a command that can be run", format!("{error}{hint}"))
+            Stop::fault("a command that can be run", format!("{}{hint}", os_error_text(&error)))
         });
         let process = process.during(|| format!("{STARTING}{}", program.name()))?;
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);

@@ -45,6 +45,13 @@ impl Stop {
         })
     }
 
+    /// Creates a fault of the subject that a system error shows. Its number says nothing to a
+    /// student.
+    pub fn system_error(expected: impl Into<String>, error: &io::Error) -> Stop {
+        let text = error.to_string();
+        Stop::fault(expected, text.split(" (os error ").next().unwrap_or_default())
+    }
+
     /// Converts it to trouble, for steps that do not depend on the subject.
     #[must_use]
     pub fn into_trouble(self) -> Stop {

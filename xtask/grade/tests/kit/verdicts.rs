@@ -85,10 +85,7 @@ static CASES: &[Case] = &[
     },
     Case {
         failed: "idle",
-        says: &[
-            ("idle", "Connection refused"),
-            ("idle", "the server had ended: exit code 1"),
-        ],
+        says: &[("idle", "Connection refused; the server had ended: exit code 1")],
         ..case("server", "ends-early", "idle")
     },
     // The emulated network cuts no segment of a confirmation.

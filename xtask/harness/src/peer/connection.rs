@@ -31,7 +31,7 @@ impl Peer {
             if is_shortage(&error) {
                 return Stop::Trouble(format!("cannot connect to {address}: {error}"));
             }
-            Stop::fault(format!("a connection to {address}"), error.to_string())
+            Stop::system_error(format!("a connection to {address}"), &error)
         })?;
         Peer::new(stream)
     }
@@ -55,7 +55,7 @@ impl Peer {
     /// Sends all of `bytes`.
     pub fn send(&mut self, bytes: &[u8]) -> Verdict {
         self.stream.write_all(bytes).map_err(|error| {
-            Stop::fault(format!("{} to be accepted", payload::summarize(bytes)), error.to_string())
+            Stop::system_error(format!("{} to be accepted", payload::summarize(bytes)), &error)
         })?;
         if let Some(recorder) = &self.recorder {
             recorder.sent(bytes);
@@ -166,7 +166,7 @@ impl Peer {
         if let Some(recorder) = &self.recorder {
             recorder.add(What::Closed);
         }
-        closed.map_err(|error| Stop::fault("a connection to close", error.to_string()))
+        closed.map_err(|error| Stop::system_error("a connection to close", &error))
     }
 
     /// Resets the connection.

@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use accio_proto::os_error_text;
+
 use crate::checks::receiver::{LARGE, SMALL};
 use crate::own_time::OwnTime;
 use crate::received;
@@ -89,7 +91,7 @@ fn describe(trial: &Trial<'_>, server: &RunningServer, id: usize) -> String {
     let actual = match received::read(&server.path(id), 2 * LARGE) {
         Ok(actual) => actual,
         Err(error) if error.kind() == ErrorKind::NotFound => return server.describe_missing(id),
-        Err(error) => return error.to_string(),
+        Err(error) => return os_error_text(&error),
     };
     let of = |index: usize| format!(" (compared with the {} bytes sent)", LARGE + index);
     for index in 0..COUNT {
