@@ -184,7 +184,7 @@ impl Sandbox {
 
     /// Returns the command of the helper in front of a program.
     fn wrap(&self, command: &Command) -> Command {
-        let mut wrapped = Command::new(self.support.helper());
+        let mut wrapped = Command::new(self.support.own_program());
         wrapped.arg0("accio-grade").arg(RUN);
         let identity = match (self.uid, self.support.nested_uid()) {
             (Some(uid), _) => format!("user:{uid}"),

@@ -26,7 +26,7 @@ const LOW_COUNT: u32 = 8_000;
 #[derive(Debug, Default)]
 pub struct Support {
     /// This program, to be run as a helper in front of others.
-    helper: PathBuf,
+    own_program: PathBuf,
     /// Why there are no namespaces.
     no_namespaces: Option<String>,
     /// The first user id of the programs and their number; `None` for the user of this process.
@@ -45,7 +45,13 @@ impl Support {
         let users = uid.is_root().then_some((HIGH, 1));
         let nested_uid = if uid.is_root() { None } else { Some(uid.as_raw()) };
         let allows_calls = try_to_deny().err();
-        Ok(Support { helper: SELF.into(), no_namespaces: None, users, nested_uid, allows_calls })
+        Ok(Support {
+            own_program: SELF.into(),
+            no_namespaces: None,
+            users,
+            nested_uid,
+            allows_calls,
+        })
     }
 
     /// Returns whether programs run in namespaces of their own.
@@ -54,8 +60,8 @@ impl Support {
     }
 
     /// Returns the program to run as a helper in front of others.
-    pub(super) fn helper(&self) -> &Path {
-        &self.helper
+    pub(super) fn own_program(&self) -> &Path {
+        &self.own_program
     }
 
     /// Returns the user id for the programs of the check `owner`.
@@ -106,14 +112,14 @@ impl Support {
 /// Finds what is possible and enters the namespaces in which sandboxes are created. Call it while
 /// this process has one thread.
 pub fn prepare() -> Support {
-    let (helper, no_namespaces) = match try_probe() {
+    let (own_program, no_namespaces) = match try_probe() {
         Ok(outcome) => (SELF.into(), outcome.err()),
         // qemu executes the path on its command line instead, which may be relative.
         Err(error) => {
             (env::current_exe().unwrap_or_else(|_| SELF.into()), Some(format!("{SELF}: {error}")))
         }
     };
-    let mut support = Support { helper, no_namespaces, ..Support::default() };
+    let mut support = Support { own_program, no_namespaces, ..Support::default() };
     let uid = rustix::process::geteuid();
     if uid.is_root() {
         support.users = users(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
