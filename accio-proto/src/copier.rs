@@ -13,6 +13,7 @@ use crate::content_hasher::{ContentHasher, Pending};
 use crate::fast_path::{FastPath, FastPaths};
 use crate::limits::FIRST_READ;
 use crate::os_error::reason;
+use crate::program_log as log;
 use crate::sink::{Demand, SinkFile};
 use crate::socket::Socket;
 use crate::sys;

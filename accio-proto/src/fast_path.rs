@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::program_log as log;
+
 /// A fast path of the kernel. Each has a portable alternative, which is used if the kernel or the
 /// file system does not support the fast path, or if it is disabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -98,6 +98,8 @@ pub mod limits;
 #[cfg(feature = "io")]
 mod os_error;
 mod port;
+#[cfg(feature = "io")]
+mod program_log;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "io")]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::program_log as log;
 use crate::sys;
 
 /// The connection of a session. No call waits.

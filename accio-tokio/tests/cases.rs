@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::duplicate_mod, reason = "a test")]
 
+#[path = "../../accio-proto/tests/server/broken_logger.rs"]
+mod broken_logger;
 mod common;
 
 #[path = "../../accio-proto/tests/server/any_sink.rs"]

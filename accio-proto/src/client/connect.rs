@@ -12,6 +12,7 @@ use super::family::Family;
 use super::happy_eyeballs::{Failures, interleave, race};
 use super::settings::Settings;
 use crate::dialect::Dialect;
+use crate::program_log as log;
 use crate::sys::{self, resolve::ResolveError};
 
 impl Settings {

@@ -13,6 +13,7 @@ use super::source::Source;
 use super::watch::{Watch, Watcher};
 use super::{Client, Sent};
 use crate::hasher::Hasher;
+use crate::program_log as log;
 
 /// An established connection on which nothing has been sent, returned by [`Client::connect`].
 /// Dropping it resets the connection.

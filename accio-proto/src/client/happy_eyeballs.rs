@@ -14,6 +14,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use super::error::ClientError;
+use crate::program_log as log;
 use crate::sys::client::{
     Socket, Started, bind, is_family_unsupported, open, refused, start_connect, timed_out, wait_any,
 };

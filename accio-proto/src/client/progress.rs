@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::program_log as log;
 use crate::sys::unacked::Unacked;
 use crate::tuning::client::PROGRESS_INTERVAL;
 

@@ -15,6 +15,7 @@ use super::rate_limit::RateLimiter;
 use super::source::{FileState, OutcomeOf, PollRead, Source, SourceKind};
 use super::tls_failure::TlsFailure;
 use crate::fast_path::{FastPath, FastPaths};
+use crate::program_log as log;
 use crate::sys::client::{is_gone, wait_source};
 use crate::sys::send::{send_file, send_pipe, widen};
 use crate::sys::socket::Moved;

@@ -14,6 +14,7 @@ use super::secured::{Counted, Secured};
 use super::settings::Settings;
 use super::tls_failure::TlsFailure;
 use super::transport::Transport;
+use crate::program_log as log;
 use crate::tls::{HandshakeFailure, TlsStream};
 
 impl Settings {

@@ -32,6 +32,7 @@ use super::transport::ServerSocket;
 use super::under_review::UnderReview;
 use crate::copier::Copier;
 use crate::interest::Interest;
+use crate::program_log as log;
 use crate::session::{Abort, Closing};
 use crate::sink::FileSink;
 use crate::sys::wait;

@@ -5,6 +5,7 @@ use std::fmt::Arguments;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::program_log as log;
 use crate::session::Abort;
 
 /// Minimum interval between warnings about one limit. Clients decide how often they exceed it.

@@ -2,6 +2,7 @@
 
 use super::reactor;
 use crate::limits;
+use crate::program_log as log;
 use crate::sys::process;
 use crate::tuning::server::{RESERVED_DESCRIPTORS, UNKNOWN_DESCRIPTOR_LIMIT};
 

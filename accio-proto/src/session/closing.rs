@@ -10,6 +10,7 @@ use super::{Abort, SinkCall};
 use crate::connection::Connection;
 use crate::dialect::Dialect;
 use crate::digest::Digest;
+use crate::program_log as log;
 use crate::sink::{FileSink, OpenError, SinkFile};
 use crate::socket::Socket;
 

@@ -10,6 +10,7 @@ use rustls::server::UnbufferedServerConnection;
 
 use super::HandshakeFailure;
 use super::stream::{Output, TlsStream};
+use crate::program_log as log;
 use crate::socket::Socket;
 
 /// The server's side of a TLS connection over another socket.

@@ -33,7 +33,9 @@ mod per_session {
 }
 
 mod any_sink;
+mod broken_logger;
 mod choice;
+mod driver_groups;
 
 /// The sink of the server of a case. Another crate runs the same cases with a runtime, and passes each
 /// sink through an asynchronous one.

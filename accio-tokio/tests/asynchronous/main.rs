@@ -4,6 +4,8 @@
 
 #[path = "../../../accio-proto/tests/server/any_sink.rs"]
 mod any_sink;
+#[path = "../../../accio-proto/tests/server/broken_logger.rs"]
+mod broken_logger;
 mod groups;
 mod liveness;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::ServerBuilder;
 use crate::limits;
+use crate::program_log as log;
 use crate::server::admission::{Admission, default_share};
 use crate::server::config::Config;
 use crate::server::connections::Connections;

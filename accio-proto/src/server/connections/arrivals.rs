@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Connections;
+use crate::program_log as log;
 use crate::server::connection::{Connection, ConnectionInfo, Peer, Progress, Unnumbered};
 use crate::server::proxy_protocol::{Arrival, Arriving};
 #[cfg(feature = "tls")]

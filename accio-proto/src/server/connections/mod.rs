@@ -24,6 +24,7 @@ use super::tls_handshake::Securing;
 use super::transport::ServerSocket;
 use crate::copier::Copier;
 use crate::fast_path::FastPaths;
+use crate::program_log as log;
 use crate::session::{Abort, Closing, Turn, Unreleased};
 use crate::sink::FileSink;
 use crate::socket::TcpSocket;

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Instant, SystemTime};
 
 use super::Connections;
+use crate::program_log as log;
 use crate::server::acknowledgement::Acknowledgement;
 use crate::server::connection::{ConnectionInfo, Ending, Peer};
 use crate::server::in_progress::Place;
@@ -58,12 +59,9 @@ impl<K: FileSink> Connections<K> {
         })
     }
 
-    /// [Loses](Connections::lose) a connection, which may have no number yet. Does not panic, even if
-    /// the logger of the program does.
+    /// [Loses](Connections::lose) a connection, which may have no number yet. Does not panic.
     pub(in crate::server) fn lose_after_panic(&self, info: Option<ConnectionInfo>) {
-        let _ = catch_unwind(|| {
-            log::error!("a connection was lost to a bug: please report the panic above");
-        });
+        log::error!("a connection was lost to a bug: please report the panic above");
         if let Some(info) = info {
             let _ = catch_unwind(AssertUnwindSafe(|| self.lose(info)));
         }
@@ -179,7 +177,11 @@ impl<K: FileSink> Connections<K> {
         // This comes after the report, so that an observer never misses a connection in both lists.
         self.controls.in_progress.leave(place, id);
         match &self.config.recorder {
-            None => release(),
+            None => {
+                release();
+                // An error of the sink may contain values of the program, whose drops may panic.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(outcome)));
+            }
             Some(recorder) => {
                 let acknowledgement = Acknowledgement::new(release);
                 let recorded =

@@ -22,6 +22,7 @@ use super::error::ServerError;
 use super::handle::ServerHandle;
 use super::listener::{self, Accepted};
 use crate::copier::Copier;
+use crate::program_log as log;
 use crate::session::Abort;
 use crate::sink::FileSink;
 use crate::sys::wait::{is_ready, readable, wait, watched};

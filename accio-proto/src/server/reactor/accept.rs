@@ -12,6 +12,7 @@ use super::committer::Marker;
 use super::listeners::{Listeners, arm};
 use super::room::Answer;
 use super::{Parking, Shared, lock};
+use crate::program_log as log;
 use crate::server::connection::Progress;
 use crate::server::listener::Accepted;
 use crate::sink::FileSink;

@@ -12,6 +12,7 @@ use super::slots::Key;
 use super::tuning::{COMMIT_GROUP, COMMIT_THREADS, GROUP_THREADS, MARKER_THREADS};
 use super::{Connection, ConnectionInfo, Ending, Permit, Shared, spawn};
 use crate::copier::Copier;
+use crate::program_log as log;
 use crate::session::Closing;
 use crate::sink::FileSink;
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::tuning::FREE_DISCARDS;
 use super::{Shared, spawn};
+use crate::program_log as log;
 use crate::sink::FileSink;
 
 /// A job of the thread that frees discarded files.

@@ -14,6 +14,7 @@ use super::slots::{Due, Key};
 use super::tuning::{FRONT_BATCH, STOP_GRACE, STOP_LIMIT, STOP_MARKER_THREADS};
 use super::worker::Stay;
 use super::{DRAIN, Parking, STOP, Shared, WAKE, lock};
+use crate::program_log as log;
 use crate::server::connection::Progress;
 use crate::session::{Abort, Expiry};
 use crate::sink::FileSink;

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::program_log as log;
+
 /// A queue and its threads. A job that finds no idle thread starts one, up to a limit.
 ///
 /// The queue needs no bound of its own, because a connection has at most one job at a time.

@@ -11,6 +11,7 @@ use super::marker::Spare;
 use super::names::Names;
 use super::room;
 use crate::fast_path::{FastPath, FastPaths};
+use crate::program_log as log;
 use crate::sink::ERROR_MARKER;
 use crate::sys::file as calls;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::group::{self, Steps};
 use super::{Dir, is_taken};
 use crate::fast_path::FastPath;
+use crate::program_log as log;
 use crate::sink::{Demand, ERROR_MARKER, SinkFile};
 use crate::sys::{self, file as calls};
 use crate::tuning::{PIPE_CAPACITY, PREALLOCATE_MAX, PREALLOCATE_MIN};

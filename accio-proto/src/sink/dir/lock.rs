@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Existing;
 use super::hidden_name::is_hidden_name;
+use crate::program_log as log;
 use crate::sys::file as calls;
 
 /// How long to wait for another server that is stopping, or that is starting at the same time.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::{Dir, DirFile, is_taken};
+use crate::program_log as log;
 use crate::sys::file as calls;
 
 /// Number of names after which a spare marker is replaced (30,000). ext4 allows 65,000 names per

@@ -12,6 +12,7 @@ use super::names::Names;
 use super::{Dir, DirFile, DirSink, Exclusive, Existing, lock, rehearsal};
 use crate::connection::Connection;
 use crate::fast_path::{FastPath, FastPaths};
+use crate::program_log as log;
 use crate::sys::file as calls;
 
 /// Options for using a directory; every option has a default.

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use super::error::{DirError, DirErrorKind};
 use super::{Dir, Exclusive, Existing, room};
 use crate::fast_path::FastPath;
+use crate::program_log as log;
 use crate::sink::ERROR_MARKER;
 use crate::sys::{file as calls, file_system};
 

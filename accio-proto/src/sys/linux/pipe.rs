@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
+use crate::program_log as log;
 use crate::sys::retry;
 use crate::tuning::PIPE_CAPACITY;
 

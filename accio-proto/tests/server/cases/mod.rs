@@ -4,6 +4,7 @@ mod content;
 #[cfg(feature = "digest")]
 mod digests;
 mod listening;
+mod logging;
 mod reviews;
 mod serving;
 mod silence;

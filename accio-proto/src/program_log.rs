@@ -1,0 +1,58 @@
+//! Calls of the program's logger.
+//!
+//! A line is often written before a connection is counted, reported or released, so a panic of the
+//! logger must not end the call: it would lose a connection, or a thread that serves others. The
+//! program's panic hook has reported it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Calls the logger.
+pub(crate) fn write(write: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(write));
+}
+
+/// Defines a macro like the one of the same name in the crate `log`.
+macro_rules! define {
+    ($dollar:tt $($private:ident $name:ident),*) => {$(
+        macro_rules! $private {
+            ($dollar($dollar line:tt)+) => {
+                $crate::program_log::write(|| ::log::$name!($dollar($dollar line)+))
+            };
+        }
+        pub(crate) use $private as $name;
+    )*};
+}
+
+define!($ error_line error, warn_line warn, info_line info, debug_line debug);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Returns the number of files that log, and checks that they use the macros of this one.
+    fn search(dir: &Path) -> usize {
+        let levels = ["error", "warn", "info", "debug", "trace"];
+        let mut found = 0;
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                found += search(&path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            if levels.iter().any(|level| text.contains(&format!("log::{level}!("))) {
+                let is_guarded = text.contains("use crate::program_log as log;");
+                assert!(is_guarded, "{path:?} logs without `use crate::program_log as log;`");
+                found += 1;
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_file_that_logs_survives_panics_of_the_logger() {
+        let found = search(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        assert!(found >= 25, "{found} files log");
+    }
+}
