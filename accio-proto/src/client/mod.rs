@@ -11,6 +11,7 @@ mod connect;
 mod connected;
 mod connection;
 mod error;
+mod error_properties;
 mod error_text;
 mod event;
 mod family;
