@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "server PORT FILE-DIR [--bind ADDRESS] [--handshake MODE] [--timeout SECONDS] \
-                     [--max-connections N] [--without FAST-PATH]... [-q]";
+                     [--max-connections N] [--max-per-ip N] [--without FAST-PATH]... [-q]";
 
 /// Settings from the command line.
 struct Settings {
@@ -52,6 +52,7 @@ impl Settings {
                 self.config.validate()?;
             }
             "--max-connections" => self.config.max_connections = Some(value.parse()?),
+            "--max-per-ip" => self.config.max_per_ip = Some(value.parse()?),
             "--without" => self.without.push(value.parse()?),
             "-q" => self.quiet = true,
             _ => return Err(format!("no such flag: usage: {USAGE}").into()),

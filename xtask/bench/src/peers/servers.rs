@@ -60,7 +60,7 @@ impl Peer {
             Peer::Tokio => {
                 let mut command = Command::new(workspace.tokio()?);
                 command.arg(&number).arg(dir).args(["--bind", "127.0.0.1", "--timeout", "600"]);
-                command.stdout(Stdio::null());
+                command.args(one_client).stdout(Stdio::null());
                 command
             }
             Peer::Before { durable } => {

@@ -21,9 +21,9 @@ pub(super) fn run(
     drip: Option<f64>,
     peers: &[Peer],
 ) -> Result<Workload> {
-    // A connection takes up to five descriptors on tokio, and one address gets three quarters.
+    // A server on tokio has five descriptors for each connection: a duplicate in the event queue, a pipe.
     let most = max_connections();
-    let most = if peers.contains(&Peer::Tokio) { most * 2 / 5 * 3 / 4 } else { most };
+    let most = if peers.contains(&Peer::Tokio) { most * 2 / 5 } else { most };
     let count = most.min(10_000);
     let mut rows = Vec::new();
     for peer in peers {
