@@ -46,8 +46,9 @@
 //! | task | item |
 //! |---|---|
 //! | receive files into a directory | `Server` with `DirSink` |
-//! | receive files into something else | a `FileSink` of your own |
-//! | choose names, reject clients | `FileSink::open`, which gets a `Connection` |
+//! | receive files into something else | a `FileSink` of your own, which may [wrap another one](#a-sink-that-wraps-another-one) |
+//! | choose names, reject files | `FileSink::open`, which gets a `Connection` |
+//! | refuse connections before a sink knows them | by address: `ServerBuilder::allow`, `deny`, `max_per_ip` and `max_new_per_ip`; by key: TLS with known clients, and `max_per_identity`. A refused connection has no number and no marker. Any other rule belongs into `FileSink::open`, which is called before any content is stored |
 //! | keep quotas | in `FileSink::open`, reject a peer that has used its quota, with a reason that becomes `Abort::Rejected`; limit each file by `ServerBuilder::max_size`; and in `ServerBuilder::reviewer`, count a complete upload, or reject it if it exceeds the rest; an error of `SinkFile::write` is a failure of the server (`Abort::Sink`) |
 //! | inspect a complete file before it is confirmed | `ServerBuilder::reviewer` |
 //! | confirm a file only after it was recorded elsewhere | `ServerBuilder::recorder` |
@@ -57,9 +58,145 @@
 //! | read the settings from a file | `ServerConfig`, `ClientConfig` |
 //! | test a program that sends files | the module `testing` |
 //!
+//! # A sink that wraps another one
+//!
+//! This sink lets each address store a limited number of files in any other sink. It passes on everything
+//! else, so that nothing of that sink is lost; [`FileSink`](crate::FileSink) says what each call is for.
+//!
+//! ```
+//! use std::collections::HashMap;
+//! use std::io;
+//! use std::net::IpAddr;
+//! use std::os::fd::BorrowedFd;
+//! use std::sync::{Arc, Mutex};
+//!
+//! use accio_proto::{Connection, Demand, FileSink, OpenError, SinkFile};
+//!
+//! type Counts = Arc<Mutex<HashMap<Option<IpAddr>, u32>>>;
+//!
+//! struct Quota<K> {
+//!     sink: K,
+//!     max_files: u32,
+//!     counts: Counts,
+//! }
+//!
+//! struct QuotaFile<F> {
+//!     file: F,
+//!     peer: Option<IpAddr>,
+//!     counts: Counts,
+//! }
+//!
+//! impl<K: FileSink> FileSink for Quota<K> {
+//!     type File = QuotaFile<K::File>;
+//!
+//!     fn open(&self, connection: &Connection) -> Result<Self::File, OpenError> {
+//!         let peer = connection.peer.map(|peer| peer.ip().to_canonical());
+//!         if self.counts.lock().unwrap().get(&peer) >= Some(&self.max_files) {
+//!             return Err(OpenError::rejected("this address has stored enough files"));
+//!         }
+//!         let (file, counts) = (self.sink.open(connection)?, Arc::clone(&self.counts));
+//!         Ok(QuotaFile { file, peer, counts })
+//!     }
+//!
+//!     // The default opens a file, which this sink may reject.
+//!     fn mark(&self, connection: &Connection) -> io::Result<()> {
+//!         self.sink.mark(connection)
+//!     }
+//!
+//!     fn has_room(&self) -> bool {
+//!         self.sink.has_room()
+//!     }
+//!
+//!     fn blocks(&self) -> bool {
+//!         self.sink.blocks()
+//!     }
+//!
+//!     fn commits_in_groups(&self) -> bool {
+//!         self.sink.commits_in_groups()
+//!     }
+//!
+//!     fn commit_all(
+//!         &self,
+//!         files: &mut [&mut Self::File],
+//!         may_name: &dyn Fn(usize) -> bool,
+//!     ) -> Vec<io::Result<()>> {
+//!         let mut inner: Vec<_> = files.iter_mut().map(|file| &mut file.file).collect();
+//!         let results = self.sink.commit_all(&mut inner, may_name);
+//!         let stored = files.iter().zip(&results).filter(|(_, result)| result.is_ok());
+//!         stored.for_each(|(file, _)| file.count());
+//!         results
+//!     }
+//!
+//!     fn stopping(&self) {
+//!         self.sink.stopping();
+//!     }
+//!
+//!     fn tidy(&self) {
+//!         self.sink.tidy();
+//!     }
+//! }
+//!
+//! impl<F> QuotaFile<F> {
+//!     fn count(&self) {
+//!         *self.counts.lock().unwrap().entry(self.peer).or_default() += 1;
+//!     }
+//! }
+//!
+//! impl<F: SinkFile> SinkFile for QuotaFile<F> {
+//!     // Passed on together with `advance`, so that the kernel can move the content.
+//!     fn demand(&self) -> Demand<'_> {
+//!         self.file.demand()
+//!     }
+//!
+//!     fn advance(&mut self, count: u64) {
+//!         self.file.advance(count);
+//!     }
+//!
+//!     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+//!         self.file.write(bytes)
+//!     }
+//!
+//!     fn is_full(&self) -> bool {
+//!         self.file.is_full()
+//!     }
+//!
+//!     fn prepare_review(&mut self) -> io::Result<()> {
+//!         self.file.prepare_review()
+//!     }
+//!
+//!     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+//!         self.file.descriptor()
+//!     }
+//!
+//!     fn commit(&mut self) -> io::Result<()> {
+//!         self.file.commit()?;
+//!         self.count();
+//!         Ok(())
+//!     }
+//!
+//!     fn abort(&mut self) -> io::Result<()> {
+//!         self.file.abort()
+//!     }
+//! }
+//! # use accio_proto::{Client, MemorySink, Server, Stored};
+//! # let memory = MemorySink::new();
+//! # let quota = Quota { sink: memory.clone(), max_files: 1, counts: Counts::default() };
+//! # let server = Server::builder(quota).bind("127.0.0.1:0")?;
+//! # let (port, handle) = (server.local_addr().port(), server.handle());
+//! # let serving = std::thread::spawn(move || server.run());
+//! # let client = Client::builder().build()?;
+//! # assert!(client.send("127.0.0.1", port, &b"the first"[..])?.confirmed);
+//! # assert!(!client.send("127.0.0.1", port, &b"the second"[..]).unwrap_err().may_be_stored());
+//! # handle.stop();
+//! # serving.join().expect("no panic in the server")?;
+//! # assert_eq!(memory.get(1), Some(Stored::Complete(b"the first".to_vec())));
+//! # assert_eq!(memory.get(2), Some(Stored::Error));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # When something fails
 //!
-//! A client gets a `ClientError`. `ClientError::may_be_stored` says whether the server may have the file
+//! A client gets a `ClientError`, whose page has a table of all kinds. `ClientError::may_be_stored` says whether the server may have the file
 //! all the same, and `ClientError::is_transient` whether another attempt may succeed. A retry is
 //! always safe for the server: it stores the file of each connection under another number.
 //!

@@ -132,8 +132,12 @@ impl ClientError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
     use super::*;
     use crate::client::family::Family;
+    use crate::dialect::Dialect;
 
     #[test]
     fn only_a_temporary_resolver_failure_is_transient() {
@@ -145,5 +149,95 @@ mod tests {
         let error = ClientError::NoAddress { host: "h".into(), family: Family::Ipv6 };
         assert_eq!(error.to_string(), r#"resolve "h": it has no IPv6 address"#);
         assert!(!error.is_transient() && !error.is_local());
+    }
+
+    /// Returns errors of every variant, with each value on which a property depends.
+    fn samples() -> Vec<ClientError> {
+        let (peer, after) = (SocketAddr::from(([127, 0, 0, 1], 9)), Duration::from_secs(1));
+        let dialect = Dialect::Accio;
+        let (host, sent) = (|| "host".to_owned(), 5);
+        let no_descriptors = || io::Error::from_raw_os_error(24);
+        let invalid = || io::Error::from_raw_os_error(22);
+        let other = || io::Error::other("the cause");
+        let connect = |cause| {
+            let failures = vec![(peer, cause)];
+            ClientError::Connect { host: host(), port: 9, failures }
+        };
+        let handshake = |cause| ClientError::Handshake { peer, dialect, cause };
+        let expected = crate::GREETING;
+        let mut samples = vec![
+            ClientError::Limit { name: "timeout", value: after },
+            ClientError::Resolve { host: host(), is_temporary: true, cause: other() },
+            ClientError::Resolve { host: host(), is_temporary: false, cause: other() },
+            ClientError::NoAddress { host: host(), family: Family::Ipv6 },
+            ClientError::ResolveTimeout { host: host(), after },
+            ClientError::Source { address: peer, cause: invalid() },
+            ClientError::Source { address: peer, cause: no_descriptors() },
+            connect(other()),
+            connect(invalid()),
+            connect(no_descriptors()),
+            ClientError::ConnectTimeout { host: host(), port: 9, after },
+            ClientError::TlsName { host: host() },
+            handshake(HandshakeError::Mismatch { expected, got: b"x".into() }),
+            handshake(HandshakeError::Closed { expected, matched: 3 }),
+            ClientError::HandshakeTimeout { peer, dialect, after },
+            ClientError::HandshakeBroken { peer, dialect, cause: other() },
+            ClientError::Reset { peer, sent },
+            ClientError::ClosedEarly { peer, sent },
+            ClientError::NotKept { peer },
+            ClientError::Unconfirmed { peer, after },
+            ClientError::Read { cause: other() },
+            ClientError::Read { cause: no_descriptors() },
+            ClientError::Shrank { expected: 2, found: 1 },
+            ClientError::Local { what: "open a socket", cause: invalid() },
+            ClientError::Local { what: "open a socket", cause: no_descriptors() },
+        ];
+        for end_sent in [false, true] {
+            samples.extend([
+                ClientError::Tls { peer, end_sent, cause: TlsFailure::Truncated },
+                ClientError::Tls { peer, end_sent, cause: TlsFailure::Required },
+                ClientError::Stalled { peer, sent, end_sent, after },
+                ClientError::Send { peer, sent, end_sent, cause: other() },
+                ClientError::TransferTimeout { peer: Some(peer), sent, end_sent, after },
+            ]);
+        }
+        samples
+    }
+
+    /// "yes" and "no" hold for all samples of a variant; any other text is a condition, which holds
+    /// for some of them only.
+    #[test]
+    fn the_table_of_the_errors_is_right() {
+        let source = include_str!("error.rs");
+        let rows = source.lines().filter_map(|line| line.strip_prefix("/// | [`"));
+        let rows: Vec<(&str, Vec<&str>)> = rows
+            .map(|row| {
+                let (variant, cells) = row.split_once('`').unwrap();
+                (variant, cells.split('|').skip(1).map(str::trim).collect())
+            })
+            .collect();
+        let variants = source.lines().filter_map(|line| {
+            let name = line.strip_prefix("    ")?.split_once(" {")?.0;
+            (name.starts_with(char::is_uppercase) && name.chars().all(char::is_alphanumeric))
+                .then_some(name)
+        });
+        assert!(rows.iter().map(|(variant, _)| *variant).eq(variants), "{rows:?}");
+        let samples = samples();
+        let properties: [fn(&ClientError) -> bool; 3] =
+            [ClientError::may_be_stored, ClientError::is_transient, ClientError::is_local];
+        for (variant, cells) in &rows {
+            let name =
+                |error: &ClientError| format!("{error:?}").split(' ').next() == Some(variant);
+            let samples: Vec<_> = samples.iter().filter(|error| name(error)).collect();
+            for (cell, property) in cells[1..4].iter().zip(properties) {
+                let found: BTreeSet<_> = samples.iter().map(|error| property(error)).collect();
+                let expected = match *cell {
+                    "yes" => BTreeSet::from([true]),
+                    "no" => BTreeSet::from([false]),
+                    _ => BTreeSet::from([false, true]),
+                };
+                assert_eq!(found, expected, "{variant}: {cell}");
+            }
+        }
     }
 }

@@ -26,11 +26,20 @@ pub const ERROR_MARKER: &[u8] = b"ERROR";
 /// connection and occupies one thread (see [`blocks`](FileSink::blocks)), and never counts as idle
 /// time of the peer. A call that panics counts as failed.
 ///
-/// A sink that wraps another one passes on [`mark`](FileSink::mark), [`has_room`](FileSink::has_room),
-/// [`blocks`](FileSink::blocks), [`stopping`](FileSink::stopping), [`tidy`](FileSink::tidy), and for
-/// durable commits [`commits_in_groups`](FileSink::commits_in_groups) and
-/// [`commit_all`](FileSink::commit_all). If its files pass on [`demand`](SinkFile::demand), they must
-/// pass on [`advance`](SinkFile::advance).
+/// # Sinks that wrap other sinks
+///
+/// They pass on [`mark`](FileSink::mark), [`has_room`](FileSink::has_room),
+/// [`blocks`](FileSink::blocks), [`stopping`](FileSink::stopping) and [`tidy`](FileSink::tidy):
+/// without `mark`, a sink that rejects a file has no error marker for it; without `has_room`, the
+/// minimum of free space of a [`DirSink`] has no effect; without `tidy`, a durable one does not sync its
+/// markers. Durable commits are collected only if [`commits_in_groups`](FileSink::commits_in_groups) and
+/// [`commit_all`](FileSink::commit_all) are passed on.
+///
+/// Their files need not pass on [`demand`](SinkFile::demand): the content then passes through the
+/// process, to [`write`](SinkFile::write). If they do, they must pass on [`advance`](SinkFile::advance),
+/// which is called instead of `write`. A reviewer needs [`prepare_review`](SinkFile::prepare_review) and
+/// [`descriptor`](SinkFile::descriptor). The [guide](crate::guide#a-sink-that-wraps-another-one) has an
+/// example.
 pub trait FileSink: Send + Sync + 'static {
     /// The file of a connection.
     type File: SinkFile;
