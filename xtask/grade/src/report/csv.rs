@@ -150,12 +150,22 @@ fn feedback(report: &Report) -> String {
     }
 }
 
-/// Returns a text that no spreadsheet takes for a formula.
+/// Characters with which formulas begin, also in full width, or that a spreadsheet skips before one.
+const FORMULA: [char; 11] =
+    ['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+
+/// Returns a text that no spreadsheet takes for a formula, also if it separates cells by semicolons.
 fn plain(text: &str) -> String {
-    match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        true => format!("'{text}"),
-        false => text.to_owned(),
+    let mut plain = String::with_capacity(text.len());
+    let mut begins = true;
+    for c in text.chars() {
+        if begins && FORMULA.contains(&c) {
+            plain.push('\'');
+        }
+        plain.push(c);
+        begins = matches!(c, ';' | '\t' | '\r' | '\n');
     }
+    plain
 }
 
 #[cfg(test)]
@@ -166,5 +176,9 @@ mod tests {
     fn a_name_cannot_be_a_formula() {
         assert_eq!(plain("=HYPERLINK(\"x\")"), "'=HYPERLINK(\"x\")");
         assert_eq!(plain("amara"), "amara");
+        assert_eq!(plain("a-b;c =d"), "a-b;c =d");
+        assert_eq!(plain("a;=1+1;@b"), "a;'=1+1;'@b");
+        assert_eq!(plain("\u{ff1d}1"), "'\u{ff1d}1");
+        assert_eq!(plain("\n=1"), "'\n'=1");
     }
 }

@@ -32,7 +32,7 @@ fn grade(dir: &Path, more: &[&str]) -> Output {
 fn csv_files_have_the_columns_that_grade_books_import() {
     let dir = tempfile::tempdir().unwrap();
     submit(dir.path(), "class/amara", &["client"], "confirm", "none");
-    submit(dir.path(), "class/=ben, jr", &["client"], "confirm", "no-usage");
+    submit(dir.path(), "class/=bén \"jr\", 2;+3", &["client"], "confirm", "no-usage");
     fs::create_dir(dir.path().join("class/cy")).unwrap();
     let roster = "submission,student_id,name,email\namara,007,\"Okafor, Amara\",a@example.org\n";
     fs::write(dir.path().join("roster.csv"), roster).unwrap();
@@ -49,7 +49,8 @@ fn csv_files_have_the_columns_that_grade_books_import() {
     let full = table("full");
     let column = |name: &str| full[0].iter().position(|field| field == name).unwrap();
     let field = |row: usize, name: &str| full[row][column(name)].to_owned();
-    assert_eq!(field(1, "submission"), "'=ben, jr", "a spreadsheet must not evaluate it");
+    let name = "'=bén \"jr\", 2;'+3";
+    assert_eq!(field(1, "submission"), name, "a spreadsheet must not evaluate it");
     assert_eq!((field(1, "total"), field(1, "client/2")), ("10".into(), "0".into()));
     assert_eq!((field(2, "student_id"), field(2, "total")), ("007".into(), "15".into()));
     assert_eq!((field(2, "possible"), field(2, "dialect")), ("15".into(), "confirm".into()));
