@@ -48,7 +48,7 @@
 //! | receive files into a directory | `Server` with `DirSink` |
 //! | receive files into something else | a `FileSink` of your own, which may [wrap another one](#a-sink-that-wraps-another-one) |
 //! | choose names, reject files | `FileSink::open`, which gets a `Connection` |
-//! | refuse connections before a sink knows them | by address: `ServerBuilder::allow`, `deny`, `max_per_ip` and `max_new_per_ip`; by key: TLS with known clients, and `max_per_identity`. A refused connection has no number and no marker. Any other rule belongs into `FileSink::open`, which is called before any content is stored |
+//! | refuse connections, without a call of the sink | by address: `ServerBuilder::allow`, `deny`, `max_per_ip` and `max_new_per_ip`; by key: TLS with known clients, and `max_per_identity`. A refused connection has no number and no marker. Any other rule belongs in `FileSink::open`, which is called before any content is stored |
 //! | keep quotas | in `FileSink::open`, reject a peer that has used its quota, with a reason that becomes `Abort::Rejected`; limit each file by `ServerBuilder::max_size`; and in `ServerBuilder::reviewer`, count a complete upload, or reject it if it exceeds the rest; an error of `SinkFile::write` is a failure of the server (`Abort::Sink`) |
 //! | inspect a complete file before it is confirmed | `ServerBuilder::reviewer` |
 //! | confirm a file only after it was recorded elsewhere | `ServerBuilder::recorder` |
