@@ -24,6 +24,11 @@ const FEATURES: &str = "accio-server/store-core,accio-proto/serde,accio-proto/te
 /// The programs that the scenarios run.
 const OTHER_PROGRAMS: [&str; 2] = ["accio-server", "accio-client"];
 const SERVER_S: &str = "server-s";
+/// Titles of steps.
+const SCENARIOS: &str = "scenarios";
+const CHECKS: &str = "checks of the courses";
+/// Leaves out the checks of large files, which need most of the CPU time.
+const WITHOUT_LARGE_FILES: [&str; 2] = ["--without", "MiB"];
 /// Time limit to build a tool.
 const BUILD: Duration = Duration::from_secs(1800);
 /// The exit code of an error in the command line.
@@ -59,11 +64,18 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     }
     let on_tokio = grade_examples(&tools);
     let built = Programs::Built { tools, programs: copies.path().to_owned() };
-    let Some(mut scenarios) = options.e2e_commands(&built)? else {
-        return Ok(ExitCode::from(USAGE));
-    };
     // Filters apply to scenarios and checks only.
     let runs_all = options.run.filter.is_empty();
+    let mut scenarios = if runs_all {
+        let scenarios = options.command(Tool::E2e, &built);
+        let mut steps = vec![Step { title: SCENARIOS.to_owned(), command: scenarios }];
+        steps.extend(options.grade_commands(&built));
+        steps
+    } else if let Some(steps) = options.e2e_commands(&built)? {
+        steps
+    } else {
+        return Ok(ExitCode::from(USAGE));
+    };
     let faults = |kind| {
         let mut torture = built.tool(Tool::Torture);
         torture.args(["--quick", "--unprivileged", "--only", kind]);
@@ -91,13 +103,13 @@ pub(crate) fn run(options: &OwnPrograms) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(worst))
 }
 
-/// Returns the command that grades the programs on tokio, without the checks that need much CPU time;
-/// `cargo xtask examples` runs all.
+/// Returns the command that grades the programs on tokio, without large files; `cargo xtask examples`
+/// runs all checks.
 fn grade_examples(tools: &Path) -> Step {
     let mut command = Command::new(tools.join(Tool::Grade.name()));
     examples::name_programs(&mut command, &tools.join("examples"));
-    command.args(["--without", "MiB"]);
-    Step { title: "checks of the courses, on tokio".to_owned(), command }
+    command.args(WITHOUT_LARGE_FILES);
+    Step { title: format!("{CHECKS}, on tokio"), command }
 }
 
 /// Builds programs of the workspace, the examples on tokio and `more`. Cargo builds a dependency again
@@ -169,7 +181,7 @@ impl OwnPrograms {
     fn e2e_commands(&self, programs: &Programs) -> anyhow::Result<Option<Vec<Step>>> {
         let filter = &self.run.filter;
         let mut steps = Vec::new();
-        for (title, tool) in [("scenarios", Tool::E2e), ("checks of the courses", Tool::Grade)] {
+        for (title, tool) in [(SCENARIOS, Tool::E2e), (CHECKS, Tool::Grade)] {
             // A filter may match only scenarios or only checks.
             if filter.is_empty() || self.run.list || self.matches_any(tool, programs)? {
                 let title = title.to_owned();
@@ -182,6 +194,21 @@ impl OwnPrograms {
             return Ok(None);
         }
         Ok(Some(steps))
+    }
+
+    /// Returns the commands that grade the programs in each dialect. After the handshake, all dialects
+    /// are the same, so one of them has to do for large files; `cargo xtask test-e2e` sends them in all.
+    fn grade_commands(&self, programs: &Programs) -> impl Iterator<Item = Step> {
+        let dialects = [
+            ("accio", &[][..]),
+            ("direct", &WITHOUT_LARGE_FILES),
+            ("confirm", &WITHOUT_LARGE_FILES),
+        ];
+        dialects.into_iter().map(|(dialect, without)| {
+            let mut command = self.command(Tool::Grade, programs);
+            command.args(["--handshake", dialect]).args(without);
+            Step { title: format!("{CHECKS}, dialect {dialect}"), command }
+        })
     }
 
     fn command(&self, tool: Tool, programs: &Programs) -> Command {

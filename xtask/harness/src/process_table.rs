@@ -18,8 +18,8 @@ use rustix::process::Pid;
 use super::usage;
 
 /// How long the groups of all processes are used before they are read again. Shorter than the
-/// interval of any check that waits for a program.
-const FRESH: Duration = Duration::from_millis(5);
+/// interval of 10 ms at which checks look at a program that they wait for.
+const FRESH: Duration = Duration::from_millis(9);
 /// Number of consecutive checks without a runnable thread after which a group is idle.
 const RESTS: u32 = 3;
 
