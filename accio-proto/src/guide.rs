@@ -60,8 +60,9 @@
 //!
 //! # A sink that wraps another one
 //!
-//! This sink lets each address store a limited number of files in any other sink. It passes on everything
-//! else, so that nothing of that sink is lost; [`FileSink`](crate::FileSink) says what each call is for.
+//! This sink lets each address store a limited number of files in any other sink. An open file takes one of
+//! the places of its address, and gives it back if it is not stored. The sink passes on everything else, so
+//! that nothing of the other one is lost; [`FileSink`](crate::FileSink) says what each call is for.
 //!
 //! ```
 //! use std::collections::HashMap;
@@ -82,8 +83,14 @@
 //!
 //! struct QuotaFile<F> {
 //!     file: F,
+//!     place: Place,
+//! }
+//!
+//! /// A place of an address, given back when dropped, unless the file is stored.
+//! struct Place {
 //!     peer: Option<IpAddr>,
 //!     counts: Counts,
+//!     is_stored: bool,
 //! }
 //!
 //! impl<K: FileSink> FileSink for Quota<K> {
@@ -91,11 +98,16 @@
 //!
 //!     fn open(&self, connection: &Connection) -> Result<Self::File, OpenError> {
 //!         let peer = connection.peer.map(|peer| peer.ip().to_canonical());
-//!         if self.counts.lock().unwrap().get(&peer) >= Some(&self.max_files) {
+//!         let mut counts = self.counts.lock().unwrap();
+//!         let count = counts.entry(peer).or_default();
+//!         if *count >= self.max_files {
 //!             return Err(OpenError::rejected("this address has stored enough files"));
 //!         }
-//!         let (file, counts) = (self.sink.open(connection)?, Arc::clone(&self.counts));
-//!         Ok(QuotaFile { file, peer, counts })
+//!         *count += 1;
+//!         drop(counts);
+//!         // Before the other sink opens the file, which may fail.
+//!         let place = Place { peer, counts: Arc::clone(&self.counts), is_stored: false };
+//!         Ok(QuotaFile { file: self.sink.open(connection)?, place })
 //!     }
 //!
 //!     // The default opens a file, which this sink may reject.
@@ -122,8 +134,9 @@
 //!     ) -> Vec<io::Result<()>> {
 //!         let mut inner: Vec<_> = files.iter_mut().map(|file| &mut file.file).collect();
 //!         let results = self.sink.commit_all(&mut inner, may_name);
-//!         let stored = files.iter().zip(&results).filter(|(_, result)| result.is_ok());
-//!         stored.for_each(|(file, _)| file.count());
+//!         for (file, result) in files.iter_mut().zip(&results) {
+//!             file.place.is_stored = result.is_ok();
+//!         }
 //!         results
 //!     }
 //!
@@ -136,9 +149,11 @@
 //!     }
 //! }
 //!
-//! impl<F> QuotaFile<F> {
-//!     fn count(&self) {
-//!         *self.counts.lock().unwrap().entry(self.peer).or_default() += 1;
+//! impl Drop for Place {
+//!     fn drop(&mut self) {
+//!         if !self.is_stored {
+//!             *self.counts.lock().unwrap().entry(self.peer).or_default() -= 1;
+//!         }
 //!     }
 //! }
 //!
@@ -170,7 +185,7 @@
 //!
 //!     fn commit(&mut self) -> io::Result<()> {
 //!         self.file.commit()?;
-//!         self.count();
+//!         self.place.is_stored = true;
 //!         Ok(())
 //!     }
 //!
@@ -196,8 +211,8 @@
 //!
 //! # When something fails
 //!
-//! A client gets a `ClientError`, whose page has a table of all kinds. `ClientError::may_be_stored` says whether the server may have the file
-//! all the same, and `ClientError::is_transient` whether another attempt may succeed. A retry is
+//! A client gets a `ClientError`, whose page has a table of its variants. `ClientError::may_be_stored` says
+//! whether the server may have the file all the same, and `ClientError::is_transient` whether another attempt may succeed. A retry is
 //! always safe for the server: it stores the file of each connection under another number.
 //!
 //! `Ok` is a success only if `Sent::confirmed` is true. Otherwise every byte has arrived, but the

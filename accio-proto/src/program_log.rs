@@ -6,9 +6,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Calls the logger.
+/// Calls the logger, or a subscriber of the feature `tracing`.
 pub(crate) fn write(write: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(write));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(write)) {
+        // Whatever it contains may panic as well.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+    }
 }
 
 /// Defines a macro like the one of the same name in the crate `log`.

@@ -29,18 +29,18 @@ use crate::os_error::reason;
 /// |---|---|---|---|---|
 /// | [`Limit`](Self::Limit) | before the first step | no | no | yes |
 /// | [`Resolve`](Self::Resolve) | while the host name is resolved | no | if `is_temporary` | no |
-/// | [`NoAddress`](Self::NoAddress) | after that | no | no | no |
+/// | [`NoAddress`](Self::NoAddress) | after the host name resolved | no | no | no |
 /// | [`ResolveTimeout`](Self::ResolveTimeout) | while the host name is resolved | no | yes | no |
 /// | [`Source`](Self::Source) | before connecting | no | no | yes |
-/// | [`Connect`](Self::Connect) | while connecting | no | unless local for another reason than a shortage | if no packet was sent |
+/// | [`Connect`](Self::Connect) | while connecting | no | unless local for another reason than a shortage | if this machine refused every attempt: a shortage, a firewall, an address without its scope |
 /// | [`ConnectTimeout`](Self::ConnectTimeout) | while connecting | no | yes | no |
 /// | [`TlsName`](Self::TlsName) | before the TLS handshake | no | no | yes |
-/// | [`Tls`](Self::Tls) | with TLS, at any time | if `end_sent` | like [its cause](TlsFailure::is_transient) | no |
+/// | [`Tls`](Self::Tls) | at any time | if `end_sent`, unless the server refused the client or requires TLS | like [its cause](TlsFailure::is_transient) | no |
 /// | [`Handshake`](Self::Handshake) | during the handshake | no | if the server closed the connection | no |
 /// | [`HandshakeTimeout`](Self::HandshakeTimeout) | during the handshake | no | yes | no |
 /// | [`HandshakeBroken`](Self::HandshakeBroken) | during the handshake | no | yes | no |
-/// | [`Reset`](Self::Reset) | during the transfer | no | yes | no |
-/// | [`ClosedEarly`](Self::ClosedEarly) | during the transfer | no | yes | no |
+/// | [`Reset`](Self::Reset) | while connecting, or during the transfer or the confirmation | no | yes | no |
+/// | [`ClosedEarly`](Self::ClosedEarly) | during the transfer or the confirmation | no | yes | no |
 /// | [`Stalled`](Self::Stalled) | during the transfer or the confirmation | if `end_sent` | yes | no |
 /// | [`Send`](Self::Send) | during the transfer or the confirmation | if `end_sent` | yes | no |
 /// | [`NotKept`](Self::NotKept) | during the confirmation | no | yes | no |
@@ -52,7 +52,7 @@ use crate::os_error::reason;
 ///
 /// The last three columns are the results of [`may_be_stored`](Self::may_be_stored),
 /// [`is_transient`](Self::is_transient) and [`is_local`](Self::is_local). A shortage is a lack of
-/// descriptors, memory or ports on this machine.
+/// descriptors, memory, ports or threads on this machine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {

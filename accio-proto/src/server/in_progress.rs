@@ -115,12 +115,15 @@ impl InProgress {
     /// Adds a connection, until [`leave`](InProgress::leave).
     pub(super) fn enter(&self, connection: Connection, now: Instant) -> Place {
         let Some(index) = self.vacant() else { return Place(None) };
+        // Before the lock: a subscriber may list the connections.
+        #[cfg(feature = "tracing")]
+        let span = span(&connection);
         let entry = self.entry(index);
         let mut description = lock(&entry.connection);
         entry.store(0, connection.dialect, self.micros(now));
         *description = Some(Description {
             #[cfg(feature = "tracing")]
-            span: span(&connection),
+            span,
             connection,
             since: now,
         });
@@ -172,14 +175,15 @@ impl InProgress {
     /// Removes connection `id`; has no effect if it was removed already.
     pub(super) fn leave(&self, place: Place, id: u64) {
         let Some(index) = place.0 else { return };
-        {
-            let mut connection = lock(&self.entry(index).connection);
-            if connection.as_ref().is_none_or(|entered| entered.connection.id != id) {
-                return;
-            }
-            *connection = None;
+        let left =
+            lock(&self.entry(index).connection).take_if(|entered| entered.connection.id == id);
+        if left.is_none() {
+            return;
         }
         lock(&self.free).push(index);
+        // Its span may be closed now, by a subscriber that lists the connections or panics.
+        #[cfg(feature = "tracing")]
+        crate::program_log::write(|| drop(left));
     }
 
     /// Returns the connections, in no particular order, each with its state at the time the
@@ -250,7 +254,11 @@ fn span(connection: &Connection) -> tracing::Span {
     use tracing::field::{Empty, display};
     let peer = connection.peer.map(display);
     let (dialect, bytes, outcome) = (Empty, Empty, Empty);
-    tracing::info_span!("connection", id = connection.id, peer, dialect, bytes, outcome)
+    let mut span = tracing::Span::none();
+    crate::program_log::write(|| {
+        span = tracing::info_span!("connection", id = connection.id, peer, dialect, bytes, outcome);
+    });
+    span
 }
 
 /// The bit of a stage that means [`Phase::Finishing`]; the other bits are the dialect.

@@ -220,7 +220,11 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         let mark = || catch_panic(|| sink.mark(&self.connection)).and_then(|marked| marked);
         match &mut self.file {
             Some(file) => {
-                catch_panic(|| file.abort()).and_then(|aborted| aborted).or_else(|_| mark())
+                catch_panic(|| file.abort()).and_then(|aborted| aborted).or_else(|error| {
+                    // An error of the sink may contain values whose drops panic.
+                    let _ = catch_panic(|| drop(error));
+                    mark()
+                })
             }
             None => mark(),
         }

@@ -28,16 +28,18 @@ pub const ERROR_MARKER: &[u8] = b"ERROR";
 ///
 /// # Sinks that wrap other sinks
 ///
-/// They pass on [`mark`](FileSink::mark), [`has_room`](FileSink::has_room),
+/// A sink that wraps another one passes on [`mark`](FileSink::mark), [`has_room`](FileSink::has_room),
 /// [`blocks`](FileSink::blocks), [`stopping`](FileSink::stopping) and [`tidy`](FileSink::tidy):
 /// without `mark`, a sink that rejects a file has no error marker for it; without `has_room`, the
-/// minimum of free space of a [`DirSink`] has no effect; without `tidy`, a durable one does not sync its
+/// minimum of free space of a [`DirSink`] has no effect; without `blocks`, a sink that blocks has too few
+/// threads; without `stopping`, it delays a stop; without `tidy`, a durable `DirSink` does not sync its
 /// markers. Durable commits are collected only if [`commits_in_groups`](FileSink::commits_in_groups) and
 /// [`commit_all`](FileSink::commit_all) are passed on.
 ///
-/// Their files need not pass on [`demand`](SinkFile::demand): the content then passes through the
+/// Its files need not pass on [`demand`](SinkFile::demand): the content then passes through the
 /// process, to [`write`](SinkFile::write). If they do, they must pass on [`advance`](SinkFile::advance),
-/// which is called instead of `write`. A reviewer needs [`prepare_review`](SinkFile::prepare_review) and
+/// which is called instead of `write` if the kernel can move the content. Without
+/// [`is_full`](SinkFile::is_full), a sink that stores content later has to hold more of it. A reviewer needs [`prepare_review`](SinkFile::prepare_review) and
 /// [`descriptor`](SinkFile::descriptor). The [guide](crate::guide#a-sink-that-wraps-another-one) has an
 /// example.
 pub trait FileSink: Send + Sync + 'static {
@@ -97,7 +99,7 @@ pub trait FileSink: Send + Sync + 'static {
     ///
     /// Calls `may_name` with the index of a file right before that file becomes visible. If it
     /// returns false, the server has ended the connection in the meantime, and the file must stay
-    /// invisible; its result does not matter. The default commits one file after the other.
+    /// invisible, and its result must be an error. The default commits one file after the other.
     fn commit_all(
         &self,
         files: &mut [&mut Self::File],

@@ -24,14 +24,14 @@ impl log::Log for BrokenLogger {
     fn flush(&self) {}
 }
 
-/// Makes it the logger of this process, for all tests that follow.
+/// Installs a `BrokenLogger` for the rest of this process.
 pub(crate) fn install() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| log::set_logger(&BrokenLogger).unwrap());
     log::set_max_level(log::LevelFilter::Debug);
 }
 
-/// Returns the number of lines that it has got.
+/// Returns the number of lines logged so far.
 pub(crate) fn lines() -> usize {
     LINES.load(Ordering::SeqCst)
 }

@@ -1,6 +1,7 @@
 //! Tests that a panic at the end of a connection loses no other connection of its group and no thread.
 
 use std::io;
+use std::num::NonZeroU32;
 
 use super::builder;
 use super::cases::*;
@@ -78,13 +79,11 @@ fn a_panic_of_the_logger_fails_no_upload_of_a_group() {
     server.stop().unwrap();
 }
 
-/// A subscriber that panics when it records an upload of 4321 bytes, while it is broken. No other test
-/// uploads as many bytes.
+/// A subscriber that panics for some connections, each in another call. No other test has their numbers.
 #[cfg(feature = "tracing")]
 mod broken_subscriber {
     use std::fmt::Debug;
     use std::sync::Once;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     use tracing::field::{Field, Visit};
     use tracing::span::{Attributes, Id, Record};
@@ -92,16 +91,23 @@ mod broken_subscriber {
 
     pub(super) struct BrokenSubscriber;
 
-    pub(super) static IS_BROKEN: AtomicBool = AtomicBool::new(false);
+    pub(super) const PANICS_IN_NEW_SPAN: u64 = 4321;
+    const PANICS_IN_RECORD: u64 = 4322;
+    pub(super) const PANICS_IN_ENTER: u64 = 4323;
 
-    struct Panicking;
+    /// Finds the number of a connection.
+    struct Number(u64);
 
-    impl Visit for Panicking {
+    impl Visit for Number {
         fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
 
         fn record_u64(&mut self, _: &Field, value: u64) {
-            assert!(value != 4321 || !IS_BROKEN.load(Ordering::SeqCst), "the subscriber panics");
+            self.0 = value;
         }
+    }
+
+    fn panic_for(number: u64, span: &Id) {
+        assert!(span.into_u64() != number, "the subscriber panics");
     }
 
     impl Subscriber for BrokenSubscriber {
@@ -109,19 +115,25 @@ mod broken_subscriber {
             metadata.name() == "connection"
         }
 
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
+        fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+            let mut number = Number(0);
+            attributes.record(&mut number);
+            let span = Id::from_u64(number.0);
+            panic_for(PANICS_IN_NEW_SPAN, &span);
+            span
         }
 
-        fn record(&self, _: &Id, values: &Record<'_>) {
-            values.record(&mut Panicking);
+        fn record(&self, span: &Id, _: &Record<'_>) {
+            panic_for(PANICS_IN_RECORD, span);
         }
 
         fn record_follows_from(&self, _: &Id, _: &Id) {}
 
         fn event(&self, _: &Event<'_>) {}
 
-        fn enter(&self, _: &Id) {}
+        fn enter(&self, span: &Id) {
+            panic_for(PANICS_IN_ENTER, span);
+        }
 
         fn exit(&self, _: &Id) {}
     }
@@ -135,27 +147,32 @@ mod broken_subscriber {
 
 #[cfg(feature = "tracing")]
 #[test]
-fn a_panic_in_a_report_fails_only_the_upload_that_is_reported() {
-    use std::io::Write;
-    use std::net::Shutdown;
-    use std::sync::atomic::Ordering;
+fn a_subscriber_that_panics_fails_at_most_the_upload_whose_span_it_enters() {
+    use broken_subscriber::{PANICS_IN_ENTER, PANICS_IN_NEW_SPAN};
 
     broken_subscriber::install();
     let memory = MemorySink::new();
-    let server = start(builder(Grouped { memory: memory.clone(), drop_panics: false }));
-    broken_subscriber::IS_BROKEN.store(true, Ordering::SeqCst);
-    for id in 1..=4 {
-        let mut lost = server.connect();
-        greeted(&mut lost);
-        lost.write_all(&[7; 4321]).unwrap();
-        lost.shutdown(Shutdown::Write).unwrap();
-        assert!(is_reset(&mut lost));
-        let ended = server.outcomes.wait(id);
-        assert!(ended[&(id as u64)].error.is_some(), "{ended:?}");
-        assert_eq!(memory.get(id as u64), Some(Stored::Error));
+    let sink = Grouped { memory: memory.clone(), drop_panics: false };
+    let server = builder(sink).first_id(PANICS_IN_NEW_SPAN).max_per_ip(NonZeroU32::MIN);
+    let server = start(server);
+    let ids = PANICS_IN_NEW_SPAN..=PANICS_IN_ENTER + 1;
+    for id in ids.clone() {
+        let expected = if id == PANICS_IN_ENTER {
+            let mut failing = server.connect();
+            greeted(&mut failing);
+            send_in_vain(&mut failing, b"content");
+            assert!(is_reset(&mut failing));
+            Stored::Error
+        } else {
+            upload(&server, b"content");
+            Stored::Complete(b"content".to_vec())
+        };
+        assert_eq!(memory.get(id), Some(expected), "connection {id}");
     }
-    broken_subscriber::IS_BROKEN.store(false, Ordering::SeqCst);
-    upload(&server, &[7; 4321]);
-    assert_eq!(memory.get(5), Some(Stored::Complete(vec![7; 4321])));
+    for (id, ended) in server.outcomes.wait(ids.count()) {
+        assert_eq!(ended.error.is_some(), id == PANICS_IN_ENTER, "{ended:?}");
+    }
+    assert_eq!(server.handle.stats().in_service, 0);
+    assert_eq!(server.handle.connections().count(), 0);
     server.stop().unwrap();
 }

@@ -132,7 +132,9 @@ impl<K: FileSink> Connections<K> {
             return;
         }
         let why = Abort::System(std::io::Error::other("the server panicked"));
-        self.report_unfinished(info, why);
+        // If this panics again, there is no report, but nothing else is lost.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.report_unfinished(info, why)));
+        self.controls.in_progress.leave(info.place, info.id);
         self.config.admission.leave(info.peer);
         #[cfg(feature = "tls")]
         self.config.identities.leave(known.and_then(|connection| connection.identity).as_ref());
@@ -157,18 +159,17 @@ impl<K: FileSink> Connections<K> {
         #[cfg(feature = "tracing")]
         let span = {
             let span = self.controls.in_progress.span(place);
-            if let Some(dialect) = outcome.connection.dialect {
-                span.record("dialect", dialect.name());
-            }
-            span.record("bytes", bytes);
-            span.record(
-                "outcome",
-                outcome.result.as_ref().map_or_else(Abort::code, |()| "complete"),
-            );
+            let code = outcome.result.as_ref().map_or_else(Abort::code, |()| "complete");
+            crate::program_log::write(|| {
+                if let Some(dialect) = outcome.connection.dialect {
+                    span.record("dialect", dialect.name());
+                }
+                span.record("bytes", bytes).record("outcome", code);
+            });
             span
         };
         #[cfg(feature = "tracing")]
-        let _in_span = span.enter();
+        let _in_span = catch_unwind(AssertUnwindSafe(|| span.enter())).ok();
         self.controls.counters.ended(&outcome);
         let observed = catch_unwind(AssertUnwindSafe(|| (self.config.on_outcome)(&outcome)));
         if observed.is_err() {
