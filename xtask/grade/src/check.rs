@@ -88,6 +88,11 @@ impl Check {
         Check { load: Load::Waits, ..self }
     }
 
+    /// Marks it as transferring data over a slow network, so that more of them run at once.
+    pub(crate) fn transfers(self) -> Check {
+        Check { load: Load::Transfers, ..self }
+    }
+
     /// Marks it as needing the submitted client, too.
     pub(crate) fn with_client(self) -> Check {
         Check { with_client: true, ..self }

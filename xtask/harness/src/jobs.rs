@@ -21,6 +21,9 @@ const GRACE: Duration = Duration::from_secs(20);
 pub enum Load {
     /// It mostly waits, so all jobs of this kind run at once.
     Waits,
+    /// It waits for a slow network, so all jobs of this kind run at once. Its programs transfer data,
+    /// and may use the CPU all the time.
+    Transfers,
     /// It uses the CPU or the disk, so only a few run at once.
     Works,
 }
@@ -30,7 +33,7 @@ impl Load {
     pub fn limit(self) -> Duration {
         match self {
             Load::Waits => Duration::from_secs(75),
-            Load::Works => Duration::from_secs(120),
+            Load::Transfers | Load::Works => Duration::from_secs(120),
         }
     }
 }
@@ -40,9 +43,9 @@ impl Load {
 pub enum Concurrency {
     /// One at a time, whatever their load.
     Alone,
-    /// All jobs with [`Load::Waits`], and this number of those with [`Load::Works`].
+    /// All jobs that wait, and this number of those with [`Load::Works`].
     Working(usize),
-    /// All jobs with [`Load::Waits`], and as many of those with [`Load::Works`] as this machine can
+    /// All jobs that wait, and as many of those with [`Load::Works`] as this machine can
     /// run, together with those of all other runs in this process.
     Shared,
 }
@@ -106,10 +109,10 @@ pub fn run<T: Send + 'static>(
             let working = running.iter().filter(|one| one.load == Load::Works).count();
             let may_start = match concurrency {
                 Concurrency::Alone => running.is_empty(),
-                Concurrency::Working(places) => jobs[index].load == Load::Waits || working < places,
+                Concurrency::Working(places) => jobs[index].load != Load::Works || working < places,
                 // What the first of a kind may not, the others may not either.
                 Concurrency::Shared => match jobs[index].load {
-                    Load::Waits => waits_may_start && cores::try_start_waiting(),
+                    Load::Waits | Load::Transfers => waits_may_start && cores::try_start_waiting(),
                     Load::Works => works_may_start && cores::try_start(),
                 },
             };
@@ -120,7 +123,7 @@ pub fn run<T: Send + 'static>(
                 running.push(RunningJob::start(index, &jobs[index], sender.clone())?);
             } else {
                 match jobs[index].load {
-                    Load::Waits => waits_may_start = false,
+                    Load::Waits | Load::Transfers => waits_may_start = false,
                     Load::Works => works_may_start = false,
                 }
                 later.push_back(index);
@@ -163,6 +166,7 @@ pub fn run<T: Send + 'static>(
             if concurrency == Concurrency::Shared {
                 match one.load {
                     Load::Waits => spinning::forget(one.owner),
+                    Load::Transfers => {}
                     Load::Works => cores::ended(),
                 }
             }
@@ -240,11 +244,39 @@ mod tests {
     use super::*;
     use crate::process::Input;
     use crate::subject::Subject;
+    use crate::wait::wait_until;
 
     fn job(limit: Duration, work: impl Fn(&Context) -> Verdict + Send + Sync + 'static) -> Job {
         let context = Context::new(Arc::new(Subject::default()), PathBuf::new(), 1);
         let (name, load) = ("job".to_owned(), Load::Works);
         Job { name, load, limit, context: Arc::new(context), work: Arc::new(work) }
+    }
+
+    /// A program of a job that waits should not use a CPU all the time; one that transfers data may.
+    #[test]
+    fn only_spinning_programs_of_waiting_jobs_lose_their_priority() {
+        let (nices, seen) = mpsc::channel();
+        let spins = |load: Load| {
+            let nices = nices.clone();
+            let work = move |context: &Context| {
+                let mut command = Command::new("sh");
+                command.args(["-c", "while :; do :; done"]);
+                let process = context.spawn(command, Input::Null)?;
+                let nice = || rustix::process::getpriority_process(Some(process.pid()));
+                let before = nice()?;
+                let is_lower = || nice().is_ok_and(|now| now > before);
+                let limit = if load == Load::Waits { 60 } else { 4 };
+                let changed = wait_until(Duration::from_secs(limit), is_lower);
+                let _ = nices.send((load, changed));
+                Ok(())
+            };
+            Job { load, ..job(Duration::from_secs(90), work) }
+        };
+        run(&[spins(Load::Waits), spins(Load::Transfers)], Concurrency::Shared, |_| Ok(()))
+            .unwrap();
+        let mut seen: Vec<(Load, bool)> = seen.try_iter().collect();
+        seen.sort_by_key(|(_, changed)| *changed);
+        assert_eq!(seen, [(Load::Transfers, false), (Load::Waits, true)]);
     }
 
     #[test]

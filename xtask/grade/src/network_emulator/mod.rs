@@ -114,8 +114,8 @@ fn relay(
     };
     let (near, far) = (Arc::new(near), Arc::new(far));
     for stream in [&near, &far] {
+        // A write has no timeout: the checks give up programs that read nothing.
         let _ = stream.set_nodelay(true);
-        let _ = stream.set_write_timeout(Some(Duration::from_secs(60)));
         let mut streams = shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| stream.strong_count() > 0);
         // A weak reference, because a reset takes effect when the last handle is closed.

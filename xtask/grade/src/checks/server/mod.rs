@@ -94,7 +94,7 @@ pub(super) fn checks() -> Vec<Check> {
         ),
         check("19", "10 × 10 MiB over a network with delay and loss, one after another", NETWORK)
             .worth(5)
-            .waits()
+            .transfers()
             .run(|trial| {
                 let (server, proxy) = trial.server_far_away()?;
                 in_turn(trial, &server, &|content| by_reference(&server, proxy.address(), content))
