@@ -4,16 +4,32 @@ use std::io::{self, ErrorKind};
 
 use accio_harness::peer::Peer;
 
-/// Returns whether the other side has closed the connection, without a reset.
-pub(crate) fn is_closed(peer: &Peer) -> bool {
-    matches!(peek(peer), Ok(0))
+/// The state of the other side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OtherSide {
+    Open,
+    Closed,
+    Reset,
+}
+
+/// Looks at the other side once. The kernel reports a reset once; afterwards the connection looks as if
+/// it had been closed.
+pub(crate) fn look(peer: &Peer) -> OtherSide {
+    // After the other side's FIN, a reset is only a pending error.
+    if matches!(peer.stream().take_error(), Ok(Some(_))) {
+        return OtherSide::Reset;
+    }
+    match peek(peer) {
+        Ok(0) => OtherSide::Closed,
+        Ok(_) => OtherSide::Open,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => OtherSide::Open,
+        Err(_) => OtherSide::Reset,
+    }
 }
 
 /// Returns whether the other side has reset the connection.
 pub(crate) fn was_reset(peer: &Peer) -> bool {
-    // After the other side's FIN, a reset is only a pending error.
-    matches!(peer.stream().take_error(), Ok(Some(_)))
-        || peek(peer).is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
+    look(peer) == OtherSide::Reset
 }
 
 /// Looks at the next byte; returns 0 at the end.

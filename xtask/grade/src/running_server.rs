@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use super::connection_end::{is_closed, peek, was_reset};
+use super::connection_end::{OtherSide, look, peek, was_reset};
 use super::content;
 use super::expectations::{RESTING, expect_silence};
 use super::own_time::OwnTime;
@@ -270,7 +270,17 @@ impl RunningServer {
 
     /// Returns whether the server has closed its side of the connection, or reset it.
     pub(crate) fn has_closed(&self, peer: &Peer) -> bool {
-        is_closed(peer) || was_reset(peer)
+        look(peer) != OtherSide::Open
+    }
+
+    /// Waits for some time until the server ends the connection; returns whether and how it has.
+    pub(crate) fn end_of(&self, peer: &Peer) -> OtherSide {
+        let seen = Cell::new(OtherSide::Open);
+        self.comes_to(|| {
+            seen.set(look(peer));
+            seen.get() != OtherSide::Open
+        });
+        seen.get()
     }
 
     fn entry(&self, peer: &Peer) -> Option<Entry> {

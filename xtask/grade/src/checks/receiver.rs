@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::connection_end::OtherSide;
 use crate::expectations::fails;
 use crate::received;
 use crate::reference;
@@ -105,8 +106,14 @@ pub(super) fn receives(trial: &Trial<'_>) -> Verdict {
 /// Returns a fault unless the server has read all bytes of a connection whose client has closed.
 pub(super) fn has_read_to_the_end(server: &RunningServer, peer: &Peer) -> Verdict {
     // Where sockets are invisible, only a server that closes without a reset has certainly read all.
-    if !sockets::are_visible() && !server.comes_to(|| server.has_closed(peer)) {
-        sockets::require()?;
+    if !sockets::are_visible() {
+        match server.end_of(peer) {
+            OtherSide::Open => sockets::require()?,
+            OtherSide::Closed => {}
+            OtherSide::Reset => {
+                return Err(Stop::fault("the server to read all bytes", UNREAD)).certain();
+            }
+        }
     }
     server.has_read_all(peer)
 }

@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::{kit, run, submit};
 
 /// Faulty servers, and the checks that they must not pass.
-const CASES: [(&str, &str); 3] = [
+const CASES: [(&str, &str); 4] = [
     ("never-reads", "6 7 10 11 reset"),
+    ("closes-late", "6 7 10 11 reset"),
     ("accepts-one", "7 10 reset"),
     ("accepts-none", "4 5 6 7 10 11 reset"),
 ];
@@ -18,7 +19,7 @@ const CASES: [(&str, &str); 3] = [
 #[cfg_attr(linux_sys, ignore = "this kit sees the sockets, so the checks fail")]
 fn content_that_a_server_does_not_read_gives_no_points() {
     let passed = thread::scope(|scope| {
-        let all = ["direct", "accio"].map(|dialect| scope.spawn(|| passed(dialect)));
+        let all = ["direct", "accio", "confirm"].map(|dialect| scope.spawn(|| passed(dialect)));
         all.map(|one| one.join().unwrap())
     });
     for (name, check) in passed.into_iter().flatten() {

@@ -203,6 +203,10 @@ fn receive(shared: &Shared, mut stream: &TcpStream) -> io::Result<Received> {
     if faulty.has("closes-early") {
         return Ok(received);
     }
+    if faulty.has("closes-late") {
+        thread::sleep(Duration::from_secs(3));
+        return Ok(received);
+    }
     while faulty.has("never-reads") {
         thread::park();
     }
