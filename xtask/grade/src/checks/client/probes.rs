@@ -12,6 +12,7 @@ use crate::checks::receiver::SMALL;
 use crate::content;
 use crate::expectations::{GIVE_UP, RESTING, ends, expect_silence, fails, succeeds};
 use crate::network_emulator::{NetworkEmulator, Pauses, Profile};
+use crate::own_time::OwnTime;
 use crate::reference::ReferenceServer;
 use crate::sockets::{self, ConnectionProgress};
 use crate::trial::{STARTED, Trial};
@@ -306,23 +307,24 @@ fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
 }
 
 /// Waits until the client has ended, or long enough that it should have; returns when the last bytes
-/// moved into its send buffer or out of it.
+/// moved into its send buffer or out of it, later by the delays of a busy machine since then.
 fn last_moved(client: &mut Process, peer: &Peer) -> Verdict<Instant> {
     let amounts = || {
         let (own, theirs) = sockets::pair(peer);
         (own.map(|own| own.unread), theirs.map(|theirs| theirs.unacknowledged))
     };
     let (mut since, mut before) = (Instant::now(), amounts());
-    while !client.has_ended()? && since.elapsed() < GIVE_UP {
+    let mut time = OwnTime::of(&[client.pid()]);
+    while !client.has_ended()? && !time.exceeds(GIVE_UP) {
         thread::sleep(Duration::from_millis(20));
         let now = amounts();
         // When the client closes its socket, nothing has moved.
         if now != before && now.1.is_some() && !client.is_over()? {
-            since = Instant::now();
+            (since, time) = (Instant::now(), OwnTime::of(&[client.pid()]));
         }
         before = now;
     }
-    Ok(since)
+    Ok(since + since.elapsed().saturating_sub(time.elapsed()))
 }
 
 pub(super) fn transfers(trial: &Trial<'_>, length: usize) -> Verdict {
