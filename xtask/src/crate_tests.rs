@@ -7,6 +7,7 @@ use std::ops::AddAssign;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use accio_harness::cargo::cargo;
@@ -26,9 +27,9 @@ const LONGEST: [&str; 4] = [
     "accio-proto/src/lib.rs",
     "accio-proto/tests/server",
 ];
-/// The number of tests of the first of them, which mostly wait, that run at once. With four on two
+/// Minimum number of tests of the first program that run at once. They mostly wait. With four on two
 /// cores, tests of time limits in other programs failed.
-const OF_LONGEST_AT_ONCE: &str = "3";
+const OF_LONGEST_AT_ONCE: usize = 3;
 /// Time limit for cargo to link all test programs.
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -51,8 +52,10 @@ pub(crate) fn steps(features: &str) -> anyhow::Result<Vec<Step>> {
     anyhow::ensure!(!steps.is_empty(), "cargo lists no test programs");
     let rank_of = |step: &Step| LONGEST.iter().position(|path| step.title.starts_with(path));
     steps.sort_by_key(|step| (rank_of(step).unwrap_or(LONGEST.len()), step.title.clone()));
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let of_longest = cores.max(OF_LONGEST_AT_ONCE);
     for step in steps.iter_mut().filter(|step| rank_of(step) == Some(0)) {
-        step.command.env("RUST_TEST_THREADS", OF_LONGEST_AT_ONCE);
+        step.command.env("RUST_TEST_THREADS", of_longest.to_string());
     }
     let mut examples = cargo();
     examples.args(["test", "--workspace", "--features", features, "--doc", "--no-fail-fast"]);

@@ -122,7 +122,7 @@ mod tests {
         start(command)
     }
 
-    /// The server of the test below is this test, too.
+    /// The test runs itself as the server.
     #[test]
     fn a_client_may_wait_for_a_server_that_waits_for_a_cpu() {
         const USES: i64 = 300_000_000;
@@ -142,7 +142,7 @@ mod tests {
         let done = dir.path().join("done");
         let cores = thread::available_parallelism().unwrap().get();
         let _others: Vec<Process> =
-            (0..6 * cores).map(|_| shell("while :; do :; done", "")).collect();
+            (0..4 * cores).map(|_| shell("ulimit -t 20; while :; do :; done", "")).collect();
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["--exact", "--nocapture"]);
         command.arg("expectations::tests::a_client_may_wait_for_a_server_that_waits_for_a_cpu");

@@ -77,7 +77,8 @@ mod tests {
     fn counts_sleep_but_not_the_wait_for_a_cpu() {
         let cores = thread::available_parallelism().unwrap().get();
         let sleeps = shell("sleep 60");
-        let all: Vec<Process> = (0..4 * cores).map(|_| shell("while :; do :; done")).collect();
+        let all: Vec<Process> =
+            (0..4 * cores).map(|_| shell("ulimit -t 20; while :; do :; done")).collect();
         let (sleeping, busy) = (OwnTime::of(&[sleeps.pid()]), OwnTime::of(&[all[0].pid()]));
         thread::sleep(Duration::from_secs(1));
         assert!(sleeping.elapsed() > busy.elapsed());

@@ -124,7 +124,8 @@ mod tests {
     fn counts_the_waits_of_a_program_that_has_to_share_its_cpu_and_no_sleep() {
         let cores = thread::available_parallelism().unwrap().get();
         let sleeps = shell("sleep 100");
-        let busy: Vec<Process> = (0..4 * cores).map(|_| shell("while :; do :; done")).collect();
+        let busy: Vec<Process> =
+            (0..4 * cores).map(|_| shell("ulimit -t 20; while :; do :; done")).collect();
         let (sleeping, waiting) =
             (CpuDelay::observe(sleeps.pid()), CpuDelay::observe(busy[0].pid()));
         let is_delayed = || waiting.total() > Duration::from_millis(700);

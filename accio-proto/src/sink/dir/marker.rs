@@ -86,14 +86,11 @@ impl Spare {
         }
     }
 
-    #[cfg(not(test))]
     fn renew_after(&self) -> u32 {
+        #[cfg(test)]
+        return self.limits.renew_after.load(Ordering::Relaxed);
+        #[cfg(not(test))]
         RENEW_AFTER
-    }
-
-    #[cfg(test)]
-    fn renew_after(&self) -> u32 {
-        self.limits.renew_after.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Marker>>> {
