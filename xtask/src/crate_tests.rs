@@ -21,11 +21,15 @@ use crate::steps::{self, FinishedStep, Step};
 /// there are cores.
 const AT_ONCE: usize = 3;
 /// The test programs that take the longest. They start first, so that none runs alone at the end.
-const LONGEST: [&str; 4] = [
+const LONGEST: [&str; 8] = [
     "xtask/grade/tests/kit",
     "accio-server/tests/program",
     "accio-proto/src/lib.rs",
     "accio-proto/tests/server",
+    "accio-proto/tests/tls",
+    "accio-tokio/tests/cases",
+    "accio-proto/tests/simulation",
+    "accio-client/tests/program",
 ];
 /// Minimum number of tests of the first program that run at once. They mostly wait. With four on two
 /// cores, tests of time limits in other programs failed.

@@ -156,7 +156,7 @@ fn a_subscriber_that_panics_fails_at_most_the_upload_whose_span_it_enters() {
     let server = builder(sink).first_id(PANICS_IN_NEW_SPAN).max_per_ip(NonZeroU32::MIN);
     let server = start(server);
     let ids = PANICS_IN_NEW_SPAN..=PANICS_IN_ENTER + 1;
-    for id in ids.clone() {
+    for (count, id) in (1..).zip(ids.clone()) {
         let expected = if id == PANICS_IN_ENTER {
             let mut failing = server.connect();
             greeted(&mut failing);
@@ -167,6 +167,8 @@ fn a_subscriber_that_panics_fails_at_most_the_upload_whose_span_it_enters() {
             upload(&server, b"content");
             Stored::Complete(b"content".to_vec())
         };
+        // After a panic, the client sees the reset before the marker is stored.
+        server.outcomes.wait(count);
         assert_eq!(memory.get(id), Some(expected), "connection {id}");
     }
     for (id, ended) in server.outcomes.wait(ids.count()) {
