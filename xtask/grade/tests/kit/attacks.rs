@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use accio_harness::process::{Input, NO_OWNER, Process};
 use serde_json::Value;
 
-use crate::{kit, run, script, submit};
+use crate::{add_faulty, kit, run, script, submit};
 
 /// Time limit for waits.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -208,6 +208,7 @@ fn files_are_limited_and_those_of_others_hidden() {
 
 /// Grades one check of a server that executes `text`; returns the check's result.
 fn attacked_server(dir: &Path, check: &str, text: &str) -> Value {
+    add_faulty(&dir.join("attacker"));
     script(&dir.join("attacker/server"), text);
     let output = run(kit()
         .args(["--json", "--no-retry", "--network", "proxy", "--handshake", "confirm"])
@@ -220,7 +221,7 @@ fn attacked_server(dir: &Path, check: &str, text: &str) -> Value {
 
 /// Returns a server that speaks the dialect, and executes `first` when it starts.
 fn faulty_server(first: &str) -> String {
-    format!("{first}\nexec '{}' server confirm none \"$@\"", env!("CARGO_BIN_EXE_faulty"))
+    format!("{first}\nexec \"${{0%/*}}/.bin/faulty\" server confirm none \"$@\"")
 }
 
 #[test]
@@ -229,7 +230,7 @@ fn stored_files_that_are_links_or_pipes_are_neither_followed_nor_waited_for() {
     let secret = dir.path().join("secret");
     fs::write(&secret, "the secret of another user").unwrap();
     // The server never gets as far as storing the file itself.
-    let stops = format!("exec '{}' server confirm late \"$@\"", env!("CARGO_BIN_EXE_faulty"));
+    let stops = "exec \"${0%/*}/.bin/faulty\" server confirm late \"$@\"";
     let began = Instant::now();
     for (attack, found) in [
         (format!("ln -s {} \"$2/1.file\"", secret.display()), "symbolic link"),

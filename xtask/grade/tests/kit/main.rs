@@ -60,18 +60,23 @@ fn script(path: &Path, text: &str) {
 /// Writes a submission: a link to the faulty programs, and scripts that execute it. The user that the
 /// kit runs them as can read a submission, but not each directory with a build of this workspace.
 fn submit(class: &Path, name: &str, programs: &[&str], dialect: &str, fault: &str) {
+    add_faulty(&class.join(name));
+    for program in programs {
+        let text = format!("exec \"${{0%/*}}/.bin/faulty\" {program} {dialect} {fault} \"$@\"");
+        script(&class.join(name).join(program), &text);
+    }
+}
+
+/// Adds `.bin/faulty` to a submission.
+fn add_faulty(submission: &Path) {
     // The kit searches visible files for the texts of a dialect.
-    let hidden = class.join(name).join(".bin");
+    let hidden = submission.join(".bin");
     fs::create_dir_all(&hidden).unwrap();
     let own = hidden.join("faulty");
     if !own.exists() {
         let built = env!("CARGO_BIN_EXE_faulty");
         // It is copied if the submission is in another file system.
         fs::hard_link(built, &own).or_else(|_| fs::copy(built, &own).map(drop)).unwrap();
-    }
-    for program in programs {
-        let text = format!("exec \"${{0%/*}}/.bin/faulty\" {program} {dialect} {fault} \"$@\"");
-        script(&class.join(name).join(program), &text);
     }
 }
 
