@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, SeekFrom, fstat, seek};
 use rustix::io::pread;
 
 use super::place::retry;
@@ -17,6 +17,10 @@ const PIPE_BATCH: usize = 4096;
 /// Maximum number of bytes in one write to a file.
 const FILE_BATCH: usize = 64 << 10;
 
+/// How often to look again at a file while other processes are writing to it. More than a few looks
+/// need a file to which others write all the time; then an empty line may separate two records.
+const LOOKS: u32 = 100;
+
 /// Requested capacity of a pipe (1 MiB, about 5,000 lines), so that a reader that pauses briefly
 /// does not delay any client.
 const PIPE_CAPACITY: usize = 1 << 20;
@@ -27,9 +31,9 @@ pub(super) struct Output {
     is_file: bool,
     /// Whether a line must be on the disk before its client is released.
     durable: bool,
-    /// File size after the last write of this process. A different size means that another process
-    /// has written to the file.
-    size: Option<i64>,
+    /// Where the last write of this process ended. A file of another size has been written to by
+    /// another process.
+    end: Option<u64>,
     /// Whether the last write ended in the middle of a line.
     torn: bool,
 }
@@ -43,7 +47,7 @@ impl Output {
             log::debug!("cannot enlarge the pipe of the journal: {error}");
         }
         let is_file = kind == FileType::RegularFile;
-        Ok(Output { fd, is_file, durable: durable && is_file, size: None, torn: false })
+        Ok(Output { fd, is_file, durable: durable && is_file, end: None, torn: false })
     }
 
     /// Returns the maximum number of bytes to pass to one call of [`write`](Output::write).
@@ -104,7 +108,8 @@ impl Output {
         }
         .inspect(|_| {
             if self.is_file {
-                self.size = fstat(&self.fd).ok().map(|stat| stat.st_size);
+                // The size could already count a part of another process's line.
+                self.end = seek(&self.fd, SeekFrom::Current(0)).ok();
             }
         })
     }
@@ -119,13 +124,28 @@ impl Output {
         if !self.is_file {
             return self.torn;
         }
-        let Ok(size) = fstat(&self.fd).map(|stat| stat.st_size) else { return false };
-        let mut last = [b'\n'];
-        if size > 0 && (self.size != Some(size) || self.torn) {
+        let mut seen = None;
+        for _ in 0..LOOKS {
+            let Ok(size) = fstat(&self.fd).map(|stat| stat.st_size as u64) else { return false };
+            if size == 0 || (self.end == Some(size) && !self.torn) {
+                return false;
+            }
+            if seen == Some(size) {
+                return true;
+            }
+            let mut last = [b'\n'];
             // If the last byte cannot be read, there is no line to join.
-            let _ = retry(|| pread(&self.fd, &mut last, size as u64 - 1));
+            let _ = retry(|| pread(&self.fd, &mut last, size - 1));
+            if last == *b"\n" {
+                return false;
+            }
+            // File systems store a write in pages, so this may be the middle of a line that another
+            // process is writing now. A write of nothing changes nothing, but waits until it has
+            // written it. If the file then has the same size, nobody will complete the line.
+            let _ = rustix::io::write(&self.fd, &[]);
+            seen = Some(size);
         }
-        last != *b"\n"
+        true
     }
 }
 
@@ -155,6 +175,29 @@ mod tests {
         assert!(matches!(output.write(b"three\n"), (6, Ok(()))));
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{\"torn\":\none\ntwo\n{\"tor\nthree\n");
+    }
+
+    #[test]
+    fn separates_no_line_that_another_process_is_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        // Lines of this length often end in the middle of a page, and begin in the one before.
+        let line = [&[b'x'; 699][..], b"\n"].concat();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut output = open(&path);
+                    for _ in 0..5_000 {
+                        assert!(matches!(output.write(&line), (700, Ok(()))));
+                    }
+                });
+            }
+        });
+        let text = fs::read(&path).unwrap();
+        let empty = text.split(|&byte| byte == b'\n').filter(|line| line.is_empty()).count();
+        // The last line feed ends the file.
+        assert_eq!(empty, 1, "empty lines");
+        assert_eq!(text.len(), 10_000 * line.len());
     }
 
     #[test]
