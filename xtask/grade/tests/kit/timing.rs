@@ -2,10 +2,14 @@
 //! that use all CPUs.
 //!
 //! `KIT_RUNS=20 cargo test -p accio-grade --test kit timing -- --ignored --nocapture` grades each
-//! program that often in each situation and prints the marks that differ.
+//! program that often in each situation and prints the marks that differ. `KIT_SITUATION` and
+//! `KIT_ONLY` select situations and programs by a part of their names; with `KIT_AT_ONCE=4`, four
+//! kits at once grade a program each, which still shares its kit with no other.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 use accio_harness::process::{Input, NO_OWNER, Process};
@@ -43,6 +47,23 @@ fn marks(programs: &[(&str, &str)], more: &[&str]) -> Marks {
     graded.into_iter().map(failed).collect()
 }
 
+/// Grades each program with a kit of its own.
+fn each_alone(programs: &[(&str, &str)], at_once: usize) -> Marks {
+    let left = Mutex::new(programs.iter());
+    let grade_the_rest = || {
+        let mut graded = Marks::new();
+        loop {
+            let next = left.lock().unwrap().next();
+            let Some(program) = next else { return graded };
+            graded.extend(marks(&[*program], &[]));
+        }
+    };
+    thread::scope(|scope| {
+        let kits: Vec<_> = (0..at_once.max(1)).map(|_| scope.spawn(grade_the_rest)).collect();
+        kits.into_iter().flat_map(|kit| kit.join().unwrap()).collect()
+    })
+}
+
 /// Starts as many programs that use a CPU all the time as there are CPUs.
 fn spinning() -> Vec<Process> {
     let cores = std::thread::available_parallelism().unwrap().get();
@@ -59,6 +80,8 @@ fn spinning() -> Vec<Process> {
 fn timing_does_not_change_marks() {
     let runs = std::env::var("KIT_RUNS").map_or(1, |runs| runs.parse().unwrap());
     let only = std::env::var("KIT_ONLY").unwrap_or_default();
+    let situation = std::env::var("KIT_SITUATION").unwrap_or_default();
+    let at_once = std::env::var("KIT_AT_ONCE").map_or(1, |number| number.parse().unwrap());
     let programs: Vec<(&str, &str)> = PROGRAMS
         .into_iter()
         .filter(|(program, fault)| format!("{program}.{fault}").contains(&only))
@@ -77,14 +100,21 @@ fn timing_does_not_change_marks() {
         }
     };
     for number in 1..=runs {
-        let began = Instant::now();
-        let alone = programs.iter().flat_map(|one| marks(&[*one], &[])).collect();
-        compare("alone", number, began, alone);
-        let began = Instant::now();
-        compare("in a class", number, began, marks(&programs, &[]));
-        let (began, others) = (Instant::now(), spinning());
-        compare("next to spinning programs", number, began, marks(&programs, &[]));
-        drop(others);
+        for place in ["alone", "in a class", "next to spinning programs"] {
+            if !place.contains(&situation) {
+                continue;
+            }
+            let began = Instant::now();
+            let graded = match place {
+                "alone" => each_alone(&programs, at_once),
+                "in a class" => marks(&programs, &[]),
+                _ => {
+                    let _others = spinning();
+                    marks(&programs, &[])
+                }
+            };
+            compare(place, number, began, graded);
+        }
     }
     for (name, failed) in &expected {
         println!("{name}: {failed}");
