@@ -141,7 +141,7 @@ impl Output {
             }
             // File systems store a write in pages, so this may be the middle of a line that another
             // process is writing now. A write of nothing changes nothing, but waits until it has
-            // written it. If the file then has the same size, nobody will complete the line.
+            // written it. If the file then has the same size, no process will complete the line.
             let _ = rustix::io::write(&self.fd, &[]);
             seen = Some(size);
         }
