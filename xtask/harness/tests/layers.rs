@@ -220,11 +220,12 @@ fn edges(modules: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module
         .iter()
         .map(|(module, text)| (module.clone(), imports(module, text, modules)))
         .collect();
+    // A submodule can also use what its module imports for itself.
     let exports = all
         .iter()
         .map(|(module, imports)| {
-            let public = imports.iter().filter(|(is_public, _)| *is_public);
-            let named = public.filter_map(|(_, path)| Some((path.last()?.clone(), path.clone())));
+            let named =
+                imports.iter().filter_map(|(_, path)| Some((path.last()?.clone(), path.clone())));
             (module.clone(), named.collect())
         })
         .collect();
@@ -307,6 +308,19 @@ fn finds_a_cycle_through_a_reexport() {
     ]);
     let found: Vec<_> = cycles(edges(&modules)).into_keys().collect();
     assert_eq!(found, [module("a::b"), module("c")]);
+}
+
+#[test]
+fn finds_a_cycle_through_an_import_of_the_parent() {
+    let module = |path: &str| -> Module { path.split("::").map(str::to_owned).collect() };
+    let modules = BTreeMap::from([
+        (Vec::new(), String::new()),
+        (module("a"), "use b::B;\nfn f() -> B {}\n".to_owned()),
+        (module("a::b"), "use super::c::C;\nstruct B(C);\n".to_owned()),
+        (module("a::c"), "use super::B;\nstruct C(B);\n".to_owned()),
+    ]);
+    let found: Vec<_> = cycles(edges(&modules)).into_keys().collect();
+    assert_eq!(found, [module("a::b"), module("a::c")]);
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Existing;
+use super::existing::Existing;
 use super::hidden_name::HiddenNames;
-use super::marker::Spare;
 use super::names::Names;
 use super::room;
+use super::spare::Spare;
 use crate::fast_path::{FastPath, FastPaths};
 use crate::program_log as log;
 use crate::sink::ERROR_MARKER;

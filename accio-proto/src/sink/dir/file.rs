@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::directory::{Dir, is_taken};
 use super::group::{self, Steps};
-use super::{Dir, is_taken};
 use crate::fast_path::FastPath;
 use crate::program_log as log;
 use crate::sink::{Demand, ERROR_MARKER, SinkFile};

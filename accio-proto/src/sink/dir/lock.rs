@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Existing;
+use super::existing::Existing;
 use super::hidden_name::is_hidden_name;
 use crate::program_log as log;
 use crate::sys::file as calls;

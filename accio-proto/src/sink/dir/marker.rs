@@ -1,103 +1,15 @@
-//! Error markers, and the spare marker for when no file can be created.
+//! How the marker of a failed connection is created.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::{Dir, DirFile, is_taken};
+use super::directory::{Dir, is_taken};
+use super::existing::Existing;
+use super::file::DirFile;
+use super::spare::SharedFile;
 use crate::program_log as log;
 use crate::sys::file as calls;
-
-/// Number of names after which a spare marker is replaced (30,000). ext4 allows 65,000 names per
-/// file; the margin is for a disk that is too full for a replacement.
-const RENEW_AFTER: u32 = 30_000;
-
-/// An unnamed file that contains the marker, already written to the disk.
-///
-/// If no block, inode or descriptor is left for a new file, failed connections share this one:
-/// another name for it needs none of these. So do connections that fail while another thread creates
-/// a file for a marker, and all that fail once the server stops: a stop that ends a thousand of them
-/// has no time for a thousand files, and none to wait for a single one on a busy disk. In a
-/// durable directory every marker is a name of this file, because its content is on the disk
-/// already, so the peer need not wait for that.
-#[derive(Debug, Default)]
-pub(super) struct Spare {
-    current: Mutex<Option<Arc<Marker>>>,
-    /// Whether the current file has many names and needs a replacement.
-    is_worn: AtomicBool,
-    /// Held by the thread that creates a file for a marker.
-    creating: Mutex<()>,
-    /// Whether the server stops: creating a file can then take longer than the stop may.
-    is_stopping: AtomicBool,
-    #[cfg(test)]
-    limits: Limits,
-}
-
-/// Limits that tests can lower, because no file system has limits this low.
-#[cfg(test)]
-#[derive(Debug)]
-struct Limits {
-    renew_after: AtomicU32,
-    /// The limit of the file system.
-    max_names: AtomicU32,
-}
-
-#[cfg(test)]
-impl Default for Limits {
-    fn default() -> Self {
-        let (renew_after, max_names) = (AtomicU32::new(RENEW_AFTER), AtomicU32::new(u32::MAX));
-        Limits { renew_after, max_names }
-    }
-}
-
-#[derive(Debug)]
-struct Marker {
-    fd: OwnedFd,
-    names: AtomicU32,
-}
-
-impl Spare {
-    /// Makes this file the shared one from now on.
-    pub(super) fn set(&self, fd: OwnedFd) {
-        *self.lock() = Some(Arc::new(Marker { fd, names: AtomicU32::new(0) }));
-        self.is_worn.store(false, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Option<Arc<Marker>> {
-        self.lock().clone()
-    }
-
-    /// Lets all further markers be names of this file, as long as that is possible.
-    pub(super) fn stop_creating(&self) {
-        self.is_stopping.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns the turn to create a file for a marker, unless another thread has it or the server
-    /// stops.
-    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        if self.is_stopping.load(Ordering::Relaxed) {
-            return None;
-        }
-        match self.creating.try_lock() {
-            Ok(turn) => Some(turn),
-            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    fn renew_after(&self) -> u32 {
-        #[cfg(test)]
-        return self.limits.renew_after.load(Ordering::Relaxed);
-        #[cfg(not(test))]
-        RENEW_AFTER
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Marker>>> {
-        // Each change is one assignment, so the state is consistent even if another thread panics.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Dir {
     /// Creates the marker of connection `id`, if possible without waiting for the disk.
@@ -125,7 +37,7 @@ impl Dir {
 
     /// Returns whether every other way to create the marker would fail, too.
     fn is_final(&self, error: &io::Error) -> bool {
-        is_taken(error) && self.existing == super::Existing::Keep
+        is_taken(error) && self.existing == Existing::Keep
     }
 
     fn mark_in_fresh_file(self: &Arc<Self>, id: u64, name: &str) -> io::Result<()> {
@@ -151,7 +63,7 @@ impl Dir {
         }
     }
 
-    fn name_spare(&self, marker: &Marker, name: &str) -> io::Result<()> {
+    fn name_spare(&self, marker: &SharedFile, name: &str) -> io::Result<()> {
         #[cfg(test)]
         if marker.names.load(Ordering::Relaxed)
             >= self.spare.limits.max_names.load(Ordering::Relaxed)

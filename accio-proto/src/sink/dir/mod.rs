@@ -2,6 +2,7 @@
 
 mod directory;
 mod error;
+mod existing;
 mod file;
 mod group;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod names;
 mod options;
 mod rehearsal;
 mod room;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +27,9 @@ use super::{FileSink, OpenError, SinkFile};
 use crate::connection::Connection;
 use crate::fast_path::FastPath;
 use crate::sys::file as calls;
-use directory::{Dir, Exclusive, REMOVED, is_taken};
+use directory::{Dir, REMOVED};
 pub use error::{DirError, DirErrorKind};
+pub use existing::Existing;
 pub use file::DirFile;
 pub use options::DirOptions;
 
@@ -50,18 +53,6 @@ pub use options::DirOptions;
 #[derive(Debug, Clone)]
 pub struct DirSink {
     dir: Arc<Dir>,
-}
-
-/// Handling of an existing file with a connection's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Existing {
-    /// The new file replaces the existing one in one step.
-    #[default]
-    Replace,
-    /// The existing file stays and the transfer fails, leaving neither its content nor an error
-    /// marker.
-    Keep,
 }
 
 impl DirSink {

@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::directory::{Dir, Exclusive};
 use super::error::{DirError, DirErrorKind};
+use super::existing::Existing;
+use super::file::DirFile;
 use super::hidden_name::HiddenNames;
-use super::marker::Spare;
 use super::names::Names;
-use super::{Dir, DirFile, DirSink, Exclusive, Existing, lock, rehearsal};
+use super::spare::Spare;
+use super::{DirSink, lock, rehearsal};
 use crate::connection::Connection;
 use crate::fast_path::{FastPath, FastPaths};
 use crate::program_log as log;

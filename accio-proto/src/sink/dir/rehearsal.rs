@@ -7,8 +7,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use super::directory::{Dir, Exclusive};
 use super::error::{DirError, DirErrorKind};
-use super::{Dir, Exclusive, Existing, room};
+use super::existing::Existing;
+use super::room;
 use crate::fast_path::FastPath;
 use crate::program_log as log;
 use crate::sink::ERROR_MARKER;

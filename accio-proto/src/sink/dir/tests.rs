@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::directory::Exclusive;
 use super::*;
 use crate::fast_path::FastPaths;
 use crate::sink::ERROR_MARKER;
