@@ -4,6 +4,8 @@
 
 #[path = "../../accio-proto/tests/server/broken_logger.rs"]
 mod broken_logger;
+#[path = "../../accio-proto/tests/server/broken_subscriber.rs"]
+mod broken_subscriber;
 mod common;
 
 #[path = "../../accio-proto/tests/server/any_sink.rs"]
@@ -33,6 +35,7 @@ mod blocking {
 
     mod cases;
     mod proxied;
+    mod spans;
 }
 
 /// The same tests, with sinks whose calls are asynchronous.
@@ -60,7 +63,11 @@ mod asynchronous {
 
     mod cases;
     mod proxied;
+    mod spans;
 }
 
 /// Locked by tests that measure times.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// Locked by tests that make the subscriber panic.
+static SUBSCRIBER: std::sync::Mutex<()> = std::sync::Mutex::new(());

@@ -4,12 +4,16 @@
 //! owns the connection stores its progress in the entry after each turn, without a lock.
 
 use std::net::SocketAddr;
+#[cfg(feature = "tracing")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
 use crate::dialect::Dialect;
+#[cfg(feature = "tracing")]
+use crate::server::connection_span::ConnectionSpan;
 
 /// A connection in service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +83,9 @@ struct Entry {
     /// Time of the last byte, in microseconds since the origin.
     heard: AtomicU64,
     stage: AtomicU8,
+    /// Whether the connection has a span, for the thread that owns the connection.
+    #[cfg(feature = "tracing")]
+    has_span: AtomicBool,
 }
 
 /// The constant properties of a connection.
@@ -87,7 +94,7 @@ struct Description {
     connection: Connection,
     since: Instant,
     #[cfg(feature = "tracing")]
-    span: tracing::Span,
+    span: Option<Arc<ConnectionSpan>>,
 }
 
 /// The entry of a connection; `None` if the table was full.
@@ -117,8 +124,10 @@ impl InProgress {
         let Some(index) = self.vacant() else { return Place(None) };
         // Before the lock: a subscriber may list the connections.
         #[cfg(feature = "tracing")]
-        let span = span(&connection);
+        let span = ConnectionSpan::new(&connection);
         let entry = self.entry(index);
+        #[cfg(feature = "tracing")]
+        entry.has_span.store(span.is_some(), Ordering::Relaxed);
         let mut description = lock(&entry.connection);
         entry.store(0, connection.dialect, self.micros(now));
         *description = Some(Description {
@@ -164,12 +173,14 @@ impl InProgress {
         Some(connection)
     }
 
-    /// Returns the span of the connection at this place.
+    /// Returns the span of the connection at this place, if it has one.
     #[cfg(feature = "tracing")]
-    pub(super) fn span(&self, place: Place) -> tracing::Span {
-        let Some(index) = place.0 else { return tracing::Span::none() };
-        let description = lock(&self.entry(index).connection);
-        description.as_ref().map_or_else(tracing::Span::none, |entered| entered.span.clone())
+    pub(super) fn span(&self, place: Place) -> Option<Arc<ConnectionSpan>> {
+        let entry = self.entry(place.0?);
+        if !entry.has_span.load(Ordering::Relaxed) {
+            return None;
+        }
+        lock(&entry.connection).as_ref()?.span.clone()
     }
 
     /// Removes connection `id`; has no effect if it was removed already.
@@ -181,9 +192,8 @@ impl InProgress {
             return;
         }
         lock(&self.free).push(index);
-        // Its span may be closed now, by a subscriber that lists the connections or panics.
-        #[cfg(feature = "tracing")]
-        crate::program_log::write(|| drop(left));
+        // The locks are free: its span may be closed now, by a subscriber that lists the connections.
+        drop(left);
     }
 
     /// Returns the connections, in no particular order, each with its state at the time the
@@ -246,19 +256,6 @@ impl Entry {
         self.heard.store(heard, Ordering::Relaxed);
         self.stage.store(stage_of(dialect), Ordering::Relaxed);
     }
-}
-
-/// Returns the span of a connection. Its last three fields are recorded at its end.
-#[cfg(feature = "tracing")]
-fn span(connection: &Connection) -> tracing::Span {
-    use tracing::field::{Empty, display};
-    let peer = connection.peer.map(display);
-    let (dialect, bytes, outcome) = (Empty, Empty, Empty);
-    let mut span = tracing::Span::none();
-    crate::program_log::write(|| {
-        span = tracing::info_span!("connection", id = connection.id, peer, dialect, bytes, outcome);
-    });
-    span
 }
 
 /// The bit of a stage that means [`Phase::Finishing`]; the other bits are the dialect.

@@ -6,6 +6,8 @@ mod builder;
 mod config;
 #[cfg_attr(not(linux_sys), allow(dead_code, reason = "only the reactor calls some of it"))]
 mod connection;
+#[cfg(feature = "tracing")]
+mod connection_span;
 #[cfg_attr(not(linux_sys), allow(dead_code, reason = "only the reactor calls some of it"))]
 mod connections;
 pub mod driver;

@@ -1,7 +1,6 @@
 //! Tests that a panic at the end of a connection loses no other connection of its group and no thread.
 
 use std::io;
-use std::num::NonZeroU32;
 
 use super::builder;
 use super::cases::*;
@@ -79,102 +78,15 @@ fn a_panic_of_the_logger_fails_no_upload_of_a_group() {
     server.stop().unwrap();
 }
 
-/// A subscriber that panics for some connections, each in another call. No other test has their numbers.
-#[cfg(feature = "tracing")]
-mod broken_subscriber {
-    use std::fmt::Debug;
-    use std::sync::Once;
-
-    use tracing::field::{Field, Visit};
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Metadata, Subscriber};
-
-    pub(super) struct BrokenSubscriber;
-
-    pub(super) const PANICS_IN_NEW_SPAN: u64 = 4321;
-    const PANICS_IN_RECORD: u64 = 4322;
-    pub(super) const PANICS_IN_ENTER: u64 = 4323;
-
-    /// Finds the number of a connection.
-    struct Number(u64);
-
-    impl Visit for Number {
-        fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
-
-        fn record_u64(&mut self, _: &Field, value: u64) {
-            self.0 = value;
-        }
-    }
-
-    fn panic_for(number: u64, span: &Id) {
-        assert!(span.into_u64() != number, "the subscriber panics");
-    }
-
-    impl Subscriber for BrokenSubscriber {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            metadata.name() == "connection"
-        }
-
-        fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-            let mut number = Number(0);
-            attributes.record(&mut number);
-            let span = Id::from_u64(number.0);
-            panic_for(PANICS_IN_NEW_SPAN, &span);
-            span
-        }
-
-        fn record(&self, span: &Id, _: &Record<'_>) {
-            panic_for(PANICS_IN_RECORD, span);
-        }
-
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-        fn event(&self, _: &Event<'_>) {}
-
-        fn enter(&self, span: &Id) {
-            panic_for(PANICS_IN_ENTER, span);
-        }
-
-        fn exit(&self, _: &Id) {}
-    }
-
-    pub(super) fn install() {
-        static INSTALL: Once = Once::new();
-        let install = || tracing::subscriber::set_global_default(BrokenSubscriber).unwrap();
-        INSTALL.call_once(install);
-    }
-}
-
 #[cfg(feature = "tracing")]
 #[test]
-fn a_subscriber_that_panics_fails_at_most_the_upload_whose_span_it_enters() {
-    use broken_subscriber::{PANICS_IN_ENTER, PANICS_IN_NEW_SPAN};
+fn a_subscriber_that_panics_in_every_method_changes_nothing_for_a_group() {
+    use crate::broken_subscriber::{ALL, ENABLED, NEW_SPAN, REGISTER_CALLSITE, install, panicked};
 
-    broken_subscriber::install();
+    let _subscriber = crate::SUBSCRIBER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    install(ALL & !(ENABLED | NEW_SPAN | REGISTER_CALLSITE));
     let memory = MemorySink::new();
-    let sink = Grouped { memory: memory.clone(), drop_panics: false };
-    let server = builder(sink).first_id(PANICS_IN_NEW_SPAN).max_per_ip(NonZeroU32::MIN);
-    let server = start(server);
-    let ids = PANICS_IN_NEW_SPAN..=PANICS_IN_ENTER + 1;
-    for (count, id) in (1..).zip(ids.clone()) {
-        let expected = if id == PANICS_IN_ENTER {
-            let mut failing = server.connect();
-            greeted(&mut failing);
-            send_in_vain(&mut failing, b"content");
-            assert!(is_reset(&mut failing));
-            Stored::Error
-        } else {
-            upload(&server, b"content");
-            Stored::Complete(b"content".to_vec())
-        };
-        // After a panic, the client sees the reset before the marker is stored.
-        server.outcomes.wait(count);
-        assert_eq!(memory.get(id), Some(expected), "connection {id}");
-    }
-    for (id, ended) in server.outcomes.wait(ids.count()) {
-        assert_eq!(ended.error.is_some(), id == PANICS_IN_ENTER, "{ended:?}");
-    }
-    assert_eq!(server.handle.stats().in_service, 0);
-    assert_eq!(server.handle.connections().count(), 0);
-    server.stop().unwrap();
+    ends_each_connection(builder(Grouped { memory: memory.clone(), drop_panics: false }), &memory);
+    assert_ne!(panicked(), 0);
+    install(0);
 }

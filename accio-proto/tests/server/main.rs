@@ -16,6 +16,9 @@ mod reactor {
     mod proxied;
     #[path = "slow_sink.rs"]
     mod slow_sink;
+    #[cfg(feature = "tracing")]
+    #[path = "spans.rs"]
+    mod spans;
     #[path = "under_load.rs"]
     mod under_load;
 }
@@ -30,10 +33,15 @@ mod per_session {
     mod cases;
     #[path = "proxied.rs"]
     mod proxied;
+    #[cfg(feature = "tracing")]
+    #[path = "spans.rs"]
+    mod spans;
 }
 
 mod any_sink;
 mod broken_logger;
+#[cfg(feature = "tracing")]
+mod broken_subscriber;
 mod choice;
 mod driver_groups;
 
@@ -56,3 +64,7 @@ fn serve(server: accio_proto::Server<Sink>) -> Result<(), accio_proto::ServerErr
 
 /// Locked by tests that measure times.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// Locked by tests that make the subscriber panic.
+#[cfg(feature = "tracing")]
+static SUBSCRIBER: std::sync::Mutex<()> = std::sync::Mutex::new(());

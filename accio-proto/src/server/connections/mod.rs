@@ -15,6 +15,8 @@ use std::time::Instant;
 
 use super::config::Config;
 use super::connection::{Connection, ConnectionInfo, Ending, Progress, Unnumbered};
+#[cfg(feature = "tracing")]
+use super::connection_span::ConnectionSpan;
 use super::handle::Controls;
 use super::limit_log::LimitLog;
 use super::proxy_protocol::Arrival;
@@ -122,7 +124,9 @@ impl<K: FileSink> Connections<K> {
             Connection::Reviewing(_) => return Progress::Waiting(connection),
         };
         #[cfg(feature = "tracing")]
-        let _in_span = self.controls.in_progress.span(info.place).entered();
+        let span = self.controls.in_progress.span(info.place);
+        #[cfg(feature = "tracing")]
+        let _in_span = span.as_deref().map(ConnectionSpan::enter);
         let limits = &self.config.limits;
         let turn = if session.deadline(limits) <= now {
             session.handle_timeout(&self.sink, copier, limits, now)

@@ -7,6 +7,8 @@ use super::Connections;
 use crate::program_log as log;
 use crate::server::acknowledgement::Acknowledgement;
 use crate::server::connection::{ConnectionInfo, Ending, Peer};
+#[cfg(feature = "tracing")]
+use crate::server::connection_span::ConnectionSpan;
 use crate::server::in_progress::Place;
 use crate::server::limit_log::is_operators_rule;
 use crate::server::outcome::Outcome;
@@ -22,7 +24,9 @@ impl<K: FileSink> Connections<K> {
         release: impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static,
     ) -> Option<K::File> {
         #[cfg(feature = "tracing")]
-        let _in_span = self.controls.in_progress.span(ending.info.place).entered();
+        let span = self.controls.in_progress.span(ending.info.place);
+        #[cfg(feature = "tracing")]
+        let _in_span = span.as_deref().map(ConnectionSpan::enter);
         let ended = ending.closing.finish(&self.sink);
         self.report(ended, ending.info, release)
     }
@@ -157,19 +161,12 @@ impl<K: FileSink> Connections<K> {
             Err(why) => log::warn!("connection {id}: ERROR: {why} ({peer})"),
         }
         #[cfg(feature = "tracing")]
-        let span = {
-            let span = self.controls.in_progress.span(place);
-            let code = outcome.result.as_ref().map_or_else(Abort::code, |()| "complete");
-            crate::program_log::write(|| {
-                if let Some(dialect) = outcome.connection.dialect {
-                    span.record("dialect", dialect.name());
-                }
-                span.record("bytes", bytes).record("outcome", code);
-            });
-            span
-        };
+        let span = self.controls.in_progress.span(place);
         #[cfg(feature = "tracing")]
-        let _in_span = catch_unwind(AssertUnwindSafe(|| span.enter())).ok();
+        let _in_span = span.as_deref().map(|span| {
+            span.record(&outcome);
+            span.enter()
+        });
         self.controls.counters.ended(&outcome);
         let observed = catch_unwind(AssertUnwindSafe(|| (self.config.on_outcome)(&outcome)));
         if observed.is_err() {

@@ -15,7 +15,7 @@ mod watching;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -200,4 +200,32 @@ pub(super) fn send_in_vain(stream: &mut TcpStream, content: &[u8]) {
 /// Returns whether the server reset the connection.
 pub(super) fn is_reset(stream: &mut TcpStream) -> bool {
     matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+/// Serves connections that end in all ways, and checks what becomes of them.
+pub(super) fn ends_each_connection(builder: ServerBuilder<Sink>, memory: &MemorySink) {
+    let server = start(builder.max_size(100).max_per_ip(NonZeroU32::MIN));
+    upload(&server, b"content");
+    let mut large = server.connect();
+    greeted(&mut large);
+    assert!(is_reset(&mut server.connect()), "a second connection of the address is refused");
+    send_in_vain(&mut large, &[b'x'; 1000]);
+    assert!(is_reset(&mut large));
+    upload(&server, b"more");
+    let mut silent = server.connect();
+    greeted(&mut silent);
+    let (handle, outcomes) = (server.handle.clone(), Arc::clone(&server.outcomes));
+    server.stop().unwrap();
+    assert!(is_reset(&mut silent));
+
+    let ended = outcomes.wait(4);
+    assert!([1, 3].iter().all(|id| ended[id].error.is_none()), "{ended:?}");
+    assert!([2, 4].iter().all(|id| ended[id].error.is_some()), "{ended:?}");
+    assert_eq!(memory.get(1), Some(Stored::Complete(b"content".to_vec())));
+    assert_eq!(memory.get(3), Some(Stored::Complete(b"more".to_vec())));
+    assert!([2, 4].iter().all(|id| memory.get(*id) == Some(Stored::Error)), "{:?}", memory.all());
+    assert_eq!(handle.connections().count(), 0);
+    let stats = handle.stats();
+    let ended = (stats.completed, stats.failed, stats.refused, stats.in_service);
+    assert_eq!(ended, (2, 2, 1, 0), "{stats:?}");
 }
