@@ -97,6 +97,10 @@ mod interest;
 pub mod limits;
 #[cfg(feature = "io")]
 mod os_error;
+/// For the other crates of this project.
+#[cfg(feature = "io")]
+#[doc(hidden)]
+pub mod panics;
 mod port;
 #[cfg(feature = "io")]
 mod program_log;

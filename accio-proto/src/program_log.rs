@@ -4,14 +4,11 @@
 //! logger must not end the call: it would lose a connection, or a thread that serves others. The
 //! program's panic hook has reported it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::panics::caught;
 
 /// Calls the logger, or a subscriber of the feature `tracing`.
 pub(crate) fn write(write: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(write)) {
-        // Whatever it contains may panic as well.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
-    }
+    caught(write);
 }
 
 /// Defines a macro like the one of the same name in the crate `log`.

@@ -41,7 +41,7 @@ pub use request::Request;
 
 /// A server without threads. Clones refer to the same server. See the [module](self).
 pub struct Driver<K: FileSink> {
-    connections: Arc<Connections<K>>,
+    pub(super) connections: Arc<Connections<K>>,
     /// Whether commits are faster together.
     groups: bool,
 }
@@ -123,7 +123,7 @@ impl<K: FileSink> Driver<K> {
     /// Lets the sink do work that no connection waits for; see [`FileSink::tidy`]. Call it after a
     /// discarded file was dropped. It may block.
     pub fn tidy(&self) {
-        self.connections.sink.tidy();
+        self.connections.tidy();
     }
 
     /// Returns a copier for any number of [turns](Driver::take_turn), one at a time.
@@ -134,7 +134,7 @@ impl<K: FileSink> Driver<K> {
     /// Returns whether the sink has room for another file; see [`FileSink::has_room`]. While it has
     /// not, no connection should be accepted. It may block.
     pub fn has_room(&self) -> bool {
-        let has_room = self.connections.sink.has_room();
+        let has_room = self.connections.has_room();
         if !has_room {
             self.connections.pause(format_args!("no room for files"));
         }

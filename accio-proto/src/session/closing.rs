@@ -4,12 +4,12 @@ use std::cell::Cell;
 use std::io;
 #[cfg(feature = "server")]
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Abort, SinkCall};
 use crate::connection::Connection;
 use crate::dialect::Dialect;
 use crate::digest::Digest;
+use crate::panics::{caught_with, discard, message};
 use crate::program_log as log;
 use crate::sink::{FileSink, OpenError, SinkFile};
 use crate::socket::Socket;
@@ -202,7 +202,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
                 let file = self.file.take();
                 // The file is committed, so a panic, which the program's hook has reported, must not
                 // fail this session or others of its group.
-                let _ = catch_panic(|| drop(file));
+                discard(file);
                 None
             }
             Err(_) => self.mark(sink).err(),
@@ -222,7 +222,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             Some(file) => {
                 catch_panic(|| file.abort()).and_then(|aborted| aborted).or_else(|error| {
                     // An error of the sink may contain values whose drops panic.
-                    let _ = catch_panic(|| drop(error));
+                    discard(error);
                     mark()
                 })
             }
@@ -249,9 +249,6 @@ fn copy_of(error: &io::Error) -> io::Error {
 pub(super) fn catch_panic<T>(call: impl FnOnce() -> T) -> io::Result<T> {
     // After a panic the file is only aborted and dropped, and every lock in this crate tolerates a
     // panic.
-    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        io::Error::other(format!("the sink panicked: {}", text.unwrap_or("no message")))
-    })
+    caught_with(call, message)
+        .map_err(|message| io::Error::other(format!("the sink panicked: {message}")))
 }

@@ -6,6 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct BrokenLogger;
 
+/// The value of a panic of the logger. Its drop panics, too.
+struct PanicValue;
+
+impl Drop for PanicValue {
+    fn drop(&mut self) {
+        resume_unwind(Box::new("the value of a panic panics"));
+    }
+}
+
 static LINES: AtomicUsize = AtomicUsize::new(0);
 
 impl log::Log for BrokenLogger {
@@ -17,7 +26,7 @@ impl log::Log for BrokenLogger {
         if record.target().starts_with("accio_") {
             LINES.fetch_add(1, Ordering::SeqCst);
             // Like a panic, but without its message on stderr.
-            resume_unwind(Box::new("the logger panics"));
+            resume_unwind(Box::new(PanicValue));
         }
     }
 

@@ -6,13 +6,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use accio_proto::driver::Ending;
-use accio_proto::{Abort, Connection, FileSink, OpenError, SinkCall, SinkFile};
+use accio_proto::{Abort, Connection, FileSink, OpenError, SinkCall, SinkFile, panics};
 use bytes::{Bytes, BytesMut};
 
 use crate::sink::{AsyncFileSink, AsyncSinkFile};
@@ -60,9 +59,13 @@ impl<A: AsyncFileSink> Bridge<A> {
                 file.result = committed.err().map(Err);
             }
             // After a failed commit, the session asks for the abort.
-            if caught(async { inner.abort().await }).await.is_ok_and(|aborted| aborted.is_ok()) {
-                file.aborted = true;
-                return;
+            match caught(async { inner.abort().await }).await.and_then(|aborted| aborted) {
+                Ok(()) => {
+                    file.aborted = true;
+                    return;
+                }
+                // An error of the sink may contain values whose drops panic.
+                Err(error) => panics::discard(error),
             }
         }
         self.mark_later(&connection).await;
@@ -171,13 +174,10 @@ async fn caught<T>(call: impl Future<Output = T>) -> io::Result<T> {
     let mut call = pin!(call);
     poll_fn(|context| {
         // After a panic the future is not polled again, and the file is only aborted and dropped.
-        match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
+        match panics::caught_with(|| call.as_mut().poll(context), panics::message) {
             Ok(poll) => poll.map(Ok),
-            Err(panic) => {
-                let text = panic.downcast_ref::<&str>().copied();
-                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                let text = text.unwrap_or("no message");
-                Poll::Ready(Err(io::Error::other(format!("the sink panicked: {text}"))))
+            Err(message) => {
+                Poll::Ready(Err(io::Error::other(format!("the sink panicked: {message}"))))
             }
         }
     })

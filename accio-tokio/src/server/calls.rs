@@ -1,11 +1,10 @@
 //! Where the calls of a sink run: on threads for blocking work, or in the task of a connection.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use accio_proto::driver::{Driver, Ending, Live, Lost};
-use accio_proto::{Abort, FileSink};
+use accio_proto::{Abort, FileSink, panics};
 
 use super::bridge::Bridge;
 use crate::sink::AsyncFileSink;
@@ -151,5 +150,5 @@ impl<A: AsyncFileSink> Calls<Bridge<A>> for InTask {
 
 /// Turns a panic, which the program's hook has reported, into an error. What the call owned is lost.
 pub(super) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Broken> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|_| Broken::Panic)
+    panics::caught(call).ok_or(Broken::Panic)
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use accio_proto::FileSink;
+use accio_proto::{FileSink, panics};
 
-use super::calls::{Calls, caught};
+use super::calls::Calls;
 use super::share::Share;
 use super::shared::{Finishing, Place, Shared};
 
@@ -43,14 +43,13 @@ impl<K: FileSink, C: Calls<K>> Shared<K, C> {
         if file.is_none() {
             return;
         }
-        // The program's hook has reported a panic.
-        let _ = caught(|| drop(file));
+        panics::discard(file);
         if self.discarded.fetch_add(1, Ordering::SeqCst) > 0 {
             return;
         }
         loop {
             let before = self.discarded.load(Ordering::SeqCst);
-            let _ = caught(|| self.driver.tidy());
+            self.driver.tidy();
             let order = Ordering::SeqCst;
             if self.discarded.compare_exchange(before, 0, order, order).is_ok() {
                 return;

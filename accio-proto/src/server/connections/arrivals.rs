@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Connections;
+#[cfg(feature = "tls")]
+use crate::panics::caught;
 use crate::program_log as log;
 use crate::server::connection::{Connection, ConnectionInfo, Peer, Progress, Unnumbered};
 use crate::server::proxy_protocol::{Arrival, Arriving};
@@ -85,8 +87,7 @@ impl<K: FileSink> Connections<K> {
         log::info!("refused a connection from {}: {failure}", Peer(*peer));
         self.config.admission.leave(*peer);
         self.controls.counters.refused();
-        let observe = AssertUnwindSafe(|| (self.config.on_handshake_failure)(&failed));
-        if catch_unwind(observe).is_err() {
+        if caught(|| (self.config.on_handshake_failure)(&failed)).is_none() {
             log::error!("the observer of failed handshakes panicked");
         }
         Progress::Unnumbered(Unnumbered::Refused(socket.into()))

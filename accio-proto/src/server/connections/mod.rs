@@ -8,7 +8,6 @@ mod arrivals;
 mod reports;
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Instant;
@@ -26,6 +25,7 @@ use super::tls_handshake::Securing;
 use super::transport::ServerSocket;
 use crate::copier::Copier;
 use crate::fast_path::FastPaths;
+use crate::panics::caught;
 use crate::program_log as log;
 use crate::session::{Abort, Closing, Turn, Unreleased};
 use crate::sink::FileSink;
@@ -224,7 +224,7 @@ impl<K: FileSink> Connections<K> {
         let Some(reviewer) = &self.config.reviewer else { return };
         let id = review.connection.id;
         // The review is dropped by a panic, which rejects the file.
-        if catch_unwind(AssertUnwindSafe(|| reviewer(review))).is_err() {
+        if caught(|| reviewer(review)).is_none() {
             log::error!("connection {id}: the reviewer panicked");
         }
     }
@@ -245,10 +245,22 @@ impl<K: FileSink> Connections<K> {
     /// returns.
     pub(super) fn stopping(&self) {
         self.stopping.call_once(|| {
-            if catch_unwind(AssertUnwindSafe(|| self.sink.stopping())).is_err() {
+            if caught(|| self.sink.stopping()).is_none() {
                 log::error!("the sink panicked when the server stopped");
             }
         });
+    }
+
+    /// Returns whether the sink has room for another file. If it panics, accepting continues.
+    pub(super) fn has_room(&self) -> bool {
+        caught(|| self.sink.has_room()).unwrap_or(true)
+    }
+
+    /// Lets the sink do work that no connection waits for.
+    pub(super) fn tidy(&self) {
+        if caught(|| self.sink.tidy()).is_none() {
+            log::error!("the sink panicked while it tidied up");
+        }
     }
 
     /// Stops counting a connection, calls `released`, notifies the peer, and then drops the result of

@@ -1,9 +1,9 @@
 //! Finished connections: commit or abort, log, counters, observer and recorder.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Instant, SystemTime};
 
 use super::Connections;
+use crate::panics::{caught, discard};
 use crate::program_log as log;
 use crate::server::acknowledgement::Acknowledgement;
 use crate::server::connection::{ConnectionInfo, Ending, Peer};
@@ -41,7 +41,7 @@ impl<K: FileSink> Connections<K> {
         let (closings, infos): (Vec<_>, Vec<_>) =
             endings.into_iter().map(|Ending { closing, info }| (closing, info)).unzip();
         let finish = || Closing::finish_all(closings, &self.sink, &|_| true);
-        let Ok(ended) = catch_unwind(AssertUnwindSafe(finish)) else {
+        let Some(ended) = caught(finish) else {
             infos.into_iter().for_each(|info| self.lose_after_panic(Some(info)));
             return Vec::new();
         };
@@ -57,7 +57,7 @@ impl<K: FileSink> Connections<K> {
         info: ConnectionInfo,
         finish: impl FnOnce() -> Option<K::File>,
     ) -> Option<K::File> {
-        catch_unwind(AssertUnwindSafe(finish)).unwrap_or_else(|_| {
+        caught(finish).unwrap_or_else(|| {
             self.lose_after_panic(Some(info));
             None
         })
@@ -67,7 +67,7 @@ impl<K: FileSink> Connections<K> {
     pub(in crate::server) fn lose_after_panic(&self, info: Option<ConnectionInfo>) {
         log::error!("a connection was lost to a bug: please report the panic above");
         if let Some(info) = info {
-            let _ = catch_unwind(AssertUnwindSafe(|| self.lose(info)));
+            caught(|| self.lose(info, |why| self.report_unfinished(info, why)));
         }
     }
 
@@ -110,8 +110,8 @@ impl<K: FileSink> Connections<K> {
             connection.peer = info.peer;
             connection
         });
-        let marked = catch_unwind(AssertUnwindSafe(|| self.sink.mark(&connection)))
-            .unwrap_or_else(|_| Err(std::io::Error::other("the sink panicked")));
+        let marked = caught(|| self.sink.mark(&connection))
+            .unwrap_or_else(|| Err(std::io::Error::other("the sink panicked")));
         let unmarked = marked.err().inspect(|error| {
             log::error!("connection {}: cannot keep the error marker: {error}", info.id);
         });
@@ -127,17 +127,17 @@ impl<K: FileSink> Connections<K> {
         self.record(outcome, info.place, || {});
     }
 
-    /// Ends a connection whose session was lost to a panic: writes the error marker, reports the
-    /// connection, and stops counting it against the limits. Has no effect if the panic came after the
-    /// report: the peer may know that its file is stored.
-    fn lose(&self, info: ConnectionInfo) {
+    /// Ends a connection whose session was lost to a panic: `report`s it with its error marker, and
+    /// stops counting it against the limits. Has no effect if the panic came after the report: the peer
+    /// may know that its file is stored.
+    fn lose(&self, info: ConnectionInfo, report: impl FnOnce(Abort)) {
         let known = self.controls.in_progress.describe(info.place, info.id);
         if known.is_none() && info.place.is_listed() {
             return;
         }
         let why = Abort::System(std::io::Error::other("the server panicked"));
         // If this panics again, there is no report, but nothing else is lost.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.report_unfinished(info, why)));
+        caught(|| report(why));
         self.controls.in_progress.leave(info.place, info.id);
         self.config.admission.leave(info.peer);
         #[cfg(feature = "tls")]
@@ -168,8 +168,7 @@ impl<K: FileSink> Connections<K> {
             span.enter()
         });
         self.controls.counters.ended(&outcome);
-        let observed = catch_unwind(AssertUnwindSafe(|| (self.config.on_outcome)(&outcome)));
-        if observed.is_err() {
+        if caught(|| (self.config.on_outcome)(&outcome)).is_none() {
             log::error!("connection {id}: the observer panicked");
         }
         // This comes after the report, so that an observer never misses a connection in both lists.
@@ -178,16 +177,43 @@ impl<K: FileSink> Connections<K> {
             None => {
                 release();
                 // An error of the sink may contain values of the program, whose drops may panic.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(outcome)));
+                discard(outcome);
             }
             Some(recorder) => {
                 let acknowledgement = Acknowledgement::new(release);
-                let recorded =
-                    catch_unwind(AssertUnwindSafe(|| recorder(outcome, acknowledgement)));
-                if recorded.is_err() {
+                if caught(|| recorder(outcome, acknowledgement)).is_none() {
                     log::error!("connection {id}: the recorder panicked");
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::panic::resume_unwind;
+
+    use super::*;
+    use crate::server::{Server, Threading};
+    use crate::sink::MemorySink;
+
+    #[test]
+    fn a_lost_connection_frees_its_place_even_if_its_report_panics() {
+        let server = Server::builder(MemorySink::new())
+            .threading(Threading::Runtime)
+            .max_per_ip(NonZeroU32::MIN)
+            .bind("127.0.0.1:0")
+            .unwrap();
+        let connections = server.into_driver().unwrap().0.connections;
+        let (peer, now) = (Some(([192, 0, 2, 7], 5000).into()), Instant::now());
+        assert!(connections.config.admission.admit(peer, now).is_ok());
+        assert!(connections.config.admission.admit(peer, now).is_err(), "it is counted");
+        let in_progress = &connections.controls.in_progress;
+        let place = in_progress.enter(crate::Connection { peer, ..crate::Connection::new(7) }, now);
+        let info = ConnectionInfo { id: 7, peer, since: now, place };
+        connections.lose(info, |_| resume_unwind(Box::new("the report panics")));
+        assert_eq!(in_progress.iter().count(), 0);
+        assert!(connections.config.admission.admit(peer, now).is_ok());
     }
 }

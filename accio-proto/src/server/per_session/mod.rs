@@ -22,6 +22,7 @@ use super::error::ServerError;
 use super::handle::ServerHandle;
 use super::listener::{self, Accepted};
 use crate::copier::Copier;
+use crate::panics::{caught, discard};
 use crate::program_log as log;
 use crate::session::Abort;
 use crate::sink::FileSink;
@@ -171,7 +172,7 @@ impl<K: FileSink> Shared<'_, K> {
         if self.connections.is_exhausted() {
             return ControlFlow::Break(());
         }
-        if !self.connections.sink.has_room() {
+        if !self.connections.has_room() {
             return self.rest(format_args!("no room for files"));
         }
         let mut failed = 0;
@@ -227,7 +228,7 @@ impl<K: FileSink> Shared<'_, K> {
         while let Some(connection) = self.pool.next() {
             let mut info = None;
             let serve = || self.serve(connection, &mut copier, &mut info);
-            if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+            if caught(serve).is_none() {
                 self.connections.lose_after_panic(info);
             }
             if !self.pool.done() {
@@ -278,7 +279,7 @@ impl<K: FileSink> Shared<'_, K> {
             connections.leave(&socket, peer);
             socket.release(kept);
         });
-        drop(discarded);
+        discard(discarded);
     }
 
     /// Waits for the socket of a connection, its deadline, or the stop.

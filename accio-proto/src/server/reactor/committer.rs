@@ -1,7 +1,6 @@
 //! The committers: threads for calls that may block on the disk, organized in three lanes.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -12,6 +11,7 @@ use super::slots::Key;
 use super::tuning::{COMMIT_GROUP, COMMIT_THREADS, GROUP_THREADS, MARKER_THREADS};
 use super::{Connection, ConnectionInfo, Ending, Permit, Shared, spawn};
 use crate::copier::Copier;
+use crate::panics::caught;
 use crate::program_log as log;
 use crate::session::Closing;
 use crate::sink::FileSink;
@@ -117,10 +117,7 @@ impl<K: FileSink> Shared<K> {
                 self.unreported.fetch_sub(1, Ordering::SeqCst);
             }
             Marker::Room => {
-                let has_room = || self.connections.sink.has_room();
-                // If the sink panics, assume that it has room: accepting then continues.
-                let has_room = catch_unwind(AssertUnwindSafe(has_room)).unwrap_or(true);
-                self.room.answer(has_room, Instant::now());
+                self.room.answer(self.connections.has_room(), Instant::now());
                 self.wake.raise();
             }
         }
@@ -177,21 +174,21 @@ impl<K: FileSink> Shared<K> {
             self.slots.claim(key)
         };
         let finish = || Closing::finish_all(closings, &self.connections.sink, &claim);
-        let Ok(ended) = catch_unwind(AssertUnwindSafe(finish)) else {
+        let Some(ended) = caught(finish) else {
             return members.iter().for_each(|(key, info)| self.lose(*key, Some(*info)));
         };
         for ((key, info), ended) in members.into_iter().zip(ended) {
             let Some(ended) = ended else { continue };
             let release = self.release(key, info);
             let report = || self.connections.report(ended, info, release);
-            match catch_unwind(AssertUnwindSafe(report)) {
-                Ok(discarded) => {
+            match caught(report) {
+                Some(discarded) => {
                     self.unreported.fetch_sub(1, Ordering::SeqCst);
                     if let Some(file) = discarded {
                         self.push_discarded(file);
                     }
                 }
-                Err(_) => self.lose(key, Some(info)),
+                None => self.lose(key, Some(info)),
             }
         }
     }

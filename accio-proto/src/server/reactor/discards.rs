@@ -1,11 +1,11 @@
 //! Discarded files, which are dropped where that delays no connection.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::tuning::FREE_DISCARDS;
 use super::{Shared, spawn};
+use crate::panics::caught;
 use crate::program_log as log;
 use crate::sink::FileSink;
 
@@ -47,10 +47,8 @@ impl<K: FileSink> Shared<K> {
         let mut jobs = Vec::new();
         while self.lanes.discards.take(1, &mut jobs) {
             jobs.drain(..).for_each(|job| self.discard(job));
-            if self.lanes.discards.is_empty()
-                && catch_unwind(AssertUnwindSafe(|| self.connections.sink.tidy())).is_err()
-            {
-                log::error!("the sink panicked while it tidied up");
+            if self.lanes.discards.is_empty() {
+                self.connections.tidy();
             }
         }
         self.lanes.discards.leave();
@@ -58,7 +56,7 @@ impl<K: FileSink> Shared<K> {
 
     fn discard(&self, job: Discard<K::File>) {
         let Discard::File { file, keeps_place } = job else { return };
-        if catch_unwind(AssertUnwindSafe(|| drop(file))).is_err() {
+        if caught(|| drop(file)).is_none() {
             log::error!("the sink panicked while it discarded a file");
         }
         self.discarding.fetch_sub(1, Ordering::Relaxed);

@@ -2,7 +2,6 @@
 //! accept.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use super::slots::{Due, Key};
 use super::tuning::{FRONT_BATCH, STOP_GRACE, STOP_LIMIT, STOP_MARKER_THREADS};
 use super::worker::Stay;
 use super::{DRAIN, Parking, STOP, Shared, WAKE, lock};
+use crate::panics::caught;
 use crate::program_log as log;
 use crate::server::connection::Progress;
 use crate::session::{Abort, Expiry};
@@ -164,7 +164,7 @@ impl<K: FileSink> Front<K> {
                 Due::Now(key, connection, why) => {
                     let (info, was_arriving) = (connection.info(), connection.is_arriving());
                     let expire = || shared.connections.expire(connection, why);
-                    let Ok(expired) = catch_unwind(AssertUnwindSafe(expire)) else {
+                    let Some(expired) = caught(expire) else {
                         shared.lose(key, info);
                         continue;
                     };

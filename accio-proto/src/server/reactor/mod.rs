@@ -33,7 +33,6 @@ mod worker;
 
 use std::io;
 use std::net::TcpListener;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -43,6 +42,7 @@ use super::connections::Connections;
 use super::error::ServerError;
 use super::transport::ServerSocket;
 use crate::copier::Copier;
+use crate::panics::caught;
 use crate::session::{Abort, Unreleased};
 use crate::sink::FileSink;
 use crate::sys::event_queue::Poller;
@@ -185,8 +185,8 @@ impl<K: FileSink> Shared<K> {
     ) {
         let info = connection.info();
         let turn = || self.connections.take_turn(connection, copier);
-        match catch_unwind(AssertUnwindSafe(turn)) {
-            Ok(progress) => {
+        match caught(turn) {
+            Some(progress) => {
                 self.describe(key, info, &progress);
                 match progress {
                     Progress::Ended(ending) if ending.closing.is_complete() => {
@@ -198,7 +198,7 @@ impl<K: FileSink> Shared<K> {
                     progress => self.settle(key, progress, Parking::Again),
                 }
             }
-            Err(_) => self.lose(key, info),
+            None => self.lose(key, info),
         }
         // At the same time, another worker can continue the transfer.
         copier.hash_pending();
@@ -277,14 +277,14 @@ impl<K: FileSink> Shared<K> {
         let info = ending.info;
         let release = self.release(key, info);
         let finish = || self.connections.finish(ending, release);
-        match catch_unwind(AssertUnwindSafe(finish)) {
-            Ok(discarded) => {
+        match caught(finish) {
+            Some(discarded) => {
                 self.unreported.fetch_sub(1, Ordering::SeqCst);
                 if let Some(file) = discarded {
                     self.push_discarded(file);
                 }
             }
-            Err(_) => self.lose(key, Some(info)),
+            None => self.lose(key, Some(info)),
         }
     }
 

@@ -3,6 +3,7 @@
 mod content;
 #[cfg(feature = "digest")]
 mod digests;
+mod explosive;
 mod listening;
 mod logging;
 mod reviews;

@@ -175,3 +175,42 @@ fn local_addresses_are_determined_unless_they_are_switched_off() {
         assert_eq!(local, wanted.then_some(server.address));
     }
 }
+
+/// A sink that panics when it is asked for room, and when it may tidy up.
+struct Nervous(MemorySink);
+
+impl FileSink for Nervous {
+    type File = <MemorySink as FileSink>::File;
+
+    fn open(&self, connection: &Connection) -> Result<Self::File, OpenError> {
+        self.0.open(connection)
+    }
+
+    fn mark(&self, connection: &Connection) -> io::Result<()> {
+        self.0.mark(connection)
+    }
+
+    fn has_room(&self) -> bool {
+        std::panic::resume_unwind(Box::new("asked for room"))
+    }
+
+    fn tidy(&self) {
+        std::panic::resume_unwind(Box::new("asked to tidy up"))
+    }
+}
+
+#[test]
+fn a_sink_that_panics_outside_of_connections_gets_files_anyway() {
+    let memory = MemorySink::new();
+    let server = start(builder(Nervous(memory.clone())));
+    for _ in 0..3 {
+        upload(&server, b"content");
+        upload_and_reset(&server, b"part");
+    }
+    server.outcomes.wait(6);
+    upload(&server, b"content");
+    let stored = memory.all();
+    let complete = stored.values().filter(|stored| **stored != Stored::Error).count();
+    assert_eq!((stored.len(), complete), (7, 4), "{stored:?}");
+    server.stop().unwrap();
+}
