@@ -102,8 +102,10 @@ mod os_error;
 #[doc(hidden)]
 pub mod panics;
 mod port;
+/// For the other crates of this project.
 #[cfg(feature = "io")]
-mod program_log;
+#[doc(hidden)]
+pub mod program_log;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "io")]

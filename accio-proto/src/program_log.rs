@@ -7,12 +7,15 @@
 use crate::panics::caught;
 
 /// Calls the logger, or a subscriber of the feature `tracing`.
-pub(crate) fn write(write: impl FnOnce()) {
+pub fn write(write: impl FnOnce()) {
     caught(write);
 }
 
-/// Defines a macro like the one of the same name in the crate `log`.
-macro_rules! define {
+/// Defines a macro like the one of the same name in the crate `log`, for each level that the calling
+/// crate uses.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! define_log_macros {
     ($dollar:tt $($private:ident $name:ident),*) => {$(
         macro_rules! $private {
             ($dollar($dollar line:tt)+) => {
@@ -23,7 +26,7 @@ macro_rules! define {
     )*};
 }
 
-define!($ error_line error, warn_line warn, info_line info, debug_line debug);
+define_log_macros!($ error_line error, warn_line warn, info_line info, debug_line debug);
 
 #[cfg(test)]
 mod tests {
@@ -52,7 +55,14 @@ mod tests {
 
     #[test]
     fn every_file_that_logs_survives_panics_of_the_logger() {
-        let found = search(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let found = search(&root.join("src"));
         assert!(found >= 25, "{found} files log");
+        // Absent where only this crate is tested.
+        let store = root.join("../accio-store/src");
+        if store.exists() {
+            let found = search(&store);
+            assert!(found >= 4, "{found} files of accio-store log");
+        }
     }
 }

@@ -9,6 +9,7 @@ use accio_tokio::{AsyncFileSink, AsyncSinkFile};
 use tokio::runtime::Runtime;
 
 use crate::file::AsyncStoreFile;
+use crate::program_log as log;
 use crate::sink::AsyncStoreSink;
 
 /// A [`FileSink`] that stores files in an object store, created by

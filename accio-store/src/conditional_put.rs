@@ -10,6 +10,7 @@ use object_store::{
     PutPayload,
 };
 
+use crate::program_log as log;
 use crate::shared::{Shared, store_error};
 
 /// The end of an object's note: content, or the marker of a failed or unfinished transfer.

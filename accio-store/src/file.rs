@@ -17,6 +17,7 @@ use crate::buffer_pool::Buffer;
 use crate::conditional_put;
 use crate::memory_budget::{Claim, Closed, Growth};
 use crate::part_size::{self, MOST_PARTS, PART};
+use crate::program_log as log;
 use crate::shared::{Shared, stopping, store_error};
 
 /// Maximum number of parts of one upload that are in flight while the next one is filled.

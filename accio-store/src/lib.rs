@@ -57,6 +57,7 @@ mod memory_budget;
 mod open;
 mod orphans;
 mod part_size;
+mod program_log;
 mod shared;
 mod sink;
 #[cfg(test)]

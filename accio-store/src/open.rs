@@ -13,6 +13,7 @@ use url::Url;
 use crate::backend::{self, Backend};
 use crate::blocking::StoreSink;
 use crate::part_size::PART;
+use crate::program_log as log;
 use crate::shared::{Location, Shared, store_error};
 use crate::sink::AsyncStoreSink;
 

@@ -31,6 +31,8 @@ pub(crate) struct Faults {
     pub(super) parts: AtomicU32,
     pub(super) completes: AtomicU32,
     pub(super) lost_completions: AtomicU32,
+    /// Number of aborts that fail, with an effect.
+    pub(super) aborts: AtomicU32,
     /// Whether the store overwrites objects despite a conditional put.
     pub(super) ignores_conditions: AtomicBool,
     /// Whether a put ends earlier multipart uploads under its name, a conditional put is refused
@@ -174,6 +176,7 @@ impl MultipartUpload for Parts {
 
     async fn abort(&mut self) -> Result<()> {
         self.plan.open.fetch_sub(1, Ordering::SeqCst);
-        self.inner.abort().await
+        self.inner.abort().await?;
+        if due(&self.plan.aborts) { Err(trouble()) } else { Ok(()) }
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of the sink with an in-memory store, one in a directory, and a faulty one.
 
+#[path = "../../../accio-proto/tests/server/broken_logger.rs"]
+mod broken_logger;
 mod faulty;
 mod served;
 
@@ -337,4 +339,33 @@ fn a_store_that_never_answers_does_not_delay_shutdown() {
     let error = sink.runtime().block_on(tidy).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!((LAST_CLEANUP..BOUND).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_logger_that_panics_on_every_line_changes_nothing() {
+    broken_logger::install();
+    let (sink, plan) = faulty();
+    let before = broken_logger::lines();
+    let large = content(2 * PART, 0);
+    // A line for each repeated request.
+    plan.puts.store(2, Ordering::SeqCst);
+    put(&sink, 1, b"content").unwrap();
+    assert_eq!(get(&sink, 1).unwrap(), b"content");
+    // A line for each upload that cannot be aborted: by `abort`, `commit` and `drop`.
+    plan.aborts.store(1, Ordering::SeqCst);
+    let mut aborted = sink.open(&Connection::new(2)).unwrap();
+    write(&mut aborted, &large).unwrap();
+    aborted.abort().unwrap();
+    assert_eq!(get(&sink, 2).unwrap(), b"ERROR");
+    plan.aborts.store(1, Ordering::SeqCst);
+    plan.completes.store(1, Ordering::SeqCst);
+    let error = put(&sink, 3, &large).unwrap_err().to_string();
+    assert!(error.contains("out of order for now"), "{error}");
+    plan.aborts.store(1, Ordering::SeqCst);
+    let mut dropped = sink.open(&Connection::new(4)).unwrap();
+    write(&mut dropped, &large).unwrap();
+    drop(dropped);
+    assert!(broken_logger::lines() >= before + 5);
+    assert_eq!(plan.open.load(Ordering::SeqCst), 0);
+    assert_eq!(sink.shared().budget.in_use(), 0);
 }
