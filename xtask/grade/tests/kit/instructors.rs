@@ -49,6 +49,11 @@ fn csv_files_have_the_columns_that_grade_books_import() {
     let full = table("full");
     let column = |name: &str| full[0].iter().position(|field| field == name).unwrap();
     let field = |row: usize, name: &str| full[row][column(name)].to_owned();
+    let text = fs::read_to_string(dir.path().join("points.csv")).unwrap();
+    assert!(
+        text.contains("\n\"amara\",\"007\",15,15,15,"),
+        "ids are quoted, points are not: {text}"
+    );
     let name = "'=bén \"jr\", 2;'+3";
     assert_eq!(field(1, "submission"), name, "a spreadsheet must not evaluate it");
     assert_eq!((field(1, "total"), field(1, "client/2")), ("10".into(), "0".into()));
