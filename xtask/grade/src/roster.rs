@@ -1,9 +1,11 @@
 //! The list of students that `--roster` names: which student a submission belongs to.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use accio_proto::os_error_text;
+use anyhow::{Context, anyhow, bail};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Student {
@@ -29,10 +31,9 @@ impl Roster {
     /// Reads a CSV file with a header.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Roster> {
         let describe = || format!("--roster {}", path.display());
-        let mut reader = csv::ReaderBuilder::new()
-            .trim(csv::Trim::All)
-            .from_path(path)
-            .with_context(describe)?;
+        let file = File::open(path)
+            .map_err(|error| anyhow!("{}: {}", describe(), os_error_text(&error)))?;
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
         let header = reader.headers().with_context(describe)?.clone();
         let column = |names: &[&str]| {
             // A spreadsheet may write a byte order mark first.
@@ -81,6 +82,8 @@ mod tests {
         assert_eq!((student.id.as_str(), student.email.as_str()), ("0042", "a@b.c"));
         assert_eq!(roster.student("ben"), None);
         assert!(read("submission,name\n").is_err());
+        let missing = Roster::read(Path::new("/no/such/file")).unwrap_err().to_string();
+        assert_eq!(missing, "--roster /no/such/file: no such file or directory");
         assert!(read("submission,id\na,1\na,2\n").unwrap_err().to_string().ends_with("a twice"));
     }
 }

@@ -1,9 +1,11 @@
 //! The rubric: the points of each check, and which checks count. The courses' own is the default.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use accio_proto::os_error_text;
+use anyhow::{Context, anyhow, bail};
 
 use crate::check::Check;
 use crate::checks;
@@ -23,11 +25,10 @@ pub(crate) fn print(chosen: &[&'static Check], out: &mut impl io::Write) -> csv:
 /// Reads a rubric: returns its checks with its points. Checks that it does not name do not count.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<&'static Check>> {
     let describe = || format!("--rubric {}", path.display());
-    let mut reader = csv::ReaderBuilder::new()
-        .trim(csv::Trim::All)
-        .flexible(true)
-        .from_path(path)
-        .with_context(describe)?;
+    let file =
+        File::open(path).map_err(|error| anyhow!("{}: {}", describe(), os_error_text(&error)))?;
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(file);
     let mut points: Vec<(String, u32)> = Vec::new();
     for record in reader.records() {
         let record = record.with_context(describe)?;

@@ -16,6 +16,9 @@ pub mod interruption;
 pub mod jobs;
 pub mod namespace;
 pub mod options;
+/// The same source file as in the library, because this crate depends on no other of the project.
+#[path = "../../../accio-proto/src/os_error.rs"]
+mod os_error;
 pub mod payload;
 pub mod peer;
 pub mod ports;
@@ -42,6 +45,8 @@ pub mod verdict;
 pub mod wait;
 pub mod work_dir;
 mod wrapper;
+
+pub use self::os_error::reason as os_error_text;
 
 /// The exit code of a tool that failed itself, whatever the programs under test do.
 pub const TROUBLE: u8 = 3;

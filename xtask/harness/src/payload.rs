@@ -68,7 +68,7 @@ pub fn ensure_holds(path: &Path, expected: &[u8]) -> Verdict {
             ),
         )),
         Err(error) => {
-            Err(Stop::fault(format!("{name} to contain {}", describe(expected)), error.to_string()))
+            Err(Stop::system_error(format!("{name} to contain {}", describe(expected)), &error))
         }
     }
 }
@@ -80,7 +80,7 @@ pub fn ensure_same(source: &Path, received: &Path) -> Verdict {
     let size = source_file.metadata()?.len();
     let expected = format!("{name} to be the {size} bytes that were sent");
     let mut received_file =
-        File::open(received).map_err(|error| Stop::fault(&expected, error.to_string()))?;
+        File::open(received).map_err(|error| Stop::system_error(&expected, &error))?;
     let received_size = received_file.metadata()?.len();
     if received_size != size {
         return Err(Stop::fault(expected, format!("{received_size} bytes")));

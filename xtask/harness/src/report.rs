@@ -5,10 +5,9 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use super::TROUBLE;
 use super::context::Context;
-use super::payload;
 use super::verdict::Stop;
+use super::{TROUBLE, os_error_text, payload};
 
 /// Number of lines of an output shown with a failure.
 const TAIL: usize = 8;
@@ -92,8 +91,31 @@ pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
         // A closed stdout is not an error: the reader has seen enough.
         if kind != Some(io::ErrorKind::BrokenPipe) {
             // If stderr is closed, the error cannot be printed.
-            let _ = writeln!(io::stderr().lock(), "ERROR: {error:#}");
+            let _ = writeln!(io::stderr().lock(), "ERROR: {}", text(&error));
         }
         ExitCode::from(TROUBLE)
     })
+}
+
+/// Returns the text of the error and its causes, without the numbers of system errors.
+fn text(error: &anyhow::Error) -> String {
+    let texts = error.chain().map(|cause| match cause.downcast_ref() {
+        Some(cause) => os_error_text(cause),
+        None => cause.to_string(),
+    });
+    texts.collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn errors_contain_their_causes_without_numbers() {
+        let missing = Err::<(), _>(io::Error::from_raw_os_error(2)).context("the results");
+        let expected = "the results: no such file or directory";
+        assert_eq!(text(&missing.unwrap_err()), expected);
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Debug};
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::scheduling_delay;
+use super::{os_error_text, scheduling_delay};
 
 /// The result of a scenario or of one of its steps.
 pub type Verdict<T = ()> = Result<T, Stop>;
@@ -45,11 +45,9 @@ impl Stop {
         })
     }
 
-    /// Creates a fault of the subject that a system error shows. Its number says nothing to a
-    /// student.
+    /// Creates a fault of the subject that a system error shows.
     pub fn system_error(expected: impl Into<String>, error: &io::Error) -> Stop {
-        let text = error.to_string();
-        Stop::fault(expected, text.split(" (os error ").next().unwrap_or_default())
+        Stop::fault(expected, os_error_text(error))
     }
 
     /// Converts it to trouble, for steps that do not depend on the subject.
@@ -85,13 +83,13 @@ impl std::error::Error for Stop {}
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
-        Stop::Trouble(error.to_string())
+        Stop::Trouble(os_error_text(&error))
     }
 }
 
 impl From<rustix::io::Errno> for Stop {
     fn from(error: rustix::io::Errno) -> Self {
-        Stop::Trouble(error.to_string())
+        io::Error::from(error).into()
     }
 }
 
@@ -187,4 +185,20 @@ pub fn ensure_took(
 /// Returns a fault if more than `high` has passed since `began`.
 pub fn ensure_within(what: &str, began: Instant, high: Duration) -> Verdict {
     ensure_took(what, (began, began), Instant::now(), Duration::ZERO, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn system_errors_are_in_lower_case_and_without_a_number() {
+        let refused = Stop::system_error("a connection", &Errno::CONNREFUSED.into());
+        assert_eq!(refused.to_string(), "expected a connection, got connection refused");
+        let missing = "no such file or directory";
+        assert_eq!(Stop::from(Errno::NOENT).to_string(), missing);
+        assert_eq!(Stop::from(io::Error::from(Errno::NOENT)).to_string(), missing);
+    }
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::interruption;
 use super::verdict::{Stop, Verdict};
+use super::{interruption, os_error_text};
 
 /// A new directory that is removed on drop and when the run is interrupted.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ impl WorkDir {
     /// Creates one in `parent`, which is created if it is missing. If the run is interrupted,
     /// `undo` is called before the directory is removed.
     pub fn within(parent: &Path, tool: &str, undo: fn()) -> Verdict<WorkDir> {
-        let failed = |error| Stop::Trouble(format!("{}: {error}", parent.display()));
+        let failed =
+            |error| Stop::Trouble(format!("{}: {}", parent.display(), os_error_text(&error)));
         std::fs::create_dir_all(parent).map_err(failed)?;
         let dir = tempfile::Builder::new()
             .prefix(&format!("accio-{tool}-"))

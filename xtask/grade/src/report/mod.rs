@@ -16,6 +16,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use accio_proto::os_error_text;
+
 /// Checks, before the grading, that `path` can be written.
 pub(crate) fn try_out(path: &Path) -> io::Result<()> {
     if path.is_dir() {
@@ -51,8 +53,9 @@ fn write_part(path: &Path, content: impl AsRef<[u8]>) -> io::Result<PathBuf> {
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
     let text = format!(
-        "cannot write {}: {error}: choose a directory that you may write to, on a disk with free space",
-        path.display()
+        "cannot write {}: {}: choose a directory that you may write to, on a disk with free space",
+        path.display(),
+        os_error_text(error)
     );
     io::Error::new(error.kind(), text)
 }

@@ -1,6 +1,7 @@
 //! Tests that the reports have the fields that their consumers require, even if the run is killed.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -184,6 +185,7 @@ fn exits_with_2_for_usage_errors_and_3_if_a_report_cannot_be_written() {
             &["--submissions", "/no/such/directory"],
             "--submissions /no/such/directory: no such file or directory: name a directory",
         ),
+        (&["--list", "--rubric", "none.csv"], "--rubric none.csv: no such file or directory"),
     ] {
         let output = run(kit().args(arguments));
         assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -221,6 +223,17 @@ fn exits_with_2_for_usage_errors_and_3_if_a_report_cannot_be_written() {
     let results = read(&results);
     assert_eq!(results["score"], 0.0);
     assert!(results["output"].as_str().unwrap().starts_with("nothing to grade: "), "{results}");
+}
+
+#[test]
+fn broken_servers_say_that_a_port_is_in_use() {
+    let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = run(kit().args(["broken", "silent", &port.to_string()]));
+    let expected = format!(
+        "ERROR: cannot listen on port {port}: address already in use: choose another port\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
 }
 
 /// Returns the expected and actual behaviour of the run's only check, and the command that repeats

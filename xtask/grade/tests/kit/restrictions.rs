@@ -79,7 +79,7 @@ fn programs_run_where_the_kernel_refuses_filters() {
     for (results, code) in refused.join().unwrap() {
         assert_eq!((&results["earned"], code), (&5.into(), Some(0)), "{results:#}");
         let protections = results["protections"].to_string();
-        let expected = "no system calls denied (Invalid argument";
+        let expected = "no system calls denied (invalid argument";
         assert!(protections.contains(expected), "{protections}");
     }
 }

@@ -10,9 +10,9 @@ use socket2::SockRef;
 
 use super::dialect::{Dialect, FIRST, GREETING, SECOND};
 use super::end::End;
-use crate::payload;
 use crate::timeline::{self, Recorder, What};
 use crate::verdict::{Stop, Verdict, ensure, is_shortage};
+use crate::{os_error_text, payload};
 
 /// Time limit for reactions that should be immediate, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(8);
@@ -29,7 +29,8 @@ impl Peer {
     pub fn connect(address: SocketAddr) -> Verdict<Peer> {
         let stream = TcpStream::connect_timeout(&address, SOON).map_err(|error| {
             if is_shortage(&error) {
-                return Stop::Trouble(format!("cannot connect to {address}: {error}"));
+                let why = os_error_text(&error);
+                return Stop::Trouble(format!("cannot connect to {address}: {why}"));
             }
             Stop::system_error(format!("a connection to {address}"), &error)
         })?;

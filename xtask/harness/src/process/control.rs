@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 
 use super::Process;
-use crate::resource_limits;
 use crate::verdict::{Stop, Verdict};
+use crate::{os_error_text, resource_limits};
 
 /// Interval at which to check whether a process has stopped.
 const POLL: Duration = Duration::from_millis(4);
@@ -31,7 +31,8 @@ impl Process {
         let limit = Rlimit { current: Some(value), maximum };
         resource_limits::prlimit(self.pid, resource, limit)
             .map(drop)
-            .map_err(|error| Stop::skip(format!("cannot limit another process: {error}")))
+            .map_err(|error| os_error_text(&error))
+            .map_err(|why| Stop::skip(format!("cannot limit another process: {why}")))
     }
 
     /// Suspends all its threads; [`Signal::CONT`] resumes them.

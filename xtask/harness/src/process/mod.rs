@@ -33,7 +33,7 @@ pub use self::run::{checked_output, foreground, output, plain_output};
 pub use super::capture::Capture;
 use super::quoting::command_line;
 use super::verdict::{Stop, Verdict, is_shortage};
-use super::{resource_limits, usage};
+use super::{os_error_text, resource_limits, usage};
 
 /// Number of bytes kept of an output. The rest is read and dropped, so that the process does not
 /// block.
@@ -182,7 +182,7 @@ impl Process {
         let mut child = spawn(command).map_err(|error| {
             let short = is_shortage(&error);
             let kind = if short { io::ErrorKind::ResourceBusy } else { error.kind() };
-            io::Error::new(kind, format!("cannot run {line}: {error}"))
+            io::Error::new(kind, format!("cannot run {line}: {}", os_error_text(&error)))
         })?;
         let pid = Pid::from_child(&child);
         groups.push((pid, owner));

@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::Process;
-use crate::usage;
 use crate::verdict::{Stop, Verdict};
+use crate::{os_error_text, usage};
 
 impl Process {
     /// Returns whether the process has begun to exit: it runs no more code, but the kernel is still
@@ -40,13 +40,16 @@ impl Process {
     pub fn descriptors(&self) -> Verdict<usize> {
         match fs::read_dir(format!("/proc/{}/fd", self.pid.as_raw_nonzero())) {
             Ok(entries) => Ok(entries.count()),
-            Err(error) => Err(Stop::skip(format!("cannot list descriptors: {error}"))),
+            Err(error) => {
+                Err(Stop::skip(format!("cannot list descriptors: {}", os_error_text(&error))))
+            }
         }
     }
 
     fn proc_file(&self, name: &str) -> Verdict<String> {
         fs::read_to_string(format!("/proc/{}/{name}", self.pid.as_raw_nonzero()))
-            .map_err(|error| Stop::skip(format!("cannot read /proc/PID/{name}: {error}")))
+            .map_err(|error| os_error_text(&error))
+            .map_err(|why| Stop::skip(format!("cannot read /proc/PID/{name}: {why}")))
     }
 }
 

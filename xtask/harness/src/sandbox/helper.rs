@@ -21,6 +21,7 @@ use signal_hook::iterator::Signals;
 
 use super::commands::{DENIES, INIT, KILL, NOT_EXECUTED, NOT_PREPARED, PROBE, READY, RUN};
 use super::{mounts, probe, support, system_calls};
+use crate::os_error_text;
 
 /// Acts as a helper if the arguments of this process say so, and returns its exit code. Call it
 /// first, while this process has one thread.
@@ -36,7 +37,7 @@ pub fn helper() -> Option<ExitCode> {
     Some(match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = write!(io::stderr(), "{error}");
+            let _ = write!(io::stderr(), "{}", os_error_text(&error));
             ExitCode::FAILURE
         }
     })
@@ -65,7 +66,8 @@ fn prepare(arguments: &mut impl Iterator<Item = OsString>, kept: RawFd) -> Resul
     let [processes, file, memory] = [word(), word(), word()].map(|word| word.parse().unwrap_or(0));
     let failed = |what: &'static str| {
         move |error: io::Error| {
-            format!("cannot {what}: {error}: run the kit as another user or in a virtual machine")
+            let why = os_error_text(&error);
+            format!("cannot {what}: {why}: run the kit as another user or in a virtual machine")
         }
     };
     File::open("/dev/null")
@@ -97,7 +99,7 @@ fn limit(resource: Resource, value: u64, option: char) -> Result<(), String> {
         format!(
             "cannot set {resource:?} to {value}: {}: raise the limit of the kit, with `ulimit -{option} \
              unlimited`",
-            io::Error::from(error)
+            os_error_text(&error.into())
         )
     })
 }

@@ -35,6 +35,7 @@ use self::mounts::View;
 use self::spawner::Spawner;
 pub use self::support::{Support, prepare};
 use super::namespace::Namespace;
+use super::os_error_text;
 use super::process::{self, Process};
 use super::quoting::command_line;
 use super::resource_limits::{self, Counted, Limits};
@@ -91,7 +92,9 @@ impl Sandbox {
             mounted: false,
         };
         let failed = |what: &'static str| {
-            move |error: io::Error| Stop::Trouble(format!("sandbox: {what}: {error}"))
+            move |error: io::Error| {
+                Stop::Trouble(format!("sandbox: {what}: {}", os_error_text(&error)))
+            }
         };
         if support.has_namespaces() {
             if !keeps_files {
@@ -127,7 +130,8 @@ impl Sandbox {
     pub fn spawn(&self, command: &Command, network: Option<&Namespace>) -> io::Result<Process> {
         let line = command_line(command);
         let trouble = |error: io::Error| {
-            io::Error::new(io::ErrorKind::ResourceBusy, format!("sandbox: {error}"))
+            let why = os_error_text(&error);
+            io::Error::new(io::ErrorKind::ResourceBusy, format!("sandbox: {why}"))
         };
         let (mut status, report_to) = io::pipe().map_err(trouble)?;
         let mut wrapped = self.wrap(command);
@@ -153,7 +157,8 @@ impl Sandbox {
             return Err(match (*kind, <[u8; 4]>::try_from(rest)) {
                 (NOT_EXECUTED, Ok(number)) => {
                     let error = io::Error::from_raw_os_error(i32::from_ne_bytes(number));
-                    io::Error::new(error.kind(), format!("cannot run {line}: {error}"))
+                    let why = os_error_text(&error);
+                    io::Error::new(error.kind(), format!("cannot run {line}: {why}"))
                 }
                 _ => trouble(io::Error::other(String::from_utf8_lossy(rest))),
             });

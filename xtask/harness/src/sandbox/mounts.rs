@@ -12,6 +12,7 @@ use nix::mount::{MntFlags, MsFlags};
 use rustix::fs::{Mode, OFlags};
 
 use super::files::Files;
+use crate::os_error_text;
 
 /// Directories in which programs may write temporary files, each with a file system of its own.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
@@ -249,7 +250,8 @@ fn unescaped(text: &str) -> String {
 }
 
 fn named(what: &str, path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
+    let why = os_error_text(error);
+    io::Error::new(error.kind(), format!("cannot {what} {}: {why}", path.display()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use nix::sched::CloneFlags;
 
 use super::commands::{PROBE, SELF};
 use super::{mounts, system_calls};
-use crate::process;
+use crate::{os_error_text, process};
 
 /// First user id of the programs, if so many ids are available: no user has such a high one.
 const HIGH: u32 = 1 << 30;
@@ -116,7 +116,8 @@ pub fn prepare() -> Support {
         Ok(outcome) => (SELF.into(), outcome.err()),
         // qemu executes the path on its command line instead, which may be relative.
         Err(error) => {
-            (env::current_exe().unwrap_or_else(|_| SELF.into()), Some(format!("{SELF}: {error}")))
+            let why = format!("{SELF}: {}", os_error_text(&error));
+            (env::current_exe().unwrap_or_else(|_| SELF.into()), Some(why))
         }
     };
     let mut support = Support { own_program, no_namespaces, ..Support::default() };
@@ -128,7 +129,7 @@ pub fn prepare() -> Support {
         match enter() {
             Ok(()) if support.users.is_none() => support.nested_uid = Some(uid.as_raw()),
             Ok(()) => {}
-            Err(error) => support.no_namespaces = Some(error.to_string()),
+            Err(error) => support.no_namespaces = Some(os_error_text(&error)),
         }
     }
     // Not earlier: a process with several threads cannot enter a user namespace.
@@ -155,7 +156,7 @@ fn try_probe() -> io::Result<Result<(), String>> {
 /// Tries to deny system calls to a thread, because the kernel or an emulator may refuse filters.
 fn try_to_deny() -> Result<(), String> {
     let denied = thread::spawn(system_calls::deny).join();
-    denied.unwrap_or_else(|_| Err(io::Error::other("panic"))).map_err(|error| error.to_string())
+    denied.unwrap_or_else(|_| Err(io::Error::other("panic"))).map_err(|error| os_error_text(&error))
 }
 
 /// Enters a mount namespace and, if this process is not root, a user namespace in which it is.
