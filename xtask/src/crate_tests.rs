@@ -40,7 +40,7 @@ const LIMIT: Duration = Duration::from_secs(1800);
 /// Numbers of tests.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
-    passed: usize,
+    pub(crate) passed: usize,
     failed: usize,
     ignored: usize,
 }

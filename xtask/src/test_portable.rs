@@ -7,6 +7,8 @@ use std::process::{Command, ExitCode};
 use accio_harness::cargo::cargo;
 use accio_harness::process;
 
+use crate::crate_tests;
+use crate::steps::Step;
 use crate::tools::Tool;
 
 /// The tests of the library that cover the portable code.
@@ -31,6 +33,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     tests.args(["--no-fail-fast", "--package=accio-proto", "--features=client,server"]).args(TESTS);
     let mut kit_tests = portable("test");
     kit_tests.args(["--package=accio-grade", "--test=kit", "hidden_sockets::"]);
+    let kit_tests = Step { title: "tests of the kit".to_owned(), command: kit_tests };
     let mut build = portable("build");
     build.args(["--package=accio-server", "--package=accio-client", "--package=accio-simplified"]);
     build.arg("--package=accio-grade");
@@ -40,11 +43,39 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     if !process::foreground(&mut build)?.success() {
         return Ok(ExitCode::FAILURE);
     }
-    passed &= process::foreground(&mut kit_tests)?.success();
+    passed &= runs_a_test(kit_tests)?;
     let bin = format!("{TARGET}/debug");
     let kit = Command::new(format!("{bin}/accio-grade"));
     for mut tool in [Tool::E2e.command(), kit] {
         passed &= process::foreground(tool.args(["--bin-dir", &bin]))?.success();
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs tests; returns whether all passed. None is an error: a filter that matches no test, or tests that
+/// this build ignores, would pass unnoticed.
+fn runs_a_test(step: Step) -> anyhow::Result<bool> {
+    let title = step.title.clone();
+    let (code, counts) = crate_tests::run(vec![step])?;
+    anyhow::ensure!(code != 0 || counts.passed > 0, "{title}: no test ran: {counts}");
+    Ok(code == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_without_tests_is_an_error() {
+        let step = |counts: &str| {
+            let mut command = Command::new("echo");
+            command.arg(format!("test result: ok. {counts}; 0 measured; 9 filtered out"));
+            Step { title: "tests".to_owned(), command }
+        };
+        assert!(runs_a_test(step("1 passed; 0 failed; 0 ignored")).unwrap());
+        let error = runs_a_test(step("0 passed; 0 failed; 1 ignored")).unwrap_err().to_string();
+        assert_eq!(error, "tests: no test ran: 0 passed, 0 failed, 1 ignored");
+        let failing = Step { title: "tests".to_owned(), command: Command::new("false") };
+        assert!(!runs_a_test(failing).unwrap());
+    }
 }
