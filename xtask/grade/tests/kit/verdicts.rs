@@ -84,9 +84,9 @@ static CASES: &[Case] = &[
         ..case("server", "ends-early", "4")
     },
     Case {
-        failed: "idle",
-        says: &[("idle", "connection refused; the server had ended: exit code 1")],
-        ..case("server", "ends-early", "idle")
+        failed: "patient",
+        says: &[("patient", "connection refused; the server had ended: exit code 1")],
+        ..case("server", "ends-early", "patient")
     },
     // The emulated network cuts no segment of a confirmation.
     case("server-s", "one-recv", "15 16"),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Socket, Type};
@@ -58,10 +59,18 @@ pub(crate) fn run(faulty: &FaultyProgram, arguments: &[String]) -> io::Result<u8
         writeln!(io::stdout(), "listening on port {port}")?;
     }
     if faulty.has("ends-early") {
-        thread::sleep(Duration::from_millis(1500));
+        // Long after the kit has seen that it listens, on any machine, but before `patient` connects.
+        wait_for_client(&listener, Duration::from_secs(6))?;
         return Err(Error::other("it ends before a client is accepted"));
     }
     accept(&listener, &shared)
+}
+
+/// Waits until a client connects, or for this time, without accepting the connection.
+fn wait_for_client(listener: &TcpListener, limit: Duration) -> io::Result<()> {
+    let limit = Timespec::try_from(limit).map_err(Error::other)?;
+    rustix::event::poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&limit))?;
+    Ok(())
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<u8> {
