@@ -55,6 +55,9 @@ setTimeout(() => {
         wide: document.documentElement.scrollWidth > innerWidth,
         focused: document.activeElement === section,
         dark: matchMedia('(prefers-color-scheme: dark)').matches,
+        column: document.querySelector('table.class tbody th').offsetWidth,
+        cut: [...document.querySelectorAll('table.class th[scope=row]')]
+            .filter(cell => cell.scrollWidth > cell.clientWidth).length,
         unreachable: [...document.querySelectorAll('td a, thead button, .scroll')]
             .filter(element => element.tabIndex < 0).length,
     };
@@ -104,6 +107,9 @@ fn the_page_is_sorted_filtered_and_read_in_light_and_dark_mode() {
         assert_eq!(seen["before"], serde_json::json!([]));
         assert_eq!(seen["after"], serde_json::json!(["s1-client-2"]));
         assert_eq!(seen["wide"], false, "at {width} pixels only the table scrolls");
+        assert_eq!(seen["cut"], 0, "names are shown in full");
+        let column = seen["column"].as_u64().unwrap();
+        assert!(column * 5 < u64::from(width) * 2, "names take {column} of {width} pixels");
         let text = seen["text"].as_str().unwrap();
         for part in ["ben & <co>", "client/2", "expected", "actual", "rule", "accio-grade "] {
             assert!(text.contains(part), "no {part:?} in {text}");
