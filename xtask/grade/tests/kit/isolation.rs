@@ -86,6 +86,20 @@ pub(crate) fn python(dir: &Path, text: &str) {
 }
 
 #[test]
+fn the_current_directory_can_be_graded() {
+    for mut kit in kits("the_current_directory_can_be_graded") {
+        // All of /tmp is hidden, so that the current directory there would not be hidden itself.
+        let dir = shared_directory(Path::new(env!("CARGO_TARGET_TMPDIR")));
+        submit(dir.path(), ".", &["server-s"], "confirm", "none");
+        kit.args([".", "--filter", "server-s/4", "--handshake", "confirm", "--json", "--no-retry"]);
+        let output = run(kit.current_dir(dir.path()));
+        let results: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        assert_eq!(results["submissions"][0]["earned"], 5, "{results:#}");
+    }
+}
+
+#[test]
 fn rings_reach_no_file_and_no_address_outside() {
     let test = "rings_reach_no_file_and_no_address_outside";
     if !has_python(test) {

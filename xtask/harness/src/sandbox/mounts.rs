@@ -51,10 +51,13 @@ impl View {
                 path.is_dir() && !SYSTEM.iter().any(|one| Path::new(one).starts_with(path))
             })
             .collect();
+        let mut readable: Vec<PathBuf> = files.readable.into_iter().filter_map(real).collect();
+        // Such as the current directory, in `accio-grade .`. What is mounted on a directory to hide it
+        // would cover the directory again after it is made visible.
+        hidden.retain(|path| !readable.contains(path));
         // Outer directories first; inner ones are hidden with them.
         hidden.sort();
         hidden.dedup_by(|inner, outer| inner.starts_with(outer));
-        let mut readable: Vec<PathBuf> = files.readable.into_iter().filter_map(real).collect();
         readable.extend(interpreters().into_iter().filter_map(real));
         let writable: Vec<PathBuf> = files.writable.into_iter().filter_map(real).collect();
         readable.sort();
