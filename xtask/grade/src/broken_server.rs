@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::broken::{self, ACCEPTS_NOTHING};
 use crate::options::dialect;
-use accio_harness::peer::{Dialect, Listener};
+use accio_harness::peer::{Dialect, End, Listener};
 use anyhow::{anyhow, bail};
 
 /// The options of `accio-grade broken`.
@@ -68,8 +68,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             print(&format!("{number}: {from} connected"));
             match serve(&mut peer, dialect) {
                 Ok(seen) => print(&format!(
-                    "{number}: {} bytes received; the client ended with {:?}",
-                    seen.bytes, seen.end
+                    "{number}: {} bytes received; the client {}",
+                    seen.bytes,
+                    match seen.end {
+                        End::Fin => "closed the connection",
+                        End::Reset => "reset the connection",
+                        End::Open => "kept the connection open",
+                    }
                 )),
                 Err(stop) => print(&format!("{number}: {stop}")),
             }

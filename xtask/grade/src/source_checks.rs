@@ -29,7 +29,7 @@ const REMARKS: usize = 100;
 const TEXT: usize = 300;
 /// Number of commits that the courses ask for.
 const COMMITS: usize = 3;
-/// Names and endings of files that do not belong into a repository.
+/// Names and endings of files that do not belong in a repository.
 const STRAY: [&str; 14] = [
     "__pycache__",
     ".pyc",
@@ -108,7 +108,7 @@ pub(crate) fn inspect(submission: &Submission, settings: &Settings) -> Sources {
     for path in &files {
         let name = path.to_string_lossy();
         if STRAY.iter().any(|end| name.ends_with(end)) {
-            remark(relative(path), "does not belong into a repository");
+            remark(relative(path), "does not belong in a repository");
         }
     }
     // A thread of its own, because a sandbox changes the network of its thread.

@@ -45,7 +45,7 @@ impl Options {
         };
         found.iter().all(nothing).then(|| {
             let ids: Vec<&str> = chosen.iter().map(|check| check.id.as_str()).take(3).collect();
-            format!("nothing to grade: the programs that {} need are missing", ids.join(", "))
+            format!("nothing to grade: there is no program for {}", ids.join(", "))
         })
     }
 
