@@ -177,7 +177,10 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         // After a panic it is unknown which files got their names, so all of them have failed.
         let results = catch_panic(|| sink.commit_all(&mut files, &may_name))
             .unwrap_or_else(|panic| files.iter().map(|_| Err(copy_of(&panic))).collect());
-        for (index, committed) in indices.into_iter().zip(results) {
+        let mut results = results.into_iter();
+        for index in indices {
+            // Without a result it is unknown whether the file is kept.
+            let committed = results.next().unwrap_or_else(|| Err(missing_result()));
             group[index].result = committed.map_err(Abort::sink(SinkCall::Commit));
         }
         let conclude =
@@ -229,6 +232,10 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             None => mark(),
         }
     }
+}
+
+fn missing_result() -> io::Error {
+    io::Error::other("the sink returned no result for this file")
 }
 
 /// Opens the file of a connection.

@@ -95,7 +95,7 @@ pub trait FileSink: Send + Sync + 'static {
     }
 
     /// Commits several files like [`SinkFile::commit`]; returns the result of each, in the same
-    /// order.
+    /// order. A file without a result has failed.
     ///
     /// Calls `may_name` with the index of a file right before that file becomes visible. If it
     /// returns false, the server has ended the connection in the meantime, and the file must stay

@@ -12,6 +12,8 @@ mod reactor {
     mod cases;
     #[path = "group_panics.rs"]
     mod group_panics;
+    #[path = "group_results.rs"]
+    mod group_results;
     #[path = "proxied.rs"]
     mod proxied;
     #[path = "slow_sink.rs"]

@@ -67,7 +67,7 @@ impl SinkFile for DirFile {
         let dir = Arc::clone(&self.dir);
         if dir.durable {
             let mut results = commit_group(&dir, &mut [self], &|_| true);
-            return results.pop().unwrap_or(Ok(()));
+            return results.pop().unwrap_or_else(|| Err(io::ErrorKind::Other.into()));
         }
         self.trim()?;
         self.publish()
