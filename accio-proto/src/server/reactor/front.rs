@@ -280,7 +280,10 @@ impl<K: FileSink> Front<K> {
         let shared = &self.shared;
         let Some(connection) = shared.slots.take(key) else { return Serving::Continues };
         let (info, was_arriving) = (connection.info(), connection.is_arriving());
-        let progress = shared.connections.arrive(connection);
+        let Some(progress) = caught(|| shared.connections.arrive(connection)) else {
+            shared.lose(key, info);
+            return Serving::Continues;
+        };
         shared.describe(key, info, &progress);
         let parking = shared.hand_over(was_arriving, &progress);
         shared.settle(key, progress, parking);
