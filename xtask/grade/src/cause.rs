@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(cause("client/split", "", "", &[part.clone(), rest, fin]), Some(ONE_RECV));
         let fin = What::Ended(End::Fin);
         assert_eq!(cause("client/split", "", "FIN", &[part, fin]), Some(ONE_RECV));
-        assert_eq!(cause("client/11", "", "Reset", &[whole.clone(), reset]), Some(UNREAD));
+        assert_eq!(cause("client/11", "", "a reset", &[whole.clone(), reset]), Some(UNREAD));
         let part_of = "only the first 4096 bytes; the last 96 are missing";
         assert_eq!(cause("client/12", "", part_of, &[]), Some(UNCHECKED_SEND));
         let printed = r#"printed: ["1000"]"#;

@@ -171,8 +171,8 @@ impl RunningServer {
         self.taken.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Returns a fault unless the server soon accepts the connection, as far as can be seen. It must
-    /// not have been greeted yet.
+    /// Returns a fault unless the server soon accepts the connection, as far as can be seen. Its
+    /// greeting must not have been read yet.
     pub(crate) fn accepted(&self, peer: &Peer) -> Verdict {
         if !sockets::are_visible() && self.dialect == Dialect::Direct {
             thread::sleep(UNSEEN);
@@ -180,15 +180,17 @@ impl RunningServer {
         }
         // The kernel reports a reset once; afterwards the connection looks as if it had been closed.
         let reset = Cell::new(false);
-        let is_closed = || match peek(peer) {
+        let shows_accept = || match peek(peer) {
+            // It may have been greeted and closed since.
+            Ok(1..) => true,
             Ok(0) => !reset.get(),
-            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(_) => {
                 reset.set(true);
                 false
             }
-            _ => false,
         };
-        let accepted = self.comes_to(|| self.has_accepted(peer) || is_closed());
+        let accepted = self.comes_to(|| shows_accept() || self.is_open_at_server(peer));
         ensure(accepted, "the connection to be accepted", || match self.entry(peer) {
             Some(_) => "it waits in the backlog".into(),
             None if sockets::are_visible() || reset.get() => "it was reset".into(),
@@ -196,12 +198,8 @@ impl RunningServer {
         })
     }
 
-    /// Returns whether the server has accepted the connection, which its greeting shows if nothing
-    /// else does.
-    pub(crate) fn has_accepted(&self, peer: &Peer) -> bool {
-        if !sockets::are_visible() {
-            return matches!(peek(peer), Ok(1..));
-        }
+    /// Returns whether the server has accepted the connection and not closed it since.
+    pub(crate) fn is_open_at_server(&self, peer: &Peer) -> bool {
         self.entry(peer).is_some_and(|entry| entry.inode != 0)
     }
 

@@ -14,6 +14,7 @@ use crate::reference;
 use crate::running_server::{ExpectedResult, RunningServer, UNREAD};
 use crate::sockets;
 use crate::trial::Trial;
+use accio_harness::payload;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
 use accio_harness::process_table;
 use accio_harness::subject::Program;
@@ -83,7 +84,11 @@ pub(super) fn greets(trial: &Trial<'_>) -> Verdict {
     let server = trial.server()?;
     let mut peer = server.connect()?;
     peer.expect(GREETING)?;
-    server.expect_silence(&mut peer, Duration::from_millis(500)).during(|| "after the greeting")
+    // An end is the business of other checks.
+    let mut more = peer.receive(64, Duration::from_millis(500))?;
+    server.settles();
+    more.extend(peer.receive(64, Duration::from_millis(1))?);
+    ensure(more.is_empty(), "nothing after the greeting", || payload::describe(&more))
 }
 
 pub(super) fn receives(trial: &Trial<'_>) -> Verdict {

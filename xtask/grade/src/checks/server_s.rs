@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::receiver::{self, LARGE, SMALL};
 use super::silence;
 use crate::check::Check;
+use crate::connection_end::peek;
 use crate::own_time::OwnTime;
 use crate::reference;
 use crate::running_server::{ExpectedResult, RunningServer};
@@ -147,10 +148,7 @@ fn next_turn(server: &RunningServer, dialect: Dialect, waiting: &[Peer]) -> Verd
 /// Returns whether the server has greeted the connection or, without a greeting, accepted it.
 fn has_turn(server: &RunningServer, dialect: Dialect, peer: &Peer) -> bool {
     match dialect {
-        Dialect::Direct => server.has_accepted(peer),
-        _ => peer.stream().set_nonblocking(true).is_ok_and(|()| {
-            let something = peer.stream().peek(&mut [0]).is_ok_and(|count| count > 0);
-            peer.stream().set_nonblocking(false).is_ok() && something
-        }),
+        Dialect::Direct => server.is_open_at_server(peer),
+        _ => matches!(peek(peer), Ok(1..)),
     }
 }

@@ -45,6 +45,9 @@ static CASES: &[Case] = &[
     // A connection that is gone is not read.
     Case { failed: "6", says: &[("6", "closed the connection")], ..case("server", "closes-early", "4 6") },
     Case { failed: "6", ..case("server-s", "closes-early", "4 6") },
+    // A connection that was greeted and closed at once was accepted.
+    Case { dialect: "accio", failed: "6", ..case("server-s", "closes-early", "4 5 6") },
+    Case { dialect: "accio", failed: "6", ..case("server", "closes-early", "4 5 6") },
     // Whether a transfer arrived does not depend on stdout.
     Case {
         failed: "11 12 13",

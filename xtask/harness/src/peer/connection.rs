@@ -128,8 +128,8 @@ impl Peer {
         let mut buffer = [0; 64];
         let actual = match self.read_until(&mut buffer, Instant::now() + time)? {
             Err(End::Open) => return Ok(()),
-            Ok(0) | Err(End::Fin) => "FIN".to_owned(),
-            Err(End::Reset) => "a reset".to_owned(),
+            Ok(0) => End::Fin.to_string(),
+            Err(end) => end.to_string(),
             Ok(count) => payload::describe(&buffer[..count]),
         };
         Err(Stop::fault(format!("nothing for {:.1} s", time.as_secs_f64()), actual))
@@ -156,8 +156,8 @@ impl Peer {
     /// Returns a fault unless the other side soon ends the connection in this way.
     pub fn expect_end(&mut self, expected: End) -> Verdict {
         let (end, _) = self.end(SOON)?;
-        ensure(end == expected, format!("the connection to end with {expected:?}"), || {
-            format!("{end:?}")
+        ensure(end == expected, format!("the connection to end with {expected}"), || {
+            end.to_string()
         })
     }
 
@@ -208,10 +208,8 @@ impl Peer {
     pub fn complete(mut self, content: &[u8]) -> Verdict {
         self.send(content)?;
         self.fin()?;
-        let ended = self.end(SOON)?;
-        ensure(ended == (End::Fin, 0), "the server's FIN and nothing else", || {
-            format!("{:?} after {} bytes", ended.0, ended.1)
-        })
+        let (end, count) = self.end(SOON)?;
+        end.expect_fin(0, count)
     }
 
     /// Performs a complete transfer in the dialect `confirm`.

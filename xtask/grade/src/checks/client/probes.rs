@@ -263,10 +263,8 @@ pub(super) fn tolerates(trial: &Trial<'_>, name: &str) -> Verdict {
     let content = trial.context.content(1, SMALL);
     let (mut client, mut peer) = trial.connected(&content)?;
     let expected = trial.dialect.confirmations().len() + content.len();
-    let seen = (known(name)?.serve)(&mut peer, trial.dialect).and_then(|seen| {
-        let both = (seen.bytes, seen.end);
-        ensure_eq("bytes and the client's end", (expected as u64, End::Fin), both)
-    });
+    let seen = (known(name)?.serve)(&mut peer, trial.dialect)
+        .and_then(|seen| seen.end.expect_fin(expected as u64, seen.bytes));
     with_reason(&client, seen)?;
     drop(peer);
     succeeds(&mut client, SOON, &[])
@@ -293,7 +291,7 @@ fn dies(trial: &Trial<'_>, how: &str) -> Verdict {
         let mut peer = trial.accept(&listener, &client)?;
         peer.greet_as_server(trial.dialect)?;
         let (end, _) = peer.end(CONTENT)?;
-        ensure_eq("the network's reset", End::Reset, end)?;
+        ensure(end == End::Reset, "a reset by the network", || end.to_string())?;
         return fails(&mut client, Instant::now(), GIVE_UP).map(drop);
     };
     let mut client = trial.client_with_sparse(listener.port())?;
@@ -334,7 +332,7 @@ pub(super) fn transfers(trial: &Trial<'_>, length: usize) -> Verdict {
 pub(super) fn never_closes(trial: &Trial<'_>) -> Verdict {
     let (mut client, mut peer) = trial.connected(b"content")?;
     let seen = (known("never-closes")?.serve)(&mut peer, trial.dialect)?;
-    ensure_eq("the client's end", End::Fin, seen.end)?;
+    ensure(seen.end == End::Fin, "the client's FIN", || seen.end.to_string())?;
     let expected = format!("{} to end within {GIVE_UP:?}", client.command());
     let ended = ends(&mut client, Instant::now(), GIVE_UP, expected);
     drop(peer);
@@ -368,7 +366,8 @@ pub(super) fn slow_reader(trial: &Trial<'_>) -> Verdict {
         ensure(received == expected, content::sent(&expected), actual).during(place)?;
         left -= received.len() as u64;
     }
-    ensure_eq("the client's end", (End::Fin, 0), peer.end(SOON)?)?;
+    let (end, count) = peer.end(SOON)?;
+    end.expect_fin(0, count).during(|| "after the whole file")?;
     drop(peer);
     succeeds(&mut client, SOON, &[])
 }
@@ -393,7 +392,7 @@ pub(super) fn huge(trial: &Trial<'_>) -> Verdict {
         }
     }
     let (end, rest) = peer.end_within(Duration::from_secs(30), SIZE)?;
-    ensure_eq("bytes and the client's end", (SIZE, End::Fin), (read + rest, end))?;
+    end.expect_fin(SIZE, read + rest)?;
     drop(peer);
     succeeds(&mut client, SOON, &[])?;
     ensure(peak <= MOST, format!("at most {} MiB of memory", MOST >> 10), || {
