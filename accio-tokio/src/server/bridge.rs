@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
@@ -171,10 +171,11 @@ impl<A: AsyncFileSink> SinkFile for BridgeFile<A> {
 /// Turns a panic of a sink into an error of one call, so that only one connection ends. The future
 /// must contain the call: a function that returns a future may panic before.
 async fn caught<T>(call: impl Future<Output = T>) -> io::Result<T> {
-    let mut call = pin!(call);
+    let mut call = Discarding(pin!(Some(call)));
     poll_fn(|context| {
         // After a panic the future is not polled again, and the file is only aborted and dropped.
-        match panics::caught_with(|| call.as_mut().poll(context), panics::message) {
+        let poll = || call.0.as_mut().as_pin_mut().map_or(Poll::Pending, |call| call.poll(context));
+        match panics::caught_with(poll, panics::message) {
             Ok(poll) => poll.map(Ok),
             Err(message) => {
                 Poll::Ready(Err(io::Error::other(format!("the sink panicked: {message}"))))
@@ -182,6 +183,15 @@ async fn caught<T>(call: impl Future<Output = T>) -> io::Result<T> {
         }
     })
     .await
+}
+
+/// A future of the program, which is there until the drop of this value. Its own drop may panic.
+struct Discarding<'a, F>(Pin<&'a mut Option<F>>);
+
+impl<F> Drop for Discarding<'_, F> {
+    fn drop(&mut self) {
+        panics::caught(|| self.0.set(None));
+    }
 }
 
 impl<A> fmt::Debug for Bridge<A> {
