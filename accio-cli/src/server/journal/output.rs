@@ -134,8 +134,11 @@ impl Output {
                 return true;
             }
             let mut last = [b'\n'];
-            // If the last byte cannot be read, there is no line to join.
-            let _ = retry(|| pread(&self.fd, &mut last, size - 1));
+            // The stdout of a shell is only open for writing. Then only the lines that this process has
+            // written are known.
+            if retry(|| pread(&self.fd, &mut last, size - 1)).is_err() {
+                return self.torn;
+            }
             if last == *b"\n" {
                 return false;
             }
@@ -175,6 +178,20 @@ mod tests {
         assert!(matches!(output.write(b"three\n"), (6, Ok(()))));
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{\"torn\":\none\ntwo\n{\"tor\nthree\n");
+    }
+
+    /// As the stdout of `accio-server --journal - >>journal`.
+    #[test]
+    fn starts_a_new_line_in_a_file_that_it_may_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let file = File::options().append(true).create(true).open(&path).unwrap();
+        let mut output = Output::new(file.into(), false).unwrap();
+        // As if the disk had been full after these bytes.
+        assert!(matches!(output.write(b"{\"tor"), (5, Ok(()))));
+        assert!(matches!(output.write(b"one\n"), (4, Ok(()))));
+        assert!(matches!(output.write(b"two\n"), (4, Ok(()))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"tor\none\ntwo\n");
     }
 
     #[test]
