@@ -183,8 +183,16 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             let committed = results.next().unwrap_or_else(|| Err(missing_result()));
             group[index].result = committed.map_err(Abort::sink(SinkCall::Commit));
         }
-        let conclude =
-            |(index, closing): (usize, Self)| claim(index).then(|| closing.conclude(sink));
+        // Results without a file, and files of connections that the stop has ended, may panic when they
+        // are dropped. That must not affect the others of the group.
+        discard(results);
+        let conclude = |(index, closing): (usize, Self)| {
+            if claim(index) {
+                return Some(closing.conclude(sink));
+            }
+            discard(closing);
+            None
+        };
         group.into_iter().enumerate().map(conclude).collect()
     }
 

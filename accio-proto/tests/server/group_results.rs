@@ -1,24 +1,48 @@
-//! Tests that no upload is confirmed for which a group of commits has no result.
+//! Tests of groups of commits with too few or too many results.
 
+use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::panic::resume_unwind;
 
 use super::builder;
 use super::cases::*;
-use accio_proto::{Connection, FileSink, MemoryFile, MemorySink, OpenError, Stored};
+use accio_proto::{Connection, FileSink, MemoryFile, MemorySink, OpenError, SinkFile, Stored};
 
-/// A sink that commits in groups and returns no result.
-struct WithoutResults(MemorySink);
+/// A sink that commits in groups. It returns no result, or one more than there are files.
+struct WrongResults {
+    memory: MemorySink,
+    too_many: bool,
+}
 
-impl FileSink for WithoutResults {
+/// The cause of an error. Its drop panics.
+#[derive(Debug)]
+struct Explosive;
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        // Like a panic, but without its message on stderr.
+        resume_unwind(Box::new("the cause of an error panics"));
+    }
+}
+
+impl fmt::Display for Explosive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("explosive")
+    }
+}
+
+impl std::error::Error for Explosive {}
+
+impl FileSink for WrongResults {
     type File = MemoryFile;
 
     fn open(&self, connection: &Connection) -> Result<MemoryFile, OpenError> {
-        self.0.open(connection)
+        self.memory.open(connection)
     }
 
     fn mark(&self, connection: &Connection) -> io::Result<()> {
-        self.0.mark(connection)
+        self.memory.mark(connection)
     }
 
     fn commits_in_groups(&self) -> bool {
@@ -27,22 +51,36 @@ impl FileSink for WithoutResults {
 
     fn commit_all(
         &self,
-        _files: &mut [&mut MemoryFile],
+        files: &mut [&mut MemoryFile],
         _may_name: &dyn Fn(usize) -> bool,
     ) -> Vec<io::Result<()>> {
-        Vec::new()
+        if !self.too_many {
+            return Vec::new();
+        }
+        let committed = files.iter_mut().map(|file| file.commit());
+        committed.chain([Err(io::Error::other(Explosive))]).collect()
     }
 }
 
 #[test]
 fn an_upload_without_a_result_is_not_confirmed() {
     let memory = MemorySink::new();
-    let server = start(builder(WithoutResults(memory.clone())));
+    let server = start(builder(WrongResults { memory: memory.clone(), too_many: false }));
     let stream = TcpStream::connect(server.address).unwrap();
     io::Write::write_all(&mut &stream, b"content").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let error = server.outcomes.wait(1)[&1].error.clone();
     assert!(error.is_some_and(|error| error.contains("no result")), "it counts as failed");
     assert_eq!(memory.get(1), Some(Stored::Error));
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_result_without_a_file_changes_nothing() {
+    let memory = MemorySink::new();
+    let server = start(builder(WrongResults { memory: memory.clone(), too_many: true }));
+    upload(&server, b"content");
+    assert_eq!(server.outcomes.wait(1)[&1].error, None);
+    assert_eq!(memory.get(1), Some(Stored::Complete(b"content".to_vec())));
     server.stop().unwrap();
 }
