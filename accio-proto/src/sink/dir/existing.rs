@@ -1,4 +1,4 @@
-//! What happens to files that exist already.
+//! The handling of files that exist already.
 
 /// Handling of an existing file with a connection's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

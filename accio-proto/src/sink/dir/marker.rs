@@ -1,4 +1,4 @@
-//! How the marker of a failed connection is created.
+//! Creates the markers of failed connections.
 
 use std::io;
 use std::sync::Arc;
