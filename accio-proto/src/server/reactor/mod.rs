@@ -45,6 +45,7 @@ use crate::copier::Copier;
 use crate::panics::caught;
 use crate::session::{Abort, Unreleased};
 use crate::sink::FileSink;
+use crate::program_log as log;
 use crate::sys::event_queue::Poller;
 use crate::sys::signal::Signal;
 use committer::Lanes;
@@ -303,7 +304,13 @@ impl<K: FileSink> Shared<K> {
             shared.sessions.remove(socket.socket());
             shared.connections.leave(&socket, info.peer);
             let wanted = shared.vacate(key);
-            socket.release(kept);
+            // From here on, the slot may be that of another connection, so a panic must not `lose` it.
+            if caught(|| socket.release(kept)).is_none() {
+                log::error!(
+                    "connection {}: cannot notify the peer: please report the panic",
+                    info.id
+                );
+            }
             shared.closed(wanted);
         }
     }
@@ -324,15 +331,16 @@ impl<K: FileSink> Shared<K> {
             self.connections.lose_after_panic(info);
             self.unreported.fetch_sub(1, Ordering::SeqCst);
         }
-        let wanted = self.vacate(key);
-        self.closed(wanted);
+        if self.slots.release(key) {
+            let wanted = self.places.leave();
+            self.closed(wanted);
+        }
     }
 
     /// Frees the slot and the place of a connection. Returns whether the front thread waits for the
     /// place.
     fn vacate(&self, key: Key) -> bool {
-        self.slots.release(key);
-        self.places.leave()
+        self.slots.release(key) && self.places.leave()
     }
 
     /// Records that a socket is closed.

@@ -177,10 +177,11 @@ impl<T, I: Copy> Slots<T, I> {
     }
 
     /// Claims the result of a value that the caller owns: from now on it cannot be
-    /// [abandoned](Slots::abandon). Returns false if it was abandoned already.
+    /// [abandoned](Slots::abandon). Returns false if it was abandoned or released already.
     pub(super) fn claim(&self, key: Key) -> bool {
         let mut slot = self.slot(key.index);
         match slot.state {
+            _ if slot.generation != key.generation => false,
             State::Abandoned => false,
             _ => {
                 slot.state = State::Claimed;
@@ -202,14 +203,18 @@ impl<T, I: Copy> Slots<T, I> {
         Some(info)
     }
 
-    /// Frees the slot of a value that the caller has dropped.
-    pub(super) fn release(&self, key: Key) {
+    /// Frees the slot of a value that the caller has dropped. Returns false if it was released already.
+    pub(super) fn release(&self, key: Key) -> bool {
         {
             let mut slot = self.slot(key.index);
+            if slot.generation != key.generation {
+                return false;
+            }
             slot.generation = slot.generation.wrapping_add(1);
             slot.state = State::Free;
         }
         lock(&self.free).indices.push(key.index);
+        true
     }
 
     /// Returns the number of slots that were ever used.
@@ -282,6 +287,21 @@ mod tests {
         assert_eq!(first.index, second.index);
         assert_eq!(slots.take(first), None);
         assert_eq!(slots.take(Key::from_token(second.token())), Some("second"));
+    }
+
+    /// A panic may make a thread end a value that it has released before.
+    #[test]
+    fn a_stale_key_neither_claims_nor_frees_the_next_value() {
+        let slots = Slots::new(1);
+        let (first, _) = park(&slots, "first");
+        assert_eq!(slots.take(first), Some("first"));
+        assert!(slots.claim(first) && slots.release(first));
+        let (second, _) = park(&slots, "second");
+        assert_eq!(first.index, second.index);
+        assert!(!slots.claim(first));
+        assert!(!slots.release(first));
+        assert_eq!(slots.take(second), Some("second"));
+        assert_ne!(slots.reserve(None).unwrap().index, second.index, "it is not free");
     }
 
     #[test]
