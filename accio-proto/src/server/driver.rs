@@ -150,7 +150,9 @@ impl<K: FileSink> Driver<K> {
         }
         match listener::accept(socket) {
             Accepted::Connection(socket, peer) => {
-                Accept::Connection(connections.receive(socket, peer, Instant::now()).into())
+                let now = Instant::now();
+                let decision = connections.decide(peer, now);
+                Accept::Connection(connections.receive(socket, peer, decision, now).into())
             }
             Accepted::Nothing => Accept::Nothing,
             Accepted::Failed => {

@@ -95,6 +95,9 @@ impl<K: FileSink> Server<K> {
     /// [stop](ServerHandle::stop) takes less than a second, whatever the sink is doing; a call that
     /// is stuck in the kernel, and the release of discarded content, may take longer.
     ///
+    /// The program's logger, and its subscriber with the feature `tracing`, must not block: each thread of
+    /// the server calls them, also the one that enforces time limits.
+    ///
     /// If the sink panics, only the connection that it was called for ends. If the observer or the
     /// recorder panics, no connection ends.
     ///

@@ -113,7 +113,9 @@ pub trait FileSink: Send + Sync + 'static {
     }
 
     /// Prepares for the end of the server. Called when it stops: the markers of all connections in
-    /// progress then have to be stored within a fraction of a second. The default does nothing.
+    /// progress then have to be stored within a fraction of a second. It should return at once: the
+    /// [reactor](crate::Threading::Reactor) waits for a tenth of a second at most before it stores them,
+    /// and a server with a thread per session until it returns. The default does nothing.
     fn stopping(&self) {}
 
     /// Does work that no connection waits for, such as syncing error markers to the disk. The

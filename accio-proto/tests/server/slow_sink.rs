@@ -65,6 +65,8 @@ pub(super) struct Slow {
     pub(super) abort: Duration,
     /// Freeing a discarded file.
     pub(super) drop: bool,
+    /// The announcement of a stop.
+    pub(super) stopping: bool,
     /// Whether commits are collected in groups, as in a durable sink.
     pub(super) groups: bool,
 }
@@ -112,6 +114,12 @@ impl FileSink for SlowSink {
         self.markers.lock().unwrap().insert(thread::current().id());
         thread::sleep(self.slow.abort);
         self.memory.mark(connection)
+    }
+
+    fn stopping(&self) {
+        if self.slow.stopping {
+            self.gate.pass();
+        }
     }
 
     fn commits_in_groups(&self) -> bool {

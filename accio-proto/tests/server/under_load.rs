@@ -197,6 +197,7 @@ fn a_stop_takes_less_than_a_second_whatever_is_blocked() {
         Slow { commit: true, groups: true, ..Slow::default() },
         Slow { drop: true, ..Slow::default() },
     ] {
+        Slow { stopping: true, ..Slow::default() },
         is_in_time(|| stop_while_blocked(slow));
     }
 }
@@ -222,7 +223,7 @@ fn stop_while_blocked(slow: Slow) -> Duration {
             stream.shutdown(Shutdown::Write).unwrap();
         }
     }
-    if slow.drop {
+    if slow.drop || slow.stopping {
         all_received(&server, 30);
     } else {
         held.0.wait_for(if slow.groups { 1 } else { 2 });

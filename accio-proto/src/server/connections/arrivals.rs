@@ -14,6 +14,7 @@ use super::Connections;
 #[cfg(feature = "tls")]
 use crate::panics::caught;
 use crate::program_log as log;
+use crate::server::admission::Refusal;
 use crate::server::connection::{Connection, ConnectionInfo, Peer, Progress, Unnumbered};
 use crate::server::proxy_protocol::{Arrival, Arriving};
 #[cfg(feature = "tls")]
@@ -22,36 +23,93 @@ use crate::server::transport::ServerSocket;
 use crate::session::Session;
 use crate::sink::FileSink;
 use crate::socket::TcpSocket;
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
+
+/// The server's decision on a new connection.
+#[derive(Debug)]
+#[must_use]
+pub(in crate::server) enum Decision {
+    /// The PROXY header comes first.
+    AwaitHeader,
+    /// The client may not connect.
+    Refuse(Refusal),
+    /// The connection is admitted, and gets its number after its TLS handshake.
+    #[cfg(feature = "tls")]
+    Secure(ServerTls),
+    /// The connection is admitted and has this number, unless none is left.
+    Serve(Option<u64>),
+}
 
 impl<K: FileSink> Connections<K> {
-    /// Admits or refuses a connection; an admitted one continues with its TLS handshake or its
-    /// number.
-    pub(super) fn admit(
-        &self,
-        socket: TcpSocket,
-        peer: Option<SocketAddr>,
-        now: Instant,
-    ) -> Progress<K> {
+    /// Decides on a connection that was just accepted. Calls no code of the program, so the caller may
+    /// hold a lock to decide in the order of acceptance.
+    pub(in crate::server) fn decide(&self, peer: Option<SocketAddr>, now: Instant) -> Decision {
+        match self.config.proxy_protocol {
+            true => Decision::AwaitHeader,
+            false => self.decide_on_client(peer, now),
+        }
+    }
+
+    fn decide_on_client(&self, peer: Option<SocketAddr>, now: Instant) -> Decision {
         if let Err(why) = self.config.admission.admit(peer, now) {
-            let peer = Peer(peer);
-            let (limit, log) = (why.limit(), &self.limit_log);
-            log.log(limit, now, format_args!("refused a connection from {peer}: {why}"));
-            self.controls.counters.refused();
-            return Progress::Unnumbered(Unnumbered::Refused(socket.into()));
+            return Decision::Refuse(why);
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = self.controls.tls() {
-            return match Securing::begin(socket, peer, tls, &self.config.limits, now) {
-                Ok(securing) => Progress::Waiting(Connection::Securing(securing)),
-                Err((socket, why)) => {
-                    log::error!("cannot begin a TLS handshake: {why}");
-                    self.config.admission.leave(peer);
-                    self.controls.counters.refused();
-                    Progress::Unnumbered(Unnumbered::Refused(socket.into()))
-                }
-            };
+            return Decision::Secure(tls);
         }
-        self.number(socket.into(), peer, now)
+        Decision::Serve(self.next_id())
+    }
+
+    /// Carries out the decision on a connection that was just accepted. Call
+    /// [`greet`](Connections::greet) next.
+    pub(in crate::server) fn receive(
+        &self,
+        socket: TcpSocket,
+        peer: Option<SocketAddr>,
+        decision: Decision,
+        now: Instant,
+    ) -> Progress<K> {
+        if self.paused.load(Ordering::Relaxed) && self.paused.swap(false, Ordering::Relaxed) {
+            log::warn!("accepting connections again");
+        }
+        self.carry_out(socket, peer, decision, now)
+    }
+
+    fn carry_out(
+        &self,
+        socket: TcpSocket,
+        peer: Option<SocketAddr>,
+        decision: Decision,
+        now: Instant,
+    ) -> Progress<K> {
+        match decision {
+            Decision::AwaitHeader => {
+                let arrival = Arrival::new(socket, peer, &self.config, now);
+                Progress::Waiting(Connection::Arriving(arrival))
+            }
+            Decision::Refuse(why) => {
+                let peer = Peer(peer);
+                let (limit, log) = (why.limit(), &self.limit_log);
+                log.log(limit, now, format_args!("refused a connection from {peer}: {why}"));
+                self.controls.counters.refused();
+                Progress::Unnumbered(Unnumbered::Refused(socket.into()))
+            }
+            #[cfg(feature = "tls")]
+            Decision::Secure(tls) => {
+                match Securing::begin(socket, peer, tls, &self.config.limits, now) {
+                    Ok(securing) => Progress::Waiting(Connection::Securing(securing)),
+                    Err((socket, why)) => {
+                        log::error!("cannot begin a TLS handshake: {why}");
+                        self.config.admission.leave(peer);
+                        self.controls.counters.refused();
+                        Progress::Unnumbered(Unnumbered::Refused(socket.into()))
+                    }
+                }
+            }
+            Decision::Serve(id) => self.begin(socket.into(), peer, id, now),
+        }
     }
 
     /// Continues a TLS handshake, and greets the connection once it is complete.
@@ -71,7 +129,7 @@ impl<K: FileSink> Connections<K> {
             Handshake::Complete(socket, peer) => (socket, peer),
             failed => return self.fail_handshake(failed),
         };
-        match self.number(socket, peer, now) {
+        match self.begin(socket, peer, self.next_id(), now) {
             Progress::Waiting(connection) => self.greet(connection),
             refused => refused,
         }
@@ -93,9 +151,15 @@ impl<K: FileSink> Connections<K> {
         Progress::Unnumbered(Unnumbered::Refused(socket.into()))
     }
 
-    /// Assigns a number to an admitted connection, if one is left.
-    fn number(&self, socket: ServerSocket, peer: Option<SocketAddr>, now: Instant) -> Progress<K> {
-        let Some(id) = self.next_id() else {
+    /// Begins the session of an admitted connection, if it has a number.
+    fn begin(
+        &self,
+        socket: ServerSocket,
+        peer: Option<SocketAddr>,
+        id: Option<u64>,
+        now: Instant,
+    ) -> Progress<K> {
+        let Some(id) = id else {
             self.config.admission.leave(peer);
             #[cfg(feature = "tls")]
             self.config.identities.leave(socket.identity());
@@ -104,6 +168,9 @@ impl<K: FileSink> Connections<K> {
         };
         self.controls.counters.accepted();
         log::debug!("connection {id}: accepted from {}", Peer(peer));
+        if id == u64::MAX {
+            log::error!("connection {id} has the last number: accepting no more connections");
+        }
         let mut connection = crate::Connection::new(id);
         connection.peer = peer;
         if self.config.local_addresses {
@@ -134,7 +201,6 @@ impl<K: FileSink> Connections<K> {
         }
         if id == u64::MAX {
             self.exhausted.store(true, Ordering::Relaxed);
-            log::error!("connection {id} has the last number: accepting no more connections");
         }
         Some(id)
     }
@@ -142,10 +208,13 @@ impl<K: FileSink> Connections<K> {
     pub(super) fn handle_arrival(&self, arrival: Arrival, now: Instant) -> Progress<K> {
         Progress::Unnumbered(match arrival.handle_ready(&self.config, now) {
             Arriving::Waiting(arrival) => return Progress::Waiting(Connection::Arriving(arrival)),
-            Arriving::Arrived(socket, peer) => match self.admit(socket, peer, now) {
-                Progress::Waiting(connection) => return self.greet(connection),
-                refused => return refused,
-            },
+            Arriving::Arrived(socket, peer) => {
+                let decision = self.decide_on_client(peer, now);
+                return match self.carry_out(socket, peer, decision, now) {
+                    Progress::Waiting(connection) => self.greet(connection),
+                    refused => refused,
+                };
+            }
             Arriving::Checked(socket) => {
                 log::debug!("a proxy checked the server");
                 Unnumbered::Checked(socket.into())

@@ -4,7 +4,7 @@
     allow(clippy::useless_conversion, reason = "the server's socket is a TCP socket then")
 )]
 
-mod arrivals;
+pub(super) mod arrivals;
 mod reports;
 
 use std::net::SocketAddr;
@@ -18,7 +18,6 @@ use super::connection::{Connection, ConnectionInfo, Ending, Progress, Unnumbered
 use super::connection_span::ConnectionSpan;
 use super::handle::Controls;
 use super::limit_log::LimitLog;
-use super::proxy_protocol::Arrival;
 use super::review::{Decide, DescriptorSource, Review};
 #[cfg(feature = "tls")]
 use super::tls_handshake::Securing;
@@ -29,7 +28,6 @@ use crate::panics::caught;
 use crate::program_log as log;
 use crate::session::{Abort, Closing, Turn, Unreleased};
 use crate::sink::FileSink;
-use crate::socket::TcpSocket;
 
 /// The state of a server, in either mode.
 pub(super) struct Connections<K: FileSink> {
@@ -68,23 +66,6 @@ impl<K: FileSink> Connections<K> {
             limit_log: LimitLog::default(),
             config,
         }
-    }
-
-    /// Admits or refuses a new connection. Call [`greet`](Connections::greet) next.
-    pub(super) fn receive(
-        &self,
-        socket: TcpSocket,
-        peer: Option<SocketAddr>,
-        now: Instant,
-    ) -> Progress<K> {
-        if self.paused.load(Ordering::Relaxed) && self.paused.swap(false, Ordering::Relaxed) {
-            log::warn!("accepting connections again");
-        }
-        if self.config.proxy_protocol {
-            let arrival = Arrival::new(socket, peer, &self.config, now);
-            return Progress::Waiting(Connection::Arriving(arrival));
-        }
-        self.admit(socket, peer, now)
     }
 
     /// Sends the greeting, if it is due.

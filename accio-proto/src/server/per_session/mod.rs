@@ -183,7 +183,9 @@ impl<K: FileSink> Shared<'_, K> {
             }
             match listener::accept(socket) {
                 Accepted::Connection(socket, peer) => {
-                    match self.connections.receive(socket, peer, Instant::now()) {
+                    let now = Instant::now();
+                    let decision = self.connections.decide(peer, now);
+                    match self.connections.receive(socket, peer, decision, now) {
                         Progress::Waiting(connection) => self.pool.assign(connection),
                         Progress::Unnumbered(refused) => refused.close(),
                         Progress::Ended(ending) => self.finish(ending),

@@ -4,18 +4,22 @@
 //! between threads. The front thread accepts at each tick whatever the workers have left, so that
 //! no connection waits for busy workers, and after each pause.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::committer::Marker;
-use super::listeners::{Listeners, arm};
+use super::listeners::arm;
 use super::room::Answer;
 use super::{Parking, Shared, lock};
 use crate::program_log as log;
 use crate::server::connection::Progress;
+use crate::server::connections::arrivals::Decision;
 use crate::server::listener::Accepted;
 use crate::sink::FileSink;
+use crate::socket::TcpSocket;
 use crate::tuning::server::{ACCEPT_BATCH, ACCEPT_RETRY};
 
 /// A pause that another event ends.
@@ -32,20 +36,28 @@ pub(super) enum Batch {
     Paused(Instant),
 }
 
+/// The result of an attempt to accept a connection.
+enum Attempt {
+    Accepted(TcpSocket, Option<SocketAddr>, Decision),
+    /// No connection waits.
+    Nothing,
+    /// The connection failed before it was accepted.
+    Failed,
+    /// The system has no descriptors or memory left.
+    Exhausted(io::Error),
+    /// Connections must wait, for a place or because all numbers are used.
+    Wait(Batch),
+}
+
 impl<K: FileSink> Shared<K> {
     /// Accepts a batch of connections in a worker.
     pub(super) fn accept(self: &Arc<Self>, token: u64) {
-        let (batch, socket) = {
-            // Other threads hold this lock for a batch at most, which never blocks.
-            let mut listeners = lock(&self.listeners);
-            let size = listeners.forecast.batch();
-            let (batch, accepted) = self.accept_batch(&listeners, token, size);
-            listeners.forecast.record(accepted);
-            (batch, listeners.socket(token))
-        };
+        let (batch, accepted) = self.accept_batch(token, self.forecast.batch());
+        self.forecast.record(accepted);
         let is_armed = match batch {
-            // This comes after the unlock, because the next event may reach another worker immediately.
             Batch::Empty | Batch::Full => {
+                let socket = lock(&self.listeners).socket(token);
+                // This comes after the unlock, because the next event may reach another worker immediately.
                 socket.is_none_or(|socket| arm(&socket, &self.sessions, token).is_ok())
             }
             Batch::Paused(_) => false,
@@ -57,46 +69,31 @@ impl<K: FileSink> Shared<K> {
         }
     }
 
-    /// Accepts up to `size` connections from one socket; returns their number, too. The caller holds
-    /// the lock of the listening sockets, so that numbers follow the order of acceptance.
-    pub(super) fn accept_batch(
-        self: &Arc<Self>,
-        listeners: &Listeners,
-        token: u64,
-        size: usize,
-    ) -> (Batch, usize) {
+    /// Accepts up to `size` connections from one socket; returns their number, too.
+    pub(super) fn accept_batch(self: &Arc<Self>, token: u64, size: usize) -> (Batch, usize) {
         let (mut accepted, mut failed) = (0, 0);
         for _ in 0..size {
             let now = Instant::now();
             if let Some(pause) = self.must_pause(now) {
                 return (pause, accepted);
             }
-            if !self.places.take() {
-                return (self.wait_for_place(now), accepted);
-            }
-            match listeners.accept(token) {
-                Accepted::Connection(socket, peer) => {
-                    self.open.fetch_add(1, Ordering::SeqCst);
-                    self.unreported.fetch_add(1, Ordering::SeqCst);
-                    let progress = self.connections.receive(socket, peer, now);
+            match self.try_accept(token, now) {
+                Attempt::Accepted(socket, peer, decision) => {
+                    let progress = self.connections.receive(socket, peer, decision, now);
                     self.begin(progress);
                     accepted += 1;
                 }
-                Accepted::Nothing => {
-                    self.places.give_back();
-                    return (Batch::Empty, accepted);
-                }
-                Accepted::Failed => {
-                    self.places.give_back();
+                Attempt::Nothing => return (Batch::Empty, accepted),
+                Attempt::Failed => {
                     log::debug!("a connection failed before it was accepted");
                     self.connections.controls.counters.accept_error();
                     failed += 1;
                 }
-                Accepted::Exhausted(error) => {
-                    self.places.give_back();
+                Attempt::Exhausted(error) => {
                     self.connections.controls.counters.accept_error();
                     return (self.pause(now, format_args!("{error}")), accepted);
                 }
+                Attempt::Wait(batch) => return (batch, accepted),
             }
         }
         if accepted == 0 && failed >= ACCEPT_BATCH {
@@ -107,12 +104,36 @@ impl<K: FileSink> Shared<K> {
         (Batch::Full, accepted)
     }
 
-    /// Returns a pause if the next connection may not be accepted yet.
-    fn must_pause(self: &Arc<Self>, now: Instant) -> Option<Batch> {
+    /// Accepts a connection from one socket, unless connections must wait.
+    ///
+    /// The sockets are locked until the connection has its number, so that numbers follow the order of
+    /// acceptance. Code of the program, such as its logger, is called only after that: a stop must not
+    /// wait for it.
+    fn try_accept(&self, token: u64, now: Instant) -> Attempt {
+        let listeners = lock(&self.listeners);
         if self.connections.is_exhausted() {
             // All numbers are used, which does not change.
-            return Some(Batch::Paused(now + LONG_PAUSE));
+            return Attempt::Wait(Batch::Paused(now + LONG_PAUSE));
         }
+        if !self.places.take() {
+            return Attempt::Wait(self.wait_for_place(now));
+        }
+        let attempt = match listeners.accept(token) {
+            Accepted::Connection(socket, peer) => {
+                self.open.fetch_add(1, Ordering::SeqCst);
+                self.unreported.fetch_add(1, Ordering::SeqCst);
+                return Attempt::Accepted(socket, peer, self.connections.decide(peer, now));
+            }
+            Accepted::Nothing => Attempt::Nothing,
+            Accepted::Failed => Attempt::Failed,
+            Accepted::Exhausted(error) => Attempt::Exhausted(error),
+        };
+        self.places.give_back();
+        attempt
+    }
+
+    /// Returns a pause if the sink may have no room for another file.
+    fn must_pause(self: &Arc<Self>, now: Instant) -> Option<Batch> {
         let verdict = self.room.look(now);
         if verdict.ask {
             self.push_marker(Marker::Room);
@@ -135,7 +156,7 @@ impl<K: FileSink> Shared<K> {
         Batch::Paused(at)
     }
 
-    /// Pauses accepting until a connection ends.
+    /// Pauses accepting until a connection ends. The caller holds the lock of the listening sockets.
     fn wait_for_place(&self, now: Instant) -> Batch {
         self.places.want();
         match self.places.is_free() {

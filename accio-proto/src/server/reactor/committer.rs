@@ -113,6 +113,7 @@ impl<K: FileSink> Shared<K> {
         match job {
             Marker::Abort(key, ending) => self.finish(key, ending),
             Marker::Abandon(info) => {
+                log::warn!("connection {}: ended without its thread, which is stuck", info.id);
                 self.connections.abandon(info);
                 self.unreported.fetch_sub(1, Ordering::SeqCst);
             }

@@ -2,17 +2,16 @@
 //! accept.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::accept::Batch;
 use super::committer::Marker;
-use super::listeners::Listeners;
 use super::slots::{Due, Key};
-use super::tuning::{FRONT_BATCH, STOP_GRACE, STOP_LIMIT, STOP_MARKER_THREADS};
+use super::tuning::{FRONT_BATCH, STOP_GRACE, STOP_LIMIT, STOP_MARKER_THREADS, STOP_NOTICE};
 use super::worker::Stay;
-use super::{DRAIN, Parking, STOP, Shared, WAKE, lock};
+use super::{DRAIN, Parking, STOP, Shared, WAKE, lock, spawn};
 use crate::panics::caught;
 use crate::program_log as log;
 use crate::server::connection::Progress;
@@ -109,7 +108,7 @@ impl<K: FileSink> Front<K> {
         lock(&shared.listeners).close(&shared.sessions);
         shared.stopping.store(true, Ordering::SeqCst);
         shared.halt.raise();
-        shared.connections.stopping();
+        self.announce_stop();
         for index in 0..shared.slots.used() {
             if let Some((key, connection)) = shared.slots.evict(index) {
                 let aborted = shared.connections.abort(connection, Abort::Shutdown);
@@ -124,12 +123,14 @@ impl<K: FileSink> Front<K> {
             let abandoned: Vec<_> = abandoned.collect();
             shared.lanes.markers.allow_more(STOP_MARKER_THREADS);
             for info in abandoned {
-                log::warn!("connection {}: ended without its thread, which is stuck", info.id);
                 shared.push_marker(Marker::Abandon(info));
             }
             if !wait_until(stopped + STOP_LIMIT * 9 / 10, is_reported) {
                 let left = shared.unreported.load(Ordering::SeqCst);
-                log::error!("{left} connections have no error marker: the disk does not respond");
+                log::error!(
+                    "{left} connections have no report and may have no error marker: the disk does \
+                     not respond"
+                );
             }
         }
         shared.lanes.markers.close();
@@ -145,8 +146,25 @@ impl<K: FileSink> Front<K> {
         shared.lanes.discards.wait_ended(end);
     }
 
+    /// Tells the sink that the server stops, and waits for its answer, but no longer than
+    /// [`STOP_NOTICE`].
+    fn announce_stop(&self) {
+        let (told, is_told) = mpsc::channel();
+        let tell = move |shared: Arc<Shared<K>>| {
+            shared.connections.stopping();
+            // The front thread may have stopped waiting.
+            let _ = told.send(());
+        };
+        match spawn("accio-stopping".into(), &self.shared, tell) {
+            Ok(()) => {
+                let _ = is_told.recv_timeout(STOP_NOTICE);
+            }
+            Err(_) => self.shared.connections.stopping(),
+        }
+    }
+
     /// Handles every deadline that has passed.
-    fn run_due(&mut self, now: Instant) {
+    pub(super) fn run_due(&mut self, now: Instant) {
         let shared = &self.shared;
         let config = &shared.connections.config;
         while let Some(index) = shared.deadlines.pop_due(now) {
@@ -215,11 +233,9 @@ impl<K: FileSink> Front<K> {
             return Ok(());
         }
         self.resume_at = None;
-        let shared = Arc::clone(&self.shared);
-        let listeners = lock(&shared.listeners);
-        self.accept_from(&listeners);
+        self.accept_all();
         match self.resume_at {
-            None => listeners.arm_all(&shared.sessions),
+            None => lock(&self.shared.listeners).arm_all(&self.shared.sessions),
             Some(_) => Ok(()),
         }
     }
@@ -229,16 +245,13 @@ impl<K: FileSink> Front<K> {
         if !std::mem::take(&mut self.accepts) || self.resume_at.is_some() {
             return;
         }
-        let shared = Arc::clone(&self.shared);
-        // A worker that holds the lock is accepting connections.
-        if let Ok(listeners) = shared.listeners.try_lock() {
-            self.accept_from(&listeners);
-        }
+        self.accept_all();
     }
 
-    fn accept_from(&mut self, listeners: &Listeners) {
-        for token in listeners.tokens() {
-            match self.shared.accept_batch(listeners, token, FRONT_BATCH).0 {
+    pub(super) fn accept_all(&mut self) {
+        let tokens = lock(&self.shared.listeners).tokens();
+        for token in tokens {
+            match self.shared.accept_batch(token, FRONT_BATCH).0 {
                 // The rest waits for the workers, or for the next tick: if thousands of connections
                 // wait, serving those that are open comes first.
                 Batch::Empty | Batch::Full => {}
@@ -315,47 +328,5 @@ fn wait_until(deadline: Instant, is_true: impl Fn() -> bool) -> bool {
             return false;
         }
         std::thread::sleep(STOP_TICK);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpStream;
-
-    use super::*;
-    use crate::server::connection::Connection;
-    use crate::server::{Backend, Server, Threading};
-    use crate::sink::MemorySink;
-
-    #[test]
-    fn serves_a_connection_whose_header_is_complete_at_its_deadline() {
-        let idle = Duration::from_millis(200);
-        let server = Server::builder(MemorySink::new())
-            .threading(Threading::Reactor)
-            .proxy_protocol(true)
-            .idle_timeout(idle)
-            .bind("127.0.0.1:0")
-            .unwrap();
-        let mut client = TcpStream::connect(server.local_addr()).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let Backend::Reactor(mut reactor) = server.backend else { unreachable!("as requested") };
-        let front = &mut reactor.front;
-        let shared = Arc::clone(&front.shared);
-        while shared.places.taken() == 0 {
-            front.accept_from(&lock(&shared.listeners));
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        client.write_all(b"PROXY TCP4 192.0.2.7 10.0.0.1 12345 80\r\n").unwrap();
-        std::thread::sleep(idle);
-        front.run_due(Instant::now());
-        let mut greeting = [0; 7];
-        client.read_exact(&mut greeting).unwrap();
-        assert_eq!(&greeting, b"accio\r\n");
-        client.write_all(b"x").unwrap();
-        let event = shared.sessions.wait(Some(Duration::from_secs(10))).unwrap();
-        let (key, connection) = shared.slots.evict(0).expect("it is parked");
-        assert_eq!(event, Some(key.token()), "the workers watch it");
-        assert!(matches!(connection, Connection::Serving(..)));
     }
 }

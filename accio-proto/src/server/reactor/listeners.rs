@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::interest::Interest;
 use crate::server::listener::{Accepted, accept, prepare};
@@ -16,8 +17,6 @@ pub(super) struct Listeners {
     sockets: Vec<Arc<TcpListener>>,
     /// The token of the first socket; the others follow in order.
     first_token: u64,
-    /// How many connections the next event is expected to announce.
-    pub(super) forecast: Forecast,
 }
 
 /// Predicts how many connections wait when a socket becomes readable, because an attempt to accept
@@ -27,16 +26,17 @@ pub(super) struct Listeners {
 /// looks for a second one.
 #[derive(Debug, Default)]
 pub(super) struct Forecast {
-    /// Number of events in a row that announced a single connection, as far as known.
-    singles: u32,
+    /// Number of events in a row that announced a single connection, as far as known. If several
+    /// threads change it at once, some events are not counted, which does not matter.
+    singles: AtomicU32,
 }
 
 /// Number of events with a single connection after which the next ones are expected to be the same.
 const CERTAIN: u32 = 4;
 
-/// Number of events that are then handled by accepting one connection, before a worker looks for a
-/// second one.
-const RELIED_UPON: u32 = 16;
+/// Number of events after which a worker looks for a second connection again, 16 of them after it was
+/// certain that there is none.
+const CERTAIN_UNTIL: u32 = CERTAIN + 16;
 
 impl Listeners {
     /// Takes over listening sockets and adds them to the event queue.
@@ -50,7 +50,7 @@ impl Listeners {
             poller.add(socket, token, Interest::Read)?;
         }
         let sockets = sockets.into_iter().map(Arc::new).collect();
-        Ok(Listeners { sockets, first_token, forecast: Forecast::default() })
+        Ok(Listeners { sockets, first_token })
     }
 
     /// Accepts one connection from the socket with this token.
@@ -86,16 +86,17 @@ impl Listeners {
 impl Forecast {
     /// Returns how many connections to accept for an event.
     pub(super) fn batch(&self) -> usize {
-        if self.singles >= CERTAIN { 1 } else { ACCEPT_BATCH }
+        if self.singles.load(Ordering::Relaxed) >= CERTAIN { 1 } else { ACCEPT_BATCH }
     }
 
     /// Records the number of connections that were accepted for an event.
-    pub(super) fn record(&mut self, accepted: usize) {
-        self.singles = match accepted {
-            1 if self.singles == CERTAIN + RELIED_UPON => CERTAIN - 1,
-            1 => self.singles + 1,
+    pub(super) fn record(&self, accepted: usize) {
+        let singles = match (accepted, self.singles.load(Ordering::Relaxed)) {
+            (1, CERTAIN_UNTIL) => CERTAIN - 1,
+            (1, singles) => singles + 1,
             _ => 0,
         };
+        self.singles.store(singles, Ordering::Relaxed);
     }
 }
 
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn expects_one_connection_only_while_clients_arrive_one_at_a_time() {
-        let mut forecast = Forecast::default();
+        let forecast = Forecast::default();
         let mut looked = Vec::new();
         for event in 0..100 {
             if forecast.batch() > 1 {

@@ -16,6 +16,8 @@ mod committer;
 mod deadlines;
 mod discards;
 mod front;
+#[cfg(test)]
+mod front_test;
 mod lane;
 #[cfg(test)]
 mod life_model_test;
@@ -51,7 +53,7 @@ use crate::sys::signal::Signal;
 use committer::Lanes;
 use deadlines::Deadlines;
 use front::Front;
-use listeners::Listeners;
+use listeners::{Forecast, Listeners};
 use permit::Permit;
 use places::Places;
 use room::Room;
@@ -86,8 +88,10 @@ struct Shared<K: FileSink> {
     front: Poller,
     /// The event queue of the workers: listening sockets and sessions.
     sessions: Poller,
-    /// Locked to accept connections.
+    /// Locked to accept a connection and to assign its number; see `try_accept`.
     listeners: Mutex<Listeners>,
+    /// How many connections the next event of a listening socket is expected to announce.
+    forecast: Forecast,
     /// Set by a worker that cannot accept connections; the front thread decides when to accept again.
     accepting_paused: AtomicBool,
     watch: Watch,
@@ -139,6 +143,7 @@ impl<K: FileSink> Reactor<K> {
             places: Places::new(max_connections),
             front: Poller::new()?,
             listeners: Mutex::new(Listeners::new(sockets, LISTENERS, &sessions)?),
+            forecast: Forecast::default(),
             accepting_paused: AtomicBool::new(false),
             sessions,
             watch: Watch::new(workers + MAX_BLOCKED_WORKERS),

@@ -51,6 +51,10 @@ pub(super) const STOP_MARKER_THREADS: usize = 16;
 /// process must end within a second, including the program's own records.
 pub(super) const STOP_LIMIT: Duration = Duration::from_millis(700);
 
+/// How long a stopping server waits for the sink to prepare for that (milliseconds: 100). A sink should
+/// need no time; one that waits for a disk must not delay the markers for longer.
+pub(super) const STOP_NOTICE: Duration = Duration::from_millis(100);
+
 /// How long a stopping server waits for its threads once everything is reported (milliseconds:
 /// 150).
 pub(super) const STOP_GRACE: Duration = Duration::from_millis(150);
