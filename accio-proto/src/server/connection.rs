@@ -126,7 +126,7 @@ impl<K: FileSink> Connection<K> {
         }
     }
 
-    /// Checks, without moving content, whether the connection has exceeded a limit.
+    /// Checks, without moving content or doing cryptography, whether the connection has exceeded a limit.
     pub(super) fn check_deadline(&mut self, config: &Config, now: Instant) -> Expiry {
         match self {
             Connection::Arriving(arrival) => match arrival.deadline() {
@@ -134,10 +134,7 @@ impl<K: FileSink> Connection<K> {
                 _ => Expiry::Expired(Abort::Idle(config.limits.idle_timeout)),
             },
             #[cfg(feature = "tls")]
-            Connection::Securing(securing) => match securing.deadline() {
-                deadline if deadline > now => Expiry::Later(deadline),
-                _ => Expiry::Expired(Abort::Idle(config.limits.idle_timeout)),
-            },
+            Connection::Securing(securing) => securing.check_deadline(&config.limits, now),
             Connection::Serving(session, _) => session.check_deadline(&config.limits, now),
             // No later than the first deadline of the next connection in the same slot.
             Connection::Reviewing(_) => Expiry::Later(config.limits.first_deadline(now)),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::transport::{Secured, ServerSocket};
 use crate::interest::Interest;
-use crate::session::SessionLimits;
+use crate::session::{Abort, Expiry, INPUT_WAITS, SessionLimits};
 use crate::socket::{Socket, TcpSocket};
 use crate::tls::{HandshakeFailure, ServerTls, TlsSocket};
 
@@ -126,14 +126,11 @@ impl Securing {
             }
             Ok(false) if now < self.end => {
                 if self.deadline() <= now {
-                    self.hint = Hint::Sent;
-                    // If the hint cannot be sent, the failure at the deadline says the same.
-                    let _ = self.socket.get_mut().send(HINT);
+                    self.send_hint();
                 }
                 return Handshake::Waiting(self);
             }
-            Ok(false) if self.socket.has_heard() => HandshakeFailure::Late(self.end - self.since),
-            Ok(false) => HandshakeFailure::Silent(self.end - self.since),
+            Ok(false) => return self.expire(now),
             Err(HandshakeFailure::Closed | HandshakeFailure::Lost(_))
                 if self.hint == Hint::Sent && !self.socket.has_heard() =>
             {
@@ -145,6 +142,40 @@ impl Securing {
                 }
                 failure
             }
+        };
+        self.fail(failure, now)
+    }
+
+    /// Handles the deadline on a thread that must not do cryptography, which takes long: sends the
+    /// hint if it is due. While the socket has input, no limit counts as exceeded; the thread that
+    /// receives the input must call [`handle_ready`](Securing::handle_ready).
+    pub(super) fn check_deadline(&mut self, limits: &SessionLimits, now: Instant) -> Expiry {
+        let deadline = self.deadline();
+        if deadline > now {
+            return Expiry::Later(deadline);
+        }
+        if self.socket.get_ref().has_input() {
+            return Expiry::Later(now + INPUT_WAITS);
+        }
+        if now < self.end {
+            self.send_hint();
+            return Expiry::Later(self.end);
+        }
+        Expiry::Expired(Abort::Idle(limits.idle_timeout))
+    }
+
+    fn send_hint(&mut self) {
+        self.hint = Hint::Sent;
+        // If the hint cannot be sent, the failure at the deadline says the same.
+        let _ = self.socket.get_mut().send(HINT);
+    }
+
+    /// Ends a handshake that was not complete in time.
+    pub(super) fn expire(self: Box<Self>, now: Instant) -> Handshake {
+        let limit = self.end - self.since;
+        let failure = match self.socket.has_heard() {
+            true => HandshakeFailure::Late(limit),
+            false => HandshakeFailure::Silent(limit),
         };
         self.fail(failure, now)
     }

@@ -110,7 +110,7 @@ pub enum Expiry {
 
 /// Delay before a session is checked again whose deadline has passed while input waits for a worker
 /// (milliseconds: 100). The worker that receives the input checks the limits.
-const INPUT_WAITS: Duration = Duration::from_millis(100);
+pub(crate) const INPUT_WAITS: Duration = Duration::from_millis(100);
 
 impl<S: Socket, F: SinkFile> Session<S, F> {
     /// Returns a session for a connection that was just accepted. Nothing is sent yet.

@@ -259,7 +259,7 @@ impl<K: FileSink> ServerBuilder<K> {
     }
 
     /// Calls `observer` for every failed TLS handshake. It must not block, because any thread of the
-    /// server may call it.
+    /// server may call it, also the one that enforces time limits.
     #[cfg(feature = "tls")]
     pub fn on_handshake_failure(
         self,

@@ -164,7 +164,7 @@ impl<K: FileSink> Connections<K> {
         match connection {
             Connection::Arriving(arrival) => self.handle_arrival(arrival, Instant::now()),
             #[cfg(feature = "tls")]
-            Connection::Securing(securing) => self.secure(securing, Instant::now()),
+            Connection::Securing(securing) => self.fail_handshake(securing.expire(Instant::now())),
             serving => self.abort(serving, why),
         }
     }

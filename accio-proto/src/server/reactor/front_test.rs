@@ -123,3 +123,81 @@ fn a_stop_does_not_wait_for_a_logger_that_a_worker_calls() {
     worker.unwrap().join().unwrap();
     drop(client);
 }
+
+#[cfg(feature = "tls")]
+mod tls {
+    use std::sync::atomic::AtomicUsize;
+
+    use rustls::crypto::ring::default_provider;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+
+    use super::*;
+    use crate::copier::Copier;
+    use crate::server::FailedHandshake;
+
+    /// Counts the handshakes that the server continues.
+    #[derive(Debug, Default)]
+    struct Counted(AtomicUsize);
+
+    impl ResolvesServerCert for Counted {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            None
+        }
+    }
+
+    fn client_hello() -> Vec<u8> {
+        let config = ClientConfig::builder_with_provider(default_provider().into())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let name = "receiver.example".try_into().unwrap();
+        let mut hello = Vec::new();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        client.write_tls(&mut hello).unwrap();
+        hello
+    }
+
+    fn builder(handshakes: &Arc<Counted>) -> ServerBuilder<MemorySink> {
+        let config = ServerConfig::builder_with_provider(default_provider().into())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Counted>::clone(handshakes));
+        Server::builder(MemorySink::new()).tls(config)
+    }
+
+    #[test]
+    fn leaves_a_due_handshake_with_input_to_the_workers() {
+        let handshakes = Arc::new(Counted::default());
+        let mut fixture = Fixture::new(builder(&handshakes));
+        fixture.client.write_all(&client_hello()).unwrap();
+        fixture.expire();
+        assert_eq!(handshakes.0.load(Ordering::SeqCst), 0);
+        let connection = fixture.watched();
+        assert!(matches!(connection, Connection::Securing(_)));
+        let connections = &fixture.shared.connections;
+        let mut copier = Copier::new(Arc::clone(&connections.paths));
+        drop(connections.take_turn(connection, &mut copier));
+        assert_eq!(handshakes.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn ends_a_silent_handshake() {
+        let (failed, failures) = std::sync::mpsc::channel();
+        let report = move |failure: &FailedHandshake| failed.send(failure.failure.code()).unwrap();
+        let mut fixture = Fixture::new(builder(&Arc::default()).on_handshake_failure(report));
+        std::thread::sleep(IDLE / 2);
+        fixture.front.run_due(Instant::now());
+        let mut hint = [0; 7];
+        fixture.client.read_exact(&mut hint).unwrap();
+        assert_eq!(hint, [21, 3, 3, 0, 2, 1, 90]);
+        assert!(failures.try_recv().is_err());
+        fixture.expire();
+        assert_eq!(failures.try_recv(), Ok("tls-silent"));
+        assert!(fixture.client.read(&mut hint).is_err(), "a reset");
+    }
+}
