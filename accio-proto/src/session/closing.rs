@@ -154,6 +154,39 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         self.conclude(sink)
     }
 
+    /// Works like [`finish`](Closing::finish), but commits the file by [`FileSink::commit_all`], and
+    /// calls `claim` once, before the file or the error marker becomes visible.
+    ///
+    /// # Errors
+    ///
+    /// If `claim` returns false, the session stores nothing and has no result; returns its file, whose
+    /// drop may take long.
+    #[cfg(feature = "server")]
+    pub(crate) fn finish_if<K: FileSink<File = F>>(
+        mut self,
+        sink: &K,
+        claim: &dyn Fn() -> bool,
+    ) -> Result<Ended<S, F>, Option<F>> {
+        let claimed = Cell::new(None);
+        let claim = || {
+            claimed.set(claimed.get().or_else(|| Some(claim())));
+            claimed.get() == Some(true)
+        };
+        if self.result.is_ok() {
+            self.open(sink);
+        }
+        if let (Ok(()), Some(file)) = (&self.result, &mut self.file) {
+            let committed = catch_panic(|| sink.commit_all(&mut [file], &|_| claim()));
+            let committed = committed
+                .and_then(|mut results| results.pop().unwrap_or_else(|| Err(missing_result())));
+            self.result = committed.map_err(Abort::sink(SinkCall::Commit));
+        }
+        match claim() {
+            true => Ok(self.conclude(sink)),
+            false => Err(self.file),
+        }
+    }
+
     /// Finishes several sessions, all of them complete, with a single [`FileSink::commit_all`].
     ///
     /// `claim` is called once for each index of `group`, before its file or its error marker

@@ -100,6 +100,10 @@ pub trait FileSink: Send + Sync + 'static {
     /// Calls `may_name` with the index of a file right before that file becomes visible. If it
     /// returns false, the server has ended the connection in the meantime, and the file must stay
     /// invisible, and its result must be an error. The default commits one file after the other.
+    ///
+    /// The [reactor](crate::Threading::Reactor) also commits single files by this call. When it stops, a
+    /// connection whose commit has not yet called `may_name` gets its error marker and its report even if
+    /// the commit does not return; so work that may take long belongs before the call.
     fn commit_all(
         &self,
         files: &mut [&mut Self::File],

@@ -194,12 +194,15 @@ fn a_stop_takes_less_than_a_second_whatever_is_blocked() {
     for slow in [
         Slow { open: true, ..Slow::default() },
         Slow { write: true, ..Slow::default() },
+        Slow { commit: true, ..Slow::default() },
         Slow { commit: true, groups: true, ..Slow::default() },
         Slow { drop: true, ..Slow::default() },
-    ] {
         Slow { stopping: true, ..Slow::default() },
-        is_in_time(|| stop_while_blocked(slow));
+    ] {
+        is_in_time(|| stop_while_blocked(slow, b"slow"));
     }
+    // The file of an empty upload is opened right before its commit.
+    is_in_time(|| stop_while_blocked(Slow { open: true, ..Slow::default() }, b""));
 }
 
 /// Fails unless one of three stops takes less than a second: a single late one may be caused by
@@ -211,15 +214,15 @@ fn is_in_time(stop: impl Fn() -> Duration) {
 }
 
 /// Returns how long a stop takes.
-fn stop_while_blocked(slow: Slow) -> Duration {
+fn stop_while_blocked(slow: Slow, content: &[u8]) -> Duration {
     let memory = MemorySink::new();
     let (sink, held) = SlowSink::new(&memory, slow);
     let server = start(builder(sink).workers(workers(2)));
     let mut streams: Vec<_> = (0..30).map(|_| server.connect()).collect();
     for stream in &mut streams {
         greeted(stream);
-        stream.write_all(b"slow").unwrap();
-        if slow.groups {
+        stream.write_all(content).unwrap();
+        if slow.commit || content.is_empty() {
             stream.shutdown(Shutdown::Write).unwrap();
         }
     }

@@ -31,6 +31,26 @@ impl<K: FileSink> Connections<K> {
         self.report(ended, ending.info, release)
     }
 
+    /// Works like [`finish`](Connections::finish), but calls `claim` right before the file or the error
+    /// marker becomes visible.
+    ///
+    /// # Errors
+    ///
+    /// If `claim` returns false, nothing is stored or reported; returns the discarded file, if any.
+    pub(in crate::server) fn finish_if(
+        &self,
+        ending: Ending<K>,
+        claim: &dyn Fn() -> bool,
+        release: impl FnOnce(Unreleased<ServerSocket>, bool) + Send + 'static,
+    ) -> Result<Option<K::File>, Option<K::File>> {
+        #[cfg(feature = "tracing")]
+        let span = self.controls.in_progress.span(ending.info.place);
+        #[cfg(feature = "tracing")]
+        let _in_span = span.as_deref().map(ConnectionSpan::enter);
+        let ended = ending.closing.finish_if(&self.sink, claim)?;
+        Ok(self.report(ended, ending.info, release))
+    }
+
     /// Commits complete files together, then [reports](Connections::report) each; returns the
     /// discarded ones. A panic in the report of a connection loses only that one.
     pub(in crate::server) fn finish_all(

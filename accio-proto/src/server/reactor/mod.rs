@@ -45,9 +45,9 @@ use super::error::ServerError;
 use super::transport::ServerSocket;
 use crate::copier::Copier;
 use crate::panics::caught;
+use crate::program_log as log;
 use crate::session::{Abort, Unreleased};
 use crate::sink::FileSink;
-use crate::program_log as log;
 use crate::sys::event_queue::Poller;
 use crate::sys::signal::Signal;
 use committer::Lanes;
@@ -273,24 +273,21 @@ impl<K: FileSink> Shared<K> {
 
     /// Commits or aborts a file, reports the connection and notifies its peer.
     fn finish(self: &Arc<Self>, key: Key, ending: Ending<K>) {
-        if !self.slots.claim(key) {
-            // The stop reports it. Freeing its content here would delay the markers of others.
-            if let Some(file) = ending.closing.into_file() {
-                self.push_discarded(file);
-            }
-            return;
-        }
         let info = ending.info;
         let release = self.release(key, info);
-        let finish = || self.connections.finish(ending, release);
-        match caught(finish) {
-            Some(discarded) => {
+        let claim = || self.slots.claim(key);
+        let finish = || self.connections.finish_if(ending, &claim, release);
+        let discarded = match caught(finish) {
+            Some(Ok(discarded)) => {
                 self.unreported.fetch_sub(1, Ordering::SeqCst);
-                if let Some(file) = discarded {
-                    self.push_discarded(file);
-                }
+                discarded
             }
-            None => self.lose(key, Some(info)),
+            // The stop reports it. Freeing its content here would delay the markers of others.
+            Some(Err(unclaimed)) => unclaimed,
+            None => return self.lose(key, Some(info)),
+        };
+        if let Some(file) = discarded {
+            self.push_discarded(file);
         }
     }
 

@@ -55,8 +55,7 @@ impl SinkFile for DirFile {
     }
 
     fn prepare_review(&mut self) -> io::Result<()> {
-        self.trim()?;
-        self.flush_hidden()
+        self.prepare()
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -69,8 +68,8 @@ impl SinkFile for DirFile {
             let mut results = commit_group(&dir, &mut [self], &|_| true);
             return results.pop().unwrap_or_else(|| Err(io::ErrorKind::Other.into()));
         }
-        self.trim()?;
-        self.publish()
+        self.prepare()?;
+        self.take_name()
     }
 
     fn abort(&mut self) -> io::Result<()> {
@@ -195,21 +194,28 @@ impl DirFile {
         Ok(())
     }
 
-    /// Gives the file its final name.
+    /// Does everything that a commit must do before the file gets its name, unless it is durable.
+    pub(super) fn prepare(&mut self) -> io::Result<()> {
+        self.trim()?;
+        self.flush_hidden()
+    }
+
+    /// Flushes the file and gives it its final name.
     pub(super) fn publish(&mut self) -> io::Result<()> {
-        let published = self.publish_or_fail();
-        published.inspect_err(|error| {
+        self.flush_hidden()?;
+        self.take_name()
+    }
+
+    /// Gives the file its final name.
+    pub(super) fn take_name(&mut self) -> io::Result<()> {
+        let named = self.dir.publish(&self.fd, &mut self.hidden, &self.name);
+        named.inspect_err(|error| {
             if self.hidden.is_none() && calls::cannot_link(error) {
                 // This file is lost, but later ones need not be: they start with a temporary name.
                 self.dir.paths.refused(FastPath::Tmpfile, error);
             }
             self.remove_hidden_name();
         })
-    }
-
-    fn publish_or_fail(&mut self) -> io::Result<()> {
-        self.flush_hidden()?;
-        self.dir.publish(&self.fd, &mut self.hidden, &self.name)
     }
 
     /// Flushes a file with a hidden name: it is not on a local file system of Linux, so its bytes may
@@ -270,15 +276,14 @@ impl DirFile {
 mod tests {
     use std::fs;
 
+    use std::cell::Cell;
+
     use super::*;
     use crate::connection::Connection;
     use crate::sink::{DirSink, FileSink};
 
-    #[test]
-    fn commit_releases_preallocated_blocks() {
-        use std::os::unix::fs::MetadataExt;
-        let dir = tempfile::tempdir().unwrap();
-        let sink = DirSink::create(dir.path()).unwrap();
+    /// Returns a file with preallocated blocks, if the file system supports them.
+    fn preallocated(sink: &DirSink) -> DirFile {
         let mut file = sink.open(&Connection::new(1)).unwrap();
         let mut written = 0;
         while written < 10 << 20 {
@@ -287,9 +292,41 @@ mod tests {
             assert!(file.allocated <= 2 * written + PREALLOCATE_MIN);
         }
         assert!(!file.preallocates || file.allocated > written);
-        file.commit().unwrap();
+        file
+    }
+
+    /// Until it asks for the name, a server that stops can still leave a marker.
+    #[test]
+    fn a_commit_releases_preallocated_blocks_before_it_asks_for_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        for may_name in [false, true] {
+            let mut file = preallocated(&sink);
+            let watched = fs::File::from(file.fd.try_clone().unwrap());
+            let asked = Cell::new(0);
+            let ask = |_| {
+                asked.set(asked.get() + 1);
+                assert!(blocks(&watched.metadata().unwrap()) <= (10 << 20) + (1 << 20));
+                may_name
+            };
+            let results = sink.commit_all(&mut [&mut file], &ask);
+            assert_eq!((results[0].is_ok(), asked.get()), (may_name, 1));
+            assert_eq!(dir.path().join("1.file").exists(), may_name);
+        }
+    }
+
+    fn blocks(metadata: &fs::Metadata) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        metadata.blocks() * 512
+    }
+
+    #[test]
+    fn commit_releases_preallocated_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        preallocated(&sink).commit().unwrap();
         let metadata = fs::metadata(dir.path().join("1.file")).unwrap();
-        assert_eq!(metadata.len(), written);
-        assert!(metadata.blocks() * 512 <= written + (1 << 20), "{}", metadata.blocks());
+        assert_eq!(metadata.len(), 10 << 20);
+        assert!(blocks(&metadata) <= (10 << 20) + (1 << 20), "{}", blocks(&metadata));
     }
 }

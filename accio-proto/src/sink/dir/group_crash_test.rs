@@ -10,9 +10,10 @@ use std::path::Path;
 use super::file::Group;
 use super::group::{self, Steps};
 use super::hidden_name::is_hidden_name;
-use super::{DirFile, DirSink, Existing, FileSink, SinkFile};
+use super::{DirFile, DirSink, Existing, FileSink};
 use crate::connection::Connection;
 use crate::fast_path::{FastPath, FastPaths};
+use crate::sink::SinkFile;
 
 const FILES: u64 = 3;
 

@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{FileSink, OpenError, SinkFile};
+use super::{FileSink, OpenError};
 use crate::connection::Connection;
 use crate::fast_path::FastPath;
 use crate::sys::file as calls;
@@ -164,9 +164,13 @@ impl FileSink for DirSink {
         if self.dir.durable {
             return file::commit_group(&self.dir, files, may_name);
         }
-        let commit = |(index, file): (usize, &mut &mut DirFile)| match may_name(index) {
-            true => file.commit(),
-            false => Err(io::ErrorKind::Interrupted.into()),
+        let commit = |(index, file): (usize, &mut &mut DirFile)| {
+            // On a slow disk this takes long, and a stop may still end the connection with a marker.
+            file.prepare()?;
+            match may_name(index) {
+                true => file.take_name(),
+                false => Err(io::ErrorKind::Interrupted.into()),
+            }
         };
         files.iter_mut().enumerate().map(commit).collect()
     }

@@ -5,7 +5,7 @@ use std::fs;
 use super::directory::Exclusive;
 use super::*;
 use crate::fast_path::FastPaths;
-use crate::sink::ERROR_MARKER;
+use crate::sink::{ERROR_MARKER, SinkFile};
 
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(dir)
