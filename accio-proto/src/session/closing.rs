@@ -177,8 +177,13 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         }
         if let (Ok(()), Some(file)) = (&self.result, &mut self.file) {
             let committed = catch_panic(|| sink.commit_all(&mut [file], &|_| claim()));
-            let committed = committed
-                .and_then(|mut results| results.pop().unwrap_or_else(|| Err(missing_result())));
+            let committed = committed.and_then(|results| {
+                let mut results = results.into_iter();
+                let first = results.next().unwrap_or_else(|| Err(missing_result()));
+                // The drops of additional results may panic.
+                discard(results);
+                first
+            });
             self.result = committed.map_err(Abort::sink(SinkCall::Commit));
         }
         match claim() {

@@ -1,4 +1,4 @@
-//! Tests of groups of commits with too few or too many results.
+//! Tests of commits with too few or too many results, in groups and one by one.
 
 use std::fmt;
 use std::io;
@@ -9,9 +9,10 @@ use super::builder;
 use super::cases::*;
 use accio_proto::{Connection, FileSink, MemoryFile, MemorySink, OpenError, SinkFile, Stored};
 
-/// A sink that commits in groups. It returns no result, or one more than there are files.
+/// A sink that returns no result for its commits, or one more than there are files.
 struct WrongResults {
     memory: MemorySink,
+    in_groups: bool,
     too_many: bool,
 }
 
@@ -46,7 +47,7 @@ impl FileSink for WrongResults {
     }
 
     fn commits_in_groups(&self) -> bool {
-        true
+        self.in_groups
     }
 
     fn commit_all(
@@ -64,23 +65,29 @@ impl FileSink for WrongResults {
 
 #[test]
 fn an_upload_without_a_result_is_not_confirmed() {
-    let memory = MemorySink::new();
-    let server = start(builder(WrongResults { memory: memory.clone(), too_many: false }));
-    let stream = TcpStream::connect(server.address).unwrap();
-    io::Write::write_all(&mut &stream, b"content").unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let error = server.outcomes.wait(1)[&1].error.clone();
-    assert!(error.is_some_and(|error| error.contains("no result")), "it counts as failed");
-    assert_eq!(memory.get(1), Some(Stored::Error));
-    server.stop().unwrap();
+    for in_groups in [true, false] {
+        let memory = MemorySink::new();
+        let sink = WrongResults { memory: memory.clone(), in_groups, too_many: false };
+        let server = start(builder(sink));
+        let stream = TcpStream::connect(server.address).unwrap();
+        io::Write::write_all(&mut &stream, b"content").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let error = server.outcomes.wait(1)[&1].error.clone();
+        assert!(error.is_some_and(|error| error.contains("no result")), "it counts as failed");
+        assert_eq!(memory.get(1), Some(Stored::Error));
+        server.stop().unwrap();
+    }
 }
 
 #[test]
 fn a_result_without_a_file_changes_nothing() {
-    let memory = MemorySink::new();
-    let server = start(builder(WrongResults { memory: memory.clone(), too_many: true }));
-    upload(&server, b"content");
-    assert_eq!(server.outcomes.wait(1)[&1].error, None);
-    assert_eq!(memory.get(1), Some(Stored::Complete(b"content".to_vec())));
-    server.stop().unwrap();
+    for in_groups in [true, false] {
+        let memory = MemorySink::new();
+        let sink = WrongResults { memory: memory.clone(), in_groups, too_many: true };
+        let server = start(builder(sink));
+        upload(&server, b"content");
+        assert_eq!(server.outcomes.wait(1)[&1].error, None);
+        assert_eq!(memory.get(1), Some(Stored::Complete(b"content".to_vec())));
+        server.stop().unwrap();
+    }
 }
