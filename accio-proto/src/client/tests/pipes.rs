@@ -43,15 +43,20 @@ fn sends_sockets_and_character_devices_like_pipes() {
 #[test]
 fn a_pause_of_the_pipe_is_not_a_stall() {
     let peer = good(Dialect::Accio);
-    let (source, feeder) = pipe(|mut end| {
+    let calls = Arc::new(Mutex::new(0));
+    let (counted, seen) = (calls.clone(), calls.clone());
+    let (source, feeder) = pipe(move |mut end| {
+        // The pauses begin once the client waits, however late it starts.
+        let started = Instant::now();
+        while *seen.lock().unwrap() == 0 && started.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(1));
+        }
         for part in [b"one", b"two"] {
             thread::sleep(SHORT * 3);
             end.write_all(part).unwrap();
         }
         thread::sleep(SHORT * 3);
     });
-    let calls = Arc::new(Mutex::new(0));
-    let counted = calls.clone();
     let client = builder().stall_timeout(SHORT).on_progress(move |_| *counted.lock().unwrap() += 1);
     let sent = client.build().unwrap().send("127.0.0.1", peer.port, source).unwrap();
     assert!(sent.confirmed && sent.duration >= SHORT * 9);
