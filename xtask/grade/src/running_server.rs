@@ -85,7 +85,10 @@ impl RunningServer {
     /// Opens a raw connection.
     pub(crate) fn connect(&self) -> Verdict<Peer> {
         self.note_start_up_lines();
-        Peer::connect(self.address)
+        Peer::connect(self.address).inspect_err(|_| {
+            // A server that ends closes its sockets shortly before its end can be seen.
+            wait_until(Duration::from_millis(200), || self.process.is_over().unwrap_or(true));
+        })
     }
 
     /// Opens a raw connection, performs the client's part of the handshake and waits until the
