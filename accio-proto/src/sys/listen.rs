@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::socket::{keep_urgent_bytes, reset_on_close};
+use super::socket::{keep_urgent_bytes, reset_on_close, send_at_once};
 use crate::tuning::server::BACKLOG;
 
 /// Binds and listens on `address`; on `[::]`, also for IPv4 if `dual` is set.
@@ -29,5 +29,26 @@ pub(crate) fn prepare(socket: &TcpListener) -> io::Result<()> {
     // this process, resets them, so that no peer mistakes it for a stored file.
     reset_on_close(socket, true)?;
     // Inherited as well: a byte sent as urgent is a byte of the file like any other.
-    keep_urgent_bytes(socket)
+    keep_urgent_bytes(socket)?;
+    // Inherited as well: what the server sends is short, and a client may wait for each part of it.
+    send_at_once(socket);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn accepted_connections_send_at_once() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        prepare(&listener).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+        drop(client);
+    }
 }

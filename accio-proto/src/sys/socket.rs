@@ -10,12 +10,19 @@ use socket2::SockRef;
 
 use super::retry;
 
-/// Sets the options of a connection: it never blocks, closing it resets it, and an urgent byte is
-/// a byte like any other.
+/// Sets the options of a connection: it never blocks, closing it resets it, what it sends is
+/// not held back, and an urgent byte is a byte like any other.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     keep_urgent_bytes(stream)?;
+    send_at_once(stream);
     reset_on_close(stream, true)
+}
+
+/// Switches Nagle's algorithm off, which holds bytes back while earlier ones are unacknowledged. This is
+/// optional: without it, they may arrive 40 ms later.
+pub(crate) fn send_at_once(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_tcp_nodelay(true);
 }
 
 /// Sets whether closing the socket, which the end of the process also does, resets the connection

@@ -30,6 +30,12 @@ fn end(network: &Network, end: End) {
 }
 
 #[test]
+fn the_handshake_is_sent_at_once() {
+    let (_, _, network) = pair();
+    assert_eq!(network.borrow().sends, 1);
+}
+
+#[test]
 fn close_notify_ends_the_file_and_confirms_it() {
     for size in [0, 1, 16_383, 16_384, 16_385, 300_000] {
         let (mut server, mut peer, network) = pair();

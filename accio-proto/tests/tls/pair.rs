@@ -34,6 +34,8 @@ pub(crate) struct Wire {
     pub(crate) slice: usize,
     /// Capacity of the server's send buffer in bytes.
     pub(crate) room: usize,
+    /// Number of send calls of the server that sent something.
+    pub(crate) sends: usize,
     /// Whether a call of the server has reported the reset; the kernel reports it once.
     reported: bool,
 }
@@ -48,6 +50,7 @@ pub(crate) fn network() -> Network {
         server_end: None,
         slice: usize::MAX,
         room: usize::MAX,
+        sends: 0,
         reported: false,
     }))
 }
@@ -86,6 +89,7 @@ impl Socket for ServerEnd {
         if count == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        wire.sends += 1;
         wire.to_client.extend(&bytes[..count]);
         Ok(count)
     }

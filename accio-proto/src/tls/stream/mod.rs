@@ -127,10 +127,12 @@ impl<R: Role> TlsStream<R> {
             // No content can arrive before the end of the handshake; content right after it is
             // queued.
             let step = self.step(&mut Output::Count(0, 0), Write::Nothing)?;
-            self.flush(socket).map_err(HandshakeFailure::Lost)?;
             if step == Step::Continue {
                 continue;
             }
+            // All messages of a flight leave together: after the first one, Nagle's algorithm would
+            // keep back the others until the peer's delayed acknowledgement.
+            self.flush(socket).map_err(HandshakeFailure::Lost)?;
             if !self.state().is_handshaking() {
                 self.incoming.shrink();
                 self.outgoing.shrink();
