@@ -70,6 +70,11 @@
 //! | `tracing` | a span `connection` for each connection of a server | tracing |
 //! | `serde` | reads and writes `ServerConfig`, `ClientConfig`, [`SessionLimits`] and `Stats` | serde |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Some links of the documentation name items of these features.
+#![cfg_attr(
+    not(all(feature = "client", feature = "server")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "client")]
