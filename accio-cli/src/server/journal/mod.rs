@@ -229,12 +229,12 @@ impl Shared {
     fn write(&self, mut output: Output) {
         loop {
             let text = self.take(&mut output);
-            let (written, result) = output.write(&text);
+            let written = output.write(&text);
             let mut state = self.lock();
-            state.refusal = result.as_ref().err().map(os_error_text).unwrap_or_default();
+            state.refusal = written.result.as_ref().err().map(os_error_text).unwrap_or_default();
             let now = Instant::now();
-            let (mut clients, mut change) = state.queue.wrote(written, &result, now);
-            if result.is_err() && change.is_none() {
+            let (mut clients, mut change) = state.queue.wrote(&written, now);
+            if written.result.is_err() && change.is_none() {
                 let expired = state.queue.expire(now);
                 change = (!expired.is_empty()).then_some(Change::Failed);
                 clients.extend(expired);
@@ -246,7 +246,7 @@ impl Shared {
             drop(state);
             drop(clients);
             report(change, &refusal.unwrap_or_default());
-            if result.is_err() {
+            if written.result.is_err() {
                 output.wait(RETRY);
             }
         }

@@ -9,6 +9,7 @@ use rustix::fs::{FileType, SeekFrom, fstat, seek};
 use rustix::io::pread;
 
 use super::place::retry;
+use super::queue::Written;
 use crate::server::sys;
 
 /// Maximum number of bytes that a pipe accepts as a unit (`PIPE_BUF`).
@@ -66,9 +67,8 @@ impl Output {
         let _ = poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], Some(&limit));
     }
 
-    /// Writes lines with a single call and, if `durable`, syncs them to the disk. Returns the
-    /// number of bytes written and, if not all were, the reason.
-    pub(super) fn write(&mut self, lines: &[u8]) -> (usize, io::Result<()>) {
+    /// Writes lines with a single call and, if `durable`, syncs them to the disk.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Written {
         let repaired;
         let (text, prefix) = if self.ends_within_a_line() {
             repaired = [b"\n", lines].concat();
@@ -79,15 +79,17 @@ impl Output {
         match self.write_once(text) {
             Ok(count) => {
                 self.torn = text[count - 1] != b'\n';
-                let written = count.saturating_sub(prefix);
+                let bytes = count.saturating_sub(prefix);
                 // Sync even if the disk is full: the clients of complete lines are notified.
                 let synced = self.sync();
-                if written < lines.len() {
-                    return (written, synced.and(Err(io::ErrorKind::StorageFull.into())));
-                }
-                (written, synced)
+                let is_synced = synced.is_ok();
+                let whole = match bytes < lines.len() {
+                    true => Err(io::ErrorKind::StorageFull.into()),
+                    false => Ok(()),
+                };
+                Written { bytes, is_synced, result: synced.and(whole) }
             }
-            Err(error) => (0, Err(error)),
+            Err(error) => Written { bytes: 0, is_synced: true, result: Err(error) },
         }
     }
 
@@ -171,11 +173,11 @@ mod tests {
         // As left by a server that was killed.
         fs::write(&path, "{\"torn\":").unwrap();
         let mut output = open(&path);
-        assert!(matches!(output.write(b"one\n"), (4, Ok(()))));
-        assert!(matches!(output.write(b"two\n"), (4, Ok(()))));
+        assert!(matches!(output.write(b"one\n"), Written { bytes: 4, result: Ok(()), .. }));
+        assert!(matches!(output.write(b"two\n"), Written { bytes: 4, result: Ok(()), .. }));
         // As left by another server whose disk was full.
         File::options().append(true).open(&path).unwrap().write_all(b"{\"tor").unwrap();
-        assert!(matches!(output.write(b"three\n"), (6, Ok(()))));
+        assert!(matches!(output.write(b"three\n"), Written { bytes: 6, result: Ok(()), .. }));
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{\"torn\":\none\ntwo\n{\"tor\nthree\n");
     }
@@ -188,9 +190,9 @@ mod tests {
         let file = File::options().append(true).create(true).open(&path).unwrap();
         let mut output = Output::new(file.into(), false).unwrap();
         // As if the disk had been full after these bytes.
-        assert!(matches!(output.write(b"{\"tor"), (5, Ok(()))));
-        assert!(matches!(output.write(b"one\n"), (4, Ok(()))));
-        assert!(matches!(output.write(b"two\n"), (4, Ok(()))));
+        assert!(matches!(output.write(b"{\"tor"), Written { bytes: 5, result: Ok(()), .. }));
+        assert!(matches!(output.write(b"one\n"), Written { bytes: 4, result: Ok(()), .. }));
+        assert!(matches!(output.write(b"two\n"), Written { bytes: 4, result: Ok(()), .. }));
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"tor\none\ntwo\n");
     }
 
@@ -205,7 +207,10 @@ mod tests {
                 scope.spawn(|| {
                     let mut output = open(&path);
                     for _ in 0..5_000 {
-                        assert!(matches!(output.write(&line), (700, Ok(()))));
+                        assert!(matches!(
+                            output.write(&line),
+                            Written { bytes: 700, result: Ok(()), .. }
+                        ));
                     }
                 });
             }
@@ -223,16 +228,16 @@ mod tests {
         let mut output = Output::new(writer.into(), false).unwrap();
         let line = [&[b'x'; 999][..], b"\n"].concat();
         let mut written = 0;
-        while let (1000, Ok(())) = output.write(&line) {
+        while let Written { bytes: 1000, result: Ok(()), .. } = output.write(&line) {
             written += 1;
         }
         assert!(
             written > if cfg!(linux_sys) { 1000 } else { 10 },
             "{written} lines in a pipe of {PIPE_CAPACITY} bytes"
         );
-        assert!(matches!(output.write(&line), (0, Err(error))
+        assert!(matches!(output.write(&line), Written { bytes: 0, result: Err(error), .. }
             if error.kind() == io::ErrorKind::WouldBlock));
         std::io::Read::read_exact(&mut &reader, &mut [0; 100_000]).unwrap();
-        assert!(matches!(output.write(&line), (1000, Ok(()))));
+        assert!(matches!(output.write(&line), Written { bytes: 1000, result: Ok(()), .. }));
     }
 }

@@ -56,6 +56,17 @@ enum Health {
     },
 }
 
+/// The result of a write.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// Number of bytes that are in the journal; fewer than were passed only after an error.
+    pub(super) bytes: usize,
+    /// Whether a power loss cannot remove these bytes, if that is asked for.
+    pub(super) is_synced: bool,
+    /// Why bytes are missing or not synced.
+    pub(super) result: io::Result<()>,
+}
+
 /// A change of state that the operator must know about.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -117,15 +128,10 @@ impl<C> Queue<C> {
         text
     }
 
-    /// Records the result of writing the lines that were taken; after an error, only the first
-    /// `written` bytes are in the journal. Returns the clients whose lines are written, and the
-    /// change of state, if any.
-    pub(super) fn wrote(
-        &mut self,
-        mut written: usize,
-        result: &io::Result<()>,
-        now: Instant,
-    ) -> (Vec<C>, Option<Change>) {
+    /// Records the result of writing the lines that were taken. Returns the clients whose lines are
+    /// written, and the change of state, if any.
+    pub(super) fn wrote(&mut self, wrote: &Written, now: Instant) -> (Vec<C>, Option<Change>) {
+        let mut written = wrote.bytes;
         if let Some(Report { lost, len }) = self.reporting.take()
             && written >= len
         {
@@ -139,12 +145,12 @@ impl<C> Queue<C> {
             written -= line.text.len();
             clients.extend(self.writing.pop_front().and_then(|line| line.client));
         }
-        let unsynchronized = result.is_err() && self.writing.is_empty() && !clients.is_empty();
+        let unsynchronized = !wrote.is_synced && !clients.is_empty();
         while let Some(line) = self.writing.pop_back() {
             self.bytes += line.text.len();
             self.waiting.push_front(line);
         }
-        let change = match (result, self.health) {
+        let change = match (&wrote.result, self.health) {
             (Ok(()), Health::Failed { accepts_since: None }) => {
                 self.health = Health::Failed { accepts_since: Some(now) };
                 None

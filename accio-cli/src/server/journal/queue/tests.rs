@@ -1,6 +1,8 @@
 use super::*;
 
-const REFUSED: fn() -> io::Result<()> = || Err(io::ErrorKind::WouldBlock.into());
+fn written(bytes: usize, result: Result<(), io::ErrorKind>) -> Written {
+    Written { bytes, is_synced: true, result: result.map_err(io::Error::from) }
+}
 
 struct Journal {
     queue: Queue<u32>,
@@ -25,13 +27,14 @@ impl Journal {
     /// state.
     fn write(&mut self, millis: u64) -> (String, Vec<u32>, Option<Change>) {
         let text = self.queue.take(4096, |lost| format!("lost {lost}\n").into_bytes());
-        let (clients, change) = self.queue.wrote(text.len(), &Ok(()), self.at(millis));
+        let (clients, change) = self.queue.wrote(&written(text.len(), Ok(())), self.at(millis));
         (String::from_utf8(text).unwrap(), clients, change)
     }
 
     fn refuse(&mut self, millis: u64) {
         self.queue.take(4096, |_| Vec::new());
-        let refused = self.queue.wrote(0, &REFUSED(), self.at(millis));
+        let refused =
+            self.queue.wrote(&written(0, Err(io::ErrorKind::WouldBlock)), self.at(millis));
         assert_eq!(refused, (vec![], None));
     }
 }
@@ -53,7 +56,7 @@ fn does_not_write_a_complete_line_twice_after_a_partial_write() {
     let text = journal.queue.take(4096, |_| Vec::new());
     assert_eq!(text, b"1\n2\n3\n");
     // The second line was written in part, so it is written again as a whole.
-    let released = journal.queue.wrote(3, &Err(io::ErrorKind::StorageFull.into()), journal.at(1));
+    let released = journal.queue.wrote(&written(3, Err(io::ErrorKind::StorageFull)), journal.at(1));
     assert_eq!(released, (vec![1], None));
     assert_eq!(journal.write(2), ("2\n3\n".into(), vec![2, 3], None));
 }
@@ -134,18 +137,22 @@ fn releases_clients_of_a_hanging_write_without_losing_its_lines() {
     journal.push(0, 1);
     let text = journal.queue.take(4096, |_| Vec::new());
     assert_eq!(journal.queue.expire(journal.at(1000)), [1]);
-    assert_eq!(journal.queue.wrote(text.len(), &Ok(()), journal.at(5000)), (vec![], None));
+    assert_eq!(journal.queue.wrote(&written(text.len(), Ok(())), journal.at(5000)), (vec![], None));
     assert_eq!((journal.queue.lost(), journal.queue.is_empty()), (0, true));
 }
 
 #[test]
 fn counts_as_failed_at_once_when_a_sync_fails() {
-    let mut journal = Journal::new();
-    journal.push(0, 1);
-    let text = journal.queue.take(4096, |_| Vec::new());
-    let (clients, change) =
-        journal.queue.wrote(text.len(), &Err(io::ErrorKind::Other.into()), journal.at(1));
-    assert_eq!((clients, change), (vec![1], Some(Change::Failed)));
+    // The whole text was written, or only its first line.
+    for bytes in [4, 3] {
+        let mut journal = Journal::new();
+        journal.push(0, 1);
+        journal.push(0, 2);
+        journal.queue.take(4096, |_| Vec::new());
+        let failed = Written { is_synced: false, ..written(bytes, Err(io::ErrorKind::Other)) };
+        let result = journal.queue.wrote(&failed, journal.at(1));
+        assert_eq!(result, (vec![1, 2], Some(Change::Failed)));
+    }
 }
 
 #[test]
