@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use crate::content_hasher::{ContentHasher, Pending};
+use crate::content_hasher::{ContentHasher, Lag, Pending};
 use crate::fast_path::{FastPath, FastPaths};
 use crate::limits::FIRST_READ;
 use crate::os_error::reason;
@@ -27,12 +27,15 @@ pub struct Copier {
     paths: Arc<FastPaths>,
     /// Empty before its first use, so that an idle thread needs no memory for it.
     buffer: Box<[u8]>,
-    /// A buffer for content that is hashed or decrypted, allocated by the first step that needs it.
+    /// A buffer for content that is hashed from memory, read back to be hashed, or decrypted;
+    /// allocated when it is needed first.
     large: Vec<u8>,
     /// The size of that buffer, which is doubled up to [`LARGE_BUFFER`] when a read fills it.
     large_size: usize,
     /// The bytes in that buffer, until they are hashed.
     pending: Option<Pending>,
+    /// The part that may be left to hash of content that is read back from its file.
+    lag: Option<Lag>,
     /// Whether the caller calls [`hash_pending`](Copier::hash_pending) after a turn.
     hashes_later: bool,
     /// Created for the first transfer that needs it. Empty between steps.
@@ -63,6 +66,11 @@ pub enum CopyError {
     /// The file could not be written, for example because the disk is full.
     #[error("cannot write: {}", reason(.0))]
     Write(io::Error),
+    /// Content could not be read back from the file for its digest, because the disk fails or because
+    /// the file is shorter than what was written to it. Only a [session](crate::Session) with a digest
+    /// reads.
+    #[error("cannot read: {}", reason(.0))]
+    Read(io::Error),
     /// No byte arrived for the idle timeout that was passed to
     /// [`copy_to_end`](Copier::copy_to_end).
     #[error("no data for {} s", .0.as_secs_f64())]
@@ -81,23 +89,32 @@ impl Copier {
             large: Vec::new(),
             large_size: FIRST_READ,
             pending: None,
+            lag: None,
             hashes_later: false,
             pipe: None,
             scratch,
         }
     }
 
-    /// Makes the last step of a turn leave its bytes to [`hash_pending`](Copier::hash_pending), so
-    /// that another thread can continue the transfer while this one hashes. The caller must call it
-    /// after each turn, before it waits for anything.
+    /// Makes the steps of a turn leave bytes to [`hash_pending`](Copier::hash_pending), so that
+    /// another thread can continue the transfer while this one hashes. The caller must call it after
+    /// each turn, before it waits for anything.
     #[cfg(all(feature = "server", linux_sys))]
     pub(crate) fn hashing_later(mut self) -> Self {
         self.hashes_later = true;
         self
     }
 
-    /// Hashes the bytes that the last step has left.
+    /// Hashes bytes that the last steps have left.
     pub(crate) fn hash_pending(&mut self) {
+        self.hash_buffer();
+        if let Some(lag) = self.lag.take() {
+            lag.reduce(&mut self.large);
+        }
+    }
+
+    /// Hashes the bytes in the large buffer.
+    fn hash_buffer(&mut self) {
         if let Some(pending) = self.pending.take() {
             self.large = pending.hash();
         }
@@ -110,7 +127,7 @@ impl Copier {
     ///
     /// Any error of the socket, including [`io::ErrorKind::WouldBlock`].
     pub fn receive(&mut self, socket: &mut impl Socket) -> io::Result<&[u8]> {
-        self.hash_pending();
+        self.hash_buffer();
         self.allocate_buffer();
         let count = socket.recv(&mut self.buffer)?;
         Ok(&self.buffer[..count])
@@ -130,15 +147,33 @@ impl Copier {
         into_step(self.transfer(socket, file))
     }
 
-    /// Moves available bytes through a larger buffer, and adds them to a digest. `length`, the number
-    /// of bytes received so far, includes those that could not be written, too.
+    /// Moves available bytes and adds them to a digest: by reading them back from the file or, where
+    /// that is impossible, through a larger buffer. `length`, the number of bytes received so far,
+    /// includes those that could not be written from the buffer, too.
     pub(crate) fn step_hashed<S: Socket, F: SinkFile>(
         &mut self,
         socket: &mut S,
         file: &mut F,
-        hasher: &ContentHasher,
+        hasher: &mut ContentHasher,
         length: &mut u64,
     ) -> Result<Step, CopyError> {
+        self.hash_buffer();
+        if hasher.reads_back()
+            || self.can_read_back(socket, file)
+                && hasher.begin_reading_back(*length, || file.reopen())
+        {
+            hasher.limit_lag(&mut self.large).map_err(CopyError::Read)?;
+            let step = self.step(socket, file)?;
+            if let Step::Moved(count) = step {
+                *length += count as u64;
+                hasher.received(*length);
+                self.lag = Some(hasher.lag());
+                if !self.hashes_later {
+                    self.hash_pending();
+                }
+            }
+            return Ok(step);
+        }
         let offset = *length;
         let count = match self.receive_much(socket, length) {
             Ok(0) => return Ok(Step::End),
@@ -188,6 +223,15 @@ impl Copier {
         }
     }
 
+    /// Returns whether content gets into the file without a copy through this process, so that reading
+    /// it back is the only one.
+    fn can_read_back<S: Socket, F: SinkFile>(&self, socket: &S, file: &F) -> bool {
+        self.paths.has(FastPath::Splice)
+            && self.paths.has(FastPath::ReadBack)
+            && socket.as_fd().is_some()
+            && matches!(file.demand(), Demand::Descriptor(_))
+    }
+
     fn transfer<S: Socket, F: SinkFile>(
         &mut self,
         socket: &mut S,
@@ -231,7 +275,7 @@ impl Copier {
         socket: &mut impl Socket,
         length: &mut u64,
     ) -> Result<usize, CopyError> {
-        self.hash_pending();
+        self.hash_buffer();
         self.large.resize(self.large_size, 0);
         let (count, end) = fill(socket, &mut self.large);
         *length += count as u64;

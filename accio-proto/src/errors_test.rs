@@ -108,9 +108,10 @@ fn copy_error() {
         every! {
             CopyError::Receive(_) = CopyError::Receive(cause()),
             CopyError::Write(_) = CopyError::Write(cause()),
+            CopyError::Read(_) = CopyError::Read(cause()),
             CopyError::Idle(_) = CopyError::Idle(Duration::from_secs(1)),
         },
-        2,
+        3,
     );
 }
 

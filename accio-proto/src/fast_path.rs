@@ -25,17 +25,21 @@ pub enum FastPath {
     EmptyPath = 1 << 4,
     /// Sends a file to a socket within the kernel (otherwise: read and send).
     Sendfile = 1 << 5,
+    /// Reads content back from the file to compute its digest, so that [`Splice`](FastPath::Splice)
+    /// can move it (otherwise: through a buffer).
+    ReadBack = 1 << 6,
 }
 
 impl FastPath {
     /// All fast paths.
-    pub const ALL: [FastPath; 6] = [
+    pub const ALL: [FastPath; 7] = [
         FastPath::Splice,
         FastPath::Truncate,
         FastPath::Tmpfile,
         FastPath::Preallocate,
         FastPath::EmptyPath,
         FastPath::Sendfile,
+        FastPath::ReadBack,
     ];
 
     /// Returns the name for command lines.
@@ -47,6 +51,7 @@ impl FastPath {
             FastPath::Preallocate => "preallocate",
             FastPath::EmptyPath => "empty-path",
             FastPath::Sendfile => "sendfile",
+            FastPath::ReadBack => "read-back",
         }
     }
 }
@@ -54,7 +59,8 @@ impl FastPath {
 /// A string that is not the name of a fast path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown fast path {0:?}: use splice, truncate, tmpfile, preallocate, empty-path or sendfile"
+    "unknown fast path {0:?}: use splice, truncate, tmpfile, preallocate, empty-path, sendfile or \
+     read-back"
 )]
 pub struct UnknownFastPath(String);
 

@@ -68,7 +68,7 @@
 //! use std::collections::HashMap;
 //! use std::io;
 //! use std::net::IpAddr;
-//! use std::os::fd::BorrowedFd;
+//! use std::os::fd::{BorrowedFd, OwnedFd};
 //! use std::sync::{Arc, Mutex};
 //!
 //! use accio_proto::{Connection, Demand, FileSink, OpenError, SinkFile};
@@ -181,6 +181,10 @@
 //!
 //!     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
 //!         self.file.descriptor()
+//!     }
+//!
+//!     fn reopen(&self) -> Option<OwnedFd> {
+//!         self.file.reopen()
 //!     }
 //!
 //!     fn commit(&mut self) -> io::Result<()> {

@@ -83,6 +83,8 @@ mod client;
 mod connection;
 #[cfg(feature = "io")]
 mod content_hasher;
+#[cfg(test)]
+mod content_hasher_test;
 #[cfg(feature = "io")]
 mod copier;
 mod dialect;

@@ -4,9 +4,30 @@
 /// unprivileged process may request, and twice as fast as the default of 64 KiB.
 pub(crate) const PIPE_CAPACITY: usize = 1 << 20;
 
-/// Maximum size of the buffer for content that is hashed or decrypted (1 MiB): a write to ext4 costs
+/// Maximum size of the buffer for content that is hashed from memory or decrypted (1 MiB): a write to ext4 costs
 /// about 15 µs, whatever its size, as much as hashing 60 KiB with BLAKE3.
 pub(crate) const LARGE_BUFFER: usize = 1 << 20;
+
+/// Size from which content is read back from its file to hash it (1 MiB), which needs one more
+/// descriptor and, with a sandbox, a request to another process: too much for a small upload.
+pub(crate) const READ_BACK_MIN: u64 = 1 << 20;
+
+/// Size of the pieces in which content is read back (256 KiB): it fits into the cache of a core, and the
+/// calls cost nothing.
+pub(crate) const READ_BACK_PIECE: usize = 256 << 10;
+
+/// Number of bytes that are left to hash when a thread begins to (2 MB): about two turns, so that
+/// most turns do not touch the content, and it is still in the cache.
+pub(crate) const HASH_AFTER: u64 = 2_000_000;
+
+/// Number of bytes that a thread hashes before it turns to other connections (8 MiB): a few
+/// milliseconds with BLAKE3, and with SHA-256 less than the front thread takes for a blocked worker.
+pub(crate) const HASH_SHARE: u64 = 8 << 20;
+
+/// Number of received bytes that may be left to hash before a session receives more (32 MiB): enough
+/// that a thread which has to wait for a core delays no transfer, and hashed within a tenth of a
+/// second at the end of the content.
+pub(crate) const MAX_UNHASHED: u64 = 32 << 20;
 
 /// File size from which blocks are preallocated, which is also the first step (1 MiB): smaller
 /// files are written faster without.

@@ -25,7 +25,7 @@ pub enum Threading {
     /// The program brings a runtime, such as tokio, and calls the server's
     /// [`Driver`](crate::driver::Driver): see [`Server::into_driver`](crate::Server::into_driver).
     /// A connection takes up to five descriptors: its socket, a duplicate in the runtime's event
-    /// queue, its file, and a pipe.
+    /// queue, its file, and a pipe. With a digest, it takes one more.
     Runtime,
 }
 
@@ -41,15 +41,17 @@ impl Threading {
         }
     }
 
-    /// Returns the maximum number of descriptors that a connection needs.
-    pub(super) fn descriptors(self) -> u64 {
-        match self {
+    /// Returns the maximum number of descriptors that a connection needs; `reads_back` says whether
+    /// content is read back from its file.
+    pub(super) fn descriptors(self, reads_back: bool) -> u64 {
+        let others = match self {
             // Socket and file.
             Threading::Reactor | Threading::PerSession => 2,
             // And a duplicate of the socket in the runtime's event queue, and a pipe, because each
             // connection may have a turn at the same time.
             Threading::Runtime => 5,
-        }
+        };
+        others + u64::from(reads_back)
     }
 
     /// Returns the default for the maximum number of connections.
@@ -60,13 +62,14 @@ impl Threading {
         }
     }
 
-    /// Returns how many connections the descriptor limit of the process allows, but at least one.
-    pub(super) fn descriptor_max(self) -> usize {
+    /// Returns how many connections the descriptor limit of the process allows, but at least one, if
+    /// each takes this number of descriptors.
+    pub(super) fn descriptor_max(each: u64) -> usize {
         let limit = process::descriptor_limit().unwrap_or_else(|error| {
             log::debug!("cannot read the descriptor limit: {error}");
             Some(UNKNOWN_DESCRIPTOR_LIMIT)
         });
         let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);
-        usize::try_from(descriptors / self.descriptors()).unwrap_or(usize::MAX).max(1)
+        usize::try_from(descriptors / each).unwrap_or(usize::MAX).max(1)
     }
 }

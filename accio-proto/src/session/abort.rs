@@ -80,16 +80,19 @@ pub enum SinkCall {
     Open,
     /// The content could not be written.
     Write,
+    /// The content could not be read back for its digest.
+    Read,
     /// The complete file could not be stored.
     Commit,
 }
 
 impl SinkCall {
-    /// Returns the name: `open`, `write` or `commit`.
+    /// Returns the name: `open`, `write`, `read` or `commit`.
     pub const fn name(self) -> &'static str {
         match self {
             SinkCall::Open => "open",
             SinkCall::Write => "write",
+            SinkCall::Read => "read",
             SinkCall::Commit => "commit",
         }
     }
@@ -112,6 +115,7 @@ impl From<CopyError> for Abort {
         match error {
             CopyError::Receive(source) => Abort::connection(source),
             CopyError::Write(cause) => Abort::Sink { action: SinkCall::Write, cause },
+            CopyError::Read(cause) => Abort::Sink { action: SinkCall::Read, cause },
             CopyError::Idle(limit) => Abort::Idle(limit),
         }
     }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::{Abort, SinkCall};
 use crate::connection::Connection;
+use crate::content_hasher::ContentHasher;
 use crate::dialect::Dialect;
 use crate::digest::Digest;
 use crate::panics::{caught_with, discard, message};
@@ -26,6 +27,9 @@ pub struct Closing<S, F> {
     pub(super) digest: Option<Digest>,
     pub(super) result: Result<(), Abort>,
     pub(super) file: Option<F>,
+    /// The hasher of a failed session. Its drop closes a file, which the thread that ends the session
+    /// may not be allowed to do.
+    pub(super) hasher: Option<Box<ContentHasher>>,
     pub(super) socket: Unreleased<S>,
 }
 
@@ -259,7 +263,8 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         if let Some(error) = &unmarked {
             log::error!("connection {}: cannot keep the error marker: {error}", self.connection.id);
         }
-        let Closing { connection, bytes, digest, result, file, socket } = self;
+        let Closing { connection, bytes, digest, result, file, hasher, socket } = self;
+        drop(hasher);
         let digest = digest.filter(|_| result.is_ok());
         let connection = *connection;
         Ended { connection, bytes, digest, result, unmarked, socket, discarded: file }

@@ -41,7 +41,7 @@ pub struct Session<S, F> {
     /// Content bytes received, whether or not they are stored in the end.
     bytes: u64,
     /// Computes the digest, if one is requested.
-    hasher: Option<ContentHasher>,
+    hasher: Option<Box<ContentHasher>>,
     clock: TransferClock,
 }
 
@@ -128,11 +128,12 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     }
 
     /// Makes the session compute the digest of the content. The content then passes through a
-    /// buffer, whatever the file [demands](crate::Demand). Must be called before the first turn.
+    /// buffer, whatever the file [demands](crate::Demand), or is read back from the file if that can be
+    /// [reopened](SinkFile::reopen). Must be called before the first turn.
     #[cfg(feature = "digest")]
     #[must_use]
     pub fn digest(mut self, algorithm: DigestAlgorithm) -> Self {
-        self.hasher = Some(ContentHasher::new(Hasher::new(algorithm)));
+        self.hasher = Some(Box::new(ContentHasher::new(Hasher::new(algorithm))));
         self
     }
 
@@ -294,13 +295,22 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         self.close(Err(why))
     }
 
-    /// Ends the session. [`Closing::finish`] then commits or aborts the file.
-    pub fn close(mut self, result: Result<(), Abort>) -> Closing<S, F> {
+    /// Ends the session. [`Closing::finish`] then commits or aborts the file. If the session is
+    /// complete, this waits for its digest; an early end waits for nothing.
+    pub fn close(mut self, mut result: Result<(), Abort>) -> Closing<S, F> {
         let file = self.stage.take_file();
-        let Session { connection, socket, bytes, hasher, .. } = self;
-        let digest =
-            hasher.filter(|_| result.is_ok()).map(|hasher| hasher.complete(bytes).finish());
-        Closing { connection, bytes, digest, result, file, socket: Unreleased(socket) }
+        let Session { connection, socket, bytes, mut hasher, .. } = self;
+        let mut digest = None;
+        if result.is_ok()
+            && let Some(hasher) = hasher.take()
+        {
+            match hasher.complete(bytes) {
+                Ok(hasher) => digest = Some(hasher.finish()),
+                Err(error) => result = Err(Abort::sink(SinkCall::Read)(error)),
+            }
+        }
+        let socket = Unreleased(socket);
+        Closing { connection, bytes, digest, result, file, hasher, socket }
     }
 
     fn flush(&mut self) -> Result<(), Abort> {
@@ -324,7 +334,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     ) -> Result<Step, Abort> {
         let small = match &mut self.stage {
             Stage::Content { file: Some(file), bulk: true, .. } => {
-                let copy = || match &self.hasher {
+                let copy = || match &mut self.hasher {
                     None => {
                         let step = copier.step(&mut self.socket, file)?;
                         if let Step::Moved(count) = step {

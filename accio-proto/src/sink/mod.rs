@@ -5,7 +5,7 @@ mod dir;
 mod memory;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::connection::Connection;
 use crate::os_error::reason;
@@ -38,7 +38,8 @@ pub const ERROR_MARKER: &[u8] = b"ERROR";
 ///
 /// Its files need not pass on [`demand`](SinkFile::demand): the content then passes through the
 /// process, to [`write`](SinkFile::write). If they do, they must pass on [`advance`](SinkFile::advance),
-/// which is called instead of `write` if the kernel can move the content. Without
+/// which is called instead of `write` if the kernel can move the content, and should pass on
+/// [`reopen`](SinkFile::reopen): without it, content is copied once more to compute its digest. Without
 /// [`is_full`](SinkFile::is_full), a sink that stores content later has to hold more of it. A reviewer needs [`prepare_review`](SinkFile::prepare_review) and
 /// [`descriptor`](SinkFile::descriptor). The [guide](crate::guide#a-sink-that-wraps-another-one) has an
 /// example.
@@ -216,6 +217,16 @@ pub trait SinkFile: Send + 'static {
     /// Returns the descriptor of the content, if it has one, for a review. It need not be readable:
     /// a reviewer opens the file again. By default there is none.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Opens the file a second time, to read its content back for a digest. The descriptor must return,
+    /// from offset 0, exactly the bytes that the file has received through its
+    /// [descriptor](Demand::Descriptor) and by [`write`](SinkFile::write). Called at most once, when the
+    /// content is large and the kernel moves it into that descriptor; with `None`, content passes through a
+    /// buffer to be hashed. The descriptor is closed before the commit. It may block. The
+    /// default returns `None`.
+    fn reopen(&self) -> Option<OwnedFd> {
         None
     }
 

@@ -9,7 +9,8 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 pub(crate) use super::unnamed_file::{
-    link_empty_path, link_proc, open_anonymous, preallocate, rename_new, start_writing, sync_data,
+    link_empty_path, link_proc, open_anonymous, preallocate, rename_new, reopen, start_writing,
+    sync_data,
 };
 use super::{is_unsupported, permissions, retry};
 
@@ -107,6 +108,22 @@ pub(crate) fn write_all(file: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Reads bytes at `offset`, without moving the file's position; returns their number, 0 at the end.
+pub(crate) fn read_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    retry(|| rustix::io::pread(&file, &mut *buffer, offset))
+}
+
+/// Returns whether both descriptors are of the same file.
+pub(crate) fn is_same_file(one: impl AsFd, other: impl AsFd) -> io::Result<bool> {
+    let [one, other] = [retry(|| rustix::fs::fstat(&one))?, retry(|| rustix::fs::fstat(&other))?];
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+}
+
+/// Returns whether the error says that the process or the system has no descriptor left.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Makes the file system write buffered bytes and report errors, as closing a descriptor does.

@@ -9,6 +9,8 @@ mod copier;
 #[cfg(feature = "digest")]
 mod digests;
 mod handshake_properties;
+#[cfg(feature = "digest")]
+mod reading_back;
 mod readme;
 #[cfg(feature = "io")]
 mod session_limits;

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use accio_proto::{Connection, Demand, FileSink, OpenError, SinkFile};
 
@@ -141,6 +141,10 @@ impl SinkFile for AnyFile {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.0.descriptor()
+    }
+
+    fn reopen(&self) -> Option<OwnedFd> {
+        self.0.reopen()
     }
 
     fn commit(&mut self) -> io::Result<()> {

@@ -6,6 +6,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::ServerBuilder;
+#[cfg(feature = "digest")]
+use crate::fast_path::FastPath;
 use crate::limits;
 use crate::program_log as log;
 use crate::server::admission::{Admission, default_share};
@@ -84,7 +86,12 @@ impl<K: FileSink> ServerBuilder<K> {
         let addresses = sockets.iter().map(TcpListener::local_addr);
         let addresses = addresses.collect::<io::Result<_>>().map_err(ServerError::Start)?;
         let threading = Threading::choose(self.config.threading, self.sink.blocks());
-        let max_connections = max_connections(self.config.max_connections, threading);
+        #[cfg(feature = "digest")]
+        let reads_back = self.config.digest.is_some() && self.paths.has(FastPath::ReadBack);
+        #[cfg(not(feature = "digest"))]
+        let reads_back = false;
+        let descriptors = threading.descriptors(reads_back);
+        let max_connections = max_connections(self.config.max_connections, threading, descriptors);
         let mut admission = Admission::default();
         admission.allow = self.config.allow;
         admission.deny = self.config.deny;
@@ -142,15 +149,18 @@ impl<K: FileSink> ServerBuilder<K> {
 }
 
 /// Returns the connection limit, and logs if the descriptor limit makes it lower than requested.
-fn max_connections(requested: Option<NonZeroUsize>, threading: Threading) -> usize {
+fn max_connections(
+    requested: Option<NonZeroUsize>,
+    threading: Threading,
+    descriptors: u64,
+) -> usize {
     let wanted = requested.map_or(threading.default_max(), usize::from);
     let wanted = wanted.min(limits::MAX_CONNECTIONS);
-    let possible = threading.descriptor_max();
+    let possible = Threading::descriptor_max(descriptors);
     if requested.is_some() && wanted > possible {
         log::warn!(
-            "serving at most {possible} connections instead of {wanted}: each takes up to {} \
-             descriptors: raise the descriptor limit (ulimit -n)",
-            threading.descriptors()
+            "serving at most {possible} connections instead of {wanted}: each takes up to {descriptors} \
+             descriptors: raise the descriptor limit (ulimit -n)"
         );
     }
     wanted.min(possible)

@@ -1,13 +1,14 @@
 //! The open directory: creates files, and gives them their names in one step.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::existing::Existing;
 use super::hidden_name::HiddenNames;
 use super::names::Names;
+use super::reopening::Reopening;
 use super::room;
 use super::spare::Spare;
 use crate::fast_path::{FastPath, FastPaths};
@@ -36,6 +37,7 @@ pub(super) struct Dir {
     /// The permissions of the files; `None` means 0666 minus the umask.
     pub(super) mode: Option<u32>,
     pub(super) names: Names,
+    pub(super) reopening: Reopening,
     pub(super) hidden_names: HiddenNames,
     /// Whether the log already says that the directory was removed.
     pub(super) gone_is_logged: AtomicBool,
@@ -82,6 +84,25 @@ impl Dir {
                 _ => Err(error),
             },
             set => set,
+        }
+    }
+
+    /// Opens a file without a name again, for reading.
+    pub(super) fn reopen(&self, file: &OwnedFd) -> Option<OwnedFd> {
+        if !self.paths.has(FastPath::ReadBack) {
+            return None;
+        }
+        match self.reopening.open(file.as_fd()) {
+            Ok(opened) => Some(opened),
+            // This may be different for the next file.
+            Err(error) if calls::is_out_of_descriptors(&error) => {
+                log::debug!("cannot read content back for its digest: {error}");
+                None
+            }
+            Err(error) => {
+                self.paths.refused(FastPath::ReadBack, error);
+                None
+            }
         }
     }
 

@@ -62,6 +62,16 @@ impl SinkFile for DirFile {
         Some(self.fd.as_fd())
     }
 
+    fn reopen(&self) -> Option<OwnedFd> {
+        // On other file systems than those of Linux, bytes may still be buffered for this descriptor.
+        if self.hidden.is_some() {
+            return None;
+        }
+        let opened = self.dir.reopen(&self.fd)?;
+        log::debug!("connection {}: reading the content back for its digest", self.id);
+        Some(opened)
+    }
+
     fn commit(&mut self) -> io::Result<()> {
         let dir = Arc::clone(&self.dir);
         if dir.durable {

@@ -13,6 +13,7 @@ mod marker;
 mod names;
 mod options;
 mod rehearsal;
+mod reopening;
 mod room;
 mod spare;
 #[cfg(test)]

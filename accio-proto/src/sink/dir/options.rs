@@ -1,6 +1,7 @@
 //! Options of a directory, and its opening.
 
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,6 +12,7 @@ use super::existing::Existing;
 use super::file::DirFile;
 use super::hidden_name::HiddenNames;
 use super::names::Names;
+use super::reopening::Reopening;
 use super::spare::Spare;
 use super::{DirSink, lock, rehearsal};
 use crate::connection::Connection;
@@ -28,11 +30,13 @@ pub struct DirOptions {
     existing: Existing,
     mode: Option<u32>,
     names: Names,
+    reopening: Reopening,
 }
 
 impl DirOptions {
     /// Sets the fast paths to try; by default all. Those with an effect here are
-    /// [`FastPath::Tmpfile`], [`FastPath::EmptyPath`] and [`FastPath::Preallocate`].
+    /// [`FastPath::Tmpfile`], [`FastPath::EmptyPath`], [`FastPath::Preallocate`] and
+    /// [`FastPath::ReadBack`].
     pub fn fast_paths(self, paths: FastPaths) -> Self {
         DirOptions { paths, ..self }
     }
@@ -73,6 +77,17 @@ impl DirOptions {
         DirOptions { names: Names(Some(Arc::new(choose))), ..self }
     }
 
+    /// Calls `open` to open a file that has no name yet again, for reading, instead of opening it through
+    /// `/proc/self/fd`: for a program whose sandbox forbids that. It is called by the threads that
+    /// receive content, for large files of a server that computes digests, and may block for a short
+    /// time. Once it has failed, content is not [read back](FastPath::ReadBack).
+    pub fn reopen(
+        self,
+        open: impl Fn(BorrowedFd<'_>) -> io::Result<OwnedFd> + Send + Sync + 'static,
+    ) -> Self {
+        DirOptions { reopening: Reopening(Some(Arc::new(open))), ..self }
+    }
+
     /// Opens the directory at `path`, creating it and its parents if missing. Locks it, removes
     /// hidden files left by a killed process, and tests every operation that an upload needs, using
     /// a hidden name.
@@ -95,7 +110,7 @@ impl DirOptions {
         let fd = fd.map_err(error(DirErrorKind::Unusable))?;
         let is_shared = lock::lock(&fd, path, self.existing)
             .map_err(|_| error(DirErrorKind::InUse)(io::Error::other("another server uses it")))?;
-        let DirOptions { paths, durable, min_free, existing, mode, names } = self;
+        let DirOptions { paths, durable, min_free, existing, mode, names, reopening } = self;
         let mut dir = Dir {
             fd,
             path: path.to_owned(),
@@ -108,6 +123,7 @@ impl DirOptions {
             exclusive: Exclusive::Rename,
             mode,
             names,
+            reopening,
             hidden_names: HiddenNames::default(),
             gone_is_logged: AtomicBool::new(false),
             spare: Spare::default(),

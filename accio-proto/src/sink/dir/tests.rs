@@ -362,3 +362,63 @@ fn the_program_chooses_names() {
         assert_eq!(fs::read(dir.path().join("192.0.2.3-3")).unwrap(), ERROR_MARKER);
     }
 }
+
+#[test]
+#[cfg_attr(not(linux_sys), ignore = "only Linux opens a file by its descriptor")]
+fn a_file_without_a_name_can_be_read_back() {
+    for durable in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::options().durable(durable).create(dir.path()).unwrap();
+        let mut file = sink.open(&Connection::new(1)).unwrap();
+        file.write(b"first").unwrap();
+        let again = file.reopen().unwrap();
+        file.write(b" and second").unwrap();
+        let mut content = [0; 20];
+        assert_eq!(calls::read_at(&again, &mut content, 0).unwrap(), 16);
+        assert_eq!(&content[..16], b"first and second");
+        calls::write_all(&again, b"x").unwrap_err();
+        file.commit().unwrap();
+        assert_eq!(fs::read(dir.path().join("1.file")).unwrap(), b"first and second");
+    }
+}
+
+#[test]
+fn a_file_with_a_hidden_name_is_not_read_back() {
+    for without in [FastPath::Tmpfile, FastPath::ReadBack] {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = FastPaths::without([without]);
+        let options = DirSink::options().fast_paths(paths).reopen(|_| panic!("asked"));
+        let sink = options.create(dir.path()).unwrap();
+        assert!(sink.open(&Connection::new(1)).unwrap().reopen().is_none(), "{without:?}");
+    }
+}
+
+#[test]
+#[cfg_attr(not(linux_sys), ignore = "only Linux opens a file by its descriptor")]
+fn the_program_opens_files_until_that_fails() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    // Whether the program opens the right file, its error, and whether it is asked again.
+    for (right, code, again) in
+        [(true, None, true), (false, None, false), (true, Some(13), false), (true, Some(24), true)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let open = move |file: BorrowedFd<'_>| {
+            count.fetch_add(1, Ordering::Relaxed);
+            match (code, right) {
+                (Some(code), _) => Err(io::Error::from_raw_os_error(code)),
+                (None, true) => calls::reopen(file),
+                (None, false) => Ok(tempfile::tempfile().unwrap().into()),
+            }
+        };
+        let sink = DirSink::options().reopen(open).create(dir.path()).unwrap();
+        let file = sink.open(&Connection::new(1)).unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "only when it is needed");
+        for attempt in 1..=2 {
+            assert_eq!(file.reopen().is_some(), right && code.is_none());
+            assert_eq!(asked.load(Ordering::Relaxed), if again { attempt } else { 1 });
+        }
+        assert_eq!(sink.dir.paths.has(FastPath::ReadBack), again);
+    }
+}

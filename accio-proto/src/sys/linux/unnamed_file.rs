@@ -25,6 +25,15 @@ pub(crate) fn link_proc(file: impl AsFd, dir: impl AsFd, name: &str) -> io::Resu
     Ok(rustix::fs::linkat(CWD, path, &dir, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
+/// Opens the open file again, for reading. The time of its last access does not change: the server
+/// owns the file, which the system requires for that.
+pub(crate) fn reopen(file: impl AsFd) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NOATIME | OFlags::CLOEXEC;
+    retry(|| rustix::fs::openat(CWD, &path, flags, rustix::fs::Mode::empty()))
+}
+
 /// Renames within the directory to a name that does not exist. Returns whether the old name is
 /// gone: it remains, next to the new one, if the file system cannot do both in one step.
 pub(crate) fn rename_new(dir: impl AsFd, from: &str, to: &str) -> io::Result<bool> {

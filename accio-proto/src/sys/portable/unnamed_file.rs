@@ -23,6 +23,11 @@ pub(crate) fn link_proc(_: impl AsFd, _: impl AsFd, _: &str) -> io::Result<()> {
     Err(Errno::NOSYS.into())
 }
 
+/// Opening a file by its descriptor is not supported.
+pub(crate) fn reopen(_: impl AsFd) -> io::Result<OwnedFd> {
+    Err(Errno::NOSYS.into())
+}
+
 /// Gives the file a second name that does not exist; returns that the old one remains.
 pub(crate) fn rename_new(dir: impl AsFd, from: &str, to: &str) -> io::Result<bool> {
     retry(|| rustix::fs::linkat(&dir, from, &dir, to, AtFlags::empty())).map(|()| false)

@@ -19,7 +19,7 @@ fn a_complete_file_has_a_digest_and_a_failed_one_has_none() {
             let sink = DirSink::options().fast_paths(paths.clone()).create(dir.path()).unwrap();
             let server = start(builder(sink).fast_paths(paths).digest(algorithm));
             let mut contents: Vec<Vec<u8>> =
-                [0, 1, 65_536, 65_537, 3 << 20].into_iter().map(pattern).collect();
+                [0, 1, 65_536, 65_537, 12 << 20].into_iter().map(pattern).collect();
             // Content that is held back as a possible handshake, until the end or until the next
             // byte.
             contents.push(b"confirm-acc".to_vec());

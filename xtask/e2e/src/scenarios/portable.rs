@@ -14,8 +14,8 @@ pub(super) static SCENARIOS: &[Scenario] = &[
 ];
 
 /// The fast paths that can be switched off.
-pub(super) const NAMES: [&str; 6] =
-    ["splice", "truncate", "tmpfile", "preallocate", "empty-path", "sendfile"];
+pub(super) const NAMES: [&str; 7] =
+    ["splice", "truncate", "tmpfile", "preallocate", "empty-path", "sendfile", "read-back"];
 
 /// Skips the scenario if server-s cannot switch fast paths off, as in a release: they need its
 /// feature `diagnostics`.
