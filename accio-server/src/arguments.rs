@@ -97,8 +97,8 @@ pub(crate) struct Files {
     /// Compute a digest of each file: sha256 or blake3
     ///
     /// It is in the journal and in the environment of commands, to be compared with what a client
-    /// with the same flag prints. The bytes then pass through this process instead of being moved by
-    /// the kernel, which takes more CPU time.
+    /// with the same flag prints. It takes CPU time: large files are read back while they are received,
+    /// and all other bytes pass through this process instead of being moved by the kernel.
     #[cfg(feature = "digest")]
     #[arg(long, value_name = "ALGORITHM", env = "ACCIO_DIGEST")]
     pub(crate) digest: Option<DigestAlgorithm>,

@@ -95,7 +95,7 @@ pub struct OperationFlags {
     pub metrics_name: Vec<String>,
     /// Disable one of the kernel's fast paths (repeatable)
     ///
-    /// One of splice, truncate, tmpfile, preallocate, empty-path.
+    /// One of splice, truncate, tmpfile, preallocate, empty-path, read-back.
     #[arg(
         long,
         value_name = "FAST-PATH",

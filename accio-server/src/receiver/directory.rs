@@ -20,6 +20,8 @@ use crate::arguments::{Arguments, Files, WithExisting};
 use crate::commands::{self, ActiveHelper, Commands, Helper, OnCommit};
 #[cfg(linux_sys)]
 use crate::commands::{AcceptIf, Reviews};
+#[cfg(all(linux_sys, feature = "digest"))]
+use crate::reopener::Reopener;
 #[cfg(linux_sys)]
 use crate::sandbox::Sandbox;
 
@@ -44,6 +46,17 @@ pub(crate) fn run(
         .existing(files.existing.into());
     if let Some(mode) = files.mode {
         options = options.mode(mode);
+    }
+    // The process starts later, but before the first connection.
+    #[cfg(all(linux_sys, feature = "digest"))]
+    let reopener = (files.digest.is_some() && sandbox.is_on()).then(Arc::default);
+    #[cfg(all(linux_sys, feature = "digest"))]
+    if let Some(reopener) = &reopener {
+        let reopener: Arc<OnceLock<Reopener>> = Arc::clone(reopener);
+        options = options.reopen(move |file| match reopener.get() {
+            Some(reopener) => reopener.open(file),
+            None => Err(ErrorKind::NotConnected.into()),
+        });
     }
     let sink = options.create(&file_dir).map_err(unusable)?;
     // An absolute path, because the journal's check and the commands must find the same directory
@@ -89,6 +102,8 @@ pub(crate) fn run(
         commands,
         #[cfg(linux_sys)]
         reviews,
+        #[cfg(all(linux_sys, feature = "digest"))]
+        reopener,
         helper,
     };
     operations.run(&server, builder, port, receiver)
@@ -182,6 +197,9 @@ struct Receiver {
     commands: Commands,
     #[cfg(linux_sys)]
     reviews: Arc<OnceLock<Arc<Reviews>>>,
+    /// Opens uploads again, to compute their digests in the sandbox.
+    #[cfg(all(linux_sys, feature = "digest"))]
+    reopener: Option<Arc<OnceLock<Reopener>>>,
     helper: OnceLock<Mutex<Option<ActiveHelper>>>,
 }
 
@@ -208,7 +226,18 @@ impl Program for Receiver {
 
     #[cfg_attr(not(linux_sys), expect(unused_variables, reason = "the sandbox needs Linux"))]
     fn confine(&self, readable: &[OwnedFd]) -> Result<(), Failure> {
-        // The helper starts before the sandbox, which forbids running programs.
+        // The helpers start before the sandbox, which forbids running programs.
+        #[cfg(all(linux_sys, feature = "digest"))]
+        if let Some(reopener) = &self.reopener {
+            match Reopener::start(&self.sink) {
+                Ok(started) => drop(reopener.set(started)),
+                Err(error) => log::warn!(
+                    "cannot start the process that opens uploads for their digests: {}: digests need \
+                     more CPU time",
+                    os_error_text(&error)
+                ),
+            }
+        }
         let helper = self.commands.start()?;
         #[cfg(linux_sys)]
         {
@@ -252,6 +281,10 @@ impl Program for Receiver {
     }
 
     fn finish(&self, deadline: &dyn Fn() -> Instant) {
+        #[cfg(all(linux_sys, feature = "digest"))]
+        if let Some(reopener) = self.reopener.as_ref().and_then(|reopener| reopener.get()) {
+            reopener.end(deadline());
+        }
         let helper = self.helper.get();
         let take = |helper: &Mutex<Option<ActiveHelper>>| {
             helper.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -16,6 +16,10 @@ pub(super) const IN_DIRECTORY: BitFlags<AccessFs> =
 pub(super) const AT_JOURNAL: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | MakeReg});
 
+/// Rights in FILE-DIR of the process that reopens uploads.
+#[cfg(feature = "digest")]
+pub(super) const REOPENING: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile});
+
 /// Restrictions for this thread and the threads that it starts later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Confinement<'a> {

@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use accio_cli::Failure;
 use clap::ValueEnum;
-use landlock::{CompatLevel, RulesetStatus, Scope};
+use landlock::{AccessFs, BitFlags, CompatLevel, RulesetStatus, Scope};
 
+#[cfg(feature = "digest")]
+use files::REOPENING;
 use files::{AT_JOURNAL, Confinement, IN_DIRECTORY};
 
 /// The requested level of sandboxing.
@@ -79,18 +81,26 @@ impl Sandbox {
 
 /// Restricts the process that reopens the journal to the journal's directory.
 pub(crate) fn confine_journal_opener(dir: BorrowedFd<'_>) {
+    confine_helper(dir, AT_JOURNAL, "the journal");
+}
+
+/// Restricts the process that reopens uploads to reading files of their directory.
+#[cfg(feature = "digest")]
+pub(crate) fn confine_reopener(dir: BorrowedFd<'_>) {
+    confine_helper(dir, REOPENING, "uploads");
+}
+
+fn confine_helper(dir: BorrowedFd<'_>, access: BitFlags<AccessFs>, what: &str) {
     let scopes = scopes(None);
     let required = CompatLevel::BestEffort;
-    if let Err(error) =
-        (Confinement { required, dir, access: AT_JOURNAL, readable: &[], scopes }).apply()
-    {
-        log::warn!("cannot confine the process that opens the journal: {error}");
+    if let Err(error) = (Confinement { required, dir, access, readable: &[], scopes }).apply() {
+        log::warn!("cannot confine the process that opens {what}: {error}");
     }
 }
 
 /// Landlock cannot allow signals to the helper process alone, so if there is one, seccomp restricts
 /// signals instead.
-fn scopes(helper: Option<i32>) -> landlock::BitFlags<Scope> {
+fn scopes(helper: Option<i32>) -> BitFlags<Scope> {
     match helper {
         Some(_) => Scope::AbstractUnixSocket.into(),
         None => Scope::AbstractUnixSocket | Scope::Signal,
@@ -151,11 +161,52 @@ mod tests {
 
     #[test]
     fn denies_reading_received_files() {
+        use std::os::fd::AsRawFd;
         let dir = tempfile::tempdir().unwrap();
+        let stored = dir.path().join("1.file");
         fs::write(dir.path().join("9.file"), "another's").unwrap();
-        confined(dir.path(), |_| {
+        confined(dir.path(), |sink| {
             assert!(denied(File::open(dir.path().join("9.file"))), "read in the directory");
             assert!(denied(fs::read_dir(dir.path())), "list the directory");
+            let mut file = sink.open(&Connection::new(1)).unwrap();
+            file.write(b"content").unwrap();
+            let link = format!("/proc/self/fd/{}", file.descriptor().unwrap().as_raw_fd());
+            assert!(denied(File::open(link)), "read an upload");
+            assert!(file.reopen().is_none(), "read an upload, by the sink");
+            file.commit().unwrap();
+            assert!(denied(File::open(&stored)), "read an own file");
+            let mut both = File::options();
+            assert!(denied(both.read(true).write(true).open(&stored)), "read and write");
+            File::options().write(true).open(&stored).unwrap();
+            let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::TMPFILE;
+            let unnamed = rustix::fs::openat(sink, ".", flags, rustix::fs::Mode::empty());
+            assert!(denied(unnamed.map_err(Into::into)), "create a readable file");
+        });
+    }
+
+    /// The helper may read nothing elsewhere and change nothing.
+    #[cfg(feature = "digest")]
+    #[test]
+    fn the_process_that_reopens_uploads_can_only_read_them() {
+        let outside = tempfile::tempdir().unwrap();
+        let secret = outside.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        let dir = outside.path().join("received");
+        fs::create_dir(&dir).unwrap();
+        let stored = dir.join("1.file");
+        fs::write(&stored, "stored").unwrap();
+        let opened = File::open(&dir).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                confine_reopener(opened.as_fd());
+                assert!(denied(File::open(&secret)), "read elsewhere");
+                assert!(denied(File::options().write(true).open(&stored)), "write");
+                assert!(denied(File::create(dir.join("2.file"))), "create");
+                assert!(denied(fs::remove_file(&stored)), "remove");
+                assert!(denied(fs::read_dir(&dir)), "list");
+                assert!(denied(Command::new("/bin/sh").args(["-c", "true"]).output()), "run");
+                File::open(&stored).unwrap();
+            });
         });
     }
 

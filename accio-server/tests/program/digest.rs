@@ -61,6 +61,120 @@ fn writes_no_digest_for_a_failed_transfer_or_without_the_flag() {
     assert_eq!((&lines[1]["outcome"], lines[1].get("digest")), (&"complete".into(), None));
 }
 
+/// Returns whether this kernel has Landlock; says so loudly if it has not.
+#[cfg(target_os = "linux")]
+#[expect(clippy::print_stderr, reason = "a test that checks nothing must say so")]
+fn has_landlock() -> bool {
+    use landlock::{AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::ReadFile);
+    let has = ruleset.is_ok_and(|ruleset| ruleset.create().is_ok());
+    if !has {
+        eprintln!("SKIPPED: this kernel has no Landlock");
+    }
+    has
+}
+
+/// Part of the line that the server logs when it begins to read an upload back.
+#[cfg(target_os = "linux")]
+const READS_BACK: &str = "reading the content back for its digest";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn large_uploads_are_read_back_also_in_the_sandbox() {
+    let big = payload::bytes(2, 9_000_000);
+    for algorithm in ["sha256", "blake3"] {
+        for sandbox in ["require", "off"] {
+            if sandbox == "require" && !has_landlock() {
+                continue;
+            }
+            let place = Place::new();
+            let journal = place.text("log/journal");
+            let flags = ["--digest", algorithm, "--sandbox", sandbox, "--journal", &journal, "-vv"];
+            let server = Server::start(&place, &flags);
+            upload(server.address(), &big).unwrap();
+            upload(server.address(), b"small").unwrap();
+            upload(server.address(), &big).unwrap();
+            until("three lines", || json_lines(&place.path("log/journal")).len() == 3);
+            let lines = json_lines(&place.path("log/journal"));
+            for (id, line) in (1..).zip(&lines) {
+                let content = place.read(id).unwrap();
+                assert!(content == if id == 2 { b"small".to_vec() } else { big.clone() });
+                let digest = line["digest"].as_str().unwrap();
+                let mut hasher = accio_proto::Hasher::new(algorithm.parse().unwrap());
+                hasher.update(&content);
+                assert_eq!(digest, hasher.finish().to_string(), "{id}");
+            }
+            for id in [1, 3] {
+                server.line(&format!("connection {id}: {READS_BACK}"));
+            }
+            assert_eq!(server.count(READS_BACK), 2);
+            server.stop(SOON);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_its_helper_the_server_hashes_from_memory_and_warns_once() {
+    use rustix::process::{Pid, Signal, kill_process};
+    if !has_landlock() {
+        return;
+    }
+    let big = payload::bytes(3, 5_000_000);
+    // A helper that is killed, and one that does not answer.
+    for signal in [Signal::KILL, Signal::STOP] {
+        let place = Place::new();
+        let journal = place.text("log/journal");
+        let flags = ["--digest", "sha256", "--sandbox", "require", "--journal", &journal, "-vv"];
+        let server = Server::start(&place, &flags);
+        let helpers = accio_harness::usage::tree(Pid::from_raw(server.pid()).unwrap());
+        let is_helper = |pid: &&Pid| {
+            let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+            std::fs::read_to_string(path).is_ok_and(|line| line.contains("__reopen"))
+        };
+        let helper = *helpers.iter().find(is_helper).expect("the helper runs");
+        upload(server.address(), &big).unwrap();
+        server.line(READS_BACK);
+        kill_process(helper, signal).unwrap();
+        for _ in 0..3 {
+            upload(server.address(), &big).unwrap();
+        }
+        server.line("the process that opens uploads for their digests has failed");
+        until("four lines", || json_lines(&place.path("log/journal")).len() == 4);
+        for (id, line) in (1..).zip(json_lines(&place.path("log/journal"))) {
+            let expected = sha256sum(&place.text(&format!("received/{id}.file")));
+            assert_eq!(line["digest"].as_str(), Some(&*expected), "{id}");
+        }
+        assert_eq!(server.count("opens uploads for their digests has failed"), 1);
+        assert_eq!(server.count(READS_BACK), 1);
+        if signal == Signal::STOP {
+            kill_process(helper, Signal::CONT).unwrap();
+        }
+        server.stop(SOON);
+    }
+}
+
+/// Otherwise an update of the program could not start it again, and systemd would kill the process.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_helper_ends_with_a_server_that_is_killed() {
+    use rustix::process::{Pid, Signal};
+    let place = Place::new();
+    let mut server = Server::start(&place, &["--digest", "blake3", "--sandbox", "try"]);
+    let processes = accio_harness::usage::tree(Pid::from_raw(server.pid()).unwrap());
+    assert_eq!(processes.len(), 2, "{processes:?}");
+    server.signal(Signal::KILL);
+    server.wait();
+    until("the helper ends", || {
+        let path = format!("/proc/{}/cmdline", processes[1].as_raw_nonzero());
+        std::fs::read_to_string(path).map_or(true, |line| !line.contains("__reopen"))
+    });
+    // The directory is not locked any more.
+    Server::start(&place, &["--sandbox", "off"]).stop(SOON);
+}
+
 #[test]
 fn rejects_an_unknown_algorithm() {
     let place = Place::new();
