@@ -62,7 +62,7 @@ fn writes_no_digest_for_a_failed_transfer_or_without_the_flag() {
 }
 
 /// Returns whether this kernel has Landlock; says so loudly if it has not.
-#[cfg(target_os = "linux")]
+#[cfg(linux_sys)]
 #[expect(clippy::print_stderr, reason = "a test that checks nothing must say so")]
 fn has_landlock() -> bool {
     use landlock::{AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
@@ -77,10 +77,10 @@ fn has_landlock() -> bool {
 }
 
 /// Part of the line that the server logs when it begins to read an upload back.
-#[cfg(target_os = "linux")]
+#[cfg(linux_sys)]
 const READS_BACK: &str = "reading the content back for its digest";
 
-#[cfg(target_os = "linux")]
+#[cfg(linux_sys)]
 #[test]
 fn large_uploads_are_read_back_also_in_the_sandbox() {
     let big = payload::bytes(2, 9_000_000);
@@ -115,7 +115,7 @@ fn large_uploads_are_read_back_also_in_the_sandbox() {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(linux_sys)]
 #[test]
 fn without_its_helper_the_server_hashes_from_memory_and_warns_once() {
     use rustix::process::{Pid, Signal, kill_process};
@@ -157,7 +157,7 @@ fn without_its_helper_the_server_hashes_from_memory_and_warns_once() {
 }
 
 /// Otherwise an update of the program could not start it again, and systemd would kill the process.
-#[cfg(target_os = "linux")]
+#[cfg(linux_sys)]
 #[test]
 fn the_helper_ends_with_a_server_that_is_killed() {
     use rustix::process::{Pid, Signal};
