@@ -202,8 +202,9 @@ fn content_that_cannot_be_read_back_fails_the_transfer() {
     ] {
         let sink = one_file(again);
         let algorithm = DigestAlgorithm::Blake3;
-        let (result, _, digest) = upload(&sink, FastPaths::default(), algorithm, &content);
+        let (result, bytes, digest) = upload(&sink, FastPaths::default(), algorithm, &content);
         assert_eq!(digest, None);
+        assert!(bytes < 7 << 20, "{again:?}: {bytes}: it ends long before the content does");
         match result {
             Err(Abort::Sink { action, .. }) => assert_eq!(action, call, "{again:?}"),
             result => panic!("{again:?}: {result:?}"),

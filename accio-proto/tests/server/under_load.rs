@@ -325,7 +325,8 @@ fn waiting_commits_share_a_group() {
     }
     let groups = groups.lock().unwrap();
     assert_eq!((groups[0], groups.iter().sum::<usize>()), (1, 41));
-    assert!(groups.len() <= 6, "{groups:?}");
+    // Four threads begin with a file each, and the others fit into three groups of 16.
+    assert!(groups.len() <= 10, "{groups:?}");
 }
 
 /// Table row 7: a client that sees the end of one connection may open the next.
