@@ -27,7 +27,7 @@ use accio_harness::{scheduling_delay, tools};
 const CLIENTS: usize = 50;
 
 /// The number of threads that commit files with `--durable`.
-const COMMITTERS: usize = 2;
+const COMMITTERS: usize = 4;
 
 /// The number of concurrent uploads that make the server start these threads.
 const WARM_UPS: u64 = 16;

@@ -27,7 +27,7 @@ pub(super) const INLINE_COMMIT: u64 = 1 << 20;
 pub(super) const COMMIT_GROUP: usize = 16;
 
 /// Threads that commit groups (4): the disk merges flushes that are requested at the same time. With
-/// 128 clients, two threads with groups of up to 64 files stored a fifth less, and eight threads no
+/// 128 clients, two threads with groups of up to 64 files stored a tenth less, and eight threads no
 /// more.
 pub(super) const GROUP_THREADS: usize = 4;
 
