@@ -76,6 +76,26 @@ fn has_landlock() -> bool {
     has
 }
 
+/// A process that is stopped until this is dropped, even by a failed test.
+#[cfg(linux_sys)]
+struct Stopped(rustix::process::Pid);
+
+#[cfg(linux_sys)]
+impl Stopped {
+    fn new(process: rustix::process::Pid) -> Self {
+        rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+        Stopped(process)
+    }
+}
+
+#[cfg(linux_sys)]
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
 /// Part of the line that the server logs when it begins to read an upload back.
 #[cfg(linux_sys)]
 const READS_BACK: &str = "reading the content back for its digest";
@@ -137,7 +157,10 @@ fn without_its_helper_the_server_hashes_from_memory_and_warns_once() {
         let helper = *helpers.iter().find(is_helper).expect("the helper runs");
         upload(server.address(), &big).unwrap();
         server.line(READS_BACK);
-        kill_process(helper, signal).unwrap();
+        let stopped = match signal {
+            Signal::STOP => Some(Stopped::new(helper)),
+            signal => kill_process(helper, signal).map(|()| None).unwrap(),
+        };
         for _ in 0..3 {
             upload(server.address(), &big).unwrap();
         }
@@ -149,9 +172,7 @@ fn without_its_helper_the_server_hashes_from_memory_and_warns_once() {
         }
         assert_eq!(server.count("opens uploads for their digests has failed"), 1);
         assert_eq!(server.count(READS_BACK), 1);
-        if signal == Signal::STOP {
-            kill_process(helper, Signal::CONT).unwrap();
-        }
+        drop(stopped);
         server.stop(SOON);
     }
 }
@@ -160,19 +181,19 @@ fn without_its_helper_the_server_hashes_from_memory_and_warns_once() {
 #[cfg(linux_sys)]
 #[test]
 fn the_helper_ends_with_a_server_that_is_killed_and_holds_no_lock() {
-    use rustix::process::{Pid, Signal, kill_process};
+    use rustix::process::{Pid, Signal};
     let place = Place::new();
     let mut server = Server::start(&place, &["--digest", "blake3", "--sandbox", "try"]);
     let processes = accio_harness::usage::tree(Pid::from_raw(server.pid()).unwrap());
     let [_, helper] = processes[..] else { panic!("{processes:?}") };
-    kill_process(helper, Signal::STOP).unwrap();
+    let stopped = Stopped::new(helper);
     server.signal(Signal::KILL);
     let stat = format!("/proc/{}/stat", server.pid());
     until("the server has ended", || {
         std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
     });
     let next = Server::start(&place, &["--sandbox", "off"]);
-    kill_process(helper, Signal::CONT).unwrap();
+    drop(stopped);
     // Its stderr ends when the helper has.
     server.wait();
     next.stop(SOON);
