@@ -162,15 +162,12 @@ impl Copier {
             || self.can_read_back(socket, file)
                 && hasher.begin_reading_back(*length, || file.reopen())
         {
-            hasher.limit_lag(&mut self.large).map_err(CopyError::Read)?;
+            self.limit_lag(hasher)?;
             let step = self.step(socket, file)?;
             if let Step::Moved(count) = step {
                 *length += count as u64;
                 hasher.received(*length);
-                self.lag = Some(hasher.lag());
-                if !self.hashes_later {
-                    self.hash_pending();
-                }
+                self.leave_to_hash(hasher);
             }
             return Ok(step);
         }
@@ -219,6 +216,25 @@ impl Copier {
                         return Err(CopyError::Idle(idle));
                     }
                 }
+            }
+        }
+    }
+
+    /// Returns once few enough bytes are left to hash of content that is read back. Call it before each
+    /// step.
+    pub(crate) fn limit_lag(&mut self, hasher: &ContentHasher) -> Result<(), CopyError> {
+        match hasher.reads_back() {
+            true => hasher.limit_lag(&mut self.large).map_err(CopyError::Read),
+            false => Ok(()),
+        }
+    }
+
+    /// Leaves received content that is read back to [`hash_pending`](Copier::hash_pending).
+    pub(crate) fn leave_to_hash(&mut self, hasher: &ContentHasher) {
+        if hasher.reads_back() {
+            self.lag = Some(hasher.lag());
+            if !self.hashes_later {
+                self.hash_pending();
             }
         }
     }

@@ -352,6 +352,9 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             }
             stage => stage,
         };
+        if let Some(hasher) = &self.hasher {
+            copier.limit_lag(hasher)?;
+        }
         let input = match copier.receive(&mut self.socket) {
             Ok(input) => input,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Blocked),
@@ -396,6 +399,10 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                 self.bytes += bytes.len() as u64;
             }
         }
-        Ok(if input.is_empty() { Step::End } else { Step::Moved(input.len()) })
+        let step = if input.is_empty() { Step::End } else { Step::Moved(input.len()) };
+        if let Some(hasher) = &self.hasher {
+            copier.leave_to_hash(hasher);
+        }
+        Ok(step)
     }
 }

@@ -191,6 +191,39 @@ fn content_that_is_read_back_is_moved_by_the_kernel_and_has_the_same_digest() {
     }
 }
 
+/// A client whose bytes arrive in small pieces must not leave all of them to the end.
+#[test]
+#[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
+fn content_in_small_pieces_is_hashed_while_it_arrives() {
+    let sink = one_file(Again::Shorter);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let socket = TcpSocket::new(listener.accept().unwrap().0).unwrap();
+    let (limits, now) = (SessionLimits::default(), Instant::now());
+    let dialect: ServerDialect = "direct".parse().unwrap();
+    let session = Session::begin(Connection::new(1), socket, dialect, now);
+    let mut session = session.digest(DigestAlgorithm::Blake3);
+    let mut copier = Copier::new(Arc::new(FastPaths::default()));
+    // The first pieces fill the buffer; then a turn without input ends the bulk transfer.
+    let pieces = [&[7; 128 << 10][..]; 16].into_iter().chain([&[][..]]);
+    for piece in pieces.chain([&[7; 32 << 10][..]; 500]) {
+        peer.write_all(piece).unwrap();
+        while !piece.is_empty() && !session.socket().has_input() {
+            std::thread::sleep(PAUSE);
+        }
+        if let Turn::Ended(result) = session.handle_ready(&sink, &mut copier, &limits, now) {
+            let bytes = session.bytes();
+            assert!(bytes < 8 << 20, "{bytes}: it ends long after the file does");
+            assert!(
+                matches!(result, Err(Abort::Sink { action: SinkCall::Read, .. })),
+                "{result:?}"
+            );
+            return;
+        }
+    }
+    panic!("content is not hashed while it arrives");
+}
+
 #[test]
 #[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
 fn content_that_cannot_be_read_back_fails_the_transfer() {
