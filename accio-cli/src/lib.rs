@@ -60,13 +60,13 @@ pub use escape::{escape, escape_json, is_unprintable};
 pub use failure::{Failure, USAGE, exit, say};
 pub use log_writer::{wait_for_stderr, write_stderr_in_background};
 pub use logging::Verbosity;
-#[cfg(all(linux_sys, feature = "operations"))]
-pub use server::open_journals;
 #[cfg(feature = "operations")]
 pub use server::{ListedFile, ListedFiles, OperationFlags};
 #[cfg(feature = "server")]
 pub use server::{Program, ServerFlags};
 #[cfg(feature = "metrics")]
 pub use server::{StatusPage, explain};
+#[cfg(all(linux_sys, feature = "operations"))]
+pub use server::{open_journals, outlive_signals};
 pub use stdio::{check_stdin, check_stdout};
 pub use values::{bytes, count, seconds};

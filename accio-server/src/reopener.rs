@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// How long the helper may take to end, even if the server has used up its time.
 const END: Duration = Duration::from_millis(20);
 
-/// The helper process. It ends when the server does, or when [`Reopener::end`] is called.
+/// The helper process. It ends when the server does, or when [`Reopener::close`] is called.
 #[derive(Debug)]
 pub(crate) struct Reopener {
     socket: UnixStream,
@@ -80,6 +80,8 @@ impl Reopener {
         let answer = send(&self.socket, &[0], Some(file)).and_then(|()| receive(&self.socket));
         match answer {
             Ok(Some((_, Some(opened)))) => Ok(opened),
+            // The kernel drops a descriptor for which the receiver has no room.
+            Ok(Some((code, None))) if code == [0; 4] => Err(Errno::MFILE.into()),
             Ok(Some((code, None))) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code))),
             failed => {
                 // An answer that comes later would be taken for that to another request.
@@ -98,13 +100,17 @@ impl Reopener {
         }
     }
 
-    /// Ends the helper and waits for it, until `deadline` at most: when the server has ended, systemd
-    /// kills the processes that are left and reports that.
-    pub(crate) fn end(&self, deadline: Instant) {
-        const INTERVAL: Duration = Duration::from_millis(1);
-        let deadline = deadline.max(Instant::now() + END);
+    /// Makes the helper end, without waiting.
+    pub(crate) fn close(&self) {
         // If it fails, the helper has ended already.
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Waits for the end of the helper after [`close`](Reopener::close), until `deadline` at most: when the
+    /// server has ended, systemd kills the processes that are left and reports that.
+    pub(crate) fn wait_ended(&self, deadline: Instant) {
+        const INTERVAL: Duration = Duration::from_millis(1);
+        let deadline = deadline.max(Instant::now() + END);
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         while matches!(process.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::sleep(INTERVAL);
@@ -121,6 +127,9 @@ fn ended() -> io::Error {
 pub(crate) fn reopen_files(confine: impl FnOnce(BorrowedFd<'_>)) -> Option<ExitCode> {
     if std::env::args_os().nth(1)? != HELPER {
         return None;
+    }
+    if accio_cli::outlive_signals().is_err() {
+        return Some(ExitCode::FAILURE);
     }
     let (socket, dir) = (io::stdin(), io::stdout());
     confine(dir.as_fd());
@@ -147,7 +156,7 @@ fn serve(socket: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Allows only an upload in progress: a regular file without a name on the device of the directory,
 /// which was created without a name. A server that an attacker controls could otherwise remove the
-/// name of a stored file and have that opened. Only this kind of descriptor has the flag, and no
+/// name of a stored file and have that opened, except a file that it received itself. Only this kind of descriptor has the flag, and no
 /// call adds it later.
 fn check(file: &OwnedFd, device: u64) -> Result<(), Errno> {
     let stat = fstat(file)?;
@@ -292,8 +301,12 @@ mod tests {
         assert_eq!(silent.open(upload.as_fd()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 
         let (own, other) = UnixStream::pair().unwrap();
-        drop(other);
+        send(&other, &[0; 4], None).unwrap();
         let dead = reopener(own);
+        let error = dead.open(upload.as_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::MFILE.raw_os_error()), "for this file only");
+
+        drop(other);
         for _ in 0..2 {
             assert_eq!(dead.open(upload.as_fd()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         }

@@ -20,10 +20,10 @@ mod tls;
 #[cfg(feature = "operations")]
 pub use flags::OperationFlags;
 pub use flags::ServerFlags;
-#[cfg(all(linux_sys, feature = "operations"))]
-pub use journal::open_journals;
 #[cfg(feature = "operations")]
 pub use journal::{ListedFile, ListedFiles};
+#[cfg(all(linux_sys, feature = "operations"))]
+pub use journal::{open_journals, outlive_signals};
 #[cfg(feature = "metrics")]
 pub use metrics::{StatusPage, explain};
 pub use program::Program;

@@ -282,9 +282,9 @@ impl Program for Receiver {
 
     fn finish(&self, deadline: &dyn Fn() -> Instant) {
         #[cfg(all(linux_sys, feature = "digest"))]
-        if let Some(reopener) = self.reopener.as_ref().and_then(|reopener| reopener.get()) {
-            reopener.end(deadline());
-        }
+        let reopener = self.reopener.as_ref().and_then(|reopener| reopener.get());
+        #[cfg(all(linux_sys, feature = "digest"))]
+        reopener.inspect(|reopener| reopener.close());
         let helper = self.helper.get();
         let take = |helper: &Mutex<Option<ActiveHelper>>| {
             helper.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -292,5 +292,7 @@ impl Program for Receiver {
         if let Some(helper) = helper.and_then(take) {
             helper.finish(deadline);
         }
+        #[cfg(all(linux_sys, feature = "digest"))]
+        reopener.inspect(|reopener| reopener.wait_ended(deadline()));
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use accio_harness::{process, usage};
 use landlock::{AccessFs, Ruleset, RulesetAttr};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
@@ -33,6 +33,13 @@ fn a_sandboxed_server_receives_reopens_its_journal_and_signals_its_helper() {
     server.line("Landlock confines the server");
     server.line("seccomp confines the server");
     upload(server.address(), &[7; 3 << 20]).unwrap();
+    // The process that opens the journal outlives a signal to all processes of the server.
+    let is_opener = |process: &&Pid| {
+        let path = format!("/proc/{}/cmdline", process.as_raw_nonzero());
+        fs::read_to_string(path).is_ok_and(|line| line.contains("__journal"))
+    };
+    let processes = usage::tree(Pid::from_raw(server.pid()).unwrap());
+    kill_process(*processes.iter().find(is_opener).unwrap(), Signal::TERM).unwrap();
     fs::rename(&journal, place.path("log/journal.1")).unwrap();
     server.signal(Signal::HUP);
     server.line("reopened the journal");

@@ -28,7 +28,7 @@ use crate::{Failure, check_stdout};
 #[cfg(linux_sys)]
 use opener::Opener;
 #[cfg(linux_sys)]
-pub use opener::open_journals;
+pub use opener::{open_journals, outlive_signals};
 use output::Output;
 use place::{Place, cannot_open};
 use queue::{Change, Queue};

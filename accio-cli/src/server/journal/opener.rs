@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,18 @@ impl Opener {
     }
 }
 
+/// Makes a helper process ignore the signals that end or notify a server: a supervisor may send them to
+/// all processes of a server, which may then drain for long. A helper ends when its server does.
+///
+/// # Errors
+///
+/// Returns the error of the system.
+pub fn outlive_signals() -> io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    let ignore = |signal| signal_hook::flag::register(signal, Arc::default()).map(drop);
+    [SIGHUP, SIGINT, SIGQUIT, SIGTERM].into_iter().try_for_each(ignore)
+}
+
 /// Runs the helper if this process was started as one, after `confine` has restricted it to the
 /// directory of the journal. Returns `None` otherwise.
 pub fn open_journals(confine: impl FnOnce(BorrowedFd<'_>)) -> Option<ExitCode> {
@@ -98,6 +110,9 @@ pub fn open_journals(confine: impl FnOnce(BorrowedFd<'_>)) -> Option<ExitCode> {
     }
     let path = PathBuf::from(arguments.next()?);
     let durable = arguments.next()? == "durable";
+    if outlive_signals().is_err() {
+        return Some(ExitCode::FAILURE);
+    }
     let place = match Place::new(&path, None, durable) {
         Ok(place) => place,
         Err(failure) => {
