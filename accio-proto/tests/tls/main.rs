@@ -8,6 +8,7 @@ mod client;
 mod early_content;
 mod ends;
 mod pair;
+mod panics;
 #[path = "../fuzz_targets/tls.rs"]
 mod random;
 mod server;

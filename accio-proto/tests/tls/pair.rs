@@ -12,6 +12,7 @@ use accio_proto::tls::{
     ALPN, HandshakeFailure, KnownClients, ListedClients, Pin, PinnedServer, TlsSocket,
 };
 use rcgen::{CertificateParams, CertifiedKey, CustomExtension, KeyPair};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConfig};
@@ -211,7 +212,14 @@ static SERVER_CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| server_conf
 
 /// Returns the settings of a server, which accepts any client or listed ones only.
 pub(crate) fn server_config(clients: Option<KnownClients>) -> Arc<ServerConfig> {
-    let provider = Arc::new(default_provider());
+    server_config_with(Arc::new(default_provider()), clients)
+}
+
+/// Returns the settings of a server with this cryptography.
+pub(crate) fn server_config_with(
+    provider: Arc<CryptoProvider>,
+    clients: Option<KnownClients>,
+) -> Arc<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
     let builder = match clients {

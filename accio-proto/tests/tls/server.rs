@@ -28,8 +28,8 @@ pub(crate) enum Report {
 }
 
 pub(crate) struct RunningServer {
-    address: SocketAddr,
-    files: MemorySink,
+    pub(crate) address: SocketAddr,
+    pub(crate) files: MemorySink,
     reports: Receiver<Report>,
     handle: ServerHandle,
     thread: Option<JoinHandle<()>>,
@@ -125,7 +125,7 @@ fn listed(clients: &[(&Identity, &str)]) -> ServerTls {
     })
 }
 
-fn client() -> accio_proto::ClientBuilder {
+pub(crate) fn client() -> accio_proto::ClientBuilder {
     Client::builder().tls(client_config(SERVER.pin(), None))
 }
 

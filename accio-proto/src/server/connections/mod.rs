@@ -74,14 +74,24 @@ impl<K: FileSink> Connections<K> {
             Connection::Arriving(_) => Progress::Waiting(connection),
             #[cfg(feature = "tls")]
             Connection::Securing(_) => Progress::Waiting(connection),
-            Connection::Serving(mut session, info) => match session.greet() {
-                Turn::Waiting => {
-                    // However late its greeting is, the client could not send anything before.
-                    session.resume(info.since, Instant::now());
-                    Progress::Waiting(Connection::Serving(session, info))
+            Connection::Serving(mut session, info) => {
+                // Encrypting may call code of the program, and the caller may not know the number yet.
+                let greeted = caught(|| session.greet()).unwrap_or_else(|| {
+                    log::error!(
+                        "connection {}: cannot send the greeting: please report the panic",
+                        info.id
+                    );
+                    Turn::Ended(Err(panicked()))
+                });
+                match greeted {
+                    Turn::Waiting => {
+                        // However late its greeting is, the client could not send anything before.
+                        session.resume(info.since, Instant::now());
+                        Progress::Waiting(Connection::Serving(session, info))
+                    }
+                    Turn::Ended(result) => self.end(session.close(result), info),
                 }
-                Turn::Ended(result) => self.end(session.close(result), info),
-            },
+            }
             Connection::Reviewing(_) => Progress::Waiting(connection),
         }
     }
@@ -268,4 +278,9 @@ impl<K: FileSink> Connections<K> {
         #[cfg(not(feature = "tls"))]
         let _ = socket;
     }
+}
+
+/// Returns the reason why a connection ends after a panic.
+fn panicked() -> Abort {
+    Abort::System(std::io::Error::other("the server panicked"))
 }

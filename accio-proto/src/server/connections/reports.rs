@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::Connections;
+use super::{Connections, panicked};
 use crate::panics::{caught, discard};
 use crate::program_log as log;
 use crate::server::acknowledgement::Acknowledgement;
@@ -155,9 +155,8 @@ impl<K: FileSink> Connections<K> {
         if known.is_none() && info.place.is_listed() {
             return;
         }
-        let why = Abort::System(std::io::Error::other("the server panicked"));
         // If this panics again, there is no report, but nothing else is lost.
-        caught(|| report(why));
+        caught(|| report(panicked()));
         self.controls.in_progress.leave(info.place, info.id);
         self.config.admission.leave(info.peer);
         #[cfg(feature = "tls")]
