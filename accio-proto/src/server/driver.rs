@@ -217,8 +217,8 @@ impl<K: FileSink> Driver<K> {
         ending: Ending<K>,
         released: impl FnOnce() -> T + Send + 'static,
     ) -> Option<K::File> {
-        let (connections, peer) = (Arc::clone(&self.connections), ending.0.info.peer);
-        let release = move |socket, kept| connections.release(socket, kept, peer, released);
+        let (connections, info) = (Arc::clone(&self.connections), ending.0.info);
+        let release = move |socket, kept| connections.release(socket, kept, info, released);
         self.connections.finish(ending.0, release)
     }
 
@@ -236,8 +236,8 @@ impl<K: FileSink> Driver<K> {
         group: Vec<(Ending<K>, impl FnOnce() -> T + Send + 'static)>,
     ) -> Vec<K::File> {
         let with_release = group.into_iter().map(|(ending, released)| {
-            let (connections, peer) = (Arc::clone(&self.connections), ending.0.info.peer);
-            let release = move |socket, kept| connections.release(socket, kept, peer, released);
+            let (connections, info) = (Arc::clone(&self.connections), ending.0.info);
+            let release = move |socket, kept| connections.release(socket, kept, info, released);
             (ending.0, release)
         });
         let (complete, failed): (Vec<_>, Vec<_>) =

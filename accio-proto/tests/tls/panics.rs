@@ -1,9 +1,10 @@
 //! Cryptography of the program that panics after a connection has got its number.
 
 use std::num::NonZeroU32;
-use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use accio_proto::Stored;
 use accio_proto::tls::ServerTls;
@@ -103,5 +104,32 @@ fn a_panic_in_the_greeting_leaves_a_marker_and_a_report() {
         assert_eq!(server.files.get(1), Some(Stored::Error));
         send().expect("the first connection no longer counts");
         assert_eq!(server.report(), Report::Outcome(2, "kept", None));
+    });
+}
+
+#[test]
+fn a_panic_in_the_notification_of_a_peer_does_not_reach_the_recorders_thread() {
+    both(|threading| {
+        let (send, recorded) = mpsc::channel();
+        let send = Mutex::new(send);
+        let server = RunningServer::new(threading, panics_at(ContentType::Alert), |builder| {
+            builder.recorder(move |_, acknowledgement| {
+                let _ = send.lock().unwrap().send(acknowledgement);
+            })
+        });
+        let port = server.address.port();
+        for is_confirmed in [false, true] {
+            let sending = std::thread::spawn(move || {
+                client().build().unwrap().send("127.0.0.1", port, &b"x"[..])
+            });
+            let acknowledgement = recorded.recv_timeout(Duration::from_secs(20)).unwrap();
+            let sent = catch_unwind(AssertUnwindSafe(|| acknowledgement.send()));
+            assert!(sent.is_ok(), "the panic reached the recorder");
+            assert_eq!(sending.join().unwrap().is_ok(), is_confirmed);
+        }
+        for id in [1, 2] {
+            assert_eq!(server.report(), Report::Outcome(id, "kept", None));
+            assert_eq!(server.files.get(id), Some(Stored::Complete(b"x".to_vec())));
+        }
     });
 }

@@ -260,12 +260,12 @@ impl<K: FileSink> Connections<K> {
         &self,
         socket: Unreleased<ServerSocket>,
         kept: bool,
-        peer: Option<SocketAddr>,
+        info: ConnectionInfo,
         released: impl FnOnce() -> T,
     ) {
-        self.leave(&socket, peer);
+        self.leave(&socket, info.peer);
         let notified = released();
-        socket.release(kept);
+        notify(socket, kept, info.id);
         drop(notified);
     }
 
@@ -277,6 +277,14 @@ impl<K: FileSink> Connections<K> {
         self.config.identities.leave(socket.socket().identity());
         #[cfg(not(feature = "tls"))]
         let _ = socket;
+    }
+}
+
+/// Notifies the peer. A panic must affect neither the thread of a recorder, which may call this, nor the
+/// next connection with the same slot.
+pub(super) fn notify(socket: Unreleased<ServerSocket>, kept: bool, id: u64) {
+    if caught(|| socket.release(kept)).is_none() {
+        log::error!("connection {id}: cannot notify the peer: please report the panic");
     }
 }
 

@@ -276,12 +276,9 @@ impl<K: FileSink> Shared<'_, K> {
     /// Commits or aborts the file, reports the connection and notifies its peer. Drops a discarded
     /// file last.
     fn finish(&self, ending: Ending<K>) {
-        let (connections, peer) = (Arc::clone(self.connections), ending.info.peer);
-        let discarded = self.connections.finish(ending, move |socket, kept| {
-            connections.leave(&socket, peer);
-            socket.release(kept);
-        });
-        discard(discarded);
+        let (connections, info) = (Arc::clone(self.connections), ending.info);
+        let release = move |socket, kept| connections.release(socket, kept, info, || ());
+        discard(self.connections.finish(ending, release));
     }
 
     /// Waits for the socket of a connection, its deadline, or the stop.

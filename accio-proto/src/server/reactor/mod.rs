@@ -40,12 +40,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::connection::{Connection, ConnectionInfo, Ending, Progress, Unnumbered};
-use super::connections::Connections;
+use super::connections::{Connections, notify};
 use super::error::ServerError;
 use super::transport::ServerSocket;
 use crate::copier::Copier;
 use crate::panics::caught;
-use crate::program_log as log;
 use crate::session::{Abort, Unreleased};
 use crate::sink::FileSink;
 use crate::sys::event_queue::Poller;
@@ -307,12 +306,7 @@ impl<K: FileSink> Shared<K> {
             shared.connections.leave(&socket, info.peer);
             let wanted = shared.vacate(key);
             // From here on, the slot may be that of another connection, so a panic must not `lose` it.
-            if caught(|| socket.release(kept)).is_none() {
-                log::error!(
-                    "connection {}: cannot notify the peer: please report the panic",
-                    info.id
-                );
-            }
+            notify(socket, kept, info.id);
             shared.closed(wanted);
         }
     }
