@@ -14,6 +14,7 @@ use accio_harness::tools;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::skips::{self, Skips};
 use crate::{kit, run, script, submit};
 
 const RINGS: &str = include_str!("attackers/rings.py");
@@ -38,7 +39,7 @@ pub(crate) fn kits(test: &str) -> Vec<Command> {
         let output = run(probe.args(kit.get_args()).arg("__sandbox-probe"));
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr);
-            eprintln!("skipped: {test}: {:?}: {why}", kit.get_program());
+            skips::tell(test, format!("{:?}: {why}", kit.get_program()));
         }
         output.status.success()
     });
@@ -48,7 +49,7 @@ pub(crate) fn kits(test: &str) -> Vec<Command> {
 pub(crate) fn has_python(test: &str) -> bool {
     let has = tools::find("python3").is_some() && cfg!(target_arch = "x86_64");
     if !has {
-        eprintln!("skipped: {test}: needs python3 on x86_64");
+        skips::tell(test, "needs python3 on x86_64");
     }
     has
 }
@@ -60,7 +61,7 @@ pub(crate) fn shared_directory(parent: &Path) -> TempDir {
     dir
 }
 
-/// Grades checks of the submission `dir`; returns its results.
+/// Grades checks of the submission `dir`, none of which may be skipped; returns its results.
 pub(crate) fn graded(kit: &mut Command, checks: &[&str], dir: &Path) -> Value {
     kit.args(["--json", "--no-retry", "--network", "proxy", "--handshake", "confirm"]);
     for check in checks {
@@ -69,7 +70,9 @@ pub(crate) fn graded(kit: &mut Command, checks: &[&str], dir: &Path) -> Value {
     let output = run(kit.arg("--subject").arg(dir).current_dir("/"));
     let results: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {output:?}"));
-    results["submissions"][0].clone()
+    let submission = &results["submissions"][0];
+    assert_eq!(skips::of("the submission", submission, &[]), Skips::default(), "{submission:#}");
+    submission.clone()
 }
 
 /// Returns what the programs printed to stderr.
