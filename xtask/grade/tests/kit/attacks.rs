@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use accio_harness::process::{Input, NO_OWNER, Process};
 use serde_json::Value;
 
-use crate::{add_faulty, kit, run, script, submit};
+use crate::{add_faulty, kit, run, script, skips, submit};
 
 /// Time limit for waits.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 fn has_sandboxes(test: &str) -> bool {
     let output = run(kit().arg("__sandbox-probe"));
     if !output.status.success() {
-        eprintln!("skipped: {test}: {}", String::from_utf8_lossy(&output.stderr));
+        skips::tell(test, String::from_utf8_lossy(&output.stderr).trim_end());
     }
     output.status.success()
 }

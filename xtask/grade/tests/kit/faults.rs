@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use accio_harness::tools;
 
-use crate::{grade, set, submit};
+use crate::{grade, set, skips, submit};
 
 /// A faulty program and the checks that it must fail.
 struct Faulty {
@@ -232,7 +232,7 @@ fn waits_for_a_busy_server_but_not_for_a_sleeping_one() {
 #[test]
 fn programs_in_perl_pass_and_fail_after_a_change() {
     if tools::find("perl").is_none() {
-        eprintln!("skipped: programs_in_perl: perl is not installed");
+        skips::tell("programs_in_perl", "perl is not installed");
         return;
     }
     let class = tempfile::tempdir().unwrap();

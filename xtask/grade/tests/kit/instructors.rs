@@ -10,7 +10,7 @@ use accio_harness::tools;
 use accio_harness::wait::wait_until;
 use serde_json::Value;
 
-use crate::{kit, run, submit};
+use crate::{kit, run, skips, submit};
 
 fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -162,7 +162,7 @@ data = open('notes', 'rb').read().decode('utf-8')
 #[test]
 fn remarks_name_files_and_lines_and_can_cost_points() {
     if tools::find("python3").is_none() || tools::find("git").is_none() {
-        eprintln!("skipped: remarks_name_files_and_lines: python3 or git is not installed");
+        skips::tell("remarks_name_files_and_lines", "python3 or git is not installed");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

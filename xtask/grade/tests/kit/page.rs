@@ -6,7 +6,7 @@ use std::process::Command;
 
 use accio_harness::tools;
 
-use crate::{kit, run, submit};
+use crate::{kit, run, skips, submit};
 
 /// A script that clicks on the cell of the failed check and records what is visible before and
 /// after, and what is too hard to read.
@@ -72,7 +72,7 @@ setTimeout(() => {
 #[test]
 fn the_page_is_sorted_filtered_and_read_in_light_and_dark_mode() {
     let Some(browser) = browser() else {
-        eprintln!("skipped: the page in a browser: chromium is not installed");
+        skips::tell("the page in a browser", "chromium is not installed");
         return;
     };
     let dir = tempfile::tempdir().unwrap();

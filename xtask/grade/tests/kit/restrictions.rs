@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::attacks::running;
 use crate::isolation::{graded, has_python, kits, printed, python, shared_directory};
-use crate::{kit, run, script, submit};
+use crate::{kit, run, script, skips, submit};
 
 /// Time limit for waits.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,7 +89,7 @@ fn programs_run_where_the_kernel_refuses_filters() {
 fn servers_are_behind_the_lossy_network_without_the_sandbox_too() {
     let test = "servers_are_behind_the_lossy_network_without_the_sandbox_too";
     if let Some(why) = no_lossy_network() {
-        eprintln!("skipped: {test}: {why}");
+        skips::tell(test, why);
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -188,7 +188,7 @@ fn programs_of_32_bits_run_without_the_denied_calls() {
     let runs = accio_harness::process::output(&mut { outside }, b"", TIMEOUT)
         .is_ok_and(|output| output.status.code() == Some(1));
     if !runs {
-        eprintln!("skipped: {test}: this machine does not run programs for i386");
+        skips::tell(test, "this machine does not run programs for i386");
         return;
     }
     for mut kit in kits(test) {
@@ -221,7 +221,7 @@ fn numbers_of_x32_are_denied_too() {
 fn an_interrupted_kit_without_namespaces_leaves_no_process() {
     let test = "an_interrupted_kit_without_namespaces_leaves_no_process";
     if !run(&mut without_mount_namespaces(&Command::new("true"))).status.success() {
-        eprintln!("skipped: {test}: no user namespaces");
+        skips::tell(test, "no user namespaces");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
