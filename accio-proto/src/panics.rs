@@ -1,4 +1,4 @@
-//! Panics of the program's code: its logger, its subscriber, its sink and its callbacks.
+//! Panics of the program's code: its logger, its subscriber, its sink, its cryptography and its callbacks.
 
 use std::any::Any;
 use std::mem;
