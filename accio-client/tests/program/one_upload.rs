@@ -1,8 +1,10 @@
 //! A single upload: output, exit codes, and the effect of the program's death on the server.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::Duration;
+
+use accio_harness::peer::read;
 
 use super::common::{Client, accept, fails, file, listen, refusing};
 
@@ -182,7 +184,7 @@ fn resets_when_killed_during_a_transfer() {
         client.wait();
         let mut received = 0;
         let end = loop {
-            match stream.read(&mut buffer) {
+            match read(&stream, &mut buffer) {
                 Ok(0) => break Ok(()),
                 Ok(count) => received += count,
                 Err(error) => break Err(error.kind()),
@@ -196,9 +198,8 @@ fn resets_when_killed_during_a_transfer() {
 fn resets_when_killed_before_the_greeting() {
     let (listener, port) = listen();
     let mut client = Client::start(&["127.0.0.1", &port, "/dev/null"]);
-    let mut stream = accept(&listener);
+    let stream = accept(&listener);
     client.0.kill().unwrap();
     client.wait();
-    let end: io::Result<usize> = stream.read(&mut [0]);
-    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(read(stream, &mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

@@ -262,6 +262,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::JoinHandle;
 
+    use accio_harness::peer::read;
     use accio_proto::{DirSink, Server, ServerError, ServerHandle};
     use rustix::net::{SendFlags, send};
 
@@ -312,8 +313,8 @@ mod tests {
         Reviews { socket, jobs, patience, state, changed }
     }
 
-    fn assert_reset(mut client: TcpStream) {
-        let error = client.read(&mut [0]).unwrap_err();
+    fn assert_reset(client: TcpStream) {
+        let error = read(client, &mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use accio_harness::peer::read;
 use accio_harness::process::{Input, NO_OWNER, Process};
 pub(crate) use accio_harness::program::{BOUND, command, run};
 use accio_harness::wait::wait_until;
@@ -183,9 +184,9 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Ends the upload; returns an error unless the server confirms it.
-pub(crate) fn finish(mut stream: TcpStream) -> io::Result<()> {
+pub(crate) fn finish(stream: TcpStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
-    assert_eq!(stream.read(&mut [0])?, 0, "nothing after the greeting");
+    assert_eq!(read(stream, &mut [0])?, 0, "nothing after the greeting");
     Ok(())
 }
 

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use accio_harness::peer::read;
+
 use super::harness::{
     BOUND, Place, Server, command, connect, finish, free_port, program, until, upload,
 };
@@ -41,7 +43,7 @@ fn is_waiting(stream: &TcpStream) -> bool {
 /// Sends until the server resets the connection.
 fn expect_reset(mut stream: TcpStream) {
     // One of the two calls reports the reset; the other does not.
-    let end = stream.write_all(b"more").and_then(|()| stream.read(&mut [0]));
+    let end = stream.write_all(b"more").and_then(|()| read(&stream, &mut [0]));
     assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 

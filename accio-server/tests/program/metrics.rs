@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use accio_harness::peer::read;
 use rustix::process::Signal;
 
 use super::harness::{BOUND, Place, Server, connect, finish, until, upload};
@@ -132,9 +133,9 @@ fn silent_connections_do_not_delay_requests() {
         assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     }
     // Each connection is closed after at most two seconds.
-    for mut stream in silent.into_iter().chain(slow) {
+    for stream in silent.into_iter().chain(slow) {
         stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-        match stream.read(&mut [0; 64]) {
+        match read(stream, &mut [0; 64]) {
             Ok(0) => {}
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
             other => panic!("{other:?}"),

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use accio_harness::peer::read;
+
 use super::harness::{BOUND, Place, Server, finish, json_lines, until};
 
 fn begin(server: &Server, header: &[u8]) -> TcpStream {
@@ -20,8 +22,8 @@ fn greeted(mut stream: TcpStream) -> TcpStream {
     stream
 }
 
-fn is_reset(mut stream: TcpStream) -> bool {
-    stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+fn is_reset(stream: TcpStream) -> bool {
+    read(stream, &mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use accio_harness::peer::read;
 use serde_json::Value;
 
 use super::harness::{BOUND, BUSY, Place, Server, connect, finish, until, upload};
@@ -75,7 +76,7 @@ fn confirm(server: SocketAddr, lines: &[&[u8]]) {
         stream.write_all(line).unwrap();
     }
     let _ = stream.shutdown(Shutdown::Write);
-    let _ = stream.read(&mut [0]);
+    let _ = read(stream, &mut [0]);
 }
 
 #[test]

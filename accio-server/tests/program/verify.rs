@@ -1,10 +1,11 @@
 //! `--verify`: compares a directory with a journal.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use accio_harness::peer::read;
 use accio_harness::tools;
 use serde_json::Value;
 
@@ -31,8 +32,8 @@ fn receive(place: &Place, flags: &[&str]) {
     for content in [&b""[..], b"content", &[7; 300_000]] {
         upload(server.address(), content).unwrap();
     }
-    let mut silent = connect(server.address()).unwrap();
-    silent.read(&mut [0]).unwrap_err();
+    let silent = connect(server.address()).unwrap();
+    read(silent, &mut [0]).unwrap_err();
     server.stop(SOON);
 }
 

@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use accio_harness::peer::read;
 use accio_harness::ports;
 use accio_harness::process::{AtDrop, Input, NO_OWNER, Process};
 use accio_harness::program::{BOUND, command, run};
@@ -65,9 +66,9 @@ impl Server {
     }
 }
 
-fn finish(mut stream: TcpStream) {
+fn finish(stream: TcpStream) {
     stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    assert_eq!(read(stream, &mut [0]).unwrap(), 0);
 }
 
 /// Runs a command and returns its exit code and its text on stderr.
@@ -185,7 +186,7 @@ fn an_unread_stdout_delays_clients_but_not_shutdown() {
         stream.read_exact(&mut [0; 7])?;
         stream.write_all(b"1234567890")?;
         stream.shutdown(Shutdown::Write)?;
-        stream.read(&mut [0])
+        read(stream, &mut [0])
     };
     assert!(upload(server.address).is_err(), "a client was notified before its line was printed");
     assert!(TcpStream::connect(server.address).is_ok(), "the next one waits in the backlog");

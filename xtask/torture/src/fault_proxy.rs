@@ -1,10 +1,11 @@
 //! A proxy that injects scripted faults, one connection at a time.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use accio_harness::peer::read;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 
@@ -149,18 +150,13 @@ enum Pumped {
 }
 
 impl Direction {
-    fn pump(
-        &mut self,
-        mut from: &TcpStream,
-        mut to: &TcpStream,
-        most: usize,
-    ) -> io::Result<Pumped> {
+    fn pump(&mut self, from: &TcpStream, mut to: &TcpStream, most: usize) -> io::Result<Pumped> {
         if self.ended {
             return Ok(Pumped::Nothing);
         }
         let mut buffer = [0; 16 << 10];
         let most = most.min(buffer.len());
-        match from.read(&mut buffer[..most]) {
+        match read(from, &mut buffer[..most]) {
             Ok(0) => {
                 self.ended = true;
                 Ok(Pumped::End)
@@ -206,10 +202,10 @@ fn wait(
 }
 
 /// Waits until the server has closed, and thus kept or rejected the file.
-fn drain(mut server: &TcpStream, until: Instant) -> io::Result<()> {
+fn drain(server: &TcpStream, until: Instant) -> io::Result<()> {
     server.set_nonblocking(false)?;
     server.set_read_timeout(Some(until.saturating_duration_since(Instant::now())))?;
     let mut buffer = [0; 256];
-    while server.read(&mut buffer)? > 0 {}
+    while read(server, &mut buffer)? > 0 {}
     SockRef::from(server).set_linger(None)
 }

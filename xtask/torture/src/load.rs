@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::directory_oracle::content;
-use accio_harness::peer::{Dialect, FIRST, GREETING, SECOND, SOON};
+use accio_harness::peer::{Dialect, FIRST, GREETING, SECOND, SOON, read};
 
 /// The outcome of an upload as its client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +129,7 @@ fn attempt(
     }
     let mut rest = [0; 64];
     loop {
-        if stream.read(&mut rest)? == 0 {
+        if read(&stream, &mut rest)? == 0 {
             // Only a close after the client's FIN is a confirmation.
             return Ok(if ending == Ending::Fin {
                 UploadOutcome::Confirmed

@@ -3,12 +3,13 @@
 mod examples;
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use accio_harness::payload;
+use accio_harness::peer::read;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -236,7 +237,7 @@ fn waiting_files_keep_their_order_and_their_time() {
         }
     }
     for stream in &mut streams {
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it is confirmed");
+        assert_eq!(read(stream, &mut [0]).unwrap(), 0, "it is confirmed");
     }
     let text = fs::read_to_string(place.path("check.out")).unwrap();
     let (mut running, mut most, mut order) = (0_i32, 0, Vec::new());
@@ -265,7 +266,7 @@ fn a_stop_ends_the_command_and_the_file_is_an_error() {
     let pid = pid(&place.path("check.pid"));
     server.stop(Duration::from_secs(1));
     for stream in &mut streams {
-        stream.read(&mut [0]).unwrap_err();
+        read(stream, &mut [0]).unwrap_err();
     }
     for (id, line) in (1..).zip(journal(&place)) {
         assert_eq!(line["reason"], "shutdown", "{line}");
@@ -280,11 +281,11 @@ fn a_server_killed_during_a_review_leaves_no_file_and_no_command() {
     for flags in [&[][..], &["--durable"], &["--without", "tmpfile"]] {
         let place = Place::new();
         let mut server = start(&place, "echo $$ >\"$0.pid\"; sleep 60; exit 0", flags);
-        let mut stream = send(&server, b"content");
+        let stream = send(&server, b"content");
         let pid = pid(&place.path("check.pid"));
         server.signal(Signal::KILL);
         server.wait();
-        stream.read(&mut [0]).unwrap_err();
+        read(stream, &mut [0]).unwrap_err();
         let names = |place: &Place| {
             let entries = fs::read_dir(place.path("received")).unwrap();
             let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -306,10 +307,10 @@ fn a_server_killed_during_a_review_leaves_no_file_and_no_command() {
 fn a_drained_server_waits_for_the_decision() {
     let place = Place::new();
     let server = start(&place, "echo $$ >\"$0.pid\"; sleep 0.5", &["--drain", "10"]);
-    let mut stream = send(&server, b"content");
+    let stream = send(&server, b"content");
     pid(&place.path("check.pid"));
     server.stop(Duration::from_secs(5));
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it is confirmed");
+    assert_eq!(read(stream, &mut [0]).unwrap(), 0, "it is confirmed");
     assert_eq!(place.read(1).unwrap(), b"content");
 }
 
@@ -350,11 +351,11 @@ fn a_command_that_does_not_exist_is_refused_at_the_start_or_keeps_no_file() {
 fn without_its_helper_the_server_keeps_no_file() {
     let place = Place::new();
     let server = start(&place, "echo $PPID >\"$0.helper\"; sleep 1", &[]);
-    let mut stream = send(&server, b"content");
+    let stream = send(&server, b"content");
     let helper = pid(&place.path("check.helper"));
     let helper = Pid::from_raw(helper.trim().parse().unwrap()).unwrap();
     kill_process(helper, Signal::KILL).unwrap();
-    stream.read(&mut [0]).unwrap_err();
+    read(stream, &mut [0]).unwrap_err();
     server.line("the helper of --accept-if has ended: every file is rejected");
     let line = rejected(&place, &server, b"content");
     assert_eq!(line["error"], "rejected: the helper of --accept-if has ended");

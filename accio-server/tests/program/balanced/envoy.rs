@@ -1,10 +1,11 @@
 //! Envoy, which forwards resets.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use accio_harness::peer::read;
 use rustix::process::Signal;
 
 use super::super::harness::{Server, connect, finish, until, upload};
@@ -77,8 +78,8 @@ fn a_receivers_death_after_the_clients_fin_is_a_reset() {
     // Leaves time for the content to reach the receiver's side.
     thread::sleep(Duration::from_millis(200));
     servers().for_each(|server| server.signal(Signal::KILL));
-    for mut stream in streams {
-        let end = stream.read(&mut [0]).unwrap_err();
+    for stream in streams {
+        let end = read(&stream, &mut [0]).unwrap_err();
         assert_eq!(end.kind(), ErrorKind::ConnectionReset);
     }
 }
@@ -126,5 +127,5 @@ fn draining_and_dead_receivers_get_no_connections() {
 fn send_all(stream: &mut TcpStream, size: usize) -> io::Result<usize> {
     stream.write_all(&vec![7; size])?;
     stream.shutdown(Shutdown::Write)?;
-    stream.read(&mut [0])
+    read(stream, &mut [0])
 }

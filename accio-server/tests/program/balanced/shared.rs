@@ -1,10 +1,11 @@
 //! Tests that hold for every balancer.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
 use accio_harness::payload;
+use accio_harness::peer::read;
 
 use super::super::harness::{connect, finish};
 use super::cluster::{Balancer, Cluster};
@@ -83,7 +84,7 @@ pub(super) fn a_receivers_abort_ends_the_clients_connection(balancer: &Balancer)
         let mut stream = connect(cluster.front).unwrap();
         let peer = stream.local_addr().unwrap();
         stream.write_all(&payload::bytes(1, size)).unwrap();
-        match stream.read(&mut [0]) {
+        match read(&stream, &mut [0]) {
             Ok(count) => assert_eq!(count, 0, "nothing after the greeting"),
             Err(error) => assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "no end at all"),
         }

@@ -1,7 +1,6 @@
 //! The client with slow, silent and broken servers: it waits as long as it must, and no longer.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use crate::runner::{Scenario, waits, works};
 use accio_harness::context::{Context, ensure_failure, ensure_success};
 use accio_harness::payload;
 use accio_harness::peer::{
-    Dialect, End, FIRST, GREETING, Listener, Peer, SECOND, SOON, side_by_side,
+    Dialect, End, FIRST, GREETING, Listener, Peer, SECOND, SOON, read, side_by_side,
 };
 use accio_harness::process::Process;
 use accio_harness::verdict::{During, Verdict, ensure, ensure_eq, ensure_took, ensure_within};
@@ -269,7 +268,7 @@ fn slow_reader(context: &Context) -> Verdict {
         let until = Instant::now() + Duration::from_millis(100);
         let mut drained = 0;
         while drained < 300_000 && Instant::now() < until {
-            let count = peer.stream().read(&mut buffer)?;
+            let count = read(peer.stream(), &mut buffer)?;
             received.extend_from_slice(&buffer[..count]);
             drained += count;
             ensure(count > 0, "more content", || "FIN before the end of the file".into())?;

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{ChildStdout, Stdio};
 use std::time::Duration;
 
+use accio_harness::peer::read;
 use accio_harness::ports;
 use accio_harness::process::{AtDrop, Process};
 use serde_json::Value;
@@ -47,7 +48,7 @@ impl Demo {
         stream.read_exact(&mut [0; 7]).unwrap();
         stream.write_all(bytes).unwrap();
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        let _ = stream.read(&mut [0]);
+        let _ = read(stream, &mut [0]);
     }
 }
 
