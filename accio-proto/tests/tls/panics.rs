@@ -78,9 +78,7 @@ impl MessageEncrypter for Encrypter {
 
 /// Returns the settings of a server whose cipher panics at the first record of this type.
 fn panics_at(at: ContentType) -> ServerTls {
-    let SupportedCipherSuite::Tls13(suite) = TLS13_AES_128_GCM_SHA256 else {
-        unreachable!("the suite of another version")
-    };
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("a suite of TLS 1.3");
     let is_due = Arc::new(AtomicBool::new(true));
     // rustls expects ciphers to live forever.
     let cipher = Box::leak(Box::new(Panicking { cipher: suite.aead_alg, at, is_due }));
