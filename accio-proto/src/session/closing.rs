@@ -5,9 +5,9 @@ use std::io;
 #[cfg(feature = "server")]
 use std::os::fd::OwnedFd;
 
+use super::state::State;
 use super::{Abort, SinkCall};
 use crate::connection::Connection;
-use crate::content_hasher::ContentHasher;
 use crate::dialect::Dialect;
 use crate::digest::Digest;
 use crate::panics::{caught_with, discard, message};
@@ -21,17 +21,7 @@ use crate::socket::Socket;
 /// file.
 #[derive(Debug)]
 #[must_use]
-pub struct Closing<S, F> {
-    pub(super) connection: Box<Connection>,
-    pub(super) bytes: u64,
-    pub(super) digest: Option<Digest>,
-    pub(super) result: Result<(), Abort>,
-    pub(super) file: Option<F>,
-    /// The hasher of a failed session. Its drop closes a file, which the thread that ends the session
-    /// may not be allowed to do.
-    pub(super) hasher: Option<Box<ContentHasher>>,
-    pub(super) socket: Unreleased<S>,
-}
+pub struct Closing<S, F>(pub(super) Box<State<S, F>>);
 
 /// A finished session, whose file or error marker is stored. The peer has not been notified.
 #[derive(Debug)]
@@ -75,33 +65,33 @@ impl<S: Socket> Unreleased<S> {
 impl<S: Socket, F: SinkFile> Closing<S, F> {
     /// Returns the number of the connection.
     pub fn id(&self) -> u64 {
-        self.connection.id
+        self.0.connection.id
     }
 
     /// Returns the dialect of the client, if it is known.
     pub fn dialect(&self) -> Option<Dialect> {
-        self.connection.dialect
+        self.0.connection.dialect
     }
 
     /// Returns the description of the connection, with its dialect if that is known.
     pub fn connection(&self) -> &Connection {
-        &self.connection
+        &self.0.connection
     }
 
     /// Returns the number of content bytes received.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.0.bytes
     }
 
     /// Returns whether all content has been received, so that the file will be committed.
     pub fn is_complete(&self) -> bool {
-        self.result.is_ok()
+        self.0.result.is_ok()
     }
 
     /// Resets the connection and leaves neither a file nor a marker. Returns the file, whose drop may
     /// take long.
     pub fn into_file(self) -> Option<F> {
-        self.file
+        self.0.file
     }
 
     /// Makes the complete content readable for a review; opens the file of an empty upload. If that
@@ -109,51 +99,51 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
     #[cfg(feature = "server")]
     pub(crate) fn prepare_review<K: FileSink<File = F>>(&mut self, sink: &K) {
         self.open(sink);
-        if let (Ok(()), Some(file)) = (&self.result, &mut self.file) {
+        if let (Ok(()), Some(file)) = (&self.0.result, &mut self.0.file) {
             let prepared = catch_panic(|| file.prepare_review()).and_then(|prepared| prepared);
-            self.result = prepared.map_err(Abort::sink(SinkCall::Write));
+            self.0.result = prepared.map_err(Abort::sink(SinkCall::Write));
         }
     }
 
     /// Duplicates the descriptor of the content, if it has one.
     #[cfg(feature = "server")]
     pub(crate) fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
-        let descriptor = self.file.as_ref().and_then(SinkFile::descriptor);
+        let descriptor = self.0.file.as_ref().and_then(SinkFile::descriptor);
         descriptor.map(|descriptor| descriptor.try_clone_to_owned()).transpose()
     }
 
     /// Returns the file, if it is open.
     #[cfg(feature = "server")]
     pub(crate) fn file_mut(&mut self) -> Option<&mut F> {
-        self.file.as_mut()
+        self.0.file.as_mut()
     }
 
     /// Returns the digest of the complete content, if the session computes it.
     #[cfg(feature = "server")]
     pub(crate) fn digest(&self) -> Option<Digest> {
-        self.digest
+        self.0.digest
     }
 
     /// Returns the connection.
     #[cfg(feature = "server")]
     pub(crate) fn socket(&self) -> &S {
-        self.socket.socket()
+        &self.0.socket
     }
 
     /// Makes the session a failed one.
     #[cfg(feature = "server")]
     pub(crate) fn fail(&mut self, why: Abort) {
-        self.result = Err(why);
+        self.0.result = Err(why);
     }
 
     /// Commits or aborts the file. If the commit fails, the file is aborted.
     pub fn finish<K: FileSink<File = F>>(mut self, sink: &K) -> Ended<S, F> {
-        if self.result.is_ok() {
+        if self.0.result.is_ok() {
             self.open(sink);
         }
-        if let (Ok(()), Some(file)) = (&self.result, &mut self.file) {
+        if let (Ok(()), Some(file)) = (&self.0.result, &mut self.0.file) {
             let committed = catch_panic(|| file.commit()).and_then(|committed| committed);
-            self.result = committed.map_err(Abort::sink(SinkCall::Commit));
+            self.0.result = committed.map_err(Abort::sink(SinkCall::Commit));
         }
         self.conclude(sink)
     }
@@ -176,10 +166,10 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             claimed.set(claimed.get().or_else(|| Some(claim())));
             claimed.get() == Some(true)
         };
-        if self.result.is_ok() {
+        if self.0.result.is_ok() {
             self.open(sink);
         }
-        if let (Ok(()), Some(file)) = (&self.result, &mut self.file) {
+        if let (Ok(()), Some(file)) = (&self.0.result, &mut self.0.file) {
             let committed = catch_panic(|| sink.commit_all(&mut [file], &|_| claim()));
             let committed = committed.and_then(|results| {
                 let mut results = results.into_iter();
@@ -188,11 +178,11 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
                 discard(results);
                 first
             });
-            self.result = committed.map_err(Abort::sink(SinkCall::Commit));
+            self.0.result = committed.map_err(Abort::sink(SinkCall::Commit));
         }
         match claim() {
             true => Ok(self.conclude(sink)),
-            false => Err(self.file),
+            false => Err(self.0.file),
         }
     }
 
@@ -213,7 +203,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             claimed
         };
         let (indices, mut files): (Vec<_>, Vec<_>) = (group.iter_mut().enumerate())
-            .filter_map(|(index, closing)| Some((index, closing.file.as_mut()?)))
+            .filter_map(|(index, closing)| Some((index, closing.0.file.as_mut()?)))
             .unzip();
         let may_name = |index: usize| claim(indices[index]);
         // After a panic it is unknown which files got their names, so all of them have failed.
@@ -223,7 +213,7 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
         for index in indices {
             // Without a result it is unknown whether the file is kept.
             let committed = results.next().unwrap_or_else(|| Err(missing_result()));
-            group[index].result = committed.map_err(Abort::sink(SinkCall::Commit));
+            group[index].0.result = committed.map_err(Abort::sink(SinkCall::Commit));
         }
         // Results without a file, and files of connections that the stop has ended, may panic when they
         // are dropped. That must not affect the others of the group.
@@ -240,19 +230,19 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
 
     /// Opens the file of an empty upload.
     pub(crate) fn open<K: FileSink<File = F>>(&mut self, sink: &K) {
-        if self.file.is_none() {
-            match open(sink, &self.connection) {
-                Ok(file) => self.file = Some(file),
-                Err(why) => self.result = Err(why),
+        if self.0.file.is_none() {
+            match open(sink, &self.0.connection) {
+                Ok(file) => self.0.file = Some(file),
+                Err(why) => self.0.result = Err(why),
             }
         }
     }
 
     /// Stores the error marker if the session has failed.
     fn conclude<K: FileSink<File = F>>(mut self, sink: &K) -> Ended<S, F> {
-        let unmarked = match self.result {
+        let unmarked = match self.0.result {
             Ok(()) => {
-                let file = self.file.take();
+                let file = self.0.file.take();
                 // The file is committed, so a panic, which the program's hook has reported, must not
                 // fail this session or others of its group.
                 discard(file);
@@ -261,18 +251,22 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
             Err(_) => self.mark(sink).err(),
         };
         if let Some(error) = &unmarked {
-            log::error!("connection {}: cannot keep the error marker: {error}", self.connection.id);
+            log::error!(
+                "connection {}: cannot keep the error marker: {error}",
+                self.0.connection.id
+            );
         }
-        let Closing { connection, bytes, digest, result, file, hasher, socket } = self;
+        let State { connection, socket, file, bytes, hasher, digest, result, .. } = *self.0;
+        // Its drop closes a file, which the thread that ended the session may not be allowed to do.
         drop(hasher);
         let digest = digest.filter(|_| result.is_ok());
-        let connection = *connection;
+        let socket = Unreleased(socket);
         Ended { connection, bytes, digest, result, unmarked, socket, discarded: file }
     }
 
     fn mark<K: FileSink<File = F>>(&mut self, sink: &K) -> io::Result<()> {
-        let mark = || catch_panic(|| sink.mark(&self.connection)).and_then(|marked| marked);
-        match &mut self.file {
+        let mark = || catch_panic(|| sink.mark(&self.0.connection)).and_then(|marked| marked);
+        match &mut self.0.file {
             Some(file) => {
                 catch_panic(|| file.abort()).and_then(|aborted| aborted).or_else(|error| {
                     // An error of the sink may contain values whose drops panic.

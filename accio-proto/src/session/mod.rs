@@ -2,6 +2,7 @@
 
 mod abort;
 mod closing;
+mod state;
 mod time_limits;
 
 use std::io;
@@ -12,6 +13,7 @@ pub use closing::{Closing, Ended, Unreleased};
 pub use time_limits::SessionLimits;
 
 use crate::connection::Connection;
+#[cfg(feature = "digest")]
 use crate::content_hasher::ContentHasher;
 use crate::copier::{Copier, CopyError, Step};
 use crate::dialect::{Dialect, GREETING, ServerDialect};
@@ -25,65 +27,14 @@ use crate::limits;
 use crate::sink::{FileSink, SinkFile};
 use crate::socket::Socket;
 use closing::{catch_panic, open};
+use state::{Stage, State};
 use time_limits::TransferClock;
 
 /// One accepted connection. It is generic over its socket and its sink, and takes the time as an
 /// argument, so that tests can drive it through any sequence of events without a network, a disk or
 /// a clock.
 #[derive(Debug)]
-pub struct Session<S, F> {
-    /// In a box, because the session is moved more often than it is used.
-    connection: Box<Connection>,
-    socket: S,
-    stage: Stage<F>,
-    /// Bytes to send. They fit into any send buffer, so this is soon empty.
-    unsent: &'static [u8],
-    /// Content bytes received, whether or not they are stored in the end.
-    bytes: u64,
-    /// Computes the digest, if one is requested.
-    hasher: Option<Box<ContentHasher>>,
-    clock: TransferClock,
-}
-
-#[derive(Debug)]
-enum Stage<F> {
-    Handshake(ServerHandshake),
-    /// The file is opened when its first byte arrives, so that a silent connection needs none.
-    Content {
-        file: Option<F>,
-        /// The last read filled the buffer, so there may be more to receive than the buffer holds.
-        bulk: bool,
-    },
-}
-
-impl<F> Stage<F> {
-    fn content() -> Self {
-        Stage::Content { file: None, bulk: false }
-    }
-
-    /// Switches to plain reads; returns false if the session uses them already.
-    fn give_up_bulk(&mut self) -> bool {
-        match self {
-            Stage::Content { bulk, .. } => std::mem::take(bulk),
-            Stage::Handshake(_) => false,
-        }
-    }
-
-    /// Returns whether the file must work before it takes more bytes.
-    fn is_full(&self) -> bool
-    where
-        F: SinkFile,
-    {
-        matches!(self, Stage::Content { file: Some(file), .. } if file.is_full())
-    }
-
-    fn take_file(&mut self) -> Option<F> {
-        match self {
-            Stage::Handshake(_) => None,
-            Stage::Content { file, .. } => file.take(),
-        }
-    }
-}
+pub struct Session<S, F>(Box<State<S, F>>);
 
 /// Both greetings in a row: bytes to send are always a suffix of it.
 const GREETING_TWICE: &[u8] = b"accio\r\naccio\r\n";
@@ -114,17 +65,32 @@ pub(crate) const INPUT_WAITS: Duration = Duration::from_millis(100);
 
 impl<S: Socket, F: SinkFile> Session<S, F> {
     /// Returns a session for a connection that was just accepted. Nothing is sent yet.
-    pub fn begin(connection: Connection, socket: S, dialect: ServerDialect, now: Instant) -> Self {
-        let mut connection = Box::new(connection);
+    pub fn begin(
+        mut connection: Connection,
+        socket: S,
+        dialect: ServerDialect,
+        now: Instant,
+    ) -> Self {
         let (unsent, stage) = match ServerHandshake::begin(dialect) {
             ServerStep::Wait { send, handshake } => (send, Stage::Handshake(handshake)),
             ServerStep::Established { send, dialect, .. } => {
                 connection.dialect = Some(dialect);
-                (send, Stage::content())
+                (send, Stage::CONTENT)
             }
         };
         let clock = TransferClock::new(now);
-        Session { connection, socket, stage, unsent, bytes: 0, hasher: None, clock }
+        Session(Box::new(State {
+            connection,
+            socket,
+            stage,
+            file: None,
+            unsent,
+            bytes: 0,
+            hasher: None,
+            clock,
+            digest: None,
+            result: Ok(()),
+        }))
     }
 
     /// Makes the session compute the digest of the content. The content then passes through a
@@ -133,47 +99,44 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     #[cfg(feature = "digest")]
     #[must_use]
     pub fn digest(mut self, algorithm: DigestAlgorithm) -> Self {
-        self.hasher = Some(Box::new(ContentHasher::new(Hasher::new(algorithm))));
+        self.0.hasher = Some(Box::new(ContentHasher::new(Hasher::new(algorithm))));
         self
     }
 
     /// Returns the number of the connection.
     pub fn id(&self) -> u64 {
-        self.connection.id
+        self.0.connection.id
     }
 
     /// Returns the description of the connection, with its dialect once that is known.
     pub fn connection(&self) -> &Connection {
-        &self.connection
+        &self.0.connection
     }
 
     /// Returns the socket.
     pub fn socket(&self) -> &S {
-        &self.socket
+        &self.0.socket
     }
 
     /// Returns the file, if it is open.
     #[cfg(feature = "server")]
     pub(crate) fn file_mut(&mut self) -> Option<&mut F> {
-        match &mut self.stage {
-            Stage::Handshake(_) => None,
-            Stage::Content { file, .. } => file.as_mut(),
-        }
+        self.0.file.as_mut()
     }
 
     /// Returns the number of content bytes received so far.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.0.bytes
     }
 
     /// Returns the dialect of the client, once it is known.
     pub fn dialect(&self) -> Option<Dialect> {
-        self.connection.dialect
+        self.0.connection.dialect
     }
 
     /// Returns the time of the last byte, or of the accept.
     pub fn heard(&self) -> Instant {
-        self.clock.heard()
+        self.0.clock.heard()
     }
 
     /// Returns the events to watch the socket for.
@@ -182,8 +145,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     /// the end of the handshake. No event announces it, but a new connection can be written to at
     /// once.
     pub fn interest(&self) -> Interest {
-        let writes = !self.unsent.is_empty() || self.socket.wants_write();
-        match writes || self.socket.has_buffered() {
+        let writes = !self.0.unsent.is_empty() || self.0.socket.wants_write();
+        match writes || self.0.socket.has_buffered() {
             true => Interest::ReadWrite,
             false => Interest::Read,
         }
@@ -192,21 +155,18 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     /// Returns the time to call [`handle_timeout`](Session::handle_timeout) if no bytes arrive
     /// before. It never moves earlier.
     pub fn deadline(&self, limits: &SessionLimits) -> Instant {
-        self.clock.deadline(limits)
+        self.0.clock.deadline(limits)
     }
 
     /// Excludes the time in which the server was busy with bytes of this session, from `started` to
     /// `now`: the peer may have been waiting for the server.
     pub fn resume(&mut self, started: Instant, now: Instant) {
-        self.clock.resume(started, now);
+        self.0.clock.resume(started, now);
     }
 
     /// Returns whether the next turn may open the file.
     pub fn may_open(&self) -> bool {
-        match &self.stage {
-            Stage::Handshake(_) => true,
-            Stage::Content { file, .. } => file.is_none(),
-        }
+        self.0.file.is_none()
     }
 
     /// Sends the greeting of a new connection. It does not receive yet.
@@ -227,25 +187,29 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     ) -> Turn {
         let mut left = limits::TURN;
         // Bytes that the socket has buffered itself must not wait until more arrive.
-        while left > 0 || self.socket.has_buffered() {
+        while left > 0 || self.0.socket.has_buffered() {
             let step = self.flush().and_then(|()| self.step(sink, copier));
             // Check the size at the end too: bytes held back as a handshake may turn out to be
             // content.
             if let (Ok(_), Some(max_size)) = (&step, limits.max_size)
-                && self.bytes > max_size
+                && self.0.bytes > max_size
             {
                 return Turn::Ended(Err(Abort::TooLarge(max_size)));
             }
             match step {
                 Ok(Step::Moved(count)) => {
-                    self.clock.receive(count, now);
-                    left = if self.stage.is_full() { 0 } else { left.saturating_sub(count) };
+                    self.0.clock.receive(count, now);
+                    left = if self.0.file.as_ref().is_some_and(SinkFile::is_full) {
+                        0
+                    } else {
+                        left.saturating_sub(count)
+                    };
                 }
                 // The socket has input that splice does not return: splice stops before an urgent
                 // byte. A plain read returns it.
-                Ok(Step::Blocked) if left == limits::TURN && self.stage.give_up_bulk() => {}
+                Ok(Step::Blocked) if left == limits::TURN && self.0.stage.give_up_bulk() => {}
                 Ok(Step::Blocked) => {
-                    self.clock.wait();
+                    self.0.clock.wait();
                     break;
                 }
                 Ok(Step::End) => return Turn::Ended(Ok(())),
@@ -265,7 +229,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         now: Instant,
     ) -> Turn {
         match self.handle_ready(sink, copier, limits, now) {
-            Turn::Waiting => match self.clock.check(limits, now) {
+            Turn::Waiting => match self.0.clock.check(limits, now) {
                 Ok(()) => Turn::Waiting,
                 Err(why) => Turn::Ended(Err(why)),
             },
@@ -277,15 +241,15 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     /// exceeded. While the socket has input, no limit counts as exceeded; the thread that receives
     /// the input must call [`handle_timeout`](Session::handle_timeout).
     pub fn check_deadline(&mut self, limits: &SessionLimits, now: Instant) -> Expiry {
-        let deadline = self.clock.deadline(limits);
+        let deadline = self.0.clock.deadline(limits);
         if deadline > now {
             return Expiry::Later(deadline);
         }
-        if self.socket.has_input() {
+        if self.0.socket.has_input() {
             return Expiry::Later(now + INPUT_WAITS);
         }
-        match self.clock.check(limits, now) {
-            Ok(()) => Expiry::Later(self.clock.deadline(limits)),
+        match self.0.clock.check(limits, now) {
+            Ok(()) => Expiry::Later(self.0.clock.deadline(limits)),
             Err(why) => Expiry::Expired(why),
         }
     }
@@ -298,29 +262,27 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
     /// Ends the session. [`Closing::finish`] then commits or aborts the file. If the session is
     /// complete, this waits for its digest; an early end waits for nothing.
     pub fn close(mut self, mut result: Result<(), Abort>) -> Closing<S, F> {
-        let file = self.stage.take_file();
-        let Session { connection, socket, bytes, mut hasher, .. } = self;
-        let mut digest = None;
+        let state = &mut *self.0;
         if result.is_ok()
-            && let Some(hasher) = hasher.take()
+            && let Some(hasher) = state.hasher.take()
         {
-            match hasher.complete(bytes) {
-                Ok(hasher) => digest = Some(hasher.finish()),
+            match hasher.complete(state.bytes) {
+                Ok(hasher) => state.digest = Some(hasher.finish()),
                 Err(error) => result = Err(Abort::sink(SinkCall::Read)(error)),
             }
         }
-        let socket = Unreleased(socket);
-        Closing { connection, bytes, digest, result, file, hasher, socket }
+        state.result = result;
+        Closing(self.0)
     }
 
     fn flush(&mut self) -> Result<(), Abort> {
-        while !self.unsent.is_empty() {
-            match self.socket.send(self.unsent) {
-                Ok(count) => self.unsent = &self.unsent[count..],
+        while !self.0.unsent.is_empty() {
+            match self.0.socket.send(self.0.unsent) {
+                Ok(count) => self.0.unsent = &self.0.unsent[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // The peer reset the connection after its FIN: it will not read this, but all of
                 // its bytes can be received.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.unsent = &[],
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.0.unsent = &[],
                 Err(error) => return Err(Abort::connection(error)),
             }
         }
@@ -332,75 +294,69 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         sink: &K,
         copier: &mut Copier,
     ) -> Result<Step, Abort> {
-        let small = match &mut self.stage {
-            Stage::Content { file: Some(file), bulk: true, .. } => {
-                let copy = || match &mut self.hasher {
-                    None => {
-                        let step = copier.step(&mut self.socket, file)?;
-                        if let Step::Moved(count) = step {
-                            self.bytes += count as u64;
-                        }
-                        Ok(step)
+        let State { connection, socket, stage, file, unsent, bytes, hasher, .. } = &mut *self.0;
+        if let (Stage::Content { bulk: true }, Some(file)) = (&*stage, &mut *file) {
+            let copy = || match hasher {
+                None => {
+                    let step = copier.step(socket, file)?;
+                    if let Step::Moved(count) = step {
+                        *bytes += count as u64;
                     }
-                    Some(hasher) => {
-                        copier.step_hashed(&mut self.socket, file, hasher, &mut self.bytes)
-                    }
-                };
-                let step =
-                    catch_panic(copy).unwrap_or_else(|panic| Err(CopyError::Write(panic)))?;
-                return Ok(step);
-            }
-            stage => stage,
-        };
-        if let Some(hasher) = &self.hasher {
+                    Ok(step)
+                }
+                Some(hasher) => copier.step_hashed(socket, file, hasher, bytes),
+            };
+            return Ok(catch_panic(copy).unwrap_or_else(|panic| Err(CopyError::Write(panic)))?);
+        }
+        if let Some(hasher) = hasher {
             copier.limit_lag(hasher)?;
         }
-        let input = match copier.receive(&mut self.socket) {
+        let input = match copier.receive(socket) {
             Ok(input) => input,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Blocked),
             Err(error) => return Err(Abort::connection(error)),
         };
         let mut content: [&[u8]; 2] = [&[], input];
-        if let Stage::Handshake(handshake) = *small {
+        if let Stage::Handshake(handshake) = *stage {
             let step = match input {
                 [] => handshake.finish()?,
                 input => handshake.receive(input)?,
             };
             let send = match step {
                 ServerStep::Wait { send, handshake } => {
-                    *small = Stage::Handshake(handshake);
+                    *stage = Stage::Handshake(handshake);
                     content = [&[], &[]];
                     send
                 }
                 ServerStep::Established { send, dialect, kept, consumed } => {
-                    *small = Stage::content();
-                    self.connection.dialect = Some(dialect);
+                    *stage = Stage::CONTENT;
+                    connection.dialect = Some(dialect);
                     content = [kept, &input[consumed..]];
                     send
                 }
             };
             // The second greeting follows the bytes of the first that are not sent yet.
             if !send.is_empty() {
-                self.unsent = &GREETING_TWICE[GREETING.len() - self.unsent.len()..];
+                *unsent = &GREETING_TWICE[GREETING.len() - unsent.len()..];
             }
         }
-        if let Stage::Content { file, bulk, .. } = small {
+        if let Stage::Content { bulk } = stage {
             *bulk = input.len() == limits::FIRST_READ;
-            for bytes in content.into_iter().filter(|bytes| !bytes.is_empty()) {
+            for part in content.into_iter().filter(|part| !part.is_empty()) {
                 let file = match file {
                     Some(file) => file,
-                    None => file.insert(open(sink, &self.connection)?),
+                    None => file.insert(open(sink, connection)?),
                 };
-                let written = catch_panic(|| file.write(bytes)).and_then(|written| written);
+                let written = catch_panic(|| file.write(part)).and_then(|written| written);
                 written.map_err(Abort::sink(SinkCall::Write))?;
-                if let Some(hasher) = &self.hasher {
-                    hasher.update(self.bytes, bytes);
+                if let Some(hasher) = hasher {
+                    hasher.update(*bytes, part);
                 }
-                self.bytes += bytes.len() as u64;
+                *bytes += part.len() as u64;
             }
         }
         let step = if input.is_empty() { Step::End } else { Step::Moved(input.len()) };
-        if let Some(hasher) = &self.hasher {
+        if let Some(hasher) = hasher {
             copier.leave_to_hash(hasher);
         }
         Ok(step)
