@@ -1,6 +1,6 @@
 //! The names of files, and their choice by the program.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const MAX_LENGTH: usize = 255;
 impl Names {
     /// Returns the name of a connection's file.
     pub(super) fn name(&self, connection: &Connection) -> io::Result<String> {
-        let Some(choice) = &self.0 else { return Ok(format!("{}.file", connection.id)) };
+        let Some(choice) = &self.0 else { return Ok(numbered(connection.id)) };
         let name = choice(connection);
         match is_valid(&name) {
             true => Ok(name),
@@ -29,6 +29,14 @@ impl Names {
             }
         }
     }
+}
+
+/// Returns the name `N.file`.
+fn numbered(id: u64) -> String {
+    let mut name = String::with_capacity("18446744073709551615.file".len());
+    // Writing to a string cannot fail.
+    let _ = write!(name, "{id}.file");
+    name
 }
 
 /// Returns whether the name is a single component of a path that cannot be mistaken for a hidden
