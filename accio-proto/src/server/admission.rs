@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -72,7 +72,7 @@ pub(super) struct Admission {
     pub(super) is_default_share: bool,
     pub(super) max_new_per_ip: Option<NonZeroU32>,
     /// Connections in service by address; empty without a limit.
-    held: Mutex<HashMap<IpAddr, u32>>,
+    held: Mutex<HashMap<Client, u32>>,
     /// Connections of the current second by address; empty without a limit.
     recent: Mutex<Recent>,
 }
@@ -81,7 +81,7 @@ pub(super) struct Admission {
 #[derive(Debug, Default)]
 struct Recent {
     since: Option<Instant>,
-    counts: HashMap<IpAddr, u32>,
+    counts: HashMap<Client, u32>,
 }
 
 /// The reason for refusing a connection.
@@ -137,7 +137,7 @@ impl Admission {
         if !self.allow.is_empty() && !self.allow.iter().any(|network| network.contains(ip)) {
             return Err(Refusal::NotAllowed);
         }
-        let client = client(ip);
+        let client = Client::of(ip);
         if let Some(max) = self.max_new_per_ip {
             self.recent().count(client, max, now)?;
         }
@@ -156,7 +156,7 @@ impl Admission {
     pub(super) fn leave(&self, peer: Option<SocketAddr>) {
         let (Some(_), Some(peer)) = (self.max_per_ip, peer) else { return };
         let mut held = self.held();
-        let client = client(peer.ip().to_canonical());
+        let client = Client::of(peer.ip().to_canonical());
         if let Some(count) = held.get_mut(&client) {
             *count -= 1;
             if *count == 0 {
@@ -170,7 +170,7 @@ impl Admission {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<Client, u32>> {
         // Each change is one assignment, so the counts are correct even if another thread panics.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -179,7 +179,7 @@ impl Admission {
 impl Recent {
     /// Counts one more connection. All counts restart every second, so that they need only as much
     /// memory as the connections of one second.
-    fn count(&mut self, client: IpAddr, max: NonZeroU32, now: Instant) -> Result<(), Refusal> {
+    fn count(&mut self, client: Client, max: NonZeroU32, now: Instant) -> Result<(), Refusal> {
         let is_over = |since| now.saturating_duration_since(since) >= Duration::from_secs(1);
         if self.since.is_none_or(is_over) {
             self.counts.clear();
@@ -202,12 +202,19 @@ pub(super) fn default_share(max_connections: usize) -> Option<NonZeroU32> {
     NonZeroU32::new(u32::try_from(max_connections / 4 * 3).unwrap_or(u32::MAX))
 }
 
-/// Returns the address for which connections are counted: that of the /64 network for IPv6, because
-/// a single host can usually use all of its addresses.
-fn client(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+/// The address for which connections are counted, as a number, which is faster to hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Client(u128);
+
+impl Client {
+    /// Returns the client with this canonical address. For IPv6 it is the /64 network, because a single
+    /// host can usually use all of its addresses.
+    fn of(ip: IpAddr) -> Client {
+        Client(match ip {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+            // Never the same as for IPv4, whose upper half is 0 and whose lower half is not.
+            IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
+        })
     }
 }
 
