@@ -256,8 +256,8 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
                 self.0.connection.id
             );
         }
-        let State { connection, socket, file, bytes, hasher, digest, result, .. } = *self.0;
-        // Its drop closes a file, which the thread that ended the session may not be allowed to do.
+        let State { connection, file, bytes, hasher, digest, result, socket, .. } = *self.0;
+        // The drop of the hasher closes a file, which the thread that ended the session may not be allowed to do.
         drop(hasher);
         let digest = digest.filter(|_| result.is_ok());
         let socket = Unreleased(socket);

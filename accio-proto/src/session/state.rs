@@ -1,4 +1,4 @@
-//! The state of a session, from its begin until its file is committed or aborted.
+//! The state of a session, from its beginning until its file is committed or aborted.
 
 use super::abort::Abort;
 use super::time_limits::TransferClock;
@@ -7,7 +7,7 @@ use crate::content_hasher::ContentHasher;
 use crate::digest::Digest;
 use crate::handshake::ServerHandshake;
 
-/// The state of a session. In a box, because it is moved more often than it is used.
+/// The state of a session. Its owners keep it in a box, because they are moved more often than used.
 #[derive(Debug)]
 pub(super) struct State<S, F> {
     pub(super) connection: Connection,
@@ -19,7 +19,8 @@ pub(super) struct State<S, F> {
     pub(super) unsent: &'static [u8],
     /// Content bytes received, whether or not they are stored in the end.
     pub(super) bytes: u64,
-    /// Computes the digest, if one is requested.
+    /// Computes the digest, if one is requested. A failed session keeps it until its end: its drop closes a
+    /// file, which the thread that notices the failure may not be allowed to do.
     pub(super) hasher: Option<Box<ContentHasher>>,
     pub(super) clock: TransferClock,
     /// The digest of a complete file.
