@@ -1,5 +1,6 @@
 //! Chooses port numbers for the programs under test.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io;
@@ -13,60 +14,64 @@ use super::process;
 /// Lowest port to choose; lower ones often belong to well-known services.
 const LOWEST: u16 = 10_000;
 
-/// Number of ports that a process reserves at a time.
+/// Number of ports that a thread reserves at a time.
 const BLOCK: u16 = 64;
 
-/// Number of blocks that a process keeps; the programs on the ports of earlier ones have ended.
+/// Number of blocks that a thread keeps reserved. Most programs on the ports of earlier ones have ended.
 const KEPT: usize = 16;
 
-static PORTS: Mutex<Ports> =
-    Mutex::new(Ports { left: Vec::new(), returned: BTreeSet::new(), reserved: VecDeque::new() });
+/// Ports returned so far; none is returned twice.
+static RETURNED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// The ports of this process.
+thread_local! {
+    /// Of a thread, not of the process, because each thread may be in a network namespace of its own.
+    static RESERVED: RefCell<Reserved> = RefCell::default();
+}
+
+/// The ports that a thread has reserved.
 ///
-/// A port that is free may be chosen by another process, too, before the program that it is for
-/// listens. So each process takes its ports from blocks that it has reserved.
-struct Ports {
+/// A free port may be chosen twice, by different processes, before a program listens on it. So each
+/// thread takes its ports from blocks that it has reserved.
+#[derive(Default)]
+struct Reserved {
     /// Ports of the last block that were not tried.
     left: Vec<u16>,
-    /// None is returned twice.
-    returned: BTreeSet<u16>,
-    reserved: VecDeque<Option<Reservation>>,
+    blocks: VecDeque<Option<Reservation>>,
 }
 
 /// Returns a port that is not in use. It is below the kernel's range for outgoing connections,
 /// which the tests open by the thousand, so that it stays free.
 pub fn free() -> io::Result<u16> {
-    let mut ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..5_000 {
-        let wanted = ports.next();
+        let wanted = RESERVED.with_borrow_mut(Reserved::next);
         let Ok(port) = process::while_none_starts(|| bind(wanted)) else { continue };
-        if ports.returned.insert(port) {
+        if RETURNED.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return Ok(port);
         }
     }
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port in 5,000 attempts"))
 }
 
-impl Ports {
-    /// Returns the next port to try, or 0 to let the kernel choose, if its own range leaves too few.
+impl Reserved {
+    /// Returns the next port to try, or 0 if the kernel must choose, because its own range leaves too
+    /// few.
     fn next(&mut self) -> u16 {
         if self.left.is_empty() {
             let blocks = outgoing_from().saturating_sub(LOWEST) / BLOCK;
             if blocks < 16 {
                 return 0;
             }
-            // If most blocks are reserved, this one may be another's; the port is probably free then, too.
-            let mut first = 0;
+            // If none is found, others have reserved most blocks. A port of theirs may still be free.
+            let mut first = LOWEST;
             for _ in 0..1_000 {
                 first = LOWEST + fastrand::u16(..blocks) * BLOCK;
                 if let Ok(reservation) = reserve(first) {
-                    self.reserved.push_back(reservation);
+                    self.blocks.push_back(reservation);
                     break;
                 }
             }
-            if self.reserved.len() > KEPT {
-                self.reserved.pop_front();
+            if self.blocks.len() > KEPT {
+                self.blocks.pop_front();
             }
             self.left = (first..first + BLOCK).collect();
             fastrand::shuffle(&mut self.left);
@@ -85,7 +90,7 @@ type Reservation = ();
 ///
 /// # Errors
 ///
-/// Returns an error if another process has reserved the block.
+/// Returns an error if another thread or process has reserved the block.
 fn reserve(first: u16) -> io::Result<Option<Reservation>> {
     #[cfg(linux_sys)]
     {
@@ -136,10 +141,17 @@ mod tests {
 
     #[test]
     #[cfg(linux_sys)]
-    fn two_processes_never_choose_the_same_port() {
+    fn a_reserved_block_cannot_be_reserved_again() {
         let port = free().unwrap();
+        let reserved =
+            RESERVED.with_borrow(|reserved| matches!(reserved.blocks.back(), Some(Some(_))));
+        if !reserved {
+            return eprintln!("skipped: no ports can be reserved here");
+        }
         let block = port - (port - LOWEST) % BLOCK;
         let error = reserve(block).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "the block of {port} is reserved");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "the block of {port}");
+        let other = std::thread::spawn(|| free().unwrap()).join().unwrap();
+        assert_ne!(other - (other - LOWEST) % BLOCK, block, "the block of another thread");
     }
 }
