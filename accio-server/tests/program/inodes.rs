@@ -51,7 +51,9 @@ fn greeted(server: &Server) -> (TcpStream, bool) {
             is_greeted
         }
         Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::WouldBlock, "neither greeted nor waiting");
+            // The end of another test's child may interrupt it.
+            let waits = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
+            assert!(waits, "neither greeted nor waiting: {error}");
             server.count(FULL) > 0
         }
     });

@@ -133,7 +133,11 @@ fn serve(stream: &TcpStream, shared: &StubState) -> io::Result<()> {
 /// Reads and discards bytes without copying them.
 fn discard(input: &mut impl BufRead, mut left: u64) -> io::Result<()> {
     while left > 0 {
-        let here = input.fill_buf()?.len();
+        let here = match input.fill_buf() {
+            Ok(bytes) => bytes.len(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
         if here == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -1,3 +1,5 @@
+//! Reads that signals do not end.
+
 use std::io::{self, Read};
 
 /// Reads once, and again for as long as signals interrupt it.
@@ -22,7 +24,7 @@ pub fn read(mut from: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    /// Is interrupted that many times.
+    /// A reader that is interrupted this number of times.
     struct Signals(usize);
 
     impl Read for Signals {
@@ -37,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_do_not_end_it() {
+    fn signals_do_not_end_a_read() {
         let mut buffer = [0];
         assert_eq!(read(Signals(3), &mut buffer).unwrap(), 1);
         assert_eq!(&buffer, b"a");
