@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Socket, Type};
 
@@ -44,12 +44,20 @@ struct Reserved {
 pub fn free() -> io::Result<u16> {
     for _ in 0..5_000 {
         let wanted = RESERVED.with_borrow_mut(Reserved::next);
+        // Do not even bind it: the program that it was chosen for may be about to.
+        if returned().contains(&wanted) {
+            continue;
+        }
         let Ok(port) = process::while_none_starts(|| bind(wanted)) else { continue };
-        if RETURNED.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+        if returned().insert(port) {
             return Ok(port);
         }
     }
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port in 5,000 attempts"))
+}
+
+fn returned() -> MutexGuard<'static, BTreeSet<u16>> {
+    RETURNED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Reserved {
