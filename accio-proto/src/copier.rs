@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use crate::content_hasher::{ContentHasher, Lag, Pending};
+use crate::content_hasher::ContentHasher;
 use crate::fast_path::{FastPath, FastPaths};
 use crate::limits::FIRST_READ;
 use crate::os_error::reason;
@@ -30,14 +30,9 @@ pub struct Copier {
     /// A buffer for content that is hashed from memory, read back to be hashed, or decrypted;
     /// allocated when it is needed first.
     large: Vec<u8>,
-    /// The size of that buffer, which is doubled up to [`LARGE_BUFFER`] when a read fills it.
+    /// The number of bytes to receive into it at once, which is doubled up to [`LARGE_BUFFER`] when a
+    /// read fills it.
     large_size: usize,
-    /// The bytes in that buffer, until they are hashed.
-    pending: Option<Pending>,
-    /// The part that may be left to hash of content that is read back from its file.
-    lag: Option<Lag>,
-    /// Whether the caller calls [`hash_pending`](Copier::hash_pending) after a turn.
-    hashes_later: bool,
     /// Created for the first transfer that needs it. Empty between steps.
     pipe: Option<Pipe>,
     /// Its length tells the kernel how many bytes to drop. It consists of zero pages that are never
@@ -83,41 +78,7 @@ impl Copier {
     pub fn new(paths: Arc<FastPaths>) -> Self {
         let buffer = Box::default();
         let scratch = vec![0; PIPE_CAPACITY].into_boxed_slice();
-        Copier {
-            paths,
-            buffer,
-            large: Vec::new(),
-            large_size: FIRST_READ,
-            pending: None,
-            lag: None,
-            hashes_later: false,
-            pipe: None,
-            scratch,
-        }
-    }
-
-    /// Makes the steps of a turn leave bytes to [`hash_pending`](Copier::hash_pending), so that
-    /// another thread can continue the transfer while this one hashes. The caller must call it after
-    /// each turn, before it waits for anything.
-    #[cfg(all(feature = "server", linux_sys))]
-    pub(crate) fn hashing_later(mut self) -> Self {
-        self.hashes_later = true;
-        self
-    }
-
-    /// Hashes bytes that the last steps have left.
-    pub(crate) fn hash_pending(&mut self) {
-        self.hash_buffer();
-        if let Some(lag) = self.lag.take() {
-            lag.reduce(&mut self.large);
-        }
-    }
-
-    /// Hashes the bytes in the large buffer.
-    fn hash_buffer(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            self.large = pending.hash();
-        }
+        Copier { paths, buffer, large: Vec::new(), large_size: FIRST_READ, pipe: None, scratch }
     }
 
     /// Receives available bytes, at most [`FIRST_READ`], without passing them on: for the handshake
@@ -127,7 +88,6 @@ impl Copier {
     ///
     /// Any error of the socket, including [`io::ErrorKind::WouldBlock`].
     pub fn receive(&mut self, socket: &mut impl Socket) -> io::Result<&[u8]> {
-        self.hash_buffer();
         self.allocate_buffer();
         let count = socket.recv(&mut self.buffer)?;
         Ok(&self.buffer[..count])
@@ -157,31 +117,24 @@ impl Copier {
         hasher: &mut ContentHasher,
         length: &mut u64,
     ) -> Result<Step, CopyError> {
-        self.hash_buffer();
-        if hasher.reads_back()
-            || self.can_read_back(socket, file)
-                && hasher.begin_reading_back(*length, || file.reopen())
+        if self.can_read_back(socket, file) && hasher.begin_reading_back(*length, || file.reopen())
         {
-            self.limit_lag(hasher)?;
             let step = self.step(socket, file)?;
             if let Step::Moved(count) = step {
+                let offset = *length;
                 *length += count as u64;
-                hasher.received(*length);
-                self.leave_to_hash(hasher);
+                hasher.read_back(offset, count, &mut self.large).map_err(CopyError::Read)?;
             }
             return Ok(step);
         }
-        let offset = *length;
         let count = match self.receive_much(socket, length) {
             Ok(0) => return Ok(Step::End),
             Ok(count) => count,
             Err(error) => return into_step(Err(error)),
         };
-        file.write(&self.large[..count]).map_err(CopyError::Write)?;
-        self.pending = Some(hasher.later(offset, std::mem::take(&mut self.large), count));
-        if !self.hashes_later {
-            self.hash_pending();
-        }
+        let bytes = &self.large[..count];
+        file.write(bytes).map_err(CopyError::Write)?;
+        hasher.update(bytes);
         Ok(Step::Moved(count))
     }
 
@@ -216,25 +169,6 @@ impl Copier {
                         return Err(CopyError::Idle(idle));
                     }
                 }
-            }
-        }
-    }
-
-    /// Returns once few enough bytes are left to hash of content that is read back. Call it before each
-    /// step.
-    pub(crate) fn limit_lag(&mut self, hasher: &ContentHasher) -> Result<(), CopyError> {
-        match hasher.reads_back() {
-            true => hasher.limit_lag(&mut self.large).map_err(CopyError::Read),
-            false => Ok(()),
-        }
-    }
-
-    /// Leaves received content that is read back to [`hash_pending`](Copier::hash_pending).
-    pub(crate) fn leave_to_hash(&mut self, hasher: &ContentHasher) {
-        if hasher.reads_back() {
-            self.lag = Some(hasher.lag());
-            if !self.hashes_later {
-                self.hash_pending();
             }
         }
     }
@@ -291,7 +225,6 @@ impl Copier {
         socket: &mut impl Socket,
         length: &mut u64,
     ) -> Result<usize, CopyError> {
-        self.hash_buffer();
         self.large.resize(self.large_size, 0);
         let (count, end) = fill(socket, &mut self.large);
         *length += count as u64;

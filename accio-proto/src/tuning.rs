@@ -16,19 +16,6 @@ pub(crate) const READ_BACK_MIN: u64 = 1 << 20;
 /// calls cost nothing.
 pub(crate) const READ_BACK_PIECE: usize = 256 << 10;
 
-/// Number of bytes that are left to hash when a thread begins to (2 MB): about two turns, so that
-/// most turns do not touch the content, and it is still in the cache.
-pub(crate) const HASH_AFTER: u64 = 2_000_000;
-
-/// Number of bytes that a thread hashes before it turns to other connections (16 MiB): about 5 ms with
-/// BLAKE3, and with SHA-256 less than the front thread takes for a blocked worker.
-pub(crate) const HASH_SHARE: u64 = 16 << 20;
-
-/// Number of received bytes that may be left to hash before a session receives more (32 MiB): enough
-/// that a thread which has to wait for a core delays no transfer, and hashed within a tenth of a
-/// second at the end of the content.
-pub(crate) const MAX_UNHASHED: u64 = 32 << 20;
-
 /// File size from which blocks are preallocated, which is also the first step (1 MiB): smaller
 /// files are written faster without.
 pub(crate) const PREALLOCATE_MIN: u64 = 1 << 20;

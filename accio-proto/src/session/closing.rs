@@ -256,7 +256,6 @@ impl<S: Socket, F: SinkFile> Closing<S, F> {
                 self.0.connection.id
             );
         }
-        // In this order, a panic below resets the connection before it frees the file.
         let State { connection, file, bytes, hasher, digest, result, socket, .. } = *self.0;
         // The drop of the hasher closes a file, which the thread that ended the session may not be allowed to do.
         drop(hasher);

@@ -259,17 +259,11 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         self.close(Err(why))
     }
 
-    /// Ends the session. [`Closing::finish`] then commits or aborts the file. If the session is
-    /// complete, this waits for its digest; an early end waits for nothing.
-    pub fn close(mut self, mut result: Result<(), Abort>) -> Closing<S, F> {
+    /// Ends the session. [`Closing::finish`] then commits or aborts the file.
+    pub fn close(mut self, result: Result<(), Abort>) -> Closing<S, F> {
         let state = &mut *self.0;
-        if result.is_ok()
-            && let Some(hasher) = state.hasher.take()
-        {
-            match hasher.complete(state.bytes) {
-                Ok(hasher) => state.digest = Some(hasher.finish()),
-                Err(error) => result = Err(Abort::sink(SinkCall::Read)(error)),
-            }
+        if result.is_ok() {
+            state.digest = state.hasher.take().map(|hasher| hasher.finish());
         }
         state.result = result;
         Closing(self.0)
@@ -307,9 +301,6 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                 Some(hasher) => copier.step_hashed(socket, file, hasher, bytes),
             };
             return Ok(catch_panic(copy).unwrap_or_else(|panic| Err(CopyError::Write(panic)))?);
-        }
-        if let Some(hasher) = hasher {
-            copier.limit_lag(hasher)?;
         }
         let input = match copier.receive(socket) {
             Ok(input) => input,
@@ -350,15 +341,11 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                 let written = catch_panic(|| file.write(part)).and_then(|written| written);
                 written.map_err(Abort::sink(SinkCall::Write))?;
                 if let Some(hasher) = hasher {
-                    hasher.update(*bytes, part);
+                    hasher.update(part);
                 }
                 *bytes += part.len() as u64;
             }
         }
-        let step = if input.is_empty() { Step::End } else { Step::Moved(input.len()) };
-        if let Some(hasher) = hasher {
-            copier.leave_to_hash(hasher);
-        }
-        Ok(step)
+        Ok(if input.is_empty() { Step::End } else { Step::Moved(input.len()) })
     }
 }

@@ -205,8 +205,6 @@ impl<K: FileSink> Shared<K> {
             }
             None => self.lose(key, info),
         }
-        // At the same time, another worker can continue the transfer.
-        copier.hash_pending();
     }
 
     /// Records the number of a connection that has just been assigned one.

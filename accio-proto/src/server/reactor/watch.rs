@@ -8,7 +8,7 @@ const VACANT: u64 = u64::MAX;
 const IDLE: u64 = 0;
 
 /// Number of ticks after which a turn counts as blocked if no worker has begun another turn since,
-/// and the process hardly uses a CPU. A turn needs well under a millisecond of CPU time.
+/// and the process hardly uses a CPU. A turn needs less than a millisecond of CPU time, or a few with a digest.
 const HELD_AFTER: u64 = 2;
 
 /// Number of ticks after which a turn counts as blocked in any case. While other workers make
