@@ -191,7 +191,7 @@ fn content_that_is_read_back_is_moved_by_the_kernel_and_has_the_same_digest() {
     }
 }
 
-/// Content that is no longer bulk is hashed from memory, and follows what was read back.
+/// Small pieces are hashed from memory, after what was read back before them.
 #[test]
 #[cfg_attr(not(linux_sys), ignore = "only Linux splices")]
 fn content_whose_pieces_become_small_and_large_again_has_the_same_digest() {

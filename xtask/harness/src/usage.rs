@@ -1,10 +1,14 @@
 //! Measures the CPU time and memory of processes.
 
+use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use rustix::process::Pid;
+
+/// The least time of a thread in which it can be said to be busy.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Returns the running processes of the tree with the root `root`.
 pub fn tree(root: Pid) -> Vec<Pid> {
@@ -27,20 +31,55 @@ pub fn tree_cpu(root: Pid) -> Duration {
     tree(root).into_iter().map(process_cpu).sum()
 }
 
+/// How long a thread has run, and how long it was ready to run but waited for a CPU.
+#[derive(Debug, Clone, Copy, Default)]
+struct ThreadTimes {
+    ran: Duration,
+    waited: Duration,
+}
+
+/// The times of each running thread of some processes, by its number.
+#[derive(Debug, Clone, Default)]
+pub struct Threads(HashMap<i32, ThreadTimes>);
+
+impl Threads {
+    /// Reads the times of the threads of these processes, as of now.
+    pub fn of(pids: &[Pid]) -> Threads {
+        let mut all = HashMap::new();
+        for pid in pids {
+            let path = format!("/proc/{}/task", pid.as_raw_nonzero());
+            all.extend(entries(&path).filter_map(|thread| {
+                let number = thread.file_name().to_str()?.parse().ok()?;
+                let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+                let mut fields = stat.split_whitespace();
+                let mut next = || fields.next()?.parse().ok().map(Duration::from_nanos);
+                Some((number, ThreadTimes { ran: next()?, waited: next()? }))
+            }));
+        }
+        Threads(all)
+    }
+
+    /// Returns the largest part of its time that a thread ran, between 0 and 1, given the times at the
+    /// beginning and how long ago that was. The time that it waited for a CPU does not count: on a busy
+    /// machine, a busy loop runs as little as a program that only wakes up now and then, but it never
+    /// sleeps.
+    pub fn busiest_since(&self, before: &Threads, elapsed: Duration) -> f64 {
+        let part = |(number, now): (&i32, &ThreadTimes)| {
+            let before = before.0.get(number).copied().unwrap_or_default();
+            let ran = now.ran.saturating_sub(before.ran);
+            let waited = now.waited.saturating_sub(before.waited);
+            // The times are read one after the other.
+            let own = elapsed.saturating_sub(waited).max(ran).max(SHORTEST);
+            ran.as_secs_f64() / own.as_secs_f64()
+        };
+        self.0.iter().map(part).fold(0.0, f64::max)
+    }
+}
+
 /// Returns the longest time for which a thread of these processes was ready to run but waited for a
 /// CPU. Threads that have ended are not counted.
 pub fn waited_for_cpu(pids: &[Pid]) -> Duration {
-    let waited = |thread: fs::DirEntry| {
-        let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        stat.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
-    };
-    let mut longest = Duration::ZERO;
-    for pid in pids {
-        let path = format!("/proc/{}/task", pid.as_raw_nonzero());
-        let threads = entries(&path);
-        longest = threads.filter_map(waited).fold(longest, Duration::max);
-    }
-    longest
+    Threads::of(pids).0.into_values().map(|times| times.waited).max().unwrap_or_default()
 }
 
 /// Returns the user and system CPU time of these processes, in clock ticks, with that of threads that
@@ -118,11 +157,50 @@ fn entries(dir: &str) -> impl Iterator<Item = fs::DirEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::{Input, NO_OWNER, Process};
 
     #[test]
     fn reads_memory_and_process_tree_of_this_process() {
         let own = rustix::process::getpid();
         assert!((1 << 10..1 << 30).contains(&status_kib(own, "VmHWM").unwrap()));
         assert!(tree(own).contains(&own));
+    }
+
+    #[test]
+    fn a_busy_loop_differs_from_a_program_that_waits_for_a_cpu_each_time_it_wakes_up() {
+        let part = |ran, waited| {
+            let times = [(1, ThreadTimes::default()), (2, ThreadTimes::default())];
+            let before = Threads(times.into());
+            let [ran, waited] = [ran, waited].map(Duration::from_millis);
+            let after = Threads([(2, ThreadTimes { ran, waited })].into());
+            after.busiest_since(&before, Duration::from_secs(2))
+        };
+        assert_eq!(part(0, 0), 0.0);
+        assert_eq!(part(200, 0), 0.1);
+        assert!(part(20, 1900) < 0.3, "it slept for 80 ms");
+        assert!(part(40, 1959) > 0.9, "it never slept");
+        assert_eq!(part(40, 1990), 1.0, "the times were not read at once");
+        assert!(part(1, 1999) < 0.2, "too little to say anything");
+    }
+
+    #[test]
+    fn a_busy_loop_is_seen_next_to_others() {
+        let shell = |script: &str| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", script]);
+            Process::spawn(command, NO_OWNER, Input::Null).unwrap()
+        };
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let loops: Vec<Process> =
+            (0..4 * cores).map(|_| shell("ulimit -t 20; while :; do :; done")).collect();
+        let sleeps = shell("exec sleep 60");
+        std::thread::sleep(Duration::from_millis(200));
+        let began = std::time::Instant::now();
+        let [busy, idle] = [&loops[0], &sleeps].map(|process| tree(process.pid()));
+        let before = [&busy, &idle].map(|pids| Threads::of(pids));
+        std::thread::sleep(Duration::from_secs(1));
+        let after = [&busy, &idle].map(|pids| Threads::of(pids));
+        let parts = [0, 1].map(|i| after[i].busiest_since(&before[i], began.elapsed()));
+        assert!(parts[0] > 0.8 && parts[1] == 0.0, "{parts:?}");
     }
 }

@@ -16,9 +16,9 @@ use crate::sockets;
 use crate::trial::Trial;
 use accio_harness::payload;
 use accio_harness::peer::{Dialect, End, FIRST, GREETING, Peer, SECOND, SOON, side_by_side};
-use accio_harness::process_table;
 use accio_harness::subject::Program;
 use accio_harness::verdict::{Certain, During, Stop, Verdict, ensure, ensure_eq};
+use accio_harness::{process_table, usage};
 
 /// Size of a small file, in bytes.
 pub(super) const SMALL: usize = 500;
@@ -30,6 +30,9 @@ const HUGE: u64 = 100 << 20;
 const GROWTH: u64 = 40 << 10;
 /// Maximum CPU time in two idle seconds, in clock ticks of 10 ms.
 pub(super) const IDLE_TICKS: u64 = 20;
+/// Largest part of its time in which a thread of an idle program may run: far more than one that only
+/// looks for something now and then, and far less than a busy loop.
+const IDLE_PART: f64 = 0.25;
 
 pub(super) fn bad_port(trial: &Trial<'_>) -> Verdict {
     side_by_side(["-1", "65536", "100000", "notaport"], |port| rejects_port(trial, port))
@@ -271,23 +274,27 @@ pub(super) fn idle(trial: &Trial<'_>) -> Verdict {
 
 /// Returns a fault if the processes of the group are busy while nothing happens.
 pub(super) fn expect_idle(group: rustix::process::Pid) -> Verdict {
-    const LOOKS: u32 = 40;
     if !process_table::exists() {
         return Err(Stop::skip("this system does not show the CPU time of other programs"));
     }
-    thread::sleep(Duration::from_millis(300));
-    let before = process_table::cpu_ticks(group);
-    let mut busy = 0;
-    for _ in 0..LOOKS {
-        thread::sleep(Duration::from_millis(50));
-        busy += u32::from(process_table::wants_to_run(group));
-    }
-    let used = process_table::cpu_ticks(group).saturating_sub(before);
-    // On a busy machine a busy loop may get little CPU time, but it is always runnable.
+    // On a busy machine, a program may still be starting. One that is always busy does not settle.
+    process_table::settles(group, Duration::from_secs(3));
+    let threads = || usage::Threads::of(&usage::tree(group));
+    let (began, before) = (Instant::now(), threads());
+    let ticks = process_table::cpu_ticks(group);
+    thread::sleep(Duration::from_secs(2));
+    let used = process_table::cpu_ticks(group).saturating_sub(ticks);
+    let busiest = threads().busiest_since(&before, began.elapsed());
     ensure(
-        used <= IDLE_TICKS && busy <= LOOKS / 2,
+        used <= IDLE_TICKS && busiest <= IDLE_PART,
         format!("at most {} ms of CPU time in 2 idle seconds", IDLE_TICKS * 10),
-        || format!("{} ms; runnable {busy} times of {LOOKS}", used * 10),
+        || {
+            let share = busiest * 100.0;
+            format!(
+                "{} ms; a thread ran in {share:.0}% of the time it did not wait for a CPU",
+                used * 10
+            )
+        },
     )
 }
 
