@@ -57,7 +57,7 @@ impl Client {
     /// what the reader borrows, so it can be spawned.
     ///
     /// The host name is resolved and the connection established on a thread for blocking work, within
-    /// the connect timeout. A runtime that is dropped meanwhile waits for that thread.
+    /// the connect timeout. A runtime that is dropped before that waits for the thread.
     ///
     /// # Errors
     ///

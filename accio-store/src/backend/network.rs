@@ -140,7 +140,7 @@ mod tests {
         let opened = open_with(
             "s3://bucket/p",
             &[
-                ("AWS_ACCESS_KEY_ID", "somebody"),
+                ("AWS_ACCESS_KEY_ID", "example"),
                 ("AWS_SECRET_ACCESS_KEY", "hush"),
                 ("AWS_REGION", "mars"),
                 ("AWS_ENDPOINT", "https://s3.example.org"),
@@ -152,7 +152,7 @@ mod tests {
         let Orphans::S3(store) = &opened.orphans else { panic!("{opened:?}") };
         let address = signed(store);
         assert!(address.starts_with("https://s3.example.org/bucket/p/n/1.file?"), "{address}");
-        assert!(address.contains("Credential=somebody%2F"), "{address}");
+        assert!(address.contains("Credential=example%2F"), "{address}");
         assert!(address.contains("%2Fmars%2Fs3%2F"), "{address}");
         assert!(opened.capabilities.conditional && opened.capabilities.parts_outlive_puts);
     }
@@ -160,10 +160,10 @@ mod tests {
     #[test]
     fn opens_an_azure_store_by_address_and_environment() {
         let account =
-            [("AZURE_STORAGE_ACCOUNT_NAME", "somebody"), ("AZURE_STORAGE_KEY", "aHVzaA==")];
+            [("AZURE_STORAGE_ACCOUNT_NAME", "example"), ("AZURE_STORAGE_KEY", "aHVzaA==")];
         let opened = open_with("az://container/p", &account).unwrap();
         let name = opened.store.to_string();
-        assert!(name.contains("somebody") && name.contains("container"), "{name}");
+        assert!(name.contains("example") && name.contains("container"), "{name}");
         assert!(opened.capabilities.conditional && !opened.capabilities.parts_outlive_puts);
         let why = open_with("az://container/p", &[]).unwrap_err();
         assert!(why.contains("Account must be specified"), "{why}");

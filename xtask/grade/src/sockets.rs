@@ -134,7 +134,7 @@ fn is_taken(port: u16) -> bool {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
     };
-    // A program that starts meanwhile would inherit the socket for a moment.
+    // A program that starts at the same time would inherit the socket for a moment.
     let bound = process::while_none_starts(bind);
     let is_taken = bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
     if is_taken {

@@ -20,7 +20,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     works("concurrency/thousand", "1,000 concurrent uploads get the ids 1 to 1,000", thousand),
     works("concurrency/clients", "10 concurrent accio-clients with 10 MiB each", clients),
     waits(
-        "concurrency/slow-beside-fast",
+        "concurrency/slow-next-to-fast",
         "a slow client does not delay others",
         slow_and_fast_clients,
     ),

@@ -196,12 +196,12 @@ fn results_of_classroom_50_are_valid_by_its_schema() {
 #[test]
 fn the_formats_refuse_other_files() {
     let wrong = serde_json::json!({
-        "score": -0.0, "visibility": "nobody", "points": 1,
+        "score": -0.0, "visibility": "unknown", "points": 1,
         "tests": [{ "status": "ok" }, 5],
     });
     let expected = [
         ".score: -0.0",
-        ".visibility: \"nobody\"",
+        ".visibility: \"unknown\"",
         ".tests[0].status: \"ok\"",
         ".tests[1]: no object",
         ".points is unknown",

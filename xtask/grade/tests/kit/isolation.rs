@@ -29,10 +29,14 @@ const NOBODY: &str = "65534";
 pub(crate) fn kits(test: &str) -> Vec<Command> {
     let mut kits = vec![kit()];
     if rustix::process::geteuid().is_root() && tools::find("setpriv").is_some() {
-        let mut nobody = Command::new("setpriv");
-        nobody.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]);
-        nobody.arg(env!("CARGO_BIN_EXE_accio-grade")).env_remove("CARGO");
-        kits.push(nobody);
+        let mut unprivileged = Command::new("setpriv");
+        unprivileged.args([
+            &format!("--reuid={NOBODY}"),
+            &format!("--regid={NOBODY}"),
+            "--clear-groups",
+        ]);
+        unprivileged.arg(env!("CARGO_BIN_EXE_accio-grade")).env_remove("CARGO");
+        kits.push(unprivileged);
     }
     kits.retain(|kit| {
         let mut probe = Command::new(kit.get_program());

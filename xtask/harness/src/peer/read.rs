@@ -5,7 +5,7 @@ use std::io::{self, Read};
 /// Reads once, and again for as long as signals interrupt it.
 ///
 /// [`Read::read`] on a socket with a timeout can be interrupted in any process that has children: a
-/// thread that starts one blocks all signals meanwhile, so that the `SIGCHLD` of another that ends
+/// thread that starts one blocks all signals while it does so, and the `SIGCHLD` of another that ends
 /// at this moment is not ignored, but delivered to one of the other threads.
 ///
 /// # Errors
