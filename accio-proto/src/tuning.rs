@@ -1,5 +1,12 @@
 //! Constants that callers cannot observe except as speed, each with its reason.
 
+use std::time::Duration;
+
+/// Delay before a session is checked again whose deadline has passed while input waits for a worker
+/// (milliseconds: 100). The worker that receives the input checks the limits. A delay of the server
+/// that is shorter makes no peer too slow: it is one percent of the rate window.
+pub(crate) const INPUT_WAITS: Duration = Duration::from_millis(100);
+
 /// Capacity of a pipe that carries bytes between a socket and a file (1 MiB): the largest an
 /// unprivileged process may request, and twice as fast as the default of 64 KiB.
 pub(crate) const PIPE_CAPACITY: usize = 1 << 20;

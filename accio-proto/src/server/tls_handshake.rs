@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::transport::{Secured, ServerSocket};
 use crate::interest::Interest;
-use crate::session::{Abort, Expiry, INPUT_WAITS, SessionLimits};
+use crate::session::{Abort, Expiry, SessionLimits};
 use crate::socket::{Socket, TcpSocket};
 use crate::tls::{HandshakeFailure, ServerTls, TlsSocket};
+use crate::tuning::INPUT_WAITS;
 
 /// A failed TLS handshake, for which there is neither a file nor a number.
 #[derive(Debug)]

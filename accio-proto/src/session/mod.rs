@@ -6,7 +6,7 @@ mod state;
 mod time_limits;
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use abort::{Abort, SinkCall};
 pub use closing::{Closing, Ended, Unreleased};
@@ -26,6 +26,7 @@ use crate::interest::Interest;
 use crate::limits;
 use crate::sink::{FileSink, SinkFile};
 use crate::socket::Socket;
+use crate::tuning::INPUT_WAITS;
 use closing::{catch_panic, open};
 use state::{Stage, State};
 use time_limits::TransferClock;
@@ -58,10 +59,6 @@ pub enum Expiry {
     /// A limit is exceeded: pass the reason to [`Session::abort`].
     Expired(Abort),
 }
-
-/// Delay before a session is checked again whose deadline has passed while input waits for a worker
-/// (milliseconds: 100). The worker that receives the input checks the limits.
-pub(crate) const INPUT_WAITS: Duration = Duration::from_millis(100);
 
 impl<S: Socket, F: SinkFile> Session<S, F> {
     /// Returns a session for a connection that was just accepted. Nothing is sent yet.
@@ -209,7 +206,7 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                 // byte. A plain read returns it.
                 Ok(Step::Blocked) if left == limits::TURN && self.0.stage.give_up_bulk() => {}
                 Ok(Step::Blocked) => {
-                    self.0.clock.wait();
+                    self.0.clock.wait(now);
                     break;
                 }
                 Ok(Step::End) => return Turn::Ended(Ok(())),

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Abort;
 use crate::limits;
+use crate::tuning::INPUT_WAITS;
 
 /// Limits of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,17 +56,29 @@ pub(super) struct TransferClock {
     since: Instant,
     /// Time of the last byte, or of the accept.
     heard: Instant,
-    /// Start of the rate window, moved forward by the time that the server was busy.
+    /// Start of the rate window, moved forward by the time in which the peer may have waited for the
+    /// server.
     window: Instant,
     /// Bytes received since then.
     received: u64,
-    /// Whether the server has waited for the peer since then. If not, the server is the slow side.
-    waited: bool,
+    /// When the server last found nothing to receive since then. If never, the server is the slow
+    /// side.
+    waited: Option<Instant>,
+    /// How long the last bytes may have waited for the server: since it last found nothing, or since
+    /// the window began.
+    lag: Duration,
 }
 
 impl TransferClock {
     pub(super) fn new(now: Instant) -> Self {
-        TransferClock { since: now, heard: now, window: now, received: 0, waited: false }
+        TransferClock {
+            since: now,
+            heard: now,
+            window: now,
+            received: 0,
+            waited: None,
+            lag: Duration::ZERO,
+        }
     }
 
     pub(super) fn heard(&self) -> Instant {
@@ -76,11 +89,12 @@ impl TransferClock {
     pub(super) fn receive(&mut self, count: usize, now: Instant) {
         self.heard = now;
         self.received += count as u64;
+        self.lag = now.saturating_duration_since(self.waited.unwrap_or(self.window));
     }
 
     /// Records that there was nothing to receive.
-    pub(super) fn wait(&mut self) {
-        self.waited = true;
+    pub(super) fn wait(&mut self, now: Instant) {
+        self.waited = Some(now);
     }
 
     /// Excludes the time in which the server was busy with received bytes, from `started` to `now`.
@@ -116,11 +130,18 @@ impl TransferClock {
         {
             let got = self.received;
             let least = min_rate.saturating_mul(limits::RATE_WINDOW.as_secs());
-            // Bytes that were received only now had been waiting for the server.
-            if self.waited && self.heard < now && got < least {
-                return Err(Abort::TooSlow { got, min_rate });
+            if self.waited.is_some() && got < least {
+                // Bytes that were received only now may have waited for the server, and their peer
+                // for room to send more. They do not start a new rate window: a peer could send
+                // them at its end on purpose.
+                if self.heard < now || self.lag < INPUT_WAITS {
+                    return Err(Abort::TooSlow { got, min_rate });
+                }
+                let soon = (now + INPUT_WAITS).checked_sub(limits::RATE_WINDOW);
+                self.window = (self.window + self.lag).max(soon.unwrap_or(now));
+                return Ok(());
             }
-            (self.window, self.received, self.waited) = (now, 0, false);
+            (self.window, self.received, self.waited) = (now, 0, None);
         }
         Ok(())
     }
@@ -167,7 +188,7 @@ mod tests {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
         let mut clock = TransferClock::new(start);
-        clock.wait();
+        clock.wait(start);
         clock.receive(1, start + 9 * SECOND);
         assert_eq!(clock.deadline(&limits), start + 10 * SECOND);
         let slow = clock.check(&limits, start + 10 * SECOND);
@@ -179,10 +200,10 @@ mod tests {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
         let mut clock = TransferClock::new(start);
-        clock.wait();
+        clock.wait(start);
         clock.receive(1000, start + 9 * SECOND);
         assert!(clock.check(&limits, start + 10 * SECOND).is_ok());
-        clock.wait();
+        clock.wait(start + 10 * SECOND);
         clock.receive(999, start + 19 * SECOND);
         assert!(clock.check(&limits, start + 20 * SECOND).is_err());
     }
@@ -197,10 +218,45 @@ mod tests {
         assert!(clock.check(&limits, start + 10 * SECOND).is_ok());
         // The server waited once, but then the sink was busy.
         let mut clock = TransferClock::new(start);
-        clock.wait();
+        clock.wait(start);
         clock.receive(1, start + SECOND);
         clock.resume(start + SECOND, start + 9 * SECOND);
         assert!(clock.check(&limits, start + 10 * SECOND).is_ok());
         assert_eq!(clock.deadline(&limits), start + 18 * SECOND);
+    }
+
+    #[test]
+    fn bytes_that_waited_for_the_server_move_the_rate_window_by_that_time() {
+        let start = Instant::now();
+        let limits = limits(|limits| limits.min_rate = Some(100));
+        let mut clock = TransferClock::new(start);
+        clock.wait(start + 4 * SECOND);
+        // They may have arrived at second 4 and filled the peer's window since.
+        clock.receive(500, start + 12 * SECOND);
+        clock.wait(start + 12 * SECOND);
+        assert!(clock.check(&limits, start + 12 * SECOND).is_ok());
+        assert_eq!(clock.deadline(&limits), start + 18 * SECOND);
+        clock.receive(500, start + 17 * SECOND);
+        assert!(clock.check(&limits, start + 18 * SECOND).is_ok());
+    }
+
+    #[test]
+    fn bytes_at_the_end_of_a_rate_window_do_not_replace_the_others() {
+        let start = Instant::now();
+        let limits = limits(|limits| limits.min_rate = Some(100));
+        let mut clock = TransferClock::new(start);
+        clock.wait(start + SECOND);
+        // A byte each millisecond, only while the window ends.
+        let mut now = start + Duration::from_millis(9_950);
+        let end = loop {
+            clock.receive(1, now);
+            clock.wait(now);
+            if let Err(why) = clock.check(&limits, now) {
+                break why;
+            }
+            now += Duration::from_millis(1);
+            assert!(now < start + 11 * SECOND, "it never ends");
+        };
+        assert!(matches!(end, Abort::TooSlow { .. }), "{end:?}");
     }
 }

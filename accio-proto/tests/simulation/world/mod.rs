@@ -252,7 +252,7 @@ impl World {
             }
             Expiry::Expired(why) => {
                 assert!(deadline <= now, "ended before the deadline");
-                connection.check_late(&why, &limits, called, false);
+                connection.check_late(&why, &limits, called, None);
                 self.close(index, session.abort(why));
             }
         }
@@ -310,7 +310,8 @@ impl World {
         let now = self.now();
         let limits = self.limits;
         let deadline = session.deadline(&limits);
-        let before = self.connections[index].line.borrow().reported.bytes;
+        let reported = self.connections[index].line.borrow().reported;
+        let (before, waited) = (reported.bytes, called - reported.nothing.unwrap_or(0));
         // Once the deadline has passed, a worker checks the limits, too.
         let is_timeout = matches!(event, Event::Timeout(_))
             || (self.mode != Mode::PerSession && deadline <= now);
@@ -344,7 +345,7 @@ impl World {
                     &result
                 {
                     assert!(is_timeout, "{why}");
-                    connection.check_late(why, &limits, called, moved);
+                    connection.check_late(why, &limits, called, moved.then_some(waited));
                 }
                 self.close(index, session.close(result));
             }
