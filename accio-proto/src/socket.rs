@@ -62,6 +62,13 @@ pub trait Socket {
         false
     }
 
+    /// Returns whether the last call of [`recv`](Socket::recv) or [`discard`](Socket::discard),
+    /// which returned [`io::ErrorKind::WouldBlock`], has nevertheless received bytes of the peer,
+    /// such as a part of a TLS record. They count for the idle timeout.
+    fn has_received_part(&self) -> bool {
+        false
+    }
+
     /// Closes the connection with FIN, as for a stored file. Dropping the socket instead must reset
     /// the connection.
     fn close(self);

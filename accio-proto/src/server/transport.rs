@@ -115,6 +115,13 @@ mod secured {
             }
         }
 
+        fn has_received_part(&self) -> bool {
+            match self {
+                ServerSocket::Plain(_) => false,
+                ServerSocket::Tls(secured) => secured.socket.has_received_part(),
+            }
+        }
+
         fn close(self) {
             match self {
                 ServerSocket::Plain(socket) => socket.close(),

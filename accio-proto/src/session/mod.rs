@@ -138,9 +138,9 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
 
     /// Returns the events to watch the socket for.
     ///
-    /// The socket may have buffered content before the session began: under TLS, that which came with
-    /// the end of the handshake. No event announces it, but a new connection can be written to at
-    /// once.
+    /// The socket may have buffered content: under TLS, that of a record that the last turn began, or
+    /// that which came with the end of the handshake. No event announces it, but the connection can be
+    /// written to at once.
     pub fn interest(&self) -> Interest {
         let writes = !self.0.unsent.is_empty() || self.0.socket.wants_write();
         match writes || self.0.socket.has_buffered() {
@@ -183,8 +183,8 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
         now: Instant,
     ) -> Turn {
         let mut left = limits::TURN;
-        // Bytes that the socket has buffered itself must not wait until more arrive.
-        while left > 0 || self.0.socket.has_buffered() {
+        // `interest` brings the next turn at once if the socket has buffered bytes.
+        while left > 0 {
             let step = self.flush().and_then(|()| self.step(sink, copier));
             // Check the size at the end too: bytes held back as a handshake may turn out to be
             // content.
@@ -206,6 +206,9 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                 // byte. A plain read returns it.
                 Ok(Step::Blocked) if left == limits::TURN && self.0.stage.give_up_bulk() => {}
                 Ok(Step::Blocked) => {
+                    if self.0.socket.has_received_part() {
+                        self.0.clock.receive(0, now);
+                    }
                     self.0.clock.wait(now);
                     break;
                 }

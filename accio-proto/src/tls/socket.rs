@@ -113,6 +113,10 @@ impl<T: Socket> Socket for TlsSocket<T> {
         self.stream.has_buffered() || self.socket.has_input()
     }
 
+    fn has_received_part(&self) -> bool {
+        self.stream.has_received_part()
+    }
+
     fn close(mut self) {
         match self.stream.close(&mut self.socket) {
             Ok(()) if !self.stream.wants_write() => self.socket.close(),

@@ -12,6 +12,7 @@ mod panics;
 #[path = "../fuzz_targets/tls.rs"]
 mod random;
 mod server;
+mod turns;
 
 /// Returns content that differs at every position.
 fn content(size: usize) -> Vec<u8> {

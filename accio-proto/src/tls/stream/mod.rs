@@ -46,6 +46,8 @@ pub(crate) struct TlsStream<R> {
     content: Queue,
     /// Number of bytes received, counted until the handshake is complete.
     received: usize,
+    /// Whether the last [`receive`](TlsStream::receive) received bytes from the socket.
+    has_received: bool,
     /// Whether the peer's close_notify was received: no content follows after the buffered one.
     is_closed: bool,
 }
@@ -83,6 +85,7 @@ impl<R: Role> TlsStream<R> {
             outgoing: Queue::default(),
             content: Queue::default(),
             received: 0,
+            has_received: false,
             is_closed: false,
         }
     }
@@ -106,6 +109,12 @@ impl<R: Role> TlsStream<R> {
     /// socket.
     pub(crate) fn has_buffered(&self) -> bool {
         self.is_closed || !self.content.is_empty() || has_record(self.incoming.bytes())
+    }
+
+    /// Returns whether the last [`receive`](TlsStream::receive) received bytes from the socket, even
+    /// if they contain no content yet.
+    pub(crate) fn has_received_part(&self) -> bool {
+        self.has_received
     }
 
     /// Continues the handshake as far as the peer's bytes allow. Returns true once it is complete.
@@ -174,6 +183,7 @@ impl<R: Role> TlsStream<R> {
     ) -> io::Result<usize> {
         self.content.start += output.take(self.content.bytes());
         self.content.tidy();
+        self.has_received = false;
         let mut received = 0;
         while !output.is_full() {
             match self.step(&mut output, Write::Nothing) {
@@ -204,6 +214,7 @@ impl<R: Role> TlsStream<R> {
                 Ok(0) => return Err(truncated()),
                 Ok(count) => {
                     self.incoming.end += count;
+                    self.has_received = true;
                     received += count;
                 }
                 Err(error) => {

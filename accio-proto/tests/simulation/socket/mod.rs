@@ -114,6 +114,14 @@ impl Socket for SimSocket {
         }
     }
 
+    fn has_received_part(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Transport::Tls(socket, _) => socket.has_received_part(),
+        }
+    }
+
     fn close(self) {
         let id = self.id;
         assert!(self.disk.lock().unwrap().is_durable(id), "closed before file {id} is durable");
