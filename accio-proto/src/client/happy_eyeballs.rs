@@ -41,13 +41,23 @@ fn lacks_port(error: &io::Error, source: SocketAddr) -> bool {
 pub(super) type Failures = Vec<(SocketAddr, io::Error)>;
 
 /// Connects to the first address that answers. The outer error is a failure of this machine, which
-/// ends all attempts.
+/// ends all attempts unless one is pending.
 pub(super) fn race(
     addresses: &[SocketAddr],
     source: Option<SocketAddr>,
     deadline: Instant,
 ) -> Result<Result<(TcpStream, SocketAddr), Failures>, ClientError> {
-    let mut race = Race { source, running: Vec::new(), failures: Vec::new() };
+    race_with(open, addresses, source, deadline)
+}
+
+/// [`race`] with a function that opens the sockets.
+fn race_with(
+    open: fn(SocketAddr) -> io::Result<Socket>,
+    addresses: &[SocketAddr],
+    source: Option<SocketAddr>,
+    deadline: Instant,
+) -> Result<Result<(TcpStream, SocketAddr), Failures>, ClientError> {
+    let mut race = Race { open, source, running: Vec::new(), failures: Vec::new() };
     let mut waiting = addresses.iter().copied();
     let mut next_at = Instant::now();
     let winner = loop {
@@ -58,8 +68,14 @@ pub(super) fn race(
         if now >= next_at || race.running.is_empty() {
             if let Some(address) = waiting.next() {
                 let running = race.running.len();
-                if let Some(stream) = race.start(address)? {
-                    break Some((stream, address));
+                match race.start(address) {
+                    Ok(Some(stream)) => break Some((stream, address)),
+                    Ok(None) => {}
+                    // An earlier attempt may still succeed.
+                    Err(ClientError::Local { cause, .. }) if running > 0 => {
+                        race.fail(address, cause);
+                    }
+                    Err(error) => return Err(error),
                 }
                 if race.running.len() > running {
                     next_at = now + CONNECT_STAGGER;
@@ -90,6 +106,7 @@ pub(super) fn race(
 }
 
 struct Race {
+    open: fn(SocketAddr) -> io::Result<Socket>,
     source: Option<SocketAddr>,
     /// Pending attempts, in the order they were started.
     running: Vec<(SocketAddr, Socket)>,
@@ -99,7 +116,7 @@ struct Race {
 impl Race {
     /// Starts an attempt, which may complete immediately.
     fn start(&mut self, address: SocketAddr) -> Result<Option<TcpStream>, ClientError> {
-        let socket = match open(address) {
+        let socket = match (self.open)(address) {
             Ok(socket) => socket,
             // The kernel has no IPv6; the other addresses may work.
             Err(error) if is_family_unsupported(&error) => {
@@ -274,6 +291,30 @@ mod tests {
         let (_, winner) = race(&order, None, soon()).unwrap().unwrap();
         assert_eq!(winner, order[4]);
         assert!(start.elapsed() < CONNECT_STAGGER * 3, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_does_not_end_a_pending_attempt() {
+        let without_ipv6 = |address: SocketAddr| match address.is_ipv6() {
+            true => Err(rustix::io::Errno::MFILE.into()),
+            false => open(address),
+        };
+        let (listener, waiting, pending) = silent("127.0.0.1");
+        let second = addresses(&["::1"])[0];
+        // The first peer answers a SYN once its backlog has room.
+        let room = std::thread::spawn(move || {
+            std::thread::sleep(CONNECT_STAGGER * 2);
+            for _ in waiting.iter().filter(|stream| stream.is_ok()) {
+                drop(listener.accept());
+            }
+            listener
+        });
+        let (_, winner) =
+            race_with(without_ipv6, &[pending, second], None, soon()).unwrap().unwrap();
+        assert_eq!(winner, pending);
+        drop(room.join().unwrap());
+        let error = race_with(without_ipv6, &[second], None, soon()).unwrap_err();
+        assert!(matches!(error, ClientError::Local { .. }), "{error:?}");
     }
 
     #[test]
