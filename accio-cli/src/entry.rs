@@ -9,7 +9,6 @@ use clap::error::ErrorKind;
 
 use crate::failure::{Failure, usage_line};
 use crate::file_size::survive_file_size_limit;
-use crate::stdio::check_stdout;
 use crate::{color, completions, environment, log_writer};
 
 /// Runs a program: parses the arguments, calls `run`, prints a failure, and returns the exit code.
@@ -20,14 +19,12 @@ use crate::{color, completions, environment, log_writer};
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure>) -> ExitCode {
     let outcome = survive_file_size_limit().and_then(|()| match parse::<A>() {
         Ok(Parsed::Arguments(arguments)) => run(arguments),
-        Ok(Parsed::Generated(text)) => printed(check_stdout().and_then(|()| {
+        Ok(Parsed::Generated(text)) => {
             let mut stdout = io::stdout().lock();
-            stdout.write_all(&text).and_then(|()| stdout.flush())
-        })),
+            printed(stdout.write_all(&text).and_then(|()| stdout.flush()))
+        }
         Err(Rejected { error, variable }) => match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                printed(check_stdout().and_then(|()| error.print()))
-            }
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => printed(error.print()),
             _ => Err(Failure::usage(usage_line(&error, variable.as_deref()))),
         },
     });

@@ -68,5 +68,5 @@ pub use server::{Program, ServerFlags};
 pub use server::{StatusPage, explain};
 #[cfg(all(linux_sys, feature = "operations"))]
 pub use server::{open_journals, outlive_signals};
-pub use stdio::{check_stdin, check_stdout};
+pub use stdio::check_stdin;
 pub use values::{bytes, count, seconds};

@@ -1,8 +1,9 @@
-//! Detects standard input and output that were closed when the program started.
+//! Detects a standard input that was closed when the program started.
 //!
-//! Before `main`, Rust's runtime opens `/dev/null` in place of a closed descriptor, so that reading
-//! returns an empty input and writing succeeds. Either would lose data silently: the client would
-//! send an empty file, or requested output would be dropped.
+//! Before `main`, Rust's runtime opens `/dev/null` in place of a closed descriptor. Reading from it
+//! returns an empty input, so that the client would send an empty file. Output that is written to it
+//! is dropped, which is what a caller that closes standard output asks for; besides, it is the same
+//! as the `/dev/null`, opened in both directions, that many programs start others with.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,33 +11,22 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat, stat};
 use rustix::io::Errno;
 
-/// Returns an error if standard input was closed when the program started.
+/// Returns an error if standard input may have been closed when the program started: if it is
+/// `/dev/null`, opened for reading and writing, and not shared with standard output or error.
 ///
 /// # Errors
 ///
 /// Returns EBADF, like reading from a closed descriptor.
 pub fn check_stdin() -> io::Result<()> {
-    check(io::stdin().as_fd(), [io::stdout().as_fd(), io::stderr().as_fd()])
-}
-
-/// Returns an error if standard output was closed when the program started.
-///
-/// # Errors
-///
-/// Returns EBADF, like writing to a closed descriptor.
-pub fn check_stdout() -> io::Result<()> {
-    check(io::stdout().as_fd(), [io::stdin().as_fd(), io::stderr().as_fd()])
-}
-
-fn check(fd: BorrowedFd<'_>, others: [BorrowedFd<'_>; 2]) -> io::Result<()> {
-    match is_replacement(fd, others) {
+    let stdin = io::stdin();
+    match is_replacement(stdin.as_fd(), [io::stdout().as_fd(), io::stderr().as_fd()]) {
         Ok(true) | Err(Errno::BADF) => Err(Errno::BADF.into()),
         // If the system does not say, use the descriptor.
         Ok(false) | Err(_) => Ok(()),
     }
 }
 
-/// Returns whether the runtime has opened `fd`. The runtime opens `/dev/null` for reading and
+/// Returns whether the runtime may have opened `fd`. The runtime opens `/dev/null` for reading and
 /// writing, once per closed descriptor. Shells and service managers open it in one direction only,
 /// and daemons that open it in both duplicate one descriptor several times.
 fn is_replacement(fd: BorrowedFd<'_>, others: [BorrowedFd<'_>; 2]) -> Result<bool, Errno> {

@@ -74,9 +74,10 @@ fn unreadable(content: Content<'_>, error: &io::Error) -> Failure {
         (ErrorKind::NotFound, _) if error.raw_os_error().is_some() => {
             failure.with_advice("check the path")
         }
-        _ if Errno::from_io_error(error) == Some(Errno::BADF) => {
-            failure.with_advice("it is closed: redirect a file or a pipe to it")
-        }
+        _ if Errno::from_io_error(error) == Some(Errno::BADF) => failure.with_advice(concat!(
+            "it is closed, or /dev/null opened for reading and writing: ",
+            "redirect a file or a pipe to it"
+        )),
         _ => failure,
     }
 }

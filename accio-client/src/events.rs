@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use accio_cli::{Failure, check_stdout, escape_json};
+use accio_cli::{Failure, escape_json};
 use accio_proto::{ClientEvent, Finding, Progress, Sent, os_error_text};
 use serde::Serialize;
 
@@ -230,9 +230,8 @@ impl Events {
 impl Output {
     fn start() -> Output {
         let (lines, queue) = mpsc::sync_channel(CAPACITY);
-        let writer = check_stdout().and_then(|()| {
-            thread::Builder::new().name("accio-events".into()).spawn(move || write_all(&queue))
-        });
+        let writer =
+            thread::Builder::new().name("accio-events".into()).spawn(move || write_all(&queue));
         Output { lines: writer.is_ok().then_some(lines), writer }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use accio_cli::{Failure, check_stdout, say};
+use accio_cli::{Failure, say};
 use accio_proto::{ClientError, Dialect, Finding, Probe, ServerReply, os_error_text};
 
 use crate::advice::{self, Circumstances};
@@ -177,8 +177,7 @@ fn foreign(bytes: &[u8]) -> &'static str {
 
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    check_stdout()
-        .and_then(|()| out.write_all(text.as_bytes()))
+    out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|error| Failure::new("standard output", os_error_text(&error)).with_code(WRITE))
 }

@@ -26,9 +26,8 @@ struct Line {
 }
 
 impl Counter {
-    /// Starts the printing thread. Fails if stdout was closed when the program started.
+    /// Starts the printing thread.
     pub(crate) fn start() -> Result<Self, Failure> {
-        accio_cli::check_stdout().map_err(|error| cannot_print(&error))?;
         let (lines, queue) = mpsc::channel();
         let (running, printed) = mpsc::channel();
         let print_all = move || {

@@ -1,4 +1,4 @@
-//! Standard input and output that are closed when the program starts.
+//! Standard input and output that are closed or `/dev/null` when the program starts.
 
 use std::io::ErrorKind;
 use std::process::Output;
@@ -20,7 +20,8 @@ fn rejects_a_closed_standard_input() {
     let output = redirected("<&-", &["127.0.0.1", &port, "-"]);
     assert_eq!(
         text(&output.stderr),
-        "ERROR: standard input: bad file descriptor; it is closed: redirect a file or a pipe to it\n"
+        "ERROR: standard input: bad file descriptor; it is closed, or /dev/null opened for reading \
+         and writing: redirect a file or a pipe to it\n"
     );
     assert_eq!(code(&output), 26);
     listener.set_nonblocking(true).unwrap();
@@ -37,28 +38,31 @@ fn sends_an_empty_standard_input_as_an_empty_file() {
     }
 }
 
+/// A closed output, and one that Python and Node.js open for `DEVNULL` or `ignore`, look the same.
+const UNWANTED: [&str; 2] = [">&-", "1<>/dev/null"];
+
 #[test]
-fn json_to_a_closed_standard_output_exits_with_23() {
-    let (port, serving) = serve(1);
-    let (_file, path) = file(100);
-    let output = redirected(">&-", &["127.0.0.1", &port, &path, "--json", "-q"]);
-    assert_eq!(text(&output.stderr), "ERROR: standard output: bad file descriptor\n");
-    assert_eq!(code(&output), 23);
-    assert_eq!(serving.join().unwrap()[0].len(), 100, "the transfer goes on");
-    let (_sockets, port) = refusing();
-    let output = redirected(">/dev/null", &["127.0.0.1", &port, "/dev/null", "--json", "-q"]);
-    assert_eq!(code(&output), 7, "{output:?}");
+fn an_unwanted_standard_output_fails_no_transfer() {
+    for redirection in UNWANTED {
+        let (port, serving) = serve(1);
+        let (_file, path) = file(100);
+        let output = redirected(redirection, &["127.0.0.1", &port, &path, "--json", "-q"]);
+        assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""), "{redirection}");
+        assert_eq!(serving.join().unwrap()[0].len(), 100);
+    }
 }
 
 #[test]
-fn help_fails_on_a_closed_standard_output() {
-    for arguments in [&["--help"][..], &["--version"], &["--generate", "man"]] {
-        let output = redirected(">&-", arguments);
-        assert_eq!(text(&output.stderr), "ERROR: cannot print to stdout: bad file descriptor\n");
-        assert_eq!(code(&output), 1);
+fn an_unwanted_standard_output_changes_no_exit_code() {
+    for redirection in UNWANTED {
+        for arguments in [&["--help"][..], &["--version"], &["--generate", "man"]] {
+            let output = redirected(redirection, arguments);
+            assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""), "{redirection}");
+        }
+        let (_sockets, port) = refusing();
+        for arguments in [&["/dev/null", "--json", "-q"][..], &["--probe"]] {
+            let output = redirected(redirection, &[&["127.0.0.1", &port], arguments].concat());
+            assert_eq!(code(&output), 7, "{redirection} {output:?}");
+        }
     }
-    let (listener, port) = listen();
-    let output = redirected(">&-", &["--probe", "127.0.0.1", &port, "--timeout=.3"]);
-    assert_eq!(code(&output), 23, "{output:?}");
-    drop(listener);
 }

@@ -8,7 +8,7 @@ use std::io::{self, BufReader};
 use std::path::Path;
 use std::process::ExitCode;
 
-use accio_cli::{Failure, ListedFiles, USAGE, check_stdin, check_stdout};
+use accio_cli::{Failure, ListedFiles, USAGE, check_stdin};
 use accio_proto::os_error_text;
 
 use check::check;
@@ -33,7 +33,6 @@ pub(crate) fn run(
     };
     let printing =
         |error| Failure::new("cannot print to stdout", os_error_text(&error)).with_code(USAGE);
-    check_stdout().map_err(printing)?;
     let listed = read(journal).map_err(|error| failure("read the journal", journal, error))?;
     let mut report = Report::new(json, quiet);
     let checked = check(&listed, dir, |finding| report.add(finding));

@@ -24,7 +24,7 @@ use accio_proto::{Outcome, os_error_text};
 use jiff::Timestamp;
 
 use super::spawn::spawn;
-use crate::{Failure, check_stdout};
+use crate::Failure;
 #[cfg(linux_sys)]
 use opener::Opener;
 #[cfg(linux_sys)]
@@ -86,7 +86,7 @@ struct State {
 impl Journal {
     /// Creates a journal that writes to stdout.
     pub(super) fn stdout() -> Result<Self, Failure> {
-        let fd = check_stdout().and_then(|()| io::stdout().as_fd().try_clone_to_owned());
+        let fd = io::stdout().as_fd().try_clone_to_owned();
         let output = fd.and_then(|fd| Output::new(fd, false));
         let output =
             output.map_err(|error| Failure::new("cannot use stdout", os_error_text(&error)))?;
