@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use clap::Command;
 use clap::error::{ContextKind, ContextValue};
+use clap::{Command, Id};
 
 /// The variables of all three programs: a variable that one program does not know may be meant for
 /// another. Each program's tests compare its variables with this list.
@@ -134,8 +134,8 @@ fn unknown(name: String, own: &BTreeSet<String>) -> Option<Unknown> {
     Some(Unknown { name, suggestion })
 }
 
-/// Returns the name of the variable that contains the invalid value, or `None` if the value is on
-/// the command line.
+/// Returns the name of the variable that contains the invalid value, or the value that another
+/// argument conflicts with; `None` if all of them are on the command line.
 ///
 /// `command` is the definition of the program, and `arguments` are the arguments it was run with.
 pub(crate) fn culprit(
@@ -143,21 +143,37 @@ pub(crate) fn culprit(
     command: &Command,
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> Option<String> {
-    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return None };
-    // For example `--max-size <SIZE>`.
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let values = [ContextKind::InvalidArg, ContextKind::PriorArg].map(|kind| error.get(kind));
+    let shown = values.into_iter().flatten().flat_map(|value| match value {
+        ContextValue::String(shown) => std::slice::from_ref(shown),
+        ContextValue::Strings(shown) => shown,
+        _ => &[],
+    });
+    shown.filter_map(|shown| variable(shown, command)).find_map(|(id, variable)| {
+        // Without the variable, the same command line is valid.
+        let mut without = command.clone().mut_arg(id, |argument| argument.env(None));
+        match without.try_get_matches_from_mut(&arguments) {
+            Err(again) if is_same(&again, error) => None,
+            _ => Some(variable),
+        }
+    })
+}
+
+/// Returns the variable of an argument, if it is set. Errors show the argument as
+/// `--max-size <SIZE>`, for example.
+fn variable(shown: &str, command: &Command) -> Option<(Id, String)> {
     let long = shown.strip_prefix("--")?.split(' ').next();
     let argument = command.get_arguments().find(|argument| argument.get_long() == long)?;
     let variable = argument.get_env()?.to_str()?.to_owned();
     std::env::var_os(&variable)?;
-    // Without the variable, the same command line is valid.
-    let id = argument.get_id().clone();
-    let mut without = command.clone().mut_arg(id, |argument| argument.env(None));
-    match without.try_get_matches_from_mut(arguments) {
-        Err(again) if again.get(ContextKind::InvalidArg) == error.get(ContextKind::InvalidArg) => {
-            None
-        }
-        _ => Some(variable),
-    }
+    Some((argument.get_id().clone(), variable))
+}
+
+fn is_same(one: &clap::Error, other: &clap::Error) -> bool {
+    [ContextKind::InvalidArg, ContextKind::PriorArg]
+        .into_iter()
+        .all(|kind| one.get(kind) == other.get(kind))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{IntErrorKind, NonZeroU64, NonZeroUsize, ParseIntError};
 use std::path::{Path, PathBuf};
 #[cfg(feature = "tls")]
 use std::sync::Arc;
@@ -286,7 +286,10 @@ fn source_address(value: &str) -> Result<SocketAddr, String> {
 }
 
 fn retries(value: &str) -> Result<u32, String> {
-    value.parse().map_err(|_| "not a whole number".to_owned())
+    value.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => format!("too large: the maximum is {}", u32::MAX),
+        _ => "not a whole number".to_owned(),
+    })
 }
 
 fn rate(value: &str) -> Result<NonZeroU64, String> {
@@ -338,6 +341,16 @@ mod tests {
         assert!(parse("accio-client --probe h 80").files.is_empty());
         let dashed = parse("accio-client h 80 -- -x");
         assert_eq!(dashed.files, [PathBuf::from("-x")]);
+    }
+
+    #[test]
+    fn says_why_a_number_of_retries_is_invalid() {
+        assert_eq!(retries("4294967295"), Ok(u32::MAX));
+        let too_large = "too large: the maximum is 4294967295";
+        assert_eq!(retries("4294967296").unwrap_err(), too_large);
+        for value in ["-1", "x", ""] {
+            assert_eq!(retries(value).unwrap_err(), "not a whole number");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
 use accio_cli::{Failure, USAGE};
-use accio_proto::{Source, os_error_text};
+use accio_proto::Source;
 
 use crate::descendants;
 
@@ -23,11 +23,7 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, Failure> {
 /// exits with 0. [`descendants::watch`] must have been called.
 pub(crate) fn output(words: &[String]) -> io::Result<Source<'static>> {
     let [program, arguments @ ..] = words else { return Err(io::ErrorKind::NotFound.into()) };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| io::Error::new(error.kind(), os_error_text(&error)))?;
+    let mut child = Command::new(program).args(arguments).stdout(Stdio::piped()).spawn()?;
     // stdout was configured as a pipe above.
     let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut running = RunningCommand { child, has_succeeded: false };

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -17,6 +18,8 @@ use signal_hook::low_level::emulate_default_handler;
 
 /// Set once a signal ends this process.
 static ENDING: AtomicBool = AtomicBool::new(false);
+/// The children that this process had before: those of a shell that became this program by `exec`.
+static INHERITED: OnceLock<Vec<i32>> = OnceLock::new();
 
 /// Returns whether a signal is ending this process, so that its descendants are being killed.
 pub(crate) fn is_ending() -> bool {
@@ -25,6 +28,7 @@ pub(crate) fn is_ending() -> bool {
 
 /// Adopts orphaned descendants, and kills all descendants when a signal ends this process.
 pub(crate) fn watch() -> io::Result<()> {
+    INHERITED.get_or_init(|| children(getpid().as_raw_nonzero().get()));
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(getpid()))?;
     let ignored = ignored_signals();
@@ -58,9 +62,11 @@ pub(crate) fn kill_all() {
     }
 }
 
-/// Returns all descendants, parents before their children; none if `/proc` does not list them.
+/// Returns all descendants but the inherited ones, parents before their children; none if `/proc`
+/// does not list them.
 fn descendants() -> Vec<i32> {
     let mut found = children(getpid().as_raw_nonzero().get());
+    found.retain(|child| INHERITED.get().is_none_or(|inherited| !inherited.contains(child)));
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {
         next += 1;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Cursor, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -47,7 +48,8 @@ fn write(directory: &Path, output: impl Write) -> io::Result<()> {
         let metadata = if is_top { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
         let metadata = metadata.map_err(named)?;
         if metadata.is_dir() {
-            archive.append_dir(&name, &path).map_err(named)?;
+            let mut header = header(&metadata, EntryType::Directory, 0);
+            archive.append_data(&mut header, &name, io::empty()).map_err(named)?;
             let mut entries = Vec::new();
             for entry in fs::read_dir(&path).map_err(named)? {
                 entries.push(entry.map_err(named)?.file_name());
@@ -57,7 +59,7 @@ fn write(directory: &Path, output: impl Write) -> io::Result<()> {
         } else if metadata.is_file() {
             append_file(&mut archive, &path, &name).map_err(named)?;
         } else if metadata.is_symlink() {
-            archive.append_path_with_name(&path, &name).map_err(named)?;
+            append_link(&mut archive, &metadata, &path, &name).map_err(named)?;
         } else {
             append_special(&mut archive, &metadata, &name).map_err(named)?;
         }
@@ -92,11 +94,34 @@ fn append_file(archive: &mut Builder<impl Write>, path: &Path, name: &Path) -> i
         if content.len() as u64 > IN_MEMORY {
             return Err(io::Error::other("it grew while it was archived"));
         }
-        let mut header = header(&metadata, content.len() as u64);
+        let mut header = header(&metadata, EntryType::Regular, content.len() as u64);
         return archive.append_data(&mut header, name, Cursor::new(content));
     }
-    let mut rest = Exactly { file, left: metadata.len() };
-    archive.append_data(&mut header(&metadata, metadata.len()), name, &mut rest)
+    let mut header = header(&metadata, EntryType::Regular, metadata.len());
+    archive.append_data(&mut header, name, Exactly { file, left: metadata.len() })
+}
+
+/// Appends a symbolic link with its exact target. The library would remove `//` and `./` from it.
+fn append_link(
+    archive: &mut Builder<impl Write>,
+    metadata: &Metadata,
+    path: &Path,
+    name: &Path,
+) -> io::Result<()> {
+    let target = fs::read_link(path)?.into_os_string().into_vec();
+    let mut header = header(metadata, EntryType::Symlink, 0);
+    if header.set_link_name_literal(&target).is_err() {
+        // The target is too long for the header: a separate entry has it, with a NUL at its end.
+        let mut long = Header::new_gnu();
+        let name = b"././@LongLink";
+        long.as_old_mut().name[..name.len()].copy_from_slice(name);
+        long.set_mode(0o644);
+        long.set_entry_type(EntryType::GNULongLink);
+        long.set_size(target.len() as u64 + 1);
+        long.set_cksum();
+        archive.append(&long, target.chain(io::repeat(0).take(1)))?;
+    }
+    archive.append_data(&mut header, name, io::empty())
 }
 
 /// Appends a named pipe or device. The library would name the entry by its path on this machine,
@@ -116,8 +141,7 @@ fn append_special(
     } else {
         return Err(io::Error::other("a socket cannot be archived"));
     };
-    let mut header = header(metadata, 0);
-    header.set_entry_type(entry_type);
+    let mut header = header(metadata, entry_type, 0);
     #[allow(clippy::unnecessary_cast, reason = "it has 32 bits on macOS")]
     let device = metadata.rdev() as Dev;
     header.set_device_major(major(device))?;
@@ -125,11 +149,17 @@ fn append_special(
     archive.append_data(&mut header, name, io::empty())
 }
 
-fn header(metadata: &Metadata, size: u64) -> Header {
+fn header(metadata: &Metadata, entry_type: EntryType, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_metadata(metadata);
-    header.set_entry_type(EntryType::Regular);
+    header.set_entry_type(entry_type);
     header.set_size(size);
+    if let (true, Some(header)) = (metadata.mtime() < 0, header.as_gnu_mut()) {
+        // The time is before 1970. GNU tar writes such numbers in two's complement, which the
+        // library does not know.
+        header.mtime = [0xff; 12];
+        header.mtime[4..].copy_from_slice(&metadata.mtime().to_be_bytes());
+    }
     header
 }
 
@@ -201,6 +231,35 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(name(&directory.join(".")).unwrap(), "photos");
         assert_eq!(name(Path::new("/")).unwrap(), ".");
+    }
+
+    #[test]
+    fn keeps_the_exact_targets_of_links() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("d");
+        fs::create_dir(&directory).unwrap();
+        let long = format!("./{}//x", "y".repeat(200));
+        for (name, target) in [("a", "http://example.org/./a"), ("b", "./x//y/"), ("c", &long)] {
+            symlink(target, directory.join(name)).unwrap();
+        }
+        let mut bytes = Vec::new();
+        write(&directory, &mut bytes).unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let entries = archive.entries().unwrap().map(Result::unwrap);
+        let targets: Vec<_> =
+            entries.filter_map(|entry| Some(entry.link_name_bytes()?.into_owned())).collect();
+        assert_eq!(targets, [&b"http://example.org/./a"[..], b"./x//y/", long.as_bytes()]);
+    }
+
+    #[test]
+    fn keeps_times_before_1970() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("old");
+        let time = std::time::UNIX_EPOCH - std::time::Duration::from_secs(300_000_000);
+        File::create(&path).unwrap().set_modified(time).unwrap();
+        let header = header(&fs::metadata(&path).unwrap(), EntryType::Regular, 0);
+        let expected = [&[0xff; 4][..], &(-300_000_000_i64).to_be_bytes()].concat();
+        assert_eq!(header.as_gnu().unwrap().mtime[..], expected);
     }
 
     #[test]

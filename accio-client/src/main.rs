@@ -47,14 +47,15 @@ fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
         // A transfer must not wait for the reader of its log or progress.
         write_stderr_in_background().map_err(|error| cannot_start(&error))?;
     }
-    let code = match arguments.probe {
-        true => probe::run(&arguments, &events)?,
-        false => upload::all(&arguments, &events)?,
+    let outcome = match arguments.probe {
+        true => probe::run(&arguments, &events),
+        false => upload::all(&arguments, &events),
     };
-    // The exit code of a failed transfer takes precedence over a failure to print events.
-    match (code, events.end()) {
-        (0, Err(failure)) => Err(failure),
-        (code, _) => Ok(ExitCode::from(code)),
+    // All events are written before the process ends. A failed transfer takes precedence over a
+    // failure to print events.
+    match (outcome, events.end()) {
+        (Err(failure), _) | (Ok(0), Err(failure)) => Err(failure),
+        (Ok(code), _) => Ok(ExitCode::from(code)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Helpers shared by the tests: the program, and peers on loopback.
 
-use std::io::{Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use accio_harness::process::{AtDrop, Process};
 use accio_harness::program::{BOUND, command};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde_json::Value;
 
 /// A running program, killed when dropped.
@@ -130,4 +131,19 @@ pub(crate) fn named<'e>(events: &'e [Value], name: &str) -> Vec<&'e Value> {
 pub(crate) fn reset(stream: TcpStream) {
     let linger = rustix::net::sockopt::set_socket_linger;
     linger(&stream, Some(Duration::ZERO)).unwrap();
+}
+
+/// Returns a pipe without room: its reading end, its writing end, and the number of bytes in it.
+pub(crate) fn full_pipe() -> (PipeReader, PipeWriter, usize) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    let mut count = 0;
+    for size in [4096, 1] {
+        while let Ok(more) = writer.write(&vec![b'\n'; size]) {
+            count += more;
+        }
+    }
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer, count)
 }

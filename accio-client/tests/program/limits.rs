@@ -131,6 +131,11 @@ fn retries_after_running_out_of_descriptors() {
         assert!(message.contains("too many open files; use fewer --jobs"), "{message}");
     }
 
+    // The pipe to the command needs descriptors, too.
+    let output = limited("-n 6", &["127.0.0.1", "9", "--json", "--from-command", "true"]).finish();
+    assert_eq!(code(&output), 7, "{output:?}");
+    assert!(text(&output.stderr).contains("too many open files"), "{output:?}");
+
     let output = limited("-n 4", &["127.0.0.1", "9", &path, "--retry=1"]).finish();
     let stderr = text(&output.stderr);
     assert!(stderr.starts_with("retry: ") && stderr.contains("too many open files"), "{stderr}");

@@ -1,29 +1,13 @@
 //! Output: events, progress, colours.
 
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::io::{PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::common::{Client, accept, code, events, file, listen, named, serve, text};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use super::common::{Client, accept, code, events, file, full_pipe, listen, named, serve, text};
 use serde_json::Value;
-
-/// Returns a pipe without room: its reading end, its writing end, and the number of bytes in it.
-fn full_pipe() -> (PipeReader, PipeWriter, usize) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    let flags = fcntl_getfl(&writer).unwrap();
-    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
-    let mut count = 0;
-    for size in [4096, 1] {
-        while let Ok(more) = writer.write(&vec![b'\n'; size]) {
-            count += more;
-        }
-    }
-    fcntl_setfl(&writer, flags).unwrap();
-    (reader, writer, count)
-}
 
 /// A server disconnects a client that sends nothing, so an upload must not wait for a pager or a
 /// program that reads its output.
@@ -296,6 +280,10 @@ fn flags_take_precedence_over_variables() {
     assert_eq!(exit, 45, "{stderr}");
     let (exit, stderr) = variable("ACCIO_TIMEOUT", "never", &file);
     assert!(exit == 2 && stderr.contains("'never'"), "{stderr}");
+    for arguments in [&file[..], &["--probe", "127.0.0.1", &port]] {
+        let (exit, stderr) = variable("ACCIO_FROM_COMMAND", "echo x", arguments);
+        assert!(exit == 2 && stderr.starts_with("ERROR: ACCIO_FROM_COMMAND: "), "{stderr}");
+    }
     let start = Instant::now();
     let (exit, _) =
         variable("ACCIO_TIMEOUT", "9", &["127.0.0.1", &port, "/dev/null", "--timeout=.3"]);

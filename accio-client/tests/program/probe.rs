@@ -1,8 +1,10 @@
 //! `--probe`.
 
 use std::io::{Read, Write};
+use std::thread;
+use std::time::Duration;
 
-use super::common::{Client, accept, code, events, listen, refusing, text};
+use super::common::{Client, accept, code, events, full_pipe, listen, refusing, text};
 
 #[test]
 fn shows_the_greeting_and_sends_nothing() {
@@ -58,4 +60,20 @@ fn fails_like_an_upload_if_no_server_listens() {
     assert!(text(&output.stdout).contains("no connection: connection refused"));
     let expected = format!("ERROR: connect to 127.0.0.1 port {port}: connection refused; ");
     assert!(text(&output.stderr).starts_with(&expected));
+}
+
+#[test]
+fn a_failed_probe_waits_for_the_reader_of_its_events() {
+    let (_sockets, port) = refusing();
+    let (mut reader, stdout, fill) = full_pipe();
+    let mut client = Client::with(&["--probe", "127.0.0.1", &port, "--json"], |command| {
+        command.stdout(stdout);
+    });
+    // Long enough for a client that does not wait to end.
+    thread::sleep(Duration::from_millis(500));
+    let mut output = Vec::new();
+    reader.read_to_end(&mut output).unwrap();
+    assert_eq!(client.wait().code(), Some(7));
+    let output = text(&output[fill..]);
+    assert!(output.lines().last().is_some_and(|line| line.contains("\"failed\"")), "{output:?}");
 }

@@ -1,15 +1,16 @@
 //! Content that is produced while it is sent: directories, and the output of commands.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::common::{Client, accept, code, events, listen, named, reset, serve, text};
+use super::common::{Client, accept, code, events, listen, named, refusing, reset, serve, text};
 use accio_harness::program::{BOUND, command, run};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Runs the client; returns its output and the upload as the server sees it: the content, or how it
 /// was broken off.
@@ -242,4 +243,25 @@ fn waits_for_a_slow_command_while_watching_the_server() {
     let start = Instant::now();
     assert_eq!(code(&client.finish()), 55);
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// The client may replace a shell that has started other processes.
+#[test]
+#[cfg(target_os = "linux")]
+fn kills_no_process_that_it_has_not_started() {
+    let (_sockets, port) = refusing();
+    let mut shell = command("sh");
+    shell.args(["-c", "sleep 60 & echo $!; exec \"$0\" \"$@\" 2>&1"]);
+    shell.arg(env!("CARGO_BIN_EXE_accio-client"));
+    shell.args(["127.0.0.1", &port, "--from-command", "sleep 60"]).stdout(Stdio::piped());
+    let mut shell = shell.spawn().unwrap();
+    let mut pid = String::new();
+    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+    assert_eq!(shell.wait().unwrap().code(), Some(7));
+    let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    // A killed process would still run for a moment, but not long.
+    thread::sleep(Duration::from_millis(300));
+    let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    let killed = kill_process(pid, Signal::KILL);
+    assert!(state.is_ok_and(|state| !state.contains(") Z ")) && killed == Ok(()));
 }
