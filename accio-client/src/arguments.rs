@@ -143,7 +143,7 @@ pub(crate) struct Network {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_CONNECT_TIMEOUT")]
     pub(crate) connect_timeout: Option<Duration>,
-    /// Time limit of each upload, from connecting to the confirmation
+    /// Time limit of each upload, from resolving to the confirmation
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
           env = "ACCIO_MAX_TIME")]
     pub(crate) max_time: Option<Duration>,

@@ -50,8 +50,8 @@ pub(crate) struct Arguments {
     pub(crate) workers: Option<NonZeroUsize>,
     /// Sandbox the server: try, require or off
     ///
-    /// Once it is listening, Landlock and seccomp prevent the server from accessing files outside
-    /// FILE-DIR and the journal's directory, connecting to other machines and running programs.
+    /// Once it is listening, Landlock and seccomp prevent the server from reading files except those
+    /// of TLS, writing outside FILE-DIR, connecting to other machines and running programs.
     /// try: as far as the kernel supports it. require: fail without it. off: no sandbox.
     #[cfg(linux_sys)]
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Sandbox::Try,
@@ -352,12 +352,13 @@ Values:
   or have a unit: 2.5, 500ms, 10s, 5m.
 
 Signals:
-  SIGTERM, SIGINT and SIGQUIT end the server (see --drain). SIGHUP reopens the journal and reloads
-  the files of TLS. Other signals have no effect.
+  SIGTERM, SIGINT, SIGQUIT and SIGXCPU end the server (see --drain). SIGHUP reopens the journal and
+  reloads the files of TLS. SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF and SIGIO have no effect.
 
 Exit codes:
   0  stopped by a signal; with --verify, no difference
-  1  cannot listen, or cannot use FILE-DIR or the journal; with --verify, a difference
+  1  cannot listen, or cannot use FILE-DIR, the journal, the files of TLS or the required sandbox;
+     with --verify, a difference
   2  usage error; with --verify, cannot read the journal or FILE-DIR"
 );
 

@@ -2,8 +2,8 @@
 //!
 //! The cluster runs on the loopback interface: three Garage nodes with three copies of each object,
 //! haproxy in front of them, and a load balancer in front of three receivers. Clients upload files
-//! of all sizes. Half-balancer one receiver is killed and one store node is stopped. At the end,
-//! the stored objects are compared with the results that the clients saw.
+//! of all sizes. Half-way, one receiver is killed and one store node is stopped. At the end, the
+//! stored objects are compared with the results that the clients saw.
 #![forbid(unsafe_code)]
 
 mod balance;

@@ -22,7 +22,7 @@ pub struct RunOptions {
     /// Number of concurrent tests that use the CPU [default: by cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
-    /// Seed of file contents and of other random choices [default: random]
+    /// Seed of file contents and of other random choices [default: random; 1 in accio-grade]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Test our own programs in this directory instead of building them

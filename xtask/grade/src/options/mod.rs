@@ -58,7 +58,7 @@ pub(crate) struct Options {
     server_s: Option<String>,
     /// Grade the programs in this directory
     ///
-    /// They are client.py, server.py and server-s.py, or compiled: client, server and server-s.
+    /// They are named client, server and server-s, and end in .py, .pl, .rb or .js or are compiled.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["bin_dir", "server", "client", "server_s"])]
     subject: Option<PathBuf>,
     /// Grade the programs in each subdirectory of this directory
