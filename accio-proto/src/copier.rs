@@ -13,6 +13,7 @@ use crate::content_hasher::ContentHasher;
 use crate::fast_path::{FastPath, FastPaths};
 use crate::limits::FIRST_READ;
 use crate::os_error::reason;
+use crate::pipe_budget::{PipeBudget, PipePlace};
 use crate::program_log as log;
 use crate::sink::{Demand, SinkFile};
 use crate::socket::Socket;
@@ -34,10 +35,18 @@ pub struct Copier {
     /// read fills it.
     large_size: usize,
     /// Created for the first transfer that needs it. Empty between steps.
-    pipe: Option<Pipe>,
+    pipe: Option<OwnPipe>,
+    pipes: Arc<PipeBudget>,
     /// Its length tells the kernel how many bytes to drop. It consists of zero pages that are never
     /// touched, so it takes address space but no memory.
     scratch: Box<[u8]>,
+}
+
+/// The pipe of a copier. It is closed before its place is free.
+#[derive(Debug)]
+struct OwnPipe {
+    pipe: Pipe,
+    _place: PipePlace,
 }
 
 /// Result of one step.
@@ -76,9 +85,21 @@ impl Copier {
     /// Returns a copier that uses these fast paths. Those with an effect here are
     /// [`FastPath::Splice`] and [`FastPath::Truncate`].
     pub fn new(paths: Arc<FastPaths>) -> Self {
-        let buffer = Box::default();
+        Copier::with_pipes(paths, PipeBudget::new(usize::MAX))
+    }
+
+    /// Returns a copier whose pipe counts against a budget.
+    pub(crate) fn with_pipes(paths: Arc<FastPaths>, pipes: Arc<PipeBudget>) -> Self {
         let scratch = vec![0; PIPE_CAPACITY].into_boxed_slice();
-        Copier { paths, buffer, large: Vec::new(), large_size: FIRST_READ, pipe: None, scratch }
+        Copier {
+            paths,
+            buffer: Box::default(),
+            large: Vec::new(),
+            large_size: FIRST_READ,
+            pipe: None,
+            pipes,
+            scratch,
+        }
     }
 
     /// Receives available bytes, at most [`FIRST_READ`], without passing them on: for the handshake
@@ -117,7 +138,9 @@ impl Copier {
         hasher: &mut ContentHasher,
         length: &mut u64,
     ) -> Result<Step, CopyError> {
-        if self.can_read_back(socket, file) && hasher.begin_reading_back(*length, || file.reopen())
+        if self.can_read_back(socket, file)
+            && hasher.begin_reading_back(*length, || file.reopen())
+            && self.has_pipe()
         {
             let step = self.step(socket, file)?;
             if let Step::Moved(count) = step {
@@ -273,14 +296,10 @@ impl Copier {
     ) -> Result<Spliced, CopyError> {
         // The pipe is taken out of `self` while it holds bytes: an early return drops it together
         // with them, so they cannot appear in the next connection's file.
-        let mut pipe = match self.pipe.take().map_or_else(Pipe::new, Ok) {
-            Ok(pipe) => pipe,
-            Err(error) => {
-                // No descriptor is available now; the buffer needs none.
-                log::debug!("no pipe: {error}");
-                return Ok(Spliced::NotOffered);
-            }
+        let Some(mut own) = self.pipe.take().or_else(|| self.create_pipe()) else {
+            return Ok(Spliced::NotOffered);
         };
+        let pipe = &mut own.pipe;
         let count = match pipe.fill(source) {
             Ok(count) => count,
             Err(error) if sys::is_unsupported(&error) => {
@@ -289,7 +308,7 @@ impl Copier {
             }
             Err(error) => {
                 if error.kind() == io::ErrorKind::WouldBlock {
-                    self.pipe = Some(pipe);
+                    self.pipe = Some(own);
                 }
                 return Err(CopyError::Receive(error));
             }
@@ -300,14 +319,28 @@ impl Copier {
                 Ok(more) => moved += more,
                 Err(error) if sys::is_unsupported(&error) => {
                     self.paths.refused(FastPath::Splice, error);
-                    self.pipe = Some(pipe);
+                    self.pipe = Some(own);
                     return Ok(Spliced::Stuck { moved, stuck: count - moved });
                 }
                 Err(error) => return Err(CopyError::Write(error)),
             }
         }
-        self.pipe = Some(pipe);
+        self.pipe = Some(own);
         Ok(Spliced::All(count))
+    }
+
+    /// Returns whether there is a pipe, after an attempt to create it.
+    fn has_pipe(&mut self) -> bool {
+        self.pipe = self.pipe.take().or_else(|| self.create_pipe());
+        self.pipe.is_some()
+    }
+
+    /// Returns a new pipe, unless that would take a descriptor from a socket or a file; the buffer needs
+    /// none.
+    fn create_pipe(&self) -> Option<OwnPipe> {
+        let place = self.pipes.take()?;
+        let pipe = Pipe::new().inspect_err(|error| log::debug!("no pipe: {error}")).ok()?;
+        Some(OwnPipe { pipe, _place: place })
     }
 
     fn allocate_buffer(&mut self) {
@@ -318,7 +351,7 @@ impl Copier {
 
     /// Writes the bytes that `splice` left in the pipe to the file, and drops the pipe.
     fn unload<F: SinkFile>(&mut self, mut stuck: usize, file: &mut F) -> Result<(), CopyError> {
-        let Some(mut pipe) = self.pipe.take() else { return Ok(()) };
+        let Some(OwnPipe { mut pipe, .. }) = self.pipe.take() else { return Ok(()) };
         self.allocate_buffer();
         while stuck > 0 {
             let room = stuck.min(self.buffer.len());

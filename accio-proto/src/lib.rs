@@ -108,6 +108,8 @@ mod os_error;
 #[cfg(feature = "io")]
 #[doc(hidden)]
 pub mod panics;
+#[cfg(feature = "io")]
+mod pipe_budget;
 mod port;
 /// For the other crates of this project.
 #[cfg(feature = "io")]

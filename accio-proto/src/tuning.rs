@@ -48,10 +48,19 @@ pub(crate) mod server {
     /// compared with the cost of a failing call.
     pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-    /// Number of descriptors kept back from the connection limit: the standard streams, the
-    /// listening sockets, the event queue with its helpers, a few per worker, and room for the rest
-    /// of the program.
-    pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
+    /// Number of descriptors kept back from connections and pipes (96). accio-server with all features
+    /// has 27 open without a connection, then up to 32 clients of `--metrics`, 16 discarded files, and a
+    /// few files and sockets that threads are about to close, or duplicate for a review; the rest is for
+    /// further listening sockets.
+    pub(crate) const RESERVED_DESCRIPTORS: u64 = 96;
+
+    /// Number of pipes that the connection limit leaves room for (64), for as many workers as may be
+    /// blocked. If fewer connections than possible are allowed, there may be more.
+    pub(crate) const RESERVED_PIPES: u64 = 64;
+
+    /// These pipes get at most this fraction of all descriptors (one 64th): a thread without a pipe is a
+    /// few percent slower, but a connection without a descriptor fails.
+    pub(crate) const RESERVED_PIPES_SHARE: u64 = 64;
 
     /// The assumed descriptor limit if the kernel does not report it: the usual soft limit.
     pub(crate) const UNKNOWN_DESCRIPTOR_LIMIT: u64 = 1024;

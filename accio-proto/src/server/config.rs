@@ -29,6 +29,8 @@ pub(super) struct Config {
     pub(super) dialect: ServerDialect,
     pub(super) limits: SessionLimits,
     pub(super) max_connections: usize,
+    /// Maximum number of pipes of all threads together.
+    pub(super) max_pipes: usize,
     pub(super) admission: Admission,
     pub(super) proxy_protocol: bool,
     pub(super) first_id: u64,

@@ -128,7 +128,7 @@ impl<K: FileSink> Driver<K> {
 
     /// Returns a copier for any number of [turns](Driver::take_turn), one at a time.
     pub fn copier(&self) -> Copier {
-        Copier::new(Arc::clone(&self.connections.paths))
+        self.connections.copier()
     }
 
     /// Returns whether the sink has room for another file; see [`FileSink::has_room`]. While it has

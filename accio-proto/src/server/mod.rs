@@ -10,6 +10,7 @@ mod connection;
 mod connection_span;
 #[cfg_attr(not(linux_sys), allow(dead_code, reason = "only the reactor calls some of it"))]
 mod connections;
+mod descriptors;
 pub mod driver;
 mod error;
 mod handle;

@@ -2,9 +2,6 @@
 
 use super::reactor;
 use crate::limits;
-use crate::program_log as log;
-use crate::sys::process;
-use crate::tuning::server::{RESERVED_DESCRIPTORS, UNKNOWN_DESCRIPTOR_LIMIT};
 
 /// The way a server distributes its connections among threads. Clients see no difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,7 +39,7 @@ impl Threading {
     }
 
     /// Returns the maximum number of descriptors that a connection needs; `reads_back` says whether
-    /// content is read back from its file.
+    /// content is read back from its file. Only a runtime's connections count with a pipe.
     pub(super) fn descriptors(self, reads_back: bool) -> u64 {
         let others = match self {
             // Socket and file.
@@ -60,16 +57,5 @@ impl Threading {
             Threading::Reactor | Threading::Runtime => limits::MAX_CONNECTIONS,
             Threading::PerSession => limits::MAX_THREADS,
         }
-    }
-
-    /// Returns how many connections the descriptor limit of the process allows, but at least one, if
-    /// each takes this number of descriptors.
-    pub(super) fn descriptor_max(each: u64) -> usize {
-        let limit = process::descriptor_limit().unwrap_or_else(|error| {
-            log::debug!("cannot read the descriptor limit: {error}");
-            Some(UNKNOWN_DESCRIPTOR_LIMIT)
-        });
-        let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);
-        usize::try_from(descriptors / each).unwrap_or(usize::MAX).max(1)
     }
 }

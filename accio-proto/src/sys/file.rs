@@ -129,7 +129,12 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
 /// Makes the file system write buffered bytes and report errors, as closing a descriptor does.
 /// Network file systems, and those in user space, may write only then.
 pub(crate) fn flush(file: &OwnedFd) -> io::Result<()> {
-    Ok(nix::unistd::close(file.try_clone()?)?)
+    match file.try_clone() {
+        Ok(duplicate) => Ok(nix::unistd::close(duplicate)?),
+        // A sync takes longer, but needs no descriptor.
+        Err(error) if is_out_of_descriptors(&error) => sync(file),
+        Err(error) => Err(error),
+    }
 }
 
 /// Sets the length of the file and releases blocks allocated after the end. The position is

@@ -241,18 +241,18 @@ fn a_descriptor_limit_below_the_connection_limit_is_logged() {
         limited
     };
     let place = Place::new();
-    let flags = ["--bind", "127.0.0.1", "--max-connections", "481"];
+    let flags = ["--bind", "127.0.0.1", "--max-connections", "457"];
     let server = Server::start_as(limited(), &place, &flags);
-    server.line("serving at most 480 connections instead of 481: each takes up to 2 descriptors");
+    server.line("serving at most 456 connections instead of 457: each takes up to 2 descriptors");
     drop(server);
-    let server = Server::start_as(limited(), &place, &["--max-connections", "480"]);
+    let server = Server::start_as(limited(), &place, &["--max-connections", "456"]);
     assert_eq!(server.count("serving at most"), 0);
     drop(server);
     if cfg!(feature = "store-core") {
         let mut store = limited();
         store.arg(free_port().to_string()).arg(format!("file://{}", place.text("received")));
         let server = Server::spawn(store);
-        server.line("serving at most 192 connections instead of 1024: each takes up to 5");
+        server.line("serving at most 185 connections instead of 1024: each takes up to 5");
     }
 }
 

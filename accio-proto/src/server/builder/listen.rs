@@ -13,6 +13,7 @@ use crate::program_log as log;
 use crate::server::admission::{Admission, default_share};
 use crate::server::config::Config;
 use crate::server::connections::Connections;
+use crate::server::descriptors::Descriptors;
 use crate::server::driver::Driver;
 use crate::server::error::ServerError;
 use crate::server::handle::{Controls, ServerHandle};
@@ -90,7 +91,7 @@ impl<K: FileSink> ServerBuilder<K> {
         let reads_back = self.config.digest.is_some() && self.paths.has(FastPath::ReadBack);
         #[cfg(not(feature = "digest"))]
         let reads_back = false;
-        let descriptors = threading.descriptors(reads_back);
+        let descriptors = Descriptors::of_process(threading, reads_back);
         let max_connections = max_connections(self.config.max_connections, threading, descriptors);
         let mut admission = Admission::default();
         admission.allow = self.config.allow;
@@ -102,6 +103,7 @@ impl<K: FileSink> ServerBuilder<K> {
             dialect: self.config.dialect,
             limits: self.config.limits,
             max_connections,
+            max_pipes: descriptors.max_pipes(max_connections),
             admission,
             proxy_protocol: self.config.proxy_protocol,
             first_id: self.config.first_id,
@@ -152,15 +154,16 @@ impl<K: FileSink> ServerBuilder<K> {
 fn max_connections(
     requested: Option<NonZeroUsize>,
     threading: Threading,
-    descriptors: u64,
+    descriptors: Descriptors,
 ) -> usize {
     let wanted = requested.map_or(threading.default_max(), usize::from);
     let wanted = wanted.min(limits::MAX_CONNECTIONS);
-    let possible = Threading::descriptor_max(descriptors);
+    let possible = descriptors.max_connections();
     if requested.is_some() && wanted > possible {
         log::warn!(
-            "serving at most {possible} connections instead of {wanted}: each takes up to {descriptors} \
-             descriptors: raise the descriptor limit (ulimit -n)"
+            "serving at most {possible} connections instead of {wanted}: each takes up to {} \
+             descriptors: raise the descriptor limit (ulimit -n)",
+            descriptors.each()
         );
     }
     wanted.min(possible)

@@ -124,8 +124,10 @@ impl<K: FileSink> ServerBuilder<K> {
 
     /// Sets the maximum number of concurrent connections; further connections wait in the backlog
     /// without a greeting. The default, and the maximum, is what the descriptor limit of the
-    /// process allows at two descriptors per connection ([five](Threading::Runtime) with a runtime),
-    /// and [`limits::MAX_CONNECTIONS`](crate::limits::MAX_CONNECTIONS). With a [thread per session](Threading::PerSession), the
+    /// process allows at two descriptors per connection ([five](Threading::Runtime) with a runtime), three
+    /// with a digest, and [`limits::MAX_CONNECTIONS`](crate::limits::MAX_CONNECTIONS). Of the descriptor
+    /// limit, 96 are kept back for the server and the rest of the program, and a 64th, at most 128, for
+    /// pipes: a limit of 1,024 allows 456 connections. With a [thread per session](Threading::PerSession), the
     /// default is [`limits::MAX_THREADS`](crate::limits::MAX_THREADS).
     pub fn max_connections(mut self, max_connections: NonZeroUsize) -> Self {
         self.config.max_connections = Some(max_connections);

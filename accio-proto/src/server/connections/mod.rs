@@ -25,6 +25,7 @@ use super::transport::ServerSocket;
 use crate::copier::Copier;
 use crate::fast_path::FastPaths;
 use crate::panics::caught;
+use crate::pipe_budget::PipeBudget;
 use crate::program_log as log;
 use crate::session::{Abort, Closing, Turn, Unreleased};
 use crate::sink::FileSink;
@@ -33,7 +34,8 @@ use crate::sink::FileSink;
 pub(super) struct Connections<K: FileSink> {
     pub(super) sink: K,
     pub(super) config: Config,
-    pub(super) paths: Arc<FastPaths>,
+    paths: Arc<FastPaths>,
+    pipes: Arc<PipeBudget>,
     pub(super) controls: Arc<Controls>,
     /// The number of the next connection. Only one thread accepts at a time, so numbers follow the
     /// order of acceptance; with TLS or behind a proxy, that in which handshakes or headers are
@@ -58,6 +60,7 @@ impl<K: FileSink> Connections<K> {
         Connections {
             sink,
             paths: Arc::new(paths),
+            pipes: PipeBudget::new(config.max_pipes),
             controls,
             next_id: AtomicU64::new(config.first_id),
             exhausted: AtomicBool::new(false),
@@ -66,6 +69,11 @@ impl<K: FileSink> Connections<K> {
             limit_log: LimitLog::default(),
             config,
         }
+    }
+
+    /// Returns a copier for the turns of any number of connections.
+    pub(super) fn copier(&self) -> Copier {
+        Copier::with_pipes(Arc::clone(&self.paths), Arc::clone(&self.pipes))
     }
 
     /// Sends the greeting, if it is due.

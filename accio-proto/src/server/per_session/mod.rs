@@ -226,7 +226,7 @@ impl<K: FileSink> Shared<'_, K> {
 
     /// Runs a thread, which serves one session after another.
     fn work(&self) {
-        let mut copier = Copier::new(Arc::clone(&self.connections.paths));
+        let mut copier = self.connections.copier();
         while let Some(connection) = self.pool.next() {
             let mut info = None;
             let serve = || self.serve(connection, &mut copier, &mut info);

@@ -151,8 +151,7 @@ impl<K: FileSink> Shared<K> {
             group.into_iter().for_each(|(key, ending)| self.finish(key, ending));
         }
         for (key, connection) in turns {
-            let copier =
-                copier.get_or_insert_with(|| Copier::new(Arc::clone(&self.connections.paths)));
+            let copier = copier.get_or_insert_with(|| self.connections.copier());
             self.take_turn(key, connection, copier, None);
         }
     }

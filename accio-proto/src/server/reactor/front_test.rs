@@ -134,7 +134,6 @@ mod tls {
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
     use super::*;
-    use crate::copier::Copier;
     use crate::server::FailedHandshake;
 
     /// Counts the handshakes that the server continues.
@@ -180,7 +179,7 @@ mod tls {
         let connection = fixture.watched();
         assert!(matches!(connection, Connection::Securing(_)));
         let connections = &fixture.shared.connections;
-        let mut copier = Copier::new(Arc::clone(&connections.paths));
+        let mut copier = connections.copier();
         drop(connections.take_turn(connection, &mut copier));
         assert_eq!(handshakes.0.load(Ordering::SeqCst), 1);
     }

@@ -31,7 +31,7 @@ impl<K: FileSink> Shared<K> {
     }
 
     fn work(self: &Arc<Self>, place: usize, stay: Stay) {
-        let mut copier = Copier::new(Arc::clone(&self.connections.paths));
+        let mut copier = self.connections.copier();
         let patience = (stay == Stay::ForAWhile).then_some(SPARE_WORKER_STAYS);
         loop {
             match self.sessions.wait(patience) {

@@ -118,8 +118,9 @@ pub(super) fn hold(
     Ok(holder)
 }
 
-/// Returns how many connections the server can hold here: each takes two descriptors.
+/// Returns how many connections the server can hold here: each takes two descriptors, and 224 are for
+/// everything else.
 pub(super) fn max_connections() -> u64 {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    (limit.saturating_sub(64) / 2).saturating_sub(64)
+    (limit.saturating_sub(224) / 2).saturating_sub(64)
 }
