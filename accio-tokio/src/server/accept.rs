@@ -149,7 +149,7 @@ async fn accept_all<K: FileSink, C: Calls<K>>(
                 Accept::Connection(Step::Refused(refused)) => refused.close(),
                 Accept::Connection(step) => {
                     let InService { unreported, open } = in_service.clone();
-                    let place = Place { permit: held, open };
+                    let place = Place { permit: Arc::new(held), open };
                     let served = Served::new(Arc::clone(&shared), place, unreported);
                     tokio::spawn(async move {
                         let greeted = served.greet(step);

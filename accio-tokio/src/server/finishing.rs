@@ -20,19 +20,27 @@ impl<K: FileSink, C: Calls<K>> Shared<K, C> {
             return;
         }
         let Finishing { ending, place, unreported } = finishing;
-        self.discard(self.driver.finish(ending, move || Place::free(place)));
+        let permit = place.permit.clone();
+        let discarded = self.driver.finish(ending, move || Place::free(place));
+        // Until a discarded file is closed, its descriptor counts like a connection.
+        let _kept = discarded.as_ref().map(|_| permit);
+        self.discard(discarded);
         drop(unreported);
     }
 
     fn finish_group(&self, group: Vec<Finishing<K>>) {
         let mut unreported = Vec::with_capacity(group.len());
+        let mut permits = Vec::with_capacity(group.len());
         let mut members = Vec::with_capacity(group.len());
         for finishing in group {
             let place = finishing.place;
             unreported.push(finishing.unreported);
+            permits.push(place.permit.clone());
             members.push((finishing.ending, move || Place::free(place)));
         }
         let discarded = self.driver.finish_all(members);
+        // As many as there are files with open descriptors.
+        permits.truncate(discarded.len());
         discarded.into_iter().for_each(|file| self.discard(Some(file)));
         drop(unreported);
     }

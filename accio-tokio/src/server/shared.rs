@@ -51,7 +51,8 @@ pub(super) struct Finishing<K: FileSink> {
 
 /// The place of a connection in service.
 pub(super) struct Place {
-    pub(super) permit: OwnedSemaphorePermit,
+    /// Shared by the connection and its file: a discarded file may be open for longer.
+    pub(super) permit: Arc<OwnedSemaphorePermit>,
     /// The server counts as drained when all of these are dropped.
     pub(super) open: mpsc::Sender<()>,
 }
@@ -60,7 +61,7 @@ pub(super) struct Place {
 pub(super) type Unreported = mpsc::Sender<()>;
 
 impl Place {
-    /// Frees the place. The returned value must be dropped after the peer was notified.
+    /// Frees the place, unless a discarded file keeps it. The returned value must be dropped after the peer was notified.
     pub(super) fn free(self) -> mpsc::Sender<()> {
         let Place { permit, open } = self;
         drop(permit);

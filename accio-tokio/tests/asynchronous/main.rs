@@ -6,6 +6,7 @@
 mod any_sink;
 #[path = "../../../accio-proto/tests/server/broken_logger.rs"]
 mod broken_logger;
+mod discarded_files;
 mod dropped_futures;
 mod groups;
 mod liveness;
