@@ -35,8 +35,8 @@ pub(crate) fn has_no_unnamed_files(error: &io::Error) -> bool {
     )
 }
 
-/// Returns whether the error says that unnamed files cannot be linked here at all: there is no
-/// `/proc`, or a policy forbids it.
+/// Returns whether the error may say that unnamed files cannot be linked here at all, or not in this way:
+/// a privilege is missing, there is no `/proc`, or a policy forbids it.
 pub(crate) fn cannot_link(error: &io::Error) -> bool {
     is_unsupported(error)
         || matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::ACCESS))

@@ -204,17 +204,35 @@ impl Dir {
 
     /// Gives an unnamed file a name, if that is free.
     fn link(&self, fd: &OwnedFd, name: &str) -> io::Result<()> {
+        let through_proc = || calls::link_proc(fd, &self.fd, name);
         if !self.paths.has(FastPath::EmptyPath) {
-            return calls::link_proc(fd, &self.fd, name);
+            return through_proc();
         }
-        match calls::link_empty_path(fd, &self.fd, name) {
-            Err(error) if !is_taken(&error) => {
-                calls::link_proc(fd, &self.fd, name)?;
-                // Older kernels require a privilege for linking by descriptor.
-                self.paths.refused(FastPath::EmptyPath, error);
-                Ok(())
+        let refused = link_by_either(calls::link_empty_path(fd, &self.fd, name), through_proc)?;
+        if let Some(error) = refused {
+            self.paths.refused(FastPath::EmptyPath, error);
+        }
+        Ok(())
+    }
+
+    /// Handles the failure to give an unnamed file its name. If all of them would fail, that file is lost,
+    /// but later ones start with a temporary name.
+    pub(super) fn note_unlinked(&self, error: &io::Error) {
+        if self.paths.has(FastPath::Tmpfile) && calls::cannot_link(error) && self.takes_names() {
+            self.paths.refused(FastPath::Tmpfile, error);
+        }
+    }
+
+    /// Returns whether a file with a temporary name can be created. Otherwise the directory may have
+    /// become read-only, for example, which says nothing about unnamed files.
+    fn takes_names(&self) -> bool {
+        let create = |name: &str| calls::create_new(&self.fd, name, self.mode.unwrap_or(0o666));
+        match self.hidden_names.first_free(0, create) {
+            Ok((_, name)) => {
+                self.remove(&name);
+                true
             }
-            linked => linked,
+            Err(_) => false,
         }
     }
 
@@ -232,7 +250,97 @@ impl Dir {
     }
 }
 
+/// Links an unnamed file through `/proc` if it could not be linked by its descriptor alone, for which
+/// older kernels require a privilege. Returns the error of the descriptor if only `/proc` worked.
+fn link_by_either(
+    by_descriptor: io::Result<()>,
+    through_proc: impl FnOnce() -> io::Result<()>,
+) -> io::Result<Option<io::Error>> {
+    match by_descriptor {
+        Ok(()) => Ok(None),
+        Err(first) if calls::cannot_link(&first) => match through_proc() {
+            Ok(()) => Ok(Some(first)),
+            // There may be no `/proc`, which does not explain the failure.
+            Err(second) if second.kind() == io::ErrorKind::NotFound => Err(first),
+            Err(second) => Err(second),
+        },
+        // The disk is full or the name is taken, for example.
+        Err(other) => Err(other),
+    }
+}
+
 /// Returns whether the error means that another file has the name.
 pub(super) fn is_taken(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AlreadyExists
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::ErrorKind::{
+        AlreadyExists, NotFound, PermissionDenied, QuotaExceeded, StorageFull, TooManyLinks,
+        Unsupported,
+    };
+
+    use super::*;
+    use crate::sink::DirSink;
+
+    #[test]
+    fn a_missing_proc_hides_no_error_of_a_full_disk() {
+        let link = |by_descriptor: io::ErrorKind, through_proc: Result<(), io::ErrorKind>| {
+            let asked = Cell::new(false);
+            let linked = link_by_either(Err(errno(by_descriptor)), || {
+                asked.set(true);
+                through_proc.map_err(errno)
+            });
+            let kind = |error: io::Error| error.kind();
+            (linked.map(|refused| refused.map(kind)).map_err(kind), asked.get())
+        };
+        for final_error in [StorageFull, QuotaExceeded, TooManyLinks, AlreadyExists] {
+            assert_eq!(link(final_error, Err(NotFound)), (Err(final_error), false));
+        }
+        for (by_descriptor, through_proc, expected) in [
+            (NotFound, Ok(()), Ok(Some(NotFound))),
+            (Unsupported, Ok(()), Ok(Some(Unsupported))),
+            (NotFound, Err(StorageFull), Err(StorageFull)),
+            (NotFound, Err(AlreadyExists), Err(AlreadyExists)),
+            (NotFound, Err(PermissionDenied), Err(PermissionDenied)),
+            (PermissionDenied, Err(NotFound), Err(PermissionDenied)),
+            (NotFound, Err(NotFound), Err(NotFound)),
+        ] {
+            assert_eq!(link(by_descriptor, through_proc), (expected, true));
+        }
+    }
+
+    /// Returns an error of the system of this kind.
+    fn errno(kind: io::ErrorKind) -> io::Error {
+        let error = (1..200).map(io::Error::from_raw_os_error).find(|error| error.kind() == kind);
+        error.unwrap()
+    }
+
+    #[test]
+    #[cfg_attr(not(linux_sys), ignore = "only Linux has unnamed files")]
+    fn unnamed_files_are_given_up_only_if_others_can_be_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("received");
+        let sink = DirSink::create(&path).unwrap();
+        if !sink.dir.paths.has(FastPath::Tmpfile) {
+            return;
+        }
+        let has_unnamed = |kind| {
+            sink.dir.note_unlinked(&errno(kind));
+            sink.dir.paths.has(FastPath::Tmpfile)
+        };
+        assert!(
+            has_unnamed(StorageFull) && has_unnamed(QuotaExceeded) && has_unnamed(TooManyLinks)
+        );
+        // In a removed directory not even root can create a file.
+        std::fs::remove_dir(&path).unwrap();
+        assert!(has_unnamed(PermissionDenied) && has_unnamed(NotFound));
+
+        let sink = DirSink::create(&path).unwrap();
+        sink.dir.note_unlinked(&errno(NotFound));
+        assert!(!sink.dir.paths.has(FastPath::Tmpfile), "there is no `/proc`");
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+    }
 }

@@ -220,9 +220,8 @@ impl DirFile {
     pub(super) fn take_name(&mut self) -> io::Result<()> {
         let named = self.dir.publish(&self.fd, &mut self.hidden, &self.name);
         named.inspect_err(|error| {
-            if self.hidden.is_none() && calls::cannot_link(error) {
-                // This file is lost, but later ones need not be: they start with a temporary name.
-                self.dir.paths.refused(FastPath::Tmpfile, error);
+            if self.hidden.is_none() {
+                self.dir.note_unlinked(error);
             }
             self.remove_hidden_name();
         })
