@@ -49,6 +49,13 @@ pub(super) fn cases(options: &RunOptions) -> Vec<Case> {
         cases.push(Case::new(format!("disk/full-ext4/{mode}"), about, move |context| {
             full(context, Volume::ext4(context, unprivileged, 40 << 20, &[])?, flags)
         }));
+        if !flags.contains(&"tmpfile") {
+            let about =
+                "started on a full disk, with space and full again: an idle client leaves ERROR";
+            cases.push(Case::new(format!("disk/full-at-start/{mode}"), about, move |context| {
+                full_at_start(context, Volume::tmpfs(context, unprivileged, "size=2m")?, flags)
+            }));
+        }
         let about = "without inodes accepted uploads are rejected and clients wait; with inodes all are whole";
         cases.push(Case::new(format!("disk/inodes-tmpfs/{mode}"), about, move |context| {
             inodes(context, Volume::tmpfs(context, unprivileged, "nr_inodes=40")?, flags)
@@ -187,6 +194,25 @@ fn full(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
         "{kept} kept, {refused} refused, {absent} of them without space for a marker, {ticks} \
          ticks in a second with a full disk"
     ))
+}
+
+/// Starts the server on a full disk, which has no block for the spare marker. The server must create
+/// it later, before the disk is full again.
+fn full_at_start(context: &Context, volume: Volume, flags: &[&str]) -> Verdict<String> {
+    let (dir, filler) = (volume.path().join("received"), volume.path().join("filler"));
+    fs::create_dir(&dir)?;
+    fill(&filler)?;
+    let server = context.server_into(&dir, &[flags, &["--timeout", "1"]].concat())?;
+    fs::remove_file(&filler)?;
+    let outcome = send(server.address(), &content(1, 5_000), SOON);
+    ensure_eq("an upload with space", UploadOutcome::Confirmed, outcome)?;
+    fill(&filler)?;
+    let mut silent = server.connect_greeted()?;
+    ensure_eq("the end of a silent client", End::Reset, silent.end(SOON)?.0)?;
+    server.expect_error(2)?;
+    survey(&dir)?.ensure_kept(&[1])?;
+    server.stop()?;
+    Ok("1 kept, 1 ERROR".into())
 }
 
 /// Writes a file until no block is free.

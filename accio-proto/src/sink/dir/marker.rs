@@ -8,6 +8,7 @@ use super::directory::{Dir, is_taken};
 use super::existing::Existing;
 use super::file::DirFile;
 use super::spare::SharedFile;
+use crate::fast_path::FastPath;
 use crate::program_log as log;
 use crate::sys::file as calls;
 
@@ -16,18 +17,24 @@ impl Dir {
     pub(super) fn mark(self: &Arc<Self>, id: u64, name: &str) -> io::Result<()> {
         let fresh = || self.mark_in_fresh_file(id, name);
         let spare = || self.mark_by_spare(name);
-        let or_else = |first: &dyn Fn() -> io::Result<()>, second: &dyn Fn() -> io::Result<()>| {
-            first().or_else(|error| match self.is_final(&error) {
-                true => Err(error),
-                false => second().inspect(|()| log::debug!("connection {id}: marker: {error}")),
-            })
-        };
+        let note = |error: &io::Error| log::debug!("connection {id}: marker: {error}");
         // Creating a file takes milliseconds on a busy disk, another name some microseconds. So one
         // thread at a time creates files, and the others do not wait for it.
         let turn = if self.durable { None } else { self.spare.turn() };
         let marked = match turn {
-            Some(_turn) => or_else(&fresh, &spare),
-            None => or_else(&spare, &fresh),
+            Some(_turn) => fresh().or_else(|error| {
+                if self.is_final(&error) || !spare()? {
+                    return Err(error);
+                }
+                note(&error);
+                Ok(())
+            }),
+            None => match spare() {
+                Ok(true) => Ok(()),
+                Ok(false) => fresh(),
+                Err(error) if self.is_final(&error) => Err(error),
+                Err(error) => fresh().inspect(|()| note(&error)),
+            },
         };
         if marked.is_ok() && self.durable {
             self.unsynced.store(true, Ordering::Relaxed);
@@ -49,17 +56,25 @@ impl Dir {
         file.publish()
     }
 
-    pub(super) fn mark_by_spare(self: &Arc<Self>, name: &str) -> io::Result<()> {
-        let Some(marker) = self.spare.get() else { return Err(io::ErrorKind::NotFound.into()) };
+    /// Gives the spare marker another name. Returns false if there is none, and none can be created.
+    pub(super) fn mark_by_spare(self: &Arc<Self>, name: &str) -> io::Result<bool> {
+        if self.mark_by_current_spare(name)? {
+            return Ok(true);
+        }
+        self.keep_spare();
+        self.mark_by_current_spare(name)
+    }
+
+    fn mark_by_current_spare(&self, name: &str) -> io::Result<bool> {
+        let Some(marker) = self.spare.get() else { return Ok(false) };
         match self.name_spare(&marker, name) {
             // The file has as many names as the file system allows, or all of its names were
             // removed.
             Err(error) if calls::is_worn_out(&error) => {
-                self.renew_spare()?;
-                let marker = self.spare.get().ok_or(error)?;
-                self.name_spare(&marker, name)
+                self.spare.is_worn.store(true, Ordering::Relaxed);
+                Ok(false)
             }
-            named => named,
+            named => named.map(|()| true),
         }
     }
 
@@ -82,39 +97,44 @@ impl Dir {
         Ok(())
     }
 
-    /// Replaces the spare marker by a new one.
-    pub(super) fn renew_spare(self: &Arc<Self>) -> io::Result<()> {
-        let file = DirFile::open(self, 0, String::new())?;
-        if let Some(spare) = file.into_spare()? {
-            self.spare.set(spare);
+    /// Creates the spare marker if it is missing, and replaces it before it runs out of names. It is
+    /// missing if the disk was full when the directory was opened.
+    pub(super) fn keep_spare(self: &Arc<Self>) {
+        let renew = || {
+            if self.paths.has(FastPath::Tmpfile)
+                && let Some(spare) = DirFile::open(self, 0, String::new())?.into_spare()?
+            {
+                self.spare.set(spare);
+            }
+            Ok(())
+        };
+        if let Err(error) = self.spare.renew_if_worn(renew) {
+            log::debug!("cannot renew the spare error marker: {error}");
         }
-        Ok(())
     }
 
-    /// Writes the names of markers to the disk, and replaces the spare marker before it runs out of
-    /// names.
+    /// Writes the names of markers to the disk, and keeps a spare marker for the next ones.
     pub(super) fn tidy(self: &Arc<Self>) {
         if self.unsynced.swap(false, Ordering::Relaxed)
             && let Err(error) = calls::sync(&self.fd)
         {
             log::warn!("cannot write the names of error markers to the disk: {error}");
         }
-        if self.spare.is_worn.load(Ordering::Relaxed)
-            && let Err(error) = self.renew_spare()
-        {
-            log::debug!("cannot renew the spare error marker: {error}");
-        }
+        self.keep_spare();
     }
 }
 
 #[cfg(test)]
 #[cfg(linux_sys)]
 mod tests {
-    use std::fs;
+    use std::cell::Cell;
     use std::os::unix::fs::MetadataExt;
     use std::sync::atomic::Ordering;
+    use std::time::{Duration, Instant};
+    use std::{fs, io, thread};
 
     use crate::connection::Connection;
+    use crate::fast_path::{FastPath, FastPaths};
     use crate::sink::{DirSink, ERROR_MARKER, FileSink, SinkFile};
 
     fn markers(dir: &std::path::Path, ids: impl Iterator<Item = u64>) -> Vec<u64> {
@@ -181,6 +201,82 @@ mod tests {
         sink.mark(&Connection::new(2)).unwrap();
         sink.open(&Connection::new(3)).unwrap().abort().unwrap();
         assert_eq!(markers(dir.path(), 1..=3), [1, 2, 2]);
+    }
+
+    /// As after an opening on a full disk that has room again, and is full once more at the end.
+    #[test]
+    fn a_missing_spare_marker_is_created_as_soon_as_possible() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        let shares = |id: u64| sink.dir.mark_by_current_spare(&format!("{id}.file")).unwrap();
+        sink.dir.spare.remove();
+        assert!(!shares(1));
+        // An upload.
+        sink.open(&Connection::new(1)).unwrap().commit().unwrap();
+        assert!(shares(2));
+        sink.dir.spare.remove();
+        // A failed transfer.
+        sink.mark(&Connection::new(3)).unwrap();
+        sink.tidy();
+        assert!(shares(4));
+        // Its names may have been removed while the disk was full.
+        for name in ["2.file", "4.file"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        assert!(!shares(5));
+        sink.open(&Connection::new(5)).unwrap().commit().unwrap();
+        assert!(shares(6));
+        markers(dir.path(), [3, 6].into_iter());
+    }
+
+    #[test]
+    fn without_a_spare_marker_a_stop_and_a_durable_sink_create_one_for_all() {
+        for durable in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let sink = DirSink::options().durable(durable).create(dir.path()).unwrap();
+            sink.dir.spare.remove();
+            if !durable {
+                sink.stopping();
+            }
+            (1..=3).for_each(|id| sink.mark(&Connection::new(id)).unwrap());
+            assert_eq!(markers(dir.path(), 1..=3), [3, 3, 3]);
+        }
+    }
+
+    #[test]
+    fn a_spare_marker_that_cannot_be_created_is_not_tried_again_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = DirSink::create(dir.path()).unwrap();
+        let attempts = Cell::new(0);
+        let attempt = |result: io::Result<()>| {
+            let _ = sink.dir.spare.renew_if_worn(|| {
+                attempts.set(attempts.get() + 1);
+                result
+            });
+        };
+        attempt(Ok(()));
+        assert_eq!(attempts.get(), 0, "it has one");
+        sink.dir.spare.remove();
+        let start = Instant::now();
+        attempt(Err(io::ErrorKind::StorageFull.into()));
+        assert_eq!(attempts.get(), 1);
+        while attempts.get() == 1 && start.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(10));
+            attempt(Ok(()));
+        }
+        assert_eq!(attempts.get(), 2);
+        assert!(start.elapsed() >= Duration::from_secs(1));
+    }
+
+    /// The program logs it, and the journal contains it.
+    #[test]
+    fn without_a_spare_marker_the_error_is_that_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("1.file")).unwrap();
+        let paths = FastPaths::without([FastPath::Tmpfile]);
+        let sink = DirSink::options().fast_paths(paths).create(dir.path()).unwrap();
+        let error = sink.mark(&Connection::new(1)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory, "{error}");
     }
 
     /// Programs may choose the same name for several connections.

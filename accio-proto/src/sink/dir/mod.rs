@@ -142,7 +142,10 @@ impl FileSink for DirSink {
 
     fn open(&self, connection: &Connection) -> Result<DirFile, OpenError> {
         let name = self.dir.names.name(connection)?;
-        Ok(DirFile::open(&self.dir, connection.id, name)?)
+        let file = DirFile::open(&self.dir, connection.id, name)?;
+        // The disk, full when the directory was opened, may have room only until this upload fills it.
+        self.dir.keep_spare();
+        Ok(file)
     }
 
     fn mark(&self, connection: &Connection) -> io::Result<()> {

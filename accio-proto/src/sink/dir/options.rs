@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::directory::{Dir, Exclusive};
 use super::error::{DirError, DirErrorKind};
@@ -137,7 +137,11 @@ impl DirOptions {
             match first.into_spare() {
                 Ok(Some(spare)) => sink.dir.spare.set(spare),
                 Ok(None) => {}
-                Err(error) => log::warn!("no spare error marker: {error}"),
+                Err(error) => {
+                    let why = crate::os_error::reason(&error);
+                    log::warn!("no spare error marker yet: {why}");
+                    sink.dir.spare.is_worn.store(true, Ordering::Relaxed);
+                }
             }
         }
         Ok(sink)

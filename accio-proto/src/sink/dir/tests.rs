@@ -247,7 +247,7 @@ fn connections_share_a_marker_if_no_file_can_be_created() {
         fs::write(dir.path().join("3.file"), "old").unwrap();
         let sink = DirSink::options().durable(durable).create(dir.path()).unwrap();
         for id in 1..=3 {
-            sink.dir.mark_by_spare(&format!("{id}.file")).unwrap();
+            assert!(sink.dir.mark_by_spare(&format!("{id}.file")).unwrap());
         }
         assert_eq!(names(dir.path()), ["1.file", "2.file", "3.file"]);
         for name in names(dir.path()) {
