@@ -148,12 +148,13 @@ impl OperationFlags {
             #[cfg(feature = "tls-server")]
             let tls = tls.clone();
             Arc::new(move || {
-                if let Some(journal) = &journal {
-                    journal.reopen();
-                }
                 #[cfg(feature = "tls-server")]
                 if let Some(tls) = &tls {
                     tls.reload();
+                }
+                // It comes last, because its file may be on a disk that does not respond.
+                if let Some(journal) = &journal {
+                    journal.reopen();
                 }
             })
         });

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use accio_harness::payload;
 
+#[cfg(linux_sys)]
+use super::harness::Stopped;
 use super::harness::{Place, Server, command, json_lines, run, until, upload};
 use super::usage::fails;
 
@@ -74,26 +76,6 @@ fn has_landlock() -> bool {
         eprintln!("SKIPPED: this kernel has no Landlock");
     }
     has
-}
-
-/// A process that is stopped until this is dropped, even by a failed test.
-#[cfg(linux_sys)]
-struct Stopped(rustix::process::Pid);
-
-#[cfg(linux_sys)]
-impl Stopped {
-    fn new(process: rustix::process::Pid) -> Self {
-        rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
-        Stopped(process)
-    }
-}
-
-#[cfg(linux_sys)]
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
-    }
 }
 
 /// Part of the line that the server logs when it begins to read an upload back.

@@ -158,6 +158,26 @@ impl Server {
     }
 }
 
+/// A process that is stopped until this is dropped, even by a failed test.
+#[cfg(linux_sys)]
+pub(crate) struct Stopped(rustix::process::Pid);
+
+#[cfg(linux_sys)]
+impl Stopped {
+    pub(crate) fn new(process: rustix::process::Pid) -> Self {
+        rustix::process::kill_process(process, Signal::STOP).unwrap();
+        Stopped(process)
+    }
+}
+
+#[cfg(linux_sys)]
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = rustix::process::kill_process(self.0, Signal::CONT);
+    }
+}
+
 /// Sets the flag when dropped, so that a failing test also ends its worker threads.
 pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 

@@ -18,7 +18,7 @@ use seccompiler::{
 
 #[cfg(feature = "tls")]
 use super::harness::program;
-use super::harness::{Place, Server, json_lines, until, upload};
+use super::harness::{Place, Server, Stopped, json_lines, until, upload};
 use super::usage::fails;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,6 +48,40 @@ fn a_sandboxed_server_receives_reopens_its_journal_and_signals_its_helper() {
     assert_eq!(json_lines(&place.path("log/journal")).len(), 1);
     assert_eq!(place.read(1).unwrap().len(), 3 << 20);
     // Ending the server sends a signal to the command.
+    server.stop(SECOND);
+}
+
+/// As on a disk that takes long to create the new file. With `--durable`, clients wait for the journal as
+/// long as it takes.
+#[test]
+fn clients_do_not_wait_for_the_process_that_opens_the_journal() {
+    let place = Place::new();
+    let journal = place.text("log/journal");
+    let flags = ["--sandbox", "try", "--durable", "--journal", &journal, "-v"];
+    let server = Server::start(&place, &flags);
+    let descendants = usage::tree(Pid::from_raw(server.pid()).unwrap());
+    let [_, helper] = descendants[..] else { panic!("{descendants:?}") };
+    let stopped = Stopped::new(helper);
+    fs::rename(&journal, place.path("log/journal.1")).unwrap();
+    server.signal(Signal::HUP);
+    // The server may not have received the signal before the first ones.
+    for _ in 0..10 {
+        upload(server.address(), b"content").unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.count("reopened the journal"), 0);
+    assert_eq!(json_lines(&place.path("log/journal.1")).len(), 10);
+    drop(stopped);
+    // On a busy machine, the server may have given up.
+    until("it is reopened", || {
+        if server.count("the process that opens it does not answer: keeping the old file open") > 0
+        {
+            server.signal(Signal::HUP);
+        }
+        server.count("reopened the journal") > 0
+    });
+    upload(server.address(), b"content").unwrap();
+    assert_eq!(json_lines(&place.path("log/journal")).len(), 1);
     server.stop(SECOND);
 }
 

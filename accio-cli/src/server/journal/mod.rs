@@ -1,7 +1,8 @@
 //! The journal: one line of JSON for every connection.
 //!
 //! Any thread may queue a line; a single thread writes them. A journal that does not accept lines
-//! therefore delays only the clients of these lines, and each of them by at most one second.
+//! therefore delays only the clients of these lines, and each of them by at most one second. Another
+//! thread opens the file again after SIGHUP, which may take long, while this one writes to the old file.
 
 mod line;
 #[cfg(linux_sys)]
@@ -76,7 +77,8 @@ struct State {
     queue: Queue<Client>,
     /// Why the last write failed; empty if it did not.
     refusal: String,
-    reopen: bool,
+    /// The file, opened again, until the writing thread takes it.
+    reopened: Option<Output>,
     /// Whether the writing thread waits for a change.
     is_idle: bool,
     /// Whether the watching thread waits for clients.
@@ -117,7 +119,7 @@ impl Journal {
             state: Mutex::new(State {
                 queue: Queue::new(),
                 refusal: String::new(),
-                reopen: false,
+                reopened: None,
                 is_idle: false,
                 is_unwatched: false,
             }),
@@ -175,11 +177,28 @@ impl Journal {
         }
     }
 
-    /// Opens the file again, because log rotation may have renamed it.
+    /// Opens the file again, because log rotation may have renamed it. It may block; no client waits for
+    /// it. Call it from one thread at a time.
     pub(super) fn reopen(&self) {
-        if self.shared.place.is_some() {
-            self.shared.lock().reopen = true;
-            self.shared.changed.notify_one();
+        let Some(place) = &self.shared.place else { return };
+        #[cfg(linux_sys)]
+        let opened = match self.shared.opener.get() {
+            Some(opener) => opener.open(),
+            None => place.open(),
+        };
+        #[cfg(not(linux_sys))]
+        let opened = place.open();
+        match opened.and_then(|fd| Output::new(fd, self.shared.durable)) {
+            Ok(output) => {
+                let unused = self.shared.lock().reopened.replace(output);
+                self.shared.changed.notify_one();
+                drop(unused);
+                log::info!("reopened the journal {:?}", place.path());
+            }
+            Err(error) => {
+                let (path, why) = (place.path(), os_error_text(&error));
+                log::error!("cannot reopen the journal {path:?}: {why}: keeping the old file open");
+            }
         }
     }
 
@@ -252,13 +271,13 @@ impl Shared {
         }
     }
 
-    /// Waits for lines to write and, on request, opens the file again in between.
+    /// Waits for lines to write and, in between, begins to use a file that was opened again.
     fn take(&self, output: &mut Output) -> Vec<u8> {
         let mut state = self.lock();
         loop {
-            if std::mem::take(&mut state.reopen) {
+            if let Some(reopened) = state.reopened.take() {
                 drop(state);
-                self.open_again(output);
+                *output = reopened;
                 state = self.lock();
             } else if state.queue.has_work() {
                 let report = |count| line::lost(count, Timestamp::now());
@@ -278,27 +297,6 @@ impl Shared {
                         waited.unwrap_or_else(PoisonError::into_inner).0
                     }
                 };
-            }
-        }
-    }
-
-    fn open_again(&self, output: &mut Output) {
-        let Some(place) = &self.place else { return };
-        #[cfg(linux_sys)]
-        let opened = match self.opener.get() {
-            Some(opener) => opener.open(),
-            None => place.open(),
-        };
-        #[cfg(not(linux_sys))]
-        let opened = place.open();
-        match opened.and_then(|fd| Output::new(fd, self.durable)) {
-            Ok(opened) => {
-                *output = opened;
-                log::info!("reopened the journal {:?}", place.path());
-            }
-            Err(error) => {
-                let (path, why) = (place.path(), os_error_text(&error));
-                log::error!("cannot reopen the journal {path:?}: {why}: keeping the old file open");
             }
         }
     }
