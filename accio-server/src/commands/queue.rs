@@ -1,6 +1,6 @@
 //! The queue of files that wait for their command, and the count of files that did not fit.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ChildStdin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
@@ -59,7 +59,7 @@ impl Queue {
         let Queue { sender, feeder, lost } = self;
         drop(sender);
         move || {
-            // The thread ends when the queue is closed or the pipe breaks.
+            // The thread ends when the queue is closed.
             let _ = feeder.join();
             lost.report(None);
         }
@@ -69,17 +69,20 @@ impl Queue {
 const QUEUE_IS_FULL: &str = "the queue is full: raise --on-commit-queue or --on-commit-jobs";
 const HELPER_IS_GONE: &str = "the helper process has ended";
 
-fn feed(queue: &Receiver<Job>, mut pipe: ChildStdin, lost: &Lost) {
+/// Passes files to the helper until the queue is closed. After the helper has ended, it counts them: a
+/// file that is queued at that moment must not disappear together with the queue.
+fn feed(queue: &Receiver<Job>, pipe: ChildStdin, lost: &Lost) {
+    let mut pipe = Some(pipe);
     loop {
         match queue.recv_timeout(INTERVAL) {
             Ok(job) => {
-                // Serializing numbers and an address cannot fail.
-                let mut line = serde_json::to_vec(&job).unwrap_or_default();
-                line.push(b'\n');
-                if let Err(error) = pipe.write_all(&line) {
+                let sent = pipe.as_mut().map(|pipe| send(&job, pipe));
+                if let Some(Err(error)) = &sent {
                     log::debug!("cannot write to the helper of --on-commit: {error}");
+                    pipe = None;
+                }
+                if !matches!(sent, Some(Ok(()))) {
                     lost.add(job.id, HELPER_IS_GONE);
-                    break;
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -87,10 +90,13 @@ fn feed(queue: &Receiver<Job>, mut pipe: ChildStdin, lost: &Lost) {
         }
         lost.report(Some(Instant::now()));
     }
-    // Files that were queued after the helper had ended are lost, too.
-    while let Ok(job) = queue.try_recv() {
-        lost.add(job.id, HELPER_IS_GONE);
-    }
+}
+
+fn send(job: &Job, pipe: &mut ChildStdin) -> io::Result<()> {
+    // Serializing numbers and an address cannot fail.
+    let mut line = serde_json::to_vec(job).unwrap_or_default();
+    line.push(b'\n');
+    pipe.write_all(&line)
 }
 
 /// Counts files without a command, and logs at most one line per second about them.
@@ -186,6 +192,26 @@ mod tests {
         queue.close()();
         assert_eq!(lost.total.load(Ordering::Relaxed), 50);
         assert_eq!(lost.lock().count, 0, "all are logged");
+    }
+
+    /// Otherwise a file queued right before the thread ends would be neither passed on nor counted.
+    #[test]
+    fn the_queue_stays_open_after_the_helper_has_ended() {
+        let mut child = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
+        let pipe = child.stdin.take().unwrap();
+        child.wait().unwrap();
+        wait_until_broken(&pipe);
+        let queue = Queue::start(100, pipe).unwrap();
+        for id in 1..=2 {
+            let job = Job { id, bytes: 0, peer: None, identity: None, digest: None };
+            queue.sender.try_send(job).unwrap();
+            let start = Instant::now();
+            while queue.lost() < id && start.elapsed() < Duration::from_secs(20) {
+                thread::sleep(Duration::from_millis(20));
+            }
+            assert_eq!(queue.lost(), id);
+        }
+        queue.close()();
     }
 
     /// Waits until nothing has the pipe's other end open: a child that another test starts at the
