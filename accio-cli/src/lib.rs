@@ -67,6 +67,6 @@ pub use server::{Program, ServerFlags};
 #[cfg(feature = "metrics")]
 pub use server::{StatusPage, explain};
 #[cfg(all(linux_sys, feature = "operations"))]
-pub use server::{open_journals, outlive_signals};
+pub use server::{is_helper, open_journals, outlive_signals};
 pub use stdio::check_stdin;
 pub use values::{bytes, count, seconds};

@@ -125,7 +125,7 @@ fn ended() -> io::Error {
 /// Runs the helper if this process was started as one, after `confine` has restricted it to reading
 /// files of the directory. Returns `None` otherwise.
 pub(crate) fn reopen_files(confine: impl FnOnce(BorrowedFd<'_>)) -> Option<ExitCode> {
-    if std::env::args_os().nth(1)? != HELPER {
+    if std::env::args_os().nth(1)? != HELPER || !accio_cli::is_helper() {
         return None;
     }
     if accio_cli::outlive_signals().is_err() {

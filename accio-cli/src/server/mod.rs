@@ -23,7 +23,7 @@ pub use flags::ServerFlags;
 #[cfg(feature = "operations")]
 pub use journal::{ListedFile, ListedFiles};
 #[cfg(all(linux_sys, feature = "operations"))]
-pub use journal::{open_journals, outlive_signals};
+pub use journal::{is_helper, open_journals, outlive_signals};
 #[cfg(feature = "metrics")]
 pub use metrics::{StatusPage, explain};
 pub use program::Program;

@@ -12,6 +12,8 @@ use std::time::Instant;
 #[cfg(linux_sys)]
 use accio_cli::USAGE;
 use accio_cli::{Failure, Program, say};
+#[cfg(all(linux_sys, feature = "digest"))]
+use accio_proto::FastPath;
 use accio_proto::{
     DirError, DirErrorKind, DirSink, FileSink, Outcome, Port, Server, os_error_text,
 };
@@ -39,8 +41,11 @@ pub(crate) fn run(
     let on_commit = on_commit(&files)?;
     #[cfg(linux_sys)]
     let accept_if = accept_if(&files)?;
+    let paths = operations.fast_paths();
+    #[cfg(all(linux_sys, feature = "digest"))]
+    let reads_back = files.digest.is_some() && paths.has(FastPath::ReadBack);
     let mut options = DirSink::options()
-        .fast_paths(operations.fast_paths())
+        .fast_paths(paths)
         .durable(files.durable)
         .min_free(limits.min_free)
         .existing(files.existing.into());
@@ -49,7 +54,7 @@ pub(crate) fn run(
     }
     // The process starts later, but before the first connection.
     #[cfg(all(linux_sys, feature = "digest"))]
-    let reopener = (files.digest.is_some() && sandbox.is_on()).then(Arc::default);
+    let reopener = (reads_back && sandbox.is_on()).then(Arc::default);
     #[cfg(all(linux_sys, feature = "digest"))]
     if let Some(reopener) = &reopener {
         let reopener: Arc<OnceLock<Reopener>> = Arc::clone(reopener);

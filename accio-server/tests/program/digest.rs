@@ -162,6 +162,19 @@ fn without_its_helper_the_server_hashes_from_memory_and_warns_once() {
     }
 }
 
+#[cfg(linux_sys)]
+#[test]
+fn no_helper_starts_if_nothing_is_read_back() {
+    let place = Place::new();
+    let flags = ["--digest", "sha256", "--sandbox", "try", "--without", "read-back"];
+    let server = Server::start(&place, &flags);
+    let processes =
+        accio_harness::usage::tree(rustix::process::Pid::from_raw(server.pid()).unwrap());
+    assert_eq!(processes.len(), 1, "{processes:?}");
+    upload(server.address(), &payload::bytes(4, 5_000_000)).unwrap();
+    server.stop(SOON);
+}
+
 /// A new server must be able to use the directory at once.
 #[cfg(linux_sys)]
 #[test]

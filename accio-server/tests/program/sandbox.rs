@@ -85,6 +85,14 @@ fn clients_do_not_wait_for_the_process_that_opens_the_journal() {
     server.stop(SECOND);
 }
 
+#[test]
+fn the_arguments_of_helper_processes_are_errors_for_users() {
+    for (first, rest) in [("__journal", &["/tmp/journal", "plain"][..]), ("__reopen", &[])] {
+        let line = fails(2, &[&[first], rest].concat());
+        assert!(line.contains(first), "{line}");
+    }
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn a_sandboxed_server_prints_its_host_name() {

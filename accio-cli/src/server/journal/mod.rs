@@ -29,7 +29,7 @@ use crate::Failure;
 #[cfg(linux_sys)]
 use opener::Opener;
 #[cfg(linux_sys)]
-pub use opener::{open_journals, outlive_signals};
+pub use opener::{is_helper, open_journals, outlive_signals};
 use output::Output;
 use place::{Place, cannot_open};
 use queue::{Change, Queue};

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use accio_proto::os_error_text;
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -130,6 +131,12 @@ fn explain(error: io::Error) -> io::Error {
     }
 }
 
+/// Returns whether a server has started this process as its helper: then stdin is a socket. A user who
+/// calls the program in the same way gets an error about its arguments.
+pub fn is_helper() -> bool {
+    fstat(io::stdin()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
+}
+
 /// Makes a helper process ignore the signals that end or notify a server: a supervisor may send them to
 /// all processes of a server, which may then drain for long. A helper ends when its server does.
 ///
@@ -146,7 +153,7 @@ pub fn outlive_signals() -> io::Result<()> {
 /// directory of the journal. Returns `None` otherwise.
 pub fn open_journals(confine: impl FnOnce(BorrowedFd<'_>)) -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != HELPER {
+    if arguments.next()? != HELPER || !is_helper() {
         return None;
     }
     let path = PathBuf::from(arguments.next()?);
