@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 /// Delay before a session is checked again whose deadline has passed while input waits for a worker
-/// (milliseconds: 100). The worker that receives the input checks the limits. A delay of the server
-/// that is shorter makes no peer too slow: it is one percent of the rate window.
+/// (milliseconds: 100). The worker that receives the input checks the limits.
 pub(crate) const INPUT_WAITS: Duration = Duration::from_millis(100);
 
 /// Capacity of a pipe that carries bytes between a socket and a file (1 MiB): the largest an
@@ -48,19 +47,19 @@ pub(crate) mod server {
     /// compared with the cost of a failing call.
     pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-    /// Number of descriptors kept back from connections and pipes (96). accio-server with all features
-    /// has 27 open without a connection, then up to 32 clients of `--metrics`, 16 discarded files, and a
-    /// few files and sockets that threads are about to close, or duplicate for a review; the rest is for
-    /// further listening sockets.
-    pub(crate) const RESERVED_DESCRIPTORS: u64 = 96;
+    /// Number of descriptors kept back from connections and pipes, at least and at most (64, 96).
+    /// accio-server with all features has 27 open without a connection, then up to 32 clients of
+    /// `--metrics`, 16 discarded files, and a few files and sockets that threads are about to close, or
+    /// duplicate for a review; the rest is for further listening sockets.
+    pub(crate) const RESERVED_DESCRIPTORS: (u64, u64) = (64, 96);
 
     /// Number of pipes that the connection limit leaves room for (64), for as many workers as may be
     /// blocked. If fewer connections than possible are allowed, there may be more.
     pub(crate) const RESERVED_PIPES: u64 = 64;
 
-    /// These pipes get at most this fraction of all descriptors (one 64th): a thread without a pipe is a
-    /// few percent slower, but a connection without a descriptor fails.
-    pub(crate) const RESERVED_PIPES_SHARE: u64 = 64;
+    /// These pipes get at most this fraction of all descriptors (one 16th): a thread without a pipe is up
+    /// to half as fast, but a connection without a descriptor fails.
+    pub(crate) const RESERVED_PIPES_SHARE: u64 = 16;
 
     /// The assumed descriptor limit if the kernel does not report it: the usual soft limit.
     pub(crate) const UNKNOWN_DESCRIPTOR_LIMIT: u64 = 1024;

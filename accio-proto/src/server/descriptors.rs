@@ -16,6 +16,8 @@ const PIPE: u64 = 2;
 pub(super) struct Descriptors {
     /// Maximum number of open descriptors.
     limit: u64,
+    /// Number of descriptors for everything except connections and pipes.
+    reserved: u64,
     /// Number of descriptors that a connection needs.
     each: u64,
     /// Number of pipes that connections leave room for.
@@ -36,11 +38,20 @@ impl Descriptors {
 
     fn new(limit: u64, threading: Threading, reads_back: bool) -> Self {
         let includes_pipe = threading == Threading::Runtime;
+        // A small limit is for a small server.
+        let (least, most) = RESERVED_DESCRIPTORS;
+        let reserved = (32 + limit / 8).clamp(least, most);
         let pipes = match includes_pipe {
             true => 0,
             false => RESERVED_PIPES.min(limit / RESERVED_PIPES_SHARE / PIPE),
         };
-        Descriptors { limit, each: threading.descriptors(reads_back), pipes, includes_pipe }
+        Descriptors {
+            limit,
+            reserved,
+            each: threading.descriptors(reads_back),
+            pipes,
+            includes_pipe,
+        }
     }
 
     /// Returns the number of descriptors that a connection needs.
@@ -64,7 +75,7 @@ impl Descriptors {
     }
 
     fn available(&self) -> u64 {
-        self.limit.saturating_sub(RESERVED_DESCRIPTORS)
+        self.limit.saturating_sub(self.reserved)
     }
 }
 
@@ -80,9 +91,9 @@ mod tests {
             (connections, descriptors.max_pipes(connections))
         };
         for threading in [Threading::Reactor, Threading::PerSession] {
-            assert_eq!(of(1024, threading, false), (456, 8));
-            assert_eq!(of(1024, threading, true), (304, 8));
-            assert_eq!(of(200, threading, false), (51, 1));
+            assert_eq!(of(1024, threading, false), (432, 32));
+            assert_eq!(of(1024, threading, true), (288, 32));
+            assert_eq!(of(200, threading, false), (62, 6));
             assert_eq!(of(20_000, threading, false), (9888, 64));
             assert_eq!(of(64, threading, false), (1, 0), "there is always a connection");
         }
@@ -94,7 +105,7 @@ mod tests {
     #[test]
     fn pipes_get_what_fewer_connections_leave() {
         let descriptors = Descriptors::new(1024, Threading::Reactor, false);
-        assert_eq!(descriptors.max_pipes(456), 8);
+        assert_eq!(descriptors.max_pipes(432), 32);
         assert_eq!(descriptors.max_pipes(100), 364);
         assert_eq!(descriptors.max_pipes(1000), 0);
     }
@@ -102,14 +113,14 @@ mod tests {
     /// Whatever the limit is, connections and pipes leave the reserve.
     #[test]
     fn the_reserve_is_never_used() {
-        for limit in RESERVED_DESCRIPTORS + 3..5000 {
+        for limit in RESERVED_DESCRIPTORS.0 + 3..5000 {
             for reads_back in [false, true] {
                 let descriptors = Descriptors::new(limit, Threading::Reactor, reads_back);
                 let max = descriptors.max_connections();
                 for connections in [1, max / 2, max] {
                     let pipes = descriptors.max_pipes(connections) as u64;
                     let used = descriptors.each() * connections as u64 + 2 * pipes;
-                    assert!(used + RESERVED_DESCRIPTORS <= limit, "{limit}: {used}");
+                    assert!(used + descriptors.reserved <= limit, "{limit}: {used}");
                 }
             }
         }

@@ -241,11 +241,11 @@ fn a_descriptor_limit_below_the_connection_limit_is_logged() {
         limited
     };
     let place = Place::new();
-    let flags = ["--bind", "127.0.0.1", "--max-connections", "457"];
+    let flags = ["--bind", "127.0.0.1", "--max-connections", "433"];
     let server = Server::start_as(limited(), &place, &flags);
-    server.line("serving at most 456 connections instead of 457: each takes up to 2 descriptors");
+    server.line("serving at most 432 connections instead of 433: each takes up to 2 descriptors");
     drop(server);
-    let server = Server::start_as(limited(), &place, &["--max-connections", "456"]);
+    let server = Server::start_as(limited(), &place, &["--max-connections", "432"]);
     assert_eq!(server.count("serving at most"), 0);
     drop(server);
     if cfg!(feature = "store-core") {

@@ -150,6 +150,9 @@ impl<K: FileSink> ServerBuilder<K> {
     }
 }
 
+/// So few connections (16) that an operator should know, even if no number was requested.
+const FEW_CONNECTIONS: usize = 16;
+
 /// Returns the connection limit, and logs if the descriptor limit makes it lower than requested.
 fn max_connections(
     requested: Option<NonZeroUsize>,
@@ -159,7 +162,7 @@ fn max_connections(
     let wanted = requested.map_or(threading.default_max(), usize::from);
     let wanted = wanted.min(limits::MAX_CONNECTIONS);
     let possible = descriptors.max_connections();
-    if requested.is_some() && wanted > possible {
+    if wanted > possible && (requested.is_some() || possible < FEW_CONNECTIONS) {
         log::warn!(
             "serving at most {possible} connections instead of {wanted}: each takes up to {} \
              descriptors: raise the descriptor limit (ulimit -n)",

@@ -127,7 +127,7 @@ impl<K: FileSink> ServerBuilder<K> {
     /// process allows at two descriptors per connection ([five](Threading::Runtime) with a runtime), three
     /// with a digest, and [`limits::MAX_CONNECTIONS`](crate::limits::MAX_CONNECTIONS). Of the descriptor
     /// limit, 96 are kept back for the server and the rest of the program, and a 64th, at most 128, for
-    /// pipes: a limit of 1,024 allows 456 connections. With a [thread per session](Threading::PerSession), the
+    /// pipes: a limit of 1,024 allows 432 connections. With a [thread per session](Threading::PerSession), the
     /// default is [`limits::MAX_THREADS`](crate::limits::MAX_THREADS).
     pub fn max_connections(mut self, max_connections: NonZeroUsize) -> Self {
         self.config.max_connections = Some(max_connections);
