@@ -66,14 +66,16 @@ fn race_with(
             break None;
         }
         if now >= next_at || race.running.is_empty() {
+            let rest = waiting.clone();
             if let Some(address) = waiting.next() {
                 let running = race.running.len();
                 match race.start(address) {
                     Ok(Some(stream)) => break Some((stream, address)),
                     Ok(None) => {}
-                    // An earlier attempt may still succeed.
-                    Err(ClientError::Local { cause, .. }) if running > 0 => {
-                        race.fail(address, cause);
+                    // An earlier attempt may still succeed. If it fails, this one is tried again.
+                    Err(ClientError::Local { .. }) if running > 0 => {
+                        (waiting, next_at) = (rest, deadline);
+                        continue;
                     }
                     Err(error) => return Err(error),
                 }
