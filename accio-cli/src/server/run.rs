@@ -143,21 +143,13 @@ impl OperationFlags {
         {
             shutdown = shutdown.on_notice(Box::new(systemd::notify_notice));
         }
-        shutdown = shutdown.on_hangup({
-            let journal = journal.clone();
-            #[cfg(feature = "tls-server")]
-            let tls = tls.clone();
-            Arc::new(move || {
-                #[cfg(feature = "tls-server")]
-                if let Some(tls) = &tls {
-                    tls.reload();
-                }
-                // It comes last, because its file may be on a disk that does not respond.
-                if let Some(journal) = &journal {
-                    journal.reopen();
-                }
-            })
-        });
+        #[cfg(feature = "tls-server")]
+        if let Some(tls) = tls.clone() {
+            shutdown = shutdown.on_hangup(Arc::new(move || tls.reload()));
+        }
+        if let Some(journal) = journal.clone() {
+            shutdown = shutdown.on_hangup(Arc::new(move || journal.reopen()));
+        }
         if let Some(journal) = &journal {
             let finished = Arc::clone(journal);
             shutdown = shutdown.before_exit(Box::new(move |deadline| finished.finish(deadline)));

@@ -39,7 +39,7 @@ const IGNORED: [i32; 6] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO]
 pub(super) struct Shutdown {
     signals: Signals,
     drain: Duration,
-    on_hangup: Arc<dyn Fn() + Send + Sync>,
+    on_hangup: Vec<Hangup>,
     on_notice: Box<dyn Fn(Notice<'_>) + Send>,
     before_exit: Box<dyn FnOnce(Instant) + Send>,
 }
@@ -81,7 +81,7 @@ impl Shutdown {
         Ok(Shutdown {
             signals: Signals::new(signals).map_err(cannot_watch)?,
             drain: Duration::ZERO,
-            on_hangup: Arc::new(|| {}),
+            on_hangup: Vec::new(),
             on_notice: Box::new(|_| {}),
             before_exit: Box::new(|_| {}),
         })
@@ -93,10 +93,11 @@ impl Shutdown {
         Shutdown { drain, ..self }
     }
 
-    /// Sets the function to call for SIGHUP. It may block: it delays no other signal.
+    /// Adds a function to call for SIGHUP, in a thread of its own. It may block: it delays no other signal.
     #[cfg(feature = "operations")]
-    pub(super) fn on_hangup(self, act: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Shutdown { on_hangup: act, ..self }
+    pub(super) fn on_hangup(mut self, act: Arc<dyn Fn() + Send + Sync>) -> Self {
+        self.on_hangup.push(Hangup { act, requests: Arc::default() });
+        self
     }
 
     /// Sets the function to call, with a deadline, if the process must exit before the server has
@@ -125,14 +126,13 @@ impl Shutdown {
         });
         let (events, received) = mpsc::channel();
         let forward = events.clone();
-        let hangup = Hangup { act: on_hangup, requests: Arc::default() };
         spawn("accio-signals", move || {
             for signal in signals.forever() {
                 if ENDING.contains(&signal) {
                     // Without a receiver, the server is about to exit.
                     let _ = forward.send(Event::Signal(signal));
                 } else if signal == SIGHUP {
-                    hangup.request();
+                    on_hangup.iter().for_each(Hangup::request);
                 } else {
                     log::info!("signal {signal} has no effect");
                 }

@@ -193,8 +193,9 @@ impl Journal {
                 let unused = self.shared.lock().reopened.replace(output);
                 self.shared.changed.notify_one();
                 drop(unused);
-                log::info!("reopened the journal {:?}", place.path());
             }
+            #[cfg(linux_sys)]
+            Err(_) if self.shared.opener.get().is_some_and(Opener::is_ended) => {}
             Err(error) => {
                 let (path, why) = (place.path(), os_error_text(&error));
                 log::error!("cannot reopen the journal {path:?}: {why}: keeping the old file open");
@@ -278,6 +279,9 @@ impl Shared {
             if let Some(reopened) = state.reopened.take() {
                 drop(state);
                 *output = reopened;
+                if let Some(place) = &self.place {
+                    log::info!("reopened the journal {:?}", place.path());
+                }
                 state = self.lock();
             } else if state.queue.has_work() {
                 let report = |count| line::lost(count, Timestamp::now());

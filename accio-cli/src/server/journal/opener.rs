@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ use crate::Failure;
 /// First argument that makes the program run as this helper. It is not a valid port.
 const HELPER: &str = "__journal";
 
-/// How long the server waits for an answer (seconds: 5). A busy disk may take seconds to create a file. No
+/// How long the server waits for its answer (seconds: 5). A busy disk may take seconds to create a file. No
 /// client waits, but the next SIGHUP has no effect before that.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -37,9 +38,11 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Opener {
     socket: UnixStream,
+    limit: Duration,
     /// The number of requests that were given up, whose answers may still come. Locked during a
     /// request, because answers have no number; there is one request at a time.
     late: Mutex<u32>,
+    is_ended: AtomicBool,
     process: Mutex<Child>,
 }
 
@@ -48,7 +51,6 @@ impl Opener {
     pub(super) fn start(place: &Place) -> Result<Self, Failure> {
         let start = || -> io::Result<Opener> {
             let (own, other) = UnixStream::pair()?;
-            own.set_read_timeout(Some(LIMIT))?;
             own.set_write_timeout(Some(LIMIT))?;
             let process = Command::new("/proc/self/exe")
                 .arg0("accio-server")
@@ -61,7 +63,13 @@ impl Opener {
                 // Keeps the terminal's signals to the server away from the helper.
                 .process_group(0)
                 .spawn()?;
-            Ok(Opener { socket: own, late: Mutex::new(0), process: Mutex::new(process) })
+            Ok(Opener {
+                socket: own,
+                limit: LIMIT,
+                late: Mutex::new(0),
+                is_ended: AtomicBool::new(false),
+                process: Mutex::new(process),
+            })
         };
         start().map_err(|error| {
             Failure::new("cannot start the process that opens the journal", os_error_text(&error))
@@ -71,8 +79,11 @@ impl Opener {
     /// Asks the helper to open the file.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = Instant::now() + self.limit;
         (&self.socket).write_all(b"?").map_err(explain)?;
         loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             let answer = self.receive().inspect_err(|error| {
                 *late += u32::from(error.kind() == io::ErrorKind::WouldBlock);
             });
@@ -107,10 +118,16 @@ impl Opener {
         }))
     }
 
+    /// Returns whether [`end`](Opener::end) was called, which makes requests fail.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Relaxed)
+    }
+
     /// Ends the helper and waits for it, until `deadline` at most: when the server has ended, systemd
     /// kills the processes that are left and reports that.
     pub(super) fn end(&self, deadline: Instant) {
         const INTERVAL: Duration = Duration::from_millis(1);
+        self.is_ended.store(true, Ordering::Relaxed);
         // If it fails, the helper has ended already.
         let _ = self.socket.shutdown(Shutdown::Both);
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,11 +221,10 @@ mod tests {
     use super::*;
 
     fn opener(limit: Duration) -> (Opener, UnixStream) {
-        let (own, other) = UnixStream::pair().unwrap();
-        own.set_read_timeout(Some(limit)).unwrap();
-        own.set_write_timeout(Some(limit)).unwrap();
+        let (socket, other) = UnixStream::pair().unwrap();
         let process = Mutex::new(Command::new("true").spawn().unwrap());
-        (Opener { socket: own, late: Mutex::new(0), process }, other)
+        let (late, is_ended) = (Mutex::new(0), AtomicBool::new(false));
+        (Opener { socket, limit, late, is_ended, process }, other)
     }
 
     #[test]
@@ -224,7 +240,7 @@ mod tests {
     fn a_late_answer_is_not_taken_for_that_to_a_later_request() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let (opener, mut other) = opener(Duration::from_millis(20));
+        let (mut opener, mut other) = opener(Duration::from_millis(20));
         for _ in 0..2 {
             let error = opener.open().unwrap_err().to_string();
             assert_eq!(error, "the process that opens it does not answer");
@@ -234,7 +250,7 @@ mod tests {
         let place = Place::new(&path, None, false).unwrap();
         let late = [place.open(), Err(io::Error::from_raw_os_error(13))];
         fs::remove_file(&path).unwrap();
-        opener.socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        opener.limit = Duration::from_secs(60);
         let helper = thread::spawn(move || {
             for opened in late {
                 other.read_exact(&mut [0]).unwrap();
