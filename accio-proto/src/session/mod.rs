@@ -193,6 +193,9 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
             {
                 return Turn::Ended(Err(Abort::TooLarge(max_size)));
             }
+            if matches!(step, Ok(Step::Blocked)) && self.0.socket.has_received_part() {
+                self.0.clock.receive(0, now);
+            }
             match step {
                 Ok(Step::Moved(count)) => {
                     self.0.clock.receive(count, now);
@@ -206,9 +209,6 @@ impl<S: Socket, F: SinkFile> Session<S, F> {
                 // byte. A plain read returns it.
                 Ok(Step::Blocked) if left == limits::TURN && self.0.stage.give_up_bulk() => {}
                 Ok(Step::Blocked) => {
-                    if self.0.socket.has_received_part() {
-                        self.0.clock.receive(0, now);
-                    }
                     self.0.clock.wait(now);
                     break;
                 }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::Abort;
 use crate::limits;
-use crate::tuning::INPUT_WAITS;
 
 /// Limits of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,17 +55,17 @@ pub(super) struct TransferClock {
     since: Instant,
     /// Time of the last byte, or of the accept.
     heard: Instant,
-    /// Start of the rate window, moved forward by the time in which the peer may have waited for the
-    /// server.
+    /// Start of the rate window, moved forward by the time that the server was busy.
     window: Instant,
     /// Bytes received since then.
     received: u64,
-    /// When the server last found nothing to receive since then. If never, the server is the slow
+    /// When the server first found nothing to receive since then. If never, the server is the slow
     /// side.
     waited: Option<Instant>,
-    /// How long the last bytes may have waited for the server: since it last found nothing, or since
-    /// the window began.
-    lag: Duration,
+    /// Bytes received since the server last found nothing, which may have waited for it.
+    unseen: u64,
+    /// Whether the server has found nothing since the last bytes.
+    is_current: bool,
 }
 
 impl TransferClock {
@@ -77,7 +76,8 @@ impl TransferClock {
             window: now,
             received: 0,
             waited: None,
-            lag: Duration::ZERO,
+            unseen: 0,
+            is_current: true,
         }
     }
 
@@ -89,12 +89,16 @@ impl TransferClock {
     pub(super) fn receive(&mut self, count: usize, now: Instant) {
         self.heard = now;
         self.received += count as u64;
-        self.lag = now.saturating_duration_since(self.waited.unwrap_or(self.window));
+        if std::mem::take(&mut self.is_current) {
+            self.unseen = 0;
+        }
+        self.unseen += count as u64;
     }
 
     /// Records that there was nothing to receive.
     pub(super) fn wait(&mut self, now: Instant) {
-        self.waited = Some(now);
+        self.waited.get_or_insert(now);
+        self.is_current = true;
     }
 
     /// Excludes the time in which the server was busy with received bytes, from `started` to `now`.
@@ -130,18 +134,19 @@ impl TransferClock {
         {
             let got = self.received;
             let least = min_rate.saturating_mul(limits::RATE_WINDOW.as_secs());
-            if self.waited.is_some() && got < least {
-                // Bytes that were received only now may have waited for the server, and their peer
-                // for room to send more. They do not start a new rate window: a peer could send
-                // them at its end on purpose.
-                if self.heard < now || self.lag < INPUT_WAITS {
-                    return Err(Abort::TooSlow { got, min_rate });
+            match self.waited {
+                Some(waited) if got < least => {
+                    // The peer may have waited for the server: if it has not looked before, or has
+                    // received so much only now that the peer had no room to send more. A few bytes
+                    // are no excuse, because a peer can send them on purpose.
+                    let is_late = waited >= now || self.unseen >= limits::FIRST_READ as u64;
+                    if self.heard < now || !is_late {
+                        return Err(Abort::TooSlow { got, min_rate });
+                    }
                 }
-                let soon = (now + INPUT_WAITS).checked_sub(limits::RATE_WINDOW);
-                self.window = (self.window + self.lag).max(soon.unwrap_or(now));
-                return Ok(());
+                _ => self.received = 0,
             }
-            (self.window, self.received, self.waited) = (now, 0, None);
+            (self.window, self.waited) = (now, None);
         }
         Ok(())
     }
@@ -226,37 +231,38 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_waited_for_the_server_move_the_rate_window_by_that_time() {
+    fn a_peer_that_waited_for_the_server_gets_another_rate_window() {
         let start = Instant::now();
-        let limits = limits(|limits| limits.min_rate = Some(100));
+        let limits = limits(|limits| limits.min_rate = Some(100_000));
         let mut clock = TransferClock::new(start);
-        clock.wait(start + 4 * SECOND);
-        // They may have arrived at second 4 and filled the peer's window since.
-        clock.receive(500, start + 12 * SECOND);
-        clock.wait(start + 12 * SECOND);
-        assert!(clock.check(&limits, start + 12 * SECOND).is_ok());
-        assert_eq!(clock.deadline(&limits), start + 18 * SECOND);
-        clock.receive(500, start + 17 * SECOND);
-        assert!(clock.check(&limits, start + 18 * SECOND).is_ok());
+        clock.wait(start + SECOND);
+        // As much as the peer had room for.
+        clock.receive(200_000, start + 10 * SECOND);
+        clock.wait(start + 10 * SECOND);
+        assert!(clock.check(&limits, start + 10 * SECOND).is_ok());
+        assert_eq!(clock.deadline(&limits), start + 20 * SECOND);
+        clock.wait(start + 11 * SECOND);
+        clock.receive(1_000, start + 19 * SECOND);
+        clock.wait(start + 19 * SECOND);
+        let slow = clock.check(&limits, start + 20 * SECOND);
+        assert!(matches!(slow, Err(Abort::TooSlow { got: 201_000, .. })), "{slow:?}");
     }
 
     #[test]
-    fn bytes_at_the_end_of_a_rate_window_do_not_replace_the_others() {
+    fn a_few_bytes_at_the_end_of_a_rate_window_excuse_no_peer() {
         let start = Instant::now();
         let limits = limits(|limits| limits.min_rate = Some(100));
-        let mut clock = TransferClock::new(start);
-        clock.wait(start + SECOND);
-        // A byte each millisecond, only while the window ends.
-        let mut now = start + Duration::from_millis(9_950);
-        let end = loop {
-            clock.receive(1, now);
-            clock.wait(now);
-            if let Err(why) = clock.check(&limits, now) {
-                break why;
-            }
-            now += Duration::from_millis(1);
-            assert!(now < start + 11 * SECOND, "it never ends");
-        };
-        assert!(matches!(end, Abort::TooSlow { .. }), "{end:?}");
+        // A burst of small segments, and a single byte right before the time limit is checked.
+        for times in [&[9_998, 9_999, 10_000, 10_001][..], &[10_000]] {
+            let mut clock = TransferClock::new(start);
+            clock.wait(start + SECOND);
+            let end = times.iter().find_map(|milliseconds| {
+                let now = start + Duration::from_millis(*milliseconds);
+                clock.receive(1, now);
+                clock.wait(now);
+                clock.check(&limits, now).err()
+            });
+            assert!(matches!(end, Some(Abort::TooSlow { .. })), "{times:?}: {end:?}");
+        }
     }
 }

@@ -29,8 +29,8 @@ pub(crate) enum LogEntry {
 /// The window of the minimum rate, in nanoseconds; repeated here independently of the library.
 pub(crate) const WINDOW: u64 = 10_000_000_000;
 
-/// A delay of the server that is too short to make a peer slow, in nanoseconds.
-const LAG: u64 = 100_000_000;
+/// The number of bytes that may have filled the window of a peer that waits for the server.
+const LATE: usize = 64 << 10;
 
 pub(crate) type SimSession = Session<SimSocket, SimFile>;
 pub(crate) type SimClosing = Closing<SimSocket, SimFile>;
@@ -54,15 +54,16 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Checks that a session that ended for a time limit, at a deadline handled at `called`, had
-    /// exceeded it. `waited` is how long bytes that were received now may have waited.
+    /// exceeded it. `moved` is the number of bytes that were received now.
     pub(crate) fn check_late(
         &self,
         why: &Abort,
         limits: &SessionLimits,
         called: u64,
-        waited: Option<u64>,
+        moved: usize,
     ) {
-        let moved = waited.is_some();
+        let is_late = moved >= LATE;
+        let moved = moved > 0;
         let silent = called >= self.heard + IDLE && !moved;
         match why {
             Abort::Idle(_) => {
@@ -77,7 +78,7 @@ impl Connection {
             Abort::TooSlow { got, min_rate } => {
                 assert_eq!(Some(*min_rate), limits.min_rate);
                 assert!(*got < min_rate * 10 && !silent, "not slow: {got} bytes");
-                assert!(waited.is_none_or(|waited| waited < LAG), "the server was the slow side");
+                assert!(!is_late, "the peer had no room to send more");
                 assert!(called >= self.began + WINDOW, "slow before the window is over");
                 let all = self.taken.last().map_or(0, |(_, all)| *all);
                 let earlier = self.taken.iter().rev().find(|(at, _)| at + WINDOW <= called);

@@ -74,10 +74,14 @@ fn a_turn_is_bounded_whatever_the_size_of_the_records() {
 #[test]
 fn a_part_of_a_record_counts_as_heard() {
     let (server, mut peer, network) = pair();
-    let record = records(&mut peer, &content(16_000), 16_000);
     let (mut world, start) = (World::new(), Instant::now());
     let mut session = Session::begin(Connection::new(1), server, Dialect::Direct.into(), start);
     let mut now = start;
+    // So much that the session expects more, and tries twice to receive it.
+    network.borrow_mut().to_server.extend(records(&mut peer, &content(300_000), 16_000));
+    assert!(matches!(world.ready(&mut session, now), Turn::Waiting));
+    assert_eq!(session.bytes(), 300_000);
+    let record = records(&mut peer, &content(16_000), 16_000);
     for part in record.chunks(4_000) {
         now += limits::IDLE_TIMEOUT - Duration::from_secs(1);
         network.borrow_mut().to_server.extend(part);
@@ -85,7 +89,7 @@ fn a_part_of_a_record_counts_as_heard() {
         assert!(matches!(turn, Turn::Waiting), "{turn:?}");
         assert_eq!(session.heard(), now);
     }
-    assert_eq!(session.bytes(), 16_000);
+    assert_eq!(session.bytes(), 316_000);
     // A turn without bytes does not.
     let later = now + limits::IDLE_TIMEOUT;
     let turn = session.handle_timeout(&world.sink, &mut world.copier, &world.limits, later);

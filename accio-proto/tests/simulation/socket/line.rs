@@ -50,7 +50,7 @@ pub(crate) struct Line {
 }
 
 /// Events that the socket has reported to the session.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(crate) struct Reported {
     pub(crate) bytes: usize,
     /// When the last receive call found nothing.

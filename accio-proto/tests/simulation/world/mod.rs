@@ -252,7 +252,7 @@ impl World {
             }
             Expiry::Expired(why) => {
                 assert!(deadline <= now, "ended before the deadline");
-                connection.check_late(&why, &limits, called, None);
+                connection.check_late(&why, &limits, called, 0);
                 self.close(index, session.abort(why));
             }
         }
@@ -310,8 +310,7 @@ impl World {
         let now = self.now();
         let limits = self.limits;
         let deadline = session.deadline(&limits);
-        let reported = self.connections[index].line.borrow().reported;
-        let (before, waited) = (reported.bytes, called - reported.nothing.unwrap_or(0));
+        let before = self.connections[index].line.borrow().reported.bytes;
         // Once the deadline has passed, a worker checks the limits, too.
         let is_timeout = matches!(event, Event::Timeout(_))
             || (self.mode != Mode::PerSession && deadline <= now);
@@ -345,7 +344,7 @@ impl World {
                     &result
                 {
                     assert!(is_timeout, "{why}");
-                    connection.check_late(why, &limits, called, moved.then_some(waited));
+                    connection.check_late(why, &limits, called, got - before);
                 }
                 self.close(index, session.close(result));
             }
