@@ -146,7 +146,8 @@ impl TransferClock {
                 }
                 _ => self.received = 0,
             }
-            (self.window, self.waited) = (now, None);
+            // A server that has received all bytes is not behind, although nothing lets it look again.
+            (self.window, self.waited) = (now, self.is_current.then_some(now));
         }
         Ok(())
     }
@@ -264,5 +265,22 @@ mod tests {
             });
             assert!(matches!(end, Some(Abort::TooSlow { .. })), "{times:?}: {end:?}");
         }
+    }
+
+    #[test]
+    fn a_byte_at_the_end_of_each_rate_window_excuses_a_peer_once() {
+        let start = Instant::now();
+        let limits = limits(|limits| limits.min_rate = Some(100));
+        let mut clock = TransferClock::new(start);
+        let mut results = (1..=2).map(|window| {
+            // The server looks only when the byte has arrived.
+            let now = start + 10 * window * SECOND;
+            clock.receive(1, now);
+            clock.wait(now);
+            clock.check(&limits, now)
+        });
+        assert!(results.next().unwrap().is_ok(), "it may have been there before");
+        let second = results.next().unwrap();
+        assert!(matches!(second, Err(Abort::TooSlow { .. })), "{second:?}");
     }
 }

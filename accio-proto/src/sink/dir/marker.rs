@@ -56,7 +56,7 @@ impl Dir {
         file.publish()
     }
 
-    /// Gives the spare marker another name. Returns false if there is none, and none can be created.
+    /// Gives the spare marker another name. Returns false if it is missing and cannot be created.
     pub(super) fn mark_by_spare(self: &Arc<Self>, name: &str) -> io::Result<bool> {
         if self.mark_by_current_spare(name)? {
             return Ok(true);
