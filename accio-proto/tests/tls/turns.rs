@@ -77,8 +77,8 @@ fn a_part_of_a_record_counts_as_heard() {
     let (mut world, start) = (World::new(), Instant::now());
     let mut session = Session::begin(Connection::new(1), server, Dialect::Direct.into(), start);
     let mut now = start;
-    // So much that the session expects more, and tries twice to receive it.
-    network.borrow_mut().to_server.extend(records(&mut peer, &content(300_000), 16_000));
+    // A read fills the buffer with records of this size, so the session tries twice to receive more.
+    network.borrow_mut().to_server.extend(records(&mut peer, &content(300_000), 1 << 14));
     assert!(matches!(world.ready(&mut session, now), Turn::Waiting));
     assert_eq!(session.bytes(), 300_000);
     let record = records(&mut peer, &content(16_000), 16_000);
